@@ -1,0 +1,210 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A catalog and its history, driven through `decide` as the library does it.
+#[derive(Default)]
+struct World {
+    catalog: Catalog,
+    history: Vec<CatalogEvent>,
+}
+
+impl World {
+    fn given(commands: impl IntoIterator<Item = CatalogCommand>) -> Self {
+        let mut world = Self::default();
+        for command in commands {
+            world.when(&command).unwrap_or_else(|refused| panic!("{command:?}: {refused}"));
+        }
+        world
+    }
+
+    fn when(&mut self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let events = self.catalog.decide(command)?;
+        for event in &events {
+            let position = self.catalog.position.plus(3);
+            self.catalog.evolve(event, position, Timestamp::from_micros(position.get() as i64));
+            self.history.push(event.clone());
+        }
+        Ok(events)
+    }
+
+    fn phase(&self, version: &str) -> Phase {
+        self.catalog.version(&view(version)).unwrap().phase
+    }
+
+    fn confirm(&self, version: &str) -> CatalogCommand {
+        let requested = self.catalog.projections[&name()].flip.map_or(Position::START, |flip| flip.requested);
+        CatalogCommand::ConfirmFlip { view: view(version), requested, covers: requested }
+    }
+}
+
+fn name() -> ProjectionName {
+    ProjectionName::new("balances").unwrap()
+}
+
+fn view(version: &str) -> ViewId {
+    ViewId { projection: name(), version: version.parse().unwrap() }
+}
+
+fn schedule(code: u32) -> CatalogCommand {
+    CatalogCommand::Schedule {
+        projection: name(),
+        code,
+        segments: SegmentCount::ONE,
+        flip: FlipPolicy::WhenReady,
+        fingerprint: format!("code {code}"),
+    }
+}
+
+fn begin(version: &str) -> CatalogCommand {
+    CatalogCommand::Begin(view(version))
+}
+
+fn flip(version: &str) -> CatalogCommand {
+    CatalogCommand::RequestFlip(view(version))
+}
+
+fn serving_first() -> World {
+    let mut world = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
+    let confirm = world.confirm("v1.1");
+    world.when(&confirm).unwrap();
+    world
+}
+
+#[test]
+fn a_version_goes_the_whole_way() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let confirm = world.confirm("v2.1");
+    world.when(&confirm).unwrap();
+    assert_eq!((world.phase("v1.1"), world.phase("v2.1")), (Phase::StandingBy, Phase::Serving));
+    assert_eq!(world.catalog.projections[&name()].rollback_target(), Some(view("v1.1").version));
+
+    let back = world.when(&flip("v1.1")).unwrap();
+    assert!(matches!(back[..], [CatalogEvent::FlipRequested { kind: FlipKind::Rollback, .. }]));
+    let confirm = world.confirm("v1.1");
+    world.when(&confirm).unwrap();
+    assert_eq!(world.catalog.serving(&name()), Some(view("v1.1").version));
+    assert_eq!(world.catalog.projections[&name()].flip_target(), Some(view("v2.1").version));
+
+    let reason = CleanUpReason::Asked;
+    world.when(&CatalogCommand::CleanUp { view: view("v2.1"), reason }).unwrap();
+    world.when(&CatalogCommand::FinishCleanUp(view("v2.1"))).unwrap();
+    assert_eq!(world.phase("v2.1"), Phase::Obsolete);
+    world.when(&schedule(2)).unwrap();
+    assert_eq!(world.phase("v2.2"), Phase::Scheduled, "I-12: v2.1 never comes back");
+}
+
+#[test]
+fn a_flip_is_confirmed_only_on_its_own_evidence() {
+    let mut world = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
+    let requested = world.catalog.projections[&name()].flip.unwrap().requested;
+    let confirm = |requested, covers| CatalogCommand::ConfirmFlip { view: view("v1.1"), requested, covers };
+    let early = Position::new(requested.get() - 1);
+    let refused = world.when(&confirm(requested, early)).unwrap_err();
+    assert_eq!(refused, CatalogRefused::NotCovered { requested, covers: early }, "I-6");
+    let refused = world.when(&confirm(early, requested)).unwrap_err();
+    assert_eq!(refused, CatalogRefused::NoFlipUnderWay { projection: name() }, "a late confirmation");
+    world.when(&confirm(requested, requested)).unwrap();
+    assert!(world.when(&confirm(requested, requested)).is_err(), "a second controller");
+}
+
+#[test]
+fn a_later_version_supersedes_one_that_is_not_serving() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1"), schedule(3)] {
+        world.when(&command).unwrap();
+    }
+    assert_eq!(world.phase("v1.1"), Phase::Serving);
+    assert_eq!(world.phase("v2.1"), Phase::CleaningUp);
+    assert_eq!(world.catalog.projections[&name()].flip, None, "the flip to v2.1 is aborted");
+    assert!(world.history.iter().any(|event| matches!(event, CatalogEvent::FlipAborted { .. })));
+}
+
+#[test]
+fn asking_twice_changes_nothing_and_asking_otherwise_is_refused() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    assert_eq!(world.when(&flip("v2.1")), Ok(vec![]));
+    assert_eq!(world.when(&begin("v2.1")), Ok(vec![]));
+    assert_eq!(world.when(&flip("v1.1")), Err(CatalogRefused::FlipUnderWay { view: view("v2.1") }));
+    let refused = world.when(&CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::Asked });
+    assert_eq!(refused.unwrap_err().to_string(), "cannot clean up balances v1.1: it is Serving");
+    let refused = world.when(&flip("v9.1")).unwrap_err();
+    assert_eq!(refused.to_string(), "there is no balances v9.1: the versions are v1.1, v2.1");
+}
+
+#[test]
+fn changed_code_under_an_unchanged_version_is_refused() {
+    let mut world = serving_first();
+    let CatalogCommand::Schedule { projection, code, segments, flip, .. } = schedule(1) else { unreachable!() };
+    let changed = CatalogCommand::Schedule { projection, code, segments, flip, fingerprint: "other".into() };
+    let refused = world.when(&changed).unwrap_err();
+    assert!(refused.to_string().contains("raise the version number"), "{refused}");
+}
+
+fn any_command() -> impl Strategy<Value = CatalogCommand> {
+    let version = (1..4_u32, 1..4_u32).prop_map(|(code, build)| view(&format!("v{code}.{build}")));
+    prop_oneof![
+        (1..4_u32).prop_map(schedule),
+        version.clone().prop_map(CatalogCommand::Begin),
+        version.clone().prop_map(CatalogCommand::RequestFlip),
+        (version.clone(), 0..200_u64, 0..200_u64).prop_map(|(view, requested, covers)| {
+            CatalogCommand::ConfirmFlip { view, requested: Position::new(requested), covers: Position::new(covers) }
+        }),
+        Just(CatalogCommand::AbortFlip { projection: name(), reason: "why not".into() }),
+        version.clone().prop_map(|view| CatalogCommand::CleanUp { view, reason: CleanUpReason::Asked }),
+        version.clone().prop_map(CatalogCommand::FinishCleanUp),
+        version.prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),
+    ]
+}
+
+proptest! {
+    /// Whatever is asked in whatever order: `evolve` accepts what `decide` decided, at most one version
+    /// serves (I-5), a flip is confirmed only on evidence (I-6), and what is gone stays gone (I-12).
+    #[test]
+    fn no_sequence_of_commands_breaks_the_catalog(
+        commands in prop::collection::vec((any_command(), any::<bool>()), 1..60),
+    ) {
+        let mut world = World::default();
+        for (command, truthful) in commands {
+            let gone: Vec<_> = world.catalog.projections.values().flat_map(|state| &state.versions)
+                .filter(|(_, state)| state.phase == Phase::Obsolete).map(|(id, _)| *id).collect();
+            let pending = world.catalog.projections.get(&name()).and_then(|state| state.flip);
+            // Half of the confirmations answer the flip that is under way.
+            let command = match (command, pending) {
+                (CatalogCommand::ConfirmFlip { .. }, Some(flip)) if truthful => world.confirm(&flip.to.to_string()),
+                (command, _) => command,
+            };
+            let decided = world.when(&command);
+            for event in decided.iter().flatten() {
+                if let CatalogEvent::Flipped { view, covers, .. } = event {
+                    let pending = pending.expect("a flip follows a request");
+                    prop_assert_eq!(view.version, pending.to);
+                    prop_assert!(*covers >= pending.requested, "I-6");
+                }
+            }
+            for state in world.catalog.projections.values() {
+                let serving: Vec<_> = state.versions.iter()
+                    .filter(|(_, version)| version.phase == Phase::Serving).map(|(id, _)| *id).collect();
+                prop_assert_eq!(serving, Vec::from_iter(state.serving), "I-5");
+                for version in &gone {
+                    prop_assert_eq!(state.versions[version].phase, Phase::Obsolete, "I-12");
+                }
+                if let Some(flip) = state.flip {
+                    prop_assert_eq!(flip.from, state.serving);
+                    prop_assert!(state.versions[&flip.to].phase.may_become(Phase::Serving));
+                }
+            }
+        }
+        let mut again = Catalog::default();
+        for (at, event) in world.history.iter().enumerate() {
+            let position = Position::new((at as u64 + 1) * 3);
+            again.evolve(event, position, Timestamp::from_micros(position.get() as i64));
+        }
+        prop_assert_eq!(again, world.catalog, "the fold depends on the events alone");
+    }
+}

@@ -1,0 +1,36 @@
+//! The rules of dacapo, as pure functions over typed values.
+//!
+//! This crate owns every decision: which stream belongs to which segment, which phase may follow
+//! which, what the catalog accepts, when a flip may happen and what it waits on. It never performs
+//! one: no async, no clock, no log, no serialisation. The library fetches facts, hands them in and
+//! carries out what comes back, so each rule here can be tested alone and explored exhaustively.
+//!
+//! Bounds are words throughout: `after` excludes, `through` includes.
+
+mod catalog;
+mod event;
+pub mod flip;
+pub mod limits;
+mod name;
+mod phase;
+mod position;
+pub mod rebuild;
+mod segment;
+mod time;
+mod token;
+mod version;
+mod waiting;
+
+pub use catalog::{
+    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
+    ProjectionState, VersionState,
+};
+pub use event::{EventId, Metadata, NewEvent};
+pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
+pub use phase::{Phase, Stage};
+pub use position::{ExpectedRevision, Position, Revision};
+pub use segment::{Segment, SegmentCount, SegmentRange, stream_hash};
+pub use time::Timestamp;
+pub use token::{Epoch, Token, TokenMove, TokenRefused};
+pub use version::{InvalidVersion, VersionId, ViewId};
+pub use waiting::WaitingOn;

@@ -1,0 +1,42 @@
+//! Every limit, in one place: the unit, then `MAX` last.
+
+use std::time::Duration;
+
+/// Longest stream name, in bytes.
+pub const STREAM_NAME_BYTES_MAX: usize = 512;
+/// Longest event type, in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 255;
+/// Longest projection name, in bytes.
+pub const PROJECTION_NAME_BYTES_MAX: usize = 48;
+/// Largest payload of one event, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
+/// Largest metadata of one event as stored, in bytes.
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+/// Most tags of one event.
+pub const TAGS_MAX: usize = 16;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 255;
+/// Most events in one append.
+pub const APPEND_EVENTS_MAX: usize = 10_000;
+/// Largest append as stored, in bytes.
+pub const APPEND_BYTES_MAX: usize = 32 << 20;
+/// Most segments of a version.
+pub const SEGMENTS_MAX: u16 = 1024;
+/// Most events that one read returns.
+pub const READ_EVENTS_MAX: usize = 65_536;
+/// Most events that a processor applies in one batch.
+pub const BATCH_EVENTS_MAX: usize = 65_536;
+/// Most bytes of events that a processor reads at once.
+pub const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How long a batch of a processor should take while it catches up.
+pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
+/// How long a flip may hold the old version's appliers before it lets go and tries again later.
+pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
+/// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most events that a version may lag and still count as caught up.
+pub const READY_LAG_MAX: u64 = 10_000;
+
+const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
+const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
+const _: () = assert!(APPEND_EVENTS_MAX <= READ_EVENTS_MAX, "one append can be read at once");

@@ -1,0 +1,81 @@
+//! Why something does not happen yet, as data (I-11).
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::position::Position;
+use crate::segment::Segment;
+use crate::version::VersionId;
+
+/// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaitingOn {
+    /// A segment does not cover the position that is needed.
+    Segment {
+        /// The version it belongs to.
+        version: VersionId,
+        /// The segment.
+        segment: Segment,
+        /// How many positions it is behind what is needed.
+        behind: u64,
+    },
+    /// A handler refuses an event; the segment halts there and tries again.
+    Handler {
+        /// The segment that halts.
+        segment: Segment,
+        /// The event it refuses.
+        position: Position,
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said.
+        error: String,
+    },
+    /// The view cannot be written at the moment.
+    Store {
+        /// What was tried and what came back.
+        error: String,
+    },
+    /// A flip holds the version for a moment.
+    Hold {
+        /// The position of the flip request.
+        held_for: Position,
+    },
+    /// The last hold ran out of its budget and was lifted; the flip tries again.
+    HoldBudget {
+        /// How long the hold may last.
+        budget: Duration,
+    },
+    /// No live node carries the code of the version.
+    Code {
+        /// The version whose code is missing.
+        version: VersionId,
+    },
+    /// The version is ready; someone must ask for the flip.
+    FlipCommand,
+    /// The version stands by until its time is over.
+    StandBy {
+        /// How long it still stands by.
+        remaining: Duration,
+    },
+}
+
+impl fmt::Display for WaitingOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment { version, segment, behind } => {
+                write!(f, "segment {segment} of {version}, {behind} behind")
+            }
+            Self::Handler { segment, position, attempts, error } => {
+                write!(f, "the handler, which refuses event {position} in segment {segment} (try {attempts}): {error}")
+            }
+            Self::Store { error } => write!(f, "the store: {error}"),
+            Self::Hold { held_for } => write!(f, "the flip requested at {held_for}, which holds it for a moment"),
+            Self::HoldBudget { budget } => {
+                write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
+            }
+            Self::Code { version } => write!(f, "a node that carries the code of {version}"),
+            Self::FlipCommand => write!(f, "the command to flip"),
+            Self::StandBy { remaining } => write!(f, "the end of its stand-by in {} s", remaining.as_secs()),
+        }
+    }
+}
