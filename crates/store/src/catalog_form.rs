@@ -1,0 +1,218 @@
+//! The stored form of catalog events: JSON in the stream `$catalog`, named by event type.
+//!
+//! Old events must stay readable for good. A new field is optional and is read with a default; an event
+//! whose meaning changes gets a new type name.
+
+use dacapo_model::{
+    CatalogEvent, CleanUpReason, EventType, FlipKind, FlipPolicy, Position, ProjectionName, SegmentCount, StreamName,
+    VersionId, ViewId,
+};
+use serde::{Deserialize, Serialize};
+
+/// The stream that holds the catalog.
+pub const STREAM: &str = "$catalog";
+
+/// The stream that holds the catalog, as a name.
+pub fn stream() -> StreamName {
+    StreamName::new(STREAM).expect("a valid name")
+}
+
+#[derive(Serialize, Deserialize)]
+struct Form {
+    projection: String,
+    version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    segments: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    flip: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    covers: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    superseded_by: Option<String>,
+}
+
+/// The event type and payload under which `event` is stored.
+pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
+    let view = event.view();
+    let mut form = Form {
+        projection: view.projection.to_string(),
+        version: view.version.to_string(),
+        segments: None,
+        flip: None,
+        fingerprint: None,
+        from: None,
+        kind: None,
+        covers: None,
+        reason: None,
+        superseded_by: None,
+    };
+    let event_type = match event {
+        CatalogEvent::Scheduled { segments, flip, fingerprint, .. } => {
+            form.segments = Some(segments.get());
+            form.flip = Some(flip_name(*flip).into());
+            form.fingerprint = Some(fingerprint.clone());
+            "version-scheduled"
+        }
+        CatalogEvent::Initializing { .. } => "version-initializing",
+        CatalogEvent::FlipRequested { from, kind, .. } => {
+            form.from = from.map(|from| from.to_string());
+            form.kind = Some(kind_name(*kind).into());
+            "flip-requested"
+        }
+        CatalogEvent::FlipAborted { reason, .. } => {
+            form.reason = Some(reason.clone());
+            "flip-aborted"
+        }
+        CatalogEvent::Flipped { from, kind, covers, .. } => {
+            form.from = from.map(|from| from.to_string());
+            form.kind = Some(kind_name(*kind).into());
+            form.covers = Some(covers.get());
+            "flipped"
+        }
+        CatalogEvent::CleaningUp { reason, .. } => {
+            form.reason = Some(
+                match reason {
+                    CleanUpReason::StandByOver => "stand-by-over",
+                    CleanUpReason::Superseded { .. } => "superseded",
+                    CleanUpReason::Asked => "asked",
+                }
+                .into(),
+            );
+            if let CleanUpReason::Superseded { by } = reason {
+                form.superseded_by = Some(by.to_string());
+            }
+            "version-cleaning-up"
+        }
+        CatalogEvent::Obsolete { .. } => "version-obsolete",
+        CatalogEvent::Failed { reason, .. } => {
+            form.reason = Some(reason.clone());
+            "version-failed"
+        }
+    };
+    let payload = serde_json::to_vec(&form).expect("strings and numbers are always JSON");
+    (EventType::new(event_type).expect("a valid name"), payload)
+}
+
+/// The catalog event stored under this type and payload.
+///
+/// # Errors
+/// What is wrong with it: it was written by a later release or not by dacapo at all.
+pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> {
+    let form: Form = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    let projection = ProjectionName::new(&form.projection).map_err(|error| error.to_string())?;
+    let version = |text: &str| text.parse::<VersionId>().map_err(|error| error.to_string());
+    let view = ViewId { projection, version: version(&form.version)? };
+    let from = form.from.as_deref().map(version).transpose()?;
+    let missing = |field: &str| format!("{event_type} has no field {field:?}");
+    let kind = || match form.kind.as_deref() {
+        Some("flip") => Ok(FlipKind::Flip),
+        Some("rollback") => Ok(FlipKind::Rollback),
+        Some(other) => Err(format!("unknown kind of flip {other:?}")),
+        None => Err(missing("kind")),
+    };
+    let reason = || form.reason.clone().ok_or_else(|| missing("reason"));
+    match event_type {
+        "version-scheduled" => {
+            let segments = form.segments.ok_or_else(|| missing("segments"))?;
+            let flip = match form.flip.as_deref() {
+                Some("when-ready") => FlipPolicy::WhenReady,
+                Some("on-command") => FlipPolicy::OnCommand,
+                Some(other) => return Err(format!("unknown flip policy {other:?}")),
+                None => return Err(missing("flip")),
+            };
+            Ok(CatalogEvent::Scheduled {
+                view,
+                segments: SegmentCount::new(segments).map_err(|error| error.to_string())?,
+                flip,
+                fingerprint: form.fingerprint.ok_or_else(|| missing("fingerprint"))?,
+            })
+        }
+        "version-initializing" => Ok(CatalogEvent::Initializing { view }),
+        "flip-requested" => Ok(CatalogEvent::FlipRequested { view, from, kind: kind()? }),
+        "flip-aborted" => Ok(CatalogEvent::FlipAborted { view, reason: reason()? }),
+        "flipped" => {
+            let covers = Position::new(form.covers.ok_or_else(|| missing("covers"))?);
+            Ok(CatalogEvent::Flipped { view, from, kind: kind()?, covers })
+        }
+        "version-cleaning-up" => {
+            let reason = match reason()?.as_str() {
+                "stand-by-over" => CleanUpReason::StandByOver,
+                "asked" => CleanUpReason::Asked,
+                "superseded" => {
+                    let by = form.superseded_by.as_deref().ok_or_else(|| missing("superseded_by"))?;
+                    CleanUpReason::Superseded { by: version(by)? }
+                }
+                other => return Err(format!("unknown reason to clean up {other:?}")),
+            };
+            Ok(CatalogEvent::CleaningUp { view, reason })
+        }
+        "version-obsolete" => Ok(CatalogEvent::Obsolete { view }),
+        "version-failed" => Ok(CatalogEvent::Failed { view, reason: reason()? }),
+        other => Err(format!("unknown catalog event {other:?}: it was written by a later release of dacapo")),
+    }
+}
+
+fn flip_name(flip: FlipPolicy) -> &'static str {
+    match flip {
+        FlipPolicy::WhenReady => "when-ready",
+        FlipPolicy::OnCommand => "on-command",
+    }
+}
+
+fn kind_name(kind: FlipKind) -> &'static str {
+    match kind {
+        FlipKind::Flip => "flip",
+        FlipKind::Rollback => "rollback",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a release has written stays readable: add lines here, never change one.
+    const STORED: [(&str, &str); 9] = [
+        (
+            "version-scheduled",
+            r#"{"projection":"balances","version":"v2.1","segments":4,"flip":"when-ready","fingerprint":"f"}"#,
+        ),
+        ("version-initializing", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("flip-requested", r#"{"projection":"balances","version":"v2.1","from":"v1.1","kind":"flip"}"#),
+        ("flip-aborted", r#"{"projection":"balances","version":"v2.1","reason":"superseded by v3.1"}"#),
+        ("flipped", r#"{"projection":"balances","version":"v1.1","from":"v2.1","kind":"rollback","covers":77}"#),
+        ("version-cleaning-up", r#"{"projection":"balances","version":"v2.1","reason":"stand-by-over"}"#),
+        (
+            "version-cleaning-up",
+            r#"{"projection":"balances","version":"v2.1","reason":"superseded","superseded_by":"v3.1"}"#,
+        ),
+        ("version-obsolete", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("version-failed", r#"{"projection":"balances","version":"v2.1","reason":"no room"}"#),
+    ];
+
+    #[test]
+    fn stored_events_read_and_write_the_same() {
+        for (event_type, payload) in STORED {
+            let event = decode(event_type, payload.as_bytes()).unwrap();
+            let (written_type, written) = encode(&event);
+            assert_eq!((written_type.as_str(), String::from_utf8(written).unwrap().as_str()), (event_type, payload));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        assert!(
+            decode("version-paused", br#"{"projection":"b","version":"v1.1"}"#).unwrap_err().contains("later release")
+        );
+        assert!(
+            decode("flipped", br#"{"projection":"b","version":"v1.1","kind":"flip"}"#).unwrap_err().contains("covers")
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! The ways in which a store can say no, told apart by what the caller can do about it.
+
+use dacapo_model::{EventId, ExpectedRevision, Position, Revision, StreamName, TokenRefused};
+
+/// The store could not do it. Not the caller's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It did not work this time; it may work later.
+    #[error("cannot {tried}: {found}")]
+    Unavailable {
+        /// What was tried, such as `write to /data/journal/…`.
+        tried: String,
+        /// What came back, and what to do about it.
+        found: String,
+    },
+    /// Bytes on disk are not what was written. Nothing of them is used.
+    #[error("{place} is damaged: {found}")]
+    Corrupt {
+        /// Which file, and where in it.
+        place: String,
+        /// What is wrong there, and what to do about it.
+        found: String,
+    },
+    /// The request itself cannot be carried out, such as SQL with an error in it.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl StoreError {
+    /// It did not work this time: `tried` names the act, `found` what came back.
+    pub fn unavailable(tried: impl Into<String>, found: impl ToString) -> Self {
+        Self::Unavailable { tried: tried.into(), found: found.to_string() }
+    }
+
+    /// Bytes at `place` are wrong.
+    pub fn corrupt(place: impl ToString, found: impl Into<String>) -> Self {
+        Self::Corrupt { place: place.to_string(), found: found.into() }
+    }
+}
+
+/// Why an append was declined; nothing of it was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefused {
+    /// The stream is not where the writer thought it was.
+    #[error("stream {stream} is at revision {actual}, the append expects {expected}: read it again and decide anew")]
+    WrongRevision {
+        /// The stream.
+        stream: StreamName,
+        /// What the append demands.
+        expected: ExpectedRevision,
+        /// The stream's last revision.
+        actual: Revision,
+    },
+    /// An event with this id exists and is another one, or the append names the id twice.
+    #[error("event id {id} is taken by another event at position {position}: every event needs an id of its own")]
+    IdTaken {
+        /// The id.
+        id: EventId,
+        /// Where the other event is; [`Position::START`] when it is in the same append.
+        position: Position,
+    },
+    /// Some of the events are in the journal and some are not, so this is no retry of an earlier append.
+    #[error(
+        "event {known} is in the journal at position {position} but event {unknown} of the same append is not: \
+         retry an append with all of its events, or skip those that are known"
+    )]
+    PartlyKnown {
+        /// One that is there.
+        known: EventId,
+        /// Where.
+        position: Position,
+        /// One that is not.
+        unknown: EventId,
+    },
+    /// A limit is exceeded.
+    #[error("the append is over a limit: {what} is {actual}, at most {max} are possible")]
+    Limit {
+        /// Which one.
+        what: &'static str,
+        /// How much the append has.
+        actual: usize,
+        /// How much there may be.
+        max: usize,
+    },
+    /// There is nothing to append.
+    #[error("the append has no events")]
+    Empty,
+}
+
+/// Why an append did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The caller can act on it.
+    #[error(transparent)]
+    Refused(#[from] AppendRefused),
+    /// The store could not write. Whether the events are in the journal is unknown only if the error
+    /// says so; a retry with the same ids is safe either way (I-2).
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a batch of a view was not committed; nothing of it was written.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The tokens did not let it (I-4).
+    #[error(transparent)]
+    Refused(#[from] TokenRefused),
+    /// The store could not write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,201 @@
+//! The journal: the ordered log of all events.
+
+use async_trait::async_trait;
+use dacapo_model::{ExpectedRevision, NewEvent, Position, Revision, StreamName, category_of, limits};
+use tokio::sync::watch;
+
+use crate::error::{AppendError, AppendRefused, StoreError};
+use crate::record::{EventBatch, EventRef, encoded_len};
+
+/// An event and the stream it goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamEvent {
+    /// The stream.
+    pub stream: StreamName,
+    /// The event.
+    pub event: NewEvent,
+}
+
+/// What to do with events that are in the journal already (I-2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnKnown {
+    /// All of them are there: a retry, answered as the first time. Some of them are there: refused.
+    #[default]
+    Recognise,
+    /// Write those that are not there, for imports that begin again anywhere.
+    Skip,
+}
+
+/// A batch of events to append: all of it or nothing, in this order, in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The events, of one stream or of many.
+    pub events: Vec<StreamEvent>,
+    /// What is demanded of streams before it. A stream that is not named may be at any revision; one
+    /// that is named need not be written to.
+    pub expected: Vec<(StreamName, ExpectedRevision)>,
+    /// What to do with events that are there already.
+    pub on_known: OnKnown,
+}
+
+impl Append {
+    /// Events of one stream.
+    pub fn to_stream(stream: StreamName, expected: ExpectedRevision, events: Vec<NewEvent>) -> Self {
+        let events = events.into_iter().map(|event| StreamEvent { stream: stream.clone(), event }).collect();
+        Self { events, expected: vec![(stream, expected)], on_known: OnKnown::Recognise }
+    }
+
+    /// Checks the append against every limit that does not depend on what is in the journal, and
+    /// returns how many bytes its records take. Every store calls this first.
+    ///
+    /// # Errors
+    /// [`AppendRefused::Empty`], [`AppendRefused::Limit`].
+    pub fn check(&self) -> Result<usize, AppendRefused> {
+        let within =
+            |what, actual, max| if actual > max { Err(AppendRefused::Limit { what, actual, max }) } else { Ok(()) };
+        if self.events.is_empty() {
+            return Err(AppendRefused::Empty);
+        }
+        within("the number of events", self.events.len(), limits::APPEND_EVENTS_MAX)?;
+        let mut bytes = 0;
+        for StreamEvent { stream, event } in &self.events {
+            within("the size of a payload in bytes", event.payload.len(), limits::PAYLOAD_BYTES_MAX)?;
+            within("the number of tags", event.tags.len(), limits::TAGS_MAX)?;
+            for tag in &event.tags {
+                within("the size of a tag in bytes", tag.len(), limits::TAG_BYTES_MAX)?;
+            }
+            let extra = crate::extra::encode(&event.metadata, &event.tags).len();
+            within("the size of the metadata in bytes", extra, limits::METADATA_BYTES_MAX)?;
+            bytes += encoded_len(stream.as_str(), event);
+        }
+        within("the size in bytes", bytes, limits::APPEND_BYTES_MAX)?;
+        Ok(bytes)
+    }
+}
+
+/// What an append came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The position of the last of its events, also when they were there already.
+    pub position: Position,
+    /// The revision of the last of its events in that event's stream.
+    pub revision: Revision,
+    /// How many events were written; 0 for a recognised retry.
+    pub written: usize,
+}
+
+/// Which streams a reader wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Streams {
+    /// All that belong to users.
+    #[default]
+    User,
+    /// Those of these categories.
+    Categories(Vec<String>),
+    /// All, those of dacapo itself (`$…`) included.
+    All,
+}
+
+/// Which events a reader wants. The default is every event of users.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of which streams.
+    pub streams: Streams,
+    /// Of which types; `None` is all.
+    pub types: Option<Vec<String>>,
+}
+
+impl Filter {
+    /// Every event there is, dacapo's own included.
+    pub fn everything() -> Self {
+        Self { streams: Streams::All, types: None }
+    }
+
+    /// Whether the reader wants `event`.
+    pub fn wants(&self, event: &EventRef<'_>) -> bool {
+        let stream = match &self.streams {
+            Streams::User => !event.stream.starts_with('$'),
+            Streams::Categories(categories) => categories.iter().any(|category| category == category_of(event.stream)),
+            Streams::All => true,
+        };
+        stream && self.types.as_ref().is_none_or(|types| types.iter().any(|name| name == event.event_type))
+    }
+}
+
+/// How much one read returns at most. At least one event is returned if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Events.
+    pub events: usize,
+    /// Bytes of records that are looked at.
+    pub bytes: usize,
+}
+
+impl Limit {
+    /// At most this many events, and [`limits::BATCH_BYTES_MAX`] bytes.
+    pub fn events(events: usize) -> Self {
+        Self { events: events.clamp(1, limits::READ_EVENTS_MAX), bytes: limits::BATCH_BYTES_MAX }
+    }
+}
+
+/// What is known about a stream without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Its name.
+    pub name: StreamName,
+    /// Its last revision, which is the number of its events.
+    pub revision: Revision,
+    /// The position of its last event.
+    pub last: Position,
+}
+
+/// The ordered log of all events: positions are dense and given in commit order (I-1), what is
+/// acknowledged lasts (I-2).
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Appends a batch: all of it or nothing. Once this returns, the events are durable, and every
+    /// later read sees them.
+    ///
+    /// # Errors
+    /// [`AppendRefused`](AppendError::Refused) when the batch cannot be written as things are;
+    /// [`AppendError::Store`] when the store cannot write at the moment.
+    async fn append(&self, append: Append) -> Result<Appended, AppendError>;
+
+    /// The events behind `after` that `filter` wants, in order, at most `limit` of them, never past
+    /// the head. The batch tells how far was looked; at the head that is the head.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError>;
+
+    /// The events of one stream behind the revision `after`, in order, at most `limit` of them. The
+    /// batch covers the position of its last event.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError>;
+
+    /// The last revision of a stream; [`Revision::START`] when it has no events.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError>;
+
+    /// Streams in the order of their names' bytes, behind the name `after`, of one category or of all,
+    /// at most `most` of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError>;
+
+    /// The last durable position, as a watch that wakes whoever follows.
+    fn head(&self) -> watch::Receiver<Position>;
+
+    /// Finishes what is under way and lets go of every resource. Appends are refused from here on.
+    async fn close(&self);
+}

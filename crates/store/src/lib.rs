@@ -1,0 +1,21 @@
+//! What lasts: the store traits, the memory store, the embedded store and their disk forms.
+//!
+//! A store is two things: a [`Journal`], the ordered log of all events, and [`Views`], one namespace of
+//! rows and tokens for each version of a projection. This crate owns how they are kept; it never decides
+//! what happens next (that is `dacapo-model`) and never calls a handler (that is `dacapo`).
+//!
+//! Every store passes the suite in `contract`.
+
+pub mod catalog_form;
+mod error;
+mod extra;
+mod journal;
+pub mod record;
+mod table;
+mod views;
+
+pub use error::{AppendError, AppendRefused, CommitError, StoreError};
+pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
+pub use record::{EventBatch, EventBatchBuilder, EventRef};
+pub use table::{Column, ColumnKind, Index, Table, Value};
+pub use views::{View, ViewReader, ViewWriter, Views};

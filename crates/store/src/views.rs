@@ -1,0 +1,174 @@
+//! Views: for each version of a projection a namespace of its own, with rows and tokens.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dacapo_model::{Position, SegmentCount, Token, TokenMove, ViewId};
+
+use crate::error::{CommitError, StoreError};
+use crate::table::{Table, Value};
+
+/// The views of a store.
+#[async_trait]
+pub trait Views: Send + Sync + 'static {
+    /// Opens the view of `id`, making it with these tables and with tokens at the start if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when it is there with other tables or another number of segments.
+    async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError>;
+
+    /// Opens the view of `id` if it is there, whatever its tables are: for tokens, holds and SQL.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is there but cannot be read.
+    async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError>;
+
+    /// Every view there is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be listed.
+    async fn list(&self) -> Result<Vec<ViewId>, StoreError>;
+
+    /// Drops the view of `id` if it is there. Only the driver of CleaningUp calls this (I-12), after the
+    /// view's epochs were revoked; a writer or reader that is still open fails or reads on from what it
+    /// holds, but nothing of it comes back.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be dropped; it may be half gone, and dropping it again finishes it.
+    async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError>;
+}
+
+/// One view.
+#[async_trait]
+pub trait View: Send + Sync + 'static {
+    /// Every token, in the order of segments.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError>;
+
+    /// Claims every segment for the caller: each token gets the next epoch, so that no commit of an earlier
+    /// claim lands any more (I-4). Positions and holds stay. Called with no intent to write, it revokes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be written.
+    async fn claim(&self) -> Result<Vec<Token>, StoreError>;
+
+    /// Marks every token as held for the flip requested at `requested`, and returns them as they are once all
+    /// are marked: nothing moves from here until the hold is lifted. Marking twice is marking once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be written; then none is marked.
+    async fn hold(&self, requested: Position) -> Result<Vec<Token>, StoreError>;
+
+    /// Lifts whatever holds the tokens.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be written.
+    async fn lift(&self) -> Result<(), StoreError>;
+
+    /// A writer. There is at most one that writes at a time; its first write waits for another's end.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the view cannot be opened for writing.
+    async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError>;
+
+    /// A reader of the rows as they are now. It sees one state of the view however long it lives.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the view cannot be read.
+    async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError>;
+}
+
+/// Writes rows and tokens of one view, in one transaction after the other. The next one begins with the
+/// first call after [`commit`](Self::commit) or [`rollback`](Self::rollback). Dropping it rolls back.
+#[async_trait]
+pub trait ViewWriter: Send {
+    /// The row with this key, as this transaction sees it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError>;
+
+    /// Writes these rows whole, in place of those with the same keys. Bulk: it is called once a table and batch.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be written.
+    async fn put(
+        &mut self,
+        table: &Table,
+        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Result<(), StoreError>;
+
+    /// Deletes the rows with these keys, as far as there are any.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be deleted.
+    async fn delete(
+        &mut self,
+        table: &Table,
+        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Result<(), StoreError>;
+
+    /// Carries out one SQL statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when the statement is wrong.
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError>;
+
+    /// The rows that a query gives, as this transaction sees them.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when the statement is wrong.
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError>;
+
+    /// Moves the tokens and commits, rows and tokens together (I-3), if every move is allowed by
+    /// [`Token::moved`] (I-4); the check is part of the statement that moves.
+    ///
+    /// # Errors
+    /// [`CommitError`]; then everything is rolled back.
+    async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError>;
+
+    /// Forgets everything since the last commit.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the connection is lost; nothing was written even then.
+    async fn rollback(&mut self) -> Result<(), StoreError>;
+}
+
+/// Reads one state of a view.
+#[async_trait]
+pub trait ViewReader: Send {
+    /// Every token in that state.
+    fn tokens(&self) -> &[Token];
+
+    /// The position that the whole state covers: the lowest token.
+    fn covers(&self) -> Position {
+        self.tokens().iter().map(|token| token.position).min().unwrap_or_default()
+    }
+
+    /// The row with this key, its columns in the order of `table`, which may have fewer of them than the
+    /// stored table.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn get(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError>;
+
+    /// The rows in which each of `columns` (places in `table.columns`) has the given value, ordered by
+    /// primary key, at most `most` of them. Without columns, all rows.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn select(
+        &mut self,
+        table: &Table,
+        columns: &[(usize, Value)],
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError>;
+
+    /// The rows that a query gives, with the names of its columns. It cannot write.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when the statement is wrong or would write.
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError>;
+}
