@@ -90,6 +90,13 @@ pub enum CatalogEvent {
         /// The direction.
         kind: FlipKind,
     },
+    /// The hold of the requested flip has run out of its budget; it is tried again under a new hold. Only
+    /// after this, [`Flipped`](Self::Flipped) or [`FlipAborted`](Self::FlipAborted) is a hold lifted, so that no
+    /// controller can confirm on evidence that another one has let go.
+    FlipPostponed {
+        /// The version that will serve.
+        view: ViewId,
+    },
     /// The requested flip will not happen.
     FlipAborted {
         /// The version that would have served.
@@ -136,6 +143,7 @@ impl CatalogEvent {
             Self::Scheduled { view, .. }
             | Self::Initializing { view }
             | Self::FlipRequested { view, .. }
+            | Self::FlipPostponed { view }
             | Self::FlipAborted { view, .. }
             | Self::Flipped { view, .. }
             | Self::CleaningUp { view, .. }
@@ -169,10 +177,18 @@ pub enum CatalogCommand {
     ConfirmFlip {
         /// The version of the request.
         view: ViewId,
-        /// The position of the request, so that a late confirmation never answers a later request.
-        requested: Position,
+        /// The hold under which the evidence was taken, so that a late confirmation never answers for a
+        /// later hold.
+        hold: Position,
         /// What every segment of it covers.
         covers: Position,
+    },
+    /// Give up the hold of the requested flip and try again later.
+    PostponeFlip {
+        /// The version of the request.
+        view: ViewId,
+        /// The hold that is given up.
+        hold: Position,
     },
     /// Give up the requested flip.
     AbortFlip {
@@ -307,6 +323,9 @@ pub struct PendingFlip {
     pub kind: FlipKind,
     /// The position of the request: F.
     pub requested: Position,
+    /// The mark under which the old version is held: the position of the request, or of the last
+    /// postponement. Each try has a mark of its own.
+    pub hold: Position,
 }
 
 /// One projection as the catalog knows it.
@@ -386,7 +405,11 @@ impl Catalog {
                 phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "begin to build" }),
             },
             CatalogCommand::RequestFlip(view) => self.request_flip(view),
-            CatalogCommand::ConfirmFlip { view, requested, covers } => self.confirm_flip(view, *requested, *covers),
+            CatalogCommand::ConfirmFlip { view, hold, covers } => self.confirm_flip(view, *hold, *covers),
+            CatalogCommand::PostponeFlip { view, hold } => {
+                self.pending_under(view, *hold)?;
+                Ok(vec![CatalogEvent::FlipPostponed { view: view.clone() }])
+            }
             CatalogCommand::AbortFlip { projection, reason } => {
                 let pending = self.projections.get(projection).and_then(|state| state.flip);
                 let pending =
@@ -469,18 +492,23 @@ impl Catalog {
     fn confirm_flip(
         &self,
         view: &ViewId,
-        requested: Position,
+        hold: Position,
         covers: Position,
     ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
-        let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
-        let pending = pending
-            .filter(|pending| pending.to == view.version && pending.requested == requested)
-            .ok_or_else(|| CatalogRefused::NoFlipUnderWay { projection: view.projection.clone() })?;
+        let pending = self.pending_under(view, hold)?;
         // I-6
         if covers < pending.requested {
             return Err(CatalogRefused::NotCovered { requested: pending.requested, covers });
         }
         Ok(vec![CatalogEvent::Flipped { view: view.clone(), from: pending.from, kind: pending.kind, covers }])
+    }
+
+    /// The flip under way to `view`, if `hold` is its present hold.
+    fn pending_under(&self, view: &ViewId, hold: Position) -> Result<PendingFlip, CatalogRefused> {
+        let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
+        pending
+            .filter(|pending| pending.to == view.version && pending.hold == hold)
+            .ok_or_else(|| CatalogRefused::NoFlipUnderWay { projection: view.projection.clone() })
     }
 
     fn clean_up(&self, view: &ViewId, reason: &CleanUpReason) -> Result<Vec<CatalogEvent>, CatalogRefused> {
@@ -539,7 +567,12 @@ impl Catalog {
             }
             CatalogEvent::FlipRequested { from, kind, .. } => {
                 assert!(projection.flip.is_none(), "two flips of {} at once", view.projection);
-                projection.flip = Some(PendingFlip { to: view.version, from: *from, kind: *kind, requested: position });
+                let (to, from, kind) = (view.version, *from, *kind);
+                projection.flip = Some(PendingFlip { to, from, kind, requested: position, hold: position });
+            }
+            CatalogEvent::FlipPostponed { .. } => {
+                let pending = projection.flip.as_mut().expect("only a flip under way is postponed");
+                pending.hold = position;
             }
             CatalogEvent::FlipAborted { .. } => projection.flip = None,
             CatalogEvent::Flipped { from, .. } => {

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   FlipRequested at F ──▶ b covers F, so does a ──▶ hold a ──▶ W = highest token of a
-//!                                                       │             │
-//!                              lifted past its budget ◀─┘             ▼
+//!                               ▲                                     │
+//!                               └── FlipPostponed past the budget ◀───┤
+//!                                                                     ▼
 //!                                              b covers max(F, W) ──▶ Flipped ──▶ a is released, standing by
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! The gate is a function of what is stored. It holds no state, so any node can take over at any point,
 //! and two controllers at once reach the same answer.
 
+use crate::limits;
 use crate::position::Position;
 use crate::token::Token;
 use crate::version::VersionId;
@@ -33,6 +35,8 @@ pub struct From<'a> {
 pub struct FlipFacts<'a> {
     /// The position of the request: F.
     pub requested: Position,
+    /// The mark of the present hold.
+    pub hold: Position,
     /// The version that serves; none when the first version comes.
     pub from: Option<From<'a>>,
     /// The version to serve.
@@ -70,13 +74,19 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     if from.followed {
         missing.extend(behind(from.version, from.tokens, facts.requested));
     }
+    let shown = from.tokens.iter().map(|token| token.position).max().expect("a version has segments");
+    // A hold that could not end within its budget would only disturb.
+    let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
+    if missing.is_empty() {
+        missing = behind(facts.to, facts.to_tokens, near);
+    }
     if !missing.is_empty() {
         return Gate::Wait(missing);
     }
-    if from.tokens.iter().any(|token| token.held_for != Some(facts.requested)) {
+    if from.tokens.iter().any(|token| token.held_for != Some(facts.hold)) {
         return Gate::Hold;
     }
-    let shown = from.tokens.iter().map(|token| token.position).max().expect("a version has segments");
+    // Every row was marked before `shown` was read, so it is W.
     let missing = behind(facts.to, facts.to_tokens, shown);
     if missing.is_empty() { Gate::Flip { covers } } else { Gate::Held(missing) }
 }
@@ -111,7 +121,7 @@ mod tests {
 
     fn facts<'a>(from: &'a [Token], to: &'a [Token], followed: bool) -> FlipFacts<'a> {
         let from = Some(From { version: A, tokens: from, followed });
-        FlipFacts { requested: Position::new(10), from, to: B, to_tokens: to }
+        FlipFacts { requested: Position::new(10), hold: Position::new(15), from, to: B, to_tokens: to }
     }
 
     #[test]
@@ -126,13 +136,13 @@ mod tests {
     fn a_hold_comes_before_the_flip_and_an_old_hold_does_not_count() {
         let (from, to) = (tokens(&[10, 12], None), tokens(&[13, 13], None));
         assert_eq!(gate(&facts(&from, &to, true)), Gate::Hold);
-        let from = tokens(&[10, 12], Some(7));
+        let from = tokens(&[10, 12], Some(10));
         assert_eq!(gate(&facts(&from, &to, true)), Gate::Hold);
     }
 
     #[test]
     fn everything_the_old_version_showed_must_be_covered() {
-        let from = tokens(&[10, 12], Some(10));
+        let from = tokens(&[10, 12], Some(15));
         let segment = SegmentCount::ONE.segment(0).unwrap();
         let short = WaitingOn::Segment { version: B, segment, behind: 1 };
         assert_eq!(gate(&facts(&from, &tokens(&[11, 13], None), true)), Gate::Held(vec![short]));
@@ -148,9 +158,19 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_is_far_behind_does_not_hold_the_old_one() {
+        let far = 10 + limits::HOLD_LAG_MAX;
+        let (from, to) = (tokens(&[10, far + 1], None), tokens(&[10, far], None));
+        assert!(matches!(gate(&facts(&from, &to, true)), Gate::Wait(_)));
+        let from = tokens(&[10, far], None);
+        assert_eq!(gate(&facts(&from, &to, true)), Gate::Hold);
+    }
+
+    #[test]
     fn the_first_version_only_has_to_cover_the_request() {
         let to = tokens(&[10], None);
-        let facts = FlipFacts { requested: Position::new(10), from: None, to: B, to_tokens: &to };
+        let (requested, hold) = (Position::new(10), Position::new(10));
+        let facts = FlipFacts { requested, hold, from: None, to: B, to_tokens: &to };
         assert_eq!(gate(&facts), Gate::Flip { covers: Position::new(10) });
     }
 
@@ -159,14 +179,14 @@ mod tests {
         #[test]
         fn an_open_gate_is_evidence(
             from in prop::collection::vec(0..20_u64, 1..5), to in prop::collection::vec(0..20_u64, 1..5),
-            held in prop::option::of(9..12_u64), followed in any::<bool>(),
+            held in prop::option::of(14..17_u64), followed in any::<bool>(),
         ) {
             let (from, to) = (tokens(&from, held), tokens(&to, None));
             if let Gate::Flip { covers } = gate(&facts(&from, &to, followed)) {
                 prop_assert!(covers >= Position::new(10));
                 prop_assert!(to.iter().all(|token| token.covers(covers)));
                 prop_assert!(from.iter().all(|token| covers >= token.position), "a reader would go back");
-                prop_assert!(from.iter().all(|token| token.held_for == Some(Position::new(10))));
+                prop_assert!(from.iter().all(|token| token.held_for == Some(Position::new(15))));
             }
         }
     }

@@ -32,6 +32,8 @@ pub const BATCH_BYTES_MAX: usize = 8 << 20;
 pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
 /// How long a flip may hold the old version's appliers before it lets go and tries again later.
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
+/// Most events that the new version may be behind the old one when a flip holds the old one.
+pub const HOLD_LAG_MAX: u64 = 5_000;
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most events that a version may lag and still count as caught up.

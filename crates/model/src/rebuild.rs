@@ -166,7 +166,7 @@ mod tests {
                 let pending = self.catalog.projections.iter().find_map(|(name, state)| Some((name, state.flip?)));
                 let confirm = pending.map(|(name, flip)| CatalogCommand::ConfirmFlip {
                     view: ViewId { projection: name.clone(), version: flip.to },
-                    requested: flip.requested,
+                    hold: flip.hold,
                     covers: flip.requested,
                 });
                 let all: Vec<_> = commands.into_iter().chain(confirm).collect();

@@ -45,7 +45,7 @@ pub struct Token {
     pub epoch: Epoch,
     /// The last position it covers.
     pub position: Position,
-    /// The flip request that holds it, if any: while held it does not move.
+    /// The mark of the hold on it, if any: while held it does not move.
     pub held_for: Option<Position>,
 }
 
@@ -70,7 +70,7 @@ pub enum TokenRefused {
     Held {
         /// The held segment.
         segment: Segment,
-        /// The position of the flip request.
+        /// The mark of the hold: the position of the flip's request or of its last postponement.
         held_for: Position,
     },
     /// Another claim or another commit came first; this writer has lost its right to the segment.
@@ -88,7 +88,7 @@ impl fmt::Display for TokenRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held { segment, held_for } => {
-                write!(f, "segment {segment} is held for the flip requested at {held_for}")
+                write!(f, "segment {segment} is held by the flip of position {held_for}")
             }
             Self::Fenced { segment, asked, stored } => write!(
                 f,

@@ -37,7 +37,7 @@ pub enum WaitingOn {
     },
     /// A flip holds the version for a moment.
     Hold {
-        /// The position of the flip request.
+        /// The mark of the hold: a position in the catalog.
         held_for: Position,
     },
     /// The last hold ran out of its budget and was lifted; the flip tries again.
@@ -69,7 +69,7 @@ impl fmt::Display for WaitingOn {
                 write!(f, "the handler, which refuses event {position} in segment {segment} (try {attempts}): {error}")
             }
             Self::Store { error } => write!(f, "the store: {error}"),
-            Self::Hold { held_for } => write!(f, "the flip requested at {held_for}, which holds it for a moment"),
+            Self::Hold { held_for } => write!(f, "the flip of position {held_for}, which holds it for a moment"),
             Self::HoldBudget { budget } => {
                 write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
             }

@@ -54,18 +54,18 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when they cannot be written.
     async fn claim(&self) -> Result<Vec<Token>, StoreError>;
 
-    /// Marks every token as held for the flip requested at `requested`, and returns them as they are once all
-    /// are marked: nothing moves from here until the hold is lifted. Marking twice is marking once.
+    /// Marks every token as held under `mark`, unless a later mark holds it, and returns the tokens as they
+    /// are once all are marked: nothing moves from here until the mark is lifted. Marking twice is marking once.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be written; then none is marked.
-    async fn hold(&self, requested: Position) -> Result<Vec<Token>, StoreError>;
+    async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError>;
 
-    /// Lifts whatever holds the tokens.
+    /// Lifts the hold under `mark` or an earlier one; a later one stays.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be written.
-    async fn lift(&self) -> Result<(), StoreError>;
+    async fn lift(&self, mark: Position) -> Result<(), StoreError>;
 
     /// A writer. There is at most one that writes at a time; its first write waits for another's end.
     ///

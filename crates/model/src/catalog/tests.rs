@@ -32,8 +32,8 @@ impl World {
     }
 
     fn confirm(&self, version: &str) -> CatalogCommand {
-        let requested = self.catalog.projections[&name()].flip.map_or(Position::START, |flip| flip.requested);
-        CatalogCommand::ConfirmFlip { view: view(version), requested, covers: requested }
+        let hold = self.catalog.projections[&name()].flip.map_or(Position::START, |flip| flip.hold);
+        CatalogCommand::ConfirmFlip { view: view(version), hold, covers: hold }
     }
 }
 
@@ -100,7 +100,7 @@ fn a_version_goes_the_whole_way() {
 fn a_flip_is_confirmed_only_on_its_own_evidence() {
     let mut world = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
     let requested = world.catalog.projections[&name()].flip.unwrap().requested;
-    let confirm = |requested, covers| CatalogCommand::ConfirmFlip { view: view("v1.1"), requested, covers };
+    let confirm = |hold, covers| CatalogCommand::ConfirmFlip { view: view("v1.1"), hold, covers };
     let early = Position::new(requested.get() - 1);
     let refused = world.when(&confirm(requested, early)).unwrap_err();
     assert_eq!(refused, CatalogRefused::NotCovered { requested, covers: early }, "I-6");
@@ -146,15 +146,31 @@ fn changed_code_under_an_unchanged_version_is_refused() {
     assert!(refused.to_string().contains("raise the version number"), "{refused}");
 }
 
+#[test]
+fn evidence_taken_under_a_hold_that_was_given_up_does_not_count() {
+    let mut world = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
+    let hold = world.catalog.projections[&name()].flip.unwrap().hold;
+    let postpone = CatalogCommand::PostponeFlip { view: view("v1.1"), hold };
+    world.when(&postpone).unwrap();
+    let late = CatalogCommand::ConfirmFlip { view: view("v1.1"), hold, covers: hold.plus(50) };
+    assert_eq!(world.when(&late), Err(CatalogRefused::NoFlipUnderWay { projection: name() }), "I-7");
+    assert!(world.when(&postpone).is_err(), "a second controller");
+    let confirm = world.confirm("v1.1");
+    world.when(&confirm).unwrap();
+    assert_eq!(world.phase("v1.1"), Phase::Serving);
+}
+
 fn any_command() -> impl Strategy<Value = CatalogCommand> {
     let version = (1..4_u32, 1..4_u32).prop_map(|(code, build)| view(&format!("v{code}.{build}")));
     prop_oneof![
         (1..4_u32).prop_map(schedule),
         version.clone().prop_map(CatalogCommand::Begin),
         version.clone().prop_map(CatalogCommand::RequestFlip),
-        (version.clone(), 0..200_u64, 0..200_u64).prop_map(|(view, requested, covers)| {
-            CatalogCommand::ConfirmFlip { view, requested: Position::new(requested), covers: Position::new(covers) }
+        (version.clone(), 0..200_u64, 0..200_u64).prop_map(|(view, hold, covers)| {
+            CatalogCommand::ConfirmFlip { view, hold: Position::new(hold), covers: Position::new(covers) }
         }),
+        (version.clone(), 0..200_u64)
+            .prop_map(|(view, hold)| CatalogCommand::PostponeFlip { view, hold: Position::new(hold) }),
         Just(CatalogCommand::AbortFlip { projection: name(), reason: "why not".into() }),
         version.clone().prop_map(|view| CatalogCommand::CleanUp { view, reason: CleanUpReason::Asked }),
         version.clone().prop_map(CatalogCommand::FinishCleanUp),
@@ -177,6 +193,9 @@ proptest! {
             // Half of the confirmations answer the flip that is under way.
             let command = match (command, pending) {
                 (CatalogCommand::ConfirmFlip { .. }, Some(flip)) if truthful => world.confirm(&flip.to.to_string()),
+                (CatalogCommand::PostponeFlip { .. }, Some(flip)) if truthful => {
+                    CatalogCommand::PostponeFlip { view: view(&flip.to.to_string()), hold: flip.hold }
+                }
                 (command, _) => command,
             };
             let decided = world.when(&command);
