@@ -6,14 +6,21 @@
 //!
 //! Every store passes the suite in `contract`.
 
+mod admit;
 pub mod catalog_form;
+mod clock;
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod embedded;
 mod error;
 mod extra;
 mod journal;
+pub mod memory;
 pub mod record;
 mod table;
 mod views;
 
+pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
 pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use record::{EventBatch, EventBatchBuilder, EventRef};

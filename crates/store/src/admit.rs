@@ -1,0 +1,111 @@
+//! Whether an append may be written, as things are: the one place that knows retries (I-2).
+//!
+//! The order of questions is part of the contract. Whether the events are known comes first, because a
+//! retry meets the revision that its first try has made; only what is new is held against
+//! [`Append::expected`].
+
+use std::collections::HashMap;
+
+use dacapo_model::{Position, Revision, StreamName};
+
+use crate::error::{AppendError, AppendRefused, StoreError};
+use crate::journal::{Append, Appended, OnKnown, StreamEvent};
+
+/// An event that is in the journal under the id of one that is to be appended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// Where it is.
+    pub position: Position,
+    /// Where it is in its stream.
+    pub revision: Revision,
+    /// Whether stream, type and payload are the same too, so that it is the same event.
+    pub same: bool,
+}
+
+/// What a store knows about its journal.
+pub(crate) trait Past {
+    /// The event that has the id of `event`.
+    fn known(&mut self, event: &StreamEvent) -> Result<Option<Known>, StoreError>;
+
+    /// The last revision of `stream`.
+    fn revision(&mut self, stream: &StreamName) -> Result<Revision, StoreError>;
+}
+
+/// What is to be done with an append.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// Write the events for which there is no entry in `known`.
+    Write {
+        /// For each event of the append where it is already, if anywhere; empty when none is known.
+        known: Vec<Option<Known>>,
+    },
+    /// Everything is there: answer as the first time.
+    Retry(Appended),
+}
+
+/// Decides over `append`.
+pub(crate) fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, AppendError> {
+    let known = known_events(append, past)?;
+    let count = known.iter().flatten().count();
+    if count == append.events.len()
+        && let Some(Some(last)) = known.last()
+    {
+        return Ok(Admission::Retry(Appended { position: last.position, revision: last.revision, written: 0 }));
+    }
+    if count > 0 && append.on_known == OnKnown::Recognise {
+        return Err(partly_known(append, &known).into());
+    }
+    expected(append, past)?;
+    Ok(Admission::Write { known: if count > 0 { known } else { Vec::new() } })
+}
+
+/// Holds the append against the revisions it expects.
+pub(crate) fn expected(append: &Append, past: &mut impl Past) -> Result<(), AppendError> {
+    for (stream, expected) in &append.expected {
+        let actual = past.revision(stream)?;
+        if !expected.allows(actual) {
+            return Err(AppendRefused::WrongRevision { stream: stream.clone(), expected: *expected, actual }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Where each event is already. A second event of the append with the id of an earlier one is known at
+/// [`Position::START`] until the first is written.
+fn known_events(append: &Append, past: &mut impl Past) -> Result<Vec<Option<Known>>, AppendError> {
+    let mut first_with_id: HashMap<_, usize> = HashMap::with_capacity(append.events.len());
+    let mut known = Vec::with_capacity(append.events.len());
+    for (index, event) in append.events.iter().enumerate() {
+        let id = event.event.id;
+        let mut found = past.known(event)?;
+        let earlier = *first_with_id.entry(id).or_insert(index);
+        if earlier != index {
+            let same = append.on_known == OnKnown::Skip && same_event(&append.events[earlier], event);
+            let of_first: Option<Known> = known[earlier];
+            let (position, revision) =
+                of_first.map_or((Position::START, Revision::START), |first| (first.position, first.revision));
+            found = Some(Known { position, revision, same });
+        }
+        if let Some(Known { same: false, position, .. }) = found {
+            return Err(AppendRefused::IdTaken { id, position }.into());
+        }
+        known.push(found);
+    }
+    Ok(known)
+}
+
+fn same_event(one: &StreamEvent, other: &StreamEvent) -> bool {
+    one.stream == other.stream
+        && one.event.event_type == other.event.event_type
+        && one.event.payload == other.event.payload
+}
+
+fn partly_known(append: &Append, known: &[Option<Known>]) -> AppendRefused {
+    let there = known.iter().position(Option::is_some).expect("some are known");
+    let missing = known.iter().position(Option::is_none).expect("not all are known");
+    AppendRefused::PartlyKnown {
+        known: append.events[there].event.id,
+        position: known[there].expect("it is known").position,
+        unknown: append.events[missing].event.id,
+    }
+}

@@ -1,0 +1,193 @@
+//! What every [`Journal`] must do, as checks that [`journal_contract!`](crate::journal_contract) turns
+//! into tests.
+
+mod append;
+mod model;
+mod read;
+
+pub use append::*;
+pub use model::*;
+pub use read::*;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use dacapo_model::{
+    EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName, Timestamp,
+};
+
+use crate::clock::Clock;
+use crate::error::{AppendError, AppendRefused};
+use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent};
+use crate::record::EventRef;
+
+/// Where the journal of one check lives.
+#[async_trait]
+pub trait JournalHome: Send {
+    /// Whether what was appended is there when the journal is opened again.
+    fn lasts(&self) -> bool;
+
+    /// Opens the journal; it is empty the first time. Called again only after the one before was closed
+    /// and dropped.
+    async fn open(&mut self, clock: Arc<dyn Clock>) -> Arc<dyn Journal>;
+}
+
+/// Makes one test of each check. The argument is an expression that gives a new
+/// [`JournalHome`](crate::contract::journal::JournalHome).
+#[macro_export]
+macro_rules! journal_contract {
+    ($home:expr) => {
+        $crate::journal_contract!(@each $home =>
+            an_empty_journal_is_at_the_start
+            what_is_appended_is_read_back
+            recorded_times_never_decrease
+            each_expected_revision_is_held
+            an_append_of_many_streams_is_all_or_nothing
+            a_retry_is_recognised
+            concurrent_tries_of_one_append_write_it_once
+            a_taken_id_is_refused
+            a_partly_known_append_is_refused_or_skipped
+            an_id_named_twice_is_refused_or_skipped
+            limits_are_held
+            concurrent_appends_are_dense_and_whole
+            a_closed_journal_refuses_appends
+            reads_are_limited_and_go_on
+            filters_choose_and_cover
+            a_stream_is_read_by_pages
+            streams_are_listed_by_pages
+            the_head_wakes_who_follows
+            large_events_are_read_back
+            it_does_what_the_model_does
+            what_was_acknowledged_is_there_again
+        );
+    };
+    (@each $home:expr => $($check:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $check() {
+                let mut home = $home;
+                $crate::contract::journal::$check(&mut home).await;
+            }
+        )*
+    };
+}
+
+/// A clock that shows what it is set to.
+#[derive(Debug, Default)]
+pub struct SetClock(AtomicI64);
+
+impl SetClock {
+    /// Sets the time.
+    pub fn set(&self, micros: i64) {
+        self.0.store(micros, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+async fn open(home: &mut dyn JournalHome) -> Arc<dyn Journal> {
+    home.open(Arc::new(SetClock::default())).await
+}
+
+fn name(stream: &str) -> StreamName {
+    StreamName::new(stream).expect("checks use valid names")
+}
+
+/// An event whose id and content follow from `number`.
+pub fn event(number: u64) -> NewEvent {
+    NewEvent {
+        id: EventId::from_bytes(u128::from(number).to_be_bytes()),
+        event_type: EventType::new(if number.is_multiple_of(2) { "deposited" } else { "withdrawn" }).expect("valid"),
+        payload: format!("{{\"number\":{number}}}").into_bytes(),
+        metadata: Metadata::default(),
+        tags: vec![],
+    }
+}
+
+fn to(stream: &str, expected: ExpectedRevision, numbers: impl IntoIterator<Item = u64>) -> Append {
+    Append::to_stream(name(stream), expected, numbers.into_iter().map(event).collect())
+}
+
+fn any(stream: &str, numbers: impl IntoIterator<Item = u64>) -> Append {
+    to(stream, ExpectedRevision::Any, numbers)
+}
+
+fn in_stream(stream: &str, number: u64) -> StreamEvent {
+    StreamEvent { stream: name(stream), event: event(number) }
+}
+
+async fn appended(journal: &dyn Journal, append: Append) -> Appended {
+    journal.append(append).await.expect("nothing speaks against the append")
+}
+
+async fn refused(journal: &dyn Journal, append: Append) -> AppendRefused {
+    let head = *journal.head().borrow();
+    let refused = match journal.append(append).await {
+        Err(AppendError::Refused(refused)) => refused,
+        other => panic!("the append must be refused, but: {other:?}"),
+    };
+    assert_eq!(*journal.head().borrow(), head, "a refused append writes nothing");
+    refused
+}
+
+fn at(position: u64, revision: u64, written: usize) -> Appended {
+    Appended { position: Position::new(position), revision: Revision::new(revision), written }
+}
+
+/// An event that was read, as a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its position.
+    pub position: u64,
+    /// Its revision.
+    pub revision: u64,
+    /// Its stream.
+    pub stream: String,
+    /// The event.
+    pub event: NewEvent,
+    /// When it was appended, in microseconds.
+    pub recorded: i64,
+    /// Whether it is the last of its append.
+    pub last_of_append: bool,
+}
+
+impl From<EventRef<'_>> for Recorded {
+    fn from(event: EventRef<'_>) -> Self {
+        let (metadata, tags) = event.extra().expect("metadata are readable");
+        Self {
+            position: event.position.get(),
+            revision: event.revision.get(),
+            stream: event.stream.to_owned(),
+            event: NewEvent {
+                id: event.id,
+                event_type: EventType::new(event.event_type).expect("a valid type"),
+                payload: event.payload.to_vec(),
+                metadata,
+                tags,
+            },
+            recorded: event.recorded.micros(),
+            last_of_append: event.is_last_of_append(),
+        }
+    }
+}
+
+/// Everything through the head, whatever the stream. Asserts that positions are dense (I-1).
+pub async fn everything(journal: &dyn Journal) -> Vec<Recorded> {
+    let head = *journal.head().borrow();
+    let mut all: Vec<Recorded> = Vec::new();
+    let mut after = Position::START;
+    while after < head {
+        let batch = journal.read(after, &Filter::everything(), Limit::events(1000)).await.expect("it can be read");
+        assert!(!batch.is_empty() && batch.through > after, "a read before the head returns an event");
+        all.extend(batch.iter().map(Recorded::from));
+        after = batch.through;
+        assert_eq!(all.last().map(|event| event.position), Some(after.get()), "without filter all is covered");
+    }
+    assert!(all.iter().zip(1..).all(|(event, position)| event.position == position), "positions are dense");
+    all
+}

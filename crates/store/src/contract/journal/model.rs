@@ -1,0 +1,108 @@
+//! Checks of random histories against the memory journal, which is simple enough to be believed.
+
+use super::*;
+use crate::contract::Chance;
+use crate::journal::{OnKnown, Streams};
+use crate::memory::MemoryJournal;
+
+/// A random append: new events, known ones and mixtures, right and wrong expectations.
+fn random_append(chance: &mut Chance, next: &mut u64) -> Append {
+    let events = (0..=chance.below(4)).map(|_| {
+        let known = chance.below(6) == 0 && *next > 0;
+        let number = if known {
+            chance.below(*next)
+        } else {
+            *next += 1;
+            *next - 1
+        };
+        // The stream follows from the number, mostly, so that a known event is the same one.
+        let stream = if chance.below(30) == 0 { chance.below(7) } else { number % 7 };
+        in_stream(&format!("{}-{stream}", ["a", "b", "$c"][stream as usize % 3]), number)
+    });
+    let events: Vec<_> = events.collect();
+    let expected = match chance.below(5) {
+        0 => Some(ExpectedRevision::NoStream),
+        1 => Some(ExpectedRevision::Exists),
+        2 => Some(ExpectedRevision::Exact(Revision::new(chance.below(40)))),
+        _ => None,
+    };
+    let expected = expected.map(|expected| (events[0].stream.clone(), expected)).into_iter().collect();
+    let on_known = if chance.below(3) == 0 { OnKnown::Skip } else { OnKnown::Recognise };
+    Append { events, expected, on_known }
+}
+
+/// The same answers and the same events, with restarts if the store lasts.
+pub async fn it_does_what_the_model_does(home: &mut dyn JournalHome) {
+    let seed = 0x0da_ca90;
+    let mut chance = Chance::new(seed);
+    let model = MemoryJournal::new(Arc::new(SetClock::default()));
+    let mut journal = open(home).await;
+    let mut next = 0;
+    for step in 0..600 {
+        let append = random_append(&mut chance, &mut next);
+        let answers = (journal.append(append.clone()).await, model.append(append.clone()).await);
+        let same = match &answers {
+            (Ok(one), Ok(other)) => one == other,
+            (Err(AppendError::Refused(one)), Err(AppendError::Refused(other))) => one == other,
+            _ => false,
+        };
+        assert!(same, "seed {seed}, step {step}: {append:?} is answered {answers:?}");
+        if step % 150 == 149 {
+            if home.lasts() {
+                journal.close().await;
+                drop(journal);
+                journal = open(home).await;
+            }
+            same_content(&*journal, &model).await;
+        }
+    }
+}
+
+async fn same_content(journal: &dyn Journal, model: &dyn Journal) {
+    assert_eq!(everything(journal).await, everything(model).await);
+    let streams = model.streams(None, None, 100).await.unwrap();
+    assert_eq!(journal.streams(None, None, 100).await.unwrap(), streams);
+    for stream in &streams {
+        assert_eq!(journal.stream_revision(&stream.name).await.unwrap(), stream.revision);
+        for after in [0, stream.revision.get() / 2] {
+            let read = |journal| async move {
+                let journal: &dyn Journal = journal;
+                let batch = journal.read_stream(&stream.name, Revision::new(after), Limit::events(1000)).await.unwrap();
+                batch.iter().map(Recorded::from).collect::<Vec<_>>()
+            };
+            assert_eq!(read(journal).await, read(model).await, "{}", stream.name);
+        }
+    }
+    let filter = Filter { streams: Streams::Categories(vec!["b".into()]), types: Some(vec!["deposited".into()]) };
+    let head = *model.head().borrow();
+    for journal in [journal, model] {
+        let (mut after, mut found) = (Position::START, 0);
+        while after < head {
+            let batch = journal.read(after, &filter, Limit::events(50)).await.unwrap();
+            (after, found) = (batch.through, found + batch.len());
+        }
+        let of_filter =
+            |event: &&Recorded| event.stream.starts_with("b-") && event.event.event_type.as_str() == "deposited";
+        assert_eq!(found, everything(model).await.iter().filter(of_filter).count());
+    }
+}
+
+// I-2
+/// And appends go on where they were.
+pub async fn what_was_acknowledged_is_there_again(home: &mut dyn JournalHome) {
+    if !home.lasts() {
+        return;
+    }
+    let mut before = Vec::new();
+    for round in 0..5 {
+        let journal = open(home).await;
+        assert_eq!(everything(&*journal).await, before);
+        for number in round * 30..round * 30 + 10 {
+            let revision = journal.stream_revision(&name("a-1")).await.unwrap();
+            appended(&*journal, to("a-1", ExpectedRevision::Exact(revision), (number..number + 30).step_by(10))).await;
+        }
+        before = everything(&*journal).await;
+        assert_eq!(before.len() as u64, (round + 1) * 30);
+        journal.close().await;
+    }
+}

@@ -1,0 +1,182 @@
+//! The disk, handed in as an argument, so that tests can let it fail, fill up or lose power.
+//!
+//! This module owns the few operations that the journal needs. It never interprets a byte.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::Advice;
+
+/// A disk with directories and files.
+pub trait Disk: Send + Sync + 'static {
+    /// Makes a directory and those above it, as far as they are missing.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The names of the files in a directory, in no order.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Opens a file that is there, to read and to write.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an empty file, emptying the one that is there.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file another name in the same directory, in place of the one that has that name.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Makes durable which files are in a directory.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}
+
+/// An open file.
+pub trait DiskFile: Send + Sync {
+    /// How many bytes it has.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Puts `len` bytes from `offset` behind what is in `out`, fewer only where the file ends.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// Tells that these bytes will be read soon, so that many reads are in flight at once. A hint.
+    fn will_need(&self, offset: u64, len: usize);
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// What the operating system says. Any part may have been written.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Cuts the file to `size` bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn set_len(&self, size: u64) -> io::Result<()>;
+
+    /// Makes everything written so far durable, and the file's size.
+    ///
+    /// # Errors
+    /// What the operating system says. What is durable is then unknown, and trying again does not tell:
+    /// the system may have dropped what it could not write.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The disk of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileDisk;
+
+impl Disk for FileDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let start = out.len();
+        let end = start + len;
+        out.reserve_exact(len);
+        let mut filled = start;
+        // Into the spare capacity, because zeroing a block first costs a third of reading it. That fills
+        // all the capacity there is, so a buffer much larger than the read is zeroed nevertheless.
+        let fits = out.capacity() - end <= len / 4;
+        if !fits {
+            out.resize(end, 0);
+        }
+        while filled < end {
+            let at = offset + (filled - start) as u64;
+            let read = if fits {
+                rustix::io::pread(self, rustix::buffer::spare_capacity(out), at)
+            } else {
+                rustix::io::pread(self, &mut out[filled..], at)
+            };
+            match read {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        out.truncate(end.min(filled));
+        Ok(())
+    }
+
+    fn will_need(&self, offset: u64, len: usize) {
+        // A refused hint changes nothing but speed, and the read that follows reports what is wrong.
+        let hint = rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len as u64), Advice::WillNeed);
+        if let Err(error) = hint {
+            tracing::debug!(%error, "the disk takes no hints");
+        }
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, size: u64) -> io::Result<()> {
+        File::set_len(self, size)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+}

@@ -1,0 +1,131 @@
+//! The index of a chunk while it is in memory: of the one that is written to, and of one whose index file
+//! is not there yet.
+//!
+//! The sequencer enters events before they are durable and takes them out again when they cannot be
+//! written. So whoever reads it says through which byte of the chunk the journal is durable and is shown
+//! nothing beyond.
+
+use dacapo_model::{EventId, Position, Revision, StreamName};
+use hashbrown::HashMap;
+
+use crate::record::EventRef;
+
+/// The index of one chunk.
+#[derive(Debug, Default)]
+pub(super) struct MemoryIndex {
+    /// Where each record begins, in the order of positions.
+    offsets: Vec<u32>,
+    slots: HashMap<StreamName, u32>,
+    streams: Vec<StreamEntry>,
+    ids: HashMap<EventId, u32>,
+}
+
+/// One stream in a chunk.
+#[derive(Debug)]
+pub(super) struct StreamEntry {
+    pub name: StreamName,
+    /// Its last revision before this chunk.
+    pub before: Revision,
+    /// Where its records begin, in order.
+    pub postings: Vec<u32>,
+}
+
+impl StreamEntry {
+    /// Its last revision, events that are not durable yet included.
+    pub fn last(&self) -> Revision {
+        self.before.plus(self.postings.len() as u64)
+    }
+
+    /// How many of its events are before the byte `end`.
+    pub fn durable(&self, end: u64) -> usize {
+        match self.postings.last() {
+            Some(last) if u64::from(*last) >= end => self.postings.partition_point(|at| u64::from(*at) < end),
+            _ => self.postings.len(),
+        }
+    }
+}
+
+/// The place of a stream in the index of one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(u32);
+
+impl MemoryIndex {
+    /// An empty index with room for as many events and streams as the chunk before had.
+    pub fn like(previous: &Self) -> Self {
+        Self {
+            offsets: Vec::with_capacity(previous.offsets.len()),
+            slots: HashMap::with_capacity(previous.slots.len()),
+            streams: Vec::with_capacity(previous.streams.len()),
+            ids: HashMap::with_capacity(previous.ids.len()),
+        }
+    }
+
+    pub fn offsets(&self) -> &[u32] {
+        &self.offsets
+    }
+
+    pub fn streams(&self) -> &[StreamEntry] {
+        &self.streams
+    }
+
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = (EventId, u32)> {
+        self.ids.iter().map(|(id, at)| (*id, *at))
+    }
+
+    pub fn slot(&self, stream: &str) -> Option<Slot> {
+        self.slots.get(stream).copied().map(Slot)
+    }
+
+    pub fn stream(&self, slot: Slot) -> &StreamEntry {
+        &self.streams[slot.0 as usize]
+    }
+
+    pub fn id(&self, id: EventId) -> Option<u32> {
+        self.ids.get(&id).copied()
+    }
+
+    /// Enters a stream that is not there yet and whose last revision is `before`.
+    pub fn add_stream(&mut self, name: StreamName, before: Revision) -> Slot {
+        let slot = u32::try_from(self.streams.len()).expect("a chunk has fewer streams than bytes");
+        self.slots.insert(name.clone(), slot);
+        self.streams.push(StreamEntry { name, before, postings: Vec::new() });
+        Slot(slot)
+    }
+
+    /// Enters the next event, whose record begins at `at`, and tells its revision. If its id is there
+    /// already nothing is entered.
+    pub fn add_event(&mut self, slot: Slot, id: EventId, at: u32) -> Option<Revision> {
+        match self.ids.entry(id) {
+            hashbrown::hash_map::Entry::Occupied(_) => return None,
+            hashbrown::hash_map::Entry::Vacant(entry) => entry.insert(at),
+        };
+        self.offsets.push(at);
+        let stream = &mut self.streams[slot.0 as usize];
+        stream.postings.push(at);
+        Some(stream.last())
+    }
+
+    /// Takes out the event that was entered last.
+    pub fn remove_last(&mut self, slot: Slot, id: EventId) {
+        let at = self.offsets.pop();
+        let posting = self.streams[slot.0 as usize].postings.pop();
+        let of_id = self.ids.remove(&id);
+        assert!(at.is_some() && at == posting && at == of_id, "events are taken out in reverse order");
+    }
+
+    /// Enters an event that was read from the chunk. False when it contradicts what is there: its
+    /// revision does not follow, or its id is there.
+    pub fn add_read(&mut self, event: &EventRef<'_>, at: u32) -> bool {
+        let slot = self.slot(event.stream).or_else(|| {
+            let before = Revision::new(event.revision.get().checked_sub(1)?);
+            Some(self.add_stream(StreamName::new(event.stream).ok()?, before))
+        });
+        let Some(slot) = slot else { return false };
+        self.stream(slot).last().next() == event.revision && self.add_event(slot, event.id, at).is_some()
+    }
+
+    /// The position of the record that begins at `at`, in the chunk that begins with `first`.
+    pub fn position_of(&self, first: Position, at: u32) -> Option<Position> {
+        self.offsets.binary_search(&at).ok().map(|ordinal| first.plus(ordinal as u64))
+    }
+}

@@ -1,0 +1,192 @@
+//! The journal of the embedded store: append-only chunk files, one thread that writes.
+//!
+//! ```text
+//! journal/
+//!   chunk-00000000000000000001.log    sealed: header, records
+//!   chunk-00000000000000000001.idx    its index: filters, streams, ids, offsets; derived
+//!   chunk-00000000000000214113.log    newest: its index is in memory
+//!
+//!   append ─▶ sequencer (sequencer.rs) ─▶ writer (writer.rs) ─▶ chunk, head
+//!   read   ─▶ reader (read.rs) ─▶ log (log.rs): chunks, indexes, caches
+//!   open   ─▶ open.rs: torn tails, damage, missing files
+//! ```
+//!
+//! This module owns every byte in that directory. What an append may do is decided in `admit`; the form of
+//! a record is that of [`record`](crate::record).
+
+mod chunk;
+mod filter;
+mod index;
+mod index_file;
+mod log;
+mod open;
+mod read;
+mod sequencer;
+mod streams;
+
+mod writer;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use dacapo_model::{Position, Revision, StreamName};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::disk::{Disk, FileDisk};
+use super::lock::DataDir;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{AppendError, StoreError};
+use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamInfo};
+use crate::record::EventBatch;
+use log::Log;
+use read::Reader;
+use sequencer::{Request, WAITING_MAX};
+use writer::Writer;
+
+/// Chunks are never larger than this and one group, so that a place in one fits 32 bits.
+const CHUNK_BYTES_MAX: u64 = 1 << 30;
+
+/// How an [`EmbeddedJournal`] works.
+#[derive(Clone)]
+pub struct JournalOptions {
+    /// Tells when events are appended.
+    pub clock: Arc<dyn Clock>,
+    /// Keeps the files.
+    pub disk: Arc<dyn Disk>,
+    /// A chunk with at least so many bytes is sealed before the next write; at most 1 GiB.
+    pub chunk_bytes: u64,
+    /// How many bytes of indexes stay in memory once they were needed.
+    pub index_cache_bytes: usize,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            disk: Arc::new(FileDisk),
+            chunk_bytes: 64 << 20,
+            index_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// The journal in a data directory.
+pub struct EmbeddedJournal {
+    log: Arc<Log>,
+    reader: Reader,
+    /// Dropped to let the sequencer end.
+    requests: Option<mpsc::Sender<Request>>,
+    /// Closes when the threads have finished.
+    ended: watch::Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held so that no other process opens the directory.
+    _dir: DataDir,
+}
+
+impl EmbeddedJournal {
+    /// Opens the journal in `dir`, or begins one. Reads the newest chunk, so it takes well below a second
+    /// whatever the length of the journal.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when events that were durable are damaged or missing, with the place;
+    /// [`StoreError::Unavailable`] when the disk refuses.
+    pub fn open(dir: &DataDir, options: JournalOptions) -> Result<Self, StoreError> {
+        let path = dir.path().join("journal");
+        let (chunks, start) = open::open(&*options.disk, &path)?;
+        let log = Arc::new(Log::new(options.disk, path, chunks, start.head, options.index_cache_bytes));
+        let failed = |error: std::io::Error| StoreError::unavailable("start a thread of the journal", error);
+        let (sealed, indexer) = sequencer::start_indexer(Arc::clone(&log)).map_err(failed)?;
+        let chunk_bytes = options.chunk_bytes.min(CHUNK_BYTES_MAX);
+        let writer = Writer::new(Arc::clone(&log), options.clock, chunk_bytes, start, sealed);
+        let (requests, queue) = mpsc::channel(WAITING_MAX);
+        let (ending, ended) = watch::channel(());
+        let run = move || sequencer::run(writer, queue, ending);
+        let sequencer = std::thread::Builder::new().name("dacapo-sequencer".into()).spawn(run).map_err(failed)?;
+        Ok(Self {
+            reader: Reader::new(Arc::clone(&log)),
+            log,
+            requests: Some(requests),
+            ended,
+            threads: vec![sequencer, indexer],
+            _dir: dir.clone(),
+        })
+    }
+
+    fn requests(&self) -> &mpsc::Sender<Request> {
+        self.requests.as_ref().expect("it is there until the journal is dropped")
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::unavailable("append", "the journal is closed: open it again")
+}
+
+#[async_trait]
+impl Journal for EmbeddedJournal {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let bytes = append.check()?;
+        let (answer, answered) = oneshot::channel();
+        self.requests().send(Request::Append { append, bytes, answer }).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.reader.read(after, filter, limit)
+    }
+
+    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
+        let (reader, stream) = (self.reader.clone(), stream.clone());
+        blocking(move || reader.read_stream(&stream, after, limit)).await
+    }
+
+    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        self.log.revision(stream)
+    }
+
+    async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        let (log, category, after) = (Arc::clone(&self.log), category.map(str::to_owned), after.cloned());
+        blocking(move || log.streams(category.as_deref(), after.as_ref(), most)).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.log.head.subscribe()
+    }
+
+    async fn close(&self) {
+        // It fails when the journal is closed already; then there is only its end to wait for.
+        drop(self.requests().send(Request::Close).await);
+        // Nothing is ever sent: it returns when the sequencer drops its side.
+        drop(self.ended.clone().changed().await);
+    }
+}
+
+impl Drop for EmbeddedJournal {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the journal ended with a panic");
+            }
+        }
+    }
+}
+
+/// Does work that may wait for the disk beside the runtime's workers, if there is a runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => match runtime.spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(StoreError::unavailable("read", "the runtime is shutting down")),
+        },
+        Err(_) => work(),
+    }
+}

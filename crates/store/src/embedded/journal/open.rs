@@ -1,0 +1,209 @@
+//! Opening: finds out what is durable, cuts off what is torn, and refuses what is damaged.
+//!
+//! ```text
+//!   chunk-…1.log + .idx   sealed: length and position against the index, records on first read
+//!   chunk-…7.log + .idx   sealed; an index that is missing or damaged is made again from the chunk
+//!   chunk-…9.log          newest: every record is read; at the first bad one, at byte o:
+//!                           a later record that began a group is there  ─▶ o was durable: damaged, refuse
+//!                           none is                                      ─▶ never acknowledged: cut at the
+//!                                                                           end of the last whole append
+//! ```
+//!
+//! An index file is written only after the chunk behind it is durable, so an index of the newest chunk,
+//! or one without its chunk, tells of a chunk that is missing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use dacapo_model::{Position, Timestamp};
+
+use super::chunk::{self, Chunk, HEADER_BYTES, Index, Scan};
+use super::index::MemoryIndex;
+use super::index_file::{self, Summary};
+use super::log::{corrupt_at, disk_error, rebuild};
+use super::writer::Start;
+use crate::embedded::disk::{Disk, DiskFile};
+use crate::error::StoreError;
+
+/// The chunks of the journal in `dir`, the newest last, and where writing goes on. Makes the first one
+/// if there is none.
+pub(super) fn open(disk: &dyn Disk, dir: &Path) -> Result<(Vec<Arc<Chunk>>, Start), StoreError> {
+    disk.create_dir(dir).map_err(|error| disk_error("make", dir, &error))?;
+    if let Some(parent) = dir.parent() {
+        disk.sync_dir(parent).map_err(|error| disk_error("flush", parent, &error))?;
+    }
+    let names = disk.list(dir).map_err(|error| disk_error("list", dir, &error))?;
+    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        let path = dir.join(name);
+        disk.remove(&path).map_err(|error| disk_error("remove", &path, &error))?;
+    }
+    let firsts = |extension| names.iter().filter_map(|name| chunk::parse_name(name, extension)).collect();
+    let (logs, indexes): (BTreeSet<Position>, BTreeSet<Position>) = (firsts(".log"), firsts(".idx"));
+    check_none_missing(dir, &logs, &indexes)?;
+    let (mut chunks, mut next) = (Vec::new(), Position::new(1));
+    let newest = logs.last().copied().unwrap_or(next);
+    let mut highest_sealed_id = None;
+    for &first in logs.iter().filter(|first| **first != newest) {
+        if first != next {
+            return Err(missing(dir, next, first));
+        }
+        let summary = sealed(disk, dir, first)?;
+        next = first.plus(summary.events);
+        highest_sealed_id = highest_sealed_id.max(Some(summary.highest_id()));
+        chunks.push(Arc::new(Chunk::new(first, summary.chunk_bytes, Index::File(Arc::new(summary)))));
+    }
+    if newest != next {
+        return Err(missing(dir, next, newest));
+    }
+    let Newest { chunk, file, scan } = newest_chunk(disk, dir, newest)?;
+    let highest_id = match &*chunk.index() {
+        Index::Memory(index) => highest_sealed_id.max(index.ids().map(|(id, _)| id).max()),
+        Index::File(_) => highest_sealed_id,
+    };
+    let recorded = match (scan.recorded, chunks.last()) {
+        (Some(recorded), _) => recorded,
+        (None, Some(sealed)) => last_recorded(disk, dir, sealed)?,
+        (None, None) => Timestamp::from_micros(i64::MIN),
+    };
+    let head = Position::new(scan.whole_next.get() - 1);
+    chunks.push(Arc::clone(&chunk));
+    Ok((chunks, Start { chunk, file, head, recorded, highest_sealed_id, highest_id }))
+}
+
+fn check_none_missing(dir: &Path, logs: &BTreeSet<Position>, indexes: &BTreeSet<Position>) -> Result<(), StoreError> {
+    if let Some(orphan) = indexes.difference(logs).next() {
+        return Err(StoreError::corrupt(
+            dir.join(chunk::log_name(*orphan)).display(),
+            "it is missing, its index is there: restore it from a backup or from a replicated journal",
+        ));
+    }
+    if let Some(newest) = logs.last().filter(|newest| indexes.contains(newest)) {
+        return Err(StoreError::corrupt(
+            dir.display(),
+            format!(
+                "the chunk behind {} is missing, for that one is sealed: restore it from a backup or from a \
+                 replicated journal",
+                chunk::log_name(*newest)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn missing(dir: &Path, from: Position, next: Position) -> StoreError {
+    if from > next {
+        return corrupt_at(&dir.join(chunk::log_name(next)), 0, "the chunk before it has some of its positions too");
+    }
+    let (path, through) = (dir.join(chunk::log_name(from)), next.get() - 1);
+    StoreError::corrupt(
+        path.display(),
+        format!(
+            "it is missing, with positions {from} through {through}: restore it from a backup or from a replicated \
+             journal"
+        ),
+    )
+}
+
+/// The summary of a sealed chunk's index, which is made again if it is not right.
+fn sealed(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Summary, StoreError> {
+    let path = dir.join(chunk::log_name(first));
+    let size = disk.open(&path).and_then(|file| file.size()).map_err(|error| disk_error("open", &path, &error))?;
+    let found = match load_summary(disk, dir, first) {
+        Ok(summary) if size < summary.chunk_bytes => {
+            let found = format!("the file ends here, its index says at byte {}", summary.chunk_bytes);
+            return Err(corrupt_at(&path, size, &found));
+        }
+        Ok(summary) if size == summary.chunk_bytes => return Ok(summary),
+        Ok(summary) => format!("it is for a chunk of {} bytes, the chunk has {size}", summary.chunk_bytes),
+        Err(found) => found,
+    };
+    let index = dir.join(chunk::index_name(first));
+    tracing::warn!(file = %index.display(), found, "an index is not usable: it is made again from its chunk");
+    rebuild(disk, dir, first, size).map(|(summary, _)| summary)
+}
+
+fn load_summary(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Summary, String> {
+    let file = disk.open(&dir.join(chunk::index_name(first))).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.read_at(0, index_file::HEADER_BYTES, &mut bytes).map_err(|error| error.to_string())?;
+    let filters = Summary::bytes(&bytes)? - bytes.len();
+    file.read_at(bytes.len() as u64, filters, &mut bytes).map_err(|error| error.to_string())?;
+    let summary = Summary::decode(&bytes)?;
+    let size = file.size().map_err(|error| error.to_string())?;
+    match (summary.first == first, size == summary.file_bytes()) {
+        (true, true) => Ok(summary),
+        (true, false) => Err(format!("it has {size} bytes and should have {}", summary.file_bytes())),
+        (false, _) => Err(format!("it is for the chunk that begins with {}", summary.first)),
+    }
+}
+
+/// The chunk that is written to.
+struct Newest {
+    chunk: Arc<Chunk>,
+    file: Arc<dyn DiskFile>,
+    scan: Scan,
+}
+
+/// Reads the newest chunk, cuts off its torn tail and makes the rest durable: after a kill -9 it may be
+/// in the memory of the operating system only, and whoever reads it now must find it again later.
+fn newest_chunk(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Newest, StoreError> {
+    let path = dir.join(chunk::log_name(first));
+    let failed = |error: std::io::Error| disk_error("recover", &path, &error);
+    let exists = disk.list(dir).map_err(failed)?.contains(&chunk::log_name(first));
+    let file = if exists { disk.open(&path) } else { disk.create(&path) }.map_err(failed)?;
+    let mut size = file.size().map_err(failed)?;
+    let mut header = Vec::new();
+    file.read_at(0, HEADER_BYTES as usize, &mut header).map_err(failed)?;
+    if let Err(found) = chunk::check_header(&header, first) {
+        if size > HEADER_BYTES {
+            return Err(corrupt_at(&path, 0, &found));
+        }
+        // Records are written only behind a durable header, so none was: the chunk was just begun.
+        file.write_at(0, &chunk::header(first)).map_err(failed)?;
+        size = HEADER_BYTES;
+    }
+    let (mut index, mut scan) = read_newest(&*file, first, size).map_err(failed)?;
+    if scan.problem.is_some() || scan.whole_end < size {
+        check_torn(&*file, &path, &scan, size)?;
+        tracing::warn!(
+            file = %path.display(), from = scan.whole_end, through = size, found = scan.problem.unwrap_or("half an append"),
+            "what was being written when the process ended is cut off; nobody was told that it lasts"
+        );
+        file.set_len(scan.whole_end).map_err(failed)?;
+        (index, scan) = read_newest(&*file, first, scan.whole_end).map_err(failed)?;
+    }
+    file.sync_data().map_err(failed)?;
+    disk.sync_dir(dir).map_err(failed)?;
+    Ok(Newest { chunk: Arc::new(Chunk::new(first, scan.whole_end, Index::Memory(index))), file, scan })
+}
+
+fn read_newest(file: &dyn DiskFile, first: Position, end: u64) -> std::io::Result<(MemoryIndex, Scan)> {
+    let mut index = MemoryIndex::default();
+    let scan = chunk::scan(file, first, end, |event, at| index.add_read(event, at))?;
+    Ok((index, scan))
+}
+
+/// Tells a torn tail, which nobody was told of, from damage to what was durable.
+fn check_torn(file: &dyn DiskFile, path: &Path, scan: &Scan, size: u64) -> Result<(), StoreError> {
+    let mut rest = Vec::new();
+    let len = (size - scan.end) as usize;
+    file.read_at(scan.end, len, &mut rest).map_err(|error| disk_error("read", path, &error))?;
+    if chunk::has_later_group(&rest, scan.next) {
+        let found = scan.problem.unwrap_or("the append that ends here is not whole");
+        return Err(corrupt_at(path, scan.end, &format!("{found}, and events that were written later are there")));
+    }
+    Ok(())
+}
+
+/// When the last event of a sealed chunk was appended.
+fn last_recorded(disk: &dyn Disk, dir: &Path, chunk: &Chunk) -> Result<Timestamp, StoreError> {
+    let path = dir.join(chunk::log_name(chunk.first));
+    let failed = |error: std::io::Error| disk_error("read", &path, &error);
+    let file = disk.open(&path).map_err(failed)?;
+    let scan = chunk::scan(&*file, chunk.first, chunk.durable(), |_, _| true).map_err(failed)?;
+    match (scan.problem, scan.recorded) {
+        (None, Some(recorded)) => Ok(recorded),
+        (found, _) => Err(corrupt_at(&path, scan.end, found.unwrap_or("the chunk has no events"))),
+    }
+}

@@ -1,0 +1,105 @@
+//! The threads of a journal: one that writes groups of appends, one that writes indexes of sealed chunks.
+//!
+//! ```text
+//!   append() ─▶ bounded queue ─▶ sequencer: takes all that waits ─▶ Writer::commit ─▶ answers
+//!                                                                       │ a chunk is sealed
+//!                                                      indexer: index file, then the index leaves memory
+//! ```
+//!
+//! While one group is being flushed the next one gathers, so the more wait the fewer flushes an append costs.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::chunk::{Chunk, Index};
+use super::index_file::{self, Summary};
+use super::log::{Log, write_index};
+use super::writer::Writer;
+use crate::error::AppendError;
+use crate::journal::{Append, Appended};
+
+/// How many appends may wait.
+pub(super) const WAITING_MAX: usize = 4096;
+/// How many appends one group has at most.
+const GROUP_APPENDS_MAX: usize = 4096;
+/// From this many bytes on a group takes no more appends.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// How many sealed chunks wait for their index; then appends wait.
+const SEALED_MAX: usize = 1;
+
+pub(super) enum Request {
+    Append {
+        append: Append,
+        bytes: usize,
+        answer: oneshot::Sender<Result<Appended, AppendError>>,
+    },
+    /// Finish what waits, then end.
+    Close,
+}
+
+/// Writes until it is closed. `ended` is dropped when everything is finished.
+pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, ended: watch::Sender<()>) {
+    let mut appends = Vec::new();
+    let mut answers = Vec::new();
+    while let Some(request) = requests.blocking_recv() {
+        let (mut next, mut group_bytes) = (Some(request), 0);
+        while let Some(request) = next {
+            match request {
+                Request::Append { append, bytes, answer } => {
+                    group_bytes += bytes;
+                    appends.push(append);
+                    answers.push(answer);
+                }
+                Request::Close => requests.close(),
+            }
+            let full = appends.len() >= GROUP_APPENDS_MAX || group_bytes >= GROUP_BYTES_MAX;
+            next = if full { None } else { requests.try_recv().ok() };
+        }
+        let committed = writer.commit(&appends);
+        for (answer, result) in answers.drain(..).zip(committed) {
+            // Whoever stopped waiting gets no answer; the append stands, a retry is recognised.
+            drop(answer.send(result));
+        }
+        appends.clear();
+    }
+    drop(writer);
+    drop(ended);
+}
+
+/// Starts the thread that writes the indexes of sealed chunks. It ends when the sender is dropped.
+pub(super) fn start_indexer(log: Arc<Log>) -> std::io::Result<(SyncSender<Arc<Chunk>>, JoinHandle<()>)> {
+    let (sender, receiver) = sync_channel(SEALED_MAX);
+    let thread =
+        std::thread::Builder::new().name("dacapo-indexer".into()).spawn(move || index_sealed(&log, &receiver))?;
+    Ok((sender, thread))
+}
+
+fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>) {
+    // Those whose index could not be written are tried again with the next one.
+    let mut waiting = Vec::new();
+    for chunk in sealed {
+        waiting.push(chunk);
+        waiting.retain(|chunk| !seal(log, chunk));
+    }
+}
+
+/// Writes the index of a chunk and lets it go from memory. False when it could not be written: then the
+/// index stays in memory and is as good.
+fn seal(log: &Log, chunk: &Chunk) -> bool {
+    let bytes = match &*chunk.index() {
+        Index::Memory(index) => index_file::encode(index, chunk.first, chunk.durable()),
+        Index::File(_) => return true,
+    };
+    if let Err(error) = write_index(&*log.disk, &log.dir, chunk.first, &bytes) {
+        tracing::warn!(%error, "the index of a sealed chunk cannot be written: it stays in memory until it can");
+        return false;
+    }
+    let summary = Summary::decode(&bytes).expect("it was just encoded");
+    let old = std::mem::replace(&mut *chunk.index_mut(), Index::File(Arc::new(summary)));
+    // Behind the lock, because freeing a large index takes a while.
+    drop(old);
+    true
+}

@@ -1,0 +1,363 @@
+//! The write side: turns a group of appends into one write and one flush.
+//!
+//! ```text
+//!   appends ─▶ stage each: admit, enter into the index, encode ─▶ write_at ─▶ sync_data ─▶ publish the head
+//!                                                                  │ fails      │ fails
+//!                                                    take out, cut ┘            └ take out, refuse until reopened
+//! ```
+//!
+//! Readers do not see what is staged, because it lies beyond the durable end of the chunk. Whether an
+//! append may be written is decided in [`admit`](crate::admit); the common case, events with new ids, is
+//! found out by entering them and does not get there.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp};
+
+use super::chunk::{self, Chunk, Index};
+use super::index::{MemoryIndex, Slot};
+use super::log::{Log, disk_error};
+use crate::admit::{Admission, Known, Past, admit};
+use crate::clock::Clock;
+use crate::embedded::disk::DiskFile;
+use crate::error::{AppendError, StoreError};
+use crate::journal::{Append, Appended, StreamEvent};
+use crate::record::{self, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
+
+/// A buffer that grew beyond this for one large group is given back.
+const BUFFER_BYTES_KEPT: usize = 16 << 20;
+
+pub(super) struct Writer {
+    log: Arc<Log>,
+    clock: Arc<dyn Clock>,
+    chunk_bytes: u64,
+    /// The chunk that is written to, the end of what is durable in it, and what it takes to go on there.
+    chunk: Arc<Chunk>,
+    file: Arc<dyn DiskFile>,
+    end: u64,
+    state: State,
+    head: Position,
+    recorded: Timestamp,
+    /// No id in a sealed chunk is higher. Ids that grow with time are known to be new by this alone.
+    highest_sealed_id: Option<EventId>,
+    highest_id: Option<EventId>,
+    /// The group that is being staged: its records, and its events in the order they were entered.
+    group: Vec<u8>,
+    staged: Vec<(Slot, EventId)>,
+    /// Where sealed chunks go to get an index file.
+    sealed: SyncSender<Arc<Chunk>>,
+}
+
+/// Whether the write side can write.
+enum State {
+    Good,
+    /// Bytes of a failed write may lie behind the end; they must be gone before the next write.
+    Uncut,
+    /// A flush failed, so what is on the disk is unknown until the journal is opened again.
+    Broken(String),
+}
+
+/// Where the write side goes on.
+pub(super) struct Start {
+    pub chunk: Arc<Chunk>,
+    pub file: Arc<dyn DiskFile>,
+    pub head: Position,
+    pub recorded: Timestamp,
+    pub highest_sealed_id: Option<EventId>,
+    pub highest_id: Option<EventId>,
+}
+
+impl Writer {
+    pub fn new(
+        log: Arc<Log>,
+        clock: Arc<dyn Clock>,
+        chunk_bytes: u64,
+        start: Start,
+        sealed: SyncSender<Arc<Chunk>>,
+    ) -> Self {
+        Self {
+            log,
+            clock,
+            chunk_bytes,
+            end: start.chunk.durable(),
+            chunk: start.chunk,
+            file: start.file,
+            state: State::Good,
+            head: start.head,
+            recorded: start.recorded,
+            highest_sealed_id: start.highest_sealed_id,
+            highest_id: start.highest_id,
+            group: Vec::new(),
+            staged: Vec::new(),
+            sealed,
+        }
+    }
+
+    /// Appends each of `appends`, in order, as one group. What is answered with success is durable.
+    pub fn commit(&mut self, appends: &[Append]) -> Vec<Result<Appended, AppendError>> {
+        if let Err(refuse) = self.prepare() {
+            return appends.iter().map(|_| Err(refuse().into())).collect();
+        }
+        self.recorded = self.recorded.max(self.clock.now());
+        let answers: Vec<_> = appends.iter().map(|append| self.stage(append)).collect();
+        let written = if self.group.is_empty() { Ok(()) } else { self.write() };
+        self.group.clear();
+        self.group.shrink_to(BUFFER_BYTES_KEPT);
+        match written {
+            Ok(()) => answers,
+            // Also those that were refused: they may have been so because of events that are gone again.
+            Err(failed) => appends.iter().map(|_| Err(failed().into())).collect(),
+        }
+    }
+
+    /// Makes sure that the chunk can be written to, or begins the next one.
+    fn prepare(&mut self) -> Result<(), Failed> {
+        match &self.state {
+            State::Good => {}
+            State::Uncut => self.cut()?,
+            State::Broken(found) => {
+                let (path, found) = (self.log.log_path(self.chunk.first), found.clone());
+                return Err(Box::new(move || {
+                    StoreError::unavailable(
+                        format!("append to {}", path.display()),
+                        format!("an earlier flush failed ({found}): look after the disk, then open the journal again"),
+                    )
+                }));
+            }
+        }
+        if self.end >= self.chunk_bytes {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
+    /// Seals the chunk and begins the next one. The header of the new one is durable before it is used.
+    fn roll(&mut self) -> Result<(), Failed> {
+        let first = self.head.next();
+        let path = self.log.log_path(first);
+        let create = || -> std::io::Result<Arc<dyn DiskFile>> {
+            let file = self.log.disk.create(&path)?;
+            file.write_at(0, &chunk::header(first))?;
+            file.sync_data()?;
+            self.log.disk.sync_dir(&self.log.dir)?;
+            Ok(file)
+        };
+        let file = match create() {
+            Ok(file) => file,
+            Err(error) => return Err(Box::new(move || disk_error("begin the chunk", &path, &error))),
+        };
+        let index = match &*self.chunk.index() {
+            Index::Memory(index) => MemoryIndex::like(index),
+            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
+        };
+        let next = Arc::new(Chunk::new(first, chunk::HEADER_BYTES, Index::Memory(index)));
+        self.log.push(Arc::clone(&next));
+        let sealed = std::mem::replace(&mut self.chunk, next);
+        (self.file, self.end) = (file, chunk::HEADER_BYTES);
+        self.highest_sealed_id = self.highest_id;
+        // Waits when the one before is not done, which bounds how many indexes are in memory. Without
+        // the indexer the index stays there, which is good for all but memory.
+        if self.sealed.send(sealed).is_err() {
+            tracing::warn!("the thread that writes indexes has ended");
+        }
+        Ok(())
+    }
+
+    /// Admits an append, enters its events and encodes them.
+    fn stage(&mut self, append: &Append) -> Result<Appended, AppendError> {
+        if crate::admit::expected(append, self).is_ok()
+            && let Some(appended) = self.enter(append, &[])?
+        {
+            return Ok(appended);
+        }
+        match admit(append, self)? {
+            Admission::Retry(appended) => Ok(appended),
+            Admission::Write { known } => {
+                Ok(self.enter(append, &known)?.expect("what is known was found before anything was entered"))
+            }
+        }
+    }
+
+    /// Enters and encodes the events that have no entry in `known`. If an id turns out to be there,
+    /// everything of this append is taken out again and `None` returned.
+    fn enter(&mut self, append: &Append, known: &[Option<Known>]) -> Result<Option<Appended>, StoreError> {
+        let (group, staged) = (self.group.len(), self.staged.len());
+        let chunk = Arc::clone(&self.chunk);
+        let mut index = chunk.index_mut();
+        let Index::Memory(index) = &mut *index else {
+            unreachable!("the chunk that is written to has its index in memory")
+        };
+        let entered = self.enter_into(index, append, known);
+        if !matches!(entered, Ok(Some(_))) {
+            self.take_out(index, staged);
+            self.group.truncate(group);
+        }
+        entered
+    }
+
+    fn enter_into(
+        &mut self,
+        index: &mut MemoryIndex,
+        append: &Append,
+        known: &[Option<Known>],
+    ) -> Result<Option<Appended>, StoreError> {
+        let is_new = |event: usize| known.get(event).is_none_or(Option::is_none);
+        let last = (0..append.events.len()).rev().find(|event| is_new(*event));
+        let last_id = append.events.last().map(|last| last.event.id);
+        let mut slot_of: Option<(&StreamName, Slot)> = None;
+        let (mut place_of_last, mut written) = (None, 0);
+        for (number, StreamEvent { stream, event }) in append.events.iter().enumerate() {
+            if !is_new(number) {
+                continue;
+            }
+            if self.sealed_place(event.id)?.is_some() {
+                return Ok(None);
+            }
+            let slot = match slot_of {
+                Some((same, slot)) if same == stream => slot,
+                _ => match index.slot(stream.as_str()) {
+                    Some(slot) => slot,
+                    None => index.add_stream(stream.clone(), self.log.older_revision(stream, self.chunk.first)?),
+                },
+            };
+            slot_of = Some((stream, slot));
+            let at = self.end + self.group.len() as u64;
+            let at = u32::try_from(at).expect("a chunk and one group are below 4 GiB");
+            let Some(revision) = index.add_event(slot, event.id, at) else { return Ok(None) };
+            self.staged.push((slot, event.id));
+            self.highest_id = self.highest_id.max(Some(event.id));
+            let mut flags = if self.group.is_empty() { FIRST_OF_GROUP } else { 0 };
+            if last == Some(number) {
+                flags |= LAST_OF_APPEND;
+            }
+            let position = self.head.plus(self.staged.len() as u64);
+            let place = Place { stream: stream.as_str(), position, revision, recorded: self.recorded, flags };
+            record::encode(&mut self.group, place, event);
+            written += 1;
+            if last_id == Some(event.id) {
+                place_of_last = Some((position, revision));
+            }
+        }
+        let of_known = || known.last().copied().flatten().map(|last| (last.position, last.revision));
+        let (position, revision) = place_of_last.or_else(of_known).expect("the last event is written or known");
+        Ok(Some(Appended { position, revision, written }))
+    }
+
+    /// Takes out what was entered since `staged` events were.
+    fn take_out(&mut self, index: &mut MemoryIndex, staged: usize) {
+        for (slot, id) in self.staged.drain(staged..).rev() {
+            index.remove_last(slot, id);
+        }
+    }
+
+    /// Writes the group and makes it durable, then shows it.
+    fn write(&mut self) -> Result<(), Failed> {
+        let path = self.log.log_path(self.chunk.first);
+        let tried = format!("append {} bytes at byte {} to", self.group.len(), self.end);
+        if let Err(error) = self.file.write_at(self.end, &self.group) {
+            self.take_out_all();
+            self.state = State::Uncut;
+            // If it fails it is tried again before the next write; this error is the one to tell.
+            let cut = self.cut();
+            tracing::warn!(file = %path.display(), %error, cut = cut.is_ok(), "events cannot be written");
+            return Err(Box::new(move || disk_error(&tried, &path, &error)));
+        }
+        if let Err(error) = self.file.sync_data() {
+            self.take_out_all();
+            tracing::error!(file = %path.display(), %error, "a flush failed: no more appends until reopened");
+            // So that opening again does not take from memory what the disk never got.
+            if let Err(error) = self.file.set_len(self.end) {
+                tracing::warn!(file = %path.display(), %error, "what was not flushed cannot be cut off");
+            }
+            self.state = State::Broken(error.to_string());
+            return Err(Box::new(move || {
+                StoreError::unavailable(
+                    format!("{tried} {}", path.display()),
+                    format!(
+                        "the flush failed ({error}), so whether these events last is unknown: look after the disk, \
+                         open the journal again and retry with the same ids"
+                    ),
+                )
+            }));
+        }
+        self.end += self.group.len() as u64;
+        self.head = self.head.plus(self.staged.len() as u64);
+        self.staged.clear();
+        // In this order: whoever sees the head finds everything through it.
+        self.chunk.set_durable(self.end);
+        self.log.head.send_replace(self.head);
+        Ok(())
+    }
+
+    fn take_out_all(&mut self) {
+        let chunk = Arc::clone(&self.chunk);
+        if let Index::Memory(index) = &mut *chunk.index_mut() {
+            self.take_out(index, 0);
+        }
+    }
+
+    /// Cuts off what a failed write left behind, for good: mixed with the next write it could pass for
+    /// an append after a crash.
+    fn cut(&mut self) -> Result<(), Failed> {
+        let path = self.log.log_path(self.chunk.first);
+        if let Err(error) = self.file.set_len(self.end) {
+            return Err(Box::new(move || disk_error("cut back", &path, &error)));
+        }
+        if let Err(error) = self.file.sync_data() {
+            self.state = State::Broken(error.to_string());
+            return Err(Box::new(move || disk_error("flush", &path, &error)));
+        }
+        self.state = State::Good;
+        Ok(())
+    }
+
+    /// Where in a sealed chunk an event with this id is.
+    fn sealed_place(&self, id: EventId) -> Result<Option<(Arc<Chunk>, u32)>, StoreError> {
+        if self.highest_sealed_id.is_none_or(|highest| id > highest) {
+            return Ok(None);
+        }
+        let chunks = self.log.chunks();
+        for chunk in chunks[..chunks.len() - 1].iter().rev() {
+            if let Some(at) = self.log.find_id(chunk, id)? {
+                return Ok(Some((Arc::clone(chunk), at)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Makes the error for each append of a group that failed.
+type Failed = Box<dyn Fn() -> StoreError>;
+
+impl Past for Writer {
+    fn known(&mut self, event: &StreamEvent) -> Result<Option<Known>, StoreError> {
+        let in_chunk = match &*self.chunk.index() {
+            Index::Memory(index) => index.id(event.event.id),
+            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
+        };
+        let bytes = match in_chunk {
+            // Staged in this group, not on the disk yet.
+            Some(at) if u64::from(at) >= self.end => self.group[(u64::from(at) - self.end) as usize..].to_vec(),
+            Some(at) => self.log.record(&self.chunk, at)?,
+            None => match self.sealed_place(event.event.id)? {
+                Some((chunk, at)) => self.log.record(&chunk, at)?,
+                None => return Ok(None),
+            },
+        };
+        let (found, _) = record::verify(&bytes).expect("it was verified when it was read");
+        let same = found.stream == event.stream.as_str()
+            && found.event_type == event.event.event_type.as_str()
+            && found.payload == event.event.payload;
+        Ok(Some(Known { position: found.position, revision: found.revision, same }))
+    }
+
+    fn revision(&mut self, stream: &StreamName) -> Result<Revision, StoreError> {
+        if let Index::Memory(index) = &*self.chunk.index()
+            && let Some(slot) = index.slot(stream.as_str())
+        {
+            return Ok(index.stream(slot).last());
+        }
+        self.log.older_revision(stream, self.chunk.first)
+    }
+}

@@ -1,0 +1,16 @@
+//! The embedded store: one process, one directory, no server.
+//!
+//! ```text
+//! DIR/
+//!   format       the version of everything below, checked when the directory is opened
+//!   lock         held by the one process that owns the directory; says which
+//!   journal/     the events, see EmbeddedJournal
+//! ```
+
+mod disk;
+mod journal;
+mod lock;
+
+pub use disk::{Disk, DiskFile, FileDisk};
+pub use journal::{EmbeddedJournal, JournalOptions};
+pub use lock::DataDir;
