@@ -7,10 +7,15 @@
 //! Every store passes the suite in `contract`.
 
 pub mod catalog_form;
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod embedded;
 mod error;
 mod extra;
 mod journal;
+pub mod memory;
 pub mod record;
+mod sqlite;
 mod table;
 mod views;
 
