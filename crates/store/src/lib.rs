@@ -17,6 +17,8 @@ mod extra;
 mod journal;
 pub mod memory;
 pub mod record;
+mod sqlite;
+mod store;
 mod table;
 mod views;
 
@@ -24,5 +26,6 @@ pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
 pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
+pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value};
 pub use views::{View, ViewReader, ViewWriter, Views};

@@ -1,6 +1,8 @@
-//! The suite that every store must pass. A store's tests hand in how to make a store.
+//! The suite that every store must pass, as functions that panic where a store is wrong. A store's tests
+//! hand in how to make a store.
 
 pub mod journal;
+pub mod views;
 
 /// A source of chance that tells its seed, so that a failure can be run again.
 #[derive(Clone, Debug)]

@@ -5,12 +5,15 @@
 //!   format       the version of everything below, checked when the directory is opened
 //!   lock         held by the one process that owns the directory; says which
 //!   journal/     the events, see EmbeddedJournal
+//!   views/       a file a version with its rows and tokens, see SqliteViews
 //! ```
 
 mod disk;
 mod journal;
 mod lock;
+mod views;
 
 pub use disk::{Disk, DiskFile, FileDisk};
 pub use journal::{EmbeddedJournal, JournalOptions};
 pub use lock::DataDir;
+pub use views::SqliteViews;

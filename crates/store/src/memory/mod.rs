@@ -2,5 +2,7 @@
 //! long as its value.
 
 mod journal;
+mod views;
 
 pub use journal::MemoryJournal;
+pub use views::MemoryViews;

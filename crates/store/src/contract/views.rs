@@ -1,0 +1,533 @@
+//! What every [`Views`] must do.
+//!
+//! [`views_contract!`](crate::views_contract) makes a test of each function.
+
+use std::sync::Arc;
+
+use dacapo_model::{
+    Epoch, Position, ProjectionName, SegmentCount, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId,
+};
+
+use crate::{Column, ColumnKind, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views};
+
+/// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
+///
+/// The expression is evaluated once a test; it is a pair of the views and whatever must outlive them.
+#[macro_export]
+macro_rules! views_contract {
+    ($make:expr) => {
+        $crate::views_contract!($make;
+            rows_and_tokens_commit_together
+            a_move_of_another_start_or_epoch_lands_nothing
+            a_claim_between_begin_and_commit_fences
+            a_hold_blocks_commits_until_it_is_lifted
+            a_later_hold_outlives_the_lifting_of_an_earlier_one
+            a_hold_does_not_wait_for_a_reading_writer
+            a_refused_move_of_one_segment_refuses_all
+            a_dropped_writer_leaves_nothing
+            a_reader_sees_one_state
+            a_writer_sees_its_own_transaction
+            every_kind_of_value_comes_back
+            a_value_of_another_kind_is_refused
+            rows_are_written_whole_and_in_bulk
+            rows_have_composite_keys
+            select_finds_by_column_in_the_order_of_keys
+            queries_name_their_columns
+            readers_and_handlers_stay_in_their_bounds
+            another_schema_is_refused_by_name
+            views_are_found_listed_dropped_and_made_anew
+        );
+    };
+    ($make:expr; $($name:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (views, _keep) = $make;
+                $crate::contract::views::$name(&views).await;
+            }
+        )*
+    };
+}
+
+const fn column(name: &'static str, kind: ColumnKind) -> Column {
+    Column { name, kind, optional: false }
+}
+
+const fn optional(name: &'static str, kind: ColumnKind) -> Column {
+    Column { name, kind, optional: true }
+}
+
+const ACCOUNTS: Table = Table {
+    name: "accounts",
+    columns: &[
+        column("id", ColumnKind::Text),
+        column("owner", ColumnKind::Text),
+        column("balance", ColumnKind::Integer),
+    ],
+    key: &[0],
+    indexes: &[Index { name: "owner", columns: &[1], unique: false }],
+};
+
+/// Names that are only safe when they are quoted, a key of two columns in another order than the columns.
+const ENTRIES: Table = Table {
+    name: "order \"group\"",
+    columns: &[
+        column("select", ColumnKind::Integer),
+        column("from", ColumnKind::Text),
+        optional("where", ColumnKind::Text),
+    ],
+    key: &[1, 0],
+    indexes: &[Index { name: "by where", columns: &[2], unique: true }],
+};
+
+const KINDS: Table = Table {
+    name: "kinds",
+    columns: &[
+        column("id", ColumnKind::Integer),
+        optional("text", ColumnKind::Text),
+        optional("integer", ColumnKind::Integer),
+        optional("float", ColumnKind::Float),
+        optional("boolean", ColumnKind::Boolean),
+        optional("bytes", ColumnKind::Bytes),
+        optional("time", ColumnKind::Time),
+        optional("uuid", ColumnKind::Uuid),
+        optional("json", ColumnKind::Json),
+    ],
+    key: &[0],
+    indexes: &[],
+};
+
+const TABLES: &[Table] = &[ACCOUNTS, ENTRIES, KINDS];
+
+fn id() -> ViewId {
+    let projection = ProjectionName::new("balances").expect("a valid name");
+    ViewId { projection, version: VersionId { code: 2, build: 1 } }
+}
+
+fn two_segments() -> SegmentCount {
+    SegmentCount::new(2).expect("a valid count")
+}
+
+async fn made(views: &dyn Views) -> Arc<dyn View> {
+    views.open(&id(), TABLES, two_segments()).await.expect("a new view")
+}
+
+/// A view that is claimed, with its first segment's next move.
+async fn claimed(views: &dyn Views) -> (Arc<dyn View>, TokenMove) {
+    let view = made(views).await;
+    let tokens = view.claim().await.expect("claimed");
+    (view, step(&tokens[0], 5))
+}
+
+fn step(token: &Token, events: u64) -> TokenMove {
+    let (from, to) = (token.position, token.position.plus(events));
+    TokenMove { segment: token.segment, epoch: token.epoch, from, to }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}
+
+fn account(id: &str, owner: &str, balance: i64) -> Vec<Value> {
+    vec![text(id), text(owner), Value::Integer(balance)]
+}
+
+async fn put(writer: &mut dyn ViewWriter, table: &Table, rows: Vec<Vec<Value>>) {
+    writer.put(table, &mut rows.into_iter()).await.expect("written");
+}
+
+async fn get(view: &dyn View, table: &Table, key: &[Value]) -> Option<Vec<Value>> {
+    view.reader().await.expect("a reader").get(table, key).await.expect("read")
+}
+
+fn refused(result: Result<(), CommitError>) -> TokenRefused {
+    match result {
+        Err(CommitError::Refused(refused)) => refused,
+        other => panic!("the commit was not refused: {other:?}"),
+    }
+}
+
+fn invalid<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+    match result {
+        Err(StoreError::Invalid(why)) => why,
+        other => panic!("expected to be told what is invalid, got {other:?}"),
+    }
+}
+
+/// I-3: nothing is seen before the commit, and rows and token together after it.
+pub async fn rows_and_tokens_commit_together(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
+    assert_eq!(view.tokens().await.expect("tokens")[0].position, Position::START);
+
+    writer.commit(&[first]).await.expect("committed");
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 5)));
+    let tokens = view.tokens().await.expect("tokens");
+    assert_eq!((tokens[0].position, tokens[1].position), (Position::new(5), Position::START));
+    assert_eq!(view.reader().await.expect("a reader").covers(), Position::START);
+
+    // The writer goes on with another transaction, and a rolled back one leaves nothing.
+    put(&mut *writer, &ACCOUNTS, vec![account("a-2", "bob", 1)]).await;
+    writer.rollback().await.expect("rolled back");
+    writer.commit(&[step(&tokens[0], 1)]).await.expect("committed");
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-2")]).await, None);
+    assert_eq!(view.tokens().await.expect("tokens")[0].position, Position::new(6));
+}
+
+/// I-4: the statement that moves the token demands epoch and start.
+pub async fn a_move_of_another_start_or_epoch_lands_nothing(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let wrong = [
+        TokenMove { epoch: Epoch::new(0), ..first },
+        TokenMove { epoch: first.epoch.next(), ..first },
+        TokenMove { from: Position::new(1), ..first },
+    ];
+    let mut writer = view.writer().await.expect("a writer");
+    for asked in wrong {
+        put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+        let stored = view.tokens().await.expect("tokens")[0];
+        let expected = TokenRefused::Fenced { segment: asked.segment, asked, stored };
+        assert_eq!(refused(writer.commit(&[asked]).await), expected);
+        assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
+    }
+    writer.commit(&[first]).await.expect("the right move lands");
+    let backwards = TokenMove { from: first.to, to: first.from, ..first };
+    assert!(matches!(refused(writer.commit(&[backwards]).await), TokenRefused::Fenced { .. }));
+}
+
+/// I-4: a writer that lost its claim while it worked is refused, and the new one is not disturbed.
+pub async fn a_claim_between_begin_and_commit_fences(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut zombie = view.writer().await.expect("a writer");
+    assert_eq!(zombie.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), None);
+
+    let tokens = view.claim().await.expect("claimed again");
+    assert_eq!(tokens[0].epoch, first.epoch.next());
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 7)]).await;
+    writer.commit(&[step(&tokens[0], 5)]).await.expect("committed");
+
+    put(&mut *zombie, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    assert!(matches!(refused(zombie.commit(&[first]).await), TokenRefused::Fenced { .. }));
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 7)));
+}
+
+/// A hold gives the tokens at which everything stops, and the same commit is good once it is lifted.
+pub async fn a_hold_blocks_commits_until_it_is_lifted(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    let requested = Position::new(40);
+    for _ in 0..2 {
+        let tokens = view.hold(requested).await.expect("held");
+        assert!(tokens.iter().all(|token| token.held_for == Some(requested) && token.position == Position::START));
+    }
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    let held = refused(writer.commit(&[first]).await);
+    assert_eq!(held, TokenRefused::Held { segment: first.segment, held_for: requested });
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
+
+    view.lift(requested).await.expect("lifted");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    writer.commit(&[first]).await.expect("committed");
+    let tokens = view.tokens().await.expect("tokens");
+    assert_eq!((tokens[0].position, tokens[0].held_for), (first.to, None));
+}
+
+/// Two controllers of one flip: the one that lifts late, or marks late, does not undo the other's hold.
+pub async fn a_later_hold_outlives_the_lifting_of_an_earlier_one(views: &dyn Views) {
+    let (view, _) = claimed(views).await;
+    let (earlier, later) = (Position::new(40), Position::new(44));
+    let marks = |tokens: Vec<Token>| tokens.into_iter().map(|token| token.held_for).collect::<Vec<_>>();
+    view.hold(earlier).await.expect("held");
+    assert!(marks(view.hold(later).await.expect("held")).iter().all(|mark| *mark == Some(later)));
+    assert!(marks(view.hold(earlier).await.expect("held")).iter().all(|mark| *mark == Some(later)));
+    view.lift(earlier).await.expect("lifted");
+    assert!(marks(view.tokens().await.expect("tokens")).iter().all(|mark| *mark == Some(later)));
+    view.lift(later).await.expect("lifted");
+    assert!(marks(view.tokens().await.expect("tokens")).iter().all(Option::is_none));
+}
+
+/// Only a write takes the write lock.
+pub async fn a_hold_does_not_wait_for_a_reading_writer(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    writer.load(&ACCOUNTS, &[text("a-1")]).await.expect("read");
+    writer.query("SELECT count(*) FROM accounts", &[]).await.expect("read");
+    view.hold(Position::new(9)).await.expect("held");
+    view.lift(Position::new(9)).await.expect("lifted");
+    // The lock that the writer takes next is released by a rollback as by a commit.
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    writer.rollback().await.expect("rolled back");
+    view.hold(Position::new(9)).await.expect("held");
+    view.lift(Position::new(9)).await.expect("lifted");
+    writer.commit(&[first]).await.expect("committed");
+}
+
+/// I-4: the moves of a commit land all or none.
+pub async fn a_refused_move_of_one_segment_refuses_all(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let tokens = view.tokens().await.expect("tokens");
+    let wrong = TokenMove { epoch: Epoch::UNCLAIMED, ..step(&tokens[1], 5) };
+    let mut writer = view.writer().await.expect("a writer");
+    refused(writer.commit(&[first, wrong]).await);
+    assert_eq!(view.tokens().await.expect("tokens"), tokens);
+    writer.commit(&[first, step(&tokens[1], 5)]).await.expect("committed");
+    assert_eq!(view.reader().await.expect("a reader").covers(), Position::new(5));
+}
+
+/// Dropping a writer is rolling back, and frees the next one.
+pub async fn a_dropped_writer_leaves_nothing(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut dropped = view.writer().await.expect("a writer");
+    put(&mut *dropped, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    drop(dropped);
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-2", "ann", 5)]).await;
+    writer.commit(&[first]).await.expect("committed");
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
+}
+
+/// However long it lives and whatever is written meanwhile, also by the task that holds it.
+pub async fn a_reader_sees_one_state(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    let mut during = view.reader().await.expect("a reader");
+    writer.commit(&[first]).await.expect("committed");
+    let mut after = view.reader().await.expect("a reader");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 6)]).await;
+    let next = TokenMove { from: first.to, to: Position::new(9), ..first };
+    writer.commit(&[next]).await.expect("committed");
+
+    for (reader, row, at) in [(&mut during, None, 0), (&mut after, Some(account("a-1", "ann", 5)), 5)] {
+        assert_eq!(reader.get(&ACCOUNTS, &[text("a-1")]).await.expect("read"), row);
+        assert_eq!(reader.tokens()[0].position, Position::new(at));
+    }
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 6)));
+}
+
+/// Loads and queries of a writer see what it wrote before the commit, and not what it rolled back.
+pub async fn a_writer_sees_its_own_transaction(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5), account("a-2", "bob", 2)]).await;
+    let changed = writer
+        .execute("UPDATE accounts SET balance = balance + ? WHERE owner = ?", &[Value::Integer(1), text("ann")])
+        .await
+        .expect("updated");
+    assert_eq!(changed, 1);
+    assert_eq!(writer.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), Some(account("a-1", "ann", 6)));
+    let sum = writer.query("SELECT sum(balance) FROM accounts", &[]).await.expect("read");
+    assert_eq!(sum, [[Value::Integer(8)]]);
+
+    // Another writer sees none of it.
+    let mut other = view.writer().await.expect("a writer");
+    assert_eq!(other.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), None);
+    writer.rollback().await.expect("rolled back");
+    assert_eq!(writer.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), None);
+    writer.commit(&[first]).await.expect("committed");
+}
+
+/// Values come back as they were, the extreme ones and NULL among them.
+pub async fn every_kind_of_value_comes_back(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let time = |micros| Value::Time(Timestamp::from_micros(micros));
+    let columns: [Vec<Value>; 8] = [
+        vec![text(""), text("straße ✓ 🦀"), text("a\0b\n'\"")],
+        vec![Value::Integer(i64::MIN), Value::Integer(-1), Value::Integer(i64::MAX)],
+        vec![Value::Float(f64::MIN), Value::Float(1.0), Value::Float(f64::INFINITY)],
+        vec![Value::Boolean(true), Value::Boolean(false), Value::Boolean(true)],
+        vec![Value::Bytes(vec![]), Value::Bytes(vec![0, 255]), Value::Bytes(b"{}".to_vec())],
+        vec![time(-1), time(0), time(1_700_000_000_123_456)],
+        vec![Value::Uuid([0; 16]), Value::Uuid([255; 16]), Value::Uuid(*b"0123456789abcdef")],
+        vec![Value::Json("null".into()), Value::Json(r#"{"a": [1, "ü"]}"#.into()), Value::Json("\"\"".into())],
+    ];
+    let row = |at: i64, value: &dyn Fn(usize) -> Value| -> Vec<Value> {
+        [Value::Integer(at)].into_iter().chain((0..columns.len()).map(value)).collect()
+    };
+    let mut rows: Vec<Vec<Value>> =
+        (0..3).map(|at| row(at as i64 - 1, &|column| columns[column][at].clone())).collect();
+    rows.push(row(i64::MAX, &|_| Value::Null));
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &KINDS, rows.clone()).await;
+    writer.commit(&[first]).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    assert_eq!(reader.select(&KINDS, &[], 10).await.expect("read"), rows);
+    for row in rows {
+        assert_eq!(writer.load(&KINDS, &row[..1]).await.expect("read").as_ref(), Some(&row));
+        let wanted: Vec<(usize, Value)> = row.iter().cloned().enumerate().collect();
+        assert_eq!(reader.select(&KINDS, &wanted, 10).await.expect("read"), [row]);
+    }
+}
+
+/// What does not fit a column is refused by the column's name, and what no store keeps is, too.
+pub async fn a_value_of_another_kind_is_refused(views: &dyn Views) {
+    let (view, _) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    let mut refuse = async |table: &Table, row: Vec<Value>, name: &str| {
+        let why = invalid(writer.put(table, &mut vec![row].into_iter()).await);
+        assert!(why.contains(name), "{why}");
+        writer.rollback().await.expect("rolled back");
+    };
+    refuse(&ACCOUNTS, vec![text("a"), text("ann"), text("5")], "accounts.balance").await;
+    refuse(&ACCOUNTS, vec![text("a"), Value::Null, Value::Integer(1)], "accounts.owner").await;
+    let mut row = vec![Value::Null; 9];
+    row[0] = Value::Integer(1);
+    row[3] = Value::Float(f64::NAN);
+    refuse(&KINDS, row.clone(), "NaN").await;
+    row[3] = Value::Null;
+    row[6] = Value::Time(Timestamp::from_micros(i64::MAX));
+    refuse(&KINDS, row, "9999").await;
+}
+
+/// Upserts replace every column, whatever the number of rows; deletes take what is there.
+pub async fn rows_are_written_whole_and_in_bulk(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    for count in [0, 1, 2, 63, 64, 65, 1_000] {
+        let rows = |owner: &str| (0..count).map(|at| account(&format!("{at:04}"), owner, at)).collect::<Vec<_>>();
+        put(&mut *writer, &ACCOUNTS, rows("ann")).await;
+        put(&mut *writer, &ACCOUNTS, rows("bob")).await;
+        let bobs = writer.query("SELECT id, owner, balance FROM accounts ORDER BY id", &[]).await.expect("read");
+        assert_eq!(bobs, rows("bob"));
+    }
+    // Twice in one call: the later one stands.
+    put(&mut *writer, &ACCOUNTS, vec![account("0000", "x", 1), account("0000", "y", 2)]).await;
+    let keys = (1..2_000).map(|at| vec![text(&format!("{at:04}"))]).collect::<Vec<_>>();
+    writer.delete(&ACCOUNTS, &mut keys.into_iter()).await.expect("deleted");
+    writer.commit(&[first]).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    assert_eq!(reader.select(&ACCOUNTS, &[], 10).await.expect("read"), [account("0000", "y", 2)]);
+}
+
+/// Keys of several columns, in the order of the key; a unique index refuses what it should.
+pub async fn rows_have_composite_keys(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let entry = |number: i64, book: &str, note: Value| vec![Value::Integer(number), text(book), note];
+    let mut writer = view.writer().await.expect("a writer");
+    let rows = vec![entry(1, "b", Value::Null), entry(2, "a", text("x")), entry(1, "a", Value::Null)];
+    put(&mut *writer, &ENTRIES, rows.clone()).await;
+    let key = [text("a"), Value::Integer(2)];
+    assert_eq!(writer.load(&ENTRIES, &key).await.expect("read").as_ref(), Some(&rows[1]));
+    writer.delete(&ENTRIES, &mut [key.to_vec()].into_iter()).await.expect("deleted");
+    assert_eq!(writer.load(&ENTRIES, &key).await.expect("read"), None);
+    put(&mut *writer, &ENTRIES, rows.clone()).await;
+    writer.commit(&[first]).await.expect("committed");
+
+    let mut reader = view.reader().await.expect("a reader");
+    let by_key = [&rows[2], &rows[1], &rows[0]].map(Clone::clone);
+    assert_eq!(reader.select(&ENTRIES, &[], 10).await.expect("read"), by_key);
+    let why = invalid(writer.put(&ENTRIES, &mut [entry(9, "z", text("x"))].into_iter()).await);
+    assert!(why.contains("where"), "{why}");
+}
+
+/// By one column or several, NULL included, never more than asked for.
+pub async fn select_finds_by_column_in_the_order_of_keys(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    let rows = [account("c", "ann", 1), account("a", "ann", 2), account("b", "bob", 1), account("d", "ann", 1)];
+    put(&mut *writer, &ACCOUNTS, rows.to_vec()).await;
+    put(&mut *writer, &ENTRIES, vec![vec![Value::Integer(1), text("b"), Value::Null]]).await;
+    writer.commit(&[first]).await.expect("committed");
+
+    let mut reader = view.reader().await.expect("a reader");
+    let mut ids = async |columns: &[(usize, Value)], most: usize| -> Vec<Value> {
+        let rows = reader.select(&ACCOUNTS, columns, most).await.expect("read");
+        rows.into_iter().map(|mut row| row.swap_remove(0)).collect()
+    };
+    assert_eq!(ids(&[(1, text("ann"))], 10).await, ["a", "c", "d"].map(text));
+    assert_eq!(ids(&[(1, text("ann"))], 2).await, ["a", "c"].map(text));
+    assert_eq!(ids(&[(1, text("ann")), (2, Value::Integer(1))], 10).await, ["c", "d"].map(text));
+    assert_eq!(ids(&[], usize::MAX).await, ["a", "b", "c", "d"].map(text));
+    assert!(ids(&[(1, text("eve"))], 10).await.is_empty());
+    assert_eq!(reader.select(&ENTRIES, &[(2, Value::Null)], 10).await.expect("read").len(), 1);
+}
+
+/// A table of fewer columns reads from the stored one, and SQL gives names.
+pub async fn queries_name_their_columns(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a", "ann", 1)]).await;
+    writer.commit(&[first]).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    let sql = "SELECT owner, sum(balance) AS total, NULL AS none FROM accounts WHERE balance >= ? GROUP BY owner";
+    let (names, rows) = reader.query(sql, &[Value::Integer(1)]).await.expect("read");
+    assert_eq!(names, ["owner", "total", "none"]);
+    assert_eq!(rows, [[text("ann"), Value::Integer(1), Value::Null]]);
+    const FEWER: &[Column] = &[ACCOUNTS.columns[0], ACCOUNTS.columns[2]];
+    let fewer = Table { columns: FEWER, indexes: &[], ..ACCOUNTS };
+    let row = reader.get(&fewer, &[text("a")]).await.expect("read");
+    assert_eq!(row, Some(vec![text("a"), Value::Integer(1)]));
+}
+
+/// Readers do not write; handlers neither end the transaction nor touch what is dacapo's.
+pub async fn readers_and_handlers_stay_in_their_bounds(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut reader = view.reader().await.expect("a reader");
+    let writes = "INSERT INTO accounts VALUES ('a', 'ann', 1) RETURNING id";
+    for sql in [writes, "DELETE FROM accounts", "COMMIT", "SELECT 1; SELECT 2", "SELECT nothing FROM nowhere"] {
+        invalid(reader.query(sql, &[]).await);
+    }
+    let why = invalid(reader.query("SELECT ?", &[]).await);
+    assert!(why.contains("1 parameters"), "{why}");
+    assert_eq!(reader.query("SELECT 1", &[]).await.expect("the reader still works").1, [[Value::Integer(1)]]);
+
+    let mut writer = view.writer().await.expect("a writer");
+    for sql in ["COMMIT", "ROLLBACK", "SELECT 1", "UPDATE _dacapo_tokens SET position = 9", "no SQL"] {
+        invalid(writer.execute(sql, &[]).await);
+        writer.rollback().await.expect("rolled back");
+    }
+    assert_eq!(writer.query(writes, &[]).await.expect("written"), [[text("a")]]);
+    writer.commit(&[first]).await.expect("committed");
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, Some(account("a", "ann", 1)));
+}
+
+/// Opening says exactly what differs; opening the same again is fine.
+pub async fn another_schema_is_refused_by_name(views: &dyn Views) {
+    made(views).await;
+    made(views).await;
+    let open = async |tables: &[Table], segments| invalid(views.open(&id(), tables, segments).await.map(|_| ()));
+    let why = open(TABLES, SegmentCount::ONE).await;
+    assert!(why.contains("2 segments") && why.contains("version"), "{why}");
+    const CHANGED: &[Column] = &[column("id", ColumnKind::Text), column("sum", ColumnKind::Float)];
+    let changed = Table { columns: CHANGED, indexes: &[], ..ACCOUNTS };
+    let why = open(&[changed, ENTRIES, KINDS], two_segments()).await;
+    for part in ["column accounts.balance: Integer", "column accounts.sum: Float", "index accounts.owner"] {
+        assert!(why.contains(part), "{why}");
+    }
+    let no_key = Table { key: &[], ..ACCOUNTS };
+    let reserved = Table { name: "_dacapo_tokens", ..ACCOUNTS };
+    let other = ViewId { version: VersionId { code: 3, build: 1 }, ..id() };
+    for table in [no_key, reserved] {
+        invalid(views.open(&other, &[table], two_segments()).await.map(|_| ()));
+    }
+    assert!(views.find(&other).await.expect("looked for").is_none(), "a refused view was not made");
+}
+
+/// I-12: a dropped view is gone, and one of the same name begins at the start.
+pub async fn views_are_found_listed_dropped_and_made_anew(views: &dyn Views) {
+    assert!(views.find(&id()).await.expect("looked for").is_none());
+    assert!(views.list().await.expect("listed").is_empty());
+    let (view, first) = claimed(views).await;
+    let other = ViewId { version: VersionId { code: 10, build: 1 }, ..id() };
+    views.open(&other, &[], SegmentCount::ONE).await.expect("a view without tables");
+    assert_eq!(views.list().await.expect("listed"), [id(), other.clone()]);
+    let found = views.find(&id()).await.expect("looked for").expect("found");
+    assert_eq!(found.tokens().await.expect("tokens"), view.tokens().await.expect("tokens"));
+
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a", "ann", 1)]).await;
+    for _ in 0..2 {
+        views.drop_view(&id()).await.expect("dropped");
+    }
+    assert_eq!(views.list().await.expect("listed"), [other]);
+    assert!(views.find(&id()).await.expect("looked for").is_none());
+    let anew = made(views).await;
+    // Whatever the writer of the dropped view can still do, nothing of it is seen in the new one.
+    drop(writer.commit(&[first]).await);
+    assert_eq!(get(&*anew, &ACCOUNTS, &[text("a")]).await, None);
+    let unclaimed = |token: &Token| token.epoch == Epoch::UNCLAIMED && token.position == Position::START;
+    assert!(anew.tokens().await.expect("tokens").iter().all(unclaimed));
+}

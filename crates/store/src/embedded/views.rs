@@ -1,0 +1,247 @@
+//! Views as SQLite files: `<dir>/<projection>/v2.1.db`, one a version.
+//!
+//! Files are in WAL mode with `synchronous=NORMAL`: a commit does not wait for the disk. That is enough,
+//! because the journal is the truth. Rows and tokens commit together (I-3), and WAL frames are checked and
+//! ordered, so a power loss takes the last commits and leaves an earlier state that is whole; the processor
+//! goes on from the token that it finds there. A killed process loses nothing.
+//!
+//! Pages are not mapped into memory: a read error of the disk is then an error and not a signal.
+//!
+//! A reader that lives long keeps the WAL from being reused, so the file beside it grows meanwhile.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+
+use async_trait::async_trait;
+use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::StoreError;
+use crate::sqlite::Db;
+use crate::sqlite::view::{Desk, Home, SqliteView, locked};
+use crate::table::Table;
+use crate::views::{View, Views};
+
+/// Idle connections for readers that a view keeps.
+const IDLE_READERS_MAX: usize = 8;
+/// Pages of 4 KiB in the WAL before they are moved into the file: hot pages are then moved once for many commits.
+const CHECKPOINT_PAGES: i64 = 8_192;
+/// Page cache of the connection that writes, in KiB; negative is how SQLite is told KiB.
+const WRITER_CACHE_KIB: i64 = -65_536;
+/// Page cache of a connection that reads.
+const READER_CACHE_KIB: i64 = -8_192;
+/// Bytes of WAL that stay allocated between checkpoints.
+const WAL_BYTES_KEPT: i64 = 64 << 20;
+
+/// Views in one folder, a file each.
+pub struct SqliteViews {
+    dir: PathBuf,
+    /// The views that are open, so that all of the process share one gate a view.
+    open: Mutex<HashMap<ViewId, Weak<FileView>>>,
+}
+
+type FileView = SqliteView<FileHome>;
+
+impl SqliteViews {
+    /// The views in `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it cannot be made.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let dir = dir.into();
+        make_dir(&dir)?;
+        Ok(Self { dir, open: Mutex::default() })
+    }
+
+    fn path(&self, id: &ViewId) -> PathBuf {
+        self.dir.join(id.projection.as_str()).join(format!("{}.db", id.version))
+    }
+
+    /// The open view, or the file opened by `make` once it has said that there is a view in it.
+    fn shared(
+        &self,
+        id: &ViewId,
+        make: impl FnOnce(&mut Db) -> Result<bool, StoreError>,
+    ) -> Result<Option<Arc<dyn View>>, StoreError> {
+        let mut open = locked(&self.open);
+        if let Some(view) = open.get(id).and_then(Weak::upgrade) {
+            let made = view.home().control(make)?;
+            return Ok(made.then_some(view as Arc<dyn View>));
+        }
+        let path = self.path(id);
+        let place: Arc<str> = path.display().to_string().into();
+        let mut control = connect(&path, &place, READER_CACHE_KIB)?;
+        if !make(&mut control)? {
+            return Ok(None);
+        }
+        let view =
+            Arc::new(SqliteView::new(FileHome { path, place, control: Mutex::new(control), idle: Mutex::default() }));
+        open.insert(id.clone(), Arc::downgrade(&view));
+        Ok(Some(view))
+    }
+}
+
+#[async_trait]
+impl Views for SqliteViews {
+    async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
+        let path = self.path(id);
+        if !is_there(&path)? {
+            make_dir(path.parent().expect("a view's file is in its projection's folder"))?;
+            // What a drop that was cut short left beside the file would be taken for the new file's.
+            remove_files(&path)?;
+            std::fs::File::create(&path).map_err(|error| io_fault("make", &path, &error))?;
+        }
+        let view = self.shared(id, |db| db.make(id, tables, segments).map(|()| true))?;
+        Ok(view.expect("a view that was made is there"))
+    }
+
+    async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
+        if !is_there(&self.path(id))? {
+            return Ok(None);
+        }
+        self.shared(id, |db| db.is_made(id))
+    }
+
+    async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
+        let mut views = Vec::new();
+        for folder in names_in(&self.dir)? {
+            let Ok(projection) = ProjectionName::new(&folder) else { continue };
+            for file in names_in(&self.dir.join(&folder))? {
+                let version = file.strip_suffix(".db").and_then(|version| version.parse::<VersionId>().ok());
+                let Some(version) = version else { continue };
+                let id = ViewId { projection: projection.clone(), version };
+                // One that cannot be read is there all the same, and opening it says what is wrong.
+                if self.shared(&id, |db| db.is_made(&id)).map_or(true, |found| found.is_some()) {
+                    views.push(id);
+                }
+            }
+        }
+        views.sort();
+        Ok(views)
+    }
+
+    async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
+        let mut open = locked(&self.open);
+        open.remove(id);
+        remove_files(&self.path(id))
+    }
+}
+
+/// A view in a file.
+struct FileHome {
+    path: PathBuf,
+    place: Arc<str>,
+    /// For tokens, claims and holds.
+    control: Mutex<Db>,
+    /// Connections of readers that are done.
+    idle: Mutex<Vec<Db>>,
+}
+
+impl Home for FileHome {
+    type Desk = Db;
+    const INLINE: bool = false;
+
+    fn desk(self: &Arc<Self>) -> Result<Db, StoreError> {
+        connect(&self.path, &self.place, WRITER_CACHE_KIB)
+    }
+
+    fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        act(&mut locked(&self.control))
+    }
+
+    fn snapshot(&self) -> Result<Db, StoreError> {
+        let idle = locked(&self.idle).pop();
+        let mut db = match idle {
+            Some(db) => db,
+            None => {
+                let mut db = connect(&self.path, &self.place, READER_CACHE_KIB)?;
+                db.tried("open the view", |connection| connection.pragma_update(None, "query_only", true))?;
+                db
+            }
+        };
+        db.tried("begin to read", |connection| connection.execute_batch("BEGIN"))?;
+        Ok(db)
+    }
+
+    fn give_back(&self, mut db: Db) {
+        // A connection that cannot even do this is closed, which ends its transaction as well.
+        if db.rollback().is_ok() {
+            let mut idle = locked(&self.idle);
+            if idle.len() < IDLE_READERS_MAX {
+                idle.push(db);
+            }
+        }
+    }
+}
+
+/// A writer of a file has a connection of its own, so what it reads outside a transaction is committed.
+impl Desk for Db {
+    fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        act(self)
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        Self::begin(self)
+    }
+
+    fn inside<T, E>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, E>) -> Result<T, E> {
+        act(self)
+    }
+
+    fn ended(&mut self) {}
+}
+
+/// Opens a file that is there: whoever makes one does so knowingly.
+fn connect(path: &Path, place: &Arc<str>, cache_kib: i64) -> Result<Db, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)
+        .map_err(|error| crate::sqlite::fault(place, "open the view", &error))?;
+    let mut db = Db::new(connection, Arc::clone(place))?;
+    db.tried("open the view", |connection| {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "cache_size", cache_kib)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
+    })?;
+    Ok(db)
+}
+
+/// Removes a view's files: the file first, since what is beside it is nothing without it.
+fn remove_files(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let path = PathBuf::from(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(io_fault("remove", &path, &error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir_all(path).map_err(|error| io_fault("make", path, &error))
+}
+
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|error| io_fault("look for", path, &error))
+}
+
+/// The names in a folder, as far as they are UTF-8; none if it is a file or not there.
+fn names_in(path: &Path) -> Result<Vec<String>, StoreError> {
+    let fault = |error: std::io::Error| io_fault("list", path, &error);
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        entries => entries.map_err(fault)?,
+    };
+    let names = entries.map(|entry| Ok(entry.map_err(fault)?.file_name().into_string().ok()));
+    names.filter_map(Result::transpose).collect()
+}
+
+fn io_fault(act: &str, path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::unavailable(format!("{act} {}", path.display()), error)
+}

@@ -1,0 +1,20 @@
+//! Views in SQLite, as the embedded store keeps them in files and the memory store in memory.
+//!
+//! Owns the schema of a view, the SQL of rows and tokens, and the one statement that moves a token. It never
+//! decides where a view is kept: [`Home`](view::Home) is that, with one form a store.
+//!
+//! Rows are columns of STRICT tables that anyone can read with SQL: times are RFC 3339 text in UTC with six
+//! digits of a second, so that they sort; UUIDs are hyphenated text; booleans are 0 and 1; JSON is text.
+
+mod db;
+mod fault;
+mod reader;
+mod rows;
+mod schema;
+mod tokens;
+mod value;
+pub(crate) mod view;
+mod writer;
+
+pub(crate) use db::Db;
+pub(crate) use fault::fault;

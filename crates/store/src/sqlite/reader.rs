@@ -1,0 +1,97 @@
+//! The reader of a view: one state of it, however long the reader lives.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dacapo_model::Token;
+use tokio::runtime::Handle;
+
+use crate::error::StoreError;
+use crate::sqlite::Db;
+use crate::sqlite::rows::Answer;
+use crate::sqlite::view::Home;
+use crate::table::{Table, Value};
+use crate::views::ViewReader;
+
+pub(super) struct Reader<H: Home> {
+    home: Arc<H>,
+    /// Away while another thread works with it.
+    db: Option<Db>,
+    tokens: Vec<Token>,
+}
+
+impl<H: Home> Reader<H> {
+    pub(super) fn open(home: Arc<H>) -> Result<Self, StoreError> {
+        let mut db = home.snapshot()?;
+        // The first read of the transaction fixes the state that all later ones see.
+        let tokens = db.tokens()?;
+        Ok(Self { home, db: Some(db), tokens })
+    }
+
+    fn db(&mut self) -> Result<&mut Db, StoreError> {
+        self.db.as_mut().ok_or_else(lost)
+    }
+
+    /// Does work that may take long on a thread made for it.
+    async fn apart<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if H::INLINE || Handle::try_current().is_err() {
+            return work(self.db()?);
+        }
+        let mut db = self.db.take().ok_or_else(lost)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let result = work(&mut db);
+            (db, result)
+        });
+        match task.await {
+            Ok((db, result)) => {
+                self.db = Some(db);
+                result
+            }
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::unavailable("query a view", "the runtime is shutting down")),
+            },
+        }
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::unavailable("query a view", "an earlier query of this reader was cancelled: open another reader")
+}
+
+#[async_trait]
+impl<H: Home> ViewReader for Reader<H> {
+    fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    async fn get(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
+        self.db()?.load(table, key)
+    }
+
+    async fn select(
+        &mut self,
+        table: &Table,
+        columns: &[(usize, Value)],
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        let (table, columns) = (*table, columns.to_vec());
+        self.apart(move |db| db.select(&table, &columns, most)).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
+        let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+        self.apart(move |db| db.read_only_query(&sql, &parameters)).await
+    }
+}
+
+impl<H: Home> Drop for Reader<H> {
+    fn drop(&mut self) {
+        if let Some(db) = self.db.take() {
+            self.home.give_back(db);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Rows: bulk writes, reads by key and by column, and SQL as it comes.
+
+use rusqlite::Statement;
+
+use crate::error::StoreError;
+use crate::sqlite::schema::{RESERVED, quoted};
+use crate::sqlite::value::{Parameter, fits, from_column, from_query};
+use crate::sqlite::{Db, fault};
+use crate::table::{Table, Value};
+
+/// Parameters in one statement of a bulk write: more rows a statement cost less each, up to about here.
+const BLOCK_PARAMETERS: usize = 256;
+
+/// Rows of a query with the names of its columns.
+pub(crate) type Answer = (Vec<String>, Vec<Vec<Value>>);
+
+/// The SQL for one table, text that is made once.
+pub(super) struct RowSql {
+    load: String,
+    put: String,
+    put_block: String,
+    block_rows: usize,
+    delete: String,
+    select: String,
+    order: String,
+}
+
+impl RowSql {
+    pub(super) fn of(table: &Table) -> Self {
+        let name = quoted(table.name);
+        let list = |names: Vec<String>| names.join(", ");
+        let column = |place: &usize| quoted(table.columns[*place].name);
+        let columns = list(table.columns.iter().map(|column| quoted(column.name)).collect());
+        let key = list(table.key.iter().map(column).collect());
+        let by_key = table.key.iter().map(|place| format!("{} = ?", column(place))).collect::<Vec<_>>().join(" AND ");
+        let others = (0..table.columns.len()).filter(|place| !table.key.contains(place));
+        let set = list(others.map(|place| format!("{0} = excluded.{0}", column(&place))).collect());
+        let conflict = if set.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {set}") };
+        let values = format!("({})", list(vec!["?".into(); table.columns.len()]));
+        let put = |rows: usize| {
+            let values = list(vec![values.clone(); rows]);
+            format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}")
+        };
+        let block_rows = (BLOCK_PARAMETERS / table.columns.len()).max(2);
+        Self {
+            load: format!("SELECT {columns} FROM {name} WHERE {by_key}"),
+            put: put(1),
+            put_block: put(block_rows),
+            block_rows,
+            delete: format!("DELETE FROM {name} WHERE {by_key}"),
+            select: format!("SELECT {columns} FROM {name}"),
+            order: format!("ORDER BY {key} LIMIT ?"),
+        }
+    }
+}
+
+impl Db {
+    /// The row with this key.
+    pub(crate) fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
+        assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
+        let sql = self.sql(table);
+        Ok(self.rows(table, &sql.load, key)?.pop())
+    }
+
+    /// The rows in which each of `columns` has the given value, ordered by key, at most `most`.
+    pub(crate) fn select(
+        &mut self,
+        table: &Table,
+        columns: &[(usize, Value)],
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        let sql = self.sql(table);
+        let wanted = columns.iter().map(|(place, _)| format!("{} IS ?", quoted(table.columns[*place].name)));
+        let wanted = wanted.collect::<Vec<_>>().join(" AND ");
+        let filter = if wanted.is_empty() { String::new() } else { format!("WHERE {wanted}") };
+        let most = Value::Integer(i64::try_from(most).unwrap_or(i64::MAX));
+        let parameters: Vec<Value> = columns.iter().map(|(_, value)| value.clone()).chain([most]).collect();
+        self.rows(table, &format!("{} {filter} {}", sql.select, sql.order), &parameters)
+    }
+
+    fn rows(&mut self, table: &Table, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
+        let failed = |error: rusqlite::Error| fault(self.place(), &format!("read table {}", table.name), &error);
+        let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
+        bind(&mut statement, 1, parameters).map_err(failed)?;
+        let mut stored = statement.raw_query();
+        let mut rows = Vec::new();
+        while let Some(row) = stored.next().map_err(failed)? {
+            let mut values = Vec::with_capacity(table.columns.len());
+            for (place, column) in table.columns.iter().enumerate() {
+                let value = row.get_ref(place).map_err(failed)?;
+                values.push(from_column(column.kind, value).map_err(|found| {
+                    StoreError::corrupt(format!("column {}.{} of {}", table.name, column.name, self.place()), found)
+                })?);
+            }
+            rows.push(values);
+        }
+        Ok(rows)
+    }
+
+    /// Writes rows whole, in blocks of one statement each.
+    pub(crate) fn put(
+        &mut self,
+        table: &Table,
+        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Result<(), StoreError> {
+        let sql = self.sql(table);
+        let failed = |error: rusqlite::Error| fault(self.place(), &format!("write to table {}", table.name), &error);
+        let mut block = Vec::with_capacity(sql.block_rows);
+        let mut statement = self.raw().prepare_cached(&sql.put_block).map_err(failed)?;
+        loop {
+            block.clear();
+            block.extend(rows.take(sql.block_rows));
+            if block.len() < sql.block_rows {
+                break;
+            }
+            for (at, row) in block.iter().enumerate() {
+                check_row(table, row)?;
+                bind(&mut statement, at * table.columns.len() + 1, row).map_err(failed)?;
+            }
+            statement.raw_execute().map_err(failed)?;
+        }
+        let mut statement = self.raw().prepare_cached(&sql.put).map_err(failed)?;
+        for row in &block {
+            check_row(table, row)?;
+            bind(&mut statement, 1, row).map_err(failed)?;
+            statement.raw_execute().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the rows with these keys.
+    pub(crate) fn delete(
+        &mut self,
+        table: &Table,
+        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Result<(), StoreError> {
+        let sql = self.sql(table);
+        let failed = |error: rusqlite::Error| fault(self.place(), &format!("delete from table {}", table.name), &error);
+        let mut statement = self.raw().prepare_cached(&sql.delete).map_err(failed)?;
+        for key in keys {
+            assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
+            bind(&mut statement, 1, &key).map_err(failed)?;
+            statement.raw_execute().map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out one statement that writes.
+    pub(crate) fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
+        let failed = |error: rusqlite::Error| self.wrong(sql, &error);
+        let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
+        // BEGIN, COMMIT and their like count as reading, and are not for handlers: the commit is the writer's.
+        if statement.readonly() {
+            return Err(StoreError::Invalid(format!(
+                "this statement writes no rows, so it is a query or not allowed: {sql}"
+            )));
+        }
+        counted(&statement, sql, parameters)?;
+        bind(&mut statement, 1, parameters).map_err(failed)?;
+        let before = self.raw().total_changes();
+        let mut rows = statement.raw_query();
+        // A statement with RETURNING is done only when all of its rows were taken.
+        while rows.next().map_err(failed)?.is_some() {}
+        Ok(self.raw().total_changes() - before)
+    }
+
+    /// Whether the statement writes; refused if it would do what only dacapo does.
+    pub(crate) fn writes(&mut self, sql: &str) -> Result<bool, StoreError> {
+        if sql.to_ascii_lowercase().contains(RESERVED) {
+            return Err(StoreError::Invalid(format!("tables that begin with {RESERVED} are not for handlers: {sql}")));
+        }
+        let statement = self.raw().prepare_cached(sql).map_err(|error| self.wrong(sql, &error))?;
+        Ok(!statement.readonly())
+    }
+
+    /// The rows that a statement gives.
+    pub(crate) fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
+        let failed = |error: rusqlite::Error| self.wrong(sql, &error);
+        let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
+        if statement.column_count() == 0 {
+            return Err(StoreError::Invalid(format!("this statement gives no rows, so it is no query: {sql}")));
+        }
+        counted(&statement, sql, parameters)?;
+        bind(&mut statement, 1, parameters).map_err(failed)?;
+        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut stored = statement.raw_query();
+        let mut rows = Vec::new();
+        while let Some(row) = stored.next().map_err(failed)? {
+            let values = (0..names.len()).map(|place| {
+                from_query(row.get_ref(place).map_err(failed)?)
+                    .map_err(|found| StoreError::corrupt(self.place(), found))
+            });
+            rows.push(values.collect::<Result<_, _>>()?);
+        }
+        Ok((names, rows))
+    }
+
+    /// The rows that a query gives; refused if it would write.
+    pub(crate) fn read_only_query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
+        if !self.raw().prepare_cached(sql).map_err(|error| self.wrong(sql, &error))?.readonly() {
+            return Err(StoreError::Invalid(format!("this statement would write, and readers do not: {sql}")));
+        }
+        self.query(sql, parameters)
+    }
+
+    fn wrong(&self, sql: &str, error: &rusqlite::Error) -> StoreError {
+        fault(self.place(), &format!("carry out {sql:?}"), error)
+    }
+}
+
+fn counted(statement: &Statement<'_>, sql: &str, parameters: &[Value]) -> Result<(), StoreError> {
+    let (asked, given) = (statement.parameter_count(), parameters.len());
+    if asked == given {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!("the statement has {asked} parameters and was given {given}: {sql}")))
+}
+
+fn bind(statement: &mut Statement<'_>, first: usize, values: &[Value]) -> rusqlite::Result<()> {
+    values.iter().zip(first..).try_for_each(|(value, at)| statement.raw_bind_parameter(at, Parameter(value)))
+}
+
+fn check_row(table: &Table, row: &[Value]) -> Result<(), StoreError> {
+    assert_eq!(row.len(), table.columns.len(), "a row of table {} has a value a column", table.name);
+    for (column, value) in table.columns.iter().zip(row) {
+        if !(fits(column.kind, value) || column.optional && *value == Value::Null) {
+            return Err(StoreError::Invalid(format!(
+                "column {}.{} is {:?}{}, and was given {value:?}",
+                table.name,
+                column.name,
+                column.kind,
+                if column.optional { " or nothing" } else { "" },
+            )));
+        }
+    }
+    Ok(())
+}

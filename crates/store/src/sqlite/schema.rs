@@ -1,0 +1,233 @@
+//! The schema of a view: its tables, its tokens, and what it says about itself.
+//!
+//! A view is made in one transaction. `_dacapo_view` is part of it, so a file without that table is one that
+//! a crash left behind before anything was in it, and is made again.
+
+use dacapo_model::{SegmentCount, ViewId};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::StoreError;
+use crate::sqlite::db::Db;
+use crate::table::{Column, ColumnKind, Table};
+
+/// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
+const FORMAT: i64 = 1;
+
+/// The beginning of the names of tables that are not the projection's.
+pub(super) const RESERVED: &str = "_dacapo_";
+
+/// What a view says about itself.
+struct About {
+    format: i64,
+    view: String,
+    segments: i64,
+    schema: String,
+}
+
+/// A name as SQL.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl Db {
+    /// Makes the view if it is not there, or checks that it is the one that is asked for.
+    pub(crate) fn make(&mut self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<(), StoreError> {
+        check(tables)?;
+        let asked = About {
+            format: FORMAT,
+            view: id.to_string(),
+            segments: i64::from(segments.get()),
+            schema: describe(tables),
+        };
+        let stored = self.tried("make the view", |connection| {
+            if let Some(stored) = about(connection)? {
+                return Ok(Some(stored));
+            }
+            // Whoever has the lock now may find that another made it meanwhile.
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let stored = about(&transaction)?;
+            if stored.is_none() {
+                create(&transaction, tables, &asked)?;
+            }
+            transaction.commit()?;
+            Ok(stored)
+        })?;
+        match stored {
+            None => Ok(()),
+            Some(stored) => self.same(id, &stored, &asked),
+        }
+    }
+
+    /// Whether there is a view here: a file that a crash left empty has none.
+    pub(crate) fn is_made(&mut self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(stored) = self.tried("read what the view is", |connection| about(connection))? else {
+            return Ok(false);
+        };
+        self.readable(id, &stored)?;
+        Ok(true)
+    }
+
+    fn readable(&self, id: &ViewId, stored: &About) -> Result<(), StoreError> {
+        if stored.format != FORMAT {
+            return Err(StoreError::Invalid(format!(
+                "{} has the form {}, this build reads the form {FORMAT}: use the build that wrote it, or rebuild the \
+                 projection with this one",
+                self.place(),
+                stored.format
+            )));
+        }
+        if stored.view != id.to_string() {
+            return Err(StoreError::Invalid(format!(
+                "{} is the view {}, not {id}: was the file copied or renamed?",
+                self.place(),
+                stored.view
+            )));
+        }
+        Ok(())
+    }
+
+    fn same(&self, id: &ViewId, stored: &About, asked: &About) -> Result<(), StoreError> {
+        self.readable(id, stored)?;
+        let mut differences = Vec::new();
+        if stored.segments != asked.segments {
+            differences.push(format!("it has {} segments, the code asks for {}", stored.segments, asked.segments));
+        }
+        let only = |these: &str, those: &str| -> Vec<String> {
+            these.lines().filter(|line| !those.lines().any(|other| other == *line)).map(str::to_owned).collect()
+        };
+        differences.extend(only(&stored.schema, &asked.schema).into_iter().map(|line| format!("it has {line}")));
+        differences
+            .extend(only(&asked.schema, &stored.schema).into_iter().map(|line| format!("the code asks for {line}")));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Invalid(format!(
+            "the view {id} is not what the code asks for: {}. Raise the projection's version, so that a new view is \
+             built beside this one",
+            differences.join("; ")
+        )))
+    }
+}
+
+fn about(connection: &Connection) -> rusqlite::Result<Option<About>> {
+    let there: Option<i64> = connection
+        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_dacapo_view'", [], |row| row.get(0))
+        .optional()?;
+    if there.is_none() {
+        return Ok(None);
+    }
+    connection
+        .query_row("SELECT format, view, segments, schema FROM _dacapo_view", [], |row| {
+            Ok(About { format: row.get(0)?, view: row.get(1)?, segments: row.get(2)?, schema: row.get(3)? })
+        })
+        .optional()
+}
+
+fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE _dacapo_view (format INTEGER NOT NULL, view TEXT NOT NULL, segments INTEGER NOT NULL,
+                                    schema TEXT NOT NULL) STRICT;
+         CREATE TABLE _dacapo_tokens (segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, position INTEGER NOT NULL,
+                                      held_for INTEGER) STRICT;",
+    )?;
+    for table in tables {
+        connection.execute_batch(&create_table(table))?;
+    }
+    for segment in 0..about.segments {
+        connection.execute("INSERT INTO _dacapo_tokens VALUES (?1, 0, 0, NULL)", [segment])?;
+    }
+    connection.execute(
+        "INSERT INTO _dacapo_view VALUES (?1, ?2, ?3, ?4)",
+        (about.format, &about.view, about.segments, &about.schema),
+    )?;
+    Ok(())
+}
+
+fn create_table(table: &Table) -> String {
+    let names =
+        |places: &[usize]| places.iter().map(|place| quoted(table.columns[*place].name)).collect::<Vec<_>>().join(", ");
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|column| {
+            let null = if column.optional { "" } else { " NOT NULL" };
+            format!("{} {}{null}", quoted(column.name), storage(column.kind))
+        })
+        .collect();
+    // A key of one integer is SQLite's own row id; any other key orders the rows themselves, which saves
+    // the second tree that an index beside the rows would be.
+    let own_id = matches!(table.key, [place] if table.columns[*place].kind == ColumnKind::Integer);
+    let without = if own_id { "" } else { ", WITHOUT ROWID" };
+    let mut sql = format!(
+        "CREATE TABLE {} ({}, PRIMARY KEY ({})) STRICT{without};",
+        quoted(table.name),
+        columns.join(", "),
+        names(table.key)
+    );
+    for index in table.indexes {
+        let unique = if index.unique { "UNIQUE " } else { "" };
+        // Names of indexes are shared by all tables of a database.
+        let name = quoted(&format!("{}.{}", table.name, index.name));
+        sql.push_str(&format!("CREATE {unique}INDEX {name} ON {} ({});", quoted(table.name), names(index.columns)));
+    }
+    sql
+}
+
+fn storage(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Text | ColumnKind::Time | ColumnKind::Uuid | ColumnKind::Json => "TEXT",
+        ColumnKind::Integer | ColumnKind::Boolean => "INTEGER",
+        ColumnKind::Float => "REAL",
+        ColumnKind::Bytes => "BLOB",
+    }
+}
+
+/// The schema as lines, one for each thing that can differ, in the words of an error message.
+fn describe(tables: &[Table]) -> String {
+    let mut lines = Vec::new();
+    for table in tables {
+        let names =
+            |places: &[usize]| places.iter().map(|place| table.columns[*place].name).collect::<Vec<_>>().join(", ");
+        lines.push(format!("table {} with key ({})", table.name, names(table.key)));
+        for Column { name, kind, optional } in table.columns {
+            let optional = if *optional { "optional " } else { "" };
+            lines.push(format!("column {}.{name}: {optional}{kind:?}", table.name));
+        }
+        for index in table.indexes {
+            let unique = if index.unique { "unique " } else { "" };
+            lines.push(format!("{unique}index {}.{} on ({})", table.name, index.name, names(index.columns)));
+        }
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+/// Refuses tables that no view can have.
+fn check(tables: &[Table]) -> Result<(), StoreError> {
+    let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+    for (at, table) in tables.iter().enumerate() {
+        let refuse = |why: String| Err(StoreError::Invalid(format!("table {}: {why}", table.name)));
+        if table.name.is_empty() || table.name.starts_with(RESERVED) || table.name.starts_with("sqlite_") {
+            return refuse(format!("choose another name, not empty and not beginning with {RESERVED} or sqlite_"));
+        }
+        if tables[..at].iter().any(|other| same(other.name, table.name)) {
+            return refuse("two tables of the view have this name".into());
+        }
+        if table.key.is_empty() {
+            return refuse("it needs a key: which columns tell its rows apart?".into());
+        }
+        for (place, column) in table.columns.iter().enumerate() {
+            if table.columns[..place].iter().any(|other| same(other.name, column.name)) {
+                return refuse(format!("two columns have the name {}", column.name));
+            }
+        }
+        let used = table.key.iter().chain(table.indexes.iter().flat_map(|index| index.columns));
+        if let Some(place) = used.into_iter().find(|place| **place >= table.columns.len()) {
+            return refuse(format!("its key or an index names column {place} of {}", table.columns.len()));
+        }
+        if let Some(place) = table.key.iter().find(|place| table.columns[**place].optional) {
+            return refuse(format!("column {} is part of the key and cannot be optional", table.columns[*place].name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The token table: the one statement that moves a token, and those that claim, hold and lift.
+
+use dacapo_model::{Epoch, Position, SegmentCount, Token, TokenMove, TokenRefused};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::error::{CommitError, StoreError};
+use crate::sqlite::Db;
+
+impl Db {
+    /// Every token, in the order of segments.
+    pub(crate) fn tokens(&mut self) -> Result<Vec<Token>, StoreError> {
+        let place = self.place().to_owned();
+        self.tried("read the tokens", |connection| read_all(connection))?
+            .into_iter()
+            .map(|stored| stored.token(&place))
+            .collect()
+    }
+
+    /// Gives every token the next epoch (I-4).
+    pub(crate) fn claim(&mut self) -> Result<Vec<Token>, StoreError> {
+        self.mark("claim the segments", "UPDATE _dacapo_tokens SET epoch = epoch + 1", None)
+    }
+
+    /// Marks every token as held, except where a later mark holds it.
+    pub(crate) fn hold(&mut self, mark: Position) -> Result<Vec<Token>, StoreError> {
+        let hold = "UPDATE _dacapo_tokens SET held_for = ?1 WHERE held_for IS NULL OR held_for < ?1";
+        self.mark("hold the tokens", hold, Some(mark))
+    }
+
+    /// Lifts this mark and earlier ones.
+    pub(crate) fn lift(&mut self, mark: Position) -> Result<(), StoreError> {
+        let lift = "UPDATE _dacapo_tokens SET held_for = NULL WHERE held_for <= ?1";
+        self.mark("lift the hold", lift, Some(mark)).map(drop)
+    }
+
+    fn mark(&mut self, what: &str, sql: &str, parameter: Option<Position>) -> Result<Vec<Token>, StoreError> {
+        let parameter = parameter.map(number);
+        let place = self.place().to_owned();
+        let stored = self.tried(what, |connection| {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            transaction.execute(sql, rusqlite::params_from_iter(parameter))?;
+            let stored = read_all(&transaction)?;
+            transaction.commit()?;
+            Ok(stored)
+        })?;
+        stored.into_iter().map(|stored| stored.token(&place)).collect()
+    }
+
+    /// Moves the tokens and commits the open transaction (I-3); refused, it is rolled back as a whole.
+    pub(crate) fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError> {
+        assert!(!moves.is_empty(), "a commit moves a token: without a move nothing would fence its rows");
+        assert!(self.in_transaction(), "a commit ends a transaction");
+        let result = moves
+            .iter()
+            .try_for_each(|asked| self.move_token(*asked))
+            .and_then(|()| Ok(self.tried("commit", |connection| connection.execute_batch("COMMIT"))?));
+        if result.is_err() {
+            self.rollback()?;
+        }
+        result
+    }
+
+    /// The one place where a token moves. The statement demands what [`Token::moved`] demands (I-4).
+    fn move_token(&mut self, asked: TokenMove) -> Result<(), CommitError> {
+        let (segment, epoch, from, to) =
+            (asked.segment.get(), epoch_number(asked.epoch), number(asked.from), number(asked.to));
+        let changed = self.tried("move a token", |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE _dacapo_tokens SET position = ?4
+                     WHERE segment = ?1 AND epoch = ?2 AND position = ?3 AND held_for IS NULL AND ?4 >= ?3",
+                )?
+                .execute((segment, epoch, from, to))
+        })?;
+        if changed == 1 {
+            return Ok(());
+        }
+        let stored = self.tried("read a token", |connection| {
+            connection.query_row(&format!("{READ} WHERE segment = ?1"), [segment], Stored::of).optional()
+        })?;
+        let Some(stored) = stored else {
+            return Err(StoreError::Invalid(format!("{} has no segment {segment}", self.place())).into());
+        };
+        let token = stored.token(self.place())?;
+        let refused: TokenRefused =
+            token.moved(asked).expect_err("the statement and the rule in the model refuse the same moves");
+        Err(refused.into())
+    }
+}
+
+const READ: &str = "SELECT segment, epoch, position, held_for FROM _dacapo_tokens";
+
+/// A row of the token table.
+struct Stored {
+    segment: i64,
+    epoch: i64,
+    position: i64,
+    held_for: Option<i64>,
+}
+
+impl Stored {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self { segment: row.get(0)?, epoch: row.get(1)?, position: row.get(2)?, held_for: row.get(3)? })
+    }
+
+    fn token(self, place: &str) -> Result<Token, StoreError> {
+        let wrong = || StoreError::corrupt(format!("_dacapo_tokens of {place}"), "a number in it is out of range");
+        let place_of = |number: i64| u64::try_from(number).map(Position::new).map_err(|_| wrong());
+        let every = SegmentCount::new(dacapo_model::limits::SEGMENTS_MAX).expect("the limit is a count");
+        Ok(Token {
+            segment: u16::try_from(self.segment)
+                .ok()
+                .and_then(|number| every.segment(number).ok())
+                .ok_or_else(wrong)?,
+            epoch: Epoch::new(u64::try_from(self.epoch).map_err(|_| wrong())?),
+            position: place_of(self.position)?,
+            held_for: self.held_for.map(place_of).transpose()?,
+        })
+    }
+}
+
+fn read_all(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
+    connection.prepare_cached(&format!("{READ} ORDER BY segment"))?.query_map([], Stored::of)?.collect()
+}
+
+fn number(position: Position) -> i64 {
+    i64::try_from(position.get()).expect("no journal is that long")
+}
+
+fn epoch_number(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.get()).expect("no segment is claimed that often")
+}

@@ -1,0 +1,112 @@
+//! A view, wherever it is kept.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use dacapo_model::{Position, Token};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::error::StoreError;
+use crate::sqlite::Db;
+use crate::sqlite::reader::Reader;
+use crate::sqlite::writer::Writer;
+use crate::views::{View, ViewReader, ViewWriter};
+
+/// Where a view is kept, and how its committed state is seen while someone writes.
+pub(crate) trait Home: Send + Sync + Sized + 'static {
+    /// What a writer of it works at.
+    type Desk: Desk;
+    /// Whether everything is done at once on the caller's thread, as a simulation needs it.
+    const INLINE: bool;
+
+    /// A desk for one writer.
+    fn desk(self: &Arc<Self>) -> Result<Self::Desk, StoreError>;
+
+    /// Does something short to the committed state. If it writes, the caller has the gate.
+    fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
+
+    /// A connection that sees the committed state in an open transaction, or that no one else writes to.
+    fn snapshot(&self) -> Result<Db, StoreError>;
+
+    /// Takes back what [`snapshot`](Self::snapshot) gave.
+    fn give_back(&self, db: Db);
+}
+
+/// What one writer works at.
+pub(crate) trait Desk: Send {
+    /// Reads what is committed, outside of any transaction.
+    fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
+
+    /// Begins a transaction; the caller has the gate.
+    fn begin(&mut self) -> Result<(), StoreError>;
+
+    /// Does something in the open transaction.
+    fn inside<T, E>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, E>) -> Result<T, E>;
+
+    /// The transaction has ended, one way or the other.
+    fn ended(&mut self);
+}
+
+/// A view in SQLite. All of a process share one of these a view, and with it the gate.
+pub(crate) struct SqliteView<H> {
+    home: Arc<H>,
+    /// Whoever writes has it from the first write to the end of the transaction. Waiting for it is waiting
+    /// as a task; waiting for SQLite's own lock would block a thread, and maybe the one that must release it.
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<H: Home> SqliteView<H> {
+    pub(crate) fn new(home: H) -> Self {
+        Self { home: Arc::new(home), gate: Arc::default() }
+    }
+
+    pub(crate) fn home(&self) -> &H {
+        &self.home
+    }
+
+    async fn mark<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let _gate = self.gate.lock().await;
+        aside::<H, _>(|| self.home.control(act))
+    }
+}
+
+#[async_trait]
+impl<H: Home> View for SqliteView<H> {
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.home.control(Db::tokens)
+    }
+
+    async fn claim(&self) -> Result<Vec<Token>, StoreError> {
+        self.mark(Db::claim).await
+    }
+
+    async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
+        self.mark(|db| db.hold(mark)).await
+    }
+
+    async fn lift(&self, mark: Position) -> Result<(), StoreError> {
+        self.mark(|db| db.lift(mark)).await
+    }
+
+    async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
+        let desk = self.home.desk()?;
+        Ok(Box::new(Writer::<H>::new(desk, Arc::clone(&self.gate))))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
+        Ok(Box::new(Reader::open(Arc::clone(&self.home))?))
+    }
+}
+
+/// Does work that may take a while without holding up the other tasks of this thread, where there is a
+/// runtime with other threads to move them to. Only processors come here, and they run on such a runtime
+/// or alone; readers, which run anywhere, hand their work to another thread instead.
+pub(super) fn aside<H: Home, T>(work: impl FnOnce() -> T) -> T {
+    let many_threads = || Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if !H::INLINE && many_threads() { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// Locks what a panic cannot leave half changed: transactions roll back when they are dropped.
+pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

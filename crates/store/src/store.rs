@@ -1,0 +1,45 @@
+//! A store: a journal and the views over it, opened together.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::embedded::{DataDir, EmbeddedJournal, JournalOptions, SqliteViews};
+use crate::error::StoreError;
+use crate::journal::Journal;
+use crate::memory::{MemoryJournal, MemoryViews};
+use crate::views::Views;
+
+/// A journal and the views over it.
+#[derive(Clone)]
+pub struct Store {
+    /// The events.
+    pub journal: Arc<dyn Journal>,
+    /// The rows and tokens.
+    pub views: Arc<dyn Views>,
+    /// What it is and where, for people.
+    pub description: String,
+}
+
+impl Store {
+    /// A store in memory: it lasts as long as its value.
+    pub fn memory(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            journal: Arc::new(MemoryJournal::new(clock)),
+            views: Arc::new(MemoryViews::new()),
+            description: "memory".to_owned(),
+        }
+    }
+
+    /// The embedded store in `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when another process owns the directory (the message says which) or it cannot be read.
+    pub fn embedded(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let owned = DataDir::open(directory)?;
+        let journal = EmbeddedJournal::open(&owned, JournalOptions { clock, ..JournalOptions::default() })?;
+        let views = SqliteViews::open(owned.path().join("views"))?;
+        let description = format!("embedded in {}", directory.display());
+        Ok(Self { journal: Arc::new(journal), views: Arc::new(views), description })
+    }
+}

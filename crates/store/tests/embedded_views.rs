@@ -1,0 +1,135 @@
+//! The embedded store's views: the contract, and what only files can show.
+#![cfg(feature = "contract")]
+
+use dacapo_model::{ProjectionName, SegmentCount, TokenMove, VersionId, ViewId};
+use dacapo_store::embedded::SqliteViews;
+use dacapo_store::{Column, ColumnKind, StoreError, Table, Value, Views};
+
+const NOTES: Table = Table {
+    name: "notes",
+    columns: &[
+        Column { name: "id", kind: ColumnKind::Integer, optional: false },
+        Column { name: "text", kind: ColumnKind::Text, optional: false },
+    ],
+    key: &[0],
+    indexes: &[],
+};
+
+mod contract {
+    use super::SqliteViews;
+
+    dacapo_store::views_contract!({
+        let dir = tempfile::tempdir().unwrap();
+        (SqliteViews::open(dir.path()).unwrap(), dir)
+    });
+}
+
+fn id() -> ViewId {
+    ViewId { projection: ProjectionName::new("notes").unwrap(), version: VersionId { code: 1, build: 1 } }
+}
+
+async fn write_one(views: &SqliteViews) {
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let token = view.claim().await.unwrap()[0];
+    let mut writer = view.writer().await.unwrap();
+    writer.put(&NOTES, &mut [vec![Value::Integer(1), Value::Text("kept".into())]].into_iter()).await.unwrap();
+    let asked =
+        TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to: token.position.plus(1) };
+    writer.commit(&[asked]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    write_one(&SqliteViews::open(dir.path()).unwrap()).await;
+    let views = SqliteViews::open(dir.path()).unwrap();
+    assert_eq!(views.list().await.unwrap(), [id()]);
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let mut reader = view.reader().await.unwrap();
+    assert_eq!(reader.covers().get(), 1);
+    assert!(reader.get(&NOTES, &[Value::Integer(1)]).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn an_empty_file_is_no_view_and_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("notes");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("v1.1.db"), b"").unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    assert!(views.find(&id()).await.unwrap().is_none());
+    assert!(views.list().await.unwrap().is_empty());
+    write_one(&views).await;
+    assert_eq!(views.list().await.unwrap(), [id()]);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_reported_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    write_one(&SqliteViews::open(dir.path()).unwrap()).await;
+    let file = dir.path().join("notes/v1.1.db");
+    std::fs::write(&file, b"this is not a database, and it is long enough to be looked at").unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    assert_eq!(views.list().await.unwrap(), [id()], "it is there, whatever is wrong with it");
+    let Err(StoreError::Corrupt { place, found }) = views.find(&id()).await.map(drop) else { panic!("not noticed") };
+    assert!(place.contains("notes/v1.1.db"), "{place}");
+    assert!(found.contains("rebuild"), "{found}");
+    views.drop_view(&id()).await.unwrap();
+    write_one(&views).await;
+}
+
+#[tokio::test]
+async fn a_dropped_view_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let reader = view.reader().await.unwrap();
+    views.drop_view(&id()).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.path().join("notes")).unwrap().count(), 0);
+    drop(reader);
+    let Err(StoreError::Unavailable { tried, .. }) = view.writer().await.map(drop) else { panic!("it is gone") };
+    assert!(tried.contains("notes/v1.1.db"), "{tried}");
+}
+
+#[tokio::test]
+async fn a_copied_file_is_not_taken_for_another_view() {
+    let dir = tempfile::tempdir().unwrap();
+    write_one(&SqliteViews::open(dir.path()).unwrap()).await;
+    std::fs::copy(dir.path().join("notes/v1.1.db"), dir.path().join("notes/v1.2.db")).unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let other = ViewId { version: VersionId { code: 1, build: 2 }, ..id() };
+    let Err(StoreError::Invalid(why)) = views.find(&other).await.map(drop) else { panic!("not noticed") };
+    assert!(why.contains("notes v1.1"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_a_writer_work_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let mut token = view.claim().await.unwrap()[0];
+    let reading = tokio::spawn({
+        let view = std::sync::Arc::clone(&view);
+        async move {
+            loop {
+                let mut reader = view.reader().await.unwrap();
+                let (_, rows) = reader.query("SELECT count(*) FROM notes", &[]).await.unwrap();
+                // I-3: as many rows as the token says, in every state.
+                let covers = i64::try_from(reader.covers().get()).unwrap();
+                assert_eq!(rows, [[Value::Integer(covers)]]);
+                if covers == 200 {
+                    break;
+                }
+            }
+        }
+    });
+    let mut writer = view.writer().await.unwrap();
+    for number in 0..200 {
+        writer.put(&NOTES, &mut [vec![Value::Integer(number), Value::Text("n".into())]].into_iter()).await.unwrap();
+        let to = token.position.next();
+        let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to };
+        writer.commit(&[asked]).await.unwrap();
+        token.position = to;
+    }
+    reading.await.unwrap();
+}
