@@ -53,7 +53,7 @@ impl HttpClient {
     pub fn new(url: &str, limits: ClientLimits) -> Result<Self, ApiError> {
         let invalid = |found: String| {
             let problem = Problem::new("invalid_url", format!("{url:?} is not the address of a node: {found}"));
-            ApiError::Invalid(problem.help("write it like http://127.0.0.1:7373"))
+            problem.help("write it like http://127.0.0.1:7373").invalid()
         };
         let base = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
         if base.scheme() != "http" || base.host().is_none() {
@@ -74,7 +74,8 @@ impl HttpClient {
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}{path}"));
         if let Some(query) = query {
-            let query = serde_html_form::to_string(query).map_err(|error| ApiError::invalid("bad_request", error))?;
+            let query =
+                serde_html_form::to_string(query).map_err(|error| Problem::new("bad_request", error).invalid())?;
             url.set_query((!query.is_empty()).then_some(&query));
         }
         Ok(url)
@@ -97,7 +98,7 @@ impl HttpClient {
         wait_ms: Option<u64>,
     ) -> Result<T, ApiError> {
         let url = self.url(path, None::<&()>)?;
-        let body = serde_json::to_vec(body).map_err(|error| ApiError::invalid("bad_request", error))?;
+        let body = serde_json::to_vec(body).map_err(|error| Problem::new("bad_request", error).invalid())?;
         let request = self.http.post(url.clone()).header("content-type", "application/json").body(body);
         self.call(Method::POST, &url, request, wait_ms).await
     }
@@ -121,7 +122,7 @@ impl HttpClient {
             let problem =
                 Problem::new("unexpected_answer", format!("the answer to {tried} is not understood: {error}"));
             let help = "see that the address is that of a dacapo node, and that client and node are of like releases";
-            ApiError::Corrupt(problem.tried(&tried).found(beginning(&body)).help(help))
+            problem.tried(&tried).found(beginning(&body)).help(help).corrupt()
         })
     }
 
@@ -132,7 +133,7 @@ impl HttpClient {
             if body.len() + chunk.len() > self.limits.answer_bytes_max {
                 let max = self.limits.answer_bytes_max;
                 let problem = Problem::new("unexpected_answer", format!("the answer is larger than {max} bytes"));
-                return Err(ApiError::Corrupt(problem.tried(tried)));
+                return Err(problem.tried(tried).corrupt());
             }
             body.extend_from_slice(&chunk);
         }
@@ -151,7 +152,7 @@ impl HttpClient {
             (format!("the connection to the node at {base} broke"), "look at its log; ask again")
         };
         let code = if error.is_connect() { "unreachable" } else { "no_answer" };
-        ApiError::Unavailable(Problem::new(code, message).tried(tried).found(found).help(help))
+        Problem::new(code, message).tried(tried).found(found).help(help).unavailable()
     }
 }
 
@@ -162,7 +163,7 @@ fn declined(tried: &str, status: u16, body: &[u8]) -> ApiError {
     }
     let problem = Problem::new("unexpected_answer", format!("{tried} was answered with HTTP {status}"));
     let problem = problem.tried(tried).found(beginning(body)).help("see that the address is that of a dacapo node");
-    if status >= 500 { ApiError::Unavailable(problem) } else { ApiError::Invalid(problem) }
+    if status >= 500 { problem.unavailable() } else { problem.invalid() }
 }
 
 /// As much of a body as helps in a message.

@@ -61,52 +61,61 @@ impl Problem {
         self.fields.insert(name.to_owned(), value.into());
         self
     }
+
+    /// As [`ApiError::Refused`].
+    pub fn refused(self) -> ApiError {
+        ApiError::Refused(Box::new(self))
+    }
+
+    /// As [`ApiError::NotFound`].
+    pub fn not_found(self) -> ApiError {
+        ApiError::NotFound(Box::new(self))
+    }
+
+    /// As [`ApiError::Invalid`].
+    pub fn invalid(self) -> ApiError {
+        ApiError::Invalid(Box::new(self))
+    }
+
+    /// As [`ApiError::Unavailable`].
+    pub fn unavailable(self) -> ApiError {
+        ApiError::Unavailable(Box::new(self))
+    }
+
+    /// As [`ApiError::Corrupt`].
+    pub fn corrupt(self) -> ApiError {
+        ApiError::Corrupt(Box::new(self))
+    }
 }
 
 /// Why a call was declined, told apart by what the caller can do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiError {
     /// Things are not as the request demands; the caller can look again and ask anew. HTTP 409.
-    Refused(Problem),
+    Refused(Box<Problem>),
     /// What the request names does not exist. HTTP 404.
-    NotFound(Problem),
+    NotFound(Box<Problem>),
     /// The request breaks a rule or a limit and never works as it is. HTTP 400, or what its code says
     /// in [`http_status`](Self::http_status).
-    Invalid(Problem),
+    Invalid(Box<Problem>),
     /// It did not work this time; it may work later. HTTP 503.
-    Unavailable(Problem),
+    Unavailable(Box<Problem>),
     /// Bytes on disk or from the network are not what was written. HTTP 500.
-    Corrupt(Problem),
+    Corrupt(Box<Problem>),
 }
 
 impl ApiError {
-    /// A refusal.
-    pub fn refused(code: &str, message: impl ToString) -> Self {
-        Self::Refused(Problem::new(code, message))
-    }
-
-    /// Something that does not exist.
-    pub fn not_found(code: &str, message: impl ToString) -> Self {
-        Self::NotFound(Problem::new(code, message))
-    }
-
-    /// A request that breaks a rule.
-    pub fn invalid(code: &str, message: impl ToString) -> Self {
-        Self::Invalid(Problem::new(code, message))
-    }
-
     /// A passing failure: `tried` names the act, `found` what came back.
     pub fn unavailable(tried: impl ToString, found: impl ToString) -> Self {
         let (tried, found) = (tried.to_string(), found.to_string());
-        Self::Unavailable(Problem::new("unavailable", format!("cannot {tried}: {found}")).tried(tried).found(found))
+        Problem::new("unavailable", format!("cannot {tried}: {found}")).tried(tried).found(found).unavailable()
     }
 
     /// Wrong bytes: `place` names where, `found` what is wrong there.
     pub fn corrupt(place: impl ToString, found: impl ToString) -> Self {
         let (place, found) = (place.to_string(), found.to_string());
-        Self::Corrupt(
-            Problem::new("corrupt", format!("{place} is damaged: {found}")).found(found).field("place", place),
-        )
+        let problem = Problem::new("corrupt", format!("{place} is damaged: {found}"));
+        problem.found(found).field("place", place).corrupt()
     }
 
     /// The details.
@@ -117,18 +126,6 @@ impl ApiError {
             | Self::Invalid(problem)
             | Self::Unavailable(problem)
             | Self::Corrupt(problem) => problem,
-        }
-    }
-
-    /// The same with its details changed.
-    #[must_use]
-    pub fn map(self, change: impl FnOnce(Problem) -> Problem) -> Self {
-        match self {
-            Self::Refused(problem) => Self::Refused(change(problem)),
-            Self::NotFound(problem) => Self::NotFound(change(problem)),
-            Self::Invalid(problem) => Self::Invalid(change(problem)),
-            Self::Unavailable(problem) => Self::Unavailable(change(problem)),
-            Self::Corrupt(problem) => Self::Corrupt(change(problem)),
         }
     }
 
@@ -158,11 +155,11 @@ impl ApiError {
     /// The error that travelled under this HTTP status.
     pub fn from_http(status: u16, problem: Problem) -> Self {
         match status {
-            409 => Self::Refused(problem),
-            404 => Self::NotFound(problem),
-            500 => Self::Corrupt(problem),
-            408 | 429 | 501.. => Self::Unavailable(problem),
-            _ => Self::Invalid(problem),
+            409 => problem.refused(),
+            404 => problem.not_found(),
+            500 => problem.corrupt(),
+            408 | 429 | 501.. => problem.unavailable(),
+            _ => problem.invalid(),
         }
     }
 }
@@ -178,13 +175,13 @@ impl std::error::Error for ApiError {}
 impl From<InvalidName> for ApiError {
     fn from(error: InvalidName) -> Self {
         let problem = Problem::new("invalid_name", &error);
-        Self::Invalid(problem.field("kind", error.kind).field("name", error.name).field("rule", error.rule))
+        problem.field("kind", error.kind).field("name", error.name).field("rule", error.rule).invalid()
     }
 }
 
 impl From<InvalidVersion> for ApiError {
     fn from(error: InvalidVersion) -> Self {
-        Self::Invalid(Problem::new("invalid_version", &error).field("version", error.0))
+        Problem::new("invalid_version", &error).field("version", error.0).invalid()
     }
 }
 
@@ -196,27 +193,27 @@ impl From<CatalogRefused> for ApiError {
             CatalogRefused::NoSuchVersion { view, known } => {
                 let known: Vec<Value> = known.iter().map(|version| version.to_string().into()).collect();
                 let problem = refused("no_such_version").field("projection", view.projection.as_str());
-                Self::NotFound(problem.field("version", view.version.to_string()).field("known", known))
+                problem.field("version", view.version.to_string()).field("known", known).not_found()
             }
             CatalogRefused::WrongPhase { view, phase, asked } => {
                 let problem = refused("wrong_phase").field("projection", view.projection.as_str());
                 let problem = problem.field("version", view.version.to_string());
-                Self::Refused(problem.field("phase", phase.as_str()).field("asked", asked))
+                problem.field("phase", phase.as_str()).field("asked", asked).refused()
             }
             CatalogRefused::FlipUnderWay { view } => {
                 let problem = refused("flip_under_way").field("projection", view.projection.as_str());
-                Self::Refused(problem.field("to", view.version.to_string()))
+                problem.field("to", view.version.to_string()).refused()
             }
             CatalogRefused::NoFlipUnderWay { projection } => {
-                Self::Refused(refused("no_flip_under_way").field("projection", projection.as_str()))
+                refused("no_flip_under_way").field("projection", projection.as_str()).refused()
             }
             CatalogRefused::NotCovered { requested, covers } => {
                 let problem = refused("not_covered").field("requested", requested.get());
-                Self::Refused(problem.field("covers", covers.get()))
+                problem.field("covers", covers.get()).refused()
             }
             CatalogRefused::Fingerprint { projection, code, recorded, declared } => {
                 let problem = refused("fingerprint_changed").field("projection", projection.as_str());
-                Self::Refused(problem.field("code", code).field("recorded", recorded).field("declared", declared))
+                problem.field("code", code).field("recorded", recorded).field("declared", declared).refused()
             }
         }
     }

@@ -67,7 +67,7 @@ pub fn format_time(time: Timestamp) -> String {
 pub fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
     let time: jiff::Timestamp = text.parse().map_err(|error| {
         let message = format!("{text:?} is not a time in RFC 3339, such as 2026-03-01T12:00:00Z: {error}");
-        ApiError::Invalid(Problem::new("invalid_time", message).field("time", text))
+        Problem::new("invalid_time", message).field("time", text).invalid()
     })?;
     Ok(Timestamp::from_micros(time.as_microsecond()))
 }
@@ -79,7 +79,7 @@ pub fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
 pub fn parse_event_id(text: &str) -> Result<EventId, ApiError> {
     let id = uuid::Uuid::try_parse(text).map_err(|error| {
         let message = format!("{text:?} is not an event id, which is a UUID: {error}");
-        ApiError::Invalid(Problem::new("invalid_id", message).field("id", text))
+        Problem::new("invalid_id", message).field("id", text).invalid()
     })?;
     Ok(EventId::from_bytes(id.into_bytes()))
 }
