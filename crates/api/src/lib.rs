@@ -12,6 +12,8 @@
 mod client;
 mod error;
 mod events;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod form;
 mod operate;
 pub mod paths;
