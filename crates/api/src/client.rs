@@ -1,0 +1,275 @@
+//! The API over HTTP: one request a call, no retries. Whoever retries knows whether that is safe.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::{Method, RequestBuilder, Response, Url, redirect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{ApiError, Problem};
+use crate::events::{AppendRequest, AppendResponse, ReadRequest, ReadResponse, StreamsRequest, StreamsResponse};
+use crate::form::{parse_projection, parse_version};
+use crate::operate::{
+    CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest, RebuildRequest, RebuildResponse,
+};
+use crate::status::Status;
+use crate::{Api, paths};
+
+/// What a client allows a call.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// How long connecting may take.
+    pub connect_time_max: Duration,
+    /// How long a call may take, beside the time that it asks the node to wait.
+    pub call_time_max: Duration,
+    /// The largest answer that is read.
+    pub answer_bytes_max: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connect_time_max: Duration::from_secs(3),
+            call_time_max: Duration::from_secs(30),
+            answer_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// A node at the other end of an HTTP connection.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    http: reqwest::Client,
+    base: Url,
+    limits: ClientLimits,
+}
+
+impl HttpClient {
+    /// A client of the node at `url`, such as `http://127.0.0.1:7373`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] when `url` is not an `http://` address.
+    pub fn new(url: &str, limits: ClientLimits) -> Result<Self, ApiError> {
+        let invalid = |found: String| {
+            let problem = Problem::new("invalid_url", format!("{url:?} is not the address of a node: {found}"));
+            problem.help("write it like http://127.0.0.1:7373").invalid()
+        };
+        let base = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
+        if base.scheme() != "http" || base.host().is_none() {
+            return Err(invalid("it does not begin with http:// and a host".into()));
+        }
+        // Nodes are named by the user. A proxy of the environment or a redirect must not stand between.
+        let http = reqwest::Client::builder()
+            .connect_timeout(limits.connect_time_max)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| ApiError::unavailable("set up an HTTP client", root_cause(&error)))?;
+        Ok(Self { http, base, limits })
+    }
+
+    fn url(&self, path: &str, query: Option<&impl Serialize>) -> Result<Url, ApiError> {
+        let mut url = self.base.clone();
+        let prefix = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{prefix}{path}"));
+        if let Some(query) = query {
+            let query =
+                serde_html_form::to_string(query).map_err(|error| Problem::new("bad_request", error).invalid())?;
+            url.set_query((!query.is_empty()).then_some(&query));
+        }
+        Ok(url)
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        wait_ms: Option<u64>,
+    ) -> Result<T, ApiError> {
+        let url = self.url(path, Some(query))?;
+        self.call(Method::GET, &url, self.http.get(url.clone()), wait_ms).await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        wait_ms: Option<u64>,
+    ) -> Result<T, ApiError> {
+        let url = self.url(path, None::<&()>)?;
+        let body = serde_json::to_vec(body).map_err(|error| Problem::new("bad_request", error).invalid())?;
+        let request = self.http.post(url.clone()).header("content-type", "application/json").body(body);
+        self.call(Method::POST, &url, request, wait_ms).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        url: &Url,
+        request: RequestBuilder,
+        wait_ms: Option<u64>,
+    ) -> Result<T, ApiError> {
+        let tried = format!("{method} {url}");
+        let time_max = self.limits.call_time_max.saturating_add(Duration::from_millis(wait_ms.unwrap_or(0)));
+        let response = request.timeout(time_max).send().await.map_err(|error| self.unreachable(&tried, &error))?;
+        let status = response.status();
+        let body = self.body(&tried, response).await?;
+        if !status.is_success() {
+            return Err(declined(&tried, status.as_u16(), &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| {
+            let problem =
+                Problem::new("unexpected_answer", format!("the answer to {tried} is not understood: {error}"));
+            let help = "see that the address is that of a dacapo node, and that client and node are of like releases";
+            problem.tried(&tried).found(beginning(&body)).help(help).corrupt()
+        })
+    }
+
+    /// The body, unless it is larger than allowed: an answer must not be able to fill the memory.
+    async fn body(&self, tried: &str, mut response: Response) -> Result<Vec<u8>, ApiError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(tried, &error))? {
+            if body.len() + chunk.len() > self.limits.answer_bytes_max {
+                let max = self.limits.answer_bytes_max;
+                let problem = Problem::new("unexpected_answer", format!("the answer is larger than {max} bytes"));
+                return Err(problem.tried(tried).corrupt());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, tried: &str, error: &reqwest::Error) -> ApiError {
+        let found = root_cause(error);
+        let base = self.base.as_str().trim_end_matches('/');
+        let (message, help) = if error.is_connect() {
+            let help = "start a node with `dacapo serve`, or name another one with --at or DACAPO_AT";
+            (format!("no node answers at {base}"), help)
+        } else if error.is_timeout() {
+            (format!("the node at {base} did not answer in time"), "look at its log; ask again")
+        } else {
+            (format!("the connection to the node at {base} broke"), "look at its log; ask again")
+        };
+        let code = if error.is_connect() { "unreachable" } else { "no_answer" };
+        Problem::new(code, message).tried(tried).found(found).help(help).unavailable()
+    }
+}
+
+/// The error in an answer that is no success. Something between may have answered in a form of its own.
+fn declined(tried: &str, status: u16, body: &[u8]) -> ApiError {
+    if let Ok(problem) = serde_json::from_slice::<Problem>(body) {
+        return ApiError::from_http(status, problem);
+    }
+    let problem = Problem::new("unexpected_answer", format!("{tried} was answered with HTTP {status}"));
+    let problem = problem.tried(tried).found(beginning(body)).help("see that the address is that of a dacapo node");
+    if status >= 500 { problem.unavailable() } else { problem.invalid() }
+}
+
+/// As much of a body as helps in a message.
+fn beginning(body: &[u8]) -> String {
+    if body.is_empty() {
+        return "an empty answer".into();
+    }
+    let text = String::from_utf8_lossy(body);
+    let text: String = text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("an answer that begins with {text:?}")
+}
+
+/// The innermost error: what the system said.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// The path of a projection. Its name is checked here, so that it cannot lead to another path.
+fn projection_path(template: &str, projection: &str) -> Result<String, ApiError> {
+    Ok(template.replace("{projection}", parse_projection(projection)?.as_str()))
+}
+
+#[async_trait]
+impl Api for HttpClient {
+    async fn status(&self) -> Result<Status, ApiError> {
+        self.get(paths::STATUS, &(), None).await
+    }
+
+    async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
+        self.post(paths::EVENTS, &request, None).await
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
+        self.get(paths::EVENTS, &request, request.wait_ms).await
+    }
+
+    async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
+        self.get(paths::STREAMS, &request, None).await
+    }
+
+    async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
+        self.post(&projection_path(paths::REBUILD, projection)?, &request, None).await
+    }
+
+    async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
+        self.post(&projection_path(paths::FLIP, projection)?, &request, request.wait_ms).await
+    }
+
+    async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
+        self.post(&projection_path(paths::ROLLBACK, projection)?, &request, request.wait_ms).await
+    }
+
+    async fn clean_up(
+        &self,
+        projection: &str,
+        version: &str,
+        request: CleanUpRequest,
+    ) -> Result<CleanUpResponse, ApiError> {
+        let version = parse_version(version)?.to_string();
+        let path = projection_path(paths::CLEAN_UP, projection)?.replace("{version}", &version);
+        self.post(&path, &request, None).await
+    }
+
+    async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
+        self.get(paths::PHASES, &request, None).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_lead_to_another_path() {
+        assert_eq!(projection_path(paths::FLIP, "balances").unwrap(), "/v1/projections/balances/flip");
+        assert!(projection_path(paths::FLIP, "..").is_err());
+        assert!(projection_path(paths::FLIP, "a/b").is_err());
+    }
+
+    #[test]
+    fn a_query_repeats_what_is_many() {
+        let client = HttpClient::new("http://127.0.0.1:7373/", ClientLimits::default()).unwrap();
+        let request =
+            ReadRequest { categories: vec!["a,b".into(), "c".into()], limit: Some(5), ..ReadRequest::default() };
+        let url = client.url(paths::EVENTS, Some(&request)).unwrap();
+        assert_eq!(url.as_str(), "http://127.0.0.1:7373/v1/events?after=0&categories=a%2Cb&categories=c&limit=5");
+        let read: ReadRequest = serde_html_form::from_str(url.query().unwrap()).unwrap();
+        assert_eq!(read, request);
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named() {
+        let error = HttpClient::new("127.0.0.1:7373", ClientLimits::default()).unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1:7373"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_in_another_form_keeps_its_class() {
+        let unavailable = declined("GET http://n/", 502, b"<html>bad gateway</html>");
+        assert!(unavailable.is_transient() && unavailable.problem().found.as_ref().unwrap().contains("bad gateway"));
+        assert!(matches!(declined("GET http://n/", 404, b""), ApiError::Invalid(_)));
+        let body = serde_json::to_vec(&Problem::new("no_such_version", "there is no such version")).unwrap();
+        assert!(matches!(declined("GET http://n/", 404, &body), ApiError::NotFound(_)));
+    }
+}

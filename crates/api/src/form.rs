@@ -1,0 +1,142 @@
+//! Forms that others are made of: raw JSON, times, ids and names.
+
+use std::fmt;
+
+use dacapo_model::{EventId, ProjectionName, Timestamp, VersionId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::{ApiError, Problem};
+
+/// JSON kept byte for byte, as events carry it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Box<RawValue>);
+
+impl Json {
+    /// The JSON value in `text`; only space around it is dropped.
+    ///
+    /// # Errors
+    /// Where `text` is not JSON.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        Ok(Self(serde_json::from_str(text)?))
+    }
+
+    /// The JSON value in the bytes of a recorded payload.
+    ///
+    /// # Errors
+    /// Where the bytes are not JSON.
+    pub fn from_payload(payload: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(Self(serde_json::from_slice(payload)?))
+    }
+
+    /// The bytes as they travel.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The bytes, to be recorded as a payload.
+    pub fn into_payload(self) -> Vec<u8> {
+        Box::<str>::from(self.0).into_string().into_bytes()
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A time in RFC 3339, in UTC, as precise as it is known. Times beyond the years −9999 to 9999, which
+/// the form cannot express, become the nearest that it can.
+pub fn format_time(time: Timestamp) -> String {
+    let nearest = if time.micros() < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    jiff::Timestamp::from_microsecond(time.micros()).unwrap_or(nearest).to_string()
+}
+
+/// The time in a text of RFC 3339, with any offset from UTC; cut to microseconds.
+///
+/// # Errors
+/// [`ApiError::Invalid`] with the code `invalid_time`.
+pub fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
+    let time: jiff::Timestamp = text.parse().map_err(|error| {
+        let message = format!("{text:?} is not a time in RFC 3339, such as 2026-03-01T12:00:00Z: {error}");
+        Problem::new("invalid_time", message).field("time", text).invalid()
+    })?;
+    Ok(Timestamp::from_micros(time.as_microsecond()))
+}
+
+/// The event id in a text: a UUID of any version.
+///
+/// # Errors
+/// [`ApiError::Invalid`] with the code `invalid_id`.
+pub fn parse_event_id(text: &str) -> Result<EventId, ApiError> {
+    let id = uuid::Uuid::try_parse(text).map_err(|error| {
+        let message = format!("{text:?} is not an event id, which is a UUID: {error}");
+        Problem::new("invalid_id", message).field("id", text).invalid()
+    })?;
+    Ok(EventId::from_bytes(id.into_bytes()))
+}
+
+/// The projection named in a path or a query.
+///
+/// # Errors
+/// [`ApiError::Invalid`] with the code `invalid_name`.
+pub fn parse_projection(name: &str) -> Result<ProjectionName, ApiError> {
+    Ok(ProjectionName::new(name)?)
+}
+
+/// The version named in a path or a form, such as `v2.1`.
+///
+/// # Errors
+/// [`ApiError::Invalid`] with the code `invalid_version`.
+pub fn parse_version(version: &str) -> Result<VersionId, ApiError> {
+    Ok(version.parse::<VersionId>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn raw_json_travels_byte_for_byte() {
+        let text = r#"{"b" : 1.50,"a":"\u00e9",  "b":2}"#;
+        let json = Json::parse(text).unwrap();
+        assert_eq!(serde_json::to_string(&json).unwrap(), text);
+        assert_eq!(json.clone().into_payload(), text.as_bytes());
+        assert_eq!(Json::from_payload(text.as_bytes()).unwrap(), json);
+        assert!(Json::parse("{").is_err());
+        assert!(Json::from_payload(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(format_time(Timestamp::from_micros(1_700_000_000_123_456)), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(format_time(Timestamp::from_micros(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(parse_time("1970-01-01T01:00:00+01:00").unwrap(), Timestamp::from_micros(0));
+        let error = parse_time("yesterday").unwrap_err();
+        assert_eq!((error.http_status(), error.problem().code.as_str()), (422, "invalid_time"));
+        assert_eq!(format_time(Timestamp::from_micros(i64::MAX)), "9999-12-30T22:00:00.999999999Z");
+    }
+
+    proptest! {
+        #[test]
+        fn ids_read_back_what_was_written(bytes in any::<[u8; 16]>()) {
+            let id = EventId::from_bytes(bytes);
+            prop_assert_eq!(parse_event_id(&id.to_string()).unwrap(), id);
+        }
+
+        #[test]
+        fn times_read_back_what_was_written(micros in -60_000_000_000_000_000_i64..250_000_000_000_000_000) {
+            let time = Timestamp::from_micros(micros);
+            prop_assert_eq!(parse_time(&format_time(time)).unwrap(), time);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How dacapo is spoken to: the wire forms of version 1, the trait that every node answers to, and
+//! its HTTP client.
+//!
+//! The forms here are what travels, not what the program thinks in: they are converted by hand from
+//! and to the types of `dacapo-model`, so that a change of a rule cannot silently change the wire. A
+//! reader ignores fields it does not know, and what a later release may add to (phases, reasons to
+//! wait, error codes, kinds of history) is text, so that an older client shows what it cannot name.
+//!
+//! This crate never decides anything and knows no store; [`Api`] is implemented for a node by
+//! `dacapo-server` and for a far one by [`HttpClient`].
+
+mod client;
+mod error;
+mod events;
+#[cfg(feature = "fake")]
+pub mod fake;
+mod form;
+mod operate;
+pub mod paths;
+mod status;
+
+use async_trait::async_trait;
+
+pub use client::{ClientLimits, HttpClient};
+pub use error::{ApiError, Problem};
+pub use events::{
+    AppendRequest, AppendResponse, Event, Expected, Metadata, NewEvent, OnKnown, ReadRequest, ReadResponse, Recorded,
+    RevisionDemand, StreamSummary, StreamsRequest, StreamsResponse,
+};
+pub use form::{Json, format_time, parse_event_id, parse_projection, parse_time, parse_version};
+pub use operate::{
+    Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, HistoryEntry, PhasesRequest,
+    RebuildRequest, RebuildResponse,
+};
+pub use status::{
+    FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Status, TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
+};
+
+/// Everything a node can be asked. Any node answers every call, whichever node carries it out.
+///
+/// Every call that changes the catalog carries who asks, why, and an idempotency key ([`Asked`]): asked
+/// again with the same key it answers as the first time and changes nothing.
+#[async_trait]
+pub trait Api: Send + Sync {
+    /// How the node and its projections are.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when the node cannot tell at the moment.
+    async fn status(&self) -> Result<Status, ApiError>;
+
+    /// Appends events: all of them or nothing. Once this returns they are durable.
+    ///
+    /// # Errors
+    /// [`ApiError::Refused`] when they cannot be written as things are, such as `wrong_revision`;
+    /// [`ApiError::Invalid`] when they break a rule or a limit.
+    async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError>;
+
+    /// Reads events forward, from the journal or from one stream; at the head it waits for more if asked to.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] when the request contradicts itself.
+    async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError>;
+
+    /// Lists streams in the order of their names' bytes.
+    ///
+    /// # Errors
+    /// [`ApiError::Unavailable`] when they cannot be read at the moment.
+    async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError>;
+
+    /// Schedules a new version of a projection beside the serving one.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] when no node carries such code; [`ApiError::Refused`] by the catalog.
+    async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError>;
+
+    /// Asks that readers move to another version: to `to`, or to the newest above the serving one.
+    /// With `wait_ms` the answer comes when it has happened or the time is over, and says which.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] by the catalog.
+    async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError>;
+
+    /// Asks that readers move back: to `to`, or to the version that served last and stands by.
+    /// Waits as [`flip`](Self::flip) does.
+    ///
+    /// # Errors
+    /// As [`flip`](Self::flip).
+    async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError>;
+
+    /// Drops the view of a version that does not serve. A flip to it is aborted.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] when it serves.
+    async fn clean_up(
+        &self,
+        projection: &str,
+        version: &str,
+        request: CleanUpRequest,
+    ) -> Result<CleanUpResponse, ApiError>;
+
+    /// What happened to the versions of one projection or of all: the catalog's history, oldest first.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] when the projection is not known.
+    async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError>;
+}

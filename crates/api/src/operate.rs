@@ -1,0 +1,252 @@
+//! Forms of operating projections: rebuild, flip, rollback, clean-up, and the history of all that.
+
+use dacapo_model::{CatalogEvent, FlipKind, Position, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::form::format_time;
+use crate::status::{WaitingOn, kind_of_flip};
+
+/// Who asks for a change, why, and the key under which it is asked once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A text of the caller's choice, the same for every try of one request: what was asked under it
+    /// before is answered again and not done again. The header `Idempotency-Key` does the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// A new version of a projection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildRequest {
+    /// Of this code version; the newest that is carried when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// The version that was scheduled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// The new version.
+    pub version: String,
+    /// The position at which the catalog has the request.
+    pub requested: u64,
+}
+
+/// Another version to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlipRequest {
+    /// The version; the newest above (for a rollback: the one that served last below) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Wait at most so long until it has happened; 0 and absent answer at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// What a flip or a rollback came to while the caller waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlipResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// `flip` or `rollback`.
+    pub kind: String,
+    /// The version that served when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The version to serve.
+    pub to: String,
+    /// The position of the request; where `to` served already, that of the flip that made it serve.
+    pub requested: u64,
+    /// Whether it has happened.
+    pub flipped: bool,
+    /// The position of the flip, once it has happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// What every segment of the new version covered then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<u64>,
+    /// How long the appliers of the old version were held, where the answering node knows; writers
+    /// and readers never were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_ms: Option<u64>,
+    /// What it waits on, while it has not happened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+/// The view of a version is to be dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanUpRequest {
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanUpResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// Which version.
+    pub version: String,
+    /// The position at which the catalog has the request.
+    pub requested: u64,
+}
+
+/// Which part of the history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhasesRequest {
+    /// Of this projection; of all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+    /// What happened behind this position.
+    #[serde(default)]
+    pub after: u64,
+    /// At most so many entries; the node has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// What happened to versions, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The entries.
+    pub history: Vec<HistoryEntry>,
+    /// Everything through this position was looked at: the `after` to go on with.
+    pub through: u64,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Where the catalog has it.
+    pub position: u64,
+    /// When, in RFC 3339.
+    pub time: String,
+    /// To which projection.
+    pub projection: String,
+    /// To which version.
+    pub version: String,
+    /// Its kind in snake_case, such as `flip_requested`.
+    pub event: String,
+    /// What happened, in words.
+    pub text: String,
+    /// Who asked; absent for what dacapo did by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// Why, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of a flip: what every segment of the new version covered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<u64>,
+}
+
+impl HistoryEntry {
+    /// The entry for a catalog event; `actor` and `reason` are those of the request that led to it.
+    pub fn new(
+        position: Position,
+        time: Timestamp,
+        event: &CatalogEvent,
+        actor: Option<String>,
+        reason: Option<String>,
+    ) -> Self {
+        let (tag, text) = describe(event);
+        let covers = match event {
+            CatalogEvent::Flipped { covers, .. } => Some(covers.get()),
+            _ => None,
+        };
+        Self {
+            position: position.get(),
+            time: format_time(time),
+            projection: event.view().projection.to_string(),
+            version: event.view().version.to_string(),
+            event: tag.to_owned(),
+            text,
+            actor,
+            reason,
+            covers,
+        }
+    }
+}
+
+/// The tag and the words for what happened.
+fn describe(event: &CatalogEvent) -> (&'static str, String) {
+    let version = event.view().version;
+    let direction = |kind: &FlipKind| kind_of_flip(*kind);
+    match event {
+        CatalogEvent::Scheduled { segments, .. } => {
+            let unit = if segments.get() == 1 { "segment" } else { "segments" };
+            ("version_scheduled", format!("{version} scheduled, {segments} {unit}"))
+        }
+        CatalogEvent::Initializing { .. } => ("version_initializing", format!("{version} begins to be built")),
+        CatalogEvent::FlipRequested { from: Some(from), kind, .. } => {
+            ("flip_requested", format!("{} from {from} to {version} requested", direction(kind)))
+        }
+        CatalogEvent::FlipRequested { from: None, kind, .. } => {
+            ("flip_requested", format!("first {} to {version} requested", direction(kind)))
+        }
+        CatalogEvent::FlipPostponed { .. } => {
+            ("flip_postponed", format!("flip to {version} postponed: the old version was held for too long"))
+        }
+        CatalogEvent::FlipAborted { reason, .. } => ("flip_aborted", format!("flip to {version} aborted: {reason}")),
+        CatalogEvent::Flipped { from: Some(from), kind: FlipKind::Flip, covers, .. } => {
+            ("flipped", format!("{version} serves, {from} stands by; covers {covers}"))
+        }
+        CatalogEvent::Flipped { from: Some(from), kind: FlipKind::Rollback, covers, .. } => {
+            ("flipped", format!("rolled back: {version} serves again, {from} stands by; covers {covers}"))
+        }
+        CatalogEvent::Flipped { from: None, covers, .. } => {
+            ("flipped", format!("{version} serves, the first to do so; covers {covers}"))
+        }
+        CatalogEvent::CleaningUp { reason, .. } => {
+            ("version_cleaning_up", format!("view of {version} being dropped: {reason}"))
+        }
+        CatalogEvent::Obsolete { .. } => ("version_obsolete", format!("view of {version} gone")),
+        CatalogEvent::Failed { reason, .. } => ("version_failed", format!("{version} failed: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dacapo_model::{ProjectionName, VersionId, ViewId};
+
+    #[test]
+    fn a_flip_in_the_history_names_both_versions_and_its_evidence() {
+        let projection = ProjectionName::new("balances").unwrap();
+        let view = ViewId { projection, version: VersionId { code: 2, build: 1 } };
+        let from = Some(VersionId { code: 1, build: 1 });
+        let event = CatalogEvent::Flipped { view, from, kind: FlipKind::Flip, covers: Position::new(77) };
+        let entry = HistoryEntry::new(Position::new(80), Timestamp::from_micros(0), &event, Some("ana".into()), None);
+        let json = serde_json::to_string(&entry).unwrap();
+        assert_eq!(
+            json,
+            r#"{"position":80,"time":"1970-01-01T00:00:00Z","projection":"balances","version":"v2.1","event":"flipped","text":"v2.1 serves, v1.1 stands by; covers 77","actor":"ana","covers":77}"#
+        );
+    }
+
+    #[test]
+    fn an_empty_body_asks_for_the_default() {
+        assert_eq!(serde_json::from_str::<FlipRequest>("{}").unwrap(), FlipRequest::default());
+        let request: RebuildRequest = serde_json::from_str(r#"{"code":2,"actor":"ana","reason":"r"}"#).unwrap();
+        assert_eq!((request.code, request.asked.actor.as_deref()), (Some(2), Some("ana")));
+    }
+}

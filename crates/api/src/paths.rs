@@ -1,0 +1,21 @@
+//! The paths of the HTTP API. Everything of version 1 begins with `/v1`; a form that an old reader
+//! would misread gets a new prefix.
+
+/// `GET`: how the node and its projections are.
+pub const STATUS: &str = "/v1/status";
+/// `POST` appends events, `GET` reads them.
+pub const EVENTS: &str = "/v1/events";
+/// `GET`: streams in the order of their names.
+pub const STREAMS: &str = "/v1/streams";
+/// `GET`: what happened to versions.
+pub const PHASES: &str = "/v1/phases";
+/// `POST`: a new version.
+pub const REBUILD: &str = "/v1/projections/{projection}/rebuild";
+/// `POST`: readers move to another version.
+pub const FLIP: &str = "/v1/projections/{projection}/flip";
+/// `POST`: readers move back.
+pub const ROLLBACK: &str = "/v1/projections/{projection}/rollback";
+/// `POST`: the view of a version is dropped.
+pub const CLEAN_UP: &str = "/v1/projections/{projection}/versions/{version}/clean-up";
+/// The header that may carry the idempotency key in place of the field of the body.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -1,0 +1,262 @@
+//! The form of a node's status.
+
+use dacapo_model::{self as model, FlipKind};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How a node and its projections are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node that answers.
+    pub node: NodeStatus,
+    /// Its projections, by name.
+    pub projections: Vec<ProjectionStatus>,
+}
+
+/// The node that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// The release of dacapo it runs.
+    pub release: String,
+    /// Its process.
+    pub pid: u32,
+    /// For how long it has run.
+    pub uptime_seconds: u64,
+    /// Where it keeps things, in words: `memory`, `embedded in /data`.
+    pub store: String,
+    /// The last position of the journal.
+    pub head: u64,
+    /// How many events the journal has, dacapo's own included.
+    pub events: u64,
+    /// Whether it can answer queries on every projection that has a serving version.
+    pub ready: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+/// One projection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: String,
+    /// The version that answers queries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<String>,
+    /// The flip under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flip: Option<FlipStatus>,
+    /// Its versions that are not obsolete, oldest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// A flip under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlipStatus {
+    /// The version to serve.
+    pub to: String,
+    /// The version that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// `flip` or `rollback`.
+    pub kind: String,
+    /// The position of the request.
+    pub requested: u64,
+    /// What it waits on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+/// One version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// Which one, such as `v2.1`.
+    pub version: String,
+    /// Its phase, by the names of `dacapo_model::Phase`.
+    pub phase: String,
+    /// While it initializes: how far it is, by the names of `dacapo_model::Stage`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// When it entered its phase, in RFC 3339.
+    pub since: String,
+    /// Why it failed or is cleaned up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether this node carries its code.
+    pub carried: bool,
+    /// Its segments.
+    pub segments: Vec<SegmentStatus>,
+    /// Every segment covers this position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<u64>,
+    /// How many positions the slowest segment is behind the head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// Positions a second, while it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// How long it takes until it has caught up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_left: Option<TimeLeft>,
+    /// Whether readers could move to it now.
+    pub rollback_ready: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_not_ready: Option<String>,
+    /// What it waits on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+/// One segment of a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentStatus {
+    /// Its number, from 0.
+    pub segment: u16,
+    /// How far it has come.
+    pub position: u64,
+    /// How many positions it is behind the head.
+    pub lag: u64,
+    /// Its fence.
+    pub epoch: u64,
+    /// Whether a flip holds it for a moment.
+    pub held: bool,
+}
+
+/// An estimate, and what it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimeLeft {
+    /// Seconds.
+    pub seconds: f64,
+    /// What it rests on, in words: `the last 10 s at 210,000 events a second`.
+    pub basis: String,
+}
+
+/// Why something does not happen yet.
+///
+/// The fields differ by kind and later releases may add kinds, so they stay as they came; `text` says
+/// the same in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingOn {
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`,
+    /// `flip_command`, `stand_by`.
+    pub kind: String,
+    /// The reason in words.
+    pub text: String,
+    /// The fields of its kind.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
+}
+
+impl From<&model::WaitingOn> for WaitingOn {
+    fn from(reason: &model::WaitingOn) -> Self {
+        let mut fields = Map::new();
+        let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        let kind = match reason {
+            model::WaitingOn::Segment { version, segment, behind } => {
+                field("version", version.to_string().into());
+                field("segment", segment.get().into());
+                field("behind", (*behind).into());
+                "segment"
+            }
+            model::WaitingOn::Handler { segment, position, attempts, error } => {
+                field("segment", segment.get().into());
+                field("position", position.get().into());
+                field("attempts", (*attempts).into());
+                field("error", error.as_str().into());
+                "handler"
+            }
+            model::WaitingOn::Store { error } => {
+                field("error", error.as_str().into());
+                "store"
+            }
+            model::WaitingOn::Hold { held_for } => {
+                field("held_for", held_for.get().into());
+                "hold"
+            }
+            model::WaitingOn::HoldBudget { budget } => {
+                field("budget_ms", millis(*budget));
+                "hold_budget"
+            }
+            model::WaitingOn::Code { version } => {
+                field("version", version.to_string().into());
+                "code"
+            }
+            model::WaitingOn::FlipCommand => "flip_command",
+            model::WaitingOn::StandBy { remaining } => {
+                field("remaining_ms", millis(*remaining));
+                "stand_by"
+            }
+        };
+        Self { kind: kind.to_owned(), text: reason.to_string(), fields }
+    }
+}
+
+impl FlipStatus {
+    /// The form of a flip under way, and what it waits on.
+    pub fn new(flip: &model::PendingFlip, waiting_on: &[model::WaitingOn]) -> Self {
+        Self {
+            to: flip.to.to_string(),
+            from: flip.from.map(|from| from.to_string()),
+            kind: kind_of_flip(flip.kind).to_owned(),
+            requested: flip.requested.get(),
+            waiting_on: waiting_on.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// The word for the direction of a flip: `flip` or `rollback`.
+pub fn kind_of_flip(kind: FlipKind) -> &'static str {
+    match kind {
+        FlipKind::Flip => "flip",
+        FlipKind::Rollback => "rollback",
+    }
+}
+
+impl SegmentStatus {
+    /// The form of a segment's token, seen from the journal's head.
+    pub fn new(token: &model::Token, head: model::Position) -> Self {
+        Self {
+            segment: token.segment.get(),
+            position: token.position.get(),
+            lag: head.since(token.position),
+            epoch: token.epoch.get(),
+            held: token.held_for.is_some(),
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> Value {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dacapo_model::{SegmentCount, VersionId};
+
+    #[test]
+    fn a_reason_to_wait_has_its_kind_its_fields_and_its_words() {
+        let segment = SegmentCount::new(4).unwrap().segment(2).unwrap();
+        let version = VersionId { code: 2, build: 1 };
+        let form = WaitingOn::from(&model::WaitingOn::Segment { version, segment, behind: 48_210 });
+        let json = serde_json::to_value(&form).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "kind": "segment", "version": "v2.1", "segment": 2, "behind": 48210,
+                "text": "segment 2 of v2.1, 48210 behind"
+            })
+        );
+        assert_eq!(serde_json::from_value::<WaitingOn>(json).unwrap(), form);
+    }
+
+    #[test]
+    fn a_kind_of_a_later_release_is_still_shown() {
+        let text = r#"{"kind":"quorum","text":"two more nodes","missing":2}"#;
+        let reason: WaitingOn = serde_json::from_str(text).unwrap();
+        assert_eq!((reason.kind.as_str(), reason.text.as_str()), ("quorum", "two more nodes"));
+    }
+}

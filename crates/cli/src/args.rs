@@ -1,0 +1,271 @@
+//! What can be asked on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use dacapo_api::RevisionDemand;
+
+const VERSION_HELP: &str = "A version, such as v2.1";
+
+/// Event sourcing whose read models are rebuilt without downtime.
+#[derive(Debug, Parser)]
+#[command(name = "dacapo", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node and serve its HTTP API
+    Serve(Serve),
+    /// Import events from JSON lines, plain or gzip; doing so again changes nothing
+    Import(Import),
+    /// Append one event to a stream
+    Append(Append),
+    /// Read events
+    Read(Read),
+    /// List streams
+    Streams(Streams),
+    /// Show the node, its projections and what they wait on
+    Status(Status),
+    /// Build a new version of a projection beside the serving one
+    Rebuild(Rebuild),
+    /// Move readers to another version
+    Flip(Flip),
+    /// Move readers back to the version that served before
+    Rollback(Flip),
+    /// Drop the view of a version that does not serve
+    Cleanup(Cleanup),
+    /// Show what happened to versions, who asked for it and why
+    Phases(Phases),
+}
+
+/// Which node to talk to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    pub at: At,
+    /// Open this directory in this process instead; no other process may have it open
+    #[arg(long = "data", visible_alias = "data-dir", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// A running node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct At {
+    /// The address of a running node
+    #[arg(long = "at", value_name = "URL", env = "DACAPO_AT", default_value = "http://127.0.0.1:7373")]
+    pub url: String,
+}
+
+/// Who asks for a change of the catalog, and why. Both are kept with it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Who {
+    /// Who asks
+    #[arg(long, env = "USER", hide_env_values = true)]
+    pub actor: Option<String>,
+    /// Why
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Ask under this key: what was asked under it before is not done again
+    #[arg(long = "key", value_name = "KEY")]
+    pub key: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// Where to keep everything; in memory only when absent
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7373")]
+    pub listen: SocketAddr,
+    /// Listen on an address that other machines can reach. There is no authentication: whoever reaches
+    /// the port can do everything
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// What to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", default_value = "info")]
+    pub log: tracing::level_filters::LevelFilter,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub target: Target,
+    /// The file, plain or gzip; - is standard input
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+    /// Go on behind bad lines, and write them to this file with their numbers and what is wrong
+    #[arg(long, value_name = "FILE")]
+    pub skip_bad: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Append {
+    #[command(flatten)]
+    pub at: At,
+    /// Open this directory in this process instead; no other process may have it open
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The stream
+    pub stream: String,
+    /// The type of the event
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: String,
+    /// The event's payload; read from standard input when absent
+    #[arg(long, value_name = "JSON")]
+    pub data: Option<String>,
+    /// What the stream's last revision must be: any, no-stream, exists or a number
+    #[arg(long, value_name = "REVISION", default_value = "any", value_parser = demand)]
+    pub expect: RevisionDemand,
+    /// The event's id; appending the same id again writes nothing
+    #[arg(long, value_name = "UUID")]
+    pub id: Option<String>,
+    /// A label; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Who asks; kept in the event's metadata
+    #[arg(long)]
+    pub actor: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Read {
+    #[command(flatten)]
+    pub target: Target,
+    /// Behind this position; with --stream, behind this revision
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub after: u64,
+    /// Of this stream
+    #[arg(long, conflicts_with = "categories")]
+    pub stream: Option<String>,
+    /// Of streams of this category; may be given several times
+    #[arg(long = "category", value_name = "CATEGORY")]
+    pub categories: Vec<String>,
+    /// Of this type; may be given several times
+    #[arg(long = "type", value_name = "TYPE")]
+    pub types: Vec<String>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Of dacapo's own streams too
+    #[arg(long)]
+    pub system: bool,
+    /// Wait for more at the end
+    #[arg(long, short)]
+    pub follow: bool,
+    /// One JSON object a line, as `import` takes them
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Streams {
+    #[command(flatten)]
+    pub target: Target,
+    /// Of this category
+    #[arg(long)]
+    pub category: Option<String>,
+    /// Behind this name
+    #[arg(long, value_name = "NAME")]
+    pub after: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub target: Target,
+    /// Show it anew every second, until Ctrl-C
+    #[arg(long, short, conflicts_with = "json")]
+    pub watch: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rebuild {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub who: Who,
+    /// The projection
+    pub projection: String,
+    /// Of this code version; the newest that is carried when absent
+    #[arg(long, value_name = "N")]
+    pub code: Option<u32>,
+    /// Wait until the new version serves, or is ready and waits for the command to flip
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Flip {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub who: Who,
+    /// The projection
+    pub projection: String,
+    #[arg(long, value_name = "VERSION", help = VERSION_HELP)]
+    pub to: Option<String>,
+    /// Wait until it has happened
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cleanup {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub who: Who,
+    /// The projection
+    pub projection: String,
+    #[arg(help = VERSION_HELP)]
+    pub version: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Phases {
+    #[command(flatten)]
+    pub target: Target,
+    /// The projection; all when absent
+    pub projection: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn demand(text: &str) -> Result<RevisionDemand, String> {
+    match text {
+        "any" => Ok(RevisionDemand::Any),
+        "no-stream" => Ok(RevisionDemand::NoStream),
+        "exists" => Ok(RevisionDemand::Exists),
+        number => match number.parse() {
+            Ok(revision) => Ok(RevisionDemand::Exact(revision)),
+            Err(_) => Err("write any, no-stream, exists or a number".to_owned()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_contradict_themselves_nowhere() {
+        Args::command().debug_assert();
+    }
+}

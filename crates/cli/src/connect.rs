@@ -1,0 +1,40 @@
+//! From the command line to a node.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use dacapo_api::{Api, ClientLimits, HttpClient};
+
+use crate::args::{At, Target};
+use crate::error::CliError;
+use crate::local::{self, Opened};
+
+/// Calls `ask` with the node that the command line names, and lets go of the node whatever it answers.
+pub(crate) async fn with<T, F>(target: &Target, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, CliError>
+where
+    F: Future<Output = Result<T, CliError>>,
+{
+    with_node(&target.at, target.data.as_deref(), ask).await
+}
+
+/// The same, for a command whose `--data` is something else.
+pub(crate) async fn with_node<T, F>(
+    at: &At,
+    data: Option<&Path>,
+    ask: impl FnOnce(Arc<dyn Api>) -> F,
+) -> Result<T, CliError>
+where
+    F: Future<Output = Result<T, CliError>>,
+{
+    let opened = match data {
+        Some(data) => local::open(Some(data)).await?,
+        None => {
+            let client = HttpClient::new(&at.url, ClientLimits::default())?;
+            Opened { api: Arc::new(client), close: Box::pin(std::future::ready(())) }
+        }
+    };
+    let answer = ask(opened.api).await;
+    opened.close.await;
+    answer
+}

@@ -1,0 +1,160 @@
+//! Commands on events and streams.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_api::{
+    Api, ApiError, AppendRequest, Event, Expected, Json, Metadata, NewEvent, OnKnown, Problem, ReadRequest,
+    ReadResponse, StreamsRequest,
+};
+use dacapo_model::limits;
+
+use crate::args::{Append, Read, Streams};
+use crate::connect;
+use crate::error::CliError;
+use crate::numbers::{count, counted};
+use crate::output::{Out, lines_of};
+
+const PAGE: u32 = 1_000;
+const FOLLOW_WAIT: Duration = Duration::from_secs(30);
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+/// How often a follower asks in vain before it gives up: about a minute.
+const FOLLOW_TRIES_MAX: u32 = 60;
+
+/// `dacapo append`.
+pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> {
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => tokio::task::spawn_blocking(payload_from_stdin).await.map_err(CliError::new)??,
+    };
+    let data = Json::parse(&data).map_err(|error| {
+        let problem = Problem::new("bad_data", format!("the event's data is not JSON: {error}"));
+        problem.help("give one JSON value with --data or on standard input")
+    })?;
+    // With an id of its own a retry is recognised, wherever it comes from.
+    let id = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let event = NewEvent {
+        stream: args.stream.clone(),
+        id: Some(id),
+        event_type: args.event_type.clone(),
+        data,
+        metadata: Metadata { actor: args.actor.clone(), ..Metadata::default() },
+        tags: args.tags.clone(),
+    };
+    let expected = vec![Expected { stream: args.stream.clone(), revision: args.expect }];
+    let request = AppendRequest { events: vec![event], expected, on_known: OnKnown::Recognise };
+    let ask = |api: Arc<dyn Api>| async move { Ok(api.append(request).await?) };
+    let appended = connect::with_node(&args.at, args.data_dir.as_deref(), ask).await?;
+    let note = if appended.written == 0 { ", where it was already" } else { "" };
+    let (position, revision) = (count(appended.position), count(appended.revision));
+    out.line(format_args!("{} revision {revision} at position {position}{note}", args.stream))?;
+    out.flush()
+}
+
+fn payload_from_stdin() -> Result<String, CliError> {
+    let mut data = String::new();
+    let most = limits::PAYLOAD_BYTES_MAX as u64 + 1;
+    let read = std::io::stdin().lock().take(most).read_to_string(&mut data);
+    read.map_err(|error| CliError::new(format!("cannot read the event's data from standard input: {error}")))?;
+    if data.len() > limits::PAYLOAD_BYTES_MAX {
+        return Err(CliError::new(format!("the event's data is larger than {} bytes", limits::PAYLOAD_BYTES_MAX)));
+    }
+    Ok(data)
+}
+
+/// `dacapo read`.
+pub(crate) async fn read(out: &mut Out, args: Read) -> Result<(), CliError> {
+    connect::with(&args.target, |api| pages(out, api, &args)).await
+}
+
+async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliError> {
+    let mut request = ReadRequest {
+        after: args.after,
+        stream: args.stream.clone(),
+        categories: args.categories.clone(),
+        types: args.types.clone(),
+        limit: Some(PAGE),
+        wait_ms: None,
+        system: args.system,
+    };
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        request.limit = Some(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)));
+        let read = if args.follow { patient(&*api, &request).await? } else { api.read(request.clone()).await? };
+        for event in &read.events {
+            if args.json { out.json(event)? } else { out.line(one_line(event))? }
+        }
+        out.flush()?;
+        left -= (read.events.len() as u64).min(left);
+        let stuck = read.through <= request.after;
+        let at_head = read.events.is_empty() && (stuck || request.stream.is_some() || read.through >= read.head);
+        if at_head && !args.follow {
+            break;
+        }
+        request.wait_ms = (args.follow && at_head).then(|| millis(FOLLOW_WAIT));
+        request.after = read.through.max(request.after);
+    }
+    Ok(())
+}
+
+/// Reads, and tries again for a while when the node is away: a follower outlives its restart.
+async fn patient(api: &dyn Api, request: &ReadRequest) -> Result<ReadResponse, ApiError> {
+    let mut tries = 1;
+    loop {
+        match api.read(request.clone()).await {
+            // A follower that never reached a node has the wrong address.
+            Err(error) if error.is_transient() && request.wait_ms.is_some() && tries < FOLLOW_TRIES_MAX => {
+                tries += 1;
+                tokio::time::sleep(FOLLOW_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn one_line(event: &Event) -> String {
+    let Event { position, time, stream, revision, event_type, data, .. } = event;
+    let data = data.as_str().replace(['\n', '\r'], " ");
+    format!("{position}  {time}  {stream} {revision}  {event_type}  {data}")
+}
+
+/// `dacapo streams`.
+pub(crate) async fn streams(out: &mut Out, args: Streams) -> Result<(), CliError> {
+    connect::with(&args.target, |api| list(out, api, &args)).await
+}
+
+async fn list(out: &mut Out, api: Arc<dyn Api>, args: &Streams) -> Result<(), CliError> {
+    let (category, mut after) = (args.category.clone(), args.after.clone());
+    let (mut left, mut listed) = (args.limit.unwrap_or(u64::MAX), 0);
+    let mut more = true;
+    while more && left > 0 {
+        let limit = Some(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)));
+        let request = StreamsRequest { category: category.clone(), after: after.clone(), limit };
+        let answer = api.streams(request).await?;
+        let mut table = out.table(&["STREAM", "EVENTS", "LAST POSITION"]);
+        for stream in &answer.streams {
+            if args.json {
+                out.json(stream)?;
+            }
+            table.add_row([stream.name.clone(), count(stream.revision), count(stream.last)]);
+        }
+        if !args.json && !answer.streams.is_empty() {
+            out.text(&lines_of(&table))?;
+        }
+        out.flush()?;
+        let found = answer.streams.len() as u64;
+        (listed, left) = (listed + found, left - found.min(left));
+        more = answer.more && found > 0;
+        after = answer.streams.last().map(|stream| stream.name.clone());
+    }
+    if !args.json {
+        let rest = if more { "; there are more" } else { "" };
+        out.line(format_args!("{}{rest}", counted(listed, "stream")))?;
+    }
+    out.flush()
+}

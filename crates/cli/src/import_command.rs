@@ -1,0 +1,112 @@
+//! `dacapo import`: the importer with a file, a progress bar and words around it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dacapo_api::{Api, Problem};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::Import;
+use crate::connect;
+use crate::error::CliError;
+use crate::import::{Ended, ImportError, Options, Summary, import as run};
+use crate::numbers::{count, counted, per_second, rate};
+use crate::output::Out;
+
+/// `dacapo import`.
+pub(crate) async fn import(out: &mut Out, args: Import) -> Result<(), CliError> {
+    connect::with(&args.target, |api| feed(out, api, &args)).await
+}
+
+async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), CliError> {
+    // A node that is not there is told at once, and not after an append was tried for a minute.
+    api.status().await?;
+    let (source, bar) = source(&args.file)?;
+    let mut skipped = args.skip_bad.as_deref().map(create).transpose()?;
+    let skipped_to = skipped.as_mut().map(|file| file as &mut (dyn Write + Send));
+    let started = Instant::now();
+    let progress = {
+        let bar = bar.clone();
+        move |done: Summary| bar.set_message(format!("{} written, {} known", count(done.written), count(done.known)))
+    };
+    let imported = run(&*api, source, skipped_to, Options::default(), progress).await;
+    bar.finish_and_clear();
+    let (summary, failure) = match imported {
+        Ok(summary) => (summary, None),
+        Err(Ended { error, summary }) => (summary, Some(in_words(&error, args))),
+    };
+    out.line(words(summary, started.elapsed()))?;
+    out.flush()?;
+    failure.map_or(Ok(()), |problem| Err(problem.into()))
+}
+
+/// The bytes to import, and a bar that follows their reading.
+fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> {
+    let style = |template| ProgressStyle::with_template(template).map_err(CliError::new);
+    if path == Path::new("-") {
+        let bar = ProgressBar::new_spinner();
+        bar.set_style(style("{spinner} {bytes} at {bytes_per_sec}, {msg}")?);
+        return Ok((Box::new(bar.wrap_read(io::stdin())), bar));
+    }
+    let problem = |error: io::Error| {
+        let problem = Problem::new("cannot_read", format!("cannot read {}: {error}", path.display()));
+        problem.tried(format!("open {}", path.display())).found(error).help("name a file, or - for standard input")
+    };
+    let file = File::open(path).map_err(problem)?;
+    let metadata = file.metadata().map_err(problem)?;
+    if metadata.is_dir() {
+        return Err(problem(io::ErrorKind::IsADirectory.into()).into());
+    }
+    let bar = ProgressBar::new(metadata.len());
+    bar.set_style(style("{wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} left, {msg}")?);
+    Ok((Box::new(bar.wrap_read(file)), bar))
+}
+
+fn create(path: &Path) -> Result<File, CliError> {
+    File::create(path).map_err(|error| {
+        let problem = Problem::new("cannot_write", format!("cannot write bad lines to {}: {error}", path.display()));
+        problem.help("name a file that can be written with --skip-bad").into()
+    })
+}
+
+fn words(summary: Summary, elapsed: std::time::Duration) -> String {
+    let Summary { lines, written, known, bad } = summary;
+    let speed = per_second(lines, elapsed).filter(|_| lines > 0).map(|speed| format!(", {}", rate(speed)));
+    format!(
+        "{}: {} written, {} known already, {} bad{}",
+        counted(lines, "line"),
+        count(written),
+        count(known),
+        count(bad),
+        speed.unwrap_or_default()
+    )
+}
+
+fn in_words(error: &ImportError, args: &Import) -> Problem {
+    let file = args.file.display();
+    let again = "import the same again to go on: what is in the journal is not written twice";
+    match error {
+        ImportError::BadLine(bad) => {
+            let problem = Problem::new("bad_line", format!("line {} is no event: {}", bad.number, bad.reason));
+            let help = "correct the line and import the same again, or go on behind bad lines with --skip-bad FILE";
+            problem.tried(format!("import line {} of {file}", bad.number)).found(bad.beginning()).help(help)
+        }
+        ImportError::Api { error, first_line } => {
+            let problem = error.problem().clone();
+            let tried = format!("append from line {} of {file} on", count(*first_line));
+            let help = problem.help.clone().map_or(again.to_owned(), |help| format!("{help}; then {again}"));
+            problem.tried(tried).help(help)
+        }
+        ImportError::Read { error, line } => {
+            let problem = Problem::new("cannot_read", format!("cannot read {file} at line {}: {error}", count(*line)));
+            problem.help("see that the file is whole; the lines before are imported")
+        }
+        ImportError::Skip(error) => {
+            let problem = Problem::new("cannot_write", format!("cannot write down a bad line: {error}"));
+            problem.help(format!("see that the disk has room; then {again}"))
+        }
+    }
+}

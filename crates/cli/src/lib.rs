@@ -1,0 +1,61 @@
+//! The command line of dacapo.
+//!
+//! Every command but `serve` talks to a node through [`dacapo_api::Api`], over HTTP or to one that is
+//! opened in this process. This crate owns words, tables and exit codes; it decides nothing. The
+//! importer, [`import`], is usable by itself.
+
+mod args;
+mod connect;
+mod error;
+mod events;
+pub mod import;
+mod import_command;
+mod local;
+mod numbers;
+mod operate;
+mod output;
+mod serve;
+mod status;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+use crate::error::CliError;
+use crate::output::Out;
+
+/// Runs the command line of this process: 0 when it did what was asked, 1 when it could not, 2 when it
+/// was asked wrongly.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return error::report(&CliError::new(format!("cannot start: {error}"))),
+    };
+    let done = runtime.block_on(run(args.command));
+    // A thread that reads standard input cannot be stopped, and must not keep the process from ending.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error::report(&error),
+    }
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    let out = &mut Out::stdout();
+    match command {
+        Command::Serve(args) => serve::serve(out, args).await,
+        Command::Import(args) => import_command::import(out, args).await,
+        Command::Append(args) => events::append(out, args).await,
+        Command::Read(args) => events::read(out, args).await,
+        Command::Streams(args) => events::streams(out, args).await,
+        Command::Status(args) => status::status(out, args).await,
+        Command::Rebuild(args) => operate::rebuild(out, args).await,
+        Command::Flip(args) => operate::flip(out, args).await,
+        Command::Rollback(args) => operate::rollback(out, args).await,
+        Command::Cleanup(args) => operate::clean_up(out, args).await,
+        Command::Phases(args) => operate::phases(out, args).await,
+    }
+}

@@ -1,0 +1,134 @@
+//! Commands that operate projections.
+
+use std::sync::Arc;
+
+use dacapo_api::{Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest};
+
+use crate::args::{Cleanup, Flip, Phases, Rebuild, Who};
+use crate::connect;
+use crate::error::CliError;
+use crate::numbers::count;
+use crate::output::{Out, lines_of};
+use crate::wait::{self, Direction};
+
+/// `dacapo rebuild`.
+pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
+    let request = RebuildRequest { code: args.code, asked: asked(args.who) };
+    let (projection, wait) = (args.projection, args.wait);
+    connect::with(&args.target, |api| async move {
+        let built = api.rebuild(&projection, request).await?;
+        out.line(format_args!("{projection} {} scheduled at position {}", built.version, count(built.requested)))?;
+        out.flush()?;
+        if !wait {
+            return Ok(());
+        }
+        let end = wait::until_built(&*api, &projection, &built.version).await?;
+        out.line(end)?;
+        out.flush()
+    })
+    .await
+}
+
+/// `dacapo flip`.
+pub(crate) async fn flip(out: &mut Out, args: Flip) -> Result<(), CliError> {
+    move_readers(out, args, Direction::Flip).await
+}
+
+/// `dacapo rollback`.
+pub(crate) async fn rollback(out: &mut Out, args: Flip) -> Result<(), CliError> {
+    move_readers(out, args, Direction::Rollback).await
+}
+
+async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result<(), CliError> {
+    let request = FlipRequest { to: args.to, wait_ms: None, asked: asked(args.who) };
+    let (projection, wait) = (args.projection, args.wait);
+    connect::with(&args.target, |api| async move {
+        let answer = if wait {
+            wait::until_flipped(&*api, &projection, direction, request).await?
+        } else {
+            direction.ask(&*api, &projection, request).await?
+        };
+        out.text(&outcome(&answer))?;
+        out.flush()
+    })
+    .await
+}
+
+/// What a flip came to, in words.
+fn outcome(answer: &FlipResponse) -> String {
+    let FlipResponse { projection, kind, to, requested, waiting_on, .. } = answer;
+    if !answer.flipped {
+        let mut text = format!("{projection}: {kind} to {to} requested at position {}\n", count(*requested));
+        waiting_on.iter().for_each(|reason| text.push_str(&format!("  waits on {}\n", reason.text)));
+        return text;
+    }
+    let mut text = format!("{projection}: {to} serves");
+    if let Some(position) = answer.position {
+        text.push_str(&format!(" since position {}", count(position)));
+    }
+    if let Some(covers) = answer.covers {
+        text.push_str(&format!(", it covers {}", count(covers)));
+    }
+    if let (Some(from), Some(pause)) = (&answer.from, answer.pause_ms) {
+        text.push_str(&format!("; {from} was held for {pause} ms"));
+    }
+    text.push('\n');
+    text
+}
+
+/// `dacapo cleanup`.
+pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliError> {
+    let request = CleanUpRequest { asked: asked(args.who) };
+    let (projection, version) = (args.projection, args.version);
+    connect::with(&args.target, |api| async move {
+        let answer = api.clean_up(&projection, &version, request).await?;
+        let requested = count(answer.requested);
+        out.line(format_args!("{projection} {}: clean-up requested at position {requested}", answer.version))?;
+        out.flush()
+    })
+    .await
+}
+
+/// `dacapo phases`.
+pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> {
+    let (projection, json) = (args.projection, args.json);
+    connect::with(&args.target, |api| async move {
+        let history = whole_history(api, projection).await?;
+        if json {
+            history.iter().try_for_each(|entry| out.json(entry))?;
+            return out.flush();
+        }
+        if history.is_empty() {
+            out.line("nothing has happened yet")?;
+            return out.flush();
+        }
+        let mut table = out.table(&["POSITION", "TIME", "PROJECTION", "WHAT HAPPENED", "ACTOR", "REASON"]);
+        for entry in history {
+            let (actor, reason) = (entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default());
+            table.add_row([count(entry.position), entry.time, entry.projection, entry.text, actor, reason]);
+        }
+        out.text(&lines_of(&table))?;
+        out.flush()
+    })
+    .await
+}
+
+async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<Vec<HistoryEntry>, CliError> {
+    let mut history = vec![];
+    let mut request = PhasesRequest { projection, after: 0, limit: None };
+    loop {
+        let page = api.phases(request.clone()).await?;
+        let moved = page.through > request.after;
+        history.extend(page.history);
+        if !page.more || !moved {
+            return Ok(history);
+        }
+        request.after = page.through;
+    }
+}
+
+/// Who asks, with a key that makes asking again safe.
+fn asked(who: Who) -> Asked {
+    let key = who.key.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    Asked { actor: who.actor, reason: who.reason, idempotency_key: Some(key) }
+}

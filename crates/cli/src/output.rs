@@ -1,0 +1,86 @@
+//! Standard output, and tables on it.
+
+use std::io::{self, IsTerminal, Stdout, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::error::CliError;
+
+/// How wide tables are where there is no terminal to say so.
+const WIDTH_ELSEWHERE: u16 = 120;
+
+/// Standard output, written through at the end of each command and of each wait.
+pub(crate) struct Out {
+    to: io::BufWriter<Stdout>,
+    terminal: bool,
+}
+
+impl Out {
+    /// Standard output of this process.
+    pub fn stdout() -> Self {
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        Self { to: io::BufWriter::new(stdout), terminal }
+    }
+
+    /// Whether somebody looks at it.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Writes a line.
+    pub fn line(&mut self, text: impl std::fmt::Display) -> Result<(), CliError> {
+        writeln!(self.to, "{text}").map_err(of_output)
+    }
+
+    /// Writes something as one line of JSON.
+    pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let json = serde_json::to_string(value).map_err(CliError::new)?;
+        // Payloads are kept as they came. A line break in JSON can only be space between its parts.
+        self.line(if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json })
+    }
+
+    /// Writes text as it is.
+    pub fn text(&mut self, text: &str) -> Result<(), CliError> {
+        self.to.write_all(text.as_bytes()).map_err(of_output)
+    }
+
+    /// Lets the reader see what was written.
+    pub fn flush(&mut self) -> Result<(), CliError> {
+        self.to.flush().map_err(of_output)
+    }
+
+    /// A table for this output, without rows.
+    pub fn table(&self, header: &[&str]) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if !self.terminal {
+            table.force_no_tty().set_width(WIDTH_ELSEWHERE);
+        }
+        table.set_header(header);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        table
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        // Commands flush where it matters; what is left here failed to be written before.
+        let _ = self.to.flush();
+    }
+}
+
+fn of_output(error: io::Error) -> CliError {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return CliError::NobodyReads;
+    }
+    CliError::new(format!("cannot write to standard output: {error}"))
+}
+
+/// The lines of a table without the space at their ends.
+pub(crate) fn lines_of(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}

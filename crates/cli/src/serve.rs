@@ -1,0 +1,48 @@
+//! `dacapo serve`.
+
+use dacapo_server::{Access, bind, router};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::args::Serve;
+use crate::error::CliError;
+use crate::local;
+use crate::output::Out;
+
+/// Runs a node until Ctrl-C or SIGTERM, then lets go of everything in order.
+pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
+    let log = tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).finish();
+    log.try_init().map_err(CliError::new)?;
+    let access = if args.allow_remote { Access::Remote } else { Access::Loopback };
+    // The address comes first: to open a large directory only to find the port taken helps nobody.
+    let listener = bind(args.listen, access).await?;
+    let address = listener.local_addr().map_err(CliError::new)?;
+    let shutdown = shutdown()?;
+    let opened = local::open(args.data.as_deref()).await?;
+    let place = args.data.as_ref().map_or("memory: gone when it ends".to_owned(), |data| data.display().to_string());
+    out.line(format_args!("listening on http://{address}, data in {place}"))?;
+    out.flush()?;
+    let served = dacapo_server::serve(listener, router(opened.api), access, shutdown).await;
+    opened.close.await;
+    Ok(served?)
+}
+
+/// Completes when the process is asked to end.
+fn shutdown() -> Result<impl Future<Output = ()> + Send + 'static, CliError> {
+    #[cfg(unix)]
+    let mut terminate = {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::terminate()).map_err(CliError::new)?
+    };
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        // Without a handler the system ends the process as it always did.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}

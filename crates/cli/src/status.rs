@@ -1,0 +1,159 @@
+//! `dacapo status`: one row a version, with what it waits on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
+use dacapo_api::{Api, ProjectionStatus, Status, VersionStatus};
+
+use crate::args::Status as Args;
+use crate::connect;
+use crate::error::CliError;
+use crate::numbers::{count, counted, duration, rate};
+use crate::output::{Out, lines_of};
+
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// `dacapo status`.
+pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
+    connect::with(&args.target, |api| async {
+        if args.watch {
+            tokio::select! {
+                watched = watch(out, api) => watched,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        } else {
+            let status = api.status().await?;
+            if args.json {
+                out.json(&status)?
+            } else {
+                out.text(&page(out, &status))?
+            }
+            out.flush()
+        }
+    })
+    .await
+}
+
+/// Shows the status again and again, on a terminal in the place of the one before. A node that is away
+/// for a while is waited for once it was there.
+async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
+    let mut shown = 0;
+    loop {
+        let page = match api.status().await {
+            Ok(status) => page(out, &status),
+            Err(error) if error.is_transient() && shown > 0 => format!("{error}; asking again\n"),
+            Err(error) => return Err(error.into()),
+        };
+        if out.is_terminal() && shown > 0 {
+            // Up to the first line of the page before, and clear from there on.
+            out.text(&format!("\x1b[{shown}F\x1b[J"))?;
+        }
+        out.text(&page)?;
+        out.flush()?;
+        shown = page.lines().count();
+        tokio::time::sleep(WATCH_PAUSE).await;
+    }
+}
+
+/// The whole status in words and a table.
+fn page(out: &Out, status: &Status) -> String {
+    let node = &status.node;
+    let mut page = format!(
+        "{}  dacapo {}, pid {}, up {}, {}\nhead {}, {}\n",
+        node.name,
+        node.release,
+        node.pid,
+        duration(u32::try_from(node.uptime_seconds).map_or(f64::from(u32::MAX), f64::from)),
+        node.store,
+        count(node.head),
+        counted(node.events, "event"),
+    );
+    if !node.ready {
+        let reasons: Vec<&str> = node.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
+        let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
+        page.push_str(&format!("not ready: {reasons}\n"));
+    }
+    if status.projections.is_empty() {
+        page.push_str("\nno projections\n");
+        return page;
+    }
+    let header = ["PROJECTION", "VERSION", "PHASE", "SEGMENTS", "LAG", "RATE", "TIME LEFT", "WAITS ON"];
+    let mut table = out.table(&header);
+    for projection in &status.projections {
+        for (index, version) in projection.versions.iter().enumerate() {
+            table.add_row(row(projection, version, index == 0));
+        }
+        if projection.versions.is_empty() {
+            table.add_row([projection.name.as_str(), "none"]);
+        }
+    }
+    page.push('\n');
+    page.push_str(&lines_of(&table));
+    status.projections.iter().filter_map(flip_line).for_each(|line| page.push_str(&line));
+    page
+}
+
+fn row(projection: &ProjectionStatus, version: &VersionStatus, first: bool) -> Vec<Cell> {
+    let name = if first { projection.name.as_str() } else { "" };
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let mut waits: Vec<String> = version.reason.clone().into_iter().collect();
+    waits.extend(version.waiting_on.iter().map(|reason| reason.text.clone()));
+    if !version.carried {
+        waits.push("this node does not carry its code".to_owned());
+    }
+    if version.phase == "StandingBy" && !version.rollback_ready {
+        let why = version.rollback_not_ready.as_deref().unwrap_or("it does not say why");
+        waits.push(format!("no rollback: {why}"));
+    }
+    vec![
+        Cell::new(name).add_attribute(Attribute::Bold),
+        Cell::new(&version.version),
+        phase(version),
+        right(segments(version)),
+        right(version.lag.map(count).unwrap_or_default()),
+        right(version.rate.map(rate).unwrap_or_default()),
+        right(version.time_left.as_ref().map(|left| duration(left.seconds)).unwrap_or_default()),
+        Cell::new(waits.join("\n")),
+    ]
+}
+
+fn phase(version: &VersionStatus) -> Cell {
+    let text = match &version.stage {
+        Some(stage) => format!("{}, {stage}", version.phase),
+        None if version.phase == "StandingBy" && version.rollback_ready => "StandingBy, rollback ready".to_owned(),
+        None => version.phase.clone(),
+    };
+    let cell = Cell::new(text);
+    match version.phase.as_str() {
+        "Serving" => cell.fg(Color::Green),
+        "Initializing" => cell.fg(Color::Cyan),
+        "Failed" => cell.fg(Color::Red),
+        _ => cell,
+    }
+}
+
+fn segments(version: &VersionStatus) -> String {
+    let held = version.segments.iter().filter(|segment| segment.held).count();
+    match (version.segments.len(), held) {
+        (0, _) => String::new(),
+        (all, 0) => all.to_string(),
+        (all, held) => format!("{all}, {held} held"),
+    }
+}
+
+fn flip_line(projection: &ProjectionStatus) -> Option<String> {
+    let flip = projection.flip.as_ref()?;
+    let from = flip.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+    let mut line = format!(
+        "\n{}: {}{from} to {} under way, requested at {}\n",
+        projection.name,
+        flip.kind,
+        flip.to,
+        count(flip.requested)
+    );
+    for reason in &flip.waiting_on {
+        line.push_str(&format!("  waits on {}\n", reason.text));
+    }
+    Some(line)
+}

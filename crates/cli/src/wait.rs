@@ -1,0 +1,137 @@
+//! Waiting for a rebuild or a flip, and showing how it goes. Whoever stops waiting stops nothing: what
+//! was asked for is in the catalog.
+
+use std::time::Duration;
+
+use dacapo_api::{Api, ApiError, FlipRequest, FlipResponse, Problem, Status, VersionStatus};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::CliError;
+use crate::numbers::{count, duration, rate};
+
+const POLL_PAUSE: Duration = Duration::from_millis(250);
+const FLIP_WAIT_MS: u64 = 1_000;
+/// How many calls in a row may fail while waiting: a node may be restarted meanwhile.
+const TRIES_MAX: u32 = 60;
+
+/// Where readers are moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Direction {
+    Flip,
+    Rollback,
+}
+
+impl Direction {
+    /// Asks for it once.
+    pub async fn ask(self, api: &dyn Api, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
+        match self {
+            Self::Flip => api.flip(projection, request).await,
+            Self::Rollback => api.rollback(projection, request).await,
+        }
+    }
+}
+
+/// Asks for a flip until it has happened. Each try carries the key of the first, so only one is made.
+pub(crate) async fn until_flipped(
+    api: &dyn Api,
+    projection: &str,
+    direction: Direction,
+    mut request: FlipRequest,
+) -> Result<FlipResponse, CliError> {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(POLL_PAUSE);
+    request.wait_ms = Some(FLIP_WAIT_MS);
+    let mut asked = false;
+    let mut failures = 0;
+    loop {
+        match direction.ask(api, projection, request.clone()).await {
+            Ok(answer) if answer.flipped => return Ok(answer),
+            Ok(answer) => {
+                (asked, failures) = (true, 0);
+                let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
+                bar.set_message(format!("{} to {}: waits on {}", answer.kind, answer.to, reasons.join("; ")));
+                request.to = Some(answer.to);
+            }
+            Err(error) => {
+                failures += 1;
+                if !asked || !error.is_transient() || failures >= TRIES_MAX {
+                    return Err(error.into());
+                }
+                bar.set_message(format!("{error}; asking again"));
+            }
+        }
+        // A node that answers at once must not be asked in a circle.
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+/// Waits until a version serves, or is ready and waits for the command to flip, and tells which.
+pub(crate) async fn until_built(api: &dyn Api, projection: &str, version: &str) -> Result<String, CliError> {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg}").map_err(CliError::new)?;
+    bar.set_style(style);
+    let mut failures = 0;
+    loop {
+        match api.status().await {
+            Ok(status) => {
+                failures = 0;
+                let found = version_in(&status, projection, version)?;
+                show(&bar, &status, found);
+                if let Some(end) = end(projection, found)? {
+                    bar.finish_and_clear();
+                    return Ok(end);
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                if !error.is_transient() || failures >= TRIES_MAX {
+                    return Err(error.into());
+                }
+                bar.set_message(format!("{error}; asking again"));
+            }
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+fn version_in<'a>(status: &'a Status, projection: &str, version: &str) -> Result<&'a VersionStatus, CliError> {
+    let found = status.projections.iter().find(|found| found.name == projection);
+    let found = found.and_then(|found| found.versions.iter().find(|found| found.version == version));
+    found.ok_or_else(|| {
+        let problem = Problem::new("version_gone", format!("{projection} {version} is gone"));
+        let help = format!("`dacapo phases {projection}` tells what happened to it");
+        problem.tried(format!("wait until {version} is built")).help(help).into()
+    })
+}
+
+fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
+    bar.set_length(status.node.head);
+    bar.set_position(version.covers.unwrap_or(0));
+    let stage = version.stage.as_ref().unwrap_or(&version.phase);
+    bar.set_prefix(format!("{} {stage}", version.version));
+    let mut parts = vec![];
+    parts.extend(version.lag.map(|lag| format!("{} behind", count(lag))));
+    parts.extend(version.rate.map(rate));
+    parts.extend(version.time_left.as_ref().map(|left| format!("{} left", duration(left.seconds))));
+    parts.extend(version.waiting_on.first().map(|reason| format!("waits on {}", reason.text)));
+    bar.set_message(parts.join(", "));
+}
+
+/// What to say once there is nothing more to wait for.
+fn end(projection: &str, version: &VersionStatus) -> Result<Option<String>, CliError> {
+    let name = &version.version;
+    let for_command = version.waiting_on.iter().any(|reason| reason.kind == "flip_command");
+    match version.phase.as_str() {
+        "Serving" => Ok(Some(format!("{projection}: {name} serves"))),
+        "Scheduled" | "Initializing" if for_command => {
+            Ok(Some(format!("{projection}: {name} is ready; `dacapo flip {projection}` moves readers to it")))
+        }
+        "Scheduled" | "Initializing" => Ok(None),
+        phase => {
+            let problem = Problem::new("not_built", format!("{projection} {name} will not serve: it is {phase}"));
+            let problem = problem.tried(format!("wait until {name} is built"));
+            let problem = problem.found(version.reason.as_deref().unwrap_or("no reason"));
+            Err(problem.help(format!("`dacapo phases {projection}` tells what happened to it")).into())
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Scripts through the real binary: a fake node in the test's process, the binary in its own.
+//!
+//! A golden file is a transcript: lines that begin with `$ ` are commands, what follows is their output.
+//! `GOLDEN=write` writes what came out in place of what was expected.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use dacapo_api::fake::FakeApi;
+use dacapo_server::{Access, bind, router, serve};
+use tokio::runtime::Runtime;
+
+/// A fake node that is served on a loopback address.
+pub struct Node {
+    pub fake: Arc<FakeApi>,
+    pub url: String,
+    // The server lives as long as its runtime.
+    _runtime: Runtime,
+}
+
+impl Node {
+    pub fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let fake = Arc::new(FakeApi::default());
+        let listener = runtime.block_on(bind("127.0.0.1:0".parse().unwrap(), Access::Loopback)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = router(fake.clone());
+        runtime.spawn(serve(listener, app, Access::Loopback, std::future::pending()));
+        Self { fake, url, _runtime: runtime }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        dacapo(args, &self.url)
+    }
+
+    /// Runs the transcript `name` and compares; `dir` is where the commands run, and is named DIR.
+    pub fn script(&self, name: &str, dir: &Path) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("txt");
+        let expected = std::fs::read_to_string(&path).unwrap();
+        let mut found = String::new();
+        for line in expected.lines().filter(|line| line.starts_with("$ ")) {
+            found.push_str(line);
+            found.push('\n');
+            found.push_str(&self.run(line, dir));
+        }
+        if std::env::var_os("GOLDEN").is_some_and(|word| word == "write") {
+            std::fs::write(&path, &found).unwrap();
+            return;
+        }
+        assert!(found == expected, "{} differs; GOLDEN=write accepts it. Found:\n{found}", path.display());
+    }
+
+    /// Runs `$ dacapo ARGS` or `$ echo TEXT | dacapo ARGS`; words are split at spaces outside of quotes.
+    fn run(&self, line: &str, dir: &Path) -> String {
+        let line = line.trim_start_matches("$ ");
+        let (input, command) = match line.split_once(" | ") {
+            Some((echo, command)) => (words(echo)[1..].join(" ") + "\n", command),
+            None => (String::new(), line),
+        };
+        let args = words(command);
+        assert_eq!(args[0], "dacapo");
+        let args: Vec<&str> = args[1..].iter().map(String::as_str).collect();
+        let output = with_input(self.command(&args).current_dir(dir), &input);
+        let mut text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        if !output.status.success() {
+            text.push_str(&format!("[exit {}]\n", output.status.code().unwrap()));
+        }
+        text.replace(&self.url, "http://NODE").replace(dir.to_str().unwrap(), "DIR")
+    }
+}
+
+/// The binary, for a node at `url`, with an environment of its own.
+pub fn dacapo(args: &[&str], url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dacapo"));
+    command.args(args).env_clear().env("DACAPO_AT", url).env("USER", "ana");
+    command
+}
+
+/// Runs it to its end with something to read.
+pub fn with_input(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that does not read its input may be gone by now.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted, mut any) = (vec![], String::new(), false, false);
+    for c in line.chars() {
+        match c {
+            '\'' => (quoted, any) = (!quoted, true),
+            ' ' if !quoted => {
+                if any {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            c => {
+                word.push(c);
+                any = true;
+            }
+        }
+    }
+    if any {
+        words.push(word);
+    }
+    words
+}

@@ -1,0 +1,216 @@
+//! Scripts through the real binary, with golden output.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+use dacapo_api::fake::{Fault, node_status};
+use dacapo_api::{FlipResponse, HistoryEntry, Problem, Status};
+
+use common::{Node, dacapo, with_input};
+
+fn status(json: &str) -> Status {
+    let projections = serde_json::from_str(json).unwrap();
+    Status { projections, ..node_status(100_000) }
+}
+
+/// A rebuild in the middle: v1.1 serves, v2.1 replays.
+fn replaying() -> Status {
+    status(
+        r#"[{"name":"balances","serving":"v1.1","versions":[
+            {"version":"v1.1","phase":"Serving","since":"2026-03-01T10:00:00Z","carried":true,"covers":100000,"lag":0,
+             "rollback_ready":false,"segments":[{"segment":0,"position":100000,"lag":0,"epoch":1,"held":false},
+             {"segment":1,"position":100000,"lag":0,"epoch":1,"held":true}]},
+            {"version":"v2.1","phase":"Initializing","stage":"Replaying","since":"2026-03-01T11:59:00Z","carried":true,
+             "covers":51790,"lag":48210,"rate":212000.4,"time_left":{"seconds":0.23,"basis":"the last 10 s"},
+             "rollback_ready":false,"segments":[{"segment":0,"position":51790,"lag":48210,"epoch":1,"held":false}],
+             "waiting_on":[{"kind":"segment","segment":0,"text":"segment 0 of v2.1, 48210 behind"}]}]},
+          {"name":"loans","versions":[
+            {"version":"v3.2","phase":"Failed","since":"2026-03-01T10:00:00Z","carried":false,"rollback_ready":false,
+             "segments":[],"reason":"the handler refuses event 7: no amount"}]}]"#,
+    )
+}
+
+/// A flip under way, and a version that stands by.
+fn flipping() -> Status {
+    status(
+        r#"[{"name":"balances","serving":"v2.1",
+            "flip":{"to":"v2.2","from":"v2.1","kind":"flip","requested":99990,"waiting_on":[
+              {"kind":"segment","text":"segment 3 of v2.2, 7 behind"},{"kind":"code","text":"a node that carries v2.2"}]},
+            "versions":[
+            {"version":"v1.1","phase":"StandingBy","since":"2026-03-01T10:00:00Z","carried":true,"covers":100000,"lag":0,
+             "rollback_ready":true,"segments":[{"segment":0,"position":100000,"lag":0,"epoch":1,"held":false}],
+             "waiting_on":[{"kind":"stand_by","text":"the end of its stand-by in 3600 s"}]},
+            {"version":"v1.2","phase":"StandingBy","since":"2026-03-01T10:00:00Z","carried":true,"covers":10,"lag":99990,
+             "rate":1.5,"time_left":{"seconds":66660,"basis":"b"},
+             "rollback_ready":false,"rollback_not_ready":"it is 99990 behind","segments":[]},
+            {"version":"v2.1","phase":"Serving","since":"2026-03-01T10:00:00Z","carried":true,"rollback_ready":false,
+             "segments":[],"lag":0},
+            {"version":"v2.2","phase":"Initializing","stage":"Ready","since":"2026-03-01T10:00:00Z","carried":true,
+             "rollback_ready":false,"segments":[],"lag":7}]}]"#,
+    )
+}
+
+fn built(phase: &str, waiting: &str) -> Status {
+    status(&format!(
+        r#"[{{"name":"balances","versions":[{{"version":"v2.1","phase":"{phase}","since":"2026-03-01T10:00:00Z",
+            "carried":true,"rollback_ready":false,"segments":[],"reason":null,"waiting_on":[{waiting}]}}]}}]"#
+    ))
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn events() {
+    Node::start().script("events", dir().path());
+}
+
+#[test]
+fn status_of_a_rebuild() {
+    let node = Node::start();
+    node.fake.script().statuses.push_back(replaying());
+    node.script("status", dir().path());
+}
+
+#[test]
+fn status_of_a_flip() {
+    let node = Node::start();
+    node.fake.script().statuses.push_back(flipping());
+    node.script("status_flip", dir().path());
+}
+
+#[test]
+fn operations() {
+    let node = Node::start();
+    let waiting: FlipResponse = serde_json::from_str(
+        r#"{"projection":"balances","kind":"flip","from":"v1.1","to":"v2.1","requested":8,"flipped":false,
+            "waiting_on":[{"kind":"segment","text":"segment 0 of v2.1, 48210 behind"}]}"#,
+    )
+    .unwrap();
+    node.fake.script().statuses.push_back(replaying());
+    node.fake.script().flips.extend([waiting.clone(), waiting.clone(), waiting]);
+    let entries = [
+        r#"{"position":1,"time":"2026-03-01T12:00:00Z","projection":"balances","version":"v1.1",
+            "event":"version_scheduled","text":"v1.1 scheduled, 4 segments"}"#,
+        r#"{"position":1204,"time":"2026-03-01T12:00:01.5Z","projection":"balances","version":"v1.1","event":"flipped",
+            "text":"v1.1 serves, the first to do so; covers 1203","actor":"ana","reason":"first","covers":1203}"#,
+    ];
+    node.fake.script().history.extend(entries.map(|entry| serde_json::from_str::<HistoryEntry>(entry).unwrap()));
+    node.script("operations", dir().path());
+    let script = node.fake.script();
+    assert_eq!(script.asked[0]["request"]["actor"], "ana");
+    assert_eq!(script.asked[0]["request"]["reason"], "new fees");
+    // Every try of the flip that was waited for carried one key and the version of the first answer.
+    let (second, third) = (&script.asked[2]["request"], &script.asked[3]["request"]);
+    assert_eq!(second["idempotency_key"], third["idempotency_key"]);
+    assert_ne!(script.asked[1]["request"]["idempotency_key"], second["idempotency_key"]);
+    assert_eq!(third["to"], "v2.1");
+}
+
+#[test]
+fn a_rebuild_is_waited_for() {
+    for (name, last) in [
+        ("rebuild_serving", built("Serving", "")),
+        ("rebuild_ready", built("Initializing", r#"{"kind":"flip_command","text":"the command to flip"}"#)),
+        ("rebuild_failed", built("Failed", "")),
+    ] {
+        let node = Node::start();
+        node.fake.script().statuses.extend([replaying(), replaying(), last]);
+        node.script(name, dir().path());
+    }
+}
+
+#[test]
+fn imports() {
+    let (node, dir) = (Node::start(), dir());
+    let lines = [
+        r#"{"stream":"account-1","type":"opened","data":{"limit":1.0},"time":"2011-09-30T22:38:44.546Z"}"#,
+        "",
+        r#"{"stream":"account-1","type":"deposited","data":5,"tags":["branch:7"]}"#,
+        r#"{"stream":"account-2","type":"opened"}"#,
+        r#"{"stream":"account-2","type":"opened","data":null}"#,
+    ];
+    std::fs::write(dir.path().join("events.jsonl"), lines.join("\n")).unwrap();
+    node.script("import", dir.path());
+}
+
+#[test]
+fn an_import_outlives_a_moment_without_the_node() {
+    let (node, dir) = (Node::start(), dir());
+    std::fs::write(dir.path().join("one.jsonl"), r#"{"stream":"account-1","type":"opened","data":{}}"#).unwrap();
+    let gone = || Problem::new("unavailable", "the disk is full").unavailable();
+    node.fake.script().faults.extend([Fault::Before(gone()), Fault::After(gone())]);
+    let output = node.command(&["import", "one.jsonl"]).current_dir(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(node.fake.script().events.len(), 1);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_a_missing_node_with_1() {
+    let usage = dacapo(&["flip"], "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    let missing = dacapo(&["status"], "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    let text = String::from_utf8(missing.stderr).unwrap();
+    for part in
+        ["no node answers at http://127.0.0.1:1", "tried: GET http://127.0.0.1:1/v1/status", "found: ", "help: "]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn an_address_others_can_reach_needs_the_word() {
+    let served = dacapo(&["serve", "--listen", "0.0.0.0:0"], "").output().unwrap();
+    let text = String::from_utf8(served.stderr).unwrap();
+    assert!(served.status.code() == Some(1) && text.contains("--allow-remote"), "{text}");
+}
+
+#[test]
+fn output_that_nobody_reads_ends_the_command_in_silence() {
+    let node = Node::start();
+    let line = r#"{"stream":"account-1","type":"opened","data":"0123456789012345678901234567890123456789"}"#;
+    let lines = format!("{line}\n").repeat(3_000);
+    let imported = with_input(&mut node.command(&["import"]), &lines);
+    assert!(imported.status.success(), "{imported:?}");
+    let mut command = node.command(&["read", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    drop(stdout);
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_follower_sees_what_comes() {
+    let node = Node::start();
+    let mut child = node.command(&["read", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for number in 1..=3 {
+        let event = format!(r#"{{"n":{number}}}"#);
+        let appended = node.command(&["append", "a-1", "--type", "t", "--data", &event]).output().unwrap();
+        assert!(appended.status.success(), "{appended:?}");
+        assert!(lines.next().unwrap().unwrap().contains(&event));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn watching_shows_the_status_again_and_ends_with_ctrl_c() {
+    let node = Node::start();
+    let mut child = node.command(&["status", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let seen = lines.by_ref().filter(|line| line.as_ref().unwrap().starts_with("node-1")).take(2).count();
+    assert_eq!(seen, 2);
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    std::io::stdout().flush().unwrap();
+}

@@ -1,0 +1,155 @@
+//! The routes: each takes its form apart, asks the API and passes the answer on.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::{get, post};
+use dacapo_api::{
+    Api, ApiError, AppendRequest, AppendResponse, Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse,
+    History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Status,
+    StreamsRequest, StreamsResponse, paths,
+};
+use http::{HeaderMap, Method, Uri};
+
+use crate::extract::{Answer, Body, PathParts, Query};
+use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, WAIT_TIME_MAX};
+
+type Node = State<Arc<dyn Api>>;
+
+/// The routes of the API, and `/livez` and `/readyz`, to be served by [`serve`](crate::serve()) or
+/// mounted in an application of one's own. Whoever mounts them says who may reach them: they do not ask
+/// who is calling, and [`guard`](crate::guard()) is not part of them.
+pub fn router(api: Arc<dyn Api>) -> Router {
+    let events = get(read).post(append).layer(DefaultBodyLimit::max(APPEND_BODY_BYTES_MAX));
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route(paths::STATUS, get(status))
+        .route(paths::STREAMS, get(streams))
+        .route(paths::PHASES, get(phases))
+        .route(paths::REBUILD, post(rebuild))
+        .route(paths::FLIP, post(flip))
+        .route(paths::ROLLBACK, post(rollback))
+        .route(paths::CLEAN_UP, post(clean_up))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route(paths::EVENTS, events)
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(no_such_path)
+        .with_state(api)
+}
+
+async fn livez() -> &'static str {
+    "live\n"
+}
+
+async fn readyz(State(api): Node) -> Answer<NodeStatus> {
+    let status = api.status().await;
+    Answer(status.and_then(|Status { node, .. }| {
+        if node.ready {
+            return Ok(node);
+        }
+        let reasons: Vec<&str> = node.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
+        let found = if reasons.is_empty() { "no reason is known".to_owned() } else { reasons.join("; ") };
+        Err(Problem::new("not_ready", format!("the node is not ready: {found}")).found(found).unavailable())
+    }))
+}
+
+async fn status(State(api): Node) -> Answer<Status> {
+    Answer(api.status().await)
+}
+
+async fn append(State(api): Node, Body(request): Body<AppendRequest>) -> Answer<AppendResponse> {
+    Answer(api.append(request).await)
+}
+
+async fn read(State(api): Node, Query(mut request): Query<ReadRequest>) -> Answer<ReadResponse> {
+    request.wait_ms = within(request.wait_ms);
+    Answer(api.read(request).await)
+}
+
+async fn streams(State(api): Node, Query(request): Query<StreamsRequest>) -> Answer<StreamsResponse> {
+    Answer(api.streams(request).await)
+}
+
+async fn phases(State(api): Node, Query(request): Query<PhasesRequest>) -> Answer<History> {
+    Answer(api.phases(request).await)
+}
+
+async fn rebuild(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<RebuildRequest>,
+) -> Answer<RebuildResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.rebuild(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn flip(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<FlipRequest>,
+) -> Answer<FlipResponse> {
+    request.wait_ms = within(request.wait_ms);
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.flip(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn rollback(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<FlipRequest>,
+) -> Answer<FlipResponse> {
+    request.wait_ms = within(request.wait_ms);
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.rollback(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn clean_up(
+    State(api): Node,
+    PathParts((projection, version)): PathParts<(String, String)>,
+    headers: HeaderMap,
+    Body(mut request): Body<CleanUpRequest>,
+) -> Answer<CleanUpResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.clean_up(&projection, &version, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Answer<()> {
+    let message = format!("{} does not take {method}", uri.path());
+    Answer(Err(Problem::new("method_not_allowed", message).invalid()))
+}
+
+async fn no_such_path(uri: Uri) -> Answer<()> {
+    let problem = Problem::new("no_such_path", format!("there is nothing at {}", uri.path()));
+    Answer(Err(problem.help("the paths of the API begin with /v1/").not_found()))
+}
+
+/// The time to wait, within the limit.
+fn within(wait_ms: Option<u64>) -> Option<u64> {
+    let max = u64::try_from(WAIT_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
+    wait_ms.map(|wait_ms| wait_ms.min(max))
+}
+
+/// Takes the idempotency key from the header. One that contradicts the body's is a mistake to be told.
+fn keyed(headers: &HeaderMap, asked: &mut Asked) -> Result<(), ApiError> {
+    let Some(header) = headers.get(paths::IDEMPOTENCY_KEY) else { return Ok(()) };
+    let invalid = |message: &str| Problem::new("bad_request", message).invalid();
+    let key = header.to_str().map_err(|_| invalid("the header Idempotency-Key is not plain text"))?;
+    if asked.idempotency_key.as_ref().is_some_and(|own| own != key) {
+        return Err(invalid("the header Idempotency-Key and the body's idempotency_key differ: give one of them"));
+    }
+    asked.idempotency_key = Some(key.to_owned());
+    Ok(())
+}
