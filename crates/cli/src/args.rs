@@ -20,6 +20,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a node and serve its HTTP API
     Serve(Serve),
+    /// See the whole path in one command: fill, rebuild under traffic, flip, roll back, clean up
+    Demo(crate::demo::DemoArgs),
     /// Import events from JSON lines, plain or gzip; doing so again changes nothing
     Import(Import),
     /// Append one event to a stream

@@ -6,6 +6,7 @@
 
 mod args;
 mod connect;
+mod demo;
 mod error;
 mod events;
 pub mod import;
@@ -47,6 +48,7 @@ async fn run(command: Command) -> Result<(), CliError> {
     let out = &mut Out::stdout();
     match command {
         Command::Serve(args) => serve::serve(out, args).await,
+        Command::Demo(args) => demo::demo(out, args).await,
         Command::Import(args) => import_command::import(out, args).await,
         Command::Append(args) => events::append(out, args).await,
         Command::Read(args) => events::read(out, args).await,

@@ -10,10 +10,12 @@
 mod extract;
 mod guard;
 mod limits;
+mod node;
 mod routes;
 mod serve;
 
 pub use guard::{Access, guard};
 pub use limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, DRAIN_TIME_MAX, WAIT_TIME_MAX};
+pub use node::NodeApi;
 pub use routes::router;
 pub use serve::{bind, serve};

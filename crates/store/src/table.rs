@@ -80,3 +80,43 @@ pub enum Value {
     /// A JSON document as text.
     Json(String),
 }
+
+macro_rules! value_from {
+    ($($ty:ty, $from:ident => $value:expr;)*) => {
+        $(impl From<$ty> for Value {
+            fn from($from: $ty) -> Self {
+                $value
+            }
+        })*
+    };
+}
+
+value_from! {
+    &str, text => Self::Text(text.to_owned());
+    String, text => Self::Text(text);
+    &String, text => Self::Text(text.clone());
+    bool, truth => Self::Boolean(truth);
+    i8, number => Self::Integer(number.into());
+    i16, number => Self::Integer(number.into());
+    i32, number => Self::Integer(number.into());
+    i64, number => Self::Integer(number);
+    u8, number => Self::Integer(number.into());
+    u16, number => Self::Integer(number.into());
+    u32, number => Self::Integer(number.into());
+    f32, number => Self::Float(number.into());
+    f64, number => Self::Float(number);
+    Vec<u8>, bytes => Self::Bytes(bytes);
+    &[u8], bytes => Self::Bytes(bytes.to_vec());
+    Timestamp, time => Self::Time(time);
+    // Rounded towards the past, before 1970 as after it, so that order is kept.
+    jiff::Timestamp, time => Self::Time(Timestamp::from_micros(
+        i64::try_from(time.as_nanosecond().div_euclid(1_000)).expect("the years of a timestamp fit in microseconds"),
+    ));
+    uuid::Uuid, id => Self::Uuid(id.into_bytes());
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}

@@ -116,10 +116,10 @@ pub trait ViewWriter: Send {
     /// [`StoreError::Invalid`] when the statement is wrong.
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError>;
 
-    /// The rows that a query gives, as this transaction sees them.
+    /// The rows that a query gives, as this transaction sees them. It cannot write.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when the statement is wrong.
+    /// [`StoreError::Invalid`] when the statement is wrong or would write.
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError>;
 
     /// Moves the tokens and commits, rows and tokens together (I-3), if every move is allowed by
@@ -127,6 +127,9 @@ pub trait ViewWriter: Send {
     ///
     /// # Errors
     /// [`CommitError`]; then everything is rolled back.
+    ///
+    /// # Panics
+    /// Without a move, since nothing would fence the rows.
     async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError>;
 
     /// Forgets everything since the last commit.

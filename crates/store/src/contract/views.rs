@@ -479,7 +479,10 @@ pub async fn readers_and_handlers_stay_in_their_bounds(views: &dyn Views) {
         invalid(writer.execute(sql, &[]).await);
         writer.rollback().await.expect("rolled back");
     }
-    assert_eq!(writer.query(writes, &[]).await.expect("written"), [[text("a")]]);
+    for sql in ["COMMIT", "DELETE FROM accounts RETURNING id", "SELECT 1; SELECT 2"] {
+        invalid(writer.query(sql, &[]).await);
+    }
+    assert_eq!(writer.execute(writes, &[]).await.expect("written"), 1);
     writer.commit(&[first]).await.expect("committed");
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, Some(account("a", "ann", 1)));
 }

@@ -84,7 +84,7 @@ impl<H: Home> ViewReader for Reader<H> {
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
-        self.apart(move |db| db.read_only_query(&sql, &parameters)).await
+        self.apart(move |db| db.query(&sql, &parameters)).await
     }
 }
 

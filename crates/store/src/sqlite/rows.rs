@@ -148,6 +148,9 @@ impl Db {
     /// Carries out one statement that writes.
     pub(crate) fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
         let failed = |error: rusqlite::Error| self.wrong(sql, &error);
+        if sql.to_ascii_lowercase().contains(RESERVED) {
+            return Err(StoreError::Invalid(format!("tables that begin with {RESERVED} are not for handlers: {sql}")));
+        }
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
         // BEGIN, COMMIT and their like count as reading, and are not for handlers: the commit is the writer's.
         if statement.readonly() {
@@ -164,21 +167,15 @@ impl Db {
         Ok(self.raw().total_changes() - before)
     }
 
-    /// Whether the statement writes; refused if it would do what only dacapo does.
-    pub(crate) fn writes(&mut self, sql: &str) -> Result<bool, StoreError> {
-        if sql.to_ascii_lowercase().contains(RESERVED) {
-            return Err(StoreError::Invalid(format!("tables that begin with {RESERVED} are not for handlers: {sql}")));
-        }
-        let statement = self.raw().prepare_cached(sql).map_err(|error| self.wrong(sql, &error))?;
-        Ok(!statement.readonly())
-    }
-
-    /// The rows that a statement gives.
+    /// The rows that a query gives; refused if it would write.
     pub(crate) fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
         let failed = |error: rusqlite::Error| self.wrong(sql, &error);
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
-        if statement.column_count() == 0 {
-            return Err(StoreError::Invalid(format!("this statement gives no rows, so it is no query: {sql}")));
+        // COMMIT and its like give no rows and count as reading.
+        if !statement.readonly() || statement.column_count() == 0 {
+            return Err(StoreError::Invalid(format!(
+                "this statement is no query, which gives rows and writes none: {sql}"
+            )));
         }
         counted(&statement, sql, parameters)?;
         bind(&mut statement, 1, parameters).map_err(failed)?;
@@ -193,14 +190,6 @@ impl Db {
             rows.push(values.collect::<Result<_, _>>()?);
         }
         Ok((names, rows))
-    }
-
-    /// The rows that a query gives; refused if it would write.
-    pub(crate) fn read_only_query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
-        if !self.raw().prepare_cached(sql).map_err(|error| self.wrong(sql, &error))?.readonly() {
-            return Err(StoreError::Invalid(format!("this statement would write, and readers do not: {sql}")));
-        }
-        self.query(sql, parameters)
     }
 
     fn wrong(&self, sql: &str, error: &rusqlite::Error) -> StoreError {

@@ -32,7 +32,16 @@ impl<H: Home> Writer<H> {
 
     /// Begins the transaction with the first write.
     async fn enter(&mut self) -> Result<&mut H::Desk, StoreError> {
-        if self.inside.is_none() {
+        if self.inside.is_some() {
+            // SQLite rolls back by itself on some errors; a statement after one would commit on its own.
+            self.desk.inside(|db| match db.in_transaction() {
+                true => Ok(()),
+                false => Err(StoreError::unavailable(
+                    format!("write to {}", db.place()),
+                    "an earlier error of this transaction rolled it back: roll back and begin again",
+                )),
+            })?;
+        } else {
             let gate = Arc::clone(&self.gate).lock_owned().await;
             aside::<H, _>(|| self.desk.begin())?;
             self.inside = Some(gate);
@@ -76,24 +85,18 @@ impl<H: Home> ViewWriter for Writer<H> {
 
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
         let desk = self.enter().await?;
-        aside::<H, _>(|| {
-            desk.inside(|db| {
-                db.writes(sql)?;
-                db.execute(sql, parameters)
-            })
-        })
+        aside::<H, _>(|| desk.inside(|db| db.execute(sql, parameters)))
     }
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
-        if self.read(|db| db.writes(sql))? {
-            self.enter().await?;
-        }
         aside::<H, _>(|| self.read(|db| db.query(sql, parameters))).map(|(_, rows)| rows)
     }
 
     async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError> {
-        let desk = self.enter().await?;
-        let result = aside::<H, _>(|| desk.inside(|db| db.commit(moves)));
+        let result = match self.enter().await {
+            Ok(desk) => aside::<H, _>(|| desk.inside(|db| db.commit(moves))),
+            Err(error) => Err(error.into()),
+        };
         self.leave();
         result
     }

@@ -1,0 +1,207 @@
+//! The catalog as a node keeps it: the fold of `$catalog`, and the one door through which it changes.
+//!
+//! A change is decided from the fold and appended with the fold's exact revision. If another change came
+//! first, the fold is brought up to date and the change is decided again on what is there now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dacapo_model::{
+    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, NewEvent, Position, Timestamp,
+};
+use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
+use tokio::sync::{Mutex, watch};
+
+use crate::world::World;
+
+/// The field of a catalog event's metadata that says why it was asked for.
+const REASON: &str = "reason";
+/// The field that holds the key under which a request may be repeated.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Who asks for a change, and why. Kept with the change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// A request that is repeated under the same key is carried out once.
+    pub idempotency_key: Option<String>,
+}
+
+impl Asked {
+    /// Asked by `actor`.
+    pub fn by(actor: impl Into<String>) -> Self {
+        Self { actor: actor.into(), ..Self::default() }
+    }
+
+    /// Because of `reason`.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Asked by dacapo itself, following the plan.
+    pub(crate) fn by_plan() -> Self {
+        Self::by("dacapo")
+    }
+}
+
+/// A change of the catalog, as it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogEntry {
+    /// Its position in the journal.
+    pub position: Position,
+    /// When it was appended.
+    pub recorded: Timestamp,
+    /// What happened.
+    pub event: CatalogEvent,
+    /// Who asked for it, and why.
+    pub asked: Asked,
+}
+
+/// Why a change of the catalog did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The rules decline it.
+    #[error(transparent)]
+    Refused(#[from] CatalogRefused),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub(crate) struct CatalogLog {
+    journal: Arc<dyn Journal>,
+    world: World,
+    folded: Mutex<Folded>,
+    current: watch::Sender<Arc<Catalog>>,
+}
+
+#[derive(Default)]
+struct Folded {
+    catalog: Catalog,
+    /// The entries that each idempotency key led to.
+    keys: HashMap<String, Vec<CatalogEntry>>,
+}
+
+impl CatalogLog {
+    pub(crate) async fn open(journal: Arc<dyn Journal>, world: World) -> Result<Self, StoreError> {
+        let mut folded = Folded::default();
+        fold_on(&*journal, &mut folded).await?;
+        let current = watch::Sender::new(Arc::new(folded.catalog.clone()));
+        Ok(Self { journal, world, folded: Mutex::new(folded), current })
+    }
+
+    pub(crate) fn current(&self) -> Arc<Catalog> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.current.subscribe()
+    }
+
+    /// What was done before under the idempotency key of `asked`.
+    pub(crate) async fn repeated(&self, asked: &Asked) -> Option<Vec<CatalogEntry>> {
+        self.folded.lock().await.keys.get(asked.idempotency_key.as_ref()?).cloned()
+    }
+
+    /// Carries out `command`, and returns the entries it led to: none when things are as asked already,
+    /// the first ones when the request is a repetition.
+    ///
+    /// It goes on to its end when the caller goes away, so that the fold and its watchers know of whatever was
+    /// appended.
+    pub(crate) async fn change(
+        self: Arc<Self>,
+        command: CatalogCommand,
+        asked: Asked,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked).await });
+        change.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::unavailable("change the catalog", "the node is shutting down").into()),
+        })
+    }
+
+    async fn change_to_the_end(
+        &self,
+        command: &CatalogCommand,
+        asked: &Asked,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        let mut folded = self.folded.lock().await;
+        loop {
+            if let Some(entries) = asked.idempotency_key.as_ref().and_then(|key| folded.keys.get(key)) {
+                return Ok(entries.clone());
+            }
+            let events = folded.catalog.decide(command)?;
+            if events.is_empty() {
+                return Ok(vec![]);
+            }
+            let expected = ExpectedRevision::Exact(folded.catalog.revision);
+            let events = events.iter().map(|event| self.new_event(event, asked)).collect();
+            let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, events)).await;
+            // Also after an error: the events may be there although the answer was lost.
+            let entries = fold_on(&*self.journal, &mut folded).await;
+            self.current.send_replace(Arc::new(folded.catalog.clone()));
+            match appended {
+                Ok(_) => return Ok(entries?),
+                Err(AppendError::Refused(AppendRefused::WrongRevision { .. })) => {
+                    entries?;
+                }
+                Err(AppendError::Refused(refused)) => panic!("catalog events are within every limit: {refused}"),
+                Err(AppendError::Store(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn new_event(&self, event: &CatalogEvent, asked: &Asked) -> NewEvent {
+        let (event_type, payload) = catalog_form::encode(event);
+        let field = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
+        let fields = [field(REASON, &asked.reason), field(IDEMPOTENCY_KEY, &asked.idempotency_key)];
+        let metadata = Metadata {
+            actor: Some(asked.actor.clone()),
+            fields: fields.into_iter().flatten().collect(),
+            ..Metadata::default()
+        };
+        NewEvent { id: self.world.ids.next(), event_type, payload, metadata, tags: vec![] }
+    }
+}
+
+/// Every change there ever was, in order.
+pub(crate) async fn history(journal: &dyn Journal) -> Result<Vec<CatalogEntry>, StoreError> {
+    fold_on(journal, &mut Folded::default()).await
+}
+
+/// Folds what is in the journal behind the fold, and returns it.
+async fn fold_on(journal: &dyn Journal, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
+    let mut entries = Vec::new();
+    loop {
+        let after = folded.catalog.revision;
+        let batch = journal.read_stream(&catalog_form::stream(), after, Limit::events(1_000)).await?;
+        if batch.is_empty() {
+            return Ok(entries);
+        }
+        for event in batch.iter() {
+            let entry = entry(&event)?;
+            folded.catalog.evolve(&entry.event, entry.position, entry.recorded);
+            if let Some(key) = &entry.asked.idempotency_key {
+                folded.keys.entry(key.clone()).or_default().push(entry.clone());
+            }
+            entries.push(entry);
+        }
+    }
+}
+
+fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
+    let decoded = catalog_form::decode(event.event_type, event.payload)
+        .map_err(|found| StoreError::corrupt(format!("the catalog at position {}", event.position), found))?;
+    let (mut metadata, _) = event.extra()?;
+    let asked = Asked {
+        actor: metadata.actor.unwrap_or_default(),
+        reason: metadata.fields.remove(REASON),
+        idempotency_key: metadata.fields.remove(IDEMPOTENCY_KEY),
+    };
+    Ok(CatalogEntry { position: event.position, recorded: event.recorded, event: decoded, asked })
+}

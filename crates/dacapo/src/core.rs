@@ -1,0 +1,201 @@
+//! What the parts of a node share: the store, the catalog, the code it carries and the versions it has open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
+use dacapo_store::{Journal, StoreError, View as StoredView, Views};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::catalog::CatalogLog;
+use crate::processor::{self, Assignment, Ended, Progress};
+use crate::projection::Carried;
+use crate::world::World;
+
+/// How long to wait for the end of a hold whose flip has happened.
+const PAUSE_WAIT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Core {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) views: Arc<dyn Views>,
+    pub(crate) catalog: Arc<CatalogLog>,
+    pub(crate) world: World,
+    /// The head when this node started. Whatever was shown before the start is at most this, so an
+    /// answer that covers it sends nobody back, even if a view has lost its last commits to a power cut (I-7).
+    pub(crate) floor: Position,
+    carried: RwLock<Vec<Carried>>,
+    open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
+    /// Told whenever `carried` or `open` changes.
+    pub(crate) opened: watch::Sender<()>,
+    flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
+}
+
+/// What is known about the flips of a projection beside the catalog.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlipState {
+    /// What the flip under way waits on.
+    pub(crate) waiting_on: Vec<WaitingOn>,
+    /// The last one that this node carried out: its position, and for how long it held the old version.
+    pub(crate) last: Option<(Position, Duration)>,
+}
+
+/// A version whose view is open on this node.
+pub(crate) struct OpenVersion {
+    pub(crate) id: ViewId,
+    pub(crate) view: Arc<dyn StoredView>,
+    /// Its code, if this node carries it; then its processor runs here.
+    pub(crate) carried: Option<Carried>,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) lifted: Arc<Notify>,
+    run: Mutex<Option<RunHandle>>,
+}
+
+struct RunHandle {
+    stop: watch::Sender<bool>,
+    ended: JoinHandle<Ended>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        journal: Arc<dyn Journal>,
+        views: Arc<dyn Views>,
+        catalog: Arc<CatalogLog>,
+        world: World,
+        carried: Vec<Carried>,
+    ) -> Self {
+        let floor = *journal.head().borrow();
+        Self {
+            journal,
+            views,
+            catalog,
+            world,
+            floor,
+            carried: RwLock::new(carried),
+            open: RwLock::default(),
+            opened: watch::Sender::new(()),
+            flips: watch::Sender::default(),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Position {
+        *self.journal.head().borrow()
+    }
+
+    pub(crate) fn carried(&self) -> Vec<Carried> {
+        self.carried.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn carry(&self, carried: Carried) {
+        let mut all = self.carried.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| (&known.code.projection, known.code.code) != (&carried.code.projection, carried.code.code));
+        all.push(carried);
+        drop(all);
+        self.opened.send_replace(());
+    }
+
+    pub(crate) fn code_of(&self, id: &ViewId) -> Option<Carried> {
+        let carried = self.carried.read().unwrap_or_else(PoisonError::into_inner);
+        carried.iter().find(|carried| carried.is_of(&id.projection, id.version)).cloned()
+    }
+
+    pub(crate) fn open_version(&self, id: &ViewId) -> Option<Arc<OpenVersion>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn open_versions(&self) -> Vec<Arc<OpenVersion>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn insert_open(&self, version: Arc<OpenVersion>) {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(version.id.clone(), version);
+        self.opened.send_replace(());
+    }
+
+    pub(crate) fn remove_open(&self, id: &ViewId) -> Option<Arc<OpenVersion>> {
+        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.opened.send_replace(());
+        removed
+    }
+
+    pub(crate) fn flip_state(&self, projection: &ProjectionName) -> FlipState {
+        self.flips.borrow().get(projection).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set_flip_state(&self, projection: &ProjectionName, change: impl FnOnce(&mut FlipState)) {
+        self.flips.send_modify(|flips| change(flips.entry(projection.clone()).or_default()));
+    }
+
+    /// For how long the flip at `flipped` held the old version; `None` when another node or run did it.
+    pub(crate) async fn flip_pause(&self, projection: &ProjectionName, flipped: Position) -> Option<Duration> {
+        let mut flips = self.flips.subscribe();
+        let last = |flips: &HashMap<ProjectionName, FlipState>| flips.get(projection).and_then(|state| state.last);
+        // Readers follow a little before the hold is lifted and measured.
+        let known = flips.wait_for(|flips| last(flips).is_some_and(|(position, _)| position >= flipped));
+        let known = tokio::time::timeout(PAUSE_WAIT, known).await.ok()?.ok()?;
+        last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
+    }
+
+    /// The tokens of a version as stored; `None` when this node has no view of it.
+    pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
+        match self.open_version(id) {
+            Some(version) => version.view.tokens().await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl OpenVersion {
+    /// Opens a version whose code is carried and starts its processor.
+    pub(crate) fn run(id: ViewId, view: Arc<dyn StoredView>, carried: Carried, journal: Arc<dyn Journal>) -> Self {
+        let (progress, watched) = watch::channel(Progress::default());
+        let (stop, stopped) = watch::channel(false);
+        let lifted = Arc::new(Notify::new());
+        let assignment = Assignment {
+            id: id.clone(),
+            carried: carried.clone(),
+            journal,
+            view: Arc::clone(&view),
+            lifted: Arc::clone(&lifted),
+            progress,
+            stop: stopped,
+        };
+        // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
+        let runtime = tokio::runtime::Handle::current();
+        let ended = tokio::task::spawn_blocking(move || runtime.block_on(processor::run(assignment)));
+        let run = Mutex::new(Some(RunHandle { stop, ended }));
+        Self { id, view, carried: Some(carried), progress: watched, lifted, run }
+    }
+
+    /// Opens a version whose code is not carried: its tokens can be seen and held.
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>) -> Self {
+        let (_, progress) = watch::channel(Progress::default());
+        Self { id, view, carried: None, progress, lifted: Arc::new(Notify::new()), run: Mutex::new(None) }
+    }
+
+    /// Whether its processor should run but does not.
+    pub(crate) fn has_ended(&self) -> bool {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        self.carried.is_some() && run.as_ref().is_none_or(|run| run.ended.is_finished())
+    }
+
+    /// Lets the processor finish its batch, and waits for that. Stopping twice is stopping once.
+    pub(crate) async fn stop(&self) {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(run) = run else { return };
+        run.stop.send_replace(true);
+        match run.ended.await {
+            Ok(Ended::Stopped) => {}
+            Ok(Ended::Fenced(refused)) => tracing::warn!(view = %self.id, %refused, "the processor lost its claim"),
+            Err(error) => tracing::error!(view = %self.id, %error, "the processor ended by a bug in dacapo"),
+        }
+    }
+
+    /// Lifts the hold under `mark`, and tells the processor.
+    pub(crate) async fn lift(&self, mark: Position) -> Result<(), StoreError> {
+        self.view.lift(mark).await?;
+        self.lifted.notify_waiters();
+        Ok(())
+    }
+}

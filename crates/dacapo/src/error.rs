@@ -1,0 +1,132 @@
+//! What can go wrong for who uses a node, told apart by what the caller can do about it.
+
+use std::time::Duration;
+
+use dacapo_model::{CatalogRefused, InvalidName, Position, ProjectionName, VersionId, ViewId, WaitingOn};
+use dacapo_store::{AppendError, AppendRefused, StoreError};
+
+use crate::catalog::CatalogError;
+use crate::event::EventError;
+use crate::projection::HandlerError;
+
+/// Why a node did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name breaks a rule.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// An event cannot be written as JSON, or what is stored is not of the type that is read.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The append is declined; nothing of it was written.
+    #[error(transparent)]
+    Append(#[from] AppendRefused),
+    /// Streams that begin with `$` are written by dacapo alone.
+    #[error("stream {0} belongs to dacapo itself: append to a stream whose name does not begin with '$'")]
+    SystemStream(dacapo_model::StreamName),
+    /// The catalog declines the change.
+    #[error(transparent)]
+    Catalog(#[from] CatalogRefused),
+    /// There is no version to flip or roll back to.
+    #[error("{0}")]
+    NoTarget(String),
+    /// The projection is neither carried by this node nor known to the catalog.
+    #[error("there is no projection {name}: {}", known_projections(.known))]
+    NoSuchProjection {
+        /// The name asked for.
+        name: ProjectionName,
+        /// Those there are.
+        known: Vec<ProjectionName>,
+    },
+    /// This node does not carry the code that is needed.
+    #[error("this node does not carry the code of {projection}{}: ask a node whose program has it", version_text(.version))]
+    NotCarried {
+        /// The projection.
+        projection: ProjectionName,
+        /// The version whose code is needed; any if there is none.
+        version: Option<VersionId>,
+    },
+    /// The serving version does not answer such a query.
+    #[error("{view} does not answer {query}: it answers {}", list(.answers))]
+    NoAnswer {
+        /// The serving version.
+        view: ViewId,
+        /// The type of the query.
+        query: &'static str,
+        /// The types it answers.
+        answers: Vec<&'static str>,
+    },
+    /// It is not so yet, and the time for it is over. Trying again is safe.
+    #[error("{what} after {} ms: {}", .waited.as_millis(), waiting_text(.waiting_on))]
+    TimedOut {
+        /// What has not happened.
+        what: String,
+        /// How long was waited.
+        waited: Duration,
+        /// What it waits on.
+        waiting_on: Vec<WaitingOn>,
+    },
+    /// The flip was given up.
+    #[error("the flip of {projection} to {to} was given up: {reason}")]
+    FlipAborted {
+        /// The projection.
+        projection: ProjectionName,
+        /// The version that would have served.
+        to: VersionId,
+        /// Why.
+        reason: String,
+    },
+    /// The code that answers the query failed.
+    #[error("the query failed: {0}")]
+    Answer(HandlerError),
+    /// The rows of a view cannot be read.
+    #[error(transparent)]
+    View(#[from] crate::view::ViewError),
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<AppendError> for Error {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Refused(refused) => Self::Append(refused),
+            AppendError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<CatalogError> for Error {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Refused(refused) => Self::Catalog(refused),
+            CatalogError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Error {
+    /// That `position` cannot be covered yet because the journal ends before it.
+    pub(crate) fn beyond_head(position: Position, head: Position, waited: Duration) -> Self {
+        let what = format!("position {position} is not in the journal, which ends at {head},");
+        Self::TimedOut { what, waited, waiting_on: vec![] }
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "no queries".to_owned() } else { names.join(", ") }
+}
+
+fn known_projections(known: &[ProjectionName]) -> String {
+    let known: Vec<_> = known.iter().map(ProjectionName::as_str).collect();
+    if known.is_empty() { "there are none yet".to_owned() } else { format!("there are {}", known.join(", ")) }
+}
+
+fn version_text(version: &Option<VersionId>) -> String {
+    version.map_or_else(String::new, |version| format!(" {version}"))
+}
+
+fn waiting_text(waiting_on: &[WaitingOn]) -> String {
+    let texts: Vec<_> = waiting_on.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { "try again".to_owned() } else { format!("it waits on {}", texts.join("; ")) }
+}

@@ -1,0 +1,79 @@
+//! Events as types: an enum whose variants are types of events, with the names under which they are stored.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A set of events that belong together, such as those of one aggregate. Derive it:
+///
+/// ```
+/// use dacapo::Event;
+///
+/// #[derive(Debug, PartialEq, Event)]
+/// enum AccountEvent {
+///     #[event(name = "account-opened")]
+///     Opened { owner: String },
+///     #[event(upcast(from = "deposited-v1", with = from_whole_euros))]
+///     MoneyDeposited { cents: i64 },
+///     Closed,
+/// }
+///
+/// /// What a deposit was stored as in the first year.
+/// #[derive(serde::Deserialize)]
+/// struct WholeEuros {
+///     euros: i64,
+/// }
+///
+/// fn from_whole_euros(old: WholeEuros) -> AccountEvent {
+///     AccountEvent::MoneyDeposited { cents: old.euros * 100 }
+/// }
+///
+/// let event = AccountEvent::MoneyDeposited { cents: 500 };
+/// assert_eq!(event.event_type(), "money-deposited");
+/// assert_eq!(event.encode()?, br#"{"cents":500}"#);
+/// assert_eq!(AccountEvent::decode("deposited-v1", br#"{"euros":5}"#)?, Some(event));
+/// assert_eq!(AccountEvent::decode("account-renamed", b"{}")?, None);
+/// # Ok::<(), dacapo::EventError>(())
+/// ```
+pub trait Event: Sized + Send + Sync + 'static {
+    /// Every name under which events of the set are stored, older ones included.
+    const TYPES: &'static [&'static str];
+
+    /// The name under which this event is stored.
+    fn event_type(&self) -> &'static str;
+
+    /// The payload, as JSON.
+    ///
+    /// # Errors
+    /// [`EventError`] when serde cannot write it, such as a map whose keys are no text.
+    fn encode(&self) -> Result<Vec<u8>, EventError>;
+
+    /// The event of this type and payload; `None` when the type is not of this set.
+    ///
+    /// # Errors
+    /// [`EventError`] when the payload is not what the type says.
+    fn decode(event_type: &str, payload: &[u8]) -> Result<Option<Self>, EventError>;
+}
+
+/// A payload that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act} the payload of an event of type {event_type}: {source}")]
+pub struct EventError {
+    /// The type of the event.
+    pub event_type: String,
+    /// `read` or `write`.
+    pub act: &'static str,
+    /// What serde says, with the place in the payload.
+    pub source: serde_json::Error,
+}
+
+/// Writes a payload.
+#[doc(hidden)]
+pub fn encode(event_type: &str, payload: &impl Serialize) -> Result<Vec<u8>, EventError> {
+    serde_json::to_vec(payload).map_err(|source| EventError { event_type: event_type.into(), act: "write", source })
+}
+
+/// Reads a payload.
+#[doc(hidden)]
+pub fn decode<T: DeserializeOwned>(event_type: &str, payload: &[u8]) -> Result<T, EventError> {
+    serde_json::from_slice(payload).map_err(|source| EventError { event_type: event_type.into(), act: "read", source })
+}

@@ -1,0 +1,254 @@
+//! Carries out flips: the driver around [`dacapo_model::flip::gate`].
+//!
+//! ```text
+//!   1  FlipRequested at F          by the plan or by a caller
+//!   2  both versions cover F       waited for
+//!   3  hold a, W = highest of a    at most HOLD_TIME_MAX, then FlipPostponed, lift and again
+//!   4  b covers max(F, W):         Flipped is appended, readers follow
+//!   5  lift                        a stands by and goes on
+//! ```
+//!
+//! All state is in the journal and in the token rows, so a flip that is cut off at any step is taken up
+//! by whoever drives next: a pending request is driven again from the start, and a hold whose flip is
+//! over is lifted by the rebuild driver. A hold is lifted only once the journal says that nobody can
+//! confirm on it any more: `Flipped`, `FlipAborted` or `FlipPostponed` is there. So when the journal
+//! cannot be written, or an answer is lost, the old version stays held, which harms nobody: it shows
+//! what it showed. Nothing here writes rows or moves tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::flip::{FlipFacts, From, Gate, gate};
+use dacapo_model::{
+    CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, VersionId, ViewId, WaitingOn, limits,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::catalog::{Asked, CatalogError};
+use crate::core::{Core, FlipState, OpenVersion};
+use crate::world::Step;
+
+/// How often the gate is asked when nothing tells that something changed.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a flip rests after its hold ran out of its budget, and after a failure of the store.
+const REST: Duration = Duration::from_millis(250);
+
+/// A flip that has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlipReport {
+    /// The version that serves since.
+    pub to: VersionId,
+    /// The version that served before.
+    pub from: Option<VersionId>,
+    /// The direction.
+    pub kind: FlipKind,
+    /// The position of the flip.
+    pub flipped: Position,
+    /// What every segment of the new version covered.
+    pub covers: Position,
+    /// For how long the old version's appliers were held, if it was this node that held them. Writers and
+    /// readers never are.
+    pub pause: Option<Duration>,
+}
+
+struct Drive<'a> {
+    core: &'a Core,
+    projection: &'a ProjectionName,
+    pending: PendingFlip,
+    to: Arc<OpenVersion>,
+    from: Option<Arc<OpenVersion>>,
+    held_since: Option<Instant>,
+    covered: bool,
+}
+
+enum Next {
+    Again,
+    Rest,
+    Done,
+}
+
+/// Drives the pending flip of `projection` until it is done or given up.
+pub(crate) async fn drive(core: Arc<Core>, projection: ProjectionName) {
+    let mut catalog = core.catalog.watch();
+    let mut pending_before = None;
+    loop {
+        let pending = catalog.borrow_and_update().projections.get(&projection).and_then(|state| state.flip);
+        let Some(pending) = pending else { return };
+        if pending_before != Some(pending) {
+            core.world.probe.completed(Step::FlipRequested);
+            pending_before = Some(pending);
+        }
+        let view = |version| ViewId { projection: projection.clone(), version };
+        let to = core.open_version(&view(pending.to));
+        let from = pending.from.map(|from| core.open_version(&view(from)));
+        let (Some(to), Some(from)) = (to, from.map_or(Some(None), |from| from.map(Some))) else {
+            // The rebuild driver opens them.
+            wait_on(&core, &projection, vec![WaitingOn::Code { version: pending.to }]);
+            if opened_or_changed(&core, &mut catalog).await {
+                continue;
+            }
+            return;
+        };
+        let mut drive =
+            Drive { core: &core, projection: &projection, pending, to, from, held_since: None, covered: false };
+        if drive.run(&mut catalog).await {
+            return;
+        }
+    }
+}
+
+fn wait_on(core: &Core, projection: &ProjectionName, waiting_on: Vec<WaitingOn>) {
+    core.set_flip_state(projection, |state| state.waiting_on = waiting_on);
+}
+
+async fn opened_or_changed(core: &Core, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) -> bool {
+    let mut opened = core.opened.subscribe();
+    tokio::select! {
+        changed = catalog.changed() => changed.is_ok(),
+        changed = opened.changed() => changed.is_ok(),
+        () = tokio::time::sleep(REST) => true,
+    }
+}
+
+impl Drive<'_> {
+    /// Until the flip is done (`true`) or things have changed so that it must be looked at anew.
+    async fn run(&mut self, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) -> bool {
+        loop {
+            let rest = match self.step().await {
+                Ok(Next::Done) => return true,
+                Ok(Next::Again) => Duration::ZERO,
+                Ok(Next::Rest) => LOOK,
+                Err(error) => {
+                    tracing::warn!(projection = %self.projection, %error, "the flip cannot go on for the moment");
+                    wait_on(self.core, self.projection, vec![WaitingOn::Store { error: error.to_string() }]);
+                    REST
+                }
+            };
+            if !rest.is_zero() {
+                self.rest(rest, catalog).await;
+            }
+            let still = catalog.borrow_and_update().projections.get(self.projection).and_then(|state| state.flip);
+            if still != Some(self.pending) {
+                self.let_go().await;
+                return false;
+            }
+        }
+    }
+
+    async fn rest(&self, rest: Duration, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) {
+        let mut to = self.to.progress.clone();
+        to.mark_unchanged();
+        tokio::select! {
+            _ = catalog.changed() => {}
+            // A processor that ended changes no more; then time tells.
+            Ok(()) = to.changed() => {}
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+
+    async fn step(&mut self) -> Result<Next, CatalogError> {
+        let to_tokens = self.to.view.tokens().await?;
+        let from_tokens = match &self.from {
+            Some(from) => from.view.tokens().await?,
+            None => vec![],
+        };
+        let from = self.from.as_ref().map(|from| From {
+            version: from.id.version,
+            tokens: &from_tokens,
+            followed: from.carried.is_some(),
+        });
+        let PendingFlip { requested, hold, .. } = self.pending;
+        let facts = FlipFacts { requested, hold, from, to: self.pending.to, to_tokens: &to_tokens };
+        match gate(&facts) {
+            Gate::Wait(reasons) => {
+                wait_on(self.core, self.projection, reasons);
+                Ok(Next::Rest)
+            }
+            Gate::Hold => {
+                self.cover();
+                let from = self.from.as_ref().expect("the gate holds only a version that is there");
+                self.held_since = Some(Instant::now());
+                from.view.hold(hold).await?;
+                self.core.world.probe.completed(Step::FlipHeld);
+                Ok(Next::Again)
+            }
+            Gate::Held(reasons) => {
+                // A hold found at the start is of a process that died; its time counts from now.
+                let held_since = *self.held_since.get_or_insert_with(Instant::now);
+                if held_since.elapsed() < limits::HOLD_TIME_MAX {
+                    wait_on(self.core, self.projection, reasons);
+                    return Ok(Next::Rest);
+                }
+                self.postpone().await?;
+                Ok(Next::Again)
+            }
+            Gate::Flip { covers } => {
+                self.cover();
+                self.flip(covers).await?;
+                Ok(Next::Done)
+            }
+        }
+    }
+
+    fn cover(&mut self) {
+        if !std::mem::replace(&mut self.covered, true) {
+            self.core.world.probe.completed(Step::FlipCovered);
+        }
+    }
+
+    /// The append that is the flip.
+    async fn flip(&mut self, covers: Position) -> Result<(), CatalogError> {
+        self.core.world.probe.completed(Step::FlipMeasured);
+        let confirm = CatalogCommand::ConfirmFlip { view: self.target(), hold: self.pending.hold, covers };
+        // Returns after the catalog shows the flip to every reader, so the old version is let go later (I-7).
+        let entries = match Arc::clone(&self.core.catalog).change(confirm, Asked::by_plan()).await {
+            Ok(entries) => entries,
+            // Another controller was first, which is as good. The catalog is up to date by now.
+            Err(CatalogError::Refused(refused)) => {
+                tracing::info!(projection = %self.projection, %refused, "the flip was settled elsewhere");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.core.world.probe.completed(Step::Flipped);
+        let pause = self.held_since.map(|since| since.elapsed()).unwrap_or_default();
+        self.let_go().await;
+        self.core.world.probe.completed(Step::FlipLifted);
+        let flipped = entries.last().expect("a confirmed flip is an entry").position;
+        tracing::info!(
+            projection = %self.projection, to = %self.pending.to, %covers, pause_ms = pause.as_millis(), "flipped"
+        );
+        self.core.set_flip_state(self.projection, |state| {
+            *state = FlipState { waiting_on: vec![], last: Some((flipped, pause)) };
+        });
+        Ok(())
+    }
+
+    /// The hold has run out of its budget: the journal says so, then it is lifted.
+    async fn postpone(&mut self) -> Result<(), CatalogError> {
+        let postpone = CatalogCommand::PostponeFlip { view: self.target(), hold: self.pending.hold };
+        match Arc::clone(&self.core.catalog).change(postpone, Asked::by_plan()).await {
+            Ok(_) | Err(CatalogError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.let_go().await;
+        let budget = limits::HOLD_TIME_MAX;
+        wait_on(self.core, self.projection, vec![WaitingOn::HoldBudget { budget }]);
+        tokio::time::sleep(REST).await;
+        Ok(())
+    }
+
+    fn target(&self) -> ViewId {
+        ViewId { projection: self.projection.clone(), version: self.pending.to }
+    }
+
+    /// Lifts the hold. Should that fail, the rebuild driver finds the stray hold and lifts it.
+    async fn let_go(&mut self) {
+        self.held_since = None;
+        let Some(from) = &self.from else { return };
+        if let Err(error) = from.lift(self.pending.hold).await {
+            tracing::warn!(view = %from.id, %error, "the hold is not lifted yet");
+        }
+    }
+}

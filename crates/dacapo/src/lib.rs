@@ -1,0 +1,60 @@
+//! Event sourcing whose read models are rebuilt beside the old ones and switched at once.
+
+// What the derives generate names `::dacapo`, in this crate's own tests as well.
+#[allow(unused_extern_crates)]
+extern crate self as dacapo;
+
+mod catalog;
+mod core;
+mod error;
+mod event;
+mod feed;
+mod flip;
+mod node;
+mod processor;
+mod projection;
+mod query;
+mod rebuild;
+mod row;
+mod status;
+pub mod view;
+mod world;
+
+pub use catalog::{Asked, CatalogEntry};
+pub use dacapo_macros::{Event, Row};
+pub use dacapo_model::{
+    Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
+    Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
+    Token, VersionId, ViewId, WaitingOn, limits,
+};
+pub use dacapo_store::{
+    Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
+    OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value,
+};
+pub use error::Error;
+pub use event::{Event, EventError};
+pub use feed::Feed;
+pub use flip::FlipReport;
+pub use node::{Node, NodeBuilder, Requested, StartError};
+pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
+pub use query::{Answered, Ask, Reading};
+pub use row::{Field, FieldError, Row, RowError};
+pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use view::{ReadView, View, ViewError};
+pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
+
+/// What the derives generate calls. No part of the API.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::event::{decode, encode};
+    pub use crate::row::{from_column, from_json, to_column, to_json};
+    pub use {serde, serde_json};
+}
+
+/// Values as parameters of SQL: `params!["ann", 5, account.id]`.
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => {
+        &[$($crate::Value::from($value)),*] as &[$crate::Value]
+    };
+}

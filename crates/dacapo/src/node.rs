@@ -1,0 +1,429 @@
+//! The node: one process's share of the system, from the store to queries.
+//!
+//! This module owns the order in which the parts start and stop; what they do is theirs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::{
+    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
+    Metadata, NewEvent, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
+};
+use dacapo_store::{Append, Appended, Clock, Filter, Journal, Limit, Store, StoreError, SystemClock};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
+use crate::core::Core;
+use crate::error::Error;
+use crate::event::Event;
+use crate::feed::Feed;
+use crate::flip::FlipReport;
+use crate::projection::{Carried, Query};
+use crate::query::{self, Ask, Reading};
+use crate::rebuild;
+use crate::status::{self, Status};
+use crate::world::{Ids, NoProbe, Probe, SystemIds, World};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The code it carries does not fit what is stored.
+    #[error(transparent)]
+    Code(#[from] CatalogRefused),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a node keeps what lasts.
+enum Place {
+    Memory,
+    Directory(PathBuf),
+    Opened(Store),
+}
+
+/// Puts a node together; see [`Node::builder`].
+#[must_use = "a node runs once it is started"]
+pub struct NodeBuilder {
+    place: Place,
+    carried: Vec<Carried>,
+    world: World,
+}
+
+/// One process's share of the system: it appends to the journal, runs the processors of the versions
+/// whose code it carries, and answers queries. Clones are the same node.
+///
+/// Dropping the last clone without [`shutdown`](Self::shutdown) loses nothing, but leaves batches unfinished.
+#[derive(Clone)]
+pub struct Node {
+    core: Arc<Core>,
+    running: Arc<Running>,
+}
+
+struct Running {
+    stop: watch::Sender<bool>,
+    conductor: Mutex<Option<JoinHandle<()>>>,
+    store: Store,
+}
+
+/// A change of the catalog that was asked for: what it is about, and the position at which it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// The version it is about.
+    pub view: ViewId,
+    /// The position of the request in the journal; `None` when things were as asked already.
+    pub position: Option<Position>,
+}
+
+impl NodeBuilder {
+    /// Keeps everything in this directory, which is made if it is not there. One process at a time has it.
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.place = Place::Directory(directory.into());
+        self
+    }
+
+    /// Keeps everything in this store.
+    pub fn store(mut self, store: Store) -> Self {
+        self.place = Place::Opened(store);
+        self
+    }
+
+    /// Carries this version of a projection. New code is built beside the serving version and flipped to
+    /// as its options say; keep carrying the old version for as long as it serves or stands by.
+    pub fn carry(mut self, version: impl Into<Carried>) -> Self {
+        self.carried.push(version.into());
+        self
+    }
+
+    /// Takes the time from `clock`.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.world.clock = clock;
+        self
+    }
+
+    /// Takes ids from `ids`.
+    pub fn ids(mut self, ids: Arc<dyn Ids>) -> Self {
+        self.world.ids = ids;
+        self
+    }
+
+    /// Lets `probe` watch the steps of flips and clean-ups.
+    pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
+        self.world.probe = probe;
+        self
+    }
+
+    /// Starts the node: opens the store, reads the catalog, takes up whatever an earlier run left
+    /// unfinished, and runs the processors. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what to do.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let clock = Arc::clone(&self.world.clock);
+        let store = match self.place {
+            Place::Memory => Store::memory(clock),
+            Place::Directory(directory) => Store::embedded(&directory, clock)?,
+            Place::Opened(store) => store,
+        };
+        let catalog = CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?;
+        for carried in &self.carried {
+            // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
+            catalog.current().decide(&carried.code.schedule())?;
+        }
+        let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
+        let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
+        let (stop, stopped) = watch::channel(false);
+        let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped));
+        let running = Running { stop, conductor: Mutex::new(Some(conductor)), store };
+        Ok(Node { core, running: Arc::new(running) })
+    }
+}
+
+impl Node {
+    /// A node that keeps everything in memory, unless told otherwise.
+    pub fn builder() -> NodeBuilder {
+        let world = World { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), probe: Arc::new(NoProbe) };
+        NodeBuilder { place: Place::Memory, carried: Vec::new(), world }
+    }
+
+    /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
+    /// asks [`after`](Ask::after) the returned position sees them.
+    ///
+    /// # Errors
+    /// [`Error::Append`] when the stream is not at the expected revision; [`Error::Store`] when the
+    /// journal cannot be written at the moment.
+    pub async fn append<E: Event>(
+        &self,
+        stream: impl TryInto<StreamName, Error = InvalidName>,
+        expected: ExpectedRevision,
+        events: impl IntoIterator<Item = E>,
+    ) -> Result<Appended, Error> {
+        let events = events.into_iter().map(|event| self.new_event(&event, Metadata::default()));
+        let events = events.collect::<Result<Vec<_>, _>>()?;
+        self.append_batch(Append::to_stream(stream.try_into()?, expected, events)).await
+    }
+
+    /// Appends a batch of events of any streams: all of them or none.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself.
+    pub async fn append_batch(&self, append: Append) -> Result<Appended, Error> {
+        if let Some(event) = append.events.iter().find(|event| event.stream.is_system()) {
+            return Err(Error::SystemStream(event.stream.clone()));
+        }
+        Ok(self.core.journal.append(append).await?)
+    }
+
+    /// `event` with a fresh id, ready for [`append_batch`](Self::append_batch).
+    ///
+    /// # Errors
+    /// [`Error::Event`] when it cannot be written as JSON.
+    pub fn new_event<E: Event>(&self, event: &E, metadata: Metadata) -> Result<NewEvent, Error> {
+        let event_type = dacapo_model::EventType::new(event.event_type())?;
+        Ok(NewEvent { id: self.new_id(), event_type, payload: event.encode()?, metadata, tags: vec![] })
+    }
+
+    /// A fresh id.
+    pub fn new_id(&self) -> EventId {
+        self.core.world.ids.next()
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.core.journal
+    }
+
+    /// The last position of the journal.
+    pub fn head(&self) -> Position {
+        self.core.head()
+    }
+
+    /// The events behind `after` that `filter` wants: those that are there, then those that come.
+    pub fn feed(&self, after: Position, filter: Filter) -> Feed {
+        Feed::new(Arc::clone(&self.core.journal), after, filter, Limit::events(limits::READ_EVENTS_MAX))
+    }
+
+    /// Asks the version that serves: `node.ask(query).await`, or `node.ask(query).after(position).await`.
+    pub fn ask<Q: Query>(&self, query: Q) -> Ask<Q> {
+        Ask::new(Arc::clone(&self.core), query)
+    }
+
+    /// One state of the version of `projection` that serves, which covers `after`: for rows and SQL of a
+    /// shape the caller knows. It waits for up to [`limits::REQUEST_TIME_MAX`].
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] when no version serves or covers `after` by then.
+    pub async fn read(
+        &self,
+        projection: impl TryInto<ProjectionName, Error = InvalidName>,
+        after: Position,
+    ) -> Result<Reading, Error> {
+        query::open(&self.core, &projection.try_into()?, after, limits::REQUEST_TIME_MAX).await
+    }
+
+    /// Carries one more version, as if the node had been started with it.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] when its code has changed under an unchanged version number.
+    pub fn carry(&self, version: impl Into<Carried>) -> Result<(), Error> {
+        let carried = version.into();
+        self.core.catalog.current().decide(&carried.code.schedule())?;
+        self.core.carry(carried);
+        Ok(())
+    }
+
+    /// Schedules a new build of a projection beside the serving version: of the newest code that this
+    /// node carries, or of `code`.
+    ///
+    /// # Errors
+    /// [`Error::NotCarried`] when this node does not carry it.
+    pub async fn rebuild(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        if let Some(requested) = self.repeated(&asked).await {
+            return Ok(requested);
+        }
+        let carried = self.core.carried();
+        let of_projection = carried.iter().filter(|carried| carried.code.projection == *projection);
+        let wanted = of_projection.filter(|carried| code.is_none_or(|code| carried.code.code == code));
+        let Some(newest) = wanted.max_by_key(|carried| carried.code.code) else {
+            return Err(
+                self.unknown_or(projection, || Error::NotCarried { projection: projection.clone(), version: None })
+            );
+        };
+        let entries = Arc::clone(&self.core.catalog).change(newest.code.schedule(), asked).await?;
+        let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
+        let scheduled = scheduled.expect("a schedule that is accepted schedules a version");
+        Ok(Requested { view: scheduled.event.view().clone(), position: Some(scheduled.position) })
+    }
+
+    /// Asks that readers move to version `to`, or to the newest above the serving one. It happens as soon
+    /// as that version covers everything that was ever shown; [`flipped`](Self::flipped) waits for it.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] without such a version; [`Error::Catalog`] when the catalog declines.
+    pub async fn flip(
+        &self,
+        projection: &ProjectionName,
+        to: Option<VersionId>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        if let Some(requested) = self.repeated(&asked).await {
+            return Ok(requested);
+        }
+        let catalog = self.core.catalog.current();
+        let state = catalog.projections.get(projection);
+        let to = to.or_else(|| state?.flip_target()).ok_or_else(|| {
+            let text = "has no version above the serving one to flip to: ask for a rebuild, or name a version";
+            self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
+        })?;
+        self.request_flip(projection, to, asked).await
+    }
+
+    /// Asks that readers move back to version `to`, or to the one below the serving one that served last.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] without such a version; [`Error::Catalog`] when the catalog declines.
+    pub async fn rollback(
+        &self,
+        projection: &ProjectionName,
+        to: Option<VersionId>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        if let Some(requested) = self.repeated(&asked).await {
+            return Ok(requested);
+        }
+        let catalog = self.core.catalog.current();
+        let state = catalog.projections.get(projection);
+        let to = to.or_else(|| state?.rollback_target()).ok_or_else(|| {
+            let text = "has no earlier version that stands by, so there is nothing to roll back to";
+            self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
+        })?;
+        let above = state.and_then(|state| state.serving).filter(|serving| to >= *serving);
+        if let Some(serving) = above {
+            let text = format!("{to} is not below {serving}, which serves: a rollback goes to an earlier version");
+            return Err(Error::NoTarget(text));
+        }
+        self.request_flip(projection, to, asked).await
+    }
+
+    async fn request_flip(&self, projection: &ProjectionName, to: VersionId, asked: Asked) -> Result<Requested, Error> {
+        let view = ViewId { projection: projection.clone(), version: to };
+        let request = CatalogCommand::RequestFlip(view.clone());
+        let entries = Arc::clone(&self.core.catalog).change(request, asked).await?;
+        Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+    }
+
+    /// What a request led to that was made before under the same idempotency key.
+    async fn repeated(&self, asked: &Asked) -> Option<Requested> {
+        let entry = self.core.catalog.repeated(asked).await?.into_iter().next()?;
+        Some(Requested { view: entry.event.view().clone(), position: Some(entry.position) })
+    }
+
+    /// Waits for a requested flip or rollback to happen, for up to `within`.
+    ///
+    /// # Errors
+    /// [`Error::FlipAborted`] when it was given up; [`Error::TimedOut`], with what it waits on, when it has
+    /// not happened by then. It goes on either way.
+    pub async fn flipped(&self, requested: &Requested, within: Duration) -> Result<FlipReport, Error> {
+        let ViewId { projection, version: to } = &requested.view;
+        let mut catalog = self.core.catalog.watch();
+        let settled = catalog.wait_for(|catalog| {
+            let pending = catalog.projections.get(projection).and_then(|state| state.flip);
+            pending.is_none_or(|pending| pending.to != *to)
+        });
+        if tokio::time::timeout(within, settled).await.is_err() {
+            let waiting_on = self.core.flip_state(projection).waiting_on;
+            let what = format!("the flip of {projection} to {to} has not happened");
+            return Err(Error::TimedOut { what, waited: within, waiting_on });
+        }
+        let history = catalog::history(&*self.core.journal).await?;
+        let asked_at = requested.position.unwrap_or_default();
+        let later =
+            history.into_iter().filter(|entry| entry.position > asked_at && *entry.event.view() == requested.view);
+        let settled = |entry: &CatalogEntry| {
+            matches!(entry.event, CatalogEvent::Flipped { .. } | CatalogEvent::FlipAborted { .. })
+        };
+        // The first one after a request settles it; without one, the last is why things are as they are.
+        let mut settled = later.filter(settled);
+        let entry = if requested.position.is_some() { settled.next() } else { settled.last() };
+        match entry.map(|entry| (entry.event, entry.position)) {
+            Some((CatalogEvent::Flipped { from, kind, covers, .. }, flipped)) => {
+                let pause = self.core.flip_pause(projection, flipped).await;
+                Ok(FlipReport { to: *to, from, kind, flipped, covers, pause })
+            }
+            Some((CatalogEvent::FlipAborted { reason, .. }, _)) => {
+                Err(Error::FlipAborted { projection: projection.clone(), to: *to, reason })
+            }
+            _ => Err(Error::NoTarget(format!("no flip of {projection} to {to} was asked for"))),
+        }
+    }
+
+    /// Drops the view of a version that does not serve: ends its stand-by, or gives up a rebuild.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] when the catalog declines.
+    pub async fn clean_up(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
+        let command = CatalogCommand::CleanUp { view: view.clone(), reason: CleanUpReason::Asked };
+        let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) })
+    }
+
+    /// The catalog: which versions exist, their phases, which one serves. The watch wakes at every change.
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.core.catalog.watch()
+    }
+
+    /// Every change of the catalog there ever was, with who asked for it and why.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the journal cannot be read.
+    pub async fn history(&self) -> Result<Vec<CatalogEntry>, Error> {
+        Ok(catalog::history(&*self.core.journal).await?)
+    }
+
+    /// How the projections are.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when the tokens cannot be read.
+    pub async fn status(&self) -> Result<Status, Error> {
+        Ok(status::status(&self.core).await?)
+    }
+
+    /// Where the node keeps what lasts, in a few words.
+    pub fn store_description(&self) -> &str {
+        &self.running.store.description
+    }
+
+    /// Stops in order: no new rebuild steps, then the processors after the batch each is in, then the
+    /// journal after what waits to be appended. Flips under way go on at the next start.
+    pub async fn shutdown(&self) {
+        self.running.stop.send_replace(true);
+        if let Some(conductor) = self.running.conductor.lock().await.take()
+            && let Err(error) = conductor.await
+        {
+            tracing::error!(%error, "the rebuild driver ended by a bug in dacapo");
+        }
+        for version in self.core.open_versions() {
+            version.stop().await;
+        }
+        self.core.journal.close().await;
+    }
+
+    fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {
+        let catalog = self.core.catalog.current();
+        let carried = self.core.carried().into_iter().map(|carried| carried.code.projection);
+        let mut all: Vec<_> = catalog.projections.keys().cloned().chain(carried).collect();
+        all.sort();
+        all.dedup();
+        if all.contains(projection) {
+            return known();
+        }
+        Error::NoSuchProjection { name: projection.clone(), known: all }
+    }
+}

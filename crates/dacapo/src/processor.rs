@@ -1,0 +1,271 @@
+//! Processors: one version's run over the journal.
+//!
+//! A processor claims its segments, reads the feed behind the lowest token among them, applies a batch
+//! and commits rows and tokens together (I-3) under the epoch it claimed (I-4). Segments at different
+//! tokens are caught up lowest first, up to the next token above, so nothing is read twice for a segment
+//! and one that halts never holds the others back. This is the only place from which tokens move.
+//!
+//! ```text
+//!              ┌──────────── lowest tokens among the segments that may run ◀───────────┐
+//!              ▼                                                                       │
+//!   read behind them, through the next token above ──▶ apply ──▶ commit rows and tokens┤
+//!                                                        │                │            │
+//!                       the handler refuses an event ◀───┘   held, fenced │            │
+//!                       its segment stops before it,          or store ───┘            │
+//!                       the batch is applied again ────────────────────────────────────┘
+//! ```
+//!
+//! It never decides about phases, and it never reads the catalog.
+
+mod pace;
+mod segments;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::{Position, TokenMove, TokenRefused, ViewId, WaitingOn};
+use dacapo_store::{EventBatch, Journal, Limit, StoreError, View as StoredView};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::projection::{Carried, Failure, FailureCause, Work};
+use crate::view::{NotCommitted, View, ViewError};
+use pace::{Pace, Rate};
+use segments::{Refusal, Segments, Share};
+
+pub(crate) use segments::Progress;
+
+/// How long the first retry of whatever failed waits; each further one waits twice as long.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How often a held processor looks whether it was let go, should nobody tell it.
+const HOLD_LOOK: Duration = Duration::from_millis(20);
+
+/// What a processor works on and with.
+pub(crate) struct Assignment {
+    pub(crate) id: ViewId,
+    pub(crate) carried: Carried,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) view: Arc<dyn StoredView>,
+    /// Told whenever a hold is lifted.
+    pub(crate) lifted: Arc<Notify>,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Why a run ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It was asked to stop, and has finished its batch.
+    Stopped,
+    /// Another claim took its segments (I-4).
+    Fenced(TokenRefused),
+}
+
+/// Runs until it is stopped or fenced. Failures of the store are waited out.
+pub(crate) async fn run(assignment: Assignment) -> Ended {
+    let mut attempts = 0;
+    loop {
+        match Run::begin(&assignment).await {
+            Ok(mut run) => {
+                attempts = 0;
+                match run.go_on().await {
+                    Ok(ended) => return ended,
+                    Err(error) => assignment.report_store(&error),
+                }
+            }
+            Err(error) => assignment.report_store(&error),
+        }
+        attempts += 1;
+        if assignment.stopped_within(back_off(attempts)).await {
+            return Ended::Stopped;
+        }
+    }
+}
+
+fn back_off(attempts: u32) -> Duration {
+    RETRY_MAX.min(RETRY_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)))
+}
+
+impl Assignment {
+    fn report_store(&self, error: &StoreError) {
+        tracing::warn!(view = %self.id, %error, "the processor cannot go on for the moment");
+        let waiting = WaitingOn::Store { error: error.to_string() };
+        self.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
+    }
+
+    /// Waits, and tells whether the stop came meanwhile.
+    async fn stopped_within(&self, wait: Duration) -> bool {
+        let mut stop = self.stop.clone();
+        let stopped = stop.wait_for(|stop| *stop);
+        // An error means that whoever could stop this is gone, which is a stop.
+        tokio::time::timeout(wait, stopped).await.is_ok()
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow() || self.stop.has_changed().is_err()
+    }
+}
+
+/// A run under one claim.
+struct Run<'a> {
+    assignment: &'a Assignment,
+    view: View,
+    segments: Segments,
+    pace: Pace,
+    rate: Rate,
+    head: watch::Receiver<Position>,
+}
+
+/// What a commit came to.
+enum Commit {
+    Done,
+    /// It must be applied again: the writer had sent rows that the refused commit took back.
+    ApplyAgain,
+    Stopped,
+    Fenced(TokenRefused),
+}
+
+impl<'a> Run<'a> {
+    async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
+        let tokens = assignment.view.claim().await?;
+        let options = &assignment.carried.options;
+        let writer = assignment.view.writer().await?;
+        let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let run = Self {
+            assignment,
+            view,
+            segments: Segments::new(tokens),
+            pace: Pace::new(options.batch_events_max),
+            rate: Rate::default(),
+            head: assignment.journal.head(),
+        };
+        run.report();
+        Ok(run)
+    }
+
+    /// Batch after batch, until the run ends. An error means that the claim is in doubt: begin again.
+    async fn go_on(&mut self) -> Result<Ended, StoreError> {
+        loop {
+            if self.assignment.is_stopped() {
+                return Ok(Ended::Stopped);
+            }
+            let head = *self.head.borrow_and_update();
+            let Some(share) = self.segments.next_share(head, Instant::now()) else {
+                if self.wait().await {
+                    return Ok(Ended::Stopped);
+                }
+                continue;
+            };
+            let limit = Limit { events: self.pace.events(), ..Limit::events(1) };
+            let batch = self.assignment.journal.read(share.after, &self.assignment.carried.filter, limit).await?;
+            let ended = self.take(&share, &batch).await?;
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
+    async fn wait(&mut self) -> bool {
+        self.rate.rest();
+        self.report();
+        let mut stop = self.assignment.stop.clone();
+        let due = self.segments.next_due();
+        let due = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => true,
+            // A journal that closes takes its sender with it.
+            changed = self.head.changed() => changed.is_err(),
+            () = due => false,
+        }
+    }
+
+    /// Applies and commits one batch for the segments of `share`; where a handler refuses an event, once
+    /// more without it.
+    async fn take(&mut self, share: &Share, batch: &EventBatch) -> Result<Option<Ended>, StoreError> {
+        let mut share = share.through(batch.through);
+        let started = Instant::now();
+        loop {
+            let work = Work { batch, segments: self.segments.count(), through: share.limits() };
+            let failure = match self.assignment.carried.handlers.apply(work, &mut self.view).await {
+                Ok(()) => match self.commit(&share).await? {
+                    Commit::Done => {
+                        self.segments.committed(&share);
+                        self.rate.add(share.moves_through().since(share.after), started);
+                        self.pace.took(batch.len(), started.elapsed());
+                        self.report();
+                        return Ok(None);
+                    }
+                    Commit::ApplyAgain => continue,
+                    Commit::Stopped => return Ok(Some(Ended::Stopped)),
+                    Commit::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                },
+                Err(failure) => failure,
+            };
+            self.view.rollback().await.map_err(unavailable)?;
+            self.refused(failure, &mut share)?;
+            if share.is_empty() {
+                self.report();
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A segment stops before the event that its handler refuses, and is tried again later.
+    fn refused(&mut self, failure: Failure, share: &mut Share) -> Result<(), StoreError> {
+        let Failure { segment, position, cause } = failure;
+        let error = match cause {
+            FailureCause::Handler(error) => error,
+            FailureCause::Store(error) => return Err(unavailable(error)),
+        };
+        let refusal = self.segments.refuse(segment, position, error, Instant::now(), back_off);
+        let Refusal { attempts, error, .. } = refusal;
+        tracing::warn!(view = %self.assignment.id, %segment, %position, attempts, error, "a handler refuses an event");
+        share.stop_before(segment, position);
+        Ok(())
+    }
+
+    async fn commit(&mut self, share: &Share) -> Result<Commit, StoreError> {
+        let moves: Vec<TokenMove> = self.segments.moves(share);
+        loop {
+            // Asked for before trying, so that a hold lifted in between is not missed.
+            let lifted = Arc::clone(&self.assignment.lifted);
+            let mut lifted = std::pin::pin!(lifted.notified());
+            lifted.as_mut().enable();
+            let (held_for, must_reapply) = match self.view.commit(&moves).await {
+                Ok(()) => return Ok(Commit::Done),
+                Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
+                Err(NotCommitted::Fenced(refused)) => return Ok(Commit::Fenced(refused)),
+                Err(NotCommitted::Failed(error)) => return Err(unavailable(error)),
+            };
+            self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
+            let mut stop = self.assignment.stop.clone();
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return Ok(Commit::Stopped),
+                () = lifted => {}
+                () = tokio::time::sleep(HOLD_LOOK) => {}
+            }
+            if must_reapply {
+                return Ok(Commit::ApplyAgain);
+            }
+        }
+    }
+
+    fn report(&self) {
+        self.assignment.progress.send_replace(self.segments.progress(self.rate.per_second()));
+    }
+}
+
+/// A failure of the view that is not the handler's: the claim is in doubt, so the run begins again.
+fn unavailable(error: ViewError) -> StoreError {
+    StoreError::unavailable("write the view", error)
+}

@@ -1,0 +1,109 @@
+//! How large batches are, and how fast a processor is.
+
+use std::time::Duration;
+
+use dacapo_model::limits;
+use tokio::time::Instant;
+
+/// Batches begin with this many events.
+const EVENTS_FIRST: usize = 1_000;
+/// The least that a batch is asked to have.
+const EVENTS_MIN: usize = 64;
+
+/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`]: long enough to
+/// spread the cost of a commit, short enough that a hold or a shutdown does not wait for it.
+pub(super) struct Pace {
+    events: usize,
+    events_max: usize,
+}
+
+impl Pace {
+    pub(super) fn new(events_max: usize) -> Self {
+        let events_max = events_max.clamp(1, limits::BATCH_EVENTS_MAX);
+        Self { events: EVENTS_FIRST.min(events_max), events_max }
+    }
+
+    /// How many events the next batch may have.
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// A batch of `events` took `elapsed`. Batches that were not full say nothing about larger ones; at
+    /// most it doubles, so that one quick batch is no reason for an endless one.
+    pub(super) fn took(&mut self, events: usize, elapsed: Duration) {
+        let slow = elapsed > limits::BATCH_TIME_TARGET;
+        if events < self.events && !slow {
+            return;
+        }
+        let scale = limits::BATCH_TIME_TARGET.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
+        let wanted = (events as f64 * scale.clamp(0.25, 2.0)) as usize;
+        self.events = wanted.clamp(EVENTS_MIN.min(self.events_max), self.events_max);
+    }
+}
+
+/// Positions covered a second of work, smoothed over some seconds.
+#[derive(Default)]
+pub(super) struct Rate {
+    per_second: f64,
+    since: Option<Instant>,
+}
+
+impl Rate {
+    /// The time over which it is smoothed.
+    const WINDOW: Duration = Duration::from_secs(3);
+
+    /// `positions` were covered by a batch that began at `started`.
+    pub(super) fn add(&mut self, positions: u64, started: Instant) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.since.unwrap_or(started)).as_secs_f64().max(1e-6);
+        let current = positions as f64 / elapsed;
+        let weight = match self.since {
+            Some(_) => 1.0 - (-elapsed / Self::WINDOW.as_secs_f64()).exp(),
+            None if self.per_second > 0.0 => 0.1,
+            None => 1.0,
+        };
+        self.per_second += weight * (current - self.per_second);
+        self.since = Some(now);
+    }
+
+    /// There is nothing to do: the time until the next batch does not count.
+    pub(super) fn rest(&mut self) {
+        self.since = None;
+    }
+
+    pub(super) fn per_second(&self) -> f64 {
+        self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_approach_the_time_they_should_take() {
+        let mut pace = Pace::new(50_000);
+        for _ in 0..20 {
+            let events = pace.events();
+            pace.took(events, Duration::from_micros(events as u64 * 10));
+        }
+        assert!((9_000..=11_000).contains(&pace.events()), "{}", pace.events());
+    }
+
+    #[test]
+    fn a_batch_that_was_not_full_does_not_enlarge_the_next() {
+        let mut pace = Pace::new(50_000);
+        pace.took(3, Duration::from_micros(1));
+        assert_eq!(pace.events(), EVENTS_FIRST);
+    }
+
+    #[test]
+    fn a_slow_handler_makes_batches_small() {
+        let mut pace = Pace::new(50_000);
+        for _ in 0..20 {
+            pace.took(pace.events(), Duration::from_millis(50 * pace.events() as u64));
+        }
+        assert_eq!(pace.events(), EVENTS_MIN);
+        assert_eq!(Pace::new(5).events(), 5);
+    }
+}

@@ -1,0 +1,239 @@
+//! Which segments go next, and how far.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dacapo_model::{Position, Segment, SegmentCount, Token, TokenMove, WaitingOn};
+use tokio::time::Instant;
+
+/// How far a processor is, for whoever watches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Its tokens, as of the last commit; empty before the claim.
+    pub(crate) tokens: Vec<Token>,
+    /// Positions a second while there is something to do; 0 while that is not known.
+    pub(crate) rate: f64,
+    /// What it waits on, if it is not just following.
+    pub(crate) waiting_on: Vec<WaitingOn>,
+}
+
+impl Progress {
+    /// The position that all of its segments cover; the start before the claim.
+    pub(crate) fn covers(&self) -> Position {
+        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+    }
+}
+
+/// A handler's refusal of an event.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) position: Position,
+    pub(super) attempts: u32,
+    pub(super) error: String,
+    due: Instant,
+}
+
+/// The tokens of a processor's segments, and which of them halt.
+pub(super) struct Segments {
+    tokens: Vec<Token>,
+    refusals: BTreeMap<Segment, Refusal>,
+}
+
+/// The segments of one batch, all at the same token, and how far each goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    /// The token they start from.
+    pub(super) after: Position,
+    /// No further than this: the next token above, where more segments join, or the head.
+    upper: Position,
+    members: Vec<Segment>,
+    /// For each segment of the version how far it goes; one that takes no part stays below the batch.
+    limits: Vec<Position>,
+}
+
+impl Segments {
+    /// # Panics
+    /// When there are no tokens: a version has at least one segment.
+    pub(super) fn new(tokens: Vec<Token>) -> Self {
+        assert!(!tokens.is_empty(), "a version has segments");
+        Self { tokens, refusals: BTreeMap::new() }
+    }
+
+    pub(super) fn count(&self) -> SegmentCount {
+        let count = u16::try_from(self.tokens.len()).ok().and_then(|count| SegmentCount::new(count).ok());
+        count.expect("the tokens of a version are within the limit")
+    }
+
+    /// The lowest of the segments that are below `head` and do not halt at `now`.
+    pub(super) fn next_share(&self, head: Position, now: Instant) -> Option<Share> {
+        let may_run = |token: &&Token| self.refusals.get(&token.segment).is_none_or(|refusal| refusal.due <= now);
+        let running: Vec<&Token> = self.tokens.iter().filter(may_run).collect();
+        let after = running.iter().map(|token| token.position).min().filter(|lowest| *lowest < head)?;
+        let above = running.iter().map(|token| token.position).filter(|position| *position > after).min();
+        let upper = above.map_or(head, |above| above.min(head));
+        let members: Vec<Segment> =
+            running.iter().filter(|token| token.position == after).map(|token| token.segment).collect();
+        let mut limits = vec![Position::START; self.tokens.len()];
+        for member in &members {
+            limits[usize::from(member.get())] = upper;
+        }
+        Some(Share { after, upper, members, limits })
+    }
+
+    /// When the next halting segment is due for another try.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.refusals.values().map(|refusal| refusal.due).min()
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        segment: Segment,
+        position: Position,
+        error: String,
+        now: Instant,
+        back_off: impl Fn(u32) -> Duration,
+    ) -> &Refusal {
+        let before = self.refusals.get(&segment).filter(|before| before.position == position);
+        let attempts = before.map_or(1, |before| before.attempts + 1);
+        let refusal = Refusal { position, attempts, error, due: now + back_off(attempts) };
+        self.refusals.insert(segment, refusal);
+        &self.refusals[&segment]
+    }
+
+    /// The moves that commit `share`.
+    pub(super) fn moves(&self, share: &Share) -> Vec<TokenMove> {
+        let moved = |segment: &Segment| {
+            let token = self.tokens[usize::from(segment.get())];
+            let to = share.limits[usize::from(segment.get())];
+            TokenMove { segment: *segment, epoch: token.epoch, from: token.position, to }
+        };
+        share.members.iter().map(moved).collect()
+    }
+
+    /// `share` is committed. The one place where a processor's idea of its tokens moves.
+    pub(super) fn committed(&mut self, share: &Share) {
+        for asked in self.moves(share) {
+            let token = &mut self.tokens[usize::from(asked.segment.get())];
+            *token = token.moved(asked).expect("the store has carried out this move");
+            if self.refusals.get(&asked.segment).is_some_and(|refusal| token.covers(refusal.position)) {
+                self.refusals.remove(&asked.segment);
+            }
+        }
+    }
+
+    pub(super) fn progress(&self, rate: f64) -> Progress {
+        let halting = self.refusals.iter().map(|(segment, refusal)| WaitingOn::Handler {
+            segment: *segment,
+            position: refusal.position,
+            attempts: refusal.attempts,
+            error: refusal.error.clone(),
+        });
+        Progress { tokens: self.tokens.clone(), rate, waiting_on: halting.collect() }
+    }
+}
+
+impl Share {
+    /// The same share, no further than `through`: where a read ended.
+    pub(super) fn through(&self, through: Position) -> Self {
+        let mut share = self.clone();
+        share.upper = share.upper.min(through);
+        for member in &share.members {
+            share.limits[usize::from(member.get())] = share.upper;
+        }
+        share
+    }
+
+    /// How far the batch goes.
+    pub(super) fn moves_through(&self) -> Position {
+        self.upper
+    }
+
+    pub(super) fn limits(&self) -> &[Position] {
+        &self.limits
+    }
+
+    /// Lets `segment` go only as far as the event before `position`.
+    pub(super) fn stop_before(&mut self, segment: Segment, position: Position) {
+        let before = Position::new(position.get() - 1);
+        if before > self.after {
+            self.limits[usize::from(segment.get())] = before;
+        } else {
+            self.limits[usize::from(segment.get())] = Position::START;
+            self.members.retain(|member| *member != segment);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dacapo_model::Epoch;
+
+    fn segments(positions: &[u64]) -> Segments {
+        let count = SegmentCount::new(positions.len() as u16).unwrap();
+        let token = |(segment, position): (Segment, &u64)| Token {
+            segment,
+            epoch: Epoch::new(1),
+            position: Position::new(*position),
+            held_for: None,
+        };
+        Segments::new(count.segments().zip(positions).map(token).collect())
+    }
+
+    fn limits(share: &Share) -> Vec<u64> {
+        share.limits().iter().map(|limit| limit.get()).collect()
+    }
+
+    #[test]
+    fn the_lowest_segments_go_first_up_to_the_next_above() {
+        let segments = segments(&[5, 3, 3, 9]);
+        let share = segments.next_share(Position::new(20), Instant::now()).unwrap();
+        assert_eq!((share.after.get(), limits(&share)), (3, vec![0, 5, 5, 0]));
+        assert_eq!(limits(&share.through(Position::new(4))), vec![0, 4, 4, 0]);
+    }
+
+    #[test]
+    fn segments_meet_and_go_on_together_without_reading_twice() {
+        let mut segments = segments(&[5, 3, 9]);
+        let mut reads = vec![];
+        while let Some(share) = segments.next_share(Position::new(12), Instant::now()) {
+            reads.push((share.after.get(), share.moves_through().get()));
+            segments.committed(&share);
+        }
+        assert_eq!(reads, [(3, 5), (5, 9), (9, 12)]);
+        assert!(segments.tokens.iter().all(|token| token.position.get() == 12));
+    }
+
+    #[test]
+    fn a_halting_segment_does_not_hold_the_others_back() {
+        let mut segments = segments(&[3, 3]);
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let share = segments.next_share(Position::new(10), now).unwrap();
+        let halting = segments.count().segment(0).unwrap();
+        let attempts =
+            segments.refuse(halting, Position::new(6), "no".into(), now, |_| Duration::from_secs(1)).attempts;
+        assert_eq!(attempts, 1);
+        let mut capped = share.clone();
+        capped.stop_before(halting, Position::new(6));
+        segments.committed(&capped);
+        assert_eq!(segments.tokens.iter().map(|token| token.position.get()).collect::<Vec<_>>(), [5, 10]);
+        assert_eq!(segments.next_share(Position::new(10), now), None, "it waits until it is due");
+        assert_eq!(segments.next_due(), Some(later));
+
+        let again = segments.next_share(Position::new(10), later).unwrap();
+        assert_eq!((again.after.get(), limits(&again)), (5, vec![10, 0]));
+        let attempts = segments.refuse(halting, Position::new(6), "no".into(), later, |_| Duration::ZERO).attempts;
+        assert_eq!(attempts, 2);
+        let mut stuck = again.clone();
+        stuck.stop_before(halting, Position::new(6));
+        assert!(stuck.is_empty(), "nothing to commit before the event that is refused");
+
+        segments.committed(&again);
+        assert_eq!(segments.progress(0.0).waiting_on, [], "it got over the event");
+    }
+}

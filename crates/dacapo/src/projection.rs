@@ -1,0 +1,366 @@
+//! Projections: the code that turns events into a view, and the queries it answers.
+//!
+//! This module owns what a user implements and its erased form, [`Carried`], in which a node holds code
+//! of any event and row types side by side. It never decides when something is applied.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::ops::Deref;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::rebuild::Code;
+use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId};
+use dacapo_store::{EventBatch, EventRef, Filter, Streams, Table};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::event::Event;
+use crate::view::{ReadView, View, ViewError};
+
+/// What a handler returns when it cannot go on.
+pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An event as a handler gets it: decoded, with its place in the journal and in its stream.
+#[derive(Debug)]
+pub struct Recorded<'a, E> {
+    /// The event.
+    pub data: E,
+    place: EventRef<'a>,
+}
+
+impl<'a, E> Recorded<'a, E> {
+    /// The event `data` that was read as `place`.
+    pub fn new(data: E, place: EventRef<'a>) -> Self {
+        Self { data, place }
+    }
+}
+
+impl<'a, E> Deref for Recorded<'a, E> {
+    type Target = EventRef<'a>;
+
+    fn deref(&self) -> &EventRef<'a> {
+        &self.place
+    }
+}
+
+/// How a version is built and run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Into how many segments a new build is cut. Events of one stream are always in one segment and in
+    /// order; a segment whose handler fails does not hold the others back. 1 unless set.
+    pub segments: SegmentCount,
+    /// When a new build flips. By itself as soon as it is ready, unless set.
+    pub flip: FlipPolicy,
+    /// How long a version stands by after a flip, following and ready for a rollback, before it is
+    /// cleaned up. One day unless set.
+    pub stand_by: Duration,
+    /// Only streams of these categories; all unless set.
+    pub categories: Option<Vec<String>>,
+    /// What the rows in memory may take, in bytes. 64 MiB unless set.
+    pub row_cache_bytes: usize,
+    /// Most events in one batch. It adapts to time below that.
+    pub batch_events_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segments: SegmentCount::ONE,
+            flip: FlipPolicy::WhenReady,
+            stand_by: Duration::from_secs(24 * 60 * 60),
+            categories: None,
+            row_cache_bytes: 64 << 20,
+            batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+        }
+    }
+}
+
+/// One version of the code that makes a view.
+///
+/// Raise [`VERSION`](Self::VERSION) whenever the rows it makes would differ: a node that carries the new
+/// code builds it a view of its own beside the serving one and flips to it once it has caught up. Keep
+/// the old type in the program for as long as its version serves or stands by.
+pub trait Projection: Send + Sync + 'static {
+    /// The name of the projection, the same for all of its versions.
+    const NAME: &'static str;
+    /// The version of this code, from 1.
+    const VERSION: u32;
+    /// The tables of its view.
+    const TABLES: &'static [Table];
+    /// The events it reads.
+    type Event: Event;
+
+    /// How it is built and run.
+    fn options(&self) -> Options {
+        Options::default()
+    }
+
+    /// Applies one event to the view. It is called for each event of a stream in order, and what it
+    /// does to the view is kept exactly once; anything it does elsewhere may happen again.
+    ///
+    /// A row that is written for events of several streams is safe as long as the order between those
+    /// streams does not matter to it, or the version has one segment.
+    ///
+    /// # Errors
+    /// Whatever keeps it from applying the event. The segment halts before it and tries again.
+    fn apply(
+        &self,
+        event: &Recorded<'_, Self::Event>,
+        view: &mut View,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// A question to a projection, whichever version of it serves.
+pub trait Query: Send + Sync + 'static {
+    /// The name of the projection that answers.
+    const PROJECTION: &'static str;
+    /// What the answer is.
+    type Answer: Send + 'static;
+}
+
+/// A version that answers `Q`.
+pub trait Answers<Q: Query>: Projection {
+    /// Answers from one state of this version's view.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering; the asker gets it.
+    fn answer(&self, query: &Q, view: &mut ReadView) -> impl Future<Output = Result<Q::Answer, HandlerError>> + Send;
+}
+
+/// One version of a projection with the queries it answers, as a node carries it.
+///
+/// ```ignore
+/// Node::builder().carry(BalancesV1).carry(Carried::new(BalancesV2)?.answers::<BalanceOf>())
+/// ```
+#[derive(Clone)]
+pub struct Carried {
+    pub(crate) code: Code,
+    pub(crate) options: Options,
+    pub(crate) tables: &'static [Table],
+    pub(crate) filter: Filter,
+    pub(crate) handlers: Arc<dyn Handlers>,
+    answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
+    query_names: Vec<&'static str>,
+}
+
+impl<P: Projection> From<P> for Carried {
+    fn from(projection: P) -> Self {
+        Self::new(projection)
+    }
+}
+
+/// [`Carried`] while the type of its projection is known, so that queries can be added.
+pub struct CarriedVersion<P> {
+    projection: Arc<P>,
+    carried: Carried,
+}
+
+impl Carried {
+    /// The code of `projection`, without queries.
+    ///
+    /// # Panics
+    /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
+    pub fn new<P: Projection>(projection: P) -> Self {
+        Self::version(projection).carried
+    }
+
+    /// The code of `projection`, to which queries can be added.
+    ///
+    /// # Panics
+    /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
+    pub fn version<P: Projection>(projection: P) -> CarriedVersion<P> {
+        let name = ProjectionName::new(P::NAME).unwrap_or_else(|invalid: InvalidName| panic!("{invalid}"));
+        assert!(P::VERSION > 0, "versions of {name} are counted from 1");
+        let options = projection.options();
+        let projection = Arc::new(projection);
+        let code = Code {
+            projection: name,
+            code: P::VERSION,
+            segments: options.segments,
+            flip: options.flip,
+            stand_by: options.stand_by,
+            fingerprint: fingerprint(P::TABLES),
+        };
+        let filter = Filter {
+            streams: options.categories.clone().map_or(Streams::User, Streams::Categories),
+            types: Some(P::Event::TYPES.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        let carried = Self {
+            code,
+            options,
+            tables: P::TABLES,
+            filter,
+            handlers: Arc::clone(&projection) as Arc<dyn Handlers>,
+            answers: HashMap::new(),
+            query_names: Vec::new(),
+        };
+        CarriedVersion { projection, carried }
+    }
+
+    /// Whether this is the code of `version` of `projection`.
+    pub(crate) fn is_of(&self, projection: &ProjectionName, version: VersionId) -> bool {
+        self.code.projection == *projection && self.code.code == version.code
+    }
+
+    /// The answer of this version, from `view`; `None` when it does not answer such queries.
+    pub(crate) fn answer<'a, Q: Query>(
+        &'a self,
+        query: &'a Q,
+        view: &'a mut ReadView,
+    ) -> Option<BoxFuture<'a, Result<Q::Answer, HandlerError>>> {
+        let answers = self.answers.get(&TypeId::of::<Q>())?;
+        let answer = answers.answer(query, view);
+        Some(Box::pin(async move {
+            let answer = answer.await?;
+            Ok(*answer.downcast::<Q::Answer>().expect("answers are registered under their query's type"))
+        }))
+    }
+
+    /// The names of the types of queries it answers.
+    pub(crate) fn query_names(&self) -> &[&'static str] {
+        &self.query_names
+    }
+}
+
+impl<P: Projection> CarriedVersion<P> {
+    /// Lets the version answer queries of type `Q`.
+    #[must_use]
+    pub fn answers<Q: Query>(mut self) -> Self
+    where
+        P: Answers<Q>,
+    {
+        assert_eq!(Q::PROJECTION, P::NAME, "a query is answered by the projection that it names");
+        let answerer = Answerer { projection: Arc::clone(&self.projection), query: std::marker::PhantomData::<fn(Q)> };
+        self.carried.answers.insert(TypeId::of::<Q>(), Arc::new(answerer));
+        self.carried.query_names.push(std::any::type_name::<Q>());
+        self
+    }
+}
+
+impl<P: Projection> From<CarriedVersion<P>> for Carried {
+    fn from(version: CarriedVersion<P>) -> Self {
+        version.carried
+    }
+}
+
+/// The shape of the tables as text: what can be seen of a change under an unchanged version number.
+fn fingerprint(tables: &[Table]) -> String {
+    let column = |table: &Table, at: usize| {
+        let column = &table.columns[at];
+        format!("{}:{:?}{}", column.name, column.kind, if column.optional { "?" } else { "" })
+    };
+    let table = |table: &Table| {
+        let columns: Vec<_> = (0..table.columns.len()).map(|at| column(table, at)).collect();
+        let key: Vec<_> = table.key.iter().map(|at| table.columns[*at].name).collect();
+        format!("{}({}; key {})", table.name, columns.join(", "), key.join(", "))
+    };
+    tables.iter().map(table).collect::<Vec<_>>().join(" ")
+}
+
+/// A batch of events and how far each segment shall go in it.
+pub(crate) struct Work<'a> {
+    pub(crate) batch: &'a EventBatch,
+    pub(crate) segments: SegmentCount,
+    /// For each segment the last position to apply; one that takes no part has its own token here or less.
+    pub(crate) through: &'a [Position],
+}
+
+/// An event that was not applied.
+pub(crate) struct Failure {
+    pub(crate) segment: Segment,
+    pub(crate) position: Position,
+    pub(crate) cause: FailureCause,
+}
+
+pub(crate) enum FailureCause {
+    /// The handler refused the event or panicked.
+    Handler(String),
+    /// The view could not be read or written: not the handler's fault.
+    Store(ViewError),
+}
+
+/// The erased form of a projection.
+pub(crate) trait Handlers: Send + Sync {
+    /// Applies a batch, event by event, until it is done or one fails.
+    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
+}
+
+impl<P: Projection> Handlers for P {
+    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let mut current = None;
+            let run = AssertUnwindSafe(apply_all(self, work, view, &mut current)).catch_unwind();
+            let cause = match run.await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => match error.downcast::<ViewError>() {
+                    Ok(error) if error.is_passing() => FailureCause::Store(*error),
+                    Ok(error) => FailureCause::Handler(error.to_string()),
+                    Err(error) => FailureCause::Handler(chain(&*error)),
+                },
+                Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
+            };
+            let (segment, position) = current.expect("only the handling of an event can fail");
+            Err(Failure { segment, position, cause })
+        })
+    }
+}
+
+async fn apply_all<P: Projection>(
+    projection: &P,
+    work: Work<'_>,
+    view: &mut View,
+    current: &mut Option<(Segment, Position)>,
+) -> Result<(), HandlerError> {
+    for place in work.batch.iter() {
+        let segment = work.segments.segment_of(place.stream);
+        if place.position > work.through[usize::from(segment.get())] {
+            continue;
+        }
+        *current = Some((segment, place.position));
+        let Some(data) = P::Event::decode(place.event_type, place.payload)? else { continue };
+        projection.apply(&Recorded { data, place }, view).await?;
+    }
+    Ok(())
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+/// The erased form of an answer.
+trait AnyAnswer: Send + Sync {
+    fn answer<'a>(
+        &'a self,
+        query: &'a (dyn Any + Send + Sync),
+        view: &'a mut ReadView,
+    ) -> BoxFuture<'a, Result<Box<dyn Any + Send>, HandlerError>>;
+}
+
+struct Answerer<P, Q> {
+    projection: Arc<P>,
+    query: std::marker::PhantomData<fn(Q)>,
+}
+
+impl<P: Answers<Q>, Q: Query> AnyAnswer for Answerer<P, Q> {
+    fn answer<'a>(
+        &'a self,
+        query: &'a (dyn Any + Send + Sync),
+        view: &'a mut ReadView,
+    ) -> BoxFuture<'a, Result<Box<dyn Any + Send>, HandlerError>> {
+        Box::pin(async move {
+            let query = query.downcast_ref::<Q>().expect("answers are registered under their query's type");
+            let answer = self.projection.answer(query, view).await?;
+            Ok(Box::new(answer) as Box<dyn Any + Send>)
+        })
+    }
+}

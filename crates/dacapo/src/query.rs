@@ -1,0 +1,207 @@
+//! Queries: answers from the serving version, from one state that covers what the asker has seen.
+//!
+//! ```text
+//!   which version serves? ──▶ wait until it covers what is asked ──▶ open one state of its view
+//!          ▲                                                               │
+//!          └───────────── another one ◀── which version serves now? ◀──────┘
+//!                                              │ the same
+//!                                              ▼
+//!                                            answer
+//! ```
+//!
+//! The serving version is looked up again *after* the state was opened: the old version moves on only
+//! after readers were pointed to the new one, so a state opened while it still serves shows nothing that
+//! the new one will lack (I-7).
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::{Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
+use tokio::time::Instant;
+
+use crate::core::{Core, OpenVersion};
+use crate::error::Error;
+use crate::projection::{Carried, Query};
+use crate::view::ReadView;
+
+/// An answer, and what it is an answer to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered<A> {
+    /// The answer.
+    pub value: A,
+    /// The version that gave it.
+    pub version: VersionId,
+    /// Every event through here was taken into account. Ask [`after`](Ask::after) it to never go back,
+    /// whichever node answers next.
+    pub covers: Position,
+}
+
+/// A query that is about to be asked: `node.ask(query).after(position).await`.
+#[must_use = "a query is asked when it is awaited"]
+pub struct Ask<Q> {
+    core: Arc<Core>,
+    query: Q,
+    after: Position,
+    within: Duration,
+}
+
+impl<Q: Query> Ask<Q> {
+    pub(crate) fn new(core: Arc<Core>, query: Q) -> Self {
+        Self { core, query, after: Position::START, within: limits::REQUEST_TIME_MAX }
+    }
+
+    /// The answer shall cover `position`, such as that of an append whose effect must be seen.
+    pub fn after(mut self, position: Position) -> Self {
+        self.after = position;
+        self
+    }
+
+    /// How long to wait for a version that serves and covers what is asked;
+    /// [`limits::REQUEST_TIME_MAX`] unless set.
+    pub fn within(mut self, time: Duration) -> Self {
+        self.within = time;
+        self
+    }
+
+    async fn ask(self) -> Result<Answered<Q::Answer>, Error> {
+        let projection = ProjectionName::new(Q::PROJECTION)?;
+        let mut reading = open(&self.core, &projection, self.after, self.within).await?;
+        let (version, covers) = (reading.version, reading.view.covers());
+        let Some(answer) = reading.carried.answer(&self.query, &mut reading.view) else {
+            let answers = reading.carried.query_names().to_vec();
+            let query = std::any::type_name::<Q>();
+            return Err(Error::NoAnswer { view: ViewId { projection, version }, query, answers });
+        };
+        let value = answer.await.map_err(Error::Answer)?;
+        Ok(Answered { value, version, covers })
+    }
+}
+
+impl<Q: Query> IntoFuture for Ask<Q> {
+    type Output = Result<Answered<Q::Answer>, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.ask())
+    }
+}
+
+/// One state of the serving version.
+pub struct Reading {
+    /// The version that serves.
+    pub version: VersionId,
+    /// Its rows, in one state.
+    pub view: ReadView,
+    carried: Carried,
+}
+
+/// What keeps a reading from being opened.
+struct Obstacle {
+    what: String,
+    waiting_on: Vec<WaitingOn>,
+}
+
+/// Opens one state of the version of `projection` that serves, which covers `after`.
+pub(crate) async fn open(
+    core: &Core,
+    projection: &ProjectionName,
+    after: Position,
+    within: Duration,
+) -> Result<Reading, Error> {
+    let started = Instant::now();
+    let needed = after.max(core.floor);
+    let mut obstacle = Obstacle { what: format!("no version of {projection} serves"), waiting_on: vec![] };
+    let found = tokio::time::timeout_at(started + within, async {
+        loop {
+            let (version, carried) = serving(core, projection, &mut obstacle).await?;
+            if !covered(core, &version, needed, &mut obstacle).await {
+                continue;
+            }
+            let view = ReadView::new(version.view.reader().await?);
+            if view.covers() < needed {
+                continue;
+            }
+            // I-7
+            if core.catalog.current().serving(projection) == Some(version.id.version) {
+                return Ok(Reading { version: version.id.version, view, carried });
+            }
+        }
+    });
+    match found.await {
+        Ok(reading) => reading,
+        Err(_) if after > core.head() => Err(Error::beyond_head(after, core.head(), within)),
+        Err(_) => {
+            Err(Error::TimedOut { what: obstacle.what, waited: started.elapsed(), waiting_on: obstacle.waiting_on })
+        }
+    }
+}
+
+/// The serving version, as soon as there is one and it is open.
+async fn serving(
+    core: &Core,
+    projection: &ProjectionName,
+    obstacle: &mut Obstacle,
+) -> Result<(Arc<OpenVersion>, Carried), Error> {
+    let mut catalog = core.catalog.watch();
+    let mut opened = core.opened.subscribe();
+    loop {
+        let current = catalog.borrow_and_update().clone();
+        opened.mark_unchanged();
+        let carried = core.carried();
+        if let Some(version) = current.serving(projection) {
+            let id = ViewId { projection: projection.clone(), version };
+            obstacle.what = format!("{id}, which serves, is not open on this node");
+            let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
+                return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
+            };
+            if let Some(open) = core.open_version(&id).filter(|open| open.carried.is_some()) {
+                return Ok((open, code.clone()));
+            }
+        } else if !carried.iter().any(|code| code.code.projection == *projection) {
+            if current.projections.contains_key(projection) {
+                return Err(Error::NotCarried { projection: projection.clone(), version: None });
+            }
+            let known = current.projections.keys().cloned().chain(carried.into_iter().map(|code| code.code.projection));
+            return Err(Error::NoSuchProjection { name: projection.clone(), known: known.collect() });
+        }
+        tokio::select! {
+            _ = catalog.changed() => {}
+            _ = opened.changed() => {}
+        }
+    }
+}
+
+/// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves.
+async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle: &mut Obstacle) -> bool {
+    let mut progress = version.progress.clone();
+    let mut catalog = core.catalog.watch();
+    loop {
+        {
+            let progress = progress.borrow_and_update();
+            if progress.covers() >= needed {
+                return true;
+            }
+            obstacle.what = format!("{} does not cover position {needed} yet", version.id);
+            obstacle.waiting_on = progress.waiting_on.clone();
+            let short = progress.tokens.iter().filter(|token| !token.covers(needed));
+            obstacle.waiting_on.extend(short.map(|token| WaitingOn::Segment {
+                version: version.id.version,
+                segment: token.segment,
+                behind: needed.since(token.position),
+            }));
+        }
+        if catalog.borrow_and_update().serving(&version.id.projection) != Some(version.id.version) {
+            return false;
+        }
+        tokio::select! {
+            changed = progress.changed() => if changed.is_err() {
+                // Its processor has ended; the rebuild driver puts another in its place.
+                core.opened.subscribe().changed().await.unwrap_or_default();
+                return false;
+            },
+            _ = catalog.changed() => {}
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Rows as types: a struct is a row of a table, its fields are real columns.
+
+use std::fmt;
+use std::hash::Hash;
+
+use dacapo_model::Timestamp;
+use dacapo_store::{ColumnKind, Table, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A row of a table of a view. Derive it:
+///
+/// ```
+/// use dacapo::Row;
+///
+/// #[derive(Clone, Row)]
+/// #[row(table = "accounts")]
+/// struct Account {
+///     #[row(key)]
+///     id: String,
+///     #[row(index)]
+///     owner: String,
+///     balance: i64,
+///     closed: Option<jiff::Timestamp>,
+/// }
+///
+/// assert_eq!(Account::TABLE.columns[2].name, "balance");
+/// ```
+pub trait Row: Clone + Send + Sync + 'static {
+    /// Its table.
+    const TABLE: Table;
+
+    /// What tells rows apart: the type of the key's field, or a tuple of several.
+    type Key: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static;
+
+    /// The row's key.
+    fn key(&self) -> Self::Key;
+
+    /// Whether `key` is the row's key; without making one.
+    fn has_key(&self, key: &Self::Key) -> bool {
+        self.key() == *key
+    }
+
+    /// The key as values, in the order of [`Table::key`].
+    ///
+    /// # Errors
+    /// [`RowError`] when a store cannot keep one of them.
+    fn key_values(key: &Self::Key) -> Result<Vec<Value>, RowError>;
+
+    /// The row as values, in the order of [`Table::columns`].
+    ///
+    /// # Errors
+    /// [`RowError`] when a store cannot keep one of them.
+    fn to_values(&self) -> Result<Vec<Value>, RowError>;
+
+    /// The row of these values.
+    ///
+    /// # Errors
+    /// [`RowError`] when one of them is not what the row's type says.
+    fn from_values(values: Vec<Value>) -> Result<Self, RowError>;
+}
+
+/// A type whose values fit one column. Implement it for a type of your own by way of one that has it:
+///
+/// ```
+/// use dacapo::{ColumnKind, Field, FieldError, Value};
+///
+/// struct Iban(String);
+///
+/// impl Field for Iban {
+///     const KIND: ColumnKind = String::KIND;
+///
+///     fn to_value(&self) -> Result<Value, FieldError> {
+///         self.0.to_value()
+///     }
+///
+///     fn from_value(value: Value) -> Result<Self, FieldError> {
+///         String::from_value(value).map(Self)
+///     }
+/// }
+/// ```
+pub trait Field: Sized {
+    /// The kind of the column.
+    const KIND: ColumnKind;
+    /// Whether a row may be without a value.
+    const OPTIONAL: bool = false;
+
+    /// The value as a store keeps it.
+    ///
+    /// # Errors
+    /// [`FieldError`] when a store cannot keep it.
+    fn to_value(&self) -> Result<Value, FieldError>;
+
+    /// The value of what a store kept.
+    ///
+    /// # Errors
+    /// [`FieldError`] when it is not of this type.
+    fn from_value(value: Value) -> Result<Self, FieldError>;
+}
+
+/// Why a value and a column do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FieldError(pub String);
+
+/// Why a row and its table do not go together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column {table}.{column}: {reason}")]
+pub struct RowError {
+    /// The table.
+    pub table: &'static str,
+    /// The column.
+    pub column: &'static str,
+    /// What is wrong with its value.
+    pub reason: FieldError,
+}
+
+impl FieldError {
+    /// A value of another kind than the column's.
+    fn unexpected(wanted: &str, value: &Value) -> Self {
+        Self(format!("expected {wanted}, found {value:?}"))
+    }
+}
+
+/// A type that has a kind of value to itself, and converts without loss.
+macro_rules! field {
+    ($($ty:ty, $kind:ident, $own:ident => $value:expr, $stored:ident => $back:expr;)*) => {
+        $(impl Field for $ty {
+            const KIND: ColumnKind = ColumnKind::$kind;
+
+            fn to_value(&self) -> Result<Value, FieldError> {
+                let $own = self;
+                Ok(Value::$kind($value))
+            }
+
+            fn from_value(value: Value) -> Result<Self, FieldError> {
+                match value {
+                    Value::$kind($stored) => Ok($back),
+                    other => Err(FieldError::unexpected(stringify!($ty), &other)),
+                }
+            }
+        })*
+    };
+}
+
+field! {
+    String, Text, own => own.clone(), stored => stored;
+    bool, Boolean, own => *own, stored => stored;
+    f64, Float, own => *own, stored => stored;
+    // Every f32 is an f64, and comes back as itself.
+    f32, Float, own => f64::from(*own), stored => stored as f32;
+    Vec<u8>, Bytes, own => own.clone(), stored => stored;
+    uuid::Uuid, Uuid, own => own.into_bytes(), stored => uuid::Uuid::from_bytes(stored);
+    Timestamp, Time, own => *own, stored => stored;
+}
+
+/// Integers, as far as they fit the 64 signed bits of a column.
+macro_rules! integers {
+    ($($ty:ty)*) => {
+        $(impl Field for $ty {
+            const KIND: ColumnKind = ColumnKind::Integer;
+
+            fn to_value(&self) -> Result<Value, FieldError> {
+                let number = i64::try_from(*self);
+                number.map(Value::Integer).map_err(|_| FieldError(format!("{self} is more than a column holds, {}", i64::MAX)))
+            }
+
+            fn from_value(value: Value) -> Result<Self, FieldError> {
+                let Value::Integer(number) = value else {
+                    return Err(FieldError::unexpected(stringify!($ty), &value));
+                };
+                number.try_into().map_err(|_| FieldError::unexpected(stringify!($ty), &value))
+            }
+        })*
+    };
+}
+
+integers!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize);
+
+/// To the microsecond, as columns keep it; what is finer is rounded towards the past.
+impl Field for jiff::Timestamp {
+    const KIND: ColumnKind = ColumnKind::Time;
+
+    fn to_value(&self) -> Result<Value, FieldError> {
+        Ok(Value::from(*self))
+    }
+
+    fn from_value(value: Value) -> Result<Self, FieldError> {
+        match value {
+            Value::Time(time) => Self::from_microsecond(time.micros()).map_err(|error| FieldError(error.to_string())),
+            other => Err(FieldError::unexpected("a time", &other)),
+        }
+    }
+}
+
+impl Field for serde_json::Value {
+    const KIND: ColumnKind = ColumnKind::Json;
+
+    fn to_value(&self) -> Result<Value, FieldError> {
+        Ok(Value::Json(self.to_string()))
+    }
+
+    fn from_value(value: Value) -> Result<Self, FieldError> {
+        json(value)
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    const KIND: ColumnKind = T::KIND;
+    const OPTIONAL: bool = {
+        assert!(!T::OPTIONAL, "a column cannot tell None from Some(None)");
+        true
+    };
+
+    fn to_value(&self) -> Result<Value, FieldError> {
+        self.as_ref().map_or(Ok(Value::Null), Field::to_value)
+    }
+
+    fn from_value(value: Value) -> Result<Self, FieldError> {
+        if value == Value::Null { Ok(None) } else { T::from_value(value).map(Some) }
+    }
+}
+
+fn json<T: DeserializeOwned>(value: Value) -> Result<T, FieldError> {
+    match value {
+        Value::Json(text) => serde_json::from_str(&text).map_err(|error| FieldError(error.to_string())),
+        other => Err(FieldError::unexpected("JSON", &other)),
+    }
+}
+
+/// A field as the value of its column.
+#[doc(hidden)]
+pub fn to_column<T: Field>(field: &T, table: &'static str, column: &'static str) -> Result<Value, RowError> {
+    field.to_value().map_err(|reason| RowError { table, column, reason })
+}
+
+/// A field of any type as JSON.
+#[doc(hidden)]
+pub fn to_json<T: Serialize>(field: &T, table: &'static str, column: &'static str) -> Result<Value, RowError> {
+    let text = serde_json::to_string(field).map_err(|error| FieldError(error.to_string()));
+    text.map(Value::Json).map_err(|reason| RowError { table, column, reason })
+}
+
+/// The field of a column's value.
+#[doc(hidden)]
+pub fn from_column<T: Field>(value: Option<Value>, table: &'static str, column: &'static str) -> Result<T, RowError> {
+    present(value).and_then(T::from_value).map_err(|reason| RowError { table, column, reason })
+}
+
+/// The field of a column of JSON.
+#[doc(hidden)]
+pub fn from_json<T: DeserializeOwned>(
+    value: Option<Value>,
+    table: &'static str,
+    column: &'static str,
+) -> Result<T, RowError> {
+    present(value).and_then(json).map_err(|reason| RowError { table, column, reason })
+}
+
+fn present(value: Option<Value>) -> Result<Value, FieldError> {
+    value.ok_or_else(|| FieldError("the row has fewer values than the table has columns".into()))
+}

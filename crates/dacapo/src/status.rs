@@ -1,0 +1,136 @@
+//! How a node and its versions are, as data: the facts behind every table, progress bar and console.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::rebuild::stage;
+use dacapo_model::{
+    PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
+    ViewId, WaitingOn,
+};
+use dacapo_store::StoreError;
+
+use crate::core::Core;
+
+/// A node and its projections.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The last position of the journal.
+    pub head: Position,
+    /// Every projection the catalog knows, by name.
+    pub projections: Vec<ProjectionStatus>,
+}
+
+/// One projection.
+#[derive(Clone, Debug)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: ProjectionName,
+    /// The version that answers queries.
+    pub serving: Option<VersionId>,
+    /// The flip under way, and what it waits on.
+    pub flip: Option<(PendingFlip, Vec<WaitingOn>)>,
+    /// Its versions that are not obsolete, oldest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// One version.
+#[derive(Clone, Debug)]
+pub struct VersionStatus {
+    /// Which version.
+    pub version: VersionId,
+    /// Its phase.
+    pub phase: Phase,
+    /// Inside Initializing, how far it is.
+    pub stage: Option<Stage>,
+    /// When it entered the phase.
+    pub since: Timestamp,
+    /// Why it failed or is cleaned up.
+    pub reason: Option<String>,
+    /// Whether this node carries its code.
+    pub carried: bool,
+    /// Its tokens; empty when this node has no view of it.
+    pub tokens: Vec<Token>,
+    /// The position that all of its segments cover.
+    pub covers: Position,
+    /// How many positions the lowest of its segments is behind the head.
+    pub lag: u64,
+    /// Positions covered a second, while there is something to cover and the rate is known.
+    pub rate: Option<f64>,
+    /// When it will have caught up: its lag at its present rate.
+    pub time_left: Option<Duration>,
+    /// While standing by: whether a rollback to it would be carried out at once, or why not (I-8).
+    pub rollback_ready: Option<Result<(), WaitingOn>>,
+    /// What it waits on.
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+pub(crate) async fn status(core: &Arc<Core>) -> Result<Status, StoreError> {
+    let catalog = core.catalog.current();
+    let head = core.head();
+    let mut projections = Vec::new();
+    for (name, state) in &catalog.projections {
+        let mut versions = Vec::new();
+        for (version, version_state) in &state.versions {
+            if version_state.phase != Phase::Obsolete {
+                let id = ViewId { projection: name.clone(), version: *version };
+                versions.push(version_status(core, head, id, state, version_state).await?);
+            }
+        }
+        let flips = core.flip_state(name);
+        projections.push(ProjectionStatus {
+            name: name.clone(),
+            serving: state.serving,
+            flip: state.flip.map(|flip| (flip, flips.waiting_on)),
+            versions,
+        });
+    }
+    Ok(Status { head, projections })
+}
+
+async fn version_status(
+    core: &Arc<Core>,
+    head: Position,
+    id: ViewId,
+    projection: &ProjectionState,
+    state: &VersionState,
+) -> Result<VersionStatus, StoreError> {
+    let carried = core.code_of(&id);
+    let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
+    let tokens = core.tokens(&id).await?.unwrap_or_default();
+    let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+    let lag = if state.phase.applies() { head.since(covers) } else { 0 };
+    let stage = stage(state, &tokens, head);
+    let rate = (lag > 0 && progress.rate > 0.0).then_some(progress.rate);
+    let time_left = rate.map(|rate| Duration::from_secs_f64((lag as f64 / rate).min(1e9)));
+    let mut waiting_on = progress.waiting_on;
+    if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
+        waiting_on.push(WaitingOn::Code { version: id.version });
+    }
+    if stage == Some(Stage::Ready) && projection.flip.is_none() {
+        waiting_on.push(WaitingOn::FlipCommand);
+    }
+    let rollback_ready = (state.phase == Phase::StandingBy).then(|| match waiting_on.first() {
+        Some(reason) => Err(reason.clone()),
+        None => Ok(()),
+    });
+    if let (Phase::StandingBy, Some(carried)) = (state.phase, &carried) {
+        let over = core.world.clock.now().since(state.since);
+        waiting_on.push(WaitingOn::StandBy { remaining: carried.options.stand_by.saturating_sub(over) });
+    }
+    Ok(VersionStatus {
+        version: id.version,
+        phase: state.phase,
+        stage,
+        since: state.since,
+        reason: state.reason.clone(),
+        carried: carried.is_some(),
+        tokens,
+        covers,
+        lag,
+        rate,
+        time_left,
+        rollback_ready,
+        waiting_on,
+    })
+}

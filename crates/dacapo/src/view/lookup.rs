@@ -1,0 +1,106 @@
+//! What rows are looked up by.
+
+use std::hash::{Hash, Hasher};
+
+use crate::row::Field;
+
+/// A key, or something borrowed that stands for it: a `&str` finds a row whose key is a `String`, and
+/// `("a-1", 7)` one whose key is `(String, i64)`. A row that is found in memory is found without a new key.
+pub trait Lookup<K> {
+    /// Whether `key` is what is looked for.
+    fn is(&self, key: &K) -> bool;
+
+    /// Hashes as the key does.
+    fn hash<H: Hasher>(&self, state: &mut H);
+
+    /// The key itself.
+    fn into_key(self) -> K;
+}
+
+impl<F: Field + Hash + Eq> Lookup<F> for F {
+    fn is(&self, key: &F) -> bool {
+        self == key
+    }
+
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Hash::hash(self, state);
+    }
+
+    fn into_key(self) -> F {
+        self
+    }
+}
+
+impl<F: Field + Hash + Eq + Clone> Lookup<F> for &F {
+    fn is(&self, key: &F) -> bool {
+        *self == key
+    }
+
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Hash::hash(*self, state);
+    }
+
+    fn into_key(self) -> F {
+        self.clone()
+    }
+}
+
+impl Lookup<String> for &str {
+    fn is(&self, key: &String) -> bool {
+        self == key
+    }
+
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Hash::hash(*self, state);
+    }
+
+    fn into_key(self) -> String {
+        self.to_owned()
+    }
+}
+
+/// Hashing one part after the other is how tuples hash.
+macro_rules! tuple {
+    ($($key:ident $part:ident $at:tt),*) => {
+        impl<$($key, $part: Lookup<$key>),*> Lookup<($($key,)*)> for ($($part,)*) {
+            fn is(&self, key: &($($key,)*)) -> bool {
+                $(self.$at.is(&key.$at))&&*
+            }
+
+            fn hash<S: Hasher>(&self, state: &mut S) {
+                $(self.$at.hash(state);)*
+            }
+
+            fn into_key(self) -> ($($key,)*) {
+                ($(self.$at.into_key(),)*)
+            }
+        }
+    };
+}
+
+tuple!(A P 0, B Q 1);
+tuple!(A P 0, B Q 1, C R 2);
+tuple!(A P 0, B Q 1, C R 2, D T 3);
+
+/// A whole key of several parts, borrowed.
+macro_rules! borrowed_tuple {
+    ($($key:ident $at:tt),*) => {
+        impl<$($key: Field + Hash + Eq + Clone),*> Lookup<($($key,)*)> for &($($key,)*) {
+            fn is(&self, key: &($($key,)*)) -> bool {
+                *self == key
+            }
+
+            fn hash<S: Hasher>(&self, state: &mut S) {
+                Hash::hash(*self, state);
+            }
+
+            fn into_key(self) -> ($($key,)*) {
+                self.clone()
+            }
+        }
+    };
+}
+
+borrowed_tuple!(A 0, B 1);
+borrowed_tuple!(A 0, B 1, C 2);
+borrowed_tuple!(A 0, B 1, C 2, D 3);

@@ -1,0 +1,377 @@
+//! Views as handlers and queries meet them.
+//!
+//! [`View`] is what a handler changes: rows by key, kept in memory and handed to the store as one bulk
+//! statement a table when the batch is committed. [`ReadView`] is what a query reads: one state of the rows.
+//!
+//! The rows in memory are the handler's own copy of what is committed, plus the changes of the batch. They stay
+//! from batch to batch, because nobody else writes to the view: a claim by another is noticed by the commit,
+//! which is refused (I-4), and then all that was not committed is forgotten.
+
+mod lookup;
+mod read;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use std::any::{TypeId, type_name};
+
+use dacapo_model::{Position, TokenMove, TokenRefused};
+use dacapo_store::{CommitError, StoreError, Table, Value, ViewWriter};
+
+pub use lookup::Lookup;
+pub use read::{ReadView, Rows};
+
+use crate::row::{Row, RowError};
+use shelf::{AnyShelf, Shelf, row_bytes};
+
+/// How much memory the clean rows of a view take at most, unless it is set otherwise.
+pub const ROW_BYTES_MAX: usize = 64 << 20;
+
+/// The rows of a view, as a handler changes them.
+///
+/// ```
+/// # use dacapo::{Row, View, ViewError};
+/// #[derive(Clone, Row)]
+/// #[row(table = "accounts")]
+/// struct Account {
+///     #[row(key)]
+///     id: String,
+///     balance: i64,
+/// }
+///
+/// async fn deposited(view: &mut View, account: &str, amount: i64) -> Result<(), ViewError> {
+///     view.update::<Account>(account, |row| row.balance += amount).await?;
+///     Ok(())
+/// }
+/// ```
+pub struct View {
+    writer: Box<dyn ViewWriter>,
+    tables: &'static [Table],
+    shelves: Vec<(TypeId, &'static str, Box<dyn AnyShelf>)>,
+    bytes_max: usize,
+    /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
+    wrote_sql: bool,
+    /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
+    mistake: Option<ViewError>,
+}
+
+/// Why rows could not be read or changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ViewError {
+    /// A value does not fit its column.
+    #[error(transparent)]
+    Row(#[from] RowError),
+    /// The store could not do it.
+    #[error(transparent)]
+    Store(std::sync::Arc<StoreError>),
+    /// The projection did not declare the row's table.
+    #[error("the view has no table {table} for {row}: name the row type among the projection's tables")]
+    NoTable {
+        /// The table that is missing.
+        table: &'static str,
+        /// The type of row that would be in it.
+        row: &'static str,
+    },
+    /// Two types of rows would be kept apart though they are in one table.
+    #[error("table {table} is used through {first} and through {second}: a table has rows of one type")]
+    TwoTypes {
+        /// The table.
+        table: &'static str,
+        /// The type that was used first.
+        first: &'static str,
+        /// The type that was used then.
+        second: &'static str,
+    },
+    /// A change put another key into a row; the batch cannot be committed.
+    #[error("the key of row {key} in table {table} was changed: delete that row and put another one")]
+    KeyChanged {
+        /// The table.
+        table: &'static str,
+        /// The key under which the row was looked up.
+        key: String,
+    },
+}
+
+impl From<StoreError> for ViewError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl ViewError {
+    /// Whether it is the store's failure and may pass, rather than a mistake of the handler.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Store(error) if !matches!(**error, StoreError::Invalid(_)))
+    }
+}
+
+/// Why a batch was not committed.
+#[derive(Debug)]
+pub(crate) enum NotCommitted {
+    /// A flip holds the tokens. Nothing is lost: the same commit is good once the hold is lifted, unless
+    /// the batch `must_reapply`, because SQL of its own went with the transaction and every change was
+    /// forgotten.
+    Held {
+        /// The position of the flip request.
+        held_for: Position,
+        /// Whether the batch's events have to be applied again before the next commit.
+        must_reapply: bool,
+    },
+    /// Another claim came first (I-4). Everything that was not committed is forgotten.
+    Fenced(TokenRefused),
+    /// Rows could not be written. Everything that was not committed is forgotten.
+    Failed(ViewError),
+}
+
+impl View {
+    /// A view to change through `writer`, with these tables.
+    pub(crate) fn new(writer: Box<dyn ViewWriter>, tables: &'static [Table]) -> Self {
+        Self { writer, tables, shelves: Vec::new(), bytes_max: ROW_BYTES_MAX, wrote_sql: false, mistake: None }
+    }
+
+    /// Bounds the memory of clean rows.
+    pub(crate) fn with_bytes_max(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
+    }
+
+    /// The row with this key.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the store cannot read it.
+    pub async fn get<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<&R>, ViewError> {
+        let Some(place) = self.locate::<R>(key).await? else { return Ok(None) };
+        Ok(self.shelf::<R>()?.entry(place).row.as_ref())
+    }
+
+    /// Writes a row whole, in place of one with the same key.
+    ///
+    /// # Errors
+    /// [`ViewError::NoTable`], [`ViewError::TwoTypes`].
+    pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
+        self.shelf::<R>()?.put(row);
+        Ok(())
+    }
+
+    /// Changes the row with this key; `false` when there is none.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the store cannot read it, or when the change touches the key.
+    pub async fn update<R: Row>(
+        &mut self,
+        key: impl Lookup<R::Key>,
+        change: impl FnOnce(&mut R),
+    ) -> Result<bool, ViewError> {
+        let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
+        let changed = self.shelf::<R>()?.change(place, change);
+        self.noted(changed)
+    }
+
+    /// Changes the row with this key, which begins as `default` when there is none.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the store cannot read it, or when `default` or the change give it another key.
+    pub async fn upsert<R: Row>(
+        &mut self,
+        key: impl Lookup<R::Key>,
+        default: impl FnOnce() -> R,
+        change: impl FnOnce(&mut R),
+    ) -> Result<(), ViewError> {
+        let place = self.locate_or_add::<R>(key).await?;
+        let shelf = self.shelf::<R>()?;
+        if shelf.entry(place).row.is_none() {
+            shelf.set(place, Some(default()));
+        }
+        let changed = shelf.change(place, change);
+        self.noted(changed).map(drop)
+    }
+
+    /// Deletes the row with this key; `false` when there is none.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the store cannot look for it.
+    pub async fn delete<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<bool, ViewError> {
+        let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
+        let shelf = self.shelf::<R>()?;
+        let there = shelf.entry(place).row.is_some();
+        if there {
+            shelf.set(place, None);
+        }
+        Ok(there)
+    }
+
+    /// Carries out one SQL statement that writes, for what rows cannot say, and returns how many rows it
+    /// changed. It sees every change of the batch so far. The rows in memory are forgotten, since it may have
+    /// changed any of them, so this costs more than it seems: not for every event.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the statement is wrong.
+    pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
+        self.flush().await?;
+        self.wrote_sql = true;
+        self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
+        Ok(self.writer.execute(sql, parameters).await?)
+    }
+
+    /// The rows that a SQL query gives. It sees every change of the batch so far, which are handed to the
+    /// store for that.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the statement is wrong or would write.
+    pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
+        self.flush().await?;
+        Ok(self.writer.query(sql, parameters).await?)
+    }
+
+    /// Commits every change since the last commit together with the moves of tokens (I-3).
+    pub(crate) async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), NotCommitted> {
+        if let Err(error) = self.flush().await {
+            self.forget_changes();
+            return match self.writer.rollback().await {
+                Ok(()) => Err(NotCommitted::Failed(error)),
+                Err(lost) => Err(NotCommitted::Failed(lost.into())),
+            };
+        }
+        match self.writer.commit(moves).await {
+            Ok(()) => {
+                self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
+                self.wrote_sql = false;
+                self.evict();
+                Ok(())
+            }
+            Err(CommitError::Refused(TokenRefused::Held { held_for, .. })) => {
+                let must_reapply = self.wrote_sql;
+                if must_reapply {
+                    self.forget_changes();
+                } else {
+                    self.shelves.iter_mut().for_each(|(.., shelf)| shelf.taken_back());
+                }
+                Err(NotCommitted::Held { held_for, must_reapply })
+            }
+            Err(CommitError::Refused(refused)) => {
+                self.forget_changes();
+                Err(NotCommitted::Fenced(refused))
+            }
+            Err(CommitError::Store(error)) => {
+                self.forget_changes();
+                Err(NotCommitted::Failed(error.into()))
+            }
+        }
+    }
+
+    /// Forgets every change since the last commit.
+    pub(crate) async fn rollback(&mut self) -> Result<(), ViewError> {
+        self.forget_changes();
+        Ok(self.writer.rollback().await?)
+    }
+
+    /// Hands every change to the store's transaction.
+    async fn flush(&mut self) -> Result<(), ViewError> {
+        if let Some(mistake) = &self.mistake {
+            return Err(mistake.clone());
+        }
+        for (.., shelf) in &mut self.shelves {
+            shelf.flush(&mut *self.writer).await?;
+        }
+        Ok(())
+    }
+
+    fn forget_changes(&mut self) {
+        self.mistake = None;
+        for (.., shelf) in &mut self.shelves {
+            // What was read after SQL wrote may be what it wrote.
+            if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
+        }
+        self.wrote_sql = false;
+    }
+
+    /// Between batches, lets go of rows beyond the bound, of each table in proportion.
+    fn evict(&mut self) {
+        let bytes: usize = self.shelves.iter().map(|(.., shelf)| shelf.bytes()).sum();
+        if bytes <= self.bytes_max {
+            return;
+        }
+        // Somewhat more than needed, so that not every batch has to.
+        let keep = self.bytes_max / 8 * 7;
+        for (.., shelf) in &mut self.shelves {
+            let share = shelf.bytes() as u128 * keep as u128 / bytes as u128;
+            shelf.evict(usize::try_from(share).expect("a share is less than the whole"));
+        }
+    }
+
+    /// The place of the row with this key, if there may be one: its entry is known.
+    async fn locate<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<u32>, ViewError> {
+        let shelf = self.shelf::<R>()?;
+        let found = shelf.find(&key);
+        match found {
+            Some(place) if shelf.entry(place).known => Ok(Some(place)),
+            None if shelf.complete == Some(true) => Ok(None),
+            _ => self.fetch::<R>(key.into_key()).await,
+        }
+    }
+
+    /// The place of the row with this key, made if it has none: its entry is known.
+    async fn locate_or_add<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<u32, ViewError> {
+        let shelf = self.shelf::<R>()?;
+        let found = shelf.find(&key);
+        if let Some(place) = found
+            && shelf.entry(place).known
+        {
+            return Ok(place);
+        }
+        let key = key.into_key();
+        let maybe_stored = shelf.complete != Some(true) || found.is_some();
+        if maybe_stored && let Some(place) = self.fetch::<R>(key.clone()).await? {
+            return Ok(place);
+        }
+        Ok(self.shelf::<R>()?.keep(key, None, 0))
+    }
+
+    /// Asks the store for a row that is not known here.
+    async fn fetch<R: Row>(&mut self, key: R::Key) -> Result<Option<u32>, ViewError> {
+        let table = R::TABLE;
+        if self.shelf::<R>()?.complete.is_none() {
+            let sql = format!("SELECT 1 FROM \"{}\" LIMIT 1", table.name.replace('"', "\"\""));
+            let empty = self.writer.query(&sql, &[]).await?.is_empty();
+            let shelf = self.shelf::<R>()?;
+            shelf.complete = Some(empty);
+            if empty {
+                return Ok(None);
+            }
+        }
+        let values = self.writer.load(&table, &R::key_values(&key)?).await?;
+        let bytes = values.as_ref().map_or(size_of::<R::Key>(), |values| row_bytes::<R>(values));
+        let row = values.map(R::from_values).transpose()?;
+        Ok(Some(self.shelf::<R>()?.keep(key, row, bytes)))
+    }
+
+    /// The shelf of a type of row, made when it is first asked for.
+    fn shelf<R: Row>(&mut self) -> Result<&mut Shelf<R>, ViewError> {
+        let id = TypeId::of::<R>();
+        let at = match self.shelves.iter().position(|(known, ..)| *known == id) {
+            Some(at) => at,
+            None => self.add_shelf::<R>()?,
+        };
+        let shelf = self.shelves[at].2.as_any().downcast_mut();
+        Ok(shelf.expect("a shelf is found by the type of its rows"))
+    }
+
+    fn add_shelf<R: Row>(&mut self) -> Result<usize, ViewError> {
+        let (table, row) = (R::TABLE.name, type_name::<R>());
+        if !self.tables.iter().any(|known| known.name == table) {
+            return Err(ViewError::NoTable { table, row });
+        }
+        if let Some((_, first, _)) = self.shelves.iter().find(|(.., shelf)| shelf.table() == table) {
+            return Err(ViewError::TwoTypes { table, first, second: row });
+        }
+        self.shelves.push((TypeId::of::<R>(), row, Box::new(Shelf::<R>::new())));
+        Ok(self.shelves.len() - 1)
+    }
+
+    /// Keeps in mind that a change went wrong, so that a handler that goes on all the same commits nothing.
+    fn noted<T>(&mut self, result: Result<T, ViewError>) -> Result<T, ViewError> {
+        if let Err(error) = &result {
+            self.mistake = Some(error.clone());
+        }
+        result
+    }
+}

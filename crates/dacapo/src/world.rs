@@ -1,0 +1,83 @@
+//! What comes in from outside: the time, fresh ids, and a probe that watches the steps of a flip.
+
+use std::sync::Arc;
+
+use dacapo_model::EventId;
+use dacapo_store::Clock;
+
+/// Makes ids that nobody else makes.
+pub trait Ids: Send + Sync + 'static {
+    /// A fresh one.
+    fn next(&self) -> EventId;
+}
+
+/// UUIDs of version 7: unique, and increasing within a process.
+#[derive(Debug, Default)]
+pub struct SystemIds;
+
+impl Ids for SystemIds {
+    fn next(&self) -> EventId {
+        EventId::from_bytes(uuid::Uuid::now_v7().into_bytes())
+    }
+}
+
+/// A step of the life of a version that has just been completed. A process may be killed at any of them,
+/// and the next one goes on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// 1: `FlipRequested` is in the journal.
+    FlipRequested,
+    /// 2: both versions cover the request.
+    FlipCovered,
+    /// 3: every token of the old version is held.
+    FlipHeld,
+    /// 4: the new version covers all that was shown; `Flipped` is about to be appended.
+    FlipMeasured,
+    /// 4: `Flipped` is in the journal and readers follow.
+    Flipped,
+    /// 5: the hold is lifted.
+    FlipLifted,
+    /// `CleaningUp` is in the journal; nothing is dropped yet.
+    CleaningUp,
+    /// The view is dropped; `Obsolete` is not in the journal yet.
+    Dropped,
+}
+
+impl Step {
+    /// Every step, in order.
+    pub const ALL: [Self; 8] = [
+        Self::FlipRequested,
+        Self::FlipCovered,
+        Self::FlipHeld,
+        Self::FlipMeasured,
+        Self::Flipped,
+        Self::FlipLifted,
+        Self::CleaningUp,
+        Self::Dropped,
+    ];
+}
+
+/// Watches steps; tests kill the process from here.
+pub trait Probe: Send + Sync + 'static {
+    /// `step` has just been completed.
+    fn completed(&self, step: Step);
+}
+
+/// Watches nothing.
+#[derive(Debug, Default)]
+pub struct NoProbe;
+
+impl Probe for NoProbe {
+    fn completed(&self, _step: Step) {}
+}
+
+/// Everything that comes in from outside.
+#[derive(Clone)]
+pub struct World {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Fresh ids.
+    pub ids: Arc<dyn Ids>,
+    /// Who watches.
+    pub probe: Arc<dyn Probe>,
+}

@@ -1,0 +1,388 @@
+//! A node behind the API: converts forms by hand, calls the node, converts back. It decides nothing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dacapo::{AppendRefused, Error, FlipReport, Node, Requested, StoreError};
+use dacapo_api::{
+    Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
+    FlipStatus, History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
+    ReadResponse, RebuildRequest, RebuildResponse, Recorded, SegmentStatus, Status, StreamSummary, StreamsRequest,
+    StreamsResponse, TimeLeft, VersionStatus, format_time, kind_of_flip, parse_projection, parse_version,
+};
+use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, ViewId, WaitingOn, limits};
+use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
+use serde_json::Value;
+use tokio::time::Instant;
+
+/// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Events in an answer, unless the reader says otherwise.
+const ANSWER_EVENTS: u32 = 1_000;
+/// The longest a reader may wait for events; it asks again.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A node of this process, as the API sees it.
+#[derive(Clone)]
+pub struct NodeApi {
+    node: Node,
+    name: String,
+    started: Instant,
+}
+
+impl NodeApi {
+    /// The API of `node`, which calls itself `name`.
+    pub fn new(node: Node, name: impl Into<String>) -> Self {
+        Self { node, name: name.into(), started: Instant::now() }
+    }
+
+    /// The node behind it.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+}
+
+#[async_trait]
+impl Api for NodeApi {
+    async fn status(&self) -> Result<Status, ApiError> {
+        let status = self.node.status().await.map_err(refused)?;
+        let not_ready: Vec<WaitingOn> = status
+            .projections
+            .iter()
+            .flat_map(|projection| {
+                projection.versions.iter().filter(|version| Some(version.version) == projection.serving)
+            })
+            .filter(|version| !version.carried)
+            .map(|version| WaitingOn::Code { version: version.version })
+            .collect();
+        let node = NodeStatus {
+            name: self.name.clone(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            store: self.node.store_description().to_owned(),
+            head: status.head.get(),
+            // I-1: positions are dense, so the last one is their number.
+            events: status.head.get(),
+            ready: not_ready.is_empty(),
+            waiting_on: not_ready.iter().map(Into::into).collect(),
+        };
+        let projections = status.projections.iter().map(|projection| projection_form(projection, status.head));
+        Ok(Status { node, projections: projections.collect() })
+    }
+
+    async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
+        let mut events = Vec::with_capacity(request.events.len());
+        for event in request.events {
+            let (stream, event) = event.into_model(|| self.node.new_id())?;
+            events.push(StreamEvent { stream, event });
+        }
+        let expected = request.expected.into_iter().map(dacapo_api::Expected::into_model).collect::<Result<_, _>>()?;
+        let on_known = match request.on_known {
+            OnKnown::Recognise => dacapo_store::OnKnown::Recognise,
+            OnKnown::Skip => dacapo_store::OnKnown::Skip,
+        };
+        let appended = self.node.append_batch(Append { events, expected, on_known }).await.map_err(refused)?;
+        Ok(AppendResponse {
+            position: appended.position.get(),
+            revision: appended.revision.get(),
+            written: appended.written as u64,
+        })
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
+        let deadline = Instant::now() + wait;
+        let mut head = self.node.journal().head();
+        loop {
+            head.mark_unchanged();
+            let response = self.read_now(&request).await?;
+            let waited = !response.events.is_empty() || Instant::now() >= deadline;
+            if waited || tokio::time::timeout_at(deadline, head.changed()).await.is_err() {
+                return Ok(response);
+            }
+        }
+    }
+
+    async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
+        let most = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, 10_000) as usize;
+        let after = request.after.map(StreamName::try_from).transpose()?;
+        let journal = self.node.journal();
+        // One more than asked for tells whether more follow.
+        let found = journal.streams(request.category.as_deref(), after.as_ref(), most + 1).await;
+        let mut found = found.map_err(unavailable)?;
+        let more = found.len() > most;
+        found.truncate(most);
+        let streams = found.into_iter().map(|stream| StreamSummary {
+            name: stream.name.to_string(),
+            revision: stream.revision.get(),
+            last: stream.last.get(),
+        });
+        Ok(StreamsResponse { streams: streams.collect(), more })
+    }
+
+    async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
+        let projection = parse_projection(projection)?;
+        let requested = self.node.rebuild(&projection, request.code, asked(request.asked)).await.map_err(refused)?;
+        Ok(RebuildResponse {
+            projection: projection.to_string(),
+            version: requested.view.version.to_string(),
+            requested: requested.position.unwrap_or_default().get(),
+        })
+    }
+
+    async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
+        self.move_readers(projection, request, FlipKind::Flip).await
+    }
+
+    async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
+        self.move_readers(projection, request, FlipKind::Rollback).await
+    }
+
+    async fn clean_up(
+        &self,
+        projection: &str,
+        version: &str,
+        request: CleanUpRequest,
+    ) -> Result<CleanUpResponse, ApiError> {
+        let view = ViewId { projection: parse_projection(projection)?, version: parse_version(version)? };
+        let requested = self.node.clean_up(&view, asked(request.asked)).await.map_err(refused)?;
+        Ok(CleanUpResponse {
+            projection: view.projection.to_string(),
+            version: view.version.to_string(),
+            requested: requested.position.unwrap_or_default().get(),
+        })
+    }
+
+    async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
+        let projection = request.projection.as_deref().map(parse_projection).transpose()?;
+        let history = self.node.history().await.map_err(refused)?;
+        let wanted = |name: &ProjectionName| projection.as_ref().is_none_or(|wanted| wanted == name);
+        if let Some(projection) = &projection
+            && !history.iter().any(|entry| wanted(&entry.event.view().projection))
+        {
+            let message = format!("there is no projection {projection}: `dacapo status` lists those there are");
+            return Err(Problem::new("no_such_projection", message).not_found());
+        }
+        let most = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, 10_000) as usize;
+        let behind = history.iter().filter(|entry| entry.position.get() > request.after);
+        let mut wanted = behind.filter(|entry| wanted(&entry.event.view().projection));
+        let entries: Vec<HistoryEntry> = wanted
+            .by_ref()
+            .take(most)
+            .map(|entry| {
+                let actor = Some(entry.asked.actor.clone()).filter(|actor| !actor.is_empty());
+                HistoryEntry::new(entry.position, entry.recorded, &entry.event, actor, entry.asked.reason.clone())
+            })
+            .collect();
+        let more = wanted.next().is_some();
+        let last = entries.last().map_or(request.after, |entry| entry.position);
+        let through = if more { last } else { last.max(history.last().map_or(0, |entry| entry.position.get())) };
+        Ok(History { history: entries, through, more })
+    }
+}
+
+impl NodeApi {
+    async fn read_now(&self, request: &ReadRequest) -> Result<ReadResponse, ApiError> {
+        let journal = self.node.journal();
+        let events = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, limits::READ_EVENTS_MAX as u32) as usize;
+        let limit = Limit { events, bytes: ANSWER_BYTES_MAX };
+        let head = self.node.head();
+        let of_stream = request.stream.is_some();
+        let batch: EventBatch = match &request.stream {
+            Some(stream) => {
+                let stream = StreamName::new(stream)?;
+                journal.read_stream(&stream, Revision::new(request.after), limit).await.map_err(unavailable)?
+            }
+            None => {
+                let streams = match (request.categories.is_empty(), request.system) {
+                    (false, _) => Streams::Categories(request.categories.clone()),
+                    (true, true) => Streams::All,
+                    (true, false) => Streams::User,
+                };
+                let types = (!request.types.is_empty()).then(|| request.types.clone());
+                let filter = Filter { streams, types };
+                journal.read(Position::new(request.after), &filter, limit).await.map_err(unavailable)?
+            }
+        };
+        let wanted = |event: &EventRef<'_>| {
+            !of_stream || request.types.is_empty() || request.types.iter().any(|name| name == event.event_type)
+        };
+        let events = batch.iter().filter(wanted).map(|event| event_form(&event)).collect::<Result<_, _>>()?;
+        let last_revision = batch.iter().next_back().map_or(request.after, |event| event.revision.get());
+        let through = if of_stream { last_revision } else { batch.through.get() };
+        Ok(ReadResponse { events, through, head: head.get().max(batch.through.get()) })
+    }
+
+    async fn move_readers(
+        &self,
+        projection: &str,
+        request: FlipRequest,
+        kind: FlipKind,
+    ) -> Result<FlipResponse, ApiError> {
+        let projection = parse_projection(projection)?;
+        let to = request.to.as_deref().map(parse_version).transpose()?;
+        let asked = asked(request.asked);
+        let requested = match kind {
+            FlipKind::Flip => self.node.flip(&projection, to, asked).await,
+            FlipKind::Rollback => self.node.rollback(&projection, to, asked).await,
+        };
+        let requested = requested.map_err(refused)?;
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
+        match self.node.flipped(&requested, wait).await {
+            Ok(report) => Ok(flipped_form(&requested, report)),
+            Err(Error::TimedOut { waiting_on, .. }) => self.waiting_form(&requested, waiting_on).await,
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// The answer while the flip has not happened.
+    async fn waiting_form(&self, requested: &Requested, waiting_on: Vec<WaitingOn>) -> Result<FlipResponse, ApiError> {
+        let history = self.node.history().await.map_err(refused)?;
+        let request = history.iter().rev().find_map(|entry| match &entry.event {
+            CatalogEvent::FlipRequested { view, from, kind } if *view == requested.view => {
+                Some((entry.position, *from, *kind))
+            }
+            _ => None,
+        });
+        let (position, from, kind) = request.unwrap_or((Position::START, None, FlipKind::Flip));
+        Ok(FlipResponse {
+            projection: requested.view.projection.to_string(),
+            kind: kind_of_flip(kind).to_owned(),
+            from: from.map(|from| from.to_string()),
+            to: requested.view.version.to_string(),
+            requested: position.get(),
+            flipped: false,
+            position: None,
+            covers: None,
+            pause_ms: None,
+            waiting_on: waiting_on.iter().map(Into::into).collect(),
+        })
+    }
+}
+
+fn flipped_form(requested: &Requested, report: FlipReport) -> FlipResponse {
+    FlipResponse {
+        projection: requested.view.projection.to_string(),
+        kind: kind_of_flip(report.kind).to_owned(),
+        from: report.from.map(|from| from.to_string()),
+        to: report.to.to_string(),
+        requested: requested.position.unwrap_or(report.flipped).get(),
+        flipped: true,
+        position: Some(report.flipped.get()),
+        covers: Some(report.covers.get()),
+        pause_ms: report.pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
+        waiting_on: vec![],
+    }
+}
+
+fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
+    let dacapo_api::Asked { actor, reason, idempotency_key } = asked;
+    dacapo::Asked { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
+}
+
+fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
+    let (metadata, tags) = event.extra().map_err(unavailable)?;
+    let recorded = Recorded {
+        position: event.position,
+        revision: event.revision,
+        id: event.id,
+        recorded: event.recorded,
+        stream: event.stream,
+        event_type: event.event_type,
+        payload: event.payload,
+    };
+    Event::from_recorded(recorded, metadata, tags)
+}
+
+fn projection_form(projection: &dacapo::ProjectionStatus, head: Position) -> ProjectionStatus {
+    ProjectionStatus {
+        name: projection.name.to_string(),
+        serving: projection.serving.map(|version| version.to_string()),
+        flip: projection.flip.as_ref().map(|(flip, waiting_on)| FlipStatus::new(flip, waiting_on)),
+        versions: projection.versions.iter().map(|version| version_form(version, head)).collect(),
+    }
+}
+
+fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatus {
+    let has_view = !version.tokens.is_empty();
+    let basis = |rate: f64| format!("{} positions behind, at {rate:.0} positions a second", version.lag);
+    let time_left = version.time_left.zip(version.rate);
+    VersionStatus {
+        version: version.version.to_string(),
+        phase: version.phase.to_string(),
+        stage: version.stage.map(|stage| stage.to_string()),
+        since: format_time(version.since),
+        reason: version.reason.clone(),
+        carried: version.carried,
+        segments: version.tokens.iter().map(|token| SegmentStatus::new(token, head)).collect(),
+        covers: has_view.then(|| version.covers.get()),
+        lag: (has_view && version.phase.applies()).then_some(version.lag),
+        rate: version.rate,
+        time_left: time_left.map(|(left, rate)| TimeLeft { seconds: left.as_secs_f64(), basis: basis(rate) }),
+        rollback_ready: matches!(version.rollback_ready, Some(Ok(()))),
+        rollback_not_ready: match &version.rollback_ready {
+            Some(Err(reason)) => Some(reason.to_string()),
+            _ => None,
+        },
+        waiting_on: version.waiting_on.iter().map(Into::into).collect(),
+    }
+}
+
+fn unavailable(error: StoreError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        StoreError::Unavailable { tried, found } => {
+            Problem::new("unavailable", message).tried(tried).found(found).unavailable()
+        }
+        StoreError::Corrupt { place, found } => {
+            Problem::new("corrupt", message).found(found).field("place", place).corrupt()
+        }
+        StoreError::Invalid(_) => Problem::new("invalid", message).invalid(),
+    }
+}
+
+fn refused(error: Error) -> ApiError {
+    let message = error.to_string();
+    match error {
+        Error::Name(invalid) => invalid.into(),
+        Error::Catalog(refused) => refused.into(),
+        Error::Store(error) => unavailable(error),
+        Error::Append(refused) => append_refused(refused, message),
+        Error::Event(_) => Problem::new("invalid_event", message).invalid(),
+        Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
+        Error::NoTarget(_) => Problem::new("no_target", message).refused(),
+        Error::NoSuchProjection { known, .. } => {
+            let known: Vec<Value> = known.iter().map(|name| name.to_string().into()).collect();
+            Problem::new("no_such_projection", message).field("known", known).not_found()
+        }
+        Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
+        Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),
+        Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
+        Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),
+        Error::View(_) => Problem::new("view_unreadable", message).unavailable(),
+        Error::Answer(_) => Problem::new("query_failed", message).unavailable(),
+    }
+}
+
+fn append_refused(refused: AppendRefused, message: String) -> ApiError {
+    match refused {
+        AppendRefused::WrongRevision { stream, expected, actual } => Problem::new("wrong_revision", message)
+            .field("stream", stream.as_str())
+            .field("expected", expected.to_string())
+            .field("actual", actual.get())
+            .refused(),
+        AppendRefused::IdTaken { id, position } => {
+            Problem::new("id_taken", message).field("id", id.to_string()).field("position", position.get()).refused()
+        }
+        AppendRefused::PartlyKnown { known, position, unknown } => Problem::new("partly_known", message)
+            .field("known", known.to_string())
+            .field("position", position.get())
+            .field("unknown", unknown.to_string())
+            .refused(),
+        AppendRefused::Limit { what, actual, max } => {
+            Problem::new("too_large", message).field("what", what).field("actual", actual).field("max", max).invalid()
+        }
+        AppendRefused::Empty => Problem::new("empty", message).invalid(),
+    }
+}

@@ -1,0 +1,170 @@
+//! A bank: accounts into which money is paid and from which it is drawn, and two versions of a view of
+//! their balances. The demo, the benchmarks and many tests run on it.
+
+use dacapo::{Answers, Event, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Table, View};
+
+/// What happens to an account. Its stream is `account-<number>`.
+#[derive(Clone, Debug, PartialEq, Eq, Event)]
+pub enum AccountEvent {
+    /// The first event of every account.
+    #[event(name = "account-opened")]
+    Opened {
+        /// Whose account it is.
+        owner: String,
+    },
+    /// Money came in.
+    #[event(name = "deposited")]
+    Deposited {
+        /// How much, in cents.
+        amount: i64,
+        /// What the payer wrote.
+        #[serde(default)]
+        note: String,
+    },
+    /// Money went out.
+    #[event(name = "withdrawn")]
+    Withdrawn {
+        /// How much, in cents.
+        amount: i64,
+        /// What the payee reads.
+        #[serde(default)]
+        note: String,
+    },
+}
+
+/// The balance of an account, for every version of the view.
+#[derive(Clone, Debug)]
+pub struct BalanceOf {
+    /// The stream of the account.
+    pub account: String,
+}
+
+/// What is known about an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// In cents.
+    pub balance: i64,
+    /// How many events the account has.
+    pub entries: i64,
+}
+
+impl Query for BalanceOf {
+    const PROJECTION: &'static str = "balances";
+    type Answer = Option<Balance>;
+}
+
+/// A row of version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "accounts")]
+pub struct Account {
+    /// The stream of the account.
+    #[row(key)]
+    pub account: String,
+    /// In cents.
+    pub balance: i64,
+    /// How many events it has.
+    pub entries: i64,
+}
+
+/// Version 1: the balance of each account.
+#[derive(Clone, Debug, Default)]
+pub struct BalancesV1 {
+    /// How it is built and run.
+    pub options: Options,
+}
+
+impl Projection for BalancesV1 {
+    const NAME: &'static str = "balances";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Account::TABLE];
+    type Event = AccountEvent;
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, AccountEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let change = match &event.data {
+            AccountEvent::Opened { .. } => 0,
+            AccountEvent::Deposited { amount, .. } => *amount,
+            AccountEvent::Withdrawn { amount, .. } => -amount,
+        };
+        let empty = || Account { account: event.stream.to_owned(), balance: 0, entries: 0 };
+        let add = |account: &mut Account| {
+            account.balance += change;
+            account.entries += 1;
+        };
+        view.upsert(event.stream, empty, add).await?;
+        Ok(())
+    }
+}
+
+impl Answers<BalanceOf> for BalancesV1 {
+    async fn answer(&self, query: &BalanceOf, view: &mut ReadView) -> Result<Option<Balance>, HandlerError> {
+        let account = view.get::<Account>(query.account.as_str()).await?;
+        Ok(account.map(|account| Balance { balance: account.balance, entries: account.entries }))
+    }
+}
+
+/// A row of version 2: it knows the owner, tells money in from money out, and can be searched by owner.
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "accounts")]
+pub struct AccountOfOwner {
+    /// The stream of the account.
+    #[row(key)]
+    pub account: String,
+    /// Whose account it is.
+    #[row(index)]
+    pub owner: String,
+    /// All that came in, in cents.
+    pub deposited: i64,
+    /// All that went out, in cents.
+    pub withdrawn: i64,
+    /// How many events it has.
+    pub entries: i64,
+}
+
+/// Version 2: the accounts of each owner, with what came in and what went out.
+#[derive(Clone, Debug, Default)]
+pub struct BalancesV2 {
+    /// How it is built and run.
+    pub options: Options,
+}
+
+impl Projection for BalancesV2 {
+    const NAME: &'static str = "balances";
+    const VERSION: u32 = 2;
+    const TABLES: &'static [Table] = &[AccountOfOwner::TABLE];
+    type Event = AccountEvent;
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, AccountEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let empty = || AccountOfOwner {
+            account: event.stream.to_owned(),
+            owner: String::new(),
+            deposited: 0,
+            withdrawn: 0,
+            entries: 0,
+        };
+        let add = |account: &mut AccountOfOwner| {
+            account.entries += 1;
+            match &event.data {
+                AccountEvent::Opened { owner } => account.owner.clone_from(owner),
+                AccountEvent::Deposited { amount, .. } => account.deposited += amount,
+                AccountEvent::Withdrawn { amount, .. } => account.withdrawn += amount,
+            }
+        };
+        view.upsert(event.stream, empty, add).await?;
+        Ok(())
+    }
+}
+
+impl Answers<BalanceOf> for BalancesV2 {
+    async fn answer(&self, query: &BalanceOf, view: &mut ReadView) -> Result<Option<Balance>, HandlerError> {
+        let account = view.get::<AccountOfOwner>(query.account.as_str()).await?;
+        Ok(account.map(|account| Balance { balance: account.deposited - account.withdrawn, entries: account.entries }))
+    }
+}

@@ -1,0 +1,140 @@
+//! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the
+//! code map, links lead somewhere, and the words of the project are used.
+
+use std::path::{Path, PathBuf};
+
+use crate::Done;
+
+/// Words that the project has a better one for, with that one. Only such as mean nothing else here.
+const BANNED: &[(&str, &str)] = &[
+    ("event bus", "journal"),
+    ("shard", "segment"),
+    ("bookmark", "token"),
+    ("cutover", "flip"),
+    ("cut-over", "flip"),
+    ("poison event", "dead letter"),
+    ("poison message", "dead letter"),
+    ("blue/green", "phases"),
+    ("blue-green", "phases"),
+];
+
+/// The one document that may name the words it bans, and this file.
+const MAY_NAME_BANNED: &[&str] = &["CONTRIBUTING.md", "xtask/src/docs.rs"];
+
+pub(crate) fn check(root: &Path) -> Done {
+    let mut faults = Vec::new();
+    let architecture = read(&root.join("docs/architecture.md"))?;
+    let code = files(&root.join("crates"), "rs");
+    let sources = code.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+
+    for number in invariants(&architecture) {
+        if !sources.iter().any(|source| cites(source, number)) {
+            faults.push(format!("docs/architecture.md: nothing in crates/ cites I-{number}"));
+        }
+    }
+    for member in ["crates", "examples"].iter().flat_map(|folder| folders(&root.join(folder))) {
+        let name = member.strip_prefix(root).unwrap_or(&member).display().to_string();
+        if !architecture.contains(&format!("`{name}`")) {
+            faults.push(format!("docs/architecture.md: the code map lacks `{name}`"));
+        }
+    }
+    let documents: Vec<PathBuf> =
+        files(root, "md").into_iter().filter(|path| !path.starts_with(root.join("target"))).collect();
+    for path in documents.iter().chain(&code) {
+        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
+        let text = read(path)?;
+        if !MAY_NAME_BANNED.contains(&name.as_str()) {
+            faults.extend(banned(&text).into_iter().map(|fault| format!("{name}:{fault}")));
+        }
+        if path.extension().is_some_and(|extension| extension == "md") {
+            faults.extend(dead_links(path, &text).into_iter().map(|link| format!("{name}: {link} leads nowhere")));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// The numbers of the invariants that the document defines: lines that begin with `- **I-n`.
+fn invariants(text: &str) -> Vec<u32> {
+    let numbers = text.lines().filter_map(|line| line.strip_prefix("- **I-"));
+    numbers.filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect()
+}
+
+fn cites(source: &str, number: u32) -> bool {
+    let mark = format!("I-{number}");
+    source.match_indices(&mark).any(|(at, _)| !source[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()))
+}
+
+fn banned(text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let lower = line.to_lowercase();
+        for (word, better) in BANNED {
+            if lower.contains(word) {
+                faults.push(format!("{}: say {better:?} for {word:?}", at + 1));
+            }
+        }
+    }
+    faults
+}
+
+/// Relative links to files that are not there.
+fn dead_links(document: &Path, text: &str) -> Vec<String> {
+    let folder = document.parent().unwrap_or(Path::new("."));
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.filter(|target| !target.contains("://") && !target.starts_with('#') && !target.contains(' '));
+    let files = files.map(|target| target.split('#').next().unwrap_or(target));
+    files.filter(|target| !folder.join(target).exists()).map(str::to_owned).collect()
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let built = path.file_name().is_some_and(|name| name == "target");
+            if path.is_dir() && !hidden && !built {
+                open.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invariant_is_cited_by_its_whole_number() {
+        assert!(cites("// I-1", 1) && cites("(I-1)", 1));
+        assert!(!cites("// I-12", 1));
+        assert_eq!(invariants("- **I-1 Order.** text\n- **I-12 Gone.**\n"), [1, 12]);
+    }
+
+    #[test]
+    fn banned_words_are_found_with_their_line_and_the_better_word() {
+        assert_eq!(banned("fine\na Bookmark here"), ["2: say \"token\" for \"bookmark\""]);
+    }
+
+    #[test]
+    fn links_to_files_that_are_there_pass() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs.rs");
+        assert_eq!(dead_links(&here, "[a](main.rs) [b](https://x.org/y) [c](nowhere.md#part)"), ["nowhere.md"]);
+    }
+}

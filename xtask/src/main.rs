@@ -1,0 +1,95 @@
+//! Checks and chores: `cargo xtask ci` runs all that a change must pass.
+
+mod docs;
+mod readme;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "usage: cargo xtask <chore>
+
+  ci      everything below, in order
+  fmt     check the format
+  lint    clippy with warnings denied
+  test    all tests, also those of the documentation
+  doc     build the documentation with warnings denied
+  docs    check the documents against the code
+  readme  run the commands of the README";
+
+/// What a chore came to; the text says what to mend.
+type Done = Result<(), String>;
+
+fn main() -> ExitCode {
+    let chore = std::env::args().nth(1).unwrap_or_default();
+    let done = match chore.as_str() {
+        "ci" => ci(),
+        "fmt" => fmt(),
+        "lint" => lint(),
+        "test" => test(),
+        "doc" => doc(),
+        "docs" => docs::check(&root()),
+        "readme" => readme::run(&root()),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            say(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ci() -> Done {
+    fmt()?;
+    docs::check(&root())?;
+    lint()?;
+    test()?;
+    doc()?;
+    readme::run(&root())
+}
+
+fn fmt() -> Done {
+    cargo(&["fmt", "--all", "--check"], &[])
+}
+
+fn lint() -> Done {
+    cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"], &[])
+}
+
+fn test() -> Done {
+    cargo(&["test", "--workspace", "--all-features", "--locked"], &[])
+}
+
+fn doc() -> Done {
+    let deny = [("RUSTDOCFLAGS", "-D warnings")];
+    cargo(&["doc", "--workspace", "--all-features", "--no-deps", "--locked"], &deny)
+}
+
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Done {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).envs(environment.iter().copied()).current_dir(root());
+    run(command, &format!("cargo {}", arguments.join(" ")))
+}
+
+/// Runs a command with its output shown.
+fn run(mut command: Command, shown: &str) -> Done {
+    say(&format!("── {shown}"));
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{shown}` ended with {status}")),
+        Err(error) => Err(format!("`{shown}` did not start: {error}")),
+    }
+}
+
+/// The root of the workspace.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().expect("xtask lies in the workspace").to_owned()
+}
+
+#[expect(clippy::print_stderr, reason = "a chore talks to whoever runs it")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
