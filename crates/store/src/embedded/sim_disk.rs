@@ -298,6 +298,10 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn read_now(&self, _: u64, _: usize, _: &mut Vec<u8>) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn will_need(&self, _: u64, _: usize) {}
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
