@@ -8,8 +8,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::Advice;
-
 /// A disk with directories and files.
 pub trait Disk: Send + Sync + 'static {
     /// Makes a directory and those above it, as far as they are missing.
@@ -68,6 +66,13 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()>;
+
+    /// As [`read_at`](Self::read_at), if no waiting for the disk is needed to get all the bytes. False when
+    /// it is, or when that cannot be told; then `out` is as before.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn read_now(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<bool>;
 
     /// Tells that these bytes will be read soon, so that many reads are in flight at once. A hint.
     fn will_need(&self, offset: u64, len: usize);
@@ -160,9 +165,36 @@ impl DiskFile for File {
         Ok(())
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_now(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+        use rustix::io::{Errno, ReadWriteFlags};
+        let start = out.len();
+        out.resize(start + len, 0);
+        let into = &mut [io::IoSliceMut::new(&mut out[start..])];
+        match rustix::io::preadv2(self, into, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == len => Ok(true),
+            // Part of it is in memory, or none, or the file system cannot tell.
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR | Errno::NOSYS) => {
+                out.truncate(start);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_now(&self, _: u64, _: usize, _: &mut Vec<u8>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn will_need(&self, _: u64, _: usize) {}
+
+    #[cfg(target_os = "linux")]
     fn will_need(&self, offset: u64, len: usize) {
         // A refused hint changes nothing but speed, and the read that follows reports what is wrong.
-        let hint = rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len as u64), Advice::WillNeed);
+        let hint =
+            rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len as u64), rustix::fs::Advice::WillNeed);
         if let Err(error) = hint {
             tracing::debug!(%error, "the disk takes no hints");
         }

@@ -11,9 +11,13 @@
 mod disk;
 mod journal;
 mod lock;
+#[cfg(feature = "contract")]
+mod sim_disk;
 mod views;
 
 pub use disk::{Disk, DiskFile, FileDisk};
 pub use journal::{EmbeddedJournal, JournalOptions};
 pub use lock::DataDir;
+#[cfg(feature = "contract")]
+pub use sim_disk::SimDisk;
 pub use views::SqliteViews;

@@ -190,8 +190,8 @@ impl Summary {
     }
 
     /// The bounds come first: ids that grow with time, as those of UUID version 7, end there.
-    pub fn may_have_id(&self, id: EventId) -> bool {
-        (self.lowest_id..=self.highest_id).contains(&id) && self.ids.may_have(id_hash(id))
+    pub fn may_have_id(&self, id: EventId, hash: u64) -> bool {
+        (self.lowest_id..=self.highest_id).contains(&id) && self.ids.may_have(hash)
     }
 }
 

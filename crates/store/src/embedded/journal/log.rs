@@ -193,11 +193,11 @@ impl Log {
         }))
     }
 
-    /// Where the record with this id begins in `chunk`.
-    pub fn find_id(&self, chunk: &Chunk, id: EventId) -> Result<Option<u32>, StoreError> {
+    /// Where the record with this id, whose hash is `hash`, begins in `chunk`.
+    pub fn find_id(&self, chunk: &Chunk, id: EventId, hash: u64) -> Result<Option<u32>, StoreError> {
         let summary = match &*chunk.index() {
             Index::Memory(index) => return Ok(index.id(id)),
-            Index::File(summary) if !summary.may_have_id(id) => return Ok(None),
+            Index::File(summary) if !summary.may_have_id(id, hash) => return Ok(None),
             Index::File(summary) => Arc::clone(summary),
         };
         let section = self.section(chunk, &summary, Section::Ids)?;

@@ -15,6 +15,8 @@
 //! a record is that of [`record`](crate::record).
 
 mod chunk;
+#[cfg(all(test, feature = "contract"))]
+mod crash_tests;
 mod filter;
 mod index;
 mod index_file;

@@ -23,8 +23,6 @@ const POOLED_BLOCKS_MAX: usize = 8;
 /// Scattered records this near to each other are read at once.
 const GAP_BYTES_MAX: u64 = 4096;
 const PAGE_BYTES: u64 = 4096;
-/// From this many scattered reads on, all are announced to the disk before the first is done.
-const ANNOUNCED_READS_MIN: usize = 16;
 
 /// Blocks that were read into and are no longer used, so that their memory need not be found again.
 #[derive(Clone, Default)]
@@ -216,20 +214,18 @@ impl Reader {
         let mut out =
             Scattered { stream, revision: after, head, limit, bytes: Vec::new(), offsets: Vec::new(), through: head };
         let ranges: Vec<_> = places.iter().flat_map(|(chunk, places)| ranges(chunk, places)).collect();
-        if ranges.len() >= ANNOUNCED_READS_MIN {
-            // No more than the limit lets through; each range is at least a page on its way.
-            let mut announced = 0;
-            for range in ranges.iter().take_while(|range| {
-                announced += range.len;
-                announced <= limit.bytes.saturating_mul(2)
-            }) {
-                self.log.file(range.chunk.first)?.will_need(range.at, range.len);
-            }
-        }
-        let mut scratch = Vec::new();
-        for range in &ranges {
+        let (mut scratch, mut announced) = (Vec::new(), false);
+        for (number, range) in ranges.iter().enumerate() {
             scratch.clear();
-            self.fill(range.chunk, range.at, range.len, &mut scratch)?;
+            let file = self.log.file(range.chunk.first)?;
+            let read = !announced && file.read_now(range.at, range.len, &mut scratch).unwrap_or(false);
+            if !read {
+                if !announced {
+                    self.announce(&ranges[number..], limit.bytes)?;
+                    announced = true;
+                }
+                self.fill(range.chunk, range.at, range.len, &mut scratch)?;
+            }
             for place in range.places {
                 if !self.take(&mut out, range, *place, &mut scratch)? {
                     return Ok(out.finish());
@@ -237,6 +233,20 @@ impl Reader {
             }
         }
         Ok(out.finish())
+    }
+
+    /// Tells the disk of all reads that come, so that they are in flight together and not one after the
+    /// other. No more than the limit lets through.
+    fn announce(&self, ranges: &[Range<'_>], bytes_max: usize) -> Result<(), StoreError> {
+        let mut bytes = 0;
+        for range in ranges {
+            bytes += range.len;
+            if bytes > bytes_max.saturating_mul(2) {
+                break;
+            }
+            self.log.file(range.chunk.first)?.will_need(range.at, range.len);
+        }
+        Ok(())
     }
 
     /// Where the records of the stream behind `after` begin, chunk by chunk, as many as the limit allows.

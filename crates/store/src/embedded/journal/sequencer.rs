@@ -88,7 +88,7 @@ fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>) {
 
 /// Writes the index of a chunk and lets it go from memory. False when it could not be written: then the
 /// index stays in memory and is as good.
-fn seal(log: &Log, chunk: &Chunk) -> bool {
+pub(super) fn seal(log: &Log, chunk: &Chunk) -> bool {
     let bytes = match &*chunk.index() {
         Index::Memory(index) => index_file::encode(index, chunk.first, chunk.durable()),
         Index::File(_) => return true,

@@ -17,6 +17,7 @@ use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp};
 
 use super::chunk::{self, Chunk, Index};
 use super::index::{MemoryIndex, Slot};
+use super::index_file::id_hash;
 use super::log::{Log, disk_error};
 use crate::admit::{Admission, Known, Past, admit};
 use crate::clock::Clock;
@@ -317,9 +318,9 @@ impl Writer {
         if self.highest_sealed_id.is_none_or(|highest| id > highest) {
             return Ok(None);
         }
-        let chunks = self.log.chunks();
+        let (chunks, hash) = (self.log.chunks(), id_hash(id));
         for chunk in chunks[..chunks.len() - 1].iter().rev() {
-            if let Some(at) = self.log.find_id(chunk, id)? {
+            if let Some(at) = self.log.find_id(chunk, id, hash)? {
                 return Ok(Some((Arc::clone(chunk), at)));
             }
         }

@@ -1,0 +1,221 @@
+//! What the embedded journal does about files that are damaged, missing or torn: it never reads them as
+//! truth, and it says which place is wrong.
+
+use std::path::{Path, PathBuf};
+
+use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
+use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions};
+use dacapo_store::{Append, Filter, Journal, Limit, StoreError};
+
+const EVENTS: u64 = 60;
+const RECORD_BYTES: usize = 376;
+
+fn event(number: u64) -> NewEvent {
+    NewEvent {
+        id: EventId::from_bytes(u128::from(number).to_be_bytes()),
+        event_type: EventType::new("happened").unwrap(),
+        payload: vec![b'x'; 300],
+        metadata: Metadata::default(),
+        tags: vec![],
+    }
+}
+
+fn stream(number: u64) -> StreamName {
+    StreamName::new(format!("s-{}", number % 3)).unwrap()
+}
+
+fn append(number: u64) -> Append {
+    Append::to_stream(stream(number), ExpectedRevision::Any, vec![event(number)])
+}
+
+fn open(dir: &Path) -> Result<EmbeddedJournal, StoreError> {
+    let options = JournalOptions { chunk_bytes: 4_000, ..JournalOptions::default() };
+    EmbeddedJournal::open(&DataDir::open(dir).unwrap(), options)
+}
+
+/// A journal of several sealed chunks and one that is written to.
+async fn filled() -> (tempfile::TempDir, Vec<PathBuf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).unwrap();
+    for number in 1..=EVENTS {
+        journal.append(append(number)).await.unwrap();
+    }
+    journal.close().await;
+    drop(journal);
+    let mut logs: Vec<_> =
+        std::fs::read_dir(dir.path().join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    logs.sort();
+    assert!(logs.len() > 4);
+    (dir, logs)
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Asserts that it is damage and that each of `parts` is named.
+fn assert_corrupt<T>(result: Result<T, StoreError>, parts: &[&str]) {
+    match result.err() {
+        Some(error @ StoreError::Corrupt { .. }) => {
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text} must name {parts:?}");
+        }
+        other => panic!("it must be found damaged, but: {other:?}"),
+    }
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+async fn all(journal: &EmbeddedJournal) -> Result<u64, StoreError> {
+    let (mut after, mut count) = (Position::START, 0);
+    while after < *journal.head().borrow() {
+        let batch = journal.read(after, &Filter::default(), Limit::events(5)).await?;
+        count += batch.len() as u64;
+        after = batch.through;
+    }
+    Ok(count)
+}
+
+async fn assert_whole(dir: &Path, events: u64) {
+    let journal = open(dir).unwrap();
+    assert_eq!(all(&journal).await.unwrap(), events);
+    for number in 0..3 {
+        let revision = journal.stream_revision(&stream(number)).await.unwrap();
+        let read = journal.read_stream(&stream(number), Revision::START, Limit::events(100)).await.unwrap();
+        assert_eq!(read.len() as u64, revision.get());
+    }
+    // Ids are known, so retries are recognised; new events go on.
+    for number in [1, 20, events] {
+        assert_eq!(journal.append(append(number)).await.unwrap().written, 0);
+    }
+    assert_eq!(journal.append(append(1000)).await.unwrap().position.get(), events + 1);
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_a_sealed_chunk_is_found_when_it_is_read() {
+    for at in [40, 64, 100, 200, 390] {
+        let (dir, logs) = filled().await;
+        flip(&logs[1], at);
+        let journal = open(dir.path()).unwrap();
+        assert_corrupt(all(&journal).await, &[file_name(&logs[1]), "at byte 32"]);
+        let number: u64 = file_name(&logs[1])[6..26].parse().unwrap();
+        let read = journal.read_stream(&stream(number), Revision::START, Limit::events(100)).await;
+        assert_corrupt(read, &[file_name(&logs[1]), "at byte 32"]);
+        let later = journal.read(Position::new(number + 20), &Filter::default(), Limit::events(5)).await;
+        assert!(!later.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn damage_in_the_newest_chunk_before_later_groups_refuses_to_open() {
+    let (dir, logs) = filled().await;
+    let newest = logs.last().unwrap();
+    assert!(std::fs::metadata(newest).unwrap().len() > 1_500, "it has several records");
+    flip(newest, 450);
+    assert_corrupt(open(dir.path()), &[file_name(newest), "at byte 408"]);
+    flip(newest, 450);
+    flip(newest, 3);
+    assert_corrupt(open(dir.path()), &[file_name(newest), "at byte 0"]);
+    flip(newest, 3);
+    assert_whole(dir.path(), EVENTS).await;
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_off() {
+    let (dir, logs) = filled().await;
+    let newest = logs.last().unwrap();
+    let bytes = std::fs::read(newest).unwrap();
+    for torn in [&bytes[..100], &[0_u8; 700][..], &[0xff; 31][..], &bytes[32..408][..375]] {
+        std::fs::write(newest, [&bytes[..], torn].concat()).unwrap();
+        let journal = open(dir.path()).unwrap();
+        assert_eq!(all(&journal).await.unwrap(), EVENTS);
+        drop(journal);
+        assert_eq!(std::fs::read(newest).unwrap(), bytes);
+    }
+    assert_whole(dir.path(), EVENTS).await;
+}
+
+#[tokio::test]
+async fn a_chunk_that_was_just_begun_is_recovered() {
+    let (dir, _) = filled().await;
+    let next = dir.path().join("journal").join(format!("chunk-{:020}.log", EVENTS + 1));
+    for torn in [&b""[..], b"dacapo", &[0; 32]] {
+        std::fs::write(&next, torn).unwrap();
+        let journal = open(dir.path()).unwrap();
+        assert_eq!(all(&journal).await.unwrap(), EVENTS);
+    }
+    assert_whole(dir.path(), EVENTS).await;
+}
+
+#[tokio::test]
+async fn a_truncated_sealed_chunk_is_named_at_opening() {
+    for with_index in [true, false] {
+        let (dir, logs) = filled().await;
+        let bytes = std::fs::read(&logs[2]).unwrap();
+        for len in [bytes.len() - 1, bytes.len() - RECORD_BYTES, 40, 0] {
+            std::fs::write(&logs[2], &bytes[..len]).unwrap();
+            if !with_index {
+                std::fs::remove_file(logs[2].with_extension("idx")).ok();
+            }
+            // Without the index and cut at a record's end, it shows by the positions that are missing.
+            let named = if with_index || len % RECORD_BYTES != 32 { file_name(&logs[2]) } else { "missing" };
+            assert_corrupt(open(dir.path()), &[named]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_chunk_is_named_at_opening() {
+    let (dir, logs) = filled().await;
+    let aside = dir.path().join("aside");
+    for missing in [0, 2, logs.len() - 1] {
+        for with_index in [true, false] {
+            let (log, index) = (&logs[missing], logs[missing].with_extension("idx"));
+            let kept = std::fs::read(&index).ok();
+            std::fs::rename(log, &aside).unwrap();
+            if !with_index && kept.is_some() {
+                std::fs::remove_file(&index).unwrap();
+            }
+            // Of the newest only the sealed one before it is known.
+            let named = if missing == logs.len() - 1 { &logs[missing - 1] } else { log };
+            assert_corrupt(open(dir.path()), &[file_name(named), "missing"]);
+            std::fs::rename(&aside, log).unwrap();
+            if let Some(kept) = kept {
+                std::fs::write(&index, kept).unwrap();
+            }
+        }
+    }
+    assert_whole(dir.path(), EVENTS).await;
+}
+
+#[tokio::test]
+async fn an_index_that_is_not_right_is_made_again() {
+    let (dir, logs) = filled().await;
+    let index = logs[1].with_extension("idx");
+    let right = std::fs::read(&index).unwrap();
+    let other = std::fs::read(logs[0].with_extension("idx")).unwrap();
+    let flipped = (0..right.len()).step_by(13).map(|at| {
+        let mut bytes = right.clone();
+        bytes[at] ^= 1;
+        bytes
+    });
+    let cut = right[..right.len() / 2].to_vec();
+    for wrong in flipped.chain([cut, vec![], other]) {
+        std::fs::write(&index, wrong).unwrap();
+        let journal = open(dir.path()).unwrap();
+        for number in 0..3 {
+            let read = journal.read_stream(&stream(number), Revision::START, Limit::events(100)).await.unwrap();
+            assert_eq!(read.len() as u64, EVENTS / 3);
+        }
+        assert_eq!(journal.append(append(9)).await.unwrap().written, 0);
+        assert_eq!(all(&journal).await.unwrap(), EVENTS);
+    }
+    std::fs::remove_file(&index).unwrap();
+    assert_whole(dir.path(), EVENTS).await;
+    assert_eq!(std::fs::read(&index).unwrap(), right);
+}

@@ -1,0 +1,125 @@
+//! What the embedded journal does when its disk is full, fails or loses power at an awkward moment.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, StreamName};
+use dacapo_store::contract::Chance;
+use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions, SimDisk};
+use dacapo_store::{Append, AppendError, Appended, Filter, Journal, Limit, StoreError};
+
+fn append(number: u64) -> Append {
+    let event = NewEvent {
+        id: EventId::from_bytes(u128::from(number).to_be_bytes()),
+        event_type: EventType::new("happened").unwrap(),
+        payload: vec![b'x'; 300],
+        metadata: Metadata::default(),
+        tags: vec![],
+    };
+    Append::to_stream(StreamName::new("s-1").unwrap(), ExpectedRevision::Any, vec![event])
+}
+
+fn open(dir: &Path, disk: &SimDisk, chunk_bytes: u64) -> Result<EmbeddedJournal, StoreError> {
+    let options = JournalOptions { disk: Arc::new(disk.clone()), chunk_bytes, ..JournalOptions::default() };
+    EmbeddedJournal::open(&DataDir::open(dir).unwrap(), options)
+}
+
+fn unavailable(result: Result<Appended, AppendError>) -> String {
+    match result {
+        Err(AppendError::Store(error @ StoreError::Unavailable { .. })) => error.to_string(),
+        other => panic!("the append must fail, but: {other:?}"),
+    }
+}
+
+async fn count(journal: &EmbeddedJournal) -> u64 {
+    let (mut after, mut count) = (Position::START, 0);
+    while after < *journal.head().borrow() {
+        let batch = journal.read(after, &Filter::default(), Limit::events(100)).await.unwrap();
+        count += batch.len() as u64;
+        after = batch.through;
+    }
+    count
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_appends_until_there_is_room() {
+    // The second chunk size lets the disk be full when the next chunk is begun.
+    for chunk_bytes in [1 << 20, 400] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+        let journal = open(dir.path(), &disk, chunk_bytes).unwrap();
+        journal.append(append(1)).await.unwrap();
+        for room in [0, 7, 20, 100, 375] {
+            disk.set_room(Some(room));
+            let error = unavailable(journal.append(append(2)).await);
+            assert!(error.contains("chunk-") && error.contains("make room"), "{error}");
+            assert_eq!(count(&journal).await, 1);
+        }
+        disk.set_room(None);
+        for number in 2..5 {
+            assert_eq!(journal.append(append(number)).await.unwrap().position.get(), number);
+        }
+        drop(journal);
+        assert_eq!(count(&open(dir.path(), &disk, chunk_bytes).unwrap()).await, 4);
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_midway_leaves_nothing() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+    journal.append(append(1)).await.unwrap();
+    for after in [0, 10, 200, 376] {
+        disk.fail_next_write_after(after);
+        unavailable(journal.append(append(2)).await);
+        assert_eq!(count(&journal).await, 1);
+    }
+    assert_eq!(journal.append(append(2)).await.unwrap().written, 1);
+    drop(journal);
+    assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 2);
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_appended_until_reopened() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+    journal.append(append(1)).await.unwrap();
+    disk.fail_next_sync();
+    let error = unavailable(journal.append(append(2)).await);
+    assert!(error.contains("is unknown") && error.contains("same ids"), "{error}");
+    let error = unavailable(journal.append(append(3)).await);
+    assert!(error.contains("open the journal again"), "{error}");
+    assert_eq!((count(&journal).await, *journal.head().borrow()), (1, Position::new(1)));
+    drop(journal);
+    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+    for number in 2..4 {
+        assert_eq!(journal.append(append(number)).await.unwrap().position.get(), number);
+    }
+    // What is acknowledged now is on the disk, not only where the failed flush left it.
+    drop(journal);
+    disk.power_cycle(&mut Chance::new(1));
+    assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 3);
+}
+
+#[tokio::test]
+async fn losing_power_at_any_step_of_sealing_loses_nothing() {
+    for changes in 0..24 {
+        for seed in 0..20 {
+            let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+            let journal = open(dir.path(), &disk, 400).unwrap();
+            journal.append(append(1)).await.unwrap();
+            disk.power_for(Some(changes));
+            let mut acknowledged = 1;
+            while acknowledged < 6 && journal.append(append(acknowledged + 1)).await.is_ok() {
+                acknowledged += 1;
+            }
+            drop(journal);
+            disk.power_cycle(&mut Chance::new(seed));
+            let journal = open(dir.path(), &disk, 400).unwrap();
+            let found = count(&journal).await;
+            assert!(found >= acknowledged && found <= acknowledged + 1, "power for {changes}, seed {seed}");
+            for number in 1..10 {
+                assert_eq!(journal.append(append(number)).await.unwrap().position.get(), number);
+            }
+        }
+    }
+}
