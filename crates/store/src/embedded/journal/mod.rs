@@ -28,7 +28,7 @@ mod streams;
 
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -82,8 +82,8 @@ pub struct EmbeddedJournal {
     /// Closes when the threads have finished.
     ended: watch::Receiver<()>,
     threads: Vec<JoinHandle<()>>,
-    /// Held so that no other process opens the directory.
-    _dir: DataDir,
+    /// Held until it is closed, so that no other process opens the directory meanwhile.
+    dir: Mutex<Option<DataDir>>,
 }
 
 impl EmbeddedJournal {
@@ -111,7 +111,7 @@ impl EmbeddedJournal {
             requests: Some(requests),
             ended,
             threads: vec![sequencer, indexer],
-            _dir: dir.clone(),
+            dir: Mutex::new(Some(dir.clone())),
         })
     }
 
@@ -165,6 +165,8 @@ impl Journal for EmbeddedJournal {
         drop(self.requests().send(Request::Close).await);
         // Nothing is ever sent: it returns when the sequencer drops its side.
         drop(self.ended.clone().changed().await);
+        // Nothing writes any more: the directory is free for the next owner, though readers may remain.
+        drop(self.dir.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
