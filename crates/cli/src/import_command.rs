@@ -86,7 +86,10 @@ fn words(summary: Summary, elapsed: std::time::Duration) -> String {
 }
 
 fn in_words(error: &ImportError, args: &Import) -> Problem {
-    let file = args.file.display();
+    let file = match args.file.to_string_lossy() {
+        name if name == "-" => "standard input".into(),
+        name => name,
+    };
     let again = "import the same again to go on: what is in the journal is not written twice";
     match error {
         ImportError::BadLine(bad) => {
