@@ -3,7 +3,7 @@
 
 use dacapo_model::{ProjectionName, SegmentCount, TokenMove, VersionId, ViewId};
 use dacapo_store::embedded::SqliteViews;
-use dacapo_store::{Column, ColumnKind, StoreError, Table, Value, Views};
+use dacapo_store::{Column, ColumnKind, CommitError, StoreError, Table, Value, Views};
 
 const NOTES: Table = Table {
     name: "notes",
@@ -89,6 +89,44 @@ async fn a_dropped_view_leaves_no_file() {
     drop(reader);
     let Err(StoreError::Unavailable { tried, .. }) = view.writer().await.map(drop) else { panic!("it is gone") };
     assert!(tried.contains("notes/v1.1.db"), "{tried}");
+}
+
+#[tokio::test]
+async fn closing_a_dropped_view_does_not_touch_one_that_was_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    write_one(&views).await;
+    let old = views.find(&id()).await.unwrap().unwrap();
+    let (reader, writer) = (old.reader().await.unwrap(), old.writer().await.unwrap());
+    views.drop_view(&id()).await.unwrap();
+    write_one(&views).await;
+    let anew = views.find(&id()).await.unwrap().unwrap();
+    drop((reader, writer, old));
+    assert!(dir.path().join("notes/v1.1.db-wal").exists(), "the new view's");
+    assert_eq!(anew.reader().await.unwrap().covers().get(), 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_sql_rolled_back_is_not_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    write_one(&views).await;
+    let view = views.find(&id()).await.unwrap().unwrap();
+    let token = view.tokens().await.unwrap()[0];
+    let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to: token.position };
+    let row = |id| vec![Value::Integer(id), Value::Text("new".into())];
+    let mut writer = view.writer().await.unwrap();
+    writer.put(&NOTES, &mut [row(2)].into_iter()).await.unwrap();
+    let twice = "INSERT OR ROLLBACK INTO notes VALUES (1, 'again')";
+    assert!(matches!(writer.execute(twice, &[]).await, Err(StoreError::Invalid(_))));
+    let after = writer.put(&NOTES, &mut [row(3)].into_iter()).await;
+    assert!(matches!(after, Err(StoreError::Unavailable { .. })), "it would be committed on its own");
+    assert!(matches!(writer.commit(&[asked]).await, Err(CommitError::Store(StoreError::Unavailable { .. }))));
+
+    writer.put(&NOTES, &mut [row(4)].into_iter()).await.unwrap();
+    writer.commit(&[asked]).await.unwrap();
+    let (_, rows) = view.reader().await.unwrap().query("SELECT id FROM notes ORDER BY id", &[]).await.unwrap();
+    assert_eq!(rows, [[Value::Integer(1)], [Value::Integer(4)]]);
 }
 
 #[tokio::test]

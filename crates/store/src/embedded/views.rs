@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
@@ -19,8 +20,8 @@ use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::StoreError;
-use crate::sqlite::Db;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
+use crate::sqlite::{Db, Place, fault};
 use crate::table::Table;
 use crate::views::{View, Views};
 
@@ -35,7 +36,7 @@ const READER_CACHE_KIB: i64 = -8_192;
 /// Bytes of WAL that stay allocated between checkpoints.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
-/// Views in one folder, a file each.
+/// Views in one folder, a file each. One process has one of these a folder: they share no locks but SQLite's.
 pub struct SqliteViews {
     dir: PathBuf,
     /// The views that are open, so that all of the process share one gate a view.
@@ -71,7 +72,7 @@ impl SqliteViews {
             return Ok(made.then_some(view as Arc<dyn View>));
         }
         let path = self.path(id);
-        let place: Arc<str> = path.display().to_string().into();
+        let place = Place::new(path.display().to_string());
         let mut control = connect(&path, &place, READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);
@@ -124,7 +125,9 @@ impl Views for SqliteViews {
 
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
         let mut open = locked(&self.open);
-        open.remove(id);
+        if let Some(view) = open.remove(id).and_then(|view| view.upgrade()) {
+            view.home().place.gone.store(true, Ordering::Release);
+        }
         remove_files(&self.path(id))
     }
 }
@@ -132,7 +135,7 @@ impl Views for SqliteViews {
 /// A view in a file.
 struct FileHome {
     path: PathBuf,
-    place: Arc<str>,
+    place: Arc<Place>,
     /// For tokens, claims and holds.
     control: Mutex<Db>,
     /// Connections of readers that are done.
@@ -194,10 +197,10 @@ impl Desk for Db {
 }
 
 /// Opens a file that is there: whoever makes one does so knowingly.
-fn connect(path: &Path, place: &Arc<str>, cache_kib: i64) -> Result<Db, StoreError> {
+fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| crate::sqlite::fault(place, "open the view", &error))?;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
     let mut db = Db::new(connection, Arc::clone(place))?;
     db.tried("open the view", |connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
