@@ -55,7 +55,8 @@ pub trait View: Send + Sync + 'static {
     async fn claim(&self) -> Result<Vec<Token>, StoreError>;
 
     /// Marks every token as held for the flip requested at `requested`, and returns them as they are once all
-    /// are marked: nothing moves from here until the hold is lifted. Marking twice is marking once.
+    /// are marked: nothing moves from here until the hold is lifted. Marking twice is marking once. It waits
+    /// for the end of a transaction that has written; the task that has one must not wait for it.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be written; then none is marked.

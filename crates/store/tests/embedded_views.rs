@@ -1,7 +1,7 @@
 //! The embedded store's views: the contract, and what only files can show.
 #![cfg(feature = "contract")]
 
-use dacapo_model::{ProjectionName, SegmentCount, TokenMove, VersionId, ViewId};
+use dacapo_model::{Position, ProjectionName, SegmentCount, TokenMove, TokenRefused, VersionId, ViewId};
 use dacapo_store::embedded::SqliteViews;
 use dacapo_store::{Column, ColumnKind, CommitError, StoreError, Table, Value, Views};
 
@@ -170,4 +170,39 @@ async fn readers_and_a_writer_work_side_by_side() {
         token.position = to;
     }
     reading.await.unwrap();
+}
+
+/// The tokens that a hold gives are where everything stops, though a writer commits all the while (I-6).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_moves_past_what_a_hold_returned() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let mut token = view.claim().await.unwrap()[0];
+    let (moved, mut moves) = tokio::sync::watch::channel(0_u64);
+    let writing = tokio::spawn({
+        let view = std::sync::Arc::clone(&view);
+        async move {
+            let mut writer = view.writer().await.unwrap();
+            loop {
+                let row = vec![Value::Integer(1), Value::Text(token.position.to_string())];
+                writer.put(&NOTES, &mut [row].into_iter()).await.unwrap();
+                let to = token.position.next();
+                let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to };
+                match writer.commit(&[asked]).await {
+                    Ok(()) => token.position = to,
+                    Err(CommitError::Refused(refused)) => return (token, refused),
+                    Err(error) => panic!("{error}"),
+                }
+                moved.send_replace(to.get());
+            }
+        }
+    });
+    moves.wait_for(|moves| *moves > 20).await.unwrap();
+    let held_for = Position::new(7);
+    let held = view.hold(held_for).await.unwrap()[0];
+    let (token, refused) = writing.await.unwrap();
+    assert_eq!(refused, TokenRefused::Held { segment: token.segment, held_for });
+    assert_eq!(held.position, token.position);
+    assert_eq!(view.tokens().await.unwrap(), [held]);
 }
