@@ -98,10 +98,12 @@ async fn closing_a_dropped_view_does_not_touch_one_that_was_made_anew() {
     write_one(&views).await;
     let old = views.find(&id()).await.unwrap().unwrap();
     let (reader, writer) = (old.reader().await.unwrap(), old.writer().await.unwrap());
+    // What was opened of it outlives it, in whatever order it goes.
+    drop(old);
     views.drop_view(&id()).await.unwrap();
     write_one(&views).await;
     let anew = views.find(&id()).await.unwrap().unwrap();
-    drop((reader, writer, old));
+    drop((reader, writer));
     assert!(dir.path().join("notes/v1.1.db-wal").exists(), "the new view's");
     assert_eq!(anew.reader().await.unwrap().covers().get(), 1);
 }
@@ -170,6 +172,25 @@ async fn readers_and_a_writer_work_side_by_side() {
         token.position = to;
     }
     reading.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_that_open_one_view_share_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = std::sync::Arc::new(SqliteViews::open(dir.path()).unwrap());
+    let opened = (0..16).map(|_| {
+        let views = std::sync::Arc::clone(&views);
+        tokio::spawn(async move {
+            let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+            view.claim().await.unwrap()[0].epoch.get()
+        })
+    });
+    let mut epochs = Vec::new();
+    for task in opened.collect::<Vec<_>>() {
+        epochs.push(task.await.unwrap());
+    }
+    epochs.sort_unstable();
+    assert_eq!(epochs, (1..=16).collect::<Vec<_>>());
 }
 
 /// The tokens that a hold gives are where everything stops, though a writer commits all the while (I-6).
