@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo::{Ids, SystemIds};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Event, Expected, Json, Metadata, NewEvent, OnKnown, Problem, ReadRequest,
     ReadResponse, StreamsRequest,
@@ -33,7 +34,7 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
         problem.help("give one JSON value with --data or on standard input")
     })?;
     // With an id of its own a retry is recognised, wherever it comes from.
-    let id = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let id = args.id.clone().unwrap_or_else(|| SystemIds.next().to_string());
     let event = NewEvent {
         stream: args.stream.clone(),
         id: Some(id),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use dacapo_api::{Api, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
