@@ -14,6 +14,7 @@ use dacapo_model::limits;
 use crate::args::{Append, Read, Streams};
 use crate::connect;
 use crate::error::CliError;
+use crate::local::Missing;
 use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of};
 
@@ -46,7 +47,7 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
     let expected = vec![Expected { stream: args.stream.clone(), revision: args.expect }];
     let request = AppendRequest { events: vec![event], expected, on_known: OnKnown::Recognise };
     let ask = |api: Arc<dyn Api>| async move { Ok(api.append(request).await?) };
-    let appended = connect::with_node(&args.at, args.data_dir.as_deref(), ask).await?;
+    let appended = connect::with_node(&args.at, args.data_dir.as_deref(), Missing::Make, ask).await?;
     let note = if appended.written == 0 { ", where it was already" } else { "" };
     let (position, revision) = (count(appended.position), count(appended.revision));
     out.line(format_args!("{} revision {revision} at position {position}{note}", args.stream))?;

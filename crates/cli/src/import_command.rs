@@ -13,12 +13,13 @@ use crate::args::Import;
 use crate::connect;
 use crate::error::CliError;
 use crate::import::{Ended, ImportError, Options, Summary, import as run};
+use crate::local::Missing;
 use crate::numbers::{count, counted, per_second, rate};
 use crate::output::Out;
 
 /// `dacapo import`.
 pub(crate) async fn import(out: &mut Out, args: Import) -> Result<(), CliError> {
-    connect::with(&args.target, |api| feed(out, api, &args)).await
+    connect::with_node(&args.target.at, args.target.data.as_deref(), Missing::Make, |api| feed(out, api, &args)).await
 }
 
 async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), CliError> {
