@@ -136,9 +136,9 @@ impl FakeApi {
 }
 
 impl Script {
-    /// The id at which each known event is.
-    fn known(&self) -> HashMap<&str, u64> {
-        self.events.iter().map(|event| (event.id.as_str(), event.position)).collect()
+    /// Where each event is, by its id.
+    fn known(&self) -> HashMap<String, u64> {
+        self.events.iter().map(|event| (event.id.clone(), event.position)).collect()
     }
 
     fn revision(&self, stream: &str) -> u64 {
@@ -173,29 +173,33 @@ impl Script {
     }
 
     fn append(&mut self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
-        let known = self.known();
+        let mut known = self.known();
         let is_known = |id: &Option<String>| id.as_deref().is_some_and(|id| known.contains_key(id));
         let known_count = request.events.iter().filter(|event| is_known(&event.id)).count();
-        let retry = known_count == request.events.len();
+        let retry = !request.events.is_empty() && known_count == request.events.len();
         if request.on_known == OnKnown::Recognise && known_count > 0 && !retry {
             return Err(Problem::new("partly_known", "some of the events are in the journal").refused());
         }
         if !retry {
             self.check(&request)?;
         }
-        let last_known = request.events.last().and_then(|event| known.get(event.id.as_deref()?).copied());
-        let mut written = 0;
+        let mut revisions: HashMap<String, u64> = HashMap::new();
+        self.events.iter().for_each(|event| *revisions.entry(event.stream.clone()).or_default() += 1);
+        let (mut position, mut written) = (0, 0);
         for event in request.events {
-            let known = event.id.as_ref().is_some_and(|id| self.events.iter().any(|known| known.id == *id));
-            if known {
+            position = self.events.len() as u64 + 1;
+            let id = event.id.unwrap_or_else(|| format!("00000000-0000-7000-8000-{position:012}"));
+            if let Some(known) = known.get(&id) {
+                position = *known;
                 continue;
             }
-            let position = self.events.len() as u64 + 1;
-            let revision = self.revision(&event.stream) + 1;
+            known.insert(id.clone(), position);
+            let revision = revisions.entry(event.stream.clone()).or_default();
+            *revision += 1;
             self.events.push(Event {
                 position,
-                revision,
-                id: event.id.unwrap_or_else(|| format!("00000000-0000-7000-8000-{position:012}")),
+                revision: *revision,
+                id,
                 stream: event.stream,
                 event_type: event.event_type,
                 time: NOW.to_owned(),
@@ -205,7 +209,6 @@ impl Script {
             });
             written += 1;
         }
-        let position = last_known.unwrap_or(self.events.len() as u64);
         let index = usize::try_from(position - 1).expect("a journal in memory");
         Ok(AppendResponse { position, revision: self.events[index].revision, written })
     }

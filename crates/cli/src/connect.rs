@@ -8,27 +8,29 @@ use dacapo_api::{Api, ClientLimits, HttpClient};
 
 use crate::args::{At, Target};
 use crate::error::CliError;
-use crate::local::{self, Opened};
+use crate::local::{self, Missing, Opened};
 
-/// Calls `ask` with the node that the command line names, and lets go of the node whatever it answers.
+/// Calls `ask` with the node that the command line names, and lets go of the node whatever it answers. A
+/// directory that is not there is an error: whoever looks at it has mistyped it.
 pub(crate) async fn with<T, F>(target: &Target, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, CliError>
 where
     F: Future<Output = Result<T, CliError>>,
 {
-    with_node(&target.at, target.data.as_deref(), ask).await
+    with_node(&target.at, target.data.as_deref(), Missing::Refuse, ask).await
 }
 
-/// The same, for a command whose `--data` is something else.
+/// The same, for a command that may begin a directory or whose `--data` is something else.
 pub(crate) async fn with_node<T, F>(
     at: &At,
     data: Option<&Path>,
+    missing: Missing,
     ask: impl FnOnce(Arc<dyn Api>) -> F,
 ) -> Result<T, CliError>
 where
     F: Future<Output = Result<T, CliError>>,
 {
     let opened = match data {
-        Some(data) => local::open(Some(data)).await?,
+        Some(data) => local::open(Some(data), missing).await?,
         None => {
             let client = HttpClient::new(&at.url, ClientLimits::default())?;
             Opened { api: Arc::new(client), close: Box::pin(std::future::ready(())) }

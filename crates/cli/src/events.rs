@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo::{Ids, SystemIds};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Event, Expected, Json, Metadata, NewEvent, OnKnown, Problem, ReadRequest,
     ReadResponse, StreamsRequest,
@@ -13,6 +14,7 @@ use dacapo_model::limits;
 use crate::args::{Append, Read, Streams};
 use crate::connect;
 use crate::error::CliError;
+use crate::local::Missing;
 use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of};
 
@@ -33,7 +35,7 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
         problem.help("give one JSON value with --data or on standard input")
     })?;
     // With an id of its own a retry is recognised, wherever it comes from.
-    let id = args.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let id = args.id.clone().unwrap_or_else(|| SystemIds.next().to_string());
     let event = NewEvent {
         stream: args.stream.clone(),
         id: Some(id),
@@ -45,7 +47,7 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
     let expected = vec![Expected { stream: args.stream.clone(), revision: args.expect }];
     let request = AppendRequest { events: vec![event], expected, on_known: OnKnown::Recognise };
     let ask = |api: Arc<dyn Api>| async move { Ok(api.append(request).await?) };
-    let appended = connect::with_node(&args.at, args.data_dir.as_deref(), ask).await?;
+    let appended = connect::with_node(&args.at, args.data_dir.as_deref(), Missing::Make, ask).await?;
     let note = if appended.written == 0 { ", where it was already" } else { "" };
     let (position, revision) = (count(appended.position), count(appended.revision));
     out.line(format_args!("{} revision {revision} at position {position}{note}", args.stream))?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use dacapo_api::{Api, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,12 +13,13 @@ use crate::args::Import;
 use crate::connect;
 use crate::error::CliError;
 use crate::import::{Ended, ImportError, Options, Summary, import as run};
+use crate::local::Missing;
 use crate::numbers::{count, counted, per_second, rate};
 use crate::output::Out;
 
 /// `dacapo import`.
 pub(crate) async fn import(out: &mut Out, args: Import) -> Result<(), CliError> {
-    connect::with(&args.target, |api| feed(out, api, &args)).await
+    connect::with_node(&args.target.at, args.target.data.as_deref(), Missing::Make, |api| feed(out, api, &args)).await
 }
 
 async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), CliError> {
@@ -86,7 +87,10 @@ fn words(summary: Summary, elapsed: std::time::Duration) -> String {
 }
 
 fn in_words(error: &ImportError, args: &Import) -> Problem {
-    let file = args.file.display();
+    let file = match args.file.to_string_lossy() {
+        name if name == "-" => "standard input".into(),
+        name => name,
+    };
     let again = "import the same again to go on: what is in the journal is not written twice";
     match error {
         ImportError::BadLine(bad) => {

@@ -17,10 +17,26 @@ pub(crate) struct Opened {
     pub close: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+/// What to do about a directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Make it.
+    Make,
+    /// Say so.
+    Refuse,
+}
+
 /// Opens a node without projections of its own on the directory `data`, or in memory.
-pub(crate) async fn open(data: Option<&Path>) -> Result<Opened, ApiError> {
+pub(crate) async fn open(data: Option<&Path>, missing: Missing) -> Result<Opened, ApiError> {
     let builder = Node::builder();
     let builder = match data {
+        Some(data) if missing == Missing::Refuse && !data.join("format").exists() => {
+            let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));
+            let problem = problem.tried(format!("open a node on {}", data.display()));
+            return Err(problem
+                .help("see whether the path is right; `serve` and `import` begin a new directory")
+                .not_found());
+        }
         Some(data) => builder.data(data),
         None => builder,
     };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dacapo::{Ids, SystemIds};
 use dacapo_api::{Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest};
 
 use crate::args::{Cleanup, Flip, Phases, Rebuild, Who};
@@ -129,6 +130,6 @@ async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<
 
 /// Who asks, with a key that makes asking again safe.
 fn asked(who: Who) -> Asked {
-    let key = who.key.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let key = who.key.unwrap_or_else(|| SystemIds.next().to_string());
     Asked { actor: who.actor, reason: who.reason, idempotency_key: Some(key) }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::CliError;
 
-/// How wide tables are where there is no terminal to say so.
+/// How wide tables are where neither a terminal nor `COLUMNS` says so.
 const WIDTH_ELSEWHERE: u16 = 120;
 
 /// Standard output, written through at the end of each command and of each wait.
@@ -56,7 +56,8 @@ impl Out {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         if !self.terminal {
-            table.force_no_tty().set_width(WIDTH_ELSEWHERE);
+            let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+            table.force_no_tty().set_width(columns.unwrap_or(WIDTH_ELSEWHERE));
         }
         table.set_header(header);
         for column in table.column_iter_mut() {

@@ -5,7 +5,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Serve;
 use crate::error::CliError;
-use crate::local;
+use crate::local::{self, Missing};
 use crate::output::Out;
 
 /// Runs a node until Ctrl-C or SIGTERM, then lets go of everything in order.
@@ -17,7 +17,7 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
     let listener = bind(args.listen, access).await?;
     let address = listener.local_addr().map_err(CliError::new)?;
     let shutdown = shutdown()?;
-    let opened = local::open(args.data.as_deref()).await?;
+    let opened = local::open(args.data.as_deref(), Missing::Make).await?;
     let place = args.data.as_ref().map_or("memory: gone when it ends".to_owned(), |data| data.display().to_string());
     out.line(format_args!("listening on http://{address}, data in {place}"))?;
     out.flush()?;

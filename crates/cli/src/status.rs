@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint};
 use dacapo_api::{Api, ProjectionStatus, Status, VersionStatus};
 
 use crate::args::Status as Args;
@@ -38,20 +38,22 @@ pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
 /// Shows the status again and again, on a terminal in the place of the one before. A node that is away
 /// for a while is waited for once it was there.
 async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
-    let mut shown = 0;
+    let mut shown = false;
     loop {
         let page = match api.status().await {
             Ok(status) => page(out, &status),
-            Err(error) if error.is_transient() && shown > 0 => format!("{error}; asking again\n"),
+            Err(error) if error.is_transient() && shown => format!("{error}; asking again\n"),
             Err(error) => return Err(error.into()),
         };
-        if out.is_terminal() && shown > 0 {
-            // Up to the first line of the page before, and clear from there on.
-            out.text(&format!("\x1b[{shown}F\x1b[J"))?;
+        if out.is_terminal() {
+            // An empty screen once; from then on each line over the one before, which does not flicker.
+            let clear = if shown { "" } else { "\x1b[2J" };
+            out.text(&format!("{clear}\x1b[H{}\x1b[J", page.replace('\n', "\x1b[K\n")))?;
+        } else {
+            out.text(&page)?;
         }
-        out.text(&page)?;
         out.flush()?;
-        shown = page.lines().count();
+        shown = true;
         tokio::time::sleep(WATCH_PAUSE).await;
     }
 }
@@ -78,7 +80,7 @@ fn page(out: &Out, status: &Status) -> String {
         page.push_str("\nno projections\n");
         return page;
     }
-    let header = ["PROJECTION", "VERSION", "PHASE", "SEGMENTS", "LAG", "RATE", "TIME LEFT", "WAITS ON"];
+    let header = ["PROJECTION", "VERSION", "PHASE", "SEGMENTS", "LAG", "RATE", "TIME LEFT"];
     let mut table = out.table(&header);
     for projection in &status.projections {
         for (index, version) in projection.versions.iter().enumerate() {
@@ -88,24 +90,22 @@ fn page(out: &Out, status: &Status) -> String {
             table.add_row([projection.name.as_str(), "none"]);
         }
     }
+    // Only names and phases may be broken over lines; a number in two parts is misread.
+    for column in table.column_iter_mut().skip(3) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
     page.push('\n');
     page.push_str(&lines_of(&table));
-    status.projections.iter().filter_map(flip_line).for_each(|line| page.push_str(&line));
+    let notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
+    if !notes.is_empty() {
+        page.push_str(&format!("\n{}\n", notes.join("\n")));
+    }
     page
 }
 
 fn row(projection: &ProjectionStatus, version: &VersionStatus, first: bool) -> Vec<Cell> {
     let name = if first { projection.name.as_str() } else { "" };
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    let mut waits: Vec<String> = version.reason.clone().into_iter().collect();
-    waits.extend(version.waiting_on.iter().map(|reason| reason.text.clone()));
-    if !version.carried {
-        waits.push("this node does not carry its code".to_owned());
-    }
-    if version.phase == "StandingBy" && !version.rollback_ready {
-        let why = version.rollback_not_ready.as_deref().unwrap_or("it does not say why");
-        waits.push(format!("no rollback: {why}"));
-    }
     vec![
         Cell::new(name).add_attribute(Attribute::Bold),
         Cell::new(&version.version),
@@ -114,14 +114,12 @@ fn row(projection: &ProjectionStatus, version: &VersionStatus, first: bool) -> V
         right(version.lag.map(count).unwrap_or_default()),
         right(version.rate.map(rate).unwrap_or_default()),
         right(version.time_left.as_ref().map(|left| duration(left.seconds)).unwrap_or_default()),
-        Cell::new(waits.join("\n")),
     ]
 }
 
 fn phase(version: &VersionStatus) -> Cell {
     let text = match &version.stage {
         Some(stage) => format!("{}, {stage}", version.phase),
-        None if version.phase == "StandingBy" && version.rollback_ready => "StandingBy, rollback ready".to_owned(),
         None => version.phase.clone(),
     };
     let cell = Cell::new(text);
@@ -142,18 +140,31 @@ fn segments(version: &VersionStatus) -> String {
     }
 }
 
-fn flip_line(projection: &ProjectionStatus) -> Option<String> {
-    let flip = projection.flip.as_ref()?;
-    let from = flip.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
-    let mut line = format!(
-        "\n{}: {}{from} to {} under way, requested at {}\n",
-        projection.name,
-        flip.kind,
-        flip.to,
-        count(flip.requested)
-    );
-    for reason in &flip.waiting_on {
-        line.push_str(&format!("  waits on {}\n", reason.text));
+/// What a table has no room for: what is waited on, and why things are as they are.
+fn notes(projection: &ProjectionStatus) -> Vec<String> {
+    let mut notes = vec![];
+    for version in &projection.versions {
+        let name = format!("{} {}", projection.name, version.version);
+        notes.extend(version.reason.iter().map(|reason| format!("{name}: {reason}")));
+        notes.extend(version.waiting_on.iter().map(|reason| format!("{name} waits on {}", reason.text)));
+        notes.extend(version.time_left.iter().map(|left| format!("{name}: time left estimated from {}", left.basis)));
+        if !version.carried {
+            notes.push(format!("{name}: this node does not carry its code"));
+        }
+        if version.phase == "StandingBy" {
+            notes.push(match &version.rollback_not_ready {
+                _ if version.rollback_ready => format!("{name}: ready for a rollback"),
+                Some(why) => format!("{name}: no rollback, {why}"),
+                None => format!("{name}: no rollback, it does not say why"),
+            });
+        }
     }
-    Some(line)
+    if let Some(flip) = &projection.flip {
+        let from = flip.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+        let requested = count(flip.requested);
+        let name = format!("{}: {}{from} to {}", projection.name, flip.kind, flip.to);
+        notes.push(format!("{name} under way, requested at {requested}"));
+        notes.extend(flip.waiting_on.iter().map(|reason| format!("  waits on {}", reason.text)));
+    }
+    notes
 }

@@ -129,8 +129,8 @@ fn end(projection: &str, version: &VersionStatus) -> Result<Option<String>, CliE
         "Scheduled" | "Initializing" => Ok(None),
         phase => {
             let problem = Problem::new("not_built", format!("{projection} {name} will not serve: it is {phase}"));
-            let problem = problem.tried(format!("wait until {name} is built"));
-            let problem = problem.found(version.reason.as_deref().unwrap_or("no reason"));
+            let mut problem = problem.tried(format!("wait until {name} is built"));
+            problem.found = version.reason.clone();
             Err(problem.help(format!("`dacapo phases {projection}` tells what happened to it")).into())
         }
     }

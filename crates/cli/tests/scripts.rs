@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
@@ -212,5 +212,4 @@ fn watching_shows_the_status_again_and_ends_with_ctrl_c() {
     let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    std::io::stdout().flush().unwrap();
 }

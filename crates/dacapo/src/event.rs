@@ -1,5 +1,6 @@
 //! Events as types: an enum whose variants are types of events, with the names under which they are stored.
 
+use dacapo_model::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -77,3 +78,5 @@ pub fn encode(event_type: &str, payload: &impl Serialize) -> Result<Vec<u8>, Eve
 pub fn decode<T: DeserializeOwned>(event_type: &str, payload: &[u8]) -> Result<T, EventError> {
     serde_json::from_slice(payload).map_err(|source| EventError { event_type: event_type.into(), act: "read", source })
 }
+
+const _: () = assert!(limits::EVENT_TYPE_BYTES_MAX == 255, "the derive refuses longer names by this number");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::stage;
+use dacapo_model::rebuild::{flips_by_itself, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
     ViewId, WaitingOn,
@@ -107,7 +107,7 @@ async fn version_status(
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }
-    if stage == Some(Stage::Ready) && projection.flip.is_none() {
+    if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
     let rollback_ready = (state.phase == Phase::StandingBy).then(|| match waiting_on.first() {

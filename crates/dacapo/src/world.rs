@@ -16,6 +16,7 @@ pub trait Ids: Send + Sync + 'static {
 pub struct SystemIds;
 
 impl Ids for SystemIds {
+    #[expect(clippy::disallowed_methods, reason = "the one place where ids come in")]
     fn next(&self) -> EventId {
         EventId::from_bytes(uuid::Uuid::now_v7().into_bytes())
     }

@@ -156,6 +156,8 @@ fn serde_value(attributes: &[Attribute], name: &str) -> Result<Option<LitStr>> {
                 if let (true, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. })) = (wanted, value) {
                     found = Some(text);
                 }
+            } else if wanted {
+                return Err(meta.error(format!("write `{name} = \"case\"`, for reading and writing alike")));
             } else if meta.input.peek(syn::token::Paren) {
                 let group;
                 syn::parenthesized!(group in meta.input);

@@ -15,7 +15,8 @@ use syn::{DeriveInput, parse_macro_input};
 ///   snake case.
 /// - `#[row(key)]` on one field or several makes the primary key, in the order of the fields.
 /// - `#[row(index)]` indexes a column, `#[row(unique)]` makes its values unique. Fields that share a name,
-///   as in `#[row(index = "by_owner")]`, share an index.
+///   as in `#[row(index = "by_owner")]`, share an index. Rows are written in bulk, so two rows of one batch
+///   cannot exchange unique values; a row may take over those of a deleted one.
 /// - `#[row(json)]` keeps any type that serde knows as JSON.
 /// - `#[row(column = "name")]` names the column; without it, it is the field's name.
 ///

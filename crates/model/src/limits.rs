@@ -30,6 +30,8 @@ pub const BATCH_EVENTS_MAX: usize = 65_536;
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How long a batch of a processor should take while it catches up.
 pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
+/// Most bytes of unchanged rows that a view keeps in memory from batch to batch, unless it is set otherwise.
+pub const ROW_BYTES_MAX: usize = 64 << 20;
 /// How long a flip may hold the old version's appliers before it lets go and tries again later.
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
 /// Most events that the new version may be behind the old one when a flip holds the old one.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, VersionState};
+use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, ProjectionState, VersionState};
 use crate::limits;
 use crate::name::ProjectionName;
 use crate::phase::{Phase, Stage};
@@ -79,7 +79,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
     match state.phase {
         Phase::Scheduled => code.map(|_| CatalogCommand::Begin(view)),
         Phase::Initializing => {
-            let by_itself = state.flip == FlipPolicy::WhenReady || projection.serving.is_none();
+            let by_itself = flips_by_itself(projection, state);
             let tokens = facts.tokens.get(&view)?;
             let ready = stage(state, tokens, facts.head) == Some(Stage::Ready);
             (projection.flip.is_none() && by_itself && ready).then_some(CatalogCommand::RequestFlip(view))
@@ -93,6 +93,11 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         }
         Phase::Serving | Phase::CleaningUp | Phase::Obsolete | Phase::Failed => None,
     }
+}
+
+/// Whether a version of this projection flips once it is ready, without a command.
+pub fn flips_by_itself(projection: &ProjectionState, version: &VersionState) -> bool {
+    version.flip == FlipPolicy::WhenReady || projection.serving.is_none()
 }
 
 /// How far an initializing version with these tokens is; `None` in every other phase.

@@ -56,6 +56,7 @@ pub trait View: Send + Sync + 'static {
 
     /// Marks every token as held under `mark`, unless a later mark holds it, and returns the tokens as they
     /// are once all are marked: nothing moves from here until the mark is lifted. Marking twice is marking once.
+    /// It waits for the end of a transaction that has written; the task that has one must not wait for it.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be written; then none is marked.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, StreamName};
+use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
 use dacapo_store::contract::Chance;
 use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions, SimDisk};
 use dacapo_store::{Append, AppendError, Appended, Filter, Journal, Limit, StoreError};
@@ -122,4 +122,50 @@ async fn losing_power_at_any_step_of_sealing_loses_nothing() {
             }
         }
     }
+}
+
+/// The first event ends where a sector does, so that a part of one write and a part of the next could
+/// make an append that never was.
+#[tokio::test]
+async fn a_failed_write_never_mixes_with_the_next_one() {
+    let pair = |number: u64| {
+        let mut append = append(number);
+        append.events.extend(self::append(number + 1).events);
+        append.events[0].event.payload = vec![b'x'; 480 - 64 - "s-1happened".len()];
+        append
+    };
+    for seed in 0..200 {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+        let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+        disk.write_back(Chance::new(seed));
+        disk.fail_next_write_after(800);
+        unavailable(journal.append(pair(1)).await);
+        // The cut and its flush; then the write, and the power goes at its flush.
+        disk.power_for(Some(2));
+        unavailable(journal.append(pair(11)).await);
+        drop(journal);
+        disk.power_cycle(&mut Chance::new(seed));
+        let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+        let batch = journal.read(Position::START, &Filter::default(), Limit::events(9)).await.unwrap();
+        let ids: Vec<_> = batch.iter().map(|event| event.id).collect();
+        let of = |append: Append| append.events.iter().map(|event| event.event.id).collect::<Vec<_>>();
+        assert!([vec![], of(pair(11))].contains(&ids), "seed {seed}: {ids:?}");
+    }
+}
+
+/// Nothing of the journal needs a runtime.
+#[test]
+fn it_works_without_a_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), &SimDisk::default(), 1_000).unwrap();
+    futures::executor::block_on(async {
+        for number in 1..20 {
+            journal.append(append(number)).await.unwrap();
+        }
+        assert_eq!(count(&journal).await, 19);
+        let stream = StreamName::new("s-1").unwrap();
+        assert_eq!(journal.read_stream(&stream, Revision::START, Limit::events(100)).await.unwrap().len(), 19);
+        assert_eq!(journal.streams(None, None, 10).await.unwrap().len(), 1);
+        journal.close().await;
+    });
 }

@@ -1,9 +1,9 @@
 //! The embedded store's views: the contract, and what only files can show.
 #![cfg(feature = "contract")]
 
-use dacapo_model::{ProjectionName, SegmentCount, TokenMove, VersionId, ViewId};
+use dacapo_model::{Position, ProjectionName, SegmentCount, TokenMove, TokenRefused, VersionId, ViewId};
 use dacapo_store::embedded::SqliteViews;
-use dacapo_store::{Column, ColumnKind, StoreError, Table, Value, Views};
+use dacapo_store::{Column, ColumnKind, CommitError, StoreError, Table, Value, Views};
 
 const NOTES: Table = Table {
     name: "notes",
@@ -92,6 +92,46 @@ async fn a_dropped_view_leaves_no_file() {
 }
 
 #[tokio::test]
+async fn closing_a_dropped_view_does_not_touch_one_that_was_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    write_one(&views).await;
+    let old = views.find(&id()).await.unwrap().unwrap();
+    let (reader, writer) = (old.reader().await.unwrap(), old.writer().await.unwrap());
+    // What was opened of it outlives it, in whatever order it goes.
+    drop(old);
+    views.drop_view(&id()).await.unwrap();
+    write_one(&views).await;
+    let anew = views.find(&id()).await.unwrap().unwrap();
+    drop((reader, writer));
+    assert!(dir.path().join("notes/v1.1.db-wal").exists(), "the new view's");
+    assert_eq!(anew.reader().await.unwrap().covers().get(), 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_sql_rolled_back_is_not_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    write_one(&views).await;
+    let view = views.find(&id()).await.unwrap().unwrap();
+    let token = view.tokens().await.unwrap()[0];
+    let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to: token.position };
+    let row = |id| vec![Value::Integer(id), Value::Text("new".into())];
+    let mut writer = view.writer().await.unwrap();
+    writer.put(&NOTES, &mut [row(2)].into_iter()).await.unwrap();
+    let twice = "INSERT OR ROLLBACK INTO notes VALUES (1, 'again')";
+    assert!(matches!(writer.execute(twice, &[]).await, Err(StoreError::Invalid(_))));
+    let after = writer.put(&NOTES, &mut [row(3)].into_iter()).await;
+    assert!(matches!(after, Err(StoreError::Unavailable { .. })), "it would be committed on its own");
+    assert!(matches!(writer.commit(&[asked]).await, Err(CommitError::Store(StoreError::Unavailable { .. }))));
+
+    writer.put(&NOTES, &mut [row(4)].into_iter()).await.unwrap();
+    writer.commit(&[asked]).await.unwrap();
+    let (_, rows) = view.reader().await.unwrap().query("SELECT id FROM notes ORDER BY id", &[]).await.unwrap();
+    assert_eq!(rows, [[Value::Integer(1)], [Value::Integer(4)]]);
+}
+
+#[tokio::test]
 async fn a_copied_file_is_not_taken_for_another_view() {
     let dir = tempfile::tempdir().unwrap();
     write_one(&SqliteViews::open(dir.path()).unwrap()).await;
@@ -132,4 +172,58 @@ async fn readers_and_a_writer_work_side_by_side() {
         token.position = to;
     }
     reading.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_that_open_one_view_share_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = std::sync::Arc::new(SqliteViews::open(dir.path()).unwrap());
+    let opened = (0..16).map(|_| {
+        let views = std::sync::Arc::clone(&views);
+        tokio::spawn(async move {
+            let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+            view.claim().await.unwrap()[0].epoch.get()
+        })
+    });
+    let mut epochs = Vec::new();
+    for task in opened.collect::<Vec<_>>() {
+        epochs.push(task.await.unwrap());
+    }
+    epochs.sort_unstable();
+    assert_eq!(epochs, (1..=16).collect::<Vec<_>>());
+}
+
+/// The tokens that a hold gives are where everything stops, though a writer commits all the while (I-6).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_moves_past_what_a_hold_returned() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let mut token = view.claim().await.unwrap()[0];
+    let (moved, mut moves) = tokio::sync::watch::channel(0_u64);
+    let writing = tokio::spawn({
+        let view = std::sync::Arc::clone(&view);
+        async move {
+            let mut writer = view.writer().await.unwrap();
+            loop {
+                let row = vec![Value::Integer(1), Value::Text(token.position.to_string())];
+                writer.put(&NOTES, &mut [row].into_iter()).await.unwrap();
+                let to = token.position.next();
+                let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to };
+                match writer.commit(&[asked]).await {
+                    Ok(()) => token.position = to,
+                    Err(CommitError::Refused(refused)) => return (token, refused),
+                    Err(error) => panic!("{error}"),
+                }
+                moved.send_replace(to.get());
+            }
+        }
+    });
+    moves.wait_for(|moves| *moves > 20).await.unwrap();
+    let held_for = Position::new(7);
+    let held = view.hold(held_for).await.unwrap()[0];
+    let (token, refused) = writing.await.unwrap();
+    assert_eq!(refused, TokenRefused::Held { segment: token.segment, held_for });
+    assert_eq!(held.position, token.position);
+    assert_eq!(view.tokens().await.unwrap(), [held]);
 }

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::Options;
 use super::line::Line;
 
-const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What became of a batch.
@@ -30,7 +29,7 @@ impl Appender<'_> {
     /// Appends `lines`. Every line has an id, so trying again is safe whatever became of the last try.
     pub async fn append(&self, lines: &[Line]) -> Fate {
         let started = Instant::now();
-        let mut pause = PAUSE_MIN;
+        let mut pause = self.options.retry_pause_min;
         loop {
             let events = lines.iter().map(|line| line.event.clone()).collect();
             let request = AppendRequest { events, expected: vec![], on_known: OnKnown::Skip };

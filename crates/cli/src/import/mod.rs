@@ -38,11 +38,18 @@ pub struct Options {
     pub batch_bytes_max: usize,
     /// How long one append is tried again while the node is unavailable.
     pub retry_time_max: Duration,
+    /// The pause before the second try; it doubles from try to try, to 5 s.
+    pub retry_pause_min: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { batch_lines_max: 2_000, batch_bytes_max: 4 << 20, retry_time_max: Duration::from_secs(60) }
+        Self {
+            batch_lines_max: 2_000,
+            batch_bytes_max: 4 << 20,
+            retry_time_max: Duration::from_secs(60),
+            retry_pause_min: Duration::from_millis(100),
+        }
     }
 }
 

@@ -52,21 +52,27 @@ impl Node {
         assert!(found == expected, "{} differs; GOLDEN=write accepts it. Found:\n{found}", path.display());
     }
 
-    /// Runs `$ dacapo ARGS` or `$ echo TEXT | dacapo ARGS`; words are split at spaces outside of quotes.
+    /// Runs `$ dacapo ARGS`, `$ COLUMNS=80 dacapo ARGS` or `$ echo TEXT | dacapo ARGS`; words are split at spaces outside of quotes.
     fn run(&self, line: &str, dir: &Path) -> String {
         let line = line.trim_start_matches("$ ");
         let (input, command) = match line.split_once(" | ") {
             Some((echo, command)) => (words(echo)[1..].join(" ") + "\n", command),
             None => (String::new(), line),
         };
+        let (columns, command) = match command.strip_prefix("COLUMNS=").and_then(|rest| rest.split_once(' ')) {
+            Some((columns, command)) => (columns, command),
+            None => ("100", command),
+        };
         let args = words(command);
         assert_eq!(args[0], "dacapo");
         let args: Vec<&str> = args[1..].iter().map(String::as_str).collect();
-        let output = with_input(self.command(&args).current_dir(dir), &input);
+        let output = with_input(self.command(&args).current_dir(dir).env("COLUMNS", columns), &input);
         let mut text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         if !output.status.success() {
             text.push_str(&format!("[exit {}]\n", output.status.code().unwrap()));
         }
+        let text: Vec<String> = text.lines().map(without_rate).collect();
+        let text = text.iter().map(|line| format!("{line}\n")).collect::<String>();
         text.replace(&self.url, "http://NODE").replace(dir.to_str().unwrap(), "DIR")
     }
 }
@@ -84,6 +90,14 @@ pub fn with_input(command: &mut Command, input: &str) -> Output {
     // A command that does not read its input may be gone by now.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
+}
+
+/// The line without the rate at its end, which differs from run to run.
+fn without_rate(line: &str) -> String {
+    match line.strip_suffix("/s").and_then(|line| line.rsplit_once(", ")) {
+        Some((before, rate)) if rate.starts_with(|c: char| c.is_ascii_digit()) => format!("{before}, RATE"),
+        _ => line.to_owned(),
+    }
 }
 
 fn words(line: &str) -> Vec<String> {

@@ -15,7 +15,7 @@ mod tests;
 
 use std::any::{TypeId, type_name};
 
-use dacapo_model::{Position, TokenMove, TokenRefused};
+use dacapo_model::{Position, TokenMove, TokenRefused, limits};
 use dacapo_store::{CommitError, StoreError, Table, Value, ViewWriter};
 
 pub use lookup::Lookup;
@@ -23,9 +23,6 @@ pub use read::{ReadView, Rows};
 
 use crate::row::{Row, RowError};
 use shelf::{AnyShelf, Shelf, row_bytes};
-
-/// How much memory the clean rows of a view take at most, unless it is set otherwise.
-pub const ROW_BYTES_MAX: usize = 64 << 20;
 
 /// The rows of a view, as a handler changes them.
 ///
@@ -126,10 +123,10 @@ pub(crate) enum NotCommitted {
 impl View {
     /// A view to change through `writer`, with these tables.
     pub(crate) fn new(writer: Box<dyn ViewWriter>, tables: &'static [Table]) -> Self {
-        Self { writer, tables, shelves: Vec::new(), bytes_max: ROW_BYTES_MAX, wrote_sql: false, mistake: None }
+        Self { writer, tables, shelves: Vec::new(), bytes_max: limits::ROW_BYTES_MAX, wrote_sql: false, mistake: None }
     }
 
-    /// Bounds the memory of clean rows.
+    /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
     pub(crate) fn with_bytes_max(self, bytes_max: usize) -> Self {
         Self { bytes_max, ..self }
     }

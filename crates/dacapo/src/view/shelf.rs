@@ -323,9 +323,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
             }
             self.hand = (self.hand + 1) % self.entries.len();
             let Some(entry) = &mut self.entries[self.hand] else { continue };
-            if entry.changed {
-                continue;
-            }
+            assert!(!entry.changed, "rows are let go between batches");
             if std::mem::take(&mut entry.used) {
                 continue;
             }

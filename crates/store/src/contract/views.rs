@@ -97,7 +97,10 @@ const KINDS: Table = Table {
     indexes: &[],
 };
 
-const TABLES: &[Table] = &[ACCOUNTS, ENTRIES, KINDS];
+/// Nothing but a key.
+const MARKS: Table = Table { name: "marks", columns: &[column("id", ColumnKind::Uuid)], key: &[0], indexes: &[] };
+
+const TABLES: &[Table] = &[ACCOUNTS, ENTRIES, KINDS, MARKS];
 
 fn id() -> ViewId {
     let projection = ProjectionName::new("balances").expect("a valid name");
@@ -407,6 +410,9 @@ pub async fn rows_have_composite_keys(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let entry = |number: i64, book: &str, note: Value| vec![Value::Integer(number), text(book), note];
     let mut writer = view.writer().await.expect("a writer");
+    for _ in 0..2 {
+        put(&mut *writer, &MARKS, vec![vec![Value::Uuid([7; 16])]]).await;
+    }
     let rows = vec![entry(1, "b", Value::Null), entry(2, "a", text("x")), entry(1, "a", Value::Null)];
     put(&mut *writer, &ENTRIES, rows.clone()).await;
     let key = [text("a"), Value::Integer(2)];
@@ -496,7 +502,7 @@ pub async fn another_schema_is_refused_by_name(views: &dyn Views) {
     assert!(why.contains("2 segments") && why.contains("version"), "{why}");
     const CHANGED: &[Column] = &[column("id", ColumnKind::Text), column("sum", ColumnKind::Float)];
     let changed = Table { columns: CHANGED, indexes: &[], ..ACCOUNTS };
-    let why = open(&[changed, ENTRIES, KINDS], two_segments()).await;
+    let why = open(&[changed, ENTRIES, KINDS, MARKS], two_segments()).await;
     for part in ["column accounts.balance: Integer", "column accounts.sum: Float", "index accounts.owner"] {
         assert!(why.contains(part), "{why}");
     }

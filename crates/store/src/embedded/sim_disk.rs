@@ -38,6 +38,8 @@ struct World {
     power_for: Option<u64>,
     fail_write_after: Option<usize>,
     fail_sync: bool,
+    /// Chooses what the operating system writes without being asked.
+    write_back: Option<Chance>,
 }
 
 #[derive(Clone)]
@@ -75,6 +77,11 @@ impl SimDisk {
     /// The next flush of a file fails.
     pub fn fail_next_sync(&self) {
         self.world().fail_sync = true;
+    }
+
+    /// From here on any part of what is written may be on the disk before it is flushed, as `chance` has it.
+    pub fn write_back(&self, chance: Chance) {
+        self.world().write_back = Some(chance);
     }
 
     /// The power goes at the change that comes after so many more; `None` is never.
@@ -191,6 +198,17 @@ impl Content {
         let from = (sector * SECTOR_BYTES).min(self.now.len()).min(self.durable.len());
         let through = ((sector + 1) * SECTOR_BYTES).min(self.now.len()).min(self.durable.len());
         self.durable[from..through].copy_from_slice(&self.now[from..through]);
+    }
+
+    /// Some sectors get onto the disk unasked. They may be written again, so they stay dirty.
+    fn write_back(&mut self, chance: &mut Chance) {
+        for sector in self.dirty.clone() {
+            if chance.below(2) == 0 {
+                let end = ((sector + 1) * SECTOR_BYTES).min(self.now.len());
+                self.durable.resize(self.durable.len().max(end), 0);
+                self.settle(sector);
+            }
+        }
     }
 
     fn sync(&mut self) {
@@ -325,7 +343,12 @@ impl DiskFile for SimFile {
         if !powered {
             failed = Some(no_power());
         }
-        world.contents[self.content].write(offset, &bytes[..len]);
+        let world = &mut *world;
+        let content = &mut world.contents[self.content];
+        content.write(offset, &bytes[..len]);
+        if let Some(chance) = &mut world.write_back {
+            content.write_back(chance);
+        }
         failed.map_or(Ok(()), Err)
     }
 

@@ -12,15 +12,16 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::StoreError;
-use crate::sqlite::Db;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
+use crate::sqlite::{Db, Place, fault};
 use crate::table::Table;
 use crate::views::{View, Views};
 
@@ -35,14 +36,20 @@ const READER_CACHE_KIB: i64 = -8_192;
 /// Bytes of WAL that stay allocated between checkpoints.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
-/// Views in one folder, a file each.
+/// Views in one folder, a file each. One process has one of these a folder: they share no locks but SQLite's.
 pub struct SqliteViews {
     dir: PathBuf,
-    /// The views that are open, so that all of the process share one gate a view.
-    open: Mutex<HashMap<ViewId, Weak<FileView>>>,
+    /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
+    open: Mutex<HashMap<ViewId, Arc<FileView>>>,
 }
 
 type FileView = SqliteView<FileHome>;
+
+/// What to do about a file that is not there.
+enum Absent {
+    Make,
+    Leave,
+}
 
 impl SqliteViews {
     /// The views in `dir`, which is made if it is not there.
@@ -59,26 +66,34 @@ impl SqliteViews {
         self.dir.join(id.projection.as_str()).join(format!("{}.db", id.version))
     }
 
-    /// The open view, or the file opened by `make` once it has said that there is a view in it.
+    /// The open view, or that of the file once `make` has said that there is a view in it. Under one lock from
+    /// the first look to the last, since two that make the same file would remove each other's.
     fn shared(
         &self,
         id: &ViewId,
+        absent: Absent,
         make: impl FnOnce(&mut Db) -> Result<bool, StoreError>,
     ) -> Result<Option<Arc<dyn View>>, StoreError> {
         let mut open = locked(&self.open);
-        if let Some(view) = open.get(id).and_then(Weak::upgrade) {
+        if let Some(view) = open.get(id) {
             let made = view.home().control(make)?;
-            return Ok(made.then_some(view as Arc<dyn View>));
+            return Ok(made.then(|| Arc::clone(view) as Arc<dyn View>));
         }
         let path = self.path(id);
-        let place: Arc<str> = path.display().to_string().into();
+        if !path.try_exists().map_err(|error| io_fault("look for", &path, &error))? {
+            match absent {
+                Absent::Leave => return Ok(None),
+                Absent::Make => make_file(&path)?,
+            }
+        }
+        let place = Place::new(path.display().to_string());
         let mut control = connect(&path, &place, READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);
         }
         let view =
             Arc::new(SqliteView::new(FileHome { path, place, control: Mutex::new(control), idle: Mutex::default() }));
-        open.insert(id.clone(), Arc::downgrade(&view));
+        open.insert(id.clone(), Arc::clone(&view));
         Ok(Some(view))
     }
 }
@@ -86,22 +101,12 @@ impl SqliteViews {
 #[async_trait]
 impl Views for SqliteViews {
     async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
-        let path = self.path(id);
-        if !is_there(&path)? {
-            make_dir(path.parent().expect("a view's file is in its projection's folder"))?;
-            // What a drop that was cut short left beside the file would be taken for the new file's.
-            remove_files(&path)?;
-            std::fs::File::create(&path).map_err(|error| io_fault("make", &path, &error))?;
-        }
-        let view = self.shared(id, |db| db.make(id, tables, segments).map(|()| true))?;
+        let view = self.shared(id, Absent::Make, |db| db.make(id, tables, segments).map(|()| true))?;
         Ok(view.expect("a view that was made is there"))
     }
 
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
-        if !is_there(&self.path(id))? {
-            return Ok(None);
-        }
-        self.shared(id, |db| db.is_made(id))
+        self.shared(id, Absent::Leave, |db| db.is_made(id))
     }
 
     async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
@@ -113,7 +118,7 @@ impl Views for SqliteViews {
                 let Some(version) = version else { continue };
                 let id = ViewId { projection: projection.clone(), version };
                 // One that cannot be read is there all the same, and opening it says what is wrong.
-                if self.shared(&id, |db| db.is_made(&id)).map_or(true, |found| found.is_some()) {
+                if self.shared(&id, Absent::Leave, |db| db.is_made(&id)).map_or(true, |found| found.is_some()) {
                     views.push(id);
                 }
             }
@@ -124,7 +129,9 @@ impl Views for SqliteViews {
 
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
         let mut open = locked(&self.open);
-        open.remove(id);
+        if let Some(view) = open.remove(id) {
+            view.home().place.gone.store(true, Ordering::Release);
+        }
         remove_files(&self.path(id))
     }
 }
@@ -132,7 +139,7 @@ impl Views for SqliteViews {
 /// A view in a file.
 struct FileHome {
     path: PathBuf,
-    place: Arc<str>,
+    place: Arc<Place>,
     /// For tokens, claims and holds.
     control: Mutex<Db>,
     /// Connections of readers that are done.
@@ -194,10 +201,10 @@ impl Desk for Db {
 }
 
 /// Opens a file that is there: whoever makes one does so knowingly.
-fn connect(path: &Path, place: &Arc<str>, cache_kib: i64) -> Result<Db, StoreError> {
+fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| crate::sqlite::fault(place, "open the view", &error))?;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
     let mut db = Db::new(connection, Arc::clone(place))?;
     db.tried("open the view", |connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -207,6 +214,14 @@ fn connect(path: &Path, place: &Arc<str>, cache_kib: i64) -> Result<Db, StoreErr
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
     })?;
     Ok(db)
+}
+
+/// Makes an empty file for a view.
+fn make_file(path: &Path) -> Result<(), StoreError> {
+    make_dir(path.parent().expect("a view's file is in its projection's folder"))?;
+    // What a drop that was cut short left beside the file would be taken for the new file's.
+    remove_files(path)?;
+    std::fs::File::create(path).map(drop).map_err(|error| io_fault("make", path, &error))
 }
 
 /// Removes a view's files: the file first, since what is beside it is nothing without it.
@@ -225,10 +240,6 @@ fn remove_files(path: &Path) -> Result<(), StoreError> {
 
 fn make_dir(path: &Path) -> Result<(), StoreError> {
     std::fs::create_dir_all(path).map_err(|error| io_fault("make", path, &error))
-}
-
-fn is_there(path: &Path) -> Result<bool, StoreError> {
-    path.try_exists().map_err(|error| io_fault("look for", path, &error))
 }
 
 /// The names in a folder, as far as they are UTF-8; none if it is a file or not there.

@@ -15,7 +15,7 @@ use rusqlite::{Connection, MAIN_DB};
 
 use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
-use crate::sqlite::{Db, fault};
+use crate::sqlite::{Db, Place, fault};
 use crate::table::Table;
 use crate::views::{View, Views};
 
@@ -40,7 +40,7 @@ impl Views for MemoryViews {
             view.home().settled(|db| db.make(id, tables, segments))?;
             return Ok(Arc::clone(view) as Arc<dyn View>);
         }
-        let place: Arc<str> = format!("the view {id} in memory").into();
+        let place = Place::new(format!("the view {id} in memory"));
         let mut db = in_memory(&place)?;
         db.make(id, tables, segments)?;
         let view =
@@ -65,7 +65,7 @@ impl Views for MemoryViews {
 
 /// A view in memory.
 struct MemoryHome {
-    place: Arc<str>,
+    place: Arc<Place>,
     room: Arc<Mutex<Room>>,
 }
 
@@ -143,13 +143,13 @@ impl Desk for MemoryDesk {
     }
 }
 
-fn in_memory(place: &Arc<str>) -> Result<Db, StoreError> {
-    let connection = Connection::open_in_memory().map_err(|error| fault(place, "open the view", &error))?;
+fn in_memory(place: &Arc<Place>) -> Result<Db, StoreError> {
+    let connection = Connection::open_in_memory().map_err(|error| fault(&place.name, "open the view", &error))?;
     Db::new(connection, Arc::clone(place))
 }
 
 /// A view made from a copy of another.
-fn restored(copy: Vec<u8>, place: &Arc<str>) -> Result<Db, StoreError> {
+fn restored(copy: Vec<u8>, place: &Arc<Place>) -> Result<Db, StoreError> {
     let mut db = in_memory(place)?;
     let size = copy.len();
     db.tried("open a copy of the view", |connection| {

@@ -1,9 +1,11 @@
 //! One connection to one view.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use crate::error::StoreError;
 use crate::sqlite::fault;
@@ -15,16 +17,31 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many statements are kept prepared.
 const STATEMENTS_MAX: usize = 128;
 
+/// Where a view is kept.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its name in messages.
+    pub(crate) name: String,
+    /// Whether the view was dropped.
+    pub(crate) gone: AtomicBool,
+}
+
+impl Place {
+    pub(crate) fn new(name: String) -> Arc<Self> {
+        Arc::new(Self { name, gone: AtomicBool::new(false) })
+    }
+}
+
 /// A connection that knows its place in error messages and the SQL of the tables it has met.
 pub(crate) struct Db {
     connection: Connection,
-    place: Arc<str>,
+    place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
 }
 
 impl Db {
     /// Takes over a connection to the view at `place`.
-    pub(crate) fn new(connection: Connection, place: Arc<str>) -> Result<Self, StoreError> {
+    pub(crate) fn new(connection: Connection, place: Arc<Place>) -> Result<Self, StoreError> {
         let mut db = Self { connection, place, rows: Vec::new() };
         db.tried("open the view", |connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -36,7 +53,7 @@ impl Db {
 
     /// Where the view is, for messages.
     pub(crate) fn place(&self) -> &str {
-        &self.place
+        &self.place.name
     }
 
     /// Whether a transaction is open.
@@ -50,7 +67,7 @@ impl Db {
         what: &str,
         act: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        act(&mut self.connection).map_err(|error| fault(&self.place, what, &error))
+        act(&mut self.connection).map_err(|error| fault(&self.place.name, what, &error))
     }
 
     /// The connection as it is, for what [`tried`](Self::tried) cannot say.
@@ -84,5 +101,17 @@ impl Db {
         let sql = Arc::new(RowSql::of(table));
         self.rows.push((*table, Arc::clone(&sql)));
         sql
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        // The last connection to close removes the files beside its own, by name. Once a view was dropped,
+        // those names may be the ones of a view that was made anew.
+        if self.place.gone.load(Ordering::Acquire)
+            && let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            tracing::warn!(place = self.place(), %error, "cannot close a dropped view without touching its files");
+        }
     }
 }

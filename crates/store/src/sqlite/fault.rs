@@ -43,3 +43,22 @@ fn corrupt(place: &str, found: &str) -> StoreError {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_unavailable_and_says_what_to_do() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t (a BLOB); PRAGMA max_page_count = 2").unwrap();
+        let error = connection.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err();
+        let fault = fault("/views/balances/v1.1.db", "write to table t", &error);
+        assert!(matches!(fault, StoreError::Unavailable { .. }));
+        let text = fault.to_string();
+        assert!(text.starts_with("cannot write to table t in /views/balances/v1.1.db: "), "{text}");
+        assert!(text.contains("free some space"), "{text}");
+    }
+}

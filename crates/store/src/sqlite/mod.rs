@@ -16,5 +16,5 @@ mod value;
 pub(crate) mod view;
 mod writer;
 
-pub(crate) use db::Db;
+pub(crate) use db::{Db, Place};
 pub(crate) use fault::fault;

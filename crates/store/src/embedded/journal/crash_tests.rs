@@ -180,6 +180,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40), chunk_bytes in 200..6_000_u64, seed in any::<u64>(),
     ) {
         let (disk, mut chance, mut truth) = (SimDisk::default(), Chance::new(seed), Truth::default());
+        disk.write_back(chance.clone());
         let mut journal = open_after_power_cycles(&disk, chunk_bytes, &mut chance);
         for step in &steps {
             match step {

@@ -236,16 +236,19 @@ impl<'a> StoredStreams<'a> {
 
     pub fn get(&self, index: usize) -> Option<StoredStream<'a>> {
         let entry = self.entries.get(index)?;
-        let (names_from, postings_from) = match index.checked_sub(1) {
-            Some(previous) => (u32_at(&self.entries[previous], 0)?, u32_at(&self.entries[previous], 4)?),
-            None => (0, 0),
-        };
+        let postings_from = index.checked_sub(1).map_or(Some(0), |previous| u32_at(&self.entries[previous], 4))?;
         Some(StoredStream {
-            name: std::str::from_utf8(self.names.get(names_from as usize..u32_at(entry, 0)? as usize)?).ok()?,
+            name: std::str::from_utf8(self.name(index)?).ok()?,
             before: Revision::new(u64_at(entry, 8)?),
             last: Position::new(u64_at(entry, 16)?),
             postings: self.postings.get(postings_from as usize..u32_at(entry, 4)? as usize)?,
         })
+    }
+
+    /// The name of a stream as bytes, which sort as the names do.
+    fn name(&self, index: usize) -> Option<&'a [u8]> {
+        let from = index.checked_sub(1).map_or(Some(0), |previous| u32_at(self.entries.get(previous)?, 0))?;
+        self.names.get(from as usize..u32_at(self.entries.get(index)?, 0)? as usize)
     }
 
     /// The index of the first stream whose name is not below `name`.
@@ -253,8 +256,8 @@ impl<'a> StoredStreams<'a> {
         let (mut low, mut high) = (0, self.entries.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.get(middle) {
-                Some(stream) if stream.name < name => low = middle + 1,
+            match self.name(middle) {
+                Some(found) if found < name.as_bytes() => low = middle + 1,
                 _ => high = middle,
             }
         }

@@ -1,0 +1,294 @@
+//! A small ledger in two versions, and what tests do with it.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dacapo::{
+    Answers, Asked, Carried, Clock, Error, Event, ExpectedRevision, Filter, FlipPolicy, FlipReport, HandlerError,
+    Limit, Node, Options, Phase, Position, Projection, ProjectionName, Query, ReadView, Recorded, Row, SegmentCount,
+    Stage, Table, Timestamp, VersionId, View, ViewId,
+};
+use tokio::sync::watch;
+
+/// The longest that a test waits for something that must happen.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug, PartialEq, Eq, Event)]
+pub enum LedgerEvent {
+    #[event(name = "added")]
+    Added { amount: i64 },
+    /// Which the handlers refuse for as long as they are told to.
+    #[event(name = "doubted")]
+    Doubted { amount: i64 },
+}
+
+pub fn added(amount: i64) -> LedgerEvent {
+    LedgerEvent::Added { amount }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "totals")]
+pub struct Total {
+    #[row(key)]
+    pub ledger: String,
+    pub sum: i64,
+    pub events: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "totals")]
+pub struct TotalWithLast {
+    #[row(key)]
+    pub ledger: String,
+    pub sum: i64,
+    pub events: i64,
+    #[row(index)]
+    pub last: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct TotalOf(pub String);
+
+impl Query for TotalOf {
+    const PROJECTION: &'static str = "totals";
+    /// Sum and number of events.
+    type Answer = (i64, i64);
+}
+
+/// What a handler does with events that are doubted, and when it waits.
+#[derive(Debug)]
+pub struct Behaviour {
+    pub refuse: AtomicBool,
+    pub panic: AtomicBool,
+    pub applied: AtomicU64,
+    /// While this is false, the handler waits before each event.
+    pub gate: watch::Sender<bool>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        let (refuse, panic, applied) = Default::default();
+        Self { refuse, panic, applied, gate: watch::Sender::new(true) }
+    }
+}
+
+impl Behaviour {
+    async fn meet(&self, event: &LedgerEvent) -> Result<i64, HandlerError> {
+        let mut gate = self.gate.subscribe();
+        gate.wait_for(|open| *open).await?;
+        self.applied.fetch_add(1, Ordering::SeqCst);
+        match event {
+            LedgerEvent::Added { amount } => Ok(*amount),
+            LedgerEvent::Doubted { .. } if self.panic.load(Ordering::SeqCst) => panic!("what is this?"),
+            LedgerEvent::Doubted { .. } if self.refuse.load(Ordering::SeqCst) => Err("doubtful".into()),
+            LedgerEvent::Doubted { amount } => Ok(*amount),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct TotalsV1 {
+    pub options: Options,
+    pub behaviour: Arc<Behaviour>,
+}
+
+impl Projection for TotalsV1 {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Total::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let amount = self.behaviour.meet(&event.data).await?;
+        let none = || Total { ledger: event.stream.to_owned(), sum: 0, events: 0 };
+        let add = |row: &mut Total| {
+            row.sum += amount;
+            row.events += 1;
+        };
+        Ok(view.upsert(event.stream, none, add).await?)
+    }
+}
+
+impl Answers<TotalOf> for TotalsV1 {
+    async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<(i64, i64), HandlerError> {
+        let row = view.get::<Total>(query.0.as_str()).await?;
+        Ok(row.map(|row| (row.sum, row.events)).unwrap_or_default())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct TotalsV2 {
+    pub options: Options,
+    pub behaviour: Arc<Behaviour>,
+}
+
+impl Projection for TotalsV2 {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 2;
+    const TABLES: &'static [Table] = &[TotalWithLast::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let amount = self.behaviour.meet(&event.data).await?;
+        let none = || TotalWithLast { ledger: event.stream.to_owned(), sum: 0, events: 0, last: 0 };
+        let add = |row: &mut TotalWithLast| {
+            row.sum += amount;
+            row.events += 1;
+            row.last = i64::try_from(event.position.get()).expect("a small journal");
+        };
+        Ok(view.upsert(event.stream, none, add).await?)
+    }
+}
+
+impl Answers<TotalOf> for TotalsV2 {
+    async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<(i64, i64), HandlerError> {
+        let row = view.get::<TotalWithLast>(query.0.as_str()).await?;
+        Ok(row.map(|row| (row.sum, row.events)).unwrap_or_default())
+    }
+}
+
+pub fn options() -> Options {
+    Options { segments: SegmentCount::new(3).unwrap(), flip: FlipPolicy::OnCommand, ..Options::default() }
+}
+
+pub fn v1() -> TotalsV1 {
+    TotalsV1 { options: options(), behaviour: Arc::default() }
+}
+
+pub fn v2() -> TotalsV2 {
+    TotalsV2 { options: options(), behaviour: Arc::default() }
+}
+
+pub fn carry_v1(version: TotalsV1) -> Carried {
+    Carried::version(version).answers::<TotalOf>().into()
+}
+
+pub fn carry_v2(version: TotalsV2) -> Carried {
+    Carried::version(version).answers::<TotalOf>().into()
+}
+
+pub fn totals() -> ProjectionName {
+    ProjectionName::new("totals").unwrap()
+}
+
+pub fn version(text: &str) -> VersionId {
+    text.parse().unwrap()
+}
+
+pub fn view(text: &str) -> ViewId {
+    ViewId { projection: totals(), version: version(text) }
+}
+
+pub async fn add(node: &Node, ledger: &str, amount: i64) -> Position {
+    node.append(ledger, ExpectedRevision::Any, [added(amount)]).await.unwrap().position
+}
+
+pub async fn ask(node: &Node, ledger: &str, after: Position) -> (i64, i64) {
+    node.ask(TotalOf(ledger.to_owned())).after(after).await.unwrap().value
+}
+
+/// Waits until the version is in this phase.
+pub async fn phase(node: &Node, text: &str, wanted: Phase) {
+    let mut catalog = node.catalog();
+    let reached = catalog.wait_for(|catalog| catalog.version(&view(text)).is_some_and(|state| state.phase == wanted));
+    tokio::time::timeout(WAIT_MAX, reached).await.unwrap_or_else(|_| panic!("{text} never became {wanted}")).unwrap();
+}
+
+/// Waits until the status is as wanted; there is no event for every part of it.
+pub async fn until(node: &Node, what: &str, wanted: impl Fn(&dacapo::Status) -> bool) -> dacapo::Status {
+    let looking = async {
+        loop {
+            let status = node.status().await.unwrap();
+            if wanted(&status) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+/// Waits until an initializing version could be flipped to.
+pub async fn ready(node: &Node, text: &str) {
+    until(node, &format!("{text} ready"), |status| {
+        let versions = status.projections.iter().flat_map(|projection| &projection.versions);
+        versions.into_iter().any(|found| found.version == version(text) && found.stage == Some(Stage::Ready))
+    })
+    .await;
+}
+
+pub async fn flip(node: &Node) -> FlipReport {
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    node.flipped(&requested, WAIT_MAX).await.unwrap()
+}
+
+pub async fn roll_back(node: &Node) -> FlipReport {
+    let requested = node.rollback(&totals(), None, Asked::by("test")).await.unwrap();
+    node.flipped(&requested, WAIT_MAX).await.unwrap()
+}
+
+/// Sum and number of events of each ledger through a position, folded from the journal alone.
+pub async fn fold(node: &Node, through: Position) -> BTreeMap<String, (i64, i64)> {
+    let mut sums: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+    let mut after = Position::START;
+    while after < through {
+        let batch = node.journal().read(after, &Filter::default(), Limit::events(1_000)).await.unwrap();
+        for event in batch.iter().filter(|event| event.position <= through) {
+            let Some(data) = LedgerEvent::decode(event.event_type, event.payload).unwrap() else { continue };
+            let (LedgerEvent::Added { amount } | LedgerEvent::Doubted { amount }) = data;
+            let sum = sums.entry(event.stream.to_owned()).or_default();
+            *sum = (sum.0 + amount, sum.1 + 1);
+        }
+        after = batch.through;
+    }
+    sums
+}
+
+/// The rows of the version that serves, and the position they are of.
+pub async fn rows(node: &Node, after: Position) -> Result<(VersionId, Position, BTreeMap<String, (i64, i64)>), Error> {
+    let mut reading = node.read("totals", after).await?;
+    let (_, rows) = reading.view.query("SELECT ledger, sum, events FROM totals", &[]).await?;
+    let row = |row: Vec<dacapo::Value>| match <[dacapo::Value; 3]>::try_from(row) {
+        Ok([dacapo::Value::Text(ledger), dacapo::Value::Integer(sum), dacapo::Value::Integer(events)]) => {
+            (ledger, (sum, events))
+        }
+        other => panic!("a row of totals is {other:?}"),
+    };
+    Ok((reading.version, reading.view.covers(), rows.into_iter().map(row).collect()))
+}
+
+/// I-3 for the version that serves: its rows are the fold of the journal through what they cover.
+pub async fn check_serving(node: &Node) {
+    let head = node.head();
+    let (version, covers, rows) = rows(node, head).await.unwrap();
+    assert_eq!(rows, fold(node, covers).await, "I-3: {version} at {covers}");
+}
+
+/// A clock that goes when it is told to.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    pub fn advance(&self, time: Duration) {
+        self.0.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,267 @@
+//! What a node does: append, follow, answer, start again, stop.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use common::*;
+use dacapo::{
+    AppendRefused, Asked, Carried, CatalogRefused, Error, ExpectedRevision, Filter, Metadata, Node, Phase, Position,
+    Projection, Query, Recorded, Revision, Row, StartError, Table, View, WaitingOn,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_appended_is_in_the_answer_that_covers_it() {
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    for number in 1..=50 {
+        let position = add(&node, "ledger-1", number).await;
+        let answered = node.ask(TotalOf("ledger-1".into())).after(position).await.unwrap();
+        assert_eq!(answered.value, ((1..=number).sum(), number));
+        assert!(answered.covers >= position, "I-7");
+        assert_eq!(answered.version, version("v1.1"));
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_moved_on_refuses_the_append() {
+    let node = Node::builder().start().await.unwrap();
+    node.append("ledger-1", ExpectedRevision::NoStream, [added(1)]).await.unwrap();
+    let error = node.append("ledger-1", ExpectedRevision::NoStream, [added(2)]).await.unwrap_err();
+    let Error::Append(AppendRefused::WrongRevision { actual, .. }) = error else { panic!("{error}") };
+    assert_eq!(actual, Revision::new(1));
+    let error = node.append("$catalog", ExpectedRevision::Any, [added(1)]).await.unwrap_err();
+    assert!(matches!(error, Error::SystemStream(_)), "{error}");
+    node.shutdown().await;
+    let error = node.append("ledger-1", ExpectedRevision::Any, [added(1)]).await.unwrap_err();
+    assert!(error.to_string().contains("closed"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_gives_the_backlog_and_then_what_comes() {
+    let node = Node::builder().start().await.unwrap();
+    for number in 1..=10 {
+        add(&node, "ledger-1", number).await;
+    }
+    let mut feed = node.feed(Position::START, Filter::default());
+    let mut seen = Vec::new();
+    let writer = tokio::spawn({
+        let node = node.clone();
+        async move {
+            for number in 11..=200 {
+                add(&node, "ledger-1", number).await;
+            }
+        }
+    });
+    while seen.len() < 200 {
+        let batch = tokio::time::timeout(WAIT_MAX, feed.next()).await.expect("it wakes").unwrap().unwrap();
+        assert!(batch.through <= node.head(), "never past the head");
+        seen.extend(batch.iter().map(|event| event.position.get()));
+    }
+    writer.await.unwrap();
+    assert_eq!(seen, (1..=200).collect::<Vec<_>>(), "I-1: each once, in order");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_goes_on_where_it_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let version_1 = v1();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let mut last = Position::START;
+    for number in 1..=100 {
+        last = add(&node, &format!("ledger-{}", number % 7), number).await;
+    }
+    ask(&node, "ledger-1", last).await;
+    node.shutdown().await;
+    assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), 100);
+
+    let version_1 = v1();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    check_serving(&node).await;
+    assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), 0, "nothing is applied twice");
+    let last = add(&node, "ledger-1", 1).await;
+    ask(&node, "ledger-1", last).await;
+    assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), 1);
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_in_use_is_refused_by_naming_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).start().await.unwrap();
+    let error = Node::builder().data(directory.path()).start().await.err().unwrap().to_string();
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+    node.shutdown().await;
+    let again = Node::builder().data(directory.path()).start().await.unwrap();
+    again.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halting_segment_says_why_and_does_not_hold_the_others_back() {
+    let version_1 = v1();
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    for ledger in 0..20 {
+        add(&node, &format!("ledger-{ledger}"), 1).await;
+    }
+    phase(&node, "v1.1", Phase::Serving).await;
+    let doubted = node.append("ledger-3", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    let mut last = doubted.position;
+    for ledger in 0..20 {
+        last = add(&node, &format!("ledger-{ledger}"), 1).await;
+    }
+    let status = until(&node, "one segment halts and the others follow", |status| {
+        let found = &status.projections[0].versions[0];
+        let following = found.tokens.iter().filter(|token| token.position == status.head).count();
+        following == found.tokens.len() - 1 && !found.waiting_on.is_empty()
+    })
+    .await;
+    let found = &status.projections[0].versions[0];
+    let [WaitingOn::Handler { position, error, segment, .. }] = &found.waiting_on[..] else {
+        panic!("{:?}", found.waiting_on)
+    };
+    assert_eq!((*position, error.as_str()), (doubted.position, "doubtful"), "I-11");
+    assert_eq!(found.tokens[usize::from(segment.get())].position.get(), doubted.position.get() - 1);
+
+    let error = node.ask(TotalOf("ledger-3".into())).after(last).within(Duration::from_millis(50)).await.unwrap_err();
+    assert!(error.to_string().contains("doubtful"), "the reader is told why: {error}");
+
+    version_1.behaviour.refuse.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&node, "ledger-3", last).await, (7, 3), "it goes on without a restart");
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_a_handler_is_a_refusal_like_any_other() {
+    let version_1 = v1();
+    version_1.behaviour.panic.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    node.append("ledger-1", ExpectedRevision::Any, [added(1), LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    let status = until(&node, "the segment halts", |status| {
+        status.projections.iter().flat_map(|projection| &projection.versions).any(|found| !found.waiting_on.is_empty())
+    })
+    .await;
+    let text = status.projections[0].versions[0].waiting_on[0].to_string();
+    assert!(text.contains("panicked: what is this?"), "{text}");
+    version_1.behaviour.panic.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (6, 2));
+    node.shutdown().await;
+}
+
+/// The rows of version 1 with one more column.
+#[derive(Clone, Debug, Row)]
+#[row(table = "totals")]
+struct Changed {
+    #[row(key)]
+    ledger: String,
+    sum: i64,
+    events: i64,
+    more: i64,
+}
+
+struct ChangedV1;
+
+impl Projection for ChangedV1 {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Changed::TABLE];
+    type Event = LedgerEvent;
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), dacapo::HandlerError> {
+        view.put(Changed { ledger: event.stream.to_owned(), sum: 0, events: 0, more: 0 })?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_rows_under_an_unchanged_version_are_refused_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let error = node.carry(ChangedV1).unwrap_err();
+    assert!(matches!(error, Error::Catalog(CatalogRefused::Fingerprint { .. })), "{error}");
+    node.shutdown().await;
+    let error = Node::builder().data(directory.path()).carry(ChangedV1).start().await.err().unwrap();
+    assert!(matches!(error, StartError::Code(_)) && error.to_string().contains("raise the version"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_cannot_be_answered_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(v1()).start().await.unwrap();
+    let position = add(&node, "ledger-1", 1).await;
+    let error = node.ask(TotalOf("ledger-1".into())).await.unwrap_err().to_string();
+    assert!(error.contains("totals v1.1 does not answer") && error.contains("TotalOf"), "{error}");
+    let beyond = position.plus(1_000);
+    let error = node.read("totals", Position::START).await.map(|reading| reading.version);
+    assert_eq!(error.unwrap(), version("v1.1"));
+    node.shutdown().await;
+
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let patience = Duration::from_millis(20);
+    let error = node.ask(TotalOf("ledger-1".into())).after(beyond).within(patience).await.unwrap_err().to_string();
+    assert!(error.contains("is not in the journal"), "{error}");
+    node.shutdown().await;
+
+    // A program that lacks the code of the serving version.
+    let node = Node::builder().data(directory.path()).start().await.unwrap();
+    let error = node.ask(TotalOf("ledger-1".into())).await.unwrap_err();
+    assert!(matches!(error, Error::NotCarried { version: Some(_), .. }), "{error}");
+
+    struct Other;
+    impl Query for Other {
+        const PROJECTION: &'static str = "others";
+        type Answer = ();
+    }
+    let error = node.ask(Other).await.unwrap_err().to_string();
+    assert_eq!(error, "there is no projection others: there are totals");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_repeated_under_its_key_is_carried_out_once() {
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let asked = Asked { idempotency_key: Some("k-1".into()), ..Asked::by("ann").because("new indexes") };
+    let first = node.rebuild(&totals(), None, asked.clone()).await.unwrap();
+    let again = node.rebuild(&totals(), None, asked).await.unwrap();
+    assert_eq!((first.view.version, &first), (version("v1.2"), &again));
+    let history = node.history().await.unwrap();
+    let entry = history.iter().find(|entry| Some(entry.position) == first.position).unwrap();
+    assert_eq!((entry.asked.actor.as_str(), entry.asked.reason.as_deref()), ("ann", Some("new indexes")));
+    ready(&node, "v1.2").await;
+    assert_eq!(flip(&node).await.to, version("v1.2"), "the same code can be built again");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_and_ids_travel_with_the_event() {
+    let node = Node::builder().start().await.unwrap();
+    let metadata = Metadata { actor: Some("ann".into()), ..Metadata::default() };
+    let event = node.new_event(&added(5), metadata.clone()).unwrap();
+    let stream = dacapo::StreamName::new("ledger-1").unwrap();
+    let append = dacapo::Append::to_stream(stream, ExpectedRevision::NoStream, vec![event.clone()]);
+    let first = node.append_batch(append.clone()).await.unwrap();
+    let again = node.append_batch(append).await.unwrap();
+    assert_eq!((again.position, again.written), (first.position, 0), "I-2: recognised");
+    let batch = node.feed(Position::START, Filter::default()).next().await.unwrap().unwrap();
+    let read = batch.get(0);
+    assert_eq!((read.id, read.extra().unwrap().0, read.payload), (event.id, metadata, &br#"{"amount":5}"#[..]));
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_runs_on_one_thread_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let position = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", position).await, (5, 1));
+    node.shutdown().await;
+    drop(Arc::new(node));
+    let _: Carried = v1().into();
+}

@@ -1,0 +1,223 @@
+//! Rebuilds and flips in one process: under traffic, back and forth, held up, superseded, cleaned up.
+
+mod common;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::*;
+use dacapo::{
+    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Revision,
+    WaitingOn, limits,
+};
+
+/// Appends and reads without a pause, and checks every answer against its own books.
+async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> usize {
+    let (mut sum, mut events, mut requests) = (0, 0, 0);
+    let mut covers = Position::START;
+    let mut shown: HashMap<usize, i64> = HashMap::new();
+    let own = format!("ledger-{number}");
+    while !stop.load(Ordering::SeqCst) {
+        let expected = ExpectedRevision::Exact(Revision::new(events as u64));
+        let appended = node.append(&own, expected, [added(events + 1)]).await.unwrap();
+        events += 1;
+        sum += events;
+        let answered = node.ask(TotalOf(own.clone())).after(appended.position).await.unwrap();
+        assert_eq!(answered.value, (sum, events), "nothing is lost or applied twice, in {}", answered.version);
+        assert!(answered.covers >= covers, "I-7");
+        covers = answered.covers;
+        // Without naming a position.
+        let other = (number + requests) % 4;
+        let answered = node.ask(TotalOf(format!("ledger-{other}"))).await.unwrap();
+        assert!(answered.covers >= covers, "I-7: {} after {covers}", answered.covers);
+        covers = answered.covers;
+        let before = shown.insert(other, answered.value.1).unwrap_or_default();
+        assert!(answered.value.1 >= before, "I-7");
+        requests += 1;
+    }
+    requests
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_never_go_back_while_versions_flip_back_and_forth() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4).map(|number| tokio::spawn(client(node.clone(), number, Arc::clone(&stop)))).collect();
+    node.carry(carry_v2(v2())).unwrap();
+    ready(&node, "v2.1").await;
+    for round in 0..10 {
+        let report = flip(&node).await;
+        assert_eq!((report.to, report.kind), (version("v2.1"), FlipKind::Flip), "round {round}");
+        assert!(report.pause.is_some(), "this node held the old version");
+        let report = roll_back(&node).await;
+        assert_eq!((report.to, report.kind), (version("v1.1"), FlipKind::Rollback), "round {round}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
+    }
+    check_serving(&node).await;
+    flip(&node).await;
+    check_serving(&node).await;
+    check_history(&node).await;
+    node.shutdown().await;
+}
+
+/// I-5 and I-6, from the history alone.
+async fn check_history(node: &Node) {
+    let mut serving = None;
+    let mut requested = Position::START;
+    for entry in node.history().await.unwrap() {
+        match entry.event {
+            CatalogEvent::FlipRequested { .. } => requested = entry.position,
+            CatalogEvent::Flipped { view, from, covers, .. } => {
+                assert_eq!(from, serving, "I-5");
+                assert!(covers >= requested, "I-6");
+                serving = Some(view.version);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_flips_by_itself_when_its_policy_says_so() {
+    let options = Options { flip: FlipPolicy::WhenReady, ..options() };
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    add(&node, "ledger-1", 1).await;
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
+    phase(&node, "v2.1", Phase::Serving).await;
+    phase(&node, "v1.1", Phase::StandingBy).await;
+    let position = add(&node, "ledger-1", 2).await;
+    let status =
+        until(&node, "the old version follows", |status| status.projections[0].versions[0].covers >= position).await;
+    assert_eq!(status.projections[0].versions[0].rollback_ready, Some(Ok(())), "I-8");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let options = Options { stand_by: Duration::from_secs(3_600), ..options() };
+    let builder = Node::builder().data(directory.path()).clock(Arc::clone(&clock) as Arc<dyn dacapo::Clock>);
+    let builder = builder.carry(carry_v1(TotalsV1 { options: options.clone(), ..v1() }));
+    let node = builder.start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
+    ready(&node, "v2.1").await;
+    flip(&node).await;
+    clock.advance(Duration::from_secs(3_599));
+    let status = node.status().await.unwrap();
+    let remaining = &status.projections[0].versions[0].waiting_on;
+    assert!(matches!(remaining[..], [WaitingOn::StandBy { .. }]), "{remaining:?}");
+    assert_eq!(status.projections[0].versions[0].phase, Phase::StandingBy);
+
+    let file = directory.path().join("views/totals/v1.1.db");
+    assert!(file.exists());
+    clock.advance(Duration::from_secs(1));
+    phase(&node, "v1.1", Phase::Obsolete).await;
+    assert!(!file.exists(), "I-12");
+    let refused = node.rollback(&totals(), None, Asked::by("test")).await.unwrap_err();
+    assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
+    let refused = node.rollback(&totals(), Some(version("v1.1")), Asked::by("test")).await.unwrap_err();
+    assert!(refused.to_string().contains("cannot flip to totals v1.1: it is Obsolete"), "{refused}");
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_runs_out_of_its_budget_is_lifted_and_tried_again() {
+    let version_2 = v2();
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(version_2.clone())).unwrap();
+    ready(&node, "v2.1").await;
+    // Version 2 covers the request, but stops before the next event.
+    version_2.behaviour.gate.send_replace(false);
+    let requested = node.flip(&totals(), None, Asked::by("test")).await;
+    let stuck = add(&node, "ledger-1", 1).await;
+    // Whether the flip was before the event or not, a flip back and forth needs version 2 to cover it.
+    let report = node.flipped(&requested.unwrap(), limits::HOLD_TIME_MAX * 3).await;
+    if let Err(error) = report {
+        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+        assert_eq!(ask(&node, "ledger-1", stuck).await, (1, 1), "version 1 goes on between two holds");
+        let history = node.history().await.unwrap();
+        let postponed = history.iter().any(|entry| matches!(entry.event, CatalogEvent::FlipPostponed { .. }));
+        assert!(postponed, "the hold was given up in the journal");
+    }
+    version_2.behaviour.gate.send_replace(true);
+    phase(&node, "v2.1", Phase::Serving).await;
+    assert_eq!(ask(&node, "ledger-1", stuck).await, (1, 1));
+    check_serving(&node).await;
+    check_history(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flip_waits_for_a_version_that_is_behind_and_says_so() {
+    let version_2 = v2();
+    version_2.behaviour.gate.send_replace(false);
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    add(&node, "ledger-1", 1).await;
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(version_2.clone())).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let error = node.flipped(&requested, Duration::from_millis(200)).await.unwrap_err();
+    let Error::TimedOut { waiting_on, .. } = &error else { panic!("{error}") };
+    assert!(waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Segment { .. })), "I-11: {waiting_on:?}");
+
+    // Giving the version up aborts its flip.
+    version_2.behaviour.gate.send_replace(true);
+    drop(node.clean_up(&view("v2.1"), Asked::by("test")).await);
+    let settled = node.flipped(&requested, WAIT_MAX).await;
+    match settled {
+        Ok(report) => assert_eq!(report.to, version("v2.1")),
+        Err(error) => assert!(matches!(error, Error::FlipAborted { .. }), "{error}"),
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_version_supersedes_one_that_does_not_serve_yet() {
+    let version_2 = v2();
+    version_2.behaviour.gate.send_replace(false);
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    add(&node, "ledger-1", 1).await;
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(version_2.clone())).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let second = node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    assert_eq!(second.view.version, version("v2.2"));
+    version_2.behaviour.gate.send_replace(true);
+    phase(&node, "v2.1", Phase::Obsolete).await;
+    ready(&node, "v2.2").await;
+    flip(&node).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serving_version_whose_code_is_gone_does_not_block_its_successor() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let position = add(&node, "ledger-1", 1).await;
+    ask(&node, "ledger-1", position).await;
+    node.shutdown().await;
+
+    let options = Options { flip: FlipPolicy::WhenReady, ..options() };
+    let version_2 = TotalsV2 { options, ..v2() };
+    let node = Node::builder().data(directory.path()).carry(carry_v2(version_2)).start().await.unwrap();
+    phase(&node, "v2.1", Phase::Serving).await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (1, 1));
+    let status = node.status().await.unwrap();
+    let old = &status.projections[0].versions[0];
+    assert_eq!(old.rollback_ready, Some(Err(WaitingOn::Code { version: version("v1.1") })), "I-8");
+    node.shutdown().await;
+}
