@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::{Asked, Carried, Node, Options, ProjectionName, VersionId, limits};
+use dacapo::{Asked, Carried, Node, Options, ProjectionName, VersionId};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use hashbrown::HashMap;
 use rusqlite::Connection;
@@ -21,6 +21,8 @@ pub(crate) const NAMES: &[&str] = &["rebuild-bulk", "rebuild-upserts"];
 const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
 /// Rows in one statement of the loop that writes in bulk.
 const STATEMENT_ROWS: usize = 64;
+/// Events that one transaction takes, at most, on both sides.
+const BATCH_EVENTS: usize = 65_536;
 
 pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
     if !bench.wants_any(&[NAMES]) {
@@ -63,7 +65,7 @@ async fn against(bench: &Bench, ledger: &Ledger, node: &Node, by_hand: fn(&Path,
 
 /// The code of the view, whose old versions are cleaned up at once.
 pub(crate) fn balances() -> Carried {
-    let options = Options { stand_by: Duration::ZERO, ..Options::default() };
+    let options = Options { stand_by: Duration::ZERO, batch_events_max: BATCH_EVENTS, ..Options::default() };
     Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into()
 }
 
@@ -94,6 +96,7 @@ fn open(file: &Path) -> Done<Connection> {
     let connection = Connection::open(file)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
@@ -121,7 +124,7 @@ fn bulk(file: &Path, memory: &Memory) -> Done {
     let mut position = 0;
     while entries.peek().is_some() {
         let mut changes: HashMap<&str, (i64, i64)> = HashMap::new();
-        for entry in entries.by_ref().take(limits::BATCH_EVENTS_MAX) {
+        for entry in entries.by_ref().take(BATCH_EVENTS) {
             let amount = decode(entry)?.amount;
             let change = changes.entry(entry.stream).or_default();
             change.0 += if entry.deposited { amount } else { -amount };
@@ -153,7 +156,7 @@ fn upserts(file: &Path, memory: &Memory) -> Done {
     while entries.peek().is_some() {
         let transaction = connection.transaction()?;
         let mut statement = transaction.prepare(&upsert(1))?;
-        for entry in entries.by_ref().take(limits::BATCH_EVENTS_MAX) {
+        for entry in entries.by_ref().take(BATCH_EVENTS) {
             let amount = decode(entry)?.amount;
             statement.execute((entry.stream, if entry.deposited { amount } else { -amount }, 1))?;
             position += 1;
