@@ -23,8 +23,8 @@ mod segments;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenMove, TokenRefused, ViewId, WaitingOn};
-use dacapo_store::{EventBatch, Journal, Limit, StoreError, View as StoredView};
+use dacapo_model::{Position, TokenMove, TokenRefused, ViewId, WaitingOn, limits};
+use dacapo_store::{Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -158,10 +158,7 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
-            let limit = Limit { events: self.pace.events(), ..Limit::events(1) };
-            let batch = self.assignment.journal.read(share.after, &self.assignment.carried.filter, limit).await?;
-            let ended = self.take(&share, &batch).await?;
-            if let Some(ended) = ended {
+            if let Some(ended) = self.take(share).await? {
                 return Ok(ended);
             }
         }
@@ -190,17 +187,15 @@ impl<'a> Run<'a> {
 
     /// Applies and commits one batch for the segments of `share`; where a handler refuses an event, once
     /// more without it.
-    async fn take(&mut self, share: &Share, batch: &EventBatch) -> Result<Option<Ended>, StoreError> {
-        let mut share = share.through(batch.through);
+    async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
         let started = Instant::now();
         loop {
-            let work = Work { batch, segments: self.segments.count(), through: share.limits() };
-            let failure = match self.assignment.carried.handlers.apply(work, &mut self.view).await {
-                Ok(()) => match self.commit(&share).await? {
+            let failure = match self.apply(&mut share, started).await? {
+                Ok(events) => match self.commit(&share).await? {
                     Commit::Done => {
                         self.segments.committed(&share);
                         self.rate.add(share.moves_through().since(share.after), started);
-                        self.pace.took(batch.len(), started.elapsed());
+                        self.pace.took(events, started.elapsed());
                         self.report();
                         return Ok(None);
                     }
@@ -215,6 +210,28 @@ impl<'a> Run<'a> {
             if share.is_empty() {
                 self.report();
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Reads and applies, one read after the other, until the batch is as large as it should be or has
+    /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
+    /// again in the rare case that it must be applied again.
+    async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<usize, Failure>, StoreError> {
+        let Carried { filter, handlers, .. } = &self.assignment.carried;
+        let (mut after, mut events) = (share.after, 0);
+        loop {
+            let limit = Limit::events(self.pace.events() - events);
+            let batch = self.assignment.journal.read(after, filter, limit).await?;
+            let work = Work { batch: &batch, segments: self.segments.count(), through: share.limits() };
+            if let Err(failure) = handlers.apply(work, &mut self.view).await {
+                return Ok(Err(failure));
+            }
+            (after, events) = (batch.through, events + batch.len());
+            let is_over = events >= self.pace.events() || started.elapsed() >= limits::BATCH_TIME_TARGET;
+            if is_over || after >= share.moves_through() {
+                *share = share.through(after);
+                return Ok(Ok(events));
             }
         }
     }

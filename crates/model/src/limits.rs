@@ -25,7 +25,7 @@ pub const SEGMENTS_MAX: u16 = 1024;
 /// Most events that one read returns.
 pub const READ_EVENTS_MAX: usize = 65_536;
 /// Most events that a processor applies in one batch.
-pub const BATCH_EVENTS_MAX: usize = 65_536;
+pub const BATCH_EVENTS_MAX: usize = 262_144;
 /// Most bytes of events that a processor reads at once.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How long a batch of a processor should take while it catches up.

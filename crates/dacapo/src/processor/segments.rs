@@ -44,10 +44,9 @@ pub(super) struct Segments {
 pub(super) struct Share {
     /// The token they start from.
     pub(super) after: Position,
-    /// No further than this: the next token above, where more segments join, or the head.
-    upper: Position,
     members: Vec<Segment>,
-    /// For each segment of the version how far it goes; one that takes no part stays below the batch.
+    /// For each segment of the version how far it goes: no further than the next token above, where more
+    /// segments join, or the head. One that takes no part stays below the batch.
     limits: Vec<Position>,
 }
 
@@ -81,7 +80,7 @@ impl Segments {
         for member in &members {
             limits[usize::from(member.get())] = upper;
         }
-        Some(Share { after, upper, members, limits })
+        Some(Share { after, members, limits })
     }
 
     /// When the next halting segment is due for another try.
@@ -139,17 +138,13 @@ impl Segments {
 impl Share {
     /// The same share, no further than `through`: where a read ended.
     pub(super) fn through(&self, through: Position) -> Self {
-        let mut share = self.clone();
-        share.upper = share.upper.min(through);
-        for member in &share.members {
-            share.limits[usize::from(member.get())] = share.upper;
-        }
-        share
+        let limits = self.limits.iter().map(|limit| (*limit).min(through)).collect();
+        Self { limits, ..self.clone() }
     }
 
     /// How far the batch goes.
     pub(super) fn moves_through(&self) -> Position {
-        self.upper
+        self.limits.iter().copied().max().unwrap_or_default()
     }
 
     pub(super) fn limits(&self) -> &[Position] {
