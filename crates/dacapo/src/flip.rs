@@ -31,8 +31,10 @@ use crate::world::Step;
 
 /// How often the gate is asked when nothing tells that something changed.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a flip rests after its hold ran out of its budget, and after a failure of the store.
+/// How long a flip rests after its first hold ran out of its budget, and after a failure of the store.
 const REST: Duration = Duration::from_millis(250);
+/// The longest rest between two holds; each is twice as long as the one before.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// A flip that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ struct Drive<'a> {
     from: Option<Arc<OpenVersion>>,
     held_since: Option<Instant>,
     covered: bool,
+    /// How long to rest should the hold run out of its budget.
+    rest: Duration,
 }
 
 enum Next {
@@ -72,6 +76,7 @@ enum Next {
 pub(crate) async fn drive(core: Arc<Core>, projection: ProjectionName) {
     let mut catalog = core.catalog.watch();
     let mut pending_before = None;
+    let mut rest = REST;
     loop {
         let pending = catalog.borrow_and_update().projections.get(&projection).and_then(|state| state.flip);
         let Some(pending) = pending else { return };
@@ -91,10 +96,11 @@ pub(crate) async fn drive(core: Arc<Core>, projection: ProjectionName) {
             return;
         };
         let mut drive =
-            Drive { core: &core, projection: &projection, pending, to, from, held_since: None, covered: false };
+            Drive { core: &core, projection: &projection, pending, to, from, held_since: None, covered: false, rest };
         if drive.run(&mut catalog).await {
             return;
         }
+        rest = drive.rest;
     }
 }
 
@@ -126,7 +132,7 @@ impl Drive<'_> {
                 }
             };
             if !rest.is_zero() {
-                self.rest(rest, catalog).await;
+                self.pause(rest, catalog).await;
             }
             let still = catalog.borrow_and_update().projections.get(self.projection).and_then(|state| state.flip);
             if still != Some(self.pending) {
@@ -136,14 +142,14 @@ impl Drive<'_> {
         }
     }
 
-    async fn rest(&self, rest: Duration, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) {
+    async fn pause(&self, time: Duration, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) {
         let mut to = self.to.progress.clone();
         to.mark_unchanged();
         tokio::select! {
             _ = catalog.changed() => {}
             // A processor that ended changes no more; then time tells.
             Ok(()) = to.changed() => {}
-            () = tokio::time::sleep(rest) => {}
+            () = tokio::time::sleep(time) => {}
         }
     }
 
@@ -160,8 +166,15 @@ impl Drive<'_> {
         });
         let PendingFlip { requested, hold, .. } = self.pending;
         let facts = FlipFacts { requested, hold, from, to: self.pending.to, to_tokens: &to_tokens };
+        // A version that halts would only be waited for in vain: nothing is held for it.
+        let halts = self.to.progress.borrow().waiting_on.clone();
         match gate(&facts) {
-            Gate::Wait(reasons) => {
+            Gate::Hold if !halts.is_empty() => {
+                wait_on(self.core, self.projection, halts);
+                Ok(Next::Rest)
+            }
+            Gate::Wait(mut reasons) => {
+                reasons.extend(halts);
                 wait_on(self.core, self.projection, reasons);
                 Ok(Next::Rest)
             }
@@ -235,7 +248,8 @@ impl Drive<'_> {
         self.let_go().await;
         let budget = limits::HOLD_TIME_MAX;
         wait_on(self.core, self.projection, vec![WaitingOn::HoldBudget { budget }]);
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(self.rest).await;
+        self.rest = (self.rest * 2).min(REST_MAX);
         Ok(())
     }
 
