@@ -44,7 +44,8 @@ pub(crate) fn report(error: &CliError) -> ExitCode {
 fn write_problem(to: &mut impl Write, problem: &Problem) -> io::Result<()> {
     writeln!(to, "dacapo: {}", problem.message)?;
     for (name, text) in [("tried", &problem.tried), ("found", &problem.found), ("help", &problem.help)] {
-        if let Some(text) = text {
+        // What the message says already is not said again.
+        if let Some(text) = text.as_ref().filter(|text| !problem.message.contains(*text)) {
             writeln!(to, "{name:>7}: {text}")?;
         }
     }

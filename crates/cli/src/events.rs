@@ -16,7 +16,7 @@ use crate::connect;
 use crate::error::CliError;
 use crate::local::Missing;
 use crate::numbers::{count, counted};
-use crate::output::{Out, lines_of};
+use crate::output::{Out, lines_of, numbers};
 
 const PAGE: u32 = 1_000;
 const FOLLOW_WAIT: Duration = Duration::from_secs(30);
@@ -139,6 +139,7 @@ async fn list(out: &mut Out, api: Arc<dyn Api>, args: &Streams) -> Result<(), Cl
         let request = StreamsRequest { category: category.clone(), after: after.clone(), limit };
         let answer = api.streams(request).await?;
         let mut table = out.table(&["STREAM", "EVENTS", "LAST POSITION"]);
+        numbers(&mut table, 1..=2);
         for stream in &answer.streams {
             if args.json {
                 out.json(stream)?;

@@ -9,7 +9,7 @@ use crate::args::{Cleanup, Flip, Phases, Rebuild, Who};
 use crate::connect;
 use crate::error::CliError;
 use crate::numbers::count;
-use crate::output::{Out, lines_of};
+use crate::output::{Out, lines_of, numbers};
 use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
@@ -104,14 +104,30 @@ pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> 
             return out.flush();
         }
         let mut table = out.table(&["POSITION", "TIME", "PROJECTION", "WHAT HAPPENED", "ACTOR", "REASON"]);
+        numbers(&mut table, 0..=0);
         for entry in history {
             let (actor, reason) = (entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default());
-            table.add_row([count(entry.position), entry.time, entry.projection, entry.text, actor, reason]);
+            table.add_row([
+                count(entry.position),
+                to_the_second(&entry.time),
+                entry.projection,
+                entry.text,
+                actor,
+                reason,
+            ]);
         }
         out.text(&lines_of(&table))?;
         out.flush()
     })
     .await
+}
+
+/// A time in RFC 3339 without its fraction, for which a table has no room.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
 }
 
 async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<Vec<HistoryEntry>, CliError> {

@@ -1,8 +1,9 @@
 //! Standard output, and tables on it.
 
 use std::io::{self, IsTerminal, Stdout, Write};
+use std::ops::RangeInclusive;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -79,6 +80,15 @@ fn of_output(error: io::Error) -> CliError {
         return CliError::NobodyReads;
     }
     CliError::new(format!("cannot write to standard output: {error}"))
+}
+
+/// Lets these columns stand at the right, as numbers do, and keeps them whole: a number in two parts is
+/// misread.
+pub(crate) fn numbers(table: &mut Table, columns: RangeInclusive<usize>) {
+    for column in columns {
+        let column = table.column_mut(column).expect("the table has the column");
+        column.set_constraint(ColumnConstraint::ContentWidth).set_cell_alignment(CellAlignment::Right);
+    }
 }
 
 /// The lines of a table without the space at their ends.
