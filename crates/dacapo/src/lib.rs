@@ -1,4 +1,15 @@
-//! Event sourcing whose read models are rebuilt beside the old ones and switched at once.
+//! Event sourcing whose read models are rebuilt while the system keeps serving.
+//!
+//! A [`Node`] appends to the journal, runs the [`Projection`]s it carries, each in versions, and answers
+//! [`Query`]s from the version that serves. New code is built beside the old and flipped to; the way back takes
+//! milliseconds.
+//!
+//! This crate owns the drivers: feed, processors, views in memory, queries, rebuilds, flips. The rules that they
+//! follow are in `dacapo-model`, what lasts is in `dacapo-store`.
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 // What the derives generate names `::dacapo`, in this crate's own tests as well.
 #[allow(unused_extern_crates)]

@@ -130,11 +130,8 @@ pub trait Answers<Q: Query>: Projection {
     fn answer(&self, query: &Q, view: &mut ReadView) -> impl Future<Output = Result<Q::Answer, HandlerError>> + Send;
 }
 
-/// One version of a projection with the queries it answers, as a node carries it.
-///
-/// ```ignore
-/// Node::builder().carry(BalancesV1).carry(Carried::new(BalancesV2)?.answers::<BalanceOf>())
-/// ```
+/// One version of a projection with the queries it answers, as a node carries it: `Carried::new(BalancesV1)`, or
+/// `Carried::version(BalancesV1).answers::<BalanceOf>()`.
 #[derive(Clone)]
 pub struct Carried {
     pub(crate) code: Code,

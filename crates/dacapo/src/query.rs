@@ -156,7 +156,9 @@ async fn serving(
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
-            if let Some(open) = core.open_version(&id).filter(|open| open.carried.is_some()) {
+            // One whose processor has ended is replaced by the rebuild driver.
+            let runs = |open: &Arc<OpenVersion>| open.carried.is_some() && open.progress.has_changed().is_ok();
+            if let Some(open) = core.open_version(&id).filter(runs) {
                 return Ok((open, code.clone()));
             }
         } else if !carried.iter().any(|code| code.code.projection == *projection) {
@@ -197,8 +199,6 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
         }
         tokio::select! {
             changed = progress.changed() => if changed.is_err() {
-                // Its processor has ended; the rebuild driver puts another in its place.
-                core.opened.subscribe().changed().await.unwrap_or_default();
                 return false;
             },
             _ = catalog.changed() => {}

@@ -72,9 +72,7 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
     let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
     let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
     for command in plan(&catalog, &facts) {
-        let cleaning_up = matches!(command, CatalogCommand::CleanUp { .. });
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
-            Ok(_) if cleaning_up => core.world.probe.completed(Step::CleaningUp),
             Ok(_) => {}
             // Somebody changed the catalog since it was looked at; the next look sees it.
             Err(CatalogError::Refused(refused)) => tracing::debug!(%refused, "planned on an older catalog"),
@@ -121,6 +119,7 @@ async fn stop(core: &Core, id: &ViewId) {
 
 /// Drops the view (I-12): its processor stops, its epochs are revoked, then it goes.
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
+    core.world.probe.completed(Step::CleaningUp);
     stop(core, id).await;
     if let Some(view) = core.views.find(id).await? {
         view.claim().await?;

@@ -51,10 +51,14 @@ pub(super) struct Share {
 }
 
 impl Segments {
+    /// The segments that were claimed with these tokens. Whether they are held is the store's to say at each
+    /// commit: a mark that was there at the claim may be lifted by now.
+    ///
     /// # Panics
     /// When there are no tokens: a version has at least one segment.
     pub(super) fn new(tokens: Vec<Token>) -> Self {
         assert!(!tokens.is_empty(), "a version has segments");
+        let tokens = tokens.into_iter().map(|token| Token { held_for: None, ..token }).collect();
         Self { tokens, refusals: BTreeMap::new() }
     }
 
@@ -201,6 +205,15 @@ mod tests {
         }
         assert_eq!(reads, [(3, 5), (5, 9), (9, 12)]);
         assert!(segments.tokens.iter().all(|token| token.position.get() == 12));
+    }
+
+    #[test]
+    fn a_mark_at_the_claim_does_not_outlive_its_lifting() {
+        let held = Token { held_for: Some(Position::new(2)), ..segments(&[3]).tokens[0] };
+        let mut segments = Segments::new(vec![held]);
+        let share = segments.next_share(Position::new(5), Instant::now()).unwrap();
+        segments.committed(&share);
+        assert_eq!(segments.tokens[0].position, Position::new(5));
     }
 
     #[test]
