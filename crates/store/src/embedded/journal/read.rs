@@ -9,6 +9,7 @@ use dacapo_model::{Position, Revision, StreamName, stream_hash};
 
 use super::chunk::Chunk;
 use super::log::{Log, disk_error};
+use crate::embedded::disk::DiskFile;
 use crate::error::StoreError;
 use crate::journal::{Filter, Limit};
 use crate::record::{self, EventBatch};
@@ -214,22 +215,26 @@ impl Reader {
         let mut out =
             Scattered { stream, revision: after, head, limit, bytes: Vec::new(), offsets: Vec::new(), through: head };
         let ranges: Vec<_> = places.iter().flat_map(|(chunk, places)| ranges(chunk, places)).collect();
-        let (mut scratch, mut announced) = (Vec::new(), false);
+        let (mut scratch, mut announced, mut record_bytes) = (Vec::new(), false, RECORD_GUESS_BYTES);
+        let mut open: Option<(Position, Arc<dyn DiskFile>)> = None;
         for (number, range) in ranges.iter().enumerate() {
+            let file = match &open {
+                Some((first, file)) if *first == range.chunk.first => file,
+                _ => &open.insert((range.chunk.first, self.log.file(range.chunk.first)?)).1,
+            };
             scratch.clear();
-            let file = self.log.file(range.chunk.first)?;
-            let read = !announced && file.read_now(range.at, range.len, &mut scratch).unwrap_or(false);
+            let len = range.likely(record_bytes);
+            let read = !announced && file.read_now(range.at, len, &mut scratch).unwrap_or(false);
             if !read {
                 if !announced {
                     self.announce(&ranges[number..], limit.bytes)?;
                     announced = true;
                 }
-                self.fill(range.chunk, range.at, range.len, &mut scratch)?;
+                self.fill(range.chunk, range.at, len, &mut scratch)?;
             }
             for place in range.places {
-                if !self.take(&mut out, range, *place, &mut scratch)? {
-                    return Ok(out.finish());
-                }
+                let Some(len) = self.take(&mut out, range, *place, &mut scratch)? else { return Ok(out.finish()) };
+                record_bytes = record_bytes.max(len);
             }
         }
         Ok(out.finish())
@@ -273,14 +278,15 @@ impl Reader {
         Ok(found)
     }
 
-    /// Verifies the record at `place` and takes it over. False when the batch is full or the head reached.
+    /// Verifies the record at `place`, takes it over and tells its length. `None` when the batch is full or
+    /// the head reached.
     fn take(
         &self,
         out: &mut Scattered<'_>,
         range: &Range<'_>,
         place: u32,
         scratch: &mut Vec<u8>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         let within = (u64::from(place) - range.at) as usize;
         let len = record::record_len(&scratch[within..]).unwrap_or(record::HEADER_BYTES);
         let missing = (within + len).saturating_sub(scratch.len());
@@ -301,12 +307,12 @@ impl Reader {
         }
         let full = !out.offsets.is_empty() && out.bytes.len() + len > out.limit.bytes;
         if full || event.position > out.head {
-            return Ok(false);
+            return Ok(None);
         }
         (out.revision, out.through) = (event.revision, event.position);
         out.offsets.push(u32::try_from(out.bytes.len()).expect("a batch is below 4 GiB"));
         out.bytes.extend_from_slice(&scratch[within..within + len]);
-        Ok(true)
+        Ok(Some(len))
     }
 }
 
@@ -332,8 +338,17 @@ impl Scattered<'_> {
 struct Range<'a> {
     chunk: &'a Chunk,
     at: u64,
+    /// Through the end of the last record's page, which is what a disk reads.
     len: usize,
     places: &'a [u32],
+}
+
+impl Range<'_> {
+    /// How many bytes it likely takes to have the last record whole, if none is longer than this.
+    fn likely(&self, record_bytes: usize) -> usize {
+        let last = self.places.last().map_or(0, |last| (u64::from(*last) - self.at) as usize);
+        self.len.min(last + record_bytes)
+    }
 }
 
 /// Puts neighbours together. How long a record is shows only once it is read, so each is taken to go
