@@ -97,9 +97,13 @@ impl Api for NodeApi {
         loop {
             head.mark_unchanged();
             let response = self.read_now(&request).await?;
-            let waited = !response.events.is_empty() || Instant::now() >= deadline;
-            if waited || tokio::time::timeout_at(deadline, head.changed()).await.is_err() {
+            if !response.events.is_empty() || Instant::now() >= deadline {
                 return Ok(response);
+            }
+            match tokio::time::timeout_at(deadline, head.changed()).await {
+                Ok(Ok(())) => {}
+                // The time is over, or nothing more will come from a journal that is closed.
+                Ok(Err(_)) | Err(_) => return Ok(response),
             }
         }
     }
