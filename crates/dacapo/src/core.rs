@@ -1,12 +1,12 @@
 //! What the parts of a node share: the store, the catalog, the code it carries and the versions it has open.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::CatalogLog;
@@ -49,6 +49,7 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
 
@@ -176,20 +177,25 @@ impl OpenVersion {
 
     /// Whether its processor should run but does not.
     pub(crate) fn has_ended(&self) -> bool {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that is being stopped is not to be put in its place yet.
+        let Ok(run) = self.run.try_lock() else { return false };
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.ended.is_finished())
     }
 
     /// Lets the processor finish its batch, and waits for that. Stopping twice is stopping once.
     pub(crate) async fn stop(&self) {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(run) = run else { return };
+        let mut running = self.run.lock().await;
+        let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);
-        match run.ended.await {
+        match (&mut run.ended).await {
             Ok(Ended::Stopped) => {}
+            Ok(Ended::GivenUp) => {
+                tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
+            }
             Ok(Ended::Fenced(refused)) => tracing::warn!(view = %self.id, %refused, "the processor lost its claim"),
             Err(error) => tracing::error!(view = %self.id, %error, "the processor ended by a bug in dacapo"),
         }
+        *running = None;
     }
 
     /// Lifts the hold under `mark`, and tells the processor.

@@ -400,8 +400,9 @@ impl Node {
         &self.running.store.description
     }
 
-    /// Stops in order: no new rebuild steps, then the processors after the batch each is in, then the
-    /// journal after what waits to be appended. Flips under way go on at the next start.
+    /// Stops in order: no new rebuild steps, then the processors after the batch each is in, or without it after
+    /// [`limits::STOP_TIME_MAX`], then the journal after what waits to be appended. Flips under way go on at the next
+    /// start.
     pub async fn shutdown(&self) {
         self.running.stop.send_replace(true);
         if let Some(conductor) = self.running.conductor.lock().await.take()
@@ -409,9 +410,8 @@ impl Node {
         {
             tracing::error!(%error, "the rebuild driver ended by a bug in dacapo");
         }
-        for version in self.core.open_versions() {
-            version.stop().await;
-        }
+        let versions = self.core.open_versions();
+        futures::future::join_all(versions.iter().map(|version| version.stop())).await;
         self.core.journal.close().await;
     }
 

@@ -56,6 +56,8 @@ impl Segments {
     /// When there are no tokens: a version has at least one segment.
     pub(super) fn new(tokens: Vec<Token>) -> Self {
         assert!(!tokens.is_empty(), "a version has segments");
+        // Whether they are held is the store's to say, at each commit: the hold of now is soon over.
+        let tokens = tokens.into_iter().map(|token| Token { held_for: None, ..token }).collect();
         Self { tokens, refusals: BTreeMap::new() }
     }
 
@@ -206,6 +208,15 @@ mod tests {
         }
         assert_eq!(reads, [(3, 5), (5, 9), (9, 12)]);
         assert!(segments.tokens.iter().all(|token| token.position.get() == 12));
+    }
+
+    #[test]
+    fn segments_that_were_claimed_while_held_move_once_the_store_lets_them() {
+        let claimed = segments(&[3]).tokens.into_iter();
+        let held = claimed.map(|token| Token { held_for: Some(Position::new(4)), ..token }).collect();
+        let mut segments = Segments::new(held);
+        segments.committed(&segments.next_share(Position::new(5), Instant::now()).unwrap());
+        assert_eq!(segments.tokens[0].position.get(), 5);
     }
 
     #[test]
