@@ -27,6 +27,10 @@ pub(crate) struct Core {
     pub(crate) floor: Position,
     carried: RwLock<Vec<Carried>>,
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
+    /// Why views cannot be opened, read or dropped as their phases want.
+    troubles: RwLock<BTreeMap<ViewId, String>>,
+    /// Held while a version is opened, and by whoever relies on one being closed.
+    pub(crate) opening: Mutex<()>,
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
@@ -75,6 +79,8 @@ impl Core {
             floor,
             carried: RwLock::new(carried),
             open: RwLock::default(),
+            troubles: RwLock::default(),
+            opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
         }
@@ -115,9 +121,33 @@ impl Core {
     }
 
     pub(crate) fn remove_open(&self, id: &ViewId) -> Option<Arc<OpenVersion>> {
-        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id)?;
         self.opened.send_replace(());
-        removed
+        Some(removed)
+    }
+
+    /// Why the view cannot be opened, read or dropped as the phase of its version wants.
+    pub(crate) fn trouble(&self, id: &ViewId) -> Option<WaitingOn> {
+        let troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(id).map(|error| WaitingOn::Store { error: error.clone() })
+    }
+
+    /// Remembers what is wrong with a view, if anything; what is new of it is logged.
+    pub(crate) fn set_trouble(&self, id: &ViewId, trouble: Option<String>) {
+        let mut troubles = self.troubles.write().unwrap_or_else(PoisonError::into_inner);
+        if troubles.get(id) == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            Some(error) => {
+                tracing::warn!(view = %id, error, "the rebuild driver cannot go on with a view for the moment");
+                troubles.insert(id.clone(), error);
+            }
+            None => {
+                tracing::info!(view = %id, "the rebuild driver goes on with a view");
+                troubles.remove(id);
+            }
+        }
     }
 
     pub(crate) fn flip_state(&self, projection: &ProjectionName) -> FlipState {
