@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Append, Asked, CatalogEvent, Error, ExpectedRevision, Filter, FlipKind, FlipPolicy, HandlerError, Ids, NewEvent,
-    Node, Phase, Position, Projection, Recorded, Row, SegmentCount, StartError, Store, SystemClock, SystemIds, Table,
-    View, WaitingOn, limits,
+    Node, Phase, Position, Projection, ProjectionName, Recorded, Row, SegmentCount, StartError, Store, SystemClock,
+    SystemIds, Table, View, WaitingOn, limits,
 };
 use dacapo_model::CleanUpReason;
 use dacapo_store::catalog_form;
@@ -441,6 +441,157 @@ async fn a_query_may_wait_for_as_long_as_can_be_said() {
     let last = add(&node, "ledger-1", 5).await;
     let asked = node.ask(TotalOf("ledger-1".into())).after(last).within(Duration::MAX);
     assert_eq!(asked.await.unwrap().value, (5, 1));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_left_is_taken_up_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    let trying = refuse(&faults, "flipped");
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    tried(trying).await;
+    let last = add(&node, "ledger-1", 5).await;
+    tokio::time::timeout(WAIT_MAX, node.shutdown()).await.expect("a processor that is held stops too");
+
+    let builder = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(v2()));
+    let node = builder.start().await.unwrap();
+    assert_eq!(node.flipped(&requested, WAIT_MAX).await.unwrap().to, version("v2.1"));
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    until(&node, "version 1 is let go", |status| status.projections[0].versions[0].covers >= last).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_is_left_does_not_last_until_a_lost_view_is_built_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    let trying = refuse(&faults, "flipped");
+    add(&node, "ledger-1", 5).await;
+    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    tried(trying).await;
+    node.shutdown().await;
+    std::fs::remove_file(directory.path().join("views/totals/v2.1.db")).unwrap();
+
+    let version_2 = v2();
+    version_2.behaviour.gate.send_replace(false);
+    let builder = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(version_2.clone()));
+    let node = builder.start().await.unwrap();
+    let last = add(&node, "ledger-1", 6).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (11, 2), "version 1 goes on");
+    version_2.behaviour.gate.send_replace(true);
+    phase(&node, "v2.1", Phase::Serving).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (11, 2));
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    let trying = refuse(&faults, "flipped");
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    tried(trying).await;
+    let refused = node.rollback(&totals(), Some(version("v1.1")), Asked::by("test")).await.unwrap_err();
+    assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
+    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    let error = node.flipped(&requested, WAIT_MAX).await.unwrap_err();
+    assert!(matches!(error, Error::FlipAborted { .. }), "{error}");
+    let last = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "version 1 goes on");
+    phase(&node, "v2.1", Phase::Obsolete).await;
+    faults.stop();
+    ready(&node, "v2.2").await;
+    assert_eq!(flip(&node).await.to, version("v2.2"));
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    ask(&node, "ledger-1", add(&node, "ledger-1", 1).await).await;
+    std::fs::remove_dir_all(directory.path().join("views/totals")).unwrap();
+    for number in 2..=20 {
+        let last = add(&node, "ledger-1", 1).await;
+        match node.ask(TotalOf("ledger-1".into())).after(last).await {
+            Ok(answered) => assert_eq!(answered.value, (number, number)),
+            Err(error) => assert!(error.to_string().contains("is the file there"), "{error}"),
+        }
+    }
+    node.shutdown().await;
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (20, 20));
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+/// A plan that panics once at the first call of a kind: a bug in dacapo.
+fn bug(faults: &Faults, meets: impl Fn(&Call<'_>) -> bool + Send + 'static) {
+    let mut met = false;
+    faults.plan(move |call| {
+        let first = !met && meets(call);
+        met |= first;
+        assert!(!first, "a bug at {call:?}");
+        None
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_ends_by_a_bug_is_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    // The processor.
+    bug(&faults, |call| matches!(call, Call::Commit(id) if **id == view("v1.1")));
+    let last = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the query waits for the next one");
+    // The rebuild driver.
+    bug(&faults, |call| matches!(call, Call::Tokens(_)));
+    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    ready(&node, "v2.2").await;
+    // The driver of the flip, before and after the hold.
+    bug(&faults, |call| matches!(call, Call::Hold(_)));
+    flip(&node).await;
+    bug(&faults, |call| matches!(call, Call::Lift(_)));
+    let requested = node.rollback(&totals(), None, Asked::by("test")).await.unwrap();
+    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    let last = add(&node, "ledger-1", 6).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (11, 2));
+    until(&node, "version 2 is let go", |status| {
+        status.projections[0].versions.iter().all(|found| found.tokens.is_empty() || found.covers >= last)
+    })
+    .await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_projections_flip_at_once() {
+    let node = Node::builder().carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(v2())).unwrap();
+    ready(&node, "v2.1").await;
+    let visits = ProjectionName::new("visits").unwrap();
+    let other = node.rebuild(&visits, None, Asked::by("test")).await.unwrap();
+    let scheduled = || node.catalog().borrow().version(&other.view).unwrap().phase == Phase::Scheduled;
+    until(&node, "the other one is being built", |_| !scheduled()).await;
+    for number in 1..=5 {
+        add(&node, "ledger-1", number).await;
+    }
+    let one = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    // Whether it has flipped by itself or not.
+    let two = node.flip(&visits, Some(other.view.version), Asked::by("test")).await.unwrap();
+    let (one, two) = tokio::join!(node.flipped(&one, WAIT_MAX), node.flipped(&two, WAIT_MAX));
+    assert_eq!((one.unwrap().to, two.unwrap().to), (version("v2.1"), version("v1.2")));
+    let last = add(&node, "ledger-1", 1).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (16, 6));
+    assert_eq!(node.read("visits", last).await.unwrap().version, version("v1.2"));
     node.shutdown().await;
 }
 
