@@ -100,6 +100,7 @@ impl From<CatalogError> for Error {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Refused(refused) => Self::Catalog(refused),
+            CatalogError::Append(refused) => Self::Append(refused),
             CatalogError::Store(error) => Self::Store(error),
         }
     }

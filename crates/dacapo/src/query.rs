@@ -97,6 +97,9 @@ pub struct Reading {
     carried: Carried,
 }
 
+/// How long to rest before looking again at a view that lacks what its processor has committed.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What keeps a reading from being opened.
 struct Obstacle {
     what: String,
@@ -113,27 +116,33 @@ pub(crate) async fn open(
     let started = Instant::now();
     let needed = after.max(core.floor);
     let mut obstacle = Obstacle { what: format!("no version of {projection} serves"), waiting_on: vec![] };
-    let found = tokio::time::timeout_at(started + within, async {
+    let found = tokio::time::timeout(within, async {
         loop {
             let (version, carried) = serving(core, projection, &mut obstacle).await?;
             if !covered(core, &version, needed, &mut obstacle).await {
                 continue;
             }
-            let view = ReadView::new(version.view.reader().await?);
-            if view.covers() < needed {
+            let reader = version.view.reader().await;
+            // I-7; one that serves no more may also be gone already.
+            if core.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
             }
-            // I-7
-            if core.catalog.current().serving(projection) == Some(version.id.version) {
+            let view = ReadView::new(reader?);
+            if view.covers() >= needed {
                 return Ok(Reading { version: version.id.version, view, carried });
             }
+            obstacle.what = format!("the view of {} ends at {}, before what was committed", version.id, view.covers());
+            tokio::time::sleep(LOOK).await;
         }
     });
     match found.await {
         Ok(reading) => reading,
         Err(_) if after > core.head() => Err(Error::beyond_head(after, core.head(), within)),
         Err(_) => {
-            Err(Error::TimedOut { what: obstacle.what, waited: started.elapsed(), waiting_on: obstacle.waiting_on })
+            let serving = core.catalog.current().serving(projection);
+            let trouble = serving.and_then(|version| core.trouble(&ViewId { projection: projection.clone(), version }));
+            let waiting_on = obstacle.waiting_on.into_iter().chain(trouble).collect();
+            Err(Error::TimedOut { what: obstacle.what, waited: started.elapsed(), waiting_on })
         }
     }
 }
@@ -156,9 +165,7 @@ async fn serving(
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
-            // One whose processor has ended is replaced by the rebuild driver.
-            let runs = |open: &Arc<OpenVersion>| open.carried.is_some() && open.progress.has_changed().is_ok();
-            if let Some(open) = core.open_version(&id).filter(runs) {
+            if let Some(open) = core.open_version(&id).filter(|open| open.carried.is_some()) {
                 return Ok((open, code.clone()));
             }
         } else if !carried.iter().any(|code| code.code.projection == *projection) {
@@ -175,10 +182,12 @@ async fn serving(
     }
 }
 
-/// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves.
+/// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves or it was
+/// opened again, because its processor had ended.
 async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle: &mut Obstacle) -> bool {
     let mut progress = version.progress.clone();
     let mut catalog = core.catalog.watch();
+    let mut opened = core.opened.subscribe();
     loop {
         {
             let progress = progress.borrow_and_update();
@@ -197,10 +206,14 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
         if catalog.borrow_and_update().serving(&version.id.projection) != Some(version.id.version) {
             return false;
         }
+        opened.mark_unchanged();
+        if core.open_version(&version.id).is_none_or(|open| !std::ptr::eq(&*open, version)) {
+            return false;
+        }
         tokio::select! {
-            changed = progress.changed() => if changed.is_err() {
-                return false;
-            },
+            // One whose processor has ended changes no more; the rebuild driver puts another in its place.
+            Ok(()) = progress.changed() => {}
+            _ = opened.changed() => {}
             _ = catalog.changed() => {}
         }
     }

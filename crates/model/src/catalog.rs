@@ -512,8 +512,15 @@ impl Catalog {
     }
 
     fn clean_up(&self, view: &ViewId, reason: &CleanUpReason) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
         match self.known(view)?.phase {
             Phase::CleaningUp => Ok(vec![]),
+            // Whoever asked for a rollback in the last moment shall have it.
+            Phase::StandingBy
+                if *reason == CleanUpReason::StandByOver && pending.is_some_and(|flip| flip.to == view.version) =>
+            {
+                Err(CatalogRefused::FlipUnderWay { view: view.clone() })
+            }
             phase if phase.may_become(Phase::CleaningUp) => {
                 let aborted = self.abort_flip_to(view, &format!("{} is cleaned up: {reason}", view.version));
                 let cleaning_up = CatalogEvent::CleaningUp { view: view.clone(), reason: reason.clone() };

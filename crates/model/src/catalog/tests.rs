@@ -138,6 +138,23 @@ fn asking_twice_changes_nothing_and_asking_otherwise_is_refused() {
 }
 
 #[test]
+fn a_rollback_asked_for_in_the_last_moment_of_the_stand_by_is_not_taken_back() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let confirm = world.confirm("v2.1");
+    world.when(&confirm).unwrap();
+    world.when(&flip("v1.1")).unwrap();
+    // Planned before the request was there.
+    let over = CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::StandByOver };
+    assert_eq!(world.when(&over), Err(CatalogRefused::FlipUnderWay { view: view("v1.1") }));
+    let asked = CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::Asked };
+    world.when(&asked).unwrap();
+    assert_eq!(world.catalog.projections[&name()].flip, None, "whoever asks for it aborts the rollback");
+}
+
+#[test]
 fn changed_code_under_an_unchanged_version_is_refused() {
     let mut world = serving_first();
     let CatalogCommand::Schedule { projection, code, segments, flip, .. } = schedule(1) else { unreachable!() };
