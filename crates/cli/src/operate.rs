@@ -72,7 +72,8 @@ fn outcome(answer: &FlipResponse) -> String {
         text.push_str(&format!(", it covers {}", count(covers)));
     }
     if let (Some(from), Some(pause)) = (&answer.from, answer.pause_ms) {
-        text.push_str(&format!("; {from} was held for {pause} ms"));
+        let pause = if pause == 0 { "less than 1 ms".to_owned() } else { format!("{pause} ms") };
+        text.push_str(&format!("; {from} was held for {pause}"));
     }
     text.push('\n');
     text
