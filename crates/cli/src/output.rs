@@ -82,12 +82,11 @@ fn of_output(error: io::Error) -> CliError {
     CliError::new(format!("cannot write to standard output: {error}"))
 }
 
-/// Lets these columns stand at the right, as numbers do, and keeps them whole: a number in two parts is
-/// misread.
-pub(crate) fn numbers(table: &mut Table, columns: RangeInclusive<usize>) {
+/// Keeps these columns whole: a number or a time in two parts is misread. Numbers stand at the right.
+pub(crate) fn narrow(table: &mut Table, columns: RangeInclusive<usize>, alignment: CellAlignment) {
     for column in columns {
         let column = table.column_mut(column).expect("the table has the column");
-        column.set_constraint(ColumnConstraint::ContentWidth).set_cell_alignment(CellAlignment::Right);
+        column.set_constraint(ColumnConstraint::ContentWidth).set_cell_alignment(alignment);
     }
 }
 

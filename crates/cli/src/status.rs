@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, Color};
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
 use dacapo_api::{Api, ProjectionStatus, Status, VersionStatus};
 
 use crate::args::Status as Args;
 use crate::connect;
 use crate::error::CliError;
 use crate::numbers::{count, duration, rate};
-use crate::output::{Out, lines_of, numbers};
+use crate::output::{Out, lines_of, narrow};
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,7 +90,7 @@ fn page(out: &Out, status: &Status) -> String {
             table.add_row([projection.name.as_str(), "none"]);
         }
     }
-    numbers(&mut table, 3..=6);
+    narrow(&mut table, 3..=6, CellAlignment::Right);
     page.push('\n');
     page.push_str(&lines_of(&table));
     let notes: Vec<String> = status.projections.iter().flat_map(notes).collect();

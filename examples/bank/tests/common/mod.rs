@@ -207,7 +207,7 @@ impl Script {
             (r"\(\S+/bank ", "(bank "),
             (r"up \d[^,]*,", "up UPTIME,"),
             // How long a hold lasted is not known if nobody measured it in time.
-            (r"; \S+ was held for \d+ ms", ""),
+            (r"; \S+ was held for [a-z ]*\d+ ms", ""),
             (r"\b(position|covers|head) \d+(,\d{3})*", "$1 N"),
             (r#""(position|covers)":\d+"#, "\"$1\":N"),
             (r"in \d+ s\b", "in N s"),
