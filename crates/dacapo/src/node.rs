@@ -11,7 +11,7 @@ use dacapo_model::{
     Metadata, NewEvent, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
 use dacapo_store::{Append, Appended, Clock, Filter, Journal, Limit, Store, StoreError, SystemClock};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
@@ -136,7 +136,10 @@ impl NodeBuilder {
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
-        let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped));
+        let (looked, has_looked) = oneshot::channel();
+        let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
+        // From here on the status shows every version that there is. It never fails: the driver tells or panics.
+        has_looked.await.ok();
         let running = Running { stop, conductor: Mutex::new(Some(conductor)), store };
         Ok(Node { core, running: Arc::new(running) })
     }

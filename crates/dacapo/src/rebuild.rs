@@ -13,7 +13,7 @@ use dacapo_model::rebuild::{Code, Facts, plan};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{Asked, CatalogError};
@@ -61,8 +61,10 @@ pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Posi
     Ok(())
 }
 
-/// Runs until it is stopped. Flips under way are left where they are; the next start takes them up.
-pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+/// Runs until it is stopped. Flips under way are left where they are; the next start takes them up. `looked` is
+/// told once it has been through everything for the first time.
+pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, looked: oneshot::Sender<()>) {
+    let mut looked = Some(looked);
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
     let mut flips = HashMap::new();
@@ -78,6 +80,10 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
                 Err(_) => tracing::error!("the rebuild driver met a bug in dacapo and begins anew"),
             },
+        }
+        if let Some(looked) = looked.take() {
+            // Nobody waits for it only when the start was given up.
+            looked.send(()).ok();
         }
         tokio::select! {
             biased;

@@ -18,6 +18,7 @@ use dacapo::{
 use dacapo_model::CleanUpReason;
 use dacapo_store::catalog_form;
 use faulty::{Call, Fault, Faults};
+use tokio::sync::watch;
 
 /// A second projection, whose name comes behind that of the first.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]
@@ -201,8 +202,8 @@ async fn two_versions(directory: &Path, faults: &Faults) -> Node {
 }
 
 /// Lets every append of this catalog event fail, and tells when one was tried.
-fn refuse(faults: &Faults, event_type: &'static str) -> tokio::sync::watch::Receiver<bool> {
-    let (tried, trying) = tokio::sync::watch::channel(false);
+fn refuse(faults: &Faults, event_type: &'static str) -> watch::Receiver<bool> {
+    let (tried, trying) = watch::channel(false);
     faults.plan(move |call| {
         let meets = call.appends(event_type);
         tried.send_if_modified(|tried| !std::mem::replace(tried, *tried || meets) && meets);
@@ -211,7 +212,7 @@ fn refuse(faults: &Faults, event_type: &'static str) -> tokio::sync::watch::Rece
     trying
 }
 
-async fn tried(mut trying: tokio::sync::watch::Receiver<bool>) {
+async fn tried(mut trying: watch::Receiver<bool>) {
     let tried = trying.wait_for(|tried| *tried);
     tokio::time::timeout(WAIT_MAX, tried).await.expect("it is tried").unwrap();
 }
@@ -532,14 +533,17 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
 }
 
 /// A plan that panics once at the first call of a kind: a bug in dacapo.
-fn bug(faults: &Faults, meets: impl Fn(&Call<'_>) -> bool + Send + 'static) {
-    let mut met = false;
+fn bug(faults: &Faults, meets: impl Fn(&Call<'_>) -> bool + Send + 'static) -> watch::Receiver<bool> {
+    let (met, was_met) = watch::channel(false);
     faults.plan(move |call| {
-        let first = !met && meets(call);
-        met |= first;
+        let first = !*met.borrow() && meets(call);
+        if first {
+            met.send_replace(true);
+        }
         assert!(!first, "a bug at {call:?}");
         None
     });
+    was_met
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -552,8 +556,10 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the query waits for the next one");
     // The rebuild driver.
-    bug(&faults, |call| matches!(call, Call::Tokens(_)));
+    let mut met = bug(&faults, |call| matches!(call, Call::Tokens(_)));
     node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    // The status asks for tokens too, and is not to be the one that meets it.
+    met.wait_for(|met| *met).await.unwrap();
     ready(&node, "v2.2").await;
     // The driver of the flip, before and after the hold.
     bug(&faults, |call| matches!(call, Call::Hold(_)));

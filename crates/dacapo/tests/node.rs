@@ -254,7 +254,7 @@ async fn a_query_that_cannot_be_answered_says_why() {
         type Answer = ();
     }
     let error = node.ask(Other).await.unwrap_err().to_string();
-    assert_eq!(error, "there is no projection others: there are totals");
+    assert_eq!(error, "there is no projection others: the projections are totals");
     node.shutdown().await;
 }
 
