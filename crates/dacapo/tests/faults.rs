@@ -572,6 +572,25 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_before_the_first_version_serves_says_what_that_waits_on() {
+    let version_1 = v1();
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().start().await.unwrap();
+    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    node.carry(carry_v1(version_1.clone())).unwrap();
+    until(&node, "version 1 halts", |status| {
+        status.projections.iter().flat_map(|found| &found.versions).any(|found| !found.waiting_on.is_empty())
+    })
+    .await;
+    let asked = node.ask(TotalOf("ledger-1".into())).after(node.head()).within(Duration::from_millis(50));
+    let error = asked.await.unwrap_err().to_string();
+    assert!(error.contains("no version of totals serves") && error.contains("doubtful"), "I-11: {error}");
+    version_1.behaviour.refuse.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_projections_flip_at_once() {
     let node = Node::builder().carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
