@@ -552,7 +552,7 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the query waits for the next one");
     // The rebuild driver.
-    bug(&faults, |call| matches!(call, Call::Tokens(_)));
+    bug(&faults, |call| matches!(call, Call::Open(_)));
     node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
     ready(&node, "v2.2").await;
     // The driver of the flip, before and after the hold.
