@@ -18,7 +18,6 @@ use dacapo::{
 use dacapo_model::CleanUpReason;
 use dacapo_store::catalog_form;
 use faulty::{Call, Fault, Faults};
-use tokio::sync::watch;
 
 /// A second projection, whose name comes behind that of the first.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]
@@ -202,8 +201,8 @@ async fn two_versions(directory: &Path, faults: &Faults) -> Node {
 }
 
 /// Lets every append of this catalog event fail, and tells when one was tried.
-fn refuse(faults: &Faults, event_type: &'static str) -> watch::Receiver<bool> {
-    let (tried, trying) = watch::channel(false);
+fn refuse(faults: &Faults, event_type: &'static str) -> tokio::sync::watch::Receiver<bool> {
+    let (tried, trying) = tokio::sync::watch::channel(false);
     faults.plan(move |call| {
         let meets = call.appends(event_type);
         tried.send_if_modified(|tried| !std::mem::replace(tried, *tried || meets) && meets);
@@ -212,7 +211,7 @@ fn refuse(faults: &Faults, event_type: &'static str) -> watch::Receiver<bool> {
     trying
 }
 
-async fn tried(mut trying: watch::Receiver<bool>) {
+async fn tried(mut trying: tokio::sync::watch::Receiver<bool>) {
     let tried = trying.wait_for(|tried| *tried);
     tokio::time::timeout(WAIT_MAX, tried).await.expect("it is tried").unwrap();
 }
@@ -533,17 +532,14 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
 }
 
 /// A plan that panics once at the first call of a kind: a bug in dacapo.
-fn bug(faults: &Faults, meets: impl Fn(&Call<'_>) -> bool + Send + 'static) -> watch::Receiver<bool> {
-    let (met, was_met) = watch::channel(false);
+fn bug(faults: &Faults, meets: impl Fn(&Call<'_>) -> bool + Send + 'static) {
+    let mut met = false;
     faults.plan(move |call| {
-        let first = !*met.borrow() && meets(call);
-        if first {
-            met.send_replace(true);
-        }
+        let first = !met && meets(call);
+        met |= first;
         assert!(!first, "a bug at {call:?}");
         None
     });
-    was_met
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -556,10 +552,8 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the query waits for the next one");
     // The rebuild driver.
-    let mut met = bug(&faults, |call| matches!(call, Call::Tokens(_)));
+    bug(&faults, |call| matches!(call, Call::Open(_)));
     node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
-    // The status asks for tokens too, and is not to be the one that meets it.
-    met.wait_for(|met| *met).await.unwrap();
     ready(&node, "v2.2").await;
     // The driver of the flip, before and after the hold.
     bug(&faults, |call| matches!(call, Call::Hold(_)));
@@ -574,6 +568,25 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     })
     .await;
     check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_before_the_first_version_serves_says_what_that_waits_on() {
+    let version_1 = v1();
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().start().await.unwrap();
+    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    node.carry(carry_v1(version_1.clone())).unwrap();
+    until(&node, "version 1 halts", |status| {
+        status.projections.iter().flat_map(|found| &found.versions).any(|found| !found.waiting_on.is_empty())
+    })
+    .await;
+    let asked = node.ask(TotalOf("ledger-1".into())).after(node.head()).within(Duration::from_millis(50));
+    let error = asked.await.unwrap_err().to_string();
+    assert!(error.contains("no version of totals serves") && error.contains("doubtful"), "I-11: {error}");
+    version_1.behaviour.refuse.store(false, Ordering::SeqCst);
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     node.shutdown().await;
 }
 
