@@ -24,10 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{Position, TokenMove, TokenRefused, ViewId, WaitingOn, limits};
-use dacapo_store::{Journal, Limit, StoreError, View as StoredView};
+use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
 use pace::{Pace, Rate};
@@ -133,6 +134,7 @@ impl Assignment {
 /// A run under one claim.
 struct Run<'a> {
     assignment: &'a Assignment,
+    filter: Arc<Filter>,
     view: View,
     segments: Segments,
     pace: Pace,
@@ -158,6 +160,7 @@ impl<'a> Run<'a> {
         let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
         let run = Self {
             assignment,
+            filter: Arc::new(assignment.carried.filter.clone()),
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
@@ -239,22 +242,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Reads and applies, one read after the other, until the batch is as large as it should be or has
+    /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
     /// again in the rare case that it must be applied again.
     async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<usize, Failure>, StoreError> {
-        let Carried { filter, handlers, .. } = &self.assignment.carried;
+        let Assignment { journal, carried, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
+        let mut ahead: Option<Ahead> = None;
         loop {
-            let limit = Limit::events(self.pace.events() - events);
-            let batch = self.assignment.journal.read(after, filter, limit).await?;
+            let batch = match &mut ahead {
+                Some(ahead) => ahead.done().await?,
+                None => journal.read(after, &self.filter, Limit::events(self.pace.events())).await?,
+            };
+            (after, events) = (batch.through, events + batch.len());
+            let is_full = events >= self.pace.events() || after >= share.moves_through();
+            ahead = (!is_full)
+                .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
             let work = Work { batch: &batch, segments: self.segments.count(), through: share.limits() };
-            if let Err(failure) = handlers.apply(work, &mut self.view).await {
+            if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
-            (after, events) = (batch.through, events + batch.len());
-            let is_over = events >= self.pace.events() || started.elapsed() >= limits::BATCH_TIME_TARGET;
-            if is_over || after >= share.moves_through() {
+            if is_full || started.elapsed() >= limits::BATCH_TIME_TARGET {
                 *share = share.through(after);
                 return Ok(Ok(events));
             }

@@ -228,6 +228,7 @@ mod tests {
         assert_eq!(attempts, 1);
         let mut capped = share.clone();
         capped.stop_before(halting, Position::new(6));
+        assert_eq!(limits(&capped.through(Position::new(8))), [5, 8], "where a read ends lets nobody go further");
         segments.committed(&capped);
         assert_eq!(segments.tokens.iter().map(|token| token.position.get()).collect::<Vec<_>>(), [5, 10]);
         assert_eq!(segments.next_share(Position::new(10), now), None, "it waits until it is due");
