@@ -106,6 +106,9 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         let attended = attend(core, &id, state).await;
+        if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
+            give_up(core, &id, error).await?;
+        }
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
         tokens.extend(attended.ok().flatten().map(|tokens| (id, tokens)));
     }
@@ -129,6 +132,21 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
         flips.entry(projection.clone()).or_insert_with(drive);
     }
     Ok(())
+}
+
+/// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
+/// later build takes its place.
+async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<(), CatalogError> {
+    if matches!(error, StoreError::Unavailable { .. }) {
+        return Ok(());
+    }
+    tracing::warn!(view = %id, %error, "the version cannot be built");
+    let fail = CatalogCommand::Fail { view: id.clone(), reason: error.to_string() };
+    match Arc::clone(&core.catalog).change(fail, Asked::by_plan()).await {
+        // Somebody moved it on meanwhile.
+        Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Does for one version what its phase wants, and returns its tokens if its view is open.

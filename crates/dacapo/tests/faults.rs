@@ -87,6 +87,28 @@ async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_view_is_damaged_while_it_is_built_fails_and_is_built_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    faults.plan(|call| match call {
+        Call::Open(id) | Call::Find(id) if **id == view("v1.2") => Some(Fault::Damaged),
+        _ => None,
+    });
+    node.rebuild(&totals(), Some(1), Asked::by("test")).await.unwrap();
+    phase(&node, "v1.2", Phase::Failed).await;
+    let catalog = node.catalog().borrow().clone();
+    assert!(catalog.version(&view("v1.2")).unwrap().reason.as_ref().unwrap().contains("is damaged"), "I-11");
+
+    faults.plan(|_| None);
+    node.rebuild(&totals(), Some(1), Asked::by("test")).await.unwrap();
+    phase(&node, "v1.2", Phase::Obsolete).await;
+    ready(&node, "v1.3").await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
