@@ -22,7 +22,7 @@ const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
 /// Rows in one statement of the loop that writes in bulk.
 const STATEMENT_ROWS: usize = 64;
 /// Events that one transaction takes, at most, on both sides.
-const BATCH_EVENTS: usize = 65_536;
+const BATCH_EVENTS: usize = 262_144;
 
 pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
     if !bench.wants_any(&[NAMES]) {

@@ -185,6 +185,7 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
+            self.pace.aim(head.since(share.after));
             if let Some(ended) = self.take(share).await? {
                 return Ok(ended);
             }
@@ -262,7 +263,7 @@ impl<'a> Run<'a> {
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
-            if is_full || started.elapsed() >= limits::BATCH_TIME_TARGET {
+            if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
                 *share = share.through(after);
                 return Ok(Ok(events));
             }

@@ -25,11 +25,14 @@ pub const SEGMENTS_MAX: u16 = 1024;
 /// Most events that one read returns.
 pub const READ_EVENTS_MAX: usize = 65_536;
 /// Most events that a processor applies in one batch.
-pub const BATCH_EVENTS_MAX: usize = 262_144;
+pub const BATCH_EVENTS_MAX: usize = 1 << 20;
 /// Most bytes of events that a processor reads at once.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How long a batch of a processor should take while it catches up.
+/// How long a batch of a processor should take near the head, where readers wait for it.
 pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
+/// How long a batch should take further than [`READY_LAG_MAX`] from the head: rows that change often are then
+/// written once for many changes, and nobody can be answered any sooner by less.
+pub const BATCH_TIME_TARGET_FAR: Duration = Duration::from_secs(1);
 /// Most bytes of unchanged rows that a view keeps in memory from batch to batch, unless it is set otherwise.
 pub const ROW_BYTES_MAX: usize = 64 << 20;
 /// How long a flip may hold the old version's appliers before it lets go and tries again later.

@@ -10,17 +10,30 @@ const EVENTS_FIRST: usize = 1_000;
 /// The least that a batch is asked to have.
 const EVENTS_MIN: usize = 64;
 
-/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`]: long enough to
-/// spread the cost of a commit, short enough that a hold or a shutdown does not wait for it.
+/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`], or
+/// [`limits::BATCH_TIME_TARGET_FAR`] while the head is far: long enough to spread the cost of a commit, short
+/// enough that readers near the head, a hold or a shutdown do not wait for it.
 pub(super) struct Pace {
     events: usize,
     events_max: usize,
+    target: Duration,
 }
 
 impl Pace {
     pub(super) fn new(events_max: usize) -> Self {
         let events_max = events_max.clamp(1, limits::BATCH_EVENTS_MAX);
-        Self { events: EVENTS_FIRST.min(events_max), events_max }
+        Self { events: EVENTS_FIRST.min(events_max), events_max, target: limits::BATCH_TIME_TARGET }
+    }
+
+    /// The next batch begins so many positions behind the head.
+    pub(super) fn aim(&mut self, lag: u64) {
+        let far = lag > limits::READY_LAG_MAX;
+        self.target = if far { limits::BATCH_TIME_TARGET_FAR } else { limits::BATCH_TIME_TARGET };
+    }
+
+    /// How long the next batch should take.
+    pub(super) fn target(&self) -> Duration {
+        self.target
     }
 
     /// How many events the next batch may have.
@@ -31,11 +44,11 @@ impl Pace {
     /// A batch of `events` took `elapsed`. Batches that were not full say nothing about larger ones; at
     /// most it doubles, so that one quick batch is no reason for an endless one.
     pub(super) fn took(&mut self, events: usize, elapsed: Duration) {
-        let slow = elapsed > limits::BATCH_TIME_TARGET;
+        let slow = elapsed > self.target;
         if events < self.events && !slow {
             return;
         }
-        let scale = limits::BATCH_TIME_TARGET.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
+        let scale = self.target.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
         let wanted = (events as f64 * scale.clamp(0.25, 2.0)) as usize;
         self.events = wanted.clamp(EVENTS_MIN.min(self.events_max), self.events_max);
     }
@@ -88,6 +101,18 @@ mod tests {
             pace.took(events, Duration::from_micros(events as u64 * 10));
         }
         assert!((9_000..=11_000).contains(&pace.events()), "{}", pace.events());
+    }
+
+    #[test]
+    fn far_from_the_head_batches_take_longer() {
+        let mut pace = Pace::new(limits::BATCH_EVENTS_MAX);
+        pace.aim(limits::READY_LAG_MAX + 1);
+        for _ in 0..20 {
+            pace.took(pace.events(), Duration::from_micros(pace.events() as u64 * 10));
+        }
+        assert!((90_000..=110_000).contains(&pace.events()), "{}", pace.events());
+        pace.aim(limits::READY_LAG_MAX);
+        assert_eq!(pace.target(), limits::BATCH_TIME_TARGET);
     }
 
     #[test]

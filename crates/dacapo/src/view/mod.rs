@@ -281,9 +281,19 @@ impl View {
         self.wrote_sql = false;
     }
 
+    /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
+    /// stay until they are committed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes() > self.bytes_max.saturating_mul(2)
+    }
+
+    fn bytes(&self) -> usize {
+        self.shelves.iter().map(|(.., shelf)| shelf.bytes()).sum()
+    }
+
     /// Between batches, lets go of rows beyond the bound, of each table in proportion.
     fn evict(&mut self) {
-        let bytes: usize = self.shelves.iter().map(|(.., shelf)| shelf.bytes()).sum();
+        let bytes = self.bytes();
         if bytes <= self.bytes_max {
             return;
         }
