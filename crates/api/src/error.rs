@@ -198,7 +198,8 @@ impl From<CatalogRefused> for ApiError {
             CatalogRefused::WrongPhase { view, phase, asked } => {
                 let problem = refused("wrong_phase").field("projection", view.projection.as_str());
                 let problem = problem.field("version", view.version.to_string());
-                problem.field("phase", phase.as_str()).field("asked", asked).refused()
+                let problem = problem.field("phase", phase.as_str()).field("asked", asked);
+                problem.help(format!("`dacapo status` tells the phases of {}", view.projection)).refused()
             }
             CatalogRefused::FlipUnderWay { view } => {
                 let problem = refused("flip_under_way").field("projection", view.projection.as_str());

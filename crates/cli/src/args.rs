@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use dacapo_api::RevisionDemand;
 
-const VERSION_HELP: &str = "A version, such as v2.1";
-
 /// Event sourcing whose read models are rebuilt without downtime.
 #[derive(Debug, Parser)]
 #[command(name = "dacapo", version, max_term_width = 100)]
@@ -21,8 +19,12 @@ pub(crate) enum Command {
     /// Run a node and serve its HTTP API
     Serve(Serve),
     /// See the whole path in one command: fill, rebuild under traffic, flip, roll back, clean up
+    #[command(after_help = crate::demo::EXPLAINED)]
     Demo(crate::demo::DemoArgs),
     /// Import events from JSON lines, plain or gzip; doing so again changes nothing
+    #[command(
+        after_help = "The format is one JSON object a line with `stream`, `type` and `data`; see docs/import.md."
+    )]
     Import(Import),
     /// Append one event to a stream
     Append(Append),
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     /// Move readers to another version
     Flip(Flip),
     /// Move readers back to the version that served before
+    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1; to the one that served last when absent")))]
     Rollback(Flip),
     /// Drop the view of a version that does not serve
     Cleanup(Cleanup),
@@ -58,7 +61,13 @@ pub(crate) struct Target {
 #[derive(Debug, clap::Args)]
 pub(crate) struct At {
     /// The address of a running node
-    #[arg(long = "at", value_name = "URL", env = "DACAPO_AT", default_value = "http://127.0.0.1:7373")]
+    #[arg(
+        long = "at",
+        value_name = "URL",
+        env = "DACAPO_AT",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7373"
+    )]
     pub url: String,
 }
 
@@ -66,10 +75,10 @@ pub(crate) struct At {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Who {
     /// Who asks
-    #[arg(long, env = "USER", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
     pub actor: Option<String>,
     /// Why
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Ask under this key: what was asked under it before is not done again
     #[arg(long = "key", value_name = "KEY")]
@@ -89,29 +98,24 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub allow_remote: bool,
     /// What to log: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", hide_env_values = true, default_value = "info")]
     pub log: tracing::level_filters::LevelFilter,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
-    #[command(flatten)]
-    pub target: Target,
     /// The file, plain or gzip; - is standard input
     #[arg(default_value = "-")]
     pub file: PathBuf,
     /// Go on behind bad lines, and write them to this file with their numbers and what is wrong
     #[arg(long, value_name = "FILE")]
     pub skip_bad: Option<PathBuf>,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Append {
-    #[command(flatten)]
-    pub at: At,
-    /// Open this directory in this process instead; no other process may have it open
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
     /// The stream
     pub stream: String,
     /// The type of the event
@@ -130,30 +134,33 @@ pub(crate) struct Append {
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
     /// Who asks; kept in the event's metadata
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub actor: Option<String>,
+    #[command(flatten)]
+    pub at: At,
+    /// Open this directory in this process instead; no other process may have it open
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Read {
-    #[command(flatten)]
-    pub target: Target,
-    /// Behind this position; with --stream, behind this revision
+    /// Only what is after this position or, with --stream, after this revision
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub after: u64,
-    /// Of this stream
+    /// Only of this stream
     #[arg(long, conflicts_with = "categories")]
     pub stream: Option<String>,
-    /// Of streams of this category; may be given several times
+    /// Only of streams of this category, such as `account` of account-17; may be given several times
     #[arg(long = "category", value_name = "CATEGORY")]
     pub categories: Vec<String>,
-    /// Of this type; may be given several times
+    /// Only of this type; may be given several times
     #[arg(long = "type", value_name = "TYPE")]
     pub types: Vec<String>,
     /// At most so many
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// Of dacapo's own streams too
+    /// With dacapo's own events
     #[arg(long)]
     pub system: bool,
     /// Wait for more at the end
@@ -162,16 +169,16 @@ pub(crate) struct Read {
     /// One JSON object a line, as `import` takes them
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Streams {
-    #[command(flatten)]
-    pub target: Target,
-    /// Of this category
+    /// Only of this category
     #[arg(long)]
     pub category: Option<String>,
-    /// Behind this name
+    /// Only what is after this name
     #[arg(long, value_name = "NAME")]
     pub after: Option<String>,
     /// At most so many
@@ -180,26 +187,24 @@ pub(crate) struct Streams {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
-    #[command(flatten)]
-    pub target: Target,
     /// Show it anew every second, until Ctrl-C
     #[arg(long, short, conflicts_with = "json")]
     pub watch: bool,
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rebuild {
-    #[command(flatten)]
-    pub target: Target,
-    #[command(flatten)]
-    pub who: Who,
     /// The projection
     pub projection: String,
     /// Of this code version; the newest that is carried when absent
@@ -208,44 +213,49 @@ pub(crate) struct Rebuild {
     /// Wait until the new version serves, or is ready and waits for the command to flip
     #[arg(long)]
     pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flip {
-    #[command(flatten)]
-    pub target: Target,
-    #[command(flatten)]
-    pub who: Who,
     /// The projection
     pub projection: String,
-    #[arg(long, value_name = "VERSION", help = VERSION_HELP)]
+    /// To this version, such as v2.1; to the newest above the serving one when absent
+    #[arg(long, value_name = "VERSION")]
     pub to: Option<String>,
     /// Wait until it has happened
     #[arg(long)]
     pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cleanup {
-    #[command(flatten)]
-    pub target: Target,
-    #[command(flatten)]
-    pub who: Who,
     /// The projection
     pub projection: String,
-    #[arg(help = VERSION_HELP)]
+    /// The version, such as v1.1
     pub version: String,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Phases {
-    #[command(flatten)]
-    pub target: Target,
-    /// The projection; all when absent
+    /// Only of this projection
     pub projection: Option<String>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 fn demand(text: &str) -> Result<RevisionDemand, String> {

@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use dacapo_api::{ApiError, Problem};
+
+use crate::output::{lines_of, narrow};
 
 /// Why a command ends early.
 #[derive(Debug)]
@@ -37,16 +40,24 @@ impl From<ApiError> for CliError {
 pub(crate) fn report(error: &CliError) -> ExitCode {
     let CliError::Failed(problem) = error else { return ExitCode::SUCCESS };
     // Where standard error cannot be written to, nobody is there to be told.
-    let _ = write_problem(&mut io::stderr().lock(), problem);
+    let _ = io::stderr().lock().write_all(page(problem).as_bytes());
     ExitCode::FAILURE
 }
 
-fn write_problem(to: &mut impl Write, problem: &Problem) -> io::Result<()> {
-    writeln!(to, "dacapo: {}", problem.message)?;
-    for (name, text) in [("tried", &problem.tried), ("found", &problem.found), ("help", &problem.help)] {
-        if let Some(text) = text {
-            writeln!(to, "{name:>7}: {text}")?;
+/// The problem in words: a line for each part, broken between words where a terminal has no more room.
+fn page(problem: &Problem) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).use_stderr();
+    table.add_row(["dacapo:", &problem.message]);
+    for (name, text) in [("tried:", &problem.tried), ("found:", &problem.found), ("help:", &problem.help)] {
+        // What the message says already is not said again.
+        if let Some(text) = text.as_ref().filter(|text| !problem.message.contains(*text)) {
+            table.add_row([name, text]);
         }
     }
-    Ok(())
+    narrow(&mut table, 0..=0, CellAlignment::Right);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    lines_of(&table)
 }

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use comfy_table::CellAlignment;
 use dacapo::{Ids, SystemIds};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Event, Expected, Json, Metadata, NewEvent, OnKnown, Problem, ReadRequest,
@@ -16,7 +17,7 @@ use crate::connect;
 use crate::error::CliError;
 use crate::local::Missing;
 use crate::numbers::{count, counted};
-use crate::output::{Out, lines_of};
+use crate::output::{Out, lines_of, narrow};
 
 const PAGE: u32 = 1_000;
 const FOLLOW_WAIT: Duration = Duration::from_secs(30);
@@ -139,6 +140,7 @@ async fn list(out: &mut Out, api: Arc<dyn Api>, args: &Streams) -> Result<(), Cl
         let request = StreamsRequest { category: category.clone(), after: after.clone(), limit };
         let answer = api.streams(request).await?;
         let mut table = out.table(&["STREAM", "EVENTS", "LAST POSITION"]);
+        narrow(&mut table, 1..=2, CellAlignment::Right);
         for stream in &answer.streams {
             if args.json {
                 out.json(stream)?;

@@ -4,18 +4,20 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::time::Instant;
+use std::time::Duration;
 
 use dacapo_api::{Api, Problem};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+use tokio::time::Instant;
 
 use crate::args::Import;
 use crate::connect;
 use crate::error::CliError;
 use crate::import::{Ended, ImportError, Options, Summary, import as run};
 use crate::local::Missing;
-use crate::numbers::{count, counted, per_second, rate};
+use crate::numbers::{count, counted, duration, per_second, rate};
 use crate::output::Out;
+use crate::progress;
 
 /// `dacapo import`.
 pub(crate) async fn import(out: &mut Out, args: Import) -> Result<(), CliError> {
@@ -31,7 +33,7 @@ async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), Cli
     let started = Instant::now();
     let progress = {
         let bar = bar.clone();
-        move |done: Summary| bar.set_message(format!("{} written, {} known", count(done.written), count(done.known)))
+        move |done: Summary| bar.set_message(under_way(done, &bar, started.elapsed()))
     };
     let imported = run(&*api, source, skipped_to, Options::default(), progress).await;
     bar.finish_and_clear();
@@ -46,10 +48,8 @@ async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), Cli
 
 /// The bytes to import, and a bar that follows their reading.
 fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> {
-    let style = |template| ProgressStyle::with_template(template).map_err(CliError::new);
     if path == Path::new("-") {
-        let bar = ProgressBar::new_spinner();
-        bar.set_style(style("{spinner} {bytes} at {bytes_per_sec}, {msg}")?);
+        let bar = progress::endless();
         return Ok((Box::new(bar.wrap_read(io::stdin())), bar));
     }
     let problem = |error: io::Error| {
@@ -61,8 +61,8 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> 
     if metadata.is_dir() {
         return Err(problem(io::ErrorKind::IsADirectory.into()).into());
     }
-    let bar = ProgressBar::new(metadata.len());
-    bar.set_style(style("{wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} left, {msg}")?);
+    let bar = progress::told(metadata.len());
+    bar.set_prefix("import");
     Ok((Box::new(bar.wrap_read(file)), bar))
 }
 
@@ -73,7 +73,14 @@ fn create(path: &Path) -> Result<File, CliError> {
     })
 }
 
-fn words(summary: Summary, elapsed: std::time::Duration) -> String {
+/// What is behind the bar: lines, how fast they go, and how long the rest of a file takes.
+fn under_way(done: Summary, bar: &ProgressBar, elapsed: Duration) -> String {
+    let speed = per_second(done.lines, elapsed).map(rate).unwrap_or_default();
+    let left = bar.length().map(|_| format!("  {} left", duration(bar.eta().as_secs_f64()))).unwrap_or_default();
+    format!("{}  {speed}{left}", counted(done.lines, "line"))
+}
+
+fn words(summary: Summary, elapsed: Duration) -> String {
     let Summary { lines, written, known, bad } = summary;
     let speed = per_second(lines, elapsed).filter(|_| lines > 0).map(|speed| format!(", {}", rate(speed)));
     format!(

@@ -15,6 +15,7 @@ mod local;
 mod numbers;
 mod operate;
 mod output;
+mod progress;
 mod serve;
 mod status;
 mod wait;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dacapo::{Node, StartError};
+use dacapo::{Node, NodeBuilder, StartError, StoreError};
 use dacapo_api::{Api, ApiError, Problem};
 use dacapo_server::NodeApi;
 
@@ -28,31 +28,34 @@ pub(crate) enum Missing {
 
 /// Opens a node without projections of its own on the directory `data`, or in memory.
 pub(crate) async fn open(data: Option<&Path>, missing: Missing) -> Result<Opened, ApiError> {
-    let builder = Node::builder();
-    let builder = match data {
-        Some(data) if missing == Missing::Refuse && !data.join("format").exists() => {
-            let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));
-            let problem = problem.tried(format!("open a node on {}", data.display()));
-            return Err(problem
-                .help("see whether the path is right; `serve` and `import` begin a new directory")
-                .not_found());
-        }
-        Some(data) => builder.data(data),
-        None => builder,
-    };
-    let node = builder.start().await.map_err(|error| not_started(data, &error))?;
+    if let Some(data) = data.filter(|data| missing == Missing::Refuse && !data.join("format").exists()) {
+        let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));
+        let help = "see whether the path is right; `serve` and `import` begin a new directory";
+        return Err(problem.tried(format!("open a node on {}", data.display())).help(help).not_found());
+    }
+    let node = start(data).await?;
     let api = Arc::new(NodeApi::new(node.clone(), "dacapo"));
     Ok(Opened { api, close: Box::pin(async move { node.shutdown().await }) })
 }
 
-fn not_started(data: Option<&Path>, error: &StartError) -> ApiError {
-    let place = data.map_or("in memory".to_owned(), |data| format!("on {}", data.display()));
-    let problem = Problem::new("cannot_start", format!("cannot open a node {place}: {error}"));
-    let problem = problem.tried(format!("open a node {place}")).found(error);
+/// Starts a node that carries nothing yet on the directory `data`, or in memory.
+pub(crate) async fn start(data: Option<&Path>) -> Result<Node, ApiError> {
+    let builder = Node::builder();
+    let builder = data.into_iter().fold(builder, NodeBuilder::data);
+    builder.start().await.map_err(|error| not_started(&error))
+}
+
+fn not_started(error: &StartError) -> ApiError {
+    let problem = |message: String| Problem::new("cannot_start", message);
     match error {
-        StartError::Store(dacapo::StoreError::Corrupt { .. }) => {
-            problem.help("restore the named file from a backup; nothing was changed").corrupt()
+        StartError::Store(StoreError::Unavailable { tried, found }) => {
+            let help = "a running node is reached with --at and its address";
+            problem(format!("cannot {tried}")).found(found).help(help).unavailable()
         }
-        _ => problem.help("to talk to the process that has the directory, use --at with its address").unavailable(),
+        StartError::Store(StoreError::Corrupt { place, found }) => {
+            let help = "restore the named file from a backup; nothing was changed";
+            problem(format!("{place} is damaged")).found(found).help(help).corrupt()
+        }
+        error => problem(format!("cannot start a node: {error}")).unavailable(),
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn per_second(number: u64, elapsed: Duration) -> Option<f64> {
 }
 
 /// The nearest whole number. What is no number, or below zero, is 0.
-fn whole(number: f64) -> u64 {
+pub(crate) fn whole(number: f64) -> u64 {
     // A cast from a float saturates, and takes NaN for 0.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let whole = number.round() as u64;

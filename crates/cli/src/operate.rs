@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use comfy_table::CellAlignment;
 use dacapo::{Ids, SystemIds};
 use dacapo_api::{Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest};
 
@@ -9,7 +10,7 @@ use crate::args::{Cleanup, Flip, Phases, Rebuild, Who};
 use crate::connect;
 use crate::error::CliError;
 use crate::numbers::count;
-use crate::output::{Out, lines_of};
+use crate::output::{Out, lines_of, narrow};
 use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
@@ -71,7 +72,8 @@ fn outcome(answer: &FlipResponse) -> String {
         text.push_str(&format!(", it covers {}", count(covers)));
     }
     if let (Some(from), Some(pause)) = (&answer.from, answer.pause_ms) {
-        text.push_str(&format!("; {from} was held for {pause} ms"));
+        let pause = if pause == 0 { "less than 1 ms".to_owned() } else { format!("{pause} ms") };
+        text.push_str(&format!("; {from} was held for {pause}"));
     }
     text.push('\n');
     text
@@ -92,7 +94,7 @@ pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliErro
 
 /// `dacapo phases`.
 pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> {
-    let (projection, json) = (args.projection, args.json);
+    let (named, projection, json) = (args.projection.is_some(), args.projection, args.json);
     connect::with(&args.target, |api| async move {
         let history = whole_history(api, projection).await?;
         if json {
@@ -103,15 +105,34 @@ pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> 
             out.line("nothing has happened yet")?;
             return out.flush();
         }
-        let mut table = out.table(&["POSITION", "TIME", "PROJECTION", "WHAT HAPPENED", "ACTOR", "REASON"]);
-        for entry in history {
-            let (actor, reason) = (entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default());
-            table.add_row([count(entry.position), entry.time, entry.projection, entry.text, actor, reason]);
-        }
-        out.text(&lines_of(&table))?;
+        out.text(&happened(out, history, named))?;
         out.flush()
     })
     .await
+}
+
+/// The history as a table; the projection is left out where it was named.
+fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
+    let mut header = vec!["POSITION", "TIME", "PROJECTION", "WHAT HAPPENED", "ACTOR", "REASON"];
+    header.retain(|column| !named || *column != "PROJECTION");
+    let mut table = out.table(&header);
+    narrow(&mut table, 0..=0, CellAlignment::Right);
+    narrow(&mut table, 1..=1, CellAlignment::Left);
+    for entry in history {
+        let mut row = vec![count(entry.position), to_the_second(&entry.time)];
+        row.extend((!named).then_some(entry.projection));
+        row.extend([entry.text, entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default()]);
+        table.add_row(row);
+    }
+    lines_of(&table)
+}
+
+/// A time in RFC 3339 without its fraction, for which a table has no room.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
 }
 
 async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<Vec<HistoryEntry>, CliError> {

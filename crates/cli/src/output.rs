@@ -1,8 +1,9 @@
 //! Standard output, and tables on it.
 
 use std::io::{self, IsTerminal, Stdout, Write};
+use std::ops::RangeInclusive;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -79,6 +80,14 @@ fn of_output(error: io::Error) -> CliError {
         return CliError::NobodyReads;
     }
     CliError::new(format!("cannot write to standard output: {error}"))
+}
+
+/// Keeps these columns whole: a number or a time in two parts is misread. Numbers stand at the right.
+pub(crate) fn narrow(table: &mut Table, columns: RangeInclusive<usize>, alignment: CellAlignment) {
+    for column in columns {
+        let column = table.column_mut(column).expect("the table has the column");
+        column.set_constraint(ColumnConstraint::ContentWidth).set_cell_alignment(alignment);
+    }
 }
 
 /// The lines of a table without the space at their ends.

@@ -1,6 +1,6 @@
 //! `dacapo serve`.
 
-use dacapo_server::{Access, bind, router};
+use dacapo_server::{Access, asked_to_end, bind, router};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Serve;
@@ -16,33 +16,12 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
     // The address comes first: to open a large directory only to find the port taken helps nobody.
     let listener = bind(args.listen, access).await?;
     let address = listener.local_addr().map_err(CliError::new)?;
-    let shutdown = shutdown()?;
+    let end = asked_to_end()?;
     let opened = local::open(args.data.as_deref(), Missing::Make).await?;
     let place = args.data.as_ref().map_or("memory: gone when it ends".to_owned(), |data| data.display().to_string());
     out.line(format_args!("listening on http://{address}, data in {place}"))?;
     out.flush()?;
-    let served = dacapo_server::serve(listener, router(opened.api), access, shutdown).await;
+    let served = dacapo_server::serve(listener, router(opened.api), access, end).await;
     opened.close.await;
     Ok(served?)
-}
-
-/// Completes when the process is asked to end.
-fn shutdown() -> Result<impl Future<Output = ()> + Send + 'static, CliError> {
-    #[cfg(unix)]
-    let mut terminate = {
-        use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::terminate()).map_err(CliError::new)?
-    };
-    Ok(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        #[cfg(not(unix))]
-        // Without a handler the system ends the process as it always did.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    })
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint};
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
 use dacapo_api::{Api, ProjectionStatus, Status, VersionStatus};
 
 use crate::args::Status as Args;
 use crate::connect;
 use crate::error::CliError;
-use crate::numbers::{count, counted, duration, rate};
-use crate::output::{Out, lines_of};
+use crate::numbers::{count, duration, rate};
+use crate::output::{Out, lines_of, narrow};
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -62,19 +62,19 @@ async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
 fn page(out: &Out, status: &Status) -> String {
     let node = &status.node;
     let mut page = format!(
-        "{}  dacapo {}, pid {}, up {}, {}\nhead {}, {}\n",
+        "{}  dacapo {}, pid {}, up {}, {}\njournal head {}\n",
         node.name,
         node.release,
         node.pid,
         duration(u32::try_from(node.uptime_seconds).map_or(f64::from(u32::MAX), f64::from)),
         node.store,
         count(node.head),
-        counted(node.events, "event"),
     );
     if !node.ready {
         let reasons: Vec<&str> = node.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
-        let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
-        page.push_str(&format!("not ready: {reasons}\n"));
+        let waits =
+            if reasons.is_empty() { "does not say why".to_owned() } else { format!("waits on {}", reasons.join("; ")) };
+        page.push_str(&format!("not ready, {waits}\n"));
     }
     if status.projections.is_empty() {
         page.push_str("\nno projections\n");
@@ -90,10 +90,7 @@ fn page(out: &Out, status: &Status) -> String {
             table.add_row([projection.name.as_str(), "none"]);
         }
     }
-    // Only names and phases may be broken over lines; a number in two parts is misread.
-    for column in table.column_iter_mut().skip(3) {
-        column.set_constraint(ColumnConstraint::ContentWidth);
-    }
+    narrow(&mut table, 3..=6, CellAlignment::Right);
     page.push('\n');
     page.push_str(&lines_of(&table));
     let notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
@@ -105,15 +102,14 @@ fn page(out: &Out, status: &Status) -> String {
 
 fn row(projection: &ProjectionStatus, version: &VersionStatus, first: bool) -> Vec<Cell> {
     let name = if first { projection.name.as_str() } else { "" };
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     vec![
         Cell::new(name).add_attribute(Attribute::Bold),
         Cell::new(&version.version),
         phase(version),
-        right(segments(version)),
-        right(version.lag.map(count).unwrap_or_default()),
-        right(version.rate.map(rate).unwrap_or_default()),
-        right(version.time_left.as_ref().map(|left| duration(left.seconds)).unwrap_or_default()),
+        Cell::new(segments(version)),
+        Cell::new(version.lag.map(count).unwrap_or_default()),
+        Cell::new(version.rate.map(rate).unwrap_or_default()),
+        Cell::new(version.time_left.as_ref().map(|left| duration(left.seconds)).unwrap_or_default()),
     ]
 }
 
@@ -147,8 +143,8 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
         let name = format!("{} {}", projection.name, version.version);
         notes.extend(version.reason.iter().map(|reason| format!("{name}: {reason}")));
         notes.extend(version.waiting_on.iter().map(|reason| format!("{name} waits on {}", reason.text)));
-        notes.extend(version.time_left.iter().map(|left| format!("{name}: time left estimated from {}", left.basis)));
-        if !version.carried {
+        let told = version.waiting_on.iter().any(|reason| reason.kind == "code");
+        if !version.carried && !told {
             notes.push(format!("{name}: this node does not carry its code"));
         }
         if version.phase == "StandingBy" {

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use dacapo_api::{Api, ApiError, FlipRequest, FlipResponse, Problem, Status, VersionStatus};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::error::CliError;
 use crate::numbers::{count, duration, rate};
+use crate::progress;
 
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 const FLIP_WAIT_MS: u64 = 1_000;
@@ -38,7 +39,7 @@ pub(crate) async fn until_flipped(
     direction: Direction,
     mut request: FlipRequest,
 ) -> Result<FlipResponse, CliError> {
-    let bar = ProgressBar::new_spinner();
+    let bar = progress::endless();
     bar.enable_steady_tick(POLL_PAUSE);
     request.wait_ms = Some(FLIP_WAIT_MS);
     let mut asked = false;
@@ -67,9 +68,7 @@ pub(crate) async fn until_flipped(
 
 /// Waits until a version serves, or is ready and waits for the command to flip, and tells which.
 pub(crate) async fn until_built(api: &dyn Api, projection: &str, version: &str) -> Result<String, CliError> {
-    let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg}").map_err(CliError::new)?;
-    bar.set_style(style);
+    let bar = progress::told(0);
     let mut failures = 0;
     loop {
         match api.status().await {

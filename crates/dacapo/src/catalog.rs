@@ -68,6 +68,9 @@ pub enum CatalogError {
     /// The rules decline it.
     #[error(transparent)]
     Refused(#[from] CatalogRefused),
+    /// The request itself is over a limit, such as a reason of many pages.
+    #[error(transparent)]
+    Append(AppendRefused),
     /// The journal cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,6 +104,17 @@ impl CatalogLog {
 
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
         self.current.subscribe()
+    }
+
+    /// Brings the fold up to date, should the journal have been unreadable after an append.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let mut folded = self.folded.lock().await;
+        if self.journal.stream_revision(&catalog_form::stream()).await? > folded.catalog.revision {
+            let entries = fold_on(&*self.journal, &mut folded).await;
+            self.current.send_replace(Arc::new(folded.catalog.clone()));
+            entries?;
+        }
+        Ok(())
     }
 
     /// What was done before under the idempotency key of `asked`.
@@ -140,18 +154,28 @@ impl CatalogLog {
                 return Ok(vec![]);
             }
             let expected = ExpectedRevision::Exact(folded.catalog.revision);
-            let events = events.iter().map(|event| self.new_event(event, asked)).collect();
-            let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, events)).await;
+            let new = events.iter().map(|event| self.new_event(event, asked)).collect();
+            let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;
             // Also after an error: the events may be there although the answer was lost.
             let entries = fold_on(&*self.journal, &mut folded).await;
             self.current.send_replace(Arc::new(folded.catalog.clone()));
+            let ours = entries.map(|mut entries| {
+                entries.truncate(events.len());
+                entries
+            });
             match appended {
-                Ok(_) => return Ok(entries?),
+                Ok(_) => return Ok(ours?),
                 Err(AppendError::Refused(AppendRefused::WrongRevision { .. })) => {
-                    entries?;
+                    ours?;
                 }
-                Err(AppendError::Refused(refused)) => panic!("catalog events are within every limit: {refused}"),
-                Err(AppendError::Store(error)) => return Err(error.into()),
+                Err(AppendError::Refused(refused)) => return Err(CatalogError::Append(refused)),
+                Err(AppendError::Store(error)) => {
+                    let same = |ours: &Vec<CatalogEntry>| {
+                        let ours = ours.iter().map(|entry| (&entry.event, &entry.asked));
+                        ours.eq(events.iter().map(|event| (event, asked)))
+                    };
+                    return ours.ok().filter(same).ok_or(error.into());
+                }
             }
         }
     }

@@ -1,12 +1,12 @@
 //! What the parts of a node share: the store, the catalog, the code it carries and the versions it has open.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::CatalogLog;
@@ -27,6 +27,10 @@ pub(crate) struct Core {
     pub(crate) floor: Position,
     carried: RwLock<Vec<Carried>>,
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
+    /// Why views cannot be opened, read or dropped as their phases want.
+    troubles: RwLock<BTreeMap<ViewId, String>>,
+    /// Held while a version is opened, and by whoever relies on one being closed.
+    pub(crate) opening: Mutex<()>,
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
@@ -49,6 +53,7 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
 
@@ -74,6 +79,8 @@ impl Core {
             floor,
             carried: RwLock::new(carried),
             open: RwLock::default(),
+            troubles: RwLock::default(),
+            opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
         }
@@ -114,9 +121,33 @@ impl Core {
     }
 
     pub(crate) fn remove_open(&self, id: &ViewId) -> Option<Arc<OpenVersion>> {
-        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id)?;
         self.opened.send_replace(());
-        removed
+        Some(removed)
+    }
+
+    /// Why the view cannot be opened, read or dropped as the phase of its version wants.
+    pub(crate) fn trouble(&self, id: &ViewId) -> Option<WaitingOn> {
+        let troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(id).map(|error| WaitingOn::Store { error: error.clone() })
+    }
+
+    /// Remembers what is wrong with a view, if anything; what is new of it is logged.
+    pub(crate) fn set_trouble(&self, id: &ViewId, trouble: Option<String>) {
+        let mut troubles = self.troubles.write().unwrap_or_else(PoisonError::into_inner);
+        if troubles.get(id) == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            Some(error) => {
+                tracing::warn!(view = %id, error, "the rebuild driver cannot go on with a view for the moment");
+                troubles.insert(id.clone(), error);
+            }
+            None => {
+                tracing::info!(view = %id, "the rebuild driver goes on with a view");
+                troubles.remove(id);
+            }
+        }
     }
 
     pub(crate) fn flip_state(&self, projection: &ProjectionName) -> FlipState {
@@ -176,20 +207,25 @@ impl OpenVersion {
 
     /// Whether its processor should run but does not.
     pub(crate) fn has_ended(&self) -> bool {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that is being stopped is not to be put in its place yet.
+        let Ok(run) = self.run.try_lock() else { return false };
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.ended.is_finished())
     }
 
     /// Lets the processor finish its batch, and waits for that. Stopping twice is stopping once.
     pub(crate) async fn stop(&self) {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(run) = run else { return };
+        let mut running = self.run.lock().await;
+        let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);
-        match run.ended.await {
+        match (&mut run.ended).await {
             Ok(Ended::Stopped) => {}
+            Ok(Ended::GivenUp) => {
+                tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
+            }
             Ok(Ended::Fenced(refused)) => tracing::warn!(view = %self.id, %refused, "the processor lost its claim"),
             Err(error) => tracing::error!(view = %self.id, %error, "the processor ended by a bug in dacapo"),
         }
+        *running = None;
     }
 
     /// Lifts the hold under `mark`, and tells the processor.

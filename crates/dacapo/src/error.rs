@@ -100,6 +100,7 @@ impl From<CatalogError> for Error {
     fn from(error: CatalogError) -> Self {
         match error {
             CatalogError::Refused(refused) => Self::Catalog(refused),
+            CatalogError::Append(refused) => Self::Append(refused),
             CatalogError::Store(error) => Self::Store(error),
         }
     }
@@ -119,7 +120,7 @@ fn list(names: &[&str]) -> String {
 
 fn known_projections(known: &[ProjectionName]) -> String {
     let known: Vec<_> = known.iter().map(ProjectionName::as_str).collect();
-    if known.is_empty() { "there are none yet".to_owned() } else { format!("there are {}", known.join(", ")) }
+    if known.is_empty() { "there are none yet".to_owned() } else { format!("the projections are {}", known.join(", ")) }
 }
 
 fn version_text(version: &Option<VersionId>) -> String {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   1  FlipRequested at F          by the plan or by a caller
-//!   2  both versions cover F       waited for
+//!   2  b covers F                  waited for
 //!   3  hold a, W = highest of a    at most HOLD_TIME_MAX, then FlipPostponed, lift and again
 //!   4  b covers max(F, W):         Flipped is appended, readers follow
 //!   5  lift                        a stands by and goes on
@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
 use dacapo_model::{
-    CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, VersionId, ViewId, WaitingOn, limits,
+    Catalog, CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, Token, VersionId, ViewId, WaitingOn,
+    limits,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,8 +32,10 @@ use crate::world::Step;
 
 /// How often the gate is asked when nothing tells that something changed.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a flip rests after its hold ran out of its budget, and after a failure of the store.
+/// How long a flip rests after its first hold ran out of its budget, and after a failure of the store.
 const REST: Duration = Duration::from_millis(250);
+/// The longest rest between two holds; each is twice as long as the one before.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// A flip that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +59,14 @@ struct Drive<'a> {
     core: &'a Core,
     projection: &'a ProjectionName,
     pending: PendingFlip,
-    to: Arc<OpenVersion>,
+    /// The version to serve, once its view is open.
+    to: Option<Arc<OpenVersion>>,
+    /// The version that serves, if there is one and its view is open.
     from: Option<Arc<OpenVersion>>,
     held_since: Option<Instant>,
     covered: bool,
+    /// How long to rest should the hold run out of its budget.
+    rest: Duration,
 }
 
 enum Next {
@@ -71,62 +78,38 @@ enum Next {
 /// Drives the pending flip of `projection` until it is done or given up.
 pub(crate) async fn drive(core: Arc<Core>, projection: ProjectionName) {
     let mut catalog = core.catalog.watch();
-    let mut pending_before = None;
+    let mut rest = REST;
     loop {
         let pending = catalog.borrow_and_update().projections.get(&projection).and_then(|state| state.flip);
         let Some(pending) = pending else { return };
-        if pending_before != Some(pending) {
-            core.world.probe.completed(Step::FlipRequested);
-            pending_before = Some(pending);
-        }
-        let view = |version| ViewId { projection: projection.clone(), version };
-        let to = core.open_version(&view(pending.to));
-        let from = pending.from.map(|from| core.open_version(&view(from)));
-        let (Some(to), Some(from)) = (to, from.map_or(Some(None), |from| from.map(Some))) else {
-            // The rebuild driver opens them.
-            wait_on(&core, &projection, vec![WaitingOn::Code { version: pending.to }]);
-            if opened_or_changed(&core, &mut catalog).await {
-                continue;
-            }
-            return;
-        };
-        let mut drive =
-            Drive { core: &core, projection: &projection, pending, to, from, held_since: None, covered: false };
+        core.world.probe.completed(Step::FlipRequested);
+        let (core, projection) = (&*core, &projection);
+        let (to, from, held_since, covered) = (None, None, None, false);
+        let mut drive = Drive { core, projection, pending, to, from, held_since, covered, rest };
         if drive.run(&mut catalog).await {
             return;
         }
-    }
-}
-
-fn wait_on(core: &Core, projection: &ProjectionName, waiting_on: Vec<WaitingOn>) {
-    core.set_flip_state(projection, |state| state.waiting_on = waiting_on);
-}
-
-async fn opened_or_changed(core: &Core, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) -> bool {
-    let mut opened = core.opened.subscribe();
-    tokio::select! {
-        changed = catalog.changed() => changed.is_ok(),
-        changed = opened.changed() => changed.is_ok(),
-        () = tokio::time::sleep(REST) => true,
+        rest = drive.rest;
     }
 }
 
 impl Drive<'_> {
-    /// Until the flip is done (`true`) or things have changed so that it must be looked at anew.
-    async fn run(&mut self, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) -> bool {
+    /// Until the flip is done (`true`) or the pending flip is another one.
+    async fn run(&mut self, catalog: &mut watch::Receiver<Arc<Catalog>>) -> bool {
         loop {
+            self.look();
             let rest = match self.step().await {
                 Ok(Next::Done) => return true,
                 Ok(Next::Again) => Duration::ZERO,
                 Ok(Next::Rest) => LOOK,
                 Err(error) => {
                     tracing::warn!(projection = %self.projection, %error, "the flip cannot go on for the moment");
-                    wait_on(self.core, self.projection, vec![WaitingOn::Store { error: error.to_string() }]);
+                    self.wait_on(vec![WaitingOn::Store { error: error.to_string() }]);
                     REST
                 }
             };
             if !rest.is_zero() {
-                self.rest(rest, catalog).await;
+                self.pause(rest, catalog).await;
             }
             let still = catalog.borrow_and_update().projections.get(self.projection).and_then(|state| state.flip);
             if still != Some(self.pending) {
@@ -136,40 +119,75 @@ impl Drive<'_> {
         }
     }
 
-    async fn rest(&self, rest: Duration, catalog: &mut watch::Receiver<Arc<dacapo_model::Catalog>>) {
-        let mut to = self.to.progress.clone();
-        to.mark_unchanged();
+    /// Finds the versions as they are open now: the rebuild driver opens them, and opens them again.
+    fn look(&mut self) {
+        self.to = self.core.open_version(&self.view(self.pending.to));
+        self.from = self.pending.from.and_then(|from| self.core.open_version(&self.view(from)));
+    }
+
+    fn wait_on(&self, waiting_on: Vec<WaitingOn>) {
+        self.core.set_flip_state(self.projection, |state| state.waiting_on = waiting_on);
+    }
+
+    async fn pause(&self, time: Duration, catalog: &mut watch::Receiver<Arc<Catalog>>) {
+        let mut to = self.to.as_ref().map(|to| to.progress.clone());
+        let progress = async {
+            match &mut to {
+                Some(to) => {
+                    to.mark_unchanged();
+                    to.changed().await
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = catalog.changed() => {}
             // A processor that ended changes no more; then time tells.
-            Ok(()) = to.changed() => {}
-            () = tokio::time::sleep(rest) => {}
+            Ok(()) = progress => {}
+            () = tokio::time::sleep(time) => {}
         }
     }
 
     async fn step(&mut self) -> Result<Next, CatalogError> {
-        let to_tokens = self.to.view.tokens().await?;
+        let PendingFlip { requested, hold, to, from, .. } = self.pending;
+        let to_tokens = self.to_tokens().await;
         let from_tokens = match &self.from {
             Some(from) => from.view.tokens().await?,
             None => vec![],
         };
-        let from = self.from.as_ref().map(|from| From {
-            version: from.id.version,
-            tokens: &from_tokens,
-            followed: from.carried.is_some(),
-        });
-        let PendingFlip { requested, hold, .. } = self.pending;
-        let facts = FlipFacts { requested, hold, from, to: self.pending.to, to_tokens: &to_tokens };
-        match gate(&facts) {
-            Gate::Wait(reasons) => {
-                wait_on(self.core, self.projection, reasons);
+        // A version that is closed stays so while the flip rests on it.
+        let mut _opening = None;
+        let from = match (&self.from, from) {
+            (Some(_), _) => Some(From::Open(&from_tokens)),
+            (None, None) => None,
+            (None, Some(version)) => {
+                _opening = Some(self.core.opening.lock().await);
+                if self.core.open_version(&self.view(version)).is_some() {
+                    return Ok(Next::Again);
+                }
+                // This node has not shown it since the start.
+                Some(From::Closed { shown: self.core.floor })
+            }
+        };
+        let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
+        // A version that halts would only be waited for in vain: nothing is held for it.
+        let halts = self.to.as_ref().map(|to| to.progress.borrow().waiting_on.clone()).unwrap_or_default();
+        match gate(&FlipFacts { requested, hold, from, to, to_tokens }) {
+            Gate::Hold if !halts.is_empty() => {
+                self.wait_on(halts);
+                Ok(Next::Rest)
+            }
+            Gate::Wait(mut reasons) => {
+                reasons.extend(halts);
+                self.wait_on(reasons);
                 Ok(Next::Rest)
             }
             Gate::Hold => {
                 self.cover();
-                let from = self.from.as_ref().expect("the gate holds only a version that is there");
-                self.held_since = Some(Instant::now());
+                let from = self.from.as_ref().expect("the gate holds only a version that is open");
                 from.view.hold(hold).await?;
+                // Until here it waited for the batch that was being written, and held nobody up.
+                self.held_since = Some(Instant::now());
                 self.core.world.probe.completed(Step::FlipHeld);
                 Ok(Next::Again)
             }
@@ -177,7 +195,7 @@ impl Drive<'_> {
                 // A hold found at the start is of a process that died; its time counts from now.
                 let held_since = *self.held_since.get_or_insert_with(Instant::now);
                 if held_since.elapsed() < limits::HOLD_TIME_MAX {
-                    wait_on(self.core, self.projection, reasons);
+                    self.wait_on(reasons);
                     return Ok(Next::Rest);
                 }
                 self.postpone().await?;
@@ -191,6 +209,15 @@ impl Drive<'_> {
         }
     }
 
+    /// The tokens of the version to serve, or why nobody could answer from it.
+    async fn to_tokens(&self) -> Result<Vec<Token>, WaitingOn> {
+        let version = self.pending.to;
+        let open = self.to.as_ref().filter(|to| to.carried.is_some());
+        let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
+        let tokens = open.ok_or_else(missing)?.view.tokens().await;
+        tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
+    }
+
     fn cover(&mut self) {
         if !std::mem::replace(&mut self.covered, true) {
             self.core.world.probe.completed(Step::FlipCovered);
@@ -200,7 +227,7 @@ impl Drive<'_> {
     /// The append that is the flip.
     async fn flip(&mut self, covers: Position) -> Result<(), CatalogError> {
         self.core.world.probe.completed(Step::FlipMeasured);
-        let confirm = CatalogCommand::ConfirmFlip { view: self.target(), hold: self.pending.hold, covers };
+        let confirm = CatalogCommand::ConfirmFlip { view: self.view(self.pending.to), hold: self.pending.hold, covers };
         // Returns after the catalog shows the flip to every reader, so the old version is let go later (I-7).
         let entries = match Arc::clone(&self.core.catalog).change(confirm, Asked::by_plan()).await {
             Ok(entries) => entries,
@@ -227,20 +254,21 @@ impl Drive<'_> {
 
     /// The hold has run out of its budget: the journal says so, then it is lifted.
     async fn postpone(&mut self) -> Result<(), CatalogError> {
-        let postpone = CatalogCommand::PostponeFlip { view: self.target(), hold: self.pending.hold };
+        let postpone = CatalogCommand::PostponeFlip { view: self.view(self.pending.to), hold: self.pending.hold };
         match Arc::clone(&self.core.catalog).change(postpone, Asked::by_plan()).await {
             Ok(_) | Err(CatalogError::Refused(_)) => {}
             Err(error) => return Err(error),
         }
         self.let_go().await;
         let budget = limits::HOLD_TIME_MAX;
-        wait_on(self.core, self.projection, vec![WaitingOn::HoldBudget { budget }]);
-        tokio::time::sleep(REST).await;
+        self.wait_on(vec![WaitingOn::HoldBudget { budget }]);
+        tokio::time::sleep(self.rest).await;
+        self.rest = (self.rest * 2).min(REST_MAX);
         Ok(())
     }
 
-    fn target(&self) -> ViewId {
-        ViewId { projection: self.projection.clone(), version: self.pending.to }
+    fn view(&self, version: VersionId) -> ViewId {
+        ViewId { projection: self.projection.clone(), version }
     }
 
     /// Lifts the hold. Should that fail, the rebuild driver finds the stray hold and lifts it.

@@ -11,7 +11,7 @@ use dacapo_model::{
     Metadata, NewEvent, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
 use dacapo_store::{Append, Appended, Clock, Filter, Journal, Limit, Store, StoreError, SystemClock};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
@@ -32,7 +32,7 @@ pub enum StartError {
     /// The code it carries does not fit what is stored.
     #[error(transparent)]
     Code(#[from] CatalogRefused),
-    /// The store cannot be opened.
+    /// The store cannot be opened, or its views are not of its journal.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -132,10 +132,14 @@ impl NodeBuilder {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
             catalog.current().decide(&carried.code.schedule())?;
         }
+        rebuild::check_views(&*store.views, &catalog.current(), *store.journal.head().borrow()).await?;
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
-        let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped));
+        let (looked, has_looked) = oneshot::channel();
+        let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
+        // From here on the status shows every version that there is. It never fails: the driver tells or panics.
+        has_looked.await.ok();
         let running = Running { stop, conductor: Mutex::new(Some(conductor)), store };
         Ok(Node { core, running: Arc::new(running) })
     }
@@ -387,12 +391,12 @@ impl Node {
         Ok(catalog::history(&*self.core.journal).await?)
     }
 
-    /// How the projections are.
+    /// How the projections are. A view that cannot be read is no error: its version says what it waits on.
     ///
     /// # Errors
-    /// [`Error::Store`] when the tokens cannot be read.
+    /// [`Error::Store`] is kept for stores that have to be asked for the head.
     pub async fn status(&self) -> Result<Status, Error> {
-        Ok(status::status(&self.core).await?)
+        Ok(status::status(&self.core).await)
     }
 
     /// Where the node keeps what lasts, in a few words.
@@ -400,8 +404,9 @@ impl Node {
         &self.running.store.description
     }
 
-    /// Stops in order: no new rebuild steps, then the processors after the batch each is in, then the
-    /// journal after what waits to be appended. Flips under way go on at the next start.
+    /// Stops in order: no new rebuild steps, then the processors after the batch each is in, or without it after
+    /// [`limits::STOP_TIME_MAX`], then the journal after what waits to be appended. Flips under way go on at the next
+    /// start.
     pub async fn shutdown(&self) {
         self.running.stop.send_replace(true);
         if let Some(conductor) = self.running.conductor.lock().await.take()
@@ -409,9 +414,8 @@ impl Node {
         {
             tracing::error!(%error, "the rebuild driver ended by a bug in dacapo");
         }
-        for version in self.core.open_versions() {
-            version.stop().await;
-        }
+        let versions = self.core.open_versions();
+        futures::future::join_all(versions.iter().map(|version| version.stop())).await;
         self.core.journal.close().await;
     }
 

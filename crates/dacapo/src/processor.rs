@@ -38,8 +38,10 @@ pub(crate) use segments::Progress;
 
 /// How long the first retry of whatever failed waits; each further one waits twice as long.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries.
+/// The longest wait between two tries of a handler.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The longest wait between two tries of the store, whose failures are nobody's mistake and pass unannounced.
+const STORE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often a held processor looks whether it was let go, should nobody tell it.
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
@@ -60,26 +62,46 @@ pub(crate) struct Assignment {
 pub(crate) enum Ended {
     /// It was asked to stop, and has finished its batch.
     Stopped,
+    /// It was asked to stop, and its batch was given up after [`limits::STOP_TIME_MAX`]; nothing of it was committed.
+    GivenUp,
     /// Another claim took its segments (I-4).
     Fenced(TokenRefused),
 }
 
 /// Runs until it is stopped or fenced. Failures of the store are waited out.
+///
+/// A handler that waits for something when the stop comes has [`limits::STOP_TIME_MAX`] for the rest of its batch;
+/// one that computes without end cannot be stopped.
 pub(crate) async fn run(assignment: Assignment) -> Ended {
+    let mut stop = assignment.stop.clone();
+    let out_of_time = async {
+        let stopped = stop.wait_for(|stop| *stop).await.is_ok();
+        tokio::time::sleep(if stopped { limits::STOP_TIME_MAX } else { Duration::ZERO }).await;
+    };
+    tokio::select! {
+        biased;
+        ended = run_on(&assignment) => ended,
+        () = out_of_time => Ended::GivenUp,
+    }
+}
+
+async fn run_on(assignment: &Assignment) -> Ended {
     let mut attempts = 0;
     loop {
-        match Run::begin(&assignment).await {
-            Ok(mut run) => {
-                attempts = 0;
-                match run.go_on().await {
-                    Ok(ended) => return ended,
-                    Err(error) => assignment.report_store(&error),
+        let error = match Run::begin(assignment).await {
+            Ok(mut run) => match run.go_on().await {
+                Ok(ended) => return ended,
+                Err(error) => {
+                    // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
+                    attempts = if run.has_moved { 0 } else { attempts };
+                    error
                 }
-            }
-            Err(error) => assignment.report_store(&error),
-        }
+            },
+            Err(error) => error,
+        };
+        assignment.report_store(&error);
         attempts += 1;
-        if assignment.stopped_within(back_off(attempts)).await {
+        if assignment.stopped_within(back_off(attempts).min(STORE_RETRY_MAX)).await {
             return Ended::Stopped;
         }
     }
@@ -118,6 +140,7 @@ struct Run<'a> {
     pace: Pace,
     rate: Rate,
     head: watch::Receiver<Position>,
+    has_moved: bool,
 }
 
 /// What a commit came to.
@@ -143,6 +166,7 @@ impl<'a> Run<'a> {
             pace: Pace::new(options.batch_events_max),
             rate: Rate::default(),
             head: assignment.journal.head(),
+            has_moved: false,
         };
         run.report();
         Ok(run)
@@ -197,6 +221,7 @@ impl<'a> Run<'a> {
                 Ok(events) => match self.commit(&share).await? {
                     Commit::Done => {
                         self.segments.committed(&share);
+                        self.has_moved = true;
                         self.rate.add(share.moves_through().since(share.after), started);
                         self.pace.took(events, started.elapsed());
                         self.report();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use dacapo_model::rebuild::Code;
 use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId};
-use dacapo_store::{EventBatch, EventRef, Filter, Streams, Table};
+use dacapo_store::{EventBatch, EventRef, Filter, Index, Streams, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -251,8 +251,13 @@ fn fingerprint(tables: &[Table]) -> String {
     };
     let table = |table: &Table| {
         let columns: Vec<_> = (0..table.columns.len()).map(|at| column(table, at)).collect();
-        let key: Vec<_> = table.key.iter().map(|at| table.columns[*at].name).collect();
-        format!("{}({}; key {})", table.name, columns.join(", "), key.join(", "))
+        let names = |places: &[usize]| places.iter().map(|at| table.columns[*at].name).collect::<Vec<_>>().join(", ");
+        let index = |index: &Index| {
+            let unique = if index.unique { "unique " } else { "" };
+            format!("; {unique}index {} on {}", index.name, names(index.columns))
+        };
+        let indexes: String = table.indexes.iter().map(index).collect();
+        format!("{}({}; key {}{indexes})", table.name, columns.join(", "), names(table.key))
     };
     tables.iter().map(table).collect::<Vec<_>>().join(" ")
 }

@@ -97,11 +97,8 @@ pub struct Reading {
     carried: Carried,
 }
 
-/// What keeps a reading from being opened.
-struct Obstacle {
-    what: String,
-    waiting_on: Vec<WaitingOn>,
-}
+/// How long to rest before looking again at a view that lacks what its processor has committed.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Opens one state of the version of `projection` that serves, which covers `after`.
 pub(crate) async fn open(
@@ -112,37 +109,54 @@ pub(crate) async fn open(
 ) -> Result<Reading, Error> {
     let started = Instant::now();
     let needed = after.max(core.floor);
-    let mut obstacle = Obstacle { what: format!("no version of {projection} serves"), waiting_on: vec![] };
-    let found = tokio::time::timeout_at(started + within, async {
+    let mut obstacle = format!("no version of {projection} serves");
+    let found = tokio::time::timeout(within, async {
         loop {
             let (version, carried) = serving(core, projection, &mut obstacle).await?;
             if !covered(core, &version, needed, &mut obstacle).await {
                 continue;
             }
-            let view = ReadView::new(version.view.reader().await?);
-            if view.covers() < needed {
+            let reader = version.view.reader().await;
+            // I-7; one that serves no more may also be gone already.
+            if core.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
             }
-            // I-7
-            if core.catalog.current().serving(projection) == Some(version.id.version) {
+            let view = ReadView::new(reader?);
+            if view.covers() >= needed {
                 return Ok(Reading { version: version.id.version, view, carried });
             }
+            obstacle = format!("the view of {} ends at {}, before what was committed", version.id, view.covers());
+            tokio::time::sleep(LOOK).await;
         }
     });
     match found.await {
         Ok(reading) => reading,
         Err(_) if after > core.head() => Err(Error::beyond_head(after, core.head(), within)),
         Err(_) => {
-            Err(Error::TimedOut { what: obstacle.what, waited: started.elapsed(), waiting_on: obstacle.waiting_on })
+            let waiting_on = waiting_on(core, projection, needed);
+            Err(Error::TimedOut { what: obstacle, waited: started.elapsed(), waiting_on })
         }
     }
+}
+
+/// What the version that serves, or will be the first to, waits on before it covers `needed`.
+fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec<WaitingOn> {
+    let catalog = core.catalog.current();
+    let state = catalog.projections.get(projection);
+    let Some(version) = state.and_then(|state| state.serving.or_else(|| state.flip_target())) else { return vec![] };
+    let id = ViewId { projection: projection.clone(), version };
+    let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
+    let short = progress.tokens.iter().filter(|token| !token.covers(needed));
+    let short =
+        short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
+    core.trouble(&id).into_iter().chain(short).chain(progress.waiting_on).collect()
 }
 
 /// The serving version, as soon as there is one and it is open.
 async fn serving(
     core: &Core,
     projection: &ProjectionName,
-    obstacle: &mut Obstacle,
+    obstacle: &mut String,
 ) -> Result<(Arc<OpenVersion>, Carried), Error> {
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
@@ -152,13 +166,11 @@ async fn serving(
         let carried = core.carried();
         if let Some(version) = current.serving(projection) {
             let id = ViewId { projection: projection.clone(), version };
-            obstacle.what = format!("{id}, which serves, is not open on this node");
+            *obstacle = format!("{id}, which serves, is not open on this node");
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
-            // One whose processor has ended is replaced by the rebuild driver.
-            let runs = |open: &Arc<OpenVersion>| open.carried.is_some() && open.progress.has_changed().is_ok();
-            if let Some(open) = core.open_version(&id).filter(runs) {
+            if let Some(open) = core.open_version(&id).filter(|open| open.carried.is_some()) {
                 return Ok((open, code.clone()));
             }
         } else if !carried.iter().any(|code| code.code.projection == *projection) {
@@ -175,32 +187,28 @@ async fn serving(
     }
 }
 
-/// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves.
-async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle: &mut Obstacle) -> bool {
+/// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves or it was
+/// opened again, because its processor had ended.
+async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle: &mut String) -> bool {
     let mut progress = version.progress.clone();
     let mut catalog = core.catalog.watch();
+    let mut opened = core.opened.subscribe();
     loop {
-        {
-            let progress = progress.borrow_and_update();
-            if progress.covers() >= needed {
-                return true;
-            }
-            obstacle.what = format!("{} does not cover position {needed} yet", version.id);
-            obstacle.waiting_on = progress.waiting_on.clone();
-            let short = progress.tokens.iter().filter(|token| !token.covers(needed));
-            obstacle.waiting_on.extend(short.map(|token| WaitingOn::Segment {
-                version: version.id.version,
-                segment: token.segment,
-                behind: needed.since(token.position),
-            }));
+        if progress.borrow_and_update().covers() >= needed {
+            return true;
         }
+        *obstacle = format!("{} does not cover position {needed} yet", version.id);
         if catalog.borrow_and_update().serving(&version.id.projection) != Some(version.id.version) {
             return false;
         }
+        opened.mark_unchanged();
+        if core.open_version(&version.id).is_none_or(|open| !std::ptr::eq(&*open, version)) {
+            return false;
+        }
         tokio::select! {
-            changed = progress.changed() => if changed.is_err() {
-                return false;
-            },
+            // One whose processor has ended changes no more; the rebuild driver puts another in its place.
+            Ok(()) = progress.changed() => {}
+            _ = opened.changed() => {}
             _ = catalog.changed() => {}
         }
     }

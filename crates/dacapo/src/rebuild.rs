@@ -5,13 +5,15 @@
 //! [`dacapo_model::rebuild::plan`] and the catalog's own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, plan};
-use dacapo_model::{Catalog, CatalogCommand, Phase, ProjectionName, Token, VersionState, ViewId};
-use dacapo_store::StoreError;
-use tokio::sync::watch;
+use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
+use dacapo_store::{StoreError, Views};
+use futures::FutureExt;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{Asked, CatalogError};
@@ -24,8 +26,45 @@ const LOOK_BUILDING: Duration = Duration::from_millis(50);
 /// How often to look otherwise: stand-by ends with time.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
 
-/// Runs until it is stopped. Flips under way are left where they are; the next start takes them up.
-pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
+/// Checks that the views are of this journal, before anything runs: one that covers more than there is, or that
+/// belongs to a version that was never built, was made from a journal that is there no more. Followed, it would
+/// silently lack whatever gets the positions that it covers already (I-3).
+///
+/// # Errors
+/// [`StoreError::Corrupt`], which names the view and says what to do. A view that cannot be read is not an error here.
+pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Position) -> Result<(), StoreError> {
+    let other = |id: &ViewId, found: String| {
+        let file = format!("{}/{}.db", id.projection, id.version);
+        let advice = format!(
+            "{found}, so it was made from another journal, or from this one before it was put back from a backup. Put \
+             the journal back that it was made from, or remove the view (embedded: the files views/{file}*); it is \
+             built again from the journal if it is still needed"
+        );
+        StoreError::corrupt(format!("the view {id}"), advice)
+    };
+    for id in views.list().await? {
+        match catalog.version(&id).map(|state| state.phase) {
+            None | Some(Phase::Scheduled) => {
+                return Err(other(&id, format!("the journal, which ends at {head}, knows of no such view")));
+            }
+            Some(phase) if phase.applies() => {
+                let Ok(Some(view)) = views.find(&id).await else { continue };
+                let Ok(tokens) = view.tokens().await else { continue };
+                let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
+                if let Some(beyond) = marks.max().filter(|mark| *mark > head) {
+                    return Err(other(&id, format!("it is at position {beyond}, and the journal ends at {head}")));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Runs until it is stopped. Flips under way are left where they are; the next start takes them up. `looked` is
+/// told once it has been through everything for the first time.
+pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, looked: oneshot::Sender<()>) {
+    let mut looked = Some(looked);
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
     let mut flips = HashMap::new();
@@ -35,11 +74,16 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            done = reconcile(&core, &mut flips) => {
-                if let Err(error) = done {
-                    tracing::warn!(%error, "the rebuild driver cannot go on for the moment");
-                }
-            }
+            done = AssertUnwindSafe(reconcile(&core, &mut flips)).catch_unwind() => match done {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the rebuild driver cannot go on for the moment"),
+                // It holds no state that a panic could leave half changed, and what serves must not depend on it.
+                Err(_) => tracing::error!("the rebuild driver met a bug in dacapo and begins anew"),
+            },
+        }
+        if let Some(looked) = looked.take() {
+            // Nobody waits for it only when the start was given up.
+            looked.send(()).ok();
         }
         tokio::select! {
             biased;
@@ -57,21 +101,20 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>) {
 }
 
 async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
-    let catalog = core.catalog.current();
-    for (id, state) in catalog.versions() {
-        match state.phase {
-            phase if phase.applies() => open(core, &id, state).await?,
-            Phase::CleaningUp => clean_up(core, &id).await?,
-            Phase::Failed => stop(core, &id).await,
-            _ => {}
+    core.catalog.refresh().await?;
+    let mut tokens = BTreeMap::new();
+    for (id, state) in core.catalog.current().versions() {
+        // What is wrong with one view stops no other.
+        let attended = attend(core, &id, state).await;
+        if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
+            give_up(core, &id, error).await?;
         }
+        core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
+        tokens.extend(attended.ok().flatten().map(|tokens| (id, tokens)));
     }
-    let tokens = tokens(core).await?;
-    let catalog = core.catalog.current();
-    lift_strays(core, &catalog, &tokens).await?;
     let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
     let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
-    for command in plan(&catalog, &facts) {
+    for command in plan(&core.catalog.current(), &facts) {
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
             Ok(_) => {}
             // Somebody changed the catalog since it was looked at; the next look sees it.
@@ -79,12 +122,48 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             Err(error) => return Err(error),
         }
     }
-    flips.retain(|_, flip| !flip.is_finished());
+    for (projection, flip) in flips.extract_if(|_, flip| flip.is_finished()) {
+        if let Err(error) = flip.await {
+            tracing::error!(%projection, %error, "the driver of a flip ended by a bug in dacapo");
+        }
+    }
     for (projection, _) in core.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
         flips.entry(projection.clone()).or_insert_with(drive);
     }
     Ok(())
+}
+
+/// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
+/// later build takes its place.
+async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<(), CatalogError> {
+    if matches!(error, StoreError::Unavailable { .. }) {
+        return Ok(());
+    }
+    tracing::warn!(view = %id, %error, "the version cannot be built");
+    let fail = CatalogCommand::Fail { view: id.clone(), reason: error.to_string() };
+    match Arc::clone(&core.catalog).change(fail, Asked::by_plan()).await {
+        // Somebody moved it on meanwhile.
+        Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does for one version what its phase wants, and returns its tokens if its view is open.
+async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Vec<Token>>, CatalogError> {
+    match state.phase {
+        phase if phase.applies() => {
+            open(core, id, state).await?;
+            let Some(version) = core.open_version(id) else { return Ok(None) };
+            let tokens = version.view.tokens().await?;
+            lift_stray(core, &version, &tokens).await?;
+            return Ok(Some(tokens));
+        }
+        Phase::CleaningUp => clean_up(core, id).await?,
+        Phase::Failed => stop(core, id).await,
+        _ => {}
+    }
+    Ok(None)
 }
 
 /// Opens the version, and runs its processor if the code is here.
@@ -97,6 +176,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
         }
         open.stop().await;
     }
+    let _opening = core.opening.lock().await;
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
@@ -121,8 +201,12 @@ async fn stop(core: &Core, id: &ViewId) {
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::CleaningUp);
     stop(core, id).await;
-    if let Some(view) = core.views.find(id).await? {
-        view.claim().await?;
+    match revoke(core, id).await {
+        // What is damaged has no claim that could still write to it.
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
+            tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
+        }
+        revoked => revoked?,
     }
     core.views.drop_view(id).await?;
     core.world.probe.completed(Step::Dropped);
@@ -130,25 +214,24 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     Ok(())
 }
 
-async fn tokens(core: &Core) -> Result<BTreeMap<ViewId, Vec<Token>>, StoreError> {
-    let mut tokens = BTreeMap::new();
-    for version in core.open_versions() {
-        tokens.insert(version.id.clone(), version.view.tokens().await?);
-    }
-    Ok(tokens)
-}
-
-/// Lifts holds of flips that are over: whoever held died before it could lift. `catalog` is as it was after
-/// `tokens` were read, so it knows the request behind every mark among them.
-async fn lift_strays(core: &Core, catalog: &Catalog, tokens: &BTreeMap<ViewId, Vec<Token>>) -> Result<(), StoreError> {
-    for (id, tokens) in tokens {
-        let flip = catalog.projections.get(&id.projection).and_then(|state| state.flip);
-        let present = flip.filter(|flip| flip.from == Some(id.version)).map(|flip| flip.hold);
-        let marks = tokens.iter().filter_map(|token| token.held_for);
-        let stray = marks.filter(|mark| Some(*mark) != present && *mark <= catalog.position).max();
-        if let (Some(mark), Some(version)) = (stray, core.open_version(id)) {
-            version.lift(mark).await?;
-        }
+async fn revoke(core: &Core, id: &ViewId) -> Result<(), StoreError> {
+    if let Some(view) = core.views.find(id).await? {
+        view.claim().await?;
     }
     Ok(())
+}
+
+/// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at
+/// after `tokens` were read, so it knows the request behind every mark among them.
+async fn lift_stray(core: &Core, version: &OpenVersion, tokens: &[Token]) -> Result<(), StoreError> {
+    let catalog = core.catalog.current();
+    let id = &version.id;
+    let flip = catalog.projections.get(&id.projection).and_then(|state| state.flip);
+    let present = flip.filter(|flip| flip.from == Some(id.version)).map(|flip| flip.hold);
+    let marks = tokens.iter().filter_map(|token| token.held_for);
+    let stray = marks.filter(|mark| Some(*mark) != present && *mark <= catalog.position).max();
+    match stray {
+        Some(mark) => version.lift(mark).await,
+        None => Ok(()),
+    }
 }

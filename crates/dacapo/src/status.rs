@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::{flips_by_itself, stage};
+use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
     ViewId, WaitingOn,
 };
-use dacapo_store::StoreError;
 
 use crate::core::Core;
 
@@ -65,7 +64,7 @@ pub struct VersionStatus {
     pub waiting_on: Vec<WaitingOn>,
 }
 
-pub(crate) async fn status(core: &Arc<Core>) -> Result<Status, StoreError> {
+pub(crate) async fn status(core: &Arc<Core>) -> Status {
     let catalog = core.catalog.current();
     let head = core.head();
     let mut projections = Vec::new();
@@ -74,7 +73,7 @@ pub(crate) async fn status(core: &Arc<Core>) -> Result<Status, StoreError> {
         for (version, version_state) in &state.versions {
             if version_state.phase != Phase::Obsolete {
                 let id = ViewId { projection: name.clone(), version: *version };
-                versions.push(version_status(core, head, id, state, version_state).await?);
+                versions.push(version_status(core, head, id, state, version_state).await);
             }
         }
         let flips = core.flip_state(name);
@@ -85,7 +84,7 @@ pub(crate) async fn status(core: &Arc<Core>) -> Result<Status, StoreError> {
             versions,
         });
     }
-    Ok(Status { head, projections })
+    Status { head, projections }
 }
 
 async fn version_status(
@@ -94,31 +93,33 @@ async fn version_status(
     id: ViewId,
     projection: &ProjectionState,
     state: &VersionState,
-) -> Result<VersionStatus, StoreError> {
+) -> VersionStatus {
     let carried = core.code_of(&id);
     let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
-    let tokens = core.tokens(&id).await?.unwrap_or_default();
+    let (tokens, unreadable) = match core.tokens(&id).await {
+        Ok(tokens) => (tokens.unwrap_or_default(), None),
+        Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
+    };
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let stage = stage(state, &tokens, head);
     let rate = (lag > 0 && progress.rate > 0.0).then_some(progress.rate);
     let time_left = rate.map(|rate| Duration::from_secs_f64((lag as f64 / rate).min(1e9)));
     let mut waiting_on = progress.waiting_on;
+    waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
-    let rollback_ready = (state.phase == Phase::StandingBy).then(|| match waiting_on.first() {
-        Some(reason) => Err(reason.clone()),
-        None => Ok(()),
-    });
+    let rollback_ready =
+        (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &waiting_on));
     if let (Phase::StandingBy, Some(carried)) = (state.phase, &carried) {
         let over = core.world.clock.now().since(state.since);
         waiting_on.push(WaitingOn::StandBy { remaining: carried.options.stand_by.saturating_sub(over) });
     }
-    Ok(VersionStatus {
+    VersionStatus {
         version: id.version,
         phase: state.phase,
         stage,
@@ -132,5 +133,5 @@ async fn version_status(
         time_left,
         rollback_ready,
         waiting_on,
-    })
+    }
 }

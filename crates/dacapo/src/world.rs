@@ -28,7 +28,7 @@ impl Ids for SystemIds {
 pub enum Step {
     /// 1: `FlipRequested` is in the journal.
     FlipRequested,
-    /// 2: both versions cover the request.
+    /// 2: the new version covers the request, and nearly all that the old one shows.
     FlipCovered,
     /// 3: every token of the old version is held.
     FlipHeld,

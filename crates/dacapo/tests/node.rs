@@ -190,6 +190,41 @@ async fn changed_rows_under_an_unchanged_version_are_refused_at_the_start() {
     assert!(matches!(error, StartError::Code(_)) && error.to_string().contains("raise the version"), "{error}");
 }
 
+/// The rows of version 1 with an index.
+#[derive(Clone, Debug, Row)]
+#[row(table = "totals")]
+struct Indexed {
+    #[row(key)]
+    ledger: String,
+    #[row(index)]
+    sum: i64,
+    events: i64,
+}
+
+struct IndexedV1;
+
+impl Projection for IndexedV1 {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Indexed::TABLE];
+    type Event = LedgerEvent;
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), dacapo::HandlerError> {
+        view.put(Indexed { ledger: event.stream.to_owned(), sum: 0, events: 0 })?;
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_index_under_an_unchanged_version_is_refused_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.shutdown().await;
+    let error = Node::builder().data(directory.path()).carry(IndexedV1).start().await.err().unwrap();
+    assert!(matches!(error, StartError::Code(_)) && error.to_string().contains("raise the version"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_cannot_be_answered_says_why() {
     let directory = tempfile::tempdir().unwrap();
@@ -219,7 +254,7 @@ async fn a_query_that_cannot_be_answered_says_why() {
         type Answer = ();
     }
     let error = node.ask(Other).await.unwrap_err().to_string();
-    assert_eq!(error, "there is no projection others: there are totals");
+    assert_eq!(error, "there is no projection others: the projections are totals");
     node.shutdown().await;
 }
 

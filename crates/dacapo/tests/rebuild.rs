@@ -3,15 +3,16 @@
 mod common;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Revision,
-    WaitingOn, limits,
+    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Probe,
+    Revision, Step, WaitingOn,
 };
+use tokio::sync::watch;
 
 /// Appends and reads without a pause, and checks every answer against its own books.
 async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> usize {
@@ -113,10 +114,11 @@ async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
     ready(&node, "v2.1").await;
     flip(&node).await;
     clock.advance(Duration::from_secs(3_599));
-    let status = node.status().await.unwrap();
-    let remaining = &status.projections[0].versions[0].waiting_on;
-    assert!(matches!(remaining[..], [WaitingOn::StandBy { .. }]), "{remaining:?}");
-    assert_eq!(status.projections[0].versions[0].phase, Phase::StandingBy);
+    until(&node, "version 1 stands by and waits for nothing but the end of that", |status| {
+        let old = &status.projections[0].versions[0];
+        old.phase == Phase::StandingBy && matches!(old.waiting_on[..], [WaitingOn::StandBy { .. }])
+    })
+    .await;
 
     let file = directory.path().join("views/totals/v1.1.db");
     assert!(file.exists());
@@ -131,29 +133,54 @@ async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
     node.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// Stops a flip once both versions cover its request, until it is let go.
+struct StopAtCovered {
+    covered: watch::Sender<bool>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Probe for StopAtCovered {
+    fn completed(&self, step: Step) {
+        if step == Step::FlipCovered {
+            self.covered.send_replace(true);
+            // An error means that nobody wants it stopped any more.
+            self.go.lock().unwrap().recv().ok();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hold_that_runs_out_of_its_budget_is_lifted_and_tried_again() {
+    let (go, stopped) = mpsc::channel();
+    let probe = Arc::new(StopAtCovered { covered: watch::Sender::new(false), go: Mutex::new(stopped) });
     let version_2 = v2();
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let builder = Node::builder().carry(carry_v1(v1())).probe(Arc::clone(&probe) as Arc<dyn Probe>);
+    let node = builder.start().await.unwrap();
+    go.send(()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
+    probe.covered.send_replace(false);
     node.carry(carry_v2(version_2.clone())).unwrap();
     ready(&node, "v2.1").await;
-    // Version 2 covers the request, but stops before the next event.
+
+    // Both cover the request. Then version 1 shows one event more, at which version 2 stops.
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    probe.covered.subscribe().wait_for(|covered| *covered).await.unwrap();
     version_2.behaviour.gate.send_replace(false);
-    let requested = node.flip(&totals(), None, Asked::by("test")).await;
-    let stuck = add(&node, "ledger-1", 1).await;
-    // Whether the flip was before the event or not, a flip back and forth needs version 2 to cover it.
-    let report = node.flipped(&requested.unwrap(), limits::HOLD_TIME_MAX * 3).await;
-    if let Err(error) = report {
-        assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-        assert_eq!(ask(&node, "ledger-1", stuck).await, (1, 1), "version 1 goes on between two holds");
-        let history = node.history().await.unwrap();
-        let postponed = history.iter().any(|entry| matches!(entry.event, CatalogEvent::FlipPostponed { .. }));
-        assert!(postponed, "the hold was given up in the journal");
-    }
+    let shown = add(&node, "ledger-1", 1).await;
+    assert_eq!(ask(&node, "ledger-1", shown).await, (1, 1));
+    drop(go);
+
+    let mut catalog = node.catalog();
+    let postponed = catalog.wait_for(|catalog| {
+        catalog.projections[&totals()].flip.is_some_and(|flip| flip.hold > requested.position.unwrap())
+    });
+    tokio::time::timeout(WAIT_MAX, postponed).await.expect("the hold is given up in the journal").unwrap();
+    let later = add(&node, "ledger-1", 1).await;
+    assert_eq!(ask(&node, "ledger-1", later).await, (2, 2), "version 1 goes on between two holds");
+    assert_eq!(node.catalog().borrow().serving(&totals()), Some(version("v1.1")));
+
     version_2.behaviour.gate.send_replace(true);
     phase(&node, "v2.1", Phase::Serving).await;
-    assert_eq!(ask(&node, "ledger-1", stuck).await, (1, 1));
     check_serving(&node).await;
     check_history(&node).await;
     node.shutdown().await;

@@ -190,13 +190,6 @@ pub enum CatalogCommand {
         /// The hold that is given up.
         hold: Position,
     },
-    /// Give up the requested flip.
-    AbortFlip {
-        /// Of which projection.
-        projection: ProjectionName,
-        /// Why.
-        reason: String,
-    },
     /// Drop the view of a version that does not serve.
     CleanUp {
         /// Which version.
@@ -410,13 +403,6 @@ impl Catalog {
                 self.pending_under(view, *hold)?;
                 Ok(vec![CatalogEvent::FlipPostponed { view: view.clone() }])
             }
-            CatalogCommand::AbortFlip { projection, reason } => {
-                let pending = self.projections.get(projection).and_then(|state| state.flip);
-                let pending =
-                    pending.ok_or_else(|| CatalogRefused::NoFlipUnderWay { projection: projection.clone() })?;
-                let view = ViewId { projection: projection.clone(), version: pending.to };
-                Ok(vec![CatalogEvent::FlipAborted { view, reason: reason.clone() }])
-            }
             CatalogCommand::CleanUp { view, reason } => self.clean_up(view, reason),
             CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
                 Phase::CleaningUp => Ok(vec![CatalogEvent::Obsolete { view: view.clone() }]),
@@ -457,8 +443,9 @@ impl Catalog {
         let view = ViewId { projection: projection.clone(), version: VersionId { code, build } };
         let by = view.version;
         let mut events = vec![CatalogEvent::Scheduled { view, segments, flip, fingerprint: fingerprint.to_owned() }];
-        let superseded =
-            versions.iter().filter(|(_, state)| matches!(state.phase, Phase::Scheduled | Phase::Initializing));
+        let superseded = versions
+            .iter()
+            .filter(|(_, state)| matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed));
         for (earlier, _) in superseded {
             let view = ViewId { projection: projection.clone(), version: *earlier };
             events.extend(self.abort_flip_to(&view, &format!("superseded by {by}")));
@@ -512,8 +499,15 @@ impl Catalog {
     }
 
     fn clean_up(&self, view: &ViewId, reason: &CleanUpReason) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
         match self.known(view)?.phase {
             Phase::CleaningUp => Ok(vec![]),
+            // Whoever asked for a rollback in the last moment shall have it.
+            Phase::StandingBy
+                if *reason == CleanUpReason::StandByOver && pending.is_some_and(|flip| flip.to == view.version) =>
+            {
+                Err(CatalogRefused::FlipUnderWay { view: view.clone() })
+            }
             phase if phase.may_become(Phase::CleaningUp) => {
                 let aborted = self.abort_flip_to(view, &format!("{} is cleaned up: {reason}", view.version));
                 let cleaning_up = CatalogEvent::CleaningUp { view: view.clone(), reason: reason.clone() };

@@ -1,15 +1,17 @@
 //! The flip gate: may readers move from version `a` to version `b` now, and if not, what is missing?
 //!
 //! ```text
-//!   FlipRequested at F ──▶ b covers F, so does a ──▶ hold a ──▶ W = highest token of a
-//!                               ▲                                     │
-//!                               └── FlipPostponed past the budget ◀───┤
-//!                                                                     ▼
-//!                                              b covers max(F, W) ──▶ Flipped ──▶ a is released, standing by
+//!   FlipRequested at F ──▶ b covers F, and nearly what a shows ──▶ hold a ──▶ W = highest token of a
+//!                               ▲                                                   │
+//!                               └────────── FlipPostponed past the budget ◀─────────┤
+//!                                                                                   ▼
+//!                                                            b covers max(F, W) ──▶ Flipped ──▶ a is released
 //! ```
 //!
 //! W is read after every token row of `a` is marked, and a marked row refuses to move, so nothing above
 //! W was or will be shown by `a` before the flip: whoever reads `b` after it sees at least as much (I-7).
+//! Where `a` itself is does not matter: readers must be able to leave a version that is slow, refuses an
+//! event, or cannot be opened at all, in which case it shows nothing and W is known without a hold.
 //! The gate is a function of what is stored. It holds no state, so any node can take over at any point,
 //! and two controllers at once reach the same answer.
 
@@ -21,17 +23,18 @@ use crate::waiting::WaitingOn;
 
 /// The version that serves while the flip is under way.
 #[derive(Clone, Copy, Debug)]
-pub struct From<'a> {
-    /// Which version it is.
-    pub version: VersionId,
-    /// Its tokens as stored.
-    pub tokens: &'a [Token],
-    /// Whether a live node carries its code. One that nobody carries stands still and is not waited for.
-    pub followed: bool,
+pub enum From<'a> {
+    /// Its view is open, with these tokens as stored.
+    Open(&'a [Token]),
+    /// Its view is not open anywhere and will not be while the flip is decided, so it shows nothing.
+    Closed {
+        /// Whatever it showed before is at most this.
+        shown: Position,
+    },
 }
 
 /// What is known about a flip under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FlipFacts<'a> {
     /// The position of the request: F.
     pub requested: Position,
@@ -41,8 +44,8 @@ pub struct FlipFacts<'a> {
     pub from: Option<From<'a>>,
     /// The version to serve.
     pub to: VersionId,
-    /// Its tokens as stored.
-    pub to_tokens: &'a [Token],
+    /// Its tokens as stored, or why nobody could answer from it: its code or its view is missing.
+    pub to_tokens: Result<&'a [Token], WaitingOn>,
 }
 
 /// What to do next.
@@ -66,29 +69,29 @@ pub enum Gate {
 /// # Panics
 /// When a version has no tokens: every version has at least one segment.
 pub fn gate(facts: &FlipFacts<'_>) -> Gate {
-    let covers = facts.to_tokens.iter().map(|token| token.position).min().expect("a version has segments");
-    let mut missing = behind(facts.to, facts.to_tokens, facts.requested);
-    let Some(from) = facts.from else {
-        return if missing.is_empty() { Gate::Flip { covers } } else { Gate::Wait(missing) };
+    let (from, shown_before) = match facts.from {
+        Some(From::Open(tokens)) => (tokens, Position::START),
+        Some(From::Closed { shown }) => (&[][..], shown),
+        None => (&[][..], Position::START),
     };
-    if from.followed {
-        missing.extend(behind(from.version, from.tokens, facts.requested));
-    }
-    let shown = from.tokens.iter().map(|token| token.position).max().expect("a version has segments");
-    // A hold that could not end within its budget would only disturb.
-    let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
-    if missing.is_empty() {
-        missing = behind(facts.to, facts.to_tokens, near);
-    }
-    if !missing.is_empty() {
-        return Gate::Wait(missing);
-    }
-    if from.tokens.iter().any(|token| token.held_for != Some(facts.hold)) {
-        return Gate::Hold;
+    let held = |token: &Token| token.held_for == Some(facts.hold);
+    // A hold is given up after its budget, whatever is missing then; one without a hold just waits.
+    let missing = |reasons| if from.iter().any(held) { Gate::Held(reasons) } else { Gate::Wait(reasons) };
+    let to = match &facts.to_tokens {
+        Ok(tokens) => *tokens,
+        Err(reason) => return missing(vec![reason.clone()]),
+    };
+    let shown = from.iter().map(|token| token.position).max().unwrap_or(shown_before);
+    if !from.iter().all(held) {
+        // A hold that could not end within its budget would only disturb.
+        let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
+        let reasons = behind(facts.to, to, facts.requested.max(near));
+        return if reasons.is_empty() { Gate::Hold } else { missing(reasons) };
     }
     // Every row was marked before `shown` was read, so it is W.
-    let missing = behind(facts.to, facts.to_tokens, shown);
-    if missing.is_empty() { Gate::Flip { covers } } else { Gate::Held(missing) }
+    let reasons = behind(facts.to, to, facts.requested.max(shown));
+    let covers = to.iter().map(|token| token.position).min().expect("a version has segments");
+    if reasons.is_empty() { Gate::Flip { covers } } else { missing(reasons) }
 }
 
 fn behind(version: VersionId, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
@@ -105,7 +108,6 @@ mod tests {
     use crate::token::Epoch;
     use proptest::prelude::*;
 
-    const A: VersionId = VersionId { code: 1, build: 1 };
     const B: VersionId = VersionId { code: 2, build: 1 };
 
     fn tokens(positions: &[u64], held_for: Option<u64>) -> Vec<Token> {
@@ -119,9 +121,9 @@ mod tests {
         count.segments().zip(positions).map(token).collect()
     }
 
-    fn facts<'a>(from: &'a [Token], to: &'a [Token], followed: bool) -> FlipFacts<'a> {
-        let from = Some(From { version: A, tokens: from, followed });
-        FlipFacts { requested: Position::new(10), hold: Position::new(15), from, to: B, to_tokens: to }
+    fn facts<'a>(from: &'a [Token], to: &'a [Token]) -> FlipFacts<'a> {
+        let (requested, hold) = (Position::new(10), Position::new(15));
+        FlipFacts { requested, hold, from: Some(From::Open(from)), to: B, to_tokens: Ok(to) }
     }
 
     #[test]
@@ -129,15 +131,15 @@ mod tests {
         let (from, to) = (tokens(&[10, 12], None), tokens(&[9, 10], None));
         let segment = SegmentCount::ONE.segment(0).unwrap();
         let expected = WaitingOn::Segment { version: B, segment, behind: 1 };
-        assert_eq!(gate(&facts(&from, &to, true)), Gate::Wait(vec![expected]));
+        assert_eq!(gate(&facts(&from, &to)), Gate::Wait(vec![expected]));
     }
 
     #[test]
     fn a_hold_comes_before_the_flip_and_an_old_hold_does_not_count() {
         let (from, to) = (tokens(&[10, 12], None), tokens(&[13, 13], None));
-        assert_eq!(gate(&facts(&from, &to, true)), Gate::Hold);
+        assert_eq!(gate(&facts(&from, &to)), Gate::Hold);
         let from = tokens(&[10, 12], Some(10));
-        assert_eq!(gate(&facts(&from, &to, true)), Gate::Hold);
+        assert_eq!(gate(&facts(&from, &to)), Gate::Hold);
     }
 
     #[test]
@@ -145,33 +147,57 @@ mod tests {
         let from = tokens(&[10, 12], Some(15));
         let segment = SegmentCount::ONE.segment(0).unwrap();
         let short = WaitingOn::Segment { version: B, segment, behind: 1 };
-        assert_eq!(gate(&facts(&from, &tokens(&[11, 13], None), true)), Gate::Held(vec![short]));
+        assert_eq!(gate(&facts(&from, &tokens(&[11, 13], None))), Gate::Held(vec![short]));
         let covers = Position::new(12);
-        assert_eq!(gate(&facts(&from, &tokens(&[12, 13], None), true)), Gate::Flip { covers });
+        assert_eq!(gate(&facts(&from, &tokens(&[12, 13], None))), Gate::Flip { covers });
     }
 
     #[test]
-    fn an_old_version_that_nobody_carries_does_not_block() {
+    fn a_hold_that_is_found_does_not_last_until_the_new_version_is_built_again() {
+        let segment = SegmentCount::ONE.segment(0).unwrap();
+        let short = WaitingOn::Segment { version: B, segment, behind: 12 };
+        assert_eq!(gate(&facts(&tokens(&[12], Some(15)), &tokens(&[0], None))), Gate::Held(vec![short]));
+    }
+
+    #[test]
+    fn readers_can_leave_a_version_that_does_not_get_on() {
         let (from, to) = (tokens(&[3, 4], None), tokens(&[10, 10], None));
-        assert!(matches!(gate(&facts(&from, &to, true)), Gate::Wait(_)));
-        assert_eq!(gate(&facts(&from, &to, false)), Gate::Hold);
+        assert_eq!(gate(&facts(&from, &to)), Gate::Hold);
+        let from = tokens(&[3, 4], Some(15));
+        assert_eq!(gate(&facts(&from, &to)), Gate::Flip { covers: Position::new(10) });
+    }
+
+    #[test]
+    fn readers_can_leave_a_version_that_cannot_be_opened() {
+        let closed = |shown| Some(From::Closed { shown: Position::new(shown) });
+        let to = tokens(&[12], None);
+        assert!(matches!(gate(&FlipFacts { from: closed(13), ..facts(&[], &to) }), Gate::Wait(_)));
+        let flips = Gate::Flip { covers: Position::new(12) };
+        assert_eq!(gate(&FlipFacts { from: closed(12), ..facts(&[], &to) }), flips);
+    }
+
+    #[test]
+    fn nobody_flips_to_a_version_whose_code_is_gone() {
+        let (from, to) = (tokens(&[12], Some(15)), tokens(&[12], None));
+        let code = WaitingOn::Code { version: B };
+        let gone = FlipFacts { to_tokens: Err(code.clone()), ..facts(&from, &to) };
+        assert_eq!(gate(&gone), Gate::Held(vec![code.clone()]), "a hold that is there ends with its budget");
+        assert_eq!(gate(&FlipFacts { from: None, ..gone }), Gate::Wait(vec![code]));
     }
 
     #[test]
     fn a_version_that_is_far_behind_does_not_hold_the_old_one() {
         let far = 10 + limits::HOLD_LAG_MAX;
         let (from, to) = (tokens(&[10, far + 1], None), tokens(&[10, far], None));
-        assert!(matches!(gate(&facts(&from, &to, true)), Gate::Wait(_)));
+        assert!(matches!(gate(&facts(&from, &to)), Gate::Wait(_)));
         let from = tokens(&[10, far], None);
-        assert_eq!(gate(&facts(&from, &to, true)), Gate::Hold);
+        assert_eq!(gate(&facts(&from, &to)), Gate::Hold);
     }
 
     #[test]
     fn the_first_version_only_has_to_cover_the_request() {
         let to = tokens(&[10], None);
-        let (requested, hold) = (Position::new(10), Position::new(10));
-        let facts = FlipFacts { requested, hold, from: None, to: B, to_tokens: &to };
-        assert_eq!(gate(&facts), Gate::Flip { covers: Position::new(10) });
+        assert_eq!(gate(&FlipFacts { from: None, ..facts(&[], &to) }), Gate::Flip { covers: Position::new(10) });
     }
 
     proptest! {
@@ -179,10 +205,10 @@ mod tests {
         #[test]
         fn an_open_gate_is_evidence(
             from in prop::collection::vec(0..20_u64, 1..5), to in prop::collection::vec(0..20_u64, 1..5),
-            held in prop::option::of(14..17_u64), followed in any::<bool>(),
+            held in prop::option::of(14..17_u64),
         ) {
             let (from, to) = (tokens(&from, held), tokens(&to, None));
-            if let Gate::Flip { covers } = gate(&facts(&from, &to, followed)) {
+            if let Gate::Flip { covers } = gate(&facts(&from, &to)) {
                 prop_assert!(covers >= Position::new(10));
                 prop_assert!(to.iter().all(|token| token.covers(covers)));
                 prop_assert!(from.iter().all(|token| covers >= token.position), "a reader would go back");

@@ -36,6 +36,8 @@ pub const ROW_BYTES_MAX: usize = 64 << 20;
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
 /// Most events that the new version may be behind the old one when a flip holds the old one.
 pub const HOLD_LAG_MAX: u64 = 5_000;
+/// How long a processor that shall stop may take for the batch it is in, before that is given up.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most events that a version may lag and still count as caught up.

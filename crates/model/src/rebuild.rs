@@ -14,7 +14,8 @@ use crate::position::Position;
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
 use crate::token::Token;
-use crate::version::ViewId;
+use crate::version::{VersionId, ViewId};
+use crate::waiting::WaitingOn;
 
 /// The code of one version of a projection, as a node carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,29 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
 /// Whether a version of this projection flips once it is ready, without a command.
 pub fn flips_by_itself(projection: &ProjectionState, version: &VersionState) -> bool {
     version.flip == FlipPolicy::WhenReady || projection.serving.is_none()
+}
+
+/// Whether a rollback to a version that stands by would be carried out at once, or what it waits on (I-8).
+///
+/// # Errors
+/// The first of `waiting_on`, or the segment that is furthest behind what the serving version shows.
+pub fn rollback_ready(
+    version: VersionId,
+    tokens: &[Token],
+    head: Position,
+    waiting_on: &[WaitingOn],
+) -> Result<(), WaitingOn> {
+    if let Some(reason) = waiting_on.first() {
+        return Err(reason.clone());
+    }
+    match tokens.iter().min_by_key(|token| token.position) {
+        Some(lowest) if head.since(lowest.position) > limits::HOLD_LAG_MAX => {
+            let behind = head.since(lowest.position);
+            Err(WaitingOn::Segment { version, segment: lowest.segment, behind })
+        }
+        Some(_) => Ok(()),
+        None => Err(WaitingOn::Store { error: format!("the view of {version} is not open yet") }),
+    }
 }
 
 /// How far an initializing version with these tokens is; `None` in every other phase.

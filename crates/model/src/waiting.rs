@@ -75,7 +75,30 @@ impl fmt::Display for WaitingOn {
             }
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
             Self::FlipCommand => write!(f, "the command to flip"),
-            Self::StandBy { remaining } => write!(f, "the end of its stand-by in {} s", remaining.as_secs()),
+            Self::StandBy { remaining } => write!(f, "the end of its stand-by in {}", span(*remaining)),
         }
+    }
+}
+
+/// A span of time in its largest two units: `23 h 59 min`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_shown_in_its_largest_units() {
+        let shown = [0, 59, 61, 3_600, 86_399, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
+        assert_eq!(shown, ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "23 h 59 min", "1 d 1 h"]);
     }
 }

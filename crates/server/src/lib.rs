@@ -13,9 +13,11 @@ mod limits;
 mod node;
 mod routes;
 mod serve;
+mod signal;
 
 pub use guard::{Access, guard};
 pub use limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, DRAIN_TIME_MAX, WAIT_TIME_MAX};
 pub use node::NodeApi;
 pub use routes::router;
 pub use serve::{bind, serve};
+pub use signal::asked_to_end;

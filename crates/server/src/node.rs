@@ -12,7 +12,6 @@ use dacapo_api::{
 };
 use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, ViewId, WaitingOn, limits};
 use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
-use serde_json::Value;
 use tokio::time::Instant;
 
 /// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
@@ -46,14 +45,15 @@ impl NodeApi {
 impl Api for NodeApi {
     async fn status(&self) -> Result<Status, ApiError> {
         let status = self.node.status().await.map_err(refused)?;
+        // A serving version that nobody could answer from: its code is not here, or its view is not open.
         let not_ready: Vec<WaitingOn> = status
             .projections
             .iter()
             .flat_map(|projection| {
                 projection.versions.iter().filter(|version| Some(version.version) == projection.serving)
             })
-            .filter(|version| !version.carried)
-            .map(|version| WaitingOn::Code { version: version.version })
+            .filter(|version| !version.carried || version.tokens.is_empty())
+            .flat_map(|version| version.waiting_on.clone())
             .collect();
         let node = NodeStatus {
             name: self.name.clone(),
@@ -97,9 +97,13 @@ impl Api for NodeApi {
         loop {
             head.mark_unchanged();
             let response = self.read_now(&request).await?;
-            let waited = !response.events.is_empty() || Instant::now() >= deadline;
-            if waited || tokio::time::timeout_at(deadline, head.changed()).await.is_err() {
+            if !response.events.is_empty() || Instant::now() >= deadline {
                 return Ok(response);
+            }
+            match tokio::time::timeout_at(deadline, head.changed()).await {
+                Ok(Ok(())) => {}
+                // The time is over, or nothing more will come from a journal that is closed.
+                Ok(Err(_)) | Err(_) => return Ok(response),
             }
         }
     }
@@ -161,8 +165,8 @@ impl Api for NodeApi {
         if let Some(projection) = &projection
             && !history.iter().any(|entry| wanted(&entry.event.view().projection))
         {
-            let message = format!("there is no projection {projection}: `dacapo status` lists those there are");
-            return Err(Problem::new("no_such_projection", message).not_found());
+            let message = format!("there is no projection {projection}");
+            return Err(Problem::new("no_such_projection", message).help("`dacapo status` lists them").not_found());
         }
         let most = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, 10_000) as usize;
         let behind = history.iter().filter(|entry| entry.position.get() > request.after);
@@ -352,9 +356,11 @@ fn refused(error: Error) -> ApiError {
         Error::Event(_) => Problem::new("invalid_event", message).invalid(),
         Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
         Error::NoTarget(_) => Problem::new("no_target", message).refused(),
-        Error::NoSuchProjection { known, .. } => {
-            let known: Vec<Value> = known.iter().map(|name| name.to_string().into()).collect();
-            Problem::new("no_such_projection", message).field("known", known).not_found()
+        Error::NoSuchProjection { name, known } => {
+            let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+            let found = if known.is_empty() { "there are none yet".to_owned() } else { known.join(", ") };
+            let problem = Problem::new("no_such_projection", format!("there is no projection {name}"));
+            problem.found(found).help("`dacapo status` lists them").field("known", known).not_found()
         }
         Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
         Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),

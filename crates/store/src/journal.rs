@@ -193,7 +193,7 @@ pub trait Journal: Send + Sync + 'static {
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError>;
 
-    /// The last durable position, as a watch that wakes whoever follows.
+    /// The last durable position, as a watch that wakes whoever follows. It ends when the journal is closed.
     fn head(&self) -> watch::Receiver<Position>;
 
     /// Finishes what is under way and lets go of every resource. Appends are refused from here on.

@@ -14,6 +14,7 @@ pub mod contract;
 pub mod embedded;
 mod error;
 mod extra;
+mod head;
 mod journal;
 pub mod memory;
 pub mod record;

@@ -1,10 +1,11 @@
 //! The summary, as a table for people and as one JSON object for programs.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use dacapo_api::Problem;
-use serde_json::json;
+use serde::Serialize;
+
+use crate::numbers::{count, counted, rate, whole};
 
 /// What the demo came to.
 #[derive(Clone, Debug)]
@@ -32,57 +33,79 @@ impl Summary {
     }
 }
 
-/// The summary as one JSON object, in one line.
-pub(super) fn json(summary: &Summary) -> String {
+/// The form of the summary for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Form {
+    events: u64,
+    accounts: u64,
+    append_per_s: u64,
+    replay_per_s: u64,
+    flip_pause_ms: f64,
+    rollback_ms: f64,
+    requests: u64,
+    failed: u64,
+    lost: u64,
+    applied_twice: u64,
+    time_travel: u64,
+}
+
+/// The summary for programs.
+pub(super) fn form(summary: &Summary) -> Form {
     let rounded = |number: f64| (number * 1e3).round() / 1e3;
-    let object = json!({
-        "events": summary.events,
-        "accounts": summary.accounts,
-        "append_per_s": summary.append_per_s.round() as u64,
-        "replay_per_s": summary.replay_per_s.round() as u64,
-        "flip_pause_ms": rounded(summary.flip_pause_ms),
-        "rollback_ms": rounded(summary.rollback_ms),
-        "requests": summary.requests,
-        "failed": summary.failed,
-        "lost": summary.lost,
-        "applied_twice": summary.applied_twice,
-        "time_travel": summary.time_travel,
-    });
-    format!("{object}\n")
+    Form {
+        events: summary.events,
+        accounts: summary.accounts,
+        append_per_s: whole(summary.append_per_s),
+        replay_per_s: whole(summary.replay_per_s),
+        flip_pause_ms: rounded(summary.flip_pause_ms),
+        rollback_ms: rounded(summary.rollback_ms),
+        requests: summary.requests,
+        failed: summary.failed,
+        lost: summary.lost,
+        applied_twice: summary.applied_twice,
+        time_travel: summary.time_travel,
+    }
 }
 
 /// The summary for people.
 pub(super) fn table(summary: &Summary) -> String {
-    let rows = [
-        ("events", grouped(summary.events)),
-        ("accounts", grouped(summary.accounts)),
-        ("appended", format!("{} events a second, durable", grouped(summary.append_per_s as u64))),
-        ("replayed", format!("{} events a second, under traffic", grouped(summary.replay_per_s as u64))),
-        ("flip", format!("{:.1} ms in which appliers were held; readers and writers never", summary.flip_pause_ms)),
-        ("rollback", format!("{:.1} ms from the request to the last reader", summary.rollback_ms)),
-        ("append time", times(&summary.append_times)),
-        ("read time", times(&summary.read_times)),
-        ("requests served", grouped(summary.requests - summary.failed)),
-        ("requests failed", grouped(summary.failed)),
-        ("events lost", grouped(summary.lost)),
-        ("applied twice", grouped(summary.applied_twice)),
-        ("readers sent back", grouped(summary.time_travel)),
+    let Summary { failed, lost, applied_twice, time_travel, .. } = *summary;
+    let groups = [
+        vec![
+            ("events", count(summary.events)),
+            ("accounts", count(summary.accounts)),
+            ("appended", format!("{}, durable", rate(summary.append_per_s))),
+            ("replayed", format!("{}, under traffic", rate(summary.replay_per_s))),
+            ("flip", format!("appliers held for {:.1} ms at most, nobody else", summary.flip_pause_ms)),
+            ("rollback", format!("{:.1} ms from the request to the last reader", summary.rollback_ms)),
+        ],
+        vec![
+            ("requests", count(summary.requests)),
+            ("time of an append", times(&summary.append_times)),
+            ("time of a read", times(&summary.read_times)),
+        ],
+        vec![
+            ("requests failed", count(failed)),
+            ("events lost", count(lost)),
+            ("events applied twice", count(applied_twice)),
+            ("readers sent back", count(time_travel)),
+        ],
     ];
-    let mut text = String::from("\n");
-    for (name, value) in rows {
-        let _ = writeln!(text, "  {name:<18}{value}");
-    }
+    let group = |rows: &Vec<(&str, String)>| {
+        rows.iter().map(|(name, value)| format!("  {name:<22}{value}\n")).collect::<String>()
+    };
+    let groups: Vec<String> = groups.iter().map(group).collect();
     let verdict = if summary.is_good() { "as it must be" } else { "NOT as it must be" };
-    let _ = writeln!(text, "\n  {verdict}: counted by the clients' own books and a plain fold of the journal");
-    text
+    let by = "by the clients' own books and a plain fold of the journal";
+    format!("\n{}\n  {verdict}, {by}\n", groups.join("\n"))
 }
 
 /// What is not as it must be.
 pub(super) fn fault(summary: &Summary) -> Problem {
     let Summary { failed, lost, applied_twice, time_travel, .. } = summary;
-    let message = format!(
-        "{failed} requests failed, {lost} events were lost, {applied_twice} applied twice, {time_travel} readers sent back"
-    );
+    let (failed, lost) = (counted(*failed, "request"), counted(*lost, "event"));
+    let (applied_twice, time_travel) = (counted(*applied_twice, "event"), counted(*time_travel, "reader"));
+    let message = format!("{failed} failed, {lost} lost, {applied_twice} applied twice, {time_travel} sent back");
     let problem = Problem::new("demo_failed", message);
     match &summary.first_failure {
         Some(failure) => problem.found(format!("the first failure: {failure}")),
@@ -90,19 +113,7 @@ pub(super) fn fault(summary: &Summary) -> Problem {
     }
 }
 
-/// A number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
+/// A short time, or that it is not known.
 pub(super) fn millis(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "an unknown time".to_owned(), |duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3))
 }
@@ -121,9 +132,55 @@ fn times(micros: &[u32]) -> String {
 mod tests {
     use super::*;
 
+    fn summary() -> Summary {
+        Summary {
+            events: 210_832,
+            accounts: 20_000,
+            append_per_s: 44_114.4,
+            replay_per_s: 79_218.6,
+            flip_pause_ms: 1_007.912_34,
+            rollback_ms: 16.3,
+            requests: 32_496,
+            failed: 0,
+            lost: 0,
+            applied_twice: 0,
+            time_travel: 0,
+            first_failure: None,
+            append_times: vec![1_160, 72_200],
+            read_times: vec![30],
+        }
+    }
+
     #[test]
-    fn thousands_stand_apart() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    fn one_of_anything_that_must_not_be_makes_it_bad() {
+        assert!(summary().is_good());
+        let bad = [
+            Summary { failed: 1, ..summary() },
+            Summary { lost: 1, ..summary() },
+            Summary { applied_twice: 1, ..summary() },
+            Summary { time_travel: 1, ..summary() },
+        ];
+        for summary in bad {
+            assert!(!summary.is_good(), "{summary:?}");
+            assert!(table(&summary).contains("NOT as it must be"));
+            assert!(fault(&summary).message.contains('1'));
+        }
+    }
+
+    #[test]
+    fn the_form_for_programs_has_these_keys() {
+        assert_eq!(
+            serde_json::to_string(&form(&summary())).unwrap(),
+            r#"{"events":210832,"accounts":20000,"append_per_s":44114,"replay_per_s":79219,"flip_pause_ms":1007.912,"rollback_ms":16.3,"requests":32496,"failed":0,"lost":0,"applied_twice":0,"time_travel":0}"#
+        );
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal() {
+        let table = table(&summary());
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        assert!(table.contains("  events                210,832\n"), "{table}");
+        assert!(table.contains("  as it must be, "), "{table}");
     }
 
     #[test]

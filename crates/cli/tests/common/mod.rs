@@ -3,6 +3,9 @@
 //! A golden file is a transcript: lines that begin with `$ ` are commands, what follows is their output.
 //! `GOLDEN=write` writes what came out in place of what was expected.
 
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -10,6 +13,7 @@ use std::sync::Arc;
 
 use dacapo_api::fake::FakeApi;
 use dacapo_server::{Access, bind, router, serve};
+use regex_lite::Regex;
 use tokio::runtime::Runtime;
 
 /// A fake node that is served on a loopback address.
@@ -35,46 +39,50 @@ impl Node {
         dacapo(args, &self.url)
     }
 
-    /// Runs the transcript `name` and compares; `dir` is where the commands run, and is named DIR.
+    /// Runs the transcript `name` with this node; see [`script`].
     pub fn script(&self, name: &str, dir: &Path) {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("txt");
-        let expected = std::fs::read_to_string(&path).unwrap();
-        let mut found = String::new();
-        for line in expected.lines().filter(|line| line.starts_with("$ ")) {
-            found.push_str(line);
-            found.push('\n');
-            found.push_str(&self.run(line, dir));
-        }
-        if std::env::var_os("GOLDEN").is_some_and(|word| word == "write") {
-            std::fs::write(&path, &found).unwrap();
-            return;
-        }
-        assert!(found == expected, "{} differs; GOLDEN=write accepts it. Found:\n{found}", path.display());
+        script(name, dir, &self.url);
     }
+}
 
-    /// Runs `$ dacapo ARGS`, `$ COLUMNS=80 dacapo ARGS` or `$ echo TEXT | dacapo ARGS`; words are split at spaces outside of quotes.
-    fn run(&self, line: &str, dir: &Path) -> String {
-        let line = line.trim_start_matches("$ ");
-        let (input, command) = match line.split_once(" | ") {
-            Some((echo, command)) => (words(echo)[1..].join(" ") + "\n", command),
-            None => (String::new(), line),
-        };
-        let (columns, command) = match command.strip_prefix("COLUMNS=").and_then(|rest| rest.split_once(' ')) {
-            Some((columns, command)) => (columns, command),
-            None => ("100", command),
-        };
-        let args = words(command);
-        assert_eq!(args[0], "dacapo");
-        let args: Vec<&str> = args[1..].iter().map(String::as_str).collect();
-        let output = with_input(self.command(&args).current_dir(dir).env("COLUMNS", columns), &input);
-        let mut text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-        if !output.status.success() {
-            text.push_str(&format!("[exit {}]\n", output.status.code().unwrap()));
-        }
-        let text: Vec<String> = text.lines().map(without_rate).collect();
-        let text = text.iter().map(|line| format!("{line}\n")).collect::<String>();
-        text.replace(&self.url, "http://NODE").replace(dir.to_str().unwrap(), "DIR")
+/// Runs the transcript `name` for a node at `url` and compares; `dir` is where the commands run, and is
+/// named DIR.
+pub fn script(name: &str, dir: &Path, url: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("txt");
+    let expected = std::fs::read_to_string(&path).unwrap();
+    let mut found = String::new();
+    for line in expected.lines().filter(|line| line.starts_with("$ ")) {
+        found.push_str(line);
+        found.push('\n');
+        found.push_str(&run(line, dir, url));
     }
+    if std::env::var_os("GOLDEN").is_some_and(|word| word == "write") {
+        std::fs::write(&path, &found).unwrap();
+        return;
+    }
+    assert!(found == expected, "{} differs; GOLDEN=write accepts it. Found:\n{found}", path.display());
+}
+
+/// Runs `$ dacapo ARGS`, `$ COLUMNS=80 dacapo ARGS` or `$ echo TEXT | dacapo ARGS`; words are split at spaces outside of quotes.
+fn run(line: &str, dir: &Path, url: &str) -> String {
+    let line = line.trim_start_matches("$ ");
+    let (input, command) = match line.split_once(" | ") {
+        Some((echo, command)) => (words(echo)[1..].join(" ") + "\n", command),
+        None => (String::new(), line),
+    };
+    let (columns, command) = match command.strip_prefix("COLUMNS=").and_then(|rest| rest.split_once(' ')) {
+        Some((columns, command)) => (columns, command),
+        None => ("100", command),
+    };
+    let args = words(command);
+    assert_eq!(args[0], "dacapo");
+    let args: Vec<&str> = args[1..].iter().map(String::as_str).collect();
+    let output = with_input(dacapo(&args, url).current_dir(dir).env("COLUMNS", columns), &input);
+    let mut text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    if !output.status.success() {
+        text.push_str(&format!("[exit {}]\n", output.status.code().unwrap()));
+    }
+    masked(&text.replace(url, "http://NODE").replace(dir.to_str().unwrap(), "DIR"))
 }
 
 /// The binary, for a node at `url`, with an environment of its own.
@@ -92,12 +100,17 @@ pub fn with_input(command: &mut Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// The line without the rate at its end, which differs from run to run.
-fn without_rate(line: &str) -> String {
-    match line.strip_suffix("/s").and_then(|line| line.rsplit_once(", ")) {
-        Some((before, rate)) if rate.starts_with(|c: char| c.is_ascii_digit()) => format!("{before}, RATE"),
-        _ => line.to_owned(),
-    }
+/// The text without what differs from run to run. A time of the fake node does not.
+fn masked(text: &str) -> String {
+    let masks = [
+        (r"(?m), [\d,.]+/s$", ", RATE"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{4,6}Z", "TIME"),
+        (r"\b(pid|process) \d+\b", "$1 PID"),
+        (r"\bup \d+ s,", "up UPTIME,"),
+    ];
+    masks.into_iter().fold(text.to_owned(), |text, (pattern, with)| {
+        Regex::new(pattern).unwrap().replace_all(&text, with).into_owned()
+    })
 }
 
 fn words(line: &str) -> Vec<String> {

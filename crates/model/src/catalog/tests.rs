@@ -138,6 +138,23 @@ fn asking_twice_changes_nothing_and_asking_otherwise_is_refused() {
 }
 
 #[test]
+fn a_rollback_asked_for_in_the_last_moment_of_the_stand_by_is_not_taken_back() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let confirm = world.confirm("v2.1");
+    world.when(&confirm).unwrap();
+    world.when(&flip("v1.1")).unwrap();
+    // Planned before the request was there.
+    let over = CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::StandByOver };
+    assert_eq!(world.when(&over), Err(CatalogRefused::FlipUnderWay { view: view("v1.1") }));
+    let asked = CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::Asked };
+    world.when(&asked).unwrap();
+    assert_eq!(world.catalog.projections[&name()].flip, None, "whoever asks for it aborts the rollback");
+}
+
+#[test]
 fn changed_code_under_an_unchanged_version_is_refused() {
     let mut world = serving_first();
     let CatalogCommand::Schedule { projection, code, segments, flip, .. } = schedule(1) else { unreachable!() };
@@ -160,6 +177,20 @@ fn evidence_taken_under_a_hold_that_was_given_up_does_not_count() {
     assert_eq!(world.phase("v1.1"), Phase::Serving);
 }
 
+#[test]
+fn a_version_that_failed_aborts_its_flip_and_makes_room_for_the_next_build() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    world.when(&CatalogCommand::Fail { view: view("v2.1"), reason: "its view is damaged".into() }).unwrap();
+    assert_eq!(world.phase("v2.1"), Phase::Failed);
+    assert_eq!(world.catalog.projections[&name()].flip, None);
+    assert!(world.when(&flip("v2.1")).is_err());
+    world.when(&schedule(2)).unwrap();
+    assert_eq!((world.phase("v2.1"), world.phase("v2.2")), (Phase::CleaningUp, Phase::Scheduled));
+}
+
 fn any_command() -> impl Strategy<Value = CatalogCommand> {
     let version = (1..4_u32, 1..4_u32).prop_map(|(code, build)| view(&format!("v{code}.{build}")));
     prop_oneof![
@@ -171,7 +202,6 @@ fn any_command() -> impl Strategy<Value = CatalogCommand> {
         }),
         (version.clone(), 0..200_u64)
             .prop_map(|(view, hold)| CatalogCommand::PostponeFlip { view, hold: Position::new(hold) }),
-        Just(CatalogCommand::AbortFlip { projection: name(), reason: "why not".into() }),
         version.clone().prop_map(|view| CatalogCommand::CleanUp { view, reason: CleanUpReason::Asked }),
         version.clone().prop_map(CatalogCommand::FinishCleanUp),
         version.prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::admit::{Admission, Known, Past, admit};
 use crate::clock::Clock;
 use crate::error::{AppendError, StoreError};
+use crate::head::Head;
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent, StreamInfo};
 use crate::record::{self, EventBatch, EventRef, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
@@ -17,7 +18,7 @@ use crate::record::{self, EventBatch, EventRef, FIRST_OF_GROUP, LAST_OF_APPEND, 
 pub struct MemoryJournal {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    head: watch::Sender<Position>,
+    head: Head,
 }
 
 #[derive(Default)]
@@ -33,7 +34,7 @@ struct State {
 impl MemoryJournal {
     /// An empty journal whose events are appended at the times that `clock` tells.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), head: watch::Sender::new(Position::START) }
+        Self { clock, state: Mutex::default(), head: Head::new(Position::START) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,7 +129,7 @@ impl Journal for MemoryJournal {
                 let recorded = state.recorded.map_or(now, |last| last.max(now));
                 state.recorded = Some(recorded);
                 let appended = state.write(&append, &known, recorded);
-                self.head.send_replace(state.head());
+                self.head.set(state.head());
                 Ok(appended)
             }
         }
@@ -196,5 +197,6 @@ impl Journal for MemoryJournal {
 
     async fn close(&self) {
         self.state().closed = true;
+        self.head.close();
     }
 }

@@ -225,11 +225,18 @@ pub async fn concurrent_appends_are_dense_and_whole(home: &mut dyn JournalHome) 
     }
 }
 
-/// Reads go on.
+/// Reads go on, and whoever waits for more is told that there is none.
 pub async fn a_closed_journal_refuses_appends(home: &mut dyn JournalHome) {
     let journal = open(home).await;
+    let mut follower = journal.head();
     appended(&*journal, any("a-1", [1])).await;
     journal.close().await;
+    follower.changed().await.expect("what came before the end is seen");
+    assert_eq!(*follower.borrow_and_update(), Position::new(1));
+    follower.changed().await.expect_err("the head ends with the journal");
+    let mut late = journal.head();
+    assert_eq!(*late.borrow(), Position::new(1));
+    late.changed().await.expect_err("the head has ended");
     let error = journal.append(any("a-1", [2])).await.unwrap_err();
     assert!(matches!(error, AppendError::Store(crate::StoreError::Unavailable { .. })), "{error}");
     journal.close().await;

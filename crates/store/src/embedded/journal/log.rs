@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dacapo_model::{EventId, Position, Revision, StreamName, stream_hash};
 use lru::LruCache;
-use tokio::sync::watch;
 
 use super::chunk::{self, Chunk, Index};
 use super::index::MemoryIndex;
 use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile};
 use crate::error::StoreError;
+use crate::head::Head;
 use crate::record;
 
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -28,7 +28,7 @@ const RECORD_GUESS_BYTES: usize = 4096;
 pub(super) struct Log {
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
-    pub head: watch::Sender<Position>,
+    pub head: Head,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
     sections: Mutex<Sections>,
@@ -50,7 +50,7 @@ impl Log {
         Self {
             disk,
             dir,
-            head: watch::Sender::new(head),
+            head: Head::new(head),
             chunks: RwLock::new(Arc::new(chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
@@ -60,7 +60,7 @@ impl Log {
     }
 
     pub fn head(&self) -> Position {
-        *self.head.borrow()
+        self.head.get()
     }
 
     /// The chunks in order, the one that is written to last.

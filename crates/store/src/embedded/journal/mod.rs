@@ -165,6 +165,7 @@ impl Journal for EmbeddedJournal {
         drop(self.requests().send(Request::Close).await);
         // Nothing is ever sent: it returns when the sequencer drops its side.
         drop(self.ended.clone().changed().await);
+        self.log.head.close();
         // Nothing writes any more: the directory is free for the next owner, though readers may remain.
         drop(self.dir.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

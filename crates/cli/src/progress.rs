@@ -1,0 +1,51 @@
+//! Progress bars: one look for everything that takes long. They go to standard error, and only where
+//! somebody looks at it.
+
+use std::fmt::Write;
+
+use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
+
+use crate::numbers::{count, duration, rate};
+
+/// A bar that counts to `length`, and tells how fast it goes and how long it takes yet.
+pub(crate) fn counting(length: u64, title: &'static str) -> ProgressBar {
+    let bar = with(length, "{prefix}  {wide_bar} {percent:>3} %  {done}  {rate}  {left}");
+    bar.set_prefix(title);
+    bar
+}
+
+/// A bar whose caller sets the message behind it.
+pub(crate) fn told(length: u64) -> ProgressBar {
+    with(length, "{prefix}  {wide_bar} {percent:>3} %  {msg}")
+}
+
+/// Something under way whose end nobody knows.
+pub(crate) fn endless() -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
+    bar.set_style(style("{spinner} {msg}"));
+    bar
+}
+
+fn with(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length).with_finish(ProgressFinish::AndClear);
+    bar.set_style(style(template).progress_chars("━╸ "));
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).expect("the template is well formed");
+    style
+        .with_key("done", |state: &ProgressState, to: &mut dyn Write| write(to, count(state.pos())))
+        .with_key("rate", |state: &ProgressState, to: &mut dyn Write| write(to, rate(state.per_sec())))
+        .with_key("left", |state: &ProgressState, to: &mut dyn Write| write(to, left(state)))
+}
+
+/// The time left, once there is a pace to tell it from.
+fn left(state: &ProgressState) -> String {
+    if state.pos() == 0 { String::new() } else { format!("{} left", duration(state.eta().as_secs_f64())) }
+}
+
+fn write(to: &mut dyn Write, text: String) {
+    // A bar is drawn into memory first, which takes everything.
+    let _ = to.write_str(&text);
+}

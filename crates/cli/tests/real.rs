@@ -1,0 +1,175 @@
+//! The binary with real nodes: on a directory in its own process, served, and under the demo.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+
+use common::{dacapo, script};
+
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+/// A command that goes on until it is asked to end. What it says is read line by line.
+struct Running {
+    process: Child,
+    out: BufReader<ChildStdout>,
+    err: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut command = dacapo(args, NOWHERE);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, err) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
+        Self { process, out: BufReader::new(out), err: BufReader::new(err) }
+    }
+
+    /// The address that comes behind `mark` in the first line with it.
+    fn address(lines: &mut impl BufRead, mark: &str) -> String {
+        let line = lines.lines().map(Result::unwrap).find(|line| line.contains(mark));
+        let line = line.unwrap_or_else(|| panic!("it ended without a line with {mark:?}"));
+        let (_, address) = line.split_once(mark).unwrap();
+        let end = address.find([',', ' ']).unwrap_or(address.len());
+        format!("http://{}", &address[..end])
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// How it ended, with the rest of what it said on either output.
+    fn end(mut self) -> (ExitStatus, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.err.read_to_string(&mut err).unwrap();
+        self.out.read_to_string(&mut out).unwrap();
+        (self.process.wait().unwrap(), out, err)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, unless the test fails.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn output(args: &[&str], url: &str) -> String {
+    let output = dacapo(args, url).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_directory_is_worked_on_without_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let line =
+        |stream: u32, n: u32| format!(r#"{{"stream":"account-{stream}","type":"deposited","data":{{"n":{n}}}}}"#);
+    let lines: Vec<String> = (0..3_000).map(|n| line(n % 7, n)).collect();
+    std::fs::write(dir.path().join("events.jsonl"), lines.join("\n")).unwrap();
+    script("directory", dir.path(), NOWHERE);
+}
+
+#[test]
+fn a_served_node_ends_in_order_when_it_is_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    for (round, signal) in ["-INT", "-TERM"].into_iter().enumerate() {
+        let mut node = Running::start(&["serve", "--data", data, "--listen", "127.0.0.1:0"]);
+        let url = Running::address(&mut node.out, "listening on http://");
+        let appended = output(&["append", "a-1", "--type", "t", "--data", "1"], &url);
+        let position = round + 1;
+        assert_eq!(appended, format!("a-1 revision {position} at position {position}\n"));
+        let refused = dacapo(&["status", "--data", data], &url).output().unwrap();
+        let refused = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.contains(&format!("process {} (", node.process.id())), "{refused}");
+
+        node.signal(signal);
+        let (ended, _, log) = node.end();
+        assert!(ended.success(), "{signal}: {ended}, {log}");
+        let read = output(&["read", "--data", data], NOWHERE);
+        assert_eq!(read.lines().count(), position, "I-2: {read}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_is_told_before_the_directory_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in ["serve", "demo"] {
+        let args = [command, "--listen", &address, "--data", data.to_str().unwrap()];
+        let refused = dacapo(&args, NOWHERE).output().unwrap();
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        assert!(text.starts_with(&format!("dacapo: cannot listen on {address}: ")), "{text}");
+        assert!(text.contains("--listen"), "{text}");
+        assert!(!data.exists());
+    }
+}
+
+fn demo(data: &Path, more: &[&str]) -> Running {
+    let small = ["demo", "--events", "5000", "--accounts", "200", "--clients", "2", "--listen", "127.0.0.1:0"];
+    Running::start(&[&small[..], &["--data", data.to_str().unwrap()], more].concat())
+}
+
+#[test]
+fn the_demo_gives_its_account_and_stays_up_if_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = demo(dir.path(), &["--json", "--keep"]);
+    let url = Running::address(&mut running.err, "it stays up until Ctrl-C: dacapo status --at http://");
+    let status = output(&["status"], &url);
+    assert!(status.starts_with("demo  dacapo ") && status.contains("balances    v2.1     Serving"), "{status}");
+    let history = output(&["phases", "balances", "--json"], &url);
+    for part in ["the demo flips", "the demo rolls back", "the demo is done with version 1", "view of v1.1 gone"] {
+        assert!(history.contains(part), "{history}");
+    }
+    running.signal("-INT");
+    let (ended, out, err) = running.end();
+    assert!(ended.success(), "{ended}: {err}");
+    assert!(err.contains("the data is kept in "), "{err}");
+
+    let summary: serde_json::Map<String, Value> = serde_json::from_str(&out).unwrap();
+    let mut keys: Vec<&str> = summary.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let expected = "accounts append_per_s applied_twice events failed flip_pause_ms lost replay_per_s requests rollback_ms time_travel";
+    assert_eq!(keys, expected.split(' ').collect::<Vec<_>>());
+    for key in ["failed", "lost", "applied_twice", "time_travel"] {
+        assert_eq!(summary[key], 0, "{key}: {out}");
+    }
+    assert_eq!(summary["accounts"], 200);
+    for (key, least) in [("events", 5_000.0), ("requests", 1.0), ("append_per_s", 1.0), ("replay_per_s", 1.0)] {
+        assert!(summary[key].as_f64().unwrap() >= least, "{key}: {out}");
+    }
+    assert!(summary["rollback_ms"].as_f64().unwrap() > 0.0 && summary["flip_pause_ms"].as_f64().unwrap() > 0.0);
+
+    let again = demo(dir.path(), &[]).end();
+    assert!(again.0.code() == Some(1) && again.2.contains("events already"), "{again:?}");
+}
+
+#[test]
+fn the_demo_ends_in_order_when_it_is_broken_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (path, address) = (data.to_str().unwrap(), "--at http://");
+    let args = ["demo", "--events", "1000000000", "--data", path, "--listen", "127.0.0.1:0"];
+    let mut running = Running::start(&args);
+    let url = Running::address(&mut running.err, address);
+    // It is in the middle of the fill.
+    output(&["read", "--follow", "--limit", "5000"], &url);
+    running.signal("-INT");
+    let (ended, out, err) = running.end();
+    assert_eq!((ended.code(), out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("dacapo: the demo was ended before its audit"), "{err}");
+    assert!(output(&["status", "--data", path], NOWHERE).contains("balances"));
+    let again = demo(&data, &[]).end();
+    assert!(again.0.code() == Some(1) && again.2.contains("events already"), "{again:?}");
+}

@@ -1,0 +1,301 @@
+//! A store that fails, or loses its answers, where a test says so.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code)]
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use dacapo::{
+    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
+    StreamName, Table, Token, Value, ViewId,
+};
+use dacapo_model::TokenMove;
+use dacapo_store::{AppendError, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views};
+use tokio::sync::watch;
+
+/// A call that may go wrong.
+#[derive(Debug)]
+pub enum Call<'a> {
+    Append(&'a Append),
+    Read,
+    ReadStream,
+    Open(&'a ViewId),
+    Find(&'a ViewId),
+    Drop(&'a ViewId),
+    Tokens(&'a ViewId),
+    Hold(&'a ViewId),
+    Lift(&'a ViewId),
+    Reader(&'a ViewId),
+    Commit(&'a ViewId),
+}
+
+impl Call<'_> {
+    /// Whether it appends a catalog event of this type.
+    pub fn appends(&self, event_type: &str) -> bool {
+        let Self::Append(append) = self else { return false };
+        append.events.iter().any(|found| found.stream.is_system() && found.event.event_type.as_str() == event_type)
+    }
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is done.
+    Fails,
+    /// It is done, and nobody is told.
+    LosesAnswer,
+    /// What is there is not what was written.
+    Damaged,
+    /// A reader sees the view as it was when it was made.
+    Stale,
+}
+
+type Plan = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
+
+/// Which calls go wrong, and how.
+#[derive(Clone)]
+pub struct Faults(Arc<Mutex<Plan>>);
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Box::new(|_| None))))
+    }
+}
+
+impl Faults {
+    /// From here on, `plan` tells for each call what goes wrong with it.
+    pub fn plan(&self, plan: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(plan);
+    }
+
+    /// From here on, nothing goes wrong.
+    pub fn stop(&self) {
+        self.plan(|_| None);
+    }
+
+    /// A store that goes wrong like this.
+    pub fn over(&self, store: &Store) -> Store {
+        Store {
+            journal: Arc::new(FaultyJournal { inner: Arc::clone(&store.journal), faults: self.clone() }),
+            views: Arc::new(FaultyViews { inner: Arc::clone(&store.views), faults: self.clone() }),
+            description: store.description.clone(),
+        }
+    }
+
+    fn of(&self, call: &Call<'_>) -> Option<Fault> {
+        (self.0.lock().unwrap_or_else(PoisonError::into_inner))(call)
+    }
+
+    async fn meet<T, E: From<StoreError>>(
+        &self,
+        call: Call<'_>,
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let fault = self.of(&call);
+        let error = || E::from(StoreError::unavailable(format!("{call:?}"), "a fault of the test"));
+        match fault {
+            None | Some(Fault::Stale) => act.await,
+            Some(Fault::Fails) => Err(error()),
+            Some(Fault::LosesAnswer) => act.await.and_then(|_| Err(error())),
+            Some(Fault::Damaged) => Err(StoreError::corrupt(format!("{call:?}"), "a fault of the test").into()),
+        }
+    }
+}
+
+struct FaultyJournal {
+    inner: Arc<dyn Journal>,
+    faults: Faults,
+}
+
+#[async_trait]
+impl Journal for FaultyJournal {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.faults.meet(Call::Append(&append), self.inner.append(append.clone())).await
+    }
+
+    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.faults.meet(Call::Read, self.inner.read(after, filter, limit)).await
+    }
+
+    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.faults.meet(Call::ReadStream, self.inner.read_stream(stream, after, limit)).await
+    }
+
+    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        self.inner.stream_revision(stream).await
+    }
+
+    async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        self.inner.streams(category, after, most).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.inner.head()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+struct FaultyViews {
+    inner: Arc<dyn Views>,
+    faults: Faults,
+}
+
+impl FaultyViews {
+    fn wrap(&self, id: &ViewId, view: Arc<dyn View>) -> Arc<dyn View> {
+        Arc::new(FaultyView { id: id.clone(), inner: view, faults: self.faults.clone() })
+    }
+}
+
+#[async_trait]
+impl Views for FaultyViews {
+    async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
+        let view = self.faults.meet(Call::Open(id), self.inner.open(id, tables, segments)).await?;
+        Ok(self.wrap(id, view))
+    }
+
+    async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
+        let view = self.faults.meet(Call::Find(id), self.inner.find(id)).await?;
+        Ok(view.map(|view| self.wrap(id, view)))
+    }
+
+    async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
+        self.inner.list().await
+    }
+
+    async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
+        self.faults.meet(Call::Drop(id), self.inner.drop_view(id)).await
+    }
+}
+
+struct FaultyView {
+    id: ViewId,
+    inner: Arc<dyn View>,
+    faults: Faults,
+}
+
+#[async_trait]
+impl View for FaultyView {
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.faults.meet(Call::Tokens(&self.id), self.inner.tokens()).await
+    }
+
+    async fn claim(&self) -> Result<Vec<Token>, StoreError> {
+        self.inner.claim().await
+    }
+
+    async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
+        self.faults.meet(Call::Hold(&self.id), self.inner.hold(mark)).await
+    }
+
+    async fn lift(&self, mark: Position) -> Result<(), StoreError> {
+        self.faults.meet(Call::Lift(&self.id), self.inner.lift(mark)).await
+    }
+
+    async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
+        let inner = self.inner.writer().await?;
+        Ok(Box::new(FaultyWriter { id: self.id.clone(), inner, faults: self.faults.clone() }))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
+        let call = Call::Reader(&self.id);
+        if self.faults.of(&call) == Some(Fault::Stale) {
+            return Ok(Box::new(StaleReader::over(self.inner.reader().await?)));
+        }
+        self.faults.meet(call, self.inner.reader()).await
+    }
+}
+
+struct StaleReader {
+    inner: Box<dyn ViewReader>,
+    tokens: Vec<Token>,
+}
+
+impl StaleReader {
+    fn over(inner: Box<dyn ViewReader>) -> Self {
+        let stale = |token: &Token| Token { position: Position::START, ..*token };
+        Self { tokens: inner.tokens().iter().map(stale).collect(), inner }
+    }
+}
+
+#[async_trait]
+impl ViewReader for StaleReader {
+    fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    async fn get(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
+        self.inner.get(table, key).await
+    }
+
+    async fn select(
+        &mut self,
+        table: &Table,
+        columns: &[(usize, Value)],
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        self.inner.select(table, columns, most).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
+        self.inner.query(sql, parameters).await
+    }
+}
+
+struct FaultyWriter {
+    id: ViewId,
+    inner: Box<dyn ViewWriter>,
+    faults: Faults,
+}
+
+#[async_trait]
+impl ViewWriter for FaultyWriter {
+    async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
+        self.inner.load(table, key).await
+    }
+
+    async fn put(
+        &mut self,
+        table: &Table,
+        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Result<(), StoreError> {
+        self.inner.put(table, rows).await
+    }
+
+    async fn delete(
+        &mut self,
+        table: &Table,
+        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Result<(), StoreError> {
+        self.inner.delete(table, keys).await
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
+        self.inner.execute(sql, parameters).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
+        self.inner.query(sql, parameters).await
+    }
+
+    async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError> {
+        let result = self.faults.meet(Call::Commit(&self.id), self.inner.commit(moves)).await;
+        if matches!(result, Err(CommitError::Store(_))) {
+            // A commit that failed is rolled back.
+            self.inner.rollback().await?;
+        }
+        result
+    }
+
+    async fn rollback(&mut self) -> Result<(), StoreError> {
+        self.inner.rollback().await
+    }
+}

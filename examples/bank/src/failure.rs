@@ -1,0 +1,53 @@
+//! What a client is told when a request fails: a word for programs and a sentence for people.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// The status of the answer, the word, the sentence.
+pub(crate) struct Failure(StatusCode, &'static str, String);
+
+impl Failure {
+    pub(crate) fn new(status: StatusCode, code: &'static str, what: &str, account: &str) -> Self {
+        Self(status, code, format!("{account} {what}"))
+    }
+
+    pub(crate) fn no_account(account: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_account", "is not open", account)
+    }
+}
+
+impl From<dacapo::Error> for Failure {
+    fn from(error: dacapo::Error) -> Self {
+        let (status, code) = match &error {
+            dacapo::Error::Name(_) => (StatusCode::BAD_REQUEST, "bad_name"),
+            dacapo::Error::Append(_) => (StatusCode::CONFLICT, "refused"),
+            dacapo::Error::TimedOut { .. } | dacapo::Error::Store(_) | dacapo::Error::NotCarried { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+        };
+        Self(status, code, error.to_string())
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        Self(rejection.status(), "bad_body", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(rejection.status(), "bad_query", rejection.body_text())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self(status, code, message) = self;
+        (status, Json(json!({ "code": code, "message": message }))).into_response()
+    }
+}
