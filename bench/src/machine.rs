@@ -6,8 +6,14 @@ use dacapo::{Clock, SystemClock};
 
 use crate::bench::Done;
 
-/// What the figures depend on, in a line each.
-pub(crate) fn facts(dir: &Path, date: Option<String>) -> Done<Vec<(&'static str, String)>> {
+/// How many processes were running or waiting in the last minute.
+pub(crate) fn load() -> Done<String> {
+    let load = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// What the figures depend on, in a line each. `load` is that of others, from before the run.
+pub(crate) fn facts(dir: &Path, date: Option<String>, load: String) -> Done<Vec<(&'static str, String)>> {
     let today = || -> Done<String> {
         let now = jiff::Timestamp::from_microsecond(SystemClock.now().micros())?;
         Ok(now.strftime("%Y-%m-%d").to_string())
@@ -21,6 +27,7 @@ pub(crate) fn facts(dir: &Path, date: Option<String>) -> Done<Vec<(&'static str,
         ("cores", format!("{cores} ({})", model.trim_start_matches([' ', '\t', ':']))),
         ("kernel", format!("Linux {}", kernel.trim())),
         ("file system", file_system(dir)?),
+        ("load of the machine before the run", load),
     ])
 }
 

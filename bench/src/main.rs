@@ -78,6 +78,7 @@ async fn run(args: Args) -> Done {
         return child.run().await;
     }
     let bench = Bench::new(args.quick, args.full, args.only.clone(), &args.dir)?;
+    let load = machine::load()?;
     let rows = measure(&bench).await?;
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -86,7 +87,7 @@ async fn run(args: Args) -> Done {
         writeln!(out, "{}", report::table(&rows))?;
     }
     if let Some(document) = &args.write {
-        let machine = machine::facts(bench.dir.path(), args.date)?;
+        let machine = machine::facts(bench.dir.path(), args.date, load)?;
         report::write(document, &machine, &rows)?;
     }
     Ok(())

@@ -14,6 +14,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   test    all tests, also those of the documentation
   doc     build the documentation with warnings denied
   docs    check the documents against the code
+  bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README";
 
 /// What a chore came to; the text says what to mend.
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "doc" => doc(),
         "docs" => docs::check(&root()),
+        "bench" => bench(),
         "readme" => readme::run(&root()),
         _ => Err(USAGE.to_owned()),
     };
@@ -46,6 +48,7 @@ fn ci() -> Done {
     lint()?;
     test()?;
     doc()?;
+    bench()?;
     readme::run(&root())
 }
 
@@ -64,6 +67,10 @@ fn test() -> Done {
 fn doc() -> Done {
     let deny = [("RUSTDOCFLAGS", "-D warnings")];
     cargo(&["doc", "--workspace", "--all-features", "--no-deps", "--locked"], &deny)
+}
+
+fn bench() -> Done {
+    cargo(&["run", "--release", "--locked", "--package", "dacapo-bench", "--", "--quick"], &[])
 }
 
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Done {
