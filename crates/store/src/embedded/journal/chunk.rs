@@ -120,6 +120,9 @@ pub(super) struct Scan {
     pub whole_end: u64,
     /// The position that follows the last whole append.
     pub whole_next: Position,
+    /// The first byte of the last group, or of the header where there is none: everything before it was durable
+    /// when it was written.
+    pub last_group: u64,
     /// When the last good record was appended.
     pub recorded: Option<Timestamp>,
     /// What is wrong at `end`, unless that is where the scan was to end.
@@ -139,6 +142,7 @@ pub(super) fn scan(
         next: first,
         whole_end: HEADER_BYTES,
         whole_next: first,
+        last_group: 0,
         recorded: None,
         problem: None,
     };
@@ -163,6 +167,9 @@ pub(super) fn scan(
                 if let Some(problem) = out_of_place(&event, &scan, &mut visit) {
                     scan.problem = Some(problem);
                     return Ok(scan);
+                }
+                if event.is_first_of_group() {
+                    scan.last_group = scan.end;
                 }
                 scan.end += len as u64;
                 scan.next = scan.next.next();

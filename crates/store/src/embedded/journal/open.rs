@@ -173,9 +173,19 @@ fn newest_chunk(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Newest, 
         file.set_len(scan.whole_end).map_err(failed)?;
         (index, scan) = read_newest(&*file, first, scan.whole_end).map_err(failed)?;
     }
+    write_again(&*file, scan.last_group, scan.whole_end).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     disk.sync_dir(dir).map_err(failed)?;
     Ok(Newest { chunk: Arc::new(Chunk::new(first, scan.whole_end, Index::Memory(index))), file, scan })
+}
+
+/// Writes what was read once more, so that the flush that follows really takes it to the disk: after a flush that
+/// failed, the operating system may show bytes that it holds for written and never writes again. Only the last group
+/// can be such, for the next one is not begun before a flush has succeeded; without a group it is the header.
+fn write_again(file: &dyn DiskFile, from: u64, end: u64) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    file.read_at(from, (end - from) as usize, &mut bytes)?;
+    file.write_at(from, &bytes)
 }
 
 fn read_newest(file: &dyn DiskFile, first: Position, end: u64) -> std::io::Result<(MemoryIndex, Scan)> {
