@@ -95,9 +95,12 @@ async fn a_version_flips_by_itself_when_its_policy_says_so() {
     phase(&node, "v2.1", Phase::Serving).await;
     phase(&node, "v1.1", Phase::StandingBy).await;
     let position = add(&node, "ledger-1", 2).await;
-    let status =
-        until(&node, "the old version follows", |status| status.projections[0].versions[0].covers >= position).await;
-    assert_eq!(status.projections[0].versions[0].rollback_ready, Some(Ok(())), "I-8");
+    // The hold of the flip may be noticed a moment longer.
+    until(&node, "I-8: the old version follows and is ready for a rollback", |status| {
+        let old = &status.projections[0].versions[0];
+        old.covers >= position && old.rollback_ready == Some(Ok(()))
+    })
+    .await;
     node.shutdown().await;
 }
 
