@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use dacapo::{FlipPolicy, Node, Options, Position, Reading, SegmentCount, Value};
@@ -91,6 +91,26 @@ impl Input {
     fn source(&self) -> Cursor<Vec<u8>> {
         Cursor::new(self.gzip.clone())
     }
+
+    /// The same, stopping in the middle until something is sent.
+    fn source_in_halves(&self) -> (impl Read + Send + use<>, mpsc::Sender<()>) {
+        let (first, second) = self.gzip.split_at(self.gzip.len() / 2);
+        let (go_on, stopped) = mpsc::channel();
+        let middle = Stop(Some(stopped));
+        (Cursor::new(first.to_vec()).chain(middle).chain(Cursor::new(second.to_vec())), go_on)
+    }
+}
+
+/// Nothing to read, and waits before it says so.
+struct Stop(Option<mpsc::Receiver<()>>);
+
+impl Read for Stop {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(stopped) = self.0.take() {
+            stopped.recv().expect("the test lets it go on");
+        }
+        Ok(0)
+    }
 }
 
 /// The totals of a log, counted without the project.
@@ -148,8 +168,9 @@ fn options(flip: FlipPolicy) -> Options {
     Options { segments: SegmentCount::new(4).unwrap(), flip, ..Options::default() }
 }
 
-async fn import_all(api: &NodeApi, input: &Input) -> import::Summary {
-    let done = import::import(api, input.source(), None, import::Options::default(), |_| {}).await;
+async fn import_all(api: &NodeApi, source: impl Read + Send + 'static) -> import::Summary {
+    let options = import::Options { batch_lines_max: 200, ..import::Options::default() };
+    let done = import::import(api, source, None, options, |_| {}).await;
     done.unwrap_or_else(|ended| panic!("the import ended early: {:?}", ended.error))
 }
 
@@ -196,31 +217,42 @@ async fn check_version_2(reading: &mut Reading, expected: &Json) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_real_log_gives_the_expected_totals_in_both_versions() {
-    let input = Arc::new(Input::find());
+    whole_path(Input::find()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_log_gives_the_expected_totals_in_both_versions() {
+    whole_path(Input::generated()).await;
+}
+
+async fn whole_path(input: Input) {
     let expected = &input.expected;
     let events = expected["events"].as_u64().unwrap();
     let directory = tempfile::tempdir().unwrap();
 
-    // Version 1 serves while the first part of the log comes in.
+    // Version 1 serves while the first half of the log comes in.
+    let name = "loans".parse().unwrap();
     let version_1 = LoansV1 { options: options(FlipPolicy::WhenReady) };
     let node = Node::builder().data(directory.path()).carry(version_1).start().await.unwrap();
+    let mut catalog = node.catalog();
+    catalog.wait_for(|catalog| catalog.serving(&name).is_some()).await.unwrap();
     let api = NodeApi::new(node.clone(), "test");
+    let (source, go_on) = input.source_in_halves();
     let importing = tokio::spawn({
-        let (api, input) = (api.clone(), Arc::clone(&input));
-        async move { import_all(&api, &input).await }
+        let api = api.clone();
+        async move { import_all(&api, source).await }
     });
-    let mut head = node.journal().head();
-    head.wait_for(|head| head.get() > events / 4).await.unwrap();
+    let some = node.head().plus(400);
+    node.journal().head().wait_for(|head| *head > some).await.unwrap();
 
     // Version 2 comes in the middle of it, and flips by itself.
     node.carry(LoansV2 { options: options(FlipPolicy::WhenReady) }).unwrap();
-    let during = node.head();
+    let begun = catalog.wait_for(|catalog| catalog.projections[&name].versions.keys().any(|version| version.code == 2));
+    begun.await.unwrap();
+    go_on.send(()).unwrap();
     let imported = importing.await.unwrap();
-    assert!(during.get() < events, "version 2 was to come while events were imported");
     assert_eq!((imported.lines, imported.written, imported.known), (events, events, 0));
 
-    let name = "loans".parse().unwrap();
-    let mut catalog = node.catalog();
     let serves_2 = catalog.wait_for(|catalog| catalog.serving(&name).is_some_and(|version| version.code == 2));
     tokio::time::timeout(Duration::from_secs(120), serves_2).await.expect("version 2 serves").unwrap();
     let mut reading = node.read("loans", node.head()).await.unwrap();
@@ -230,7 +262,7 @@ async fn the_real_log_gives_the_expected_totals_in_both_versions() {
     drop(reading);
 
     // Importing again changes nothing.
-    let again = import_all(&api, &input).await;
+    let again = import_all(&api, input.source()).await;
     assert_eq!((again.lines, again.written, again.known), (events, 0, events));
 
     // The way back: version 1 has followed all along.
