@@ -45,7 +45,25 @@ pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most events that a version may lag and still count as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
+/// Most findings of one kind that a part of a verification keeps; it counts the others.
+pub const FINDINGS_MAX: usize = 10;
+/// Longest text in a finding, such as a row, in bytes; a longer one is cut.
+pub const FINDING_BYTES_MAX: usize = 1_024;
+/// Most notes that a part of a verification keeps.
+pub const NOTES_MAX: usize = 50;
+/// Most rows that a verification reads from a view at once.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Most bytes of rows that one page of a view has, unless its first row alone has more.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// How long two versions may make no progress towards one position at which they can be compared.
+pub const MEET_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most live queries that wait to be put to a version that is being built; more are dropped.
+pub const SHADOWS_MAX: usize = 256;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
 const _: () = assert!(APPEND_EVENTS_MAX <= READ_EVENTS_MAX, "one append can be read at once");
+const _: () = assert!(
+    4 * 7 * FINDINGS_MAX * (4 * FINDING_BYTES_MAX + 64) + 4 * NOTES_MAX * FINDING_BYTES_MAX < PAYLOAD_BYTES_MAX / 4,
+    "the largest report fits an event"
+);
