@@ -28,6 +28,7 @@ mod query;
 mod rebuild;
 mod row;
 mod status;
+pub mod verify;
 pub mod view;
 mod world;
 
@@ -51,6 +52,7 @@ pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Pr
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
 

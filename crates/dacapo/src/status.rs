@@ -10,6 +10,7 @@ use dacapo_model::{
 };
 
 use crate::core::Core;
+use crate::verify;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -109,6 +110,13 @@ async fn version_status(
     waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
+    }
+    let looking = core.looking(&id);
+    // While it meets the version that serves it rests for a moment, which is no falling behind.
+    let stage = if looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage };
+    if stage == Some(Stage::Verifying) {
+        waiting_on.extend(verify::waits_on(core, &id, state));
+        waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
     }
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
