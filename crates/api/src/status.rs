@@ -140,7 +140,7 @@ pub struct TimeLeft {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`,
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `verification`, `verdict`,
     /// `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
@@ -183,6 +183,19 @@ impl From<&model::WaitingOn> for WaitingOn {
             model::WaitingOn::Code { version } => {
                 field("version", version.to_string().into());
                 "code"
+            }
+            model::WaitingOn::Verification { version, part, looked_at } => {
+                field("version", version.to_string().into());
+                if let Some(part) = part {
+                    field("part", part.as_str().into());
+                    field("looked_at", (*looked_at).into());
+                }
+                "verification"
+            }
+            model::WaitingOn::Verdict { version, found } => {
+                field("version", version.to_string().into());
+                field("found", found.as_str().into());
+                "verdict"
             }
             model::WaitingOn::FlipCommand => "flip_command",
             model::WaitingOn::StandBy { remaining } => {

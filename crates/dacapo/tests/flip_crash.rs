@@ -206,9 +206,7 @@ async fn check_history(node: &Node, to: &str) -> Option<Position> {
 
 /// How many verdicts there are on a version.
 async fn verdicts(node: &Node, text: &str) -> usize {
-    let of = |entry: &&dacapo::CatalogEntry| {
-        matches!(&entry.event, CatalogEvent::Verified { view, .. } if view.version == version(text))
-    };
+    let of = |entry: &&dacapo::CatalogEntry| matches!(&entry.event, CatalogEvent::Verified { view, .. } if view.version == version(text));
     node.history().await.unwrap().iter().filter(of).count()
 }
 

@@ -100,11 +100,8 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
 fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
     let version = facts.to;
     let short = tokens.iter().filter(|token| !token.covers(needed));
-    let behind = |token: &Token| WaitingOn::Segment {
-        version,
-        segment: token.segment,
-        behind: needed.since(token.position),
-    };
+    let behind =
+        |token: &Token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) };
     short.map(behind).chain(facts.to_verified.clone().err()).collect()
 }
 

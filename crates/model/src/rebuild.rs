@@ -222,9 +222,10 @@ mod tests {
             loop {
                 let commands = self.plan(0, Timestamp::from_micros(0));
                 let tokens = self.tokens(0);
-                let unverified = self.catalog.versions().find(|(view, state)| {
-                    commands.is_empty() && wants_verification(state, &tokens[view], self.at)
-                });
+                let unverified = self
+                    .catalog
+                    .versions()
+                    .find(|(view, state)| commands.is_empty() && wants_verification(state, &tokens[view], self.at));
                 let verify = unverified.map(|(view, state)| verdict(view, state, Verdict::Pass));
                 let pending = self.catalog.projections.iter().find_map(|(name, state)| Some((name, state.flip?)));
                 let confirm = pending.map(|(name, flip)| CatalogCommand::ConfirmFlip {

@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_is_wrong_and_what_is_missing() {
-        let mut report = report([(Part::Rows, Outcome::Failed), (Part::Answers, Outcome::NotDone { why: "no".into() })]);
+        let mut report =
+            report([(Part::Rows, Outcome::Failed), (Part::Answers, Outcome::NotDone { why: "no".into() })]);
         report.parts[0].wrong = vec![(FindingKind::Missing, 1), (FindingKind::Differs, 12)];
         report.required = vec![Part::Counts, Part::Answers];
         let expected = "rows: 1 row missing, 12 rows differ; counts: not done; answers: not done, no";

@@ -325,9 +325,11 @@ fn a_verdict_is_waived_by_somebody_until_the_next_one() {
         let state = world.catalog.version(&view("v1.1")).unwrap();
         state.verified.as_ref().is_some_and(Verified::lets_serve)
     };
-    for (command, expected) in
-        [(verified(view("v1.1"), None, false), false), (waive.clone(), true), (verified(view("v1.1"), None, false), false)]
-    {
+    for (command, expected) in [
+        (verified(view("v1.1"), None, false), false),
+        (waive.clone(), true),
+        (verified(view("v1.1"), None, false), false),
+    ] {
         world.when(&command).unwrap();
         assert_eq!(lets_serve(&world), expected, "{command:?}");
     }
