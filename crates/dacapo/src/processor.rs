@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
-use pace::{Pace, Rate};
+use pace::Pace;
 use segments::{Refusal, Segments, Share};
 
 pub(crate) use segments::Progress;
@@ -138,7 +138,6 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
-    rate: Rate,
     head: watch::Receiver<Position>,
     has_moved: bool,
 }
@@ -164,7 +163,6 @@ impl<'a> Run<'a> {
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
-            rate: Rate::default(),
             head: assignment.journal.head(),
             has_moved: false,
         };
@@ -194,7 +192,6 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
-        self.rate.rest();
         self.report();
         let mut stop = self.assignment.stop.clone();
         let due = self.segments.next_due();
@@ -217,13 +214,13 @@ impl<'a> Run<'a> {
     /// more without it.
     async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
         let started = Instant::now();
+        self.assignment.progress.send_modify(|progress| progress.batch = Some((share.after, started)));
         loop {
             let failure = match self.apply(&mut share, started).await? {
                 Ok(events) => match self.commit(&share).await? {
                     Commit::Done => {
                         self.segments.committed(&share);
                         self.has_moved = true;
-                        self.rate.add(share.moves_through().since(share.after), started);
                         self.pace.took(events, started.elapsed());
                         self.report();
                         return Ok(None);
@@ -312,7 +309,7 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress(self.rate.per_second()));
+        self.assignment.progress.send_replace(self.segments.progress());
     }
 }
 
