@@ -23,7 +23,7 @@ use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
 use crate::sqlite::{Db, Place, fault};
 use crate::table::Table;
-use crate::views::{View, Views};
+use crate::views::{View, ViewCopy, Views};
 
 /// Idle connections for readers that a view keeps.
 const IDLE_READERS_MAX: usize = 8;
@@ -172,6 +172,10 @@ impl Home for FileHome {
         Ok(db)
     }
 
+    fn copy(&self) -> Result<ViewCopy, StoreError> {
+        Ok(ViewCopy::File(self.path.clone()))
+    }
+
     fn give_back(&self, mut db: Db) {
         // A connection that cannot even do this is closed, which ends its transaction as well.
         if db.rollback().is_ok() {
@@ -202,7 +206,7 @@ impl Desk for Db {
 
 /// Opens a file that is there: whoever makes one does so knowingly.
 fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
     let mut db = Db::new(connection, Arc::clone(place))?;
