@@ -164,8 +164,8 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `processor`,
-    /// `flip_command`, `stand_by`.
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `index`,
+    /// `processor`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -212,6 +212,12 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("after", after.get().into());
                 field("since_ms", millis(*since));
                 "batch"
+            }
+            model::WaitingOn::Index { index, number, of } => {
+                field("index", index.as_str().into());
+                field("number", (*number).into());
+                field("of", (*of).into());
+                "index"
             }
             model::WaitingOn::Processor => "processor",
             model::WaitingOn::FlipCommand => "flip_command",

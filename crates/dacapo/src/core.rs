@@ -172,6 +172,15 @@ impl Core {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
+    /// Whether the view of a version lacks indexes that its code asks for.
+    pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(version) = self.open_version(id) else { return Ok(false) };
+        match &version.carried {
+            Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
     /// The tokens of a version as stored; `None` when this node has no view of it.
     pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
         match self.open_version(id) {
@@ -183,13 +192,20 @@ impl Core {
 
 impl OpenVersion {
     /// Opens a version whose code is carried and starts its processor.
-    pub(crate) fn run(id: ViewId, view: Arc<dyn StoredView>, carried: Carried, journal: Arc<dyn Journal>) -> Self {
+    pub(crate) fn run(
+        id: ViewId,
+        view: Arc<dyn StoredView>,
+        carried: Carried,
+        journal: Arc<dyn Journal>,
+        began_at: Position,
+    ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
         let lifted = Arc::new(Notify::new());
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
+            began_at,
             journal,
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),

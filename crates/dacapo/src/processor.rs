@@ -17,6 +17,7 @@
 //!
 //! It never decides about phases, and it never reads the catalog.
 
+mod index;
 mod pace;
 mod segments;
 
@@ -49,6 +50,8 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
+    /// Events through here are the past, which is replayed.
+    pub(crate) began_at: Position,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) view: Arc<dyn StoredView>,
     /// Told whenever a hold is lifted.
@@ -140,6 +143,8 @@ struct Run<'a> {
     pace: Pace,
     head: watch::Receiver<Position>,
     has_moved: bool,
+    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
+    index_at: Option<Position>,
 }
 
 /// A batch that was applied and not yet committed.
@@ -162,8 +167,10 @@ impl<'a> Run<'a> {
     async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
         let tokens = assignment.view.claim().await?;
         let options = &assignment.carried.options;
+        let tables = assignment.carried.tables;
+        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
-        let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let view = View::new(writer, tables).with_bytes_max(options.row_cache_bytes).lacking_indexes(bare);
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
@@ -172,6 +179,7 @@ impl<'a> Run<'a> {
             pace: Pace::new(options.batch_events_max),
             head: assignment.journal.head(),
             has_moved: false,
+            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)
@@ -183,12 +191,22 @@ impl<'a> Run<'a> {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);
             }
+            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+                && let Some(ended) = self.build_indexes().await?
+            {
+                return Ok(ended);
+            }
             let head = *self.head.borrow_and_update();
             let Some(share) = self.segments.next_share(head, Instant::now()) else {
                 if self.wait().await {
                     return Ok(Ended::Stopped);
                 }
                 continue;
+            };
+            // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
+            let share = match self.index_at.filter(|at| *at > share.after) {
+                Some(at) => share.through(at),
+                None => share,
             };
             self.pace.aim(head.since(share.after));
             if let Some(ended) = self.take(share).await? {
@@ -290,7 +308,11 @@ impl<'a> Run<'a> {
     }
 
     async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
-        let commit = Commit::of(self.segments.moves(share, applied));
+        self.land(Commit::of(self.segments.moves(share, applied))).await
+    }
+
+    /// Commits, waiting for the end of a hold if there is one.
+    async fn land(&mut self, commit: Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);

@@ -63,6 +63,10 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
+    /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
+    /// them at its first statement.
+    pub index_last: bool,
 }
 
 impl Default for Options {
@@ -74,6 +78,7 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            index_last: true,
         }
     }
 }

@@ -111,7 +111,11 @@ async fn version_status(
     };
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
-    let stage = stage(state, &tokens, head);
+    let (bare, unreadable) = match core.is_bare(&id).await {
+        Ok(bare) => (bare && state.phase == Phase::Initializing, unreadable),
+        Err(error) => (true, Some(WaitingOn::Store { error: error.to_string() })),
+    };
+    let stage = stage(state, &tokens, bare, head);
     let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
     let mut waiting_on = progress.waiting_on;
     waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));

@@ -57,6 +57,15 @@ pub enum WaitingOn {
         /// For how long it has gone on.
         since: Duration,
     },
+    /// An index is built that the view went without while it replayed.
+    Index {
+        /// The table and the index: `accounts.owner`.
+        index: String,
+        /// Which one it is, from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// Nobody applies its events just now.
     Processor,
     /// The version is ready; someone must ask for the flip.
@@ -86,6 +95,9 @@ impl fmt::Display for WaitingOn {
             Self::Batch { after, since } => {
                 let (after, since) = (grouped(after.get()), span(*since));
                 write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+            }
+            Self::Index { index, number, of } => {
+                write!(f, "the index {index}, which is being built ({number} of {of})")
             }
             Self::Processor => write!(f, "its processor, which has not begun or has ended"),
             Self::FlipCommand => write!(f, "the command to flip"),

@@ -202,7 +202,7 @@ pub trait ViewWriter: Send {
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when a unique index finds rows that are not; [`StoreError::Unavailable`] when there is
-    /// no room for it. The transaction is over either way.
+    /// no room for it.
     async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError>;
 
     /// Begins a transaction in which SQL sees another view as it is now, its tables as `source.…`, and returns that

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -41,6 +41,7 @@ pub struct SqliteViews {
     dir: PathBuf,
     /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
     open: Mutex<HashMap<ViewId, Arc<FileView>>>,
+    full: Arc<AtomicBool>,
 }
 
 type FileView = SqliteView<FileHome>;
@@ -59,7 +60,13 @@ impl SqliteViews {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
         make_dir(&dir)?;
-        Ok(Self { dir, open: Mutex::default() })
+        Ok(Self { dir, open: Mutex::default(), full: Arc::default() })
+    }
+
+    /// From the next transaction of each view on, lets no view grow, as if the disk were full, or lets them grow again.
+    #[cfg(feature = "contract")]
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
     }
 
     fn path(&self, id: &ViewId) -> PathBuf {
@@ -86,7 +93,7 @@ impl SqliteViews {
                 Absent::Make => make_file(&path)?,
             }
         }
-        let place = Place::new(path.display().to_string());
+        let place = Place::on_disk(path.display().to_string(), Arc::clone(&self.full));
         let mut control = connect(&path, &place, READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);

@@ -26,11 +26,18 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// Whether the view was dropped.
     pub(crate) gone: AtomicBool,
+    /// Whether nothing may grow, as on a disk that is full.
+    pub(crate) full: Arc<AtomicBool>,
 }
 
 impl Place {
     pub(crate) fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, gone: AtomicBool::new(false) })
+        Self::on_disk(name, Arc::default())
+    }
+
+    /// A place on a disk that tells when it is full.
+    pub(crate) fn on_disk(name: String, full: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self { name, gone: AtomicBool::new(false), full })
     }
 }
 
@@ -39,12 +46,14 @@ pub(crate) struct Db {
     connection: Connection,
     place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
+    /// Whether this connection lets nothing grow.
+    full: bool,
 }
 
 impl Db {
     /// Takes over a connection to the view at `place`.
     pub(crate) fn new(connection: Connection, place: Arc<Place>) -> Result<Self, StoreError> {
-        let mut db = Self { connection, place, rows: Vec::new() };
+        let mut db = Self { connection, place, rows: Vec::new(), full: false };
         db.tried("open the view", |connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -79,6 +88,12 @@ impl Db {
 
     /// Begins a transaction that writes, and has the write lock once this returns.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
+        let full = self.place.full.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.full, full) != full {
+            // The least is what there is.
+            let pages = if full { 1 } else { i64::from(u32::MAX - 1) };
+            self.tried("limit the view", |connection| connection.pragma_update(None, "max_page_count", pages))?;
+        }
         self.tried("begin a transaction", |connection| connection.execute_batch("BEGIN IMMEDIATE"))
     }
 

@@ -182,11 +182,7 @@ impl<H: Home> ViewWriter for Writer<H> {
         if self.inside.is_none() {
             self.sort_in_files()?;
         }
-        let built = self.apart(move |db| db.index(&table, &index)).await;
-        if built.is_err() && self.desk.is_some() {
-            self.rollback().await?;
-        }
-        built
+        self.apart(move |db| db.index(&table, &index)).await
     }
 
     async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
