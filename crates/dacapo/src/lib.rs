@@ -28,6 +28,7 @@ mod query;
 mod rebuild;
 mod row;
 mod status;
+mod subscribe;
 pub mod view;
 mod world;
 
@@ -44,13 +45,13 @@ pub use dacapo_store::{
 };
 pub use error::Error;
 pub use event::{Event, EventError};
-pub use feed::Feed;
 pub use flip::FlipReport;
 pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
 

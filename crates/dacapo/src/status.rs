@@ -10,6 +10,7 @@ use dacapo_model::{
 };
 
 use crate::core::Core;
+use crate::subscribe::SubscriberStatus;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Status {
     pub head: Position,
     /// Every projection the catalog knows, by name.
     pub projections: Vec<ProjectionStatus>,
+    /// The subscribers of this node, in the order in which it was given them.
+    pub subscribers: Vec<SubscriberStatus>,
 }
 
 /// One projection.
@@ -84,7 +87,7 @@ pub(crate) async fn status(core: &Arc<Core>) -> Status {
             versions,
         });
     }
-    Status { head, projections }
+    Status { head, projections, subscribers: vec![] }
 }
 
 async fn version_status(
