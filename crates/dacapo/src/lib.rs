@@ -29,11 +29,13 @@ mod rebuild;
 mod row;
 mod status;
 mod subscribe;
+mod trail;
 pub mod view;
 mod world;
 
 pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
+pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
     Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
