@@ -208,6 +208,22 @@ impl From<CatalogRefused> for ApiError {
             CatalogRefused::NoFlipUnderWay { projection } => {
                 refused("no_flip_under_way").field("projection", projection.as_str()).refused()
             }
+            CatalogRefused::ReplayUnderWay { view, after, requested } => {
+                let problem = refused("replay_under_way").field("projection", view.projection.as_str());
+                let problem = problem.field("version", view.version.to_string());
+                problem.field("after", after.get()).field("requested", requested.get()).refused()
+            }
+            CatalogRefused::NoReplayUnderWay { view } => {
+                let problem = refused("no_replay_under_way").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
+            CatalogRefused::NotVerified { view } => {
+                let problem = refused("not_verified").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
+            CatalogRefused::NothingToCopy { projection } => {
+                refused("nothing_to_copy").field("projection", projection.as_str()).refused()
+            }
             CatalogRefused::NotCovered { requested, covers } => {
                 let problem = refused("not_covered").field("requested", requested.get());
                 problem.field("covers", covers.get()).refused()

@@ -221,6 +221,18 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         }
         CatalogEvent::Obsolete { .. } => ("version_obsolete", format!("view of {version} gone")),
         CatalogEvent::Failed { reason, .. } => ("version_failed", format!("{version} failed: {reason}")),
+        CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
+        CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
+        CatalogEvent::Verified { verdict, report, .. } => {
+            let compared = report.against.map(|against| format!(" against {against}")).unwrap_or_default();
+            let verdict = verdict.as_str();
+            ("version_verified", format!("{version} verified{compared} at position {}: {verdict}", report.at))
+        }
+        CatalogEvent::Waived { by, why, .. } => ("verdict_waived", format!("{by} answers for {version}: {why}")),
+        CatalogEvent::ReplayRequested { after, .. } => {
+            ("replay_requested", format!("replay of {version} in place from behind position {after} requested"))
+        }
+        CatalogEvent::ReplayEnded { .. } => ("replay_ended", format!("replay of {version} in place ended")),
     }
 }
 

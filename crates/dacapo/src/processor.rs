@@ -23,8 +23,8 @@ mod segments;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenMove, TokenRefused, ViewId, WaitingOn, limits};
-use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView};
+use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, limits};
+use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -143,8 +143,15 @@ struct Run<'a> {
     has_moved: bool,
 }
 
+/// A batch that was applied and not yet committed.
+struct Applied {
+    events: usize,
+    /// How many of them each segment of the version was handed.
+    by_segment: Vec<u64>,
+}
+
 /// What a commit came to.
-enum Commit {
+enum Committed {
     Done,
     /// It must be applied again: the writer had sent rows that the refused commit took back.
     ApplyAgain,
@@ -219,18 +226,17 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         loop {
             let failure = match self.apply(&mut share, started).await? {
-                Ok(events) => match self.commit(&share).await? {
-                    Commit::Done => {
-                        self.segments.committed(&share);
+                Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
+                    Committed::Done => {
                         self.has_moved = true;
                         self.rate.add(share.moves_through().since(share.after), started);
                         self.pace.took(events, started.elapsed());
                         self.report();
                         return Ok(None);
                     }
-                    Commit::ApplyAgain => continue,
-                    Commit::Stopped => return Ok(Some(Ended::Stopped)),
-                    Commit::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                    Committed::ApplyAgain => continue,
+                    Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                    Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
                 },
                 Err(failure) => failure,
             };
@@ -246,9 +252,10 @@ impl<'a> Run<'a> {
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
     /// again in the rare case that it must be applied again.
-    async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<usize, Failure>, StoreError> {
+    async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<Applied, Failure>, StoreError> {
         let Assignment { journal, carried, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
+        let mut by_segment = vec![0; share.limits().len()];
         let mut ahead: Option<Ahead> = None;
         loop {
             let batch = match &mut ahead {
@@ -259,13 +266,14 @@ impl<'a> Run<'a> {
             let is_full = events >= self.pace.events() || after >= share.moves_through();
             ahead = (!is_full)
                 .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
-            let work = Work { batch: &batch, segments: self.segments.count(), through: share.limits() };
+            let (segments, through) = (self.segments.count(), share.limits());
+            let work = Work { batch: &batch, segments, through, applied: &mut by_segment };
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
             if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
                 *share = share.through(after);
-                return Ok(Ok(events));
+                return Ok(Ok(Applied { events, by_segment }));
             }
         }
     }
@@ -284,29 +292,32 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn commit(&mut self, share: &Share) -> Result<Commit, StoreError> {
-        let moves: Vec<TokenMove> = self.segments.moves(share);
+    async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
+        let commit = Commit::of(self.segments.moves(share, applied));
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
             let mut lifted = std::pin::pin!(lifted.notified());
             lifted.as_mut().enable();
-            let (held_for, must_reapply) = match self.view.commit(&moves).await {
-                Ok(()) => return Ok(Commit::Done),
+            let (held_for, must_reapply) = match self.view.commit(&commit).await {
+                Ok(()) => {
+                    self.segments.committed(&commit.moves);
+                    return Ok(Committed::Done);
+                }
                 Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
-                Err(NotCommitted::Fenced(refused)) => return Ok(Commit::Fenced(refused)),
+                Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Fenced(refused)),
                 Err(NotCommitted::Failed(error)) => return Err(unavailable(error)),
             };
             self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
             let mut stop = self.assignment.stop.clone();
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Commit::Stopped),
+                _ = stop.wait_for(|stop| *stop) => return Ok(Committed::Stopped),
                 () = lifted => {}
                 () = tokio::time::sleep(HOLD_LOOK) => {}
             }
             if must_reapply {
-                return Ok(Commit::ApplyAgain);
+                return Ok(Committed::ApplyAgain);
             }
         }
     }

@@ -268,6 +268,8 @@ pub(crate) struct Work<'a> {
     pub(crate) segments: SegmentCount,
     /// For each segment the last position to apply; one that takes no part has its own token here or less.
     pub(crate) through: &'a [Position],
+    /// For each segment how many events it was handed; added to.
+    pub(crate) applied: &'a mut [u64],
 }
 
 /// An event that was not applied.
@@ -318,12 +320,15 @@ async fn apply_all<P: Projection>(
 ) -> Result<(), HandlerError> {
     for place in work.batch.iter() {
         let segment = work.segments.segment_of(place.stream);
-        if place.position > work.through[usize::from(segment.get())] {
+        let at = usize::from(segment.get());
+        if place.position > work.through[at] {
             continue;
         }
         *current = Some((segment, place.position));
-        let Some(data) = P::Event::decode(place.event_type, place.payload)? else { continue };
-        projection.apply(&Recorded { data, place }, view).await?;
+        if let Some(data) = P::Event::decode(place.event_type, place.payload)? {
+            projection.apply(&Recorded { data, place }, view).await?;
+        }
+        work.applied[at] += 1;
     }
     Ok(())
 }

@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::position::{Position, Revision};
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
+use crate::verify::{Report, Verdict};
 use crate::version::{VersionId, ViewId};
 
 /// When a version that is ready becomes the serving one. The first version of a projection does so by
@@ -75,6 +77,8 @@ pub enum CatalogEvent {
         flip: FlipPolicy,
         /// What its code declared about itself; the same version number never comes with another one.
         fingerprint: String,
+        /// The version whose view it begins as a copy of.
+        seed: Option<VersionId>,
     },
     /// Its view is being built.
     Initializing {
@@ -134,6 +138,46 @@ pub enum CatalogEvent {
         /// Why not.
         reason: String,
     },
+    /// No events are applied to its view until it is resumed.
+    Paused {
+        /// Which version.
+        view: ViewId,
+    },
+    /// Events are applied again, and whatever halts is tried at once.
+    Resumed {
+        /// Which version.
+        view: ViewId,
+    },
+    /// It was verified.
+    Verified {
+        /// Which version.
+        view: ViewId,
+        /// What it came to.
+        verdict: Verdict,
+        /// What was found.
+        report: Arc<Report>,
+    },
+    /// Somebody answers for it although it was not found right.
+    Waived {
+        /// Which version.
+        view: ViewId,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// Past events shall go through the version again, in its own view. The position of this event names the replay.
+    ReplayRequested {
+        /// Which version.
+        view: ViewId,
+        /// The events behind this position.
+        after: Position,
+    },
+    /// Every segment of the version is where it was when it went back.
+    ReplayEnded {
+        /// Which version.
+        view: ViewId,
+    },
 }
 
 impl CatalogEvent {
@@ -148,7 +192,13 @@ impl CatalogEvent {
             | Self::Flipped { view, .. }
             | Self::CleaningUp { view, .. }
             | Self::Obsolete { view }
-            | Self::Failed { view, .. } => view,
+            | Self::Failed { view, .. }
+            | Self::Paused { view }
+            | Self::Resumed { view }
+            | Self::Verified { view, .. }
+            | Self::Waived { view, .. }
+            | Self::ReplayRequested { view, .. }
+            | Self::ReplayEnded { view } => view,
         }
     }
 }
@@ -168,6 +218,8 @@ pub enum CatalogCommand {
         flip: FlipPolicy,
         /// What the code declares about itself.
         fingerprint: String,
+        /// Whether it begins as a copy of the view that serves.
+        seeded: bool,
     },
     /// Start to build a scheduled version.
     Begin(ViewId),
@@ -206,6 +258,42 @@ pub enum CatalogCommand {
         /// Why not.
         reason: String,
     },
+    /// Apply no more events to its view.
+    Pause(ViewId),
+    /// Apply events again, and try at once whatever halts.
+    Resume(ViewId),
+    /// It was verified.
+    Verify {
+        /// Which version.
+        view: ViewId,
+        /// What it came to.
+        verdict: Verdict,
+        /// What was found.
+        report: Arc<Report>,
+    },
+    /// Answer for a version that was not found right.
+    Waive {
+        /// Which version.
+        view: ViewId,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// Let past events go through the version again, in its own view.
+    RequestReplay {
+        /// Which version.
+        view: ViewId,
+        /// The events behind this position.
+        after: Position,
+    },
+    /// Every segment is where it was when it went back.
+    EndReplay {
+        /// Which version.
+        view: ViewId,
+        /// The position of the request, so that a late end never answers for a later replay.
+        request: Position,
+    },
 }
 
 /// Why the catalog declined a change.
@@ -235,6 +323,30 @@ pub enum CatalogRefused {
     /// No flip is under way, or not the one that is confirmed.
     NoFlipUnderWay {
         /// The projection asked about.
+        projection: ProjectionName,
+    },
+    /// A replay in place is under way.
+    ReplayUnderWay {
+        /// Of which version.
+        view: ViewId,
+        /// The events behind this position.
+        after: Position,
+        /// The position of the request.
+        requested: Position,
+    },
+    /// There is no verdict that could be waived.
+    NotVerified {
+        /// The version asked for.
+        view: ViewId,
+    },
+    /// No replay in place is under way, or not the one that has ended.
+    NoReplayUnderWay {
+        /// The version asked about.
+        view: ViewId,
+    },
+    /// No version serves that a new one could begin as a copy of.
+    NothingToCopy {
+        /// Of which projection.
         projection: ProjectionName,
     },
     /// The confirmation does not cover the request (I-6).
@@ -272,6 +384,20 @@ impl fmt::Display for CatalogRefused {
                 write!(f, "a flip to {view} is under way: wait for it, or clean that version up to abort it")
             }
             Self::NoFlipUnderWay { projection } => write!(f, "no such flip of {projection} is under way"),
+            Self::ReplayUnderWay { view, after, requested } => write!(
+                f,
+                "a replay of {view} from behind position {after} is under way, asked for at position {requested}: \
+                 wait for its end"
+            ),
+            Self::NotVerified { view } => {
+                write!(f, "{view} was not verified yet, so there is no verdict to waive: wait until it has caught up")
+            }
+            Self::NoReplayUnderWay { view } => write!(f, "no such replay of {view} is under way"),
+            Self::NothingToCopy { projection } => write!(
+                f,
+                "no version of {projection} serves, so there is nothing to begin as a copy of: rebuild it from the \
+                 journal"
+            ),
             Self::NotCovered { requested, covers } => {
                 write!(f, "the flip requested at {requested} is not covered: the new version covers {covers}")
             }
@@ -303,6 +429,45 @@ pub struct VersionState {
     pub began_at: Option<Position>,
     /// Why it failed or is cleaned up.
     pub reason: Option<String>,
+    /// The version whose view it begins as a copy of.
+    pub seed: Option<VersionId>,
+    /// Whether events are kept from its view.
+    pub paused: bool,
+    /// Where it was resumed last.
+    pub resumed_at: Option<Position>,
+    /// What its last verification came to.
+    pub verified: Option<Verified>,
+    /// The replay in place under way.
+    pub replay: Option<PendingReplay>,
+}
+
+/// What a verification came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Where the catalog has it.
+    pub position: Position,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was found.
+    pub report: Arc<Report>,
+    /// Who answers for it all the same, and why.
+    pub waived: Option<(String, String)>,
+}
+
+impl Verified {
+    /// Whether the version may serve.
+    pub fn lets_serve(&self) -> bool {
+        self.verdict == Verdict::Pass || self.waived.is_some()
+    }
+}
+
+/// A replay in place that was requested and has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingReplay {
+    /// The position of the request, which names it.
+    pub requested: Position,
+    /// The events behind this position go through the version again.
+    pub after: Position,
 }
 
 /// A flip that was requested and not yet confirmed or aborted.
@@ -330,6 +495,10 @@ pub struct ProjectionState {
     pub serving: Option<VersionId>,
     /// The flip under way.
     pub flip: Option<PendingFlip>,
+    /// Where its first version was scheduled.
+    pub first: Option<Position>,
+    /// Every flip there was: its position, and the version that serves from there on.
+    pub served: Vec<(Position, VersionId)>,
 }
 
 impl ProjectionState {
@@ -389,8 +558,13 @@ impl Catalog {
     /// [`CatalogRefused`], and nothing changes.
     pub fn decide(&self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         match command {
-            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint } => {
-                self.schedule(projection, *code, *segments, *flip, fingerprint)
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded } => {
+                let seed = match (seeded, self.serving(projection)) {
+                    (false, _) => None,
+                    (true, Some(serving)) => Some(serving),
+                    (true, None) => return Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
+                };
+                self.schedule(projection, *code, *segments, *flip, fingerprint, seed)
             }
             CatalogCommand::Begin(view) => match self.known(view)?.phase {
                 Phase::Scheduled => Ok(vec![CatalogEvent::Initializing { view: view.clone() }]),
@@ -416,7 +590,63 @@ impl Catalog {
                 Phase::Failed => Ok(vec![]),
                 phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
             },
+            CatalogCommand::Pause(view) => {
+                let paused = self.applied(view, "pause")?.paused;
+                Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())
+            }
+            // Also where it is not paused: whatever halts is then tried at once.
+            CatalogCommand::Resume(view) => {
+                self.applied(view, "resume")?;
+                Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
+            }
+            CatalogCommand::Verify { view, verdict, report } => match self.known(view)?.phase {
+                Phase::Initializing => {
+                    let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
+                    Ok(vec![CatalogEvent::Verified { view, verdict, report }])
+                }
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "verify" }),
+            },
+            CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
+            CatalogCommand::RequestReplay { view, after } => self.request_replay(view, *after),
+            CatalogCommand::EndReplay { view, request } => {
+                let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
+                pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
+                Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }])
+            }
         }
+    }
+
+    fn waive(&self, view: &ViewId, by: &str, why: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let state = self.known(view)?;
+        match (&state.verified, state.phase) {
+            (Some(verified), Phase::Initializing) if verified.lets_serve() => Ok(vec![]),
+            (Some(_), Phase::Initializing) => {
+                Ok(vec![CatalogEvent::Waived { view: view.clone(), by: by.to_owned(), why: why.to_owned() }])
+            }
+            (None, Phase::Initializing) => Err(CatalogRefused::NotVerified { view: view.clone() }),
+            (_, phase) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "waive the verdict on" }),
+        }
+    }
+
+    fn request_replay(&self, view: &ViewId, after: Position) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let state = self.known(view)?;
+        if let Some(PendingReplay { requested, after }) = state.replay {
+            return Err(CatalogRefused::ReplayUnderWay { view: view.clone(), after, requested });
+        }
+        if let Some(flip) = self.projections[&view.projection].flip {
+            return Err(CatalogRefused::FlipUnderWay { view: ViewId { version: flip.to, ..view.clone() } });
+        }
+        match state.phase {
+            Phase::Serving | Phase::StandingBy => Ok(vec![CatalogEvent::ReplayRequested { view: view.clone(), after }]),
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "replay in place" }),
+        }
+    }
+
+    /// The state of a version to which events are applied.
+    fn applied(&self, view: &ViewId, asked: &'static str) -> Result<&VersionState, CatalogRefused> {
+        let state = self.known(view)?;
+        let phase = state.phase;
+        if phase.applies() { Ok(state) } else { Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked }) }
     }
 
     fn schedule(
@@ -426,6 +656,7 @@ impl Catalog {
         segments: SegmentCount,
         flip: FlipPolicy,
         fingerprint: &str,
+        seed: Option<VersionId>,
     ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let none = BTreeMap::new();
         let versions = self.projections.get(projection).map_or(&none, |state| &state.versions);
@@ -442,7 +673,8 @@ impl Catalog {
         let build = builds.next_back().map_or(1, |(last, _)| last.build + 1);
         let view = ViewId { projection: projection.clone(), version: VersionId { code, build } };
         let by = view.version;
-        let mut events = vec![CatalogEvent::Scheduled { view, segments, flip, fingerprint: fingerprint.to_owned() }];
+        let fingerprint = fingerprint.to_owned();
+        let mut events = vec![CatalogEvent::Scheduled { view, segments, flip, fingerprint, seed }];
         let superseded = versions
             .iter()
             .filter(|(_, state)| matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed));
@@ -463,6 +695,12 @@ impl Catalog {
             }
             let view = ViewId { version: pending.to, ..view.clone() };
             return Err(CatalogRefused::FlipUnderWay { view });
+        }
+        // Readers can leave a version that replays, but not move to one.
+        if let Some(PendingReplay { requested, after }) = self.known(view)?.replay
+            && phase == Phase::StandingBy
+        {
+            return Err(CatalogRefused::ReplayUnderWay { view: view.clone(), after, requested });
         }
         match phase {
             Phase::Serving => Ok(vec![]),
@@ -543,7 +781,8 @@ impl Catalog {
         let view = event.view();
         let projection = self.projections.entry(view.projection.clone()).or_default();
         match event {
-            CatalogEvent::Scheduled { segments, flip, fingerprint, .. } => {
+            CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
+                projection.first.get_or_insert(position);
                 let scheduled = VersionState {
                     phase: Phase::Scheduled,
                     since: recorded,
@@ -552,6 +791,11 @@ impl Catalog {
                     fingerprint: fingerprint.clone(),
                     began_at: None,
                     reason: None,
+                    seed: *seed,
+                    paused: false,
+                    resumed_at: None,
+                    verified: None,
+                    replay: None,
                 };
                 let before = projection.versions.insert(view.version, scheduled);
                 assert!(before.is_none(), "I-12: {view} was scheduled twice");
@@ -576,6 +820,7 @@ impl Catalog {
                 }
                 projection.enter(view.version, Phase::Serving, recorded);
                 projection.serving = Some(view.version);
+                projection.served.push((position, view.version));
                 projection.flip = None;
             }
             CatalogEvent::CleaningUp { reason, .. } => {
@@ -587,14 +832,38 @@ impl Catalog {
             CatalogEvent::Failed { reason, .. } => {
                 projection.enter(view.version, Phase::Failed, recorded).reason = Some(reason.clone());
             }
+            CatalogEvent::Paused { .. } => projection.known(view.version).paused = true,
+            CatalogEvent::Resumed { .. } => {
+                let state = projection.known(view.version);
+                state.paused = false;
+                state.resumed_at = Some(position);
+            }
+            CatalogEvent::Verified { verdict, report, .. } => {
+                let (verdict, report, waived) = (*verdict, Arc::clone(report), None);
+                projection.known(view.version).verified = Some(Verified { position, verdict, report, waived });
+            }
+            CatalogEvent::Waived { by, why, .. } => {
+                let verified = projection.known(view.version).verified.as_mut();
+                verified.expect("only a verdict is waived").waived = Some((by.clone(), why.clone()));
+            }
+            CatalogEvent::ReplayRequested { after, .. } => {
+                let pending = PendingReplay { requested: position, after: *after };
+                let before = projection.known(view.version).replay.replace(pending);
+                assert!(before.is_none(), "two replays of {view} at once");
+            }
+            CatalogEvent::ReplayEnded { .. } => projection.known(view.version).replay = None,
         }
     }
 }
 
 impl ProjectionState {
+    fn known(&mut self, version: VersionId) -> &mut VersionState {
+        self.versions.get_mut(&version).expect("a version is scheduled before anything happens to it")
+    }
+
     /// The one place where a phase is written.
     fn enter(&mut self, version: VersionId, next: Phase, recorded: Timestamp) -> &mut VersionState {
-        let state = self.versions.get_mut(&version).expect("a version is scheduled before it moves");
+        let state = self.known(version);
         assert!(state.phase.may_become(next), "{version} may not become {next} from {}", state.phase);
         state.phase = next;
         state.since = recorded;

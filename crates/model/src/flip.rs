@@ -81,7 +81,7 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
         Ok(tokens) => *tokens,
         Err(reason) => return missing(vec![reason.clone()]),
     };
-    let shown = from.iter().map(|token| token.position).max().unwrap_or(shown_before);
+    let shown = from.iter().map(Token::shown).max().unwrap_or(shown_before);
     if !from.iter().all(held) {
         // A hold that could not end within its budget would only disturb.
         let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
@@ -105,7 +105,7 @@ fn behind(version: VersionId, tokens: &[Token], needed: Position) -> Vec<Waiting
 mod tests {
     use super::*;
     use crate::segment::SegmentCount;
-    use crate::token::Epoch;
+    use crate::token::{Applied, Epoch};
     use proptest::prelude::*;
 
     const B: VersionId = VersionId { code: 2, build: 1 };
@@ -117,6 +117,8 @@ mod tests {
             epoch: Epoch::new(1),
             position: Position::new(*position),
             held_for: held_for.map(Position::new),
+            applied: Applied::default(),
+            replay: None,
         };
         count.segments().zip(positions).map(token).collect()
     }

@@ -10,6 +10,7 @@
 mod catalog;
 mod event;
 pub mod flip;
+mod letter;
 pub mod limits;
 mod name;
 mod phase;
@@ -18,19 +19,21 @@ pub mod rebuild;
 mod segment;
 mod time;
 mod token;
+pub mod verify;
 mod version;
 mod waiting;
 
 pub use catalog::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
-    ProjectionState, VersionState,
+    PendingReplay, ProjectionState, Verified, VersionState,
 };
 pub use event::{EventId, Metadata, NewEvent};
+pub use letter::{Letter, LetterKind, Refusal, Wish};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
 pub use phase::{Phase, Stage};
 pub use position::{ExpectedRevision, Position, Revision};
 pub use segment::{Segment, SegmentCount, SegmentRange, stream_hash};
 pub use time::Timestamp;
-pub use token::{Epoch, Token, TokenMove, TokenRefused};
+pub use token::{Applied, Epoch, ReplayMark, Token, TokenMove, TokenRefused};
 pub use version::{InvalidVersion, VersionId, ViewId};
 pub use waiting::WaitingOn;

@@ -89,8 +89,12 @@ impl fmt::Display for Phase {
 pub enum Stage {
     /// Reading what was in the journal when it began.
     Replaying,
+    /// Building the indexes that its view goes without while it replays.
+    Indexing,
     /// Reading what was appended meanwhile.
     CatchingUp,
+    /// Being verified, or found wrong.
+    Verifying,
     /// Near enough to the head to be flipped to.
     Ready,
 }
@@ -100,7 +104,9 @@ impl Stage {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Replaying => "Replaying",
+            Self::Indexing => "Indexing",
             Self::CatchingUp => "CatchingUp",
+            Self::Verifying => "Verifying",
             Self::Ready => "Ready",
         }
     }

@@ -43,6 +43,7 @@ impl Code {
             segments: self.segments,
             flip: self.flip,
             fingerprint: self.fingerprint.clone(),
+            seeded: false,
         }
     }
 }
@@ -140,7 +141,7 @@ pub fn stage(state: &VersionState, tokens: &[Token], head: Position) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Epoch;
+    use crate::token::{Applied, Epoch};
 
     fn code(version: u32, flip: FlipPolicy) -> Code {
         Code {
@@ -171,6 +172,8 @@ mod tests {
                 epoch: Epoch::new(1),
                 position: Position::new(self.at.get() - lag),
                 held_for: None,
+                applied: Applied::default(),
+                replay: None,
             };
             self.catalog.versions().map(|(view, _)| (view, vec![token])).collect()
         }

@@ -3,6 +3,11 @@
 //! Old events must stay readable for good. A new field is optional and is read with a default; an event
 //! whose meaning changes gets a new type name.
 
+mod report;
+
+use std::sync::Arc;
+
+use dacapo_model::verify::Verdict;
 use dacapo_model::{
     CatalogEvent, CleanUpReason, EventType, FlipKind, FlipPolicy, Position, ProjectionName, SegmentCount, StreamName,
     VersionId, ViewId,
@@ -37,6 +42,16 @@ struct Form {
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     superseded_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verdict: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    report: Option<report::Form>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
 }
 
 /// The event type and payload under which `event` is stored.
@@ -53,9 +68,15 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
         covers: None,
         reason: None,
         superseded_by: None,
+        seed: None,
+        verdict: None,
+        report: None,
+        by: None,
+        after: None,
     };
     let event_type = match event {
-        CatalogEvent::Scheduled { segments, flip, fingerprint, .. } => {
+        CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
+            form.seed = seed.map(|seed| seed.to_string());
             form.segments = Some(segments.get());
             form.flip = Some(flip_name(*flip).into());
             form.fingerprint = Some(fingerprint.clone());
@@ -97,6 +118,23 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
             form.reason = Some(reason.clone());
             "version-failed"
         }
+        CatalogEvent::Paused { .. } => "version-paused",
+        CatalogEvent::Resumed { .. } => "version-resumed",
+        CatalogEvent::Verified { verdict, report, .. } => {
+            form.verdict = Some(verdict.as_str().into());
+            form.report = Some(report::form(report));
+            "version-verified"
+        }
+        CatalogEvent::Waived { by, why, .. } => {
+            form.by = Some(by.clone());
+            form.reason = Some(why.clone());
+            "verdict-waived"
+        }
+        CatalogEvent::ReplayRequested { after, .. } => {
+            form.after = Some(after.get());
+            "replay-requested"
+        }
+        CatalogEvent::ReplayEnded { .. } => "replay-ended",
     };
     let payload = serde_json::to_vec(&form).expect("strings and numbers are always JSON");
     (EventType::new(event_type).expect("a valid name"), payload)
@@ -134,6 +172,7 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
                 segments: SegmentCount::new(segments).map_err(|error| error.to_string())?,
                 flip,
                 fingerprint: form.fingerprint.ok_or_else(|| missing("fingerprint"))?,
+                seed: form.seed.as_deref().map(version).transpose()?,
             })
         }
         "version-initializing" => Ok(CatalogEvent::Initializing { view }),
@@ -158,6 +197,25 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
         }
         "version-obsolete" => Ok(CatalogEvent::Obsolete { view }),
         "version-failed" => Ok(CatalogEvent::Failed { view, reason: reason()? }),
+        "version-paused" => Ok(CatalogEvent::Paused { view }),
+        "version-resumed" => Ok(CatalogEvent::Resumed { view }),
+        "version-verified" => {
+            let verdict = match form.verdict.as_deref().ok_or_else(|| missing("verdict"))? {
+                "Pass" => Verdict::Pass,
+                "Fail" => Verdict::Fail,
+                other => return Err(format!("unknown verdict {other:?}")),
+            };
+            let report = report::report(form.report.ok_or_else(|| missing("report"))?)?;
+            Ok(CatalogEvent::Verified { view, verdict, report: Arc::new(report) })
+        }
+        "verdict-waived" => {
+            Ok(CatalogEvent::Waived { view, why: reason()?, by: form.by.clone().ok_or_else(|| missing("by"))? })
+        }
+        "replay-requested" => {
+            let after = Position::new(form.after.ok_or_else(|| missing("after"))?);
+            Ok(CatalogEvent::ReplayRequested { view, after })
+        }
+        "replay-ended" => Ok(CatalogEvent::ReplayEnded { view }),
         other => Err(format!("unknown catalog event {other:?}: it was written by a later release of dacapo")),
     }
 }
@@ -181,7 +239,7 @@ mod tests {
     use super::*;
 
     /// What a release has written stays readable: add lines here, never change one.
-    const STORED: [(&str, &str); 10] = [
+    const STORED: &[(&str, &str)] = &[
         ("flip-postponed", r#"{"projection":"balances","version":"v2.1"}"#),
         (
             "version-scheduled",
@@ -198,11 +256,24 @@ mod tests {
         ),
         ("version-obsolete", r#"{"projection":"balances","version":"v2.1"}"#),
         ("version-failed", r#"{"projection":"balances","version":"v2.1","reason":"no room"}"#),
+        (
+            "version-scheduled",
+            r#"{"projection":"balances","version":"v2.1","segments":4,"flip":"on-command","fingerprint":"f","seed":"v1.1"}"#,
+        ),
+        ("version-paused", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("version-resumed", r#"{"projection":"balances","version":"v2.1"}"#),
+        (
+            "version-verified",
+            r#"{"projection":"balances","version":"v2.1","verdict":"Fail","report":{"at":9,"against":"v1.1","parts":[{"part":"rows","outcome":"failed","looked_at":7,"wrong":{"differs":1,"missing":2},"findings":[{"kind":"differs","place":"accounts","key":"a-1","old":"balance 5","new":"balance 6"}]},{"part":"answers","outcome":"not-done","why":"nobody asked","looked_at":0}]}}"#,
+        ),
+        ("verdict-waived", r#"{"projection":"balances","version":"v2.1","reason":"known","by":"ana"}"#),
+        ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":12}"#),
+        ("replay-ended", r#"{"projection":"balances","version":"v2.1"}"#),
     ];
 
     #[test]
     fn stored_events_read_and_write_the_same() {
-        for (event_type, payload) in STORED {
+        for &(event_type, payload) in STORED {
             let event = decode(event_type, payload.as_bytes()).unwrap();
             let (written_type, written) = encode(&event);
             assert_eq!((written_type.as_str(), String::from_utf8(written).unwrap().as_str()), (event_type, payload));
@@ -212,7 +283,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_named() {
         assert!(
-            decode("version-paused", br#"{"projection":"b","version":"v1.1"}"#).unwrap_err().contains("later release")
+            decode("version-renamed", br#"{"projection":"b","version":"v1.1"}"#).unwrap_err().contains("later release")
         );
         assert!(
             decode("flipped", br#"{"projection":"b","version":"v1.1","kind":"flip"}"#).unwrap_err().contains("covers")

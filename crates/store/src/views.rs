@@ -3,10 +3,43 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::{Position, SegmentCount, Token, TokenMove, ViewId};
+use dacapo_model::{Letter, Position, Refusal, SegmentCount, StreamName, Token, TokenMove, ViewId, Wish};
 
 use crate::error::{CommitError, StoreError};
 use crate::table::{Table, Value};
+
+/// What one transaction of a view comes to beside its rows: all of it lands, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// How the tokens move. A transaction that only records something has a move to where the token is, which is
+    /// its fence (I-4).
+    pub moves: Vec<TokenMove>,
+    /// Segments that stop before an event that their handler refuses. What was kept of a segment's earlier refusal
+    /// is replaced; it goes by itself once the token covers the event.
+    pub refused: Vec<Refusal>,
+    /// Events that are set aside, or are tried again in vain: written in place of a letter of the same event.
+    pub letters: Vec<Letter>,
+    /// Events whose letters go, since they were applied after all or are given up.
+    pub settled: Vec<Position>,
+}
+
+impl Commit {
+    /// Nothing but these moves.
+    pub fn of(moves: impl Into<Vec<TokenMove>>) -> Self {
+        Self { moves: moves.into(), ..Self::default() }
+    }
+}
+
+/// Which dead letters of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhichLetters {
+    /// That of one event.
+    One(Position),
+    /// Those of one stream.
+    Stream(StreamName),
+    /// All.
+    All,
+}
 
 /// The views of a store.
 #[async_trait]
@@ -68,6 +101,24 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when they cannot be written.
     async fn lift(&self, mark: Position) -> Result<(), StoreError>;
 
+    /// What is kept of the events that segments stop before, in the order of segments.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn refusals(&self) -> Result<Vec<Refusal>, StoreError>;
+
+    /// The dead letters of events behind `after`, in order, at most `most` of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError>;
+
+    /// Records what shall be done with dead letters, in place of an earlier wish, and returns how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError>;
+
     /// A writer. There is at most one that writes at a time; its first write waits for another's end.
     ///
     /// # Errors
@@ -123,15 +174,15 @@ pub trait ViewWriter: Send {
     /// [`StoreError::Invalid`] when the statement is wrong or would write.
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError>;
 
-    /// Moves the tokens and commits, rows and tokens together (I-3), if every move is allowed by
-    /// [`Token::moved`] (I-4); the check is part of the statement that moves.
+    /// Moves the tokens, keeps what else `commit` says, and commits, rows and tokens together (I-3), if every
+    /// move is allowed by [`Token::moved`] (I-4); the check is part of the statement that moves.
     ///
     /// # Errors
     /// [`CommitError`]; then everything is rolled back.
     ///
     /// # Panics
     /// Without a move, since nothing would fence the rows.
-    async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError>;
+    async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError>;
 
     /// Forgets everything since the last commit.
     ///

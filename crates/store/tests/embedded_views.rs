@@ -1,9 +1,9 @@
 //! The embedded store's views: the contract, and what only files can show.
 #![cfg(feature = "contract")]
 
-use dacapo_model::{Position, ProjectionName, SegmentCount, TokenMove, TokenRefused, VersionId, ViewId};
+use dacapo_model::{Position, ProjectionName, SegmentCount, TokenRefused, VersionId, ViewId};
 use dacapo_store::embedded::SqliteViews;
-use dacapo_store::{Column, ColumnKind, CommitError, StoreError, Table, Value, Views};
+use dacapo_store::{Column, ColumnKind, Commit, CommitError, StoreError, Table, Value, Views};
 
 const NOTES: Table = Table {
     name: "notes",
@@ -33,9 +33,8 @@ async fn write_one(views: &SqliteViews) {
     let token = view.claim().await.unwrap()[0];
     let mut writer = view.writer().await.unwrap();
     writer.put(&NOTES, &mut [vec![Value::Integer(1), Value::Text("kept".into())]].into_iter()).await.unwrap();
-    let asked =
-        TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to: token.position.plus(1) };
-    writer.commit(&[asked]).await.unwrap();
+    let asked = token.step(token.position.plus(1), 1);
+    writer.commit(&Commit::of([asked])).await.unwrap();
 }
 
 #[tokio::test]
@@ -115,7 +114,7 @@ async fn a_transaction_that_sql_rolled_back_is_not_gone_on_with() {
     write_one(&views).await;
     let view = views.find(&id()).await.unwrap().unwrap();
     let token = view.tokens().await.unwrap()[0];
-    let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to: token.position };
+    let asked = token.step(token.position, 0);
     let row = |id| vec![Value::Integer(id), Value::Text("new".into())];
     let mut writer = view.writer().await.unwrap();
     writer.put(&NOTES, &mut [row(2)].into_iter()).await.unwrap();
@@ -123,10 +122,13 @@ async fn a_transaction_that_sql_rolled_back_is_not_gone_on_with() {
     assert!(matches!(writer.execute(twice, &[]).await, Err(StoreError::Invalid(_))));
     let after = writer.put(&NOTES, &mut [row(3)].into_iter()).await;
     assert!(matches!(after, Err(StoreError::Unavailable { .. })), "it would be committed on its own");
-    assert!(matches!(writer.commit(&[asked]).await, Err(CommitError::Store(StoreError::Unavailable { .. }))));
+    assert!(matches!(
+        writer.commit(&Commit::of([asked])).await,
+        Err(CommitError::Store(StoreError::Unavailable { .. }))
+    ));
 
     writer.put(&NOTES, &mut [row(4)].into_iter()).await.unwrap();
-    writer.commit(&[asked]).await.unwrap();
+    writer.commit(&Commit::of([asked])).await.unwrap();
     let (_, rows) = view.reader().await.unwrap().query("SELECT id FROM notes ORDER BY id", &[]).await.unwrap();
     assert_eq!(rows, [[Value::Integer(1)], [Value::Integer(4)]]);
 }
@@ -167,8 +169,8 @@ async fn readers_and_a_writer_work_side_by_side() {
     for number in 0..200 {
         writer.put(&NOTES, &mut [vec![Value::Integer(number), Value::Text("n".into())]].into_iter()).await.unwrap();
         let to = token.position.next();
-        let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to };
-        writer.commit(&[asked]).await.unwrap();
+        let asked = token.step(to, 1);
+        writer.commit(&Commit::of([asked])).await.unwrap();
         token.position = to;
     }
     reading.await.unwrap();
@@ -209,8 +211,8 @@ async fn nothing_moves_past_what_a_hold_returned() {
                 let row = vec![Value::Integer(1), Value::Text(token.position.to_string())];
                 writer.put(&NOTES, &mut [row].into_iter()).await.unwrap();
                 let to = token.position.next();
-                let asked = TokenMove { segment: token.segment, epoch: token.epoch, from: token.position, to };
-                match writer.commit(&[asked]).await {
+                let asked = token.step(to, 1);
+                match writer.commit(&Commit::of([asked])).await {
                     Ok(()) => token.position = to,
                     Err(CommitError::Refused(refused)) => return (token, refused),
                     Err(error) => panic!("{error}"),

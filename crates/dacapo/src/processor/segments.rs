@@ -103,19 +103,18 @@ impl Segments {
         &self.refusals[&segment]
     }
 
-    /// The moves that commit `share`.
-    pub(super) fn moves(&self, share: &Share) -> Vec<TokenMove> {
+    /// The moves that commit `share`, in which each segment has taken up so many events.
+    pub(super) fn moves(&self, share: &Share, applied: &[u64]) -> Vec<TokenMove> {
         let moved = |segment: &Segment| {
-            let token = self.tokens[usize::from(segment.get())];
-            let to = share.limits[usize::from(segment.get())];
-            TokenMove { segment: *segment, epoch: token.epoch, from: token.position, to }
+            let at = usize::from(segment.get());
+            self.tokens[at].step(share.limits[at], applied[at])
         };
         share.members.iter().map(moved).collect()
     }
 
-    /// `share` is committed. The one place where a processor's idea of its tokens moves.
-    pub(super) fn committed(&mut self, share: &Share) {
-        for asked in self.moves(share) {
+    /// These moves are committed. The one place where a processor's idea of its tokens moves.
+    pub(super) fn committed(&mut self, moves: &[TokenMove]) {
+        for asked in moves.iter().copied() {
             let token = &mut self.tokens[usize::from(asked.segment.get())];
             *token = token.moved(asked).expect("the store has carried out this move");
             if self.refusals.get(&asked.segment).is_some_and(|refusal| token.covers(refusal.position)) {
@@ -170,7 +169,13 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dacapo_model::Epoch;
+    use dacapo_model::{Applied, Epoch};
+
+    /// Commits a share in which nobody counts.
+    fn commit(segments: &mut Segments, share: &Share) {
+        let moves = segments.moves(share, &vec![0; segments.tokens.len()]);
+        segments.committed(&moves);
+    }
 
     fn segments(positions: &[u64]) -> Segments {
         let count = SegmentCount::new(positions.len() as u16).unwrap();
@@ -179,6 +184,8 @@ mod tests {
             epoch: Epoch::new(1),
             position: Position::new(*position),
             held_for: None,
+            applied: Applied::default(),
+            replay: None,
         };
         Segments::new(count.segments().zip(positions).map(token).collect())
     }
@@ -201,7 +208,7 @@ mod tests {
         let mut reads = vec![];
         while let Some(share) = segments.next_share(Position::new(12), Instant::now()) {
             reads.push((share.after.get(), share.moves_through().get()));
-            segments.committed(&share);
+            commit(&mut segments, &share);
         }
         assert_eq!(reads, [(3, 5), (5, 9), (9, 12)]);
         assert!(segments.tokens.iter().all(|token| token.position.get() == 12));
@@ -212,7 +219,7 @@ mod tests {
         let held = Token { held_for: Some(Position::new(2)), ..segments(&[3]).tokens[0] };
         let mut segments = Segments::new(vec![held]);
         let share = segments.next_share(Position::new(5), Instant::now()).unwrap();
-        segments.committed(&share);
+        commit(&mut segments, &share);
         assert_eq!(segments.tokens[0].position, Position::new(5));
     }
 
@@ -229,7 +236,7 @@ mod tests {
         let mut capped = share.clone();
         capped.stop_before(halting, Position::new(6));
         assert_eq!(limits(&capped.through(Position::new(8))), [5, 8], "where a read ends lets nobody go further");
-        segments.committed(&capped);
+        commit(&mut segments, &capped);
         assert_eq!(segments.tokens.iter().map(|token| token.position.get()).collect::<Vec<_>>(), [5, 10]);
         assert_eq!(segments.next_share(Position::new(10), now), None, "it waits until it is due");
         assert_eq!(segments.next_due(), Some(later));
@@ -242,7 +249,7 @@ mod tests {
         stuck.stop_before(halting, Position::new(6));
         assert!(stuck.is_empty(), "nothing to commit before the event that is refused");
 
-        segments.committed(&again);
+        commit(&mut segments, &again);
         assert_eq!(segments.progress(0.0).waiting_on, [], "it got over the event");
     }
 }

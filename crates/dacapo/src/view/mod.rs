@@ -15,8 +15,8 @@ mod tests;
 
 use std::any::{TypeId, type_name};
 
-use dacapo_model::{Position, TokenMove, TokenRefused, limits};
-use dacapo_store::{CommitError, StoreError, Table, Value, ViewWriter};
+use dacapo_model::{Position, TokenRefused, limits};
+use dacapo_store::{Commit, CommitError, StoreError, Table, Value, ViewWriter};
 
 pub use lookup::Lookup;
 pub use read::{ReadView, Rows};
@@ -220,7 +220,7 @@ impl View {
     }
 
     /// Commits every change since the last commit together with the moves of tokens (I-3).
-    pub(crate) async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), NotCommitted> {
+    pub(crate) async fn commit(&mut self, commit: &Commit) -> Result<(), NotCommitted> {
         if let Err(error) = self.flush().await {
             self.forget_changes();
             return match self.writer.rollback().await {
@@ -228,7 +228,7 @@ impl View {
                 Err(lost) => Err(NotCommitted::Failed(lost.into())),
             };
         }
-        match self.writer.commit(moves).await {
+        match self.writer.commit(commit).await {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;

@@ -62,14 +62,13 @@ impl World {
     }
 
     fn step(&self) -> TokenMove {
-        let Token { segment, epoch, position, .. } = self.token;
-        TokenMove { segment, epoch, from: position, to: position.next() }
+        self.token.step(self.token.position.next(), 1)
     }
 
     async fn commit(&mut self) -> Result<(), NotCommitted> {
         let step = self.step();
-        self.view.commit(&[step]).await?;
-        self.token.position = step.to;
+        self.view.commit(&dacapo_store::Commit::of([step])).await?;
+        self.token = self.token.moved(step).expect("the store has carried out this move");
         Ok(())
     }
 
@@ -327,7 +326,7 @@ async fn perform(world: &mut World, model: &mut Model, act: &Act) {
         }
         Act::CommitFenced => {
             let step = TokenMove { epoch: world.token.epoch.next(), ..world.step() };
-            let result = world.view.commit(&[step]).await;
+            let result = world.view.commit(&dacapo_store::Commit::of([step])).await;
             let fenced = TokenRefused::Fenced { segment: step.segment, asked: step, stored: world.token };
             assert!(matches!(result, Err(NotCommitted::Fenced(refused)) if refused == fenced));
             model.forget();

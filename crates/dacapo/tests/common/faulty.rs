@@ -10,8 +10,8 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::TokenMove;
-use dacapo_store::{AppendError, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views};
+use dacapo_model::{Letter, Refusal, Wish};
+use dacapo_store::{AppendError, Commit, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters};
 use tokio::sync::watch;
 
 /// A call that may go wrong.
@@ -200,6 +200,18 @@ impl View for FaultyView {
         self.faults.meet(Call::Lift(&self.id), self.inner.lift(mark)).await
     }
 
+    async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
+        self.inner.refusals().await
+    }
+
+    async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
+        self.inner.letters(after, most).await
+    }
+
+    async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
+        self.inner.wish(which, wish).await
+    }
+
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
         let inner = self.inner.writer().await?;
         Ok(Box::new(FaultyWriter { id: self.id.clone(), inner, faults: self.faults.clone() }))
@@ -286,8 +298,8 @@ impl ViewWriter for FaultyWriter {
         self.inner.query(sql, parameters).await
     }
 
-    async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError> {
-        let result = self.faults.meet(Call::Commit(&self.id), self.inner.commit(moves)).await;
+    async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
+        let result = self.faults.meet(Call::Commit(&self.id), self.inner.commit(commit)).await;
         if matches!(result, Err(CommitError::Store(_))) {
             // A commit that failed is rolled back.
             self.inner.rollback().await?;

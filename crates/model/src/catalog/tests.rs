@@ -52,6 +52,7 @@ fn schedule(code: u32) -> CatalogCommand {
         segments: SegmentCount::ONE,
         flip: FlipPolicy::WhenReady,
         fingerprint: format!("code {code}"),
+        seeded: false,
     }
 }
 
@@ -158,7 +159,8 @@ fn a_rollback_asked_for_in_the_last_moment_of_the_stand_by_is_not_taken_back() {
 fn changed_code_under_an_unchanged_version_is_refused() {
     let mut world = serving_first();
     let CatalogCommand::Schedule { projection, code, segments, flip, .. } = schedule(1) else { unreachable!() };
-    let changed = CatalogCommand::Schedule { projection, code, segments, flip, fingerprint: "other".into() };
+    let changed =
+        CatalogCommand::Schedule { projection, code, segments, flip, fingerprint: "other".into(), seeded: false };
     let refused = world.when(&changed).unwrap_err();
     assert!(refused.to_string().contains("raise the version number"), "{refused}");
 }
@@ -191,6 +193,12 @@ fn a_version_that_failed_aborts_its_flip_and_makes_room_for_the_next_build() {
     assert_eq!((world.phase("v2.1"), world.phase("v2.2")), (Phase::CleaningUp, Phase::Scheduled));
 }
 
+fn verified(view: ViewId, pass: bool) -> CatalogCommand {
+    let verdict = if pass { Verdict::Pass } else { Verdict::Fail };
+    let report = Arc::new(Report { at: Position::START, against: None, parts: vec![] });
+    CatalogCommand::Verify { view, verdict, report }
+}
+
 fn any_command() -> impl Strategy<Value = CatalogCommand> {
     let version = (1..4_u32, 1..4_u32).prop_map(|(code, build)| view(&format!("v{code}.{build}")));
     prop_oneof![
@@ -204,7 +212,15 @@ fn any_command() -> impl Strategy<Value = CatalogCommand> {
             .prop_map(|(view, hold)| CatalogCommand::PostponeFlip { view, hold: Position::new(hold) }),
         version.clone().prop_map(|view| CatalogCommand::CleanUp { view, reason: CleanUpReason::Asked }),
         version.clone().prop_map(CatalogCommand::FinishCleanUp),
-        version.prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),
+        version.clone().prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),
+        version.clone().prop_map(CatalogCommand::Pause),
+        version.clone().prop_map(CatalogCommand::Resume),
+        (version.clone(), any::<bool>()).prop_map(|(view, pass)| verified(view, pass)),
+        version.clone().prop_map(|view| CatalogCommand::Waive { view, by: "ana".into(), why: "known".into() }),
+        (version.clone(), 0..200_u64)
+            .prop_map(|(view, after)| CatalogCommand::RequestReplay { view, after: Position::new(after) }),
+        (version, 0..200_u64)
+            .prop_map(|(view, request)| CatalogCommand::EndReplay { view, request: Position::new(request) }),
     ]
 }
 
@@ -256,4 +272,95 @@ proptest! {
         }
         prop_assert_eq!(again, world.catalog, "the fold depends on the events alone");
     }
+}
+
+#[test]
+fn a_version_is_paused_once_and_resumed_at_any_time() {
+    let mut world = serving_first();
+    let pause = CatalogCommand::Pause(view("v1.1"));
+    assert_eq!(world.when(&pause).unwrap().len(), 1);
+    assert_eq!(world.when(&pause).unwrap(), []);
+    assert!(world.catalog.version(&view("v1.1")).unwrap().paused);
+    let resume = CatalogCommand::Resume(view("v1.1"));
+    world.when(&resume).unwrap();
+    let resumed_at = world.catalog.version(&view("v1.1")).unwrap().resumed_at;
+    assert!(!world.catalog.version(&view("v1.1")).unwrap().paused);
+    assert_eq!(resumed_at, Some(world.catalog.position));
+    assert_eq!(world.when(&resume).unwrap().len(), 1, "what halts is tried at once");
+    world.when(&schedule(2)).unwrap();
+    let scheduled = CatalogCommand::Pause(view("v2.1"));
+    assert!(matches!(world.when(&scheduled), Err(CatalogRefused::WrongPhase { .. })));
+}
+
+#[test]
+fn a_verdict_is_waived_by_somebody_until_the_next_one() {
+    let mut world = World::given([schedule(1), begin("v1.1")]);
+    let waive = CatalogCommand::Waive { view: view("v1.1"), by: "ana".into(), why: "known".into() };
+    assert!(matches!(world.when(&waive), Err(CatalogRefused::NotVerified { .. })));
+    let lets_serve = |world: &World| {
+        let state = world.catalog.version(&view("v1.1")).unwrap();
+        state.verified.as_ref().is_some_and(Verified::lets_serve)
+    };
+    for (command, expected) in
+        [(verified(view("v1.1"), false), false), (waive.clone(), true), (verified(view("v1.1"), false), false)]
+    {
+        world.when(&command).unwrap();
+        assert_eq!(lets_serve(&world), expected, "{command:?}");
+    }
+    world.when(&verified(view("v1.1"), true)).unwrap();
+    assert!(lets_serve(&world));
+    assert_eq!(world.when(&waive).unwrap(), [], "there is nothing to waive");
+}
+
+#[test]
+fn one_replay_at_a_time_and_no_flip_to_where_it_runs() {
+    let mut world = serving_first();
+    let request = |version, after| CatalogCommand::RequestReplay { view: view(version), after: Position::new(after) };
+    world.when(&request("v1.1", 2)).unwrap();
+    let requested = world.catalog.position;
+    let running = CatalogRefused::ReplayUnderWay { view: view("v1.1"), after: Position::new(2), requested };
+    assert_eq!(world.when(&request("v1.1", 1)), Err(running.clone()));
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let confirm = world.confirm("v2.1");
+    world.when(&confirm).unwrap();
+    assert_eq!(world.when(&flip("v1.1")), Err(running));
+    let end = |request| CatalogCommand::EndReplay { view: view("v1.1"), request };
+    let late = world.when(&end(Position::new(1)));
+    assert!(matches!(late, Err(CatalogRefused::NoReplayUnderWay { .. })));
+    world.when(&end(requested)).unwrap();
+    assert!(matches!(world.when(&end(requested)), Err(CatalogRefused::NoReplayUnderWay { .. })), "it ends once");
+    world.when(&flip("v1.1")).unwrap();
+    let refused = world.when(&request("v2.1", 0));
+    assert!(matches!(refused, Err(CatalogRefused::FlipUnderWay { .. })), "a flip finds what it counts on");
+}
+
+#[test]
+fn every_flip_is_remembered_with_its_position() {
+    let mut world = serving_first();
+    let first = world.catalog.position;
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let confirm = world.confirm("v2.1");
+    world.when(&confirm).unwrap();
+    let state = &world.catalog.projections[&name()];
+    let served = [(first, view("v1.1").version), (world.catalog.position, view("v2.1").version)];
+    assert_eq!((state.first, &state.served[..]), (Some(Position::new(3)), &served[..]));
+}
+
+#[test]
+fn a_copy_is_made_of_what_serves() {
+    let seeded = |code| match schedule(code) {
+        CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, .. } => {
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded: true }
+        }
+        other => other,
+    };
+    let mut world = World::given([]);
+    assert!(matches!(world.when(&seeded(1)), Err(CatalogRefused::NothingToCopy { .. })));
+    let mut world = serving_first();
+    world.when(&seeded(2)).unwrap();
+    assert_eq!(world.catalog.version(&view("v2.1")).unwrap().seed, Some(view("v1.1").version));
 }

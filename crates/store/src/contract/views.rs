@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use dacapo_model::{
-    Epoch, Position, ProjectionName, SegmentCount, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId,
+    Applied, Epoch, EventType, Letter, LetterKind, Position, ProjectionName, Refusal, ReplayMark, SegmentCount,
+    StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish,
 };
 
-use crate::{Column, ColumnKind, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views};
+use crate::{
+    Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views, WhichLetters,
+};
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
 ///
@@ -20,6 +23,10 @@ macro_rules! views_contract {
             rows_and_tokens_commit_together
             a_move_of_another_start_or_epoch_lands_nothing
             a_claim_between_begin_and_commit_fences
+            a_token_goes_back_only_for_a_new_replay
+            a_refusal_stays_until_its_event_is_covered
+            letters_are_kept_wished_for_and_settled
+            what_is_kept_of_refused_events_is_fenced_as_rows_are
             a_hold_blocks_commits_until_it_is_lifted
             a_later_hold_outlives_the_lifting_of_an_earlier_one
             a_hold_does_not_wait_for_a_reading_writer
@@ -123,8 +130,7 @@ async fn claimed(views: &dyn Views) -> (Arc<dyn View>, TokenMove) {
 }
 
 fn step(token: &Token, events: u64) -> TokenMove {
-    let (from, to) = (token.position, token.position.plus(events));
-    TokenMove { segment: token.segment, epoch: token.epoch, from, to }
+    token.step(token.position.plus(events), events)
 }
 
 fn text(text: &str) -> Value {
@@ -165,7 +171,7 @@ pub async fn rows_and_tokens_commit_together(views: &dyn Views) {
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
     assert_eq!(view.tokens().await.expect("tokens")[0].position, Position::START);
 
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 5)));
     let tokens = view.tokens().await.expect("tokens");
     assert_eq!((tokens[0].position, tokens[1].position), (Position::new(5), Position::START));
@@ -174,7 +180,7 @@ pub async fn rows_and_tokens_commit_together(views: &dyn Views) {
     // The writer goes on with another transaction, and a rolled back one leaves nothing.
     put(&mut *writer, &ACCOUNTS, vec![account("a-2", "bob", 1)]).await;
     writer.rollback().await.expect("rolled back");
-    writer.commit(&[step(&tokens[0], 1)]).await.expect("committed");
+    writer.commit(&Commit::of([step(&tokens[0], 1)])).await.expect("committed");
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-2")]).await, None);
     assert_eq!(view.tokens().await.expect("tokens")[0].position, Position::new(6));
 }
@@ -192,12 +198,12 @@ pub async fn a_move_of_another_start_or_epoch_lands_nothing(views: &dyn Views) {
         put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
         let stored = view.tokens().await.expect("tokens")[0];
         let expected = TokenRefused::Fenced { segment: asked.segment, asked, stored };
-        assert_eq!(refused(writer.commit(&[asked]).await), expected);
+        assert_eq!(refused(writer.commit(&Commit::of([asked])).await), expected);
         assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
     }
-    writer.commit(&[first]).await.expect("the right move lands");
+    writer.commit(&Commit::of([first])).await.expect("the right move lands");
     let backwards = TokenMove { from: first.to, to: first.from, ..first };
-    assert!(matches!(refused(writer.commit(&[backwards]).await), TokenRefused::Fenced { .. }));
+    assert!(matches!(refused(writer.commit(&Commit::of([backwards])).await), TokenRefused::Fenced { .. }));
 }
 
 /// I-4: a writer that lost its claim while it worked is refused, and the new one is not disturbed.
@@ -210,11 +216,148 @@ pub async fn a_claim_between_begin_and_commit_fences(views: &dyn Views) {
     assert_eq!(tokens[0].epoch, first.epoch.next());
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 7)]).await;
-    writer.commit(&[step(&tokens[0], 5)]).await.expect("committed");
+    writer.commit(&Commit::of([step(&tokens[0], 5)])).await.expect("committed");
 
     put(&mut *zombie, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
-    assert!(matches!(refused(zombie.commit(&[first]).await), TokenRefused::Fenced { .. }));
+    assert!(matches!(refused(zombie.commit(&Commit::of([first])).await), TokenRefused::Fenced { .. }));
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 7)));
+}
+
+/// I-4, I-7: what was shown stays marked, and the same request sends a segment back once.
+pub async fn a_token_goes_back_only_for_a_new_replay(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    writer.commit(&Commit::of([first])).await.expect("committed");
+    let token = view.tokens().await.expect("tokens")[0];
+    assert_eq!(token.applied, Applied { after: Position::START, events: 5 });
+
+    let mark = |request, through| Some(ReplayMark { request: Position::new(request), through: Position::new(through) });
+    let back = TokenMove {
+        to: Position::new(1),
+        applied: Applied::default(),
+        replay: mark(9, 5),
+        ..token.step(token.position, 0)
+    };
+    let hidden = TokenMove { replay: mark(9, 4), ..back };
+    assert!(matches!(refused(writer.commit(&Commit::of([hidden])).await), TokenRefused::Fenced { .. }));
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 0)]).await;
+    writer.commit(&Commit::of([back])).await.expect("it goes back, with what its reset wrote");
+    let token = view.tokens().await.expect("tokens")[0];
+    assert_eq!((token.position, token.replay, token.applied), (back.to, back.replay, back.applied));
+    assert!(token.replays());
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 0)));
+
+    writer.commit(&Commit::of([token.step(Position::new(3), 2)])).await.expect("it goes on");
+    let token = view.tokens().await.expect("tokens")[0];
+    let again = TokenMove { to: Position::START, replay: mark(9, 5), ..token.step(token.position, 0) };
+    assert!(matches!(refused(writer.commit(&Commit::of([again])).await), TokenRefused::Fenced { .. }));
+    let lost = TokenMove { replay: None, ..token.step(Position::new(4), 1) };
+    assert!(matches!(refused(writer.commit(&Commit::of([lost])).await), TokenRefused::Fenced { .. }));
+    let newer = TokenMove { to: Position::START, replay: mark(12, 5), ..token.step(token.position, 0) };
+    writer.commit(&Commit::of([newer])).await.expect("a newer request sends it back again");
+}
+
+fn refusal(token: &Token, position: u64, attempts: u32) -> Refusal {
+    Refusal {
+        segment: token.segment,
+        position: Position::new(position),
+        attempts,
+        error: "no such account".into(),
+        since: Timestamp::from_micros(1_000),
+        due: Timestamp::from_micros(2_000),
+    }
+}
+
+fn letter(token: &Token, position: u64, kind: LetterKind) -> Letter {
+    Letter {
+        position: Position::new(position),
+        segment: token.segment,
+        stream: StreamName::new("account-1").expect("a valid name"),
+        event_type: EventType::new("deposited").expect("a valid name"),
+        kind,
+        error: "no such account".into(),
+        attempts: 3,
+        recorded: Timestamp::from_micros(5_000),
+        wish: None,
+    }
+}
+
+/// The tries of an event are kept with its segment, by whoever claims it, until the token covers the event.
+pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
+    let view = made(views).await;
+    let tokens = view.claim().await.expect("claimed");
+    let mut writer = view.writer().await.expect("a writer");
+    let stops = |attempts| Commit {
+        moves: vec![tokens[0].step(Position::START, 0)],
+        refused: vec![refusal(&tokens[0], 4, attempts)],
+        ..Commit::default()
+    };
+    for attempts in 1..=2 {
+        writer.commit(&stops(attempts)).await.expect("kept");
+        assert_eq!(view.refusals().await.expect("read"), [refusal(&tokens[0], 4, attempts)]);
+    }
+    // Another segment moves, and this one up to the event.
+    let both = [tokens[0].step(Position::new(3), 3), tokens[1].step(Position::new(9), 6)];
+    writer.commit(&Commit::of(both)).await.expect("committed");
+    assert_eq!(view.refusals().await.expect("read").len(), 1);
+    let token = view.claim().await.expect("claimed by another")[0];
+    assert_eq!(view.refusals().await.expect("read").len(), 1);
+    writer.commit(&Commit::of([token.step(Position::new(4), 1)])).await.expect("committed");
+    assert_eq!(view.refusals().await.expect("read"), []);
+}
+
+/// Letters come in order; a wish is recorded on those it is for; a letter that is written again takes its place.
+pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let token = view.tokens().await.expect("tokens")[0];
+    let behind = LetterKind::Behind { first: Position::new(2) };
+    let other = Letter {
+        stream: StreamName::new("account-2").expect("a valid name"),
+        ..letter(&token, 4, LetterKind::Skipped)
+    };
+    let letters = vec![letter(&token, 2, LetterKind::Refused), letter(&token, 3, behind), other];
+    let mut writer = view.writer().await.expect("a writer");
+    let commit = Commit { moves: vec![first], letters: letters.clone(), ..Commit::default() };
+    writer.commit(&commit).await.expect("committed");
+    assert_eq!(view.letters(Position::START, 10).await.expect("read"), letters);
+    assert_eq!(view.letters(Position::new(2), 1).await.expect("read"), letters[1..2]);
+
+    let stream = WhichLetters::Stream(letters[0].stream.clone());
+    assert_eq!(view.wish(&stream, Some(Wish::Retry)).await.expect("recorded"), 2);
+    assert_eq!(view.wish(&WhichLetters::One(Position::new(4)), Some(Wish::Drop)).await.expect("recorded"), 1);
+    assert_eq!(view.wish(&WhichLetters::One(Position::new(7)), Some(Wish::Drop)).await.expect("recorded"), 0);
+    let wishes = |letters: Vec<Letter>| letters.into_iter().map(|letter| letter.wish).collect::<Vec<_>>();
+    let recorded = wishes(view.letters(Position::START, 10).await.expect("read"));
+    assert_eq!(recorded, [Some(Wish::Retry), Some(Wish::Retry), Some(Wish::Drop)]);
+    assert_eq!(view.wish(&WhichLetters::All, None).await.expect("taken back"), 3);
+
+    let again = Letter { attempts: 4, ..letters[0].clone() };
+    let token = view.tokens().await.expect("tokens")[0];
+    let commit = Commit {
+        moves: vec![token.step(token.position, 0)],
+        letters: vec![again.clone()],
+        settled: vec![Position::new(3), Position::new(4)],
+        ..Commit::default()
+    };
+    writer.commit(&commit).await.expect("committed");
+    assert_eq!(view.letters(Position::START, 10).await.expect("read"), [again]);
+}
+
+/// I-4: a commit that does not land keeps nothing.
+pub async fn what_is_kept_of_refused_events_is_fenced_as_rows_are(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let token = view.tokens().await.expect("tokens")[0];
+    view.claim().await.expect("claimed by another");
+    let mut zombie = view.writer().await.expect("a writer");
+    let commit = Commit {
+        moves: vec![first],
+        refused: vec![refusal(&token, 4, 1)],
+        letters: vec![letter(&token, 2, LetterKind::Refused)],
+        ..Commit::default()
+    };
+    assert!(matches!(refused(zombie.commit(&commit).await), TokenRefused::Fenced { .. }));
+    assert_eq!(view.refusals().await.expect("read"), []);
+    assert_eq!(view.letters(Position::START, 10).await.expect("read"), []);
 }
 
 /// A hold gives the tokens at which everything stops, and the same commit is good once it is lifted.
@@ -227,13 +370,13 @@ pub async fn a_hold_blocks_commits_until_it_is_lifted(views: &dyn Views) {
         assert!(tokens.iter().all(|token| token.held_for == Some(requested) && token.position == Position::START));
     }
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
-    let held = refused(writer.commit(&[first]).await);
+    let held = refused(writer.commit(&Commit::of([first])).await);
     assert_eq!(held, TokenRefused::Held { segment: first.segment, held_for: requested });
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
 
     view.lift(requested).await.expect("lifted");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     let tokens = view.tokens().await.expect("tokens");
     assert_eq!((tokens[0].position, tokens[0].held_for), (first.to, None));
 }
@@ -265,7 +408,7 @@ pub async fn a_hold_does_not_wait_for_a_reading_writer(views: &dyn Views) {
     writer.rollback().await.expect("rolled back");
     view.hold(Position::new(9)).await.expect("held");
     view.lift(Position::new(9)).await.expect("lifted");
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
 }
 
 /// I-4: the moves of a commit land all or none.
@@ -274,9 +417,9 @@ pub async fn a_refused_move_of_one_segment_refuses_all(views: &dyn Views) {
     let tokens = view.tokens().await.expect("tokens");
     let wrong = TokenMove { epoch: Epoch::UNCLAIMED, ..step(&tokens[1], 5) };
     let mut writer = view.writer().await.expect("a writer");
-    refused(writer.commit(&[first, wrong]).await);
+    refused(writer.commit(&Commit::of([first, wrong])).await);
     assert_eq!(view.tokens().await.expect("tokens"), tokens);
-    writer.commit(&[first, step(&tokens[1], 5)]).await.expect("committed");
+    writer.commit(&Commit::of([first, step(&tokens[1], 5)])).await.expect("committed");
     assert_eq!(view.reader().await.expect("a reader").covers(), Position::new(5));
 }
 
@@ -288,7 +431,7 @@ pub async fn a_dropped_writer_leaves_nothing(views: &dyn Views) {
     drop(dropped);
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a-2", "ann", 5)]).await;
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
 }
 
@@ -298,11 +441,11 @@ pub async fn a_reader_sees_one_state(views: &dyn Views) {
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
     let mut during = view.reader().await.expect("a reader");
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     let mut after = view.reader().await.expect("a reader");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 6)]).await;
     let next = TokenMove { from: first.to, to: Position::new(9), ..first };
-    writer.commit(&[next]).await.expect("committed");
+    writer.commit(&Commit::of([next])).await.expect("committed");
 
     for (reader, row, at) in [(&mut during, None, 0), (&mut after, Some(account("a-1", "ann", 5)), 5)] {
         assert_eq!(reader.get(&ACCOUNTS, &[text("a-1")]).await.expect("read"), row);
@@ -330,7 +473,7 @@ pub async fn a_writer_sees_its_own_transaction(views: &dyn Views) {
     assert_eq!(other.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), None);
     writer.rollback().await.expect("rolled back");
     assert_eq!(writer.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), None);
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
 }
 
 /// Values come back as they were, the extreme ones and NULL among them.
@@ -355,7 +498,7 @@ pub async fn every_kind_of_value_comes_back(views: &dyn Views) {
     rows.push(row(i64::MAX, &|_| Value::Null));
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &KINDS, rows.clone()).await;
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     let mut reader = view.reader().await.expect("a reader");
     assert_eq!(reader.select(&KINDS, &[], 10).await.expect("read"), rows);
     for row in rows {
@@ -400,7 +543,7 @@ pub async fn rows_are_written_whole_and_in_bulk(views: &dyn Views) {
     put(&mut *writer, &ACCOUNTS, vec![account("0000", "x", 1), account("0000", "y", 2)]).await;
     let keys = (1..2_000).map(|at| vec![text(&format!("{at:04}"))]).collect::<Vec<_>>();
     writer.delete(&ACCOUNTS, &mut keys.into_iter()).await.expect("deleted");
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     let mut reader = view.reader().await.expect("a reader");
     assert_eq!(reader.select(&ACCOUNTS, &[], 10).await.expect("read"), [account("0000", "y", 2)]);
 }
@@ -420,7 +563,7 @@ pub async fn rows_have_composite_keys(views: &dyn Views) {
     writer.delete(&ENTRIES, &mut [key.to_vec()].into_iter()).await.expect("deleted");
     assert_eq!(writer.load(&ENTRIES, &key).await.expect("read"), None);
     put(&mut *writer, &ENTRIES, rows.clone()).await;
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
 
     let mut reader = view.reader().await.expect("a reader");
     let by_key = [&rows[2], &rows[1], &rows[0]].map(Clone::clone);
@@ -436,7 +579,7 @@ pub async fn select_finds_by_column_in_the_order_of_keys(views: &dyn Views) {
     let rows = [account("c", "ann", 1), account("a", "ann", 2), account("b", "bob", 1), account("d", "ann", 1)];
     put(&mut *writer, &ACCOUNTS, rows.to_vec()).await;
     put(&mut *writer, &ENTRIES, vec![vec![Value::Integer(1), text("b"), Value::Null]]).await;
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
 
     let mut reader = view.reader().await.expect("a reader");
     let mut ids = async |columns: &[(usize, Value)], most: usize| -> Vec<Value> {
@@ -456,7 +599,7 @@ pub async fn queries_name_their_columns(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a", "ann", 1)]).await;
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     let mut reader = view.reader().await.expect("a reader");
     let sql = "SELECT owner, sum(balance) AS total, NULL AS none FROM accounts WHERE balance >= ? GROUP BY owner";
     let (names, rows) = reader.query(sql, &[Value::Integer(1)]).await.expect("read");
@@ -489,7 +632,7 @@ pub async fn readers_and_handlers_stay_in_their_bounds(views: &dyn Views) {
         invalid(writer.query(sql, &[]).await);
     }
     assert_eq!(writer.execute(writes, &[]).await.expect("written"), 1);
-    writer.commit(&[first]).await.expect("committed");
+    writer.commit(&Commit::of([first])).await.expect("committed");
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, Some(account("a", "ann", 1)));
 }
 
@@ -535,7 +678,7 @@ pub async fn views_are_found_listed_dropped_and_made_anew(views: &dyn Views) {
     assert!(views.find(&id()).await.expect("looked for").is_none());
     let anew = made(views).await;
     // Whatever the writer of the dropped view can still do, nothing of it is seen in the new one.
-    drop(writer.commit(&[first]).await);
+    drop(writer.commit(&Commit::of([first])).await);
     assert_eq!(get(&*anew, &ACCOUNTS, &[text("a")]).await, None);
     let unclaimed = |token: &Token| token.epoch == Epoch::UNCLAIMED && token.position == Position::START;
     assert!(anew.tokens().await.expect("tokens").iter().all(unclaimed));

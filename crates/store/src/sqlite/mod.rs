@@ -8,6 +8,7 @@
 
 mod db;
 mod fault;
+mod letters;
 mod reader;
 mod rows;
 mod schema;

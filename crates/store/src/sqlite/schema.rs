@@ -11,7 +11,7 @@ use crate::sqlite::db::Db;
 use crate::table::{Column, ColumnKind, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// The beginning of the names of tables that are not the projection's.
 pub(super) const RESERVED: &str = "_dacapo_";
@@ -128,13 +128,22 @@ fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite:
         "CREATE TABLE _dacapo_view (format INTEGER NOT NULL, view TEXT NOT NULL, segments INTEGER NOT NULL,
                                     schema TEXT NOT NULL) STRICT;
          CREATE TABLE _dacapo_tokens (segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, position INTEGER NOT NULL,
-                                      held_for INTEGER) STRICT;",
+                                      held_for INTEGER, counted_after INTEGER NOT NULL, counted INTEGER NOT NULL,
+                                      replay_request INTEGER, replay_through INTEGER) STRICT;
+         CREATE TABLE _dacapo_refusals (segment INTEGER PRIMARY KEY, position INTEGER NOT NULL,
+                                        attempts INTEGER NOT NULL, error TEXT NOT NULL, since INTEGER NOT NULL,
+                                        due INTEGER NOT NULL) STRICT;
+         CREATE TABLE _dacapo_letters (position INTEGER PRIMARY KEY, segment INTEGER NOT NULL, stream TEXT NOT NULL,
+                                       event_type TEXT NOT NULL, kind TEXT NOT NULL, first INTEGER,
+                                       error TEXT NOT NULL, attempts INTEGER NOT NULL, recorded INTEGER NOT NULL,
+                                       wish TEXT) STRICT;
+         CREATE INDEX _dacapo_letters_stream ON _dacapo_letters (stream);",
     )?;
     for table in tables {
         connection.execute_batch(&create_table(table))?;
     }
     for segment in 0..about.segments {
-        connection.execute("INSERT INTO _dacapo_tokens VALUES (?1, 0, 0, NULL)", [segment])?;
+        connection.execute("INSERT INTO _dacapo_tokens VALUES (?1, 0, 0, NULL, 0, 0, NULL, NULL)", [segment])?;
     }
     connection.execute(
         "INSERT INTO _dacapo_view VALUES (?1, ?2, ?3, ?4)",

@@ -1,10 +1,11 @@
 //! The token table: the one statement that moves a token, and those that claim, hold and lift.
 
-use dacapo_model::{Epoch, Position, SegmentCount, Token, TokenMove, TokenRefused};
+use dacapo_model::{Applied, Epoch, Position, ReplayMark, Segment, SegmentCount, Token, TokenMove, TokenRefused};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
+use crate::views::Commit;
 
 impl Db {
     /// Every token, in the order of segments.
@@ -47,12 +48,14 @@ impl Db {
     }
 
     /// Moves the tokens and commits the open transaction (I-3); refused, it is rolled back as a whole.
-    pub(crate) fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError> {
+    pub(crate) fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
+        let moves = &commit.moves;
         assert!(!moves.is_empty(), "a commit moves a token: without a move nothing would fence its rows");
         assert!(self.in_transaction(), "a commit ends a transaction");
         let result = moves
             .iter()
             .try_for_each(|asked| self.move_token(*asked))
+            .and_then(|()| Ok(self.keep(commit)?))
             .and_then(|()| Ok(self.tried("commit", |connection| connection.execute_batch("COMMIT"))?));
         if result.is_err() {
             self.rollback()?;
@@ -64,13 +67,19 @@ impl Db {
     fn move_token(&mut self, asked: TokenMove) -> Result<(), CommitError> {
         let (segment, epoch, from, to) =
             (asked.segment.get(), epoch_number(asked.epoch), number(asked.from), number(asked.to));
+        let (after, events) = (number(asked.applied.after), count(asked.applied.events));
+        let (request, through) =
+            (asked.replay.map(|mark| number(mark.request)), asked.replay.map(|mark| number(mark.through)));
         let changed = self.tried("move a token", |connection| {
             connection
                 .prepare_cached(
-                    "UPDATE _dacapo_tokens SET position = ?4
-                     WHERE segment = ?1 AND epoch = ?2 AND position = ?3 AND held_for IS NULL AND ?4 >= ?3",
+                    "UPDATE _dacapo_tokens
+                     SET position = ?4, counted_after = ?5, counted = ?6, replay_request = ?7, replay_through = ?8
+                     WHERE segment = ?1 AND epoch = ?2 AND position = ?3 AND held_for IS NULL
+                       AND (?7 IS replay_request AND ?8 IS replay_through AND ?4 >= ?3
+                            OR ?7 > coalesce(replay_request, -1) AND ?8 >= max(?3, coalesce(replay_through, 0)))",
                 )?
-                .execute((segment, epoch, from, to))
+                .execute((segment, epoch, from, to, after, events, request, through))
         })?;
         if changed == 1 {
             return Ok(());
@@ -88,7 +97,8 @@ impl Db {
     }
 }
 
-const READ: &str = "SELECT segment, epoch, position, held_for FROM _dacapo_tokens";
+const READ: &str = "SELECT segment, epoch, position, held_for, counted_after, counted, replay_request, replay_through
+                    FROM _dacapo_tokens";
 
 /// A row of the token table.
 struct Stored {
@@ -96,37 +106,64 @@ struct Stored {
     epoch: i64,
     position: i64,
     held_for: Option<i64>,
+    counted_after: i64,
+    counted: i64,
+    replay_request: Option<i64>,
+    replay_through: Option<i64>,
 }
 
 impl Stored {
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { segment: row.get(0)?, epoch: row.get(1)?, position: row.get(2)?, held_for: row.get(3)? })
+        Ok(Self {
+            segment: row.get(0)?,
+            epoch: row.get(1)?,
+            position: row.get(2)?,
+            held_for: row.get(3)?,
+            counted_after: row.get(4)?,
+            counted: row.get(5)?,
+            replay_request: row.get(6)?,
+            replay_through: row.get(7)?,
+        })
     }
 
     fn token(self, place: &str) -> Result<Token, StoreError> {
         let wrong = || StoreError::corrupt(format!("_dacapo_tokens of {place}"), "a number in it is out of range");
         let place_of = |number: i64| u64::try_from(number).map(Position::new).map_err(|_| wrong());
-        let every = SegmentCount::new(dacapo_model::limits::SEGMENTS_MAX).expect("the limit is a count");
+        let mark = |(request, through)| {
+            Ok::<_, StoreError>(ReplayMark { request: place_of(request)?, through: place_of(through)? })
+        };
         Ok(Token {
-            segment: u16::try_from(self.segment)
-                .ok()
-                .and_then(|number| every.segment(number).ok())
-                .ok_or_else(wrong)?,
+            segment: segment(self.segment).ok_or_else(wrong)?,
             epoch: Epoch::new(u64::try_from(self.epoch).map_err(|_| wrong())?),
             position: place_of(self.position)?,
             held_for: self.held_for.map(place_of).transpose()?,
+            applied: Applied {
+                after: place_of(self.counted_after)?,
+                events: u64::try_from(self.counted).map_err(|_| wrong())?,
+            },
+            replay: self.replay_request.zip(self.replay_through).map(mark).transpose()?,
         })
     }
+}
+
+/// The segment of this number, as far as there can be one.
+pub(super) fn segment(number: i64) -> Option<Segment> {
+    let every = SegmentCount::new(dacapo_model::limits::SEGMENTS_MAX).expect("the limit is a count");
+    every.segment(u16::try_from(number).ok()?).ok()
 }
 
 fn read_all(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
     connection.prepare_cached(&format!("{READ} ORDER BY segment"))?.query_map([], Stored::of)?.collect()
 }
 
-fn number(position: Position) -> i64 {
+pub(super) fn number(position: Position) -> i64 {
     i64::try_from(position.get()).expect("no journal is that long")
 }
 
 fn epoch_number(epoch: Epoch) -> i64 {
     i64::try_from(epoch.get()).expect("no segment is claimed that often")
+}
+
+fn count(events: u64) -> i64 {
+    i64::try_from(events).expect("no journal is that long")
 }

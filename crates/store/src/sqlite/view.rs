@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dacapo_model::{Position, Token};
+use dacapo_model::{Letter, Position, Refusal, Token, Wish};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
-use crate::views::{View, ViewReader, ViewWriter};
+use crate::views::{View, ViewReader, ViewWriter, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -86,6 +86,18 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn lift(&self, mark: Position) -> Result<(), StoreError> {
         self.mark(|db| db.lift(mark)).await
+    }
+
+    async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
+        self.home.control(Db::refusals)
+    }
+
+    async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
+        self.home.control(|db| db.letters(after, most))
+    }
+
+    async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
+        self.mark(|db| db.wish(which, wish)).await
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {

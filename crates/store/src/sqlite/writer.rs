@@ -10,13 +10,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::TokenMove;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::error::{CommitError, StoreError};
 use crate::sqlite::view::{Desk, Home, aside};
 use crate::table::{Table, Value};
-use crate::views::ViewWriter;
+use crate::views::{Commit, ViewWriter};
 
 pub(super) struct Writer<H: Home> {
     desk: H::Desk,
@@ -92,9 +91,9 @@ impl<H: Home> ViewWriter for Writer<H> {
         aside::<H, _>(|| self.read(|db| db.query(sql, parameters))).map(|(_, rows)| rows)
     }
 
-    async fn commit(&mut self, moves: &[TokenMove]) -> Result<(), CommitError> {
+    async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
         let result = match self.enter().await {
-            Ok(desk) => aside::<H, _>(|| desk.inside(|db| db.commit(moves))),
+            Ok(desk) => aside::<H, _>(|| desk.inside(|db| db.commit(commit))),
             Err(error) => Err(error.into()),
         };
         self.leave();
