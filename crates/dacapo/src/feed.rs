@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use dacapo_model::Position;
 use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::world::Offload;
 
 /// Follows the journal. It wakes as soon as something is appended and never goes past the head.
 pub struct Feed {
@@ -16,6 +17,7 @@ pub struct Feed {
     head: watch::Receiver<Position>,
     filter: Arc<Filter>,
     limit: Limit,
+    offload: Offload,
     position: Position,
     /// The read behind `position`, if it has begun.
     ahead: Option<Ahead>,
@@ -25,7 +27,19 @@ impl Feed {
     /// The events behind `after` that `filter` wants, at most `limit` at a time.
     pub fn new(journal: Arc<dyn Journal>, after: Position, filter: Filter, limit: Limit) -> Self {
         let head = journal.head();
-        Self { journal, head, filter: Arc::new(filter), limit, position: after, ahead: None }
+        Self {
+            journal,
+            head,
+            filter: Arc::new(filter),
+            limit,
+            offload: Offload::default(),
+            position: after,
+            ahead: None,
+        }
+    }
+
+    pub(crate) fn done_by(self, offload: Offload) -> Self {
+        Self { offload, ..self }
     }
 
     /// Everything through here was looked at.
@@ -52,7 +66,8 @@ impl Feed {
                 assert!(batch.through > self.position, "a read below the head gets on");
                 self.position = batch.through;
                 if self.position < head {
-                    self.ahead = Some(Ahead::begin(&self.journal, self.position, &self.filter, self.limit));
+                    self.ahead =
+                        Some(Ahead::begin(self.offload, &self.journal, self.position, &self.filter, self.limit));
                 }
                 if !batch.is_empty() {
                     return Ok(Some(batch));
@@ -70,10 +85,15 @@ pub(crate) struct Ahead(JoinHandle<Result<EventBatch, StoreError>>);
 
 impl Ahead {
     /// Begins to read. It may wait for the disk, so it holds up none of the runtime's workers.
-    pub(crate) fn begin(journal: &Arc<dyn Journal>, after: Position, filter: &Arc<Filter>, limit: Limit) -> Self {
-        let (journal, filter, runtime) = (Arc::clone(journal), Arc::clone(filter), Handle::current());
-        let read = move || runtime.block_on(journal.read(after, &filter, limit));
-        Self(tokio::task::spawn_blocking(read))
+    pub(crate) fn begin(
+        offload: Offload,
+        journal: &Arc<dyn Journal>,
+        after: Position,
+        filter: &Arc<Filter>,
+        limit: Limit,
+    ) -> Self {
+        let (journal, filter) = (Arc::clone(journal), Arc::clone(filter));
+        Self(offload.begin(async move { journal.read(after, &filter, limit).await }))
     }
 
     /// What was read. Dropping the future loses nothing; once it is done it must not be asked for again.

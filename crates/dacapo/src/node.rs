@@ -24,7 +24,7 @@ use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
 use crate::rebuild;
 use crate::status::{self, Status};
-use crate::world::{Ids, NoProbe, Probe, SystemIds, World};
+use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Does work that may hold up its thread like this; on threads of its own unless set.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.world.offload = offload;
+        self
+    }
+
     /// Lets `probe` watch the steps of flips and clean-ups.
     pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
         self.world.probe = probe;
@@ -148,7 +154,8 @@ impl NodeBuilder {
 impl Node {
     /// A node that keeps everything in memory, unless told otherwise.
     pub fn builder() -> NodeBuilder {
-        let world = World { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), probe: Arc::new(NoProbe) };
+        let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
+        let world = World { clock, ids, offload: Offload::default(), probe };
         NodeBuilder { place: Place::Memory, carried: Vec::new(), world }
     }
 
@@ -206,7 +213,8 @@ impl Node {
 
     /// The events behind `after` that `filter` wants: those that are there, then those that come.
     pub fn feed(&self, after: Position, filter: Filter) -> Feed {
-        Feed::new(Arc::clone(&self.core.journal), after, filter, Limit::events(limits::READ_EVENTS_MAX))
+        let limit = Limit::events(limits::READ_EVENTS_MAX);
+        Feed::new(Arc::clone(&self.core.journal), after, filter, limit).done_by(self.core.world.offload)
     }
 
     /// Asks the version that serves: `node.ask(query).await`, or `node.ask(query).after(position).await`.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
 use dacapo_model::{
-    Catalog, CatalogCommand, CatalogEvent, Epoch, FlipPolicy, PendingFlip, Position, ProjectionName, SegmentCount,
-    Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId,
+    Applied, Catalog, CatalogCommand, CatalogEvent, Epoch, FlipPolicy, PendingFlip, Position, ProjectionName,
+    SegmentCount, Timestamp, Token, TokenRefused, VersionId, ViewId,
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -104,7 +104,8 @@ struct Stored(Token);
 
 impl Hash for Stored {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.0.segment, self.0.epoch, self.0.position, self.0.held_for).hash(state);
+        let Token { segment, epoch, position, held_for, applied, replay } = self.0;
+        (segment, epoch, position, held_for, applied.events, replay.map(|mark| mark.request)).hash(state);
     }
 }
 
@@ -264,7 +265,9 @@ impl World {
             return;
         };
         let (own, Stored(stored)) = (claimed[segment].0, self.views[version].tokens[segment]);
-        let asked = TokenMove { segment: own.segment, epoch: own.epoch, from: own.position, to };
+        let is_own = |position: &u64| self.journal[*position as usize] == Entry::User(segment);
+        let events = (own.position.get()..to.get()).filter(is_own).count() as u64;
+        let asked = own.step(to, events);
         let moved = match stored.moved(asked) {
             Err(TokenRefused::Fenced { .. }) if broken == Some(Broken::Unfenced) => {
                 Ok(Token { position: to, ..stored })
@@ -286,7 +289,7 @@ impl World {
                 }
                 let writer = &mut self.writers[writer];
                 writer.batch = None;
-                writer.claimed.as_mut().unwrap()[segment].0.position = to;
+                writer.claimed.as_mut().unwrap()[segment].0 = Token { held_for: None, ..moved };
             }
             // It is tried again until the hold is lifted.
             Err(TokenRefused::Held { .. }) => {}
@@ -412,13 +415,19 @@ impl World {
     /// I-3, from the rows and tokens alone.
     fn is_complete(&self) -> bool {
         self.views.iter().all(|view| {
-            self.journal.iter().enumerate().all(|(at, entry)| {
-                let applied = view.applied.get(at).copied().unwrap_or_default();
-                match entry {
-                    Entry::User(segment) => applied == u8::from(view.tokens[*segment].0.position.get() > at as u64),
-                    Entry::Catalog { .. } => applied == 0,
-                }
-            })
+            let counted = |stored: &Stored| {
+                let events = self.journal.iter().take(stored.0.position.get() as usize);
+                let own = Entry::User(usize::from(stored.0.segment.get()));
+                events.filter(|entry| **entry == own).count() as u64 == stored.0.applied.events
+            };
+            view.tokens.iter().all(counted)
+                && self.journal.iter().enumerate().all(|(at, entry)| {
+                    let applied = view.applied.get(at).copied().unwrap_or_default();
+                    match entry {
+                        Entry::User(segment) => applied == u8::from(view.tokens[*segment].0.position.get() > at as u64),
+                        Entry::Catalog { .. } => applied == 0,
+                    }
+                })
         })
     }
 }
@@ -433,8 +442,16 @@ impl Model for Flips {
 
     fn init_states(&self) -> Vec<World> {
         let count = SegmentCount::new(self.segments).unwrap();
-        let token =
-            |segment| Stored(Token { segment, epoch: Epoch::UNCLAIMED, position: Position::START, held_for: None });
+        let token = |segment| {
+            Stored(Token {
+                segment,
+                epoch: Epoch::UNCLAIMED,
+                position: Position::START,
+                held_for: None,
+                applied: Applied::default(),
+                replay: None,
+            })
+        };
         let stored = StoredView { tokens: count.segments().map(token).collect(), applied: vec![] };
         let mut world = World {
             journal: vec![],
@@ -453,7 +470,8 @@ impl Model for Flips {
         for (version, code) in [1, 2].into_iter().enumerate() {
             let projection = ProjectionName::new("totals").unwrap();
             let (flip, fingerprint) = (FlipPolicy::OnCommand, String::new());
-            let schedule = CatalogCommand::Schedule { projection, code, segments: count, flip, fingerprint };
+            let schedule =
+                CatalogCommand::Schedule { projection, code, segments: count, flip, fingerprint, seeded: false };
             assert!(world.change(&schedule) && world.change(&CatalogCommand::Begin(view(VERSIONS[version]))));
             let everyone = |world: &mut World| {
                 let head = world.head();
