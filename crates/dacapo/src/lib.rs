@@ -55,7 +55,7 @@ pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use view::{ReadView, View, ViewError};
-pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
+pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 
 /// What the derives generate calls. No part of the API.
 #[doc(hidden)]

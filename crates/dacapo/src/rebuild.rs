@@ -181,7 +181,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal))
+            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal), core.world.offload)
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view),
