@@ -11,6 +11,37 @@ pub struct Status {
     pub node: NodeStatus,
     /// Its projections, by name.
     pub projections: Vec<ProjectionStatus>,
+    /// Its subscribers, which keep no token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subscribers: Vec<SubscriberStatus>,
+}
+
+/// A handler that the node calls with events as they are appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriberStatus {
+    /// Its name.
+    pub name: String,
+    /// It was given everything through here that it wants.
+    pub position: u64,
+    /// How many positions that is behind the head.
+    pub lag: u64,
+    /// How many events it failed to take since the node started.
+    pub failed: u64,
+    /// The last of those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<SubscriberFailure>,
+    /// What it waits on, other than events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+/// An event that a subscriber failed to take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriberFailure {
+    /// Its position.
+    pub position: u64,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// The node that answers.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
-use dacapo_api::{Api, ProjectionStatus, Status, VersionStatus};
+use dacapo_api::{Api, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
 
 use crate::args::Status as Args;
 use crate::connect;
@@ -78,6 +78,7 @@ fn page(out: &Out, status: &Status) -> String {
     }
     if status.projections.is_empty() {
         page.push_str("\nno projections\n");
+        status.subscribers.iter().for_each(|found| page.push_str(&format!("{}\n", subscriber(found))));
         return page;
     }
     let header = ["PROJECTION", "VERSION", "PHASE", "SEGMENTS", "LAG", "RATE", "TIME LEFT"];
@@ -93,7 +94,8 @@ fn page(out: &Out, status: &Status) -> String {
     narrow(&mut table, 3..=6, CellAlignment::Right);
     page.push('\n');
     page.push_str(&lines_of(&table));
-    let notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
+    let mut notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
+    notes.extend(status.subscribers.iter().map(subscriber));
     if !notes.is_empty() {
         page.push_str(&format!("\n{}\n", notes.join("\n")));
     }
@@ -134,6 +136,19 @@ fn segments(version: &VersionStatus) -> String {
         (all, 0) => all.to_string(),
         (all, held) => format!("{all}, {held} held"),
     }
+}
+
+/// How a subscriber is, in a line.
+fn subscriber(subscriber: &SubscriberStatus) -> String {
+    let SubscriberStatus { name, lag, failed, last_failure, waiting_on, .. } = subscriber;
+    let behind = if *lag == 0 { "is at the head".to_owned() } else { format!("is {} behind", count(*lag)) };
+    let mut text = format!("subscriber {name} {behind}");
+    if let Some(failure) = last_failure {
+        let (failed, position, error) = (count(*failed), count(failure.position), &failure.error);
+        text.push_str(&format!(", has failed to take {failed}, at last event {position}: {error}"));
+    }
+    waiting_on.iter().for_each(|reason| text.push_str(&format!("; waits on {}", reason.text)));
+    text
 }
 
 /// How far a version is behind in time, and what its time left rests on.

@@ -80,6 +80,19 @@ fn status_of_a_rebuild() {
 }
 
 #[test]
+fn status_of_subscribers() {
+    let node = Node::start();
+    let subscribers = serde_json::from_str(
+        r#"[{"name":"cache","position":100000,"lag":0,"failed":0},
+            {"name":"push","position":98766,"lag":1234,"failed":2,
+             "last_failure":{"position":98000,"error":"the client is gone"},
+             "waiting_on":[{"kind":"store","text":"the store: cannot read"}]}]"#,
+    );
+    node.fake.script().statuses.push_back(Status { subscribers: subscribers.unwrap(), ..status("[]") });
+    node.script("status_subscribers", dir().path());
+}
+
+#[test]
 fn status_of_a_flip() {
     let node = Node::start();
     node.fake.script().statuses.push_back(flipping());

@@ -13,7 +13,7 @@ use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress};
 use crate::projection::Carried;
 use crate::trail::Trails;
-use crate::world::World;
+use crate::world::{Offload, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
@@ -197,6 +197,7 @@ impl OpenVersion {
         view: Arc<dyn StoredView>,
         carried: Carried,
         journal: Arc<dyn Journal>,
+        offload: Offload,
         began_at: Position,
     ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
@@ -207,14 +208,14 @@ impl OpenVersion {
             carried: carried.clone(),
             began_at,
             journal,
+            offload,
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),
             progress,
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
-        let runtime = tokio::runtime::Handle::current();
-        let ended = tokio::task::spawn_blocking(move || runtime.block_on(processor::run(assignment)));
+        let ended = offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
         Self { id, view, carried: Some(carried), progress: watched, lifted, run }
     }

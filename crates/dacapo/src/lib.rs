@@ -28,6 +28,7 @@ mod query;
 mod rebuild;
 mod row;
 mod status;
+mod subscribe;
 mod trail;
 pub mod view;
 mod world;
@@ -46,15 +47,15 @@ pub use dacapo_store::{
 };
 pub use error::Error;
 pub use event::{Event, EventError};
-pub use feed::Feed;
 pub use flip::FlipReport;
 pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use view::{ReadView, View, ViewError};
-pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
+pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 
 /// What the derives generate calls. No part of the API.
 #[doc(hidden)]

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
+use crate::world::Offload;
 use pace::Pace;
 use segments::{Refusal, Segments, Share};
 
@@ -53,6 +54,7 @@ pub(crate) struct Assignment {
     /// Events through here are the past, which is replayed.
     pub(crate) began_at: Position,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
@@ -268,7 +270,7 @@ impl<'a> Run<'a> {
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
     /// again in the rare case that it must be applied again.
     async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<Applied, Failure>, StoreError> {
-        let Assignment { journal, carried, .. } = self.assignment;
+        let Assignment { journal, carried, offload, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
         let mut by_segment = vec![0; share.limits().len()];
         let mut ahead: Option<Ahead> = None;
@@ -279,8 +281,9 @@ impl<'a> Run<'a> {
             };
             (after, events) = (batch.through, events + batch.len());
             let is_full = events >= self.pace.events() || after >= share.moves_through();
-            ahead = (!is_full)
-                .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
+            ahead = (!is_full).then(|| {
+                Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
+            });
             let (segments, through) = (self.segments.count(), share.limits());
             let work = Work { batch: &batch, segments, through, applied: &mut by_segment };
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {

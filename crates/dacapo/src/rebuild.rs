@@ -193,7 +193,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal), state.began_at.unwrap_or_default())
+            let (journal, offload) = (Arc::clone(&core.journal), core.world.offload);
+            OpenVersion::run(id.clone(), view, carried, journal, offload, state.began_at.unwrap_or_default())
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view),

@@ -12,6 +12,7 @@ use dacapo_model::{
 use dacapo_store::{Filter, Limit};
 
 use crate::core::Core;
+use crate::subscribe::SubscriberStatus;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Status {
     pub head: Position,
     /// Every projection the catalog knows, by name.
     pub projections: Vec<ProjectionStatus>,
+    /// The subscribers of this node, in the order in which it was given them.
+    pub subscribers: Vec<SubscriberStatus>,
 }
 
 /// One projection.
@@ -93,7 +96,7 @@ pub(crate) async fn status(core: &Arc<Core>) -> Status {
             versions,
         });
     }
-    Status { head, projections }
+    Status { head, projections, subscribers: vec![] }
 }
 
 async fn version_status(

@@ -40,12 +40,12 @@ async fn a_stream_that_has_moved_on_refuses_the_append() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_feed_gives_the_backlog_and_then_what_comes() {
+async fn a_subscription_gives_what_is_there_and_then_what_comes() {
     let node = Node::builder().start().await.unwrap();
     for number in 1..=10 {
         add(&node, "ledger-1", number).await;
     }
-    let mut feed = node.feed(Position::START, Filter::default());
+    let mut subscription = node.subscribe(Position::START, Filter::default());
     let mut seen = Vec::new();
     let writer = tokio::spawn({
         let node = node.clone();
@@ -56,7 +56,7 @@ async fn a_feed_gives_the_backlog_and_then_what_comes() {
         }
     });
     while seen.len() < 200 {
-        let batch = tokio::time::timeout(WAIT_MAX, feed.next()).await.expect("it wakes").unwrap().unwrap();
+        let batch = tokio::time::timeout(WAIT_MAX, subscription.next()).await.expect("it wakes").unwrap().unwrap();
         assert!(batch.through <= node.head(), "never past the head");
         seen.extend(batch.iter().map(|event| event.position.get()));
     }
@@ -284,7 +284,7 @@ async fn metadata_and_ids_travel_with_the_event() {
     let first = node.append_batch(append.clone()).await.unwrap();
     let again = node.append_batch(append).await.unwrap();
     assert_eq!((again.position, again.written), (first.position, 0), "I-2: recognised");
-    let batch = node.feed(Position::START, Filter::default()).next().await.unwrap().unwrap();
+    let batch = node.subscribe(Position::START, Filter::default()).next().await.unwrap().unwrap();
     let read = batch.get(0);
     assert_eq!((read.id, read.extra().unwrap().0, read.payload), (event.id, metadata, &br#"{"amount":5}"#[..]));
     node.shutdown().await;

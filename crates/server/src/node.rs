@@ -8,8 +8,8 @@ use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     FlipStatus, History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
     ReadResponse, RebuildRequest, RebuildResponse, Recorded, SegmentStatus, Stall, Status, StreamSummary,
-    StreamsRequest, StreamsResponse, TimeLeft, VersionStatus, format_time, kind_of_flip, parse_projection,
-    parse_version,
+    StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft, VersionStatus, format_time,
+    kind_of_flip, parse_projection, parse_version,
 };
 use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, ViewId, WaitingOn, limits};
 use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
@@ -69,7 +69,8 @@ impl Api for NodeApi {
             waiting_on: not_ready.iter().map(Into::into).collect(),
         };
         let projections = status.projections.iter().map(|projection| projection_form(projection, status.head));
-        Ok(Status { node, projections: projections.collect() })
+        let subscribers = status.subscribers.iter().map(subscriber_form);
+        Ok(Status { node, projections: projections.collect(), subscribers: subscribers.collect() })
     }
 
     async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
@@ -306,6 +307,21 @@ fn projection_form(projection: &dacapo::ProjectionStatus, head: Position) -> Pro
         serving: projection.serving.map(|version| version.to_string()),
         flip: projection.flip.as_ref().map(|(flip, waiting_on)| FlipStatus::new(flip, waiting_on)),
         versions: projection.versions.iter().map(|version| version_form(version, head)).collect(),
+    }
+}
+
+fn subscriber_form(subscriber: &dacapo::SubscriberStatus) -> SubscriberStatus {
+    let failure = |failure: &dacapo::SubscriberFailure| SubscriberFailure {
+        position: failure.position.get(),
+        error: failure.error.clone(),
+    };
+    SubscriberStatus {
+        name: subscriber.name.to_owned(),
+        position: subscriber.position.get(),
+        lag: subscriber.lag,
+        failed: subscriber.failed,
+        last_failure: subscriber.last_failure.as_ref().map(failure),
+        waiting_on: subscriber.waiting_on.iter().map(Into::into).collect(),
     }
 }
 

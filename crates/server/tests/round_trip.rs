@@ -6,7 +6,8 @@ use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CleanUpRequest, ClientLimits, Expected, FlipRequest, FlipResponse, FlipStatus,
     HistoryEntry, HttpClient, Json, Metadata, NewEvent, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    RebuildRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, TimeLeft, VersionStatus, WaitingOn,
+    RebuildRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus,
+    TimeLeft, VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, bind, router, serve};
 use tokio::sync::oneshot;
@@ -109,7 +110,16 @@ fn full_status() -> Status {
         flip: Some(flip),
         versions: vec![version],
     };
-    Status { projections: vec![projection], ..node_status(100) }
+    let failure = SubscriberFailure { position: 88, error: "the client is gone".into() };
+    let subscriber = SubscriberStatus {
+        name: "push".into(),
+        position: 90,
+        lag: 10,
+        failed: 2,
+        last_failure: Some(failure),
+        waiting_on: vec![],
+    };
+    Status { projections: vec![projection], subscribers: vec![subscriber], ..node_status(100) }
 }
 
 #[tokio::test]
