@@ -195,7 +195,7 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `index`,
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `share`, `index`,
     /// `processor`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
@@ -243,6 +243,10 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("after", after.get().into());
                 field("since_ms", millis(*since));
                 "batch"
+            }
+            model::WaitingOn::Share { share } => {
+                field("percent", share.get().into());
+                "share"
             }
             model::WaitingOn::Index { index, number, of } => {
                 field("index", index.as_str().into());

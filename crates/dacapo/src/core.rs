@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
+use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
@@ -56,6 +56,8 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// How much of the time its processor works.
+    share: watch::Sender<WorkShare>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -202,11 +204,13 @@ impl OpenVersion {
     ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
+        let share = watch::Sender::default();
         let lifted = Arc::new(Notify::new());
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
             began_at,
+            share: share.subscribe(),
             journal,
             offload,
             view: Arc::clone(&view),
@@ -217,13 +221,19 @@ impl OpenVersion {
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
         let ended = offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
-        Self { id, view, carried: Some(carried), progress: watched, lifted, run }
+        Self { id, view, carried: Some(carried), progress: watched, lifted, share, run }
     }
 
     /// Opens a version whose code is not carried: its tokens can be seen and held.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        Self { id, view, carried: None, progress, lifted: Arc::new(Notify::new()), run: Mutex::new(None) }
+        let (lifted, share, run) = (Arc::new(Notify::new()), watch::Sender::default(), Mutex::new(None));
+        Self { id, view, carried: None, progress, lifted, share, run }
+    }
+
+    /// From the next batch on its processor works so much of the time.
+    pub(crate) fn work(&self, share: WorkShare) {
+        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
     }
 
     /// Whether its processor should run but does not.

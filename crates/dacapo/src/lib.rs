@@ -39,7 +39,7 @@ pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
     Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
-    Token, VersionId, ViewId, WaitingOn, limits,
+    Token, VersionId, ViewId, WaitingOn, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,

@@ -20,11 +20,12 @@
 mod index;
 mod pace;
 mod segments;
+mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, limits};
+use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -35,6 +36,7 @@ use crate::view::{NotCommitted, View, ViewError};
 use crate::world::Offload;
 use pace::Pace;
 use segments::{Refusal, Segments, Share};
+use throttle::Throttle;
 
 pub(crate) use segments::Progress;
 
@@ -53,6 +55,8 @@ pub(crate) struct Assignment {
     pub(crate) carried: Carried,
     /// Events through here are the past, which is replayed.
     pub(crate) began_at: Position,
+    /// How much of the time it works while the head is far.
+    pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
@@ -143,6 +147,7 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
+    throttle: Throttle,
     head: watch::Receiver<Position>,
     has_moved: bool,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
@@ -179,6 +184,7 @@ impl<'a> Run<'a> {
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
+            throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
             has_moved: false,
             index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
@@ -211,6 +217,7 @@ impl<'a> Run<'a> {
                 None => share,
             };
             self.pace.aim(head.since(share.after));
+            self.throttle.begin(self.pace.is_far());
             if let Some(ended) = self.take(share).await? {
                 return Ok(ended);
             }
@@ -219,6 +226,7 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
+        self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         let due = self.segments.next_due();
@@ -247,8 +255,9 @@ impl<'a> Run<'a> {
                 Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
                     Committed::Done => {
                         self.has_moved = true;
-                        self.pace.took(events, started.elapsed());
+                        self.pace.took(events, self.throttle.worked(started));
                         self.report();
+                        self.rest().await;
                         return Ok(None);
                     }
                     Committed::ApplyAgain => continue,
@@ -289,11 +298,21 @@ impl<'a> Run<'a> {
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
-            if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
+            let worked = self.throttle.worked(started);
+            if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
                 *share = share.through(after);
                 return Ok(Ok(Applied { events, by_segment }));
             }
         }
+    }
+
+    /// Takes the rest that is due, and tells whether the stop came meanwhile.
+    async fn rest(&mut self) -> bool {
+        let Some(rest) = self.throttle.due() else { return false };
+        let began = Instant::now();
+        let stopped = self.assignment.stopped_within(rest).await;
+        self.throttle.rested(began.elapsed());
+        stopped
     }
 
     /// A segment stops before the event that its handler refuses, and is tried again later.
@@ -345,7 +364,9 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress());
+        let mut progress = self.segments.progress();
+        progress.waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
+        self.assignment.progress.send_replace(progress);
     }
 }
 

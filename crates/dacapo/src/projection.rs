@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::Code;
-use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId};
+use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId, WorkShare};
 use dacapo_store::{EventBatch, EventRef, Filter, Index, Streams, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -63,6 +63,9 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// How much of the time a new build works while it is far from the head; the rest it leaves to those that serve. All
+    /// of it unless set: it takes one core, and a little of another.
+    pub rebuild_share: WorkShare,
     /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
     /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
     /// them at its first statement.
@@ -78,6 +81,7 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            rebuild_share: WorkShare::ALL,
             index_last: true,
         }
     }

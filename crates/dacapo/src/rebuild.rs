@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, plan};
-use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
+use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -167,6 +167,10 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
             let tokens = version.view.tokens().await?;
+            version.work(match &version.carried {
+                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
+                _ => WorkShare::ALL,
+            });
             core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
             let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;

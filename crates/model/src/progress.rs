@@ -156,7 +156,9 @@ pub fn stalled(still: Duration, waiting_on: &[WaitingOn], busy: Option<WaitingOn
     if still < limits::STALL_TIME_MAX || indexing {
         return None;
     }
-    let on = if waiting_on.is_empty() { busy.into_iter().collect() } else { waiting_on.to_vec() };
+    // That it does not work all of the time says nothing about what it does when it works.
+    let tells = waiting_on.iter().any(|reason| !matches!(reason, WaitingOn::Share { .. }));
+    let on: Vec<WaitingOn> = waiting_on.iter().cloned().chain(busy.filter(|_| !tells)).collect();
     let on = if on.is_empty() { vec![WaitingOn::Processor] } else { on };
     Some(Stall { still, on })
 }

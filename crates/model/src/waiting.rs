@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::position::Position;
 use crate::segment::Segment;
+use crate::share::WorkShare;
 use crate::version::VersionId;
 
 /// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
@@ -57,6 +58,11 @@ pub enum WaitingOn {
         /// For how long it has gone on.
         since: Duration,
     },
+    /// It leaves the rest of the time to those that serve.
+    Share {
+        /// How much of the time it works.
+        share: WorkShare,
+    },
     /// An index is built that the view went without while it replayed.
     Index {
         /// The table and the index: `accounts.owner`.
@@ -96,6 +102,7 @@ impl fmt::Display for WaitingOn {
                 let (after, since) = (grouped(after.get()), span(*since));
                 write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
             }
+            Self::Share { share } => write!(f, "its turn: it works {share} of the time, as its options say"),
             Self::Index { index, number, of } => {
                 write!(f, "the index {index}, which is being built ({number} of {of})")
             }
