@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(2);
 /// How long it may take after the storm until everything has come right. A handler's retries are up to 30 s apart.
 const CALM_MAX: Duration = Duration::from_secs(90);
 /// How many clients append and ask.
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 4;
 
 /// What happens to nodes, disk, network and handlers, and how often relative to the others.
 #[derive(Clone, Copy)]
@@ -95,7 +95,7 @@ pub fn run(seed: u64) -> Arc<World> {
     }
     sim.client("operator", operator::run(Arc::clone(&world)));
     sim.client("watch", watch(Arc::clone(&world)));
-    let storm = Duration::from_secs(chance.u64(8..=16));
+    let storm = Duration::from_secs(chance.u64(10..=40));
     let mut run =
         Run { world: Arc::clone(&world), sim, chance, later: vec![], next: Duration::ZERO, storm, up: [true, false] };
     run.go_on();
