@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress};
 use crate::projection::Carried;
+use crate::trail::Trails;
 use crate::world::{Offload, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
+    /// How every version got on lately.
+    pub(crate) trails: Trails,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -83,6 +86,7 @@ impl Core {
             opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
+            trails: Trails::new(),
         }
     }
 

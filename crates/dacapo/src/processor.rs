@@ -32,7 +32,7 @@ use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::Offload;
-use pace::{Pace, Rate};
+use pace::Pace;
 use segments::{Refusal, Segments, Share};
 
 pub(crate) use segments::Progress;
@@ -140,7 +140,6 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
-    rate: Rate,
     head: watch::Receiver<Position>,
     has_moved: bool,
 }
@@ -173,7 +172,6 @@ impl<'a> Run<'a> {
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
-            rate: Rate::default(),
             head: assignment.journal.head(),
             has_moved: false,
         };
@@ -203,7 +201,6 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
-        self.rate.rest();
         self.report();
         let mut stop = self.assignment.stop.clone();
         let due = self.segments.next_due();
@@ -226,12 +223,12 @@ impl<'a> Run<'a> {
     /// more without it.
     async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
         let started = Instant::now();
+        self.assignment.progress.send_modify(|progress| progress.batch = Some((share.after, started)));
         loop {
             let failure = match self.apply(&mut share, started).await? {
                 Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
                     Committed::Done => {
                         self.has_moved = true;
-                        self.rate.add(share.moves_through().since(share.after), started);
                         self.pace.took(events, started.elapsed());
                         self.report();
                         return Ok(None);
@@ -326,7 +323,7 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress(self.rate.per_second()));
+        self.assignment.progress.send_replace(self.segments.progress());
     }
 }
 
