@@ -148,7 +148,9 @@ impl NodeBuilder {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
             catalog.current().decide(&carried.code.schedule())?;
         }
-        rebuild::check_views(&*store.views, &catalog.current(), *store.journal.head().borrow()).await?;
+        // Read first: a watch that is borrowed while this waits would keep the head from moving.
+        let head = *store.journal.head().borrow();
+        rebuild::check_views(&*store.views, &catalog.current(), head).await?;
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);

@@ -26,6 +26,13 @@ async fn what_was_appended_is_in_the_answer_that_covers_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_can_be_started_by_a_spawned_task() {
+    // It must not hold the head of the journal while it waits, which its future would not be `Send` with.
+    let node = tokio::spawn(Node::builder().carry(carry_v1(v1())).start()).await.unwrap().unwrap();
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_has_moved_on_refuses_the_append() {
     let node = Node::builder().start().await.unwrap();
     node.append("ledger-1", ExpectedRevision::NoStream, [added(1)]).await.unwrap();
