@@ -239,6 +239,17 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("version", version.to_string().into());
                 "code"
             }
+            model::WaitingOn::Verification { version, part, looked_at } => {
+                field("version", version.to_string().into());
+                field("part", part.map(|part| part.as_str()).into());
+                field("looked_at", (*looked_at).into());
+                "verification"
+            }
+            model::WaitingOn::Verdict { version, found } => {
+                field("version", version.to_string().into());
+                field("found", found.as_str().into());
+                "verdict"
+            }
             model::WaitingOn::Batch { after, since } => {
                 field("after", after.get().into());
                 field("since_ms", millis(*since));

@@ -30,6 +30,7 @@ mod row;
 mod status;
 mod subscribe;
 mod trail;
+pub mod verify;
 pub mod view;
 mod world;
 
@@ -54,6 +55,7 @@ pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
+pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 

@@ -234,7 +234,8 @@ impl Run<'_> {
             Act::Cut | Act::HoldMessages => {
                 let number = self.chance.usize(..CLIENTS);
                 let holds = matches!(act, Act::HoldMessages);
-                self.world.note(format!("world {} client-{number}", if holds { "holds messages of" } else { "cuts off" }));
+                self.world
+                    .note(format!("world {} client-{number}", if holds { "holds messages of" } else { "cuts off" }));
                 for host in HOSTS {
                     if holds { self.sim.hold(client(number), host) } else { self.sim.partition(client(number), host) }
                 }
