@@ -196,7 +196,7 @@ pub struct Stall {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
     /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `share`, `index`,
-    /// `processor`, `flip_command`, `stand_by`.
+    /// `processor`, `verification`, `verdict`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -241,8 +241,10 @@ impl From<&model::WaitingOn> for WaitingOn {
             }
             model::WaitingOn::Verification { version, part, looked_at } => {
                 field("version", version.to_string().into());
-                field("part", part.map(|part| part.as_str()).into());
-                field("looked_at", (*looked_at).into());
+                if let Some(part) = part {
+                    field("part", part.as_str().into());
+                    field("looked_at", (*looked_at).into());
+                }
                 "verification"
             }
             model::WaitingOn::Verdict { version, found } => {
