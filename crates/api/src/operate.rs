@@ -28,6 +28,9 @@ pub struct RebuildRequest {
     /// Of this code version; the newest that is carried when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
+    /// Begin as a copy of the view that serves, as the code says, and read only what came after.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_copy: bool,
     /// Who asks and why.
     #[serde(flatten)]
     pub asked: Asked,

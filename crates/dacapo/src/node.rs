@@ -274,6 +274,30 @@ impl Node {
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
+        self.schedule(projection, code, asked, false).await
+    }
+
+    /// As [`rebuild`](Self::rebuild), but the new build begins as a copy of the view that serves, as its code says
+    /// ([`Options::seed`](crate::Options::seed)), and reads only what came after.
+    ///
+    /// # Errors
+    /// As `rebuild`; [`Error::NoCopy`] where the copy could not be what the new code would have made of the same events.
+    pub async fn rebuild_from_copy(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        self.schedule(projection, code, asked, true).await
+    }
+
+    async fn schedule(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+        seeded: bool,
+    ) -> Result<Requested, Error> {
         if let Some(requested) = self.repeated(&asked).await {
             return Ok(requested);
         }
@@ -285,7 +309,12 @@ impl Node {
                 self.unknown_or(projection, || Error::NotCarried { projection: projection.clone(), version: None })
             );
         };
-        let entries = Arc::clone(&self.core.catalog).change(newest.code.schedule(), asked).await?;
+        if seeded {
+            let refused = |why| Error::NoCopy { projection: projection.clone(), why };
+            self.core.may_copy(newest).map_err(refused)?;
+        }
+        let schedule = dacapo_model::rebuild::Code { seeded, ..newest.code.clone() }.schedule();
+        let entries = Arc::clone(&self.core.catalog).change(schedule, asked).await?;
         let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
         let scheduled = scheduled.expect("a schedule that is accepted schedules a version");
         Ok(Requested { view: scheduled.event.view().clone(), position: Some(scheduled.position) })

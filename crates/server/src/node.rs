@@ -131,7 +131,12 @@ impl Api for NodeApi {
 
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
         let projection = parse_projection(projection)?;
-        let requested = self.node.rebuild(&projection, request.code, asked(request.asked)).await.map_err(refused)?;
+        let (code, asked) = (request.code, asked(request.asked));
+        let requested = match request.from_copy {
+            true => self.node.rebuild_from_copy(&projection, code, asked).await,
+            false => self.node.rebuild(&projection, code, asked).await,
+        };
+        let requested = requested.map_err(refused)?;
         Ok(RebuildResponse {
             projection: projection.to_string(),
             version: requested.view.version.to_string(),
@@ -437,6 +442,7 @@ fn refused(error: Error) -> ApiError {
         Error::Event(_) => Problem::new("invalid_event", message).invalid(),
         Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
         Error::NoReason => Problem::new("no_reason", message).invalid(),
+        Error::NoCopy { why, .. } => Problem::new("no_copy", message).found(why).refused(),
         Error::NoTarget(_) => Problem::new("no_target", message).refused(),
         Error::NoSuchProjection { name, known } => {
             let known: Vec<String> = known.iter().map(ToString::to_string).collect();
