@@ -1,5 +1,6 @@
 //! Forms of operating projections: rebuild, flip, rollback, clean-up, and the history of all that.
 
+use dacapo_model::verify::Verdict;
 use dacapo_model::{CatalogEvent, FlipKind, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -228,8 +229,15 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
         CatalogEvent::Verified { verdict, report, .. } => {
             let compared = report.against.map(|against| format!(" against {against}")).unwrap_or_default();
+            let found = match verdict {
+                Verdict::Pass => String::new(),
+                Verdict::Fail => format!(" ({})", report.summary()),
+            };
             let verdict = verdict.as_str();
-            ("version_verified", format!("{version} verified{compared} at position {}: {verdict}", report.at))
+            ("version_verified", format!("{version} verified{compared} at position {}: {verdict}{found}", report.at))
+        }
+        CatalogEvent::VerificationRequested { .. } => {
+            ("verification_requested", format!("another verification of {version} requested"))
         }
         CatalogEvent::Waived { by, why, .. } => ("verdict_waived", format!("{by} answers for {version}: {why}")),
         CatalogEvent::ReplayRequested { after, .. } => {

@@ -195,8 +195,8 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `copy`, `seed`, `share`, `index`,
-    /// `processor`, `flip_command`, `stand_by`.
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `copy`, `seed`,
+    /// `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -238,6 +238,19 @@ impl From<&model::WaitingOn> for WaitingOn {
             model::WaitingOn::Code { version } => {
                 field("version", version.to_string().into());
                 "code"
+            }
+            model::WaitingOn::Verification { version, part, looked_at } => {
+                field("version", version.to_string().into());
+                if let Some(part) = part {
+                    field("part", part.as_str().into());
+                    field("looked_at", (*looked_at).into());
+                }
+                "verification"
+            }
+            model::WaitingOn::Verdict { version, found } => {
+                field("version", version.to_string().into());
+                field("found", found.as_str().into());
+                "verdict"
             }
             model::WaitingOn::Batch { after, since } => {
                 field("after", after.get().into());

@@ -150,7 +150,7 @@ async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<
 }
 
 /// Who asks, with a key that makes asking again safe.
-fn asked(who: Who) -> Asked {
+pub(crate) fn asked(who: Who) -> Asked {
     let key = who.key.unwrap_or_else(|| SystemIds.next().to_string());
     Asked { actor: who.actor, reason: who.reason, idempotency_key: Some(key) }
 }

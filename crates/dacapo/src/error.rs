@@ -74,6 +74,9 @@ pub enum Error {
         /// What it waits on.
         waiting_on: Vec<WaitingOn>,
     },
+    /// A verdict is waived by somebody who says why.
+    #[error("a verdict is waived for a reason that is kept with it: say why it does not matter")]
+    NoReason,
     /// The flip was given up.
     #[error("the flip of {projection} to {to} was given up: {reason}")]
     FlipAborted {

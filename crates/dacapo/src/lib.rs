@@ -31,6 +31,7 @@ mod seed;
 mod status;
 mod subscribe;
 mod trail;
+pub mod verify;
 pub mod view;
 mod world;
 
@@ -56,6 +57,7 @@ pub use row::{Field, FieldError, Row, RowError};
 pub use seed::Seed;
 pub use status::{ProjectionStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
+pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 

@@ -67,6 +67,8 @@ pub(crate) struct Assignment {
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// How far it may go, if it is not to follow the head.
+    pub(crate) cap: watch::Receiver<Option<Position>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -153,6 +155,7 @@ struct Run<'a> {
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
+    cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     index_at: Option<Position>,
@@ -190,6 +193,7 @@ impl<'a> Run<'a> {
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
+            cap: assignment.cap.clone(),
             has_moved: false,
             index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
@@ -211,7 +215,9 @@ impl<'a> Run<'a> {
             {
                 return Ok(ended);
             }
+            // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
+            let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
             let Some(share) = self.segments.next_share(head, Instant::now()) else {
                 if self.wait().await {
                     return Ok(Ended::Stopped);
@@ -248,6 +254,8 @@ impl<'a> Run<'a> {
             _ = stop.wait_for(|stop| *stop) => true,
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
+            // An error means that nobody can set a cap any more; then nothing comes of it.
+            Ok(()) = self.cap.changed() => false,
             () = due => false,
         }
     }

@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::{Code, Facts, plan};
+use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
@@ -21,6 +21,7 @@ use crate::core::{Core, OpenVersion};
 use crate::flip;
 use crate::projection::Carried;
 use crate::seed::{SeedFrom, check};
+use crate::verify;
 use crate::world::Step;
 
 /// How often to look while a version is being built, which becomes ready without telling anyone.
@@ -69,14 +70,14 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
     let mut looked = Some(looked);
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
-    let mut flips = HashMap::new();
+    let mut tasks = Tasks::default();
     loop {
         let building = catalog.borrow_and_update().versions().any(|(_, state)| state.phase == Phase::Initializing);
         opened.mark_unchanged();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            done = AssertUnwindSafe(reconcile(&core, &mut flips)).catch_unwind() => match done {
+            done = AssertUnwindSafe(reconcile(&core, &mut tasks)).catch_unwind() => match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the rebuild driver cannot go on for the moment"),
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
@@ -95,14 +96,38 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
         }
     }
-    for flip in flips.into_values() {
-        flip.abort();
+    for task in tasks.flips.into_values().chain(tasks.verifications.into_values()).chain(tasks.shadows.into_values()) {
+        task.abort();
         // Aborted or done: either way it does nothing any more, which is what is waited for.
-        drop(flip.await);
+        drop(task.await);
     }
 }
 
-async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
+/// The drivers that run beside the conductor: whatever is cut off with them is begun anew.
+#[derive(Default)]
+struct Tasks {
+    flips: HashMap<ProjectionName, JoinHandle<()>>,
+    verifications: HashMap<ViewId, JoinHandle<()>>,
+    /// Those that put live queries to versions that do not serve yet.
+    shadows: HashMap<ViewId, JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Lets go of those that have ended.
+    async fn clear(&mut self) {
+        let flips = self.flips.extract_if(|_, task| task.is_finished()).map(|(of, task)| (of.to_string(), task));
+        let others = self.verifications.extract_if(|_, task| task.is_finished());
+        let others = others.chain(self.shadows.extract_if(|_, task| task.is_finished()));
+        let ended: Vec<_> = flips.chain(others.map(|(of, task)| (of.to_string(), task))).collect();
+        for (of, task) in ended {
+            if let Err(error) = task.await {
+                tracing::error!(of, %error, "the driver of a flip or of a verification ended by a bug in dacapo");
+            }
+        }
+    }
+}
+
+async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
     core.catalog.refresh().await?;
     let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
@@ -128,16 +153,33 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             Err(error) => return Err(error),
         }
     }
-    for (projection, flip) in flips.extract_if(|_, flip| flip.is_finished()) {
-        if let Err(error) = flip.await {
-            tracing::error!(%projection, %error, "the driver of a flip ended by a bug in dacapo");
-        }
-    }
+    tasks.clear().await;
     for (projection, _) in core.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
-        flips.entry(projection.clone()).or_insert_with(drive);
+        tasks.flips.entry(projection.clone()).or_insert_with(drive);
+    }
+    for (id, state) in core.catalog.current().versions() {
+        let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
+        examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
     }
     Ok(())
+}
+
+/// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.
+fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
+    let Some((open, carried)) = core.open_version(id).and_then(|open| Some((open.clone(), open.carried.clone()?)))
+    else {
+        return;
+    };
+    // One that halts would only be found unfinished. It says itself what it waits on.
+    if verify && open.progress.borrow().waiting_on.is_empty() {
+        let drive = || tokio::spawn(verify::drive(Arc::clone(core), id.clone()));
+        tasks.verifications.entry(id.clone()).or_insert_with(drive);
+    }
+    if verify::are_wanted(&carried) {
+        let shadow = || tokio::spawn(verify::shadow(Arc::clone(core), id.clone()));
+        tasks.shadows.entry(id.clone()).or_insert_with(shadow);
+    }
 }
 
 /// What the rules want to know of the code: it begins as a copy by itself only where it could.

@@ -272,6 +272,19 @@ pub trait ViewReader: Send {
         most: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError>;
 
+    /// The next rows behind the key `after`, or the first ones, in the order of [`key_order`](crate::key_order): at
+    /// most `most`, and no more than make up [`limits::PAGE_BYTES_MAX`](dacapo_model::limits::PAGE_BYTES_MAX), but at
+    /// least one if there is one. What was read before costs nothing again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError>;
+
     /// The rows that a query gives, with the names of its columns. It cannot write.
     ///
     /// # Errors

@@ -269,6 +269,15 @@ impl ViewReader for StaleReader {
         self.inner.select(table, columns, most).await
     }
 
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        self.inner.page(table, after, most).await
+    }
+
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
         self.inner.query(sql, parameters).await
     }
