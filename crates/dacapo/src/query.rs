@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::core::{Core, OpenVersion};
 use crate::error::Error;
 use crate::projection::{Carried, Query};
+use crate::verify;
 use crate::view::ReadView;
 
 /// An answer, and what it is an answer to.
@@ -151,7 +152,8 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let short = progress.tokens.iter().filter(|token| !token.covers(needed));
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
-    core.trouble(&id).into_iter().chain(short).chain(progress.waiting_on).collect()
+    let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
+    core.trouble(&id).into_iter().chain(short).chain(progress.waiting_on).chain(unverified).collect()
 }
 
 /// The serving version, as soon as there is one and it is open.
