@@ -34,7 +34,8 @@ pub use operate::{
     RebuildRequest, RebuildResponse,
 };
 pub use status::{
-    FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Status, TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
+    FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure, SubscriberStatus,
+    TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
 };
 pub use verification::{
     Finding, PartReport, Report, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,

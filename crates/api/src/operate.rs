@@ -28,6 +28,9 @@ pub struct RebuildRequest {
     /// Of this code version; the newest that is carried when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
+    /// Begin as a copy of the view that serves, as the code says, and read only what came after.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_copy: bool,
     /// Who asks and why.
     #[serde(flatten)]
     pub asked: Asked,
@@ -193,9 +196,10 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
     let version = event.view().version;
     let direction = |kind: &FlipKind| kind_of_flip(*kind);
     match event {
-        CatalogEvent::Scheduled { segments, .. } => {
+        CatalogEvent::Scheduled { segments, seed, .. } => {
             let unit = if segments.get() == 1 { "segment" } else { "segments" };
-            ("version_scheduled", format!("{version} scheduled, {segments} {unit}"))
+            let copy = seed.map(|source| format!(", begins as a copy of {source}")).unwrap_or_default();
+            ("version_scheduled", format!("{version} scheduled, {segments} {unit}{copy}"))
         }
         CatalogEvent::Initializing { .. } => ("version_initializing", format!("{version} begins to be built")),
         CatalogEvent::FlipRequested { from: Some(from), kind, .. } => {

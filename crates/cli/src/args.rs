@@ -213,6 +213,9 @@ pub(crate) struct Rebuild {
     /// Of this code version; the newest that is carried when absent
     #[arg(long, value_name = "N")]
     pub code: Option<u32>,
+    /// Begin as a copy of the view that serves, as the code says, and read only what came after
+    #[arg(long)]
+    pub from_copy: bool,
     /// Wait until the new version serves, or is ready and waits for the command to flip
     #[arg(long)]
     pub wait: bool,

@@ -15,7 +15,7 @@ use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
 pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
-    let request = RebuildRequest { code: args.code, asked: asked(args.who) };
+    let request = RebuildRequest { code: args.code, from_copy: args.from_copy, asked: asked(args.who) };
     let (projection, wait) = (args.projection, args.wait);
     connect::with(&args.target, |api| async move {
         let built = api.rebuild(&projection, request).await?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
+use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
@@ -12,8 +12,10 @@ use tokio::task::JoinHandle;
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress};
 use crate::projection::{Carried, Query};
+use crate::seed::{SeedFrom, check};
+use crate::trail::Trails;
 use crate::verify::{Cap, Looking, Shadowing};
-use crate::world::World;
+use crate::world::{Offload, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
@@ -35,6 +37,8 @@ pub(crate) struct Core {
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
+    /// How every version got on lately.
+    pub(crate) trails: Trails,
     /// What the verifications under way are at.
     looking: RwLock<BTreeMap<ViewId, Looking>>,
     /// The versions that some live queries are put to as well.
@@ -58,6 +62,8 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// How much of the time its processor works.
+    share: watch::Sender<WorkShare>,
     /// How far its processor may go; as far as it can, unless it is to meet another version.
     cap: watch::Sender<Option<Position>>,
     meeting: Arc<Mutex<()>>,
@@ -91,6 +97,7 @@ impl Core {
             opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
+            trails: Trails::new(),
             looking: RwLock::default(),
             shadowing: RwLock::default(),
         }
@@ -178,6 +185,27 @@ impl Core {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
+    /// Whether a new build of this code may begin as a copy of the version that serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_copy(&self, carried: &Carried) -> Result<(), String> {
+        let (catalog, projection) = (self.catalog.current(), carried.code.projection.clone());
+        let serving = catalog.serving(&projection).ok_or("no version serves")?;
+        let source = ViewId { projection, version: serving };
+        let state = catalog.version(&source).ok_or("no version serves")?;
+        check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())
+    }
+
+    /// Whether the view of a version lacks indexes that its code asks for.
+    pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(version) = self.open_version(id) else { return Ok(false) };
+        match &version.carried {
+            Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
     /// What the verification of a version is at, if one is under way here.
     pub(crate) fn looking(&self, id: &ViewId) -> Option<Looking> {
         self.looking.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
@@ -223,15 +251,28 @@ impl Core {
 
 impl OpenVersion {
     /// Opens a version whose code is carried and starts its processor.
-    pub(crate) fn run(id: ViewId, view: Arc<dyn StoredView>, carried: Carried, journal: Arc<dyn Journal>) -> Self {
+    pub(crate) fn run(
+        id: ViewId,
+        view: Arc<dyn StoredView>,
+        carried: Carried,
+        journal: Arc<dyn Journal>,
+        offload: Offload,
+        began_at: Position,
+        seed: Option<SeedFrom>,
+    ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
+        let share = watch::Sender::default();
         let lifted = Arc::new(Notify::new());
         let (cap, capped) = watch::channel(None);
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
+            began_at,
+            seed,
+            share: share.subscribe(),
             journal,
+            offload,
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),
             progress,
@@ -239,17 +280,23 @@ impl OpenVersion {
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
-        let runtime = tokio::runtime::Handle::current();
-        let ended = tokio::task::spawn_blocking(move || runtime.block_on(processor::run(assignment)));
+        let ended = offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
-        Self { id, view, carried: Some(carried), progress: watched, lifted, cap, meeting: Arc::default(), run }
+        let meeting = Arc::default();
+        Self { id, view, carried: Some(carried), progress: watched, lifted, share, cap, meeting, run }
     }
 
     /// Opens a version whose code is not carried: its tokens can be seen and held.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        let (lifted, cap, meeting, run) = (Arc::default(), watch::Sender::new(None), Arc::default(), Mutex::new(None));
-        Self { id, view, carried: None, progress, lifted, cap, meeting, run }
+        let (lifted, share, cap) = (Arc::default(), watch::Sender::default(), watch::Sender::default());
+        let (meeting, run) = (Arc::default(), Mutex::new(None));
+        Self { id, view, carried: None, progress, lifted, share, cap, meeting, run }
+    }
+
+    /// From the next batch on its processor works so much of the time.
+    pub(crate) fn work(&self, share: WorkShare) {
+        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
     }
 
     /// A cap on its processor, once nobody else has one.

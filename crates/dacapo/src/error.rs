@@ -30,6 +30,14 @@ pub enum Error {
     /// There is no version to flip or roll back to.
     #[error("{0}")]
     NoTarget(String),
+    /// The new version cannot begin as a copy of the one that serves.
+    #[error("a new build of {projection} cannot begin as a copy of the version that serves: {why}")]
+    NoCopy {
+        /// The projection.
+        projection: ProjectionName,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The projection is neither carried by this node nor known to the catalog.
     #[error("there is no projection {name}: {}", known_projections(.known))]
     NoSuchProjection {

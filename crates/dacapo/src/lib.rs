@@ -31,17 +31,21 @@ mod projection;
 mod query;
 mod rebuild;
 mod row;
+mod seed;
 mod status;
+mod subscribe;
+mod trail;
 pub mod verify;
 pub mod view;
 mod world;
 
 pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
+pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
     Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
-    Token, VersionId, ViewId, WaitingOn, limits,
+    Token, VersionId, ViewId, WaitingOn, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -49,16 +53,17 @@ pub use dacapo_store::{
 };
 pub use error::Error;
 pub use event::{Event, EventError};
-pub use feed::Feed;
 pub use flip::FlipReport;
 pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
+pub use seed::Seed;
 pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
-pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
+pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 
 /// What the derives generate calls. No part of the API.
 #[doc(hidden)]

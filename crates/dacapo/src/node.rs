@@ -10,7 +10,7 @@ use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
     Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
-use dacapo_store::{Append, Appended, Clock, Filter, Journal, Limit, Store, StoreError, SystemClock};
+use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -18,14 +18,14 @@ use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
-use crate::feed::Feed;
 use crate::flip::FlipReport;
 use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
 use crate::rebuild;
 use crate::status::{self, Status};
+use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
 use crate::verify::{self, Verification};
-use crate::world::{Ids, NoProbe, Probe, SystemIds, World};
+use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ enum Place {
 pub struct NodeBuilder {
     place: Place,
     carried: Vec<Carried>,
+    subscribers: Vec<Arc<dyn AnySubscriber>>,
     world: World,
 }
 
@@ -66,6 +67,9 @@ pub struct Node {
 struct Running {
     stop: watch::Sender<bool>,
     conductor: Mutex<Option<JoinHandle<()>>>,
+    /// What the subscriptions share.
+    tail: Arc<Tail>,
+    subscribers: Vec<Subscribed>,
     store: Store,
 }
 
@@ -98,6 +102,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Calls this subscriber with events as they are appended.
+    pub fn subscriber(mut self, subscriber: impl Subscriber) -> Self {
+        self.subscribers.push(Arc::new(subscriber));
+        self
+    }
+
     /// Takes the time from `clock`.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.world.clock = clock;
@@ -107,6 +117,12 @@ impl NodeBuilder {
     /// Takes ids from `ids`.
     pub fn ids(mut self, ids: Arc<dyn Ids>) -> Self {
         self.world.ids = ids;
+        self
+    }
+
+    /// Does work that may hold up its thread like this; on threads of its own unless set.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.world.offload = offload;
         self
     }
 
@@ -133,15 +149,21 @@ impl NodeBuilder {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
             catalog.current().decide(&carried.code.schedule())?;
         }
-        rebuild::check_views(&*store.views, &catalog.current(), *store.journal.head().borrow()).await?;
+        // Read first: a watch that is borrowed while this waits would keep the head from moving.
+        let head = *store.journal.head().borrow();
+        rebuild::check_views(&*store.views, &catalog.current(), head).await?;
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
+        let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
+        let tail = Arc::new(tail.done_by(core.world.offload));
+        let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
+        let subscribers = self.subscribers.into_iter().map(begin).collect();
         let (looked, has_looked) = oneshot::channel();
         let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
         // From here on the status shows every version that there is. It never fails: the driver tells or panics.
         has_looked.await.ok();
-        let running = Running { stop, conductor: Mutex::new(Some(conductor)), store };
+        let running = Running { stop, conductor: Mutex::new(Some(conductor)), tail, subscribers, store };
         Ok(Node { core, running: Arc::new(running) })
     }
 }
@@ -149,8 +171,9 @@ impl NodeBuilder {
 impl Node {
     /// A node that keeps everything in memory, unless told otherwise.
     pub fn builder() -> NodeBuilder {
-        let world = World { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), probe: Arc::new(NoProbe) };
-        NodeBuilder { place: Place::Memory, carried: Vec::new(), world }
+        let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
+        let world = World { clock, ids, offload: Offload::default(), probe };
+        NodeBuilder { place: Place::Memory, carried: Vec::new(), subscribers: Vec::new(), world }
     }
 
     /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
@@ -205,9 +228,10 @@ impl Node {
         self.core.head()
     }
 
-    /// The events behind `after` that `filter` wants: those that are there, then those that come.
-    pub fn feed(&self, after: Position, filter: Filter) -> Feed {
-        Feed::new(Arc::clone(&self.core.journal), after, filter, Limit::events(limits::READ_EVENTS_MAX))
+    /// The events behind `after` that `filter` wants: those that are there, then those that come, each once and in
+    /// order. The caller sets the pace; who is near the head shares what is read with the others.
+    pub fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
+        Subscription::on(Arc::clone(&self.running.tail), after, filter)
     }
 
     /// Asks the version that serves: `node.ask(query).await`, or `node.ask(query).after(position).await`.
@@ -250,6 +274,30 @@ impl Node {
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
+        self.schedule(projection, code, asked, false).await
+    }
+
+    /// As [`rebuild`](Self::rebuild), but the new build begins as a copy of the view that serves, as its code says
+    /// ([`Options::seed`](crate::Options::seed)), and reads only what came after.
+    ///
+    /// # Errors
+    /// As `rebuild`; [`Error::NoCopy`] where the copy could not be what the new code would have made of the same events.
+    pub async fn rebuild_from_copy(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        self.schedule(projection, code, asked, true).await
+    }
+
+    async fn schedule(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+        seeded: bool,
+    ) -> Result<Requested, Error> {
         if let Some(requested) = self.repeated(&asked).await {
             return Ok(requested);
         }
@@ -261,7 +309,12 @@ impl Node {
                 self.unknown_or(projection, || Error::NotCarried { projection: projection.clone(), version: None })
             );
         };
-        let entries = Arc::clone(&self.core.catalog).change(newest.code.schedule(), asked).await?;
+        if seeded {
+            let refused = |why| Error::NoCopy { projection: projection.clone(), why };
+            self.core.may_copy(newest).map_err(refused)?;
+        }
+        let schedule = dacapo_model::rebuild::Code { seeded, ..newest.code.clone() }.schedule();
+        let entries = Arc::clone(&self.core.catalog).change(schedule, asked).await?;
         let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
         let scheduled = scheduled.expect("a schedule that is accepted schedules a version");
         Ok(Requested { view: scheduled.event.view().clone(), position: Some(scheduled.position) })
@@ -477,7 +530,9 @@ impl Node {
     /// # Errors
     /// [`Error::Store`] is kept for stores that have to be asked for the head.
     pub async fn status(&self) -> Result<Status, Error> {
-        Ok(status::status(&self.core).await)
+        let mut status = status::status(&self.core).await;
+        status.subscribers = self.running.subscribers.iter().map(|found| found.status(status.head)).collect();
+        Ok(status)
     }
 
     /// Where the node keeps what lasts, in a few words.
@@ -486,8 +541,8 @@ impl Node {
     }
 
     /// Stops in order: no new rebuild steps, then the processors after the batch each is in, or without it after
-    /// [`limits::STOP_TIME_MAX`], then the journal after what waits to be appended. Flips under way go on at the next
-    /// start.
+    /// [`limits::STOP_TIME_MAX`], then the journal after what waits to be appended, and the subscribers after they were given the
+    /// rest, or without it after the same time. Flips under way go on at the next start.
     pub async fn shutdown(&self) {
         self.running.stop.send_replace(true);
         if let Some(conductor) = self.running.conductor.lock().await.take()
@@ -498,6 +553,7 @@ impl Node {
         let versions = self.core.open_versions();
         futures::future::join_all(versions.iter().map(|version| version.stop())).await;
         self.core.journal.close().await;
+        futures::future::join_all(self.running.subscribers.iter().map(Subscribed::end)).await;
     }
 
     fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {

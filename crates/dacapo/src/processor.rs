@@ -17,22 +17,28 @@
 //!
 //! It never decides about phases, and it never reads the catalog.
 
+mod index;
 mod pace;
+mod seed;
 mod segments;
+mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, limits};
+use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
+use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
-use pace::{Pace, Rate};
+use crate::world::Offload;
+use pace::Pace;
 use segments::{Refusal, Segments, Share};
+use throttle::Throttle;
 
 pub(crate) use segments::Progress;
 
@@ -49,7 +55,14 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
+    /// Events through here are the past, which is replayed.
+    pub(crate) began_at: Position,
+    /// What it begins as a copy of.
+    pub(crate) seed: Option<SeedFrom>,
+    /// How much of the time it works while the head is far.
+    pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
@@ -140,10 +153,12 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
-    rate: Rate,
+    throttle: Throttle,
     head: watch::Receiver<Position>,
     cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
+    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
+    index_at: Option<Position>,
 }
 
 /// A batch that was applied and not yet committed.
@@ -166,18 +181,21 @@ impl<'a> Run<'a> {
     async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
         let tokens = assignment.view.claim().await?;
         let options = &assignment.carried.options;
+        let tables = assignment.carried.tables;
+        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
-        let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let view = View::new(writer, tables).with_bytes_max(options.row_cache_bytes).lacking_indexes(bare);
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
-            rate: Rate::default(),
+            throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
             cap: assignment.cap.clone(),
             has_moved: false,
+            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)
@@ -185,9 +203,17 @@ impl<'a> Run<'a> {
 
     /// Batch after batch, until the run ends. An error means that the claim is in doubt: begin again.
     async fn go_on(&mut self) -> Result<Ended, StoreError> {
+        if let Some(ended) = self.seed().await? {
+            return Ok(ended);
+        }
         loop {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);
+            }
+            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+                && let Some(ended) = self.build_indexes().await?
+            {
+                return Ok(ended);
             }
             // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
@@ -198,7 +224,13 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
+            // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
+            let share = match self.index_at.filter(|at| *at > share.after) {
+                Some(at) => share.through(at),
+                None => share,
+            };
             self.pace.aim(head.since(share.after));
+            self.throttle.begin(self.pace.is_far());
             if let Some(ended) = self.take(share).await? {
                 return Ok(ended);
             }
@@ -207,7 +239,7 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
-        self.rate.rest();
+        self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         let due = self.segments.next_due();
@@ -232,14 +264,15 @@ impl<'a> Run<'a> {
     /// more without it.
     async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
         let started = Instant::now();
+        self.assignment.progress.send_modify(|progress| progress.batch = Some((share.after, started)));
         loop {
             let failure = match self.apply(&mut share, started).await? {
                 Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
                     Committed::Done => {
                         self.has_moved = true;
-                        self.rate.add(share.moves_through().since(share.after), started);
-                        self.pace.took(events, started.elapsed());
+                        self.pace.took(events, self.throttle.worked(started));
                         self.report();
+                        self.rest().await;
                         return Ok(None);
                     }
                     Committed::ApplyAgain => continue,
@@ -261,7 +294,7 @@ impl<'a> Run<'a> {
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
     /// again in the rare case that it must be applied again.
     async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<Applied, Failure>, StoreError> {
-        let Assignment { journal, carried, .. } = self.assignment;
+        let Assignment { journal, carried, offload, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
         let mut by_segment = vec![0; share.limits().len()];
         let mut ahead: Option<Ahead> = None;
@@ -272,18 +305,29 @@ impl<'a> Run<'a> {
             };
             (after, events) = (batch.through, events + batch.len());
             let is_full = events >= self.pace.events() || after >= share.moves_through();
-            ahead = (!is_full)
-                .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
+            ahead = (!is_full).then(|| {
+                Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
+            });
             let (segments, through) = (self.segments.count(), share.limits());
             let work = Work { batch: &batch, segments, through, applied: &mut by_segment };
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
-            if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
+            let worked = self.throttle.worked(started);
+            if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
                 *share = share.through(after);
                 return Ok(Ok(Applied { events, by_segment }));
             }
         }
+    }
+
+    /// Takes the rest that is due, and tells whether the stop came meanwhile.
+    async fn rest(&mut self) -> bool {
+        let Some(rest) = self.throttle.due() else { return false };
+        let began = Instant::now();
+        let stopped = self.assignment.stopped_within(rest).await;
+        self.throttle.rested(began.elapsed());
+        stopped
     }
 
     /// A segment stops before the event that its handler refuses, and is tried again later.
@@ -301,7 +345,11 @@ impl<'a> Run<'a> {
     }
 
     async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
-        let commit = Commit::of(self.segments.moves(share, applied));
+        self.land(Commit::of(self.segments.moves(share, applied))).await
+    }
+
+    /// Commits, waiting for the end of a hold if there is one.
+    async fn land(&mut self, commit: Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
@@ -331,7 +379,9 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress(self.rate.per_second()));
+        let mut progress = self.segments.progress();
+        progress.waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
+        self.assignment.progress.send_replace(progress);
     }
 }
 

@@ -4,13 +4,13 @@
 //! It holds no state that matters: whatever it forgets it finds again. It never decides; the rules are
 //! [`dacapo_model::rebuild::plan`] and the catalog's own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
-use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
+use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -19,6 +19,8 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
+use crate::projection::Carried;
+use crate::seed::{SeedFrom, check};
 use crate::verify;
 use crate::world::Step;
 
@@ -127,7 +129,7 @@ impl Tasks {
 
 async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
     core.catalog.refresh().await?;
-    let mut tokens = BTreeMap::new();
+    let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         let attended = attend(core, &id, state).await;
@@ -135,10 +137,14 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
             give_up(core, &id, error).await?;
         }
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
-        tokens.extend(attended.ok().flatten().map(|tokens| (id, tokens)));
+        if let Some(found) = attended.ok().flatten() {
+            bare.extend(found.bare.then(|| id.clone()));
+            tokens.insert(id, found.tokens);
+        }
     }
-    let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
-    let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
+    let carried: Vec<Code> = core.carried().into_iter().map(|carried| code(core, carried)).collect();
+    let facts =
+        Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
             Ok(_) => {}
@@ -154,7 +160,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     }
     for (id, state) in core.catalog.current().versions() {
         let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
-        examine(core, tasks, &id, wants_verification(state, tokens, facts.head));
+        examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
     }
     Ok(())
 }
@@ -176,6 +182,12 @@ fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
     }
 }
 
+/// What the rules want to know of the code: it begins as a copy by itself only where it could.
+fn code(core: &Core, carried: Carried) -> Code {
+    let seeded = carried.options.seed_new_code && core.may_copy(&carried).is_ok();
+    Code { seeded, ..carried.code }
+}
+
 /// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
 /// later build takes its place.
 async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<(), CatalogError> {
@@ -191,15 +203,28 @@ async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<()
     }
 }
 
-/// Does for one version what its phase wants, and returns its tokens if its view is open.
-async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Vec<Token>>, CatalogError> {
+/// What the rules want to know of a view.
+struct Found {
+    tokens: Vec<Token>,
+    /// Whether it lacks indexes, while it is being built.
+    bare: bool,
+}
+
+/// Does for one version what its phase wants, and returns what its view is like if that is open.
+async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
             let tokens = version.view.tokens().await?;
+            version.work(match &version.carried {
+                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
+                _ => WorkShare::ALL,
+            });
+            core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
-            return Ok(Some(tokens));
+            let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
+            return Ok(Some(Found { tokens, bare }));
         }
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
@@ -222,7 +247,9 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal))
+            let (journal, offload) = (Arc::clone(&core.journal), core.world.offload);
+            let seed = seed(core, id, state, &carried, &*view).await?;
+            OpenVersion::run(id.clone(), view, carried, journal, offload, state.began_at.unwrap_or_default(), seed)
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view),
@@ -233,7 +260,37 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     Ok(())
 }
 
+/// What the version begins as a copy of, if it is to and has not begun.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when that copy cannot be right, or is there no more.
+async fn seed(
+    core: &Core,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<Option<SeedFrom>, StoreError> {
+    let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
+    if view.tokens().await?.iter().any(|token| token.position > Position::START) {
+        return Ok(None);
+    }
+    let source = ViewId { version: source, ..id.clone() };
+    let refused =
+        |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
+    let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+    let code = core.code_of(&source);
+    let segments = core.catalog.current().version(&source).map(|state| state.segments).ok_or_else(gone)?;
+    check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
+    let view = match core.open_version(&source) {
+        Some(open) => Arc::clone(&open.view),
+        None => core.views.find(&source).await?.ok_or_else(gone)?,
+    };
+    Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
+}
+
 async fn stop(core: &Core, id: &ViewId) {
+    core.trails.forget(id);
     if let Some(open) = core.remove_open(id) {
         open.stop().await;
     }

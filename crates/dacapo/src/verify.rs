@@ -253,7 +253,8 @@ impl Examination<'_> {
         if !self.leaves_out(Part::Counts) {
             self.tell(Part::Counts, 0);
             let tell = |looked_at| self.tell(Part::Counts, looked_at);
-            counts::count(&self.core.journal, &self.carried.filter, tokens, &mut tally, tell).await?;
+            counts::count(self.core.world.offload, &self.core.journal, &self.carried.filter, tokens, &mut tally, tell)
+                .await?;
             let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
             counts::letters(view, through, self.carried.options.verify.letters_allowed, &mut tally).await?;
         }

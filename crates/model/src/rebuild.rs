@@ -3,7 +3,7 @@
 //! [`plan`] is called whenever something changed; it wants nothing that is already so, and forgetting
 //! an answer does no harm, since the next call gives it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, ProjectionState, VersionState};
@@ -32,6 +32,8 @@ pub struct Code {
     pub stand_by: Duration,
     /// What the code declares about itself.
     pub fingerprint: String,
+    /// Whether new code begins as a copy of what serves, by itself.
+    pub seeded: bool,
 }
 
 impl Code {
@@ -43,7 +45,7 @@ impl Code {
             segments: self.segments,
             flip: self.flip,
             fingerprint: self.fingerprint.clone(),
-            seeded: false,
+            seeded: self.seeded,
         }
     }
 }
@@ -55,6 +57,8 @@ pub struct Facts<'a> {
     pub carried: &'a [Code],
     /// The tokens of every version that has a view, as stored.
     pub tokens: &'a BTreeMap<ViewId, Vec<Token>>,
+    /// The views that lack indexes.
+    pub bare: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
     /// The time.
@@ -83,7 +87,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         Phase::Initializing => {
             let by_itself = flips_by_itself(projection, state);
             let tokens = facts.tokens.get(&view)?;
-            let ready = stage(state, tokens, facts.head) == Some(Stage::Ready);
+            let ready = stage(state, tokens, facts.bare.contains(&view), facts.head) == Some(Stage::Ready);
             (projection.flip.is_none() && by_itself && ready).then_some(CatalogCommand::RequestFlip(view))
         }
         Phase::StandingBy => {
@@ -125,9 +129,9 @@ pub fn rollback_ready(
     }
 }
 
-/// Whether a verification of a version with these tokens shall run now.
-pub fn wants_verification(state: &VersionState, tokens: &[Token], head: Position) -> bool {
-    state.is_unverified() && stage(state, tokens, head) == Some(Stage::Verifying)
+/// Whether a verification of a version with these tokens shall run now; its view is `bare` while it lacks indexes.
+pub fn wants_verification(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> bool {
+    state.is_unverified() && stage(state, tokens, bare, head) == Some(Stage::Verifying)
 }
 
 /// Whether the verification of a version lets it be flipped to, or what that waits on (I-6). One that has served
@@ -145,13 +149,15 @@ pub fn verified(version: VersionId, state: &VersionState) -> Result<(), WaitingO
     }
 }
 
-/// How far an initializing version with these tokens is; `None` in every other phase. One that has a good verdict
-/// keeps it, also where it falls behind again.
-pub fn stage(state: &VersionState, tokens: &[Token], head: Position) -> Option<Stage> {
+/// How far an initializing version with these tokens is, whose view is `bare` while it lacks indexes; `None` in every
+/// other phase. One that has a good verdict keeps it, also where it falls behind again.
+pub fn stage(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> Option<Stage> {
     let began_at = state.began_at.filter(|_| state.phase == Phase::Initializing)?;
     let covered = tokens.iter().map(|token| token.position).min()?;
     Some(if covered < began_at {
         Stage::Replaying
+    } else if bare {
+        Stage::Indexing
     } else if head.since(covered) > limits::READY_LAG_MAX {
         Stage::CatchingUp
     } else if state.may_serve() {
@@ -177,6 +183,7 @@ mod tests {
             flip,
             stand_by: Duration::from_secs(60),
             fingerprint: String::new(),
+            seeded: false,
         }
     }
 
@@ -206,7 +213,10 @@ mod tests {
 
         fn plan(&self, lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
             let tokens = self.tokens(lag);
-            plan(&self.catalog, &Facts { carried: &self.carried, tokens: &tokens, head: self.at, now })
+            plan(
+                &self.catalog,
+                &Facts { carried: &self.carried, tokens: &tokens, bare: &BTreeSet::new(), head: self.at, now },
+            )
         }
 
         fn carry_out(&mut self, commands: &[CatalogCommand]) {
@@ -222,10 +232,9 @@ mod tests {
             loop {
                 let commands = self.plan(0, Timestamp::from_micros(0));
                 let tokens = self.tokens(0);
-                let unverified = self
-                    .catalog
-                    .versions()
-                    .find(|(view, state)| commands.is_empty() && wants_verification(state, &tokens[view], self.at));
+                let unverified = self.catalog.versions().find(|(view, state)| {
+                    commands.is_empty() && wants_verification(state, &tokens[view], false, self.at)
+                });
                 let verify = unverified.map(|(view, state)| verdict(view, state, Verdict::Pass));
                 let pending = self.catalog.projections.iter().find_map(|(name, state)| Some((name, state.flip?)));
                 let confirm = pending.map(|(name, flip)| CatalogCommand::ConfirmFlip {
@@ -306,16 +315,20 @@ mod tests {
         let (view, state) = node.catalog.versions().next().unwrap();
         let began_at = state.began_at.unwrap();
         let head = began_at.plus(2 * limits::READY_LAG_MAX);
-        let stage_at = |position: Position| {
+        let stage_of = |position: Position, bare: bool| {
             let token = Token { position, ..node.tokens(0)[&view][0] };
-            stage(state, &[token], head)
+            stage(state, &[token], bare, head)
         };
+        let stage_at = |position: Position| stage_of(position, false);
+        assert_eq!(stage_of(Position::new(began_at.get() - 1), true), Some(Stage::Replaying));
+        assert_eq!(stage_of(began_at, true), Some(Stage::Indexing));
+        assert_eq!(stage_of(began_at.plus(limits::READY_LAG_MAX), true), Some(Stage::Indexing));
         assert_eq!(stage_at(Position::new(began_at.get() - 1)), Some(Stage::Replaying));
         assert_eq!(stage_at(began_at), Some(Stage::CatchingUp));
         assert_eq!(stage_at(began_at.plus(limits::READY_LAG_MAX)), Some(Stage::Verifying));
         let stage_after = |state: &VersionState, lag: u64| {
             let token = Token { position: Position::new(head.get() - lag), ..node.tokens(0)[&view][0] };
-            stage(state, &[token], head)
+            stage(state, &[token], false, head)
         };
         let verified = |pass| {
             let mut catalog = node.catalog.clone();
@@ -328,7 +341,10 @@ mod tests {
         assert_eq!(stage_after(&passed, 0), Some(Stage::Ready));
         assert_eq!(stage_after(&passed, limits::READY_LAG_MAX + 1), Some(Stage::CatchingUp));
         assert_eq!(stage_after(&failed, 0), Some(Stage::Verifying), "until somebody does something about it");
-        assert!(!wants_verification(&failed, &node.tokens(0)[&view], head), "it is not found wrong again and again");
+        assert!(
+            !wants_verification(&failed, &node.tokens(0)[&view], false, head),
+            "it is not found wrong again and again"
+        );
         assert!(matches!(super::verified(view.version, &failed), Err(WaitingOn::Verdict { .. })));
         assert!(matches!(super::verified(view.version, state), Err(WaitingOn::Verification { .. })));
         assert_eq!(super::verified(view.version, &passed), Ok(()));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::position::Position;
 use crate::segment::Segment;
+use crate::share::WorkShare;
 use crate::verify::Part;
 use crate::version::VersionId;
 
@@ -51,6 +52,43 @@ pub enum WaitingOn {
         /// The version whose code is missing.
         version: VersionId,
     },
+    /// Its batch has taken long: the handler or the store works, or hangs.
+    Batch {
+        /// The batch begins behind this position.
+        after: Position,
+        /// For how long it has gone on.
+        since: Duration,
+    },
+    /// It is filled with what the view of another version has.
+    Copy {
+        /// The other version.
+        of: VersionId,
+    },
+    /// It cannot begin as a copy of another version; that is tried again.
+    Seed {
+        /// The other version.
+        source: VersionId,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why not.
+        error: String,
+    },
+    /// It leaves the rest of the time to those that serve.
+    Share {
+        /// How much of the time it works.
+        share: WorkShare,
+    },
+    /// An index is built that the view went without while it replayed.
+    Index {
+        /// The table and the index: `accounts.owner`.
+        index: String,
+        /// Which one it is, from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// Nobody applies its events just now.
+    Processor,
     /// The version is verified before anyone reads it.
     Verification {
         /// The version.
@@ -91,6 +129,19 @@ impl fmt::Display for WaitingOn {
                 write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
             }
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
+            Self::Batch { after, since } => {
+                let (after, since) = (grouped(after.get()), span(*since));
+                write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+            }
+            Self::Copy { of } => write!(f, "the copy of {of} that it begins as"),
+            Self::Seed { source, attempts, error } => {
+                write!(f, "a copy of {source} to begin as, which does not come about (try {attempts}): {error}")
+            }
+            Self::Share { share } => write!(f, "its turn: it works {share} of the time, as its options say"),
+            Self::Index { index, number, of } => {
+                write!(f, "the index {index}, which is being built ({number} of {of})")
+            }
+            Self::Processor => write!(f, "its processor, which has not begun or has ended"),
             Self::Verification { version, part: None, .. } => write!(f, "the verification of {version}"),
             Self::Verification { version, part: Some(part), looked_at } => {
                 write!(f, "the verification of {version}: {part}, {looked_at} {} so far", part.unit())
@@ -106,8 +157,15 @@ impl fmt::Display for WaitingOn {
     }
 }
 
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    groups.map(|group| std::str::from_utf8(group).unwrap_or_default()).collect::<Vec<_>>().join(",")
+}
+
 /// A span of time in its largest two units: `23 h 59 min`.
-fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -121,6 +179,11 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
 
     #[test]
     fn a_span_is_shown_in_its_largest_units() {

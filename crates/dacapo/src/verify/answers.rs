@@ -145,7 +145,8 @@ async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[N
         // It has better things to do than to wait. One that has no verdict yet may need the answers for it.
         return Err("a flip is under way".into());
     }
-    if !matches!(stage(state, &tokens, core.head()), Some(Stage::Verifying | Stage::Ready)) {
+    let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
+    if !matches!(stage(state, &tokens, bare, core.head()), Some(Stage::Verifying | Stage::Ready)) {
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };

@@ -11,10 +11,12 @@ use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView};
 
 use crate::feed::Ahead;
 use crate::verify::tally::{Tally, Words};
+use crate::world::Offload;
 
 /// Counts again what the tokens say, as they are in one state of the view. Tells `progress` how many events were
 /// looked at.
 pub(super) async fn count(
+    offload: Offload,
     journal: &Arc<dyn Journal>,
     filter: &Filter,
     tokens: &[Token],
@@ -27,11 +29,11 @@ pub(super) async fn count(
     let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
     let (everything, limit) = (Arc::new(Filter::everything()), Limit::events(limits::READ_EVENTS_MAX));
     let mut counted = vec![0_u64; tokens.len()];
-    let mut ahead = (after < through).then(|| Ahead::begin(journal, after, &everything, limit));
+    let mut ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
     while let Some(read) = &mut ahead {
         let batch = read.done().await?;
         after = batch.through;
-        ahead = (after < through).then(|| Ahead::begin(journal, after, &everything, limit));
+        ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
         for event in batch.iter().filter(|event| filter.wants(event)) {
             let segment = usize::from(segments.segment_of(event.stream).get());
             let token = &tokens[segment];
