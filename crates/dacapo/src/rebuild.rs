@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::rebuild::{Code, Facts, plan};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
 use dacapo_store::{StoreError, Views};
@@ -217,7 +218,9 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
 }
 
 async fn revoke(core: &Core, id: &ViewId) -> Result<(), StoreError> {
-    if let Some(view) = core.views.find(id).await? {
+    if let Some(view) = core.views.find(id).await?
+        && !planted::is(Fault::NotRevoked)
+    {
         view.claim().await?;
     }
     Ok(())

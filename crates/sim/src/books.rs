@@ -65,7 +65,8 @@ impl Memory {
         }
         let before = self.covers.entry(projection).or_default();
         if covers < before {
-            world.violated(format!("I-7: client {client} was shown {projection} at {before}, {version} is at {covers}"));
+            world
+                .violated(format!("I-7: client {client} was shown {projection} at {before}, {version} is at {covers}"));
         }
         *before = (*before).max(*covers);
         let before = self.events.entry((projection, seen.ledger.clone())).or_default();

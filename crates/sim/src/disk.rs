@@ -35,13 +35,29 @@ pub struct Weather {
 #[derive(Clone, Debug)]
 pub enum Landed {
     /// Events were written through this position.
-    Appended { through: u64, catalog: bool },
+    Appended {
+        through: u64,
+        catalog: bool,
+    },
     /// Readers were moved: what the tokens were at that moment.
-    Flipped { at: u64, tokens: BTreeMap<ViewId, Vec<u64>> },
-    Claimed { view: ViewId, epochs: Vec<u64> },
-    Committed { view: ViewId, commit: Commit },
-    Made { view: ViewId },
-    Dropped { view: ViewId },
+    Flipped {
+        at: u64,
+        tokens: BTreeMap<ViewId, Vec<u64>>,
+    },
+    Claimed {
+        view: ViewId,
+        epochs: Vec<u64>,
+    },
+    Committed {
+        view: ViewId,
+        commit: Commit,
+    },
+    Made {
+        view: ViewId,
+    },
+    Dropped {
+        view: ViewId,
+    },
 }
 
 pub struct Disk {

@@ -72,7 +72,13 @@ fn digest(before: i64, position: i64) -> i64 {
     before.wrapping_mul(31).wrapping_add(position)
 }
 
-async fn add(world: &World, code: u32, row: &str, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+async fn add(
+    world: &World,
+    code: u32,
+    row: &str,
+    event: &Recorded<'_, LedgerEvent>,
+    view: &mut View,
+) -> Result<(), HandlerError> {
     world.meet(code, event.position.get()).await?;
     let (change, position) = (event.data.change(), i64::try_from(event.position.get())?);
     if code % 2 == 0 {

@@ -36,7 +36,8 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         let projection = *chance.choice(&PROJECTIONS).expect("there are some");
         let act = choose(&mut chance, ACTS);
         requests += 1;
-        let asked = json!({ "actor": "operator", "reason": "the seed says so", "idempotency_key": format!("{requests}") });
+        let asked =
+            json!({ "actor": "operator", "reason": "the seed says so", "idempotency_key": format!("{requests}") });
         let body = |field: &str, value: Value| {
             let mut body = asked.clone();
             body[field] = value;
@@ -115,7 +116,8 @@ impl Looks {
                 let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
                 let at = json!([phase, version["covers"], version["stage"]]);
                 self.stands(world, format!("{name} {text}"), at, behind, &version["waiting_on"]);
-                if phase == "StandingBy" && version["rollback_ready"] != true && version["rollback_not_ready"].is_null() {
+                if phase == "StandingBy" && version["rollback_ready"] != true && version["rollback_not_ready"].is_null()
+                {
                     world.violated(format!("I-8: {name} {text} is not ready for a rollback and does not say why"));
                 }
             }
@@ -150,7 +152,9 @@ pub async fn roll_back_at_once(world: &World) {
         let flipped = answer.as_ref().is_some_and(|answer| answer.is_ok() && answer.body["flipped"] == true);
         if !flipped && check::standing_by(world, projection).contains(&to) {
             let found = answer.map(|answer| answer.body).unwrap_or_default();
-            world.violated(format!("I-8: {projection} {to} stands by and a {what} to it did not happen at once: {found}"));
+            world.violated(format!(
+                "I-8: {projection} {to} stands by and a {what} to it did not happen at once: {found}"
+            ));
         }
     }
 }

@@ -226,7 +226,7 @@ impl Run<'_> {
                     modulus,
                     rest: self.chance.u64(..modulus),
                     code: self.chance.bool().then(|| self.chance.u32(1..=CODE_MAX)),
-                    until: now + Duration::from_millis(self.chance.u64(50..2_500)),
+                    until: now + Duration::from_millis(self.chance.u64(50..6_000)),
                 };
                 self.world.note(format!("world {trouble:?}"));
                 self.world.troubles.add(trouble);
@@ -234,7 +234,8 @@ impl Run<'_> {
             Act::Cut | Act::HoldMessages => {
                 let number = self.chance.usize(..CLIENTS);
                 let holds = matches!(act, Act::HoldMessages);
-                self.world.note(format!("world {} client-{number}", if holds { "holds messages of" } else { "cuts off" }));
+                self.world
+                    .note(format!("world {} client-{number}", if holds { "holds messages of" } else { "cuts off" }));
                 for host in HOSTS {
                     if holds { self.sim.hold(client(number), host) } else { self.sim.partition(client(number), host) }
                 }

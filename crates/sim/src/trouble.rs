@@ -56,7 +56,9 @@ impl World {
         };
         let Some(trouble) = locked(&self.troubles.0).iter().find(meets).copied() else { return Ok(()) };
         match trouble.kind {
-            Kind::Refuses => Err(format!("event {position} is refused until {:.1} s", trouble.until.as_secs_f64()).into()),
+            Kind::Refuses => {
+                Err(format!("event {position} is refused until {:.1} s", trouble.until.as_secs_f64()).into())
+            }
             Kind::Panics => panic!("{PLANNED} event {position}"),
             Kind::Waits => {
                 tokio::time::sleep(trouble.until - now).await;

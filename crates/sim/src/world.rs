@@ -61,7 +61,9 @@ impl World {
 
     /// Chance that belongs to one part of the world, so that a change of another part does not change it.
     pub fn chance(&self, part: u64) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part.wrapping_mul(0xD1B5_4A32_D192_ED03))
+        fastrand::Rng::with_seed(
+            self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part.wrapping_mul(0xD1B5_4A32_D192_ED03),
+        )
     }
 
     /// The simulated time since the beginning.

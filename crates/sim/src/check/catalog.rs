@@ -130,12 +130,14 @@ impl Fold {
 
     /// What still has to happen by itself.
     pub fn unfinished(&self) -> Vec<String> {
-        let flips = self.flips.iter().map(|(projection, (to, _))| format!("the flip of {projection} to {to} is under way"));
+        let flips =
+            self.flips.iter().map(|(projection, (to, _))| format!("the flip of {projection} to {to} is under way"));
         let versions = self.phases.iter().filter_map(|(view @ (projection, version), phase)| {
             let waits = match *phase {
                 "Scheduled" | "CleaningUp" => true,
                 "Initializing" => {
-                    !self.serving.contains_key(projection) || self.policies.get(view).is_some_and(|flip| flip != "on-command")
+                    !self.serving.contains_key(projection)
+                        || self.policies.get(view).is_some_and(|flip| flip != "on-command")
                 }
                 _ => false,
             };
@@ -229,7 +231,9 @@ pub fn check(world: &World, records: &[Record]) {
         world.violated(fault);
     }
     check_keys(world, records);
-    for view in futures::FutureExt::now_or_never(dacapo_store::Views::list(&*world.disk.views)).into_iter().flatten().flatten() {
+    for view in
+        futures::FutureExt::now_or_never(dacapo_store::Views::list(&*world.disk.views)).into_iter().flatten().flatten()
+    {
         let (projection, version) = text(&view);
         if matches!(fold.phase(&projection, &version), "none" | "Scheduled" | "Obsolete") {
             world.violated(format!("I-12: there is a view {view}, which is {}", fold.phase(&projection, &version)));
@@ -251,7 +255,8 @@ fn check_flip(
     let view = tokens.keys().find(|view| text(view) == (projection.clone(), version.clone()));
     let covers = view.and_then(|view| tokens[view].iter().min().copied()).unwrap_or_default();
     let requested = fold.flips.get(&projection).map_or(0, |(_, requested)| *requested);
-    let shown = shown.iter().find(|(view, _)| text(view) == (projection.clone(), from.clone())).map_or(0, |(_, shown)| *shown);
+    let shown =
+        shown.iter().find(|(view, _)| text(view) == (projection.clone(), from.clone())).map_or(0, |(_, shown)| *shown);
     let claimed = record.data["covers"].as_u64().unwrap_or_default();
     if covers < requested.max(shown) || covers < claimed {
         world.violated(format!(
@@ -270,8 +275,10 @@ fn check_keys(world: &World, records: &[Record]) {
         if let Some(before) = last.insert(key, record.position)
             && before + 1 != record.position
         {
-            world.violated(format!("I-2: the request {key} was carried out at {before} and again at {}", record.position));
+            world.violated(format!(
+                "I-2: the request {key} was carried out at {before} and again at {}",
+                record.position
+            ));
         }
     }
 }
-

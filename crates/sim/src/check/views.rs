@@ -69,7 +69,9 @@ pub fn views(world: &World) {
             Err(error) => world.violated(format!("I-3: {id}: {error}")),
         }
         if counted != counts {
-            world.violated(format!("I-3: {id} at {tokens:?} has counted {counted:?} events, the journal has {counts:?}"));
+            world.violated(format!(
+                "I-3: {id} at {tokens:?} has counted {counted:?} events, the journal has {counts:?}"
+            ));
         }
     }
 }
