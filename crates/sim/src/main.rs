@@ -39,7 +39,7 @@ struct Args {
     /// The seed from which everything follows.
     #[arg(long)]
     seed: u64,
-    /// Plant this fault first.
+    /// Plant this fault first; `list` lists them.
     #[cfg(feature = "planted")]
     #[arg(long)]
     plant: Option<String>,
@@ -63,8 +63,10 @@ fn main() -> ExitCode {
     if let Some(name) = &args.plant {
         use dacapo_model::planted::{Fault, choose};
         let Some(fault) = Fault::ALL.iter().find(|fault| fault.name() == name) else {
-            let names: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
-            println!("there is no fault {name}: there are {}", names.join(", "));
+            // Also the answer to `--plant list`: each fault, and the invariants of which one must be found broken.
+            for fault in Fault::ALL {
+                println!("{} {}", fault.name(), fault.breaks().join(" "));
+            }
             return ExitCode::FAILURE;
         };
         choose(*fault);
