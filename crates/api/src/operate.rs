@@ -228,6 +228,9 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
             let verdict = verdict.as_str();
             ("version_verified", format!("{version} verified{compared} at position {}: {verdict}", report.at))
         }
+        CatalogEvent::VerificationRequested { .. } => {
+            ("verification_requested", format!("{version} shall be verified again"))
+        }
         CatalogEvent::Waived { by, why, .. } => ("verdict_waived", format!("{by} answers for {version}: {why}")),
         CatalogEvent::ReplayRequested { after, .. } => {
             ("replay_requested", format!("replay of {version} in place from behind position {after} requested"))

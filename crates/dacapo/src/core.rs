@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
+use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress};
-use crate::projection::Carried;
+use crate::projection::{Carried, Query};
 use crate::trail::Trails;
+use crate::verify::{Cap, Looking, Shadowing};
 use crate::world::{Offload, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
@@ -37,6 +38,10 @@ pub(crate) struct Core {
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
     /// How every version got on lately.
     pub(crate) trails: Trails,
+    /// What the verifications under way are at.
+    looking: RwLock<BTreeMap<ViewId, Looking>>,
+    /// The versions that some live queries are put to as well.
+    shadowing: RwLock<HashMap<ProjectionName, Arc<Shadowing>>>,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -56,6 +61,11 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// How much of the time its processor works.
+    share: watch::Sender<WorkShare>,
+    /// How far its processor may go; as far as it can, unless it is to meet another version.
+    cap: watch::Sender<Option<Position>>,
+    meeting: Arc<Mutex<()>>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -87,6 +97,8 @@ impl Core {
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
             trails: Trails::new(),
+            looking: RwLock::default(),
+            shadowing: RwLock::default(),
         }
     }
 
@@ -172,6 +184,49 @@ impl Core {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
+    /// Whether the view of a version lacks indexes that its code asks for.
+    pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(version) = self.open_version(id) else { return Ok(false) };
+        match &version.carried {
+            Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    /// What the verification of a version is at, if one is under way here.
+    pub(crate) fn looking(&self, id: &ViewId) -> Option<Looking> {
+        self.looking.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn set_looking(&self, id: &ViewId, looking: Option<Looking>) {
+        let mut all = self.looking.write().unwrap_or_else(PoisonError::into_inner);
+        match looking {
+            Some(looking) => all.insert(id.clone(), looking),
+            None => all.remove(id),
+        };
+    }
+
+    /// What live queries are put to, beside the version of `projection` that serves.
+    pub(crate) fn shadowing(&self, projection: &ProjectionName) -> Option<Arc<Shadowing>> {
+        self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection).cloned()
+    }
+
+    pub(crate) fn begin_shadowing(&self, shadowing: Arc<Shadowing>) {
+        let mut all = self.shadowing.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(shadowing.id.projection.clone(), shadowing);
+    }
+
+    pub(crate) fn end_shadowing(&self, id: &ViewId) {
+        self.shadowing.write().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !known.is_of(id));
+    }
+
+    /// Takes note of a live query, should it be put to a version that does not serve as well.
+    pub(crate) fn offer<Q: Query>(&self, projection: &ProjectionName, query: &Q) {
+        if let Some(shadowing) = self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection) {
+            shadowing.offer(query);
+        }
+    }
+
     /// The tokens of a version as stored; `None` when this node has no view of it.
     pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
         match self.open_version(id) {
@@ -189,30 +244,50 @@ impl OpenVersion {
         carried: Carried,
         journal: Arc<dyn Journal>,
         offload: Offload,
+        began_at: Position,
     ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
+        let share = watch::Sender::default();
         let lifted = Arc::new(Notify::new());
+        let (cap, capped) = watch::channel(None);
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
+            began_at,
+            share: share.subscribe(),
             journal,
             offload,
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),
             progress,
+            cap: capped,
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
         let ended = offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
-        Self { id, view, carried: Some(carried), progress: watched, lifted, run }
+        let meeting = Arc::default();
+        Self { id, view, carried: Some(carried), progress: watched, lifted, share, cap, meeting, run }
     }
 
     /// Opens a version whose code is not carried: its tokens can be seen and held.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        Self { id, view, carried: None, progress, lifted: Arc::new(Notify::new()), run: Mutex::new(None) }
+        let (lifted, share, cap) = (Arc::default(), watch::Sender::default(), watch::Sender::default());
+        let (meeting, run) = (Arc::default(), Mutex::new(None));
+        Self { id, view, carried: None, progress, lifted, share, cap, meeting, run }
+    }
+
+    /// From the next batch on its processor works so much of the time.
+    pub(crate) fn work(&self, share: WorkShare) {
+        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
+    }
+
+    /// A cap on its processor, once nobody else has one.
+    pub(crate) async fn cap(&self) -> Cap {
+        let meeting = Arc::clone(&self.meeting).lock_owned().await;
+        Cap::new(self.cap.clone(), meeting)
     }
 
     /// Whether its processor should run but does not.

@@ -30,6 +30,7 @@ mod row;
 mod status;
 mod subscribe;
 mod trail;
+pub mod verify;
 pub mod view;
 mod world;
 
@@ -39,7 +40,7 @@ pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
     Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
-    Token, VersionId, ViewId, WaitingOn, limits,
+    Token, VersionId, ViewId, WaitingOn, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -54,6 +55,7 @@ pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
+pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 

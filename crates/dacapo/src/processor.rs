@@ -17,13 +17,15 @@
 //!
 //! It never decides about phases, and it never reads the catalog.
 
+mod index;
 mod pace;
 mod segments;
+mod throttle;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, limits};
+use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -34,6 +36,7 @@ use crate::view::{NotCommitted, View, ViewError};
 use crate::world::Offload;
 use pace::Pace;
 use segments::{Refusal, Segments, Share};
+use throttle::Throttle;
 
 pub(crate) use segments::Progress;
 
@@ -50,12 +53,18 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
+    /// Events through here are the past, which is replayed.
+    pub(crate) began_at: Position,
+    /// How much of the time it works while the head is far.
+    pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// How far it may go, if it is not to follow the head.
+    pub(crate) cap: watch::Receiver<Option<Position>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -140,8 +149,12 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
+    throttle: Throttle,
     head: watch::Receiver<Position>,
+    cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
+    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
+    index_at: Option<Position>,
 }
 
 /// A batch that was applied and not yet committed.
@@ -164,16 +177,21 @@ impl<'a> Run<'a> {
     async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
         let tokens = assignment.view.claim().await?;
         let options = &assignment.carried.options;
+        let tables = assignment.carried.tables;
+        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
-        let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let view = View::new(writer, tables).with_bytes_max(options.row_cache_bytes).lacking_indexes(bare);
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
+            throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
+            cap: assignment.cap.clone(),
             has_moved: false,
+            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)
@@ -185,14 +203,27 @@ impl<'a> Run<'a> {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);
             }
+            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+                && let Some(ended) = self.build_indexes().await?
+            {
+                return Ok(ended);
+            }
+            // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
+            let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
             let Some(share) = self.segments.next_share(head, Instant::now()) else {
                 if self.wait().await {
                     return Ok(Ended::Stopped);
                 }
                 continue;
             };
+            // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
+            let share = match self.index_at.filter(|at| *at > share.after) {
+                Some(at) => share.through(at),
+                None => share,
+            };
             self.pace.aim(head.since(share.after));
+            self.throttle.begin(self.pace.is_far());
             if let Some(ended) = self.take(share).await? {
                 return Ok(ended);
             }
@@ -201,6 +232,7 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
+        self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         let due = self.segments.next_due();
@@ -215,6 +247,8 @@ impl<'a> Run<'a> {
             _ = stop.wait_for(|stop| *stop) => true,
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
+            // An error means that nobody can set a cap any more; then nothing comes of it.
+            Ok(()) = self.cap.changed() => false,
             () = due => false,
         }
     }
@@ -229,8 +263,9 @@ impl<'a> Run<'a> {
                 Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
                     Committed::Done => {
                         self.has_moved = true;
-                        self.pace.took(events, started.elapsed());
+                        self.pace.took(events, self.throttle.worked(started));
                         self.report();
+                        self.rest().await;
                         return Ok(None);
                     }
                     Committed::ApplyAgain => continue,
@@ -271,11 +306,21 @@ impl<'a> Run<'a> {
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
-            if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
+            let worked = self.throttle.worked(started);
+            if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
                 *share = share.through(after);
                 return Ok(Ok(Applied { events, by_segment }));
             }
         }
+    }
+
+    /// Takes the rest that is due, and tells whether the stop came meanwhile.
+    async fn rest(&mut self) -> bool {
+        let Some(rest) = self.throttle.due() else { return false };
+        let began = Instant::now();
+        let stopped = self.assignment.stopped_within(rest).await;
+        self.throttle.rested(began.elapsed());
+        stopped
     }
 
     /// A segment stops before the event that its handler refuses, and is tried again later.
@@ -293,7 +338,11 @@ impl<'a> Run<'a> {
     }
 
     async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
-        let commit = Commit::of(self.segments.moves(share, applied));
+        self.land(Commit::of(self.segments.moves(share, applied))).await
+    }
+
+    /// Commits, waiting for the end of a hold if there is one.
+    async fn land(&mut self, commit: Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
@@ -323,7 +372,9 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress());
+        let mut progress = self.segments.progress();
+        progress.waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
+        self.assignment.progress.send_replace(progress);
     }
 }
 

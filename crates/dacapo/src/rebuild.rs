@@ -4,14 +4,14 @@
 //! It holds no state that matters: whatever it forgets it finds again. It never decides; the rules are
 //! [`dacapo_model::rebuild::plan`] and the catalog's own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::rebuild::{Code, Facts, plan};
-use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
+use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
+use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
+use crate::verify;
 use crate::world::Step;
 
 /// How often to look while a version is being built, which becomes ready without telling anyone.
@@ -68,14 +69,14 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
     let mut looked = Some(looked);
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
-    let mut flips = HashMap::new();
+    let mut tasks = Tasks::default();
     loop {
         let building = catalog.borrow_and_update().versions().any(|(_, state)| state.phase == Phase::Initializing);
         opened.mark_unchanged();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            done = AssertUnwindSafe(reconcile(&core, &mut flips)).catch_unwind() => match done {
+            done = AssertUnwindSafe(reconcile(&core, &mut tasks)).catch_unwind() => match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the rebuild driver cannot go on for the moment"),
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
@@ -94,16 +95,40 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
         }
     }
-    for flip in flips.into_values() {
-        flip.abort();
+    for task in tasks.flips.into_values().chain(tasks.verifications.into_values()).chain(tasks.shadows.into_values()) {
+        task.abort();
         // Aborted or done: either way it does nothing any more, which is what is waited for.
-        drop(flip.await);
+        drop(task.await);
     }
 }
 
-async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
+/// The drivers that run beside the conductor: whatever is cut off with them is begun anew.
+#[derive(Default)]
+struct Tasks {
+    flips: HashMap<ProjectionName, JoinHandle<()>>,
+    verifications: HashMap<ViewId, JoinHandle<()>>,
+    /// Those that put live queries to versions that do not serve yet.
+    shadows: HashMap<ViewId, JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Lets go of those that have ended.
+    async fn clear(&mut self) {
+        let flips = self.flips.extract_if(|_, task| task.is_finished()).map(|(of, task)| (of.to_string(), task));
+        let others = self.verifications.extract_if(|_, task| task.is_finished());
+        let others = others.chain(self.shadows.extract_if(|_, task| task.is_finished()));
+        let ended: Vec<_> = flips.chain(others.map(|(of, task)| (of.to_string(), task))).collect();
+        for (of, task) in ended {
+            if let Err(error) = task.await {
+                tracing::error!(of, %error, "the driver of a flip or of a verification ended by a bug in dacapo");
+            }
+        }
+    }
+}
+
+async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
     core.catalog.refresh().await?;
-    let mut tokens = BTreeMap::new();
+    let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         let attended = attend(core, &id, state).await;
@@ -111,10 +136,14 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             give_up(core, &id, error).await?;
         }
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
-        tokens.extend(attended.ok().flatten().map(|tokens| (id, tokens)));
+        if let Some(found) = attended.ok().flatten() {
+            bare.extend(found.bare.then(|| id.clone()));
+            tokens.insert(id, found.tokens);
+        }
     }
     let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
-    let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
+    let facts =
+        Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
             Ok(_) => {}
@@ -123,16 +152,33 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             Err(error) => return Err(error),
         }
     }
-    for (projection, flip) in flips.extract_if(|_, flip| flip.is_finished()) {
-        if let Err(error) = flip.await {
-            tracing::error!(%projection, %error, "the driver of a flip ended by a bug in dacapo");
-        }
-    }
+    tasks.clear().await;
     for (projection, _) in core.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
-        flips.entry(projection.clone()).or_insert_with(drive);
+        tasks.flips.entry(projection.clone()).or_insert_with(drive);
+    }
+    for (id, state) in core.catalog.current().versions() {
+        let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
+        examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
     }
     Ok(())
+}
+
+/// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.
+fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
+    let Some((open, carried)) = core.open_version(id).and_then(|open| Some((open.clone(), open.carried.clone()?)))
+    else {
+        return;
+    };
+    // One that halts would only be found unfinished. It says itself what it waits on.
+    if verify && open.progress.borrow().waiting_on.is_empty() {
+        let drive = || tokio::spawn(verify::drive(Arc::clone(core), id.clone()));
+        tasks.verifications.entry(id.clone()).or_insert_with(drive);
+    }
+    if verify::are_wanted(&carried) {
+        let shadow = || tokio::spawn(verify::shadow(Arc::clone(core), id.clone()));
+        tasks.shadows.entry(id.clone()).or_insert_with(shadow);
+    }
 }
 
 /// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
@@ -150,16 +196,28 @@ async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<()
     }
 }
 
-/// Does for one version what its phase wants, and returns its tokens if its view is open.
-async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Vec<Token>>, CatalogError> {
+/// What the rules want to know of a view.
+struct Found {
+    tokens: Vec<Token>,
+    /// Whether it lacks indexes, while it is being built.
+    bare: bool,
+}
+
+/// Does for one version what its phase wants, and returns what its view is like if that is open.
+async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
             let tokens = version.view.tokens().await?;
+            version.work(match &version.carried {
+                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
+                _ => WorkShare::ALL,
+            });
             core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
-            return Ok(Some(tokens));
+            let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
+            return Ok(Some(Found { tokens, bare }));
         }
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
@@ -182,7 +240,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal), core.world.offload)
+            let (journal, offload) = (Arc::clone(&core.journal), core.world.offload);
+            OpenVersion::run(id.clone(), view, carried, journal, offload, state.began_at.unwrap_or_default())
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view),

@@ -325,8 +325,9 @@ async fn a_version_that_stands_still_says_for_how_long_and_why() {
     assert!(matches!(found.time_left, Some(Err(dacapo::NoTimeLeft::DoesNotShrink(_)))), "{:?}", found.time_left);
 
     version_1.behaviour.gate.send_replace(true);
-    let gone = |status: &dacapo::Status| status.projections[0].versions[0].stall.is_none();
-    let status = until(&node, "it goes on", gone).await;
-    assert_eq!(status.projections[0].versions[0].lag_time, Duration::ZERO);
+    let caught_up = |status: &dacapo::Status| status.projections[0].versions[0].lag == 0;
+    let status = until(&node, "it goes on", caught_up).await;
+    let found = &status.projections[0].versions[0];
+    assert_eq!((found.stall.clone(), found.lag_time), (None, Duration::ZERO));
     node.shutdown().await;
 }

@@ -14,7 +14,9 @@ use dacapo::{
 };
 use dacapo_model::{Letter, Refusal, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryViews};
-use dacapo_store::{AppendError, Commit, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters};
+use dacapo_store::{
+    AppendError, Commit, CommitError, Index, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+};
 use tokio::sync::watch;
 
 use crate::world::{SimClock, World, locked};
@@ -357,6 +359,14 @@ impl View for SimView {
         self.world.disk.meet("record a wish", self.inner.wish(which, wish)).await
     }
 
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        self.world.disk.meet("look for indexes", self.inner.missing_indexes(tables)).await
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.world.disk.meet("copy a view", self.inner.copy()).await
+    }
+
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
         let inner = self.world.disk.meet("open a writer", self.inner.writer()).await?;
         Ok(Box::new(SimWriter { id: self.id.clone(), inner, world: Arc::clone(&self.world) }))
@@ -401,6 +411,14 @@ impl ViewWriter for SimWriter {
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
         self.world.disk.meet("query", self.inner.query(sql, parameters)).await
+    }
+
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
+        self.world.disk.meet("build an index", self.inner.index(table, index)).await
+    }
+
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
+        self.world.disk.meet("attach a copy", self.inner.attach(copy)).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

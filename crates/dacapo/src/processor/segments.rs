@@ -63,6 +63,16 @@ impl Segments {
         Self { tokens, refusals: BTreeMap::new() }
     }
 
+    /// The position that all of them cover.
+    pub(super) fn covers(&self) -> Position {
+        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+    }
+
+    /// Moves that leave every token where it is: the fence of a commit that only records something.
+    pub(super) fn still(&self) -> Vec<TokenMove> {
+        self.tokens.iter().map(|token| token.step(token.position, 0)).collect()
+    }
+
     pub(super) fn count(&self) -> SegmentCount {
         let count = u16::try_from(self.tokens.len()).ok().and_then(|count| SegmentCount::new(count).ok());
         count.expect("the tokens of a version are within the limit")

@@ -16,7 +16,7 @@ mod tests;
 use std::any::{TypeId, type_name};
 
 use dacapo_model::{Position, TokenRefused, limits};
-use dacapo_store::{Commit, CommitError, StoreError, Table, Value, ViewWriter};
+use dacapo_store::{Commit, CommitError, Index, StoreError, Table, Value, ViewWriter};
 
 pub use lookup::Lookup;
 pub use read::{ReadView, Rows};
@@ -48,6 +48,9 @@ pub struct View {
     bytes_max: usize,
     /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
     wrote_sql: bool,
+    /// Whether the store has no indexes for these tables, as this transaction sees it, and as it is committed.
+    bare: bool,
+    bare_committed: bool,
     /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
     mistake: Option<ViewError>,
 }
@@ -123,7 +126,41 @@ pub(crate) enum NotCommitted {
 impl View {
     /// A view to change through `writer`, with these tables.
     pub(crate) fn new(writer: Box<dyn ViewWriter>, tables: &'static [Table]) -> Self {
-        Self { writer, tables, shelves: Vec::new(), bytes_max: limits::ROW_BYTES_MAX, wrote_sql: false, mistake: None }
+        Self {
+            writer,
+            tables,
+            shelves: Vec::new(),
+            bytes_max: limits::ROW_BYTES_MAX,
+            wrote_sql: false,
+            bare: false,
+            bare_committed: false,
+            mistake: None,
+        }
+    }
+
+    /// Its tables lack indexes: SQL gets them first.
+    pub(crate) fn lacking_indexes(self, bare: bool) -> Self {
+        Self { bare, bare_committed: bare, ..self }
+    }
+
+    /// Builds an index, which is there once it is committed.
+    pub(crate) async fn index(&mut self, table: &Table, index: &Index) -> Result<(), ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.index(table, index).await?)
+    }
+
+    /// SQL may look for rows in any way.
+    async fn index_all(&mut self) -> Result<(), ViewError> {
+        if self.bare {
+            let tables = self.tables;
+            for table in tables {
+                for index in table.indexes {
+                    self.index(table, index).await?;
+                }
+            }
+            self.bare = false;
+        }
+        Ok(())
     }
 
     /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
@@ -204,6 +241,7 @@ impl View {
     /// [`ViewError`] when the statement is wrong.
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
         self.flush().await?;
+        self.index_all().await?;
         self.wrote_sql = true;
         self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
         Ok(self.writer.execute(sql, parameters).await?)
@@ -216,6 +254,7 @@ impl View {
     /// [`ViewError`] when the statement is wrong or would write.
     pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
         self.flush().await?;
+        self.index_all().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }
 
@@ -232,6 +271,7 @@ impl View {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;
+                self.bare_committed = self.bare;
                 self.evict();
                 Ok(())
             }
@@ -279,6 +319,7 @@ impl View {
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
         }
         self.wrote_sql = false;
+        self.bare = self.bare_committed;
     }
 
     /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
