@@ -195,8 +195,8 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `share`, `index`,
-    /// `processor`, `flip_command`, `stand_by`.
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `copy`, `seed`,
+    /// `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -241,8 +241,10 @@ impl From<&model::WaitingOn> for WaitingOn {
             }
             model::WaitingOn::Verification { version, part, looked_at } => {
                 field("version", version.to_string().into());
-                field("part", part.map(|part| part.as_str()).into());
-                field("looked_at", (*looked_at).into());
+                if let Some(part) = part {
+                    field("part", part.as_str().into());
+                    field("looked_at", (*looked_at).into());
+                }
                 "verification"
             }
             model::WaitingOn::Verdict { version, found } => {
@@ -254,6 +256,16 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("after", after.get().into());
                 field("since_ms", millis(*since));
                 "batch"
+            }
+            model::WaitingOn::Copy { of } => {
+                field("of", of.to_string().into());
+                "copy"
+            }
+            model::WaitingOn::Seed { source, attempts, error } => {
+                field("source", source.to_string().into());
+                field("attempts", (*attempts).into());
+                field("error", error.as_str().into());
+                "seed"
             }
             model::WaitingOn::Share { share } => {
                 field("percent", share.get().into());

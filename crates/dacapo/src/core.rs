@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress};
 use crate::projection::{Carried, Query};
+use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
 use crate::verify::{Cap, Looking, Shadowing};
 use crate::world::{Offload, World};
@@ -184,6 +185,18 @@ impl Core {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
+    /// Whether a new build of this code may begin as a copy of the version that serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_copy(&self, carried: &Carried) -> Result<(), String> {
+        let (catalog, projection) = (self.catalog.current(), carried.code.projection.clone());
+        let serving = catalog.serving(&projection).ok_or("no version serves")?;
+        let source = ViewId { projection, version: serving };
+        let state = catalog.version(&source).ok_or("no version serves")?;
+        check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())
+    }
+
     /// Whether the view of a version lacks indexes that its code asks for.
     pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
         let Some(version) = self.open_version(id) else { return Ok(false) };
@@ -245,6 +258,7 @@ impl OpenVersion {
         journal: Arc<dyn Journal>,
         offload: Offload,
         began_at: Position,
+        seed: Option<SeedFrom>,
     ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
@@ -255,6 +269,7 @@ impl OpenVersion {
             id: id.clone(),
             carried: carried.clone(),
             began_at,
+            seed,
             share: share.subscribe(),
             journal,
             offload,

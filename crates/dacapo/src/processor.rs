@@ -19,6 +19,7 @@
 
 mod index;
 mod pace;
+mod seed;
 mod segments;
 mod throttle;
 
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
+use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::Offload;
 use pace::Pace;
@@ -55,6 +57,8 @@ pub(crate) struct Assignment {
     pub(crate) carried: Carried,
     /// Events through here are the past, which is replayed.
     pub(crate) began_at: Position,
+    /// What it begins as a copy of.
+    pub(crate) seed: Option<SeedFrom>,
     /// How much of the time it works while the head is far.
     pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
@@ -199,6 +203,9 @@ impl<'a> Run<'a> {
 
     /// Batch after batch, until the run ends. An error means that the claim is in doubt: begin again.
     async fn go_on(&mut self) -> Result<Ended, StoreError> {
+        if let Some(ended) = self.seed().await? {
+            return Ok(ended);
+        }
         loop {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);

@@ -20,6 +20,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::event::Event;
+use crate::seed::Seed;
 use crate::verify::{AnyQuery, Assertion, Checks, Comparison, Shadow, Verify};
 use crate::view::{ReadView, View, ViewError};
 
@@ -66,6 +67,12 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// How a build may begin as a copy of the view that serves, so that it reads only what came after. Not at all unless
+    /// set.
+    pub seed: Seed,
+    /// Whether new code does so by itself, where that is possible; it reads the past, unless set. A rebuild that is asked
+    /// for does as it is asked.
+    pub seed_new_code: bool,
     /// How much of the time a new build works while it is far from the head; the rest it leaves to those that serve. All
     /// of it unless set: it takes one core, and a little of another.
     pub rebuild_share: WorkShare,
@@ -86,6 +93,8 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            seed: Seed::Never,
+            seed_new_code: false,
             rebuild_share: WorkShare::ALL,
             index_last: true,
             verify: Verify::default(),
@@ -146,6 +155,16 @@ pub trait Projection: Send + Sync + 'static {
     fn comparison(&self, old: u32) -> Comparison {
         let _ = old;
         Comparison::new()
+    }
+
+    /// Fills the new, empty `view` from that of another version, as [`Seed::Migrate`] asks for. All of it is one
+    /// transaction, and what is put stays in memory until its end: for large tables [`Seed::Sql`] is better.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing so; it is tried again.
+    fn migrate(&self, source: &mut ReadView, view: &mut View) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (source, view);
+        async { Err("the projection does not implement `migrate`, which `Seed::Migrate` calls".into()) }
     }
 }
 
@@ -220,6 +239,8 @@ impl Carried {
             flip: options.flip,
             stand_by: options.stand_by,
             fingerprint: fingerprint(P::TABLES),
+            // Whether it may, the driver finds out when it comes to it.
+            seeded: false,
         };
         let filter = Filter {
             streams: options.categories.clone().map_or(Streams::User, Streams::Categories),
@@ -375,6 +396,9 @@ pub(crate) trait Handlers: Send + Sync {
 
     /// Applies a batch, event by event, until it is done or one fails.
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Fills an empty view from that of another version.
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
 impl<P: Projection> Handlers for P {
@@ -388,6 +412,10 @@ impl<P: Projection> Handlers for P {
 
     fn comparison(&self, old: u32) -> Comparison {
         Projection::comparison(self, old)
+    }
+
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::migrate(self, source, view))
     }
 
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>> {

@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
+use crate::projection::Carried;
+use crate::seed::{SeedFrom, check};
 use crate::verify;
 use crate::world::Step;
 
@@ -143,7 +145,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
             tokens.insert(id, found.tokens);
         }
     }
-    let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
+    let carried: Vec<Code> = core.carried().into_iter().map(|carried| code(core, carried)).collect();
     let facts =
         Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
@@ -181,6 +183,12 @@ fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
         let shadow = || tokio::spawn(verify::shadow(Arc::clone(core), id.clone()));
         tasks.shadows.entry(id.clone()).or_insert_with(shadow);
     }
+}
+
+/// What the rules want to know of the code: it begins as a copy by itself only where it could.
+fn code(core: &Core, carried: Carried) -> Code {
+    let seeded = carried.options.seed_new_code && core.may_copy(&carried).is_ok();
+    Code { seeded, ..carried.code }
 }
 
 /// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
@@ -249,7 +257,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
                 return discard(&*core.views, id).await;
             }
             let (journal, offload) = (Arc::clone(&core.journal), core.world.offload);
-            OpenVersion::run(id.clone(), view, carried, journal, offload, state.began_at.unwrap_or_default())
+            let seed = seed(core, id, state, &carried, &*view).await?;
+            OpenVersion::run(id.clone(), view, carried, journal, offload, state.began_at.unwrap_or_default(), seed)
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view),
@@ -258,6 +267,35 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     };
     core.insert_open(Arc::new(version));
     Ok(())
+}
+
+/// What the version begins as a copy of, if it is to and has not begun.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when that copy cannot be right, or is there no more.
+async fn seed(
+    core: &Core,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<Option<SeedFrom>, StoreError> {
+    let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
+    if view.tokens().await?.iter().any(|token| token.position > Position::START) {
+        return Ok(None);
+    }
+    let source = ViewId { version: source, ..id.clone() };
+    let refused =
+        |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
+    let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+    let code = core.code_of(&source);
+    let segments = core.catalog.current().version(&source).map(|state| state.segments).ok_or_else(gone)?;
+    check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
+    let view = match core.open_version(&source) {
+        Some(open) => Arc::clone(&open.view),
+        None => core.views.find(&source).await?.ok_or_else(gone)?,
+    };
+    Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
 
 async fn stop(core: &Core, id: &ViewId) {

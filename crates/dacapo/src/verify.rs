@@ -26,8 +26,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::verify::Report;
-use dacapo_model::{CatalogCommand, CatalogRefused, Position, VersionId, VersionState, ViewId, WaitingOn, rebuild};
+use dacapo_model::{
+    CatalogCommand, CatalogRefused, Phase, Position, ProjectionName, VersionId, VersionState, ViewId, WaitingOn,
+    rebuild,
+};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 
@@ -41,7 +43,8 @@ use tally::{Tally, Words};
 
 pub use checks::{Assertion, Checks};
 pub use compare::{Comparison, TableComparison};
-pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, Verdict};
+pub use dacapo_model::Verified;
+pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, Report, Verdict};
 pub use policy::Verify;
 
 pub(crate) use answers::{AnyQuery, Shadow, Shadowing, are_wanted, drive as shadow};
@@ -68,6 +71,47 @@ pub(crate) fn waits_on(core: &Core, id: &ViewId, state: &VersionState) -> Option
         }
         other => Some(other),
     }
+}
+
+/// How the verification of a version stands.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// The version.
+    pub view: ViewId,
+    /// Its phase.
+    pub phase: Phase,
+    /// What the last verification came to, if there was one.
+    pub verified: Option<Verified>,
+    /// Whether another one was asked for that is not done yet; until then the verdict does not count.
+    pub again: bool,
+    /// What it waits on before its verification lets it serve; nothing if it does.
+    pub waiting_on: Option<WaitingOn>,
+    /// What came of the live queries that this node has put to it until now, if it does that. The next verification
+    /// reports it.
+    pub live: Option<PartReport>,
+}
+
+/// How the verification of a version of `projection` stands: of the one that is named, of the newest that is being
+/// built, or of the newest that was verified.
+pub(crate) fn verification(core: &Core, projection: &ProjectionName, named: Option<VersionId>) -> Option<Verification> {
+    let catalog = core.catalog.current();
+    let versions = &catalog.projections.get(projection)?.versions;
+    let newest = |wanted: &dyn Fn(&VersionState) -> bool| {
+        versions.iter().rev().find(|(_, state)| wanted(state)).map(|(version, _)| *version)
+    };
+    let built = || newest(&|state| state.phase == Phase::Initializing);
+    let version = named.or_else(built).or_else(|| newest(&|state| state.verified.is_some()))?;
+    let state = versions.get(&version)?;
+    let view = ViewId { projection: projection.clone(), version };
+    let live = core.shadowing(projection).filter(|shadowing| shadowing.is_of(&view));
+    Some(Verification {
+        phase: state.phase,
+        verified: state.verified.clone(),
+        again: state.verify_again.is_some(),
+        waiting_on: waits_on(core, &view, state),
+        live: live.map(|live| live.tally().report(Part::Answers)),
+        view,
+    })
 }
 
 /// Verifies a version that has caught up, until the catalog has a verdict or wants none any more.

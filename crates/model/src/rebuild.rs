@@ -32,6 +32,8 @@ pub struct Code {
     pub stand_by: Duration,
     /// What the code declares about itself.
     pub fingerprint: String,
+    /// Whether new code begins as a copy of what serves, by itself.
+    pub seeded: bool,
 }
 
 impl Code {
@@ -43,7 +45,7 @@ impl Code {
             segments: self.segments,
             flip: self.flip,
             fingerprint: self.fingerprint.clone(),
-            seeded: false,
+            seeded: self.seeded,
         }
     }
 }
@@ -181,6 +183,7 @@ mod tests {
             flip,
             stand_by: Duration::from_secs(60),
             fingerprint: String::new(),
+            seeded: false,
         }
     }
 

@@ -59,6 +59,20 @@ pub enum WaitingOn {
         /// For how long it has gone on.
         since: Duration,
     },
+    /// It is filled with what the view of another version has.
+    Copy {
+        /// The other version.
+        of: VersionId,
+    },
+    /// It cannot begin as a copy of another version; that is tried again.
+    Seed {
+        /// The other version.
+        source: VersionId,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why not.
+        error: String,
+    },
     /// It leaves the rest of the time to those that serve.
     Share {
         /// How much of the time it works.
@@ -118,6 +132,10 @@ impl fmt::Display for WaitingOn {
             Self::Batch { after, since } => {
                 let (after, since) = (grouped(after.get()), span(*since));
                 write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+            }
+            Self::Copy { of } => write!(f, "the copy of {of} that it begins as"),
+            Self::Seed { source, attempts, error } => {
+                write!(f, "a copy of {source} to begin as, which does not come about (try {attempts}): {error}")
             }
             Self::Share { share } => write!(f, "its turn: it works {share} of the time, as its options say"),
             Self::Index { index, number, of } => {

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
+    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamEvent, StreamName, Table, Token, Value, ViewId,
 };
 use dacapo_model::{Letter, Refusal, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryViews};
 use dacapo_store::{
-    AppendError, Commit, CommitError, Index, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -417,8 +417,8 @@ impl ViewWriter for SimWriter {
         self.world.disk.meet("build an index", self.inner.index(table, index)).await
     }
 
-    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
-        self.world.disk.meet("attach a copy", self.inner.attach(copy)).await
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
+        self.world.disk.meet("attach a view", self.inner.attach(copy)).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

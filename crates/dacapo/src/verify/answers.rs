@@ -26,6 +26,9 @@ use crate::view::{ReadView, ViewError};
 /// How long the versions are left alone after each time they met.
 const REST: Duration = Duration::from_millis(100);
 
+/// How long the versions may make no progress towards one position before the queries of that time are given up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A query of whatever type.
 pub(crate) type AnyQuery = Arc<dyn Any + Send + Sync>;
 
@@ -136,19 +139,19 @@ async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[N
     let catalog = core.catalog.current();
     let projection = &catalog.projections[&id.projection];
     let serving = projection.serving.ok_or("no version serves")?;
-    if projection.flip.is_some() {
-        // It has better things to do than to wait.
-        return Err("a flip is under way".into());
-    }
     let tokens = core.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
     let state = catalog.version(id).ok_or("it is gone")?;
+    if projection.flip.is_some() && state.may_serve() {
+        // It has better things to do than to wait. One that has no verdict yet may need the answers for it.
+        return Err("a flip is under way".into());
+    }
     let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
     if !matches!(stage(state, &tokens, bare, core.head()), Some(Stage::Verifying | Stage::Ready)) {
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };
     let old_code = core.code_of(&old).ok_or("the code of the serving version is not here")?;
-    let met = meet::meet(core, &old, id, carried.options.verify.meet_time_max).await;
+    let met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)).await;
     let mut met = met.map_err(|error| error.to_string())??;
     let mut tally = Tally::default();
     for Noted { query, of } in queries {

@@ -12,7 +12,7 @@ use dacapo::{
 };
 use dacapo_model::{Letter, Refusal, Wish};
 use dacapo_store::{
-    AppendError, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -323,7 +323,7 @@ impl ViewWriter for FaultyWriter {
         self.faults.meet(Call::Index(&self.id), self.inner.index(table, index)).await
     }
 
-    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
         self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
     }
 

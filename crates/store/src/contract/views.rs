@@ -783,7 +783,8 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
     for lands in [false, true] {
         let copy = source.copy().await.expect("the source");
         let found = writer.attach(&copy).await.expect("attached");
-        let (at, epoch) = (found[0].position, found[0].epoch);
+        let (at, epoch) = (found.tokens[0].position, found.tokens[0].epoch);
+        assert_eq!(found.letters, 0);
         // The source goes on, unseen.
         let goes_on = TokenMove { epoch, from: at, to: at.next(), ..first };
         put(&mut *old, &ACCOUNTS, vec![account("c", "cid", 3)]).await;
