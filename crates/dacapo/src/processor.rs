@@ -11,35 +11,45 @@
 //!   read behind them, through the next token above ──▶ apply ──▶ commit rows and tokens┤
 //!                                                        │                │            │
 //!                       the handler refuses an event ◀───┘   held, fenced │            │
-//!                       its segment stops before it,          or store ───┘            │
-//!                       the batch is applied again ────────────────────────────────────┘
+//!                       its segment stops before it, or       or store ───┘            │
+//!                       it is set aside; the others go on ─────────────────────────────┘
 //! ```
 //!
-//! It never decides about phases, and it never reads the catalog.
+//! A handler that fails before it has changed any row costs the others nothing: the batch goes on behind the event.
+//! Only if it has are its rows taken back with those of the batch, which is then applied again through the event.
+//!
+//! It never decides about phases, and it never reads the catalog: what it must know of that comes as [`Orders`].
 
+mod busy;
+mod judge;
+mod letters;
 mod pace;
+mod refusals;
 mod segments;
+mod wishes;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, limits};
-use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
+use dacapo_model::{Phase, Position, Segment, TokenRefused, VersionState, ViewId, WaitingOn, limits};
+use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
-use crate::projection::{Carried, Failure, FailureCause, Work};
+use crate::projection::{Carried, Work};
 use crate::view::{NotCommitted, View, ViewError};
 use pace::{Pace, Rate};
-use segments::{Refusal, Segments, Share};
+use refusals::Refusals;
+use segments::{Segments, Share};
 
+pub(crate) use busy::Busy;
+pub(crate) use letters::Aside;
 pub(crate) use segments::Progress;
 
-/// How long the first retry of whatever failed waits; each further one waits twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries of a handler.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long the first retry after a failure of the store waits; each further one waits twice as long.
+const STORE_RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries of the store, whose failures are nobody's mistake and pass unannounced.
 const STORE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often a held processor looks whether it was let go, should nobody tell it.
@@ -51,10 +61,34 @@ pub(crate) struct Assignment {
     pub(crate) carried: Carried,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) view: Arc<dyn StoredView>,
+    /// By which refused events are due.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What the catalog says of the version.
+    pub(crate) orders: watch::Receiver<Orders>,
+    /// Told whenever a wish for dead letters is recorded.
+    pub(crate) wishes: watch::Receiver<()>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
+    pub(crate) busy: Arc<Busy>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What a processor must know of its version's state in the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// By which its policy is chosen.
+    phase: Phase,
+    /// Apply nothing.
+    paused: bool,
+    /// Where it was resumed last: what halts is tried at once.
+    resumed_at: Option<Position>,
+}
+
+impl Orders {
+    pub(crate) fn of(state: &VersionState) -> Self {
+        Self { phase: state.phase, paused: state.paused, resumed_at: state.resumed_at }
+    }
 }
 
 /// Why a run ended.
@@ -71,12 +105,14 @@ pub(crate) enum Ended {
 /// Runs until it is stopped or fenced. Failures of the store are waited out.
 ///
 /// A handler that waits for something when the stop comes has [`limits::STOP_TIME_MAX`] for the rest of its batch;
-/// one that computes without end cannot be stopped.
+/// one that computes without end cannot be stopped, so whoever stops a run must not wait for its end for ever.
 pub(crate) async fn run(assignment: Assignment) -> Ended {
     let mut stop = assignment.stop.clone();
     let out_of_time = async {
-        let stopped = stop.wait_for(|stop| *stop).await.is_ok();
-        tokio::time::sleep(if stopped { limits::STOP_TIME_MAX } else { Duration::ZERO }).await;
+        // An error means that whoever could stop this is gone, and with it maybe the runtime and its timers.
+        if stop.wait_for(|stop| *stop).await.is_ok() {
+            tokio::time::sleep(limits::STOP_TIME_MAX).await;
+        }
     };
     tokio::select! {
         biased;
@@ -86,7 +122,7 @@ pub(crate) async fn run(assignment: Assignment) -> Ended {
 }
 
 async fn run_on(assignment: &Assignment) -> Ended {
-    let mut attempts = 0;
+    let mut attempts = 0_u32;
     loop {
         let error = match Run::begin(assignment).await {
             Ok(mut run) => match run.go_on().await {
@@ -101,14 +137,11 @@ async fn run_on(assignment: &Assignment) -> Ended {
         };
         assignment.report_store(&error);
         attempts += 1;
-        if assignment.stopped_within(back_off(attempts).min(STORE_RETRY_MAX)).await {
+        let wait = STORE_RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16));
+        if assignment.stopped_within(wait.min(STORE_RETRY_MAX)).await {
             return Ended::Stopped;
         }
     }
-}
-
-fn back_off(attempts: u32) -> Duration {
-    RETRY_MAX.min(RETRY_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)))
 }
 
 impl Assignment {
@@ -137,16 +170,29 @@ struct Run<'a> {
     filter: Arc<Filter>,
     view: View,
     segments: Segments,
+    aside: Aside,
+    orders: watch::Receiver<Orders>,
+    /// The last resumption that was heeded.
+    resumed_at: Option<Position>,
+    wishes: watch::Receiver<()>,
     pace: Pace,
     rate: Rate,
     head: watch::Receiver<Position>,
     has_moved: bool,
 }
 
-/// A batch that was applied and not yet committed.
+/// A batch under way.
+struct Batch {
+    share: Share,
+    started: Instant,
+    /// Segments that stop in it before an event that was refused.
+    refused: BTreeSet<Segment>,
+}
+
+/// What was applied of a batch and not yet committed.
 struct Applied {
     events: usize,
-    /// How many of them each segment of the version was handed.
+    /// How many events each segment of the version has taken up.
     by_segment: Vec<u64>,
 }
 
@@ -155,21 +201,34 @@ enum Committed {
     Done,
     /// It must be applied again: the writer had sent rows that the refused commit took back.
     ApplyAgain,
+    /// The store takes no such rows, however often it is tried: a mistake of the handler. Everything is taken back.
+    Wrong(ViewError),
     Stopped,
     Fenced(TokenRefused),
 }
 
 impl<'a> Run<'a> {
     async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
-        let tokens = assignment.view.claim().await?;
         let options = &assignment.carried.options;
+        let mut wishes = assignment.wishes.clone();
+        // What is wished for from here on is either read below or told.
+        wishes.mark_unchanged();
+        let tokens = assignment.view.claim().await?;
+        let refusals = Refusals::new(assignment.view.refusals().await?, options.retry);
+        let aside = Aside::load(&*assignment.view, options.order_matters).await?;
         let writer = assignment.view.writer().await?;
         let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let orders = assignment.orders.clone();
+        let resumed_at = orders.borrow().resumed_at;
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
             view,
-            segments: Segments::new(tokens),
+            segments: Segments::new(tokens, refusals),
+            aside,
+            orders,
+            resumed_at,
+            wishes,
             pace: Pace::new(options.batch_events_max),
             rate: Rate::default(),
             head: assignment.journal.head(),
@@ -185,9 +244,23 @@ impl<'a> Run<'a> {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);
             }
+            if self.heed().paused {
+                if self.rest().await {
+                    return Ok(Ended::Stopped);
+                }
+                continue;
+            }
+            // One wish and one batch in turns, so that neither holds the other back.
+            let wished = self.next_wish().await?;
+            let has_wish = wished.is_some();
+            if let Some(letter) = wished
+                && let Some(ended) = self.carry_out(letter).await?
+            {
+                return Ok(ended);
+            }
             let head = *self.head.borrow_and_update();
-            let Some(share) = self.segments.next_share(head, Instant::now()) else {
-                if self.wait().await {
+            let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
+                if !has_wish && self.wait().await {
                     return Ok(Ended::Stopped);
                 }
                 continue;
@@ -199,114 +272,155 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
+    /// Looks what the catalog says of the version.
+    fn heed(&mut self) -> Orders {
+        let orders = *self.orders.borrow_and_update();
+        if orders.resumed_at > self.resumed_at {
+            self.resumed_at = orders.resumed_at;
+            self.segments.refusals.try_now(self.assignment.clock.now());
+        }
+        orders
+    }
+
+    /// Waits while the version is paused, for other orders or for the stop, which it tells.
+    async fn rest(&mut self) -> bool {
+        self.rate.rest();
+        self.report();
+        let mut stop = self.assignment.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => true,
+            changed = self.orders.changed() => changed.is_err(),
+        }
+    }
+
+    /// Waits for the head, for a segment that is due for another try, for orders or wishes, or for the stop, which
+    /// it tells.
     async fn wait(&mut self) -> bool {
         self.rate.rest();
         self.report();
         let mut stop = self.assignment.stop.clone();
-        let due = self.segments.next_due();
+        let due = self.segments.next_due(self.assignment.clock.now());
         let due = async {
             match due {
-                Some(due) => tokio::time::sleep_until(due).await,
+                Some(due) => tokio::time::sleep(due).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
+            changed = self.orders.changed() => changed.is_err(),
+            changed = self.wishes.changed() => changed.is_err(),
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
             () = due => false,
         }
     }
 
-    /// Applies and commits one batch for the segments of `share`; where a handler refuses an event, once
-    /// more without it.
-    async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
-        let started = Instant::now();
+    /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
+    async fn take(&mut self, share: Share) -> Result<Option<Ended>, StoreError> {
+        let mut batch = Batch { share, started: Instant::now(), refused: BTreeSet::new() };
+        self.aside.begin(self.assignment.clock.now());
         loop {
-            let failure = match self.apply(&mut share, started).await? {
-                Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
-                    Committed::Done => {
-                        self.has_moved = true;
-                        self.rate.add(share.moves_through().since(share.after), started);
-                        self.pace.took(events, started.elapsed());
-                        self.report();
-                        return Ok(None);
-                    }
-                    Committed::ApplyAgain => continue,
-                    Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                    Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
-                },
-                Err(failure) => failure,
+            let Some(Applied { events, by_segment }) = self.apply(&mut batch).await? else {
+                self.view.rollback().await.map_err(unavailable)?;
+                self.aside.begin_again();
+                continue;
             };
-            self.view.rollback().await.map_err(unavailable)?;
-            self.refused(failure, &mut share)?;
-            if share.is_empty() {
-                self.report();
-                return Ok(None);
+            match self.commit(&self.commit_of(&batch, &by_segment)).await? {
+                Committed::Done => {
+                    self.aside.committed();
+                    self.has_moved = true;
+                    self.rate.add(batch.share.moves_through().since(batch.share.after), batch.started);
+                    self.pace.took(events, batch.started.elapsed());
+                    self.report();
+                    return Ok(None);
+                }
+                Committed::ApplyAgain => self.aside.begin_again(),
+                Committed::Wrong(error) => {
+                    self.aside.begin_again();
+                    self.narrow(error, &mut batch).await?;
+                }
+                Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
             }
         }
     }
 
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
-    /// again in the rare case that it must be applied again.
-    async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<Applied, Failure>, StoreError> {
-        let Assignment { journal, carried, .. } = self.assignment;
-        let (mut after, mut events) = (share.after, 0);
-        let mut by_segment = vec![0; share.limits().len()];
+    /// again in the rare case that it must be applied again. `None`: a handler failed after it had changed rows, so
+    /// they must be taken back, and the batch goes no further than that event.
+    async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
+        let Assignment { journal, carried, busy, .. } = self.assignment;
+        let (mut after, mut events) = (batch.share.after, 0);
+        let mut by_segment = vec![0; batch.share.limits().len()];
         let mut ahead: Option<Ahead> = None;
-        loop {
-            let batch = match &mut ahead {
+        // Once every segment of the share halts, there is nothing more to read for them.
+        while !batch.share.is_empty() {
+            let read = match &mut ahead {
                 Some(ahead) => ahead.done().await?,
                 None => journal.read(after, &self.filter, Limit::events(self.pace.events())).await?,
             };
-            (after, events) = (batch.through, events + batch.len());
-            let is_full = events >= self.pace.events() || after >= share.moves_through();
+            (after, events) = (read.through, events + read.len());
+            let is_full = events >= self.pace.events() || after >= batch.share.moves_through();
             ahead = (!is_full)
                 .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
-            let (segments, through) = (self.segments.count(), share.limits());
-            let work = Work { batch: &batch, segments, through, applied: &mut by_segment };
-            if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
-                return Ok(Err(failure));
+            let mut from = 0;
+            loop {
+                let work = Work {
+                    batch: &read,
+                    from,
+                    segments: self.segments.count(),
+                    through: batch.share.limits(),
+                    applied: &mut by_segment,
+                    aside: &mut self.aside,
+                    busy,
+                    time_max: carried.options.handler_time_max,
+                };
+                let Err(failure) = carried.handlers.apply(work, &mut self.view).await else { break };
+                let (event, changed) = (read.get(failure.index), failure.changed);
+                from = failure.index + 1;
+                let (segment, is_aside) = (failure.segment, self.judge(failure, &event, batch)?);
+                if changed {
+                    batch.share = batch.share.through(event.position);
+                    return Ok(None);
+                }
+                by_segment[usize::from(segment.get())] += u64::from(is_aside);
             }
-            if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
-                *share = share.through(after);
-                return Ok(Ok(Applied { events, by_segment }));
+            if is_full || self.view.is_full() || batch.started.elapsed() >= self.pace.target() {
+                batch.share = batch.share.through(after);
+                break;
             }
         }
+        Ok(Some(Applied { events, by_segment }))
     }
 
-    /// A segment stops before the event that its handler refuses, and is tried again later.
-    fn refused(&mut self, failure: Failure, share: &mut Share) -> Result<(), StoreError> {
-        let Failure { segment, position, cause } = failure;
-        let error = match cause {
-            FailureCause::Handler(error) => error,
-            FailureCause::Store(error) => return Err(unavailable(error)),
-        };
-        let refusal = self.segments.refuse(segment, position, error, Instant::now(), back_off);
-        let Refusal { attempts, error, .. } = refusal;
-        tracing::warn!(view = %self.assignment.id, %segment, %position, attempts, error, "a handler refuses an event");
-        share.stop_before(segment, position);
-        Ok(())
+    /// The commit of a batch: its moves, and what is kept of the events that were refused.
+    fn commit_of(&self, batch: &Batch, by_segment: &[u64]) -> Commit {
+        let mut moves = self.segments.moves(&batch.share, by_segment);
+        let stays = batch.refused.iter().filter(|segment| !batch.share.has(**segment));
+        moves.extend(stays.map(|segment| self.segments.stay(*segment)));
+        let refused = batch.refused.iter().filter_map(|segment| self.segments.refusals.get(*segment)).cloned();
+        Commit { moves, refused: refused.collect(), letters: self.aside.of_batch(), ..Commit::default() }
     }
 
-    async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
-        let commit = Commit::of(self.segments.moves(share, applied));
+    async fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
             let mut lifted = std::pin::pin!(lifted.notified());
             lifted.as_mut().enable();
-            let (held_for, must_reapply) = match self.view.commit(&commit).await {
+            let (held_for, must_reapply) = match self.view.commit(commit).await {
                 Ok(()) => {
                     self.segments.committed(&commit.moves);
                     return Ok(Committed::Done);
                 }
                 Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
                 Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Fenced(refused)),
-                Err(NotCommitted::Failed(error)) => return Err(unavailable(error)),
+                Err(NotCommitted::Failed(error)) if error.is_passing() => return Err(unavailable(error)),
+                Err(NotCommitted::Failed(error)) => return Ok(Committed::Wrong(error)),
             };
             self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
             let mut stop = self.assignment.stop.clone();
@@ -323,7 +437,12 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress(self.rate.per_second()));
+        self.assignment.progress.send_replace(Progress {
+            tokens: self.segments.tokens().to_vec(),
+            rate: self.rate.per_second(),
+            letters: self.aside.kept().len() as u64,
+            waiting_on: self.segments.refusals.waiting_on(),
+        });
     }
 }
 

@@ -149,7 +149,7 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let short = progress.tokens.iter().filter(|token| !token.covers(needed));
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
-    core.trouble(&id).into_iter().chain(short).chain(progress.waiting_on).collect()
+    core.waiting_on(&id).into_iter().chain(short).collect()
 }
 
 /// The serving version, as soon as there is one and it is open.

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
+use crate::processor::Orders;
 use crate::world::Step;
 
 /// How often to look while a version is being built, which becomes ready without telling anyone.
@@ -155,6 +156,9 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
+            version.order(Orders::of(state));
+            // Looked at now and then, a handler that does not return is seen, and logged.
+            drop(version.waiting_on());
             let tokens = version.view.tokens().await?;
             lift_stray(core, &version, &tokens).await?;
             return Ok(Some(tokens));
@@ -170,8 +174,12 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
 async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
     let carried = core.code_of(id);
     if let Some(open) = core.open_version(id) {
-        let comes_alive = open.carried.is_none() && carried.is_some();
-        if !comes_alive && !open.has_ended() {
+        let is_other = match (&open.carried, &carried) {
+            (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
+            (None, carried) => carried.is_some(),
+            (Some(_), None) => false,
+        };
+        if !is_other && !open.has_ended() {
             return Ok(());
         }
         open.stop().await;
@@ -180,10 +188,10 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal))
+            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state))?
         }
         None => match core.views.find(id).await? {
-            Some(view) => OpenVersion::still(id.clone(), view),
+            Some(view) => OpenVersion::still(id.clone(), view, Orders::of(state)),
             None => return Ok(()),
         },
     };
@@ -201,7 +209,7 @@ async fn stop(core: &Core, id: &ViewId) {
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::CleaningUp);
     stop(core, id).await;
-    match revoke(core, id).await {
+    match core.revoke(id).await {
         // What is damaged has no claim that could still write to it.
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
             tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
@@ -211,13 +219,6 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.views.drop_view(id).await?;
     core.world.probe.completed(Step::Dropped);
     Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
-    Ok(())
-}
-
-async fn revoke(core: &Core, id: &ViewId) -> Result<(), StoreError> {
-    if let Some(view) = core.views.find(id).await? {
-        view.claim().await?;
-    }
     Ok(())
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
-    ViewId, WaitingOn,
+    ViewId, WaitingOn, limits,
 };
 
 use crate::core::Core;
+use crate::processor::Progress;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub struct VersionStatus {
     pub time_left: Option<Duration>,
     /// While standing by: whether a rollback to it would be carried out at once, or why not (I-8).
     pub rollback_ready: Option<Result<(), WaitingOn>>,
+    /// How many events are set aside in it as dead letters.
+    pub letters: u64,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -100,13 +103,14 @@ async fn version_status(
         Ok(tokens) => (tokens.unwrap_or_default(), None),
         Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
     };
+    let letters = letters(core, &id, &progress).await;
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let stage = stage(state, &tokens, head);
     let rate = (lag > 0 && progress.rate > 0.0).then_some(progress.rate);
     let time_left = rate.map(|rate| Duration::from_secs_f64((lag as f64 / rate).min(1e9)));
-    let mut waiting_on = progress.waiting_on;
-    waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));
+    let mut waiting_on = core.waiting_on(&id);
+    waiting_on.extend(unreadable.filter(|_| core.trouble(&id).is_none()));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }
@@ -132,6 +136,19 @@ async fn version_status(
         rate,
         time_left,
         rollback_ready,
+        letters,
         waiting_on,
+    }
+}
+
+/// How many dead letters a version has: its processor knows; without one its view is asked.
+async fn letters(core: &Core, id: &ViewId, progress: &Progress) -> u64 {
+    match core.open_version(id) {
+        Some(open) if open.carried.is_none() => {
+            let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
+            // What is wrong with the view is told by its tokens.
+            letters.map_or(0, |letters| letters.len() as u64)
+        }
+        _ => progress.letters,
     }
 }

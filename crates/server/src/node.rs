@@ -329,6 +329,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
             Some(Err(reason)) => Some(reason.to_string()),
             _ => None,
         },
+        letters: version.letters,
         waiting_on: version.waiting_on.iter().map(Into::into).collect(),
     }
 }
@@ -364,6 +365,11 @@ fn refused(error: Error) -> ApiError {
         }
         Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
         Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),
+        Error::Behind { view, position, first, stream } => {
+            let problem = Problem::new("behind_another", message).field("version", view.version.to_string());
+            let problem = problem.field("position", position.get()).field("first", first.get());
+            problem.field("stream", stream.as_str()).refused()
+        }
         Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
         Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),
         Error::View(_) => Problem::new("view_unreadable", message).unavailable(),

@@ -48,6 +48,8 @@ pub struct View {
     bytes_max: usize,
     /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
     wrote_sql: bool,
+    /// How many changes were begun: whether a handler that failed had changed anything.
+    changes: u64,
     /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
     mistake: Option<ViewError>,
 }
@@ -123,7 +125,15 @@ pub(crate) enum NotCommitted {
 impl View {
     /// A view to change through `writer`, with these tables.
     pub(crate) fn new(writer: Box<dyn ViewWriter>, tables: &'static [Table]) -> Self {
-        Self { writer, tables, shelves: Vec::new(), bytes_max: limits::ROW_BYTES_MAX, wrote_sql: false, mistake: None }
+        Self {
+            writer,
+            tables,
+            shelves: Vec::new(),
+            bytes_max: limits::ROW_BYTES_MAX,
+            wrote_sql: false,
+            changes: 0,
+            mistake: None,
+        }
     }
 
     /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
@@ -145,6 +155,7 @@ impl View {
     /// # Errors
     /// [`ViewError::NoTable`], [`ViewError::TwoTypes`].
     pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
+        self.changes += 1;
         self.shelf::<R>()?.put(row);
         Ok(())
     }
@@ -159,6 +170,7 @@ impl View {
         change: impl FnOnce(&mut R),
     ) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
+        self.changes += 1;
         let changed = self.shelf::<R>()?.change(place, change);
         self.noted(changed)
     }
@@ -174,6 +186,7 @@ impl View {
         change: impl FnOnce(&mut R),
     ) -> Result<(), ViewError> {
         let place = self.locate_or_add::<R>(key).await?;
+        self.changes += 1;
         let shelf = self.shelf::<R>()?;
         if shelf.entry(place).row.is_none() {
             shelf.set(place, Some(default()));
@@ -188,6 +201,7 @@ impl View {
     /// [`ViewError`] when the store cannot look for it.
     pub async fn delete<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
+        self.changes += 1;
         let shelf = self.shelf::<R>()?;
         let there = shelf.entry(place).row.is_some();
         if there {
@@ -203,6 +217,7 @@ impl View {
     /// # Errors
     /// [`ViewError`] when the statement is wrong.
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
+        self.changes += 1;
         self.flush().await?;
         self.wrote_sql = true;
         self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
@@ -215,6 +230,8 @@ impl View {
     /// # Errors
     /// [`ViewError`] when the statement is wrong or would write.
     pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
+        // It changes nothing, but should it be cut off, nobody knows what the transaction was handed.
+        self.changes += 1;
         self.flush().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }
@@ -279,6 +296,11 @@ impl View {
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
         }
         self.wrote_sql = false;
+    }
+
+    /// A number that grows with every change that is begun.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
