@@ -208,7 +208,8 @@ impl Core {
 }
 
 impl OpenVersion {
-    /// Opens a version whose code is carried and starts its processor.
+    /// Opens a version whose code is carried and starts its processor. With `is_corrected` another code of the same
+    /// version ran before on this node.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when the system has no thread for it.
@@ -218,6 +219,7 @@ impl OpenVersion {
         view: Arc<dyn StoredView>,
         carried: Carried,
         orders: Orders,
+        is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
@@ -229,6 +231,7 @@ impl OpenVersion {
             journal: Arc::clone(&core.journal),
             view: Arc::clone(&open.view),
             clock: Arc::clone(&core.world.clock),
+            is_corrected,
             orders: open.orders.subscribe(),
             wishes: open.wishes.subscribe(),
             lifted: Arc::clone(&open.lifted),

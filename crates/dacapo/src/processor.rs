@@ -63,6 +63,8 @@ pub(crate) struct Assignment {
     pub(crate) view: Arc<dyn StoredView>,
     /// By which refused events are due.
     pub(crate) clock: Arc<dyn Clock>,
+    /// Whether they are tried at once all the same, since the code is not that which refused them.
+    pub(crate) is_corrected: bool,
     /// What the catalog says of the version.
     pub(crate) orders: watch::Receiver<Orders>,
     /// Told whenever a wish for dead letters is recorded.
@@ -123,11 +125,14 @@ pub(crate) async fn run(assignment: Assignment) -> Ended {
 
 async fn run_on(assignment: &Assignment) -> Ended {
     let mut attempts = 0_u32;
+    let mut resumed_at = assignment.orders.borrow().resumed_at;
+    let mut try_now = assignment.is_corrected;
     loop {
-        let error = match Run::begin(assignment).await {
+        let error = match Run::begin(assignment, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
                 Ok(ended) => return ended,
                 Err(error) => {
+                    (resumed_at, try_now) = (run.resumed_at, try_now && !run.has_moved);
                     // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
                     attempts = if run.has_moved { 0 } else { attempts };
                     error
@@ -208,18 +213,25 @@ enum Committed {
 }
 
 impl<'a> Run<'a> {
-    async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
+    /// Claims, and takes up what the view keeps. `resumed_at` is the last resumption that an earlier run has heeded.
+    async fn begin(
+        assignment: &'a Assignment,
+        resumed_at: Option<Position>,
+        try_now: bool,
+    ) -> Result<Self, StoreError> {
         let options = &assignment.carried.options;
         let mut wishes = assignment.wishes.clone();
         // What is wished for from here on is either read below or told.
         wishes.mark_unchanged();
         let tokens = assignment.view.claim().await?;
-        let refusals = Refusals::new(assignment.view.refusals().await?, options.retry);
+        let mut refusals = Refusals::new(assignment.view.refusals().await?, options.retry);
+        if try_now {
+            refusals.try_now(assignment.clock.now());
+        }
         let aside = Aside::load(&*assignment.view, options.order_matters).await?;
         let writer = assignment.view.writer().await?;
         let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
         let orders = assignment.orders.clone();
-        let resumed_at = orders.borrow().resumed_at;
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
@@ -300,6 +312,8 @@ impl<'a> Run<'a> {
         self.rate.rest();
         self.report();
         let mut stop = self.assignment.stop.clone();
+        // Seen is what was looked at, not what ended the waiting.
+        let mut wishes = self.wishes.clone();
         let due = self.segments.next_due(self.assignment.clock.now());
         let due = async {
             match due {
@@ -311,7 +325,7 @@ impl<'a> Run<'a> {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
             changed = self.orders.changed() => changed.is_err(),
-            changed = self.wishes.changed() => changed.is_err(),
+            changed = wishes.changed() => changed.is_err(),
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
             () = due => false,

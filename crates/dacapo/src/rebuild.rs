@@ -173,6 +173,7 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
 /// Opens the version, and runs its processor if the code is here.
 async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
     let carried = core.code_of(id);
+    let mut is_corrected = false;
     if let Some(open) = core.open_version(id) {
         let is_other = match (&open.carried, &carried) {
             (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
@@ -182,13 +183,14 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
         if !is_other && !open.has_ended() {
             return Ok(());
         }
+        is_corrected = is_other && open.carried.is_some();
         open.stop().await;
     }
     let _opening = core.opening.lock().await;
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state))?
+            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), is_corrected)?
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view, Orders::of(state)),

@@ -117,7 +117,7 @@ impl Letters {
     }
 
     /// Every letter, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Letter> {
+    pub fn iter(&self) -> impl Iterator<Item = &Letter> + Clone {
         self.letters.values()
     }
 

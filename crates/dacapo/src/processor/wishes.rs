@@ -8,7 +8,9 @@
 //!
 //! Rows and letter change in one transaction, which moves no token: the event was taken up when it was set aside.
 
-use dacapo_model::{Letter, LetterKind, Position, TokenMove, Wish};
+use std::collections::BTreeSet;
+
+use dacapo_model::{Letter, LetterKind, Position, Segment, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
 
 use crate::feed;
@@ -33,7 +35,7 @@ impl Run<'_> {
         loop {
             let commit = match letter.wish {
                 Some(Wish::Retry) => self.retry(&letter, stays).await?,
-                _ => settle(&letter, stays),
+                _ => self.give_up(),
             };
             let commit = match self.commit(&commit).await? {
                 Committed::Done => commit,
@@ -54,6 +56,14 @@ impl Run<'_> {
             self.settled(&letter, commit);
             return Ok(None);
         }
+    }
+
+    /// Gives up all that is not wanted any more, at once: nobody has to be asked for that.
+    fn give_up(&self) -> Commit {
+        let dropped = self.aside.kept().iter().filter(|letter| letter.wish == Some(Wish::Drop));
+        let segments: BTreeSet<Segment> = dropped.clone().map(|letter| letter.segment).collect();
+        let moves: Vec<TokenMove> = segments.into_iter().map(|segment| self.segments.stay(segment)).collect();
+        Commit { moves, settled: dropped.map(|letter| letter.position).collect(), ..Commit::default() }
     }
 
     /// Hands the event of a letter to the handler, and returns what must be committed then.
@@ -99,6 +109,7 @@ impl Run<'_> {
 
     fn settled(&mut self, letter: &Letter, commit: Commit) {
         let Letter { position, stream, attempts, .. } = letter;
+        let events = commit.settled.len();
         let (id, was_full) = (&self.assignment.id, self.aside.is_full());
         match (letter.wish, commit.letters.first()) {
             (_, Some(again)) => {
@@ -107,7 +118,7 @@ impl Run<'_> {
             (Some(Wish::Retry), None) => {
                 tracing::info!(view = %id, %position, %stream, attempts, "an event that was set aside is applied");
             }
-            _ => tracing::warn!(view = %id, %position, %stream, "an event that was set aside is given up"),
+            _ => tracing::warn!(view = %id, %position, %stream, events, "events that were set aside are given up"),
         }
         let kept = self.aside.kept_mut();
         commit.letters.into_iter().for_each(|letter| kept.put(letter));
