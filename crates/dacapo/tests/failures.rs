@@ -835,7 +835,7 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
         // Every second commit goes wrong from here on: one that records the first try, one that records the letter…
         let commits = AtomicU64::new(0);
         faults.plan(move |call| match call {
-            Call::Commit(_) if commits.fetch_add(1, Ordering::SeqCst) % 2 == 0 => Some(fault),
+            Call::Commit(_) if commits.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => Some(fault),
             _ => None,
         });
         round(&node).await;
