@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo::{Event, EventBatch, Feed, Filter, Journal, Position};
+use dacapo::{Event, EventBatch, Filter, Journal, Position, Subscription};
 use dacapo_example_bank::AccountEvent;
 use tokio::time::Instant;
 
@@ -75,14 +75,14 @@ async fn scan_raw(journal: &Arc<dyn Journal>) -> Done<f64> {
     Ok(a_second(count, begun.elapsed()))
 }
 
-/// Follows the feed to the head and decodes each event; events a second.
+/// Follows the journal to the head and decodes each event; events a second.
 async fn scan_decoded(journal: &Arc<dyn Journal>) -> Done<f64> {
     let head = *journal.head().borrow();
     let (mut count, mut sum) = (0, 0);
     let begun = Instant::now();
-    let mut feed = Feed::new(Arc::clone(journal), Position::START, Filter::everything(), whole_reads());
-    while feed.position() < head {
-        let Some(batch) = feed.next().await? else { return Err("the journal was closed".into()) };
+    let mut subscription = Subscription::new(Arc::clone(journal), Position::START, Filter::everything());
+    while subscription.position() < head {
+        let Some(batch) = subscription.next().await? else { return Err("the journal was closed".into()) };
         sum += decode_all(&batch)?;
         count += batch.len();
     }

@@ -13,6 +13,37 @@ pub struct Status {
     pub node: NodeStatus,
     /// Its projections, by name.
     pub projections: Vec<ProjectionStatus>,
+    /// Its subscribers, which keep no token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subscribers: Vec<SubscriberStatus>,
+}
+
+/// A handler that the node calls with events as they are appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriberStatus {
+    /// Its name.
+    pub name: String,
+    /// It was given everything through here that it wants.
+    pub position: u64,
+    /// How many positions that is behind the head.
+    pub lag: u64,
+    /// How many events it failed to take since the node started.
+    pub failed: u64,
+    /// The last of those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<SubscriberFailure>,
+    /// What it waits on, other than events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
+/// An event that a subscriber failed to take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriberFailure {
+    /// Its position.
+    pub position: u64,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// The node that answers.
@@ -96,12 +127,24 @@ pub struct VersionStatus {
     /// How many positions the slowest segment is behind the head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
-    /// Positions a second, while it is behind.
+    /// How old the oldest event is that it does not cover, in seconds, while it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
+    /// Positions a second that it covers, while it is behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
+    /// Positions a second that are appended meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<f64>,
     /// How long it takes until it has caught up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_left: Option<TimeLeft>,
+    /// Why that cannot be told though it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_time_left: Option<String>,
+    /// That it has something to do and does not get on, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Stall>,
     /// Whether readers could move to it now.
     pub rollback_ready: bool,
     /// Why not.
@@ -139,6 +182,18 @@ pub struct TimeLeft {
     pub basis: String,
 }
 
+/// A version that has something to do and does not get on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stall {
+    /// For how many seconds it has not moved.
+    pub seconds: f64,
+    /// That and what keeps it, in words.
+    pub text: String,
+    /// What keeps it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
 /// Why something does not happen yet.
 ///
 /// The fields differ by kind and later releases may add kinds, so they stay as they came; `text` says
@@ -146,7 +201,7 @@ pub struct TimeLeft {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
     /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
-    /// `code`, `flip_command`, `stand_by`.
+    /// `code`, `batch`, `share`, `index`, `processor`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -203,6 +258,22 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("version", version.to_string().into());
                 "code"
             }
+            model::WaitingOn::Batch { after, since } => {
+                field("after", after.get().into());
+                field("since_ms", millis(*since));
+                "batch"
+            }
+            model::WaitingOn::Share { share } => {
+                field("percent", share.get().into());
+                "share"
+            }
+            model::WaitingOn::Index { index, number, of } => {
+                field("index", index.as_str().into());
+                field("number", (*number).into());
+                field("of", (*of).into());
+                "index"
+            }
+            model::WaitingOn::Processor => "processor",
             model::WaitingOn::FlipCommand => "flip_command",
             model::WaitingOn::StandBy { remaining } => {
                 field("remaining_ms", millis(*remaining));
@@ -210,6 +281,24 @@ impl From<&model::WaitingOn> for WaitingOn {
             }
         };
         Self { kind: kind.to_owned(), text: reason.to_string(), fields }
+    }
+}
+
+impl TimeLeft {
+    /// The form of a time left.
+    pub fn new(left: &model::progress::TimeLeft) -> Self {
+        Self { seconds: left.left.as_secs_f64(), basis: left.basis.to_string() }
+    }
+}
+
+impl Stall {
+    /// The form of a stall.
+    pub fn new(stall: &model::progress::Stall) -> Self {
+        Self {
+            seconds: stall.still.as_secs_f64(),
+            text: stall.to_string(),
+            waiting_on: stall.on.iter().map(Into::into).collect(),
+        }
     }
 }
 

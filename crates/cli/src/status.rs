@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
-use dacapo_api::{Api, ProjectionStatus, Status, VersionStatus};
+use dacapo_api::{Api, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
 
 use crate::args::Status as Args;
 use crate::connect;
@@ -78,6 +78,7 @@ fn page(out: &Out, status: &Status) -> String {
     }
     if status.projections.is_empty() {
         page.push_str("\nno projections\n");
+        status.subscribers.iter().for_each(|found| page.push_str(&format!("{}\n", subscriber(found))));
         return page;
     }
     let header = ["PROJECTION", "VERSION", "PHASE", "SEGMENTS", "LAG", "RATE", "TIME LEFT"];
@@ -93,7 +94,8 @@ fn page(out: &Out, status: &Status) -> String {
     narrow(&mut table, 3..=6, CellAlignment::Right);
     page.push('\n');
     page.push_str(&lines_of(&table));
-    let notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
+    let mut notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
+    notes.extend(status.subscribers.iter().map(subscriber));
     if !notes.is_empty() {
         page.push_str(&format!("\n{}\n", notes.join("\n")));
     }
@@ -136,13 +138,40 @@ fn segments(version: &VersionStatus) -> String {
     }
 }
 
+/// How a subscriber is, in a line.
+fn subscriber(subscriber: &SubscriberStatus) -> String {
+    let SubscriberStatus { name, lag, failed, last_failure, waiting_on, .. } = subscriber;
+    let behind = if *lag == 0 { "is at the head".to_owned() } else { format!("is {} behind", count(*lag)) };
+    let mut text = format!("subscriber {name} {behind}");
+    if let Some(failure) = last_failure {
+        let (failed, position, error) = (count(*failed), count(failure.position), &failure.error);
+        text.push_str(&format!(", has failed to take {failed}, at last event {position}: {error}"));
+    }
+    waiting_on.iter().for_each(|reason| text.push_str(&format!("; waits on {}", reason.text)));
+    text
+}
+
+/// How far a version is behind in time, and what its time left rests on.
+fn behind(version: &VersionStatus) -> Option<String> {
+    let age = duration(version.lag_seconds?);
+    match (&version.time_left, &version.no_time_left) {
+        (Some(left), _) => Some(format!("{age} behind; {} left, by {}", duration(left.seconds), left.basis)),
+        (None, Some(why)) => Some(format!("{age} behind; {why}")),
+        (None, None) => None,
+    }
+}
+
 /// What a table has no room for: what is waited on, and why things are as they are.
 fn notes(projection: &ProjectionStatus) -> Vec<String> {
     let mut notes = vec![];
     for version in &projection.versions {
         let name = format!("{} {}", projection.name, version.version);
         notes.extend(version.reason.iter().map(|reason| format!("{name}: {reason}")));
-        notes.extend(version.waiting_on.iter().map(|reason| format!("{name} waits on {}", reason.text)));
+        let told = version.stall.as_ref().map_or(&[][..], |stall| &stall.waiting_on);
+        notes.extend(version.stall.iter().map(|stall| format!("{name}: {}", stall.text)));
+        let others = version.waiting_on.iter().filter(|reason| !told.contains(reason));
+        notes.extend(others.map(|reason| format!("{name} waits on {}", reason.text)));
+        notes.extend(behind(version).map(|behind| format!("{name} is {behind}")));
         let told = version.waiting_on.iter().any(|reason| reason.kind == "code");
         if !version.carried && !told {
             notes.push(format!("{name}: this node does not carry its code"));

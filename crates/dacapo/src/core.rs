@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dacapo_model::{Phase, Position, ProjectionName, Token, ViewId, WaitingOn, limits};
+use dacapo_model::{Phase, Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
-use tokio::sync::{Mutex, Notify, oneshot, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Busy, Ended, Orders, Progress};
 use crate::projection::Carried;
-use crate::world::World;
+use crate::trail::Trails;
+use crate::world::{Left, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub(crate) struct Core {
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
+    /// How every version got on lately.
+    pub(crate) trails: Trails,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -56,6 +59,8 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// How much of the time its processor works.
+    share: watch::Sender<WorkShare>,
     orders: watch::Sender<Orders>,
     wishes: watch::Sender<()>,
     busy: Arc<Busy>,
@@ -65,9 +70,7 @@ pub(crate) struct OpenVersion {
 
 struct RunHandle {
     stop: watch::Sender<bool>,
-    /// What the run came to; nothing if it ended by a panic.
-    ended: oneshot::Receiver<Ended>,
-    thread: std::thread::JoinHandle<()>,
+    run: Left<Ended>,
 }
 
 impl Core {
@@ -91,6 +94,7 @@ impl Core {
             opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
+            trails: Trails::new(),
         }
     }
 
@@ -198,6 +202,15 @@ impl Core {
         }
     }
 
+    /// Whether the view of a version lacks indexes that its code asks for.
+    pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(version) = self.open_version(id) else { return Ok(false) };
+        match &version.carried {
+            Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
     /// The tokens of a version as stored; `None` when this node has no view of it.
     pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
         match self.open_version(id) {
@@ -219,6 +232,7 @@ impl OpenVersion {
         view: Arc<dyn StoredView>,
         carried: Carried,
         orders: Orders,
+        began_at: Position,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
@@ -228,7 +242,10 @@ impl OpenVersion {
         let assignment = Assignment {
             id: open.id.clone(),
             carried,
+            began_at,
+            share: open.share.subscribe(),
             journal: Arc::clone(&core.journal),
+            offload: core.world.offload,
             view: Arc::clone(&open.view),
             clock: Arc::clone(&core.world.clock),
             is_corrected,
@@ -239,18 +256,10 @@ impl OpenVersion {
             progress,
             stop: stopped,
         };
-        // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody. It is not one
-        // of the runtime's, whose end would wait for a handler that never returns.
-        let runtime = tokio::runtime::Handle::current();
-        let (ends, ended) = oneshot::channel();
-        let name = format!("{} {}", open.id.version, open.id.projection);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let ended = runtime.block_on(processor::run(assignment));
-            // Nobody listens to one that was left behind.
-            ends.send(ended).ok();
-        });
-        let thread = thread.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error));
-        *open.run.get_mut() = Some(RunHandle { stop, ended, thread: thread? });
+        // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
+        let run = core.world.offload.leave(&open.id.to_string(), processor::run(assignment));
+        let run = run.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error))?;
+        *open.run.get_mut() = Some(RunHandle { stop, run });
         Ok(open)
     }
 
@@ -258,15 +267,20 @@ impl OpenVersion {
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, orders: Orders) -> Self {
         let (_, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
-        let (lifted, busy, run) = Default::default();
-        Self { id, view, carried: None, progress, lifted, orders, wishes, busy, run }
+        let (lifted, share, busy, run) = Default::default();
+        Self { id, view, carried: None, progress, lifted, share, orders, wishes, busy, run }
+    }
+
+    /// From the next batch on its processor works so much of the time.
+    pub(crate) fn work(&self, share: WorkShare) {
+        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
     }
 
     /// Whether its processor should run but does not.
     pub(crate) fn has_ended(&self) -> bool {
         // One that is being stopped is not to be put in its place yet.
         let Ok(run) = self.run.try_lock() else { return false };
-        self.carried.is_some() && run.as_ref().is_none_or(|run| run.thread.is_finished())
+        self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
     }
 
     /// Tells the processor what the catalog says of its version.
@@ -296,13 +310,15 @@ impl OpenVersion {
         let mut running = self.run.lock().await;
         let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);
-        match tokio::time::timeout(limits::STOP_TIME_MAX + limits::STOP_MARGIN_MAX, &mut run.ended).await {
-            Ok(Ok(Ended::Stopped)) => {}
-            Ok(Ok(Ended::GivenUp)) => {
+        match tokio::time::timeout(limits::STOP_TIME_MAX + limits::STOP_MARGIN_MAX, run.run.ended()).await {
+            Ok(Some(Ended::Stopped)) => {}
+            Ok(Some(Ended::GivenUp)) => {
                 tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
             }
-            Ok(Ok(Ended::Fenced(refused))) => tracing::warn!(view = %self.id, %refused, "the processor lost its claim"),
-            Ok(Err(_)) => tracing::error!(view = %self.id, "the processor ended by a bug in dacapo"),
+            Ok(Some(Ended::Fenced(refused))) => {
+                tracing::warn!(view = %self.id, %refused, "the processor lost its claim")
+            }
+            Ok(None) => tracing::error!(view = %self.id, "the processor ended by a bug in dacapo"),
             Err(_) => self.leave_behind().await,
         }
         *running = None;

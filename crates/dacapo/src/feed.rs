@@ -1,69 +1,12 @@
-//! The feed: events from a place in the journal on, first those that are there, then those that come.
-//!
-//! What comes next is read while its asker works on what came before, as far as it is there already.
+//! The feed: what comes next is read while its asker works on what came before.
 
 use std::sync::Arc;
 
 use dacapo_model::Position;
 use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Follows the journal. It wakes as soon as something is appended and never goes past the head.
-pub struct Feed {
-    journal: Arc<dyn Journal>,
-    head: watch::Receiver<Position>,
-    filter: Arc<Filter>,
-    limit: Limit,
-    position: Position,
-    /// The read behind `position`, if it has begun.
-    ahead: Option<Ahead>,
-}
-
-impl Feed {
-    /// The events behind `after` that `filter` wants, at most `limit` at a time.
-    pub fn new(journal: Arc<dyn Journal>, after: Position, filter: Filter, limit: Limit) -> Self {
-        let head = journal.head();
-        Self { journal, head, filter: Arc::new(filter), limit, position: after, ahead: None }
-    }
-
-    /// Everything through here was looked at.
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
-    /// The next events: at once if there are any, else as soon as there are. `None` once the journal was
-    /// closed. Must be called in a tokio runtime. Dropping the future loses nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`] when they cannot be read; asking again tries again.
-    pub async fn next(&mut self) -> Result<Option<EventBatch>, StoreError> {
-        loop {
-            let head = *self.head.borrow_and_update();
-            while self.position < head {
-                let read = match &mut self.ahead {
-                    Some(ahead) => ahead.done().await,
-                    None => self.journal.read(self.position, &self.filter, self.limit).await,
-                };
-                // Only now, so that a future that is dropped while it waits leaves the read to the next one.
-                self.ahead = None;
-                let batch = read?;
-                assert!(batch.through > self.position, "a read below the head gets on");
-                self.position = batch.through;
-                if self.position < head {
-                    self.ahead = Some(Ahead::begin(&self.journal, self.position, &self.filter, self.limit));
-                }
-                if !batch.is_empty() {
-                    return Ok(Some(batch));
-                }
-            }
-            if self.head.changed().await.is_err() {
-                return Ok(None);
-            }
-        }
-    }
-}
+use crate::world::Offload;
 
 /// The event at `position`, alone in its batch.
 pub(crate) async fn event_at(journal: &dyn Journal, position: Position) -> Result<EventBatch, StoreError> {
@@ -83,10 +26,15 @@ pub(crate) struct Ahead(JoinHandle<Result<EventBatch, StoreError>>);
 
 impl Ahead {
     /// Begins to read. It may wait for the disk, so it holds up none of the runtime's workers.
-    pub(crate) fn begin(journal: &Arc<dyn Journal>, after: Position, filter: &Arc<Filter>, limit: Limit) -> Self {
-        let (journal, filter, runtime) = (Arc::clone(journal), Arc::clone(filter), Handle::current());
-        let read = move || runtime.block_on(journal.read(after, &filter, limit));
-        Self(tokio::task::spawn_blocking(read))
+    pub(crate) fn begin(
+        offload: Offload,
+        journal: &Arc<dyn Journal>,
+        after: Position,
+        filter: &Arc<Filter>,
+        limit: Limit,
+    ) -> Self {
+        let (journal, filter) = (Arc::clone(journal), Arc::clone(filter));
+        Self(offload.begin(async move { journal.read(after, &filter, limit).await }))
     }
 
     /// What was read. Dropping the future loses nothing; once it is done it must not be asked for again.

@@ -29,15 +29,18 @@ mod query;
 mod rebuild;
 mod row;
 mod status;
+mod subscribe;
+mod trail;
 pub mod view;
 mod world;
 
 pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
+pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
     Letter, LetterKind, Metadata, NewEvent, OnFailure, Phase, Policy, Position, ProjectionName, Retry, Revision,
-    Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, Wish, limits,
+    Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -45,7 +48,6 @@ pub use dacapo_store::{
 };
 pub use error::Error;
 pub use event::{Event, EventError};
-pub use feed::Feed;
 pub use flip::FlipReport;
 pub use letters::DeadLetter;
 pub use node::{Node, NodeBuilder, Requested, StartError};
@@ -53,8 +55,9 @@ pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Pr
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use view::{ReadView, View, ViewError};
-pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
+pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 
 /// What the derives generate calls. No part of the API.
 #[doc(hidden)]

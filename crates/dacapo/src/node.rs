@@ -10,7 +10,7 @@ use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
     Metadata, NewEvent, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
-use dacapo_store::{Append, Appended, Clock, Filter, Journal, Limit, Store, StoreError, SystemClock};
+use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -18,13 +18,13 @@ use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
-use crate::feed::Feed;
 use crate::flip::FlipReport;
 use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
 use crate::rebuild;
 use crate::status::{self, Status};
-use crate::world::{Ids, NoProbe, Probe, SystemIds, World};
+use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
+use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,7 @@ enum Place {
 pub struct NodeBuilder {
     place: Place,
     carried: Vec<Carried>,
+    subscribers: Vec<Arc<dyn AnySubscriber>>,
     world: World,
 }
 
@@ -65,6 +66,9 @@ pub struct Node {
 struct Running {
     stop: watch::Sender<bool>,
     conductor: Mutex<Option<JoinHandle<()>>>,
+    /// What the subscriptions share.
+    tail: Arc<Tail>,
+    subscribers: Vec<Subscribed>,
     store: Store,
 }
 
@@ -97,6 +101,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Calls this subscriber with events as they are appended.
+    pub fn subscriber(mut self, subscriber: impl Subscriber) -> Self {
+        self.subscribers.push(Arc::new(subscriber));
+        self
+    }
+
     /// Takes the time from `clock`.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.world.clock = clock;
@@ -106,6 +116,12 @@ impl NodeBuilder {
     /// Takes ids from `ids`.
     pub fn ids(mut self, ids: Arc<dyn Ids>) -> Self {
         self.world.ids = ids;
+        self
+    }
+
+    /// Does work that may hold up its thread like this; on threads of its own unless set.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.world.offload = offload;
         self
     }
 
@@ -132,15 +148,21 @@ impl NodeBuilder {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
             catalog.current().decide(&carried.code.schedule())?;
         }
-        rebuild::check_views(&*store.views, &catalog.current(), *store.journal.head().borrow()).await?;
+        // Read first: a watch that is borrowed while this waits would keep the head from moving.
+        let head = *store.journal.head().borrow();
+        rebuild::check_views(&*store.views, &catalog.current(), head).await?;
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
+        let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
+        let tail = Arc::new(tail.done_by(core.world.offload));
+        let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
+        let subscribers = self.subscribers.into_iter().map(begin).collect();
         let (looked, has_looked) = oneshot::channel();
         let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
         // From here on the status shows every version that there is. It never fails: the driver tells or panics.
         has_looked.await.ok();
-        let running = Running { stop, conductor: Mutex::new(Some(conductor)), store };
+        let running = Running { stop, conductor: Mutex::new(Some(conductor)), tail, subscribers, store };
         Ok(Node { core, running: Arc::new(running) })
     }
 }
@@ -148,8 +170,9 @@ impl NodeBuilder {
 impl Node {
     /// A node that keeps everything in memory, unless told otherwise.
     pub fn builder() -> NodeBuilder {
-        let world = World { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), probe: Arc::new(NoProbe) };
-        NodeBuilder { place: Place::Memory, carried: Vec::new(), world }
+        let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
+        let world = World { clock, ids, offload: Offload::default(), probe };
+        NodeBuilder { place: Place::Memory, carried: Vec::new(), subscribers: Vec::new(), world }
     }
 
     /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
@@ -204,9 +227,10 @@ impl Node {
         self.core.head()
     }
 
-    /// The events behind `after` that `filter` wants: those that are there, then those that come.
-    pub fn feed(&self, after: Position, filter: Filter) -> Feed {
-        Feed::new(Arc::clone(&self.core.journal), after, filter, Limit::events(limits::READ_EVENTS_MAX))
+    /// The events behind `after` that `filter` wants: those that are there, then those that come, each once and in
+    /// order. The caller sets the pace; who is near the head shares what is read with the others.
+    pub fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
+        Subscription::on(Arc::clone(&self.running.tail), after, filter)
     }
 
     /// Asks the version that serves: `node.ask(query).await`, or `node.ask(query).after(position).await`.
@@ -418,7 +442,9 @@ impl Node {
     /// # Errors
     /// [`Error::Store`] is kept for stores that have to be asked for the head.
     pub async fn status(&self) -> Result<Status, Error> {
-        Ok(status::status(&self.core).await)
+        let mut status = status::status(&self.core).await;
+        status.subscribers = self.running.subscribers.iter().map(|found| found.status(status.head)).collect();
+        Ok(status)
     }
 
     /// Where the node keeps what lasts, in a few words.
@@ -427,8 +453,9 @@ impl Node {
     }
 
     /// Stops in order: no new rebuild steps, then the processors after the batch each is in, or without it after
-    /// [`limits::STOP_TIME_MAX`] (one whose handler computes without end is left behind, and its claim revoked), then the journal after what waits to be appended. Flips under way go on at the next
-    /// start.
+    /// [`limits::STOP_TIME_MAX`] (one whose handler computes without end is left behind, and its claim revoked), then
+    /// the journal after what waits to be appended, and the subscribers after they were given the rest, or without it
+    /// after the same time. Flips under way go on at the next start.
     pub async fn shutdown(&self) {
         self.running.stop.send_replace(true);
         if let Some(conductor) = self.running.conductor.lock().await.take()
@@ -439,6 +466,7 @@ impl Node {
         let versions = self.core.open_versions();
         futures::future::join_all(versions.iter().map(|version| version.stop())).await;
         self.core.journal.close().await;
+        futures::future::join_all(self.running.subscribers.iter().map(Subscribed::end)).await;
     }
 
     fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {

@@ -21,18 +21,20 @@
 //! It never decides about phases, and it never reads the catalog: what it must know of that comes as [`Orders`].
 
 mod busy;
+mod index;
 mod judge;
 mod letters;
 mod pace;
 mod refusals;
 mod segments;
+mod throttle;
 mod wishes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Phase, Position, Segment, TokenRefused, VersionState, ViewId, WaitingOn, limits};
+use dacapo_model::{Phase, Position, Segment, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -40,9 +42,11 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Work};
 use crate::view::{NotCommitted, View, ViewError};
-use pace::{Pace, Rate};
+use crate::world::Offload;
+use pace::Pace;
 use refusals::Refusals;
 use segments::{Segments, Share};
+use throttle::Throttle;
 
 pub(crate) use busy::Busy;
 pub(crate) use letters::Aside;
@@ -59,7 +63,12 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
+    /// Events through here are the past, which is replayed.
+    pub(crate) began_at: Position,
+    /// How much of the time it works while the head is far.
+    pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
     /// By which refused events are due.
     pub(crate) clock: Arc<dyn Clock>,
@@ -181,9 +190,11 @@ struct Run<'a> {
     resumed_at: Option<Position>,
     wishes: watch::Receiver<()>,
     pace: Pace,
-    rate: Rate,
+    throttle: Throttle,
     head: watch::Receiver<Position>,
     has_moved: bool,
+    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
+    index_at: Option<Position>,
 }
 
 /// A batch under way.
@@ -229,8 +240,10 @@ impl<'a> Run<'a> {
             refusals.try_now(assignment.clock.now());
         }
         let aside = Aside::load(&*assignment.view, options.order_matters).await?;
+        let tables = assignment.carried.tables;
+        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
-        let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let view = View::new(writer, tables).with_bytes_max(options.row_cache_bytes).lacking_indexes(bare);
         let orders = assignment.orders.clone();
         let run = Self {
             assignment,
@@ -242,9 +255,10 @@ impl<'a> Run<'a> {
             resumed_at,
             wishes,
             pace: Pace::new(options.batch_events_max),
-            rate: Rate::default(),
+            throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
             has_moved: false,
+            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)
@@ -257,10 +271,15 @@ impl<'a> Run<'a> {
                 return Ok(Ended::Stopped);
             }
             if self.heed().paused {
-                if self.rest().await {
+                if self.stay_paused().await {
                     return Ok(Ended::Stopped);
                 }
                 continue;
+            }
+            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+                && let Some(ended) = self.build_indexes().await?
+            {
+                return Ok(ended);
             }
             // One wish and one batch in turns, so that neither holds the other back.
             let wished = self.next_wish().await?;
@@ -277,7 +296,13 @@ impl<'a> Run<'a> {
                 }
                 continue;
             };
+            // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
+            let share = match self.index_at.filter(|at| *at > share.after) {
+                Some(at) => share.through(at),
+                None => share,
+            };
             self.pace.aim(head.since(share.after));
+            self.throttle.begin(self.pace.is_far());
             if let Some(ended) = self.take(share).await? {
                 return Ok(ended);
             }
@@ -295,8 +320,8 @@ impl<'a> Run<'a> {
     }
 
     /// Waits while the version is paused, for other orders or for the stop, which it tells.
-    async fn rest(&mut self) -> bool {
-        self.rate.rest();
+    async fn stay_paused(&mut self) -> bool {
+        self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         tokio::select! {
@@ -309,7 +334,7 @@ impl<'a> Run<'a> {
     /// Waits for the head, for a segment that is due for another try, for orders or wishes, or for the stop, which
     /// it tells.
     async fn wait(&mut self) -> bool {
-        self.rate.rest();
+        self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         // Seen is what was looked at, not what ended the waiting.
@@ -336,19 +361,21 @@ impl<'a> Run<'a> {
     async fn take(&mut self, share: Share) -> Result<Option<Ended>, StoreError> {
         let mut batch = Batch { share, started: Instant::now(), refused: BTreeSet::new() };
         self.aside.begin(self.assignment.clock.now());
+        let began = Some((batch.share.after, batch.started));
+        self.assignment.progress.send_modify(|progress| progress.batch = began);
         loop {
             let Some(Applied { events, by_segment }) = self.apply(&mut batch).await? else {
                 self.view.rollback().await.map_err(unavailable)?;
                 self.aside.begin_again();
                 continue;
             };
-            match self.commit(&self.commit_of(&batch, &by_segment)).await? {
+            match self.land(&self.commit_of(&batch, &by_segment)).await? {
                 Committed::Done => {
                     self.aside.committed();
                     self.has_moved = true;
-                    self.rate.add(batch.share.moves_through().since(batch.share.after), batch.started);
-                    self.pace.took(events, batch.started.elapsed());
+                    self.pace.took(events, self.throttle.worked(batch.started));
                     self.report();
+                    self.rest().await;
                     return Ok(None);
                 }
                 Committed::ApplyAgain => self.aside.begin_again(),
@@ -367,7 +394,7 @@ impl<'a> Run<'a> {
     /// again in the rare case that it must be applied again. `None`: a handler failed after it had changed rows, so
     /// they must be taken back, and the batch goes no further than that event.
     async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
-        let Assignment { journal, carried, busy, .. } = self.assignment;
+        let Assignment { journal, carried, offload, busy, .. } = self.assignment;
         let (mut after, mut events) = (batch.share.after, 0);
         let mut by_segment = vec![0; batch.share.limits().len()];
         let mut ahead: Option<Ahead> = None;
@@ -379,8 +406,9 @@ impl<'a> Run<'a> {
             };
             (after, events) = (read.through, events + read.len());
             let is_full = events >= self.pace.events() || after >= batch.share.moves_through();
-            ahead = (!is_full)
-                .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
+            ahead = (!is_full).then(|| {
+                Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
+            });
             let mut from = 0;
             loop {
                 let work = Work {
@@ -403,12 +431,22 @@ impl<'a> Run<'a> {
                 }
                 by_segment[usize::from(segment.get())] += u64::from(is_aside);
             }
-            if is_full || self.view.is_full() || batch.started.elapsed() >= self.pace.target() {
+            let worked = self.throttle.worked(batch.started);
+            if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
                 batch.share = batch.share.through(after);
                 break;
             }
         }
         Ok(Some(Applied { events, by_segment }))
+    }
+
+    /// Takes the rest that is due, and tells whether the stop came meanwhile.
+    async fn rest(&mut self) -> bool {
+        let Some(rest) = self.throttle.due() else { return false };
+        let began = Instant::now();
+        let stopped = self.assignment.stopped_within(rest).await;
+        self.throttle.rested(began.elapsed());
+        stopped
     }
 
     /// The commit of a batch: its moves, and what is kept of the events that were refused.
@@ -420,7 +458,8 @@ impl<'a> Run<'a> {
         Commit { moves, refused: refused.collect(), letters: self.aside.of_batch(), ..Commit::default() }
     }
 
-    async fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+    /// Commits, waiting for the end of a hold if there is one.
+    async fn land(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
@@ -451,12 +490,10 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(Progress {
-            tokens: self.segments.tokens().to_vec(),
-            rate: self.rate.per_second(),
-            letters: self.aside.kept().len() as u64,
-            waiting_on: self.segments.refusals.waiting_on(),
-        });
+        let mut waiting_on = self.segments.refusals.waiting_on();
+        waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
+        let (tokens, letters) = (self.segments.tokens().to_vec(), self.aside.kept().len() as u64);
+        self.assignment.progress.send_replace(Progress { tokens, letters, batch: None, waiting_on });
     }
 }
 

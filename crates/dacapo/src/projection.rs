@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dacapo_model::rebuild::Code;
 use dacapo_model::{
-    FlipPolicy, InvalidName, OnFailure, Position, ProjectionName, Retry, Segment, SegmentCount, VersionId,
+    FlipPolicy, InvalidName, OnFailure, Position, ProjectionName, Retry, Segment, SegmentCount, VersionId, WorkShare,
 };
 use dacapo_store::{EventBatch, EventRef, Filter, Index, Streams, Table};
 use futures::FutureExt;
@@ -67,6 +67,13 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// How much of the time a new build works while it is far from the head; the rest it leaves to those that serve. All
+    /// of it unless set: it takes one core, and a little of another.
+    pub rebuild_share: WorkShare,
+    /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
+    /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
+    /// them at its first statement.
+    pub index_last: bool,
     /// How often and when an event is tried again that the handler refuses: an error, a panic, or more than
     /// `handler_time_max`. 10 times within about a minute unless set; whoever sets events aside may want fewer, since
     /// the segment waits meanwhile.
@@ -90,6 +97,8 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            rebuild_share: WorkShare::ALL,
+            index_last: true,
             retry: Retry::default(),
             on_failure: OnFailure::default(),
             order_matters: true,
@@ -411,7 +420,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

@@ -4,13 +4,13 @@
 //! It holds no state that matters: whatever it forgets it finds again. It never decides; the rules are
 //! [`dacapo_model::rebuild::plan`] and the catalog's own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, plan};
-use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
+use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -103,7 +103,7 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
 
 async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
     core.catalog.refresh().await?;
-    let mut tokens = BTreeMap::new();
+    let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         let attended = attend(core, &id, state).await;
@@ -111,10 +111,14 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             give_up(core, &id, error).await?;
         }
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
-        tokens.extend(attended.ok().flatten().map(|tokens| (id, tokens)));
+        if let Some(found) = attended.ok().flatten() {
+            bare.extend(found.bare.then(|| id.clone()));
+            tokens.insert(id, found.tokens);
+        }
     }
     let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
-    let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
+    let facts =
+        Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
             Ok(_) => {}
@@ -150,8 +154,15 @@ async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<()
     }
 }
 
-/// Does for one version what its phase wants, and returns its tokens if its view is open.
-async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Vec<Token>>, CatalogError> {
+/// What the rules want to know of a view.
+struct Found {
+    tokens: Vec<Token>,
+    /// Whether it lacks indexes, while it is being built.
+    bare: bool,
+}
+
+/// Does for one version what its phase wants, and returns what its view is like if that is open.
+async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
         phase if phase.applies() => {
             open(core, id, state).await?;
@@ -160,8 +171,14 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             // Looked at now and then, a handler that does not return is seen, and logged.
             drop(version.waiting_on());
             let tokens = version.view.tokens().await?;
+            version.work(match &version.carried {
+                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
+                _ => WorkShare::ALL,
+            });
+            core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
-            return Ok(Some(tokens));
+            let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
+            return Ok(Some(Found { tokens, bare }));
         }
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
@@ -190,7 +207,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), is_corrected)?
+            let began_at = state.began_at.unwrap_or_default();
+            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), began_at, is_corrected)?
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view, Orders::of(state)),
@@ -202,6 +220,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
 }
 
 async fn stop(core: &Core, id: &ViewId) {
+    core.trails.forget(id);
     if let Some(open) = core.remove_open(id) {
         open.stop().await;
     }

@@ -1,9 +1,14 @@
-//! What comes in from outside: the time, fresh ids, and a probe that watches the steps of a flip.
+//! What comes in from outside: the time, fresh ids, threads for work that may block, and a probe that watches the
+//! steps of a flip.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use dacapo_model::EventId;
 use dacapo_store::Clock;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// Makes ids that nobody else makes.
 pub trait Ids: Send + Sync + 'static {
@@ -72,6 +77,72 @@ impl Probe for NoProbe {
     fn completed(&self, _step: Step) {}
 }
 
+/// Where work is done that may hold up its thread: handlers compute, and stores wait for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// On threads of its own, where it holds up nobody.
+    #[default]
+    Threads,
+    /// As a task beside the others: for a simulation, which runs on one thread, in one order.
+    Inline,
+}
+
+impl Offload {
+    pub(crate) fn begin<T: Send + 'static>(self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        match self {
+            Self::Threads => {
+                let runtime = Handle::current();
+                tokio::task::spawn_blocking(move || runtime.block_on(work))
+            }
+            Self::Inline => tokio::spawn(work),
+        }
+    }
+
+    /// Begins work that may never end: neither the runtime's end nor the process's waits for it.
+    ///
+    /// # Errors
+    /// What the system says when it has no thread for it.
+    pub(crate) fn leave<T: Send + 'static>(
+        self,
+        name: &str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> std::io::Result<Left<T>> {
+        let (ends, ended) = oneshot::channel();
+        let (lives, alive) = watch::channel(());
+        let work = async move {
+            // Nobody listens to what was given up.
+            ends.send(work.await).ok();
+            drop(lives);
+        };
+        match self {
+            Self::Threads => {
+                // The runtime would wait for the end of a thread of its own.
+                let runtime = Handle::current();
+                std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(work)).map(drop)?;
+            }
+            Self::Inline => drop(tokio::spawn(work)),
+        }
+        Ok(Left { ended, alive })
+    }
+}
+
+/// Work that is left to itself.
+pub(crate) struct Left<T> {
+    ended: oneshot::Receiver<T>,
+    alive: watch::Receiver<()>,
+}
+
+impl<T> Left<T> {
+    /// What it came to; `None` when it ended by a panic.
+    pub(crate) async fn ended(&mut self) -> Option<T> {
+        (&mut self.ended).await.ok()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.alive.has_changed().is_err()
+    }
+}
+
 /// Everything that comes in from outside.
 #[derive(Clone)]
 pub struct World {
@@ -79,6 +150,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.
     pub ids: Arc<dyn Ids>,
+    /// Where work is done that may hold up its thread.
+    pub offload: Offload,
     /// Who watches.
     pub probe: Arc<dyn Probe>,
 }

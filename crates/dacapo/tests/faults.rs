@@ -437,7 +437,7 @@ async fn a_version_that_stands_by_far_behind_says_that_it_is_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_feed_ends_with_its_journal() {
+async fn a_subscription_ends_with_its_journal() {
     for directory in [None, Some(tempfile::tempdir().unwrap())] {
         let builder = Node::builder();
         let builder = match &directory {
@@ -445,14 +445,14 @@ async fn a_feed_ends_with_its_journal() {
             None => builder,
         };
         let node = builder.start().await.unwrap();
-        let mut feed = node.feed(Position::START, Filter::default());
+        let mut subscription = node.subscribe(Position::START, Filter::default());
         add(&node, "ledger-1", 1).await;
-        assert_eq!(feed.next().await.unwrap().unwrap().len(), 1);
-        let waiting = tokio::spawn(async move { feed.next().await });
+        assert_eq!(subscription.next().await.unwrap().unwrap().len(), 1);
+        let waiting = tokio::spawn(async move { subscription.next().await });
         node.shutdown().await;
         let ended = tokio::time::timeout(WAIT_MAX, waiting).await.expect("it ends").unwrap().unwrap();
         assert!(ended.is_none());
-        let mut late = node.feed(Position::START, Filter::default());
+        let mut late = node.subscribe(Position::START, Filter::default());
         assert_eq!(late.next().await.unwrap().unwrap().len(), 1, "what is there can still be read");
         assert!(late.next().await.unwrap().is_none());
     }

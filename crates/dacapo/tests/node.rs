@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     AppendRefused, Asked, Carried, CatalogRefused, Error, ExpectedRevision, Filter, Metadata, Node, Phase, Position,
-    Projection, Query, Recorded, Revision, Row, StartError, Table, View, WaitingOn,
+    Projection, Query, Recorded, Revision, Row, StartError, Table, View, WaitingOn, limits,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,6 +22,13 @@ async fn what_was_appended_is_in_the_answer_that_covers_it() {
         assert!(answered.covers >= position, "I-7");
         assert_eq!(answered.version, version("v1.1"));
     }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_can_be_started_by_a_spawned_task() {
+    // It must not hold the head of the journal while it waits, which its future would not be `Send` with.
+    let node = tokio::spawn(Node::builder().carry(carry_v1(v1())).start()).await.unwrap().unwrap();
     node.shutdown().await;
 }
 
@@ -40,12 +47,12 @@ async fn a_stream_that_has_moved_on_refuses_the_append() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_feed_gives_the_backlog_and_then_what_comes() {
+async fn a_subscription_gives_what_is_there_and_then_what_comes() {
     let node = Node::builder().start().await.unwrap();
     for number in 1..=10 {
         add(&node, "ledger-1", number).await;
     }
-    let mut feed = node.feed(Position::START, Filter::default());
+    let mut subscription = node.subscribe(Position::START, Filter::default());
     let mut seen = Vec::new();
     let writer = tokio::spawn({
         let node = node.clone();
@@ -56,7 +63,7 @@ async fn a_feed_gives_the_backlog_and_then_what_comes() {
         }
     });
     while seen.len() < 200 {
-        let batch = tokio::time::timeout(WAIT_MAX, feed.next()).await.expect("it wakes").unwrap().unwrap();
+        let batch = tokio::time::timeout(WAIT_MAX, subscription.next()).await.expect("it wakes").unwrap().unwrap();
         assert!(batch.through <= node.head(), "never past the head");
         seen.extend(batch.iter().map(|event| event.position.get()));
     }
@@ -284,7 +291,7 @@ async fn metadata_and_ids_travel_with_the_event() {
     let first = node.append_batch(append.clone()).await.unwrap();
     let again = node.append_batch(append).await.unwrap();
     assert_eq!((again.position, again.written), (first.position, 0), "I-2: recognised");
-    let batch = node.feed(Position::START, Filter::default()).next().await.unwrap().unwrap();
+    let batch = node.subscribe(Position::START, Filter::default()).next().await.unwrap().unwrap();
     let read = batch.get(0);
     assert_eq!((read.id, read.extra().unwrap().0, read.payload), (event.id, metadata, &br#"{"amount":5}"#[..]));
     node.shutdown().await;
@@ -299,4 +306,27 @@ async fn a_node_runs_on_one_thread_too() {
     node.shutdown().await;
     drop(Arc::new(node));
     let _: Carried = v1().into();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_stands_still_says_for_how_long_and_why() {
+    let version_1 = v1();
+    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    version_1.behaviour.gate.send_replace(false);
+    let first = add(&node, "ledger-1", 5).await;
+    let status = until(&node, "the stall is told", |status| status.projections[0].versions[0].stall.is_some()).await;
+    let found = &status.projections[0].versions[0];
+    let stall = found.stall.clone().unwrap();
+    assert!(stall.still >= limits::STALL_TIME_MAX, "{stall}");
+    assert!(matches!(stall.on[..], [WaitingOn::Busy { position, .. }] if position == first), "{stall}");
+    assert!(found.lag_time >= limits::STALL_TIME_MAX, "the oldest event waits: {:?}", found.lag_time);
+    assert!(matches!(found.time_left, Some(Err(dacapo::NoTimeLeft::DoesNotShrink(_)))), "{:?}", found.time_left);
+
+    version_1.behaviour.gate.send_replace(true);
+    let caught_up = |status: &dacapo::Status| status.projections[0].versions[0].lag == 0;
+    let status = until(&node, "it goes on", caught_up).await;
+    let found = &status.projections[0].versions[0];
+    assert_eq!((found.stall.clone(), found.lag_time), (None, Duration::ZERO));
+    node.shutdown().await;
 }

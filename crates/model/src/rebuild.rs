@@ -3,7 +3,7 @@
 //! [`plan`] is called whenever something changed; it wants nothing that is already so, and forgetting
 //! an answer does no harm, since the next call gives it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, ProjectionState, VersionState};
@@ -55,6 +55,8 @@ pub struct Facts<'a> {
     pub carried: &'a [Code],
     /// The tokens of every version that has a view, as stored.
     pub tokens: &'a BTreeMap<ViewId, Vec<Token>>,
+    /// The views that lack indexes.
+    pub bare: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
     /// The time.
@@ -83,7 +85,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         Phase::Initializing => {
             let by_itself = flips_by_itself(projection, state);
             let tokens = facts.tokens.get(&view)?;
-            let ready = stage(state, tokens, facts.head) == Some(Stage::Ready);
+            let ready = stage(state, tokens, facts.bare.contains(&view), facts.head) == Some(Stage::Ready);
             (projection.flip.is_none() && by_itself && ready && !state.paused)
                 .then_some(CatalogCommand::RequestFlip(view))
         }
@@ -126,12 +128,15 @@ pub fn rollback_ready(
     }
 }
 
-/// How far an initializing version with these tokens is; `None` in every other phase.
-pub fn stage(state: &VersionState, tokens: &[Token], head: Position) -> Option<Stage> {
+/// How far an initializing version with these tokens is, whose view is `bare` while it lacks indexes; `None` in every
+/// other phase.
+pub fn stage(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> Option<Stage> {
     let began_at = state.began_at.filter(|_| state.phase == Phase::Initializing)?;
     let covered = tokens.iter().map(|token| token.position).min()?;
     Some(if covered < began_at {
         Stage::Replaying
+    } else if bare {
+        Stage::Indexing
     } else if head.since(covered) > limits::READY_LAG_MAX {
         Stage::CatchingUp
     } else {
@@ -181,7 +186,10 @@ mod tests {
 
         fn plan(&self, lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
             let tokens = self.tokens(lag);
-            plan(&self.catalog, &Facts { carried: &self.carried, tokens: &tokens, head: self.at, now })
+            plan(
+                &self.catalog,
+                &Facts { carried: &self.carried, tokens: &tokens, bare: &BTreeSet::new(), head: self.at, now },
+            )
         }
 
         fn carry_out(&mut self, commands: &[CatalogCommand]) {
@@ -270,10 +278,14 @@ mod tests {
         let (view, state) = node.catalog.versions().next().unwrap();
         let began_at = state.began_at.unwrap();
         let head = began_at.plus(2 * limits::READY_LAG_MAX);
-        let stage_at = |position: Position| {
+        let stage_of = |position: Position, bare: bool| {
             let token = Token { position, ..node.tokens(0)[&view][0] };
-            stage(state, &[token], head)
+            stage(state, &[token], bare, head)
         };
+        let stage_at = |position: Position| stage_of(position, false);
+        assert_eq!(stage_of(Position::new(began_at.get() - 1), true), Some(Stage::Replaying));
+        assert_eq!(stage_of(began_at, true), Some(Stage::Indexing));
+        assert_eq!(stage_of(began_at.plus(limits::READY_LAG_MAX), true), Some(Stage::Indexing));
         assert_eq!(stage_at(Position::new(began_at.get() - 1)), Some(Stage::Replaying));
         assert_eq!(stage_at(began_at), Some(Stage::CatchingUp));
         assert_eq!(stage_at(began_at.plus(limits::READY_LAG_MAX)), Some(Stage::Ready));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::position::Position;
 use crate::segment::Segment;
+use crate::share::WorkShare;
 use crate::time::Timestamp;
 use crate::version::VersionId;
 
@@ -73,6 +74,29 @@ pub enum WaitingOn {
         /// The version whose code is missing.
         version: VersionId,
     },
+    /// Its batch has taken long: the handler or the store works, or hangs.
+    Batch {
+        /// The batch begins behind this position.
+        after: Position,
+        /// For how long it has gone on.
+        since: Duration,
+    },
+    /// It leaves the rest of the time to those that serve.
+    Share {
+        /// How much of the time it works.
+        share: WorkShare,
+    },
+    /// An index is built that the view went without while it replayed.
+    Index {
+        /// The table and the index: `accounts.owner`.
+        index: String,
+        /// Which one it is, from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// Nobody applies its events just now.
+    Processor,
     /// The version is ready; someone must ask for the flip.
     FlipCommand,
     /// The version stands by until its time is over.
@@ -106,14 +130,30 @@ impl fmt::Display for WaitingOn {
                 write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
             }
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
+            Self::Batch { after, since } => {
+                let (after, since) = (grouped(after.get()), span(*since));
+                write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+            }
+            Self::Share { share } => write!(f, "its turn: it works {share} of the time, as its options say"),
+            Self::Index { index, number, of } => {
+                write!(f, "the index {index}, which is being built ({number} of {of})")
+            }
+            Self::Processor => write!(f, "its processor, which has not begun or has ended"),
             Self::FlipCommand => write!(f, "the command to flip"),
             Self::StandBy { remaining } => write!(f, "the end of its stand-by in {}", span(*remaining)),
         }
     }
 }
 
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    groups.map(|group| std::str::from_utf8(group).unwrap_or_default()).collect::<Vec<_>>().join(",")
+}
+
 /// A span of time in its largest two units: `23 h 59 min`.
-fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -127,6 +167,11 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
 
     #[test]
     fn a_span_is_shown_in_its_largest_units() {

@@ -1,7 +1,9 @@
 //! The journal: the ordered log of all events.
 
 use async_trait::async_trait;
-use dacapo_model::{ExpectedRevision, NewEvent, Position, Revision, StreamName, category_of, limits};
+use dacapo_model::{
+    EventId, ExpectedRevision, NewEvent, Position, Revision, StreamName, Timestamp, category_of, limits,
+};
 use tokio::sync::watch;
 
 use crate::error::{AppendError, AppendRefused, StoreError};
@@ -180,6 +182,39 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError>;
+
+    /// The position of the event with this id; `None` when it is not in the journal. A store without an index of ids
+    /// reads everything.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be looked for.
+    async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
+        let (mut after, head) = (Position::START, *self.head().borrow());
+        while after < head {
+            let batch = self.read(after, &Filter::everything(), Limit::events(limits::READ_EVENTS_MAX)).await?;
+            if let Some(found) = batch.iter().find(|event| event.id == id) {
+                return Ok(Some(found.position));
+            }
+            after = batch.through;
+        }
+        Ok(None)
+    }
+
+    /// The last position that was appended before `time`: every event behind it was appended at `time` or later.
+    /// [`Position::START`] when there is none. Found by halving, since recorded times never decrease.
+    ///
+    /// # Errors
+    /// [`StoreError`] when events cannot be read.
+    async fn position_before(&self, time: Timestamp) -> Result<Position, StoreError> {
+        let (mut before, mut from) = (Position::START, self.head().borrow().next());
+        while from.since(before) > 1 {
+            let middle = before.plus(from.since(before) / 2);
+            let batch = self.read(Position::new(middle.get() - 1), &Filter::everything(), Limit::events(1)).await?;
+            let earlier = batch.iter().next().is_some_and(|event| event.recorded < time);
+            (before, from) = if earlier { (middle, from) } else { (before, middle) };
+        }
+        Ok(before)
+    }
 
     /// Streams in the order of their names' bytes, behind the name `after`, of one category or of all,
     /// at most `most` of them.

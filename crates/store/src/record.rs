@@ -207,7 +207,14 @@ impl EventBatch {
         self.offsets.is_empty()
     }
 
-    /// The bytes that the records take.
+    /// The same batch with only the events that are `wanted`. It covers what it covered, and shares its block.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&EventRef<'_>) -> bool) -> Self {
+        let offsets = self.iter().zip(&self.offsets).filter(|(event, _)| wanted(event)).map(|(_, offset)| *offset);
+        Self { block: self.block.clone(), offsets: offsets.collect(), through: self.through }
+    }
+
+    /// The bytes of the block that has the records.
     pub fn bytes(&self) -> usize {
         self.block.len()
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use dacapo_model::{Letter, Position, Refusal, SegmentCount, StreamName, Token, TokenMove, ViewId, Wish};
 
 use crate::error::{CommitError, StoreError};
-use crate::table::{Table, Value};
+use crate::table::{Index, Table, Value};
 
 /// What one transaction of a view comes to beside its rows: all of it lands, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,15 @@ impl Commit {
     }
 }
 
+/// A view as another one of the same store can read it.
+#[derive(Clone, Debug)]
+pub enum ViewCopy {
+    /// The file that it is kept in, which is not written to through this.
+    File(std::path::PathBuf),
+    /// All of it, as it was.
+    Bytes(Arc<Vec<u8>>),
+}
+
 /// Which dead letters of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichLetters {
@@ -44,7 +53,9 @@ pub enum WhichLetters {
 /// The views of a store.
 #[async_trait]
 pub trait Views: Send + Sync + 'static {
-    /// Opens the view of `id`, making it with these tables and with tokens at the start if it is not there.
+    /// Opens the view of `id`, making it with these tables and with tokens at the start if it is not there. It is made
+    /// without its secondary indexes, except for unique ones, since rows are written faster without them:
+    /// [`ViewWriter::index`] builds those later.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when it is there with other tables or another number of segments.
@@ -119,6 +130,18 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when it cannot be written.
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError>;
 
+    /// The secondary indexes of these tables that are not there yet, as places in the tables and in their indexes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the view cannot be read.
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError>;
+
+    /// What another view of the same store needs to read this one as it is at one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`] when this one cannot be read.
+    async fn copy(&self) -> Result<ViewCopy, StoreError>;
+
     /// A writer. There is at most one that writes at a time; its first write waits for another's end.
     ///
     /// # Errors
@@ -173,6 +196,24 @@ pub trait ViewWriter: Send {
     /// # Errors
     /// [`StoreError::Invalid`] when the statement is wrong or would write.
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError>;
+
+    /// Builds a secondary index in this transaction, if it is not there. That may take long; when the future is dropped
+    /// meanwhile, the work ends soon, the transaction is rolled back, and the writer is of no more use.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when a unique index finds rows that are not; [`StoreError::Unavailable`] when there is
+    /// no room for it.
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError>;
+
+    /// Begins a transaction in which SQL sees another view as it is now, its tables as `source.…`, and returns that
+    /// view's tokens. Until the transaction ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the other view cannot be read.
+    ///
+    /// # Panics
+    /// When a transaction is open.
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError>;
 
     /// Moves the tokens, keeps what else `commit` says, and commits, rows and tokens together (I-3), if every
     /// move is allowed by [`Token::moved`] (I-4); the check is part of the statement that moves.

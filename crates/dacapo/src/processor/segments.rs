@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dacapo_model::{Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn};
+use tokio::time::Instant;
 
 use crate::processor::refusals::Refusals;
 
@@ -11,10 +12,10 @@ use crate::processor::refusals::Refusals;
 pub(crate) struct Progress {
     /// Its tokens, as of the last commit; empty before the claim.
     pub(crate) tokens: Vec<Token>,
-    /// Positions a second while there is something to do; 0 while that is not known.
-    pub(crate) rate: f64,
     /// How many events are set aside.
     pub(crate) letters: u64,
+    /// Behind what the batch begins that it is in, and since when it is.
+    pub(crate) batch: Option<(Position, Instant)>,
     /// What it waits on, if it is not just following.
     pub(crate) waiting_on: Vec<WaitingOn>,
 }
@@ -53,6 +54,16 @@ impl Segments {
         assert!(!tokens.is_empty(), "a version has segments");
         let tokens = tokens.into_iter().map(|token| Token { held_for: None, ..token }).collect();
         Self { tokens, refusals }
+    }
+
+    /// The position that all of them cover.
+    pub(super) fn covers(&self) -> Position {
+        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+    }
+
+    /// Moves that leave every token where it is: the fence of a commit that only records something.
+    pub(super) fn still(&self) -> Vec<TokenMove> {
+        self.tokens.iter().map(|token| token.step(token.position, 0)).collect()
     }
 
     pub(super) fn count(&self) -> SegmentCount {

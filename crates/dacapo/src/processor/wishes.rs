@@ -37,12 +37,12 @@ impl Run<'_> {
                 Some(Wish::Retry) => self.retry(&letter, stays).await?,
                 _ => self.give_up(),
             };
-            let commit = match self.commit(&commit).await? {
+            let commit = match self.land(&commit).await? {
                 Committed::Done => commit,
                 Committed::ApplyAgain => continue,
                 Committed::Wrong(error) => {
                     let commit = self.refused_again(&letter, stays, error.to_string());
-                    match self.commit(&commit).await? {
+                    match self.land(&commit).await? {
                         Committed::Done => commit,
                         Committed::ApplyAgain => continue,
                         Committed::Wrong(error) => return Err(unavailable(error)),

@@ -16,7 +16,7 @@ mod tests;
 use std::any::{TypeId, type_name};
 
 use dacapo_model::{Position, TokenRefused, limits};
-use dacapo_store::{Commit, CommitError, StoreError, Table, Value, ViewWriter};
+use dacapo_store::{Commit, CommitError, Index, StoreError, Table, Value, ViewWriter};
 
 pub use lookup::Lookup;
 pub use read::{ReadView, Rows};
@@ -50,6 +50,9 @@ pub struct View {
     wrote_sql: bool,
     /// How many changes were begun: whether a handler that failed had changed anything.
     changes: u64,
+    /// Whether the store has no indexes for these tables, as this transaction sees it, and as it is committed.
+    bare: bool,
+    bare_committed: bool,
     /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
     mistake: Option<ViewError>,
 }
@@ -131,9 +134,36 @@ impl View {
             shelves: Vec::new(),
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
+            bare: false,
+            bare_committed: false,
             changes: 0,
             mistake: None,
         }
+    }
+
+    /// Its tables lack indexes: SQL gets them first.
+    pub(crate) fn lacking_indexes(self, bare: bool) -> Self {
+        Self { bare, bare_committed: bare, ..self }
+    }
+
+    /// Builds an index, which is there once it is committed.
+    pub(crate) async fn index(&mut self, table: &Table, index: &Index) -> Result<(), ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.index(table, index).await?)
+    }
+
+    /// SQL may look for rows in any way.
+    async fn index_all(&mut self) -> Result<(), ViewError> {
+        if self.bare {
+            let tables = self.tables;
+            for table in tables {
+                for index in table.indexes {
+                    self.index(table, index).await?;
+                }
+            }
+            self.bare = false;
+        }
+        Ok(())
     }
 
     /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
@@ -219,6 +249,7 @@ impl View {
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
         self.changes += 1;
         self.flush().await?;
+        self.index_all().await?;
         self.wrote_sql = true;
         self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
         Ok(self.writer.execute(sql, parameters).await?)
@@ -233,6 +264,7 @@ impl View {
         // It changes nothing, but should it be cut off, nobody knows what the transaction was handed.
         self.changes += 1;
         self.flush().await?;
+        self.index_all().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }
 
@@ -249,6 +281,7 @@ impl View {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;
+                self.bare_committed = self.bare;
                 self.evict();
                 Ok(())
             }
@@ -296,6 +329,7 @@ impl View {
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
         }
         self.wrote_sql = false;
+        self.bare = self.bare_committed;
     }
 
     /// A number that grows with every change that is begun.

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
+    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
 use dacapo_model::{Letter, Refusal, Wish};
-use dacapo_store::{AppendError, Commit, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters};
+use dacapo_store::{
+    AppendError, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+};
 use tokio::sync::watch;
 
 /// A call that may go wrong.
@@ -28,6 +30,8 @@ pub enum Call<'a> {
     Lift(&'a ViewId),
     Reader(&'a ViewId),
     Commit(&'a ViewId),
+    Index(&'a ViewId),
+    Attach(&'a ViewId),
 }
 
 impl Call<'_> {
@@ -212,6 +216,14 @@ impl View for FaultyView {
         self.inner.wish(which, wish).await
     }
 
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        self.inner.missing_indexes(tables).await
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.inner.copy().await
+    }
+
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
         let inner = self.inner.writer().await?;
         Ok(Box::new(FaultyWriter { id: self.id.clone(), inner, faults: self.faults.clone() }))
@@ -296,6 +308,14 @@ impl ViewWriter for FaultyWriter {
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
         self.inner.query(sql, parameters).await
+    }
+
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
+        self.faults.meet(Call::Index(&self.id), self.inner.index(table, index)).await
+    }
+
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
+        self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

@@ -54,6 +54,8 @@ macro_rules! journal_contract {
             a_closed_journal_refuses_appends
             reads_are_limited_and_go_on
             filters_choose_and_cover
+            times_are_found
+            ids_are_found
             a_stream_is_read_by_pages
             streams_are_listed_by_pages
             the_head_wakes_who_follows

@@ -173,6 +173,10 @@ impl Journal for MemoryJournal {
         self.state().revision(stream)
     }
 
+    async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
+        Ok(self.state().ids.get(&id).copied())
+    }
+
     async fn streams(
         &self,
         category: Option<&str>,

@@ -28,7 +28,8 @@ pub(super) struct RowSql {
 }
 
 impl RowSql {
-    pub(super) fn of(table: &Table) -> Self {
+    /// The SQL for rows of `table`, which is `bare` when it has no index beside the key now.
+    pub(super) fn of(table: &Table, bare: bool) -> Self {
         let name = quoted(table.name);
         let list = |names: Vec<String>| names.join(", ");
         let column = |place: &usize| quoted(table.columns[*place].name);
@@ -43,9 +44,9 @@ impl RowSql {
             let values = list(vec![values.clone(); rows]);
             // Without an index beside the key both come to the same, and replacing costs two thirds. With
             // one it would write the index even where its columns stay, and could take rows under other keys.
-            match table.indexes {
-                [] => format!("INSERT OR REPLACE INTO {name} ({columns}) VALUES {values}"),
-                _ => format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}"),
+            match table.indexes.is_empty() || bare {
+                true => format!("INSERT OR REPLACE INTO {name} ({columns}) VALUES {values}"),
+                false => format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}"),
             }
         };
         let block_rows = (BLOCK_PARAMETERS / table.columns.len()).max(2);

@@ -17,6 +17,17 @@ impl Db {
             .collect()
     }
 
+    /// The tokens of the view that is attached.
+    pub(crate) fn source_tokens(&mut self) -> Result<Vec<Token>, StoreError> {
+        let place = self.place().to_owned();
+        let sql = READ.replace("_dacapo_tokens", "source._dacapo_tokens");
+        self.tried("read the tokens of the view to copy", |connection| {
+            let stored = connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], Stored::of)?.collect();
+            stored
+        })
+        .and_then(|stored: Vec<Stored>| stored.into_iter().map(|stored| stored.token(&place)).collect())
+    }
+
     /// Gives every token the next epoch (I-4).
     pub(crate) fn claim(&mut self) -> Result<Vec<Token>, StoreError> {
         self.mark("claim the segments", "UPDATE _dacapo_tokens SET epoch = epoch + 1", None)

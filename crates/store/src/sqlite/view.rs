@@ -10,7 +10,8 @@ use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
-use crate::views::{View, ViewReader, ViewWriter, WhichLetters};
+use crate::table::Table;
+use crate::views::{View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -28,12 +29,15 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
     /// A connection that sees the committed state in an open transaction, or that no one else writes to.
     fn snapshot(&self) -> Result<Db, StoreError>;
 
+    /// What another view needs to read this one.
+    fn copy(&self) -> Result<ViewCopy, StoreError>;
+
     /// Takes back what [`snapshot`](Self::snapshot) gave.
     fn give_back(&self, db: Db);
 }
 
 /// What one writer works at.
-pub(crate) trait Desk: Send {
+pub(crate) trait Desk: Send + 'static {
     /// Reads what is committed, outside of any transaction.
     fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
 
@@ -98,6 +102,14 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         self.mark(|db| db.wish(which, wish)).await
+    }
+
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        self.home.control(|db| db.missing_indexes(tables))
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.home.copy()
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {

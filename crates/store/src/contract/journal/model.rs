@@ -60,6 +60,9 @@ pub async fn it_does_what_the_model_does(home: &mut dyn JournalHome) {
 
 async fn same_content(journal: &dyn Journal, model: &dyn Journal) {
     assert_eq!(everything(journal).await, everything(model).await);
+    for event in everything(model).await.iter().step_by(7) {
+        assert_eq!(journal.position_of(event.event.id).await.unwrap().map(Position::get), Some(event.position));
+    }
     let streams = model.streams(None, None, 100).await.unwrap();
     assert_eq!(journal.streams(None, None, 100).await.unwrap(), streams);
     for stream in &streams {

@@ -57,6 +57,42 @@ pub async fn filters_choose_and_cover(home: &mut dyn JournalHome) {
     }
 }
 
+/// The last position before a time, also where several events have the same one.
+pub async fn times_are_found(home: &mut dyn JournalHome) {
+    let clock = Arc::new(SetClock::default());
+    let journal = home.open(Arc::clone(&clock) as Arc<dyn crate::clock::Clock>).await;
+    let before = async |time| journal.position_before(Timestamp::from_micros(time)).await.unwrap().get();
+    assert_eq!(before(0).await, 0, "an empty journal");
+    for number in 0..30 {
+        clock.set(100 * (number / 3) as i64);
+        appended(&*journal, any("a-1", [number])).await;
+    }
+    for (time, position) in [(-1, 0), (0, 0), (1, 3), (100, 3), (101, 6), (850, 27), (900, 27), (901, 30), (9_999, 30)]
+    {
+        assert_eq!(before(time).await, position, "{time}");
+    }
+}
+
+/// Whatever is there, and nothing else.
+pub async fn ids_are_found(home: &mut dyn JournalHome) {
+    let mut journal = open(home).await;
+    for number in 0..50 {
+        appended(&*journal, any(["a-1", "$own"][number as usize % 2], [number])).await;
+    }
+    for again in [false, true] {
+        if again && home.lasts() {
+            journal.close().await;
+            drop(journal);
+            journal = open(home).await;
+        }
+        for number in 0..50 {
+            let found = journal.position_of(event(number).id).await.unwrap();
+            assert_eq!(found, Some(Position::new(number + 1)));
+        }
+        assert_eq!(journal.position_of(event(50).id).await.unwrap(), None);
+    }
+}
+
 /// Forward, from any revision.
 pub async fn a_stream_is_read_by_pages(home: &mut dyn JournalHome) {
     let journal = open(home).await;

@@ -204,6 +204,22 @@ impl Log {
         Ok(index_file::find_id(&section, id))
     }
 
+    /// The position of the durable event with this id.
+    pub fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
+        let (head, hash) = (self.head(), index_file::id_hash(id));
+        for chunk in self.chunks().iter().rev() {
+            let Some(at) = self.find_id(chunk, id, hash)? else { continue };
+            // What is being written is in the index before it is durable.
+            if u64::from(at) >= chunk.durable() {
+                return Ok(None);
+            }
+            let bytes = self.record(chunk, at)?;
+            let (event, _) = record::verify(&bytes).expect("it was verified when it was read");
+            return Ok(Some(event.position).filter(|position| *position <= head));
+        }
+        Ok(None)
+    }
+
     /// The bytes of the record that begins at `at`, verified.
     pub fn record(&self, chunk: &Chunk, at: u32) -> Result<Vec<u8>, StoreError> {
         let at = u64::from(at);

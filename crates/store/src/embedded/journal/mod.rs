@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use dacapo_model::{Position, Revision, StreamName};
+use dacapo_model::{EventId, Position, Revision, StreamName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::{Disk, FileDisk};
@@ -144,6 +144,11 @@ impl Journal for EmbeddedJournal {
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
         self.log.revision(stream)
+    }
+
+    async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
+        let log = Arc::clone(&self.log);
+        blocking(move || log.position_of(id)).await
     }
 
     async fn streams(

@@ -1,0 +1,119 @@
+//! Subscriptions: events from a place in the journal on, first those that are there, then those that come, for
+//! whoever keeps no token.
+//!
+//! ```text
+//!   journal ──each for itself──▶ catching up ──┐
+//!      │                             ▲         ├──▶ next()
+//!      └──once for all──▶ tail ──────┼─▶ live ─┘
+//!                                    └── what it needs is no longer in the tail
+//! ```
+//!
+//! A subscription is a position, and asks for what comes behind it: from the tail if that has it, from the journal if
+//! not. So there is no moment of hand-over in which something could be lost or come twice; a subscription that was
+//! live and is too slow for the tail is simply one that catches up again. Nothing is put into a queue for anybody:
+//! whoever does not ask gets nothing, and holds nobody up.
+
+mod subscriber;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use dacapo_model::{Position, limits};
+use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
+use futures::Stream;
+use tokio::sync::watch;
+
+pub use subscriber::{Subscriber, SubscriberFailure, SubscriberStatus};
+
+use crate::feed::Ahead;
+pub(crate) use subscriber::{AnySubscriber, Subscribed};
+pub(crate) use tail::{Bounds, Tail};
+
+/// Events as they come. See [`Node::subscribe`](crate::Node::subscribe).
+pub struct Subscription {
+    tail: Arc<Tail>,
+    head: watch::Receiver<Position>,
+    filter: Arc<Filter>,
+    position: Position,
+    /// The read behind `position`, if it has begun.
+    ahead: Option<Ahead>,
+}
+
+impl Subscription {
+    /// The events of `journal` behind `after` that `filter` wants, with a tail of its own. Those of one node share
+    /// one: [`Node::subscribe`](crate::Node::subscribe).
+    pub fn new(journal: Arc<dyn Journal>, after: Position, filter: Filter) -> Self {
+        Self::on(Arc::new(Tail::new(journal, Bounds::default())), after, filter)
+    }
+
+    pub(crate) fn on(tail: Arc<Tail>, after: Position, filter: Filter) -> Self {
+        let head = tail.journal().head();
+        Self { tail, head, filter: Arc::new(filter), position: after, ahead: None }
+    }
+
+    /// Everything through here was given, or is not wanted. Another subscription from here on goes on where this one
+    /// is.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The next events: at once if there are any, else as soon as there are. `None` once the journal was closed and
+    /// everything in it was given. Must be called in a tokio runtime. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read; asking again tries again.
+    pub async fn next(&mut self) -> Result<Option<EventBatch>, StoreError> {
+        loop {
+            match self.look().await? {
+                Some(batch) if batch.is_empty() => {}
+                batch => return Ok(batch),
+            }
+        }
+    }
+
+    /// The same as a stream of batches, which ends when [`next`](Self::next) gives none. After an error it goes on
+    /// where it was.
+    pub fn into_stream(self) -> impl Stream<Item = Result<EventBatch, StoreError>> + Send {
+        futures::stream::unfold(self, async |mut subscription| {
+            let next = subscription.next().await.transpose()?;
+            Some((next, subscription))
+        })
+    }
+
+    /// What comes next, also if nothing of it is wanted.
+    pub(crate) async fn look(&mut self) -> Result<Option<EventBatch>, StoreError> {
+        loop {
+            let head = *self.head.borrow_and_update();
+            if self.position < head {
+                let batch = self.read(head).await?;
+                assert!(batch.through > self.position, "a read below the head gets on");
+                self.position = batch.through;
+                return Ok(Some(batch));
+            }
+            if self.head.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What is behind the position, from the tail or from the journal; the position stays.
+    async fn read(&mut self, head: Position) -> Result<EventBatch, StoreError> {
+        if self.ahead.is_none()
+            && let Some(batch) = self.tail.behind(self.position, head).await?
+        {
+            return Ok(batch.only(|event| event.position > self.position && self.filter.wants(event)));
+        }
+        let limit = Limit { events: limits::READ_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
+        let begin = |after| Ahead::begin(self.tail.offload(), self.tail.journal(), after, &self.filter, limit);
+        let ahead = self.ahead.get_or_insert_with(|| begin(self.position));
+        let read = ahead.done().await;
+        // Only now, so that a future that is dropped while it waits leaves the read to the next one.
+        self.ahead = None;
+        let batch = read?;
+        // Near the head it is time to look into the tail, which reads once for all.
+        self.ahead = self.tail.is_far(batch.through, head).then(|| begin(batch.through));
+        Ok(batch)
+    }
+}

@@ -1,0 +1,126 @@
+//! The tail: the last events of the journal in memory, read once for all who are live on this node.
+//!
+//! Nobody fills it ahead of time: whoever first needs what comes behind it reads that, and the others who need the
+//! same meanwhile wait for this one read. So it costs nothing while nobody subscribes, and there is nothing to stop.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dacapo_model::{Position, limits};
+use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
+
+use crate::world::Offload;
+
+/// How much a tail keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) events_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { events_max: limits::TAIL_EVENTS_MAX, bytes_max: limits::TAIL_BYTES_MAX }
+    }
+}
+
+pub(crate) struct Tail {
+    journal: Arc<dyn Journal>,
+    bounds: Bounds,
+    offload: Offload,
+    kept: Mutex<Kept>,
+    /// Had by whoever reads on for all.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// Batches that follow each other without a gap.
+#[derive(Default)]
+struct Kept {
+    /// Each with the position it is behind.
+    batches: VecDeque<(Position, Arc<EventBatch>)>,
+    /// Where the last of them ends, or where the next one shall begin.
+    through: Position,
+    events: usize,
+    bytes: usize,
+}
+
+impl Tail {
+    pub(crate) fn new(journal: Arc<dyn Journal>, bounds: Bounds) -> Self {
+        let (kept, reading) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { journal, bounds, offload: Offload::default(), kept, reading }
+    }
+
+    pub(crate) fn done_by(self, offload: Offload) -> Self {
+        Self { offload, ..self }
+    }
+
+    pub(crate) fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// Whether whoever is at `position` reads for itself: more than the tail would keep is before it.
+    pub(crate) fn is_far(&self, position: Position, head: Position) -> bool {
+        head.since(position) > self.bounds.events_max as u64
+    }
+
+    /// Events behind `after`, which is before `head`, and maybe some before it: what is kept or, near the head, what
+    /// is read on for all. `None` when it is not kept any more, or not yet of interest to others.
+    pub(crate) async fn behind(&self, after: Position, head: Position) -> Result<Option<Arc<EventBatch>>, StoreError> {
+        if let Some(batch) = self.kept().behind(after) {
+            return Ok(Some(batch));
+        }
+        if self.is_far(after, head) || after < self.kept().through {
+            return Ok(None);
+        }
+        let _reading = self.reading.lock().await;
+        loop {
+            let from = {
+                let mut kept = self.kept();
+                if let Some(batch) = kept.behind(after) {
+                    return Ok(Some(batch));
+                }
+                if after < kept.through {
+                    return Ok(None);
+                }
+                if self.is_far(kept.through, head) {
+                    *kept = Kept { through: after, ..Kept::default() };
+                }
+                kept.through
+            };
+            let limit = Limit { events: self.bounds.events_max, bytes: self.bounds.bytes_max };
+            let batch = self.journal.read(from, &Filter::everything(), limit).await?;
+            assert!(batch.through > from, "a read below the head gets on");
+            self.kept().push(from, batch, self.bounds);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in between can panic.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// The batch that has the event behind `after`.
+    fn behind(&self, after: Position) -> Option<Arc<EventBatch>> {
+        let at = self.batches.partition_point(|(_, batch)| batch.through <= after);
+        self.batches.get(at).filter(|(begins, _)| *begins <= after).map(|(_, batch)| Arc::clone(batch))
+    }
+
+    /// Puts a batch behind the others, and lets go of the first ones beyond the bounds.
+    fn push(&mut self, after: Position, batch: EventBatch, bounds: Bounds) {
+        (self.events, self.bytes) = (self.events + batch.len(), self.bytes + batch.bytes());
+        self.through = batch.through;
+        self.batches.push_back((after, Arc::new(batch)));
+        // The last one stays, so that whoever reads on gets somewhere.
+        while self.batches.len() > 1 && (self.events > bounds.events_max || self.bytes > bounds.bytes_max) {
+            if let Some((_, first)) = self.batches.pop_front() {
+                (self.events, self.bytes) = (self.events - first.len(), self.bytes - first.bytes());
+            }
+        }
+    }
+}

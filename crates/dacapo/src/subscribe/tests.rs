@@ -1,0 +1,242 @@
+//! Every interleaving of appends, reads and subscribers gives each event once and in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use dacapo_model::{EventId, EventType, Metadata, NewEvent, Position, Revision, StreamName, Timestamp};
+use dacapo_store::memory::MemoryJournal;
+use dacapo_store::{
+    Append, AppendError, Appended, Clock, EventBatch, Filter, Journal, Limit, OnKnown, StoreError, StreamEvent,
+    StreamInfo, Streams,
+};
+use proptest::prelude::*;
+use tokio::sync::watch;
+
+use super::{Bounds, Subscription, Tail};
+
+struct Epoch;
+
+impl Clock for Epoch {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(0)
+    }
+}
+
+/// A journal that counts its reads and lets others go first while it reads.
+struct Slow {
+    inner: MemoryJournal,
+    reads: AtomicU64,
+    pauses: Vec<u8>,
+}
+
+impl Slow {
+    fn new(pauses: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { inner: MemoryJournal::new(Arc::new(Epoch)), reads: AtomicU64::new(0), pauses })
+    }
+
+    fn reads(&self) -> u64 {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    async fn append_to(&self, stream: &str, first: u64, count: u64) {
+        let event = |number: u64| StreamEvent {
+            stream: StreamName::new(stream).unwrap(),
+            event: NewEvent {
+                id: EventId::from_bytes(u128::from(number).to_be_bytes()),
+                event_type: EventType::new("counted").unwrap(),
+                payload: b"{}".to_vec(),
+                metadata: Metadata::default(),
+                tags: vec![],
+            },
+        };
+        let events = (first..first + count).map(event).collect();
+        self.append(Append { events, expected: vec![], on_known: OnKnown::Recognise }).await.unwrap();
+    }
+}
+
+async fn pause(times: u8) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[async_trait]
+impl Journal for Slow {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.inner.append(append).await
+    }
+
+    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        let number = self.reads.fetch_add(1, Ordering::SeqCst) as usize;
+        let times = self.pauses.get(number % self.pauses.len().max(1)).copied().unwrap_or(0);
+        pause(times / 2).await;
+        let batch = self.inner.read(after, filter, limit).await;
+        pause(times - times / 2).await;
+        batch
+    }
+
+    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.inner.read_stream(stream, after, limit).await
+    }
+
+    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        self.inner.stream_revision(stream).await
+    }
+
+    async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        self.inner.streams(category, after, most).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.inner.head()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+/// One who subscribes at some time, from somewhere, and is more or less slow.
+#[derive(Clone, Debug)]
+struct Who {
+    begins: u8,
+    after: u64,
+    only_a: bool,
+    slow: u8,
+    /// Gives up the future of `next` so often before it waits for it.
+    gives_up: u8,
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    (0..60_u8, 0..40_u64, any::<bool>(), 0..30_u8, 0..3_u8).prop_map(|(begins, after, only_a, slow, gives_up)| Who {
+        begins,
+        after,
+        only_a,
+        slow,
+        gives_up,
+    })
+}
+
+fn filter(who: &Who) -> Filter {
+    match who.only_a {
+        true => Filter { streams: Streams::Categories(vec!["a".into()]), types: None },
+        false => Filter::default(),
+    }
+}
+
+/// What `who` is given from the beginning to the end of the journal.
+async fn follow(tail: Arc<Tail>, who: Who) -> Vec<u64> {
+    pause(who.begins).await;
+    let mut subscription = Subscription::on(tail, Position::new(who.after), filter(&who));
+    let mut seen = Vec::new();
+    loop {
+        for _ in 0..who.gives_up {
+            let next = tokio::time::timeout(std::time::Duration::ZERO, subscription.next()).await;
+            if let Ok(given) = next {
+                let Some(batch) = given.unwrap() else { return seen };
+                seen.extend(batch.iter().map(|event| event.position.get()));
+            }
+        }
+        let Some(batch) = subscription.next().await.unwrap() else { return seen };
+        seen.extend(batch.iter().map(|event| event.position.get()));
+        assert!(batch.through == subscription.position());
+        pause(who.slow).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    // Nothing is lost, nothing comes twice, all in order, wherever the hand-over falls.
+    #[test]
+    fn each_event_is_given_once_and_in_order(
+        appends in prop::collection::vec((any::<bool>(), 1..6_u64, 0..9_u8), 1..40),
+        followers in prop::collection::vec(who(), 1..7),
+        pauses in prop::collection::vec(0..7_u8, 1..9),
+        events_max in 1..12_usize, bytes_max in prop_oneof![Just(1_usize), Just(400), Just(1 << 20)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let journal = Slow::new(pauses);
+            let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max, bytes_max }));
+            let following: Vec<_> =
+                followers.iter().map(|who| tokio::spawn(follow(Arc::clone(&tail), who.clone()))).collect();
+            let (mut written, mut of_a) = (0, vec![]);
+            for (to_a, count, rest) in appends {
+                journal.append_to(if to_a { "a-1" } else { "b-1" }, written + 1, count).await;
+                of_a.extend((written + 1..=written + count).filter(|_| to_a));
+                written += count;
+                pause(rest).await;
+            }
+            journal.close().await;
+            for (who, following) in followers.iter().zip(following) {
+                let seen = following.await.unwrap();
+                let all: Vec<u64> = if who.only_a { of_a.clone() } else { (1..=written).collect() };
+                let wanted: Vec<u64> = all.into_iter().filter(|position| *position > who.after).collect();
+                prop_assert_eq!(seen, wanted, "{:?}", who);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+async fn given(subscription: &mut Subscription) -> Vec<u64> {
+    let batch = subscription.next().await.unwrap().unwrap();
+    batch.iter().map(|event| event.position.get()).collect()
+}
+
+#[tokio::test]
+async fn who_is_live_shares_one_read() {
+    let journal = Slow::new(vec![2]);
+    let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 8, bytes_max: 4096 }));
+    let mut live: Vec<_> =
+        (0..50).map(|_| Subscription::on(Arc::clone(&tail), Position::START, Filter::default())).collect();
+    for number in 1..=20 {
+        journal.append_to("a-1", number, 1).await;
+        for seen in futures::future::join_all(live.iter_mut().map(given)).await {
+            assert_eq!(seen, [number]);
+        }
+        assert_eq!(journal.reads(), number, "one read for all of them");
+    }
+}
+
+#[tokio::test]
+async fn who_falls_behind_the_tail_reads_the_journal_and_comes_back() {
+    let journal = Slow::new(vec![0]);
+    let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 }));
+    let on = || Subscription::on(Arc::clone(&tail), Position::START, Filter::default());
+    let (mut quick, mut slow) = (on(), on());
+    for number in 1..=10 {
+        journal.append_to("a-1", number, 1).await;
+        assert_eq!(given(&mut quick).await, [number]);
+    }
+    let mut seen = vec![];
+    while slow.position() < Position::new(10) {
+        seen.extend(given(&mut slow).await);
+    }
+    assert_eq!(seen, (1..=10).collect::<Vec<_>>());
+    let before = journal.reads();
+    journal.append_to("a-1", 11, 1).await;
+    assert_eq!((given(&mut slow).await, given(&mut quick).await), (vec![11], vec![11]));
+    assert_eq!(journal.reads(), before + 1, "it is live again");
+}
+
+#[tokio::test]
+async fn a_tail_that_nobody_followed_is_not_read_on_from_where_it_ended() {
+    let journal = Slow::new(vec![0]);
+    let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 }));
+    journal.append_to("a-1", 1, 1).await;
+    let mut first = Subscription::on(Arc::clone(&tail), Position::START, Filter::default());
+    assert_eq!(given(&mut first).await, [1]);
+    journal.append_to("a-1", 2, 100).await;
+    let before = journal.reads();
+    let mut late = Subscription::on(Arc::clone(&tail), Position::new(100), Filter::default());
+    assert_eq!(given(&mut late).await, [101]);
+    assert_eq!(journal.reads(), before + 1);
+}
