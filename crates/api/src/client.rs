@@ -14,6 +14,7 @@ use crate::operate::{
     CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest, RebuildRequest, RebuildResponse,
 };
 use crate::status::Status;
+use crate::verification::{Verification, VerificationRequest, VerifyRequest, VerifyResponse};
 use crate::{Api, paths};
 
 /// What a client allows a call.
@@ -229,6 +230,18 @@ impl Api for HttpClient {
         let version = parse_version(version)?.to_string();
         let path = projection_path(paths::CLEAN_UP, projection)?.replace("{version}", &version);
         self.post(&path, &request, None).await
+    }
+
+    async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError> {
+        self.get(&projection_path(paths::VERIFICATION, projection)?, &request, request.wait_ms).await
+    }
+
+    async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        self.post(&projection_path(paths::VERIFICATION, projection)?, &request, None).await
+    }
+
+    async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        self.post(&projection_path(paths::WAIVE, projection)?, &request, None).await
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

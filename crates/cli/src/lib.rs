@@ -18,6 +18,7 @@ mod output;
 mod progress;
 mod serve;
 mod status;
+mod verify;
 mod wait;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Flip(args) => operate::flip(out, args).await,
         Command::Rollback(args) => operate::rollback(out, args).await,
         Command::Cleanup(args) => operate::clean_up(out, args).await,
+        Command::Verify(args) => verify::verify(out, args).await,
         Command::Phases(args) => operate::phases(out, args).await,
     }
 }

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Busy, Ended, Orders, Progress};
-use crate::projection::Carried;
+use crate::projection::{Carried, Query};
+use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
+use crate::verify::{Cap, Looking, Shadowing};
 use crate::world::{Left, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
@@ -40,6 +42,10 @@ pub(crate) struct Core {
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
     /// How every version got on lately.
     pub(crate) trails: Trails,
+    /// What the verifications under way are at.
+    looking: RwLock<BTreeMap<ViewId, Looking>>,
+    /// The versions that some live queries are put to as well.
+    shadowing: RwLock<HashMap<ProjectionName, Arc<Shadowing>>>,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -64,6 +70,9 @@ pub(crate) struct OpenVersion {
     orders: watch::Sender<Orders>,
     wishes: watch::Sender<()>,
     busy: Arc<Busy>,
+    /// How far its processor may go; as far as it can, unless it is to meet another version.
+    cap: watch::Sender<Option<Position>>,
+    meeting: Arc<Mutex<()>>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -95,6 +104,8 @@ impl Core {
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
             trails: Trails::new(),
+            looking: RwLock::default(),
+            shadowing: RwLock::default(),
         }
     }
 
@@ -202,12 +213,58 @@ impl Core {
         }
     }
 
+    /// Whether a new build of this code may begin as a copy of the version that serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_copy(&self, carried: &Carried) -> Result<(), String> {
+        let (catalog, projection) = (self.catalog.current(), carried.code.projection.clone());
+        let serving = catalog.serving(&projection).ok_or("no version serves")?;
+        let source = ViewId { projection, version: serving };
+        let state = catalog.version(&source).ok_or("no version serves")?;
+        check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())
+    }
+
     /// Whether the view of a version lacks indexes that its code asks for.
     pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
         let Some(version) = self.open_version(id) else { return Ok(false) };
         match &version.carried {
             Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
             None => Ok(false),
+        }
+    }
+
+    /// What the verification of a version is at, if one is under way here.
+    pub(crate) fn looking(&self, id: &ViewId) -> Option<Looking> {
+        self.looking.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn set_looking(&self, id: &ViewId, looking: Option<Looking>) {
+        let mut all = self.looking.write().unwrap_or_else(PoisonError::into_inner);
+        match looking {
+            Some(looking) => all.insert(id.clone(), looking),
+            None => all.remove(id),
+        };
+    }
+
+    /// What live queries are put to, beside the version of `projection` that serves.
+    pub(crate) fn shadowing(&self, projection: &ProjectionName) -> Option<Arc<Shadowing>> {
+        self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection).cloned()
+    }
+
+    pub(crate) fn begin_shadowing(&self, shadowing: Arc<Shadowing>) {
+        let mut all = self.shadowing.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(shadowing.id.projection.clone(), shadowing);
+    }
+
+    pub(crate) fn end_shadowing(&self, id: &ViewId) {
+        self.shadowing.write().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !known.is_of(id));
+    }
+
+    /// Takes note of a live query, should it be put to a version that does not serve as well.
+    pub(crate) fn offer<Q: Query>(&self, projection: &ProjectionName, query: &Q) {
+        if let Some(shadowing) = self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection) {
+            shadowing.offer(query);
         }
     }
 
@@ -233,6 +290,7 @@ impl OpenVersion {
         carried: Carried,
         orders: Orders,
         began_at: Position,
+        seed: Option<SeedFrom>,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
@@ -243,6 +301,7 @@ impl OpenVersion {
             id: open.id.clone(),
             carried,
             began_at,
+            seed,
             share: open.share.subscribe(),
             journal: Arc::clone(&core.journal),
             offload: core.world.offload,
@@ -254,6 +313,7 @@ impl OpenVersion {
             lifted: Arc::clone(&open.lifted),
             busy: Arc::clone(&open.busy),
             progress,
+            cap: open.cap.subscribe(),
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
@@ -267,13 +327,19 @@ impl OpenVersion {
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, orders: Orders) -> Self {
         let (_, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
-        let (lifted, share, busy, run) = Default::default();
-        Self { id, view, carried: None, progress, lifted, share, orders, wishes, busy, run }
+        let (lifted, share, cap, meeting, busy, run) = Default::default();
+        Self { id, view, carried: None, progress, lifted, share, cap, meeting, orders, wishes, busy, run }
     }
 
     /// From the next batch on its processor works so much of the time.
     pub(crate) fn work(&self, share: WorkShare) {
         self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
+    }
+
+    /// A cap on its processor, once nobody else has one.
+    pub(crate) async fn cap(&self) -> Cap {
+        let meeting = Arc::clone(&self.meeting).lock_owned().await;
+        Cap::new(self.cap.clone(), meeting)
     }
 
     /// Whether its processor should run but does not.

@@ -28,9 +28,11 @@ mod projection;
 mod query;
 mod rebuild;
 mod row;
+mod seed;
 mod status;
 mod subscribe;
 mod trail;
+pub mod verify;
 pub mod view;
 mod world;
 
@@ -54,8 +56,10 @@ pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};
+pub use seed::Seed;
 pub use status::{ProjectionStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
+pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 

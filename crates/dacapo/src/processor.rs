@@ -26,6 +26,7 @@ mod judge;
 mod letters;
 mod pace;
 mod refusals;
+mod seed;
 mod segments;
 mod throttle;
 mod wishes;
@@ -41,6 +42,7 @@ use tokio::time::Instant;
 
 use crate::feed::Ahead;
 use crate::projection::{Carried, Work};
+use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::Offload;
 use pace::Pace;
@@ -65,6 +67,8 @@ pub(crate) struct Assignment {
     pub(crate) carried: Carried,
     /// Events through here are the past, which is replayed.
     pub(crate) began_at: Position,
+    /// What it begins as a copy of.
+    pub(crate) seed: Option<SeedFrom>,
     /// How much of the time it works while the head is far.
     pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
@@ -82,6 +86,8 @@ pub(crate) struct Assignment {
     pub(crate) lifted: Arc<Notify>,
     pub(crate) busy: Arc<Busy>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// How far it may go, if it is not to follow the head.
+    pub(crate) cap: watch::Receiver<Option<Position>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -192,6 +198,7 @@ struct Run<'a> {
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
+    cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     index_at: Option<Position>,
@@ -257,6 +264,7 @@ impl<'a> Run<'a> {
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
+            cap: assignment.cap.clone(),
             has_moved: false,
             index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
@@ -266,6 +274,14 @@ impl<'a> Run<'a> {
 
     /// Batch after batch, until the run ends. An error means that the claim is in doubt: begin again.
     async fn go_on(&mut self) -> Result<Ended, StoreError> {
+        while self.heed().paused {
+            if self.stay_paused().await {
+                return Ok(Ended::Stopped);
+            }
+        }
+        if let Some(ended) = self.seed().await? {
+            return Ok(ended);
+        }
         loop {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);
@@ -289,7 +305,9 @@ impl<'a> Run<'a> {
             {
                 return Ok(ended);
             }
+            // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
+            let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
             let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
                 if !has_wish && self.wait().await {
                     return Ok(Ended::Stopped);
@@ -353,6 +371,8 @@ impl<'a> Run<'a> {
             changed = wishes.changed() => changed.is_err(),
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
+            // An error means that nobody can set a cap any more; then nothing comes of it.
+            Ok(()) = self.cap.changed() => false,
             () = due => false,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
@@ -22,6 +23,8 @@ use futures::future::BoxFuture;
 
 use crate::event::Event;
 use crate::processor::{Aside, Busy};
+use crate::seed::Seed;
+use crate::verify::{AnyQuery, Assertion, Checks, Comparison, Shadow, Verify};
 use crate::view::{ReadView, View, ViewError};
 
 /// What a handler returns when it cannot go on.
@@ -67,6 +70,12 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// How a build may begin as a copy of the view that serves, so that it reads only what came after. Not at all unless
+    /// set.
+    pub seed: Seed,
+    /// Whether new code does so by itself, where that is possible; it reads the past, unless set. A rebuild that is asked
+    /// for does as it is asked.
+    pub seed_new_code: bool,
     /// How much of the time a new build works while it is far from the head; the rest it leaves to those that serve. All
     /// of it unless set: it takes one core, and a little of another.
     pub rebuild_share: WorkShare,
@@ -86,6 +95,8 @@ pub struct Options {
     /// How long the handler may wait for something in one event; then it counts as having refused it. One minute
     /// unless set. A handler that computes without ever waiting cannot be stopped; the status says where it is.
     pub handler_time_max: Duration,
+    /// What must be verified of it before readers move to it.
+    pub verify: Verify,
 }
 
 impl Default for Options {
@@ -97,12 +108,15 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            seed: Seed::Never,
+            seed_new_code: false,
             rebuild_share: WorkShare::ALL,
             index_last: true,
             retry: Retry::default(),
             on_failure: OnFailure::default(),
             order_matters: true,
             handler_time_max: Duration::from_secs(60),
+            verify: Verify::default(),
         }
     }
 }
@@ -141,6 +155,37 @@ pub trait Projection: Send + Sync + 'static {
         event: &Recorded<'_, Self::Event>,
         view: &mut View,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Queries in SQL that must give no rows before readers move to this version. None unless set.
+    const ASSERTIONS: &'static [Assertion] = &[];
+
+    /// What else must be so before readers move to this version: told to `checks`, on one state of the view. Nothing
+    /// unless set.
+    ///
+    /// # Errors
+    /// Whatever keeps it from checking, which counts as a check that failed.
+    fn check(&self, view: &mut ReadView, checks: &mut Checks) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (view, checks);
+        std::future::ready(Ok(()))
+    }
+
+    /// How its rows differ by intent from those of code version `old`, which serves; that is this version itself when
+    /// the same code is built again. Nothing unless set: then every table and column that both have must have the
+    /// same rows.
+    fn comparison(&self, old: u32) -> Comparison {
+        let _ = old;
+        Comparison::new()
+    }
+
+    /// Fills the new, empty `view` from that of another version, as [`Seed::Migrate`] asks for. All of it is one
+    /// transaction, and what is put stays in memory until its end: for large tables [`Seed::Sql`] is better.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing so; it is tried again.
+    fn migrate(&self, source: &mut ReadView, view: &mut View) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (source, view);
+        async { Err("the projection does not implement `migrate`, which `Seed::Migrate` calls".into()) }
+    }
 }
 
 /// A question to a projection, whichever version of it serves.
@@ -171,6 +216,10 @@ pub struct Carried {
     pub(crate) handlers: Arc<dyn Handlers>,
     answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
     query_names: Vec<&'static str>,
+    /// The types of queries whose answers are compared with those of another version.
+    pub(crate) shadows: HashMap<TypeId, Arc<dyn Shadow>>,
+    /// Queries of those types that are put to both versions when this one is verified.
+    pub(crate) samples: Vec<AnyQuery>,
 }
 
 impl<P: Projection> From<P> for Carried {
@@ -210,6 +259,8 @@ impl Carried {
             flip: options.flip,
             stand_by: options.stand_by,
             fingerprint: fingerprint(P::TABLES),
+            // Whether it may, the driver finds out when it comes to it.
+            seeded: false,
         };
         let filter = Filter {
             streams: options.categories.clone().map_or(Streams::User, Streams::Categories),
@@ -223,6 +274,8 @@ impl Carried {
             handlers: Arc::clone(&projection) as Arc<dyn Handlers>,
             answers: HashMap::new(),
             query_names: Vec::new(),
+            shadows: HashMap::new(),
+            samples: Vec::new(),
         };
         CarriedVersion { projection, carried }
     }
@@ -246,6 +299,15 @@ impl Carried {
         }))
     }
 
+    /// The answer of this version to a query of whatever type.
+    pub(crate) fn answer_any<'a>(
+        &'a self,
+        query: &'a (dyn Any + Send + Sync),
+        view: &'a mut ReadView,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn Any + Send>, HandlerError>>> {
+        Some(self.answers.get(&query.type_id())?.answer(query, view))
+    }
+
     /// The names of the types of queries it answers.
     pub(crate) fn query_names(&self) -> &[&'static str] {
         &self.query_names
@@ -264,6 +326,34 @@ impl<P: Projection> CarriedVersion<P> {
         self.carried.answers.insert(TypeId::of::<Q>(), Arc::new(answerer));
         self.carried.query_names.push(std::any::type_name::<Q>());
         self
+    }
+
+    /// Lets the version answer queries of type `Q`, and compares what it answers with what the serving version does,
+    /// before readers move to it: to a share of the live queries ([`Verify::shadow_share`]), and to every
+    /// [`sample`](Self::sample).
+    #[must_use]
+    pub fn shadows<Q: Query + Clone + fmt::Debug>(self) -> Self
+    where
+        P: Answers<Q>,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        let mut version = self.answers::<Q>();
+        let shadow = ShadowOf { query: std::marker::PhantomData::<fn(Q)> };
+        version.carried.shadows.insert(TypeId::of::<Q>(), Arc::new(shadow));
+        version
+    }
+
+    /// Puts this query to both versions when this one is verified. As [`shadows`](Self::shadows) otherwise.
+    #[must_use]
+    pub fn sample<Q: Query + Clone + fmt::Debug>(self, query: Q) -> Self
+    where
+        P: Answers<Q>,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        let known = self.carried.shadows.contains_key(&TypeId::of::<Q>());
+        let mut version = if known { self } else { self.shadows::<Q>() };
+        version.carried.samples.push(Arc::new(query));
+        version
     }
 }
 
@@ -331,8 +421,17 @@ pub(crate) enum FailureCause {
 
 /// The erased form of a projection.
 pub(crate) trait Handlers: Send + Sync {
+    fn assertions(&self) -> &'static [Assertion];
+
+    fn check<'a>(&'a self, view: &'a mut ReadView, checks: &'a mut Checks) -> BoxFuture<'a, Result<(), HandlerError>>;
+
+    fn comparison(&self, old: u32) -> Comparison;
+
     /// Applies a batch, event by event, until it is done or one fails.
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Fills an empty view from that of another version.
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
 /// Where in a batch the handler is.
@@ -344,6 +443,22 @@ struct Current {
 }
 
 impl<P: Projection> Handlers for P {
+    fn assertions(&self) -> &'static [Assertion] {
+        P::ASSERTIONS
+    }
+
+    fn check<'a>(&'a self, view: &'a mut ReadView, checks: &'a mut Checks) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::check(self, view, checks))
+    }
+
+    fn comparison(&self, old: u32) -> Comparison {
+        Projection::comparison(self, old)
+    }
+
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::migrate(self, source, view))
+    }
+
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let (busy, mut current) = (work.busy, None);
@@ -451,5 +566,33 @@ impl<P: Answers<Q>, Q: Query> AnyAnswer for Answerer<P, Q> {
             let answer = self.projection.answer(query, view).await?;
             Ok(Box::new(answer) as Box<dyn Any + Send>)
         })
+    }
+}
+
+struct ShadowOf<Q> {
+    query: std::marker::PhantomData<fn(Q)>,
+}
+
+impl<Q: Query + Clone + fmt::Debug> Shadow for ShadowOf<Q>
+where
+    Q::Answer: PartialEq + fmt::Debug,
+{
+    fn copy(&self, query: &(dyn Any + Send + Sync)) -> AnyQuery {
+        Arc::new(query.downcast_ref::<Q>().expect("shadows are registered under their query's type").clone())
+    }
+
+    fn show(&self, query: &(dyn Any + Send + Sync)) -> String {
+        format!("{:?}", query.downcast_ref::<Q>().expect("shadows are registered under their query's type"))
+    }
+
+    fn show_answer(&self, answer: &(dyn Any + Send)) -> String {
+        format!("{:?}", answer.downcast_ref::<Q::Answer>().expect("an answer is of its query's type"))
+    }
+
+    fn differ(&self, old: &(dyn Any + Send), new: &(dyn Any + Send)) -> Option<(String, String)> {
+        let of = |answer: &dyn Any| answer.downcast_ref::<Q::Answer>().is_some();
+        assert!(of(old) && of(new), "an answer is of its query's type");
+        let same = old.downcast_ref::<Q::Answer>() == new.downcast_ref::<Q::Answer>();
+        (!same).then(|| (self.show_answer(old), self.show_answer(new)))
     }
 }

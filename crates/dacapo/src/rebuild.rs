@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::{Code, Facts, plan};
+use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
@@ -20,6 +20,9 @@ use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
 use crate::processor::Orders;
+use crate::projection::Carried;
+use crate::seed::{SeedFrom, check};
+use crate::verify;
 use crate::world::Step;
 
 /// How often to look while a version is being built, which becomes ready without telling anyone.
@@ -68,14 +71,14 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
     let mut looked = Some(looked);
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
-    let mut flips = HashMap::new();
+    let mut tasks = Tasks::default();
     loop {
         let building = catalog.borrow_and_update().versions().any(|(_, state)| state.phase == Phase::Initializing);
         opened.mark_unchanged();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            done = AssertUnwindSafe(reconcile(&core, &mut flips)).catch_unwind() => match done {
+            done = AssertUnwindSafe(reconcile(&core, &mut tasks)).catch_unwind() => match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the rebuild driver cannot go on for the moment"),
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
@@ -94,14 +97,38 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
         }
     }
-    for flip in flips.into_values() {
-        flip.abort();
+    for task in tasks.flips.into_values().chain(tasks.verifications.into_values()).chain(tasks.shadows.into_values()) {
+        task.abort();
         // Aborted or done: either way it does nothing any more, which is what is waited for.
-        drop(flip.await);
+        drop(task.await);
     }
 }
 
-async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
+/// The drivers that run beside the conductor: whatever is cut off with them is begun anew.
+#[derive(Default)]
+struct Tasks {
+    flips: HashMap<ProjectionName, JoinHandle<()>>,
+    verifications: HashMap<ViewId, JoinHandle<()>>,
+    /// Those that put live queries to versions that do not serve yet.
+    shadows: HashMap<ViewId, JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Lets go of those that have ended.
+    async fn clear(&mut self) {
+        let flips = self.flips.extract_if(|_, task| task.is_finished()).map(|(of, task)| (of.to_string(), task));
+        let others = self.verifications.extract_if(|_, task| task.is_finished());
+        let others = others.chain(self.shadows.extract_if(|_, task| task.is_finished()));
+        let ended: Vec<_> = flips.chain(others.map(|(of, task)| (of.to_string(), task))).collect();
+        for (of, task) in ended {
+            if let Err(error) = task.await {
+                tracing::error!(of, %error, "the driver of a flip or of a verification ended by a bug in dacapo");
+            }
+        }
+    }
+}
+
+async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
     core.catalog.refresh().await?;
     let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
@@ -116,7 +143,7 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             tokens.insert(id, found.tokens);
         }
     }
-    let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
+    let carried: Vec<Code> = core.carried().into_iter().map(|carried| code(core, carried)).collect();
     let facts =
         Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
@@ -127,16 +154,39 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             Err(error) => return Err(error),
         }
     }
-    for (projection, flip) in flips.extract_if(|_, flip| flip.is_finished()) {
-        if let Err(error) = flip.await {
-            tracing::error!(%projection, %error, "the driver of a flip ended by a bug in dacapo");
-        }
-    }
+    tasks.clear().await;
     for (projection, _) in core.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
-        flips.entry(projection.clone()).or_insert_with(drive);
+        tasks.flips.entry(projection.clone()).or_insert_with(drive);
+    }
+    for (id, state) in core.catalog.current().versions() {
+        let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
+        examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
     }
     Ok(())
+}
+
+/// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.
+fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
+    let Some((open, carried)) = core.open_version(id).and_then(|open| Some((open.clone(), open.carried.clone()?)))
+    else {
+        return;
+    };
+    // One that halts would only be found unfinished. It says itself what it waits on.
+    if verify && open.progress.borrow().waiting_on.is_empty() {
+        let drive = || tokio::spawn(verify::drive(Arc::clone(core), id.clone()));
+        tasks.verifications.entry(id.clone()).or_insert_with(drive);
+    }
+    if verify::are_wanted(&carried) {
+        let shadow = || tokio::spawn(verify::shadow(Arc::clone(core), id.clone()));
+        tasks.shadows.entry(id.clone()).or_insert_with(shadow);
+    }
+}
+
+/// What the rules want to know of the code: it begins as a copy by itself only where it could.
+fn code(core: &Core, carried: Carried) -> Code {
+    let seeded = carried.options.seed_new_code && core.may_copy(&carried).is_ok();
+    Code { seeded, ..carried.code }
 }
 
 /// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
@@ -208,7 +258,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
             let began_at = state.began_at.unwrap_or_default();
-            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), began_at, is_corrected)?
+            let seed = seed(core, id, state, &carried, &*view).await?;
+            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), began_at, seed, is_corrected)?
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view, Orders::of(state)),
@@ -217,6 +268,35 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     };
     core.insert_open(Arc::new(version));
     Ok(())
+}
+
+/// What the version begins as a copy of, if it is to and has not begun.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when that copy cannot be right, or is there no more.
+async fn seed(
+    core: &Core,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<Option<SeedFrom>, StoreError> {
+    let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
+    if view.tokens().await?.iter().any(|token| token.position > Position::START) {
+        return Ok(None);
+    }
+    let source = ViewId { version: source, ..id.clone() };
+    let refused =
+        |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
+    let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+    let code = core.code_of(&source);
+    let segments = core.catalog.current().version(&source).map(|state| state.segments).ok_or_else(gone)?;
+    check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
+    let view = match core.open_version(&source) {
+        Some(open) => Arc::clone(&open.view),
+        None => core.views.find(&source).await?.ok_or_else(gone)?,
+    };
+    Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
 
 async fn stop(core: &Core, id: &ViewId) {

@@ -14,6 +14,7 @@ use dacapo_store::{Filter, Limit};
 use crate::core::Core;
 use crate::processor::Progress;
 use crate::subscribe::SubscriberStatus;
+use crate::verify;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -139,6 +140,13 @@ async fn version_status(
             (lag_time, Some(time_left(lag, lag_time, trail.pace())), trail.pace(), stall)
         }
     };
+    let looking = core.looking(&id);
+    // While it meets the version that serves it rests for a moment, which is no falling behind.
+    let stage = if looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage };
+    if stage == Some(Stage::Verifying) {
+        waiting_on.extend(verify::waits_on(core, &id, state));
+        waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
+    }
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }

@@ -31,6 +31,12 @@ impl Ids for SystemIds {
 /// and the next one goes on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
+    /// The version to be verified and the one that serves are at one position, in one state each.
+    VersionsMet,
+    /// A verification has looked at everything; its verdict is not in the journal yet.
+    VersionExamined,
+    /// The verdict is in the journal.
+    VersionVerified,
     /// 1: `FlipRequested` is in the journal.
     FlipRequested,
     /// 2: the new version covers the request, and nearly all that the old one shows.
@@ -51,7 +57,10 @@ pub enum Step {
 
 impl Step {
     /// Every step, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
+        Self::VersionsMet,
+        Self::VersionExamined,
+        Self::VersionVerified,
         Self::FlipRequested,
         Self::FlipCovered,
         Self::FlipHeld,

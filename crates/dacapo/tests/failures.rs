@@ -14,8 +14,9 @@ use common::*;
 use dacapo::{
     Answers, Asked, Carried, Error, EventRef, ExpectedRevision, Filter, FlipPolicy, HandlerError, LetterKind, Limit,
     Node, OnFailure, Options, Phase, Policy, Position, Projection, ReadView, Recorded, Retry, Row, SegmentCount, Stage,
-    Status, Store, StoreError, SystemClock, Table, VersionStatus, View, WaitingOn, WhichLetters, limits,
+    Status, Store, StoreError, SystemClock, Table, Verify, VersionStatus, View, WaitingOn, WhichLetters, limits,
 };
+use dacapo_model::verify::Part;
 use faulty::{Call, Fault, Faults};
 
 /// What a handler does with an event.
@@ -143,6 +144,8 @@ fn with(policy: Policy) -> Options {
         flip: FlipPolicy::OnCommand,
         retry: Retry { attempts: 2, first: Duration::from_millis(1), longest: Duration::from_secs(60) },
         on_failure: OnFailure { serving: policy, initializing: policy },
+        // What is set aside is to be seen in versions that serve.
+        verify: Verify { letters_allowed: true, ..Verify::default().without(Part::Rows) },
         ..Options::default()
     }
 }

@@ -72,11 +72,16 @@ pub enum AfterRefusal {
 }
 
 impl Retry {
+    /// How long to wait before the next try after so many.
+    pub fn wait(&self, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+
     /// What follows when an event was refused for the `attempts`th time under `policy`.
     pub fn after(&self, policy: Policy, attempts: u32) -> AfterRefusal {
         if attempts < self.attempts {
-            let doublings = attempts.saturating_sub(1).min(31);
-            return AfterRefusal::TryAgain(self.first.saturating_mul(1 << doublings).min(self.longest));
+            return AfterRefusal::TryAgain(self.wait(attempts));
         }
         match policy {
             Policy::Halt => AfterRefusal::TryAgain(self.longest),

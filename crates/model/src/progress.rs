@@ -151,8 +151,9 @@ pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft
 /// Whether a version that has been `still` for so long is stalled, and by what: what it waits on, or else the
 /// batch that it is in.
 pub fn stalled(still: Duration, waiting_on: &[WaitingOn], busy: Option<WaitingOn>) -> Option<Stall> {
-    // However long that takes: an index is built or is not, and if not there is another reason.
-    let indexing = !waiting_on.is_empty() && waiting_on.iter().all(|reason| matches!(reason, WaitingOn::Index { .. }));
+    // However long that takes: an index or a copy is made or is not, and if not there is another reason.
+    let goes_on = |reason: &WaitingOn| matches!(reason, WaitingOn::Index { .. } | WaitingOn::Copy { .. });
+    let indexing = !waiting_on.is_empty() && waiting_on.iter().all(goes_on);
     if still < limits::STALL_TIME_MAX || indexing {
         return None;
     }

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
+    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
 use dacapo_model::{Letter, Refusal, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryViews};
-use dacapo_store::{AppendError, Commit, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters};
+use dacapo_store::{
+    AppendError, Attached, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+};
 use tokio::sync::watch;
 
 use crate::world::{SimClock, World, locked};
@@ -353,6 +355,14 @@ impl View for SimView {
         self.world.disk.meet("record a wish", self.inner.wish(which, wish)).await
     }
 
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        self.world.disk.meet("look for indexes", self.inner.missing_indexes(tables)).await
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.world.disk.meet("copy a view", self.inner.copy()).await
+    }
+
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
         let inner = self.world.disk.meet("open a writer", self.inner.writer()).await?;
         Ok(Box::new(SimWriter { id: self.id.clone(), inner, world: Arc::clone(&self.world) }))
@@ -397,6 +407,14 @@ impl ViewWriter for SimWriter {
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
         self.world.disk.meet("query", self.inner.query(sql, parameters)).await
+    }
+
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
+        self.world.disk.meet("build an index", self.inner.index(table, index)).await
+    }
+
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
+        self.world.disk.meet("attach a view", self.inner.attach(copy)).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

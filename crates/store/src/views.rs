@@ -39,6 +39,15 @@ pub enum ViewCopy {
     Bytes(Arc<Vec<u8>>),
 }
 
+/// Another view, as a transaction sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its tokens, in the order of segments.
+    pub tokens: Vec<Token>,
+    /// How many dead letters it has.
+    pub letters: u64,
+}
+
 /// Which dead letters of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichLetters {
@@ -205,15 +214,16 @@ pub trait ViewWriter: Send {
     /// no room for it.
     async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError>;
 
-    /// Begins a transaction in which SQL sees another view as it is now, its tables as `source.…`, and returns that
-    /// view's tokens. Until the transaction ends.
+    /// Begins a transaction in which SQL sees another view as it is now, its tables as `source.…`, until the transaction
+    /// ends. Statements may take long meanwhile: when the future of one is dropped, it ends soon and the writer is of no
+    /// more use.
     ///
     /// # Errors
     /// [`StoreError`] when the other view cannot be read.
     ///
     /// # Panics
     /// When a transaction is open.
-    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError>;
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError>;
 
     /// Moves the tokens, keeps what else `commit` says, and commits, rows and tokens together (I-3), if every
     /// move is allowed by [`Token::moved`] (I-4); the check is part of the statement that moves.
@@ -259,6 +269,19 @@ pub trait ViewReader: Send {
         &mut self,
         table: &Table,
         columns: &[(usize, Value)],
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError>;
+
+    /// The next rows behind the key `after`, or the first ones, in the order of [`key_order`](crate::key_order): at
+    /// most `most`, and no more than make up [`limits::PAGE_BYTES_MAX`](dacapo_model::limits::PAGE_BYTES_MAX), but at
+    /// least one if there is one. What was read before costs nothing again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
         most: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError>;
 

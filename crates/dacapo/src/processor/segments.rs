@@ -61,6 +61,11 @@ impl Segments {
         self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
     }
 
+    /// Whether every token is exactly here.
+    pub(super) fn all_at(&self, position: Position) -> bool {
+        self.tokens.iter().all(|token| token.position == position)
+    }
+
     /// Moves that leave every token where it is: the fence of a commit that only records something.
     pub(super) fn still(&self) -> Vec<TokenMove> {
         self.tokens.iter().map(|token| token.step(token.position, 0)).collect()

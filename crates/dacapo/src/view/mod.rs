@@ -16,7 +16,7 @@ mod tests;
 use std::any::{TypeId, type_name};
 
 use dacapo_model::{Position, TokenRefused, limits};
-use dacapo_store::{Commit, CommitError, Index, StoreError, Table, Value, ViewWriter};
+use dacapo_store::{Attached, Commit, CommitError, Index, StoreError, Table, Value, ViewCopy, ViewWriter};
 
 pub use lookup::Lookup;
 pub use read::{ReadView, Rows};
@@ -150,6 +150,24 @@ impl View {
     pub(crate) async fn index(&mut self, table: &Table, index: &Index) -> Result<(), ViewError> {
         self.wrote_sql = true;
         Ok(self.writer.index(table, index).await?)
+    }
+
+    /// Begins a transaction in which [`fill`](Self::fill) reads another view.
+    pub(crate) async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.attach(copy).await?)
+    }
+
+    /// Carries out a statement that writes many rows, without the indexes.
+    pub(crate) async fn fill(&mut self, sql: &str) -> Result<u64, ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.execute(sql, &[]).await?)
+    }
+
+    /// Builds every index that is lacking, as a part of the transaction.
+    pub(crate) async fn finish_indexes(&mut self) -> Result<(), ViewError> {
+        self.flush().await?;
+        self.index_all().await
     }
 
     /// SQL may look for rows in any way.

@@ -35,6 +35,11 @@ impl ReadView {
         Self { reader }
     }
 
+    /// What it is read through.
+    pub(crate) fn reader(&mut self) -> &mut dyn ViewReader {
+        &mut *self.reader
+    }
+
     /// The position that this state covers: every event through it is in the rows.
     pub fn covers(&self) -> Position {
         self.reader.covers()

@@ -12,7 +12,7 @@ use dacapo::{
 };
 use dacapo_model::{Letter, Refusal, Wish};
 use dacapo_store::{
-    AppendError, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -269,6 +269,15 @@ impl ViewReader for StaleReader {
         self.inner.select(table, columns, most).await
     }
 
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        self.inner.page(table, after, most).await
+    }
+
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
         self.inner.query(sql, parameters).await
     }
@@ -314,7 +323,7 @@ impl ViewWriter for FaultyWriter {
         self.faults.meet(Call::Index(&self.id), self.inner.index(table, index)).await
     }
 
-    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
         self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
     }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use dacapo_model::{
     Applied, Epoch, EventType, Letter, LetterKind, Position, ProjectionName, Refusal, ReplayMark, SegmentCount,
-    StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish,
+    StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish, limits,
 };
 
 use crate::{
     Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views, WhichLetters,
+    key_order,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -39,6 +40,7 @@ macro_rules! views_contract {
             rows_are_written_whole_and_in_bulk
             rows_have_composite_keys
             select_finds_by_column_in_the_order_of_keys
+            pages_go_through_a_table_in_the_order_of_keys
             queries_name_their_columns
             readers_and_handlers_stay_in_their_bounds
             another_schema_is_refused_by_name
@@ -596,6 +598,75 @@ pub async fn select_finds_by_column_in_the_order_of_keys(views: &dyn Views) {
     assert_eq!(reader.select(&ENTRIES, &[(2, Value::Null)], 10).await.expect("read").len(), 1);
 }
 
+/// Each row once, behind the key before it, whatever the key is made of, in the order of [`key_order`].
+pub async fn pages_go_through_a_table_in_the_order_of_keys(views: &dyn Views) {
+    const IN_ALL: &[Column] = &[
+        column("flag", ColumnKind::Boolean),
+        column("number", ColumnKind::Integer),
+        column("float", ColumnKind::Float),
+        column("time", ColumnKind::Time),
+        column("uuid", ColumnKind::Uuid),
+        column("bytes", ColumnKind::Bytes),
+        column("text", ColumnKind::Text),
+        column("json", ColumnKind::Json),
+    ];
+    const KEYED: Table = Table { name: "keyed", columns: IN_ALL, key: &[6, 0, 1, 2, 3, 4, 5, 7], indexes: &[] };
+    let tables = [KEYED, ACCOUNTS, ENTRIES, KINDS];
+    let view = views.open(&id(), &tables, two_segments()).await.expect("a new view");
+    let first = step(&view.claim().await.expect("claimed")[0], 5);
+    let mut keyed = Vec::new();
+    for word in ["", "B", "a", "a\u{0}", "é", "z\u{10000}", "\u{ffff}"] {
+        for flag in [false, true] {
+            for number in [i64::MIN, -1, 0, i64::MAX] {
+                let float = if number < 0 { -0.5 } else { 1e300 };
+                let time = Timestamp::from_micros(number.clamp(-1_000_000, 1_000_000));
+                let byte = if flag { 0xff } else { 0x0a };
+                keyed.push(vec![
+                    Value::Boolean(flag),
+                    Value::Integer(number),
+                    Value::Float(float),
+                    Value::Time(time),
+                    Value::Uuid([byte; 16]),
+                    Value::Bytes(vec![byte, 0]),
+                    text(word),
+                    Value::Json(format!("{{\"a\":{number}}}")),
+                ]);
+            }
+        }
+    }
+    let entries: Vec<_> = [(3, "b"), (1, "b"), (2, "a"), (2, "c")]
+        .map(|(number, name)| vec![Value::Integer(number), text(name), Value::Null])
+        .into();
+    let kinds: Vec<_> = [5, -3, 0, 12]
+        .map(|number| [vec![Value::Integer(number)], vec![Value::Null; KINDS.columns.len() - 1]].concat())
+        .into();
+    let large = "x".repeat(limits::PAGE_BYTES_MAX / 3);
+    let accounts: Vec<_> = ["c", "a", "d", "b", "e"].map(|name| account(name, &large, 1)).into();
+    let mut writer = view.writer().await.expect("a writer");
+    let all = [(KEYED, keyed), (ENTRIES, entries), (KINDS, kinds), (ACCOUNTS, accounts)];
+    for (table, rows) in &all {
+        put(&mut *writer, table, rows.clone()).await;
+    }
+    writer.commit(&Commit::of([first])).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    for (table, mut rows) in all {
+        rows.sort_by(|a, b| key_order(&table.key_of(a), &table.key_of(b)));
+        for most in [1, 3, 1_000] {
+            let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+            loop {
+                let page = reader.page(&table, after.as_deref(), most).await.expect("read");
+                assert!(page.len() <= most, "{}", table.name);
+                let Some(last) = page.last() else { break };
+                (after, pages) = (Some(table.key_of(last)), pages + 1);
+                seen.extend(page);
+            }
+            assert_eq!(seen, rows, "{} by {most}", table.name);
+            let by_bytes = table.name == ACCOUNTS.name && most == 1_000;
+            assert!(!by_bytes || pages == 2, "the bytes of a page are bounded: {pages} pages");
+        }
+    }
+}
+
 /// A table of fewer columns reads from the stored one, and SQL gives names.
 pub async fn queries_name_their_columns(views: &dyn Views) {
     let (view, first) = claimed(views).await;
@@ -712,7 +783,8 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
     for lands in [false, true] {
         let copy = source.copy().await.expect("the source");
         let found = writer.attach(&copy).await.expect("attached");
-        let (at, epoch) = (found[0].position, found[0].epoch);
+        let (at, epoch) = (found.tokens[0].position, found.tokens[0].epoch);
+        assert_eq!(found.letters, 0);
         // The source goes on, unseen.
         let goes_on = TokenMove { epoch, from: at, to: at.next(), ..first };
         put(&mut *old, &ACCOUNTS, vec![account("c", "cid", 3)]).await;

@@ -12,7 +12,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::Token;
 use rusqlite::InterruptHandle;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
@@ -21,7 +20,7 @@ use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
 use crate::sqlite::view::{Desk, Home, aside};
 use crate::table::{Index, Table, Value};
-use crate::views::{Commit, ViewCopy, ViewWriter};
+use crate::views::{Attached, Commit, ViewCopy, ViewWriter};
 
 pub(super) struct Writer<H: Home> {
     /// Away while another thread builds an index with it; it never comes back from one that was cancelled.
@@ -103,10 +102,10 @@ impl<H: Home> Writer<H> {
     }
 
     /// Does work in the transaction that may take very long, and can be given up meanwhile.
-    async fn apart(
+    async fn apart<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Db) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<(), StoreError> {
+        work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let desk = self.enter().await?;
         if H::INLINE || Handle::try_current().is_err() {
             return desk.inside(work);
@@ -168,6 +167,10 @@ impl<H: Home> ViewWriter for Writer<H> {
     }
 
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
+        if self.attached {
+            let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+            return self.apart(move |db| db.execute(&sql, &parameters)).await;
+        }
         let desk = self.enter().await?;
         aside::<H, _>(|| desk.inside(|db| db.execute(sql, parameters)))
     }
@@ -185,7 +188,7 @@ impl<H: Home> ViewWriter for Writer<H> {
         self.apart(move |db| db.index(&table, &index)).await
     }
 
-    async fn attach(&mut self, copy: &ViewCopy) -> Result<Vec<Token>, StoreError> {
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
         assert!(self.inside.is_none(), "another view is attached before a transaction begins");
         let gate = Arc::clone(&self.gate).lock_owned().await;
         self.sort_in_files()?;
@@ -198,7 +201,7 @@ impl<H: Home> ViewWriter for Writer<H> {
             self.leave();
             return Err(error);
         }
-        self.desk()?.inside(Db::source_tokens)
+        self.desk()?.inside(Db::attached)
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
