@@ -25,6 +25,7 @@ mod error;
 mod event;
 mod feed;
 mod flip;
+mod letters;
 mod node;
 mod processor;
 mod projection;
@@ -44,16 +45,17 @@ pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
-    Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
-    Token, VersionId, ViewId, WaitingOn, WorkShare, limits,
+    Letter, LetterKind, Metadata, NewEvent, OnFailure, Phase, Policy, Position, ProjectionName, Retry, Revision,
+    Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
-    OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value,
+    OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value, WhichLetters,
 };
 pub use error::Error;
 pub use event::{Event, EventError};
 pub use flip::FlipReport;
+pub use letters::DeadLetter;
 pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};

@@ -154,7 +154,7 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
     let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
-    core.trouble(&id).into_iter().chain(short).chain(progress.waiting_on).chain(unverified).collect()
+    core.waiting_on(&id).into_iter().chain(short).chain(unverified).collect()
 }
 
 /// The serving version, as soon as there is one and it is open.

@@ -321,7 +321,7 @@ async fn a_version_that_stands_still_says_for_how_long_and_why() {
     let found = &status.projections[0].versions[0];
     let stall = found.stall.clone().unwrap();
     assert!(stall.still >= limits::STALL_TIME_MAX, "{stall}");
-    assert!(matches!(stall.on[..], [WaitingOn::Batch { after, .. }] if after < first), "{stall}");
+    assert!(matches!(stall.on[..], [WaitingOn::Busy { position, .. }] if position == first), "{stall}");
     assert!(found.lag_time >= limits::STALL_TIME_MAX, "the oldest event waits: {:?}", found.lag_time);
     assert!(matches!(found.time_left, Some(Err(dacapo::NoTimeLeft::DoesNotShrink(_)))), "{:?}", found.time_left);
 

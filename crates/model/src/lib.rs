@@ -9,6 +9,7 @@
 
 mod catalog;
 mod event;
+mod failure;
 pub mod flip;
 mod letter;
 pub mod limits;
@@ -32,7 +33,8 @@ pub use catalog::{
     PendingReplay, ProjectionState, Verified, VersionState,
 };
 pub use event::{EventId, Metadata, NewEvent};
-pub use letter::{Letter, LetterKind, Refusal, Wish};
+pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
+pub use letter::{Letter, LetterKind, Letters, Refusal, Wish};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
 pub use phase::{Phase, Stage};
 pub use position::{ExpectedRevision, Position, Revision};

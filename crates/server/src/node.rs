@@ -11,11 +11,14 @@ use dacapo_api::{
     StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft, Verification, VerificationRequest,
     VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip, parse_projection, parse_version,
 };
+use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use dacapo_model::{
     CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, VersionId, ViewId, WaitingOn, limits,
 };
 use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
 use tokio::time::Instant;
+
+use crate::letters::Settle;
 
 /// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -195,6 +198,26 @@ impl Api for NodeApi {
         Ok(requested_form(requested.map_err(refused)?))
     }
 
+    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.order(projection, request, true).await
+    }
+
+    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.order(projection, request, false).await
+    }
+
+    async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
+        self.list_letters(projection, request).await
+    }
+
+    async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.settle_letters(projection, request, Settle::Retry).await
+    }
+
+    async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.settle_letters(projection, request, Settle::Drop).await
+    }
+
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
         let projection = request.projection.as_deref().map(parse_projection).transpose()?;
         let history = self.node.history().await.map_err(refused)?;
@@ -347,12 +370,12 @@ fn flipped_form(requested: &Requested, report: FlipReport) -> FlipResponse {
     }
 }
 
-fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
+pub(crate) fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
     let dacapo_api::Asked { actor, reason, idempotency_key } = asked;
     dacapo::Asked { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
 }
 
-fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
+pub(crate) fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
     let (metadata, tags) = event.extra().map_err(unavailable)?;
     let recorded = Recorded {
         position: event.position,
@@ -415,6 +438,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
             Some(Err(reason)) => Some(reason.to_string()),
             _ => None,
         },
+        letters: version.letters,
         waiting_on: version.waiting_on.iter().map(Into::into).collect(),
     }
 }
@@ -432,7 +456,7 @@ fn unavailable(error: StoreError) -> ApiError {
     }
 }
 
-fn refused(error: Error) -> ApiError {
+pub(crate) fn refused(error: Error) -> ApiError {
     let message = error.to_string();
     match error {
         Error::Name(invalid) => invalid.into(),
@@ -452,6 +476,11 @@ fn refused(error: Error) -> ApiError {
         }
         Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
         Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),
+        Error::Behind { view, position, first, stream } => {
+            let problem = Problem::new("behind_another", message).field("version", view.version.to_string());
+            let problem = problem.field("position", position.get()).field("first", first.get());
+            problem.field("stream", stream.as_str()).refused()
+        }
         Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
         Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),
         Error::View(_) => Problem::new("view_unreadable", message).unavailable(),

@@ -95,6 +95,7 @@ fn full_status() -> Status {
         }),
         rollback_ready: false,
         rollback_not_ready: Some("it never served".into()),
+        letters: 3,
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
     };
     let flip = FlipStatus {
