@@ -11,9 +11,9 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
-use crate::processor::{self, Assignment, Busy, Ended, Orders, Progress};
+use crate::processor::{self, Assignment, Beginning, Busy, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
-use crate::seed::{SeedFrom, check};
+use crate::seed::check;
 use crate::trail::Trails;
 use crate::verify::{Cap, Looking, Shadowing};
 use crate::world::{Left, World};
@@ -282,8 +282,7 @@ impl OpenVersion {
         view: Arc<dyn StoredView>,
         carried: Carried,
         orders: Orders,
-        began_at: Position,
-        seed: Option<SeedFrom>,
+        beginning: Beginning,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
@@ -293,8 +292,7 @@ impl OpenVersion {
         let assignment = Assignment {
             id: open.id.clone(),
             carried,
-            began_at,
-            seed,
+            beginning,
             share: open.share.subscribe(),
             journal: Arc::clone(&core.journal),
             offload: core.world.offload,

@@ -65,10 +65,7 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
-    /// Events through here are the past, which is replayed.
-    pub(crate) began_at: Position,
-    /// What it begins as a copy of.
-    pub(crate) seed: Option<SeedFrom>,
+    pub(crate) beginning: Beginning,
     /// How much of the time it works while the head is far.
     pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
@@ -106,6 +103,14 @@ impl Orders {
     pub(crate) fn of(state: &VersionState) -> Self {
         Self { phase: state.phase, paused: state.paused, resumed_at: state.resumed_at }
     }
+}
+
+/// Where a version begins, and where what it begins with ends.
+pub(crate) struct Beginning {
+    /// Events through here are the past, which is replayed.
+    pub(crate) began_at: Position,
+    /// What it begins as a copy of.
+    pub(crate) seed: Option<SeedFrom>,
 }
 
 /// Why a run ended.
@@ -266,7 +271,7 @@ impl<'a> Run<'a> {
             head: assignment.journal.head(),
             cap: assignment.cap.clone(),
             has_moved: false,
-            index_at: bare.then_some(if options.index_last { assignment.began_at } else { Position::START }),
+            index_at: bare.then_some(if options.index_last { assignment.beginning.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)

@@ -17,7 +17,7 @@ impl Run<'_> {
     /// Fills the view if it is to begin as a copy and has not begun, or tells how the run ended meanwhile.
     pub(super) async fn seed(&mut self) -> Result<Option<Ended>, StoreError> {
         let assignment = self.assignment;
-        let Some(from) = &assignment.seed else { return Ok(None) };
+        let Some(from) = &assignment.beginning.seed else { return Ok(None) };
         let mut attempts = 0;
         while self.segments.all_at(Position::START) {
             let (mut stop, of) = (assignment.stop.clone(), from.id.version);
