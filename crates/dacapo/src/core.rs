@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Phase, Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
@@ -205,14 +206,6 @@ impl Core {
         self.catalog.current().version(id).is_some_and(|state| state.paused && applies(state.phase))
     }
 
-    /// Takes the right to write to its view from whoever has it (I-4).
-    pub(crate) async fn revoke(&self, id: &ViewId) -> Result<(), StoreError> {
-        match self.views.find(id).await? {
-            Some(view) => revoke(&*view).await,
-            None => Ok(()),
-        }
-    }
-
     /// Whether a new build of this code may begin as a copy of the version that serves.
     ///
     /// # Errors
@@ -395,7 +388,7 @@ impl OpenVersion {
     async fn leave_behind(&self) {
         let waiting = self.waiting_on();
         let busy = waiting.iter().find(|reason| matches!(reason, WaitingOn::Busy { .. })).map(ToString::to_string);
-        let revoked = revoke(&*self.view).await;
+        let revoked = revoke_view(&*self.view).await;
         let revoked = revoked.as_ref().map_or_else(ToString::to_string, |()| "its claim is revoked".to_owned());
         let found = busy.unwrap_or_else(|| "its handler does not return".to_owned());
         tracing::error!(view = %self.id, found, revoked, "a processor cannot be stopped, its thread is left behind");
@@ -409,8 +402,15 @@ impl OpenVersion {
     }
 }
 
-/// Takes the right to write to a view from whoever has it (I-4).
-async fn revoke(view: &dyn StoredView) -> Result<(), StoreError> {
+/// Takes the right to write to the view of `id`, if there is one, from whoever has it (I-4).
+pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    match views.find(id).await? {
+        Some(view) if !planted::is(Fault::NotRevoked) => revoke_view(&*view).await,
+        _ => Ok(()),
+    }
+}
+
+async fn revoke_view(view: &dyn StoredView) -> Result<(), StoreError> {
     match tokio::time::timeout(REVOKE_WAIT, view.claim()).await {
         Ok(claimed) => claimed.map(drop),
         Err(_) => {

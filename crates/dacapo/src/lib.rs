@@ -11,6 +11,10 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/verification.md")]
+struct Verification;
+
 // What the derives generate names `::dacapo`, in this crate's own tests as well.
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;

@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
             head: assignment.journal.head(),
             cap: assignment.cap.clone(),
             has_moved: false,
-            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
+            index_at: bare.then_some(if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)

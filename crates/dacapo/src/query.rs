@@ -18,12 +18,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
 use crate::error::Error;
 use crate::projection::{Carried, Query};
+use crate::verify;
 use crate::view::ReadView;
 
 /// An answer, and what it is an answer to.
@@ -110,7 +112,7 @@ pub(crate) async fn open(
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
-    let needed = after.max(core.floor);
+    let needed = if planted::is(Fault::NoWait) { Position::START } else { after.max(core.floor) };
     let mut obstacle = format!("no version of {projection} serves");
     let found = tokio::time::timeout(within, async {
         loop {
@@ -120,7 +122,7 @@ pub(crate) async fn open(
             }
             let reader = version.view.reader().await;
             // I-7; one that serves no more may also be gone already.
-            if core.catalog.current().serving(projection) != Some(version.id.version) {
+            if core.catalog.current().serving(projection) != Some(version.id.version) && !planted::is(Fault::OneLook) {
                 continue;
             }
             let view = ReadView::new(reader?);
@@ -151,7 +153,8 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let short = progress.tokens.iter().filter(|token| !token.covers(needed));
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
-    core.waiting_on(&id).into_iter().chain(short).collect()
+    let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
+    core.waiting_on(&id).into_iter().chain(short).chain(unverified).collect()
 }
 
 /// The serving version, as soon as there is one and it is open.

@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{Asked, CatalogError};
-use crate::core::{Core, OpenVersion};
+use crate::core::{self, Core, OpenVersion};
 use crate::flip;
 use crate::processor::Orders;
 use crate::projection::Carried;
@@ -32,7 +32,7 @@ const LOOK_IDLE: Duration = Duration::from_millis(500);
 
 /// Checks that the views are of this journal, before anything runs: one that covers more than there is, or that
 /// belongs to a version that was never built, was made from a journal that is there no more. Followed, it would
-/// silently lack whatever gets the positions that it covers already (I-3).
+/// silently lack whatever gets the positions that it covers already (I-3). One whose version is gone goes as well.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`], which names the view and says what to do. A view that cannot be read is not an error here.
@@ -59,6 +59,8 @@ pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Posi
                     return Err(other(&id, format!("it is at position {beyond}, and the journal ends at {head}")));
                 }
             }
+            // Made again by a process that was killed before it knew that the version is gone (I-12).
+            Some(Phase::Obsolete) => discard(views, &id).await?,
             Some(_) => {}
         }
     }
@@ -257,6 +259,12 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
+            // Whoever cleaned it up since the catalog was looked at has dropped another view than the one that this
+            // has just made, and nobody would drop that (I-12).
+            core.catalog.refresh().await?;
+            if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
+                return discard(&*core.views, id).await;
+            }
             let began_at = state.began_at.unwrap_or_default();
             let seed = seed(core, id, state, &carried, &*view).await?;
             OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), began_at, seed, is_corrected)?
@@ -306,21 +314,26 @@ async fn stop(core: &Core, id: &ViewId) {
     }
 }
 
-/// Drops the view (I-12): its processor stops, its epochs are revoked, then it goes.
+/// Drops the view of a version that is cleaned up, once its processor has stopped.
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::CleaningUp);
     stop(core, id).await;
-    match core.revoke(id).await {
+    discard(&*core.views, id).await?;
+    core.world.probe.completed(Step::Dropped);
+    Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
+    Ok(())
+}
+
+/// Drops the view (I-12): its epochs are revoked, then it goes.
+async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    match core::revoke(views, id).await {
         // What is damaged has no claim that could still write to it.
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
             tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
         }
         revoked => revoked?,
     }
-    core.views.drop_view(id).await?;
-    core.world.probe.completed(Step::Dropped);
-    Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
-    Ok(())
+    views.drop_view(id).await
 }
 
 /// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at

@@ -313,6 +313,8 @@ async fn a_version_that_stands_still_says_for_how_long_and_why() {
     let version_1 = v1();
     let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
+    // It has followed its own flip, so the batch that stands still is that of the event alone.
+    until(&node, "it follows", |status| status.projections[0].versions[0].covers == status.head).await;
     version_1.behaviour.gate.send_replace(false);
     let first = add(&node, "ledger-1", 5).await;
     let status = until(&node, "the stall is told", |status| status.projections[0].versions[0].stall.is_some()).await;

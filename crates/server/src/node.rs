@@ -427,7 +427,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
         segments: version.tokens.iter().map(|token| SegmentStatus::new(token, head)).collect(),
         covers: has_view.then(|| version.covers.get()),
         lag: (has_view && version.phase.applies()).then_some(version.lag),
-        lag_seconds: is_behind.then(|| version.lag_time.as_secs_f64()),
+        lag_seconds: is_behind.then_some(version.lag_time.as_secs_f64()),
         rate: version.rate,
         arrivals: version.arrivals,
         time_left: version.time_left.as_ref().and_then(|left| left.as_ref().ok()).map(TimeLeft::new),

@@ -19,13 +19,14 @@ const STILL: Duration = Duration::from_secs(4);
 enum Act {
     Look,
     Rebuild,
+    Verify,
     Flip,
     Rollback,
     CleanUp,
 }
 
 const ACTS: &[(u32, Act)] =
-    &[(40, Act::Look), (3, Act::Rebuild), (8, Act::Flip), (8, Act::Rollback), (3, Act::CleanUp)];
+    &[(40, Act::Look), (4, Act::Rebuild), (4, Act::Verify), (8, Act::Flip), (8, Act::Rollback), (3, Act::CleanUp)];
 
 /// An operator who operates for as long as it is stormy.
 pub async fn run(world: Arc<World>) -> turmoil::Result {
@@ -45,7 +46,11 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         };
         match act {
             Act::Look => looks.look(&world).await,
-            Act::Rebuild => ask(&world, &mut chance, projection, "rebuild", &asked).await,
+            Act::Rebuild => {
+                let from_copy = body("from_copy", json!(chance.bool()));
+                ask(&world, &mut chance, projection, "rebuild", &from_copy).await;
+            }
+            Act::Verify => ask(&world, &mut chance, projection, "verification", &asked).await,
             Act::Flip => {
                 let wait = body("wait_ms", json!(chance.u64(..1_500)));
                 ask(&world, &mut chance, projection, "flip", &wait).await;
@@ -103,6 +108,10 @@ impl Looks {
             self.stood.clear();
             return;
         };
+        // A node that has just come up has not had the time to say anything.
+        if status.body["node"]["uptime_seconds"].as_u64().unwrap_or_default() < STILL.as_secs() {
+            self.stood.clear();
+        }
         for projection in status.body["projections"].as_array().into_iter().flatten() {
             let name = projection["name"].as_str().unwrap_or_default();
             let flip = &projection["flip"];
@@ -131,7 +140,10 @@ impl Looks {
         let since = before.map_or(now, |before| before.since);
         let silent = reasons.as_array().is_none_or(Vec::is_empty);
         if waits && silent && now - since > STILL {
-            world.violated(format!("I-11: {what} stands at {at} since {:.1} s without a reason", since.as_secs_f64()));
+            world.violated(format!(
+                "I-11: {what} stands at {at} without a reason for {:.1} s",
+                (now - since).as_secs_f64()
+            ));
         }
         self.stood.insert(what, Stood { at, since: if silent { since } else { now } });
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Refusal, Retry, Segment, Timestamp, Token, WaitingOn, limits};
 
 pub(super) struct Refusals {
@@ -71,6 +72,9 @@ impl Refusals {
 
     /// What the version waits on for their sake.
     pub(super) fn waiting_on(&self) -> Vec<WaitingOn> {
+        if planted::is(Fault::Silent) {
+            return vec![];
+        }
         let waiting = |refusal: &Refusal| {
             let Refusal { segment, position, attempts, due, .. } = *refusal;
             let error = refusal.error.clone();
