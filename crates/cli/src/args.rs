@@ -43,6 +43,14 @@ pub(crate) enum Command {
     Rollback(Flip),
     /// Drop the view of a version that does not serve
     Cleanup(Cleanup),
+    /// Apply no more events to a version until it is resumed
+    Pause(Pause),
+    /// Apply events to a version again, and try at once what its handler refused
+    #[command(mut_arg("version", |arg| arg.help("The version, such as v1.1; where absent, the one that is paused")))]
+    Resume(Pause),
+    /// List the events that a version has set aside, retry them, or give them up
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Letters(Letters),
     /// Show what was found of a version before readers move to it; verify it again, or answer for it
     #[command(after_help = "It exits with 1 where the version was not found right and nobody answers for it.")]
     Verify(Verify),
@@ -272,6 +280,78 @@ pub(crate) struct Verify {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pause {
+    /// The projection
+    pub projection: String,
+    /// The version, such as v1.1; where absent, the only one there is
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Letters {
+    #[command(subcommand)]
+    pub settle: Option<Settle>,
+    #[command(flatten)]
+    pub list: ListLetters,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Settle {
+    /// Hand events that were set aside to the handler again, in the order of their streams
+    Retry(SettleLetters),
+    /// Give up events that were set aside: the view goes without them
+    Drop(SettleLetters),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListLetters {
+    /// The projection
+    #[arg(required = true)]
+    pub projection: Option<String>,
+    /// Of this version, such as v1.1; where absent, of the only one that has any
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Only those of events behind this position
+    #[arg(long, value_name = "N")]
+    pub after: Option<u64>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["event", "stream", "all"])))]
+pub(crate) struct SettleLetters {
+    /// The projection
+    pub projection: String,
+    /// Of this version, such as v1.1; where absent, of the only one that has any
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// The event at this position
+    #[arg(long, value_name = "N")]
+    pub event: Option<u64>,
+    /// Those of this stream
+    #[arg(long, value_name = "STREAM")]
+    pub stream: Option<String>,
+    /// All
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub who: Who,
     #[command(flatten)]

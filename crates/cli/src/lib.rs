@@ -11,6 +11,7 @@ mod error;
 mod events;
 pub mod import;
 mod import_command;
+mod letters;
 mod local;
 mod numbers;
 mod operate;
@@ -60,6 +61,9 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Flip(args) => operate::flip(out, args).await,
         Command::Rollback(args) => operate::rollback(out, args).await,
         Command::Cleanup(args) => operate::clean_up(out, args).await,
+        Command::Pause(args) => letters::order(out, args, true).await,
+        Command::Resume(args) => letters::order(out, args, false).await,
+        Command::Letters(args) => letters::letters(out, args).await,
         Command::Verify(args) => verify::verify(out, args).await,
         Command::Phases(args) => operate::phases(out, args).await,
     }

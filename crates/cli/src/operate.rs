@@ -128,7 +128,7 @@ fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
 }
 
 /// A time in RFC 3339 without its fraction, for which a table has no room.
-fn to_the_second(time: &str) -> String {
+pub(crate) fn to_the_second(time: &str) -> String {
     match time.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => time.to_owned(),

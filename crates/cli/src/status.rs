@@ -9,7 +9,7 @@ use dacapo_api::{Api, ProjectionStatus, Status, SubscriberStatus, VersionStatus}
 use crate::args::Status as Args;
 use crate::connect;
 use crate::error::CliError;
-use crate::numbers::{count, duration, rate};
+use crate::numbers::{count, counted, duration, rate};
 use crate::output::{Out, lines_of, narrow};
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
@@ -175,6 +175,11 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
         let told = version.waiting_on.iter().any(|reason| reason.kind == "code");
         if !version.carried && !told {
             notes.push(format!("{name}: this node does not carry its code"));
+        }
+        if version.letters > 0 {
+            let (events, of) = (counted(version.letters, "event"), &version.version);
+            let list = format!("`dacapo letters {} --version {of}` lists them", projection.name);
+            notes.push(format!("{name}: {events} set aside; {list}"));
         }
         if version.phase == "StandingBy" {
             notes.push(match &version.rollback_not_ready {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
-use dacapo_api::{FlipResponse, HistoryEntry, Problem, Status, Verification, Waiver};
+use dacapo_api::{FlipResponse, HistoryEntry, Letter, Problem, Status, Verification, Waiver};
 
 use common::{Node, dacapo, with_input};
 
@@ -125,6 +125,29 @@ fn operations() {
     assert_eq!(second["idempotency_key"], third["idempotency_key"]);
     assert_ne!(script.asked[1]["request"]["idempotency_key"], second["idempotency_key"]);
     assert_eq!(third["to"], "v2.1");
+}
+
+#[test]
+fn letters() {
+    let node = Node::start();
+    node.fake.script().statuses.push_back(replaying());
+    let letter = |position: u64, rest: &str| {
+        let event = format!(
+            r#"{{"position":{position},"revision":{position},"id":"00000000-0000-7000-8000-000000000007",
+                "stream":"account-1","type":"deposited","time":"2026-03-01T12:00:00Z","data":{{"amount":5}}}}"#
+        );
+        let text = format!(r#"{{"event":{event},"segment":0,"time":"2026-03-01T12:00:01Z",{rest}}}"#);
+        serde_json::from_str::<Letter>(&text).unwrap()
+    };
+    node.fake.script().letters.extend([
+        letter(7, r#""kind":"refused","error":"no fee is known for account-1","attempts":10"#),
+        letter(8, r#""kind":"behind","first":7,"error":"no fee is known for account-1","attempts":0,"wish":"retry""#),
+    ]);
+    node.script("letters", dir().path());
+    let script = node.fake.script();
+    assert_eq!(script.asked[0]["request"]["position"], 7);
+    assert_eq!(script.asked[0]["request"]["reason"], "the fees are known now");
+    assert_eq!(script.asked[2]["call"], "drop_letters");
 }
 
 #[test]

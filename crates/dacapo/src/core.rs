@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Phase, Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_model::{Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Journal, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Beginning, Busy, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
-use crate::seed::check;
+use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
 use crate::verify::{Cap, Looking, Shadowing};
 use crate::world::{Left, World};
@@ -281,18 +281,18 @@ impl OpenVersion {
         id: ViewId,
         view: Arc<dyn StoredView>,
         carried: Carried,
-        orders: Orders,
-        beginning: Beginning,
+        state: &VersionState,
+        seed: Option<SeedFrom>,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
-        let mut open = Self::still(id, view, orders);
+        let mut open = Self::still(id, view, Orders::of(state));
         (open.progress, open.carried) = (watched, Some(carried.clone()));
         let assignment = Assignment {
             id: open.id.clone(),
             carried,
-            beginning,
+            beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
             share: open.share.subscribe(),
             journal: Arc::clone(&core.journal),
             offload: core.world.offload,

@@ -291,6 +291,8 @@ impl<'a> Run<'a> {
             if self.assignment.is_stopped() {
                 return Ok(Ended::Stopped);
             }
+            // First, so that what is wished for after a pause is not done before the pause is seen.
+            let wished = self.next_wish().await?;
             if self.heed().paused {
                 if self.stay_paused().await {
                     return Ok(Ended::Stopped);
@@ -303,7 +305,6 @@ impl<'a> Run<'a> {
                 return Ok(ended);
             }
             // One wish and one batch in turns, so that neither holds the other back.
-            let wished = self.next_wish().await?;
             let has_wish = wished.is_some();
             if let Some(letter) = wished
                 && let Some(ended) = self.carry_out(letter).await?

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{self, Core, OpenVersion};
 use crate::flip;
-use crate::processor::{Beginning, Orders};
+use crate::processor::Orders;
 use crate::projection::Carried;
 use crate::seed::{SeedFrom, check};
 use crate::verify;
@@ -265,9 +265,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return discard(&*core.views, id).await;
             }
-            let (began_at, seed) = (state.began_at.unwrap_or_default(), seed(core, id, state, &carried, &*view).await?);
-            let beginning = Beginning { began_at, seed };
-            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), beginning, is_corrected)?
+            let seed = seed(core, id, state, &carried, &*view).await?;
+            OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view, Orders::of(state)),

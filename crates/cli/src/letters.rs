@@ -1,0 +1,114 @@
+//! `dacapo letters`, `pause` and `resume`: what is done about events that handlers refuse.
+
+use comfy_table::CellAlignment;
+use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, SettleRequest};
+
+use crate::args::{Letters, ListLetters, Pause, Settle, SettleLetters};
+use crate::connect;
+use crate::error::CliError;
+use crate::numbers::{count, counted};
+use crate::operate::{asked, to_the_second};
+use crate::output::{Out, lines_of, narrow};
+
+/// `dacapo pause` and `dacapo resume`.
+pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(), CliError> {
+    let request = PauseRequest { version: args.version, asked: asked(args.who) };
+    let projection = args.projection;
+    connect::with(&args.target, |api| async move {
+        let answer = match pause {
+            true => api.pause(&projection, request).await?,
+            false => api.resume(&projection, request).await?,
+        };
+        let done = if pause { "paused" } else { "resumed" };
+        out.line(match answer.requested {
+            Some(position) => format!("{projection} {}: {done} at position {}", answer.version, count(position)),
+            None => format!("{projection} {}: {done} already", answer.version),
+        })?;
+        out.flush()
+    })
+    .await
+}
+
+/// `dacapo letters`.
+pub(crate) async fn letters(out: &mut Out, args: Letters) -> Result<(), CliError> {
+    match args.settle {
+        Some(Settle::Retry(args)) => settle(out, args, true).await,
+        Some(Settle::Drop(args)) => settle(out, args, false).await,
+        None => list(out, args.list).await,
+    }
+}
+
+async fn list(out: &mut Out, args: ListLetters) -> Result<(), CliError> {
+    let ListLetters { projection, version, after, limit, json, target } = args;
+    // The command line is not taken without one.
+    let projection = projection.unwrap_or_default();
+    let request = LettersRequest { version, after: after.unwrap_or(0), limit };
+    connect::with(&target, |api| async move {
+        let answer = api.letters(&projection, request).await?;
+        if json {
+            answer.letters.iter().try_for_each(|letter| out.json(letter))?;
+            return out.flush();
+        }
+        out.text(&page(out, &answer))?;
+        out.flush()
+    })
+    .await
+}
+
+fn page(out: &Out, answer: &LettersResponse) -> String {
+    let LettersResponse { projection, version, letters, more } = answer;
+    let Some(last) = letters.last() else {
+        return format!("{projection} {version} has set nothing aside\n");
+    };
+    let mut table = out.table(&["POSITION", "TIME", "STREAM", "TYPE", "WHY", "TRIES", "ERROR", "DATA"]);
+    narrow(&mut table, 0..=0, CellAlignment::Right);
+    narrow(&mut table, 1..=4, CellAlignment::Left);
+    narrow(&mut table, 5..=5, CellAlignment::Right);
+    for letter in letters {
+        let event = &letter.event;
+        let (position, time) = (count(event.position), to_the_second(&letter.time));
+        let (stream, event_type) = (event.stream.clone(), event.event_type.clone());
+        let (tries, error) = (letter.attempts.to_string(), letter.error.clone());
+        let data = event.data.as_str().to_owned();
+        table.add_row([position, time, stream, event_type, why(letter), tries, error, data]);
+    }
+    let mut page = format!("{projection} {version}\n\n{}", lines_of(&table));
+    if *more {
+        let after = last.event.position;
+        page.push_str(&format!("\nmore: dacapo letters {projection} --version {version} --after {after}\n"));
+    }
+    page
+}
+
+fn why(letter: &Letter) -> String {
+    let kind = match letter.first {
+        Some(first) => format!("{} {}", letter.kind, count(first)),
+        None => letter.kind.clone(),
+    };
+    match &letter.wish {
+        Some(wish) => format!("{kind}, to {wish}"),
+        None => kind,
+    }
+}
+
+async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), CliError> {
+    let SettleLetters { projection, version, event, stream, all, who, target } = args;
+    let request = SettleRequest { version, position: event, stream, all, asked: asked(who) };
+    connect::with(&target, |api| async move {
+        let answer = match retry {
+            true => api.retry_letters(&projection, request).await?,
+            false => api.drop_letters(&projection, request).await?,
+        };
+        let (version, letters) = (&answer.version, counted(answer.letters, "event"));
+        let done = if retry { "retried" } else { "given up" };
+        out.line(match answer.letters {
+            0 => format!("{projection} {version} has set no such event aside"),
+            _ => format!(
+                "{projection} {version}: {letters} to be {done}; `dacapo letters {projection} --version {version}` \
+                 tells what is left"
+            ),
+        })?;
+        out.flush()
+    })
+    .await
+}
