@@ -122,7 +122,7 @@ pub(crate) async fn open(
             }
             let reader = version.view.reader().await;
             // I-7; one that serves no more may also be gone already.
-            if core.catalog.current().serving(projection) != Some(version.id.version) && !planted::is(Fault::OneLook) {
+            if core.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
             }
             let view = ReadView::new(reader?);

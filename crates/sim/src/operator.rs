@@ -13,7 +13,7 @@ use crate::ledger::PROJECTIONS;
 use crate::world::World;
 
 /// How long something may stand still without a reason before that is a fault.
-const STILL: Duration = Duration::from_secs(4);
+const STILL: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy)]
 enum Act {

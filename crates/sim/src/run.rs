@@ -223,7 +223,7 @@ impl Run<'_> {
                 let modulus = self.chance.u64(1..40);
                 let kind = [Kind::Refuses, Kind::Panics, Kind::Waits][self.chance.usize(..3)];
                 // A handler that waits without end is not seen yet: only so long that nobody would look for a reason.
-                let longest = if kind == Kind::Waits { 2_500 } else { 6_000 };
+                let longest = if kind == Kind::Waits { 2_000 } else { 9_000 };
                 let trouble = Trouble {
                     kind,
                     modulus,

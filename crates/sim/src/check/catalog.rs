@@ -275,7 +275,7 @@ fn check_flip(
     let shown =
         shown.iter().find(|(view, _)| text(view) == (projection.clone(), from.clone())).map_or(0, |(_, shown)| *shown);
     let claimed = record.data["covers"].as_u64().unwrap_or_default();
-    if covers < requested.max(shown) || covers < claimed {
+    if claimed < requested.max(shown) || covers < claimed {
         world.violated(format!(
             "I-6: flipped {projection} from {from} to {version} at {}: it covered {covers} (said {claimed}), asked for at \
              {requested}, shown was {shown}",

@@ -139,7 +139,20 @@ pub fn check_seen(world: &World, records: &[Record]) {
     }
     let none = vec![];
     let aside: BTreeMap<&str, _> = PROJECTIONS.map(|projection| (projection, world.disk.set_aside(projection))).into();
+    // For each version that serves no more the position of the last flip away from it.
+    let mut left: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.stream == "$catalog" && record.event_type == "flipped") {
+        let field = |name: &str| record.data[name].as_str().unwrap_or_default();
+        left.remove(&(field("projection"), field("version")));
+        left.insert((field("projection"), field("from")), record.position);
+    }
     for seen in &locked(&world.books).seen {
+        // The old version moves on only once readers have left it, so none of its answers can cover the flip.
+        if let Some(left) = left.get(&(seen.projection, seen.version.as_str()))
+            && seen.covers >= *left
+        {
+            world.violated(format!("I-7: readers left {} at {left}, and it answered: {seen:?}", seen.version));
+        }
         let history = histories.get(&seen.ledger.as_deref()).unwrap_or(&none);
         let shown = match usize::try_from(seen.events) {
             Ok(0) => Some((0, Row::default())),
