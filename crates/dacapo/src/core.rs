@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::CatalogLog;
-use crate::processor::{self, Assignment, Ended, Progress};
+use crate::processor::{self, Assignment, Ended, Progress, Wanted};
 use crate::projection::Carried;
 use crate::world::World;
 
@@ -53,6 +53,8 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// What the catalog wants of it, for its processor.
+    pub(crate) wanted: watch::Sender<Wanted>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -179,30 +181,34 @@ impl Core {
 
 impl OpenVersion {
     /// Opens a version whose code is carried and starts its processor.
-    pub(crate) fn run(id: ViewId, view: Arc<dyn StoredView>, carried: Carried, journal: Arc<dyn Journal>) -> Self {
+    pub(crate) fn run(core: &Core, id: ViewId, view: Arc<dyn StoredView>, carried: Carried, wanted: Wanted) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
         let lifted = Arc::new(Notify::new());
+        let (wanted, told) = watch::channel(wanted);
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
-            journal,
+            journal: Arc::clone(&core.journal),
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),
             progress,
+            wanted: told,
+            probe: Arc::clone(&core.world.probe),
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
         let runtime = tokio::runtime::Handle::current();
         let ended = tokio::task::spawn_blocking(move || runtime.block_on(processor::run(assignment)));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
-        Self { id, view, carried: Some(carried), progress: watched, lifted, run }
+        Self { id, view, carried: Some(carried), progress: watched, lifted, wanted, run }
     }
 
     /// Opens a version whose code is not carried: its tokens can be seen and held.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        Self { id, view, carried: None, progress, lifted: Arc::new(Notify::new()), run: Mutex::new(None) }
+        let (lifted, wanted) = (Arc::new(Notify::new()), watch::Sender::default());
+        Self { id, view, carried: None, progress, lifted, wanted, run: Mutex::new(None) }
     }
 
     /// Whether its processor should run but does not.
@@ -226,6 +232,11 @@ impl OpenVersion {
             Err(error) => tracing::error!(view = %self.id, %error, "the processor ended by a bug in dacapo"),
         }
         *running = None;
+    }
+
+    /// Tells the processor what the catalog wants.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|known| std::mem::replace(known, wanted) != wanted);
     }
 
     /// Lifts the hold under `mark`, and tells the processor.

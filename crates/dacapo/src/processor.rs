@@ -18,12 +18,13 @@
 //! It never decides about phases, and it never reads the catalog.
 
 mod pace;
+mod replay;
 mod segments;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, TokenRefused, ViewId, WaitingOn, limits};
+use dacapo_model::{PendingReplay, Position, TokenRefused, VersionState, ViewId, WaitingOn, limits};
 use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -31,7 +32,9 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
+use crate::world::Probe;
 use pace::{Pace, Rate};
+use replay::{FailedReset, TakenUp};
 use segments::{Refusal, Segments, Share};
 
 pub(crate) use segments::Progress;
@@ -54,7 +57,25 @@ pub(crate) struct Assignment {
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// What the catalog wants of the version.
+    pub(crate) wanted: watch::Receiver<Wanted>,
+    pub(crate) probe: Arc<dyn Probe>,
     pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What the catalog wants of a version that runs: the rebuild driver tells its processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Where its building began: what is before that is the past.
+    pub(crate) began_at: Option<Position>,
+    /// The last replay in place that was asked for.
+    pub(crate) replay: Option<PendingReplay>,
+}
+
+impl Wanted {
+    pub(crate) fn of(state: &VersionState) -> Self {
+        Self { began_at: state.began_at, replay: state.last_replay }
+    }
 }
 
 /// Why a run ended.
@@ -90,7 +111,11 @@ async fn run_on(assignment: &Assignment) -> Ended {
     loop {
         let error = match Run::begin(assignment).await {
             Ok(mut run) => match run.go_on().await {
-                Ok(ended) => return ended,
+                Ok(Some(ended)) => return ended,
+                Ok(None) => {
+                    attempts = 0;
+                    continue;
+                }
                 Err(error) => {
                     // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
                     attempts = if run.has_moved { 0 } else { attempts };
@@ -140,6 +165,8 @@ struct Run<'a> {
     pace: Pace,
     rate: Rate,
     head: watch::Receiver<Position>,
+    wanted: watch::Receiver<Wanted>,
+    failed_reset: Option<FailedReset>,
     has_moved: bool,
 }
 
@@ -173,38 +200,50 @@ impl<'a> Run<'a> {
             pace: Pace::new(options.batch_events_max),
             rate: Rate::default(),
             head: assignment.journal.head(),
+            wanted: assignment.wanted.clone(),
+            failed_reset: None,
             has_moved: false,
         };
         run.report();
         Ok(run)
     }
 
-    /// Batch after batch, until the run ends. An error means that the claim is in doubt: begin again.
-    async fn go_on(&mut self) -> Result<Ended, StoreError> {
+    /// Batch after batch, until the run ends; `None` when it is to begin anew. An error means that the claim is in
+    /// doubt: begin again.
+    async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
         loop {
             if self.assignment.is_stopped() {
-                return Ok(Ended::Stopped);
+                return Ok(Some(Ended::Stopped));
+            }
+            self.wanted.mark_unchanged();
+            if let Some(replay) = self.asked_replay() {
+                match self.take_up(replay).await? {
+                    TakenUp::Begins => return Ok(None),
+                    TakenUp::Later => {}
+                    TakenUp::Ended(ended) => return Ok(Some(ended)),
+                }
             }
             let head = *self.head.borrow_and_update();
             let Some(share) = self.segments.next_share(head, Instant::now()) else {
                 if self.wait().await {
-                    return Ok(Ended::Stopped);
+                    return Ok(Some(Ended::Stopped));
                 }
                 continue;
             };
             self.pace.aim(head.since(share.after));
             if let Some(ended) = self.take(share).await? {
-                return Ok(ended);
+                return Ok(Some(ended));
             }
         }
     }
 
-    /// Waits for the head, for a segment that is due for another try, or for the stop, which it tells.
+    /// Waits for the head, for what is due for another try, for another wish, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
         self.rate.rest();
         self.report();
         let mut stop = self.assignment.stop.clone();
-        let due = self.segments.next_due();
+        let reset_due = self.failed_reset.as_ref().map(|failed| failed.due);
+        let due = self.segments.next_due().into_iter().chain(reset_due).min();
         let due = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due).await,
@@ -216,6 +255,8 @@ impl<'a> Run<'a> {
             _ = stop.wait_for(|stop| *stop) => true,
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
+            // Who has the other side has that of the stop as well.
+            Ok(()) = self.wanted.changed() => false,
             () = due => false,
         }
     }
@@ -226,18 +267,20 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         loop {
             let failure = match self.apply(&mut share, started).await? {
-                Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
-                    Committed::Done => {
-                        self.has_moved = true;
-                        self.rate.add(share.moves_through().since(share.after), started);
-                        self.pace.took(events, started.elapsed());
-                        self.report();
-                        return Ok(None);
+                Ok(Applied { events, by_segment }) => {
+                    match self.commit(&Commit::of(self.segments.moves(&share, &by_segment))).await? {
+                        Committed::Done => {
+                            self.has_moved = true;
+                            self.rate.add(share.moves_through().since(share.after), started);
+                            self.pace.took(events, started.elapsed());
+                            self.report();
+                            return Ok(None);
+                        }
+                        Committed::ApplyAgain => continue,
+                        Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                        Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
                     }
-                    Committed::ApplyAgain => continue,
-                    Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                    Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
-                },
+                }
                 Err(failure) => failure,
             };
             self.view.rollback().await.map_err(unavailable)?;
@@ -256,6 +299,9 @@ impl<'a> Run<'a> {
         let Assignment { journal, carried, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
         let mut by_segment = vec![0; share.limits().len()];
+        let began_at = self.assignment.wanted.borrow().began_at.unwrap_or_default();
+        let past: Vec<Position> =
+            self.segments.tokens().iter().map(|token| token.replays_through().max(began_at)).collect();
         let mut ahead: Option<Ahead> = None;
         loop {
             let batch = match &mut ahead {
@@ -267,7 +313,7 @@ impl<'a> Run<'a> {
             ahead = (!is_full)
                 .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
             let (segments, through) = (self.segments.count(), share.limits());
-            let work = Work { batch: &batch, segments, through, applied: &mut by_segment };
+            let work = Work { batch: &batch, segments, through, past: &past, applied: &mut by_segment };
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
@@ -292,14 +338,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
-        let commit = Commit::of(self.segments.moves(share, applied));
+    async fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
             let mut lifted = std::pin::pin!(lifted.notified());
             lifted.as_mut().enable();
-            let (held_for, must_reapply) = match self.view.commit(&commit).await {
+            let (held_for, must_reapply) = match self.view.commit(commit).await {
                 Ok(()) => {
                     self.segments.committed(&commit.moves);
                     return Ok(Committed::Done);
@@ -323,7 +368,9 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        self.assignment.progress.send_replace(self.segments.progress(self.rate.per_second()));
+        let mut progress = self.segments.progress(self.rate.per_second());
+        progress.waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
+        self.assignment.progress.send_replace(progress);
     }
 }
 

@@ -29,12 +29,26 @@ pub struct Recorded<'a, E> {
     /// The event.
     pub data: E,
     place: EventRef<'a>,
+    replay: bool,
 }
 
 impl<'a, E> Recorded<'a, E> {
     /// The event `data` that was read as `place`.
     pub fn new(data: E, place: EventRef<'a>) -> Self {
-        Self { data, place }
+        Self { data, place, replay: false }
+    }
+
+    /// The same event as one of the past.
+    #[must_use]
+    pub fn replayed(self) -> Self {
+        Self { replay: true, ..self }
+    }
+
+    /// Whether it is of the past for this version: it was in the journal when the version began to be built, or it went
+    /// through the version before and does so again in a replay in place. Decided for each event alone; what makes
+    /// rows should not ask, and what acts elsewhere must.
+    pub fn is_replay(&self) -> bool {
+        self.replay
     }
 }
 
@@ -44,6 +58,22 @@ impl<'a, E> Deref for Recorded<'a, E> {
     fn deref(&self) -> &EventRef<'a> {
         &self.place
     }
+}
+
+/// Whether past events may go through a version again in its own view, without a new version beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InPlace {
+    /// They may not: a rebuild does it without readers noticing.
+    #[default]
+    No,
+    /// From any position, and the rows stay: applying an event a second time makes of its row what it is already, as
+    /// where rows are put whole. Readers are answered all the while.
+    KeepsRows,
+    /// From the start, and the rows go first, by [`Projection::reset`]. Readers wait until they are there again.
+    Resets,
+    /// From any position, and [`Projection::reset`] takes away what later events made. Readers wait until it is there
+    /// again.
+    ResetsFrom,
 }
 
 /// How a version is built and run.
@@ -63,6 +93,8 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// Whether past events may go through it again in place. They may not, unless set.
+    pub in_place: InPlace,
 }
 
 impl Default for Options {
@@ -74,6 +106,7 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            in_place: InPlace::No,
         }
     }
 }
@@ -111,6 +144,21 @@ pub trait Projection: Send + Sync + 'static {
         event: &Recorded<'_, Self::Event>,
         view: &mut View,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Takes away what the events behind `after` made, before they are replayed in place: in the transaction in which
+    /// the tokens move back. Called for [`InPlace::Resets`], where `after` is the start, and for
+    /// [`InPlace::ResetsFrom`]. It empties every table, unless it is written.
+    ///
+    /// # Errors
+    /// Whatever keeps it from that. The version goes on as it was, and it is tried again.
+    fn reset(&self, view: &mut View, after: Position) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        async move {
+            if after > Position::START {
+                return Err(format!("{} does not say what to take away behind position {after}", Self::NAME).into());
+            }
+            Ok(view.clear().await?)
+        }
+    }
 }
 
 /// A question to a projection, whichever version of it serves.
@@ -268,6 +316,8 @@ pub(crate) struct Work<'a> {
     pub(crate) segments: SegmentCount,
     /// For each segment the last position to apply; one that takes no part has its own token here or less.
     pub(crate) through: &'a [Position],
+    /// For each segment the last position that is a replay.
+    pub(crate) past: &'a [Position],
     /// For each segment how many events it was handed; added to.
     pub(crate) applied: &'a mut [u64],
 }
@@ -290,6 +340,9 @@ pub(crate) enum FailureCause {
 pub(crate) trait Handlers: Send + Sync {
     /// Applies a batch, event by event, until it is done or one fails.
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Takes away what the events behind `after` made.
+    fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>>;
 }
 
 impl<P: Projection> Handlers for P {
@@ -297,19 +350,29 @@ impl<P: Projection> Handlers for P {
         Box::pin(async move {
             let mut current = None;
             let run = AssertUnwindSafe(apply_all(self, work, view, &mut current)).catch_unwind();
-            let cause = match run.await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => match error.downcast::<ViewError>() {
-                    Ok(error) if error.is_passing() => FailureCause::Store(*error),
-                    Ok(error) => FailureCause::Handler(error.to_string()),
-                    Err(error) => FailureCause::Handler(chain(&*error)),
-                },
-                Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
-            };
+            let Err(cause) = outcome(run.await) else { return Ok(()) };
             let (segment, position) = current.expect("only the handling of an event can fail");
             Err(Failure { segment, position, cause })
         })
     }
+
+    fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>> {
+        let reset = async move { Projection::reset(self, view, after).await };
+        Box::pin(AssertUnwindSafe(reset).catch_unwind().map(outcome))
+    }
+}
+
+/// What a handler came to: it may have failed, panicked, or met a store that failed.
+fn outcome(run: std::thread::Result<Result<(), HandlerError>>) -> Result<(), FailureCause> {
+    Err(match run {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => match error.downcast::<ViewError>() {
+            Ok(error) if error.is_passing() => FailureCause::Store(*error),
+            Ok(error) => FailureCause::Handler(error.to_string()),
+            Err(error) => FailureCause::Handler(chain(&*error)),
+        },
+        Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
+    })
 }
 
 async fn apply_all<P: Projection>(
@@ -326,7 +389,8 @@ async fn apply_all<P: Projection>(
         }
         *current = Some((segment, place.position));
         if let Some(data) = P::Event::decode(place.event_type, place.payload)? {
-            projection.apply(&Recorded { data, place }, view).await?;
+            let replay = place.position <= work.past[at];
+            projection.apply(&Recorded { data, place, replay }, view).await?;
         }
         work.applied[at] += 1;
     }

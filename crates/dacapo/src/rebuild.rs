@@ -19,9 +19,10 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
+use crate::processor::Wanted;
 use crate::world::Step;
 
-/// How often to look while a version is being built, which becomes ready without telling anyone.
+/// How often to look while a version is being built or replayed, which gets ready without telling anyone.
 const LOOK_BUILDING: Duration = Duration::from_millis(50);
 /// How often to look otherwise: stand-by ends with time.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
@@ -69,7 +70,8 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
     let mut opened = core.opened.subscribe();
     let mut flips = HashMap::new();
     loop {
-        let building = catalog.borrow_and_update().versions().any(|(_, state)| state.phase == Phase::Initializing);
+        let gets_on = |state: &VersionState| state.phase == Phase::Initializing || state.replay.is_some();
+        let building = catalog.borrow_and_update().versions().any(|(_, state)| gets_on(state));
         opened.mark_unchanged();
         tokio::select! {
             biased;
@@ -115,7 +117,12 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
     let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
     let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
+        let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
+        if ends_replay {
+            core.world.probe.completed(Step::ReplayCovered);
+        }
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
+            Ok(_) if ends_replay => core.world.probe.completed(Step::ReplayEnded),
             Ok(_) => {}
             // Somebody changed the catalog since it was looked at; the next look sees it.
             Err(CatalogError::Refused(refused)) => tracing::debug!(%refused, "planned on an older catalog"),
@@ -155,6 +162,7 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
+            version.want(Wanted::of(state));
             let tokens = version.view.tokens().await?;
             lift_stray(core, &version, &tokens).await?;
             return Ok(Some(tokens));
@@ -180,7 +188,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(id.clone(), view, carried, Arc::clone(&core.journal))
+            OpenVersion::run(core, id.clone(), view, carried, Wanted::of(state))
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
-    ViewId, WaitingOn,
+    ViewId, WaitingOn, replay,
 };
 
 use crate::core::Core;
@@ -63,8 +63,23 @@ pub struct VersionStatus {
     pub time_left: Option<Duration>,
     /// While standing by: whether a rollback to it would be carried out at once, or why not (I-8).
     pub rollback_ready: Option<Result<(), WaitingOn>>,
+    /// The replay in place under way: its request, what it covers again, and where it ends.
+    pub replay: Option<ReplayStatus>,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
+}
+
+/// A replay in place under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayStatus {
+    /// The position of the request, which names it.
+    pub requested: Position,
+    /// The events behind this position are replayed.
+    pub after: Position,
+    /// What every segment covers again.
+    pub at: Position,
+    /// Where it ends.
+    pub through: Position,
 }
 
 pub(crate) async fn status(core: &Arc<Core>) -> Status {
@@ -116,6 +131,14 @@ async fn version_status(
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
+    let replay = state.replay.and_then(|pending| {
+        let (at, through) = replay::progress(&tokens, &pending)?;
+        Some(ReplayStatus { requested: pending.requested, after: pending.after, at, through })
+    });
+    // First, since nothing else explains a lag or a reader's wait while it runs.
+    if let Some(ReplayStatus { at, through, .. }) = replay {
+        waiting_on.insert(0, WaitingOn::Replay { version: id.version, at, through });
+    }
     let rollback_ready =
         (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &waiting_on));
     if let (Phase::StandingBy, Some(carried)) = (state.phase, &carried) {
@@ -135,6 +158,7 @@ async fn version_status(
         rate,
         time_left,
         rollback_ready,
+        replay,
         waiting_on,
     }
 }

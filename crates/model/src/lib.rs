@@ -16,6 +16,7 @@ mod name;
 mod phase;
 mod position;
 pub mod rebuild;
+pub mod replay;
 mod segment;
 mod time;
 mod token;

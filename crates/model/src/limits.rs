@@ -43,6 +43,8 @@ pub const HOLD_LAG_MAX: u64 = 5_000;
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most dead letters that are read at once.
+pub const LETTERS_READ_MAX: usize = 1_000;
 /// Most of the last events that a node keeps in memory for its subscriptions.
 pub const TAIL_EVENTS_MAX: usize = 16_384;
 /// Most bytes of those.

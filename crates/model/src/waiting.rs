@@ -45,6 +45,22 @@ pub enum WaitingOn {
         /// How long the hold may last.
         budget: Duration,
     },
+    /// A replay in place is under way; where the rows were reset, readers wait for its end.
+    Replay {
+        /// Of which version.
+        version: VersionId,
+        /// What it covers again.
+        at: Position,
+        /// Where it ends.
+        through: Position,
+    },
+    /// A replay in place that was asked for has not begun: the rows cannot be reset, and that is tried again.
+    Reset {
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said.
+        error: String,
+    },
     /// No live node carries the code of the version.
     Code {
         /// The version whose code is missing.
@@ -72,6 +88,12 @@ impl fmt::Display for WaitingOn {
             Self::Hold { held_for } => write!(f, "the flip of position {held_for}, which holds it for a moment"),
             Self::HoldBudget { budget } => {
                 write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
+            }
+            Self::Replay { version, at, through } => {
+                write!(f, "the end of the replay of {version}, at position {at} of {through}")
+            }
+            Self::Reset { attempts, error } => {
+                write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
             }
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
             Self::FlipCommand => write!(f, "the command to flip"),

@@ -209,6 +209,17 @@ impl View {
         Ok(self.writer.execute(sql, parameters).await?)
     }
 
+    /// Deletes every row of every table of the projection.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the store cannot do it.
+    pub async fn clear(&mut self) -> Result<(), ViewError> {
+        for table in self.tables {
+            self.execute(&format!("DELETE FROM \"{}\"", table.name.replace('"', "\"\"")), &[]).await?;
+        }
+        Ok(())
+    }
+
     /// The rows that a SQL query gives. It sees every change of the batch so far, which are handed to the
     /// store for that.
     ///

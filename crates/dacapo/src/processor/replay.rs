@@ -1,0 +1,94 @@
+//! Taking up a replay in place: the rows that will be made again go, and the tokens move back, in one transaction.
+//!
+//! Afterwards the run begins anew, under a new claim and with what is stored. A reset that fails is tried again later;
+//! the version goes on as it was meanwhile.
+
+use std::sync::Arc;
+
+use dacapo_model::replay::ReplayRows;
+use dacapo_model::{PendingReplay, Position, TokenMove, WaitingOn, limits};
+use dacapo_store::{Commit, StoreError};
+use tokio::time::Instant;
+
+use super::{Committed, Ended, Run, back_off, unavailable};
+use crate::projection::FailureCause;
+use crate::world::Step;
+
+/// A reset that failed.
+pub(super) struct FailedReset {
+    attempts: u32,
+    error: String,
+    pub(super) due: Instant,
+}
+
+/// What an attempt to take up a replay came to.
+pub(super) enum TakenUp {
+    /// The tokens are back: the run begins anew.
+    Begins,
+    /// The rows could not be reset; the version goes on as it was.
+    Later,
+    Ended(Ended),
+}
+
+impl FailedReset {
+    pub(super) fn waiting_on(&self) -> WaitingOn {
+        WaitingOn::Reset { attempts: self.attempts, error: self.error.clone() }
+    }
+}
+
+impl Run<'_> {
+    /// The replay that is asked for and that not every segment has taken up, unless its reset failed just now.
+    pub(super) fn asked_replay(&self) -> Option<PendingReplay> {
+        let asked = self.assignment.wanted.borrow().replay?;
+        let missing = self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some());
+        let rests = self.failed_reset.as_ref().is_some_and(|failed| failed.due > Instant::now());
+        (missing && !rests).then_some(asked)
+    }
+
+    pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<TakenUp, StoreError> {
+        let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
+        let settled = self.letters_behind(&moves).await?;
+        let commit = Commit { settled, ..Commit::of(moves) };
+        loop {
+            if replay.rows == ReplayRows::Reset
+                && let Err(cause) = self.assignment.carried.handlers.reset(&mut self.view, replay.after).await
+            {
+                self.view.rollback().await.map_err(unavailable)?;
+                return match cause {
+                    FailureCause::Handler(error) => Ok(self.reset_failed(error)),
+                    FailureCause::Store(error) => Err(unavailable(error)),
+                };
+            }
+            match self.commit(&commit).await? {
+                Committed::Done => break,
+                Committed::ApplyAgain => {}
+                Committed::Stopped => return Ok(TakenUp::Ended(Ended::Stopped)),
+                Committed::Fenced(refused) => return Ok(TakenUp::Ended(Ended::Fenced(refused))),
+            }
+        }
+        let (view, requested, after) = (&self.assignment.id, replay.requested, replay.after);
+        tracing::info!(%view, %requested, %after, "a replay in place begins");
+        self.assignment.probe.completed(Step::ReplayBegun);
+        Ok(TakenUp::Begins)
+    }
+
+    /// The dead letters that the replay is about to hand to the handler again.
+    async fn letters_behind(&self, moves: &[TokenMove]) -> Result<Vec<Position>, StoreError> {
+        let (mut after, mut found) = (Position::START, Vec::new());
+        loop {
+            let letters = Arc::clone(&self.assignment.view).letters(after, limits::LETTERS_READ_MAX).await?;
+            let Some(last) = letters.last() else { return Ok(found) };
+            after = last.position;
+            let again = |segment, position| moves.iter().any(|back| back.segment == segment && position > back.to);
+            found.extend(letters.iter().filter(|letter| again(letter.segment, letter.position)).map(|it| it.position));
+        }
+    }
+
+    fn reset_failed(&mut self, error: String) -> TakenUp {
+        let attempts = self.failed_reset.as_ref().map_or(1, |failed| failed.attempts + 1);
+        tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
+        self.failed_reset = Some(FailedReset { attempts, error, due: Instant::now() + back_off(attempts) });
+        self.report();
+        TakenUp::Later
+    }
+}
