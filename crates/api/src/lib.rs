@@ -33,8 +33,8 @@ pub use operate::{
     RebuildRequest, RebuildResponse,
 };
 pub use status::{
-    FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Status, SubscriberFailure, SubscriberStatus, TimeLeft,
-    VersionStatus, WaitingOn, kind_of_flip,
+    FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure, SubscriberStatus,
+    TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
 };
 
 /// Everything a node can be asked. Any node answers every call, whichever node carries it out.

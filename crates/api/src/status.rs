@@ -125,12 +125,24 @@ pub struct VersionStatus {
     /// How many positions the slowest segment is behind the head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
-    /// Positions a second, while it is behind.
+    /// How old the oldest event is that it does not cover, in seconds, while it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
+    /// Positions a second that it covers, while it is behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
+    /// Positions a second that are appended meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<f64>,
     /// How long it takes until it has caught up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_left: Option<TimeLeft>,
+    /// Why that cannot be told though it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_time_left: Option<String>,
+    /// That it has something to do and does not get on, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Stall>,
     /// Whether readers could move to it now.
     pub rollback_ready: bool,
     /// Why not.
@@ -165,13 +177,25 @@ pub struct TimeLeft {
     pub basis: String,
 }
 
+/// A version that has something to do and does not get on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stall {
+    /// For how many seconds it has not moved.
+    pub seconds: f64,
+    /// That and what keeps it, in words.
+    pub text: String,
+    /// What keeps it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
 /// Why something does not happen yet.
 ///
 /// The fields differ by kind and later releases may add kinds, so they stay as they came; `text` says
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`,
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `processor`,
     /// `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
@@ -226,6 +250,12 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("version", version.to_string().into());
                 "code"
             }
+            model::WaitingOn::Batch { after, since } => {
+                field("after", after.get().into());
+                field("since_ms", millis(*since));
+                "batch"
+            }
+            model::WaitingOn::Processor => "processor",
             model::WaitingOn::FlipCommand => "flip_command",
             model::WaitingOn::StandBy { remaining } => {
                 field("remaining_ms", millis(*remaining));
@@ -233,6 +263,24 @@ impl From<&model::WaitingOn> for WaitingOn {
             }
         };
         Self { kind: kind.to_owned(), text: reason.to_string(), fields }
+    }
+}
+
+impl TimeLeft {
+    /// The form of a time left.
+    pub fn new(left: &model::progress::TimeLeft) -> Self {
+        Self { seconds: left.left.as_secs_f64(), basis: left.basis.to_string() }
+    }
+}
+
+impl Stall {
+    /// The form of a stall.
+    pub fn new(stall: &model::progress::Stall) -> Self {
+        Self {
+            seconds: stall.still.as_secs_f64(),
+            text: stall.to_string(),
+            waiting_on: stall.on.iter().map(Into::into).collect(),
+        }
     }
 }
 

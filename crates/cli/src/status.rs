@@ -151,13 +151,27 @@ fn subscriber(subscriber: &SubscriberStatus) -> String {
     text
 }
 
+/// How far a version is behind in time, and what its time left rests on.
+fn behind(version: &VersionStatus) -> Option<String> {
+    let age = duration(version.lag_seconds?);
+    match (&version.time_left, &version.no_time_left) {
+        (Some(left), _) => Some(format!("{age} behind; {} left, by {}", duration(left.seconds), left.basis)),
+        (None, Some(why)) => Some(format!("{age} behind; {why}")),
+        (None, None) => None,
+    }
+}
+
 /// What a table has no room for: what is waited on, and why things are as they are.
 fn notes(projection: &ProjectionStatus) -> Vec<String> {
     let mut notes = vec![];
     for version in &projection.versions {
         let name = format!("{} {}", projection.name, version.version);
         notes.extend(version.reason.iter().map(|reason| format!("{name}: {reason}")));
-        notes.extend(version.waiting_on.iter().map(|reason| format!("{name} waits on {}", reason.text)));
+        let told = version.stall.as_ref().map_or(&[][..], |stall| &stall.waiting_on);
+        notes.extend(version.stall.iter().map(|stall| format!("{name}: {}", stall.text)));
+        let others = version.waiting_on.iter().filter(|reason| !told.contains(reason));
+        notes.extend(others.map(|reason| format!("{name} waits on {}", reason.text)));
+        notes.extend(behind(version).map(|behind| format!("{name} is {behind}")));
         let told = version.waiting_on.iter().any(|reason| reason.kind == "code");
         if !version.carried && !told {
             notes.push(format!("{name}: this node does not carry its code"));

@@ -109,10 +109,14 @@ fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
     let stage = version.stage.as_ref().unwrap_or(&version.phase);
     bar.set_prefix(format!("{} {stage}", version.version));
     let mut parts = vec![];
-    parts.extend(version.lag.map(|lag| format!("{} behind", count(lag))));
+    parts.extend(version.lag.filter(|lag| *lag > 0).map(|lag| format!("{} behind", count(lag))));
     parts.extend(version.rate.map(rate));
-    parts.extend(version.time_left.as_ref().map(|left| format!("{} left", duration(left.seconds))));
-    parts.extend(version.waiting_on.first().map(|reason| format!("waits on {}", reason.text)));
+    match (&version.stall, version.waiting_on.first(), &version.time_left) {
+        (Some(stall), ..) => parts.push(stall.text.clone()),
+        (None, Some(reason), _) => parts.push(format!("waits on {}", reason.text)),
+        (None, None, Some(left)) => parts.push(format!("{} left", duration(left.seconds))),
+        (None, None, None) => parts.extend(version.no_time_left.clone()),
+    }
     bar.set_message(parts.join(", "));
 }
 

@@ -23,7 +23,8 @@ fn replaying() -> Status {
              "rollback_ready":false,"segments":[{"segment":0,"position":100000,"lag":0,"epoch":1,"held":false},
              {"segment":1,"position":100000,"lag":0,"epoch":1,"held":true}]},
             {"version":"v2.1","phase":"Initializing","stage":"Replaying","since":"2026-03-01T11:59:00Z","carried":true,
-             "covers":51790,"lag":48210,"rate":212000.4,"time_left":{"seconds":0.23,"basis":"the last 10 s"},
+             "covers":51790,"lag":48210,"lag_seconds":184.2,"rate":212000.4,"arrivals":3000,
+             "time_left":{"seconds":0.23,"basis":"the last 10 s"},
              "rollback_ready":false,"segments":[{"segment":0,"position":51790,"lag":48210,"epoch":1,"held":false}],
              "waiting_on":[{"kind":"segment","segment":0,"text":"segment 0 of v2.1, 48210 behind"}]}]},
           {"name":"loans","versions":[
@@ -43,7 +44,10 @@ fn flipping() -> Status {
              "rollback_ready":true,"segments":[{"segment":0,"position":100000,"lag":0,"epoch":1,"held":false}],
              "waiting_on":[{"kind":"stand_by","text":"the end of its stand-by in 3600 s"}]},
             {"version":"v1.2","phase":"StandingBy","since":"2026-03-01T10:00:00Z","carried":true,"covers":10,"lag":99990,
-             "rate":1.5,"time_left":{"seconds":66660,"basis":"b"},
+             "lag_seconds":66660,"rate":1.5,"no_time_left":"at this pace it never catches up: b",
+             "stall":{"seconds":7,"text":"no progress for 7 s, it waits on the store: full","waiting_on":[
+               {"kind":"store","text":"the store: full"}]},
+             "waiting_on":[{"kind":"store","text":"the store: full"}],
              "rollback_ready":false,"rollback_not_ready":"it is 99990 behind","segments":[]},
             {"version":"v2.1","phase":"Serving","since":"2026-03-01T10:00:00Z","carried":true,"rollback_ready":false,
              "segments":[],"lag":0},

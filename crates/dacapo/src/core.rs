@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress, Wanted};
 use crate::projection::Carried;
+use crate::trail::Trails;
 use crate::world::World;
 
 /// How long to wait for the end of a hold whose flip has happened.
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
+    /// How every version got on lately.
+    pub(crate) trails: Trails,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -85,6 +88,7 @@ impl Core {
             opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
+            trails: Trails::new(),
         }
     }
 
@@ -190,6 +194,7 @@ impl OpenVersion {
             id: id.clone(),
             carried: carried.clone(),
             journal: Arc::clone(&core.journal),
+            offload: core.world.offload,
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),
             progress,
@@ -198,8 +203,7 @@ impl OpenVersion {
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
-        let runtime = tokio::runtime::Handle::current();
-        let ended = tokio::task::spawn_blocking(move || runtime.block_on(processor::run(assignment)));
+        let ended = core.world.offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
         Self { id, view, carried: Some(carried), progress: watched, lifted, wanted, run }
     }

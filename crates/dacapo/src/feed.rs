@@ -4,18 +4,24 @@ use std::sync::Arc;
 
 use dacapo_model::Position;
 use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+
+use crate::world::Offload;
 
 /// A read that goes on beside whoever will ask for it.
 pub(crate) struct Ahead(JoinHandle<Result<EventBatch, StoreError>>);
 
 impl Ahead {
     /// Begins to read. It may wait for the disk, so it holds up none of the runtime's workers.
-    pub(crate) fn begin(journal: &Arc<dyn Journal>, after: Position, filter: &Arc<Filter>, limit: Limit) -> Self {
-        let (journal, filter, runtime) = (Arc::clone(journal), Arc::clone(filter), Handle::current());
-        let read = move || runtime.block_on(journal.read(after, &filter, limit));
-        Self(tokio::task::spawn_blocking(read))
+    pub(crate) fn begin(
+        offload: Offload,
+        journal: &Arc<dyn Journal>,
+        after: Position,
+        filter: &Arc<Filter>,
+        limit: Limit,
+    ) -> Self {
+        let (journal, filter) = (Arc::clone(journal), Arc::clone(filter));
+        Self(offload.begin(async move { journal.read(after, &filter, limit).await }))
     }
 
     /// What was read. Dropping the future loses nothing; once it is done it must not be asked for again.

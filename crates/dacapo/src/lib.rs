@@ -30,11 +30,13 @@ mod replay;
 mod row;
 mod status;
 mod subscribe;
+mod trail;
 pub mod view;
 mod world;
 
 pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
+pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
     Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
@@ -55,7 +57,7 @@ pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, ReplayStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use view::{ReadView, View, ViewError};
-pub use world::{Ids, NoProbe, Probe, Step, SystemIds, World};
+pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 
 /// What the derives generate calls. No part of the API.
 #[doc(hidden)]

@@ -25,7 +25,7 @@ use crate::rebuild;
 use crate::replay::{self, ReplayFrom, ReplayReport};
 use crate::status::{self, Status};
 use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
-use crate::world::{Ids, NoProbe, Probe, SystemIds, World};
+use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +120,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Does work that may hold up its thread like this; on threads of its own unless set.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.world.offload = offload;
+        self
+    }
+
     /// Lets `probe` watch the steps of flips and clean-ups.
     pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
         self.world.probe = probe;
@@ -147,7 +153,8 @@ impl NodeBuilder {
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
-        let tail = Arc::new(Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default()));
+        let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
+        let tail = Arc::new(tail.done_by(core.world.offload));
         let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
         let subscribers = self.subscribers.into_iter().map(begin).collect();
         let (looked, has_looked) = oneshot::channel();
@@ -162,7 +169,8 @@ impl NodeBuilder {
 impl Node {
     /// A node that keeps everything in memory, unless told otherwise.
     pub fn builder() -> NodeBuilder {
-        let world = World { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), probe: Arc::new(NoProbe) };
+        let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
+        let world = World { clock, ids, offload: Offload::default(), probe };
         NodeBuilder { place: Place::Memory, carried: Vec::new(), subscribers: Vec::new(), world }
     }
 

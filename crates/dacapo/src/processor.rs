@@ -32,8 +32,8 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
-use crate::world::Probe;
-use pace::{Pace, Rate};
+use crate::world::{Offload, Probe};
+use pace::Pace;
 use replay::{FailedReset, TakenUp};
 use segments::{Refusal, Segments, Share};
 
@@ -53,6 +53,7 @@ pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
@@ -163,7 +164,6 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
-    rate: Rate,
     head: watch::Receiver<Position>,
     wanted: watch::Receiver<Wanted>,
     failed_reset: Option<FailedReset>,
@@ -198,7 +198,6 @@ impl<'a> Run<'a> {
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
-            rate: Rate::default(),
             head: assignment.journal.head(),
             wanted: assignment.wanted.clone(),
             failed_reset: None,
@@ -239,7 +238,6 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for what is due for another try, for another wish, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
-        self.rate.rest();
         self.report();
         let mut stop = self.assignment.stop.clone();
         let reset_due = self.failed_reset.as_ref().map(|failed| failed.due);
@@ -265,13 +263,13 @@ impl<'a> Run<'a> {
     /// more without it.
     async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
         let started = Instant::now();
+        self.assignment.progress.send_modify(|progress| progress.batch = Some((share.after, started)));
         loop {
             let failure = match self.apply(&mut share, started).await? {
                 Ok(Applied { events, by_segment }) => {
                     match self.commit(&Commit::of(self.segments.moves(&share, &by_segment))).await? {
                         Committed::Done => {
                             self.has_moved = true;
-                            self.rate.add(share.moves_through().since(share.after), started);
                             self.pace.took(events, started.elapsed());
                             self.report();
                             return Ok(None);
@@ -296,7 +294,7 @@ impl<'a> Run<'a> {
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
     /// again in the rare case that it must be applied again.
     async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<Applied, Failure>, StoreError> {
-        let Assignment { journal, carried, .. } = self.assignment;
+        let Assignment { journal, carried, offload, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
         let mut by_segment = vec![0; share.limits().len()];
         let began_at = self.assignment.wanted.borrow().began_at.unwrap_or_default();
@@ -310,8 +308,9 @@ impl<'a> Run<'a> {
             };
             (after, events) = (batch.through, events + batch.len());
             let is_full = events >= self.pace.events() || after >= share.moves_through();
-            ahead = (!is_full)
-                .then(|| Ahead::begin(journal, after, &self.filter, Limit::events(self.pace.events() - events)));
+            ahead = (!is_full).then(|| {
+                Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
+            });
             let (segments, through) = (self.segments.count(), share.limits());
             let work = Work { batch: &batch, segments, through, past: &past, applied: &mut by_segment };
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
@@ -368,7 +367,7 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        let mut progress = self.segments.progress(self.rate.per_second());
+        let mut progress = self.segments.progress();
         progress.waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
         self.assignment.progress.send_replace(progress);
     }

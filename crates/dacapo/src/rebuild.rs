@@ -164,6 +164,7 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             let Some(version) = core.open_version(id) else { return Ok(None) };
             version.want(Wanted::of(state));
             let tokens = version.view.tokens().await?;
+            core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
             return Ok(Some(tokens));
         }
@@ -200,6 +201,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
 }
 
 async fn stop(core: &Core, id: &ViewId) {
+    core.trails.forget(id);
     if let Some(open) = core.remove_open(id) {
         open.stop().await;
     }

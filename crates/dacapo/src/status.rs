@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
     ViewId, WaitingOn, replay,
 };
+use dacapo_store::{Filter, Limit};
 
 use crate::core::Core;
 use crate::subscribe::SubscriberStatus;
@@ -57,10 +59,17 @@ pub struct VersionStatus {
     pub covers: Position,
     /// How many positions the lowest of its segments is behind the head.
     pub lag: u64,
-    /// Positions covered a second, while there is something to cover and the rate is known.
+    /// How old the oldest event is that it does not cover, by the time at which that was appended.
+    pub lag_time: Duration,
+    /// Positions covered a second over the last seconds, while there is something to cover and the rate is known.
     pub rate: Option<f64>,
-    /// When it will have caught up: its lag at its present rate.
-    pub time_left: Option<Duration>,
+    /// Positions appended a second over the same time.
+    pub arrivals: Option<f64>,
+    /// When it will have caught up and what that rests on, or why that cannot be told; for a version that is kept
+    /// up to date.
+    pub time_left: Option<Result<TimeLeft, NoTimeLeft>>,
+    /// That it has something to do and does not get on, and why.
+    pub stall: Option<Stall>,
     /// While standing by: whether a rollback to it would be carried out at once, or why not (I-8).
     pub rollback_ready: Option<Result<(), WaitingOn>>,
     /// The replay in place under way: its request, what it covers again, and where it ends.
@@ -121,13 +130,21 @@ async fn version_status(
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let stage = stage(state, &tokens, head);
-    let rate = (lag > 0 && progress.rate > 0.0).then_some(progress.rate);
-    let time_left = rate.map(|rate| Duration::from_secs_f64((lag as f64 / rate).min(1e9)));
+    let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
     let mut waiting_on = progress.waiting_on;
     waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }
+    let (lag_time, time_left, pace, stall) = match lag {
+        0 => (Duration::ZERO, (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), None, None),
+        _ => {
+            let trail = core.trails.look(&id, &tokens, head);
+            let lag_time = age_behind(core, covers).await;
+            let stall = stalled(trail.still(core.trails.now()), &waiting_on, busy);
+            (lag_time, Some(time_left(lag, lag_time, trail.pace())), trail.pace(), stall)
+        }
+    };
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
@@ -155,10 +172,25 @@ async fn version_status(
         tokens,
         covers,
         lag,
-        rate,
+        lag_time,
+        rate: pace.map(|pace| pace.rate),
+        arrivals: pace.map(|pace| pace.arrivals),
         time_left,
+        stall,
         rollback_ready,
         replay,
         waiting_on,
+    }
+}
+
+/// How old the first event behind `covers` is; zero when there is none, or none that can be read just now.
+async fn age_behind(core: &Core, covers: Position) -> Duration {
+    let first = core.journal.read(covers, &Filter::everything(), Limit { events: 1, bytes: 1 }).await;
+    match first {
+        Ok(batch) => batch.iter().next().map(|event| core.world.clock.now().since(event.recorded)).unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!(%covers, %error, "the event behind what a version covers cannot be read");
+            Duration::ZERO
+        }
     }
 }

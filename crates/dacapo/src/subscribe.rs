@@ -106,7 +106,7 @@ impl Subscription {
             return Ok(batch.only(|event| event.position > self.position && self.filter.wants(event)));
         }
         let limit = Limit { events: limits::READ_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
-        let begin = |after| Ahead::begin(self.tail.journal(), after, &self.filter, limit);
+        let begin = |after| Ahead::begin(self.tail.offload(), self.tail.journal(), after, &self.filter, limit);
         let ahead = self.ahead.get_or_insert_with(|| begin(self.position));
         let read = ahead.done().await;
         // Only now, so that a future that is dropped while it waits leaves the read to the next one.

@@ -1,9 +1,13 @@
-//! What comes in from outside: the time, fresh ids, and a probe that watches the steps of a flip.
+//! What comes in from outside: the time, fresh ids, threads for work that may block, and a probe that watches the
+//! steps of a flip.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use dacapo_model::EventId;
 use dacapo_store::Clock;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 /// Makes ids that nobody else makes.
 pub trait Ids: Send + Sync + 'static {
@@ -96,6 +100,28 @@ impl Probe for NoProbe {
     fn completed(&self, _step: Step) {}
 }
 
+/// Where work is done that may hold up its thread: handlers compute, and stores wait for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offload {
+    /// On threads of its own, where it holds up nobody.
+    #[default]
+    Threads,
+    /// As a task beside the others: for a simulation, which runs on one thread, in one order.
+    Inline,
+}
+
+impl Offload {
+    pub(crate) fn begin<T: Send + 'static>(self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        match self {
+            Self::Threads => {
+                let runtime = Handle::current();
+                tokio::task::spawn_blocking(move || runtime.block_on(work))
+            }
+            Self::Inline => tokio::spawn(work),
+        }
+    }
+}
+
 /// Everything that comes in from outside.
 #[derive(Clone)]
 pub struct World {
@@ -103,6 +129,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Fresh ids.
     pub ids: Arc<dyn Ids>,
+    /// Where work is done that may hold up its thread.
+    pub offload: Offload,
     /// Who watches.
     pub probe: Arc<dyn Probe>,
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     AppendRefused, Asked, Carried, CatalogRefused, Error, ExpectedRevision, Filter, Metadata, Node, Phase, Position,
-    Projection, Query, Recorded, Revision, Row, StartError, Table, View, WaitingOn,
+    Projection, Query, Recorded, Revision, Row, StartError, Table, View, WaitingOn, limits,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,4 +299,27 @@ async fn a_node_runs_on_one_thread_too() {
     node.shutdown().await;
     drop(Arc::new(node));
     let _: Carried = v1().into();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_stands_still_says_for_how_long_and_why() {
+    let version_1 = v1();
+    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    version_1.behaviour.gate.send_replace(false);
+    let first = add(&node, "ledger-1", 5).await;
+    let status = until(&node, "the stall is told", |status| status.projections[0].versions[0].stall.is_some()).await;
+    let found = &status.projections[0].versions[0];
+    let stall = found.stall.clone().unwrap();
+    assert!(stall.still >= limits::STALL_TIME_MAX, "{stall}");
+    let before = Position::new(first.get() - 1);
+    assert!(matches!(stall.on[..], [WaitingOn::Batch { after, .. }] if after == before), "{stall}");
+    assert!(found.lag_time >= limits::STALL_TIME_MAX, "the oldest event waits: {:?}", found.lag_time);
+    assert!(matches!(found.time_left, Some(Err(dacapo::NoTimeLeft::DoesNotShrink(_)))), "{:?}", found.time_left);
+
+    version_1.behaviour.gate.send_replace(true);
+    let gone = |status: &dacapo::Status| status.projections[0].versions[0].stall.is_none();
+    let status = until(&node, "it goes on", gone).await;
+    assert_eq!(status.projections[0].versions[0].lag_time, Duration::ZERO);
+    node.shutdown().await;
 }

@@ -15,6 +15,7 @@ pub mod limits;
 mod name;
 mod phase;
 mod position;
+pub mod progress;
 pub mod rebuild;
 pub mod replay;
 mod segment;

@@ -51,9 +51,19 @@ pub const TAIL_EVENTS_MAX: usize = 16_384;
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Most events that a version may lag and still count as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
+/// The time over which the pace of a version is measured.
+pub const PACE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How old the oldest event may be that a version near the head does not cover, for it to count as following.
+pub const FOLLOWING_AGE_MAX: Duration = Duration::from_secs(1);
+/// How long a version that has something to do may stand still before it is told as stalled.
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(5);
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= TAIL_BYTES_MAX, "the largest event fits the tail");
 const _: () = assert!(TAIL_EVENTS_MAX <= READ_EVENTS_MAX, "the tail is never read with more than one read may have");
 const _: () = assert!(APPEND_EVENTS_MAX <= READ_EVENTS_MAX, "one append can be read at once");
+const _: () = assert!(
+    STALL_TIME_MAX.as_millis() > 2 * BATCH_TIME_TARGET_FAR.as_millis(),
+    "a batch of the length that is aimed at is no stall"
+);

@@ -66,6 +66,15 @@ pub enum WaitingOn {
         /// The version whose code is missing.
         version: VersionId,
     },
+    /// Its batch has taken long: the handler or the store works, or hangs.
+    Batch {
+        /// The batch begins behind this position.
+        after: Position,
+        /// For how long it has gone on.
+        since: Duration,
+    },
+    /// Nobody applies its events just now.
+    Processor,
     /// The version is ready; someone must ask for the flip.
     FlipCommand,
     /// The version stands by until its time is over.
@@ -96,14 +105,26 @@ impl fmt::Display for WaitingOn {
                 write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
             }
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
+            Self::Batch { after, since } => {
+                let (after, since) = (grouped(after.get()), span(*since));
+                write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+            }
+            Self::Processor => write!(f, "its processor, which has not begun or has ended"),
             Self::FlipCommand => write!(f, "the command to flip"),
             Self::StandBy { remaining } => write!(f, "the end of its stand-by in {}", span(*remaining)),
         }
     }
 }
 
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    groups.map(|group| std::str::from_utf8(group).unwrap_or_default()).collect::<Vec<_>>().join(",")
+}
+
 /// A span of time in its largest two units: `23 h 59 min`.
-fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -117,6 +138,11 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
 
     #[test]
     fn a_span_is_shown_in_its_largest_units() {

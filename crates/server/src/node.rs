@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{AppendRefused, Error, FlipReport, Node, Requested, StoreError};
+use dacapo::{AppendRefused, Error, FlipReport, NoTimeLeft, Node, Requested, StoreError};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     FlipStatus, History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    ReadResponse, RebuildRequest, RebuildResponse, Recorded, SegmentStatus, Status, StreamSummary, StreamsRequest,
-    StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft, VersionStatus, format_time, kind_of_flip,
-    parse_projection, parse_version,
+    ReadResponse, RebuildRequest, RebuildResponse, Recorded, SegmentStatus, Stall, Status, StreamSummary,
+    StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft, VersionStatus, format_time,
+    kind_of_flip, parse_projection, parse_version,
 };
 use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, ViewId, WaitingOn, limits};
 use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
@@ -327,8 +327,8 @@ fn subscriber_form(subscriber: &dacapo::SubscriberStatus) -> SubscriberStatus {
 
 fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatus {
     let has_view = !version.tokens.is_empty();
-    let basis = |rate: f64| format!("{} positions behind, at {rate:.0} positions a second", version.lag);
-    let time_left = version.time_left.zip(version.rate);
+    let is_behind = has_view && version.lag > 0;
+    let no_time_left = version.time_left.as_ref().and_then(|left| left.as_ref().err());
     VersionStatus {
         version: version.version.to_string(),
         phase: version.phase.to_string(),
@@ -339,8 +339,12 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
         segments: version.tokens.iter().map(|token| SegmentStatus::new(token, head)).collect(),
         covers: has_view.then(|| version.covers.get()),
         lag: (has_view && version.phase.applies()).then_some(version.lag),
+        lag_seconds: is_behind.then(|| version.lag_time.as_secs_f64()),
         rate: version.rate,
-        time_left: time_left.map(|(left, rate)| TimeLeft { seconds: left.as_secs_f64(), basis: basis(rate) }),
+        arrivals: version.arrivals,
+        time_left: version.time_left.as_ref().and_then(|left| left.as_ref().ok()).map(TimeLeft::new),
+        no_time_left: no_time_left.filter(|why| **why != NoTimeLeft::Following).map(ToString::to_string),
+        stall: version.stall.as_ref().map(Stall::new),
         rollback_ready: matches!(version.rollback_ready, Some(Ok(()))),
         rollback_not_ready: match &version.rollback_ready {
             Some(Err(reason)) => Some(reason.to_string()),

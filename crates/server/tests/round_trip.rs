@@ -6,7 +6,7 @@ use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CleanUpRequest, ClientLimits, Expected, FlipRequest, FlipResponse, FlipStatus,
     HistoryEntry, HttpClient, Json, Metadata, NewEvent, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    RebuildRequest, RevisionDemand, SegmentStatus, Status, StreamsRequest, SubscriberFailure, SubscriberStatus,
+    RebuildRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus,
     TimeLeft, VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, bind, router, serve};
@@ -84,7 +84,15 @@ fn full_status() -> Status {
         covers: Some(10),
         lag: Some(90),
         rate: Some(212_000.5),
+        lag_seconds: Some(12.5),
+        arrivals: Some(3.0),
         time_left: Some(TimeLeft { seconds: 0.25, basis: "the last 10 s".into() }),
+        no_time_left: Some("its pace is not known yet".into()),
+        stall: Some(Stall {
+            seconds: 7.0,
+            text: "no progress for 7 s".into(),
+            waiting_on: vec![waiting("store", "the store: full")],
+        }),
         rollback_ready: false,
         rollback_not_ready: Some("it never served".into()),
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],

@@ -223,7 +223,10 @@ impl Demo {
                 }
                 bar.set_length(status.head.get());
                 bar.set_position(found.covers.get());
-                let left = found.time_left.map(|left| format!("  {} left", duration(left.as_secs_f64())));
+                let left = found
+                    .time_left
+                    .and_then(Result::ok)
+                    .map(|left| format!("  {} left", duration(left.left.as_secs_f64())));
                 let pace = found.rate.map(rate).unwrap_or_default();
                 bar.set_message(format!("{}  {pace}{}", count(found.covers.get()), left.unwrap_or_default()));
             }

@@ -1,9 +1,8 @@
-//! How large batches are, and how fast a processor is.
+//! How large batches are.
 
 use std::time::Duration;
 
 use dacapo_model::limits;
-use tokio::time::Instant;
 
 /// Batches begin with this many events.
 const EVENTS_FIRST: usize = 1_000;
@@ -51,41 +50,6 @@ impl Pace {
         let scale = self.target.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
         let wanted = (events as f64 * scale.clamp(0.25, 2.0)) as usize;
         self.events = wanted.clamp(EVENTS_MIN.min(self.events_max), self.events_max);
-    }
-}
-
-/// Positions covered a second of work, smoothed over some seconds.
-#[derive(Default)]
-pub(super) struct Rate {
-    per_second: f64,
-    since: Option<Instant>,
-}
-
-impl Rate {
-    /// The time over which it is smoothed.
-    const WINDOW: Duration = Duration::from_secs(3);
-
-    /// `positions` were covered by a batch that began at `started`.
-    pub(super) fn add(&mut self, positions: u64, started: Instant) {
-        let now = Instant::now();
-        let elapsed = now.duration_since(self.since.unwrap_or(started)).as_secs_f64().max(1e-6);
-        let current = positions as f64 / elapsed;
-        let weight = match self.since {
-            Some(_) => 1.0 - (-elapsed / Self::WINDOW.as_secs_f64()).exp(),
-            None if self.per_second > 0.0 => 0.1,
-            None => 1.0,
-        };
-        self.per_second += weight * (current - self.per_second);
-        self.since = Some(now);
-    }
-
-    /// There is nothing to do: the time until the next batch does not count.
-    pub(super) fn rest(&mut self) {
-        self.since = None;
-    }
-
-    pub(super) fn per_second(&self) -> f64 {
-        self.per_second
     }
 }
 

@@ -3,14 +3,12 @@
 //! Afterwards the run begins anew, under a new claim and with what is stored. A reset that fails is tried again later;
 //! the version goes on as it was meanwhile.
 
-use std::sync::Arc;
-
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::{PendingReplay, Position, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
 use tokio::time::Instant;
 
-use super::{Committed, Ended, Run, back_off, unavailable};
+use super::{Assignment, Committed, Ended, Run, back_off, unavailable};
 use crate::projection::FailureCause;
 use crate::world::Step;
 
@@ -47,7 +45,7 @@ impl Run<'_> {
 
     pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<TakenUp, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
-        let settled = self.letters_behind(&moves).await?;
+        let settled = letters_behind(self.assignment, &moves).await?;
         let commit = Commit { settled, ..Commit::of(moves) };
         loop {
             if replay.rows == ReplayRows::Reset
@@ -72,23 +70,23 @@ impl Run<'_> {
         Ok(TakenUp::Begins)
     }
 
-    /// The dead letters that the replay is about to hand to the handler again.
-    async fn letters_behind(&self, moves: &[TokenMove]) -> Result<Vec<Position>, StoreError> {
-        let (mut after, mut found) = (Position::START, Vec::new());
-        loop {
-            let letters = Arc::clone(&self.assignment.view).letters(after, limits::LETTERS_READ_MAX).await?;
-            let Some(last) = letters.last() else { return Ok(found) };
-            after = last.position;
-            let again = |segment, position| moves.iter().any(|back| back.segment == segment && position > back.to);
-            found.extend(letters.iter().filter(|letter| again(letter.segment, letter.position)).map(|it| it.position));
-        }
-    }
-
     fn reset_failed(&mut self, error: String) -> TakenUp {
         let attempts = self.failed_reset.as_ref().map_or(1, |failed| failed.attempts + 1);
         tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
         self.failed_reset = Some(FailedReset { attempts, error, due: Instant::now() + back_off(attempts) });
         self.report();
         TakenUp::Later
+    }
+}
+
+/// The dead letters that the replay is about to hand to the handler again.
+async fn letters_behind(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<Position>, StoreError> {
+    let (mut after, mut found) = (Position::START, Vec::new());
+    loop {
+        let letters = assignment.view.letters(after, limits::LETTERS_READ_MAX).await?;
+        let Some(last) = letters.last() else { return Ok(found) };
+        after = last.position;
+        let again = |segment, position| moves.iter().any(|back| back.segment == segment && position > back.to);
+        found.extend(letters.iter().filter(|letter| again(letter.segment, letter.position)).map(|it| it.position));
     }
 }

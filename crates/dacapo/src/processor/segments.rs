@@ -11,8 +11,8 @@ use tokio::time::Instant;
 pub(crate) struct Progress {
     /// Its tokens, as of the last commit; empty before the claim.
     pub(crate) tokens: Vec<Token>,
-    /// Positions a second while there is something to do; 0 while that is not known.
-    pub(crate) rate: f64,
+    /// Behind what the batch begins that it is in, and since when it is.
+    pub(crate) batch: Option<(Position, Instant)>,
     /// What it waits on, if it is not just following.
     pub(crate) waiting_on: Vec<WaitingOn>,
 }
@@ -130,14 +130,14 @@ impl Segments {
         }
     }
 
-    pub(super) fn progress(&self, rate: f64) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let halting = self.refusals.iter().map(|(segment, refusal)| WaitingOn::Handler {
             segment: *segment,
             position: refusal.position,
             attempts: refusal.attempts,
             error: refusal.error.clone(),
         });
-        Progress { tokens: self.tokens.clone(), rate, waiting_on: halting.collect() }
+        Progress { tokens: self.tokens.clone(), batch: None, waiting_on: halting.collect() }
     }
 }
 
@@ -271,6 +271,6 @@ mod tests {
         assert!(stuck.is_empty(), "nothing to commit before the event that is refused");
 
         commit(&mut segments, &again);
-        assert_eq!(segments.progress(0.0).waiting_on, [], "it got over the event");
+        assert_eq!(segments.progress().waiting_on, [], "it got over the event");
     }
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dacapo_model::{Position, limits};
 use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
 
+use crate::world::Offload;
+
 /// How much a tail keeps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
@@ -25,6 +27,7 @@ impl Default for Bounds {
 pub(crate) struct Tail {
     journal: Arc<dyn Journal>,
     bounds: Bounds,
+    offload: Offload,
     kept: Mutex<Kept>,
     /// Had by whoever reads on for all.
     reading: tokio::sync::Mutex<()>,
@@ -43,7 +46,16 @@ struct Kept {
 
 impl Tail {
     pub(crate) fn new(journal: Arc<dyn Journal>, bounds: Bounds) -> Self {
-        Self { journal, bounds, kept: Mutex::default(), reading: tokio::sync::Mutex::default() }
+        let (kept, reading) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { journal, bounds, offload: Offload::default(), kept, reading }
+    }
+
+    pub(crate) fn done_by(self, offload: Offload) -> Self {
+        Self { offload, ..self }
+    }
+
+    pub(crate) fn offload(&self) -> Offload {
+        self.offload
     }
 
     pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
