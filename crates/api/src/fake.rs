@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use crate::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest,
-    RebuildResponse, RevisionDemand, Status, StreamSummary, StreamsRequest, StreamsResponse, parse_projection,
+    RebuildResponse, ReplayRequest, ReplayResponse, RevisionDemand, Status, StreamSummary, StreamsRequest,
+    StreamsResponse, parse_projection,
 };
 
 /// The time at which everything happens.
@@ -40,6 +41,8 @@ pub struct Script {
     pub statuses: VecDeque<Status>,
     /// The answers to `flip` and `rollback`, one a call; then they succeed at once.
     pub flips: VecDeque<FlipResponse>,
+    /// The answers to `replay`, one a call; then they have ended at once.
+    pub replays: VecDeque<ReplayResponse>,
     /// What `phases` tells.
     pub history: Vec<HistoryEntry>,
     /// The failures of the next appends.
@@ -305,6 +308,20 @@ impl Api for FakeApi {
 
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
         self.move_readers("rollback", projection, &request)
+    }
+
+    async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
+        self.ask("replay", projection, &request)?;
+        let requested = *self.head.borrow() + 1;
+        let done = ReplayResponse {
+            projection: projection.to_owned(),
+            version: request.version.unwrap_or_else(|| "v1.1".to_owned()),
+            requested,
+            ended: true,
+            position: Some(requested + 1),
+            waiting_on: vec![],
+        };
+        Ok(self.script().replays.pop_front().unwrap_or(done))
     }
 
     async fn clean_up(

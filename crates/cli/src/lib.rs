@@ -58,6 +58,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Rebuild(args) => operate::rebuild(out, args).await,
         Command::Flip(args) => operate::flip(out, args).await,
         Command::Rollback(args) => operate::rollback(out, args).await,
+        Command::Replay(args) => operate::replay(out, args).await,
         Command::Cleanup(args) => operate::clean_up(out, args).await,
         Command::Phases(args) => operate::phases(out, args).await,
     }

@@ -8,6 +8,7 @@
 //! Bounds are words throughout: `after` excludes, `through` includes.
 
 mod catalog;
+mod effect;
 mod event;
 pub mod flip;
 mod letter;
@@ -29,6 +30,7 @@ pub use catalog::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
     PendingReplay, ProjectionState, Verified, VersionState,
 };
+pub use effect::{EffectKey, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};
 pub use letter::{Letter, LetterKind, Refusal, Wish};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};

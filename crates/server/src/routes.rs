@@ -7,8 +7,8 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse,
-    History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Status,
-    StreamsRequest, StreamsResponse, paths,
+    History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse,
+    ReplayRequest, ReplayResponse, Status, StreamsRequest, StreamsResponse, paths,
 };
 use http::{HeaderMap, Method, Uri};
 
@@ -31,6 +31,7 @@ pub fn router(api: Arc<dyn Api>) -> Router {
         .route(paths::REBUILD, post(rebuild))
         .route(paths::FLIP, post(flip))
         .route(paths::ROLLBACK, post(rollback))
+        .route(paths::REPLAY, post(replay))
         .route(paths::CLEAN_UP, post(clean_up))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route(paths::EVENTS, events)
@@ -110,6 +111,19 @@ async fn rollback(
     request.wait_ms = within(request.wait_ms);
     Answer(match keyed(&headers, &mut request.asked) {
         Ok(()) => api.rollback(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn replay(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<ReplayRequest>,
+) -> Answer<ReplayResponse> {
+    request.wait_ms = within(request.wait_ms);
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.replay(&projection, request).await,
         Err(error) => Err(error),
     })
 }
