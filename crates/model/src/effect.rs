@@ -119,7 +119,8 @@ impl ProjectionState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy};
+    use crate::catalog::{Catalog, CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, FlipPolicy};
+    use crate::phase::Phase;
     use crate::replay::ReplayRows;
     use crate::segment::SegmentCount;
     use crate::version::ViewId;
@@ -148,9 +149,28 @@ mod tests {
     impl World {
         fn ask(&mut self, command: &CatalogCommand) {
             // What the catalog declines has not happened.
-            for event in self.catalog.decide(command).unwrap_or_default() {
-                self.head = self.head.next();
-                self.catalog.evolve(&event, self.head, Timestamp::from_micros(0));
+            self.catalog.decide(command).unwrap_or_default().iter().for_each(|event| self.tell(event));
+        }
+
+        fn tell(&mut self, event: &CatalogEvent) {
+            self.head = self.head.next();
+            self.catalog.evolve(event, self.head, Timestamp::from_micros(0));
+        }
+
+        /// Verdicts are nothing to this rule, so flips are told and not asked for.
+        fn request_flip(&mut self, version: VersionId) {
+            let state = &self.catalog.projections[&name()];
+            let open = matches!(state.versions[&version].phase, Phase::Initializing | Phase::StandingBy);
+            if open && state.flip.is_none() {
+                let (view, from, kind) = (view(version), state.serving, FlipKind::Flip);
+                self.tell(&CatalogEvent::FlipRequested { view, from, kind });
+            }
+        }
+
+        fn confirm_flip(&mut self) {
+            if let Some(flip) = self.catalog.projections.get(&name()).and_then(|state| state.flip) {
+                let (view, from, kind, covers) = (view(flip.to), flip.from, flip.kind, flip.requested);
+                self.tell(&CatalogEvent::Flipped { view, from, kind, covers });
             }
         }
 
@@ -196,15 +216,9 @@ mod tests {
                     (2, _) => world.ask(&schedule(number as u32 % 3 + 1)),
                     (3, Some(version)) => {
                         world.ask(&CatalogCommand::Begin(view(version)));
-                        world.ask(&CatalogCommand::RequestFlip(view(version)));
+                        world.request_flip(version);
                     }
-                    (4, _) => {
-                        let pending = world.catalog.projections.get(&name()).and_then(|state| state.flip);
-                        if let Some(flip) = pending {
-                            let (view, hold, covers) = (view(flip.to), flip.hold, flip.requested);
-                            world.ask(&CatalogCommand::ConfirmFlip { view, hold, covers });
-                        }
-                    }
+                    (4, _) => world.confirm_flip(),
                     (5, Some(version)) => {
                         // Also aborts a flip to it.
                         world.ask(&CatalogCommand::CleanUp { view: view(version), reason: CleanUpReason::Asked });
@@ -238,6 +252,29 @@ mod tests {
                 prop_assert_eq!(acted, expected, "I-9: event {} of {:?}", position, state.served);
             }
         }
+    }
+
+    #[test]
+    fn who_served_at_an_event_speaks_for_it() {
+        let (one, two) = (VersionId { code: 1, build: 1 }, VersionId { code: 2, build: 1 });
+        let served = [(20, one), (30, two), (40, one)].map(|(since, version)| (Position::new(since), version));
+        let first = Some(Position::new(10));
+        let before = ProjectionState { first, ..ProjectionState::default() };
+        let state = ProjectionState { served: served.to_vec(), ..before.clone() };
+        let voice = |state: &ProjectionState, position, past| state.voice(Position::new(position), past);
+        for (position, expected) in [
+            (9, Voice::Nobody),
+            (11, Voice::Of(one)),
+            (29, Voice::Of(one)),
+            (30, Voice::Of(two)),
+            (39, Voice::Of(two)),
+            (99, Voice::Of(one)),
+        ] {
+            assert_eq!(voice(&state, position, PastEffects::Silent), expected, "{position}");
+        }
+        assert_eq!(voice(&state, 9, PastEffects::Made), Voice::Of(one));
+        assert_eq!(voice(&before, 11, PastEffects::Silent), Voice::First);
+        assert_eq!(voice(&ProjectionState::default(), 11, PastEffects::Silent), Voice::Nobody);
     }
 
     #[test]

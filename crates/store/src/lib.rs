@@ -29,4 +29,4 @@ pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value};
-pub use views::{Commit, View, ViewReader, ViewWriter, Views, WhichLetters};
+pub use views::{Commit, Outbox, View, ViewReader, ViewWriter, Views, WhichLetters};

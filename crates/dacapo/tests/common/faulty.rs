@@ -10,8 +10,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, Refusal, Wish};
-use dacapo_store::{AppendError, Commit, CommitError, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters};
+use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Timestamp, Wish};
+use dacapo_store::{
+    AppendError, Commit, CommitError, Outbox, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters,
+};
 use tokio::sync::watch;
 
 /// A call that may go wrong.
@@ -28,6 +30,7 @@ pub enum Call<'a> {
     Lift(&'a ViewId),
     Reader(&'a ViewId),
     Commit(&'a ViewId),
+    SettleEffects(&'a ViewId),
 }
 
 impl Call<'_> {
@@ -206,6 +209,22 @@ impl View for FaultyView {
 
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
         self.inner.letters(after, most).await
+    }
+
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        self.inner.effects_due(now, most).await
+    }
+
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        self.inner.first_effect(stream).await
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
+        self.inner.outbox(most).await
+    }
+
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.faults.meet(Call::SettleEffects(&self.id), self.inner.settle_effects(settled)).await
     }
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dacapo_model::{Letter, Position, Refusal, Token, Wish};
+use dacapo_model::{Letter, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
-use crate::views::{View, ViewReader, ViewWriter, WhichLetters};
+use crate::views::{Outbox, View, ViewReader, ViewWriter, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -98,6 +98,22 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         self.mark(|db| db.wish(which, wish)).await
+    }
+
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        self.home.control(|db| db.effects_due(now, most))
+    }
+
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        self.home.control(|db| db.first_effect(stream))
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
+        self.home.control(|db| db.outbox(most))
+    }
+
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.mark(|db| db.settle_effects(settled)).await
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
