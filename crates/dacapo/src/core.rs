@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
-use dacapo_store::{Journal, StoreError, View as StoredView, Views};
+use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress, Wanted};
 use crate::projection::Carried;
+use crate::reactor::{Delivery, Voices};
 use crate::trail::Trails;
 use crate::world::World;
 
@@ -58,6 +59,12 @@ pub(crate) struct OpenVersion {
     pub(crate) lifted: Arc<Notify>,
     /// What the catalog wants of it, for its processor.
     pub(crate) wanted: watch::Sender<Wanted>,
+    /// Whose effects are whose, for its processor.
+    voices: watch::Sender<Voices>,
+    /// What it still owes to the world outside, as its delivery saw it last.
+    pub(crate) outbox: watch::Sender<Outbox>,
+    /// The delivery of its effects, if it reacts.
+    delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -190,6 +197,7 @@ impl OpenVersion {
         let (stop, stopped) = watch::channel(false);
         let lifted = Arc::new(Notify::new());
         let (wanted, told) = watch::channel(wanted);
+        let (voices, heard) = watch::channel(Voices::default());
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
@@ -199,20 +207,44 @@ impl OpenVersion {
             lifted: Arc::clone(&lifted),
             progress,
             wanted: told,
+            voices: heard,
             probe: Arc::clone(&core.world.probe),
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
         let ended = core.world.offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
-        Self { id, view, carried: Some(carried), progress: watched, lifted, wanted, run }
+        let (outbox, delivery) = Default::default();
+        Self { id, view, carried: Some(carried), progress: watched, lifted, wanted, voices, outbox, delivery, run }
     }
 
-    /// Opens a version whose code is not carried: its tokens can be seen and held.
-    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>) -> Self {
+    /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
+    /// tokens can be seen and held, and its effects made.
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        let (lifted, wanted) = (Arc::new(Notify::new()), watch::Sender::default());
-        Self { id, view, carried: None, progress, lifted, wanted, run: Mutex::new(None) }
+        let (lifted, wanted, voices, outbox, delivery, run) = Default::default();
+        Self { id, view, carried, progress, lifted, wanted, voices, outbox, delivery, run }
+    }
+
+    /// Lets its effects be made, if it reacts and its code is here.
+    pub(crate) async fn deliver(&self, core: &Arc<Core>) {
+        let Some(carried) = self.carried.clone().filter(|carried| !carried.effect_names().is_empty()) else { return };
+        let (stop, stopped) = watch::channel(false);
+        let delivery = Delivery {
+            core: Arc::downgrade(core),
+            id: self.id.clone(),
+            view: Arc::clone(&self.view),
+            carried,
+            progress: self.progress.clone(),
+            outbox: self.outbox.clone(),
+            stop: stopped,
+        };
+        *self.delivery.lock().await = Some((stop, tokio::spawn(delivery.run())));
+    }
+
+    /// Tells the processor whose effects are whose.
+    pub(crate) fn hear(&self, voices: Voices) {
+        self.voices.send_replace(voices);
     }
 
     /// Whether its processor should run but does not.
@@ -222,8 +254,20 @@ impl OpenVersion {
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.ended.is_finished())
     }
 
-    /// Lets the processor finish its batch, and waits for that. Stopping twice is stopping once.
+    /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice is
+    /// stopping once.
     pub(crate) async fn stop(&self) {
+        self.stop_applying().await;
+        if let Some((stop, ended)) = self.delivery.lock().await.take() {
+            stop.send_replace(true);
+            if let Err(error) = ended.await {
+                tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
+            }
+        }
+    }
+
+    /// Lets the processor finish its batch, and waits for that.
+    pub(crate) async fn stop_applying(&self) {
         let mut running = self.run.lock().await;
         let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);

@@ -25,6 +25,7 @@ mod node;
 mod processor;
 mod projection;
 mod query;
+mod reactor;
 mod rebuild;
 mod replay;
 mod row;
@@ -38,9 +39,9 @@ pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
-    Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
-    Metadata, NewEvent, Phase, Position, ProjectionName, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp,
-    Token, VersionId, ViewId, WaitingOn, limits,
+    Catalog, CatalogEvent, CatalogRefused, EffectKey, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy,
+    InvalidName, Metadata, NewEvent, PastEffects, Phase, Position, ProjectionName, Revision, Segment, SegmentCount,
+    Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -52,6 +53,7 @@ pub use flip::FlipReport;
 pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
+pub use reactor::{Acts, Effect, EffectOptions};
 pub use replay::{ReplayFrom, ReplayReport};
 pub use row::{Field, FieldError, Row, RowError};
 pub use status::{ProjectionStatus, ReplayStatus, Status, VersionStatus};

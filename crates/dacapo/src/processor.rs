@@ -24,13 +24,14 @@ mod segments;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{PendingReplay, Position, TokenRefused, VersionState, ViewId, WaitingOn, limits};
+use dacapo_model::{PendingReplay, Position, Token, TokenRefused, VersionState, ViewId, WaitingOn, limits};
 use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
+use crate::reactor::{Speaks, Voices};
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::{Offload, Probe};
 use pace::Pace;
@@ -60,6 +61,8 @@ pub(crate) struct Assignment {
     pub(crate) progress: watch::Sender<Progress>,
     /// What the catalog wants of the version.
     pub(crate) wanted: watch::Receiver<Wanted>,
+    /// Whose effects are whose.
+    pub(crate) voices: watch::Receiver<Voices>,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -191,7 +194,10 @@ impl<'a> Run<'a> {
         let tokens = assignment.view.claim().await?;
         let options = &assignment.carried.options;
         let writer = assignment.view.writer().await?;
-        let view = View::new(writer, assignment.carried.tables).with_bytes_max(options.row_cache_bytes);
+        let first = tokens[0].segment;
+        let view = View::new(writer, assignment.carried.tables)
+            .with_bytes_max(options.row_cache_bytes)
+            .with_effects(assignment.carried.effect_names(), first);
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
@@ -300,6 +306,7 @@ impl<'a> Run<'a> {
         let began_at = self.assignment.wanted.borrow().began_at.unwrap_or_default();
         let past: Vec<Position> =
             self.segments.tokens().iter().map(|token| token.replays_through().max(began_at)).collect();
+        let speaks = self.speaks();
         let mut ahead: Option<Ahead> = None;
         loop {
             let batch = match &mut ahead {
@@ -312,7 +319,8 @@ impl<'a> Run<'a> {
                 Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
             });
             let (segments, through) = (self.segments.count(), share.limits());
-            let work = Work { batch: &batch, segments, through, past: &past, applied: &mut by_segment };
+            let speaks = speaks.as_ref();
+            let work = Work { batch: &batch, segments, through, past: &past, speaks, applied: &mut by_segment };
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
@@ -321,6 +329,17 @@ impl<'a> Run<'a> {
                 return Ok(Ok(Applied { events, by_segment }));
             }
         }
+    }
+
+    /// For which events effects are kept, if the projection reacts.
+    fn speaks(&self) -> Option<Speaks> {
+        let Assignment { carried, voices, id, .. } = self.assignment;
+        (!carried.effect_names().is_empty()).then(|| Speaks {
+            version: id.version,
+            past: carried.options.effects.past,
+            voices: voices.borrow().clone(),
+            replays_through: self.segments.tokens().iter().map(Token::replays_through).collect(),
+        })
     }
 
     /// A segment stops before the event that its handler refuses, and is tried again later.

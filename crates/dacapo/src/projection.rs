@@ -18,6 +18,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::event::Event;
+use crate::reactor::{Actor, Acts, AnyAct, Effect, EffectOptions, Speaks};
 use crate::view::{ReadView, View, ViewError};
 
 /// What a handler returns when it cannot go on.
@@ -95,6 +96,8 @@ pub struct Options {
     pub batch_events_max: usize,
     /// Whether past events may go through it again in place. They may not, unless set.
     pub in_place: InPlace,
+    /// How the effects are made that its handler emits.
+    pub effects: EffectOptions,
 }
 
 impl Default for Options {
@@ -107,6 +110,7 @@ impl Default for Options {
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
             in_place: InPlace::No,
+            effects: EffectOptions::default(),
         }
     }
 }
@@ -189,6 +193,7 @@ pub struct Carried {
     pub(crate) handlers: Arc<dyn Handlers>,
     answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
     query_names: Vec<&'static str>,
+    acts: HashMap<&'static str, Arc<dyn AnyAct>>,
 }
 
 impl<P: Projection> From<P> for Carried {
@@ -241,6 +246,7 @@ impl Carried {
             handlers: Arc::clone(&projection) as Arc<dyn Handlers>,
             answers: HashMap::new(),
             query_names: Vec::new(),
+            acts: HashMap::new(),
         };
         CarriedVersion { projection, carried }
     }
@@ -264,6 +270,16 @@ impl Carried {
         }))
     }
 
+    /// The names of the effects it acts on.
+    pub(crate) fn effect_names(&self) -> Vec<&'static str> {
+        self.acts.keys().copied().collect()
+    }
+
+    /// What acts on effects of this name.
+    pub(crate) fn act_on(&self, name: &str) -> Option<Arc<dyn AnyAct>> {
+        self.acts.get(name).cloned()
+    }
+
     /// The names of the types of queries it answers.
     pub(crate) fn query_names(&self) -> &[&'static str] {
         &self.query_names
@@ -281,6 +297,23 @@ impl<P: Projection> CarriedVersion<P> {
         let answerer = Answerer { projection: Arc::clone(&self.projection), query: std::marker::PhantomData::<fn(Q)> };
         self.carried.answers.insert(TypeId::of::<Q>(), Arc::new(answerer));
         self.carried.query_names.push(std::any::type_name::<Q>());
+        self
+    }
+}
+
+impl<P: Projection> CarriedVersion<P> {
+    /// Lets the version make effects of type `E` that its handler emits. Without it, emitting one is an error.
+    ///
+    /// # Panics
+    /// When another effect has the same name.
+    #[must_use]
+    pub fn acts<E: Effect>(mut self) -> Self
+    where
+        P: Acts<E>,
+    {
+        let actor = Actor { projection: Arc::clone(&self.projection), effect: std::marker::PhantomData::<fn(E)> };
+        let before = self.carried.acts.insert(E::NAME, Arc::new(actor));
+        assert!(before.is_none(), "two kinds of effects of {} are called {:?}", P::NAME, E::NAME);
         self
     }
 }
@@ -318,6 +351,8 @@ pub(crate) struct Work<'a> {
     pub(crate) through: &'a [Position],
     /// For each segment the last position that is a replay.
     pub(crate) past: &'a [Position],
+    /// For which events effects are kept, where there are any.
+    pub(crate) speaks: Option<&'a Speaks>,
     /// For each segment how many events it was handed; added to.
     pub(crate) applied: &'a mut [u64],
 }
@@ -390,6 +425,9 @@ async fn apply_all<P: Projection>(
         *current = Some((segment, place.position));
         if let Some(data) = P::Event::decode(place.event_type, place.payload)? {
             let replay = place.position <= work.past[at];
+            if let Some(speaks) = work.speaks {
+                view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
+            }
             projection.apply(&Recorded { data, place, replay }, view).await?;
         }
         work.applied[at] += 1;

@@ -20,6 +20,7 @@ use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
 use crate::processor::Wanted;
+use crate::reactor::Voices;
 use crate::world::Step;
 
 /// How often to look while a version is being built or replayed, which gets ready without telling anyone.
@@ -103,10 +104,17 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
 }
 
 async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
+    // Looked at before the catalog is: every flip through here is known then.
+    let head = core.head();
     core.catalog.refresh().await?;
     let mut tokens = BTreeMap::new();
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
+        if let (Some(open), Some(projection)) =
+            (core.open_version(&id), core.catalog.current().projections.get(&id.projection))
+        {
+            open.hear(Voices::new(projection, head));
+        }
         let attended = attend(core, &id, state).await;
         if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
             give_up(core, &id, error).await?;
@@ -192,12 +200,18 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             OpenVersion::run(core, id.clone(), view, carried, Wanted::of(state))
         }
         None => match core.views.find(id).await? {
-            Some(view) => OpenVersion::still(id.clone(), view),
+            Some(view) => OpenVersion::still(id.clone(), view, None),
             None => return Ok(()),
         },
     };
-    core.insert_open(Arc::new(version));
+    insert(core, version).await;
     Ok(())
+}
+
+async fn insert(core: &Arc<Core>, version: OpenVersion) {
+    let version = Arc::new(version);
+    core.insert_open(Arc::clone(&version));
+    version.deliver(core).await;
 }
 
 async fn stop(core: &Core, id: &ViewId) {
@@ -207,9 +221,12 @@ async fn stop(core: &Core, id: &ViewId) {
     }
 }
 
-/// Drops the view (I-12): its processor stops, its epochs are revoked, then it goes.
+/// Drops the view (I-12): its processor stops, the effects that it owes are made, its epochs are revoked, then it goes.
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::CleaningUp);
+    if owes(core, id).await? {
+        return Ok(());
+    }
     stop(core, id).await;
     match revoke(core, id).await {
         // What is damaged has no claim that could still write to it.
@@ -222,6 +239,35 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::Dropped);
     Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
     Ok(())
+}
+
+/// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.
+async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
+    let catalog = core.catalog.current();
+    let served = catalog.projections.get(&id.projection).map(|state| state.served.as_slice()).unwrap_or_default();
+    // One that never served speaks for nothing. What another one speaks for, the delivery forgets.
+    if !served.iter().any(|(_, version)| *version == id.version) {
+        return Ok(false);
+    }
+    let found = match core.views.find(id).await {
+        Ok(Some(view)) => view.outbox(0).await.map(|outbox| Some((view, outbox))),
+        other => other.map(|_| None),
+    };
+    match found {
+        Ok(Some((view, outbox))) if outbox.pending > 0 => {
+            match core.open_version(id) {
+                Some(open) => open.stop_applying().await,
+                None => {
+                    let version = OpenVersion::still(id.clone(), view, core.code_of(id));
+                    version.outbox.send_replace(outbox);
+                    insert(core, version).await;
+                }
+            }
+            Ok(true)
+        }
+        Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn revoke(core: &Core, id: &ViewId) -> Result<(), StoreError> {

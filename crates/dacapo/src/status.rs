@@ -12,6 +12,7 @@ use dacapo_model::{
 use dacapo_store::{Filter, Limit};
 
 use crate::core::Core;
+use crate::reactor;
 use crate::subscribe::SubscriberStatus;
 
 /// A node and its projections.
@@ -122,7 +123,8 @@ async fn version_status(
     state: &VersionState,
 ) -> VersionStatus {
     let carried = core.code_of(&id);
-    let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
+    let open = core.open_version(&id);
+    let progress = open.as_ref().map(|open| open.progress.borrow().clone()).unwrap_or_default();
     let (tokens, unreadable) = match core.tokens(&id).await {
         Ok(tokens) => (tokens.unwrap_or_default(), None),
         Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
@@ -158,6 +160,13 @@ async fn version_status(
     }
     let rollback_ready =
         (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &waiting_on));
+    // An effect that fails keeps nobody from a rollback.
+    let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
+    waiting_on.extend(reactor::waiting_on(&outbox));
+    if state.phase == Phase::CleaningUp && outbox.pending > 0 {
+        waiting_on.push(WaitingOn::Effects { pending: outbox.pending });
+        waiting_on.extend(carried.is_none().then_some(WaitingOn::Code { version: id.version }));
+    }
     if let (Phase::StandingBy, Some(carried)) = (state.phase, &carried) {
         let over = core.world.clock.now().since(state.since);
         waiting_on.push(WaitingOn::StandBy { remaining: carried.options.stand_by.saturating_sub(over) });

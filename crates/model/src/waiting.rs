@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::name::StreamName;
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::version::VersionId;
@@ -61,6 +62,22 @@ pub enum WaitingOn {
         /// What the handler said.
         error: String,
     },
+    /// An effect cannot be made; it is tried again, and later effects of its stream wait.
+    Effect {
+        /// The event that it follows from.
+        position: Position,
+        /// The stream of that event.
+        stream: StreamName,
+        /// How often it was tried.
+        attempts: u32,
+        /// What was said last.
+        error: String,
+    },
+    /// The version still owes effects of events that it speaks for.
+    Effects {
+        /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
+        pending: u64,
+    },
     /// No live node carries the code of the version.
     Code {
         /// The version whose code is missing.
@@ -104,6 +121,11 @@ impl fmt::Display for WaitingOn {
             Self::Reset { attempts, error } => {
                 write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
             }
+            Self::Effect { position, stream, attempts, error } => {
+                write!(f, "an effect of event {position} in {stream}, which fails (try {attempts}): {error}")
+            }
+            Self::Effects { pending: 1 } => write!(f, "its outbox, which still has an effect"),
+            Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
             Self::Batch { after, since } => {
                 let (after, since) = (grouped(after.get()), span(*since));

@@ -47,6 +47,7 @@ impl Run<'_> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
         let settled = letters_behind(self.assignment, &moves).await?;
         let commit = Commit { settled, ..Commit::of(moves) };
+        self.view.end_events();
         loop {
             if replay.rows == ReplayRows::Reset
                 && let Err(cause) = self.assignment.carried.handlers.reset(&mut self.view, replay.after).await
