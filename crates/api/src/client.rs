@@ -15,6 +15,7 @@ use crate::operate::{
     RebuildResponse, ReplayRequest, ReplayResponse,
 };
 use crate::status::Status;
+use crate::verification::{Verification, VerificationRequest, VerifyRequest, VerifyResponse};
 use crate::{Api, paths};
 
 /// What a client allows a call.
@@ -234,6 +235,18 @@ impl Api for HttpClient {
         let version = parse_version(version)?.to_string();
         let path = projection_path(paths::CLEAN_UP, projection)?.replace("{version}", &version);
         self.post(&path, &request, None).await
+    }
+
+    async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError> {
+        self.get(&projection_path(paths::VERIFICATION, projection)?, &request, request.wait_ms).await
+    }
+
+    async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        self.post(&projection_path(paths::VERIFICATION, projection)?, &request, None).await
+    }
+
+    async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        self.post(&projection_path(paths::WAIVE, projection)?, &request, None).await
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

@@ -221,6 +221,14 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("not_verified").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()
             }
+            CatalogRefused::NoVerdict { view } => {
+                let problem = refused("no_verdict").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
+            CatalogRefused::VerificationOutdated { view } => {
+                let problem = refused("verification_outdated").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
             CatalogRefused::NothingToCopy { projection } => {
                 refused("nothing_to_copy").field("projection", projection.as_str()).refused()
             }

@@ -17,7 +17,7 @@ use crate::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest,
     RebuildResponse, ReplayRequest, ReplayResponse, RevisionDemand, Status, StreamSummary, StreamsRequest,
-    StreamsResponse, parse_projection,
+    StreamsResponse, Verification, VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
 };
 
 /// The time at which everything happens.
@@ -43,6 +43,8 @@ pub struct Script {
     pub flips: VecDeque<FlipResponse>,
     /// The answers to `replay`, one a call; then they have ended at once.
     pub replays: VecDeque<ReplayResponse>,
+    /// The answers to `verification`, one a call; the last one stays.
+    pub verifications: VecDeque<Verification>,
     /// What `phases` tells.
     pub history: Vec<HistoryEntry>,
     /// The failures of the next appends.
@@ -112,6 +114,11 @@ impl FakeApi {
             waiting_on: vec![],
         };
         Ok(self.script().flips.pop_front().unwrap_or(done))
+    }
+
+    fn requested(&self, projection: &str, request: VerifyRequest) -> VerifyResponse {
+        let version = request.version.unwrap_or_else(|| "v2.1".to_owned());
+        VerifyResponse { projection: projection.to_owned(), version, requested: Some(*self.head.borrow() + 1) }
     }
 
     fn events_behind(&self, request: &ReadRequest) -> ReadResponse {
@@ -333,6 +340,26 @@ impl Api for FakeApi {
         self.ask("clean_up", projection, &json!({"version": version, "asked": request.asked}))?;
         let requested = *self.head.borrow() + 1;
         Ok(CleanUpResponse { projection: projection.to_owned(), version: version.to_owned(), requested })
+    }
+
+    async fn verification(&self, projection: &str, _: VerificationRequest) -> Result<Verification, ApiError> {
+        let mut script = self.script();
+        let last = script.verifications.len() == 1;
+        let next = if last { script.verifications.front().cloned() } else { script.verifications.pop_front() };
+        next.ok_or_else(|| {
+            let message = format!("no version of {projection} is being built or was verified: ask for a rebuild");
+            Problem::new("no_target", message).refused()
+        })
+    }
+
+    async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        self.ask("verify", projection, &request)?;
+        Ok(self.requested(projection, request))
+    }
+
+    async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        self.ask("waive", projection, &request)?;
+        Ok(self.requested(projection, request))
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

@@ -18,6 +18,7 @@ mod form;
 mod operate;
 pub mod paths;
 mod status;
+mod verification;
 
 use async_trait::async_trait;
 
@@ -35,6 +36,9 @@ pub use operate::{
 pub use status::{
     FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure, SubscriberStatus,
     TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
+};
+pub use verification::{
+    Finding, PartReport, Report, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,
 };
 
 /// Everything a node can be asked. Any node answers every call, whichever node carries it out.
@@ -106,6 +110,26 @@ pub trait Api: Send + Sync {
         version: &str,
         request: CleanUpRequest,
     ) -> Result<CleanUpResponse, ApiError>;
+
+    /// How the verification of a version stands: what was found, and the verdict. With `wait_ms` the answer comes when
+    /// it is verified or the time is over.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] without such a projection; [`ApiError::Refused`] without such a version.
+    async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError>;
+
+    /// Asks that a version that is being built is verified again. Until that is done its verdict does not count.
+    ///
+    /// # Errors
+    /// As [`verification`](Self::verification); [`ApiError::Refused`] when it is not being built.
+    async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError>;
+
+    /// Answers for a version that was not found right, so that it may serve. Who and why are kept.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify); [`ApiError::Refused`] when there is no verdict, [`ApiError::Invalid`] without a
+    /// reason.
+    async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError>;
 
     /// What happened to the versions of one projection or of all: the catalog's history, oldest first.
     ///

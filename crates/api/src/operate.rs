@@ -1,5 +1,6 @@
 //! Forms of operating projections: rebuild, flip, rollback, clean-up, and the history of all that.
 
+use dacapo_model::verify::Verdict;
 use dacapo_model::{CatalogEvent, FlipKind, Position, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,9 @@ pub struct RebuildRequest {
     /// Of this code version; the newest that is carried when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
+    /// Begin as a copy of the view that serves, as the code says, and read only what came after.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_copy: bool,
     /// Who asks and why.
     #[serde(flatten)]
     pub asked: Asked,
@@ -271,8 +275,15 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
         CatalogEvent::Verified { verdict, report, .. } => {
             let compared = report.against.map(|against| format!(" against {against}")).unwrap_or_default();
+            let found = match verdict {
+                Verdict::Pass => String::new(),
+                Verdict::Fail => format!(" ({})", report.summary()),
+            };
             let verdict = verdict.as_str();
-            ("version_verified", format!("{version} verified{compared} at position {}: {verdict}", report.at))
+            ("version_verified", format!("{version} verified{compared} at position {}: {verdict}{found}", report.at))
+        }
+        CatalogEvent::VerificationRequested { .. } => {
+            ("verification_requested", format!("another verification of {version} requested"))
         }
         CatalogEvent::Waived { by, why, .. } => ("verdict_waived", format!("{by} answers for {version}: {why}")),
         CatalogEvent::ReplayRequested { after, .. } => {

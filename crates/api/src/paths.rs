@@ -19,5 +19,9 @@ pub const ROLLBACK: &str = "/v1/projections/{projection}/rollback";
 pub const REPLAY: &str = "/v1/projections/{projection}/replay";
 /// `POST`: the view of a version is dropped.
 pub const CLEAN_UP: &str = "/v1/projections/{projection}/versions/{version}/clean-up";
+/// `GET`: how the verification of a version stands; `POST`: it is verified again.
+pub const VERIFICATION: &str = "/v1/projections/{projection}/verification";
+/// `POST`: somebody answers for a version that was not found right.
+pub const WAIVE: &str = "/v1/projections/{projection}/verification/waive";
 /// The header that may carry the idempotency key in place of the field of the body.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -195,8 +195,8 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `processor`,
-    /// `flip_command`, `stand_by`.
+    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `copy`, `seed`,
+    /// `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`, `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -261,10 +261,43 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("version", version.to_string().into());
                 "code"
             }
+            model::WaitingOn::Verification { version, part, looked_at } => {
+                field("version", version.to_string().into());
+                if let Some(part) = part {
+                    field("part", part.as_str().into());
+                    field("looked_at", (*looked_at).into());
+                }
+                "verification"
+            }
+            model::WaitingOn::Verdict { version, found } => {
+                field("version", version.to_string().into());
+                field("found", found.as_str().into());
+                "verdict"
+            }
             model::WaitingOn::Batch { after, since } => {
                 field("after", after.get().into());
                 field("since_ms", millis(*since));
                 "batch"
+            }
+            model::WaitingOn::Copy { of } => {
+                field("of", of.to_string().into());
+                "copy"
+            }
+            model::WaitingOn::Seed { source, attempts, error } => {
+                field("source", source.to_string().into());
+                field("attempts", (*attempts).into());
+                field("error", error.as_str().into());
+                "seed"
+            }
+            model::WaitingOn::Share { share } => {
+                field("percent", share.get().into());
+                "share"
+            }
+            model::WaitingOn::Index { index, number, of } => {
+                field("index", index.as_str().into());
+                field("number", (*number).into());
+                field("of", (*of).into());
+                "index"
             }
             model::WaitingOn::Processor => "processor",
             model::WaitingOn::FlipCommand => "flip_command",

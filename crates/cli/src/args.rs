@@ -45,6 +45,9 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Drop the view of a version that does not serve
     Cleanup(Cleanup),
+    /// Show what was found of a version before readers move to it; verify it again, or answer for it
+    #[command(after_help = "It exits with 1 where the version was not found right and nobody answers for it.")]
+    Verify(Verify),
     /// Show what happened to versions, who asked for it and why
     Phases(Phases),
 }
@@ -212,6 +215,9 @@ pub(crate) struct Rebuild {
     /// Of this code version; the newest that is carried when absent
     #[arg(long, value_name = "N")]
     pub code: Option<u32>,
+    /// Begin as a copy of the view that serves, as the code says, and read only what came after
+    #[arg(long)]
+    pub from_copy: bool,
     /// Wait until the new version serves, or is ready and waits for the command to flip
     #[arg(long)]
     pub wait: bool,
@@ -279,6 +285,31 @@ pub(crate) struct Cleanup {
     pub projection: String,
     /// The version, such as v1.1
     pub version: String,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// The projection
+    pub projection: String,
+    /// Of this version, such as v2.1; of the newest that is being built or was verified when absent
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Verify it again; until that is done the verdict does not count
+    #[arg(long)]
+    pub again: bool,
+    /// Answer for it although it was not found right; --reason is kept with it
+    #[arg(long, requires = "reason", conflicts_with = "again")]
+    pub waive: bool,
+    /// Wait until it is verified
+    #[arg(long)]
+    pub wait: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub who: Who,
     #[command(flatten)]

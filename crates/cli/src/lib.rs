@@ -18,6 +18,7 @@ mod output;
 mod progress;
 mod serve;
 mod status;
+mod verify;
 mod wait;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Rollback(args) => operate::rollback(out, args).await,
         Command::Replay(args) => operate::replay(out, args).await,
         Command::Cleanup(args) => operate::clean_up(out, args).await,
+        Command::Verify(args) => verify::verify(out, args).await,
         Command::Phases(args) => operate::phases(out, args).await,
     }
 }

@@ -17,7 +17,7 @@ use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
 pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
-    let request = RebuildRequest { code: args.code, asked: asked(args.who) };
+    let request = RebuildRequest { code: args.code, from_copy: args.from_copy, asked: asked(args.who) };
     let (projection, wait) = (args.projection, args.wait);
     connect::with(&args.target, |api| async move {
         let built = api.rebuild(&projection, request).await?;
@@ -186,7 +186,7 @@ async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<
 }
 
 /// Who asks, with a key that makes asking again safe.
-fn asked(who: Who) -> Asked {
+pub(crate) fn asked(who: Who) -> Asked {
     let key = who.key.unwrap_or_else(|| SystemIds.next().to_string());
     Asked { actor: who.actor, reason: who.reason, idempotency_key: Some(key) }
 }

@@ -50,6 +50,9 @@ pub(crate) async fn until_flipped(
         match direction.ask(api, projection, request.clone()).await {
             Ok(answer) if answer.flipped => return Ok(answer),
             Ok(answer) => {
+                if let Some(reason) = answer.waiting_on.iter().find(|reason| reason.kind == "verdict") {
+                    return Err(not_right(projection, &answer.to, &reason.text).into());
+                }
                 (asked, failures) = (true, 0);
                 let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
                 bar.set_message(format!("{} to {}: waits on {}", answer.kind, answer.to, reasons.join("; ")));
@@ -152,6 +155,13 @@ fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
     bar.set_message(parts.join(", "));
 }
 
+/// A version that somebody must do something about before readers can move to it.
+fn not_right(projection: &str, version: &str, waits_on: &str) -> Problem {
+    let message = format!("{projection} {version} was not found right, so readers do not move to it");
+    let found = format!("it waits on {waits_on}");
+    Problem::new("not_right", message).found(found).help(format!("`dacapo verify {projection}` shows what was found"))
+}
+
 /// What to say once there is nothing more to wait for.
 fn end(projection: &str, version: &VersionStatus) -> Result<Option<String>, CliError> {
     let name = &version.version;
@@ -161,7 +171,10 @@ fn end(projection: &str, version: &VersionStatus) -> Result<Option<String>, CliE
         "Scheduled" | "Initializing" if for_command => {
             Ok(Some(format!("{projection}: {name} is ready; `dacapo flip {projection}` moves readers to it")))
         }
-        "Scheduled" | "Initializing" => Ok(None),
+        "Scheduled" | "Initializing" => match version.waiting_on.iter().find(|reason| reason.kind == "verdict") {
+            Some(reason) => Err(not_right(projection, name, &reason.text).into()),
+            None => Ok(None),
+        },
         phase => {
             let problem = Problem::new("not_built", format!("{projection} {name} will not serve: it is {phase}"));
             let mut problem = problem.tried(format!("wait until {name} is built"));

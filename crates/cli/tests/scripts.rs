@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
-use dacapo_api::{FlipResponse, HistoryEntry, Problem, ReplayResponse, Status};
+use dacapo_api::{FlipResponse, HistoryEntry, Problem, ReplayResponse, Status, Verification, Waiver};
 
 use common::{Node, dacapo, with_input};
 
@@ -139,11 +139,76 @@ fn a_rebuild_is_waited_for() {
         ("rebuild_serving", built("Serving", "")),
         ("rebuild_ready", built("Initializing", r#"{"kind":"flip_command","text":"the command to flip"}"#)),
         ("rebuild_failed", built("Failed", "")),
+        (
+            "rebuild_not_right",
+            built(
+                "Initializing",
+                r#"{"kind":"verdict","text":"a verdict that lets v2.1 serve (rows: 12 rows differ)"}"#,
+            ),
+        ),
     ] {
         let node = Node::start();
         node.fake.script().statuses.extend([replaying(), replaying(), last]);
         node.script(name, dir().path());
     }
+}
+
+/// A verification that found rows wrong, as a node tells it.
+fn not_right() -> Verification {
+    serde_json::from_str(
+        r#"{"projection":"balances","version":"v2.1","phase":"Initializing","verdict":"Fail","position":1300,
+            "waiting_on":{"kind":"verdict","text":"a verdict that lets v2.1 serve (rows: 12 rows differ)"},
+            "report":{"at":1204,"against":"v1.1","required":["counts","checks"],"summary":"rows: 12 rows differ",
+              "parts":[
+                {"part":"counts","outcome":"failed","looked_at":1200,"wrong":{"count":1,"letter":1},
+                 "wrong_text":["1 segment miscounts","1 event set aside"],"notes":["3 events skipped, as the policy is"],
+                 "findings":[
+                   {"kind":"count","place":"segment 2","old":"400 events in the journal, of positions 1 through 1204",
+                    "new":"399 events applied or set aside"},
+                   {"kind":"letter","place":"segment 0","key":"event 17 of account-3","old":"deposited",
+                    "new":"set aside after 5 tries: the amount is below zero"}]},
+                {"part":"checks","outcome":"failed","looked_at":2,"wrong":{"check":2},"wrong_text":["2 checks failed"],
+                 "findings":[
+                   {"kind":"check","place":"no balance is below zero","old":"no row","new":"account account-9, balance -5"},
+                   {"kind":"check","place":"the books are closed"}]},
+                {"part":"rows","outcome":"failed","looked_at":40,"wrong":{"missing":1,"differs":12},
+                 "wrong_text":["1 row missing","12 rows differ"],"notes":["column accounts.owner is new"],
+                 "findings":[
+                   {"kind":"missing","place":"accounts","key":"account-2","old":"balance 500, entries 1"},
+                   {"kind":"differs","place":"accounts","key":"account-7","old":"balance 500, entries 3",
+                    "new":"balance 1000, entries 3"}]},
+                {"part":"answers","outcome":"not_done","why":"no query was put to both versions","looked_at":0}]}}"#,
+    )
+    .unwrap()
+}
+
+#[test]
+fn verifications() {
+    let node = Node::start();
+    let verifying = r#"{"projection":"balances","version":"v2.1","phase":"Initializing","again":true,
+        "waiting_on":{"kind":"verification","text":"the verification of v2.1: rows, 12000 rows so far"}}"#;
+    let verifying: Verification = serde_json::from_str(verifying).unwrap();
+    let waiver = Waiver { by: "ana".into(), why: "the new fees".into() };
+    let waived = || Verification {
+        verdict: Some("Waived".into()),
+        waived: Some(waiver.clone()),
+        waiting_on: None,
+        ..not_right()
+    };
+    let mut passed = waived();
+    (passed.verdict, passed.waived) = (Some("Pass".into()), None);
+    let report = passed.report.as_mut().unwrap();
+    report.summary.clear();
+    report.parts.retain(|part| part.part == "answers");
+    passed.live = serde_json::from_str(r#"{"part":"answers","outcome":"passed","looked_at":1500}"#).unwrap();
+    node.fake.script().statuses.push_back(replaying());
+    let answers = [verifying.clone(), not_right(), waived(), not_right(), verifying, passed];
+    node.fake.script().verifications.extend(answers);
+    node.script("verify", dir().path());
+    let script = node.fake.script();
+    let calls: Vec<_> = script.asked.iter().map(|asked| asked["call"].as_str().unwrap()).collect();
+    assert_eq!(calls, ["waive", "verify"]);
+    assert_eq!(script.asked[0]["request"]["reason"], "the new fees");
 }
 
 #[test]

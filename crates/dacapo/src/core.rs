@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dacapo_model::{Position, ProjectionName, Token, ViewId, WaitingOn};
+use dacapo_model::{Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Ended, Progress, Wanted};
-use crate::projection::Carried;
+use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
+use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
+use crate::verify::{Cap, Looking, Shadowing};
 use crate::world::World;
 
 /// How long to wait for the end of a hold whose flip has happened.
@@ -38,6 +40,10 @@ pub(crate) struct Core {
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
     /// How every version got on lately.
     pub(crate) trails: Trails,
+    /// What the verifications under way are at.
+    looking: RwLock<BTreeMap<ViewId, Looking>>,
+    /// The versions that some live queries are put to as well.
+    shadowing: RwLock<HashMap<ProjectionName, Arc<Shadowing>>>,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -65,6 +71,11 @@ pub(crate) struct OpenVersion {
     pub(crate) outbox: watch::Sender<Outbox>,
     /// The delivery of its effects, if it reacts.
     delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
+    /// How much of the time its processor works.
+    share: watch::Sender<WorkShare>,
+    /// How far its processor may go; as far as it can, unless it is to meet another version.
+    cap: watch::Sender<Option<Position>>,
+    meeting: Arc<Mutex<()>>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -96,6 +107,8 @@ impl Core {
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
             trails: Trails::new(),
+            looking: RwLock::default(),
+            shadowing: RwLock::default(),
         }
     }
 
@@ -181,6 +194,61 @@ impl Core {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
+    /// Whether a new build of this code may begin as a copy of the version that serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_copy(&self, carried: &Carried) -> Result<(), String> {
+        let (catalog, projection) = (self.catalog.current(), carried.code.projection.clone());
+        let serving = catalog.serving(&projection).ok_or("no version serves")?;
+        let source = ViewId { projection, version: serving };
+        let state = catalog.version(&source).ok_or("no version serves")?;
+        check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())
+    }
+
+    /// Whether the view of a version lacks indexes that its code asks for.
+    pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(version) = self.open_version(id) else { return Ok(false) };
+        match &version.carried {
+            Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    /// What the verification of a version is at, if one is under way here.
+    pub(crate) fn looking(&self, id: &ViewId) -> Option<Looking> {
+        self.looking.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn set_looking(&self, id: &ViewId, looking: Option<Looking>) {
+        let mut all = self.looking.write().unwrap_or_else(PoisonError::into_inner);
+        match looking {
+            Some(looking) => all.insert(id.clone(), looking),
+            None => all.remove(id),
+        };
+    }
+
+    /// What live queries are put to, beside the version of `projection` that serves.
+    pub(crate) fn shadowing(&self, projection: &ProjectionName) -> Option<Arc<Shadowing>> {
+        self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection).cloned()
+    }
+
+    pub(crate) fn begin_shadowing(&self, shadowing: Arc<Shadowing>) {
+        let mut all = self.shadowing.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(shadowing.id.projection.clone(), shadowing);
+    }
+
+    pub(crate) fn end_shadowing(&self, id: &ViewId) {
+        self.shadowing.write().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !known.is_of(id));
+    }
+
+    /// Takes note of a live query, should it be put to a version that does not serve as well.
+    pub(crate) fn offer<Q: Query>(&self, projection: &ProjectionName, query: &Q) {
+        if let Some(shadowing) = self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection) {
+            shadowing.offer(query);
+        }
+    }
+
     /// The tokens of a version as stored; `None` when this node has no view of it.
     pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
         match self.open_version(id) {
@@ -192,20 +260,33 @@ impl Core {
 
 impl OpenVersion {
     /// Opens a version whose code is carried and starts its processor.
-    pub(crate) fn run(core: &Core, id: ViewId, view: Arc<dyn StoredView>, carried: Carried, wanted: Wanted) -> Self {
+    pub(crate) fn run(
+        core: &Core,
+        id: ViewId,
+        view: Arc<dyn StoredView>,
+        carried: Carried,
+        state: &VersionState,
+        seed: Option<SeedFrom>,
+    ) -> Self {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
+        let share = watch::Sender::default();
         let lifted = Arc::new(Notify::new());
-        let (wanted, told) = watch::channel(wanted);
+        let (cap, capped) = watch::channel(None);
+        let (wanted, told) = watch::channel(Wanted::of(state));
         let (voices, heard) = watch::channel(Voices::default());
         let assignment = Assignment {
             id: id.clone(),
             carried: carried.clone(),
+            began_at: state.began_at.unwrap_or_default(),
+            seed,
+            share: share.subscribe(),
             journal: Arc::clone(&core.journal),
             offload: core.world.offload,
             view: Arc::clone(&view),
             lifted: Arc::clone(&lifted),
             progress,
+            cap: capped,
             wanted: told,
             voices: heard,
             probe: Arc::clone(&core.world.probe),
@@ -214,16 +295,18 @@ impl OpenVersion {
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
         let ended = core.world.offload.begin(processor::run(assignment));
         let run = Mutex::new(Some(RunHandle { stop, ended }));
-        let (outbox, delivery) = Default::default();
-        Self { id, view, carried: Some(carried), progress: watched, lifted, wanted, voices, outbox, delivery, run }
+        let (meeting, outbox, delivery) = Default::default();
+        let progress = watched;
+        let carried = Some(carried);
+        Self { id, view, carried, progress, lifted, wanted, voices, outbox, delivery, share, cap, meeting, run }
     }
 
     /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
     /// tokens can be seen and held, and its effects made.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        let (lifted, wanted, voices, outbox, delivery, run) = Default::default();
-        Self { id, view, carried, progress, lifted, wanted, voices, outbox, delivery, run }
+        let (lifted, wanted, voices, outbox, delivery, share, cap, meeting, run) = Default::default();
+        Self { id, view, carried, progress, lifted, wanted, voices, outbox, delivery, share, cap, meeting, run }
     }
 
     /// Lets its effects be made, if it reacts and its code is here.
@@ -245,6 +328,17 @@ impl OpenVersion {
     /// Tells the processor whose effects are whose.
     pub(crate) fn hear(&self, voices: Voices) {
         self.voices.send_replace(voices);
+    }
+
+    /// From the next batch on its processor works so much of the time.
+    pub(crate) fn work(&self, share: WorkShare) {
+        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
+    }
+
+    /// A cap on its processor, once nobody else has one.
+    pub(crate) async fn cap(&self) -> Cap {
+        let meeting = Arc::clone(&self.meeting).lock_owned().await;
+        Cap::new(self.cap.clone(), meeting)
     }
 
     /// Whether its processor should run but does not.

@@ -56,6 +56,14 @@ pub enum Error {
         /// What it covers again, and where it ends.
         progress: Option<(Position, Position)>,
     },
+    /// The new version cannot begin as a copy of the one that serves.
+    #[error("a new build of {projection} cannot begin as a copy of the version that serves: {why}")]
+    NoCopy {
+        /// The projection.
+        projection: ProjectionName,
+        /// Why not, and what to do.
+        why: String,
+    },
     /// The projection is neither carried by this node nor known to the catalog.
     #[error("there is no projection {name}: {}", known_projections(.known))]
     NoSuchProjection {
@@ -92,6 +100,9 @@ pub enum Error {
         /// What it waits on.
         waiting_on: Vec<WaitingOn>,
     },
+    /// A verdict is waived by somebody who says why.
+    #[error("a verdict is waived for a reason that is kept with it: say why it does not matter")]
+    NoReason,
     /// The flip was given up.
     #[error("the flip of {projection} to {to} was given up: {reason}")]
     FlipAborted {

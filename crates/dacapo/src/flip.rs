@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   1  FlipRequested at F          by the plan or by a caller
-//!   2  b covers F                  waited for
+//!   2  b is verified, covers F     waited for
 //!   3  hold a, W = highest of a    at most HOLD_TIME_MAX, then FlipPostponed, lift and again
 //!   4  b covers max(F, W):         Flipped is appended, readers follow
 //!   5  lift                        a stands by and goes on
@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, FlipState, OpenVersion};
+use crate::verify;
 use crate::world::Step;
 
 /// How often the gate is asked when nothing tells that something changed.
@@ -172,7 +173,8 @@ impl Drive<'_> {
         let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
         // A version that halts would only be waited for in vain: nothing is held for it.
         let halts = self.to.as_ref().map(|to| to.progress.borrow().waiting_on.clone()).unwrap_or_default();
-        match gate(&FlipFacts { requested, hold, from, to, to_tokens }) {
+        let to_verified = self.to_verified();
+        match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified }) {
             Gate::Hold if !halts.is_empty() => {
                 self.wait_on(halts);
                 Ok(Next::Rest)
@@ -216,6 +218,13 @@ impl Drive<'_> {
         let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
         let tokens = open.ok_or_else(missing)?.view.tokens().await;
         tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
+    }
+
+    /// Whether the verification of the version to serve lets it, or what that waits on.
+    fn to_verified(&self) -> Result<(), WaitingOn> {
+        let (catalog, id) = (self.core.catalog.current(), self.view(self.pending.to));
+        let waiting = catalog.version(&id).and_then(|state| verify::waits_on(self.core, &id, state));
+        waiting.map_or(Ok(()), Err)
     }
 
     fn cover(&mut self) {

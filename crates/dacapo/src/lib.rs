@@ -29,9 +29,11 @@ mod reactor;
 mod rebuild;
 mod replay;
 mod row;
+mod seed;
 mod status;
 mod subscribe;
 mod trail;
+pub mod verify;
 pub mod view;
 mod world;
 
@@ -41,7 +43,7 @@ pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EffectKey, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy,
     InvalidName, Metadata, NewEvent, PastEffects, Phase, Position, ProjectionName, Revision, Segment, SegmentCount,
-    Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, limits,
+    Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -56,8 +58,10 @@ pub use query::{Answered, Ask, Reading};
 pub use reactor::{Acts, Effect, EffectOptions};
 pub use replay::{ReplayFrom, ReplayReport};
 pub use row::{Field, FieldError, Row, RowError};
+pub use seed::Seed;
 pub use status::{ProjectionStatus, ReplayStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
+pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
-    Metadata, NewEvent, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
+    Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
 use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
@@ -25,6 +25,7 @@ use crate::rebuild;
 use crate::replay::{self, ReplayFrom, ReplayReport};
 use crate::status::{self, Status};
 use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
+use crate::verify::{self, Verification};
 use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Why a node did not start.
@@ -149,7 +150,9 @@ impl NodeBuilder {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
             catalog.current().decide(&carried.code.schedule())?;
         }
-        rebuild::check_views(&*store.views, &catalog.current(), *store.journal.head().borrow()).await?;
+        // Read first: a watch that is borrowed while this waits would keep the head from moving.
+        let head = *store.journal.head().borrow();
+        rebuild::check_views(&*store.views, &catalog.current(), head).await?;
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
@@ -272,6 +275,30 @@ impl Node {
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
+        self.schedule(projection, code, asked, false).await
+    }
+
+    /// As [`rebuild`](Self::rebuild), but the new build begins as a copy of the view that serves, as its code says
+    /// ([`Options::seed`](crate::Options::seed)), and reads only what came after.
+    ///
+    /// # Errors
+    /// As `rebuild`; [`Error::NoCopy`] where the copy could not be what the new code would have made of the same events.
+    pub async fn rebuild_from_copy(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        self.schedule(projection, code, asked, true).await
+    }
+
+    async fn schedule(
+        &self,
+        projection: &ProjectionName,
+        code: Option<u32>,
+        asked: Asked,
+        seeded: bool,
+    ) -> Result<Requested, Error> {
         if let Some(requested) = self.repeated(&asked).await {
             return Ok(requested);
         }
@@ -283,7 +310,12 @@ impl Node {
                 self.unknown_or(projection, || Error::NotCarried { projection: projection.clone(), version: None })
             );
         };
-        let entries = Arc::clone(&self.core.catalog).change(newest.code.schedule(), asked).await?;
+        if seeded {
+            let refused = |why| Error::NoCopy { projection: projection.clone(), why };
+            self.core.may_copy(newest).map_err(refused)?;
+        }
+        let schedule = dacapo_model::rebuild::Code { seeded, ..newest.code.clone() }.schedule();
+        let entries = Arc::clone(&self.core.catalog).change(schedule, asked).await?;
         let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
         let scheduled = scheduled.expect("a schedule that is accepted schedules a version");
         Ok(Requested { view: scheduled.event.view().clone(), position: Some(scheduled.position) })
@@ -344,6 +376,86 @@ impl Node {
         let request = CatalogCommand::RequestFlip(view.clone());
         let entries = Arc::clone(&self.core.catalog).change(request, asked).await?;
         Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+    }
+
+    /// How the verification of a version stands: of `version`, or of the newest that is being built, or else of the
+    /// newest that was verified.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] without such a version.
+    pub fn verification(&self, projection: &ProjectionName, version: Option<VersionId>) -> Result<Verification, Error> {
+        verify::verification(&self.core, projection, version).ok_or_else(|| match version {
+            Some(version) => {
+                self.unknown_or(projection, || Error::NoTarget(format!("there is no {projection} {version}")))
+            }
+            None => self.unknown_or(projection, || {
+                Error::NoTarget(format!("no version of {projection} is being built or was verified: ask for a rebuild"))
+            }),
+        })
+    }
+
+    /// Asks that a version that is being built is verified again. Until that is done its verdict does not count.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] without such a version; [`Error::Catalog`] when it is not being built.
+    pub async fn verify_again(
+        &self,
+        projection: &ProjectionName,
+        version: Option<VersionId>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        if let Some(requested) = self.repeated(&asked).await {
+            return Ok(requested);
+        }
+        let view = self.verification(projection, version)?.view;
+        let request = CatalogCommand::RequestVerification(view.clone());
+        let entries = Arc::clone(&self.core.catalog).change(request, asked).await?;
+        Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+    }
+
+    /// Answers for a version that was not found right: it may serve all the same. Who and why are kept.
+    ///
+    /// # Errors
+    /// [`Error::NoReason`] when `asked` has none; [`Error::Catalog`] when there is no verdict to waive.
+    pub async fn waive(
+        &self,
+        projection: &ProjectionName,
+        version: Option<VersionId>,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        if let Some(requested) = self.repeated(&asked).await {
+            return Ok(requested);
+        }
+        let view = self.verification(projection, version)?.view;
+        let why = asked.reason.clone().filter(|reason| !reason.trim().is_empty()).ok_or(Error::NoReason)?;
+        let waive = CatalogCommand::Waive { view: view.clone(), by: asked.actor.clone(), why };
+        let entries = Arc::clone(&self.core.catalog).change(waive, asked).await?;
+        Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+    }
+
+    /// Waits until a version is verified, for up to `within`, and tells what came of it.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], with what it waits on, when that has not happened by then. It goes on either way.
+    pub async fn verified(&self, view: &ViewId, within: Duration) -> Result<Verification, Error> {
+        let mut catalog = self.core.catalog.watch();
+        let verified = catalog.wait_for(|catalog| {
+            catalog.version(view).is_none_or(|state| match state.phase {
+                Phase::Scheduled => false,
+                _ => !state.is_unverified(),
+            })
+        });
+        let in_time = tokio::time::timeout(within, verified).await.is_ok();
+        let verification = self.verification(&view.projection, Some(view.version))?;
+        if !in_time {
+            let what = format!("{view} is not verified");
+            return Err(Error::TimedOut {
+                what,
+                waited: within,
+                waiting_on: verification.waiting_on.into_iter().collect(),
+            });
+        }
+        Ok(verification)
     }
 
     /// What a request led to that was made before under the same idempotency key.

@@ -17,14 +17,18 @@
 //!
 //! It never decides about phases, and it never reads the catalog.
 
+mod index;
 mod pace;
 mod replay;
+mod seed;
 mod segments;
+mod throttle;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{PendingReplay, Position, Token, TokenRefused, VersionState, ViewId, WaitingOn, limits};
+use dacapo_model::{PendingReplay, Position, Token, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -32,11 +36,13 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::reactor::{Speaks, Voices};
+use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::{Offload, Probe};
 use pace::Pace;
 use replay::{FailedReset, TakenUp};
 use segments::{Refusal, Segments, Share};
+use throttle::Throttle;
 
 pub(crate) use segments::Progress;
 
@@ -53,6 +59,12 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
+    /// Events through here are the past, which is replayed.
+    pub(crate) began_at: Position,
+    /// What it begins as a copy of.
+    pub(crate) seed: Option<SeedFrom>,
+    /// How much of the time it works while the head is far.
+    pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
@@ -64,21 +76,21 @@ pub(crate) struct Assignment {
     /// Whose effects are whose.
     pub(crate) voices: watch::Receiver<Voices>,
     pub(crate) probe: Arc<dyn Probe>,
+    /// How far it may go, if it is not to follow the head.
+    pub(crate) cap: watch::Receiver<Option<Position>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// What the catalog wants of a version that runs: the rebuild driver tells its processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// Where its building began: what is before that is the past.
-    pub(crate) began_at: Option<Position>,
     /// The last replay in place that was asked for.
     pub(crate) replay: Option<PendingReplay>,
 }
 
 impl Wanted {
     pub(crate) fn of(state: &VersionState) -> Self {
-        Self { began_at: state.began_at, replay: state.last_replay }
+        Self { replay: state.last_replay }
     }
 }
 
@@ -167,10 +179,16 @@ struct Run<'a> {
     view: View,
     segments: Segments,
     pace: Pace,
+    throttle: Throttle,
     head: watch::Receiver<Position>,
     wanted: watch::Receiver<Wanted>,
     failed_reset: Option<FailedReset>,
+    /// Events that a replay comes past again and that were never applied.
+    unspoken: Arc<BTreeSet<Position>>,
+    cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
+    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
+    index_at: Option<Position>,
 }
 
 /// A batch that was applied and not yet committed.
@@ -193,10 +211,13 @@ impl<'a> Run<'a> {
     async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
         let tokens = assignment.view.claim().await?;
         let options = &assignment.carried.options;
+        let tables = assignment.carried.tables;
+        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
         let first = tokens[0].segment;
-        let view = View::new(writer, assignment.carried.tables)
+        let view = View::new(writer, tables)
             .with_bytes_max(options.row_cache_bytes)
+            .lacking_indexes(bare)
             .with_effects(assignment.carried.effect_names(), first);
         let run = Self {
             assignment,
@@ -204,10 +225,14 @@ impl<'a> Run<'a> {
             view,
             segments: Segments::new(tokens),
             pace: Pace::new(options.batch_events_max),
+            throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
             wanted: assignment.wanted.clone(),
             failed_reset: None,
+            unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
+            cap: assignment.cap.clone(),
             has_moved: false,
+            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)
@@ -216,6 +241,9 @@ impl<'a> Run<'a> {
     /// Batch after batch, until the run ends; `None` when it is to begin anew. An error means that the claim is in
     /// doubt: begin again.
     async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
+        if let Some(ended) = self.seed().await? {
+            return Ok(Some(ended));
+        }
         loop {
             if self.assignment.is_stopped() {
                 return Ok(Some(Ended::Stopped));
@@ -228,14 +256,27 @@ impl<'a> Run<'a> {
                     TakenUp::Ended(ended) => return Ok(Some(ended)),
                 }
             }
+            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+                && let Some(ended) = self.build_indexes().await?
+            {
+                return Ok(Some(ended));
+            }
+            // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
+            let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
             let Some(share) = self.segments.next_share(head, Instant::now()) else {
                 if self.wait().await {
                     return Ok(Some(Ended::Stopped));
                 }
                 continue;
             };
+            // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
+            let share = match self.index_at.filter(|at| *at > share.after) {
+                Some(at) => share.through(at),
+                None => share,
+            };
             self.pace.aim(head.since(share.after));
+            self.throttle.begin(self.pace.is_far());
             if let Some(ended) = self.take(share).await? {
                 return Ok(Some(ended));
             }
@@ -244,6 +285,7 @@ impl<'a> Run<'a> {
 
     /// Waits for the head, for what is due for another try, for another wish, or for the stop, which it tells.
     async fn wait(&mut self) -> bool {
+        self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         let reset_due = self.failed_reset.as_ref().map(|failed| failed.due);
@@ -261,6 +303,8 @@ impl<'a> Run<'a> {
             changed = self.head.changed() => changed.is_err(),
             // Who has the other side has that of the stop as well.
             Ok(()) = self.wanted.changed() => false,
+            // An error means that nobody can set a cap any more; then nothing comes of it.
+            Ok(()) = self.cap.changed() => false,
             () = due => false,
         }
     }
@@ -272,19 +316,18 @@ impl<'a> Run<'a> {
         self.assignment.progress.send_modify(|progress| progress.batch = Some((share.after, started)));
         loop {
             let failure = match self.apply(&mut share, started).await? {
-                Ok(Applied { events, by_segment }) => {
-                    match self.commit(&Commit::of(self.segments.moves(&share, &by_segment))).await? {
-                        Committed::Done => {
-                            self.has_moved = true;
-                            self.pace.took(events, started.elapsed());
-                            self.report();
-                            return Ok(None);
-                        }
-                        Committed::ApplyAgain => continue,
-                        Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                        Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
+                    Committed::Done => {
+                        self.has_moved = true;
+                        self.pace.took(events, self.throttle.worked(started));
+                        self.report();
+                        self.rest().await;
+                        return Ok(None);
                     }
-                }
+                    Committed::ApplyAgain => continue,
+                    Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                    Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                },
                 Err(failure) => failure,
             };
             self.view.rollback().await.map_err(unavailable)?;
@@ -303,7 +346,7 @@ impl<'a> Run<'a> {
         let Assignment { journal, carried, offload, .. } = self.assignment;
         let (mut after, mut events) = (share.after, 0);
         let mut by_segment = vec![0; share.limits().len()];
-        let began_at = self.assignment.wanted.borrow().began_at.unwrap_or_default();
+        let began_at = self.assignment.began_at;
         let past: Vec<Position> =
             self.segments.tokens().iter().map(|token| token.replays_through().max(began_at)).collect();
         let speaks = self.speaks();
@@ -324,7 +367,8 @@ impl<'a> Run<'a> {
             if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
                 return Ok(Err(failure));
             }
-            if is_full || self.view.is_full() || started.elapsed() >= self.pace.target() {
+            let worked = self.throttle.worked(started);
+            if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
                 *share = share.through(after);
                 return Ok(Ok(Applied { events, by_segment }));
             }
@@ -339,7 +383,17 @@ impl<'a> Run<'a> {
             past: carried.options.effects.past,
             voices: voices.borrow().clone(),
             replays_through: self.segments.tokens().iter().map(Token::replays_through).collect(),
+            unspoken: Arc::clone(&self.unspoken),
         })
+    }
+
+    /// Takes the rest that is due, and tells whether the stop came meanwhile.
+    async fn rest(&mut self) -> bool {
+        let Some(rest) = self.throttle.due() else { return false };
+        let began = Instant::now();
+        let stopped = self.assignment.stopped_within(rest).await;
+        self.throttle.rested(began.elapsed());
+        stopped
     }
 
     /// A segment stops before the event that its handler refuses, and is tried again later.
@@ -356,13 +410,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+    async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
+        self.land(Commit::of(self.segments.moves(share, applied))).await
+    }
+
+    /// Commits, waiting for the end of a hold if there is one.
+    async fn land(&mut self, commit: Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
             let mut lifted = std::pin::pin!(lifted.notified());
             lifted.as_mut().enable();
-            let (held_for, must_reapply) = match self.view.commit(commit).await {
+            let (held_for, must_reapply) = match self.view.commit(&commit).await {
                 Ok(()) => {
                     self.segments.committed(&commit.moves);
                     return Ok(Committed::Done);
@@ -388,6 +447,7 @@ impl<'a> Run<'a> {
     fn report(&self) {
         let mut progress = self.segments.progress();
         progress.waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
+        progress.waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
         self.assignment.progress.send_replace(progress);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
@@ -12,13 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::Code;
-use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId};
+use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId, WorkShare};
 use dacapo_store::{EventBatch, EventRef, Filter, Index, Streams, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::event::Event;
 use crate::reactor::{Actor, Acts, AnyAct, Effect, EffectOptions, Speaks};
+use crate::seed::Seed;
+use crate::verify::{AnyQuery, Assertion, Checks, Comparison, Shadow, Verify};
 use crate::view::{ReadView, View, ViewError};
 
 /// What a handler returns when it cannot go on.
@@ -98,6 +101,21 @@ pub struct Options {
     pub in_place: InPlace,
     /// How the effects are made that its handler emits.
     pub effects: EffectOptions,
+    /// How a build may begin as a copy of the view that serves, so that it reads only what came after. Not at all unless
+    /// set.
+    pub seed: Seed,
+    /// Whether new code does so by itself, where that is possible; it reads the past, unless set. A rebuild that is asked
+    /// for does as it is asked.
+    pub seed_new_code: bool,
+    /// How much of the time a new build works while it is far from the head; the rest it leaves to those that serve. All
+    /// of it unless set: it takes one core, and a little of another.
+    pub rebuild_share: WorkShare,
+    /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
+    /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
+    /// them at its first statement.
+    pub index_last: bool,
+    /// What must be verified of it before readers move to it.
+    pub verify: Verify,
 }
 
 impl Default for Options {
@@ -111,6 +129,11 @@ impl Default for Options {
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
             in_place: InPlace::No,
             effects: EffectOptions::default(),
+            seed: Seed::Never,
+            seed_new_code: false,
+            rebuild_share: WorkShare::ALL,
+            index_last: true,
+            verify: Verify::default(),
         }
     }
 }
@@ -163,6 +186,37 @@ pub trait Projection: Send + Sync + 'static {
             Ok(view.clear().await?)
         }
     }
+
+    /// Queries in SQL that must give no rows before readers move to this version. None unless set.
+    const ASSERTIONS: &'static [Assertion] = &[];
+
+    /// What else must be so before readers move to this version: told to `checks`, on one state of the view. Nothing
+    /// unless set.
+    ///
+    /// # Errors
+    /// Whatever keeps it from checking, which counts as a check that failed.
+    fn check(&self, view: &mut ReadView, checks: &mut Checks) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (view, checks);
+        std::future::ready(Ok(()))
+    }
+
+    /// How its rows differ by intent from those of code version `old`, which serves; that is this version itself when
+    /// the same code is built again. Nothing unless set: then every table and column that both have must have the
+    /// same rows.
+    fn comparison(&self, old: u32) -> Comparison {
+        let _ = old;
+        Comparison::new()
+    }
+
+    /// Fills the new, empty `view` from that of another version, as [`Seed::Migrate`] asks for. All of it is one
+    /// transaction, and what is put stays in memory until its end: for large tables [`Seed::Sql`] is better.
+    ///
+    /// # Errors
+    /// Whatever keeps it from doing so; it is tried again.
+    fn migrate(&self, source: &mut ReadView, view: &mut View) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (source, view);
+        async { Err("the projection does not implement `migrate`, which `Seed::Migrate` calls".into()) }
+    }
 }
 
 /// A question to a projection, whichever version of it serves.
@@ -194,6 +248,10 @@ pub struct Carried {
     answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
     query_names: Vec<&'static str>,
     acts: HashMap<&'static str, Arc<dyn AnyAct>>,
+    /// The types of queries whose answers are compared with those of another version.
+    pub(crate) shadows: HashMap<TypeId, Arc<dyn Shadow>>,
+    /// Queries of those types that are put to both versions when this one is verified.
+    pub(crate) samples: Vec<AnyQuery>,
 }
 
 impl<P: Projection> From<P> for Carried {
@@ -233,6 +291,8 @@ impl Carried {
             flip: options.flip,
             stand_by: options.stand_by,
             fingerprint: fingerprint(P::TABLES),
+            // Whether it may, the driver finds out when it comes to it.
+            seeded: false,
         };
         let filter = Filter {
             streams: options.categories.clone().map_or(Streams::User, Streams::Categories),
@@ -247,6 +307,8 @@ impl Carried {
             answers: HashMap::new(),
             query_names: Vec::new(),
             acts: HashMap::new(),
+            shadows: HashMap::new(),
+            samples: Vec::new(),
         };
         CarriedVersion { projection, carried }
     }
@@ -280,6 +342,15 @@ impl Carried {
         self.acts.get(name).cloned()
     }
 
+    /// The answer of this version to a query of whatever type.
+    pub(crate) fn answer_any<'a>(
+        &'a self,
+        query: &'a (dyn Any + Send + Sync),
+        view: &'a mut ReadView,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn Any + Send>, HandlerError>>> {
+        Some(self.answers.get(&query.type_id())?.answer(query, view))
+    }
+
     /// The names of the types of queries it answers.
     pub(crate) fn query_names(&self) -> &[&'static str] {
         &self.query_names
@@ -298,6 +369,34 @@ impl<P: Projection> CarriedVersion<P> {
         self.carried.answers.insert(TypeId::of::<Q>(), Arc::new(answerer));
         self.carried.query_names.push(std::any::type_name::<Q>());
         self
+    }
+
+    /// Lets the version answer queries of type `Q`, and compares what it answers with what the serving version does,
+    /// before readers move to it: to a share of the live queries ([`Verify::shadow_share`]), and to every
+    /// [`sample`](Self::sample).
+    #[must_use]
+    pub fn shadows<Q: Query + Clone + fmt::Debug>(self) -> Self
+    where
+        P: Answers<Q>,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        let mut version = self.answers::<Q>();
+        let shadow = ShadowOf { query: std::marker::PhantomData::<fn(Q)> };
+        version.carried.shadows.insert(TypeId::of::<Q>(), Arc::new(shadow));
+        version
+    }
+
+    /// Puts this query to both versions when this one is verified. As [`shadows`](Self::shadows) otherwise.
+    #[must_use]
+    pub fn sample<Q: Query + Clone + fmt::Debug>(self, query: Q) -> Self
+    where
+        P: Answers<Q>,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        let known = self.carried.shadows.contains_key(&TypeId::of::<Q>());
+        let mut version = if known { self } else { self.shadows::<Q>() };
+        version.carried.samples.push(Arc::new(query));
+        version
     }
 }
 
@@ -373,14 +472,39 @@ pub(crate) enum FailureCause {
 
 /// The erased form of a projection.
 pub(crate) trait Handlers: Send + Sync {
+    fn assertions(&self) -> &'static [Assertion];
+
+    fn check<'a>(&'a self, view: &'a mut ReadView, checks: &'a mut Checks) -> BoxFuture<'a, Result<(), HandlerError>>;
+
+    fn comparison(&self, old: u32) -> Comparison;
+
     /// Applies a batch, event by event, until it is done or one fails.
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
 
     /// Takes away what the events behind `after` made.
     fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>>;
+
+    /// Fills an empty view from that of another version.
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
 impl<P: Projection> Handlers for P {
+    fn assertions(&self) -> &'static [Assertion] {
+        P::ASSERTIONS
+    }
+
+    fn check<'a>(&'a self, view: &'a mut ReadView, checks: &'a mut Checks) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::check(self, view, checks))
+    }
+
+    fn comparison(&self, old: u32) -> Comparison {
+        Projection::comparison(self, old)
+    }
+
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::migrate(self, source, view))
+    }
+
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             let mut current = None;
@@ -472,5 +596,33 @@ impl<P: Answers<Q>, Q: Query> AnyAnswer for Answerer<P, Q> {
             let answer = self.projection.answer(query, view).await?;
             Ok(Box::new(answer) as Box<dyn Any + Send>)
         })
+    }
+}
+
+struct ShadowOf<Q> {
+    query: std::marker::PhantomData<fn(Q)>,
+}
+
+impl<Q: Query + Clone + fmt::Debug> Shadow for ShadowOf<Q>
+where
+    Q::Answer: PartialEq + fmt::Debug,
+{
+    fn copy(&self, query: &(dyn Any + Send + Sync)) -> AnyQuery {
+        Arc::new(query.downcast_ref::<Q>().expect("shadows are registered under their query's type").clone())
+    }
+
+    fn show(&self, query: &(dyn Any + Send + Sync)) -> String {
+        format!("{:?}", query.downcast_ref::<Q>().expect("shadows are registered under their query's type"))
+    }
+
+    fn show_answer(&self, answer: &(dyn Any + Send)) -> String {
+        format!("{:?}", answer.downcast_ref::<Q::Answer>().expect("an answer is of its query's type"))
+    }
+
+    fn differ(&self, old: &(dyn Any + Send), new: &(dyn Any + Send)) -> Option<(String, String)> {
+        let of = |answer: &dyn Any| answer.downcast_ref::<Q::Answer>().is_some();
+        assert!(of(old) && of(new), "an answer is of its query's type");
+        let same = old.downcast_ref::<Q::Answer>() == new.downcast_ref::<Q::Answer>();
+        (!same).then(|| (self.show_answer(old), self.show_answer(new)))
     }
 }

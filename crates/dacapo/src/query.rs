@@ -77,6 +77,8 @@ impl<Q: Query> Ask<Q> {
             return Err(Error::NoAnswer { view: ViewId { projection, version }, query, answers });
         };
         let value = answer.await.map_err(Error::Answer)?;
+        drop(reading);
+        self.core.offer(&projection, &self.query);
         Ok(Answered { value, version, covers })
     }
 }

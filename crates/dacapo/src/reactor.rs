@@ -12,7 +12,7 @@
 //! same key. Effects of one stream are made one after the other; one that fails holds back only its stream.
 
 use std::any::type_name;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
@@ -151,6 +151,8 @@ pub(crate) struct Speaks {
     pub(crate) voices: Voices,
     /// For each segment the last position that it has come past before.
     pub(crate) replays_through: Vec<Position>,
+    /// Events up to there that were set aside then, and have not spoken.
+    pub(crate) unspoken: Arc<BTreeSet<Position>>,
 }
 
 impl Speaks {
@@ -159,7 +161,8 @@ impl Speaks {
     pub(crate) fn is_silent(&self, segment: Segment, position: Position) -> bool {
         let voice = || self.voices.projection.voice(position, self.past);
         let other = || !matches!(voice(), Voice::First) && voice() != Voice::Of(self.version);
-        position <= self.replays_through[usize::from(segment.get())] || (position <= self.voices.through && other())
+        let again = position <= self.replays_through[usize::from(segment.get())] && !self.unspoken.contains(&position);
+        again || (position <= self.voices.through && other())
     }
 }
 
@@ -401,4 +404,31 @@ pub(crate) fn waiting_on(outbox: &Outbox) -> Vec<WaitingOn> {
         error: pending.error.clone().unwrap_or_default(),
     });
     failing.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dacapo_model::SegmentCount;
+
+    #[test]
+    fn only_what_may_be_this_versions_to_make_is_kept_and_once() {
+        let (one, two) = (VersionId { code: 1, build: 1 }, VersionId { code: 2, build: 1 });
+        let served = [(20, one), (30, two)].map(|(since, version)| (Position::new(since), version)).to_vec();
+        let projection = ProjectionState { first: Some(Position::new(10)), served, ..ProjectionState::default() };
+        let speaks = Speaks {
+            version: one,
+            past: PastEffects::Silent,
+            voices: Voices::new(&projection, Position::new(50)),
+            replays_through: vec![Position::new(22), Position::START],
+            unspoken: Arc::new(BTreeSet::from([Position::new(12)])),
+        };
+        let count = SegmentCount::new(2).unwrap();
+        let silent = |segment, position| speaks.is_silent(count.segment(segment).unwrap(), Position::new(position));
+        assert!(silent(1, 5), "it was there before the projection");
+        assert!(!silent(1, 11) && silent(0, 11), "its own, but kept when the segment came past it first");
+        assert!(!silent(0, 12), "it was set aside then");
+        assert!(!silent(0, 25) && silent(0, 35), "the other version's");
+        assert!(!silent(0, 60), "whose it is is not known yet");
+    }
 }

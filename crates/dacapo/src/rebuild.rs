@@ -4,13 +4,13 @@
 //! It holds no state that matters: whatever it forgets it finds again. It never decides; the rules are
 //! [`dacapo_model::rebuild::plan`] and the catalog's own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::{Code, Facts, plan};
-use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId};
+use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
+use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -20,7 +20,10 @@ use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, OpenVersion};
 use crate::flip;
 use crate::processor::Wanted;
+use crate::projection::Carried;
 use crate::reactor::Voices;
+use crate::seed::{SeedFrom, check};
+use crate::verify;
 use crate::world::Step;
 
 /// How often to look while a version is being built or replayed, which gets ready without telling anyone.
@@ -69,7 +72,7 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
     let mut looked = Some(looked);
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
-    let mut flips = HashMap::new();
+    let mut tasks = Tasks::default();
     loop {
         let gets_on = |state: &VersionState| state.phase == Phase::Initializing || state.replay.is_some();
         let building = catalog.borrow_and_update().versions().any(|(_, state)| gets_on(state));
@@ -77,7 +80,7 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
-            done = AssertUnwindSafe(reconcile(&core, &mut flips)).catch_unwind() => match done {
+            done = AssertUnwindSafe(reconcile(&core, &mut tasks)).catch_unwind() => match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the rebuild driver cannot go on for the moment"),
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
@@ -96,18 +99,42 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
         }
     }
-    for flip in flips.into_values() {
-        flip.abort();
+    for task in tasks.flips.into_values().chain(tasks.verifications.into_values()).chain(tasks.shadows.into_values()) {
+        task.abort();
         // Aborted or done: either way it does nothing any more, which is what is waited for.
-        drop(flip.await);
+        drop(task.await);
     }
 }
 
-async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHandle<()>>) -> Result<(), CatalogError> {
+/// The drivers that run beside the conductor: whatever is cut off with them is begun anew.
+#[derive(Default)]
+struct Tasks {
+    flips: HashMap<ProjectionName, JoinHandle<()>>,
+    verifications: HashMap<ViewId, JoinHandle<()>>,
+    /// Those that put live queries to versions that do not serve yet.
+    shadows: HashMap<ViewId, JoinHandle<()>>,
+}
+
+impl Tasks {
+    /// Lets go of those that have ended.
+    async fn clear(&mut self) {
+        let flips = self.flips.extract_if(|_, task| task.is_finished()).map(|(of, task)| (of.to_string(), task));
+        let others = self.verifications.extract_if(|_, task| task.is_finished());
+        let others = others.chain(self.shadows.extract_if(|_, task| task.is_finished()));
+        let ended: Vec<_> = flips.chain(others.map(|(of, task)| (of.to_string(), task))).collect();
+        for (of, task) in ended {
+            if let Err(error) = task.await {
+                tracing::error!(of, %error, "the driver of a flip or of a verification ended by a bug in dacapo");
+            }
+        }
+    }
+}
+
+async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
     // Looked at before the catalog is: every flip through here is known then.
     let head = core.head();
     core.catalog.refresh().await?;
-    let mut tokens = BTreeMap::new();
+    let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         if let (Some(open), Some(projection)) =
@@ -120,10 +147,14 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             give_up(core, &id, error).await?;
         }
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
-        tokens.extend(attended.ok().flatten().map(|tokens| (id, tokens)));
+        if let Some(found) = attended.ok().flatten() {
+            bare.extend(found.bare.then(|| id.clone()));
+            tokens.insert(id, found.tokens);
+        }
     }
-    let carried: Vec<Code> = core.carried().into_iter().map(|carried| carried.code).collect();
-    let facts = Facts { carried: &carried, tokens: &tokens, head: core.head(), now: core.world.clock.now() };
+    let carried: Vec<Code> = core.carried().into_iter().map(|carried| code(core, carried)).collect();
+    let facts =
+        Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
         let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
         if ends_replay {
@@ -137,16 +168,39 @@ async fn reconcile(core: &Arc<Core>, flips: &mut HashMap<ProjectionName, JoinHan
             Err(error) => return Err(error),
         }
     }
-    for (projection, flip) in flips.extract_if(|_, flip| flip.is_finished()) {
-        if let Err(error) = flip.await {
-            tracing::error!(%projection, %error, "the driver of a flip ended by a bug in dacapo");
-        }
-    }
+    tasks.clear().await;
     for (projection, _) in core.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
-        flips.entry(projection.clone()).or_insert_with(drive);
+        tasks.flips.entry(projection.clone()).or_insert_with(drive);
+    }
+    for (id, state) in core.catalog.current().versions() {
+        let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
+        examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
     }
     Ok(())
+}
+
+/// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.
+fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
+    let Some((open, carried)) = core.open_version(id).and_then(|open| Some((open.clone(), open.carried.clone()?)))
+    else {
+        return;
+    };
+    // One that halts would only be found unfinished. It says itself what it waits on.
+    if verify && open.progress.borrow().waiting_on.is_empty() {
+        let drive = || tokio::spawn(verify::drive(Arc::clone(core), id.clone()));
+        tasks.verifications.entry(id.clone()).or_insert_with(drive);
+    }
+    if verify::are_wanted(&carried) {
+        let shadow = || tokio::spawn(verify::shadow(Arc::clone(core), id.clone()));
+        tasks.shadows.entry(id.clone()).or_insert_with(shadow);
+    }
+}
+
+/// What the rules want to know of the code: it begins as a copy by itself only where it could.
+fn code(core: &Core, carried: Carried) -> Code {
+    let seeded = carried.options.seed_new_code && core.may_copy(&carried).is_ok();
+    Code { seeded, ..carried.code }
 }
 
 /// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
@@ -164,17 +218,29 @@ async fn give_up(core: &Arc<Core>, id: &ViewId, error: &StoreError) -> Result<()
     }
 }
 
-/// Does for one version what its phase wants, and returns its tokens if its view is open.
-async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Vec<Token>>, CatalogError> {
+/// What the rules want to know of a view.
+struct Found {
+    tokens: Vec<Token>,
+    /// Whether it lacks indexes, while it is being built.
+    bare: bool,
+}
+
+/// Does for one version what its phase wants, and returns what its view is like if that is open.
+async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
             version.want(Wanted::of(state));
             let tokens = version.view.tokens().await?;
+            version.work(match &version.carried {
+                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
+                _ => WorkShare::ALL,
+            });
             core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
-            return Ok(Some(tokens));
+            let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
+            return Ok(Some(Found { tokens, bare }));
         }
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
@@ -197,7 +263,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            OpenVersion::run(core, id.clone(), view, carried, Wanted::of(state))
+            let seed = seed(core, id, state, &carried, &*view).await?;
+            OpenVersion::run(core, id.clone(), view, carried, state, seed)
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view, None),
@@ -212,6 +279,35 @@ async fn insert(core: &Arc<Core>, version: OpenVersion) {
     let version = Arc::new(version);
     core.insert_open(Arc::clone(&version));
     version.deliver(core).await;
+}
+
+/// What the version begins as a copy of, if it is to and has not begun.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when that copy cannot be right, or is there no more.
+async fn seed(
+    core: &Core,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<Option<SeedFrom>, StoreError> {
+    let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
+    if view.tokens().await?.iter().any(|token| token.position > Position::START) {
+        return Ok(None);
+    }
+    let source = ViewId { version: source, ..id.clone() };
+    let refused =
+        |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
+    let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+    let code = core.code_of(&source);
+    let segments = core.catalog.current().version(&source).map(|state| state.segments).ok_or_else(gone)?;
+    check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
+    let view = match core.open_version(&source) {
+        Some(open) => Arc::clone(&open.view),
+        None => core.views.find(&source).await?.ok_or_else(gone)?,
+    };
+    Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
 
 async fn stop(core: &Core, id: &ViewId) {

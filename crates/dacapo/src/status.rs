@@ -14,6 +14,7 @@ use dacapo_store::{Filter, Limit};
 use crate::core::Core;
 use crate::reactor;
 use crate::subscribe::SubscriberStatus;
+use crate::verify;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -131,7 +132,11 @@ async fn version_status(
     };
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
-    let stage = stage(state, &tokens, head);
+    let (bare, unreadable) = match core.is_bare(&id).await {
+        Ok(bare) => (bare && state.phase == Phase::Initializing, unreadable),
+        Err(error) => (true, Some(WaitingOn::Store { error: error.to_string() })),
+    };
+    let stage = stage(state, &tokens, bare, head);
     let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
     let mut waiting_on = progress.waiting_on;
     waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));
@@ -147,6 +152,13 @@ async fn version_status(
             (lag_time, Some(time_left(lag, lag_time, trail.pace())), trail.pace(), stall)
         }
     };
+    let looking = core.looking(&id);
+    // While it meets the version that serves it rests for a moment, which is no falling behind.
+    let stage = if looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage };
+    if stage == Some(Stage::Verifying) {
+        waiting_on.extend(verify::waits_on(core, &id, state));
+        waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
+    }
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }

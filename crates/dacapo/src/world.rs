@@ -30,6 +30,12 @@ impl Ids for SystemIds {
 /// and the next one goes on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
+    /// The version to be verified and the one that serves are at one position, in one state each.
+    VersionsMet,
+    /// A verification has looked at everything; its verdict is not in the journal yet.
+    VersionExamined,
+    /// The verdict is in the journal.
+    VersionVerified,
     /// 1: `FlipRequested` is in the journal.
     FlipRequested,
     /// 2: the new version covers the request, and nearly all that the old one shows.
@@ -56,7 +62,10 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
+        Self::VersionsMet,
+        Self::VersionExamined,
+        Self::VersionVerified,
         Self::FlipRequested,
         Self::FlipCovered,
         Self::FlipHeld,
@@ -70,8 +79,11 @@ impl Step {
         Self::ReplayEnded,
     ];
 
-    /// Every step of a flip and of a clean-up, in order.
-    pub const FLIP: [Self; 8] = [
+    /// Every step from a version that has caught up to the clean-up of the old one, in order.
+    pub const FLIP: [Self; 11] = [
+        Self::VersionsMet,
+        Self::VersionExamined,
+        Self::VersionVerified,
         Self::FlipRequested,
         Self::FlipCovered,
         Self::FlipHeld,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Probe,
-    Revision, Step, WaitingOn,
+    Revision, Step, WaitingOn, WorkShare,
 };
 use tokio::sync::watch;
 
@@ -252,5 +252,25 @@ async fn a_serving_version_whose_code_is_gone_does_not_block_its_successor() {
     let status = node.status().await.unwrap();
     let old = &status.projections[0].versions[0];
     assert_eq!(old.rollback_ready, Some(Err(WaitingOn::Code { version: version("v1.1") })), "I-8");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_rebuild_says_so_and_ends_all_the_same() {
+    let node = Node::builder().start().await.unwrap();
+    for ledger in ["ledger-1", "ledger-2"] {
+        node.append(ledger, ExpectedRevision::Any, (0..10_000).map(added)).await.unwrap();
+    }
+    let rebuild_share = WorkShare::percent(20).unwrap();
+    node.carry(carry_v1(TotalsV1 { options: Options { rebuild_share, ..options() }, ..v1() })).unwrap();
+    until(&node, "it says that it leaves time to others", |status| {
+        let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);
+        versions.any(|found| found.waiting_on.contains(&WaitingOn::Share { share: rebuild_share }))
+    })
+    .await;
+    phase(&node, "v1.1", Phase::Serving).await;
+    check_serving(&node).await;
+    let at_head = |status: &dacapo::Status| status.projections[0].versions[0].waiting_on.is_empty();
+    until(&node, "it works whenever there is something to do", at_head).await;
     node.shutdown().await;
 }

@@ -158,6 +158,11 @@ pub enum CatalogEvent {
         /// What was found.
         report: Arc<Report>,
     },
+    /// It shall be verified again; its verdict counts no more.
+    VerificationRequested {
+        /// Which version.
+        view: ViewId,
+    },
     /// Somebody answers for it although it was not found right.
     Waived {
         /// Which version.
@@ -199,6 +204,7 @@ impl CatalogEvent {
             | Self::Paused { view }
             | Self::Resumed { view }
             | Self::Verified { view, .. }
+            | Self::VerificationRequested { view }
             | Self::Waived { view, .. }
             | Self::ReplayRequested { view, .. }
             | Self::ReplayEnded { view } => view,
@@ -265,10 +271,15 @@ pub enum CatalogCommand {
     Pause(ViewId),
     /// Apply events again, and try at once whatever halts.
     Resume(ViewId),
+    /// Verify it again, whatever its verdict is.
+    RequestVerification(ViewId),
     /// It was verified.
     Verify {
         /// Which version.
         view: ViewId,
+        /// The request to verify again that this answers, if there is one, so that what was begun before a request
+        /// never answers it.
+        answers: Option<Position>,
         /// What it came to.
         verdict: Verdict,
         /// What was found.
@@ -344,6 +355,16 @@ pub enum CatalogRefused {
         /// The version asked for.
         view: ViewId,
     },
+    /// It has no verdict that lets it serve (I-6).
+    NoVerdict {
+        /// The version of the flip.
+        view: ViewId,
+    },
+    /// A verification that was asked for later is to be done; this one answers for it no more.
+    VerificationOutdated {
+        /// The version that was verified.
+        view: ViewId,
+    },
     /// No replay in place is under way, or not the one that has ended.
     NoReplayUnderWay {
         /// The version asked about.
@@ -397,6 +418,12 @@ impl fmt::Display for CatalogRefused {
             Self::NotVerified { view } => {
                 write!(f, "{view} was not verified yet, so there is no verdict to waive: wait until it has caught up")
             }
+            Self::NoVerdict { view } => {
+                write!(f, "{view} has no verdict that lets it serve: `dacapo verify` shows what was found of it")
+            }
+            Self::VerificationOutdated { view } => {
+                write!(f, "{view} shall be verified again, and what is told was begun before that was asked for")
+            }
             Self::NoReplayUnderWay { view } => write!(f, "no such replay of {view} is under way"),
             Self::NothingToCopy { projection } => write!(
                 f,
@@ -442,10 +469,25 @@ pub struct VersionState {
     pub resumed_at: Option<Position>,
     /// What its last verification came to.
     pub verified: Option<Verified>,
+    /// Where it was asked for another one that is not done yet; until then the verdict does not count.
+    pub verify_again: Option<Position>,
     /// The replay in place under way.
     pub replay: Option<PendingReplay>,
     /// The last one that was requested, also when it has ended: a view that lost its last commits takes it up again.
     pub last_replay: Option<PendingReplay>,
+}
+
+impl VersionState {
+    /// Whether a verification is to be done: there is none, or another one was asked for.
+    pub fn is_unverified(&self) -> bool {
+        self.phase == Phase::Initializing && (self.verified.is_none() || self.verify_again.is_some())
+    }
+
+    /// Whether the verdict lets it serve. One that has served needs none.
+    pub fn may_serve(&self) -> bool {
+        let lets_serve = self.verified.as_ref().is_some_and(Verified::lets_serve);
+        self.phase != Phase::Initializing || (self.verify_again.is_none() && lets_serve)
+    }
 }
 
 /// What a verification came to.
@@ -608,13 +650,19 @@ impl Catalog {
                 self.applied(view, "resume")?;
                 Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
             }
-            CatalogCommand::Verify { view, verdict, report } => match self.known(view)?.phase {
-                Phase::Initializing => {
-                    let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
-                    Ok(vec![CatalogEvent::Verified { view, verdict, report }])
+            CatalogCommand::RequestVerification(view) => {
+                let state = self.initializing(view)?;
+                // One that is to be done anyway is as asked.
+                let asked = CatalogEvent::VerificationRequested { view: view.clone() };
+                Ok((!state.is_unverified()).then_some(asked).into_iter().collect())
+            }
+            CatalogCommand::Verify { view, answers, verdict, report } => {
+                if self.initializing(view)?.verify_again != *answers {
+                    return Err(CatalogRefused::VerificationOutdated { view: view.clone() });
                 }
-                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "verify" }),
-            },
+                let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
+                Ok(vec![CatalogEvent::Verified { view, verdict, report }])
+            }
             CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
             CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
             CatalogCommand::EndReplay { view, request } => {
@@ -625,14 +673,23 @@ impl Catalog {
         }
     }
 
+    /// The state of a version that is being built, and so can be verified.
+    fn initializing(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
+        let state = self.known(view)?;
+        match state.phase {
+            Phase::Initializing => Ok(state),
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "verify" }),
+        }
+    }
+
     fn waive(&self, view: &ViewId, by: &str, why: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let state = self.known(view)?;
         match (&state.verified, state.phase) {
-            (Some(verified), Phase::Initializing) if verified.lets_serve() => Ok(vec![]),
-            (Some(_), Phase::Initializing) => {
+            (Some(_), Phase::Initializing) if state.may_serve() => Ok(vec![]),
+            (Some(_), Phase::Initializing) if state.verify_again.is_none() => {
                 Ok(vec![CatalogEvent::Waived { view: view.clone(), by: by.to_owned(), why: why.to_owned() }])
             }
-            (None, Phase::Initializing) => Err(CatalogRefused::NotVerified { view: view.clone() }),
+            (_, Phase::Initializing) => Err(CatalogRefused::NotVerified { view: view.clone() }),
             (_, phase) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "waive the verdict on" }),
         }
     }
@@ -741,6 +798,9 @@ impl Catalog {
         if covers < pending.requested {
             return Err(CatalogRefused::NotCovered { requested: pending.requested, covers });
         }
+        if !self.known(view)?.may_serve() {
+            return Err(CatalogRefused::NoVerdict { view: view.clone() });
+        }
         Ok(vec![CatalogEvent::Flipped { view: view.clone(), from: pending.from, kind: pending.kind, covers }])
     }
 
@@ -811,6 +871,7 @@ impl Catalog {
                     paused: false,
                     resumed_at: None,
                     verified: None,
+                    verify_again: None,
                     replay: None,
                     last_replay: None,
                 };
@@ -857,7 +918,12 @@ impl Catalog {
             }
             CatalogEvent::Verified { verdict, report, .. } => {
                 let (verdict, report, waived) = (*verdict, Arc::clone(report), None);
-                projection.known(view.version).verified = Some(Verified { position, verdict, report, waived });
+                let state = projection.known(view.version);
+                state.verified = Some(Verified { position, verdict, report, waived });
+                state.verify_again = None;
+            }
+            CatalogEvent::VerificationRequested { .. } => {
+                projection.known(view.version).verify_again = Some(position);
             }
             CatalogEvent::Waived { by, why, .. } => {
                 let verified = projection.known(view.version).verified.as_mut();

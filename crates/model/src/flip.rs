@@ -1,11 +1,11 @@
 //! The flip gate: may readers move from version `a` to version `b` now, and if not, what is missing?
 //!
 //! ```text
-//!   FlipRequested at F ──▶ b covers F, and nearly what a shows ──▶ hold a ──▶ W = highest token of a
-//!                               ▲                                                   │
-//!                               └────────── FlipPostponed past the budget ◀─────────┤
-//!                                                                                   ▼
-//!                                                            b covers max(F, W) ──▶ Flipped ──▶ a is released
+//!   FlipRequested at F ──▶ b is verified, covers F, and nearly what a shows ──▶ hold a ──▶ W = highest token of a
+//!                               ▲                                                                │
+//!                               └──────────────── FlipPostponed past the budget ◀────────────────┤
+//!                                                                                                ▼
+//!                                                                         b covers max(F, W) ──▶ Flipped ──▶ a is released
 //! ```
 //!
 //! W is read after every token row of `a` is marked, and a marked row refuses to move, so nothing above
@@ -46,6 +46,8 @@ pub struct FlipFacts<'a> {
     pub to: VersionId,
     /// Its tokens as stored, or why nobody could answer from it: its code or its view is missing.
     pub to_tokens: Result<&'a [Token], WaitingOn>,
+    /// Whether its verification lets it serve, or what that waits on: [`rebuild::verified`](crate::rebuild::verified).
+    pub to_verified: Result<(), WaitingOn>,
 }
 
 /// What to do next.
@@ -85,20 +87,22 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     if !from.iter().all(held) {
         // A hold that could not end within its budget would only disturb.
         let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
-        let reasons = behind(facts.to, to, facts.requested.max(near));
+        let reasons = lacks(facts, to, facts.requested.max(near));
         return if reasons.is_empty() { Gate::Hold } else { missing(reasons) };
     }
     // Every row was marked before `shown` was read, so it is W.
-    let reasons = behind(facts.to, to, facts.requested.max(shown));
+    let reasons = lacks(facts, to, facts.requested.max(shown));
     let covers = to.iter().map(|token| token.position).min().expect("a version has segments");
     if reasons.is_empty() { Gate::Flip { covers } } else { missing(reasons) }
 }
 
-fn behind(version: VersionId, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
+/// What the new version lacks: segments that do not cover `needed`, and a verdict.
+fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
+    let version = facts.to;
     let short = tokens.iter().filter(|token| !token.covers(needed));
-    short
-        .map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) })
-        .collect()
+    let behind =
+        |token: &Token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) };
+    short.map(behind).chain(facts.to_verified.clone().err()).collect()
 }
 
 #[cfg(test)]
@@ -125,7 +129,7 @@ mod tests {
 
     fn facts<'a>(from: &'a [Token], to: &'a [Token]) -> FlipFacts<'a> {
         let (requested, hold) = (Position::new(10), Position::new(15));
-        FlipFacts { requested, hold, from: Some(From::Open(from)), to: B, to_tokens: Ok(to) }
+        FlipFacts { requested, hold, from: Some(From::Open(from)), to: B, to_tokens: Ok(to), to_verified: Ok(()) }
     }
 
     #[test]
@@ -185,6 +189,17 @@ mod tests {
         let gone = FlipFacts { to_tokens: Err(code.clone()), ..facts(&from, &to) };
         assert_eq!(gate(&gone), Gate::Held(vec![code.clone()]), "a hold that is there ends with its budget");
         assert_eq!(gate(&FlipFacts { from: None, ..gone }), Gate::Wait(vec![code]));
+    }
+
+    #[test]
+    fn nobody_flips_to_a_version_that_is_not_verified() {
+        let (from, to) = (tokens(&[12], None), tokens(&[12], None));
+        let missing = WaitingOn::Verification { version: B, part: None, looked_at: 0 };
+        let unverified = |from| FlipFacts { to_verified: Err(missing.clone()), ..facts(from, &to) };
+        assert_eq!(gate(&unverified(&from)), Gate::Wait(vec![missing.clone()]), "the old one is not held for it");
+        assert_eq!(gate(&FlipFacts { from: None, ..unverified(&from) }), Gate::Wait(vec![missing.clone()]));
+        let held = tokens(&[12], Some(15));
+        assert_eq!(gate(&unverified(&held)), Gate::Held(vec![missing.clone()]), "asked for again while it was held");
     }
 
     #[test]

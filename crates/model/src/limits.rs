@@ -63,6 +63,20 @@ pub const PACE_TIME_MAX: Duration = Duration::from_secs(10);
 pub const FOLLOWING_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a version that has something to do may stand still before it is told as stalled.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Most findings of one kind that a part of a verification keeps; it counts the others.
+pub const FINDINGS_MAX: usize = 10;
+/// Longest text in a finding, such as a row, in bytes; a longer one is cut.
+pub const FINDING_BYTES_MAX: usize = 1_024;
+/// Most notes that a part of a verification keeps.
+pub const NOTES_MAX: usize = 50;
+/// Most rows that a verification reads from a view at once.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Most bytes of rows that one page of a view has, unless its first row alone has more.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// How long two versions may make no progress towards one position at which they can be compared.
+pub const MEET_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most live queries that wait to be put to a version that is being built; more are dropped.
+pub const SHADOWS_MAX: usize = 256;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
@@ -73,4 +87,8 @@ const _: () = assert!(APPEND_EVENTS_MAX <= READ_EVENTS_MAX, "one append can be r
 const _: () = assert!(
     STALL_TIME_MAX.as_millis() > 2 * BATCH_TIME_TARGET_FAR.as_millis(),
     "a batch of the length that is aimed at is no stall"
+);
+const _: () = assert!(
+    4 * 7 * FINDINGS_MAX * (4 * FINDING_BYTES_MAX + 64) + 4 * NOTES_MAX * FINDING_BYTES_MAX < PAYLOAD_BYTES_MAX / 4,
+    "the largest report fits an event"
 );

@@ -151,10 +151,15 @@ pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft
 /// Whether a version that has been `still` for so long is stalled, and by what: what it waits on, or else the
 /// batch that it is in.
 pub fn stalled(still: Duration, waiting_on: &[WaitingOn], busy: Option<WaitingOn>) -> Option<Stall> {
-    if still < limits::STALL_TIME_MAX {
+    // However long that takes: an index or a copy is made or is not, and if not there is another reason.
+    let goes_on = |reason: &WaitingOn| matches!(reason, WaitingOn::Index { .. } | WaitingOn::Copy { .. });
+    let indexing = !waiting_on.is_empty() && waiting_on.iter().all(goes_on);
+    if still < limits::STALL_TIME_MAX || indexing {
         return None;
     }
-    let on = if waiting_on.is_empty() { busy.into_iter().collect() } else { waiting_on.to_vec() };
+    // That it does not work all of the time says nothing about what it does when it works.
+    let tells = waiting_on.iter().any(|reason| !matches!(reason, WaitingOn::Share { .. }));
+    let on: Vec<WaitingOn> = waiting_on.iter().cloned().chain(busy.filter(|_| !tells)).collect();
     let on = if on.is_empty() { vec![WaitingOn::Processor] } else { on };
     Some(Stall { still, on })
 }
@@ -266,6 +271,8 @@ mod tests {
         let text = "no progress for 7 s, it waits on the handler, which has been busy with the batch behind 5 for 7 s";
         assert_eq!(told(&[], Some(busy)), text);
         assert_eq!(told(&[], None), "no progress for 7 s, it waits on its processor, which has not begun or has ended");
+        let index = WaitingOn::Index { index: "accounts.owner".into(), number: 1, of: 2 };
+        assert_eq!(stalled(Duration::from_secs(70), &[index], None), None, "building an index is no stall");
         assert_eq!(trail(&[(0.0, 5, 9), (9.0, 9, 9)]).still(Duration::from_secs(60)), Duration::ZERO);
     }
 

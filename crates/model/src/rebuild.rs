@@ -3,7 +3,7 @@
 //! [`plan`] is called whenever something changed; it wants nothing that is already so, and forgetting
 //! an answer does no harm, since the next call gives it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, ProjectionState, VersionState};
@@ -33,6 +33,8 @@ pub struct Code {
     pub stand_by: Duration,
     /// What the code declares about itself.
     pub fingerprint: String,
+    /// Whether new code begins as a copy of what serves, by itself.
+    pub seeded: bool,
 }
 
 impl Code {
@@ -44,7 +46,7 @@ impl Code {
             segments: self.segments,
             flip: self.flip,
             fingerprint: self.fingerprint.clone(),
-            seeded: false,
+            seeded: self.seeded,
         }
     }
 }
@@ -56,6 +58,8 @@ pub struct Facts<'a> {
     pub carried: &'a [Code],
     /// The tokens of every version that has a view, as stored.
     pub tokens: &'a BTreeMap<ViewId, Vec<Token>>,
+    /// The views that lack indexes.
+    pub bare: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
     /// The time.
@@ -91,7 +95,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         Phase::Initializing => {
             let by_itself = flips_by_itself(projection, state);
             let tokens = facts.tokens.get(&view)?;
-            let ready = stage(state, tokens, facts.head) == Some(Stage::Ready);
+            let ready = stage(state, tokens, facts.bare.contains(&view), facts.head) == Some(Stage::Ready);
             (projection.flip.is_none() && by_itself && ready).then_some(CatalogCommand::RequestFlip(view))
         }
         Phase::StandingBy => {
@@ -133,23 +137,51 @@ pub fn rollback_ready(
     }
 }
 
-/// How far an initializing version with these tokens is; `None` in every other phase.
-pub fn stage(state: &VersionState, tokens: &[Token], head: Position) -> Option<Stage> {
+/// Whether a verification of a version with these tokens shall run now; its view is `bare` while it lacks indexes.
+pub fn wants_verification(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> bool {
+    state.is_unverified() && stage(state, tokens, bare, head) == Some(Stage::Verifying)
+}
+
+/// Whether the verification of a version lets it be flipped to, or what that waits on (I-6). One that has served
+/// before was found right then.
+///
+/// # Errors
+/// What it waits on.
+pub fn verified(version: VersionId, state: &VersionState) -> Result<(), WaitingOn> {
+    match &state.verified {
+        _ if state.may_serve() => Ok(()),
+        Some(verified) if state.verify_again.is_none() => {
+            Err(WaitingOn::Verdict { version, found: verified.report.summary() })
+        }
+        _ => Err(WaitingOn::Verification { version, part: None, looked_at: 0 }),
+    }
+}
+
+/// How far an initializing version with these tokens is, whose view is `bare` while it lacks indexes; `None` in every
+/// other phase. One that has a good verdict keeps it, also where it falls behind again.
+pub fn stage(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> Option<Stage> {
     let began_at = state.began_at.filter(|_| state.phase == Phase::Initializing)?;
     let covered = tokens.iter().map(|token| token.position).min()?;
     Some(if covered < began_at {
         Stage::Replaying
+    } else if bare {
+        Stage::Indexing
     } else if head.since(covered) > limits::READY_LAG_MAX {
         Stage::CatchingUp
-    } else {
+    } else if state.may_serve() {
         Stage::Ready
+    } else {
+        Stage::Verifying
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::token::{Applied, Epoch};
+    use crate::verify::{Report, Verdict};
 
     fn code(version: u32, flip: FlipPolicy) -> Code {
         Code {
@@ -159,6 +191,7 @@ mod tests {
             flip,
             stand_by: Duration::from_secs(60),
             fingerprint: String::new(),
+            seeded: false,
         }
     }
 
@@ -188,7 +221,10 @@ mod tests {
 
         fn plan(&self, lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
             let tokens = self.tokens(lag);
-            plan(&self.catalog, &Facts { carried: &self.carried, tokens: &tokens, head: self.at, now })
+            plan(
+                &self.catalog,
+                &Facts { carried: &self.carried, tokens: &tokens, bare: &BTreeSet::new(), head: self.at, now },
+            )
         }
 
         fn carry_out(&mut self, commands: &[CatalogCommand]) {
@@ -203,13 +239,18 @@ mod tests {
         fn settle(&mut self) {
             loop {
                 let commands = self.plan(0, Timestamp::from_micros(0));
+                let tokens = self.tokens(0);
+                let unverified = self.catalog.versions().find(|(view, state)| {
+                    commands.is_empty() && wants_verification(state, &tokens[view], false, self.at)
+                });
+                let verify = unverified.map(|(view, state)| verdict(view, state, Verdict::Pass));
                 let pending = self.catalog.projections.iter().find_map(|(name, state)| Some((name, state.flip?)));
                 let confirm = pending.map(|(name, flip)| CatalogCommand::ConfirmFlip {
                     view: ViewId { projection: name.clone(), version: flip.to },
                     hold: flip.hold,
                     covers: flip.requested,
                 });
-                let all: Vec<_> = commands.into_iter().chain(confirm).collect();
+                let all: Vec<_> = commands.into_iter().chain(verify).chain(confirm).collect();
                 if all.is_empty() {
                     return;
                 }
@@ -220,6 +261,11 @@ mod tests {
         fn phases(&self) -> Vec<(String, Phase)> {
             self.catalog.versions().map(|(view, state)| (view.version.to_string(), state.phase)).collect()
         }
+    }
+
+    fn verdict(view: ViewId, state: &VersionState, verdict: Verdict) -> CatalogCommand {
+        let report = Report { at: Position::START, against: None, required: vec![], parts: vec![] };
+        CatalogCommand::Verify { view, answers: state.verify_again, verdict, report: Arc::new(report) }
     }
 
     #[test]
@@ -277,12 +323,56 @@ mod tests {
         let (view, state) = node.catalog.versions().next().unwrap();
         let began_at = state.began_at.unwrap();
         let head = began_at.plus(2 * limits::READY_LAG_MAX);
-        let stage_at = |position: Position| {
+        let stage_of = |position: Position, bare: bool| {
             let token = Token { position, ..node.tokens(0)[&view][0] };
-            stage(state, &[token], head)
+            stage(state, &[token], bare, head)
         };
+        let stage_at = |position: Position| stage_of(position, false);
+        assert_eq!(stage_of(Position::new(began_at.get() - 1), true), Some(Stage::Replaying));
+        assert_eq!(stage_of(began_at, true), Some(Stage::Indexing));
+        assert_eq!(stage_of(began_at.plus(limits::READY_LAG_MAX), true), Some(Stage::Indexing));
         assert_eq!(stage_at(Position::new(began_at.get() - 1)), Some(Stage::Replaying));
         assert_eq!(stage_at(began_at), Some(Stage::CatchingUp));
-        assert_eq!(stage_at(began_at.plus(limits::READY_LAG_MAX)), Some(Stage::Ready));
+        assert_eq!(stage_at(began_at.plus(limits::READY_LAG_MAX)), Some(Stage::Verifying));
+        let stage_after = |state: &VersionState, lag: u64| {
+            let token = Token { position: Position::new(head.get() - lag), ..node.tokens(0)[&view][0] };
+            stage(state, &[token], false, head)
+        };
+        let verified = |pass| {
+            let mut catalog = node.catalog.clone();
+            for event in catalog.decide(&verdict(view.clone(), state, pass)).unwrap() {
+                catalog.evolve(&event, head, Timestamp::from_micros(0));
+            }
+            catalog.version(&view).unwrap().clone()
+        };
+        let (passed, failed) = (verified(Verdict::Pass), verified(Verdict::Fail));
+        assert_eq!(stage_after(&passed, 0), Some(Stage::Ready));
+        assert_eq!(stage_after(&passed, limits::READY_LAG_MAX + 1), Some(Stage::CatchingUp));
+        assert_eq!(stage_after(&failed, 0), Some(Stage::Verifying), "until somebody does something about it");
+        assert!(
+            !wants_verification(&failed, &node.tokens(0)[&view], false, head),
+            "it is not found wrong again and again"
+        );
+        assert!(matches!(super::verified(view.version, &failed), Err(WaitingOn::Verdict { .. })));
+        assert!(matches!(super::verified(view.version, state), Err(WaitingOn::Verification { .. })));
+        assert_eq!(super::verified(view.version, &passed), Ok(()));
+    }
+
+    #[test]
+    fn what_was_found_wrong_is_not_flipped_to() {
+        let mut node = Planner::new([code(1, FlipPolicy::WhenReady)]);
+        for _ in 0..2 {
+            let commands = node.plan(0, Timestamp::from_micros(0));
+            node.carry_out(&commands);
+        }
+        let (view, state) = node.catalog.versions().next().unwrap();
+        let (failed, waived) = (
+            verdict(view.clone(), state, Verdict::Fail),
+            CatalogCommand::Waive { view, by: "ana".into(), why: "known".into() },
+        );
+        node.carry_out(&[failed]);
+        assert_eq!(node.plan(0, Timestamp::from_micros(0)), []);
+        node.carry_out(&[waived]);
+        assert!(matches!(node.plan(0, Timestamp::from_micros(0))[..], [CatalogCommand::RequestFlip(_)]));
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::name::StreamName;
 use crate::position::Position;
 use crate::segment::Segment;
+use crate::share::WorkShare;
+use crate::verify::Part;
 use crate::version::VersionId;
 
 /// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
@@ -90,8 +92,52 @@ pub enum WaitingOn {
         /// For how long it has gone on.
         since: Duration,
     },
+    /// It is filled with what the view of another version has.
+    Copy {
+        /// The other version.
+        of: VersionId,
+    },
+    /// It cannot begin as a copy of another version; that is tried again.
+    Seed {
+        /// The other version.
+        source: VersionId,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why not.
+        error: String,
+    },
+    /// It leaves the rest of the time to those that serve.
+    Share {
+        /// How much of the time it works.
+        share: WorkShare,
+    },
+    /// An index is built that the view went without while it replayed.
+    Index {
+        /// The table and the index: `accounts.owner`.
+        index: String,
+        /// Which one it is, from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// Nobody applies its events just now.
     Processor,
+    /// The version is verified before anyone reads it.
+    Verification {
+        /// The version.
+        version: VersionId,
+        /// The part that is under way, once one is.
+        part: Option<Part>,
+        /// How many events, checks, rows or answers that part has looked at.
+        looked_at: u64,
+    },
+    /// The version was not found right, and nobody answers for it.
+    Verdict {
+        /// The version.
+        version: VersionId,
+        /// What is wrong with it, in a few words.
+        found: String,
+    },
     /// The version is ready; someone must ask for the flip.
     FlipCommand,
     /// The version stands by until its time is over.
@@ -131,7 +177,24 @@ impl fmt::Display for WaitingOn {
                 let (after, since) = (grouped(after.get()), span(*since));
                 write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
             }
+            Self::Copy { of } => write!(f, "the copy of {of} that it begins as"),
+            Self::Seed { source, attempts, error } => {
+                write!(f, "a copy of {source} to begin as, which does not come about (try {attempts}): {error}")
+            }
+            Self::Share { share } => write!(f, "its turn: it works {share} of the time, as its options say"),
+            Self::Index { index, number, of } => {
+                write!(f, "the index {index}, which is being built ({number} of {of})")
+            }
             Self::Processor => write!(f, "its processor, which has not begun or has ended"),
+            Self::Verification { version, part: None, .. } => write!(f, "the verification of {version}"),
+            Self::Verification { version, part: Some(part), looked_at } => {
+                write!(f, "the verification of {version}: {part}, {looked_at} {} so far", part.unit())
+            }
+            Self::Verdict { version, found } => write!(
+                f,
+                "a verdict that lets {version} serve ({found}): see what was found, then fix the code and rebuild, \
+                 verify it again, or waive the verdict"
+            ),
             Self::FlipCommand => write!(f, "the command to flip"),
             Self::StandBy { remaining } => write!(f, "the end of its stand-by in {}", span(*remaining)),
         }

@@ -14,6 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
+use dacapo_model::verify::{Report, Verdict};
 use dacapo_model::{
     Applied, Catalog, CatalogCommand, CatalogEvent, Epoch, FlipPolicy, PendingFlip, Position, ProjectionName,
     SegmentCount, Timestamp, Token, TokenRefused, VersionId, ViewId,
@@ -342,6 +343,7 @@ impl World {
                     from: from.map(|_| From::Open(&from_tokens)),
                     to: pending.to,
                     to_tokens: Ok(&to_tokens),
+                    to_verified: Ok(()),
                 };
                 match gate(&facts) {
                     Gate::Hold => Next::Hold,
@@ -473,6 +475,9 @@ impl Model for Flips {
             let schedule =
                 CatalogCommand::Schedule { projection, code, segments: count, flip, fingerprint, seeded: false };
             assert!(world.change(&schedule) && world.change(&CatalogCommand::Begin(view(VERSIONS[version]))));
+            let report = Report { at: Position::START, against: None, required: vec![], parts: vec![] };
+            let (answers, verdict, report) = (None, Verdict::Pass, Arc::new(report));
+            assert!(world.change(&CatalogCommand::Verify { view: view(VERSIONS[version]), answers, verdict, report }));
             let everyone = |world: &mut World| {
                 let head = world.head();
                 world.views[version].tokens.iter_mut().for_each(|stored| stored.0.position = head);

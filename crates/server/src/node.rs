@@ -9,9 +9,12 @@ use dacapo_api::{
     FlipStatus, History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
     ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SegmentStatus, Stall,
     Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft,
-    VersionStatus, format_time, kind_of_flip, parse_event_id, parse_projection, parse_time, parse_version,
+    Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip,
+    parse_event_id, parse_projection, parse_time, parse_version,
 };
-use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, ViewId, WaitingOn, limits};
+use dacapo_model::{
+    CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, VersionId, ViewId, WaitingOn, limits,
+};
 use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
 use tokio::time::Instant;
 
@@ -129,7 +132,12 @@ impl Api for NodeApi {
 
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
         let projection = parse_projection(projection)?;
-        let requested = self.node.rebuild(&projection, request.code, asked(request.asked)).await.map_err(refused)?;
+        let (code, asked) = (request.code, asked(request.asked));
+        let requested = match request.from_copy {
+            true => self.node.rebuild_from_copy(&projection, code, asked).await,
+            false => self.node.rebuild(&projection, code, asked).await,
+        };
+        let requested = requested.map_err(refused)?;
         Ok(RebuildResponse {
             projection: projection.to_string(),
             version: requested.view.version.to_string(),
@@ -179,6 +187,34 @@ impl Api for NodeApi {
             version: view.version.to_string(),
             requested: requested.position.unwrap_or_default().get(),
         })
+    }
+
+    async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError> {
+        let projection = parse_projection(projection)?;
+        let version = request.version.as_deref().map(parse_version).transpose()?;
+        let now = self.node.verification(&projection, version).map_err(refused)?;
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
+        match self.node.verified(&now.view, wait).await {
+            Ok(verified) => Ok(verification_form(&verified)),
+            // How it stands is an answer as well.
+            Err(Error::TimedOut { .. }) => {
+                let now = self.node.verification(&projection, Some(now.view.version)).map_err(refused)?;
+                Ok(verification_form(&now))
+            }
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        let (projection, version) = of_version(projection, request.version.as_deref())?;
+        let requested = self.node.verify_again(&projection, version, asked(request.asked)).await;
+        Ok(requested_form(requested.map_err(refused)?))
+    }
+
+    async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
+        let (projection, version) = of_version(projection, request.version.as_deref())?;
+        let requested = self.node.waive(&projection, version, asked(request.asked)).await;
+        Ok(requested_form(requested.map_err(refused)?))
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
@@ -285,6 +321,36 @@ impl NodeApi {
             pause_ms: None,
             waiting_on: waiting_on.iter().map(Into::into).collect(),
         })
+    }
+}
+
+fn of_version(projection: &str, version: Option<&str>) -> Result<(ProjectionName, Option<VersionId>), ApiError> {
+    Ok((parse_projection(projection)?, version.map(parse_version).transpose()?))
+}
+
+fn requested_form(requested: Requested) -> VerifyResponse {
+    VerifyResponse {
+        projection: requested.view.projection.to_string(),
+        version: requested.view.version.to_string(),
+        requested: requested.position.map(Position::get),
+    }
+}
+
+fn verification_form(verification: &dacapo::verify::Verification) -> Verification {
+    let verified = verification.verified.as_ref();
+    let waived = verified.and_then(|verified| verified.waived.clone());
+    let verdict = verified.map(|verified| if verified.waived.is_some() { "Waived" } else { verified.verdict.as_str() });
+    Verification {
+        projection: verification.view.projection.to_string(),
+        version: verification.view.version.to_string(),
+        phase: verification.phase.to_string(),
+        verdict: verdict.map(str::to_owned),
+        position: verified.map(|verified| verified.position.get()),
+        waived: waived.map(|(by, why)| Waiver { by, why }),
+        again: verification.again,
+        report: verified.map(|verified| (&*verified.report).into()),
+        live: verification.live.as_ref().map(Into::into),
+        waiting_on: verification.waiting_on.as_ref().map(Into::into),
     }
 }
 
@@ -429,6 +495,8 @@ fn refused(error: Error) -> ApiError {
                 None => problem.refused(),
             }
         }
+        Error::NoReason => Problem::new("no_reason", message).invalid(),
+        Error::NoCopy { why, .. } => Problem::new("no_copy", message).found(why).refused(),
         Error::NoTarget(_) => Problem::new("no_target", message).refused(),
         Error::NoSuchProjection { name, known } => {
             let known: Vec<String> = known.iter().map(ToString::to_string).collect();

@@ -8,7 +8,8 @@ use axum::routing::{get, post};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse,
     History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse,
-    ReplayRequest, ReplayResponse, Status, StreamsRequest, StreamsResponse, paths,
+    ReplayRequest, ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest,
+    VerifyRequest, VerifyResponse, paths,
 };
 use http::{HeaderMap, Method, Uri};
 
@@ -33,6 +34,8 @@ pub fn router(api: Arc<dyn Api>) -> Router {
         .route(paths::ROLLBACK, post(rollback))
         .route(paths::REPLAY, post(replay))
         .route(paths::CLEAN_UP, post(clean_up))
+        .route(paths::VERIFICATION, get(verification).post(verify))
+        .route(paths::WAIVE, post(waive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route(paths::EVENTS, events)
         .method_not_allowed_fallback(wrong_method)
@@ -136,6 +139,39 @@ async fn clean_up(
 ) -> Answer<CleanUpResponse> {
     Answer(match keyed(&headers, &mut request.asked) {
         Ok(()) => api.clean_up(&projection, &version, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn verification(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    Query(mut request): Query<VerificationRequest>,
+) -> Answer<Verification> {
+    request.wait_ms = within(request.wait_ms);
+    Answer(api.verification(&projection, request).await)
+}
+
+async fn verify(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<VerifyRequest>,
+) -> Answer<VerifyResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.verify(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn waive(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<VerifyRequest>,
+) -> Answer<VerifyResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.waive(&projection, request).await,
         Err(error) => Err(error),
     })
 }

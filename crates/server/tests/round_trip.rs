@@ -185,7 +185,8 @@ async fn operations_round_trip_with_actor_reason_and_key() {
     let served = Served::start().await;
     served.fake.script().statuses.push_back(full_status());
     let (client, projection) = (&served.client, "balances");
-    let rebuilt = client.rebuild(projection, RebuildRequest { code: Some(3), asked: asked() }).await.unwrap();
+    let rebuilt =
+        client.rebuild(projection, RebuildRequest { code: Some(3), from_copy: true, asked: asked() }).await.unwrap();
     assert_eq!((rebuilt.version.as_str(), rebuilt.requested), ("v3.1", 1));
     let waiting = FlipResponse {
         projection: projection.into(),

@@ -129,6 +129,7 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
             form.report = Some(report::form(report));
             "version-verified"
         }
+        CatalogEvent::VerificationRequested { .. } => "verification-requested",
         CatalogEvent::Waived { by, why, .. } => {
             form.by = Some(by.clone());
             form.reason = Some(why.clone());
@@ -213,6 +214,7 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
             let report = report::report(form.report.ok_or_else(|| missing("report"))?)?;
             Ok(CatalogEvent::Verified { view, verdict, report: Arc::new(report) })
         }
+        "verification-requested" => Ok(CatalogEvent::VerificationRequested { view }),
         "verdict-waived" => {
             Ok(CatalogEvent::Waived { view, why: reason()?, by: form.by.clone().ok_or_else(|| missing("by"))? })
         }
@@ -276,6 +278,11 @@ mod tests {
             "version-verified",
             r#"{"projection":"balances","version":"v2.1","verdict":"Fail","report":{"at":9,"against":"v1.1","parts":[{"part":"rows","outcome":"failed","looked_at":7,"wrong":{"differs":1,"missing":2},"findings":[{"kind":"differs","place":"accounts","key":"a-1","old":"balance 5","new":"balance 6"}]},{"part":"answers","outcome":"not-done","why":"nobody asked","looked_at":0}]}}"#,
         ),
+        (
+            "version-verified",
+            r#"{"projection":"balances","version":"v2.1","verdict":"Pass","report":{"at":9,"required":["counts","checks"],"parts":[{"part":"counts","outcome":"passed","looked_at":7,"notes":["2 events skipped"]}]}}"#,
+        ),
+        ("verification-requested", r#"{"projection":"balances","version":"v2.1"}"#),
         ("verdict-waived", r#"{"projection":"balances","version":"v2.1","reason":"known","by":"ana"}"#),
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":12}"#),
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":0,"rows":"reset"}"#),

@@ -28,5 +28,5 @@ pub use error::{AppendError, AppendRefused, CommitError, StoreError};
 pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
-pub use table::{Column, ColumnKind, Index, Table, Value};
-pub use views::{Commit, Outbox, View, ViewReader, ViewWriter, Views, WhichLetters};
+pub use table::{Column, ColumnKind, Index, Table, Value, key_order};
+pub use views::{Attached, Commit, Outbox, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters};

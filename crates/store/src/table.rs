@@ -1,5 +1,7 @@
 //! Tables and values, as stores see them: untyped rows of named columns.
 
+use std::cmp::Ordering;
+
 use dacapo_model::Timestamp;
 
 /// The kind of values in a column.
@@ -79,6 +81,46 @@ pub enum Value {
     Uuid([u8; 16]),
     /// A JSON document as text.
     Json(String),
+}
+
+impl Table {
+    /// The key of a row, in the order of [`key`](Self::key).
+    pub fn key_of(&self, row: &[Value]) -> Vec<Value> {
+        self.key.iter().map(|place| row[*place].clone()).collect()
+    }
+}
+
+impl Value {
+    /// The order of two values of one column of a key, which is the order in which every store keeps rows: numbers
+    /// and times by size, text, JSON and bytes by their bytes. Keys have no [`Null`](Self::Null).
+    pub fn key_order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Text(a), Self::Text(b)) | (Self::Json(a), Self::Json(b)) => a.as_bytes().cmp(b.as_bytes()),
+            (Self::Integer(a), Self::Integer(b)) => a.cmp(b),
+            (Self::Float(a), Self::Float(b)) => a.partial_cmp(b).unwrap_or(Ordering::Equal),
+            (Self::Boolean(a), Self::Boolean(b)) => a.cmp(b),
+            (Self::Bytes(a), Self::Bytes(b)) => a.cmp(b),
+            (Self::Time(a), Self::Time(b)) => a.cmp(b),
+            (Self::Uuid(a), Self::Uuid(b)) => a.cmp(b),
+            // Of one column, all are of one kind.
+            _ => Ordering::Equal,
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let more = match self {
+            Self::Text(text) | Self::Json(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + more
+    }
+}
+
+/// The order of two keys, column by column, as [`Value::key_order`] has it.
+pub fn key_order(a: &[Value], b: &[Value]) -> Ordering {
+    a.iter().zip(b).map(|(a, b)| a.key_order(b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 macro_rules! value_from {

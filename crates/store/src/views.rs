@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    Letter, NewEffect, PendingEffect, Position, Refusal, SegmentCount, Settled, StreamName, Timestamp, Token,
+    Letter, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled, StreamName, Timestamp, Token,
     TokenMove, ViewId, Wish,
 };
 
 use crate::error::{CommitError, StoreError};
-use crate::table::{Table, Value};
+use crate::table::{Index, Table, Value};
 
 /// What one transaction of a view comes to beside its rows: all of it lands, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Commit {
     pub letters: Vec<Letter>,
     /// Events whose letters go, since they were applied after all or are given up.
     pub settled: Vec<Position>,
+    /// Events that a replay in place hands to the handler again although it never applied them: their effects were
+    /// never kept. Each is forgotten once its segment's token covers it.
+    pub unspoken: Vec<(Segment, Position)>,
     /// Effects that go to the outbox. One that is there already stays as it is.
     pub effects: Vec<NewEffect>,
 }
@@ -46,6 +49,24 @@ pub struct Outbox {
     pub failing: Vec<PendingEffect>,
 }
 
+/// A view as another one of the same store can read it.
+#[derive(Clone, Debug)]
+pub enum ViewCopy {
+    /// The file that it is kept in, which is not written to through this.
+    File(std::path::PathBuf),
+    /// All of it, as it was.
+    Bytes(Arc<Vec<u8>>),
+}
+
+/// Another view, as a transaction sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its tokens, in the order of segments.
+    pub tokens: Vec<Token>,
+    /// How many dead letters it has.
+    pub letters: u64,
+}
+
 /// Which dead letters of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichLetters {
@@ -60,7 +81,9 @@ pub enum WhichLetters {
 /// The views of a store.
 #[async_trait]
 pub trait Views: Send + Sync + 'static {
-    /// Opens the view of `id`, making it with these tables and with tokens at the start if it is not there.
+    /// Opens the view of `id`, making it with these tables and with tokens at the start if it is not there. It is made
+    /// without its secondary indexes, except for unique ones, since rows are written faster without them:
+    /// [`ViewWriter::index`] builds those later.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when it is there with other tables or another number of segments.
@@ -135,6 +158,12 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when it cannot be written.
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError>;
 
+    /// The events whose effects were never kept, of those that a replay in place is about to come past again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError>;
+
     /// The effects that are due at `now`, the first of each stream at most, those that are due longest first.
     ///
     /// # Errors
@@ -159,6 +188,18 @@ pub trait View: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be written; then nothing of it is.
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError>;
+
+    /// The secondary indexes of these tables that are not there yet, as places in the tables and in their indexes.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the view cannot be read.
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError>;
+
+    /// What another view of the same store needs to read this one as it is at one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`] when this one cannot be read.
+    async fn copy(&self) -> Result<ViewCopy, StoreError>;
 
     /// A writer. There is at most one that writes at a time; its first write waits for another's end.
     ///
@@ -215,6 +256,25 @@ pub trait ViewWriter: Send {
     /// [`StoreError::Invalid`] when the statement is wrong or would write.
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError>;
 
+    /// Builds a secondary index in this transaction, if it is not there. That may take long; when the future is dropped
+    /// meanwhile, the work ends soon, the transaction is rolled back, and the writer is of no more use.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when a unique index finds rows that are not; [`StoreError::Unavailable`] when there is
+    /// no room for it.
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError>;
+
+    /// Begins a transaction in which SQL sees another view as it is now, its tables as `source.…`, until the transaction
+    /// ends. Statements may take long meanwhile: when the future of one is dropped, it ends soon and the writer is of no
+    /// more use.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the other view cannot be read.
+    ///
+    /// # Panics
+    /// When a transaction is open.
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError>;
+
     /// Moves the tokens, keeps what else `commit` says, and commits, rows and tokens together (I-3), if every
     /// move is allowed by [`Token::moved`] (I-4); the check is part of the statement that moves.
     ///
@@ -259,6 +319,19 @@ pub trait ViewReader: Send {
         &mut self,
         table: &Table,
         columns: &[(usize, Value)],
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError>;
+
+    /// The next rows behind the key `after`, or the first ones, in the order of [`key_order`](crate::key_order): at
+    /// most `most`, and no more than make up [`limits::PAGE_BYTES_MAX`](dacapo_model::limits::PAGE_BYTES_MAX), but at
+    /// least one if there is one. What was read before costs nothing again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
         most: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError>;
 

@@ -1,9 +1,11 @@
 //! The embedded store's views: the contract, and what only files can show.
 #![cfg(feature = "contract")]
 
+use std::time::Duration;
+
 use dacapo_model::{Position, ProjectionName, SegmentCount, TokenRefused, VersionId, ViewId};
 use dacapo_store::embedded::SqliteViews;
-use dacapo_store::{Column, ColumnKind, Commit, CommitError, StoreError, Table, Value, Views};
+use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, Views};
 
 const NOTES: Table = Table {
     name: "notes",
@@ -228,4 +230,31 @@ async fn nothing_moves_past_what_a_hold_returned() {
     assert_eq!(refused, TokenRefused::Held { segment: token.segment, held_for });
     assert_eq!(held.position, token.position);
     assert_eq!(view.tokens().await.unwrap(), [held]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_nobody_waits_for_is_given_up() {
+    const INDEXES: &[Index] = &[Index { name: "text", columns: &[1], unique: false }];
+    const INDEXED: Table = Table { indexes: INDEXES, ..NOTES };
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[INDEXED], SegmentCount::ONE).await.unwrap();
+    let token = view.claim().await.unwrap()[0];
+    let mut writer = view.writer().await.unwrap();
+    let mut rows = (0..50_000).map(|at| vec![Value::Integer(at), Value::Text(format!("{:05}", at * 7_919 % 50_000))]);
+    writer.put(&INDEXED, &mut rows).await.unwrap();
+    let asked = token.step(token.position.plus(1), 1);
+    writer.commit(&Commit::of([asked])).await.unwrap();
+
+    let given_up = tokio::time::timeout(Duration::ZERO, writer.index(&INDEXED, &INDEXES[0])).await;
+    assert!(given_up.is_err(), "it takes longer than no time");
+    // Its transaction ends, and with it the right to write.
+    let token = view.claim().await.unwrap()[0];
+    assert_eq!(view.missing_indexes(&[INDEXED]).await.unwrap(), [(0, 0)]);
+    let error = writer.index(&INDEXED, &INDEXES[0]).await.unwrap_err().to_string();
+    assert!(error.contains("open another writer"), "{error}");
+    let mut writer = view.writer().await.unwrap();
+    writer.index(&INDEXED, &INDEXES[0]).await.unwrap();
+    writer.commit(&Commit::of([token.step(token.position, 0)])).await.unwrap();
+    assert_eq!(view.missing_indexes(&[INDEXED]).await.unwrap(), []);
 }

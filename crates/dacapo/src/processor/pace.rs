@@ -30,6 +30,11 @@ impl Pace {
         self.target = if far { limits::BATCH_TIME_TARGET_FAR } else { limits::BATCH_TIME_TARGET };
     }
 
+    /// Whether the head is far from where the next batch begins.
+    pub(super) fn is_far(&self) -> bool {
+        self.target == limits::BATCH_TIME_TARGET_FAR
+    }
+
     /// How long the next batch should take.
     pub(super) fn target(&self) -> Duration {
         self.target

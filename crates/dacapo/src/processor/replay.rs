@@ -4,7 +4,7 @@
 //! the version goes on as it was meanwhile.
 
 use dacapo_model::replay::ReplayRows;
-use dacapo_model::{PendingReplay, Position, TokenMove, WaitingOn, limits};
+use dacapo_model::{PendingReplay, Position, Segment, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
 use tokio::time::Instant;
 
@@ -45,8 +45,10 @@ impl Run<'_> {
 
     pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<TakenUp, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
-        let settled = letters_behind(self.assignment, &moves).await?;
-        let commit = Commit { settled, ..Commit::of(moves) };
+        // What was set aside is about to be tried again, and has not spoken yet.
+        let unspoken = letters_behind(self.assignment, &moves).await?;
+        let settled = unspoken.iter().map(|(_, position)| *position).collect();
+        let commit = Commit { settled, unspoken, ..Commit::of(moves) };
         self.view.end_events();
         loop {
             if replay.rows == ReplayRows::Reset
@@ -58,7 +60,7 @@ impl Run<'_> {
                     FailureCause::Store(error) => Err(unavailable(error)),
                 };
             }
-            match self.commit(&commit).await? {
+            match self.land(commit.clone()).await? {
                 Committed::Done => break,
                 Committed::ApplyAgain => {}
                 Committed::Stopped => return Ok(TakenUp::Ended(Ended::Stopped)),
@@ -81,13 +83,14 @@ impl Run<'_> {
 }
 
 /// The dead letters that the replay is about to hand to the handler again.
-async fn letters_behind(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<Position>, StoreError> {
+async fn letters_behind(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
     let (mut after, mut found) = (Position::START, Vec::new());
     loop {
         let letters = assignment.view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = letters.last() else { return Ok(found) };
         after = last.position;
         let again = |segment, position| moves.iter().any(|back| back.segment == segment && position > back.to);
-        found.extend(letters.iter().filter(|letter| again(letter.segment, letter.position)).map(|it| it.position));
+        let behind = letters.iter().map(|letter| (letter.segment, letter.position));
+        found.extend(behind.filter(|(segment, position)| again(*segment, *position)));
     }
 }

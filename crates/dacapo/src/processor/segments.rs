@@ -18,6 +18,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// The position that all of its segments cover; the start before the claim.
+    pub(crate) fn covers(&self) -> Position {
+        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+    }
+
     /// The position that readers may be shown as covered, where `last` is the last replay in place that was asked for.
     pub(crate) fn shown(&self, last: Option<&PendingReplay>) -> Option<Position> {
         replay::shown(&self.tokens, last)
@@ -64,6 +69,21 @@ impl Segments {
 
     pub(super) fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    /// The position that all of them cover.
+    pub(super) fn covers(&self) -> Position {
+        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+    }
+
+    /// Whether every token is exactly here.
+    pub(super) fn all_at(&self, position: Position) -> bool {
+        self.tokens.iter().all(|token| token.position == position)
+    }
+
+    /// Moves that leave every token where it is: the fence of a commit that only records something.
+    pub(super) fn still(&self) -> Vec<TokenMove> {
+        self.tokens.iter().map(|token| token.step(token.position, 0)).collect()
     }
 
     pub(super) fn count(&self) -> SegmentCount {

@@ -16,7 +16,7 @@ mod tests;
 use std::any::{TypeId, type_name};
 
 use dacapo_model::{Position, Segment, TokenRefused, limits};
-use dacapo_store::{Commit, CommitError, EventRef, StoreError, Table, Value, ViewWriter};
+use dacapo_store::{Attached, Commit, CommitError, EventRef, Index, StoreError, Table, Value, ViewCopy, ViewWriter};
 
 pub use lookup::Lookup;
 pub use read::{ReadView, Rows};
@@ -51,6 +51,9 @@ pub struct View {
     wrote_sql: bool,
     /// What is emitted in this batch, if the projection reacts.
     emitter: Option<Emitter>,
+    /// Whether the store has no indexes for these tables, as this transaction sees it, and as it is committed.
+    bare: bool,
+    bare_committed: bool,
     /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
     mistake: Option<ViewError>,
 }
@@ -141,8 +144,53 @@ impl View {
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
             emitter: None,
+            bare: false,
+            bare_committed: false,
             mistake: None,
         }
+    }
+
+    /// Its tables lack indexes: SQL gets them first.
+    pub(crate) fn lacking_indexes(self, bare: bool) -> Self {
+        Self { bare, bare_committed: bare, ..self }
+    }
+
+    /// Builds an index, which is there once it is committed.
+    pub(crate) async fn index(&mut self, table: &Table, index: &Index) -> Result<(), ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.index(table, index).await?)
+    }
+
+    /// Begins a transaction in which [`fill`](Self::fill) reads another view.
+    pub(crate) async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.attach(copy).await?)
+    }
+
+    /// Carries out a statement that writes many rows, without the indexes.
+    pub(crate) async fn fill(&mut self, sql: &str) -> Result<u64, ViewError> {
+        self.wrote_sql = true;
+        Ok(self.writer.execute(sql, &[]).await?)
+    }
+
+    /// Builds every index that is lacking, as a part of the transaction.
+    pub(crate) async fn finish_indexes(&mut self) -> Result<(), ViewError> {
+        self.flush().await?;
+        self.index_all().await
+    }
+
+    /// SQL may look for rows in any way.
+    async fn index_all(&mut self) -> Result<(), ViewError> {
+        if self.bare {
+            let tables = self.tables;
+            for table in tables {
+                for index in table.indexes {
+                    self.index(table, index).await?;
+                }
+            }
+            self.bare = false;
+        }
+        Ok(())
     }
 
     /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
@@ -255,6 +303,7 @@ impl View {
     /// [`ViewError`] when the statement is wrong.
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
         self.flush().await?;
+        self.index_all().await?;
         self.wrote_sql = true;
         self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
         Ok(self.writer.execute(sql, parameters).await?)
@@ -278,6 +327,7 @@ impl View {
     /// [`ViewError`] when the statement is wrong or would write.
     pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
         self.flush().await?;
+        self.index_all().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }
 
@@ -296,6 +346,7 @@ impl View {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;
+                self.bare_committed = self.bare;
                 self.evict();
                 Ok(())
             }
@@ -347,6 +398,7 @@ impl View {
         }
         self.wrote_sql = false;
         self.emitter.iter_mut().for_each(|emitter| emitter.emitted.clear());
+        self.bare = self.bare_committed;
     }
 
     /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows

@@ -32,7 +32,6 @@ pub struct ReadView {
 
 impl ReadView {
     /// The state that `reader` sees.
-    #[cfg(test)]
     pub(crate) fn new(reader: Box<dyn ViewReader>) -> Self {
         let covers = reader.covers();
         Self { reader, covers }
@@ -43,6 +42,11 @@ impl ReadView {
     pub(crate) fn shown(reader: Box<dyn ViewReader>, last: Option<&PendingReplay>) -> Option<Self> {
         let covers = replay::shown(reader.tokens(), last)?;
         Some(Self { reader, covers })
+    }
+
+    /// What it is read through.
+    pub(crate) fn reader(&mut self) -> &mut dyn ViewReader {
+        &mut *self.reader
     }
 
     /// The position that this state covers: every event through it is in the rows.

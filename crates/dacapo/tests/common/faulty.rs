@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
+    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
 use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
-    AppendError, Commit, CommitError, Outbox, StreamInfo, View, ViewReader, ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
+    WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -31,6 +32,8 @@ pub enum Call<'a> {
     Reader(&'a ViewId),
     Commit(&'a ViewId),
     SettleEffects(&'a ViewId),
+    Index(&'a ViewId),
+    Attach(&'a ViewId),
 }
 
 impl Call<'_> {
@@ -211,6 +214,10 @@ impl View for FaultyView {
         self.inner.letters(after, most).await
     }
 
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
+        self.inner.unspoken().await
+    }
+
     async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
         self.inner.effects_due(now, most).await
     }
@@ -229,6 +236,14 @@ impl View for FaultyView {
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         self.inner.wish(which, wish).await
+    }
+
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        self.inner.missing_indexes(tables).await
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.inner.copy().await
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
@@ -276,6 +291,15 @@ impl ViewReader for StaleReader {
         self.inner.select(table, columns, most).await
     }
 
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        self.inner.page(table, after, most).await
+    }
+
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
         self.inner.query(sql, parameters).await
     }
@@ -315,6 +339,14 @@ impl ViewWriter for FaultyWriter {
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
         self.inner.query(sql, parameters).await
+    }
+
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
+        self.faults.meet(Call::Index(&self.id), self.inner.index(table, index)).await
+    }
+
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
+        self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

@@ -31,6 +31,15 @@ impl World {
         self.catalog.version(&view(version)).unwrap().phase
     }
 
+    /// Verifies the version of the flip under way if it must be, and confirms the flip.
+    fn settle(&mut self, version: &str) {
+        if self.catalog.version(&view(version)).unwrap().is_unverified() {
+            self.when(&verified(view(version), None, true)).unwrap();
+        }
+        let confirm = self.confirm(version);
+        self.when(&confirm).unwrap();
+    }
+
     fn confirm(&self, version: &str) -> CatalogCommand {
         let hold = self.catalog.projections[&name()].flip.map_or(Position::START, |flip| flip.hold);
         CatalogCommand::ConfirmFlip { view: view(version), hold, covers: hold }
@@ -66,8 +75,7 @@ fn flip(version: &str) -> CatalogCommand {
 
 fn serving_first() -> World {
     let mut world = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
-    let confirm = world.confirm("v1.1");
-    world.when(&confirm).unwrap();
+    world.settle("v1.1");
     world
 }
 
@@ -77,15 +85,13 @@ fn a_version_goes_the_whole_way() {
     for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
         world.when(&command).unwrap();
     }
-    let confirm = world.confirm("v2.1");
-    world.when(&confirm).unwrap();
+    world.settle("v2.1");
     assert_eq!((world.phase("v1.1"), world.phase("v2.1")), (Phase::StandingBy, Phase::Serving));
     assert_eq!(world.catalog.projections[&name()].rollback_target(), Some(view("v1.1").version));
 
     let back = world.when(&flip("v1.1")).unwrap();
     assert!(matches!(back[..], [CatalogEvent::FlipRequested { kind: FlipKind::Rollback, .. }]));
-    let confirm = world.confirm("v1.1");
-    world.when(&confirm).unwrap();
+    world.settle("v1.1");
     assert_eq!(world.catalog.serving(&name()), Some(view("v1.1").version));
     assert_eq!(world.catalog.projections[&name()].flip_target(), Some(view("v2.1").version));
 
@@ -107,6 +113,15 @@ fn a_flip_is_confirmed_only_on_its_own_evidence() {
     assert_eq!(refused, CatalogRefused::NotCovered { requested, covers: early }, "I-6");
     let refused = world.when(&confirm(early, requested)).unwrap_err();
     assert_eq!(refused, CatalogRefused::NoFlipUnderWay { projection: name() }, "a late confirmation");
+    let unverified = Err(CatalogRefused::NoVerdict { view: view("v1.1") });
+    assert_eq!(world.when(&confirm(requested, requested)), unverified, "I-6");
+    world.when(&verified(view("v1.1"), None, false)).unwrap();
+    assert_eq!(world.when(&confirm(requested, requested)), unverified, "I-6");
+    world.when(&verified(view("v1.1"), None, true)).unwrap();
+    world.when(&CatalogCommand::RequestVerification(view("v1.1"))).unwrap();
+    assert_eq!(world.when(&confirm(requested, requested)), unverified, "asked for again, it does not count");
+    let again = Some(world.catalog.position);
+    world.when(&verified(view("v1.1"), again, true)).unwrap();
     world.when(&confirm(requested, requested)).unwrap();
     assert!(world.when(&confirm(requested, requested)).is_err(), "a second controller");
 }
@@ -144,8 +159,7 @@ fn a_rollback_asked_for_in_the_last_moment_of_the_stand_by_is_not_taken_back() {
     for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
         world.when(&command).unwrap();
     }
-    let confirm = world.confirm("v2.1");
-    world.when(&confirm).unwrap();
+    world.settle("v2.1");
     world.when(&flip("v1.1")).unwrap();
     // Planned before the request was there.
     let over = CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::StandByOver };
@@ -174,8 +188,7 @@ fn evidence_taken_under_a_hold_that_was_given_up_does_not_count() {
     let late = CatalogCommand::ConfirmFlip { view: view("v1.1"), hold, covers: hold.plus(50) };
     assert_eq!(world.when(&late), Err(CatalogRefused::NoFlipUnderWay { projection: name() }), "I-7");
     assert!(world.when(&postpone).is_err(), "a second controller");
-    let confirm = world.confirm("v1.1");
-    world.when(&confirm).unwrap();
+    world.settle("v1.1");
     assert_eq!(world.phase("v1.1"), Phase::Serving);
 }
 
@@ -193,10 +206,10 @@ fn a_version_that_failed_aborts_its_flip_and_makes_room_for_the_next_build() {
     assert_eq!((world.phase("v2.1"), world.phase("v2.2")), (Phase::CleaningUp, Phase::Scheduled));
 }
 
-fn verified(view: ViewId, pass: bool) -> CatalogCommand {
+fn verified(view: ViewId, answers: Option<Position>, pass: bool) -> CatalogCommand {
     let verdict = if pass { Verdict::Pass } else { Verdict::Fail };
-    let report = Arc::new(Report { at: Position::START, against: None, parts: vec![] });
-    CatalogCommand::Verify { view, verdict, report }
+    let report = Arc::new(Report { at: Position::START, against: None, required: vec![], parts: vec![] });
+    CatalogCommand::Verify { view, answers, verdict, report }
 }
 
 fn any_command() -> impl Strategy<Value = CatalogCommand> {
@@ -215,7 +228,8 @@ fn any_command() -> impl Strategy<Value = CatalogCommand> {
         version.clone().prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),
         version.clone().prop_map(CatalogCommand::Pause),
         version.clone().prop_map(CatalogCommand::Resume),
-        (version.clone(), any::<bool>()).prop_map(|(view, pass)| verified(view, pass)),
+        (version.clone(), any::<bool>()).prop_map(|(view, pass)| verified(view, None, pass)),
+        version.clone().prop_map(CatalogCommand::RequestVerification),
         version.clone().prop_map(|view| CatalogCommand::Waive { view, by: "ana".into(), why: "known".into() }),
         (version.clone(), 0..200_u64).prop_map(|(view, after)| CatalogCommand::RequestReplay {
             view,
@@ -247,9 +261,19 @@ proptest! {
                 }
                 (command, _) => command,
             };
+            // So do half of the verifications.
+            let command = match command {
+                CatalogCommand::Verify { view, verdict, report, .. } if truthful => {
+                    let answers = world.catalog.version(&view).and_then(|state| state.verify_again);
+                    CatalogCommand::Verify { view, answers, verdict, report }
+                }
+                command => command,
+            };
+            let before = world.catalog.clone();
             let decided = world.when(&command);
             for event in decided.iter().flatten() {
                 if let CatalogEvent::Flipped { view, covers, .. } = event {
+                    prop_assert!(before.version(view).is_some_and(VersionState::may_serve), "I-6");
                     let pending = pending.expect("a flip follows a request");
                     prop_assert_eq!(view.version, pending.to);
                     prop_assert!(*covers >= pending.requested, "I-6");
@@ -304,13 +328,15 @@ fn a_verdict_is_waived_by_somebody_until_the_next_one() {
         let state = world.catalog.version(&view("v1.1")).unwrap();
         state.verified.as_ref().is_some_and(Verified::lets_serve)
     };
-    for (command, expected) in
-        [(verified(view("v1.1"), false), false), (waive.clone(), true), (verified(view("v1.1"), false), false)]
-    {
+    for (command, expected) in [
+        (verified(view("v1.1"), None, false), false),
+        (waive.clone(), true),
+        (verified(view("v1.1"), None, false), false),
+    ] {
         world.when(&command).unwrap();
         assert_eq!(lets_serve(&world), expected, "{command:?}");
     }
-    world.when(&verified(view("v1.1"), true)).unwrap();
+    world.when(&verified(view("v1.1"), None, true)).unwrap();
     assert!(lets_serve(&world));
     assert_eq!(world.when(&waive).unwrap(), [], "there is nothing to waive");
 }
@@ -330,8 +356,7 @@ fn one_replay_at_a_time_and_no_flip_to_where_it_runs() {
     for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
         world.when(&command).unwrap();
     }
-    let confirm = world.confirm("v2.1");
-    world.when(&confirm).unwrap();
+    world.settle("v2.1");
     assert_eq!(world.when(&flip("v1.1")), Err(running));
     let end = |request| CatalogCommand::EndReplay { view: view("v1.1"), request };
     let late = world.when(&end(Position::new(1)));
@@ -350,8 +375,7 @@ fn every_flip_is_remembered_with_its_position() {
     for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
         world.when(&command).unwrap();
     }
-    let confirm = world.confirm("v2.1");
-    world.when(&confirm).unwrap();
+    world.settle("v2.1");
     let state = &world.catalog.projections[&name()];
     let served = [(first, view("v1.1").version), (world.catalog.position, view("v2.1").version)];
     assert_eq!((state.first, &state.served[..]), (Some(Position::new(3)), &served[..]));
@@ -370,4 +394,25 @@ fn a_copy_is_made_of_what_serves() {
     let mut world = serving_first();
     world.when(&seeded(2)).unwrap();
     assert_eq!(world.catalog.version(&view("v2.1")).unwrap().seed, Some(view("v1.1").version));
+}
+
+#[test]
+fn a_verification_that_was_begun_before_another_was_asked_for_answers_nothing() {
+    let mut world = World::given([schedule(1), begin("v1.1")]);
+    let again = CatalogCommand::RequestVerification(view("v1.1"));
+    assert_eq!(world.when(&again), Ok(vec![]), "it is verified anyway");
+    world.when(&verified(view("v1.1"), None, false)).unwrap();
+    assert!(!world.catalog.version(&view("v1.1")).unwrap().is_unverified());
+    world.when(&again).unwrap();
+    let asked = world.catalog.position;
+    assert_eq!(world.when(&again), Ok(vec![]));
+    assert!(world.catalog.version(&view("v1.1")).unwrap().is_unverified());
+    let outdated = Err(CatalogRefused::VerificationOutdated { view: view("v1.1") });
+    assert_eq!(world.when(&verified(view("v1.1"), None, true)), outdated);
+    let waive = CatalogCommand::Waive { view: view("v1.1"), by: "ana".into(), why: "known".into() };
+    assert!(matches!(world.when(&waive), Err(CatalogRefused::NotVerified { .. })), "there is no verdict to waive yet");
+    world.when(&verified(view("v1.1"), Some(asked), true)).unwrap();
+    world.when(&flip("v1.1")).unwrap();
+    world.settle("v1.1");
+    assert!(matches!(world.when(&again), Err(CatalogRefused::WrongPhase { .. })));
 }

@@ -11,6 +11,8 @@ pub(super) struct Form {
     at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     against: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    required: Vec<String>,
     parts: Vec<PartForm>,
 }
 
@@ -25,6 +27,8 @@ struct PartForm {
     wrong: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     findings: Vec<FindingForm>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,11 +64,13 @@ pub(super) fn form(report: &Report) -> Form {
             looked_at: part.looked_at,
             wrong: part.wrong.iter().map(|(kind, count)| (kind.as_str().to_owned(), *count)).collect(),
             findings: part.findings.iter().map(finding).collect(),
+            notes: part.notes.clone(),
         }
     };
     Form {
         at: report.at.get(),
         against: report.against.map(|against| against.to_string()),
+        required: report.required.iter().map(|part| part.as_str().to_owned()).collect(),
         parts: report.parts.iter().map(part).collect(),
     }
 }
@@ -72,12 +78,13 @@ pub(super) fn form(report: &Report) -> Form {
 pub(super) fn report(form: Form) -> Result<Report, String> {
     let against = form.against.as_deref().map(str::parse).transpose();
     let against = against.map_err(|error: dacapo_model::InvalidVersion| error.to_string())?;
+    let required = form.required.iter().map(|name| part_of(name)).collect::<Result<_, _>>()?;
     let parts = form.parts.into_iter().map(part).collect::<Result<_, _>>()?;
-    Ok(Report { at: Position::new(form.at), against, parts })
+    Ok(Report { at: Position::new(form.at), against, required, parts })
 }
 
 fn part(form: PartForm) -> Result<PartReport, String> {
-    let part = Part::ALL.into_iter().find(|part| part.as_str() == form.part);
+    let part = part_of(&form.part)?;
     let outcome = match form.outcome.as_str() {
         "passed" => Outcome::Passed,
         "failed" => Outcome::Failed,
@@ -88,13 +95,17 @@ fn part(form: PartForm) -> Result<PartReport, String> {
     let mut wrong = wrong.collect::<Result<Vec<_>, String>>()?;
     wrong.sort();
     let findings = form.findings.into_iter().map(finding).collect::<Result<_, _>>()?;
-    let part = part.ok_or_else(|| format!("unknown part of a verification {:?}", form.part))?;
-    Ok(PartReport { part, outcome, looked_at: form.looked_at, wrong, findings })
+    Ok(PartReport { part, outcome, looked_at: form.looked_at, wrong, findings, notes: form.notes })
 }
 
 fn finding(form: FindingForm) -> Result<Finding, String> {
     let FindingForm { kind, place, key, old, new } = form;
     Ok(Finding { kind: kind_of(&kind)?, place, key, old, new })
+}
+
+fn part_of(name: &str) -> Result<Part, String> {
+    let part = Part::ALL.into_iter().find(|part| part.as_str() == name);
+    part.ok_or_else(|| format!("unknown part of a verification {name:?}"))
 }
 
 fn kind_of(name: &str) -> Result<FindingKind, String> {

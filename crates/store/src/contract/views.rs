@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use dacapo_model::{
     Applied, Epoch, EventType, Letter, LetterKind, NewEffect, Position, ProjectionName, Refusal, ReplayMark,
-    SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish,
+    SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish, limits,
 };
 
 use crate::{
     Column, ColumnKind, Commit, CommitError, Index, Outbox, StoreError, Table, Value, View, ViewWriter, Views,
-    WhichLetters,
+    WhichLetters, key_order,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -31,6 +31,7 @@ macro_rules! views_contract {
             effects_of_a_stream_are_due_one_after_the_other
             an_effect_that_fails_is_due_later_and_holds_back_only_its_stream
             effects_are_kept_with_the_rows_or_not_at_all
+            what_was_never_applied_may_speak_when_it_comes_again
             a_hold_blocks_commits_until_it_is_lifted
             a_later_hold_outlives_the_lifting_of_an_earlier_one
             a_hold_does_not_wait_for_a_reading_writer
@@ -43,9 +44,12 @@ macro_rules! views_contract {
             rows_are_written_whole_and_in_bulk
             rows_have_composite_keys
             select_finds_by_column_in_the_order_of_keys
+            pages_go_through_a_table_in_the_order_of_keys
             queries_name_their_columns
             readers_and_handlers_stay_in_their_bounds
             another_schema_is_refused_by_name
+            indexes_are_built_when_they_are_asked_for
+            a_view_is_filled_from_another_as_it_was_at_one_moment
             views_are_found_listed_dropped_and_made_anew
         );
     };
@@ -445,6 +449,23 @@ pub async fn effects_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
     assert_eq!((view.outbox(10).await.expect("read").pending, due(&*view, 0).await), (1, vec![(1, 0)]));
 }
 
+/// Until its own segment has come past it.
+pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let tokens = view.tokens().await.expect("tokens");
+    let mut writer = view.writer().await.expect("a writer");
+    let unspoken = [2, 4].map(|position| (tokens[1].segment, Position::new(position)));
+    let commit = Commit { unspoken: unspoken.to_vec(), ..Commit::of([first]) };
+    writer.commit(&commit).await.expect("committed");
+    let positions = async || view.unspoken().await.expect("read").into_iter().map(Position::get).collect::<Vec<_>>();
+    assert_eq!(positions().await, [2, 4], "the other segment is further");
+    writer.commit(&Commit::of([step(&tokens[1], 3)])).await.expect("committed");
+    assert_eq!(positions().await, [4]);
+    let token = view.tokens().await.expect("tokens")[1];
+    writer.commit(&Commit::of([step(&token, 1)])).await.expect("committed");
+    assert!(positions().await.is_empty());
+}
+
 /// I-4: a commit that does not land keeps nothing.
 pub async fn what_is_kept_of_refused_events_is_fenced_as_rows_are(views: &dyn Views) {
     let (view, first) = claimed(views).await;
@@ -696,6 +717,75 @@ pub async fn select_finds_by_column_in_the_order_of_keys(views: &dyn Views) {
     assert_eq!(reader.select(&ENTRIES, &[(2, Value::Null)], 10).await.expect("read").len(), 1);
 }
 
+/// Each row once, behind the key before it, whatever the key is made of, in the order of [`key_order`].
+pub async fn pages_go_through_a_table_in_the_order_of_keys(views: &dyn Views) {
+    const IN_ALL: &[Column] = &[
+        column("flag", ColumnKind::Boolean),
+        column("number", ColumnKind::Integer),
+        column("float", ColumnKind::Float),
+        column("time", ColumnKind::Time),
+        column("uuid", ColumnKind::Uuid),
+        column("bytes", ColumnKind::Bytes),
+        column("text", ColumnKind::Text),
+        column("json", ColumnKind::Json),
+    ];
+    const KEYED: Table = Table { name: "keyed", columns: IN_ALL, key: &[6, 0, 1, 2, 3, 4, 5, 7], indexes: &[] };
+    let tables = [KEYED, ACCOUNTS, ENTRIES, KINDS];
+    let view = views.open(&id(), &tables, two_segments()).await.expect("a new view");
+    let first = step(&view.claim().await.expect("claimed")[0], 5);
+    let mut keyed = Vec::new();
+    for word in ["", "B", "a", "a\u{0}", "é", "z\u{10000}", "\u{ffff}"] {
+        for flag in [false, true] {
+            for number in [i64::MIN, -1, 0, i64::MAX] {
+                let float = if number < 0 { -0.5 } else { 1e300 };
+                let time = Timestamp::from_micros(number.clamp(-1_000_000, 1_000_000));
+                let byte = if flag { 0xff } else { 0x0a };
+                keyed.push(vec![
+                    Value::Boolean(flag),
+                    Value::Integer(number),
+                    Value::Float(float),
+                    Value::Time(time),
+                    Value::Uuid([byte; 16]),
+                    Value::Bytes(vec![byte, 0]),
+                    text(word),
+                    Value::Json(format!("{{\"a\":{number}}}")),
+                ]);
+            }
+        }
+    }
+    let entries: Vec<_> = [(3, "b"), (1, "b"), (2, "a"), (2, "c")]
+        .map(|(number, name)| vec![Value::Integer(number), text(name), Value::Null])
+        .into();
+    let kinds: Vec<_> = [5, -3, 0, 12]
+        .map(|number| [vec![Value::Integer(number)], vec![Value::Null; KINDS.columns.len() - 1]].concat())
+        .into();
+    let large = "x".repeat(limits::PAGE_BYTES_MAX / 3);
+    let accounts: Vec<_> = ["c", "a", "d", "b", "e"].map(|name| account(name, &large, 1)).into();
+    let mut writer = view.writer().await.expect("a writer");
+    let all = [(KEYED, keyed), (ENTRIES, entries), (KINDS, kinds), (ACCOUNTS, accounts)];
+    for (table, rows) in &all {
+        put(&mut *writer, table, rows.clone()).await;
+    }
+    writer.commit(&Commit::of([first])).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    for (table, mut rows) in all {
+        rows.sort_by(|a, b| key_order(&table.key_of(a), &table.key_of(b)));
+        for most in [1, 3, 1_000] {
+            let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+            loop {
+                let page = reader.page(&table, after.as_deref(), most).await.expect("read");
+                assert!(page.len() <= most, "{}", table.name);
+                let Some(last) = page.last() else { break };
+                (after, pages) = (Some(table.key_of(last)), pages + 1);
+                seen.extend(page);
+            }
+            assert_eq!(seen, rows, "{} by {most}", table.name);
+            let by_bytes = table.name == ACCOUNTS.name && most == 1_000;
+            assert!(!by_bytes || pages == 2, "the bytes of a page are bounded: {pages} pages");
+        }
+    }
+}
+
 /// A table of fewer columns reads from the stored one, and SQL gives names.
 pub async fn queries_name_their_columns(views: &dyn Views) {
     let (view, first) = claimed(views).await;
@@ -758,6 +848,90 @@ pub async fn another_schema_is_refused_by_name(views: &dyn Views) {
         invalid(views.open(&other, &[table], two_segments()).await.map(|_| ()));
     }
     assert!(views.find(&other).await.expect("looked for").is_none(), "a refused view was not made");
+}
+
+/// Only unique indexes are there from the beginning; the others come with the commit of whoever builds them, and rows
+/// are the same before and after.
+pub async fn indexes_are_built_when_they_are_asked_for(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let missing = async || view.missing_indexes(TABLES).await.expect("looked for");
+    assert_eq!(missing().await, [(0, 0)], "the index of accounts; the unique one is there");
+    let mut writer = view.writer().await.expect("a writer");
+    for balance in [1, 2] {
+        put(&mut *writer, &ACCOUNTS, vec![account("a", "ann", balance), account("b", "bob", balance)]).await;
+    }
+    writer.index(&ACCOUNTS, &ACCOUNTS.indexes[0]).await.expect("built");
+    writer.rollback().await.expect("rolled back");
+    assert_eq!(missing().await, [(0, 0)], "it goes with its transaction");
+
+    put(&mut *writer, &ACCOUNTS, vec![account("a", "ann", 1), account("b", "bob", 1)]).await;
+    writer.commit(&Commit::of([first])).await.expect("committed");
+    writer.index(&ACCOUNTS, &ACCOUNTS.indexes[0]).await.expect("built");
+    let fenced = TokenMove { epoch: first.epoch.next(), from: first.to, ..first };
+    refused(writer.commit(&Commit::of([fenced])).await);
+    assert_eq!(missing().await, [(0, 0)], "I-4");
+    for _ in 0..2 {
+        writer.index(&ACCOUNTS, &ACCOUNTS.indexes[0]).await.expect("built, or there already");
+        let here = TokenMove { from: first.to, ..first };
+        writer.commit(&Commit::of([here])).await.expect("committed");
+        assert_eq!(missing().await, []);
+    }
+    put(&mut *writer, &ACCOUNTS, vec![account("b", "ann", 3), account("c", "cid", 1)]).await;
+    writer.commit(&Commit::of([TokenMove { from: first.to, ..first }])).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    let of_ann = reader.select(&ACCOUNTS, &[(1, text("ann"))], 10).await.expect("read");
+    assert_eq!(of_ann, [account("a", "ann", 1), account("b", "ann", 3)]);
+    let sql = "SELECT count(*) FROM accounts INDEXED BY \"accounts.owner\" WHERE owner = 'ann'";
+    assert_eq!(reader.query(sql, &[]).await.expect("the index is there").1, [[Value::Integer(2)]]);
+}
+
+/// A new view is filled in SQL from one state of another, which goes on meanwhile; rows and tokens land together.
+pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn Views) {
+    let (source, first) = claimed(views).await;
+    let mut old = source.writer().await.expect("a writer");
+    put(&mut *old, &ACCOUNTS, vec![account("a", "ann", 1), account("b", "bob", 2)]).await;
+    old.commit(&Commit::of([first])).await.expect("committed");
+
+    let id = ViewId { version: VersionId { code: 3, build: 1 }, ..id() };
+    let view = views.open(&id, TABLES, two_segments()).await.expect("a new view");
+    let tokens = view.claim().await.expect("claimed");
+    let fill = "INSERT INTO accounts SELECT id, owner, balance * 10 FROM source.accounts";
+    let mut writer = view.writer().await.expect("a writer");
+    invalid(writer.execute(fill, &[]).await);
+    writer.rollback().await.expect("rolled back");
+    for lands in [false, true] {
+        let copy = source.copy().await.expect("the source");
+        let found = writer.attach(&copy).await.expect("attached");
+        let (at, epoch) = (found.tokens[0].position, found.tokens[0].epoch);
+        assert_eq!(found.letters, 0);
+        // The source goes on, unseen.
+        let goes_on = TokenMove { epoch, from: at, to: at.next(), ..first };
+        put(&mut *old, &ACCOUNTS, vec![account("c", "cid", 3)]).await;
+        put(&mut *old, &ACCOUNTS, vec![account("a", "eve", 9)]).await;
+        old.commit(&Commit::of([goes_on])).await.expect("the source is not kept from going on");
+        if !lands {
+            writer.rollback().await.expect("rolled back");
+            put(&mut *old, &ACCOUNTS, vec![account("a", "ann", 1)]).await;
+            old.delete(&ACCOUNTS, &mut [vec![text("c")]].into_iter()).await.expect("deleted");
+            old.commit(&Commit::of([TokenMove { from: goes_on.to, ..goes_on }])).await.expect("committed");
+            assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, None);
+            continue;
+        }
+        assert_eq!(writer.execute(fill, &[]).await.expect("filled"), 2);
+        // Refused, or done to a copy that nobody sees.
+        drop(writer.execute("DELETE FROM source.accounts", &[]).await);
+        writer.index(&ACCOUNTS, &ACCOUNTS.indexes[0]).await.expect("built");
+        let counted = Applied { after: at, events: 0 };
+        let jump = TokenMove { to: at, applied: counted, ..tokens[0].step(at, 0) };
+        writer.commit(&Commit::of([jump])).await.expect("committed");
+        assert_eq!(view.tokens().await.expect("tokens")[0].position, at);
+    }
+    let mut reader = view.reader().await.expect("a reader");
+    let rows = [account("a", "ann", 10), account("b", "bob", 20)];
+    assert_eq!(reader.select(&ACCOUNTS, &[], 10).await.expect("read"), rows);
+    invalid(writer.query("SELECT * FROM source.accounts", &[]).await);
+    assert_eq!(view.missing_indexes(TABLES).await.expect("looked for"), []);
+    assert_eq!(get(&*source, &ACCOUNTS, &[text("a")]).await, Some(account("a", "eve", 9)));
 }
 
 /// I-12: a dropped view is gone, and one of the same name begins at the start.

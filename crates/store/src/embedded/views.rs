@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
 use crate::sqlite::{Db, Place, fault};
 use crate::table::Table;
-use crate::views::{View, Views};
+use crate::views::{View, ViewCopy, Views};
 
 /// Idle connections for readers that a view keeps.
 const IDLE_READERS_MAX: usize = 8;
@@ -41,6 +41,7 @@ pub struct SqliteViews {
     dir: PathBuf,
     /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
     open: Mutex<HashMap<ViewId, Arc<FileView>>>,
+    full: Arc<AtomicBool>,
 }
 
 type FileView = SqliteView<FileHome>;
@@ -59,7 +60,13 @@ impl SqliteViews {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
         make_dir(&dir)?;
-        Ok(Self { dir, open: Mutex::default() })
+        Ok(Self { dir, open: Mutex::default(), full: Arc::default() })
+    }
+
+    /// From the next transaction of each view on, lets no view grow, as if the disk were full, or lets them grow again.
+    #[cfg(feature = "contract")]
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Release);
     }
 
     fn path(&self, id: &ViewId) -> PathBuf {
@@ -86,7 +93,7 @@ impl SqliteViews {
                 Absent::Make => make_file(&path)?,
             }
         }
-        let place = Place::new(path.display().to_string());
+        let place = Place::on_disk(path.display().to_string(), Arc::clone(&self.full));
         let mut control = connect(&path, &place, READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);
@@ -172,6 +179,10 @@ impl Home for FileHome {
         Ok(db)
     }
 
+    fn copy(&self) -> Result<ViewCopy, StoreError> {
+        Ok(ViewCopy::File(self.path.clone()))
+    }
+
     fn give_back(&self, mut db: Db) {
         // A connection that cannot even do this is closed, which ends its transaction as well.
         if db.rollback().is_ok() {
@@ -202,7 +213,7 @@ impl Desk for Db {
 
 /// Opens a file that is there: whoever makes one does so knowingly.
 fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
     let mut db = Db::new(connection, Arc::clone(place))?;

@@ -17,7 +17,7 @@ use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
 use crate::sqlite::{Db, Place, fault};
 use crate::table::Table;
-use crate::views::{View, Views};
+use crate::views::{View, ViewCopy, Views};
 
 /// Views that last as long as this value.
 #[derive(Default)]
@@ -111,6 +111,10 @@ impl Home for MemoryHome {
     fn snapshot(&self) -> Result<Db, StoreError> {
         let copy = locked(&self.room).copy()?;
         restored(copy, &self.place)
+    }
+
+    fn copy(&self) -> Result<ViewCopy, StoreError> {
+        Ok(ViewCopy::Bytes(Arc::new(locked(&self.room).copy()?)))
     }
 
     fn give_back(&self, db: Db) {

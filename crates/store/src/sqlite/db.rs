@@ -1,16 +1,18 @@
 //! One connection to one view.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, InterruptHandle};
 
 use crate::error::StoreError;
 use crate::sqlite::fault;
 use crate::sqlite::rows::RowSql;
 use crate::table::Table;
+use crate::views::ViewCopy;
 
 /// How long a statement waits for another process; within a process nobody waits here.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,11 +26,18 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// Whether the view was dropped.
     pub(crate) gone: AtomicBool,
+    /// Whether nothing may grow, as on a disk that is full.
+    pub(crate) full: Arc<AtomicBool>,
 }
 
 impl Place {
     pub(crate) fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, gone: AtomicBool::new(false) })
+        Self::on_disk(name, Arc::default())
+    }
+
+    /// A place on a disk that tells when it is full.
+    pub(crate) fn on_disk(name: String, full: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self { name, gone: AtomicBool::new(false), full })
     }
 }
 
@@ -37,12 +46,14 @@ pub(crate) struct Db {
     connection: Connection,
     place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
+    /// Whether this connection lets nothing grow.
+    full: bool,
 }
 
 impl Db {
     /// Takes over a connection to the view at `place`.
     pub(crate) fn new(connection: Connection, place: Arc<Place>) -> Result<Self, StoreError> {
-        let mut db = Self { connection, place, rows: Vec::new() };
+        let mut db = Self { connection, place, rows: Vec::new(), full: false };
         db.tried("open the view", |connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -77,6 +88,12 @@ impl Db {
 
     /// Begins a transaction that writes, and has the write lock once this returns.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
+        let full = self.place.full.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.full, full) != full {
+            // The least is what there is.
+            let pages = if full { 1 } else { i64::from(u32::MAX - 1) };
+            self.tried("limit the view", |connection| connection.pragma_update(None, "max_page_count", pages))?;
+        }
         self.tried("begin a transaction", |connection| connection.execute_batch("BEGIN IMMEDIATE"))
     }
 
@@ -98,10 +115,71 @@ impl Db {
         if let Some((_, sql)) = self.rows.iter().find(|(table, _)| known(table)) {
             return Arc::clone(sql);
         }
-        let sql = Arc::new(RowSql::of(table));
+        // Asked only where it matters. Where it cannot be told, or changes later, rows are written all the same.
+        let maybe_bare = !table.indexes.is_empty() && table.indexes.iter().all(|index| !index.unique);
+        let mut missing = || self.missing_indexes(std::slice::from_ref(table)).map_or(0, |missing| missing.len());
+        let bare = maybe_bare && missing() == table.indexes.len();
+        let sql = Arc::new(RowSql::of(table, bare));
         self.rows.push((*table, Arc::clone(&sql)));
         sql
     }
+
+    /// Makes the SQL for rows anew when it is next asked for.
+    pub(super) fn forget_sql(&mut self) {
+        self.rows.clear();
+    }
+
+    /// Lets sorts use files, as large ones need it, or memory, which is quicker for the small ones of writing rows.
+    /// Not within a transaction.
+    pub(crate) fn sort_in_files(&mut self, files: bool) -> Result<(), StoreError> {
+        let place = if files { "FILE" } else { "MEMORY" };
+        self.tried("choose where to sort", |connection| connection.pragma_update(None, "temp_store", place))
+    }
+
+    /// What ends the statement under way from another thread.
+    pub(super) fn interrupt_handle(&self) -> InterruptHandle {
+        self.connection.get_interrupt_handle()
+    }
+
+    /// Makes another view readable as `source`. Not within a transaction.
+    pub(crate) fn attach(&mut self, copy: &ViewCopy) -> Result<(), StoreError> {
+        match copy {
+            ViewCopy::File(path) => {
+                // Read-only, so that a transaction here does not take the other view's write lock.
+                let uri = format!("file:{}?mode=ro", escaped(path));
+                self.tried("open the view to copy", |connection| {
+                    connection.execute("ATTACH ?1 AS source", [uri]).map(drop)
+                })
+            }
+            ViewCopy::Bytes(bytes) => self.tried("open the view to copy", |connection| {
+                connection.execute("ATTACH ':memory:' AS source", [])?;
+                // A copy of its own, which SQLite would not begin a transaction beside if it were read-only.
+                let read = connection.deserialize_read_exact("source", bytes.as_slice(), bytes.len(), false);
+                if read.is_err() {
+                    connection.execute_batch("DETACH source")?;
+                }
+                read
+            }),
+        }
+    }
+
+    /// Lets go of what [`attach`](Self::attach) made readable. Not within a transaction.
+    pub(crate) fn detach(&mut self) -> Result<(), StoreError> {
+        self.connection.flush_prepared_statement_cache();
+        self.tried("close the view that was copied", |connection| connection.execute_batch("DETACH source"))
+    }
+}
+
+/// A path as it stands in a URI.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 impl Drop for Db {

@@ -4,7 +4,7 @@
 //! first of each stream has a time at which it is due; the next one gets it when that one goes. So what is due is found
 //! by an index, however many wait behind one that fails.
 
-use dacapo_model::{NewEffect, PendingEffect, Position, Settled, StreamName, Timestamp};
+use dacapo_model::{NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::StoreError;
@@ -19,6 +19,7 @@ pub(super) const CREATE: &str = "
                                  name TEXT NOT NULL, payload BLOB NOT NULL, attempts INTEGER NOT NULL, due INTEGER,
                                  error TEXT, UNIQUE (position, ordinal)) STRICT;
     CREATE INDEX _dacapo_outbox_stream ON _dacapo_outbox (stream, number);
+    CREATE TABLE _dacapo_unspoken (position INTEGER PRIMARY KEY, segment INTEGER NOT NULL) STRICT;
     CREATE INDEX _dacapo_outbox_due ON _dacapo_outbox (due) WHERE due IS NOT NULL;";
 
 const COLUMNS: &str = "number, position, ordinal, segment, stream, name, payload, attempts, due, error";
@@ -40,6 +41,34 @@ impl Db {
             }
             Ok(())
         })
+    }
+
+    /// Keeps in mind which events have yet to speak, in the open transaction, whose tokens have moved already.
+    pub(super) fn note_unspoken(&mut self, unspoken: &[(Segment, Position)]) -> Result<(), StoreError> {
+        self.tried("keep in mind what was not applied", |connection| {
+            for (segment, position) in unspoken {
+                let insert = "INSERT OR IGNORE INTO _dacapo_unspoken VALUES (?1, ?2)";
+                connection.prepare_cached(insert)?.execute((number(*position), segment.get()))?;
+            }
+            // Nearly always there is none.
+            let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_unspoken)";
+            if connection.prepare_cached(any)?.query_row([], |row| row.get(0))? {
+                let covered = "DELETE FROM _dacapo_unspoken WHERE position <=
+                               (SELECT position FROM _dacapo_tokens WHERE segment = _dacapo_unspoken.segment)";
+                connection.prepare_cached(covered)?.execute([])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The events that have yet to speak.
+    pub(crate) fn unspoken(&mut self) -> Result<Vec<Position>, StoreError> {
+        let sql = "SELECT position FROM _dacapo_unspoken ORDER BY position";
+        let stored: Vec<i64> = self.tried("read what was not applied", |connection| {
+            connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+        })?;
+        let position = |stored| at(stored).ok_or_else(|| self.damaged("a position is out of range"));
+        stored.into_iter().map(position).collect()
     }
 
     /// The effects that are due, the longest due first.

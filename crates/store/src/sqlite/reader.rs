@@ -82,6 +82,16 @@ impl<H: Home> ViewReader for Reader<H> {
         self.apart(move |db| db.select(&table, &columns, most)).await
     }
 
+    async fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        let (table, after) = (*table, after.map(<[Value]>::to_vec));
+        self.apart(move |db| db.page(&table, after.as_deref(), most)).await
+    }
+
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
         self.apart(move |db| db.query(&sql, &parameters)).await

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use dacapo_model::limits;
 use rusqlite::Statement;
 
 use crate::error::StoreError;
@@ -25,10 +26,12 @@ pub(super) struct RowSql {
     delete: String,
     select: String,
     order: String,
+    behind: String,
 }
 
 impl RowSql {
-    pub(super) fn of(table: &Table) -> Self {
+    /// The SQL for rows of `table`, which is `bare` when it has no index beside the key now.
+    pub(super) fn of(table: &Table, bare: bool) -> Self {
         let name = quoted(table.name);
         let list = |names: Vec<String>| names.join(", ");
         let column = |place: &usize| quoted(table.columns[*place].name);
@@ -43,9 +46,9 @@ impl RowSql {
             let values = list(vec![values.clone(); rows]);
             // Without an index beside the key both come to the same, and replacing costs two thirds. With
             // one it would write the index even where its columns stay, and could take rows under other keys.
-            match table.indexes {
-                [] => format!("INSERT OR REPLACE INTO {name} ({columns}) VALUES {values}"),
-                _ => format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}"),
+            match table.indexes.is_empty() || bare {
+                true => format!("INSERT OR REPLACE INTO {name} ({columns}) VALUES {values}"),
+                false => format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}"),
             }
         };
         let block_rows = (BLOCK_PARAMETERS / table.columns.len()).max(2);
@@ -57,6 +60,7 @@ impl RowSql {
             delete: format!("DELETE FROM {name} WHERE {by_key}"),
             select: format!("SELECT {columns} FROM {name}"),
             order: format!("ORDER BY {key} LIMIT ?"),
+            behind: format!("WHERE ({key}) > ({})", list(vec!["?".into(); table.key.len()])),
         }
     }
 }
@@ -66,7 +70,7 @@ impl Db {
     pub(crate) fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
         assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
         let sql = self.sql(table);
-        Ok(self.rows(table, &sql.load, key)?.pop())
+        Ok(self.rows(table, &sql.load, key, usize::MAX)?.pop())
     }
 
     /// The rows in which each of `columns` has the given value, ordered by key, at most `most`.
@@ -82,16 +86,44 @@ impl Db {
         let filter = if wanted.is_empty() { String::new() } else { format!("WHERE {wanted}") };
         let most = Value::Integer(i64::try_from(most).unwrap_or(i64::MAX));
         let parameters: Vec<Value> = columns.iter().map(|(_, value)| value.clone()).chain([most]).collect();
-        self.rows(table, &format!("{} {filter} {}", sql.select, sql.order), &parameters)
+        self.rows(table, &format!("{} {filter} {}", sql.select, sql.order), &parameters, usize::MAX)
     }
 
-    fn rows(&mut self, table: &Table, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
+    /// The next rows behind a key.
+    pub(crate) fn page(
+        &mut self,
+        table: &Table,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
+        let sql = self.sql(table);
+        let behind = if after.is_some() { sql.behind.as_str() } else { "" };
+        let after = after.unwrap_or_default();
+        assert!(
+            after.is_empty() || after.len() == table.key.len(),
+            "a key of table {} has a value a column",
+            table.name
+        );
+        let most = Value::Integer(i64::try_from(most).unwrap_or(i64::MAX));
+        let parameters: Vec<Value> = after.iter().cloned().chain([most]).collect();
+        self.rows(table, &format!("{} {behind} {}", sql.select, sql.order), &parameters, limits::PAGE_BYTES_MAX)
+    }
+
+    fn rows(
+        &mut self,
+        table: &Table,
+        sql: &str,
+        parameters: &[Value],
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<Value>>, StoreError> {
         let failed = |error: rusqlite::Error| fault(self.place(), &format!("read table {}", table.name), &error);
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
         bind(&mut statement, 1, parameters).map_err(failed)?;
         let mut stored = statement.raw_query();
-        let mut rows = Vec::new();
-        while let Some(row) = stored.next().map_err(failed)? {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while bytes < bytes_max
+            && let Some(row) = stored.next().map_err(failed)?
+        {
             let mut values = Vec::with_capacity(table.columns.len());
             for (place, column) in table.columns.iter().enumerate() {
                 let value = row.get_ref(place).map_err(failed)?;
@@ -99,6 +131,7 @@ impl Db {
                     StoreError::corrupt(format!("column {}.{} of {}", table.name, column.name, self.place()), found)
                 })?);
             }
+            bytes += values.iter().map(Value::bytes).sum::<usize>();
             rows.push(values);
         }
         Ok(rows)
@@ -215,18 +248,10 @@ fn bind(statement: &mut Statement<'_>, first: usize, values: &[Value]) -> rusqli
     values.iter().zip(first..).try_for_each(|(value, at)| statement.raw_bind_parameter(at, Parameter(value)))
 }
 
-/// The order of two rows' keys, which is SQLite's.
+/// The order of two rows by their keys.
 fn by_key(table: &Table, a: &[Value], b: &[Value]) -> Ordering {
-    let order = |place: &usize| match (&a[*place], &b[*place]) {
-        (Value::Text(a), Value::Text(b)) => a.cmp(b),
-        (Value::Integer(a), Value::Integer(b)) => a.cmp(b),
-        (Value::Time(a), Value::Time(b)) => a.cmp(b),
-        (Value::Uuid(a), Value::Uuid(b)) => a.cmp(b),
-        (Value::Bytes(a), Value::Bytes(b)) => a.cmp(b),
-        // Of what is left, no key has many values.
-        _ => Ordering::Equal,
-    };
-    table.key.iter().map(order).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    let mut orders = table.key.iter().map(|place| a[*place].key_order(&b[*place]));
+    orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn check_row(table: &Table, row: &[Value]) -> Result<(), StoreError> {

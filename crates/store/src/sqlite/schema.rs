@@ -1,5 +1,8 @@
 //! The schema of a view: its tables, its tokens, and what it says about itself.
 //!
+//! It is made without those of its secondary indexes that are not unique, since rows are written faster without them.
+//! Which ones are missing is not stored but looked up.
+//!
 //! A view is made in one transaction. `_dacapo_view` is part of it, so a file without that table is one that
 //! a crash left behind before anything was in it, and is made again.
 
@@ -9,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::error::StoreError;
 use crate::sqlite::db::Db;
 use crate::sqlite::outbox;
-use crate::table::{Column, ColumnKind, Table};
+use crate::table::{Column, ColumnKind, Index, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
 const FORMAT: i64 = 2;
@@ -66,6 +69,28 @@ impl Db {
         };
         self.readable(id, &stored)?;
         Ok(true)
+    }
+
+    /// The secondary indexes of these tables that are not there, as places in the tables and in their indexes.
+    pub(crate) fn missing_indexes(&mut self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        let there = self.tried("look for the indexes", |connection| {
+            let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'index'";
+            let names = connection.prepare_cached(sql)?.query_map([], |row| row.get::<_, String>(0))?.collect();
+            names
+        });
+        let there: std::collections::HashSet<String> = there?;
+        let all =
+            tables.iter().enumerate().flat_map(|(at, table)| (0..table.indexes.len()).map(move |index| (at, index)));
+        Ok(all.filter(|(at, index)| !there.contains(&index_name(&tables[*at], &tables[*at].indexes[*index]))).collect())
+    }
+
+    /// Builds an index in the open transaction, if it is not there.
+    pub(crate) fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
+        let what = format!("build the index {} of table {}", index.name, table.name);
+        self.tried(&what, |connection| connection.execute_batch(&create_index(table, index)))?;
+        // How rows are best written depends on the indexes.
+        self.forget_sql();
+        Ok(())
     }
 
     fn readable(&self, id: &ViewId, stored: &About) -> Result<(), StoreError> {
@@ -175,13 +200,21 @@ fn create_table(table: &Table) -> String {
         columns.join(", "),
         names(table.key)
     );
-    for index in table.indexes {
-        let unique = if index.unique { "UNIQUE " } else { "" };
-        // Names of indexes are shared by all tables of a database.
-        let name = quoted(&format!("{}.{}", table.name, index.name));
-        sql.push_str(&format!("CREATE {unique}INDEX {name} ON {} ({});", quoted(table.name), names(index.columns)));
-    }
+    // Handlers are to hear at once of rows that a unique index refuses.
+    table.indexes.iter().filter(|index| index.unique).for_each(|index| sql.push_str(&create_index(table, index)));
     sql
+}
+
+/// The name of an index in the database, where all tables share the names of their indexes.
+fn index_name(table: &Table, index: &Index) -> String {
+    format!("{}.{}", table.name, index.name)
+}
+
+fn create_index(table: &Table, index: &Index) -> String {
+    let unique = if index.unique { "UNIQUE " } else { "" };
+    let columns: Vec<String> = index.columns.iter().map(|place| quoted(table.columns[*place].name)).collect();
+    let (name, on) = (quoted(&index_name(table, index)), quoted(table.name));
+    format!("CREATE {unique}INDEX IF NOT EXISTS {name} ON {on} ({});", columns.join(", "))
 }
 
 fn storage(kind: ColumnKind) -> &'static str {

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
+use crate::views::Attached;
 use crate::views::Commit;
 
 impl Db {
@@ -15,6 +16,24 @@ impl Db {
             .into_iter()
             .map(|stored| stored.token(&place))
             .collect()
+    }
+
+    /// What is known of the view that is attached.
+    pub(crate) fn attached(&mut self) -> Result<Attached, StoreError> {
+        let letters = self.tried("count the dead letters of the view to copy", |connection| {
+            connection.query_row("SELECT count(*) FROM source._dacapo_letters", [], |row| row.get::<_, i64>(0))
+        })?;
+        Ok(Attached { tokens: self.source_tokens()?, letters: letters.unsigned_abs() })
+    }
+
+    fn source_tokens(&mut self) -> Result<Vec<Token>, StoreError> {
+        let place = self.place().to_owned();
+        let sql = READ.replace("_dacapo_tokens", "source._dacapo_tokens");
+        self.tried("read the tokens of the view to copy", |connection| {
+            let stored = connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], Stored::of)?.collect();
+            stored
+        })
+        .and_then(|stored: Vec<Stored>| stored.into_iter().map(|stored| stored.token(&place)).collect())
     }
 
     /// Gives every token the next epoch (I-4).

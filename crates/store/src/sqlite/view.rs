@@ -10,7 +10,8 @@ use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
-use crate::views::{Outbox, View, ViewReader, ViewWriter, WhichLetters};
+use crate::table::Table;
+use crate::views::{Outbox, View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -28,12 +29,15 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
     /// A connection that sees the committed state in an open transaction, or that no one else writes to.
     fn snapshot(&self) -> Result<Db, StoreError>;
 
+    /// What another view needs to read this one.
+    fn copy(&self) -> Result<ViewCopy, StoreError>;
+
     /// Takes back what [`snapshot`](Self::snapshot) gave.
     fn give_back(&self, db: Db);
 }
 
 /// What one writer works at.
-pub(crate) trait Desk: Send {
+pub(crate) trait Desk: Send + 'static {
     /// Reads what is committed, outside of any transaction.
     fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
 
@@ -100,6 +104,10 @@ impl<H: Home> View for SqliteView<H> {
         self.mark(|db| db.wish(which, wish)).await
     }
 
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
+        self.home.control(Db::unspoken)
+    }
+
     async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
         self.home.control(|db| db.effects_due(now, most))
     }
@@ -114,6 +122,14 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         self.mark(|db| db.settle_effects(settled)).await
+    }
+
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        self.home.control(|db| db.missing_indexes(tables))
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        self.home.copy()
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {

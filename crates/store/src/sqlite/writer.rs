@@ -4,36 +4,61 @@
 //!  reads: committed state ──first write──▶ gate ▶ BEGIN IMMEDIATE ──▶ reads and writes inside ──▶ COMMIT
 //! ```
 //!
+//! An index is built on a thread of its own, to which the desk and the gate go for as long as that takes.
+//!
 //! Until the first write it holds no lock, so that a hold or a claim does not wait for a handler. What it
 //! read before cannot have changed unless another writer committed, and then its own commit is refused (I-4).
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rusqlite::InterruptHandle;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::error::{CommitError, StoreError};
+use crate::sqlite::Db;
 use crate::sqlite::view::{Desk, Home, aside};
-use crate::table::{Table, Value};
-use crate::views::{Commit, ViewWriter};
+use crate::table::{Index, Table, Value};
+use crate::views::{Attached, Commit, ViewCopy, ViewWriter};
 
 pub(super) struct Writer<H: Home> {
-    desk: H::Desk,
+    /// Away while another thread builds an index with it; it never comes back from one that was cancelled.
+    desk: Option<H::Desk>,
     gate: Arc<tokio::sync::Mutex<()>>,
     /// Held from the first write to the end of the transaction.
     inside: Option<OwnedMutexGuard<()>>,
+    /// Whether another view can be read until the transaction ends.
+    attached: bool,
+    /// Whether sorts use files until the transaction ends.
+    sorts_in_files: bool,
+}
+
+/// Ends the statement of another thread when nobody waits for it any more.
+struct InterruptOnDrop(Option<InterruptHandle>);
+
+impl Drop for InterruptOnDrop {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.interrupt();
+        }
+    }
 }
 
 impl<H: Home> Writer<H> {
     pub(super) fn new(desk: H::Desk, gate: Arc<tokio::sync::Mutex<()>>) -> Self {
-        Self { desk, gate, inside: None }
+        Self { desk: Some(desk), gate, inside: None, attached: false, sorts_in_files: false }
+    }
+
+    fn desk(&mut self) -> Result<&mut H::Desk, StoreError> {
+        self.desk.as_mut().ok_or_else(lost)
     }
 
     /// Begins the transaction with the first write.
     async fn enter(&mut self) -> Result<&mut H::Desk, StoreError> {
         if self.inside.is_some() {
             // SQLite rolls back by itself on some errors; a statement after one would commit on its own.
-            self.desk.inside(|db| match db.in_transaction() {
+            self.desk()?.inside(|db| match db.in_transaction() {
                 true => Ok(()),
                 false => Err(StoreError::unavailable(
                     format!("write to {}", db.place()),
@@ -42,20 +67,79 @@ impl<H: Home> Writer<H> {
             })?;
         } else {
             let gate = Arc::clone(&self.gate).lock_owned().await;
-            aside::<H, _>(|| self.desk.begin())?;
+            let desk = self.desk()?;
+            aside::<H, _>(|| desk.begin())?;
             self.inside = Some(gate);
         }
-        Ok(&mut self.desk)
+        self.desk()
     }
 
     fn leave(&mut self) {
-        self.desk.ended();
+        if let Some(desk) = &mut self.desk {
+            if std::mem::take(&mut self.attached)
+                && let Err(error) = desk.inside(|db| db.detach())
+            {
+                tracing::warn!(%error, "the view that was copied stays open until this one is closed");
+            }
+            if std::mem::take(&mut self.sorts_in_files)
+                && let Err(error) = desk.inside(|db| db.sort_in_files(false))
+            {
+                tracing::warn!(%error, "sorts go on using files");
+            }
+            desk.ended();
+        }
         self.inside = None;
     }
 
-    fn read<T>(&mut self, act: impl FnOnce(&mut crate::sqlite::Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if self.inside.is_some() { self.desk.inside(act) } else { self.desk.read(act) }
+    /// Lets large sorts of the transaction to come use files.
+    fn sort_in_files(&mut self) -> Result<(), StoreError> {
+        // In memory nothing is large, and one connection serves all.
+        if !H::INLINE {
+            self.desk()?.read(|db| db.sort_in_files(true))?;
+            self.sorts_in_files = true;
+        }
+        Ok(())
     }
+
+    /// Does work in the transaction that may take very long, and can be given up meanwhile.
+    async fn apart<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let desk = self.enter().await?;
+        if H::INLINE || Handle::try_current().is_err() {
+            return desk.inside(work);
+        }
+        let mut interrupt = InterruptOnDrop(Some(desk.inside(|db| Ok::<_, StoreError>(db.interrupt_handle()))?));
+        let (mut desk, gate) = (self.desk.take().ok_or_else(lost)?, self.inside.take());
+        // Once this is cancelled, the desk goes before the gate, and its transaction with it.
+        let task = tokio::task::spawn_blocking(move || {
+            let result = desk.inside(work);
+            (desk, gate, result)
+        });
+        let done = task.await;
+        interrupt.0 = None;
+        match done {
+            Ok((desk, gate, result)) => {
+                (self.desk, self.inside) = (Some(desk), gate);
+                result
+            }
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::unavailable("write to a view", "the runtime is shutting down")),
+            },
+        }
+    }
+
+    fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let inside = self.inside.is_some();
+        let desk = self.desk()?;
+        if inside { desk.inside(act) } else { desk.read(act) }
+    }
+}
+
+fn lost() -> StoreError {
+    StoreError::unavailable("write to a view", "an index of this writer was given up: open another writer")
 }
 
 #[async_trait]
@@ -83,12 +167,41 @@ impl<H: Home> ViewWriter for Writer<H> {
     }
 
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
+        if self.attached {
+            let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+            return self.apart(move |db| db.execute(&sql, &parameters)).await;
+        }
         let desk = self.enter().await?;
         aside::<H, _>(|| desk.inside(|db| db.execute(sql, parameters)))
     }
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
         aside::<H, _>(|| self.read(|db| db.query(sql, parameters))).map(|(_, rows)| rows)
+    }
+
+    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
+        let (table, index) = (*table, *index);
+        // An index of a large table is sorted in files; where a transaction is open already, in memory.
+        if self.inside.is_none() {
+            self.sort_in_files()?;
+        }
+        self.apart(move |db| db.index(&table, &index)).await
+    }
+
+    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
+        assert!(self.inside.is_none(), "another view is attached before a transaction begins");
+        let gate = Arc::clone(&self.gate).lock_owned().await;
+        self.sort_in_files()?;
+        self.desk()?.inside(|db| db.attach(copy))?;
+        self.attached = true;
+        let desk = self.desk()?;
+        let begun = aside::<H, _>(|| desk.begin());
+        self.inside = Some(gate);
+        if let Err(error) = begun {
+            self.leave();
+            return Err(error);
+        }
+        self.desk()?.inside(Db::attached)
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
@@ -104,7 +217,7 @@ impl<H: Home> ViewWriter for Writer<H> {
         if self.inside.is_none() {
             return Ok(());
         }
-        let result = self.desk.inside(|db| db.rollback());
+        let result = self.desk().and_then(|desk| desk.inside(|db| db.rollback()));
         self.leave();
         result
     }
@@ -113,7 +226,9 @@ impl<H: Home> ViewWriter for Writer<H> {
 impl<H: Home> Drop for Writer<H> {
     fn drop(&mut self) {
         if self.inside.is_some() {
-            if let Err(error) = self.desk.inside(|db| db.rollback()) {
+            if let Some(desk) = &mut self.desk
+                && let Err(error) = desk.inside(|db| db.rollback())
+            {
                 tracing::warn!(%error, "a writer was dropped and could not roll back");
             }
             self.leave();

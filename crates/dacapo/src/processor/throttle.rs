@@ -1,0 +1,56 @@
+//! Rests, so that a version that is built far from the head leaves the machine to those that serve.
+//!
+//! It rests after every few milliseconds of work rather than after a batch, which may take a second: whoever serves
+//! would wait for that second, however long the rest behind it.
+
+use std::time::Duration;
+
+use dacapo_model::WorkShare;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Rests shorter than this are saved up: a timer is no more exact.
+const REST_MIN: Duration = Duration::from_millis(2);
+
+pub(super) struct Throttle {
+    asked: watch::Receiver<WorkShare>,
+    /// That of the batch under way.
+    share: WorkShare,
+    /// When it last rested, or began.
+    since: Instant,
+    /// For how long it has rested in this batch.
+    rested: Duration,
+}
+
+impl Throttle {
+    pub(super) fn new(asked: watch::Receiver<WorkShare>) -> Self {
+        Self { asked, share: WorkShare::ALL, since: Instant::now(), rested: Duration::ZERO }
+    }
+
+    /// A batch begins. Near the head nothing rests: what is to serve soon has to keep up.
+    pub(super) fn begin(&mut self, far: bool) {
+        self.share = if far { *self.asked.borrow() } else { WorkShare::ALL };
+        (self.since, self.rested) = (Instant::now(), Duration::ZERO);
+    }
+
+    /// The share that it keeps to, if that is not all.
+    pub(super) fn share(&self) -> Option<WorkShare> {
+        (self.share < WorkShare::ALL).then_some(self.share)
+    }
+
+    /// How much of the time since `started`, when the batch began, it has worked.
+    pub(super) fn worked(&self, started: Instant) -> Duration {
+        started.elapsed().saturating_sub(self.rested)
+    }
+
+    /// The rest that is due, if it is long enough to be taken.
+    pub(super) fn due(&self) -> Option<Duration> {
+        Some(self.share.rest(self.since.elapsed())).filter(|rest| *rest >= REST_MIN)
+    }
+
+    /// It has rested for this long.
+    pub(super) fn rested(&mut self, rest: Duration) {
+        self.rested += rest;
+        self.since = Instant::now();
+    }
+}

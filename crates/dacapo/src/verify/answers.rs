@@ -1,0 +1,239 @@
+//! Answers of two versions to the same queries: those that are declared, and a share of the live ones.
+//!
+//! Live queries are only taken note of. In the background, some at a time, they are put to both versions at one
+//! identical position, so nobody waits for that and no answer fails by it; when there are too many, some are dropped.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dacapo_model::rebuild::stage;
+use dacapo_model::verify::FindingKind;
+use dacapo_model::{Phase, Stage, ViewId, limits};
+use dacapo_store::StoreError;
+use futures::FutureExt;
+use tokio::sync::mpsc;
+
+use crate::core::Core;
+use crate::projection::{Carried, chain, panic_text};
+use crate::verify::meet::{self, Met};
+use crate::verify::tally::{Tally, Words};
+use crate::view::{ReadView, ViewError};
+
+/// How long the versions are left alone after each time they met.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long the versions may make no progress towards one position before the queries of that time are given up.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A query of whatever type.
+pub(crate) type AnyQuery = Arc<dyn Any + Send + Sync>;
+
+/// What is needed to put queries of one type to two versions and to tell whether they agree.
+pub(crate) trait Shadow: Send + Sync {
+    fn copy(&self, query: &(dyn Any + Send + Sync)) -> AnyQuery;
+    fn show(&self, query: &(dyn Any + Send + Sync)) -> String;
+    fn show_answer(&self, answer: &(dyn Any + Send)) -> String;
+    /// How two answers differ; `None` when they do not.
+    fn differ(&self, old: &(dyn Any + Send), new: &(dyn Any + Send)) -> Option<(String, String)>;
+}
+
+/// A live query that was taken note of.
+struct Noted {
+    query: AnyQuery,
+    of: TypeId,
+}
+
+/// The live queries that are put to a version that does not serve yet, and what came of that.
+pub(crate) struct Shadowing {
+    pub(crate) id: ViewId,
+    share: f64,
+    asked: AtomicU64,
+    shadows: HashMap<TypeId, Arc<dyn Shadow>>,
+    noted: mpsc::Sender<Noted>,
+    found: Mutex<Found>,
+}
+
+#[derive(Clone, Default)]
+struct Found {
+    tally: Tally,
+    dropped: u64,
+}
+
+impl Shadowing {
+    /// Takes note of a live query, if it is one of the share.
+    pub(crate) fn offer(&self, query: &(dyn Any + Send + Sync)) {
+        let of = (*query).type_id();
+        let Some(shadow) = self.shadows.get(&of) else { return };
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        // Evenly, and without chance: each time another whole one is due.
+        let due = |asked: u64| (asked as f64 * self.share.clamp(0.0, 1.0)) as u64;
+        if due(asked + 1) == due(asked) {
+            return;
+        }
+        let kept = self.noted.try_reserve().map(|place| place.send(Noted { query: shadow.copy(query), of }));
+        if kept.is_err() {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += 1;
+        }
+    }
+
+    /// Whether it is for this version.
+    pub(crate) fn is_of(&self, id: &ViewId) -> bool {
+        self.id == *id
+    }
+
+    /// What was found so far.
+    pub(super) fn tally(&self) -> Tally {
+        let Found { mut tally, dropped } = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if dropped > 0 {
+            tally.note(format!("{dropped} live queries were left out, since there were too many at once"));
+        }
+        tally
+    }
+}
+
+/// Whether live queries shall be put to a version of this code.
+pub(crate) fn are_wanted(carried: &Carried) -> bool {
+    carried.options.verify.shadow_share > 0.0 && !carried.shadows.is_empty()
+}
+
+/// Puts live queries to a version until it is not being built any more.
+pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
+    let Some(carried) = core.code_of(&id) else { return };
+    let (noted, mut queries) = mpsc::channel(limits::SHADOWS_MAX);
+    let shadowing = Arc::new(Shadowing {
+        id: id.clone(),
+        share: carried.options.verify.shadow_share,
+        asked: AtomicU64::new(0),
+        shadows: carried.shadows.clone(),
+        noted,
+        found: Mutex::default(),
+    });
+    core.begin_shadowing(Arc::clone(&shadowing));
+    let mut catalog = core.catalog.watch();
+    loop {
+        let mut some = Vec::new();
+        tokio::select! {
+            biased;
+            _ = catalog.wait_for(|catalog| catalog.version(&id).is_none_or(|state| state.phase != Phase::Initializing)) => break,
+            _ = queries.recv_many(&mut some, limits::SHADOWS_MAX) => {}
+        }
+        match put(&core, &shadowing, &carried, &some).await {
+            Ok(tally) => shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).tally.add(tally),
+            Err(why) => {
+                tracing::debug!(view = %id, why, "live queries are not put to it for the moment");
+                shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += some.len() as u64;
+            }
+        }
+        tokio::time::sleep(REST).await;
+    }
+    core.end_shadowing(&id);
+}
+
+/// Puts queries to both versions, or tells why that cannot be done now.
+async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[Noted]) -> Result<Tally, String> {
+    let id = &shadowing.id;
+    let catalog = core.catalog.current();
+    let projection = &catalog.projections[&id.projection];
+    let serving = projection.serving.ok_or("no version serves")?;
+    let tokens = core.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
+    let state = catalog.version(id).ok_or("it is gone")?;
+    if projection.flip.is_some() && state.may_serve() {
+        // It has better things to do than to wait. One that has no verdict yet may need the answers for it.
+        return Err("a flip is under way".into());
+    }
+    let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
+    if !matches!(stage(state, &tokens, bare, core.head()), Some(Stage::Verifying | Stage::Ready)) {
+        return Err("it has not caught up".into());
+    }
+    let old = ViewId { version: serving, ..id.clone() };
+    let old_code = core.code_of(&old).ok_or("the code of the serving version is not here")?;
+    let met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)).await;
+    let mut met = met.map_err(|error| error.to_string())??;
+    let mut tally = Tally::default();
+    for Noted { query, of } in queries {
+        let shadow = &shadowing.shadows[of];
+        let answered = ask_both(&**shadow, query, &old_code, carried, &mut met, &mut tally).await;
+        answered.map_err(|error| error.to_string())?;
+    }
+    Ok(tally)
+}
+
+/// Puts the declared queries to both versions.
+pub(super) async fn samples(old: &Carried, new: &Carried, met: &mut Met, tally: &mut Tally) -> Result<(), StoreError> {
+    for query in &new.samples {
+        let shadow = &new.shadows[&(**query).type_id()];
+        ask_both(&**shadow, query, old, new, met, tally).await?;
+    }
+    Ok(())
+}
+
+async fn ask_both(
+    shadow: &dyn Shadow,
+    query: &AnyQuery,
+    old: &Carried,
+    new: &Carried,
+    met: &mut Met,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    let was = ask(old, query, &mut met.old).await?;
+    let is = ask(new, query, &mut met.new).await?;
+    let (was, is) = match (was, is) {
+        // What the old version does not answer, nobody asks of the new one in its place.
+        (Asked::NoAnswer, _) => return Ok(()),
+        (Asked::Answered(was), Asked::Answered(is)) => match shadow.differ(&*was, &*is) {
+            Some(differ) => differ,
+            None => {
+                tally.looked_at += 1;
+                return Ok(());
+            }
+        },
+        // Neither can tell: so it is for whoever asks.
+        (Asked::Failed(_), Asked::Failed(_)) => {
+            tally.looked_at += 1;
+            return Ok(());
+        }
+        (was, is) => (was.shown(shadow), is.shown(shadow)),
+    };
+    tally.looked_at += 1;
+    tally.wrong(FindingKind::Answer, || Words {
+        place: shadow.show(&**query),
+        key: None,
+        old: Some(was),
+        new: Some(is),
+    });
+    Ok(())
+}
+
+/// What a version said.
+enum Asked {
+    Answered(Box<dyn Any + Send>),
+    Failed(String),
+    NoAnswer,
+}
+
+impl Asked {
+    fn shown(&self, shadow: &dyn Shadow) -> String {
+        match self {
+            Self::Answered(answer) => shadow.show_answer(&**answer),
+            Self::Failed(error) => format!("no answer: {error}"),
+            Self::NoAnswer => "no answer: it does not answer such queries".to_owned(),
+        }
+    }
+}
+
+async fn ask(carried: &Carried, query: &AnyQuery, view: &mut ReadView) -> Result<Asked, StoreError> {
+    let Some(answer) = carried.answer_any(&**query, view) else { return Ok(Asked::NoAnswer) };
+    Ok(match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(answer)) => Asked::Answered(answer),
+        Ok(Err(error)) => match error.downcast::<ViewError>() {
+            Ok(error) if error.is_passing() => return Err(StoreError::unavailable("ask a version", error)),
+            Ok(error) => Asked::Failed(error.to_string()),
+            Err(error) => Asked::Failed(chain(&*error)),
+        },
+        Err(panic) => Asked::Failed(format!("it panicked: {}", panic_text(&*panic))),
+    })
+}

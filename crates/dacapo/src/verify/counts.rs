@@ -1,0 +1,108 @@
+//! The events that each segment has taken up, against the journal's own count.
+//!
+//! The journal is read without its own filters and every event is looked at here, so that what falls out of an
+//! index falls out of one of the two counts only.
+
+use std::sync::Arc;
+
+use dacapo_model::verify::FindingKind;
+use dacapo_model::{LetterKind, Position, SegmentCount, Token, limits};
+use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView};
+
+use crate::feed::Ahead;
+use crate::verify::tally::{Tally, Words};
+use crate::world::Offload;
+
+/// Counts again what the tokens say, as they are in one state of the view. Tells `progress` how many events were
+/// looked at.
+pub(super) async fn count(
+    offload: Offload,
+    journal: &Arc<dyn Journal>,
+    filter: &Filter,
+    tokens: &[Token],
+    tally: &mut Tally,
+    mut progress: impl FnMut(u64),
+) -> Result<(), StoreError> {
+    let segments = u16::try_from(tokens.len()).ok().and_then(|count| SegmentCount::new(count).ok());
+    let segments = segments.expect("the tokens of a version are within the limit");
+    let mut after = tokens.iter().map(|token| token.applied.after).min().unwrap_or_default();
+    let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
+    let (everything, limit) = (Arc::new(Filter::everything()), Limit::events(limits::READ_EVENTS_MAX));
+    let mut counted = vec![0_u64; tokens.len()];
+    let mut ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
+    while let Some(read) = &mut ahead {
+        let batch = read.done().await?;
+        after = batch.through;
+        ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
+        for event in batch.iter().filter(|event| filter.wants(event)) {
+            let segment = usize::from(segments.segment_of(event.stream).get());
+            let token = &tokens[segment];
+            if event.position > token.applied.after && token.covers(event.position) {
+                counted[segment] += 1;
+                tally.looked_at += 1;
+            }
+        }
+        progress(tally.looked_at);
+    }
+    for (token, counted) in tokens.iter().zip(counted) {
+        if token.applied.events != counted {
+            let Token { segment, position, applied, .. } = token;
+            let range = format!("of positions {} through {position}", applied.after.next());
+            tally.wrong(FindingKind::Count, || Words {
+                place: format!("segment {segment}"),
+                key: None,
+                old: Some(format!("{} in the journal, {range}", events(counted))),
+                new: Some(format!("{} applied or set aside", events(applied.events))),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn events(count: u64) -> String {
+    format!("{count} event{}", if count == 1 { "" } else { "s" })
+}
+
+/// How many letters are read at once.
+const LETTERS: usize = 1_000;
+
+/// What was set aside: wrong, unless that is allowed or the policy was to skip it. Either way it is told.
+pub(super) async fn letters(
+    view: &dyn StoredView,
+    through: Position,
+    allowed: bool,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
+    let (mut after, mut aside, mut skipped) = (Position::START, 0_u64, 0_u64);
+    loop {
+        let page = view.letters(after, LETTERS).await?;
+        let Some(last) = page.last() else { break };
+        after = last.position;
+        for letter in page.iter().filter(|letter| letter.position <= through) {
+            let why = match letter.kind {
+                LetterKind::Skipped => {
+                    skipped += 1;
+                    continue;
+                }
+                LetterKind::Refused => format!("set aside after {} tries: {}", letter.attempts, letter.error),
+                LetterKind::Behind { first } => format!("set aside behind event {first}: {}", letter.error),
+            };
+            aside += 1;
+            if !allowed {
+                tally.wrong(FindingKind::Letter, || Words {
+                    place: format!("segment {}", letter.segment),
+                    key: Some(format!("event {} of {}", letter.position, letter.stream)),
+                    old: Some(letter.event_type.to_string()),
+                    new: Some(why),
+                });
+            }
+        }
+    }
+    if skipped > 0 {
+        tally.note(format!("{} skipped, as the policy is", events(skipped)));
+    }
+    if allowed && aside > 0 {
+        tally.note(format!("{} set aside, which the policy allows", events(aside)));
+    }
+    Ok(())
+}

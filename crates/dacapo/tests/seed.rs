@@ -1,0 +1,298 @@
+//! Versions that begin as a copy of the one that serves: filled in SQL or in Rust, refused where that cannot be right,
+//! killed in the middle. // I-3, I-4, I-11
+
+mod common;
+#[path = "common/faulty.rs"]
+mod faulty;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::*;
+use dacapo::{
+    Answers, Asked, Carried, Error, Event, FlipPolicy, HandlerError, Node, Options, Phase, Position, Projection,
+    ReadView, Recorded, Row, Seed, SegmentCount, Store, SystemClock, Table, VersionStatus, View, WaitingOn,
+};
+use dacapo_model::Applied;
+use faulty::{Call, Fault, Faults};
+
+/// The directory of a child process, and the call at which it dies.
+const CHILD: &str = "DACAPO_SEED_CHILD";
+const EVENTS: u64 = 30;
+
+/// Version 2 of the totals, which may begin as a copy.
+fn copying(seed: Seed) -> TotalsV2 {
+    let flip = FlipPolicy::WhenReady;
+    TotalsV2 { options: Options { seed, seed_new_code: true, flip, ..options() }, ..v2() }
+}
+
+fn by_sql() -> Seed {
+    Seed::Sql(vec![
+        "INSERT INTO totals SELECT ledger, sum, 0, 0 FROM {source}.totals".into(),
+        "UPDATE totals SET events = (SELECT events FROM {source}.totals AS old WHERE old.ledger = totals.ledger)"
+            .into(),
+    ])
+}
+
+async fn fill(node: &Node) {
+    for number in 0..EVENTS {
+        add(node, &format!("ledger-{}", number % 7), 1).await;
+    }
+}
+
+/// A node on which version 1 serves some events.
+async fn serving(store: Store) -> Node {
+    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    fill(&node).await;
+    node
+}
+
+fn memory() -> Store {
+    Store::memory(Arc::new(SystemClock))
+}
+
+fn embedded(directory: &Path) -> Store {
+    Store::embedded(directory, Arc::new(SystemClock)).unwrap()
+}
+
+async fn found(node: &Node, text: &str) -> VersionStatus {
+    let status = node.status().await.unwrap();
+    let versions = status.projections.into_iter().flat_map(|projection| projection.versions);
+    versions.into_iter().find(|found| found.version == version(text)).unwrap()
+}
+
+/// It serves, its rows are the fold of the journal, it has its index, and it counts from where it began.
+async fn check_copied(node: &Node, text: &str) {
+    phase(node, text, Phase::Serving).await;
+    check_serving(node).await;
+    let mut reading = node.read("totals", node.head()).await.unwrap();
+    let sql = "SELECT count(*) FROM totals INDEXED BY \"totals.last\" WHERE last >= 0";
+    reading.view.query(sql, &[]).await.expect("the index is there");
+    let tokens = found(node, text).await.tokens;
+    let began = |counted: Applied| counted.after.get() >= EVENTS;
+    assert!(tokens.iter().all(|token| began(token.applied)), "it counts what came after: {tokens:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_begins_as_a_copy_and_reads_only_what_came_after() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in [memory(), embedded(&directory.path().join("%41 ?mode=rw#"))] {
+        let node = serving(store).await;
+        let version_2 = copying(by_sql());
+        node.carry(carry_v2(version_2.clone())).unwrap();
+        check_copied(&node, "v2.1").await;
+        assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 0, "nothing came after");
+        add(&node, "ledger-0", 5).await;
+        check_copied(&node, "v2.1").await;
+        assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 1);
+        // The way back is open as after any flip (I-8).
+        roll_back(&node).await;
+        check_serving(&node).await;
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_is_copied_column_by_column() {
+    let node = Node::builder().start().await.unwrap();
+    fill(&node).await;
+    let copying = Options { seed: Seed::Columns, flip: FlipPolicy::WhenReady, ..options() };
+    let version_1 = TotalsV1 { options: copying, ..v1() };
+    node.carry(carry_v1(version_1.clone())).unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let applied = version_1.behaviour.applied.load(Ordering::SeqCst);
+    assert_eq!(applied, EVENTS, "the first version has nothing to copy");
+    let requested = node.rebuild_from_copy(&totals(), None, Asked::by("test")).await.unwrap();
+    assert_eq!(requested.view.version, version("v1.2"));
+    phase(&node, "v1.2", Phase::Serving).await;
+    check_serving(&node).await;
+    assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), applied, "nothing was read again");
+    node.shutdown().await;
+}
+
+/// Version 3 reads events that no earlier one did; version 4 fills itself in Rust.
+#[derive(Clone, Debug, Event)]
+enum MoreEvents {
+    #[event(name = "added")]
+    Added { amount: i64 },
+    #[event(name = "audited")]
+    Audited {},
+}
+
+struct Odd<const VERSION: u32>(Options);
+
+impl<const CODE: u32> Projection for Odd<CODE> {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = CODE;
+    const TABLES: &'static [Table] = &[Total::TABLE];
+    type Event = MoreEvents;
+
+    fn options(&self) -> Options {
+        self.0.clone()
+    }
+
+    async fn apply(&self, _: &Recorded<'_, MoreEvents>, _: &mut View) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+/// Fills itself in Rust, once it is let.
+#[derive(Default)]
+struct Migrating {
+    options: Options,
+    ready: Arc<AtomicBool>,
+}
+
+impl Projection for Migrating {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 4;
+    const TABLES: &'static [Table] = &[TotalWithLast::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        v2().apply(event, view).await
+    }
+
+    async fn migrate(&self, source: &mut ReadView, view: &mut View) -> Result<(), HandlerError> {
+        for Total { ledger, sum, events } in source.rows::<Total>().load().await? {
+            view.put(TotalWithLast { ledger, sum, events, last: 0 })?;
+        }
+        assert!(self.ready.load(Ordering::SeqCst), "not yet");
+        Ok(())
+    }
+}
+
+impl Answers<TotalOf> for Migrating {
+    async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<(i64, i64), HandlerError> {
+        v2().answer(query, view).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_does_not_come_about_says_why_and_is_tried_again() {
+    let node = serving(memory()).await;
+    let ready = Arc::new(AtomicBool::new(false));
+    let migrating = Migrating { options: copying(Seed::Migrate).options, ready: Arc::clone(&ready) };
+    node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
+    let waits = |status: &dacapo::Status, why: &str| {
+        let mut waiting = status.projections[0].versions.iter().flat_map(|found| &found.waiting_on);
+        waiting.any(|reason| matches!(reason, WaitingOn::Seed { error, .. } if error.contains(why)))
+    };
+    until(&node, "it says why", |status| waits(status, "it panicked: not yet")).await;
+    assert_eq!(found(&node, "v4.1").await.covers, Position::START, "nothing of it is kept");
+    ready.store(true, Ordering::SeqCst);
+    check_copied(&node, "v4.1").await;
+    node.shutdown().await;
+
+    let node = serving(memory()).await;
+    node.carry(carry_v2(copying(Seed::Sql(vec!["INSERT INTO totals SELECT * FROM {source}.gone".into()])))).unwrap();
+    until(&node, "it says what is wrong", |status| waits(status, "no such table: source.gone")).await;
+    node.shutdown().await;
+}
+
+/// Why a build of this code from a copy is refused.
+async fn refused(node: &Node, code: u32, carried: Carried) -> String {
+    node.carry(carried).unwrap();
+    match node.rebuild_from_copy(&totals(), Some(code), Asked::by("test")).await {
+        Err(Error::NoCopy { why, .. }) => why,
+        other => panic!("it is not refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_cannot_be_right_is_refused() {
+    let store = memory();
+    let node = serving(store.clone()).await;
+    let with = |seed: Seed| Options { seed, seed_new_code: true, ..options() };
+    let version_2 = |options: Options| carry_v2(TotalsV2 { options, ..v2() });
+    let why = refused(&node, 2, version_2(options())).await;
+    assert!(why.contains("does not say how"), "{why}");
+    let why = refused(&node, 2, version_2(with(Seed::Columns))).await;
+    assert!(why.contains("it has no column totals.last, which is not optional"), "{why}");
+    let why = refused(&node, 2, version_2(Options { segments: SegmentCount::new(2).unwrap(), ..with(by_sql()) })).await;
+    assert!(why.contains("it has 3 segments and the new version 2"), "{why}");
+    let why = refused(&node, 3, Carried::new(Odd::<3>(with(Seed::Columns)))).await;
+    assert!(why.contains("it never saw events of type audited"), "{why}");
+    // What may not begin as a copy reads the past, though it would rather.
+    phase(&node, "v3.1", Phase::Initializing).await;
+    assert_eq!(node.catalog().borrow().version(&view("v3.1")).unwrap().seed, None);
+    let nothing = node.rebuild_from_copy(&totals(), Some(9), Asked::by("test")).await;
+    assert!(matches!(nothing, Err(Error::NotCarried { .. })), "{nothing:?}");
+
+    let only = Options { categories: Some(vec!["ledger".into()]), ..options() };
+    let why = {
+        let node = Node::builder().carry(carry_v1(TotalsV1 { options: only, ..v1() })).start().await.unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        let why = refused(&node, 2, version_2(with(by_sql()))).await;
+        node.shutdown().await;
+        why
+    };
+    assert!(why.contains("it never saw streams of every category"), "{why}");
+    node.shutdown().await;
+
+    let directory = tempfile::tempdir().unwrap();
+    serving(embedded(directory.path())).await.shutdown().await;
+    let node = Node::builder().data(directory.path()).start().await.unwrap();
+    let why = refused(&node, 2, version_2(with(by_sql()))).await;
+    assert!(why.contains("this node does not carry its code"), "{why}");
+    node.shutdown().await;
+}
+
+/// Not a test: what the child does, if this process is one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let Ok(told) = std::env::var(CHILD) else { return };
+    let (die_at, directory) = told.split_once(':').unwrap();
+    let (die_at, faults) = (die_at.to_owned(), Faults::default());
+    faults.plan(move |call| {
+        let of_new = |id: &dacapo::ViewId| id.version == version("v2.1");
+        let dies = match call {
+            Call::Attach(id) => die_at == "attach" && of_new(id),
+            Call::Index(id) => die_at == "index" && of_new(id),
+            Call::Commit(id) => die_at == "commit" && of_new(id),
+            _ => false,
+        };
+        if dies {
+            std::process::abort();
+        }
+        None::<Fault>
+    });
+    let node = Node::builder().store(faults.over(&embedded(Path::new(directory)))).carry(carry_v1(v1()));
+    let _node = node.carry(carry_v2(copying(by_sql()))).start().await.unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_may_be_killed_while_it_copies() {
+    for die_at in ["attach", "index", "commit"] {
+        let directory = tempfile::tempdir().unwrap();
+        serving(embedded(directory.path())).await.shutdown().await;
+        let died = Command::new(std::env::current_exe().unwrap())
+            .args(["child", "--exact"])
+            .env(CHILD, format!("{die_at}:{}", directory.path().display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(!died.success(), "{die_at}: it was to die");
+        let store = embedded(directory.path());
+        let left = store.views.find(&view("v2.1")).await.unwrap().unwrap();
+        assert!(left.tokens().await.unwrap().iter().all(|token| token.position == Position::START), "{die_at}");
+        let rows = left.reader().await.unwrap().select(&TotalWithLast::TABLE, &[], 10).await.unwrap();
+        assert_eq!(rows.len(), 0, "{die_at}: rows come with their tokens");
+        drop(left);
+        let version_2 = copying(by_sql());
+        let node = Node::builder().store(store).carry(carry_v1(v1())).carry(carry_v2(version_2.clone()));
+        let node = node.start().await.unwrap();
+        check_copied(&node, "v2.1").await;
+        assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 0, "{die_at}");
+        node.shutdown().await;
+    }
+}

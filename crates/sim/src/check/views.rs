@@ -1,0 +1,138 @@
+//! I-3 and I-7: every view is the fold of exactly the events through its tokens, and so is every answer.
+
+use std::collections::BTreeMap;
+
+use dacapo::Value;
+use dacapo_store::{ViewReader, Views};
+use futures::FutureExt;
+
+use super::catalog::Fold;
+use super::journal::{Record, records};
+use crate::world::{World, locked};
+
+/// Sum, number of events, digest.
+type Row = (i64, i64, i64);
+
+fn apply(row: &mut Row, record: &Record) {
+    if let Some(change) = record.change() {
+        row.0 += change;
+        row.1 += 1;
+        row.2 = row.2.wrapping_mul(31).wrapping_add(record.position as i64);
+    }
+}
+
+/// The segment of a stream among `count`: the high part of its hash times the count.
+fn segment_of(stream: &str, count: usize) -> usize {
+    let hash = u128::from(xxhash_rust::xxh3::xxh3_64(stream.as_bytes()));
+    if count == 1 { 0 } else { (hash * count as u128 >> 64) as usize }
+}
+
+/// What a view must hold whose tokens are at these positions, and how many events each segment took up.
+fn expected(projection: &str, tokens: &[u64], records: &[Record]) -> (BTreeMap<String, Row>, Vec<u64>) {
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut counts = vec![0; tokens.len()];
+    for record in records.iter().filter(|record| record.change().is_some()) {
+        let segment = segment_of(&record.stream, tokens.len());
+        if record.position <= tokens[segment] {
+            counts[segment] += 1;
+            let key = if projection == "tally" { "all" } else { record.stream.as_str() };
+            apply(rows.entry(key.to_owned()).or_default(), record);
+        }
+    }
+    (rows, counts)
+}
+
+/// I-3, for every view there is, whatever its phase.
+pub fn views(world: &World) {
+    let records = records(world);
+    let Some(Ok(ids)) = world.disk.views.list().now_or_never() else { return };
+    for id in ids {
+        let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };
+        let Some(Ok(mut reader)) = view.reader().now_or_never() else {
+            world.violated(format!("I-3: {id} cannot be read"));
+            continue;
+        };
+        let tokens: Vec<u64> = reader.tokens().iter().map(|token| token.position.get()).collect();
+        let counted: Vec<u64> = reader.tokens().iter().map(|token| token.applied.events).collect();
+        let (expected, counts) = expected(id.projection.as_str(), &tokens, &records);
+        match rows(&mut *reader) {
+            Ok(found) if found == expected => {}
+            Ok(found) => {
+                let differs = expected.keys().chain(found.keys()).find(|key| expected.get(*key) != found.get(*key));
+                let key = differs.expect("they differ");
+                world.violated(format!(
+                    "I-3: {id} at {tokens:?} has {:?} for {key}, the journal {:?}",
+                    found.get(key),
+                    expected.get(key)
+                ));
+            }
+            Err(error) => world.violated(format!("I-3: {id}: {error}")),
+        }
+        if counted != counts {
+            world.violated(format!(
+                "I-3: {id} at {tokens:?} has counted {counted:?} events, the journal has {counts:?}"
+            ));
+        }
+    }
+}
+
+fn rows(reader: &mut dyn ViewReader) -> Result<BTreeMap<String, Row>, String> {
+    let query = reader.query("SELECT ledger, sum, events, digest FROM totals", &[]).now_or_never();
+    let (_, rows) = query.ok_or("it waits")?.map_err(|error| error.to_string())?;
+    let row = |row: Vec<Value>| match <[Value; 4]>::try_from(row) {
+        Ok([Value::Text(key), Value::Integer(sum), Value::Integer(events), Value::Integer(digest)]) => {
+            Ok((key, (sum, events, digest)))
+        }
+        other => Err(format!("a row is {other:?}")),
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// I-8 and more: versions that follow and do not cover the head, and holds that nobody lifts.
+pub fn behind(world: &World, fold: &Fold, head: u64) -> Vec<String> {
+    let mut behind = vec![];
+    let Some(Ok(ids)) = world.disk.views.list().now_or_never() else { return vec!["views cannot be listed".into()] };
+    for id in ids {
+        let phase = fold.phase(id.projection.as_str(), &id.version.to_string());
+        let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };
+        let Some(Ok(tokens)) = view.tokens().now_or_never() else { continue };
+        for token in tokens.iter().filter(|_| matches!(phase, "Initializing" | "Serving" | "StandingBy")) {
+            if token.position.get() < head {
+                behind.push(format!("segment {} of {id}, {phase}, is at {} of {head}", token.segment, token.position));
+            }
+            if let Some(mark) = token.held_for {
+                behind.push(format!("segment {} of {id}, {phase}, is held for {mark}", token.segment));
+            }
+        }
+    }
+    behind
+}
+
+/// I-7: an answer shows a stream as it was after one of its events, and none of those it covers is missing.
+pub fn check_seen(world: &World, records: &[Record]) {
+    let mut histories: BTreeMap<Option<&str>, Vec<(u64, Row)>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.change().is_some()) {
+        for key in [None, Some(record.stream.as_str())] {
+            let history = histories.entry(key).or_default();
+            let mut row = history.last().map(|(_, row)| *row).unwrap_or_default();
+            apply(&mut row, record);
+            history.push((record.position, row));
+        }
+    }
+    let none = vec![];
+    for seen in &locked(&world.books).seen {
+        let history = histories.get(&seen.ledger.as_deref()).unwrap_or(&none);
+        let shown = match usize::try_from(seen.events) {
+            Ok(0) => Some((0, Row::default())),
+            Ok(events) => history.get(events - 1).copied(),
+            Err(_) => None,
+        };
+        if shown.map(|(_, row)| row) != Some((seen.sum, seen.events, seen.digest)) {
+            world.violated(format!("I-3: an answer is no state that ever was: {seen:?}, the journal has {shown:?}"));
+        }
+        let covered = history.iter().filter(|(position, _)| *position <= seen.covers).count() as i64;
+        if seen.events < covered {
+            world.violated(format!("I-7: an answer covers {} and lacks events through there: {seen:?}", seen.covers));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The code that the simulated nodes carry: two projections of a ledger, each in several versions.
+//!
+//! `totals` has a row for each stream, in one to three segments; `tally` has one row for all of them, in one segment.
+//! Both keep a digest that depends on the order of events, so that one that is lost, applied twice or applied too
+//! early shows for good.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo::{
+    Answers, Carried, Event, FlipPolicy, HandlerError, Options, Projection, Query, ReadView, Recorded, Row,
+    SegmentCount, Table, View,
+};
+
+use crate::world::World;
+
+/// The projections, by name.
+pub const PROJECTIONS: [&str; 2] = ["totals", "tally"];
+/// The highest code version there is of either.
+pub const CODE_MAX: u32 = 4;
+
+#[derive(Clone, Debug, Event)]
+pub enum LedgerEvent {
+    #[event(name = "added")]
+    Added { amount: i64 },
+    #[event(name = "taken")]
+    Taken { amount: i64 },
+}
+
+impl LedgerEvent {
+    fn change(&self) -> i64 {
+        match self {
+            Self::Added { amount } => *amount,
+            Self::Taken { amount } => -*amount,
+        }
+    }
+}
+
+/// What even code versions keep.
+#[derive(Clone, Debug, Row)]
+#[row(table = "totals")]
+pub struct Total {
+    #[row(key)]
+    pub ledger: String,
+    pub sum: i64,
+    pub events: i64,
+    pub digest: i64,
+}
+
+/// What odd code versions keep.
+#[derive(Clone, Debug, Row)]
+#[row(table = "totals")]
+pub struct TotalWithLast {
+    #[row(key)]
+    pub ledger: String,
+    pub sum: i64,
+    pub events: i64,
+    pub digest: i64,
+    #[row(index)]
+    pub last: i64,
+}
+
+const PLAIN: &[Table] = &[Total::TABLE];
+const WITH_LAST: &[Table] = &[TotalWithLast::TABLE];
+
+const fn tables(code: u32) -> &'static [Table] {
+    if code % 2 == 0 { PLAIN } else { WITH_LAST }
+}
+
+/// Adds an event at `position` to a digest of those before it.
+fn digest(before: i64, position: i64) -> i64 {
+    before.wrapping_mul(31).wrapping_add(position)
+}
+
+async fn add(
+    world: &World,
+    code: u32,
+    row: &str,
+    event: &Recorded<'_, LedgerEvent>,
+    view: &mut View,
+) -> Result<(), HandlerError> {
+    world.meet(code, event.position.get()).await?;
+    let (change, position) = (event.data.change(), i64::try_from(event.position.get())?);
+    if code % 2 == 0 {
+        let none = || Total { ledger: row.to_owned(), sum: 0, events: 0, digest: 0 };
+        let change = |row: &mut Total| {
+            row.sum += change;
+            row.events += 1;
+            row.digest = digest(row.digest, position);
+        };
+        Ok(view.upsert(row, none, change).await?)
+    } else {
+        let none = || TotalWithLast { ledger: row.to_owned(), sum: 0, events: 0, digest: 0, last: 0 };
+        let change = |row: &mut TotalWithLast| {
+            row.sum += change;
+            row.events += 1;
+            row.digest = digest(row.digest, position);
+            row.last = position;
+        };
+        Ok(view.upsert(row, none, change).await?)
+    }
+}
+
+/// What a row says: sum, number of events, digest.
+pub type Answer = (i64, i64, i64);
+
+async fn row(code: u32, row: &str, view: &mut ReadView) -> Result<Answer, HandlerError> {
+    Ok(if code % 2 == 0 {
+        view.get::<Total>(row).await?.map(|row| (row.sum, row.events, row.digest))
+    } else {
+        view.get::<TotalWithLast>(row).await?.map(|row| (row.sum, row.events, row.digest))
+    }
+    .unwrap_or_default())
+}
+
+pub struct Totals<const CODE: u32> {
+    world: Arc<World>,
+    options: Options,
+}
+
+impl<const CODE: u32> Projection for Totals<CODE> {
+    const NAME: &'static str = PROJECTIONS[0];
+    const VERSION: u32 = CODE;
+    const TABLES: &'static [Table] = tables(CODE);
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        add(&self.world, CODE, event.stream, event, view).await
+    }
+}
+
+pub struct TotalOf(pub String);
+
+impl Query for TotalOf {
+    const PROJECTION: &'static str = PROJECTIONS[0];
+    type Answer = Answer;
+}
+
+impl<const CODE: u32> Answers<TotalOf> for Totals<CODE> {
+    async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<Answer, HandlerError> {
+        row(CODE, &query.0, view).await
+    }
+}
+
+pub struct Tally<const CODE: u32> {
+    world: Arc<World>,
+    options: Options,
+}
+
+/// The key of the one row of `tally`.
+pub const ALL: &str = "all";
+
+impl<const CODE: u32> Projection for Tally<CODE> {
+    const NAME: &'static str = PROJECTIONS[1];
+    const VERSION: u32 = CODE;
+    const TABLES: &'static [Table] = tables(CODE);
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options { segments: SegmentCount::ONE, ..self.options.clone() }
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        add(&self.world, CODE, ALL, event, view).await
+    }
+}
+
+pub struct TheTally;
+
+impl Query for TheTally {
+    const PROJECTION: &'static str = PROJECTIONS[1];
+    type Answer = Answer;
+}
+
+impl<const CODE: u32> Answers<TheTally> for Tally<CODE> {
+    async fn answer(&self, _: &TheTally, view: &mut ReadView) -> Result<Answer, HandlerError> {
+        row(CODE, ALL, view).await
+    }
+}
+
+/// The code version `code` of a projection. How it is built and run follows from the seed.
+pub fn carried(world: &Arc<World>, projection: &str, code: u32) -> Carried {
+    let options = options(world, projection, code);
+    let world = Arc::clone(world);
+    macro_rules! of {
+        ($($code:literal)*) => {
+            match code {
+                $(
+                    $code if projection == PROJECTIONS[0] => {
+                        Carried::version(Totals::<$code> { world, options }).answers::<TotalOf>().into()
+                    }
+                    $code => Carried::version(Tally::<$code> { world, options }).answers::<TheTally>().into(),
+                )*
+                _ => panic!("there is no code version {code}"),
+            }
+        };
+    }
+    of!(1 2 3 4)
+}
+
+fn options(world: &World, projection: &str, code: u32) -> Options {
+    let mut chance = world.chance(1_000 + u64::from(code) * 10 + projection.len() as u64);
+    Options {
+        segments: SegmentCount::new(chance.u16(1..=3)).expect("a small number"),
+        flip: if chance.u8(..4) < 3 { FlipPolicy::WhenReady } else { FlipPolicy::OnCommand },
+        stand_by: Duration::from_secs(chance.u64(2..30)),
+        row_cache_bytes: if chance.bool() { 256 } else { 1 << 20 },
+        batch_events_max: if chance.bool() { chance.usize(1..20) } else { 1_000 },
+        ..Options::default()
+    }
+}

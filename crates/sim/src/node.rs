@@ -1,0 +1,118 @@
+//! A simulated host that runs a node: the product's own code, behind its own HTTP API.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use dacapo::{Answered, Node, Offload, Position};
+use dacapo_server::NodeApi;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::http::{Listening, PORT};
+use crate::ledger::{Answer, PROJECTIONS, TheTally, TotalOf, carried};
+use crate::world::{HOSTS, SimClock, SimIds, Steps, World};
+
+/// How long a node that did not start rests before it is started again.
+const START_AGAIN: Duration = Duration::from_millis(200);
+/// How long a query waits inside the node.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// The program of the host in `slot`, from its start to its crash.
+pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
+    let name = HOSTS[slot];
+    world.note(format!("{name} comes up"));
+    let listener = turmoil::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
+    let node = loop {
+        match start(&world, name).await {
+            Ok(node) => break node,
+            Err(error) => world.note(format!("{name} does not start: {error}")),
+        }
+        tokio::time::sleep(START_AGAIN).await;
+    };
+    world.note(format!("{name} runs"));
+    let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)));
+    let app = routes(node.clone()).merge(operations);
+    let mut ending = world.ending[slot].subscribe();
+    let end = async move {
+        // The sender lasts as long as the world.
+        let _ = ending.wait_for(|ending| *ending).await;
+    };
+    let mut deployed = world.deployed.subscribe();
+    let deploying = async {
+        loop {
+            if deployed.changed().await.is_err() {
+                return;
+            }
+            for (projection, code) in deployed.borrow_and_update().clone() {
+                // Carrying what is carried already is carrying it.
+                if let Err(error) = node.carry(carried(&world, projection, code)) {
+                    world.violated(format!("{name} cannot carry {projection} v{code}: {error}"));
+                }
+            }
+        }
+    };
+    let serving = axum::serve(Listening(listener), app);
+    tokio::select! {
+        () = end => {}
+        served = async { serving.await } => served?,
+        () = deploying => {}
+    }
+    world.note(format!("{name} ends in order"));
+    node.shutdown().await;
+    world.note(format!("{name} has ended"));
+    std::future::pending().await
+}
+
+async fn start(world: &Arc<World>, name: &'static str) -> Result<Node, dacapo::StartError> {
+    let mut builder = Node::builder()
+        .store(crate::disk::open(world))
+        .clock(Arc::new(SimClock))
+        .ids(Arc::new(SimIds(Arc::clone(world))))
+        .probe(Arc::new(Steps(Arc::clone(world), name)))
+        .offload(Offload::Inline);
+    let deployed = world.deployed.borrow().clone();
+    for projection in PROJECTIONS {
+        for code in 1..=deployed[projection] {
+            builder = builder.carry(carried(world, projection, code));
+        }
+    }
+    builder.start().await
+}
+
+#[derive(Deserialize)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+type Answering = Result<Json<Value>, (StatusCode, Json<Value>)>;
+
+fn routes(node: Node) -> Router {
+    Router::new().route("/totals/{ledger}", get(total)).route("/tally", get(tally)).with_state(node)
+}
+
+async fn total(State(node): State<Node>, Path(ledger): Path<String>, Query(query): Query<After>) -> Answering {
+    let asked = node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(ANSWER_WITHIN);
+    answer(asked.await)
+}
+
+async fn tally(State(node): State<Node>, Query(query): Query<After>) -> Answering {
+    answer(node.ask(TheTally).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
+}
+
+fn answer(answered: Result<Answered<Answer>, dacapo::Error>) -> Answering {
+    match answered {
+        Ok(Answered { value: (sum, events, digest), version, covers }) => {
+            let version = version.to_string();
+            Ok(Json(json!({
+                "sum": sum, "events": events, "digest": digest, "version": version, "covers": covers.get()
+            })))
+        }
+        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "code": error.to_string() })))),
+    }
+}

@@ -1,0 +1,160 @@
+//! What operators do: rebuilds, flips, rollbacks, clean-ups, and looking at the status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::check;
+use crate::clients::{choose, request};
+use crate::ledger::PROJECTIONS;
+use crate::world::World;
+
+/// How long something may stand still without a reason before that is a fault.
+const STILL: Duration = Duration::from_secs(4);
+
+#[derive(Clone, Copy)]
+enum Act {
+    Look,
+    Rebuild,
+    Flip,
+    Rollback,
+    CleanUp,
+}
+
+const ACTS: &[(u32, Act)] =
+    &[(40, Act::Look), (3, Act::Rebuild), (8, Act::Flip), (8, Act::Rollback), (3, Act::CleanUp)];
+
+/// An operator who operates for as long as it is stormy.
+pub async fn run(world: Arc<World>) -> turmoil::Result {
+    let mut chance = world.chance(200);
+    let mut looks = Looks::default();
+    let mut requests = 0;
+    while *world.stormy.borrow() {
+        let projection = *chance.choice(&PROJECTIONS).expect("there are some");
+        let act = choose(&mut chance, ACTS);
+        requests += 1;
+        let asked =
+            json!({ "actor": "operator", "reason": "the seed says so", "idempotency_key": format!("{requests}") });
+        let body = |field: &str, value: Value| {
+            let mut body = asked.clone();
+            body[field] = value;
+            body
+        };
+        match act {
+            Act::Look => looks.look(&world).await,
+            Act::Rebuild => ask(&world, &mut chance, projection, "rebuild", &asked).await,
+            Act::Flip => {
+                let wait = body("wait_ms", json!(chance.u64(..1_500)));
+                ask(&world, &mut chance, projection, "flip", &wait).await;
+            }
+            Act::Rollback => {
+                let wait = body("wait_ms", json!(chance.u64(..1_500)));
+                ask(&world, &mut chance, projection, "rollback", &wait).await;
+            }
+            Act::CleanUp => {
+                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                ask(&world, &mut chance, projection, &format!("versions/{version}/clean-up"), &asked).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(chance.u64(50..500))).await;
+    }
+    Ok(())
+}
+
+/// Asks for a change, and again under the same key until there is an answer.
+async fn ask(world: &World, chance: &mut fastrand::Rng, projection: &str, what: &str, body: &Value) {
+    let path = format!("/v1/projections/{projection}/{what}");
+    for _ in 0..4 {
+        let response = request(world, Method::POST, &path, Some(body)).await;
+        if let Some(response) = response.filter(|response| response.status < 500) {
+            let found = if response.is_ok() { "done" } else { response.code() };
+            world.note(format!("operator {what} {projection}: {found}"));
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(chance.u64(50..500))).await;
+    }
+    world.note(format!("operator {what} {projection}: no answer"));
+}
+
+/// Where something stood, and since when.
+struct Stood {
+    at: Value,
+    since: Duration,
+}
+
+/// What the operator saw in the status.
+#[derive(Default)]
+pub struct Looks {
+    versions: BTreeMap<String, Vec<String>>,
+    stood: BTreeMap<String, Stood>,
+}
+
+impl Looks {
+    fn any_version(&self, projection: &str, chance: &mut fastrand::Rng) -> Option<String> {
+        chance.choice(self.versions.get(projection)?).cloned()
+    }
+
+    /// Looks at the status: whatever stands still says why (I-11).
+    pub async fn look(&mut self, world: &World) {
+        let Some(status) = request(world, Method::GET, "/v1/status", None).await.filter(|status| status.is_ok()) else {
+            self.stood.clear();
+            return;
+        };
+        for projection in status.body["projections"].as_array().into_iter().flatten() {
+            let name = projection["name"].as_str().unwrap_or_default();
+            let flip = &projection["flip"];
+            let at = json!([flip["to"], flip["requested"]]);
+            self.stands(world, format!("the flip of {name}"), at, !flip.is_null(), &flip["waiting_on"]);
+            let versions = projection["versions"].as_array().into_iter().flatten();
+            let mut names = vec![];
+            for version in versions {
+                let (text, phase) = (version["version"].as_str().unwrap_or_default(), &version["phase"]);
+                names.push(text.to_owned());
+                let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
+                let at = json!([phase, version["covers"], version["stage"]]);
+                self.stands(world, format!("{name} {text}"), at, behind, &version["waiting_on"]);
+                if phase == "StandingBy" && version["rollback_ready"] != true && version["rollback_not_ready"].is_null()
+                {
+                    world.violated(format!("I-8: {name} {text} is not ready for a rollback and does not say why"));
+                }
+            }
+            self.versions.insert(name.to_owned(), names);
+        }
+    }
+
+    fn stands(&mut self, world: &World, what: String, at: Value, waits: bool, reasons: &Value) {
+        let now = world.now();
+        let before = self.stood.get(&what).filter(|before| before.at == at && waits);
+        let since = before.map_or(now, |before| before.since);
+        let silent = reasons.as_array().is_none_or(Vec::is_empty);
+        if waits && silent && now - since > STILL {
+            world.violated(format!("I-11: {what} stands at {at} since {:.1} s without a reason", since.as_secs_f64()));
+        }
+        self.stood.insert(what, Stood { at, since: if silent { since } else { now } });
+    }
+}
+
+/// Rolls back where a version stands by: it was kept up to date for this (I-8).
+pub async fn roll_back_at_once(world: &World) {
+    for projection in PROJECTIONS {
+        let stands_by = check::standing_by(world, projection);
+        let Some(to) = stands_by.into_iter().next() else { continue };
+        let body = json!({ "actor": "operator", "to": to, "wait_ms": 1_500 });
+        let what = if check::serving(world, projection).is_some_and(|serving| check::is_below(&to, &serving)) {
+            "rollback"
+        } else {
+            "flip"
+        };
+        let answer = request(world, Method::POST, &format!("/v1/projections/{projection}/{what}"), Some(&body)).await;
+        let flipped = answer.as_ref().is_some_and(|answer| answer.is_ok() && answer.body["flipped"] == true);
+        if !flipped && check::standing_by(world, projection).contains(&to) {
+            let found = answer.map(|answer| answer.body).unwrap_or_default();
+            world.violated(format!(
+                "I-8: {projection} {to} stands by and a {what} to it did not happen at once: {found}"
+            ));
+        }
+    }
+}
