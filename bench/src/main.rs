@@ -5,8 +5,8 @@
 //! that does nothing else. The median of the ratios is what a row says; see `docs/performance.md`.
 //!
 //! ```text
-//!   appends.rs   scan.rs   rebuild.rs   stream.rs   follow.rs   full.rs     what is measured, with its floor
-//!        └──────────┴──────────┼────────────┴──────────┴───────────┘
+//!   appends.rs  scan.rs  rebuild.rs  modes.rs  stream.rs  follow.rs  serving.rs  full.rs    what is measured
+//!        └─────────┴─────────┴──────────┼──────────┴──────────┴──────────┴─────────┘
 //!                 pair.rs: in turns, medians        ledger.rs: the events      floor.rs: the bare disk
 //!                              └──▶ report.rs: the table, JSON, docs/performance.md
 //! ```
@@ -18,10 +18,12 @@ mod follow;
 mod full;
 mod ledger;
 mod machine;
+mod modes;
 mod pair;
 mod rebuild;
 mod report;
 mod scan;
+mod serving;
 mod stream;
 
 use std::io::Write;
@@ -95,13 +97,15 @@ async fn run(args: Args) -> Done {
 
 async fn measure(bench: &Bench) -> Done<Vec<Row>> {
     let mut rows = appends::rows(bench).await?;
-    if bench.wants_any(&[scan::NAMES, rebuild::NAMES, stream::NAMES]) {
+    if bench.wants_any(&[scan::NAMES, rebuild::NAMES, modes::NAMES, stream::NAMES]) {
         let ledger = ledger::Ledger::fill(bench).await?;
         rows.extend(scan::rows(bench, &ledger).await?);
         rows.extend(rebuild::rows(bench, &ledger).await?);
+        rows.extend(modes::rows(bench, &ledger).await?);
         rows.extend(stream::rows(bench, &ledger).await?);
     }
     rows.extend(follow::rows(bench).await?);
+    rows.extend(serving::rows(bench).await?);
     rows.extend(full::rows(bench).await?);
     Ok(rows)
 }

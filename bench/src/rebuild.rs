@@ -18,11 +18,11 @@ use crate::scan::decode;
 pub(crate) const NAMES: &[&str] = &["rebuild-bulk", "rebuild-upserts"];
 
 /// The longest that one rebuild may take.
-const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
+pub(crate) const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
 /// Rows in one statement of the loop that writes in bulk.
-const STATEMENT_ROWS: usize = 64;
+pub(crate) const STATEMENT_ROWS: usize = 64;
 /// Events that one transaction takes, at most, on both sides.
-const BATCH_EVENTS: usize = 262_144;
+pub(crate) const BATCH_EVENTS: usize = 262_144;
 
 pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
     if !bench.wants_any(&[NAMES]) {
@@ -71,12 +71,18 @@ pub(crate) fn balances() -> Carried {
 
 /// Builds a new version of the view, and returns how long it took from asking to serving.
 pub(crate) async fn rebuilt(node: &Node) -> Done<Duration> {
+    rebuilt_by(node, &balances()).await
+}
+
+/// Builds a new version with this code of the view.
+pub(crate) async fn rebuilt_by(node: &Node, code: &Carried) -> Done<Duration> {
     let projection = ProjectionName::new("balances")?;
     let mut catalog = node.catalog();
     let before = catalog.borrow().serving(&projection);
     let begun = Instant::now();
+    node.carry(code.clone())?;
     match before {
-        None => node.carry(balances())?,
+        None => {}
         Some(_) => {
             node.rebuild(&projection, None, Asked::default()).await?;
         }
@@ -94,12 +100,7 @@ pub(crate) async fn rebuilt(node: &Node) -> Done<Duration> {
 /// Makes the table as the view has it, with the same settings.
 fn open(file: &Path) -> Done<Connection> {
     let connection = Connection::open(file)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    settings(&connection)?;
     connection.execute_batch(
         "CREATE TABLE accounts (account TEXT NOT NULL, balance INTEGER NOT NULL, entries INTEGER NOT NULL,
                                 PRIMARY KEY (account)) STRICT, WITHOUT ROWID;
@@ -107,6 +108,17 @@ fn open(file: &Path) -> Done<Connection> {
          INSERT INTO token VALUES (0);",
     )?;
     Ok(connection)
+}
+
+/// As the writer of a view has them.
+pub(crate) fn settings(connection: &Connection) -> Done {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    Ok(())
 }
 
 fn upsert(rows: usize) -> String {

@@ -2,6 +2,7 @@
 
 mod docs;
 mod readme;
+mod sim;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -15,7 +16,8 @@ const USAGE: &str = "usage: cargo xtask <chore>
   doc     build the documentation with warnings denied
   docs    check the documents against the code
   bench   the benchmarks at small sizes, so that they keep working
-  readme  run the commands of the README";
+  readme  run the commands of the README
+  sim     the simulator: some hundred seeds, then the planted faults; `cargo xtask sim --help` tells more";
 
 /// What a chore came to; the text says what to mend.
 type Done = Result<(), String>;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "docs" => docs::check(&root()),
         "bench" => bench(),
         "readme" => readme::run(&root()),
+        "sim" => sim::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -48,6 +51,7 @@ fn ci() -> Done {
     lint()?;
     test()?;
     doc()?;
+    sim::ci()?;
     bench()?;
     readme::run(&root())
 }

@@ -242,9 +242,10 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
     let version = event.view().version;
     let direction = |kind: &FlipKind| kind_of_flip(*kind);
     match event {
-        CatalogEvent::Scheduled { segments, .. } => {
+        CatalogEvent::Scheduled { segments, seed, .. } => {
             let unit = if segments.get() == 1 { "segment" } else { "segments" };
-            ("version_scheduled", format!("{version} scheduled, {segments} {unit}"))
+            let copy = seed.map(|source| format!(", begins as a copy of {source}")).unwrap_or_default();
+            ("version_scheduled", format!("{version} scheduled, {segments} {unit}{copy}"))
         }
         CatalogEvent::Initializing { .. } => ("version_initializing", format!("{version} begins to be built")),
         CatalogEvent::FlipRequested { from: Some(from), kind, .. } => {

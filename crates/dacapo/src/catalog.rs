@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, NewEvent, Position, Timestamp,
 };
@@ -153,7 +154,10 @@ impl CatalogLog {
             if events.is_empty() {
                 return Ok(vec![]);
             }
-            let expected = ExpectedRevision::Exact(folded.catalog.revision);
+            let expected = match planted::is(Fault::NoRevision) {
+                true => ExpectedRevision::Any,
+                false => ExpectedRevision::Exact(folded.catalog.revision),
+            };
             let new = events.iter().map(|event| self.new_event(event, asked)).collect();
             let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;
             // Also after an error: the events may be there although the answer was lost.

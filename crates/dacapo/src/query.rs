@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     PendingReplay, Position, ProjectionName, ProjectionState, Token, VersionId, ViewId, WaitingOn, limits, replay,
 };
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use crate::core::{Core, OpenVersion};
 use crate::error::Error;
 use crate::projection::{Carried, Query};
+use crate::verify;
 use crate::view::ReadView;
 
 /// An answer, and what it is an answer to.
@@ -112,7 +114,7 @@ pub(crate) async fn open(
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
-    let needed = after.max(core.floor);
+    let needed = if planted::is(Fault::NoWait) { Position::START } else { after.max(core.floor) };
     let mut obstacle = format!("no version of {projection} serves");
     let found = tokio::time::timeout(within, async {
         loop {
@@ -122,7 +124,7 @@ pub(crate) async fn open(
             }
             let reader = version.view.reader().await;
             // I-7; one that serves no more may also be gone already.
-            if core.catalog.current().serving(projection) != Some(version.id.version) {
+            if core.catalog.current().serving(projection) != Some(version.id.version) && !planted::is(Fault::OneLook) {
                 continue;
             }
             // The catalog is looked at after the state was opened, so it knows the replay behind every mark in it.
@@ -160,7 +162,8 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let replaying = replay_waiting(version, &progress.tokens, state);
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
-    core.trouble(&id).into_iter().chain(replaying).chain(short).chain(progress.waiting_on).collect()
+    let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
+    core.trouble(&id).into_iter().chain(replaying).chain(short).chain(progress.waiting_on).chain(unverified).collect()
 }
 
 /// The replay in place that a version is in, if it is in one.

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
@@ -33,7 +34,7 @@ const LOOK_IDLE: Duration = Duration::from_millis(500);
 
 /// Checks that the views are of this journal, before anything runs: one that covers more than there is, or that
 /// belongs to a version that was never built, was made from a journal that is there no more. Followed, it would
-/// silently lack whatever gets the positions that it covers already (I-3).
+/// silently lack whatever gets the positions that it covers already (I-3). One whose version is gone goes as well.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`], which names the view and says what to do. A view that cannot be read is not an error here.
@@ -60,6 +61,8 @@ pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Posi
                     return Err(other(&id, format!("it is at position {beyond}, and the journal ends at {head}")));
                 }
             }
+            // Made again by a process that was killed before it knew that the version is gone (I-12).
+            Some(Phase::Obsolete) => discard(views, &id).await?,
             Some(_) => {}
         }
     }
@@ -263,6 +266,12 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
+            // Whoever cleaned it up since the catalog was looked at has dropped another view than the one that this
+            // has just made, and nobody would drop that (I-12).
+            core.catalog.refresh().await?;
+            if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
+                return discard(&*core.views, id).await;
+            }
             let seed = seed(core, id, state, &carried, &*view).await?;
             OpenVersion::run(core, id.clone(), view, carried, state, seed)
         }
@@ -317,24 +326,29 @@ async fn stop(core: &Core, id: &ViewId) {
     }
 }
 
-/// Drops the view (I-12): its processor stops, the effects that it owes are made, its epochs are revoked, then it goes.
+/// Drops the view of a version that is cleaned up, once its processor has stopped and the effects that it owes are made.
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::CleaningUp);
     if owes(core, id).await? {
         return Ok(());
     }
     stop(core, id).await;
-    match revoke(core, id).await {
+    discard(&*core.views, id).await?;
+    core.world.probe.completed(Step::Dropped);
+    Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
+    Ok(())
+}
+
+/// Drops the view (I-12): its epochs are revoked, then it goes.
+async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    match revoke(views, id).await {
         // What is damaged has no claim that could still write to it.
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
             tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
         }
         revoked => revoked?,
     }
-    core.views.drop_view(id).await?;
-    core.world.probe.completed(Step::Dropped);
-    Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
-    Ok(())
+    views.drop_view(id).await
 }
 
 /// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.
@@ -366,8 +380,10 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
     }
 }
 
-async fn revoke(core: &Core, id: &ViewId) -> Result<(), StoreError> {
-    if let Some(view) = core.views.find(id).await? {
+async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    if let Some(view) = views.find(id).await?
+        && !planted::is(Fault::NotRevoked)
+    {
         view.claim().await?;
     }
     Ok(())

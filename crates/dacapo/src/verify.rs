@@ -27,8 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    CatalogCommand, CatalogRefused, Phase, Position, ProjectionName, VersionId, VersionState, ViewId, WaitingOn,
-    rebuild,
+    Catalog, CatalogCommand, Phase, Position, ProjectionName, VersionId, VersionState, ViewId, WaitingOn, rebuild,
 };
 use dacapo_store::StoreError;
 use futures::FutureExt;
@@ -50,8 +49,10 @@ pub use policy::Verify;
 pub(crate) use answers::{AnyQuery, Shadow, Shadowing, are_wanted, drive as shadow};
 pub(crate) use meet::Cap;
 
-/// How long it rests after a failure of the store, and how often it looks whether enough answers were compared.
+/// How often it looks whether enough answers were compared, and how long it rests after a first failure of the store.
 const REST: Duration = Duration::from_millis(250);
+/// The longest rest after a failure of the store; each is twice as long as the one before.
+const REST_MAX: Duration = Duration::from_secs(30);
 
 /// What a verification is at, for whoever watches.
 #[derive(Clone, Debug, Default)]
@@ -117,43 +118,52 @@ pub(crate) fn verification(core: &Core, projection: &ProjectionName, named: Opti
 /// Verifies a version that has caught up, until the catalog has a verdict or wants none any more.
 pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
     let mut catalog = core.catalog.watch();
+    let mut rest = REST;
+    // What is verified: for which request, and against which version. When that changes, it begins after the change.
+    let wanted = |catalog: &Catalog| {
+        let state = catalog.version(&id).filter(|state| state.is_unverified())?;
+        Some((state.verify_again, catalog.serving(&id.projection)))
+    };
     loop {
-        let wanted = catalog.borrow_and_update().version(&id).filter(|state| state.is_unverified()).cloned();
-        let Some(wanted) = wanted else { break };
-        let changed = catalog.wait_for(|catalog| {
-            // A request that came meanwhile wants a verification that begins after it.
-            catalog.version(&id).is_none_or(|now| !now.is_unverified() || now.verify_again != wanted.verify_again)
-        });
-        let done = tokio::select! {
-            _ = changed => continue,
-            done = verify(&core, &id, wanted.verify_again) => done,
+        let now = wanted(&catalog.borrow_and_update());
+        let Some((answers, against)) = now else { break };
+        core.set_looking(&id, Some(Looking::default()));
+        let report = tokio::select! {
+            biased;
+            _ = catalog.wait_for(|catalog| wanted(catalog) != now) => continue,
+            report = look(&core, &id, against) => report,
         };
-        match done {
-            Ok(()) => break,
-            Err(error) => {
-                tracing::warn!(view = %id, %error, "the verification cannot go on for the moment");
-                core.set_looking(&id, Some(Looking { error: Some(error.to_string()), ..Looking::default() }));
-                tokio::time::sleep(REST).await;
-            }
-        }
+        let done = match report {
+            Ok(Some(report)) => conclude(&core, &id, answers, report).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        let Err(error) = done else { break };
+        tracing::warn!(view = %id, %error, "the verification cannot go on for the moment");
+        core.set_looking(&id, Some(Looking { error: Some(error.to_string()), ..Looking::default() }));
+        tokio::time::sleep(rest).await;
+        rest = (rest * 2).min(REST_MAX);
     }
     core.set_looking(&id, None);
 }
 
-/// One verification, from the beginning to the catalog.
-async fn verify(core: &Arc<Core>, id: &ViewId, answers: Option<Position>) -> Result<(), CatalogError> {
-    core.set_looking(id, Some(Looking::default()));
-    let Some(report) = look(core, id).await? else { return Ok(()) };
+/// What was found becomes the verdict in the catalog.
+async fn conclude(
+    core: &Arc<Core>,
+    id: &ViewId,
+    answers: Option<Position>,
+    report: Report,
+) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::VersionExamined);
     let (verdict, summary) = (report.verdict(), report.summary());
     let verify = CatalogCommand::Verify { view: id.clone(), answers, verdict, report: Arc::new(report) };
     match Arc::clone(&core.catalog).change(verify, Asked::by_plan()).await {
         Ok(_) => {}
-        // It was asked for again, or is not being built any more; the caller looks.
-        Err(CatalogError::Refused(refused @ CatalogRefused::VerificationOutdated { .. })) => {
-            tracing::debug!(view = %id, %refused, "it is verified again");
+        // It was asked for again, or is not being built any more: the conductor looks.
+        Err(CatalogError::Refused(refused)) => {
+            tracing::info!(view = %id, %refused, "the verification came too late");
+            return Ok(());
         }
-        Err(CatalogError::Refused(refused)) => tracing::info!(view = %id, %refused, "the verification came too late"),
         Err(error) => return Err(error),
     }
     core.world.probe.completed(Step::VersionVerified);
@@ -172,9 +182,8 @@ struct Examination<'a> {
 }
 
 /// Looks at everything. Nothing comes of it when the version is not open here any more.
-async fn look(core: &Core, id: &ViewId) -> Result<Option<Report>, StoreError> {
+async fn look(core: &Core, id: &ViewId, against: Option<VersionId>) -> Result<Option<Report>, StoreError> {
     let (Some(open), Some(carried)) = (core.open_version(id), core.code_of(id)) else { return Ok(None) };
-    let against = core.catalog.current().serving(&id.projection);
     let it = Examination { core, id, carried: &carried };
     // The states of the views are kept no longer than they are looked at, since the stores keep them meanwhile.
     let (rows, samples, checks, tokens, at);
@@ -201,7 +210,10 @@ async fn look(core: &Core, id: &ViewId) -> Result<Option<Report>, StoreError> {
             *part = PartReport::not_done(part.part, "the version's options leave it out");
         }
     }
-    let required = Part::ALL.into_iter().filter(|part| carried.options.verify.required.contains(part)).collect();
+    // A first version cannot be compared with anything, whatever is required of later ones.
+    let possible = |part: &Part| against.is_some() || matches!(part, Part::Counts | Part::Checks);
+    let required = &carried.options.verify.required;
+    let required = Part::ALL.into_iter().filter(|part| required.contains(part) && possible(part)).collect();
     Ok(Some(Report { at, against, required, parts }))
 }
 

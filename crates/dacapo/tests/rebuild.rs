@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Probe,
-    Revision, Step, WaitingOn, WorkShare,
+    Projection, Revision, Step, WaitingOn, WorkShare,
 };
 use tokio::sync::watch;
 
@@ -132,6 +132,33 @@ async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
     assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
     let refused = node.rollback(&totals(), Some(version("v1.1")), Asked::by("test")).await.unwrap_err();
     assert!(refused.to_string().contains("cannot flip to totals v1.1: it is Obsolete"), "{refused}");
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_was_made_again_after_its_version_was_gone_goes_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let builder = || Node::builder().data(directory.path()).carry(carry_v1(v1()));
+    let node = builder().start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(v2())).unwrap();
+    ready(&node, "v2.1").await;
+    flip(&node).await;
+    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    phase(&node, "v1.1", Phase::Obsolete).await;
+    node.shutdown().await;
+    drop(node);
+
+    // As a process leaves it that did not know yet and was killed before it looked again.
+    let store = dacapo::Store::embedded(directory.path(), Arc::new(dacapo::SystemClock)).unwrap();
+    store.views.open(&view("v1.1"), &TotalsV1::TABLES, options().segments).await.unwrap();
+    store.journal.close().await;
+    drop(store);
+    let file = directory.path().join("views/totals/v1.1.db");
+    assert!(file.exists());
+    let node = builder().carry(carry_v2(v2())).start().await.unwrap();
+    assert!(!file.exists(), "I-12");
     check_serving(&node).await;
     node.shutdown().await;
 }

@@ -186,11 +186,14 @@ async fn a_version_that_is_right_passes_and_every_part_says_what_it_looked_at() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_version_is_verified_by_itself_and_says_what_it_could_not_be_compared_with() {
-    let node = serving(10).await;
+    let strict = Options { verify: Verify::default().require([Part::Rows, Part::Answers]), ..options() };
+    let node = Node::builder().carry(carry_v1(TotalsV1 { options: strict, ..v1() })).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
     let verification = node.verification(&totals(), None).unwrap();
     assert_eq!((&verification.view, verification.phase), (&view("v1.1"), Phase::Serving));
     let verified = verification.verified.unwrap();
     assert_eq!((verified.verdict, verified.report.against), (Verdict::Pass, None));
+    assert_eq!(verified.report.required, [Part::Counts, Part::Checks], "there is nothing to compare with");
     let Outcome::NotDone { why } = &part(&verified.report, Part::Rows).outcome else { panic!("{verified:?}") };
     assert!(why.contains("no version serves"), "{why}");
     node.shutdown().await;
@@ -473,7 +476,7 @@ async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> u64 {
     let mut asked = 0;
     while !stop.load(Ordering::SeqCst) {
         let ledger = format!("ledger-{number}");
-        let before = node.ask(TotalOf(ledger.clone())).await.unwrap().value;
+        let before = ask(&node, &ledger, node.head()).await;
         let position = add(&node, &ledger, 1).await;
         let after = ask(&node, &ledger, position).await;
         assert_eq!(after.1, before.1 + 1, "its own event is in the answer");
@@ -651,6 +654,46 @@ async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
     ready(&node, "v2.1").await;
     // Readers can leave the version that halts.
     flip(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_that_is_required_is_not_gone_without() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    fill(&node, 40).await;
+    node.shutdown().await;
+    // The next release does not carry version 1 any more.
+    let strict = Second::default().verify(Verify::default().require([Part::Rows]));
+    let node = Node::builder().data(directory.path()).carry(carry(&strict)).start().await.unwrap();
+    let found = verified(&node, "v2.1").await;
+    let Some(WaitingOn::Verdict { found: why, .. }) = found.waiting_on else { panic!("{found:?}") };
+    assert_eq!(why, "rows: not done, the code of v1.1, which serves, is not carried by this node");
+    // Somebody finds it and puts it back.
+    node.carry(carry_v1(v1())).unwrap();
+    until(&node, "version 1 runs", |status| status.projections[0].versions[0].covers == status.head).await;
+    node.verify_again(&totals(), None, asked("version 1 is back")).await.unwrap();
+    assert_eq!(verified(&node, "v2.1").await.verified.unwrap().verdict, Verdict::Pass);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_in_the_middle_lets_it_begin_against_the_version_that_serves_then() {
+    let node = serving(100).await;
+    node.carry(carry_v2(v2())).unwrap();
+    ready(&node, "v2.1").await;
+    flip(&node).await;
+    let second = Second::default();
+    second.gate.send_replace(false);
+    node.carry(carry(&second)).unwrap();
+    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 1).await;
+    roll_back(&node).await;
+    until(&node, "it checks again", |_| second.checks.load(Ordering::SeqCst) == 2).await;
+    second.gate.send_replace(true);
+    let verified = node.verified(&view("v2.2"), WAIT_MAX).await.unwrap().verified.unwrap();
+    assert_eq!((verified.verdict, verified.report.against), (Verdict::Pass, Some(version("v1.1"))));
     node.shutdown().await;
 }
 

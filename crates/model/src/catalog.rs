@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::name::ProjectionName;
 use crate::phase::Phase;
+use crate::planted::{self, Fault};
 use crate::position::{Position, Revision};
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
@@ -733,7 +734,8 @@ impl Catalog {
     ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let none = BTreeMap::new();
         let versions = self.projections.get(projection).map_or(&none, |state| &state.versions);
-        let mut builds = versions.iter().filter(|(id, _)| id.code == code);
+        let forgotten = |state: &VersionState| planted::is(Fault::NumberAgain) && state.phase == Phase::Obsolete;
+        let mut builds = versions.iter().filter(|(id, state)| id.code == code && !forgotten(state));
         if let Some((_, earlier)) = builds.clone().find(|(_, earlier)| earlier.fingerprint != fingerprint) {
             return Err(CatalogRefused::Fingerprint {
                 projection: projection.clone(),

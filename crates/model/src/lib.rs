@@ -15,6 +15,8 @@ mod letter;
 pub mod limits;
 mod name;
 mod phase;
+#[doc(hidden)]
+pub mod planted;
 mod position;
 pub mod progress;
 pub mod rebuild;

@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use crate::planted::{self, Fault};
+
 /// Where a version is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -55,8 +57,9 @@ impl Phase {
     }
 
     /// Whether events are applied to the version's view in this phase.
-    pub const fn applies(self) -> bool {
+    pub fn applies(self) -> bool {
         matches!(self, Self::Initializing | Self::Serving | Self::StandingBy)
+            && !(planted::is(Fault::NotFollowing) && self == Self::StandingBy)
     }
 
     /// Whether a view exists, or may exist, in this phase.

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
-    StreamName, Table, Timestamp, Token, Value, ViewId,
+    StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
 use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryViews};
@@ -40,7 +41,6 @@ pub enum Landed {
     /// Events were written through this position.
     Appended {
         through: u64,
-        catalog: bool,
     },
     /// Readers were moved: what the tokens were at that moment.
     Flipped {
@@ -55,8 +55,10 @@ pub enum Landed {
         view: ViewId,
         commit: Commit,
     },
+    /// By a node that clients talk to, or by one that lingers after another took over.
     Made {
         view: ViewId,
+        lingering: bool,
     },
     Dropped {
         view: ViewId,
@@ -175,14 +177,14 @@ async fn pass(time: Duration) {
 }
 
 /// The disk as one run of a node opens it.
-pub fn open(world: &Arc<World>) -> Store {
+pub fn open(world: &Arc<World>, slot: usize) -> Store {
     let head = *world.disk.journal.head().borrow();
     let (sender, last) = watch::channel(head);
     let sender = Arc::new(Mutex::new(Some(sender)));
     locked(&world.disk.inside).heads.push(Arc::downgrade(&sender));
     Store {
         journal: Arc::new(SimJournal { world: Arc::clone(world), sender, last }),
-        views: Arc::new(SimViews { world: Arc::clone(world) }),
+        views: Arc::new(SimViews { world: Arc::clone(world), slot }),
         description: "a simulated disk".to_owned(),
     }
 }
@@ -197,12 +199,12 @@ struct SimJournal {
 impl SimJournal {
     async fn write(&self, append: Append) -> Result<Appended, AppendError> {
         let disk = &self.world.disk;
-        let catalog = append.events.iter().any(|event| event.stream.is_system());
-        let flips = append.events.iter().any(|event| event.event.event_type.as_str() == "flipped");
+        let is_flip = |event: &StreamEvent| event.stream.is_system() && event.event.event_type.as_str() == "flipped";
+        let flips = append.events.iter().any(is_flip);
         let appended = disk.journal.append(append).await?;
         if appended.written > 0 {
             let through = appended.position.get();
-            if catalog && flips {
+            if flips {
                 let mut tokens = BTreeMap::new();
                 for id in disk.views.list().await.unwrap_or_default() {
                     let Ok(Some(view)) = disk.views.find(&id).await else { continue };
@@ -211,7 +213,7 @@ impl SimJournal {
                 }
                 disk.land(Landed::Flipped { at: through, tokens });
             }
-            disk.land(Landed::Appended { through, catalog });
+            disk.land(Landed::Appended { through });
             disk.tell_head();
         }
         Ok(appended)
@@ -265,6 +267,7 @@ impl Journal for SimJournal {
 
 struct SimViews {
     world: Arc<World>,
+    slot: usize,
 }
 
 impl SimViews {
@@ -281,7 +284,8 @@ impl Views for SimViews {
             let is_new = disk.views.find(id).await?.is_none();
             let view = disk.views.open(id, tables, segments).await?;
             if is_new {
-                disk.land(Landed::Made { view: id.clone() });
+                let lingering = self.world.active.load(Ordering::SeqCst) != self.slot;
+                disk.land(Landed::Made { view: id.clone(), lingering });
             }
             Ok::<_, StoreError>(view)
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dacapo::{
     Answers, Carried, Event, FlipPolicy, HandlerError, Options, Projection, Query, ReadView, Recorded, Row,
-    SegmentCount, Table, View,
+    SegmentCount, Table, View, WorkShare,
 };
 
 use crate::world::World;
@@ -210,6 +210,8 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
         stand_by: Duration::from_secs(chance.u64(2..30)),
         row_cache_bytes: if chance.bool() { 256 } else { 1 << 20 },
         batch_events_max: if chance.bool() { chance.usize(1..20) } else { 1_000 },
+        rebuild_share: WorkShare::percent(if chance.bool() { 100 } else { chance.u8(10..100) }).expect("a percentage"),
+        index_last: chance.bool(),
         ..Options::default()
     }
 }

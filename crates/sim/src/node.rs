@@ -28,7 +28,7 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
     world.note(format!("{name} comes up"));
     let listener = turmoil::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     let node = loop {
-        match start(&world, name).await {
+        match start(&world, slot).await {
             Ok(node) => break node,
             Err(error) => world.note(format!("{name} does not start: {error}")),
         }
@@ -68,12 +68,12 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
     std::future::pending().await
 }
 
-async fn start(world: &Arc<World>, name: &'static str) -> Result<Node, dacapo::StartError> {
+async fn start(world: &Arc<World>, slot: usize) -> Result<Node, dacapo::StartError> {
     let mut builder = Node::builder()
-        .store(crate::disk::open(world))
+        .store(crate::disk::open(world, slot))
         .clock(Arc::new(SimClock))
         .ids(Arc::new(SimIds(Arc::clone(world))))
-        .probe(Arc::new(Steps(Arc::clone(world), name)))
+        .probe(Arc::new(Steps(Arc::clone(world), HOSTS[slot])))
         .offload(Offload::Inline);
     let deployed = world.deployed.borrow().clone();
     for projection in PROJECTIONS {

@@ -103,6 +103,10 @@ impl Looks {
             self.stood.clear();
             return;
         };
+        // A node that has just come up has not had the time to say anything.
+        if status.body["node"]["uptime_seconds"].as_u64().unwrap_or_default() < STILL.as_secs() {
+            self.stood.clear();
+        }
         for projection in status.body["projections"].as_array().into_iter().flatten() {
             let name = projection["name"].as_str().unwrap_or_default();
             let flip = &projection["flip"];
@@ -131,7 +135,10 @@ impl Looks {
         let since = before.map_or(now, |before| before.since);
         let silent = reasons.as_array().is_none_or(Vec::is_empty);
         if waits && silent && now - since > STILL {
-            world.violated(format!("I-11: {what} stands at {at} since {:.1} s without a reason", since.as_secs_f64()));
+            world.violated(format!(
+                "I-11: {what} stands at {at} without a reason for {:.1} s",
+                (now - since).as_secs_f64()
+            ));
         }
         self.stood.insert(what, Stood { at, since: if silent { since } else { now } });
     }

@@ -221,12 +221,15 @@ impl Run<'_> {
             }
             Act::Handlers => {
                 let modulus = self.chance.u64(1..40);
+                let kind = [Kind::Refuses, Kind::Panics, Kind::Waits][self.chance.usize(..3)];
+                // A handler that waits without end is not seen yet: only so long that nobody would look for a reason.
+                let longest = if kind == Kind::Waits { 2_500 } else { 6_000 };
                 let trouble = Trouble {
-                    kind: [Kind::Refuses, Kind::Panics, Kind::Waits][self.chance.usize(..3)],
+                    kind,
                     modulus,
                     rest: self.chance.u64(..modulus),
                     code: self.chance.bool().then(|| self.chance.u32(1..=CODE_MAX)),
-                    until: now + Duration::from_millis(self.chance.u64(50..2_500)),
+                    until: now + Duration::from_millis(self.chance.u64(50..longest)),
                 };
                 self.world.note(format!("world {trouble:?}"));
                 self.world.troubles.add(trouble);

@@ -4,6 +4,7 @@
 #[cfg(feature = "webhook")]
 pub mod webhook;
 
+use dacapo::verify::{Assertion, Comparison, TableComparison};
 use dacapo::{Answers, Event, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Table, View};
 
 /// What happens to an account. Its stream is `account-<number>`.
@@ -36,7 +37,7 @@ pub enum AccountEvent {
 }
 
 /// The balance of an account, for every version of the view.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BalanceOf {
     /// The stream of the account.
     pub account: String,
@@ -138,6 +139,10 @@ impl Projection for BalancesV2 {
     const NAME: &'static str = "balances";
     const VERSION: u32 = 2;
     const TABLES: &'static [Table] = &[AccountOfOwner::TABLE];
+    const ASSERTIONS: &'static [Assertion] = &[Assertion {
+        name: "sums are of amounts, which are not below zero",
+        sql: "SELECT account, deposited, withdrawn FROM accounts WHERE deposited < 0 OR withdrawn < 0",
+    }];
     type Event = AccountEvent;
 
     fn options(&self) -> Options {
@@ -162,6 +167,15 @@ impl Projection for BalancesV2 {
         };
         view.upsert(event.stream, empty, add).await?;
         Ok(())
+    }
+
+    /// Version 1 has one balance where this one has what came in and what went out: by columns only the entries
+    /// could be compared.
+    fn comparison(&self, _: u32) -> Comparison {
+        Comparison::new().table(TableComparison::of("accounts").by(
+            |old: Account| Balance { balance: old.balance, entries: old.entries },
+            |new: AccountOfOwner| Balance { balance: new.deposited - new.withdrawn, entries: new.entries },
+        ))
     }
 }
 

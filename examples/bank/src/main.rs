@@ -28,7 +28,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use clap::Parser;
-use dacapo::{AppendRefused, Appended, Carried, ExpectedRevision, FlipPolicy, Node, Options, Position, Revision};
+use dacapo::{
+    AppendRefused, Appended, Carried, ExpectedRevision, FlipPolicy, Node, Options, Position, Revision, Verify,
+};
 use dacapo_example_bank::webhook::{Movement, Webhooks};
 use dacapo_example_bank::{AccountEvent, BalanceOf, BalancesV1, BalancesV2};
 use dacapo_server::{Access, NodeApi};
@@ -76,13 +78,15 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let end = dacapo_server::asked_to_end()?;
     let listener = dacapo_server::bind(args.listen, Access::Loopback).await?;
-    let options = Options { flip: FlipPolicy::OnCommand, ..Options::default() };
+    // One in twenty of the questions to the version that serves is put to the next one as well.
+    let verify = Verify { shadow_share: 0.05, ..Verify::default() };
+    let options = Options { flip: FlipPolicy::OnCommand, verify, ..Options::default() };
     let mut builder = Node::builder().data(&args.data);
     for version in &args.versions {
         let options = options.clone();
         let carried: Carried = match version {
             1 => Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into(),
-            _ => Carried::version(BalancesV2 { options }).answers::<BalanceOf>().into(),
+            _ => Carried::version(BalancesV2 { options }).shadows::<BalanceOf>().into(),
         };
         builder = builder.carry(carried);
     }

@@ -7,6 +7,7 @@
 //! The events were named by the system they come from, and all of them carry the same data, so [`Event`] is
 //! implemented by hand here: the name of a type stays a name.
 
+use dacapo::verify::Assertion;
 use dacapo::{Event, EventError, HandlerError, Options, Projection, Recorded, Row, Table, View};
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +197,23 @@ impl Projection for LoansV2 {
     const NAME: &'static str = "loans";
     const VERSION: u32 = 2;
     const TABLES: &'static [Table] = &[ApplicationWithOffers::TABLE, StateTotal::TABLE, Employee::TABLE, Kind::TABLE];
+    const ASSERTIONS: &'static [Assertion] = &[
+        Assertion {
+            name: "the totals by state are those of the applications",
+            sql: "SELECT states.state, states.applications, states.amount_requested,
+                         count(applications.id) AS found, coalesce(sum(applications.amount_requested), 0) AS amount_found
+                  FROM states LEFT JOIN applications ON applications.state = states.state
+                  GROUP BY states.state
+                  HAVING states.applications != found OR states.amount_requested != amount_found",
+        },
+        Assertion {
+            name: "every event of an application is of some kind",
+            sql: "SELECT applications.events, kinds.events AS kinds
+                  FROM (SELECT coalesce(sum(events), 0) AS events FROM applications) AS applications,
+                       (SELECT coalesce(sum(events), 0) AS events FROM kinds) AS kinds
+                  WHERE applications.events != kinds.events",
+        },
+    ];
     type Event = LoanEvent;
 
     fn options(&self) -> Options {

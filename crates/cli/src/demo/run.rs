@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo::verify::Part;
 use dacapo::{
     Asked, Carried, Catalog, FlipPolicy, FlipReport, Node, Options, Phase, Position, ProjectionName, SegmentCount,
-    Stage, VersionId, ViewId,
+    Stage, VersionId, ViewId, WaitingOn,
 };
 use dacapo_api::{ApiError, Problem};
 use dacapo_example_bank::{BalanceOf, BalancesV1, BalancesV2};
@@ -132,8 +133,23 @@ impl Demo {
         let passed = format!("{:.1} s", took.as_secs_f64());
         say(&format!("version 2 replayed {} beside it in {passed}, {}", counted(head, "event"), rate(per_s)));
         self.until(V2, "version 2 catches up", |_, stage| stage == Some(Stage::Ready)).await?;
-        say("version 2 caught up, and waits for the command to flip");
+        self.tell_what_was_found()?;
+        say("version 2 waits for the command to flip");
         Ok(per_s)
+    }
+
+    /// Tells what was looked at before readers may move to version 2.
+    fn tell_what_was_found(&self) -> Result<(), ApiError> {
+        let found = self.node.verification(&self.projection, Some(V2)).map_err(failed)?;
+        let Some(verified) = found.verified else { return Ok(()) };
+        let looked_at = |part: Part| {
+            let mut parts = verified.report.parts.iter();
+            parts.find(|found| found.part == part).map_or(0, |found| found.looked_at)
+        };
+        let (events, rows) = (counted(looked_at(Part::Counts), "event"), counted(looked_at(Part::Rows), "row"));
+        say(&format!("verified at position {}: {}", count(verified.report.at.get()), verified.verdict.as_str()));
+        say_more(&format!("{events} counted again, {rows} compared with version 1 under traffic"));
+        Ok(())
     }
 
     async fn flip(&self) -> Result<FlipReport, ApiError> {
@@ -216,7 +232,8 @@ impl Demo {
                     bar.finish_and_clear();
                     return Ok(started.elapsed());
                 }
-                if found.phase == Phase::Failed || started.elapsed() > STEP_TIME_MAX {
+                let is_wrong = found.waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Verdict { .. }));
+                if found.phase == Phase::Failed || is_wrong || started.elapsed() > STEP_TIME_MAX {
                     let waiting: Vec<_> = found.waiting_on.iter().map(ToString::to_string).collect();
                     let found = format!("{version} is {} and waits on {}", found.phase, waiting.join("; "));
                     return Err(ApiError::unavailable(format!("go on: {title}"), found));

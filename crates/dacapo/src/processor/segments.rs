@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{PendingReplay, Position, Segment, SegmentCount, Token, TokenMove, WaitingOn, replay};
 use tokio::time::Instant;
 
@@ -157,6 +158,7 @@ impl Segments {
             attempts: refusal.attempts,
             error: refusal.error.clone(),
         });
+        let halting = halting.filter(|_| !planted::is(Fault::Silent));
         Progress { tokens: self.tokens.clone(), batch: None, waiting_on: halting.collect() }
     }
 }

@@ -396,6 +396,38 @@ fn a_copy_is_made_of_what_serves() {
     assert_eq!(world.catalog.version(&view("v2.1")).unwrap().seed, Some(view("v1.1").version));
 }
 
+/// A journal that was written before versions were verified: it folds, and the way back and forth stays open.
+#[test]
+fn flips_of_earlier_releases_need_no_verdict_afterwards() {
+    let scheduled = |text: &str| CatalogEvent::Scheduled {
+        view: view(text),
+        segments: SegmentCount::ONE,
+        flip: FlipPolicy::WhenReady,
+        fingerprint: String::new(),
+        seed: None,
+    };
+    let flipped = |text: &str, from: Option<&str>| {
+        let (from, kind) = (from.map(|from| view(from).version), FlipKind::Flip);
+        let covers = Position::new(1);
+        [
+            scheduled(text),
+            CatalogEvent::Initializing { view: view(text) },
+            CatalogEvent::FlipRequested { view: view(text), from, kind },
+            CatalogEvent::Flipped { view: view(text), from, kind, covers },
+        ]
+    };
+    let mut world = World::default();
+    for event in flipped("v1.1", None).into_iter().chain(flipped("v2.1", Some("v1.1"))) {
+        let position = world.catalog.position.next();
+        world.catalog.evolve(&event, position, Timestamp::from_micros(0));
+    }
+    for version in ["v1.1", "v2.1"] {
+        world.when(&CatalogCommand::RequestFlip(view(version))).unwrap();
+        world.settle(version);
+        assert_eq!(world.phase(version), Phase::Serving);
+    }
+}
+
 #[test]
 fn a_verification_that_was_begun_before_another_was_asked_for_answers_nothing() {
     let mut world = World::given([schedule(1), begin("v1.1")]);

@@ -34,6 +34,8 @@ pub struct Fold {
     serving: BTreeMap<String, String>,
     /// For each projection the flip under way: to which version, and the position of the request.
     flips: BTreeMap<String, (String, u64)>,
+    /// The versions that may serve: found right, or answered for by somebody.
+    approved: BTreeSet<(String, String)>,
     faults: Vec<String>,
 }
 
@@ -83,6 +85,11 @@ impl Fold {
             "flip-postponed" => {}
             "flip-aborted" => drop(self.flips.remove(&projection)),
             "flipped" => {
+                if self.phase(&projection, &version) == "Initializing" && !self.approved.contains(&view) {
+                    self.fault(format!(
+                        "I-6: flipped to {projection} {version} at {position} without a verdict for it"
+                    ));
+                }
                 enter(self, &["Initializing", "StandingBy"], "Serving");
                 let from = field("from");
                 let served = self.serving.insert(projection.clone(), version.clone());
@@ -110,6 +117,9 @@ impl Fold {
                     self.fault(format!("I-12: {projection} {version} is cleaned up while a flip to it is under way"));
                 }
             }
+            "version-verified" if field("verdict").as_deref() == Some("Pass") => drop(self.approved.insert(view)),
+            "version-verified" => drop(self.approved.remove(&view)),
+            "verdict-waived" => drop(self.approved.insert(view)),
             "version-obsolete" => enter(self, &["CleaningUp"], "Obsolete"),
             "version-failed" => enter(self, &["Initializing"], "Failed"),
             _ => {}
@@ -155,10 +165,11 @@ pub fn check(world: &World, records: &[Record]) {
     let mut positions: BTreeMap<ViewId, BTreeMap<u16, u64>> = BTreeMap::new();
     let mut shown: BTreeMap<ViewId, u64> = BTreeMap::new();
     let mut revoked: BTreeSet<ViewId> = BTreeSet::new();
+    let mut orphans: BTreeSet<ViewId> = BTreeSet::new();
     let mut flips = BTreeMap::new();
     for landed in world.disk.landed() {
         match landed {
-            Landed::Appended { through, .. } => {
+            Landed::Appended { through } => {
                 while known < through as usize && known < records.len() {
                     let record = &records[known];
                     known += 1;
@@ -171,19 +182,24 @@ pub fn check(world: &World, records: &[Record]) {
                 }
             }
             Landed::Flipped { at, tokens } => drop(flips.insert(at, tokens)),
-            Landed::Made { view } => {
+            Landed::Made { view, lingering } => {
                 let (projection, version) = text(&view);
                 positions.insert(view.clone(), BTreeMap::new());
                 shown.remove(&view);
                 epochs.remove(&view);
-                if matches!(fold.phase(&projection, &version), "none" | "Scheduled" | "Obsolete") {
-                    let phase = fold.phase(&projection, &version);
+                // A node may make it again that has not followed the catalog yet; then it drops it again. One that
+                // lingered may be killed before that, and the next start drops it.
+                let phase = fold.phase(&projection, &version);
+                if lingering {
+                    orphans.insert(view.clone());
+                }
+                if matches!(phase, "none" | "Scheduled") {
                     world.violated(format!("I-12: the view {view} was made while its version was {phase}"));
                 }
             }
             Landed::Claimed { view, epochs: claimed } => {
                 let (projection, version) = text(&view);
-                if fold.phase(&projection, &version) == "CleaningUp" {
+                if matches!(fold.phase(&projection, &version), "CleaningUp" | "Obsolete") {
                     revoked.insert(view.clone());
                 }
                 if let Some(before) = epochs.get(&view)
@@ -235,7 +251,8 @@ pub fn check(world: &World, records: &[Record]) {
         futures::FutureExt::now_or_never(dacapo_store::Views::list(&*world.disk.views)).into_iter().flatten().flatten()
     {
         let (projection, version) = text(&view);
-        if matches!(fold.phase(&projection, &version), "none" | "Scheduled" | "Obsolete") {
+        let gone = matches!(fold.phase(&projection, &version), "none" | "Scheduled" | "Obsolete");
+        if gone && !orphans.contains(&view) {
             world.violated(format!("I-12: there is a view {view}, which is {}", fold.phase(&projection, &version)));
         }
     }

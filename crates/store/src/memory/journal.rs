@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp, category_of};
 use tokio::sync::watch;
 
@@ -71,7 +72,9 @@ impl State {
             let flags =
                 if written == 0 { FIRST_OF_GROUP } else { 0 } | if last == Some(number) { LAST_OF_APPEND } else { 0 };
             let mut bytes = Vec::new();
-            record::encode(&mut bytes, Place { stream: stream.as_str(), position, revision, recorded, flags }, event);
+            let told = if planted::is(Fault::Hole) && written == 1 { position.next() } else { position };
+            let place = Place { stream: stream.as_str(), position: told, revision, recorded, flags };
+            record::encode(&mut bytes, place, event);
             self.records.push(bytes);
             self.ids.insert(event.id, position);
             written += 1;

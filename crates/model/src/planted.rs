@@ -1,0 +1,86 @@
+//! Faults that are planted on purpose, each where an invariant is kept, to prove that the simulator's checkers
+//! notice when it is not.
+//!
+//! Without the feature `planted`, which only the simulator turns on, [`is`] is `false` at compile time. With it
+//! nothing changes either until one fault is chosen.
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])* $fault:ident $name:literal $found:expr,)*) => {
+        /// A fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $($(#[doc = $doc])* $fault,)*
+        }
+
+        impl Fault {
+            /// Every fault.
+            pub const ALL: &[Self] = &[$(Self::$fault,)*];
+
+            /// Its name on the command line of the simulator.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $name,)*
+                }
+            }
+
+            /// The invariants of which one must be found broken.
+            pub const fn breaks(self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$fault => &$found,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// I-1: an append of several events leaves a hole.
+    Hole "i-1-hole" ["I-1"],
+    /// I-2: an append that is tried again is written again.
+    Twice "i-2-twice" ["I-2"],
+    /// I-3: a token passes an event that was not applied.
+    Skip "i-3-skip" ["I-3"],
+    /// I-3: the rows of a commit stay although its tokens were refused.
+    RowsAlone "i-3-rows-alone" ["I-3"],
+    /// I-4: a commit demands neither epoch nor start.
+    Unfenced "i-4-unfenced" ["I-4"],
+    /// I-5: a change of the catalog does not demand the revision it was decided on.
+    NoRevision "i-5-no-revision" ["I-5", "I-6", "I-12"],
+    /// I-6: a flip is confirmed when one segment covers what all have to.
+    AnySegment "i-6-any-segment" ["I-6"],
+    /// I-6: the old version is not held while it is measured.
+    NoHold "i-6-no-hold" ["I-6", "I-7"],
+    /// I-7: a query does not look again which version serves after it opened a state.
+    OneLook "i-7-one-look" ["I-7"],
+    /// I-7: a query does not wait for the position that it names.
+    NoWait "i-7-no-wait" ["I-7"],
+    /// I-8: a version that stands by does not follow.
+    NotFollowing "i-8-not-following" ["I-8", "I-11"],
+    /// I-11: a segment that halts does not say so.
+    Silent "i-11-silent" ["I-11"],
+    /// I-12: a view is dropped while its epochs are good.
+    NotRevoked "i-12-not-revoked" ["I-12"],
+    /// I-12: the numbers of obsolete versions are given again.
+    NumberAgain "i-12-number-again" ["I-12"],
+}
+
+#[cfg(feature = "planted")]
+static CHOSEN: std::sync::OnceLock<Fault> = std::sync::OnceLock::new();
+
+/// From here on `fault` is there, in this process. The first choice stands.
+#[cfg(feature = "planted")]
+pub fn choose(fault: Fault) {
+    CHOSEN.get_or_init(|| fault);
+}
+
+/// Whether `fault` is there.
+#[cfg(feature = "planted")]
+pub fn is(fault: Fault) -> bool {
+    CHOSEN.get() == Some(&fault)
+}
+
+/// Whether `fault` is there: never, in this build.
+#[cfg(not(feature = "planted"))]
+pub const fn is(_: Fault) -> bool {
+    false
+}

@@ -1,0 +1,175 @@
+//! Runs the simulator: many seeds, one to look at, or the planted faults. One process runs one seed.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::{Done, cargo, say};
+
+/// How many seeds CI runs, from 1 on.
+const SEEDS: u64 = 300;
+/// Of so many seeds one is run twice, and both runs must have done the same at the same times.
+const TWICE: u64 = 10;
+/// Within so many seeds each planted fault is found.
+const PLANTED_SEEDS_MAX: u64 = 60;
+/// No seed takes that long; one that does waits for something that will not happen.
+const SEED_SECONDS_MAX: &str = "120";
+
+pub(crate) const USAGE: &str = "usage: cargo xtask sim [--seeds N] [--from S] | --seed S | --planted
+
+  --seeds N   run N seeds (300)
+  --from S    the first of them (1)
+  --seed S    run one seed and print all that happened in it
+  --planted   plant one fault after the other and see the checkers find it";
+
+/// What one run printed.
+struct Run {
+    seed: u64,
+    output: Output,
+}
+
+impl Run {
+    fn text(&self) -> String {
+        let printed = [&self.output.stdout[..], &self.output.stderr[..]].concat();
+        let mut text = String::from_utf8_lossy(&printed).into_owned();
+        if text.is_empty() {
+            text = format!("it did not end within {SEED_SECONDS_MAX} s");
+        }
+        text
+    }
+
+    /// The hash of its trace.
+    fn trace(&self) -> Option<String> {
+        let text = self.text();
+        let line = text.lines().find(|line| line.starts_with("seed "))?;
+        line.split(' ').nth(3).map(str::to_owned)
+    }
+
+    fn violates(&self, invariants: &[&str]) -> Option<String> {
+        let text = self.text();
+        let of =
+            |line: &&str| invariants.iter().any(|invariant| line.trim_start().starts_with(&format!("{invariant}:")));
+        text.lines().find(of).map(|line| line.trim().to_owned())
+    }
+}
+
+pub(crate) fn run(arguments: &[String]) -> Done {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().map_err(|_| USAGE.to_owned());
+    match arguments[..] {
+        [] => seeds(1, SEEDS),
+        ["--seeds", count] => seeds(1, number(count)?),
+        ["--seeds", count, "--from", first] | ["--from", first, "--seeds", count] => {
+            seeds(number(first)?, number(count)?)
+        }
+        ["--from", first] => seeds(number(first)?, SEEDS),
+        ["--seed", seed] => one(number(seed)?),
+        ["--planted"] => planted(),
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+/// All that CI runs of it.
+pub(crate) fn ci() -> Done {
+    seeds(1, SEEDS)?;
+    planted()
+}
+
+fn build(features: &[&str]) -> Result<PathBuf, String> {
+    cargo(&[&["build", "--quiet", "--locked", "--package", "dacapo-sim"], features].concat(), &[])?;
+    let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    Ok(own.with_file_name("dacapo-sim"))
+}
+
+fn simulate(program: &PathBuf, seed: u64, arguments: &[&str]) -> Result<Run, String> {
+    let mut command = Command::new("timeout");
+    command.arg(SEED_SECONDS_MAX).arg(program).args(["--seed", &seed.to_string()]).args(arguments);
+    let output = command.output().map_err(|error| format!("`{command:?}` did not start: {error}"))?;
+    Ok(Run { seed, output })
+}
+
+fn one(seed: u64) -> Done {
+    let program = build(&[])?;
+    let run = simulate(&program, seed, &["--trace"])?;
+    say(&run.text());
+    if run.output.status.success() { Ok(()) } else { Err(format!("seed {seed} found something")) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it took is told to whoever waits")]
+fn seeds(first: u64, count: u64) -> Done {
+    let program = build(&[])?;
+    let started = Instant::now();
+    let next = AtomicU64::new(first);
+    let failed: Mutex<Vec<String>> = Mutex::default();
+    let fail = |text: String| failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= first + count {
+                return;
+            }
+            match simulate(&program, seed, &[]) {
+                Ok(run) if run.output.status.success() => {
+                    if seed.is_multiple_of(TWICE)
+                        && let Some(fault) = differs(&program, &run)
+                    {
+                        fail(fault);
+                    }
+                }
+                Ok(run) => fail(run.text()),
+                Err(error) => fail(error),
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let time = Duration::from_secs(started.elapsed().as_secs());
+    say(&format!("{count} seeds in {} s, {} found something", time.as_secs(), failed.len()));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{}\n\nlook at one with `cargo xtask sim --seed S`", failed.join("\n")))
+}
+
+/// Runs the seed again: the same must happen at the same times.
+fn differs(program: &PathBuf, first: &Run) -> Option<String> {
+    let again = match simulate(program, first.seed, &[]) {
+        Ok(again) => again,
+        Err(error) => return Some(error),
+    };
+    let (one, other) = (first.trace(), again.trace());
+    (one.is_none() || one != other)
+        .then(|| format!("seed {} is not deterministic: its traces are {one:?} and {other:?}", first.seed))
+}
+
+fn planted() -> Done {
+    let program = build(&["--features", "planted"])?;
+    let listed = Command::new(&program).args(["--seed", "1", "--plant", "list"]).output();
+    let listed = listed.map_err(|error| format!("{} did not start: {error}", program.display()))?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut missed = Vec::new();
+    for line in listed.lines() {
+        let mut words = line.split_whitespace();
+        let Some(fault) = words.next() else { continue };
+        let breaks: Vec<&str> = words.collect();
+        let mut found = None;
+        for seed in 1..=PLANTED_SEEDS_MAX {
+            found = simulate(&program, seed, &["--plant", fault])?.violates(&breaks).map(|text| (seed, text));
+            if found.is_some() {
+                break;
+            }
+        }
+        match found {
+            Some((seed, text)) => say(&format!("{fault}: found by seed {seed}: {text}")),
+            None => missed.push(fault.to_owned()),
+        }
+    }
+    if missed.is_empty() { Ok(()) } else { Err(format!("planted and not found: {}", missed.join(", "))) }
+}
