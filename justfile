@@ -35,6 +35,10 @@ demo *ARGS:
 bench *ARGS:
     cargo run --release --package dacapo-bench -- {{ARGS}}
 
+# The simulator: `just sim --seeds 50`, `just sim --seed 37`, `just sim --planted`.
+sim *ARGS:
+    cargo xtask sim {{ARGS}}
+
 # Licences, bans and sources of dependencies.
 deny:
     cargo deny check licenses bans sources

@@ -1,9 +1,9 @@
 //! Runs the simulator: many seeds, one to look at, or the planted faults. One process runs one seed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::{Done, cargo, say};
@@ -83,7 +83,7 @@ fn build(features: &[&str]) -> Result<PathBuf, String> {
     Ok(own.with_file_name("dacapo-sim"))
 }
 
-fn simulate(program: &PathBuf, seed: u64, arguments: &[&str]) -> Result<Run, String> {
+fn simulate(program: &Path, seed: u64, arguments: &[&str]) -> Result<Run, String> {
     let mut command = Command::new("timeout");
     command.arg(SEED_SECONDS_MAX).arg(program).args(["--seed", &seed.to_string()]).args(arguments);
     let output = command.output().map_err(|error| format!("`{command:?}` did not start: {error}"))?;
@@ -101,35 +101,20 @@ fn one(seed: u64) -> Done {
 fn seeds(first: u64, count: u64) -> Done {
     let program = build(&[])?;
     let started = Instant::now();
-    let next = AtomicU64::new(first);
     let failed: Mutex<Vec<String>> = Mutex::default();
-    let fail = |text: String| failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(text);
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::SeqCst);
-            if seed >= first + count {
-                return;
-            }
-            match simulate(&program, seed, &[]) {
-                Ok(run) if run.output.status.success() => {
-                    if seed.is_multiple_of(TWICE)
-                        && let Some(fault) = differs(&program, &run)
-                    {
-                        fail(fault);
-                    }
-                }
-                Ok(run) => fail(run.text()),
-                Err(error) => fail(error),
+    let fail = |text: String| failed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    in_parallel(first, count, |seed| match simulate(&program, seed, &[]) {
+        Ok(run) if run.output.status.success() => {
+            if seed.is_multiple_of(TWICE)
+                && let Some(fault) = differs(&program, &run)
+            {
+                fail(fault);
             }
         }
-    };
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(work);
-        }
+        Ok(run) => fail(run.text()),
+        Err(error) => fail(error),
     });
-    let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let time = Duration::from_secs(started.elapsed().as_secs());
     say(&format!("{count} seeds in {} s, {} found something", time.as_secs(), failed.len()));
     if failed.is_empty() {
@@ -139,7 +124,7 @@ fn seeds(first: u64, count: u64) -> Done {
 }
 
 /// Runs the seed again: the same must happen at the same times.
-fn differs(program: &PathBuf, first: &Run) -> Option<String> {
+fn differs(program: &Path, first: &Run) -> Option<String> {
     let again = match simulate(program, first.seed, &[]) {
         Ok(again) => again,
         Err(error) => return Some(error),
@@ -154,22 +139,44 @@ fn planted() -> Done {
     let listed = Command::new(&program).args(["--seed", "1", "--plant", "list"]).output();
     let listed = listed.map_err(|error| format!("{} did not start: {error}", program.display()))?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let mut missed = Vec::new();
-    for line in listed.lines() {
-        let mut words = line.split_whitespace();
-        let Some(fault) = words.next() else { continue };
-        let breaks: Vec<&str> = words.collect();
-        let mut found = None;
-        for seed in 1..=PLANTED_SEEDS_MAX {
-            found = simulate(&program, seed, &["--plant", fault])?.violates(&breaks).map(|text| (seed, text));
-            if found.is_some() {
-                break;
-            }
+    let faults: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let missed: Mutex<Vec<String>> = Mutex::default();
+    in_parallel(0, faults.len() as u64, |number| {
+        let [fault, breaks @ ..] = &faults[number as usize][..] else { return };
+        if let Err(text) = find(&program, fault, breaks) {
+            missed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }
-        match found {
-            Some((seed, text)) => say(&format!("{fault}: found by seed {seed}: {text}")),
-            None => missed.push(fault.to_owned()),
+    });
+    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if missed.is_empty() { Ok(()) } else { Err(missed.join("\n")) }
+}
+
+/// Runs seeds with a planted fault until one finds what the fault breaks.
+fn find(program: &Path, fault: &str, breaks: &[&str]) -> Done {
+    for seed in 1..=PLANTED_SEEDS_MAX {
+        if let Some(text) = simulate(program, seed, &["--plant", fault])?.violates(breaks) {
+            say(&format!("{fault}: found by seed {seed}: {text}"));
+            return Ok(());
         }
     }
-    if missed.is_empty() { Ok(()) } else { Err(format!("planted and not found: {}", missed.join(", "))) }
+    Err(format!("{fault}: planted and not found within {PLANTED_SEEDS_MAX} seeds"))
+}
+
+/// Does `work` for each of `count` numbers from `first` on, on every core.
+fn in_parallel(first: u64, count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(first);
+    let worker = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if number >= first + count {
+                return;
+            }
+            work(number);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(worker);
+        }
+    });
 }

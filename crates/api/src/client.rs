@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{ApiError, Problem};
 use crate::events::{AppendRequest, AppendResponse, ReadRequest, ReadResponse, StreamsRequest, StreamsResponse};
 use crate::form::{parse_projection, parse_version};
+use crate::letters::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use crate::operate::{
     CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest, RebuildRequest,
     RebuildResponse, ReplayRequest, ReplayResponse,
@@ -247,6 +248,26 @@ impl Api for HttpClient {
 
     async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
         self.post(&projection_path(paths::WAIVE, projection)?, &request, None).await
+    }
+
+    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.post(&projection_path(paths::PAUSE, projection)?, &request, None).await
+    }
+
+    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.post(&projection_path(paths::RESUME, projection)?, &request, None).await
+    }
+
+    async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
+        self.get(&projection_path(paths::LETTERS, projection)?, &request, None).await
+    }
+
+    async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.post(&projection_path(paths::RETRY_LETTERS, projection)?, &request, None).await
+    }
+
+    async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.post(&projection_path(paths::DROP_LETTERS, projection)?, &request, None).await
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

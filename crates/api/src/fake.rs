@@ -15,9 +15,10 @@ use tokio::sync::watch;
 
 use crate::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
-    History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest,
-    RebuildResponse, ReplayRequest, ReplayResponse, RevisionDemand, Status, StreamSummary, StreamsRequest,
-    StreamsResponse, Verification, VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
+    History, HistoryEntry, Letter, LettersRequest, LettersResponse, NodeStatus, OnKnown, PauseRequest, PauseResponse,
+    PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
+    RevisionDemand, SettleRequest, SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse,
+    Verification, VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
 };
 
 /// The time at which everything happens.
@@ -47,6 +48,8 @@ pub struct Script {
     pub verifications: VecDeque<Verification>,
     /// What `phases` tells.
     pub history: Vec<HistoryEntry>,
+    /// The dead letters of every version.
+    pub letters: Vec<Letter>,
     /// The failures of the next appends.
     pub faults: VecDeque<Fault>,
     /// Every call that asked for a change of the catalog: its name, its path and its request.
@@ -142,6 +145,24 @@ impl FakeApi {
             None => last.unwrap_or(head),
         };
         ReadResponse { events, through, head }
+    }
+}
+
+impl FakeApi {
+    fn ordered(&self, projection: &str, request: PauseRequest) -> PauseResponse {
+        let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
+        PauseResponse { projection: projection.to_owned(), version, requested: Some(*self.head.borrow() + 1) }
+    }
+
+    fn settled(&self, projection: &str, request: SettleRequest) -> SettleResponse {
+        let wanted = |letter: &&Letter| {
+            request.all
+                || request.position == Some(letter.event.position)
+                || request.stream.as_ref() == Some(&letter.event.stream)
+        };
+        let letters = self.script().letters.iter().filter(wanted).count() as u64;
+        let version = request.version.clone().unwrap_or_else(|| "v1.1".to_owned());
+        SettleResponse { projection: projection.to_owned(), version, letters }
     }
 }
 
@@ -360,6 +381,37 @@ impl Api for FakeApi {
     async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
         self.ask("waive", projection, &request)?;
         Ok(self.requested(projection, request))
+    }
+
+    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.ask("pause", projection, &request)?;
+        Ok(self.ordered(projection, request))
+    }
+
+    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.ask("resume", projection, &request)?;
+        Ok(self.ordered(projection, request))
+    }
+
+    async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
+        let script = self.script();
+        let behind = script.letters.iter().filter(|letter| letter.event.position > request.after).cloned();
+        let mut letters: Vec<Letter> = behind.collect();
+        let limit = request.limit.unwrap_or(1000) as usize;
+        let more = letters.len() > limit;
+        letters.truncate(limit);
+        let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
+        Ok(LettersResponse { projection: projection.to_owned(), version, letters, more })
+    }
+
+    async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.ask("retry_letters", projection, &request)?;
+        Ok(self.settled(projection, request))
+    }
+
+    async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.ask("drop_letters", projection, &request)?;
+        Ok(self.settled(projection, request))
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

@@ -15,6 +15,7 @@ mod events;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod form;
+mod letters;
 mod operate;
 pub mod paths;
 mod status;
@@ -29,6 +30,9 @@ pub use events::{
     RevisionDemand, StreamSummary, StreamsRequest, StreamsResponse,
 };
 pub use form::{Json, format_time, parse_event_id, parse_projection, parse_time, parse_version};
+pub use letters::{
+    Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse,
+};
 pub use operate::{
     Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, HistoryEntry, PhasesRequest,
     RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
@@ -130,6 +134,37 @@ pub trait Api: Send + Sync {
     /// As [`verify`](Self::verify); [`ApiError::Refused`] when there is no verdict, [`ApiError::Invalid`] without a
     /// reason.
     async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError>;
+
+    /// Applies no more events to the view of a version until it is resumed.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] by the catalog, or when it is not clear
+    /// which version is meant.
+    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError>;
+
+    /// Applies events to it again, and tries at once what its handler refused.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError>;
+
+    /// Lists the dead letters of a version with their events.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] when it is not clear which one is meant.
+    async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError>;
+
+    /// Hands events that were set aside to the handler again, in the order of their streams.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters); [`ApiError::Refused`] for one event that is behind another of its stream.
+    async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError>;
+
+    /// Gives up events that were set aside.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError>;
 
     /// What happened to the versions of one projection or of all: the catalog's history, oldest first.
     ///

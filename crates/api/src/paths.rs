@@ -23,5 +23,15 @@ pub const CLEAN_UP: &str = "/v1/projections/{projection}/versions/{version}/clea
 pub const VERIFICATION: &str = "/v1/projections/{projection}/verification";
 /// `POST`: somebody answers for a version that was not found right.
 pub const WAIVE: &str = "/v1/projections/{projection}/verification/waive";
+/// `POST`: no events are applied to a version.
+pub const PAUSE: &str = "/v1/projections/{projection}/pause";
+/// `POST`: they are again.
+pub const RESUME: &str = "/v1/projections/{projection}/resume";
+/// `GET`: events that were set aside.
+pub const LETTERS: &str = "/v1/projections/{projection}/letters";
+/// `POST`: they are tried again.
+pub const RETRY_LETTERS: &str = "/v1/projections/{projection}/letters/retry";
+/// `POST`: they are given up.
+pub const DROP_LETTERS: &str = "/v1/projections/{projection}/letters/drop";
 /// The header that may carry the idempotency key in place of the field of the body.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -4,6 +4,8 @@ use dacapo_model::{self as model, FlipKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::form::format_time;
+
 /// How a node and its projections are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -148,6 +150,9 @@ pub struct VersionStatus {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_not_ready: Option<String>,
+    /// How many events are set aside in it as dead letters.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub letters: u64,
     /// What it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
@@ -195,8 +200,9 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `store`, `hold`, `hold_budget`, `code`, `batch`, `copy`, `seed`,
-    /// `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`, `stand_by`.
+    /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
+    /// `code`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
+    /// `stand_by`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -216,13 +222,27 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("behind", (*behind).into());
                 "segment"
             }
-            model::WaitingOn::Handler { segment, position, attempts, error } => {
+            model::WaitingOn::Handler { segment, position, attempts, error, due } => {
                 field("segment", segment.get().into());
                 field("position", position.get().into());
                 field("attempts", (*attempts).into());
                 field("error", error.as_str().into());
+                field("due", format_time(*due).into());
                 "handler"
             }
+            model::WaitingOn::Letters { segment, position, letters, error } => {
+                field("segment", segment.get().into());
+                field("position", position.get().into());
+                field("letters", (*letters).into());
+                field("error", error.as_str().into());
+                "letters"
+            }
+            model::WaitingOn::Busy { position, time } => {
+                field("position", position.get().into());
+                field("time_ms", millis(*time));
+                "busy"
+            }
+            model::WaitingOn::Paused => "paused",
             model::WaitingOn::Store { error } => {
                 field("error", error.as_str().into());
                 "store"
@@ -360,6 +380,10 @@ impl SegmentStatus {
             held: token.held_for.is_some(),
         }
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn millis(duration: std::time::Duration) -> Value {

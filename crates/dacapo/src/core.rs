@@ -4,22 +4,27 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dacapo_model::{Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare};
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::{Phase, Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
-use crate::processor::{self, Assignment, Ended, Progress, Wanted};
+use crate::processor::{self, Assignment, Busy, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
 use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
 use crate::verify::{Cap, Looking, Shadowing};
-use crate::world::World;
+use crate::world::{Left, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
+/// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
+/// would be waited for for ever, and everybody else with it.
+const REVOKE_WAIT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
@@ -63,8 +68,6 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
-    /// What the catalog wants of it, for its processor.
-    pub(crate) wanted: watch::Sender<Wanted>,
     /// Whose effects are whose, for its processor.
     voices: watch::Sender<Voices>,
     /// What it still owes to the world outside, as its delivery saw it last.
@@ -73,6 +76,9 @@ pub(crate) struct OpenVersion {
     delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
     /// How much of the time its processor works.
     share: watch::Sender<WorkShare>,
+    orders: watch::Sender<Orders>,
+    wishes: watch::Sender<()>,
+    busy: Arc<Busy>,
     /// How far its processor may go; as far as it can, unless it is to meet another version.
     cap: watch::Sender<Option<Position>>,
     meeting: Arc<Mutex<()>>,
@@ -82,7 +88,7 @@ pub(crate) struct OpenVersion {
 
 struct RunHandle {
     stop: watch::Sender<bool>,
-    ended: JoinHandle<Ended>,
+    run: Left<Ended>,
 }
 
 impl Core {
@@ -194,6 +200,20 @@ impl Core {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
+    /// What a version waits on beside the flips that go to it: that it is paused, what its processor tells, a handler
+    /// that does not return, and what is wrong with its view.
+    pub(crate) fn waiting_on(&self, id: &ViewId) -> Vec<WaitingOn> {
+        let paused = self.is_paused(id).then_some(WaitingOn::Paused);
+        let told = self.open_version(id).map(|open| open.waiting_on()).unwrap_or_default();
+        paused.into_iter().chain(told).chain(self.trouble(id)).collect()
+    }
+
+    /// Whether events are kept from the version's view.
+    pub(crate) fn is_paused(&self, id: &ViewId) -> bool {
+        let applies = |phase: Phase| phase.applies();
+        self.catalog.current().version(id).is_some_and(|state| state.paused && applies(state.phase))
+    }
+
     /// Whether a new build of this code may begin as a copy of the version that serves.
     ///
     /// # Errors
@@ -259,54 +279,77 @@ impl Core {
 }
 
 impl OpenVersion {
-    /// Opens a version whose code is carried and starts its processor.
+    /// Opens a version whose code is carried and starts its processor. With `is_corrected` another code of the same
+    /// version ran before on this node.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the system has no thread for it.
     pub(crate) fn run(
         core: &Core,
         id: ViewId,
         view: Arc<dyn StoredView>,
         carried: Carried,
-        state: &VersionState,
+        orders: Orders,
+        began_at: Position,
         seed: Option<SeedFrom>,
-    ) -> Self {
+        is_corrected: bool,
+    ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
-        let share = watch::Sender::default();
-        let lifted = Arc::new(Notify::new());
-        let (cap, capped) = watch::channel(None);
-        let (wanted, told) = watch::channel(Wanted::of(state));
-        let (voices, heard) = watch::channel(Voices::default());
+        let mut open = Self::still(id, view, Some(carried.clone()), orders);
+        open.progress = watched;
         let assignment = Assignment {
-            id: id.clone(),
-            carried: carried.clone(),
-            began_at: state.began_at.unwrap_or_default(),
+            id: open.id.clone(),
+            carried,
+            began_at,
             seed,
-            share: share.subscribe(),
+            share: open.share.subscribe(),
             journal: Arc::clone(&core.journal),
             offload: core.world.offload,
-            view: Arc::clone(&view),
-            lifted: Arc::clone(&lifted),
+            view: Arc::clone(&open.view),
+            clock: Arc::clone(&core.world.clock),
+            is_corrected,
+            orders: open.orders.subscribe(),
+            wishes: open.wishes.subscribe(),
+            lifted: Arc::clone(&open.lifted),
+            busy: Arc::clone(&open.busy),
             progress,
-            cap: capped,
-            wanted: told,
-            voices: heard,
+            cap: open.cap.subscribe(),
+            voices: open.voices.subscribe(),
             probe: Arc::clone(&core.world.probe),
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
-        let ended = core.world.offload.begin(processor::run(assignment));
-        let run = Mutex::new(Some(RunHandle { stop, ended }));
-        let (meeting, outbox, delivery) = Default::default();
-        let progress = watched;
-        let carried = Some(carried);
-        Self { id, view, carried, progress, lifted, wanted, voices, outbox, delivery, share, cap, meeting, run }
+        let run = core.world.offload.leave(&open.id.to_string(), processor::run(assignment));
+        let run = run.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error))?;
+        *open.run.get_mut() = Some(RunHandle { stop, run });
+        Ok(open)
     }
 
     /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
     /// tokens can be seen and held, and its effects made.
-    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>) -> Self {
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
         let (_, progress) = watch::channel(Progress::default());
-        let (lifted, wanted, voices, outbox, delivery, share, cap, meeting, run) = Default::default();
-        Self { id, view, carried, progress, lifted, wanted, voices, outbox, delivery, share, cap, meeting, run }
+        let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
+        let (lifted, share, cap, meeting, busy, run) = Default::default();
+        let (voices, outbox, delivery) = Default::default();
+        Self {
+            id,
+            view,
+            carried,
+            progress,
+            lifted,
+            share,
+            cap,
+            meeting,
+            orders,
+            wishes,
+            busy,
+            voices,
+            outbox,
+            delivery,
+            run,
+        }
     }
 
     /// Lets its effects be made, if it reacts and its code is here.
@@ -345,7 +388,29 @@ impl OpenVersion {
     pub(crate) fn has_ended(&self) -> bool {
         // One that is being stopped is not to be put in its place yet.
         let Ok(run) = self.run.try_lock() else { return false };
-        self.carried.is_some() && run.as_ref().is_none_or(|run| run.ended.is_finished())
+        self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
+    }
+
+    /// Tells the processor what the catalog says of its version.
+    pub(crate) fn order(&self, orders: Orders) {
+        self.orders.send_if_modified(|known| std::mem::replace(known, orders) != orders);
+    }
+
+    /// Tells the processor that something is wished for dead letters.
+    pub(crate) fn wished(&self) {
+        self.wishes.send_replace(());
+    }
+
+    /// What the processor waits on, as it tells or as it is seen.
+    pub(crate) fn waiting_on(&self) -> Vec<WaitingOn> {
+        let busy = self.busy.look(Instant::now()).map(|busied| {
+            if busied.is_news {
+                let (position, seconds) = (busied.position, busied.time.as_secs());
+                tracing::warn!(view = %self.id, %position, seconds, "a handler has been busy with one event for long");
+            }
+            WaitingOn::Busy { position: busied.position, time: busied.time }
+        });
+        busy.into_iter().chain(self.progress.borrow().waiting_on.clone()).collect()
     }
 
     /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice is
@@ -360,25 +425,34 @@ impl OpenVersion {
         }
     }
 
-    /// Lets the processor finish its batch, and waits for that.
+    /// Lets the processor finish its batch, and waits for that, but not for ever.
     pub(crate) async fn stop_applying(&self) {
         let mut running = self.run.lock().await;
         let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);
-        match (&mut run.ended).await {
-            Ok(Ended::Stopped) => {}
-            Ok(Ended::GivenUp) => {
+        match tokio::time::timeout(limits::STOP_TIME_MAX + limits::STOP_MARGIN_MAX, run.run.ended()).await {
+            Ok(Some(Ended::Stopped)) => {}
+            Ok(Some(Ended::GivenUp)) => {
                 tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
             }
-            Ok(Ended::Fenced(refused)) => tracing::warn!(view = %self.id, %refused, "the processor lost its claim"),
-            Err(error) => tracing::error!(view = %self.id, %error, "the processor ended by a bug in dacapo"),
+            Ok(Some(Ended::Fenced(refused))) => {
+                tracing::warn!(view = %self.id, %refused, "the processor lost its claim")
+            }
+            Ok(None) => tracing::error!(view = %self.id, "the processor ended by a bug in dacapo"),
+            Err(_) => self.leave_behind().await,
         }
         *running = None;
     }
 
-    /// Tells the processor what the catalog wants.
-    pub(crate) fn want(&self, wanted: Wanted) {
-        self.wanted.send_if_modified(|known| std::mem::replace(known, wanted) != wanted);
+    /// A handler that computes without end cannot be stopped. Its thread is left to itself; without its claim, nothing
+    /// of what it does lands any more (I-4).
+    async fn leave_behind(&self) {
+        let waiting = self.waiting_on();
+        let busy = waiting.iter().find(|reason| matches!(reason, WaitingOn::Busy { .. })).map(ToString::to_string);
+        let revoked = revoke_view(&*self.view).await;
+        let revoked = revoked.as_ref().map_or_else(ToString::to_string, |()| "its claim is revoked".to_owned());
+        let found = busy.unwrap_or_else(|| "its handler does not return".to_owned());
+        tracing::error!(view = %self.id, found, revoked, "a processor cannot be stopped, its thread is left behind");
     }
 
     /// Lifts the hold under `mark`, and tells the processor.
@@ -386,5 +460,24 @@ impl OpenVersion {
         self.view.lift(mark).await?;
         self.lifted.notify_waiters();
         Ok(())
+    }
+}
+
+/// Takes the right to write to the view of `id`, if there is one, from whoever has it (I-4).
+pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    match views.find(id).await? {
+        Some(view) if !planted::is(Fault::NotRevoked) => revoke_view(&*view).await,
+        _ => Ok(()),
+    }
+}
+
+async fn revoke_view(view: &dyn StoredView) -> Result<(), StoreError> {
+    match tokio::time::timeout(REVOKE_WAIT, view.claim()).await {
+        Ok(claimed) => claimed.map(drop),
+        Err(_) => {
+            let found = "its handler has written by SQL and does not return from its batch; end the process if it never \
+                         does";
+            Err(StoreError::unavailable("revoke the claim on the view", found))
+        }
     }
 }

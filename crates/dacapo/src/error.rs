@@ -113,6 +113,21 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The event waits behind another one of its stream that was set aside, and their order matters.
+    #[error(
+        "event {position} of {stream} is behind event {first} in {view}, which was set aside before it: retry or drop \
+         that one first, or retry the stream"
+    )]
+    Behind {
+        /// The version.
+        view: ViewId,
+        /// The event asked for.
+        position: Position,
+        /// The one before it.
+        first: Position,
+        /// The stream of both.
+        stream: dacapo_model::StreamName,
+    },
     /// The code that answers the query failed.
     #[error("the query failed: {0}")]
     Answer(HandlerError),

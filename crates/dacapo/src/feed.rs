@@ -8,6 +8,19 @@ use tokio::task::JoinHandle;
 
 use crate::world::Offload;
 
+/// The event at `position`, alone in its batch.
+pub(crate) async fn event_at(journal: &dyn Journal, position: Position) -> Result<EventBatch, StoreError> {
+    let before = Position::new(position.get().saturating_sub(1));
+    let batch = journal.read(before, &Filter::everything(), Limit::events(1)).await?;
+    // I-1: there is one at every position through the head.
+    let found = batch.iter().next().map(|event| event.position);
+    if found == Some(position) {
+        return Ok(batch);
+    }
+    let found = found.map_or("nothing".to_owned(), |found| format!("event {found}"));
+    Err(StoreError::corrupt(format!("the journal at position {position}"), format!("{found} was read there")))
+}
+
 /// A read that goes on beside whoever will ask for it.
 pub(crate) struct Ahead(JoinHandle<Result<EventBatch, StoreError>>);
 

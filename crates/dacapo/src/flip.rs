@@ -172,7 +172,7 @@ impl Drive<'_> {
         };
         let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
         // A version that halts would only be waited for in vain: nothing is held for it.
-        let halts = self.to.as_ref().map(|to| to.progress.borrow().waiting_on.clone()).unwrap_or_default();
+        let halts = self.to.as_ref().map(|to| to.waiting_on()).unwrap_or_default();
         let to_verified = self.to_verified();
         match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified }) {
             Gate::Hold if !halts.is_empty() => {
@@ -187,7 +187,13 @@ impl Drive<'_> {
             Gate::Hold => {
                 self.cover();
                 let from = self.from.as_ref().expect("the gate holds only a version that is open");
-                from.view.hold(hold).await?;
+                match tokio::time::timeout(limits::REQUEST_TIME_MAX, from.view.hold(hold)).await {
+                    Ok(held) => drop(held?),
+                    Err(_) => {
+                        self.wait_on(from.waiting_on());
+                        return Ok(Next::Rest);
+                    }
+                }
                 // Until here it waited for the batch that was being written, and held nobody up.
                 self.held_since = Some(Instant::now());
                 self.core.world.probe.completed(Step::FlipHeld);
@@ -214,6 +220,9 @@ impl Drive<'_> {
     /// The tokens of the version to serve, or why nobody could answer from it.
     async fn to_tokens(&self) -> Result<Vec<Token>, WaitingOn> {
         let version = self.pending.to;
+        if self.core.is_paused(&self.view(version)) {
+            return Err(WaitingOn::Paused);
+        }
         let open = self.to.as_ref().filter(|to| to.carried.is_some());
         let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
         let tokens = open.ok_or_else(missing)?.view.tokens().await;

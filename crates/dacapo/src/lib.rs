@@ -11,6 +11,10 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/verification.md")]
+struct Verification;
+
 // What the derives generate names `::dacapo`, in this crate's own tests as well.
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;
@@ -21,6 +25,7 @@ mod error;
 mod event;
 mod feed;
 mod flip;
+mod letters;
 mod node;
 mod processor;
 mod projection;
@@ -42,16 +47,18 @@ pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, EffectKey, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy,
-    InvalidName, Metadata, NewEvent, PastEffects, Phase, Position, ProjectionName, Revision, Segment, SegmentCount,
-    Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, WorkShare, limits,
+    InvalidName, Letter, LetterKind, Metadata, NewEvent, OnFailure, PastEffects, Phase, Policy, Position,
+    ProjectionName, Retry, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId,
+    WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
-    OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value,
+    OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value, WhichLetters,
 };
 pub use error::Error;
 pub use event::{Event, EventError};
 pub use flip::FlipReport;
+pub use letters::DeadLetter;
 pub use node::{Node, NodeBuilder, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};

@@ -61,7 +61,7 @@ pub struct NodeBuilder {
 /// Dropping the last clone without [`shutdown`](Self::shutdown) loses nothing, but leaves batches unfinished.
 #[derive(Clone)]
 pub struct Node {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     running: Arc<Running>,
 }
 
@@ -253,7 +253,8 @@ impl Node {
         query::open(&self.core, &projection.try_into()?, after, limits::REQUEST_TIME_MAX).await
     }
 
-    /// Carries one more version, as if the node had been started with it.
+    /// Carries one more version, as if the node had been started with it. In place of code of the same version that
+    /// it carries already, such as corrected code of one that is being built: its processor goes on from where it is.
     ///
     /// # Errors
     /// [`Error::Catalog`] when its code has changed under an unchanged version number.
@@ -542,6 +543,27 @@ impl Node {
     /// [`Error::Catalog`] when the catalog declines.
     pub async fn clean_up(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
         let command = CatalogCommand::CleanUp { view: view.clone(), reason: CleanUpReason::Asked };
+        self.order(command, view, asked).await
+    }
+
+    /// Applies no more events to the view of a version, after the batch it is in, until it is resumed. It survives a
+    /// restart.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] when no events are applied to it anyway.
+    pub async fn pause(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
+        self.order(CatalogCommand::Pause(view.clone()), view, asked).await
+    }
+
+    /// Applies events to the view of a version again, and tries at once what its handler refused.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] when no events are applied to a version in its phase.
+    pub async fn resume(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
+        self.order(CatalogCommand::Resume(view.clone()), view, asked).await
+    }
+
+    async fn order(&self, command: CatalogCommand, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
         let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
         Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) })
     }
@@ -575,8 +597,9 @@ impl Node {
     }
 
     /// Stops in order: no new rebuild steps, then the processors after the batch each is in, or without it after
-    /// [`limits::STOP_TIME_MAX`], then the journal after what waits to be appended, and the subscribers after they were given the
-    /// rest, or without it after the same time. Flips under way go on at the next start.
+    /// [`limits::STOP_TIME_MAX`] (one whose handler computes without end is left behind, and its claim revoked), then
+    /// the journal after what waits to be appended, and the subscribers after they were given the rest, or without it
+    /// after the same time. Flips under way go on at the next start.
     pub async fn shutdown(&self) {
         self.running.stop.send_replace(true);
         if let Some(conductor) = self.running.conductor.lock().await.take()

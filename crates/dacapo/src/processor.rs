@@ -11,45 +11,56 @@
 //!   read behind them, through the next token above ──▶ apply ──▶ commit rows and tokens┤
 //!                                                        │                │            │
 //!                       the handler refuses an event ◀───┘   held, fenced │            │
-//!                       its segment stops before it,          or store ───┘            │
-//!                       the batch is applied again ────────────────────────────────────┘
+//!                       its segment stops before it, or       or store ───┘            │
+//!                       it is set aside; the others go on ─────────────────────────────┘
 //! ```
 //!
-//! It never decides about phases, and it never reads the catalog.
+//! A handler that fails before it has changed any row costs the others nothing: the batch goes on behind the event.
+//! Only if it has are its rows taken back with those of the batch, which is then applied again through the event.
+//!
+//! It never decides about phases, and it never reads the catalog: what it must know of that comes as [`Orders`].
 
+mod busy;
 mod index;
+mod judge;
+mod letters;
 mod pace;
+mod refusals;
 mod replay;
 mod seed;
 mod segments;
 mod throttle;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{PendingReplay, Position, Token, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits};
-use dacapo_store::{Commit, Filter, Journal, Limit, StoreError, View as StoredView};
+use dacapo_model::{
+    PendingReplay, Phase, Position, Segment, Token, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits,
+};
+use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
-use crate::projection::{Carried, Failure, FailureCause, Work};
+use crate::projection::{Carried, Work};
 use crate::reactor::{Speaks, Voices};
 use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::{Offload, Probe};
 use pace::Pace;
+use refusals::Refusals;
 use replay::{FailedReset, TakenUp};
-use segments::{Refusal, Segments, Share};
+use segments::{Segments, Share};
 use throttle::Throttle;
 
+pub(crate) use busy::Busy;
+pub(crate) use letters::Aside;
 pub(crate) use segments::Progress;
 
-/// How long the first retry of whatever failed waits; each further one waits twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries of a handler.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long the first retry after a failure of the store waits; each further one waits twice as long.
+const STORE_RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries of the store, whose failures are nobody's mistake and pass unannounced.
 const STORE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often a held processor looks whether it was let go, should nobody tell it.
@@ -68,11 +79,18 @@ pub(crate) struct Assignment {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
+    /// By which refused events are due.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Whether they are tried at once all the same, since the code is not that which refused them.
+    pub(crate) is_corrected: bool,
+    /// What the catalog says of the version.
+    pub(crate) orders: watch::Receiver<Orders>,
+    /// Told whenever a wish for dead letters is recorded.
+    pub(crate) wishes: watch::Receiver<()>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
+    pub(crate) busy: Arc<Busy>,
     pub(crate) progress: watch::Sender<Progress>,
-    /// What the catalog wants of the version.
-    pub(crate) wanted: watch::Receiver<Wanted>,
     /// Whose effects are whose.
     pub(crate) voices: watch::Receiver<Voices>,
     pub(crate) probe: Arc<dyn Probe>,
@@ -81,16 +99,22 @@ pub(crate) struct Assignment {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// What the catalog wants of a version that runs: the rebuild driver tells its processor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
+/// What a processor must know of its version's state in the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// By which its policy is chosen.
+    phase: Phase,
+    /// Apply nothing.
+    paused: bool,
+    /// Where it was resumed last: what halts is tried at once.
+    resumed_at: Option<Position>,
     /// The last replay in place that was asked for.
-    pub(crate) replay: Option<PendingReplay>,
+    replay: Option<PendingReplay>,
 }
 
-impl Wanted {
+impl Orders {
     pub(crate) fn of(state: &VersionState) -> Self {
-        Self { replay: state.last_replay }
+        Self { phase: state.phase, paused: state.paused, resumed_at: state.resumed_at, replay: state.last_replay }
     }
 }
 
@@ -108,12 +132,14 @@ pub(crate) enum Ended {
 /// Runs until it is stopped or fenced. Failures of the store are waited out.
 ///
 /// A handler that waits for something when the stop comes has [`limits::STOP_TIME_MAX`] for the rest of its batch;
-/// one that computes without end cannot be stopped.
+/// one that computes without end cannot be stopped, so whoever stops a run must not wait for its end for ever.
 pub(crate) async fn run(assignment: Assignment) -> Ended {
     let mut stop = assignment.stop.clone();
     let out_of_time = async {
-        let stopped = stop.wait_for(|stop| *stop).await.is_ok();
-        tokio::time::sleep(if stopped { limits::STOP_TIME_MAX } else { Duration::ZERO }).await;
+        // An error means that whoever could stop this is gone, and with it maybe the runtime and its timers.
+        if stop.wait_for(|stop| *stop).await.is_ok() {
+            tokio::time::sleep(limits::STOP_TIME_MAX).await;
+        }
     };
     tokio::select! {
         biased;
@@ -123,9 +149,11 @@ pub(crate) async fn run(assignment: Assignment) -> Ended {
 }
 
 async fn run_on(assignment: &Assignment) -> Ended {
-    let mut attempts = 0;
+    let mut attempts = 0_u32;
+    let mut resumed_at = assignment.orders.borrow().resumed_at;
+    let mut try_now = assignment.is_corrected;
     loop {
-        let error = match Run::begin(assignment).await {
+        let error = match Run::begin(assignment, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
                 Ok(Some(ended)) => return ended,
                 Ok(None) => {
@@ -133,6 +161,7 @@ async fn run_on(assignment: &Assignment) -> Ended {
                     continue;
                 }
                 Err(error) => {
+                    (resumed_at, try_now) = (run.resumed_at, try_now && !run.has_moved);
                     // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
                     attempts = if run.has_moved { 0 } else { attempts };
                     error
@@ -142,14 +171,11 @@ async fn run_on(assignment: &Assignment) -> Ended {
         };
         assignment.report_store(&error);
         attempts += 1;
-        if assignment.stopped_within(back_off(attempts).min(STORE_RETRY_MAX)).await {
+        let wait = STORE_RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16));
+        if assignment.stopped_within(wait.min(STORE_RETRY_MAX)).await {
             return Ended::Stopped;
         }
     }
-}
-
-fn back_off(attempts: u32) -> Duration {
-    RETRY_MAX.min(RETRY_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16)))
 }
 
 impl Assignment {
@@ -178,10 +204,14 @@ struct Run<'a> {
     filter: Arc<Filter>,
     view: View,
     segments: Segments,
+    aside: Aside,
+    orders: watch::Receiver<Orders>,
+    /// The last resumption that was heeded.
+    resumed_at: Option<Position>,
+    wishes: watch::Receiver<()>,
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
-    wanted: watch::Receiver<Wanted>,
     failed_reset: Option<FailedReset>,
     /// Events that a replay comes past again and that were never applied.
     unspoken: Arc<BTreeSet<Position>>,
@@ -191,10 +221,18 @@ struct Run<'a> {
     index_at: Option<Position>,
 }
 
-/// A batch that was applied and not yet committed.
+/// A batch under way.
+struct Batch {
+    share: Share,
+    started: Instant,
+    /// Segments that stop in it before an event that was refused.
+    refused: BTreeSet<Segment>,
+}
+
+/// What was applied of a batch and not yet committed.
 struct Applied {
     events: usize,
-    /// How many of them each segment of the version was handed.
+    /// How many events each segment of the version has taken up.
     by_segment: Vec<u64>,
 }
 
@@ -203,14 +241,29 @@ enum Committed {
     Done,
     /// It must be applied again: the writer had sent rows that the refused commit took back.
     ApplyAgain,
+    /// The store takes no such rows, however often it is tried: a mistake of the handler. Everything is taken back.
+    Wrong(ViewError),
     Stopped,
     Fenced(TokenRefused),
 }
 
 impl<'a> Run<'a> {
-    async fn begin(assignment: &'a Assignment) -> Result<Self, StoreError> {
-        let tokens = assignment.view.claim().await?;
+    /// Claims, and takes up what the view keeps. `resumed_at` is the last resumption that an earlier run has heeded.
+    async fn begin(
+        assignment: &'a Assignment,
+        resumed_at: Option<Position>,
+        try_now: bool,
+    ) -> Result<Self, StoreError> {
         let options = &assignment.carried.options;
+        let mut wishes = assignment.wishes.clone();
+        // What is wished for from here on is either read below or told.
+        wishes.mark_unchanged();
+        let tokens = assignment.view.claim().await?;
+        let mut refusals = Refusals::new(assignment.view.refusals().await?, options.retry);
+        if try_now {
+            refusals.try_now(assignment.clock.now());
+        }
+        let aside = Aside::load(&*assignment.view, options.order_matters).await?;
         let tables = assignment.carried.tables;
         let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
@@ -219,20 +272,24 @@ impl<'a> Run<'a> {
             .with_bytes_max(options.row_cache_bytes)
             .lacking_indexes(bare)
             .with_effects(assignment.carried.effect_names(), first);
+        let orders = assignment.orders.clone();
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
             view,
-            segments: Segments::new(tokens),
+            segments: Segments::new(tokens, refusals),
+            aside,
+            orders,
+            resumed_at,
+            wishes,
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
-            wanted: assignment.wanted.clone(),
             failed_reset: None,
             unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
             cap: assignment.cap.clone(),
             has_moved: false,
-            index_at: bare.then(|| if options.index_last { assignment.began_at } else { Position::START }),
+            index_at: bare.then_some(if options.index_last { assignment.began_at } else { Position::START }),
         };
         run.report();
         Ok(run)
@@ -241,6 +298,11 @@ impl<'a> Run<'a> {
     /// Batch after batch, until the run ends; `None` when it is to begin anew. An error means that the claim is in
     /// doubt: begin again.
     async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
+        while self.heed().paused {
+            if self.stay_paused().await {
+                return Ok(Some(Ended::Stopped));
+            }
+        }
         if let Some(ended) = self.seed().await? {
             return Ok(Some(ended));
         }
@@ -248,7 +310,12 @@ impl<'a> Run<'a> {
             if self.assignment.is_stopped() {
                 return Ok(Some(Ended::Stopped));
             }
-            self.wanted.mark_unchanged();
+            if self.heed().paused {
+                if self.stay_paused().await {
+                    return Ok(Some(Ended::Stopped));
+                }
+                continue;
+            }
             if let Some(replay) = self.asked_replay() {
                 match self.take_up(replay).await? {
                     TakenUp::Begins => return Ok(None),
@@ -261,11 +328,19 @@ impl<'a> Run<'a> {
             {
                 return Ok(Some(ended));
             }
+            // One wish and one batch in turns, so that neither holds the other back.
+            let wished = self.next_wish().await?;
+            let has_wish = wished.is_some();
+            if let Some(letter) = wished
+                && let Some(ended) = self.carry_out(letter).await?
+            {
+                return Ok(Some(ended));
+            }
             // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
             let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
-            let Some(share) = self.segments.next_share(head, Instant::now()) else {
-                if self.wait().await {
+            let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
+                if !has_wish && self.wait().await {
                     return Ok(Some(Ended::Stopped));
                 }
                 continue;
@@ -283,106 +358,154 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits for the head, for what is due for another try, for another wish, or for the stop, which it tells.
+    /// Looks what the catalog says of the version.
+    fn heed(&mut self) -> Orders {
+        let orders = *self.orders.borrow_and_update();
+        if orders.resumed_at > self.resumed_at {
+            self.resumed_at = orders.resumed_at;
+            self.segments.refusals.try_now(self.assignment.clock.now());
+        }
+        orders
+    }
+
+    /// Waits while the version is paused, for other orders or for the stop, which it tells.
+    async fn stay_paused(&mut self) -> bool {
+        self.throttle.begin(false);
+        self.report();
+        let mut stop = self.assignment.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => true,
+            changed = self.orders.changed() => changed.is_err(),
+        }
+    }
+
+    /// Waits for the head, for a segment that is due for another try, for orders or wishes, or for the stop, which
+    /// it tells.
     async fn wait(&mut self) -> bool {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
-        let reset_due = self.failed_reset.as_ref().map(|failed| failed.due);
-        let due = self.segments.next_due().into_iter().chain(reset_due).min();
+        // Seen is what was looked at, not what ended the waiting.
+        let mut wishes = self.wishes.clone();
+        let reset_due = self.failed_reset.as_ref().map(FailedReset::due_in);
+        let due = self.segments.next_due(self.assignment.clock.now()).into_iter().chain(reset_due).min();
         let due = async {
             match due {
-                Some(due) => tokio::time::sleep_until(due).await,
+                Some(due) => tokio::time::sleep(due).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
+            changed = self.orders.changed() => changed.is_err(),
+            changed = wishes.changed() => changed.is_err(),
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
-            // Who has the other side has that of the stop as well.
-            Ok(()) = self.wanted.changed() => false,
             // An error means that nobody can set a cap any more; then nothing comes of it.
             Ok(()) = self.cap.changed() => false,
             () = due => false,
         }
     }
 
-    /// Applies and commits one batch for the segments of `share`; where a handler refuses an event, once
-    /// more without it.
-    async fn take(&mut self, mut share: Share) -> Result<Option<Ended>, StoreError> {
-        let started = Instant::now();
-        self.assignment.progress.send_modify(|progress| progress.batch = Some((share.after, started)));
+    /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
+    async fn take(&mut self, share: Share) -> Result<Option<Ended>, StoreError> {
+        let mut batch = Batch { share, started: Instant::now(), refused: BTreeSet::new() };
+        self.aside.begin(self.assignment.clock.now());
+        let began = Some((batch.share.after, batch.started));
+        self.assignment.progress.send_modify(|progress| progress.batch = began);
         loop {
-            let failure = match self.apply(&mut share, started).await? {
-                Ok(Applied { events, by_segment }) => match self.commit(&share, &by_segment).await? {
-                    Committed::Done => {
-                        self.has_moved = true;
-                        self.pace.took(events, self.throttle.worked(started));
-                        self.report();
-                        self.rest().await;
-                        return Ok(None);
-                    }
-                    Committed::ApplyAgain => continue,
-                    Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                    Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
-                },
-                Err(failure) => failure,
+            let Some(Applied { events, by_segment }) = self.apply(&mut batch).await? else {
+                self.view.rollback().await.map_err(unavailable)?;
+                self.aside.begin_again();
+                continue;
             };
-            self.view.rollback().await.map_err(unavailable)?;
-            self.refused(failure, &mut share)?;
-            if share.is_empty() {
-                self.report();
-                return Ok(None);
+            match self.land(&self.commit_of(&batch, &by_segment)).await? {
+                Committed::Done => {
+                    self.aside.committed();
+                    self.has_moved = true;
+                    self.pace.took(events, self.throttle.worked(batch.started));
+                    self.report();
+                    self.rest().await;
+                    return Ok(None);
+                }
+                Committed::ApplyAgain => self.aside.begin_again(),
+                Committed::Wrong(error) => {
+                    self.aside.begin_again();
+                    self.narrow(error, &mut batch).await?;
+                }
+                Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
             }
         }
     }
 
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
-    /// again in the rare case that it must be applied again.
-    async fn apply(&mut self, share: &mut Share, started: Instant) -> Result<Result<Applied, Failure>, StoreError> {
-        let Assignment { journal, carried, offload, .. } = self.assignment;
-        let (mut after, mut events) = (share.after, 0);
-        let mut by_segment = vec![0; share.limits().len()];
+    /// again in the rare case that it must be applied again. `None`: a handler failed after it had changed rows, so
+    /// they must be taken back, and the batch goes no further than that event.
+    async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
+        let Assignment { journal, carried, offload, busy, .. } = self.assignment;
+        let (mut after, mut events) = (batch.share.after, 0);
+        let mut by_segment = vec![0; batch.share.limits().len()];
         let began_at = self.assignment.began_at;
         let past: Vec<Position> =
             self.segments.tokens().iter().map(|token| token.replays_through().max(began_at)).collect();
-        let speaks = self.speaks();
+        let speaks = self.speaks(self.segments.tokens().iter().map(Token::replays_through).collect());
         let mut ahead: Option<Ahead> = None;
-        loop {
-            let batch = match &mut ahead {
+        // Once every segment of the share halts, there is nothing more to read for them.
+        while !batch.share.is_empty() {
+            let read = match &mut ahead {
                 Some(ahead) => ahead.done().await?,
                 None => journal.read(after, &self.filter, Limit::events(self.pace.events())).await?,
             };
-            (after, events) = (batch.through, events + batch.len());
-            let is_full = events >= self.pace.events() || after >= share.moves_through();
+            (after, events) = (read.through, events + read.len());
+            let is_full = events >= self.pace.events() || after >= batch.share.moves_through();
             ahead = (!is_full).then(|| {
                 Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
             });
-            let (segments, through) = (self.segments.count(), share.limits());
-            let speaks = speaks.as_ref();
-            let work = Work { batch: &batch, segments, through, past: &past, speaks, applied: &mut by_segment };
-            if let Err(failure) = carried.handlers.apply(work, &mut self.view).await {
-                return Ok(Err(failure));
+            let mut from = 0;
+            loop {
+                let work = Work {
+                    batch: &read,
+                    from,
+                    segments: self.segments.count(),
+                    through: batch.share.limits(),
+                    past: &past,
+                    speaks: speaks.as_ref(),
+                    applied: &mut by_segment,
+                    aside: &mut self.aside,
+                    busy,
+                    time_max: carried.options.handler_time_max,
+                };
+                let Err(failure) = carried.handlers.apply(work, &mut self.view).await else { break };
+                let (event, changed) = (read.get(failure.index), failure.changed);
+                from = failure.index + 1;
+                let (segment, is_aside) = (failure.segment, self.judge(failure, &event, batch)?);
+                if changed {
+                    batch.share = batch.share.through(event.position);
+                    return Ok(None);
+                }
+                by_segment[usize::from(segment.get())] += u64::from(is_aside);
             }
-            let worked = self.throttle.worked(started);
+            let worked = self.throttle.worked(batch.started);
             if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
-                *share = share.through(after);
-                return Ok(Ok(Applied { events, by_segment }));
+                batch.share = batch.share.through(after);
+                break;
             }
         }
+        Ok(Some(Applied { events, by_segment }))
     }
 
     /// For which events effects are kept, if the projection reacts.
-    fn speaks(&self) -> Option<Speaks> {
+    fn speaks(&self, replays_through: Vec<Position>) -> Option<Speaks> {
         let Assignment { carried, voices, id, .. } = self.assignment;
         (!carried.effect_names().is_empty()).then(|| Speaks {
             version: id.version,
             past: carried.options.effects.past,
             voices: voices.borrow().clone(),
-            replays_through: self.segments.tokens().iter().map(Token::replays_through).collect(),
+            replays_through,
             unspoken: Arc::clone(&self.unspoken),
         })
     }
@@ -396,39 +519,31 @@ impl<'a> Run<'a> {
         stopped
     }
 
-    /// A segment stops before the event that its handler refuses, and is tried again later.
-    fn refused(&mut self, failure: Failure, share: &mut Share) -> Result<(), StoreError> {
-        let Failure { segment, position, cause } = failure;
-        let error = match cause {
-            FailureCause::Handler(error) => error,
-            FailureCause::Store(error) => return Err(unavailable(error)),
-        };
-        let refusal = self.segments.refuse(segment, position, error, Instant::now(), back_off);
-        let Refusal { attempts, error, .. } = refusal;
-        tracing::warn!(view = %self.assignment.id, %segment, %position, attempts, error, "a handler refuses an event");
-        share.stop_before(segment, position);
-        Ok(())
-    }
-
-    async fn commit(&mut self, share: &Share, applied: &[u64]) -> Result<Committed, StoreError> {
-        self.land(Commit::of(self.segments.moves(share, applied))).await
+    /// The commit of a batch: its moves, and what is kept of the events that were refused.
+    fn commit_of(&self, batch: &Batch, by_segment: &[u64]) -> Commit {
+        let mut moves = self.segments.moves(&batch.share, by_segment);
+        let stays = batch.refused.iter().filter(|segment| !batch.share.has(**segment));
+        moves.extend(stays.map(|segment| self.segments.stay(*segment)));
+        let refused = batch.refused.iter().filter_map(|segment| self.segments.refusals.get(*segment)).cloned();
+        Commit { moves, refused: refused.collect(), letters: self.aside.of_batch(), ..Commit::default() }
     }
 
     /// Commits, waiting for the end of a hold if there is one.
-    async fn land(&mut self, commit: Commit) -> Result<Committed, StoreError> {
+    async fn land(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
             let mut lifted = std::pin::pin!(lifted.notified());
             lifted.as_mut().enable();
-            let (held_for, must_reapply) = match self.view.commit(&commit).await {
+            let (held_for, must_reapply) = match self.view.commit(commit).await {
                 Ok(()) => {
                     self.segments.committed(&commit.moves);
                     return Ok(Committed::Done);
                 }
                 Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
                 Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Fenced(refused)),
-                Err(NotCommitted::Failed(error)) => return Err(unavailable(error)),
+                Err(NotCommitted::Failed(error)) if error.is_passing() => return Err(unavailable(error)),
+                Err(NotCommitted::Failed(error)) => return Ok(Committed::Wrong(error)),
             };
             self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
             let mut stop = self.assignment.stop.clone();
@@ -445,10 +560,11 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self) {
-        let mut progress = self.segments.progress();
-        progress.waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
-        progress.waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
-        self.assignment.progress.send_replace(progress);
+        let mut waiting_on = self.segments.refusals.waiting_on();
+        waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
+        waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
+        let (tokens, letters) = (self.segments.tokens().to_vec(), self.aside.kept().len() as u64);
+        self.assignment.progress.send_replace(Progress { tokens, letters, batch: None, waiting_on });
     }
 }
 

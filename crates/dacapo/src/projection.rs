@@ -10,16 +10,20 @@ use std::future::Future;
 use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::rebuild::Code;
-use dacapo_model::{FlipPolicy, InvalidName, Position, ProjectionName, Segment, SegmentCount, VersionId, WorkShare};
+use dacapo_model::{
+    FlipPolicy, InvalidName, OnFailure, Position, ProjectionName, Retry, Segment, SegmentCount, VersionId, WorkShare,
+};
 use dacapo_store::{EventBatch, EventRef, Filter, Index, Streams, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::event::Event;
+use crate::processor::{Aside, Busy};
 use crate::reactor::{Actor, Acts, AnyAct, Effect, EffectOptions, Speaks};
 use crate::seed::Seed;
 use crate::verify::{AnyQuery, Assertion, Checks, Comparison, Shadow, Verify};
@@ -115,6 +119,18 @@ pub struct Options {
     /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
     /// them at its first statement.
     pub index_last: bool,
+    /// How often and when an event is tried again that the handler refuses: an error, a panic, or more than
+    /// `handler_time_max`. 10 times within about a minute unless set; whoever sets events aside may want fewer, since
+    /// the segment waits meanwhile.
+    pub retry: Retry,
+    /// What to do with an event that was refused so often. The segment halts before it, unless set.
+    pub on_failure: OnFailure,
+    /// Whether the events of a stream must be applied in their order, so that later ones wait behind one that was
+    /// set aside as a dead letter. True unless set.
+    pub order_matters: bool,
+    /// How long the handler may wait for something in one event; then it counts as having refused it. One minute
+    /// unless set. A handler that computes without ever waiting cannot be stopped; the status says where it is.
+    pub handler_time_max: Duration,
     /// What must be verified of it before readers move to it.
     pub verify: Verify,
 }
@@ -134,6 +150,10 @@ impl Default for Options {
             seed_new_code: false,
             rebuild_share: WorkShare::ALL,
             index_last: true,
+            retry: Retry::default(),
+            on_failure: OnFailure::default(),
+            order_matters: true,
+            handler_time_max: Duration::from_secs(60),
             verify: Verify::default(),
         }
     }
@@ -166,7 +186,8 @@ pub trait Projection: Send + Sync + 'static {
     /// streams does not matter to it, or the version has one segment.
     ///
     /// # Errors
-    /// Whatever keeps it from applying the event. The segment halts before it and tries again.
+    /// Whatever keeps it from applying the event. It is tried again, and then what [`Options::on_failure`] says is
+    /// done; nothing of what it did to the view is kept. A panic is an error like any other.
     fn apply(
         &self,
         event: &Recorded<'_, Self::Event>,
@@ -446,6 +467,8 @@ fn fingerprint(tables: &[Table]) -> String {
 /// A batch of events and how far each segment shall go in it.
 pub(crate) struct Work<'a> {
     pub(crate) batch: &'a EventBatch,
+    /// The first of its events to take up, counted from 0.
+    pub(crate) from: usize,
     pub(crate) segments: SegmentCount,
     /// For each segment the last position to apply; one that takes no part has its own token here or less.
     pub(crate) through: &'a [Position],
@@ -453,20 +476,31 @@ pub(crate) struct Work<'a> {
     pub(crate) past: &'a [Position],
     /// For which events effects are kept, where there are any.
     pub(crate) speaks: Option<&'a Speaks>,
-    /// For each segment how many events it was handed; added to.
+    /// For each segment how many events it has taken up; added to.
     pub(crate) applied: &'a mut [u64],
+    /// What is set aside instead.
+    pub(crate) aside: &'a mut Aside,
+    /// Where the handler is.
+    pub(crate) busy: &'a Busy,
+    /// How long the handler may wait in one event.
+    pub(crate) time_max: Duration,
 }
 
-/// An event that was not applied.
+/// An event that was not applied. Those before it were.
 pub(crate) struct Failure {
     pub(crate) segment: Segment,
-    pub(crate) position: Position,
+    /// Its place in the batch, counted from 0.
+    pub(crate) index: usize,
+    /// Whether the handler changed rows before it failed.
+    pub(crate) changed: bool,
     pub(crate) cause: FailureCause,
 }
 
 pub(crate) enum FailureCause {
-    /// The handler refused the event or panicked.
+    /// The handler refused the event, panicked or did not return in time.
     Handler(String),
+    /// The event must be set aside and cannot be, since too many are.
+    NoRoom(String),
     /// The view could not be read or written: not the handler's fault.
     Store(ViewError),
 }
@@ -489,6 +523,14 @@ pub(crate) trait Handlers: Send + Sync {
     fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
+/// Where in a batch the handler is.
+struct Current {
+    segment: Segment,
+    index: usize,
+    /// The changes that the view had seen before the event.
+    changes: u64,
+}
+
 impl<P: Projection> Handlers for P {
     fn assertions(&self) -> &'static [Assertion] {
         P::ASSERTIONS
@@ -508,57 +550,85 @@ impl<P: Projection> Handlers for P {
 
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let mut current = None;
-            let run = AssertUnwindSafe(apply_all(self, work, view, &mut current)).catch_unwind();
-            let Err(cause) = outcome(run.await) else { return Ok(()) };
-            let (segment, position) = current.expect("only the handling of an event can fail");
-            Err(Failure { segment, position, cause })
+            let (busy, mut current) = (work.busy, None);
+            let run = AssertUnwindSafe(apply_all(self, work, view, &mut current)).catch_unwind().await;
+            busy.rests();
+            let cause = match run {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(cause)) => cause,
+                Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
+            };
+            let Current { segment, index, changes } = current.expect("only the handling of an event can fail");
+            Err(Failure { segment, index, changed: view.changes() != changes, cause })
         })
     }
 
     fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>> {
         let reset = async move { Projection::reset(self, view, after).await };
-        Box::pin(AssertUnwindSafe(reset).catch_unwind().map(outcome))
+        Box::pin(AssertUnwindSafe(reset).catch_unwind().map(|run| match run {
+            Ok(done) => done.map_err(of),
+            Err(panic) => Err(FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic)))),
+        }))
     }
-}
-
-/// What a handler came to: it may have failed, panicked, or met a store that failed.
-fn outcome(run: std::thread::Result<Result<(), HandlerError>>) -> Result<(), FailureCause> {
-    Err(match run {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => match error.downcast::<ViewError>() {
-            Ok(error) if error.is_passing() => FailureCause::Store(*error),
-            Ok(error) => FailureCause::Handler(error.to_string()),
-            Err(error) => FailureCause::Handler(chain(&*error)),
-        },
-        Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
-    })
 }
 
 async fn apply_all<P: Projection>(
     projection: &P,
     work: Work<'_>,
     view: &mut View,
-    current: &mut Option<(Segment, Position)>,
-) -> Result<(), HandlerError> {
-    for place in work.batch.iter() {
+    current: &mut Option<Current>,
+) -> Result<(), FailureCause> {
+    for index in work.from..work.batch.len() {
+        let place = work.batch.get(index);
         let segment = work.segments.segment_of(place.stream);
         let at = usize::from(segment.get());
         if place.position > work.through[at] {
             continue;
         }
-        *current = Some((segment, place.position));
+        *current = Some(Current { segment, index, changes: view.changes() });
         let skipped = planted::is(Fault::Skip) && place.position.get().is_multiple_of(41);
-        if let Some(data) = P::Event::decode(place.event_type, place.payload)?.filter(|_| !skipped) {
-            let replay = place.position <= work.past[at];
-            if let Some(speaks) = work.speaks {
-                view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
+        if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
+            work.busy.begins(place.position);
+            if let Some(data) = P::Event::decode(place.event_type, place.payload).map_err(|error| of(error.into()))? {
+                let replay = place.position <= work.past[at];
+                if let Some(speaks) = work.speaks {
+                    view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
+                }
+                let event = Recorded { data, place, replay };
+                in_time(projection.apply(&event, view), work.time_max).await?;
             }
-            projection.apply(&Recorded { data, place, replay }, view).await?;
         }
         work.applied[at] += 1;
     }
     Ok(())
+}
+
+/// What a handler makes of an event, if it does so in time. Nearly always it is done at once; then no clock is
+/// asked.
+async fn in_time(
+    applying: impl Future<Output = Result<(), HandlerError>>,
+    time_max: Duration,
+) -> Result<(), FailureCause> {
+    let mut applying = std::pin::pin!(applying);
+    if let Poll::Ready(applied) = futures::poll!(applying.as_mut()) {
+        return applied.map_err(of);
+    }
+    match tokio::time::timeout(time_max, applying).await {
+        Ok(applied) => applied.map_err(of),
+        Err(_) => {
+            let waited = time_max.as_secs_f64();
+            Err(FailureCause::Handler(format!("it did not return within {waited} s (`handler_time_max`)")))
+        }
+    }
+}
+
+/// Whose fault an error is.
+fn of(error: HandlerError) -> FailureCause {
+    match error.downcast::<ViewError>() {
+        Ok(error) if error.is_passing() => FailureCause::Store(*error),
+        Ok(error) => FailureCause::Handler(error.to_string()),
+        Err(error) => FailureCause::Handler(chain(&*error)),
+    }
 }
 
 /// An error and what caused it, in one line.

@@ -163,7 +163,7 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
     let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
-    core.trouble(&id).into_iter().chain(replaying).chain(short).chain(progress.waiting_on).chain(unverified).collect()
+    core.waiting_on(&id).into_iter().chain(replaying).chain(short).chain(unverified).collect()
 }
 
 /// The replay in place that a version is in, if it is in one.

@@ -9,7 +9,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
@@ -18,9 +17,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{Asked, CatalogError};
-use crate::core::{Core, OpenVersion};
+use crate::core::{self, Core, OpenVersion};
 use crate::flip;
-use crate::processor::Wanted;
+use crate::processor::Orders;
 use crate::projection::Carried;
 use crate::reactor::Voices;
 use crate::seed::{SeedFrom, check};
@@ -234,7 +233,9 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
-            version.want(Wanted::of(state));
+            version.order(Orders::of(state));
+            // Looked at now and then, a handler that does not return is seen, and logged.
+            drop(version.waiting_on());
             let tokens = version.view.tokens().await?;
             version.work(match &version.carried {
                 Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
@@ -255,11 +256,17 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
 /// Opens the version, and runs its processor if the code is here.
 async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
     let carried = core.code_of(id);
+    let mut is_corrected = false;
     if let Some(open) = core.open_version(id) {
-        let comes_alive = open.carried.is_none() && carried.is_some();
-        if !comes_alive && !open.has_ended() {
+        let is_other = match (&open.carried, &carried) {
+            (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
+            (None, carried) => carried.is_some(),
+            (Some(_), None) => false,
+        };
+        if !is_other && !open.has_ended() {
             return Ok(());
         }
+        is_corrected = is_other && open.carried.is_some();
         open.stop().await;
     }
     let _opening = core.opening.lock().await;
@@ -272,11 +279,12 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return discard(&*core.views, id).await;
             }
+            let began_at = state.began_at.unwrap_or_default();
             let seed = seed(core, id, state, &carried, &*view).await?;
-            OpenVersion::run(core, id.clone(), view, carried, state, seed)
+            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), began_at, seed, is_corrected)?
         }
         None => match core.views.find(id).await? {
-            Some(view) => OpenVersion::still(id.clone(), view, None),
+            Some(view) => OpenVersion::still(id.clone(), view, None, Orders::of(state)),
             None => return Ok(()),
         },
     };
@@ -341,7 +349,7 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
 
 /// Drops the view (I-12): its epochs are revoked, then it goes.
 async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
-    match revoke(views, id).await {
+    match core::revoke(views, id).await {
         // What is damaged has no claim that could still write to it.
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
             tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
@@ -354,6 +362,7 @@ async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
 /// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.
 async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
     let catalog = core.catalog.current();
+    let Some(state) = catalog.version(id) else { return Ok(false) };
     let served = catalog.projections.get(&id.projection).map(|state| state.served.as_slice()).unwrap_or_default();
     // One that never served speaks for nothing. What another one speaks for, the delivery forgets.
     if !served.iter().any(|(_, version)| *version == id.version) {
@@ -368,7 +377,7 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
             match core.open_version(id) {
                 Some(open) => open.stop_applying().await,
                 None => {
-                    let version = OpenVersion::still(id.clone(), view, core.code_of(id));
+                    let version = OpenVersion::still(id.clone(), view, core.code_of(id), Orders::of(state));
                     version.outbox.send_replace(outbox);
                     insert(core, version).await;
                 }
@@ -378,15 +387,6 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
         Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
-    if let Some(view) = views.find(id).await?
-        && !planted::is(Fault::NotRevoked)
-    {
-        view.claim().await?;
-    }
-    Ok(())
 }
 
 /// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at

@@ -7,11 +7,12 @@ use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
-    ViewId, WaitingOn, replay,
+    ViewId, WaitingOn, limits, replay,
 };
 use dacapo_store::{Filter, Limit};
 
 use crate::core::Core;
+use crate::processor::Progress;
 use crate::reactor;
 use crate::subscribe::SubscriberStatus;
 use crate::verify;
@@ -76,6 +77,8 @@ pub struct VersionStatus {
     pub rollback_ready: Option<Result<(), WaitingOn>>,
     /// The replay in place under way: its request, what it covers again, and where it ends.
     pub replay: Option<ReplayStatus>,
+    /// How many events are set aside in it as dead letters.
+    pub letters: u64,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -124,12 +127,15 @@ async fn version_status(
     state: &VersionState,
 ) -> VersionStatus {
     let carried = core.code_of(&id);
+    // First, so that what it waits on is never later than what else is found.
+    let mut waiting_on = core.waiting_on(&id);
     let open = core.open_version(&id);
     let progress = open.as_ref().map(|open| open.progress.borrow().clone()).unwrap_or_default();
     let (tokens, unreadable) = match core.tokens(&id).await {
         Ok(tokens) => (tokens.unwrap_or_default(), None),
         Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
     };
+    let letters = letters(core, &id, &progress).await;
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let (bare, unreadable) = match core.is_bare(&id).await {
@@ -138,8 +144,7 @@ async fn version_status(
     };
     let stage = stage(state, &tokens, bare, head);
     let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
-    let mut waiting_on = progress.waiting_on;
-    waiting_on.extend(unreadable.or_else(|| core.trouble(&id)));
+    waiting_on.extend(unreadable.filter(|_| core.trouble(&id).is_none()));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }
@@ -200,7 +205,20 @@ async fn version_status(
         stall,
         rollback_ready,
         replay,
+        letters,
         waiting_on,
+    }
+}
+
+/// How many dead letters a version has: its processor knows; without one its view is asked.
+async fn letters(core: &Core, id: &ViewId, progress: &Progress) -> u64 {
+    match core.open_version(id) {
+        Some(open) if open.carried.is_none() => {
+            let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
+            // What is wrong with the view is told by its tokens.
+            letters.map_or(0, |letters| letters.len() as u64)
+        }
+        _ => progress.letters,
     }
 }
 

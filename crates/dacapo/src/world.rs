@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dacapo_model::EventId;
 use dacapo_store::Clock;
 use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Makes ids that nobody else makes.
@@ -131,6 +132,50 @@ impl Offload {
             }
             Self::Inline => tokio::spawn(work),
         }
+    }
+
+    /// Begins work that may never end: neither the runtime's end nor the process's waits for it.
+    ///
+    /// # Errors
+    /// What the system says when it has no thread for it.
+    pub(crate) fn leave<T: Send + 'static>(
+        self,
+        name: &str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> std::io::Result<Left<T>> {
+        let (ends, ended) = oneshot::channel();
+        let (lives, alive) = watch::channel(());
+        let work = async move {
+            // Nobody listens to what was given up.
+            ends.send(work.await).ok();
+            drop(lives);
+        };
+        match self {
+            Self::Threads => {
+                // The runtime would wait for the end of a thread of its own.
+                let runtime = Handle::current();
+                std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(work)).map(drop)?;
+            }
+            Self::Inline => drop(tokio::spawn(work)),
+        }
+        Ok(Left { ended, alive })
+    }
+}
+
+/// Work that is left to itself.
+pub(crate) struct Left<T> {
+    ended: oneshot::Receiver<T>,
+    alive: watch::Receiver<()>,
+}
+
+impl<T> Left<T> {
+    /// What it came to; `None` when it ended by a panic.
+    pub(crate) async fn ended(&mut self) -> Option<T> {
+        (&mut self.ended).await.ok()
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.alive.has_changed().is_err()
     }
 }
 

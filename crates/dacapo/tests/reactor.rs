@@ -6,14 +6,15 @@ mod faulty;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
 use dacapo::{
     Acts, Asked, Carried, Effect, EffectKey, EffectOptions, ExpectedRevision, FlipPolicy, HandlerError, InPlace, Node,
-    Options, PastEffects, Phase, Projection, Recorded, ReplayFrom, SegmentCount, Store, SystemClock, Table, View,
-    WaitingOn, limits,
+    OnFailure, Options, PastEffects, Phase, Policy, Projection, Recorded, ReplayFrom, Retry, SegmentCount, Store,
+    SystemClock, Table, View, WaitingOn, limits,
 };
 use faulty::{Call, Fault, Faults};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ struct Office {
     fail: Mutex<BTreeSet<String>>,
     hang: Mutex<BTreeSet<String>>,
     panic: Mutex<BTreeSet<String>>,
+    /// The handler refuses events that are doubted.
+    refuses: AtomicBool,
 }
 
 impl Office {
@@ -90,6 +93,11 @@ impl<const CODE: u32> Projection for Notices<CODE> {
     }
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        if matches!(event.data, LedgerEvent::Doubted { .. }) && self.office.refuses.load(Ordering::SeqCst) {
+            // Before it refuses: what it emits must not outlive that.
+            view.emit(&Mail { ledger: event.stream.to_owned(), amount: 0 })?;
+            return Err("doubtful".into());
+        }
         let mail = |amount| Mail { ledger: event.stream.to_owned(), amount };
         match event.data {
             LedgerEvent::Added { amount } => view.emit(&mail(amount))?,
@@ -371,6 +379,42 @@ async fn a_clean_up_waits_for_the_effects_that_are_owed_and_says_so() {
     office.made_at_least(2).await;
     let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
     assert_eq!(made, [(1, owed), (2, later)], "in the order of the stream, each by its voice");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_was_set_aside_speaks_once_when_a_replay_applies_it_at_last() {
+    let office: Arc<Office> = Arc::default();
+    let mut version = notices::<1>(&office);
+    version.options.on_failure = OnFailure { serving: Policy::DeadLetter, ..OnFailure::default() };
+    version.options.retry = Retry { attempts: 1, ..Retry::default() };
+    let node = Node::builder().carry(carry(version)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    office.refuses.store(true, Ordering::SeqCst);
+    add(&node, "ledger-1", 1).await;
+    let doubted = node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 7 }]).await.unwrap();
+    // It waits behind the other, since the order of a stream matters.
+    let behind = add(&node, "ledger-1", 2).await;
+    add(&node, "ledger-2", 3).await;
+    until(&node, "both are set aside", |status| status.projections[0].versions[0].letters == 2).await;
+    office.made_at_least(2).await;
+    for round in 0..2 {
+        let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
+        node.replayed(&replay, WAIT_MAX).await.unwrap();
+        let letters = node.status().await.unwrap().projections[0].versions[0].letters;
+        assert_eq!(letters, if round == 0 { 2 } else { 0 }, "it was tried again");
+        office.refuses.store(false, Ordering::SeqCst);
+    }
+    // The second replay applied both; the next one comes past them again.
+    office.made_at_least(5).await;
+    let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
+    node.replayed(&replay, WAIT_MAX).await.unwrap();
+    let last = add(&node, "ledger-1", 4).await;
+    office.made_at_least(6).await;
+    let first = office.made()[0].1.position.get();
+    let expected = [first, doubted.position.get(), doubted.position.get(), behind.get(), last.get()];
+    assert_eq!(office.by_ledger()["ledger-1"], expected, "I-9: each once, in order");
+    assert_eq!(office.made().len(), 6);
     node.shutdown().await;
 }
 

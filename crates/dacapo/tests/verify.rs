@@ -25,6 +25,9 @@ use tokio::sync::watch;
 /// What a second version makes of an event: the amount that it adds, or nothing.
 type Amount = dyn Fn(&Recorded<'_, LedgerEvent>, i64) -> Option<i64> + Send + Sync;
 
+/// What its check does.
+type Check = dyn Fn(&mut Checks) -> Result<(), HandlerError> + Send + Sync;
+
 /// The second version of the totals, with mistakes as a test wants them.
 #[derive(Clone)]
 struct Second {
@@ -32,7 +35,7 @@ struct Second {
     amount: Arc<Amount>,
     comparison: Comparison,
     /// What its check finds.
-    check: Arc<dyn Fn(&mut Checks) -> Result<(), HandlerError> + Send + Sync>,
+    check: Arc<Check>,
     /// While this is false, the check waits.
     gate: watch::Sender<bool>,
     checks: Arc<AtomicU64>,

@@ -108,7 +108,8 @@ fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<Waiti
     let short = tokens.iter().filter(|token| !token.covers(needed));
     let behind =
         |token: &Token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) };
-    short.map(behind).chain(facts.to_verified.clone().err()).collect()
+    let unverified = facts.to_verified.clone().err().filter(|_| !planted::is(Fault::Unverified));
+    short.map(behind).chain(unverified).collect()
 }
 
 #[cfg(test)]

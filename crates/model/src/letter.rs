@@ -1,6 +1,10 @@
 //! What is kept of events that handlers refuse: the tries of one that is still in the way, and the letter of one
 //! that was set aside.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use crate::limits;
 use crate::name::{EventType, StreamName};
 use crate::position::Position;
 use crate::segment::Segment;
@@ -22,6 +26,14 @@ pub struct Refusal {
     pub since: Timestamp,
     /// When it is tried again.
     pub due: Timestamp,
+}
+
+impl Refusal {
+    /// Whether the event may be tried again. One that would be due later than the longest wait was written by a
+    /// clock that has been put back since.
+    pub fn is_due(&self, now: Timestamp, longest: Duration) -> bool {
+        self.due <= now || self.due > now.plus(longest)
+    }
 }
 
 /// Why an event was set aside.
@@ -75,5 +87,251 @@ impl Letter {
     /// Whether later events of the same stream must wait behind it, where their order matters.
     pub fn blocks(&self) -> bool {
         self.kind != LetterKind::Skipped
+    }
+}
+
+/// The dead letters of a version, and the rules of their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Letters {
+    letters: BTreeMap<Position, Letter>,
+    /// Those that later events of their streams wait behind.
+    blocking: HashMap<String, BTreeSet<Position>>,
+}
+
+impl Letters {
+    /// These letters.
+    pub fn new(letters: impl IntoIterator<Item = Letter>) -> Self {
+        let mut all = Self::default();
+        letters.into_iter().for_each(|letter| all.put(letter));
+        all
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.letters.is_empty()
+    }
+
+    /// Every letter, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Letter> + Clone {
+        self.letters.values()
+    }
+
+    /// The letter of the event at `position`.
+    pub fn get(&self, position: Position) -> Option<&Letter> {
+        self.letters.get(&position)
+    }
+
+    /// Adds a letter, in place of one of the same event.
+    pub fn put(&mut self, letter: Letter) {
+        self.settle(letter.position);
+        if letter.blocks() {
+            self.blocking.entry(letter.stream.as_str().to_owned()).or_default().insert(letter.position);
+        }
+        self.letters.insert(letter.position, letter);
+    }
+
+    /// Takes out the letter of the event at `position`, if there is one.
+    pub fn settle(&mut self, position: Position) -> Option<Letter> {
+        let letter = self.letters.remove(&position)?;
+        if let Some(positions) = self.blocking.get_mut(letter.stream.as_str()) {
+            positions.remove(&position);
+            if positions.is_empty() {
+                self.blocking.remove(letter.stream.as_str());
+            }
+        }
+        Some(letter)
+    }
+
+    /// The first letter of `stream` that its later events wait behind, where their order matters.
+    pub fn first_of(&self, stream: &str) -> Option<&Letter> {
+        let first = self.blocking.get(stream)?.first()?;
+        self.letters.get(first)
+    }
+
+    /// The letter that must go before this one can be tried again, where the order matters.
+    pub fn before(&self, letter: &Letter) -> Option<&Letter> {
+        let first = self.first_of(letter.stream.as_str()).filter(|_| letter.blocks())?;
+        (first.position < letter.position).then_some(first)
+    }
+
+    /// The first letter whose wish can be carried out now. Where the order matters, an event is tried again only
+    /// when those before it that it waits behind are gone; giving one up needs no order.
+    pub fn next_wished(&self, order_matters: bool) -> Option<&Letter> {
+        let mut waiting = HashSet::new();
+        self.iter().find(|letter| {
+            let stuck = order_matters && letter.blocks() && waiting.contains(letter.stream.as_str());
+            if letter.blocks() {
+                waiting.insert(letter.stream.as_str());
+            }
+            match letter.wish {
+                Some(Wish::Drop) => true,
+                Some(Wish::Retry) => !stuck,
+                None => false,
+            }
+        })
+    }
+
+    /// What becomes of the letters of a stream when the event of `tried` is refused again: its own letter says so, and
+    /// where the order matters, those behind it are wished for no more, since the wish was for all of them in order.
+    pub fn refused_again(&self, tried: Letter, order_matters: bool) -> Vec<Letter> {
+        let stream = self.blocking.get(tried.stream.as_str()).filter(|_| order_matters && tried.blocks());
+        let behind = stream.into_iter().flatten().filter(|position| **position > tried.position);
+        let wished = behind.filter_map(|position| self.letters.get(position));
+        let wished = wished.filter(|letter| letter.wish == Some(Wish::Retry));
+        let given_up = wished.map(|letter| Letter { wish: None, ..letter.clone() }).collect::<Vec<_>>();
+        [Letter { wish: None, ..tried }].into_iter().chain(given_up).collect()
+    }
+
+    /// Whether so many are set aside that no more may be: a handler that refuses everything is no reason to set
+    /// everything aside.
+    pub fn is_full(&self) -> bool {
+        self.len() >= limits::LETTERS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::SegmentCount;
+    use proptest::prelude::*;
+
+    fn letter(position: u64, stream: u8, kind: LetterKind, wish: Option<Wish>) -> Letter {
+        Letter {
+            position: Position::new(position),
+            segment: SegmentCount::ONE.segment(0).unwrap(),
+            stream: StreamName::new(format!("account-{stream}")).unwrap(),
+            event_type: EventType::new("deposited").unwrap(),
+            kind,
+            error: String::new(),
+            attempts: 1,
+            recorded: Timestamp::from_micros(0),
+            wish,
+        }
+    }
+
+    /// A version that takes up events as a processor does: its handler refuses some of them.
+    #[derive(Default)]
+    struct Version {
+        letters: Letters,
+        applied: Vec<(u64, u8)>,
+        at: u64,
+    }
+
+    impl Version {
+        fn take_up(&mut self, stream: u8, refuses: bool, policy: LetterKind, order_matters: bool) {
+            self.at += 1;
+            let name = format!("account-{stream}");
+            let first = self.letters.first_of(&name).filter(|_| order_matters).map(|first| first.position);
+            match first {
+                Some(first) => self.letters.put(letter(self.at, stream, LetterKind::Behind { first }, None)),
+                None if refuses => self.letters.put(letter(self.at, stream, policy, None)),
+                None => self.applied.push((self.at, stream)),
+            }
+        }
+
+        fn wish(&mut self, stream: u8, wish: Wish) {
+            let name = format!("account-{stream}");
+            let of_stream = self.letters.iter().filter(|letter| letter.stream.as_str() == name);
+            let wished: Vec<_> = of_stream.map(|letter| Letter { wish: Some(wish), ..letter.clone() }).collect();
+            wished.into_iter().for_each(|letter| self.letters.put(letter));
+        }
+
+        fn carry_out(&mut self, refuses: impl Fn(u64) -> bool, order_matters: bool) {
+            while let Some(next) = self.letters.next_wished(order_matters).cloned() {
+                let position = next.position.get();
+                if next.wish == Some(Wish::Retry) && refuses(position) {
+                    let again = self.letters.refused_again(next, order_matters);
+                    again.into_iter().for_each(|letter| self.letters.put(letter));
+                    continue;
+                }
+                if next.wish == Some(Wish::Retry) {
+                    let stream = next.stream.as_str().trim_start_matches("account-").parse().unwrap();
+                    self.applied.push((position, stream));
+                }
+                self.letters.settle(next.position);
+            }
+        }
+    }
+
+    proptest! {
+        // I-3, I-11
+        #[test]
+        fn every_event_is_applied_in_its_streams_order_or_has_a_letter(
+            steps in prop::collection::vec((0..3_u8, any::<bool>(), 0..8_u8), 1..60), order_matters: bool, skips: bool,
+        ) {
+            let mut version = Version::default();
+            let policy = if skips { LetterKind::Skipped } else { LetterKind::Refused };
+            let mut dropped = 0;
+            for (stream, refuses, wish) in steps {
+                match wish {
+                    0 => {
+                        let before = version.letters.len();
+                        version.wish(stream, Wish::Drop);
+                        version.carry_out(|_| true, order_matters);
+                        dropped += before - version.letters.len();
+                    }
+                    1 => {
+                        version.wish(stream, Wish::Retry);
+                        version.carry_out(|position| refuses && position % 2 == 0, order_matters);
+                    }
+                    _ => version.take_up(stream, refuses, policy, order_matters),
+                }
+                let known = version.applied.len() + version.letters.len() + dropped;
+                prop_assert_eq!(known as u64, version.at, "each event is applied, set aside or given up, once");
+                prop_assert!(version.letters.iter().all(|letter| letter.wish.is_none()), "every wish ends");
+            }
+            if order_matters && !skips {
+                for stream in 0..3 {
+                    let mut of_stream = version.applied.iter().filter(|(_, of)| *of == stream).map(|(at, _)| at);
+                    prop_assert!(of_stream.by_ref().is_sorted(), "stream {stream}: {:?}", version.applied);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_event_behind_another_is_tried_only_when_that_is_gone() {
+        let (first, retry) = (Position::new(3), Some(Wish::Retry));
+        let behind = letter(5, 1, LetterKind::Behind { first }, retry);
+        let mut letters = Letters::new([letter(3, 1, LetterKind::Refused, None), behind.clone()]);
+        assert_eq!(letters.next_wished(true), None);
+        assert_eq!(letters.before(&behind).map(|letter| letter.position), Some(first));
+        assert_eq!(letters.next_wished(false), Some(&behind), "where the order does not matter, nothing is behind");
+        letters.settle(first);
+        assert_eq!(letters.next_wished(true), Some(&behind));
+        assert_eq!(letters.before(&behind), None);
+    }
+
+    #[test]
+    fn a_retry_of_a_stream_ends_at_the_first_event_that_is_refused_again() {
+        let (first, retry) = (Position::new(3), Some(Wish::Retry));
+        let tried = letter(3, 1, LetterKind::Refused, retry);
+        let behind = letter(5, 1, LetterKind::Behind { first }, retry);
+        let given_up = letter(6, 1, LetterKind::Behind { first }, Some(Wish::Drop));
+        let skipped = letter(7, 1, LetterKind::Skipped, retry);
+        let letters = Letters::new([tried.clone(), behind.clone(), given_up, skipped]);
+        let again = letters.refused_again(Letter { attempts: 2, ..tried.clone() }, true);
+        let expected = [Letter { attempts: 2, wish: None, ..tried.clone() }, Letter { wish: None, ..behind }];
+        assert_eq!(again, expected);
+        assert_eq!(letters.refused_again(tried, false).len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_keeps_no_event_waiting() {
+        let refusal = Refusal {
+            segment: SegmentCount::ONE.segment(0).unwrap(),
+            position: Position::new(1),
+            attempts: 1,
+            error: String::new(),
+            since: Timestamp::from_micros(0),
+            due: Timestamp::from_micros(60_000_000),
+        };
+        let due = |micros| refusal.is_due(Timestamp::from_micros(micros), Duration::from_secs(30));
+        assert_eq!([0, 30_000_000, 59_999_999, 60_000_000].map(due), [true, false, false, true]);
     }
 }

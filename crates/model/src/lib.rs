@@ -10,6 +10,7 @@
 mod catalog;
 mod effect;
 mod event;
+mod failure;
 pub mod flip;
 mod letter;
 pub mod limits;
@@ -35,7 +36,8 @@ pub use catalog::{
 };
 pub use effect::{EffectKey, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};
-pub use letter::{Letter, LetterKind, Refusal, Wish};
+pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
+pub use letter::{Letter, LetterKind, Letters, Refusal, Wish};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
 pub use phase::{Phase, Stage};
 pub use position::{ExpectedRevision, Position, Revision};

@@ -41,6 +41,16 @@ pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
 pub const HOLD_LAG_MAX: u64 = 5_000;
 /// How long a processor that shall stop may take for the batch it is in, before that is given up.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long to wait beyond [`STOP_TIME_MAX`] for a processor that was told to give up its batch. One that still runs
+/// then computes without end; its thread is left behind, and its claim revoked.
+pub const STOP_MARGIN_MAX: Duration = Duration::from_secs(1);
+/// How long a handler may be busy with one event before the status and the log say so.
+pub const HANDLER_TIME_SEEN: Duration = Duration::from_secs(2);
+/// Most dead letters of a version. With more the segment of the next one halts, whatever its policy: a handler that
+/// refuses so much is wrong, and what it refuses must not all be set aside.
+pub const LETTERS_MAX: usize = 10_000;
+/// Longest text that is kept of what a handler said, in bytes.
+pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most dead letters that are read at once.

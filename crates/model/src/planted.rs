@@ -50,6 +50,8 @@ faults! {
     AnySegment "i-6-any-segment" ["I-6"],
     /// I-6: the old version is not held while it is measured.
     NoHold "i-6-no-hold" ["I-6", "I-7"],
+    /// I-6: readers are moved to a version without a verdict.
+    Unverified "i-6-unverified" ["I-6"],
     /// I-7: a query does not look again which version serves after it opened a state.
     OneLook "i-7-one-look" ["I-7"],
     /// I-7: a query does not wait for the position that it names.

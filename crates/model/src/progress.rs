@@ -37,7 +37,7 @@ pub struct Look {
 pub struct Trail {
     looks: VecDeque<Look>,
     /// When it was first seen where it is, with something to do.
-    moved: Duration,
+    moved: Option<Look>,
 }
 
 /// How fast a version gets on, and how fast there is more to do.
@@ -96,7 +96,7 @@ impl Trail {
         let idle = |look: &Look| look.covers >= look.head;
         let had_nothing = before.as_ref().is_some_and(idle);
         if had_nothing || before.is_none_or(|before| before.covers != look.covers) {
-            self.moved = look.at;
+            self.moved = Some(look);
         }
         // What it did before it had nothing to do, or before it was moved back, says nothing about now.
         if had_nothing || before.is_some_and(|before| look.covers < before.covers) {
@@ -114,20 +114,23 @@ impl Trail {
 
     /// Its pace; `None` while it was not watched for long enough.
     pub fn pace(&self) -> Option<Pace> {
-        let (first, last) = (self.looks.front()?, self.looks.back()?);
-        let over = last.at.saturating_sub(first.at);
+        let (first, last, moved) = (self.looks.front()?, self.looks.back()?, self.moved?);
+        // It moves by whole batches. In the middle of one as much is done as at its beginning, unless it takes long.
+        let (since, until) = (last.at.saturating_sub(moved.at), moved.at.saturating_sub(first.at));
+        let end = if since <= until.min(limits::STALL_TIME_MAX) { moved } else { *last };
+        let over = end.at.saturating_sub(first.at);
         let a_second = |count: u64| count as f64 / over.as_secs_f64();
         (over >= LOOK_SPACING).then(|| Pace {
             over,
-            rate: a_second(last.covers.since(first.covers)),
-            arrivals: a_second(last.head.since(first.head)),
+            rate: a_second(end.covers.since(first.covers)),
+            arrivals: a_second(end.head.since(first.head)),
         })
     }
 
     /// For how long it has not moved at `now` though there was something to do.
     pub fn still(&self, now: Duration) -> Duration {
         let busy = self.looks.back().is_some_and(|last| last.covers < last.head);
-        if busy { now.saturating_sub(self.moved) } else { Duration::ZERO }
+        self.moved.filter(|_| busy).map_or(Duration::ZERO, |moved| now.saturating_sub(moved.at))
     }
 }
 
@@ -256,6 +259,18 @@ mod tests {
         assert_eq!(trail(&[(0.0, 0, 100), (1.0, 80, 100), (2.0, 10, 100)]).pace(), None);
         assert_eq!((pace.rate, pace.over.as_secs()), (100.0, 1));
         assert_eq!(trail(&[(0.0, 0, 100), (0.1, 50, 100)]).pace(), None, "too short to tell");
+    }
+
+    #[test]
+    fn a_pace_does_not_sag_in_the_middle_of_a_batch() {
+        let two_batches = [(0.0, 0, 9_000), (1.0, 1_000, 9_000), (2.0, 2_000, 9_000)];
+        let rate_after = |seconds: f64| {
+            let mut trail = trail(&two_batches);
+            trail.look(look(2.0 + seconds, 2_000, 9_000));
+            trail.pace().unwrap().rate
+        };
+        assert_eq!([0.5, 1.0, 1.9].map(rate_after), [1_000.0; 3]);
+        assert_eq!(rate_after(2.5).round(), 444.0, "that is no pause between two batches any more");
     }
 
     #[test]

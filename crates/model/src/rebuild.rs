@@ -96,7 +96,8 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
             let by_itself = flips_by_itself(projection, state);
             let tokens = facts.tokens.get(&view)?;
             let ready = stage(state, tokens, facts.bare.contains(&view), facts.head) == Some(Stage::Ready);
-            (projection.flip.is_none() && by_itself && ready).then_some(CatalogCommand::RequestFlip(view))
+            (projection.flip.is_none() && by_itself && ready && !state.paused)
+                .then_some(CatalogCommand::RequestFlip(view))
         }
         Phase::StandingBy => {
             let wanted = projection.flip.is_some_and(|flip| flip.to == view.version);

@@ -91,7 +91,7 @@ pub struct TokenMove {
 }
 
 /// Why a token was not moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenRefused {
     /// A flip holds it; the same commit is good again once the hold is lifted.
     Held {
@@ -105,9 +105,9 @@ pub enum TokenRefused {
         /// The segment that was lost.
         segment: Segment,
         /// The move that was asked for.
-        asked: TokenMove,
+        asked: Box<TokenMove>,
         /// The token as it is stored.
-        stored: Token,
+        stored: Box<Token>,
     },
 }
 
@@ -161,7 +161,11 @@ impl Token {
         let goes_on = asked.replay == self.replay && asked.to >= asked.from;
         let ours = asked.epoch == self.epoch && asked.from == self.position;
         if !ours || !(goes_on || self.begins_replay(asked)) {
-            return Err(TokenRefused::Fenced { segment: self.segment, asked, stored: *self });
+            return Err(TokenRefused::Fenced {
+                segment: self.segment,
+                asked: Box::new(asked),
+                stored: Box::new(*self),
+            });
         }
         if let Some(held_for) = self.held_for {
             return Err(TokenRefused::Held { segment: self.segment, held_for });

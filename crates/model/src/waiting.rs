@@ -7,6 +7,7 @@ use crate::name::StreamName;
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::share::WorkShare;
+use crate::time::Timestamp;
 use crate::verify::Part;
 use crate::version::VersionId;
 
@@ -32,7 +33,29 @@ pub enum WaitingOn {
         attempts: u32,
         /// What the handler said.
         error: String,
+        /// When it is tried again.
+        due: Timestamp,
     },
+    /// A handler refuses an event that would be set aside, and so many are already that no more may be.
+    Letters {
+        /// The segment that halts.
+        segment: Segment,
+        /// The event it halts before.
+        position: Position,
+        /// How many are set aside.
+        letters: usize,
+        /// What the handler said.
+        error: String,
+    },
+    /// A handler does not return.
+    Busy {
+        /// The event it sits on.
+        position: Position,
+        /// For how long it was seen doing so.
+        time: Duration,
+    },
+    /// Somebody paused the version.
+    Paused,
     /// The view cannot be written at the moment.
     Store {
         /// What was tried and what came back.
@@ -153,9 +176,18 @@ impl fmt::Display for WaitingOn {
             Self::Segment { version, segment, behind } => {
                 write!(f, "segment {segment} of {version}, {behind} behind")
             }
-            Self::Handler { segment, position, attempts, error } => {
+            Self::Handler { segment, position, attempts, error, due: _ } => {
                 write!(f, "the handler, which refuses event {position} in segment {segment} (try {attempts}): {error}")
             }
+            Self::Letters { segment, position, letters, error } => write!(
+                f,
+                "room for dead letters: {letters} events are set aside, so segment {segment} halts before event \
+                 {position}: {error}"
+            ),
+            Self::Busy { position, time } => {
+                write!(f, "the handler, which has been busy with event {position} for {}", span(*time))
+            }
+            Self::Paused => write!(f, "the command to resume: it is paused"),
             Self::Store { error } => write!(f, "the store: {error}"),
             Self::Hold { held_for } => write!(f, "the flip of position {held_for}, which holds it for a moment"),
             Self::HoldBudget { budget } => {

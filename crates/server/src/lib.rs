@@ -9,6 +9,7 @@
 
 mod extract;
 mod guard;
+mod letters;
 mod limits;
 mod node;
 mod routes;

@@ -12,11 +12,14 @@ use dacapo_api::{
     Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip,
     parse_event_id, parse_projection, parse_time, parse_version,
 };
+use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use dacapo_model::{
     CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, VersionId, ViewId, WaitingOn, limits,
 };
 use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
 use tokio::time::Instant;
+
+use crate::letters::Settle;
 
 /// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -217,6 +220,26 @@ impl Api for NodeApi {
         Ok(requested_form(requested.map_err(refused)?))
     }
 
+    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.order(projection, request, true).await
+    }
+
+    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
+        self.order(projection, request, false).await
+    }
+
+    async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
+        self.list_letters(projection, request).await
+    }
+
+    async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.settle_letters(projection, request, Settle::Retry).await
+    }
+
+    async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
+        self.settle_letters(projection, request, Settle::Drop).await
+    }
+
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
         let projection = request.projection.as_deref().map(parse_projection).transpose()?;
         let history = self.node.history().await.map_err(refused)?;
@@ -388,12 +411,12 @@ fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiError> {
     }
 }
 
-fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
+pub(crate) fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
     let dacapo_api::Asked { actor, reason, idempotency_key } = asked;
     dacapo::Asked { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
 }
 
-fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
+pub(crate) fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
     let (metadata, tags) = event.extra().map_err(unavailable)?;
     let recorded = Recorded {
         position: event.position,
@@ -445,7 +468,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
         segments: version.tokens.iter().map(|token| SegmentStatus::new(token, head)).collect(),
         covers: has_view.then(|| version.covers.get()),
         lag: (has_view && version.phase.applies()).then_some(version.lag),
-        lag_seconds: is_behind.then(|| version.lag_time.as_secs_f64()),
+        lag_seconds: is_behind.then_some(version.lag_time.as_secs_f64()),
         rate: version.rate,
         arrivals: version.arrivals,
         time_left: version.time_left.as_ref().and_then(|left| left.as_ref().ok()).map(TimeLeft::new),
@@ -456,6 +479,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
             Some(Err(reason)) => Some(reason.to_string()),
             _ => None,
         },
+        letters: version.letters,
         waiting_on: version.waiting_on.iter().map(Into::into).collect(),
     }
 }
@@ -473,7 +497,7 @@ fn unavailable(error: StoreError) -> ApiError {
     }
 }
 
-fn refused(error: Error) -> ApiError {
+pub(crate) fn refused(error: Error) -> ApiError {
     let message = error.to_string();
     match error {
         Error::Name(invalid) => invalid.into(),
@@ -506,6 +530,11 @@ fn refused(error: Error) -> ApiError {
         }
         Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
         Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),
+        Error::Behind { view, position, first, stream } => {
+            let problem = Problem::new("behind_another", message).field("version", view.version.to_string());
+            let problem = problem.field("position", position.get()).field("first", first.get());
+            problem.field("stream", stream.as_str()).refused()
+        }
         Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
         Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),
         Error::View(_) => Problem::new("view_unreadable", message).unavailable(),

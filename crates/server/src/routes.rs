@@ -11,6 +11,7 @@ use dacapo_api::{
     ReplayRequest, ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest,
     VerifyRequest, VerifyResponse, paths,
 };
+use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use http::{HeaderMap, Method, Uri};
 
 use crate::extract::{Answer, Body, PathParts, Query};
@@ -34,6 +35,11 @@ pub fn router(api: Arc<dyn Api>) -> Router {
         .route(paths::ROLLBACK, post(rollback))
         .route(paths::REPLAY, post(replay))
         .route(paths::CLEAN_UP, post(clean_up))
+        .route(paths::PAUSE, post(pause))
+        .route(paths::RESUME, post(resume))
+        .route(paths::LETTERS, get(letters))
+        .route(paths::RETRY_LETTERS, post(retry_letters))
+        .route(paths::DROP_LETTERS, post(drop_letters))
         .route(paths::VERIFICATION, get(verification).post(verify))
         .route(paths::WAIVE, post(waive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -172,6 +178,62 @@ async fn waive(
 ) -> Answer<VerifyResponse> {
     Answer(match keyed(&headers, &mut request.asked) {
         Ok(()) => api.waive(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn pause(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<PauseRequest>,
+) -> Answer<PauseResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.pause(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn resume(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<PauseRequest>,
+) -> Answer<PauseResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.resume(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn letters(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    Query(request): Query<LettersRequest>,
+) -> Answer<LettersResponse> {
+    Answer(api.letters(&projection, request).await)
+}
+
+async fn retry_letters(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<SettleRequest>,
+) -> Answer<SettleResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.retry_letters(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn drop_letters(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<SettleRequest>,
+) -> Answer<SettleResponse> {
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.drop_letters(&projection, request).await,
         Err(error) => Err(error),
     })
 }

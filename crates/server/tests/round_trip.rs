@@ -7,7 +7,7 @@ use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CleanUpRequest, ClientLimits, Expected, FlipRequest, FlipResponse, FlipStatus,
     HistoryEntry, HttpClient, Json, Metadata, NewEvent, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
     RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, SubscriberFailure,
-    SubscriberStatus, TimeLeft, VersionStatus, WaitingOn,
+    SubscriberStatus, TimeLeft, Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, bind, router, serve};
 use tokio::sync::oneshot;
@@ -95,6 +95,7 @@ fn full_status() -> Status {
         }),
         rollback_ready: false,
         rollback_not_ready: Some("it never served".into()),
+        letters: 3,
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
     };
     let flip = FlipStatus {
@@ -214,6 +215,38 @@ async fn operations_round_trip_with_actor_reason_and_key() {
     assert_eq!(calls.len(), 5);
     assert!(calls.iter().all(|call| call.to_string().contains(r#""actor":"ana""#)), "{calls:?}");
     assert!(calls.iter().all(|call| call.to_string().contains(r#""idempotency_key":"k-1""#)), "{calls:?}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn verifications_round_trip() {
+    let served = Served::start().await;
+    let (client, projection) = (&served.client, "balances");
+    let request = VerificationRequest { version: Some("v2.1".into()), wait_ms: Some(10) };
+    let none = client.verification(projection, request.clone()).await.unwrap_err();
+    assert!(matches!(&none, ApiError::Refused(problem) if problem.code == "no_target"), "{none}");
+    let verification: Verification = serde_json::from_str(
+        r#"{"projection":"balances","version":"v2.1","phase":"Initializing","verdict":"Waived","position":99,"again":true,
+            "waived":{"by":"ana","why":"new fees"},
+            "report":{"at":90,"against":"v1.1","required":["counts"],"summary":"rows: 1 row differs","parts":[
+              {"part":"rows","outcome":"failed","looked_at":7,"wrong":{"differs":1},"wrong_text":["1 row differs"],
+               "findings":[{"kind":"differs","place":"accounts","key":"a-1","old":"balance 5","new":"balance 6"}],
+               "notes":["column accounts.owner is new"]}]}}"#,
+    )
+    .unwrap();
+    served.fake.script().statuses.push_back(full_status());
+    served.fake.script().verifications.push_back(verification.clone());
+    assert_eq!(client.verification(projection, request).await.unwrap(), verification);
+
+    let request = VerifyRequest { version: None, asked: asked() };
+    assert_eq!(client.verify(projection, request.clone()).await.unwrap().version, "v2.1");
+    let request = VerifyRequest { version: Some("v2.2".into()), ..request };
+    assert_eq!(client.waive(projection, request.clone()).await.unwrap().version, "v2.2");
+    let missing = client.waive("balance", request).await.unwrap_err();
+    assert!(matches!(missing, ApiError::NotFound(_)), "{missing}");
+    let calls: Vec<_> = served.fake.script().asked.clone();
+    assert_eq!([&calls[0]["call"], &calls[1]["call"]], ["verify", "waive"]);
+    assert!(calls.iter().all(|call| call["request"]["idempotency_key"] == "k-1"), "{calls:?}");
     served.stop().await;
 }
 

@@ -98,8 +98,9 @@ impl Client {
 
     async fn append_expecting(&mut self) {
         let stream = self.ledger();
-        let path = format!("/v1/streams?category=ledger&limit=100");
-        let Some(response) = self.get(&path).await.filter(Response::is_ok) else { return };
+        let Some(response) = self.get("/v1/streams?category=ledger&limit=100").await.filter(Response::is_ok) else {
+            return;
+        };
         let found = response.body["streams"].as_array().into_iter().flatten();
         let found = found.filter(|found| found["name"] == stream.as_str());
         let revision = found.filter_map(|found| found["revision"].as_u64()).next();

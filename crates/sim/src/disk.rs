@@ -1,7 +1,7 @@
 //! The disk: a store that lies outside every host, so that a crash leaves it as it is, with delays, failures and
 //! lost answers on the way to it. It keeps a log of everything that landed, in order, for the checkers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
@@ -105,6 +105,21 @@ impl Disk {
     /// Everything that landed so far, in order.
     pub fn landed(&self) -> Vec<Landed> {
         locked(&self.inside).landed.clone()
+    }
+
+    /// The events that each version of a projection has ever set aside.
+    pub fn set_aside(&self, projection: &str) -> BTreeMap<String, BTreeSet<u64>> {
+        let mut aside: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        for landed in &locked(&self.inside).landed {
+            if let Landed::Committed { view, commit } = landed
+                && view.projection.as_str() == projection
+                && !commit.letters.is_empty()
+            {
+                let positions = commit.letters.iter().map(|letter| letter.position.get());
+                aside.entry(view.version.to_string()).or_default().extend(positions);
+            }
+        }
+        aside
     }
 
     fn world(&self) -> Arc<World> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::{
-    Answers, Carried, Event, FlipPolicy, HandlerError, Options, Projection, Query, ReadView, Recorded, Row,
+    Answers, Carried, Event, FlipPolicy, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Seed,
     SegmentCount, Table, View, WorkShare,
 };
 
@@ -64,7 +64,7 @@ const PLAIN: &[Table] = &[Total::TABLE];
 const WITH_LAST: &[Table] = &[TotalWithLast::TABLE];
 
 const fn tables(code: u32) -> &'static [Table] {
-    if code % 2 == 0 { PLAIN } else { WITH_LAST }
+    if code.is_multiple_of(2) { PLAIN } else { WITH_LAST }
 }
 
 /// Adds an event at `position` to a digest of those before it.
@@ -81,7 +81,7 @@ async fn add(
 ) -> Result<(), HandlerError> {
     world.meet(code, event.position.get()).await?;
     let (change, position) = (event.data.change(), i64::try_from(event.position.get())?);
-    if code % 2 == 0 {
+    if code.is_multiple_of(2) {
         let none = || Total { ledger: row.to_owned(), sum: 0, events: 0, digest: 0 };
         let change = |row: &mut Total| {
             row.sum += change;
@@ -105,7 +105,7 @@ async fn add(
 pub type Answer = (i64, i64, i64);
 
 async fn row(code: u32, row: &str, view: &mut ReadView) -> Result<Answer, HandlerError> {
-    Ok(if code % 2 == 0 {
+    Ok(if code.is_multiple_of(2) {
         view.get::<Total>(row).await?.map(|row| (row.sum, row.events, row.digest))
     } else {
         view.get::<TotalWithLast>(row).await?.map(|row| (row.sum, row.events, row.digest))
@@ -212,6 +212,8 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
         batch_events_max: if chance.bool() { chance.usize(1..20) } else { 1_000 },
         rebuild_share: WorkShare::percent(if chance.bool() { 100 } else { chance.u8(10..100) }).expect("a percentage"),
         index_last: chance.bool(),
+        seed: Seed::Columns,
+        seed_new_code: chance.bool(),
         ..Options::default()
     }
 }

@@ -19,13 +19,14 @@ const STILL: Duration = Duration::from_secs(4);
 enum Act {
     Look,
     Rebuild,
+    Verify,
     Flip,
     Rollback,
     CleanUp,
 }
 
 const ACTS: &[(u32, Act)] =
-    &[(40, Act::Look), (3, Act::Rebuild), (8, Act::Flip), (8, Act::Rollback), (3, Act::CleanUp)];
+    &[(40, Act::Look), (4, Act::Rebuild), (4, Act::Verify), (8, Act::Flip), (8, Act::Rollback), (3, Act::CleanUp)];
 
 /// An operator who operates for as long as it is stormy.
 pub async fn run(world: Arc<World>) -> turmoil::Result {
@@ -45,7 +46,11 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         };
         match act {
             Act::Look => looks.look(&world).await,
-            Act::Rebuild => ask(&world, &mut chance, projection, "rebuild", &asked).await,
+            Act::Rebuild => {
+                let from_copy = body("from_copy", json!(chance.bool()));
+                ask(&world, &mut chance, projection, "rebuild", &from_copy).await;
+            }
+            Act::Verify => ask(&world, &mut chance, projection, "verification", &asked).await,
             Act::Flip => {
                 let wait = body("wait_ms", json!(chance.u64(..1_500)));
                 ask(&world, &mut chance, projection, "flip", &wait).await;

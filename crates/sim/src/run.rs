@@ -85,9 +85,9 @@ pub fn run(seed: u64) -> Arc<World> {
         .simulation_duration(Duration::from_secs(600))
         .max_message_latency(Duration::from_millis(chance.u64(2..40)));
     let mut sim = builder.build();
-    for slot in 0..2 {
+    for (slot, host) in HOSTS.into_iter().enumerate() {
         let world = Arc::clone(&world);
-        sim.host(HOSTS[slot], move || node::run(Arc::clone(&world), slot));
+        sim.host(host, move || node::run(Arc::clone(&world), slot));
     }
     sim.crash(HOSTS[1]);
     for number in 0..CLIENTS {

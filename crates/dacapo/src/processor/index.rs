@@ -33,12 +33,13 @@ impl Run<'_> {
                 _ = stop.wait_for(|stop| *stop) => return Ok(Some(Ended::Stopped)),
                 done = self.view.index(table, index) => done.map_err(unavailable)?,
             }
-            match self.land(Commit::of(self.segments.still())).await? {
+            match self.land(&Commit::of(self.segments.still())).await? {
                 Committed::Done => {
                     built += 1;
                     self.has_moved = true;
                 }
                 Committed::ApplyAgain => {}
+                Committed::Wrong(error) => return Err(unavailable(error)),
                 Committed::Stopped => return Ok(Some(Ended::Stopped)),
                 Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
             }

@@ -3,20 +3,27 @@
 //! Afterwards the run begins anew, under a new claim and with what is stored. A reset that fails is tried again later;
 //! the version goes on as it was meanwhile.
 
+use std::time::Duration;
+
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::{PendingReplay, Position, Segment, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
 use tokio::time::Instant;
 
-use super::{Assignment, Committed, Ended, Run, back_off, unavailable};
+use super::{Assignment, Committed, Ended, Run, unavailable};
 use crate::projection::FailureCause;
 use crate::world::Step;
+
+/// How long the first new try of a reset waits; each further one waits twice as long.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between two tries of a reset.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// A reset that failed.
 pub(super) struct FailedReset {
     attempts: u32,
     error: String,
-    pub(super) due: Instant,
+    due: Instant,
 }
 
 /// What an attempt to take up a replay came to.
@@ -29,6 +36,11 @@ pub(super) enum TakenUp {
 }
 
 impl FailedReset {
+    /// In how long it is tried again.
+    pub(super) fn due_in(&self) -> Duration {
+        self.due.saturating_duration_since(Instant::now())
+    }
+
     pub(super) fn waiting_on(&self) -> WaitingOn {
         WaitingOn::Reset { attempts: self.attempts, error: self.error.clone() }
     }
@@ -37,7 +49,7 @@ impl FailedReset {
 impl Run<'_> {
     /// The replay that is asked for and that not every segment has taken up, unless its reset failed just now.
     pub(super) fn asked_replay(&self) -> Option<PendingReplay> {
-        let asked = self.assignment.wanted.borrow().replay?;
+        let asked = self.assignment.orders.borrow().replay?;
         let missing = self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some());
         let rests = self.failed_reset.as_ref().is_some_and(|failed| failed.due > Instant::now());
         (missing && !rests).then_some(asked)
@@ -56,13 +68,14 @@ impl Run<'_> {
             {
                 self.view.rollback().await.map_err(unavailable)?;
                 return match cause {
-                    FailureCause::Handler(error) => Ok(self.reset_failed(error)),
+                    FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.reset_failed(error)),
                     FailureCause::Store(error) => Err(unavailable(error)),
                 };
             }
-            match self.land(commit.clone()).await? {
+            match self.land(&commit).await? {
                 Committed::Done => break,
                 Committed::ApplyAgain => {}
+                Committed::Wrong(error) => return Ok(self.reset_failed(error.to_string())),
                 Committed::Stopped => return Ok(TakenUp::Ended(Ended::Stopped)),
                 Committed::Fenced(refused) => return Ok(TakenUp::Ended(Ended::Fenced(refused))),
             }
@@ -75,8 +88,9 @@ impl Run<'_> {
 
     fn reset_failed(&mut self, error: String) -> TakenUp {
         let attempts = self.failed_reset.as_ref().map_or(1, |failed| failed.attempts + 1);
+        let wait = RETRY_MAX.min(RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16)));
         tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
-        self.failed_reset = Some(FailedReset { attempts, error, due: Instant::now() + back_off(attempts) });
+        self.failed_reset = Some(FailedReset { attempts, error, due: Instant::now() + wait });
         self.report();
         TakenUp::Later
     }

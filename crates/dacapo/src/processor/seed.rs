@@ -8,7 +8,7 @@ use dacapo_model::{Applied, Position, Token, TokenMove, WaitingOn};
 use dacapo_store::{Commit, StoreError};
 use futures::FutureExt;
 
-use super::{Committed, Ended, Run, back_off, unavailable};
+use super::{Committed, Ended, Run, unavailable};
 use crate::projection::{HandlerError, chain, panic_text};
 use crate::seed::{Seed, SeedFrom, statements};
 use crate::view::{ReadView, ViewError};
@@ -33,10 +33,11 @@ impl Run<'_> {
                     let moves = self.segments.jump(&tokens);
                     // Nothing was ever appended to it, so there is nothing to copy.
                     let empty = moves.iter().all(|asked| asked.to == Position::START);
-                    match self.land(Commit::of(moves)).await? {
+                    match self.land(&Commit::of(moves)).await? {
                         Committed::Done if empty => return Ok(None),
                         Committed::Done => self.begun_as_copy(from),
                         Committed::ApplyAgain => {}
+                        Committed::Wrong(error) => return Err(unavailable(error)),
                         Committed::Stopped => return Ok(Some(Ended::Stopped)),
                         Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
                     }
@@ -53,7 +54,7 @@ impl Run<'_> {
             tracing::warn!(view = %assignment.id, source = %from.id, attempts, error, "it cannot begin as a copy");
             let waiting = WaitingOn::Seed { source: of, attempts, error };
             assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
-            if assignment.stopped_within(back_off(attempts)).await {
+            if assignment.stopped_within(assignment.carried.options.retry.wait(attempts)).await {
                 return Ok(Some(Ended::Stopped));
             }
         }

@@ -1,17 +1,19 @@
 //! Which segments go next, and how far.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
-use dacapo_model::{PendingReplay, Position, Segment, SegmentCount, Token, TokenMove, WaitingOn, replay};
+use dacapo_model::{PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, replay};
 use tokio::time::Instant;
+
+use crate::processor::refusals::Refusals;
 
 /// How far a processor is, for whoever watches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
     /// Its tokens, as of the last commit; empty before the claim.
     pub(crate) tokens: Vec<Token>,
+    /// How many events are set aside.
+    pub(crate) letters: u64,
     /// Behind what the batch begins that it is in, and since when it is.
     pub(crate) batch: Option<(Position, Instant)>,
     /// What it waits on, if it is not just following.
@@ -30,19 +32,10 @@ impl Progress {
     }
 }
 
-/// A handler's refusal of an event.
-#[derive(Clone, Debug)]
-pub(super) struct Refusal {
-    pub(super) position: Position,
-    pub(super) attempts: u32,
-    pub(super) error: String,
-    due: Instant,
-}
-
 /// The tokens of a processor's segments, and which of them halt.
 pub(super) struct Segments {
     tokens: Vec<Token>,
-    refusals: BTreeMap<Segment, Refusal>,
+    pub(super) refusals: Refusals,
 }
 
 /// The segments of one batch, all at the same token, and how far each goes.
@@ -62,14 +55,10 @@ impl Segments {
     ///
     /// # Panics
     /// When there are no tokens: a version has at least one segment.
-    pub(super) fn new(tokens: Vec<Token>) -> Self {
+    pub(super) fn new(tokens: Vec<Token>, refusals: Refusals) -> Self {
         assert!(!tokens.is_empty(), "a version has segments");
         let tokens = tokens.into_iter().map(|token| Token { held_for: None, ..token }).collect();
-        Self { tokens, refusals: BTreeMap::new() }
-    }
-
-    pub(super) fn tokens(&self) -> &[Token] {
-        &self.tokens
+        Self { tokens, refusals }
     }
 
     /// The position that all of them cover.
@@ -93,8 +82,8 @@ impl Segments {
     }
 
     /// The lowest of the segments that are below `head` and do not halt at `now`.
-    pub(super) fn next_share(&self, head: Position, now: Instant) -> Option<Share> {
-        let may_run = |token: &&Token| self.refusals.get(&token.segment).is_none_or(|refusal| refusal.due <= now);
+    pub(super) fn next_share(&self, head: Position, now: Timestamp) -> Option<Share> {
+        let may_run = |token: &&Token| !self.refusals.halts(token.segment, now);
         let running: Vec<&Token> = self.tokens.iter().filter(may_run).collect();
         let after = running.iter().map(|token| token.position).min().filter(|lowest| *lowest < head)?;
         let above = running.iter().map(|token| token.position).filter(|position| *position > after).min();
@@ -111,24 +100,15 @@ impl Segments {
         Some(Share { after, members, limits })
     }
 
-    /// When the next halting segment is due for another try.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.refusals.values().map(|refusal| refusal.due).min()
+    /// In how long the next halting segment is due for another try.
+    pub(super) fn next_due(&self, now: Timestamp) -> Option<Duration> {
+        self.refusals.next_due(now)
     }
 
-    pub(super) fn refuse(
-        &mut self,
-        segment: Segment,
-        position: Position,
-        error: String,
-        now: Instant,
-        back_off: impl Fn(u32) -> Duration,
-    ) -> &Refusal {
-        let before = self.refusals.get(&segment).filter(|before| before.position == position);
-        let attempts = before.map_or(1, |before| before.attempts + 1);
-        let refusal = Refusal { position, attempts, error, due: now + back_off(attempts) };
-        self.refusals.insert(segment, refusal);
-        &self.refusals[&segment]
+    /// How often the event at `position` was refused before.
+    pub(super) fn attempts(&self, segment: Segment, position: Position) -> u32 {
+        let before = self.refusals.get(segment).filter(|before| before.position == position);
+        before.map_or(0, |before| before.attempts)
     }
 
     /// The moves that commit `share`, in which each segment has taken up so many events.
@@ -140,26 +120,23 @@ impl Segments {
         share.members.iter().map(moved).collect()
     }
 
+    /// The move that keeps a segment where it is: the fence of what is only recorded.
+    pub(super) fn stay(&self, segment: Segment) -> TokenMove {
+        let token = &self.tokens[usize::from(segment.get())];
+        token.step(token.position, 0)
+    }
+
     /// These moves are committed. The one place where a processor's idea of its tokens moves.
     pub(super) fn committed(&mut self, moves: &[TokenMove]) {
         for asked in moves.iter().copied() {
             let token = &mut self.tokens[usize::from(asked.segment.get())];
             *token = token.moved(asked).expect("the store has carried out this move");
-            if self.refusals.get(&asked.segment).is_some_and(|refusal| token.covers(refusal.position)) {
-                self.refusals.remove(&asked.segment);
-            }
+            self.refusals.moved(token);
         }
     }
 
-    pub(super) fn progress(&self) -> Progress {
-        let halting = self.refusals.iter().map(|(segment, refusal)| WaitingOn::Handler {
-            segment: *segment,
-            position: refusal.position,
-            attempts: refusal.attempts,
-            error: refusal.error.clone(),
-        });
-        let halting = halting.filter(|_| !planted::is(Fault::Silent));
-        Progress { tokens: self.tokens.clone(), batch: None, waiting_on: halting.collect() }
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
     }
 }
 
@@ -193,12 +170,22 @@ impl Share {
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
+
+    pub(super) fn has(&self, segment: Segment) -> bool {
+        self.members.contains(&segment)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dacapo_model::{Applied, Epoch};
+    use dacapo_model::{Applied, Epoch, Refusal, Retry};
+
+    const START: Timestamp = Timestamp::from_micros(0);
+
+    fn refusal(segment: Segment, position: u64, attempts: u32, due: Timestamp) -> Refusal {
+        Refusal { segment, position: Position::new(position), attempts, error: "no".into(), since: START, due }
+    }
 
     /// Commits a share in which nobody counts.
     fn commit(segments: &mut Segments, share: &Share) {
@@ -216,7 +203,7 @@ mod tests {
             applied: Applied::default(),
             replay: None,
         };
-        Segments::new(count.segments().zip(positions).map(token).collect())
+        Segments::new(count.segments().zip(positions).map(token).collect(), Refusals::new([], Retry::default()))
     }
 
     fn limits(share: &Share) -> Vec<u64> {
@@ -226,7 +213,7 @@ mod tests {
     #[test]
     fn the_lowest_segments_go_first_up_to_the_next_above() {
         let segments = segments(&[5, 3, 3, 9]);
-        let share = segments.next_share(Position::new(20), Instant::now()).unwrap();
+        let share = segments.next_share(Position::new(20), START).unwrap();
         assert_eq!((share.after.get(), limits(&share)), (3, vec![0, 5, 5, 0]));
         assert_eq!(limits(&share.through(Position::new(4))), vec![0, 4, 4, 0]);
     }
@@ -235,7 +222,7 @@ mod tests {
     fn segments_meet_and_go_on_together_without_reading_twice() {
         let mut segments = segments(&[5, 3, 9]);
         let mut reads = vec![];
-        while let Some(share) = segments.next_share(Position::new(12), Instant::now()) {
+        while let Some(share) = segments.next_share(Position::new(12), START) {
             reads.push((share.after.get(), share.moves_through().get()));
             commit(&mut segments, &share);
         }
@@ -250,7 +237,7 @@ mod tests {
         let back: Vec<_> = segments.tokens.iter().filter_map(|token| token.take_up(&asked)).collect();
         segments.committed(&back);
         let mut batches = vec![];
-        while let Some(share) = segments.next_share(Position::new(12), Instant::now()) {
+        while let Some(share) = segments.next_share(Position::new(12), Timestamp::from_micros(0)) {
             batches.push((share.after.get(), limits(&share)));
             commit(&mut segments, &share);
         }
@@ -260,8 +247,8 @@ mod tests {
     #[test]
     fn a_mark_at_the_claim_does_not_outlive_its_lifting() {
         let held = Token { held_for: Some(Position::new(2)), ..segments(&[3]).tokens[0] };
-        let mut segments = Segments::new(vec![held]);
-        let share = segments.next_share(Position::new(5), Instant::now()).unwrap();
+        let mut segments = Segments::new(vec![held], Refusals::new([], Retry::default()));
+        let share = segments.next_share(Position::new(5), START).unwrap();
         commit(&mut segments, &share);
         assert_eq!(segments.tokens[0].position, Position::new(5));
     }
@@ -269,30 +256,39 @@ mod tests {
     #[test]
     fn a_halting_segment_does_not_hold_the_others_back() {
         let mut segments = segments(&[3, 3]);
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        let share = segments.next_share(Position::new(10), now).unwrap();
+        let later = START.plus(Duration::from_secs(1));
+        let share = segments.next_share(Position::new(10), START).unwrap();
         let halting = segments.count().segment(0).unwrap();
-        let attempts =
-            segments.refuse(halting, Position::new(6), "no".into(), now, |_| Duration::from_secs(1)).attempts;
-        assert_eq!(attempts, 1);
+        segments.refusals.put(refusal(halting, 6, 1, later), false);
         let mut capped = share.clone();
         capped.stop_before(halting, Position::new(6));
         assert_eq!(limits(&capped.through(Position::new(8))), [5, 8], "where a read ends lets nobody go further");
         commit(&mut segments, &capped);
         assert_eq!(segments.tokens.iter().map(|token| token.position.get()).collect::<Vec<_>>(), [5, 10]);
-        assert_eq!(segments.next_share(Position::new(10), now), None, "it waits until it is due");
-        assert_eq!(segments.next_due(), Some(later));
+        assert_eq!(segments.next_share(Position::new(10), START), None, "it waits until it is due");
+        assert_eq!(segments.next_due(START), Some(Duration::from_secs(1)));
 
         let again = segments.next_share(Position::new(10), later).unwrap();
         assert_eq!((again.after.get(), limits(&again)), (5, vec![10, 0]));
-        let attempts = segments.refuse(halting, Position::new(6), "no".into(), later, |_| Duration::ZERO).attempts;
-        assert_eq!(attempts, 2);
+        assert_eq!(segments.attempts(halting, Position::new(6)), 1);
+        assert_eq!(segments.attempts(halting, Position::new(7)), 0, "another event was never tried");
         let mut stuck = again.clone();
         stuck.stop_before(halting, Position::new(6));
         assert!(stuck.is_empty(), "nothing to commit before the event that is refused");
+        let stays = segments.stay(halting);
+        assert_eq!((stays.from, stays.to), (Position::new(5), Position::new(5)), "what is recorded is fenced");
 
         commit(&mut segments, &again);
-        assert_eq!(segments.progress().waiting_on, [], "it got over the event");
+        assert_eq!(segments.refusals.waiting_on(), [], "it got over the event");
+    }
+
+    #[test]
+    fn what_halts_is_tried_at_once_when_that_is_wanted() {
+        let mut segments = segments(&[3, 9]);
+        let halting = segments.count().segment(0).unwrap();
+        segments.refusals.put(refusal(halting, 4, 7, START.plus(Duration::from_secs(20))), false);
+        assert_eq!(segments.next_share(Position::new(9), START), None);
+        segments.refusals.try_now(START);
+        assert!(segments.next_share(Position::new(9), START).is_some_and(|share| share.has(halting)));
     }
 }

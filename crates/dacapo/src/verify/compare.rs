@@ -42,12 +42,14 @@ type KeyFilter = Arc<dyn Fn(&[Value]) -> bool + Send + Sync>;
 /// Both rows as they differ, in words; `None` where they are the same.
 pub(super) type Difference = Option<(String, String)>;
 
+type Differ = dyn Fn(Vec<Value>, Vec<Value>) -> Result<Difference, RowError> + Send + Sync;
+
 /// A comparison of rows by something that is made of each.
 #[derive(Clone)]
 struct By {
     old: Table,
     new: Table,
-    differ: Arc<dyn Fn(Vec<Value>, Vec<Value>) -> Result<Difference, RowError> + Send + Sync>,
+    differ: Arc<Differ>,
 }
 
 impl Comparison {

@@ -51,6 +51,8 @@ pub struct View {
     wrote_sql: bool,
     /// What is emitted in this batch, if the projection reacts.
     emitter: Option<Emitter>,
+    /// How many changes were begun: whether a handler that failed had changed anything.
+    changes: u64,
     /// Whether the store has no indexes for these tables, as this transaction sees it, and as it is committed.
     bare: bool,
     bare_committed: bool,
@@ -146,6 +148,7 @@ impl View {
             emitter: None,
             bare: false,
             bare_committed: false,
+            changes: 0,
             mistake: None,
         }
     }
@@ -223,6 +226,7 @@ impl View {
     /// # Errors
     /// [`ViewError::Effect`] when nothing acts on such effects, or it cannot be kept.
     pub fn emit<E: Effect>(&mut self, effect: &E) -> Result<(), ViewError> {
+        self.changes += 1;
         let emitted = match &mut self.emitter {
             Some(emitter) => emitter.emit(effect),
             None => Err("nothing acts on effects of this projection: carry it with `acts`".to_owned()),
@@ -244,6 +248,7 @@ impl View {
     /// # Errors
     /// [`ViewError::NoTable`], [`ViewError::TwoTypes`].
     pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
+        self.changes += 1;
         self.shelf::<R>()?.put(row);
         Ok(())
     }
@@ -258,6 +263,7 @@ impl View {
         change: impl FnOnce(&mut R),
     ) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
+        self.changes += 1;
         let changed = self.shelf::<R>()?.change(place, change);
         self.noted(changed)
     }
@@ -273,6 +279,7 @@ impl View {
         change: impl FnOnce(&mut R),
     ) -> Result<(), ViewError> {
         let place = self.locate_or_add::<R>(key).await?;
+        self.changes += 1;
         let shelf = self.shelf::<R>()?;
         if shelf.entry(place).row.is_none() {
             shelf.set(place, Some(default()));
@@ -287,6 +294,7 @@ impl View {
     /// [`ViewError`] when the store cannot look for it.
     pub async fn delete<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
+        self.changes += 1;
         let shelf = self.shelf::<R>()?;
         let there = shelf.entry(place).row.is_some();
         if there {
@@ -302,6 +310,7 @@ impl View {
     /// # Errors
     /// [`ViewError`] when the statement is wrong.
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
+        self.changes += 1;
         self.flush().await?;
         self.index_all().await?;
         self.wrote_sql = true;
@@ -326,6 +335,8 @@ impl View {
     /// # Errors
     /// [`ViewError`] when the statement is wrong or would write.
     pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
+        // It changes nothing, but should it be cut off, nobody knows what the transaction was handed.
+        self.changes += 1;
         self.flush().await?;
         self.index_all().await?;
         Ok(self.writer.query(sql, parameters).await?)
@@ -399,6 +410,11 @@ impl View {
         self.wrote_sql = false;
         self.emitter.iter_mut().for_each(|emitter| emitter.emitted.clear());
         self.bare = self.bare_committed;
+    }
+
+    /// A number that grows with every change that is begun.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows

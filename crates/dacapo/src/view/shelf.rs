@@ -132,13 +132,17 @@ impl<R: Row> Shelf<R> {
     /// Changes the row of a place, if it has one; fails if that changes its key.
     pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut R)) -> Result<bool, ViewError> {
         let entry = self.entry(place);
-        let Some(row) = &mut entry.row else { return Ok(false) };
-        change(row);
-        let same = row.has_key(&entry.key);
+        if entry.row.is_none() {
+            return Ok(false);
+        }
+        // First, so that a row that is left half changed by a panic is taken back.
         if !(entry.changed && entry.pending) {
             self.mark(place);
         }
-        if same {
+        let entry = self.entry(place);
+        let Some(row) = &mut entry.row else { return Ok(false) };
+        change(row);
+        if row.has_key(&entry.key) {
             return Ok(true);
         }
         Err(ViewError::KeyChanged { table: R::TABLE.name, key: format!("{:?}", self.entry(place).key) })

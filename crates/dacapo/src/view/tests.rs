@@ -327,7 +327,7 @@ async fn perform(world: &mut World, model: &mut Model, act: &Act) {
         Act::CommitFenced => {
             let step = TokenMove { epoch: world.token.epoch.next(), ..world.step() };
             let result = world.view.commit(&dacapo_store::Commit::of([step])).await;
-            let fenced = TokenRefused::Fenced { segment: step.segment, asked: step, stored: world.token };
+            let fenced = TokenRefused::Fenced { segment: step.segment, asked: step.into(), stored: world.token.into() };
             assert!(matches!(result, Err(NotCommitted::Fenced(refused)) if refused == fenced));
             model.forget();
         }

@@ -1,13 +1,14 @@
 //! I-3 and I-7: every view is the fold of exactly the events through its tokens, and so is every answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dacapo::Value;
+use dacapo::{Position, Value};
 use dacapo_store::{ViewReader, Views};
 use futures::FutureExt;
 
 use super::catalog::Fold;
 use super::journal::{Record, records};
+use crate::ledger::PROJECTIONS;
 use crate::world::{World, locked};
 
 /// Sum, number of events, digest.
@@ -24,17 +25,27 @@ fn apply(row: &mut Row, record: &Record) {
 /// The segment of a stream among `count`: the high part of its hash times the count.
 fn segment_of(stream: &str, count: usize) -> usize {
     let hash = u128::from(xxhash_rust::xxh3::xxh3_64(stream.as_bytes()));
-    if count == 1 { 0 } else { (hash * count as u128 >> 64) as usize }
+    if count == 1 { 0 } else { ((hash * count as u128) >> 64) as usize }
 }
 
-/// What a view must hold whose tokens are at these positions, and how many events each segment took up.
-fn expected(projection: &str, tokens: &[u64], records: &[Record]) -> (BTreeMap<String, Row>, Vec<u64>) {
+/// What a view must hold whose tokens are at these positions, and how many events each segment took up behind the
+/// position from which it counts.
+fn expected(
+    projection: &str,
+    tokens: &[u64],
+    counted_after: &[u64],
+    letters: &BTreeSet<u64>,
+    records: &[Record],
+) -> (BTreeMap<String, Row>, Vec<u64>) {
     let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     let mut counts = vec![0; tokens.len()];
     for record in records.iter().filter(|record| record.change().is_some()) {
         let segment = segment_of(&record.stream, tokens.len());
         if record.position <= tokens[segment] {
-            counts[segment] += 1;
+            counts[segment] += u64::from(record.position > counted_after[segment]);
+            if letters.contains(&record.position) {
+                continue;
+            }
             let key = if projection == "tally" { "all" } else { record.stream.as_str() };
             apply(rows.entry(key.to_owned()).or_default(), record);
         }
@@ -54,7 +65,14 @@ pub fn views(world: &World) {
         };
         let tokens: Vec<u64> = reader.tokens().iter().map(|token| token.position.get()).collect();
         let counted: Vec<u64> = reader.tokens().iter().map(|token| token.applied.events).collect();
-        let (expected, counts) = expected(id.projection.as_str(), &tokens, &records);
+        let counted_after: Vec<u64> = reader.tokens().iter().map(|token| token.applied.after.get()).collect();
+        let Some(Ok(letters)) = view.letters(Position::START, usize::MAX).now_or_never() else {
+            world.violated(format!("I-3: the dead letters of {id} cannot be read"));
+            continue;
+        };
+        // I-11: no event is left out that has no dead letter.
+        let letters = letters.iter().map(|letter| letter.position.get()).collect();
+        let (expected, counts) = expected(id.projection.as_str(), &tokens, &counted_after, &letters, &records);
         match rows(&mut *reader) {
             Ok(found) if found == expected => {}
             Ok(found) => {
@@ -120,6 +138,7 @@ pub fn check_seen(world: &World, records: &[Record]) {
         }
     }
     let none = vec![];
+    let aside: BTreeMap<&str, _> = PROJECTIONS.map(|projection| (projection, world.disk.set_aside(projection))).into();
     for seen in &locked(&world.books).seen {
         let history = histories.get(&seen.ledger.as_deref()).unwrap_or(&none);
         let shown = match usize::try_from(seen.events) {
@@ -130,7 +149,10 @@ pub fn check_seen(world: &World, records: &[Record]) {
         if shown.map(|(_, row)| row) != Some((seen.sum, seen.events, seen.digest)) {
             world.violated(format!("I-3: an answer is no state that ever was: {seen:?}, the journal has {shown:?}"));
         }
-        let covered = history.iter().filter(|(position, _)| *position <= seen.covers).count() as i64;
+        let aside = aside[seen.projection].get(&seen.version);
+        let is_aside = |position: &u64| aside.is_some_and(|aside| aside.contains(position));
+        let covered = history.iter().filter(|(position, _)| *position <= seen.covers && !is_aside(position));
+        let covered = covered.count() as i64;
         if seen.events < covered {
             world.violated(format!("I-7: an answer covers {} and lacks events through there: {seen:?}", seen.covers));
         }

@@ -205,7 +205,7 @@ pub async fn a_move_of_another_start_or_epoch_lands_nothing(views: &dyn Views) {
     for asked in wrong {
         put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
         let stored = view.tokens().await.expect("tokens")[0];
-        let expected = TokenRefused::Fenced { segment: asked.segment, asked, stored };
+        let expected = TokenRefused::Fenced { segment: asked.segment, asked: asked.into(), stored: stored.into() };
         assert_eq!(refused(writer.commit(&Commit::of([asked])).await), expected);
         assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
     }

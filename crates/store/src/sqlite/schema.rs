@@ -75,8 +75,7 @@ impl Db {
     pub(crate) fn missing_indexes(&mut self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
         let there = self.tried("look for the indexes", |connection| {
             let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'index'";
-            let names = connection.prepare_cached(sql)?.query_map([], |row| row.get::<_, String>(0))?.collect();
-            names
+            connection.prepare_cached(sql)?.query_map([], |row| row.get::<_, String>(0))?.collect()
         });
         let there: std::collections::HashSet<String> = there?;
         let all =

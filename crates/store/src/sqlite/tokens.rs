@@ -31,8 +31,7 @@ impl Db {
         let place = self.place().to_owned();
         let sql = READ.replace("_dacapo_tokens", "source._dacapo_tokens");
         self.tried("read the tokens of the view to copy", |connection| {
-            let stored = connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], Stored::of)?.collect();
-            stored
+            connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], Stored::of)?.collect()
         })
         .and_then(|stored: Vec<Stored>| stored.into_iter().map(|stored| stored.token(&place)).collect())
     }

@@ -1,0 +1,138 @@
+//! Forms of dead letters, and of pausing and resuming versions.
+
+use dacapo_model::{self as model, LetterKind, Wish};
+use serde::{Deserialize, Serialize};
+
+use crate::events::Event;
+use crate::form::format_time;
+use crate::operate::Asked;
+
+/// Which dead letters to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LettersRequest {
+    /// Of this version; where absent, of the only one that has any, or of the one that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Those of events behind this position.
+    #[serde(default)]
+    pub after: u64,
+    /// At most so many; the node has a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Dead letters, in the order of their events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LettersResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// Of which version.
+    pub version: String,
+    /// The letters.
+    pub letters: Vec<Letter>,
+    /// Whether more follow behind the last.
+    pub more: bool,
+}
+
+/// A dead letter: an event that was set aside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Letter {
+    /// The event, as it was appended.
+    pub event: Event,
+    /// The segment it belongs to.
+    pub segment: u16,
+    /// Why it was set aside: `refused`, `behind` another one of its stream, or `skipped`.
+    pub kind: String,
+    /// The position of the event it is behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<u64>,
+    /// What the handler said last, of it or of the one it is behind.
+    pub error: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was set aside or last tried, in RFC 3339.
+    pub time: String,
+    /// What shall be done with it and is not done yet: `retry` or `drop`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<String>,
+}
+
+impl Letter {
+    /// The form of a letter and its event.
+    pub fn new(letter: &model::Letter, event: Event) -> Self {
+        let (kind, first) = match letter.kind {
+            LetterKind::Refused => ("refused", None),
+            LetterKind::Behind { first } => ("behind", Some(first.get())),
+            LetterKind::Skipped => ("skipped", None),
+        };
+        let wish = letter.wish.map(|wish| match wish {
+            Wish::Retry => "retry".to_owned(),
+            Wish::Drop => "drop".to_owned(),
+        });
+        Self {
+            event,
+            segment: letter.segment.get(),
+            kind: kind.to_owned(),
+            first,
+            error: letter.error.clone(),
+            attempts: letter.attempts,
+            time: format_time(letter.recorded),
+            wish,
+        }
+    }
+}
+
+/// What shall be retried or dropped: exactly one of `position`, `stream` and `all`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleRequest {
+    /// Of this version; where absent, of the only one that has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The event at this position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// The events of this stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// All.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
+    /// Who asks and why; kept in the log of the node. Asking again is safe with or without a key.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// How many dead letters will be retried or dropped. It happens soon; the list tells what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// Of which version.
+    pub version: String,
+    /// How many there are.
+    pub letters: u64,
+}
+
+/// A version to be paused or resumed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseRequest {
+    /// Which version; where absent, the only one that it can be asked of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// Which version.
+    pub version: String,
+    /// The position at which the catalog has the request; absent when things were so already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
+}

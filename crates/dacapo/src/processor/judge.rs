@@ -1,0 +1,77 @@
+//! What becomes of an event that was not applied: its segment stops before it, or it is set aside.
+
+use dacapo_model::{AfterRefusal, Position, Refusal, Segment, Timestamp};
+use dacapo_store::{EventRef, StoreError};
+
+use crate::feed;
+use crate::processor::letters::{letter, shortened};
+use crate::processor::{Batch, Run, unavailable};
+use crate::projection::{Failure, FailureCause};
+use crate::view::ViewError;
+
+impl Run<'_> {
+    /// Decides about the event of `failure`, and tells whether it is set aside, which takes it up. Otherwise its
+    /// segment goes no further in the batch.
+    pub(super) fn judge(
+        &mut self,
+        failure: Failure,
+        event: &EventRef<'_>,
+        batch: &mut Batch,
+    ) -> Result<bool, StoreError> {
+        let (segment, position) = (failure.segment, event.position);
+        let (error, no_room) = match failure.cause {
+            FailureCause::Handler(error) => (shortened(error), false),
+            FailureCause::NoRoom(error) => (error, true),
+            FailureCause::Store(error) => return Err(unavailable(error)),
+        };
+        let (id, options) = (&self.assignment.id, &self.assignment.carried.options);
+        let now = self.assignment.clock.now();
+        let policy = options.on_failure.in_phase(self.orders.borrow().phase);
+        let attempts = self.segments.attempts(segment, position).saturating_add(1);
+        let wait = match options.retry.after(policy, attempts) {
+            AfterRefusal::SetAside(kind) if !no_room && !self.aside.is_full() => {
+                tracing::error!(view = %id, %segment, %position, attempts, error, ?kind, "an event is set aside");
+                self.aside.refuse(letter(segment, event, kind, error, attempts, now));
+                return Ok(true);
+            }
+            AfterRefusal::TryAgain(wait) if !no_room => Some(wait),
+            _ => None,
+        };
+        tracing::warn!(view = %id, %segment, %position, attempts, error, "a handler refuses an event");
+        let since = self.since(segment, position).unwrap_or(now);
+        let due = now.plus(wait.unwrap_or(options.retry.longest));
+        self.segments.refusals.put(Refusal { segment, position, attempts, error, since, due }, wait.is_none());
+        batch.refused.insert(segment);
+        batch.share.stop_before(segment, position);
+        Ok(false)
+    }
+
+    /// When the event was refused first.
+    fn since(&self, segment: Segment, position: Position) -> Option<Timestamp> {
+        let before = self.segments.refusals.get(segment).filter(|before| before.position == position);
+        before.map(|before| before.since)
+    }
+
+    /// Finds the event whose rows the store does not take: it is known only by the commit of a batch, so the batch is
+    /// halved until it is one event.
+    pub(super) async fn narrow(&mut self, error: ViewError, batch: &mut Batch) -> Result<(), StoreError> {
+        let (after, through) = (batch.share.after, batch.share.moves_through());
+        match through.since(after) {
+            0 => Err(unavailable(error)),
+            1 => {
+                let read = feed::event_at(&*self.assignment.journal, through).await?;
+                let event = read.get(0);
+                if !self.filter.wants(&event) {
+                    return Err(unavailable(error));
+                }
+                let segment = self.segments.count().segment_of(event.stream);
+                let cause = FailureCause::Handler(error.to_string());
+                self.judge(Failure { segment, index: 0, changed: true, cause }, &event, batch).map(drop)
+            }
+            positions => {
+                batch.share = batch.share.through(after.plus(positions / 2));
+                Ok(())
+            }
+        }
+    }
+}

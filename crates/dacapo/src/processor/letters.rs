@@ -1,0 +1,142 @@
+//! Events that are set aside: those that the view keeps letters of, and those of the batch under way.
+
+use std::collections::BTreeMap;
+
+use dacapo_model::{EventType, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, limits};
+use dacapo_store::{EventRef, StoreError, View as StoredView};
+
+/// How many letters are read at once at the claim.
+const PAGE: usize = 1_000;
+
+/// What is set aside, and what must be because it comes behind something that is.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// Whether later events of a stream wait behind one that was refused.
+    order_matters: bool,
+    /// As the view has them.
+    kept: Letters,
+    /// Those of the batch under way, which its commit adds.
+    batch: Letters,
+    /// Those of the batch that were refused for good, should the batch be applied again.
+    refused: BTreeMap<Position, Letter>,
+    /// The time of the batch.
+    now: Timestamp,
+}
+
+impl Aside {
+    /// Reads the letters of a view.
+    pub(super) async fn load(view: &dyn StoredView, order_matters: bool) -> Result<Self, StoreError> {
+        let mut kept = Letters::default();
+        let mut after = Position::START;
+        loop {
+            let page = view.letters(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.position;
+            page.into_iter().for_each(|letter| kept.put(letter));
+        }
+        Ok(Self { order_matters, kept, ..Self::default() })
+    }
+
+    /// A batch begins, at this time.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        (self.batch, self.refused, self.now) = (Letters::default(), BTreeMap::new(), now);
+    }
+
+    /// The batch is applied again from its start: what was refused for good in it is not tried again.
+    pub(super) fn begin_again(&mut self) {
+        self.batch = Letters::default();
+    }
+
+    /// The letters of the batch, for its commit.
+    pub(super) fn of_batch(&self) -> Vec<Letter> {
+        self.batch.iter().cloned().collect()
+    }
+
+    /// The batch is committed.
+    pub(super) fn committed(&mut self) {
+        std::mem::take(&mut self.batch).iter().for_each(|letter| self.kept.put(letter.clone()));
+    }
+
+    pub(super) fn kept(&self) -> &Letters {
+        &self.kept
+    }
+
+    pub(super) fn kept_mut(&mut self) -> &mut Letters {
+        &mut self.kept
+    }
+
+    pub(super) fn order_matters(&self) -> bool {
+        self.order_matters
+    }
+
+    /// Whether no more events may be set aside.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.len() + self.batch.len() >= limits::LETTERS_MAX
+    }
+
+    /// Sets an event aside that its handler has refused for good.
+    pub(super) fn refuse(&mut self, letter: Letter) {
+        self.refused.insert(letter.position, letter.clone());
+        self.batch.put(letter);
+    }
+
+    /// Whether the event is set aside without being tried: its stream is, or it was refused before in this batch.
+    ///
+    /// # Errors
+    /// With what was said of the event it comes behind, when no more events may be set aside.
+    pub(crate) fn takes(&mut self, segment: Segment, event: &EventRef<'_>) -> Result<bool, String> {
+        if self.kept.is_empty() && self.refused.is_empty() {
+            return Ok(false);
+        }
+        if let Some(letter) = self.refused.get(&event.position) {
+            self.batch.put(letter.clone());
+            return Ok(true);
+        }
+        if !self.order_matters {
+            return Ok(false);
+        }
+        let Some(first) = self.kept.first_of(event.stream).or_else(|| self.batch.first_of(event.stream)) else {
+            return Ok(false);
+        };
+        let kind = LetterKind::Behind { first: first.position };
+        let error = first.error.clone();
+        if self.is_full() {
+            return Err(format!("it is behind event {} of its stream, of which was said: {error}", first.position));
+        }
+        let letter = letter(segment, event, kind, error, 0, self.now);
+        self.batch.put(letter);
+        Ok(true)
+    }
+}
+
+/// The letter of an event.
+pub(super) fn letter(
+    segment: Segment,
+    event: &EventRef<'_>,
+    kind: LetterKind,
+    error: String,
+    attempts: u32,
+    recorded: Timestamp,
+) -> Letter {
+    Letter {
+        position: event.position,
+        segment,
+        stream: StreamName::new(event.stream).expect("an event of the journal has a valid stream"),
+        event_type: EventType::new(event.event_type).expect("an event of the journal has a valid type"),
+        kind,
+        error,
+        attempts,
+        recorded,
+        wish: None,
+    }
+}
+
+/// What a handler said, no longer than is kept.
+pub(super) fn shortened(mut error: String) -> String {
+    if error.len() > limits::HANDLER_ERROR_BYTES_MAX {
+        let end = (0..=limits::HANDLER_ERROR_BYTES_MAX).rev().find(|at| error.is_char_boundary(*at)).unwrap_or(0);
+        error.truncate(end);
+        error.push('…');
+    }
+    error
+}

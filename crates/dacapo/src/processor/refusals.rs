@@ -1,0 +1,88 @@
+//! The events that segments stop before, and when those are tried again.
+//!
+//! What is here is what the view keeps: a refusal counts once it is committed, and whoever claims the segments next
+//! goes on with it. Due times are of the clock of the [`World`](crate::World), since they outlive the process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::{Refusal, Retry, Segment, Timestamp, Token, WaitingOn, limits};
+
+pub(super) struct Refusals {
+    kept: BTreeMap<Segment, Refusal>,
+    /// Segments that halt only because no more events may be set aside.
+    no_room: BTreeSet<Segment>,
+    retry: Retry,
+}
+
+impl Refusals {
+    /// Those that the view keeps.
+    pub(super) fn new(kept: impl IntoIterator<Item = Refusal>, retry: Retry) -> Self {
+        let kept = kept.into_iter().map(|refusal| (refusal.segment, refusal)).collect();
+        Self { kept, no_room: BTreeSet::new(), retry }
+    }
+
+    pub(super) fn get(&self, segment: Segment) -> Option<&Refusal> {
+        self.kept.get(&segment)
+    }
+
+    /// Keeps a refusal, in place of an earlier one of its segment. With `no_room` the event would be set aside, if
+    /// it could be.
+    pub(super) fn put(&mut self, refusal: Refusal, no_room: bool) {
+        if no_room {
+            self.no_room.insert(refusal.segment);
+        } else {
+            self.no_room.remove(&refusal.segment);
+        }
+        self.kept.insert(refusal.segment, refusal);
+    }
+
+    /// Whether the segment halts for the time being.
+    pub(super) fn halts(&self, segment: Segment, now: Timestamp) -> bool {
+        self.get(segment).is_some_and(|refusal| !refusal.is_due(now, self.retry.longest))
+    }
+
+    /// In how long the next halting segment is due for another try.
+    pub(super) fn next_due(&self, now: Timestamp) -> Option<Duration> {
+        self.kept.values().map(|refusal| refusal.due.since(now)).min()
+    }
+
+    /// Whatever halts is tried at once.
+    pub(super) fn try_now(&mut self, now: Timestamp) {
+        self.kept.values_mut().for_each(|refusal| refusal.due = refusal.due.min(now));
+    }
+
+    /// There is room for more letters: what halts for want of it is tried at once.
+    pub(super) fn made_room(&mut self, now: Timestamp) {
+        for segment in std::mem::take(&mut self.no_room) {
+            if let Some(refusal) = self.kept.get_mut(&segment) {
+                refusal.due = refusal.due.min(now);
+            }
+        }
+    }
+
+    /// A token has moved: an event that it covers is in the way no more.
+    pub(super) fn moved(&mut self, token: &Token) {
+        if self.get(token.segment).is_some_and(|refusal| token.covers(refusal.position)) {
+            self.kept.remove(&token.segment);
+            self.no_room.remove(&token.segment);
+        }
+    }
+
+    /// What the version waits on for their sake.
+    pub(super) fn waiting_on(&self) -> Vec<WaitingOn> {
+        if planted::is(Fault::Silent) {
+            return vec![];
+        }
+        let waiting = |refusal: &Refusal| {
+            let Refusal { segment, position, attempts, due, .. } = *refusal;
+            let error = refusal.error.clone();
+            if self.no_room.contains(&segment) {
+                return WaitingOn::Letters { segment, position, letters: limits::LETTERS_MAX, error };
+            }
+            WaitingOn::Handler { segment, position, attempts, error, due }
+        };
+        self.kept.values().map(waiting).collect()
+    }
+}

@@ -1,0 +1,140 @@
+//! Carries out what an operator wants done with dead letters, under the claim of their segments.
+//!
+//! ```text
+//!   wish in the view ──▶ the next letter that may go ──┬─ Drop ──▶ settled
+//!                                                      └─ Retry ─▶ the event from the journal ─▶ apply ─┬▶ settled
+//!                                                                                       refused again ◀─┘ stays
+//! ```
+//!
+//! Rows and letter change in one transaction, which moves no token: the event was taken up when it was set aside.
+
+use std::collections::BTreeSet;
+
+use dacapo_model::{Letter, LetterKind, Position, Segment, TokenMove, Wish};
+use dacapo_store::{Commit, StoreError};
+
+use crate::feed;
+use crate::processor::letters::shortened;
+use crate::processor::{Aside, Assignment, Committed, Ended, Run, unavailable};
+use crate::projection::{FailureCause, Work};
+
+impl Run<'_> {
+    /// The next letter that something can be done with.
+    pub(super) async fn next_wish(&mut self) -> Result<Option<Letter>, StoreError> {
+        // An error means that nobody can wish any more.
+        if self.wishes.has_changed().unwrap_or(false) {
+            self.wishes.mark_unchanged();
+            self.aside = Aside::load(&*self.assignment.view, self.aside.order_matters()).await?;
+        }
+        Ok(self.aside.kept().next_wished(self.aside.order_matters()).cloned())
+    }
+
+    /// Does what is wished for `letter`.
+    pub(super) async fn carry_out(&mut self, letter: Letter) -> Result<Option<Ended>, StoreError> {
+        let stays = self.segments.stay(letter.segment);
+        loop {
+            let commit = match letter.wish {
+                Some(Wish::Retry) => self.retry(&letter, stays).await?,
+                _ => self.give_up(),
+            };
+            let commit = match self.land(&commit).await? {
+                Committed::Done => commit,
+                Committed::ApplyAgain => continue,
+                Committed::Wrong(error) => {
+                    let commit = self.refused_again(&letter, stays, error.to_string());
+                    match self.land(&commit).await? {
+                        Committed::Done => commit,
+                        Committed::ApplyAgain => continue,
+                        Committed::Wrong(error) => return Err(unavailable(error)),
+                        Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                        Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                    }
+                }
+                Committed::Stopped => return Ok(Some(Ended::Stopped)),
+                Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+            };
+            self.settled(&letter, commit);
+            return Ok(None);
+        }
+    }
+
+    /// Gives up all that is not wanted any more, at once: nobody has to be asked for that.
+    fn give_up(&self) -> Commit {
+        let dropped = self.aside.kept().iter().filter(|letter| letter.wish == Some(Wish::Drop));
+        let segments: BTreeSet<Segment> = dropped.clone().map(|letter| letter.segment).collect();
+        let moves: Vec<TokenMove> = segments.into_iter().map(|segment| self.segments.stay(segment)).collect();
+        Commit { moves, settled: dropped.map(|letter| letter.position).collect(), ..Commit::default() }
+    }
+
+    /// Hands the event of a letter to the handler, and returns what must be committed then.
+    async fn retry(&mut self, letter: &Letter, stays: TokenMove) -> Result<Commit, StoreError> {
+        let Assignment { journal, carried, busy, .. } = self.assignment;
+        let event = feed::event_at(&**journal, letter.position).await?;
+        let segments = self.segments.count();
+        let mut through = vec![Position::START; usize::from(segments.get())];
+        through[usize::from(letter.segment.get())] = letter.position;
+        // It was never applied, so it has not spoken; it is of the past only if it was there before the version.
+        let (past, speaks) =
+            (vec![self.assignment.began_at; through.len()], self.speaks(vec![Position::START; through.len()]));
+        let work = Work {
+            batch: &event,
+            from: 0,
+            segments,
+            through: &through,
+            past: &past,
+            speaks: speaks.as_ref(),
+            applied: &mut vec![0; through.len()],
+            // Nothing is in the way of an event that is tried on purpose.
+            aside: &mut Aside::default(),
+            busy,
+            time_max: carried.options.handler_time_max,
+        };
+        let Err(failure) = carried.handlers.apply(work, &mut self.view).await else {
+            return Ok(settle(letter, stays));
+        };
+        self.view.rollback().await.map_err(unavailable)?;
+        match failure.cause {
+            FailureCause::Store(error) => Err(unavailable(error)),
+            FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.refused_again(letter, stays, error)),
+        }
+    }
+
+    /// The letter stays, with what the handler said this time.
+    fn refused_again(&self, letter: &Letter, stays: TokenMove, error: String) -> Commit {
+        let kind = match letter.kind {
+            // It was handed to the handler now.
+            LetterKind::Behind { .. } => LetterKind::Refused,
+            kind => kind,
+        };
+        let (attempts, recorded) = (letter.attempts.saturating_add(1), self.assignment.clock.now());
+        let tried = Letter { kind, error: shortened(error), attempts, recorded, ..letter.clone() };
+        let letters = self.aside.kept().refused_again(tried, self.aside.order_matters());
+        Commit { moves: vec![stays], letters, ..Commit::default() }
+    }
+
+    fn settled(&mut self, letter: &Letter, commit: Commit) {
+        let Letter { position, stream, attempts, .. } = letter;
+        let events = commit.settled.len();
+        let (id, was_full) = (&self.assignment.id, self.aside.is_full());
+        match (letter.wish, commit.letters.first()) {
+            (_, Some(again)) => {
+                tracing::warn!(view = %id, %position, %stream, error = again.error, "an event is refused again");
+            }
+            (Some(Wish::Retry), None) => {
+                tracing::info!(view = %id, %position, %stream, attempts, "an event that was set aside is applied");
+            }
+            _ => tracing::warn!(view = %id, %position, %stream, events, "events that were set aside are given up"),
+        }
+        let kept = self.aside.kept_mut();
+        commit.letters.into_iter().for_each(|letter| kept.put(letter));
+        commit.settled.into_iter().for_each(|position| drop(kept.settle(position)));
+        if was_full && !self.aside.is_full() {
+            self.segments.refusals.made_room(self.assignment.clock.now());
+        }
+        self.report();
+    }
+}
+
+fn settle(letter: &Letter, stays: TokenMove) -> Commit {
+    Commit { moves: vec![stays], settled: vec![letter.position], ..Commit::default() }
+}

@@ -1,0 +1,120 @@
+//! What becomes of an event that a handler refuses.
+//!
+//! ```text
+//!   refused ──▶ tried again after a wait, each twice as long as the one before
+//!      │
+//!      └─ as often as `Retry::attempts` says ──┬─ Halt ───────▶ the segment stays before it, tries go on
+//!                                              ├─ DeadLetter ─▶ a letter; later events of its stream wait behind
+//!                                              └─ Skip ───────▶ a letter that holds nothing back
+//! ```
+//!
+//! Whatever the policy, no event goes missing without a letter (I-11).
+
+use std::time::Duration;
+
+use crate::letter::LetterKind;
+use crate::phase::Phase;
+
+/// What to do with an event that was refused as often as [`Retry::attempts`] lets it be tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The segment stays before the event and goes on trying, every [`Retry::longest`] and at once when the
+    /// version is resumed. Other segments are not concerned.
+    #[default]
+    Halt,
+    /// The event is set aside as a dead letter and, where the order matters, the later events of its stream behind
+    /// it. Everything else goes on.
+    DeadLetter,
+    /// The event is set aside as a dead letter that holds nothing back, whatever the order.
+    Skip,
+}
+
+/// The policies of a projection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnFailure {
+    /// While a version serves or stands by, where whoever asks would wait for a segment that halts.
+    pub serving: Policy,
+    /// While it initializes, where nobody asks yet.
+    pub initializing: Policy,
+}
+
+impl OnFailure {
+    /// The policy in a phase.
+    pub fn in_phase(self, phase: Phase) -> Policy {
+        if phase == Phase::Initializing { self.initializing } else { self.serving }
+    }
+}
+
+/// How often and when a refused event is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How often it is tried before the policy decides, the first time included. Less than 1 is 1.
+    pub attempts: u32,
+    /// How long the second try waits; each further one waits twice as long.
+    pub first: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 10, first: Duration::from_millis(100), longest: Duration::from_secs(30) }
+    }
+}
+
+/// What follows from a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterRefusal {
+    /// The segment stops before the event, which is tried again after this time.
+    TryAgain(Duration),
+    /// The event is set aside.
+    SetAside(LetterKind),
+}
+
+impl Retry {
+    /// How long to wait before the next try after so many.
+    pub fn wait(&self, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+
+    /// What follows when an event was refused for the `attempts`th time under `policy`.
+    pub fn after(&self, policy: Policy, attempts: u32) -> AfterRefusal {
+        if attempts < self.attempts {
+            return AfterRefusal::TryAgain(self.wait(attempts));
+        }
+        match policy {
+            Policy::Halt => AfterRefusal::TryAgain(self.longest),
+            Policy::DeadLetter => AfterRefusal::SetAside(LetterKind::Refused),
+            Policy::Skip => AfterRefusal::SetAside(LetterKind::Skipped),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AfterRefusal::{SetAside, TryAgain};
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_then_the_policy_decides() {
+        let retry = Retry { attempts: 5, first: Duration::from_secs(1), longest: Duration::from_secs(3) };
+        for policy in [Policy::Halt, Policy::DeadLetter, Policy::Skip] {
+            let waits = [1, 2, 3, 4].map(|attempts| retry.after(policy, attempts));
+            assert_eq!(waits, [1, 2, 3, 3].map(|seconds| TryAgain(Duration::from_secs(seconds))));
+        }
+        assert_eq!(retry.after(Policy::Halt, 5), TryAgain(retry.longest));
+        assert_eq!(retry.after(Policy::Halt, u32::MAX), TryAgain(retry.longest));
+        assert_eq!(retry.after(Policy::DeadLetter, 5), SetAside(LetterKind::Refused));
+        assert_eq!(retry.after(Policy::Skip, 6), SetAside(LetterKind::Skipped));
+        let once = Retry { attempts: 0, ..retry };
+        assert_eq!(once.after(Policy::Skip, 1), SetAside(LetterKind::Skipped), "it was tried once");
+    }
+
+    #[test]
+    fn a_version_that_stands_by_counts_as_serving() {
+        let policies = OnFailure { serving: Policy::Skip, initializing: Policy::DeadLetter };
+        let phases = [Phase::Initializing, Phase::Serving, Phase::StandingBy].map(|phase| policies.in_phase(phase));
+        assert_eq!(phases, [Policy::DeadLetter, Policy::Skip, Policy::Skip]);
+    }
+}

@@ -1,0 +1,124 @@
+//! Dead letters, pauses and resumptions: which version is meant, and what the forms mean to the node.
+
+use dacapo::{Position, StreamName, VersionStatus, WhichLetters};
+use dacapo_api::{
+    ApiError, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, Problem, SettleRequest,
+    SettleResponse, parse_projection, parse_version,
+};
+use dacapo_model::{ProjectionName, ViewId, WaitingOn};
+
+use crate::node::{NodeApi, asked, event_form, refused};
+
+/// Letters in an answer, unless the reader says otherwise.
+const ANSWER_LETTERS: u32 = 100;
+
+/// What is done with dead letters.
+pub(crate) enum Settle {
+    Retry,
+    Drop,
+}
+
+impl NodeApi {
+    pub(crate) async fn order(
+        &self,
+        projection: &str,
+        request: PauseRequest,
+        pause: bool,
+    ) -> Result<PauseResponse, ApiError> {
+        let paused = |version: &VersionStatus| version.waiting_on.contains(&WaitingOn::Paused);
+        let may = |version: &VersionStatus| version.phase.applies() && (!pause || !paused(version));
+        // To resume is meant for what is paused, if anything is.
+        let rather = |version: &VersionStatus| !pause && paused(version);
+        let view = self.which(projection, request.version, may, rather).await?;
+        let asked = asked(request.asked);
+        let ordered = match pause {
+            true => self.node().pause(&view, asked).await,
+            false => self.node().resume(&view, asked).await,
+        };
+        let requested = ordered.map_err(refused)?.position.map(Position::get);
+        Ok(PauseResponse { projection: view.projection.to_string(), version: view.version.to_string(), requested })
+    }
+
+    pub(crate) async fn list_letters(
+        &self,
+        projection: &str,
+        request: LettersRequest,
+    ) -> Result<LettersResponse, ApiError> {
+        let view = self.with_letters(projection, request.version).await?;
+        let most = request.limit.unwrap_or(ANSWER_LETTERS).clamp(1, 1_000) as usize;
+        // One more than asked for tells whether more follow.
+        let found = self.node().letters(&view, Position::new(request.after), most + 1).await;
+        let mut found = found.map_err(refused)?;
+        let more = found.len() > most;
+        found.truncate(most);
+        let letters = found.iter().map(|found| Ok(Letter::new(&found.letter, event_form(&found.event())?)));
+        let letters = letters.collect::<Result<_, ApiError>>()?;
+        Ok(LettersResponse {
+            projection: view.projection.to_string(),
+            version: view.version.to_string(),
+            letters,
+            more,
+        })
+    }
+
+    pub(crate) async fn settle_letters(
+        &self,
+        projection: &str,
+        request: SettleRequest,
+        settle: Settle,
+    ) -> Result<SettleResponse, ApiError> {
+        let which = match (request.position, request.stream, request.all) {
+            (Some(position), None, false) => WhichLetters::One(Position::new(position)),
+            (None, Some(stream), false) => WhichLetters::Stream(StreamName::try_from(stream)?),
+            (None, None, true) => WhichLetters::All,
+            _ => {
+                let problem = Problem::new("bad_request", "it is not clear which dead letters are meant");
+                return Err(problem.help("name one event by its position, or a stream, or all").invalid());
+            }
+        };
+        let view = self.with_letters(projection, request.version).await?;
+        let asked = asked(request.asked);
+        let settled = match settle {
+            Settle::Retry => self.node().retry_letters(&view, &which, &asked).await,
+            Settle::Drop => self.node().drop_letters(&view, &which, &asked).await,
+        };
+        let letters = settled.map_err(refused)?;
+        Ok(SettleResponse { projection: view.projection.to_string(), version: view.version.to_string(), letters })
+    }
+
+    async fn with_letters(&self, projection: &str, version: Option<String>) -> Result<ViewId, ApiError> {
+        let applies = |version: &VersionStatus| version.phase.applies();
+        self.which(projection, version, applies, |version| version.letters > 0).await
+    }
+
+    /// The version that is named, or the only one that `may` be meant and `rather` is: what is guessed wrong here would
+    /// be done to another version.
+    async fn which(
+        &self,
+        projection: &str,
+        version: Option<String>,
+        may: impl Fn(&VersionStatus) -> bool,
+        rather: impl Fn(&VersionStatus) -> bool,
+    ) -> Result<ViewId, ApiError> {
+        let projection: ProjectionName = parse_projection(projection)?;
+        if let Some(version) = version {
+            return Ok(ViewId { projection, version: parse_version(&version)? });
+        }
+        let status = self.node().status().await.map_err(refused)?;
+        let Some(found) = status.projections.iter().find(|found| found.name == projection) else {
+            let problem = Problem::new("no_such_projection", format!("there is no projection {projection}"));
+            return Err(problem.help("`dacapo status` lists them").not_found());
+        };
+        let candidates: Vec<_> = found.versions.iter().filter(|version| may(version)).collect();
+        let better: Vec<_> = candidates.iter().copied().filter(|version| rather(version)).collect();
+        match if better.is_empty() { &candidates[..] } else { &better[..] } {
+            [only] => Ok(ViewId { projection, version: only.version }),
+            several => {
+                let names: Vec<_> = several.iter().map(|version| version.version.to_string()).collect();
+                let message = format!("it is not clear which version of {projection} is meant");
+                let found = if names.is_empty() { "none that it could be".to_owned() } else { names.join(", ") };
+                Err(Problem::new("which_version", message).found(found).help("name the version").refused())
+            }
+        }
+    }
+}
