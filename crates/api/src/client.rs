@@ -12,7 +12,8 @@ use crate::events::{AppendRequest, AppendResponse, ReadRequest, ReadResponse, St
 use crate::form::{parse_projection, parse_version};
 use crate::letters::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use crate::operate::{
-    CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest, RebuildRequest, RebuildResponse,
+    CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest, RebuildRequest,
+    RebuildResponse, ReplayRequest, ReplayResponse,
 };
 use crate::status::Status;
 use crate::verification::{Verification, VerificationRequest, VerifyRequest, VerifyResponse};
@@ -220,6 +221,10 @@ impl Api for HttpClient {
 
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
         self.post(&projection_path(paths::ROLLBACK, projection)?, &request, request.wait_ms).await
+    }
+
+    async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
+        self.post(&projection_path(paths::REPLAY, projection)?, &request, request.wait_ms).await
     }
 
     async fn clean_up(

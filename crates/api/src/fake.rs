@@ -16,9 +16,9 @@ use tokio::sync::watch;
 use crate::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     History, HistoryEntry, Letter, LettersRequest, LettersResponse, NodeStatus, OnKnown, PauseRequest, PauseResponse,
-    PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, RevisionDemand, SettleRequest,
-    SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse, Verification, VerificationRequest,
-    VerifyRequest, VerifyResponse, parse_projection,
+    PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
+    RevisionDemand, SettleRequest, SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse,
+    Verification, VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
 };
 
 /// The time at which everything happens.
@@ -42,6 +42,8 @@ pub struct Script {
     pub statuses: VecDeque<Status>,
     /// The answers to `flip` and `rollback`, one a call; then they succeed at once.
     pub flips: VecDeque<FlipResponse>,
+    /// The answers to `replay`, one a call; then they have ended at once.
+    pub replays: VecDeque<ReplayResponse>,
     /// The answers to `verification`, one a call; the last one stays.
     pub verifications: VecDeque<Verification>,
     /// What `phases` tells.
@@ -334,6 +336,20 @@ impl Api for FakeApi {
 
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
         self.move_readers("rollback", projection, &request)
+    }
+
+    async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
+        self.ask("replay", projection, &request)?;
+        let requested = *self.head.borrow() + 1;
+        let done = ReplayResponse {
+            projection: projection.to_owned(),
+            version: request.version.unwrap_or_else(|| "v1.1".to_owned()),
+            requested,
+            ended: true,
+            position: Some(requested + 1),
+            waiting_on: vec![],
+        };
+        Ok(self.script().replays.pop_front().unwrap_or(done))
     }
 
     async fn clean_up(

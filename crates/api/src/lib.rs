@@ -35,7 +35,7 @@ pub use letters::{
 };
 pub use operate::{
     Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, HistoryEntry, PhasesRequest,
-    RebuildRequest, RebuildResponse,
+    RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
 };
 pub use status::{
     FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure, SubscriberStatus,
@@ -95,6 +95,14 @@ pub trait Api: Send + Sync {
     /// # Errors
     /// As [`flip`](Self::flip).
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError>;
+
+    /// Lets past events go through the serving version again, or through another one, in its own view. With `wait_ms`
+    /// the answer comes when that has ended or the time is over, and says which.
+    ///
+    /// # Errors
+    /// [`ApiError::Refused`] when the projection does not let it, and while another replay runs, with how far that is;
+    /// [`ApiError::NotFound`] without such a version.
+    async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError>;
 
     /// Drops the view of a version that does not serve. A flip to it is aborted.
     ///

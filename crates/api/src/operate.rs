@@ -92,6 +92,52 @@ pub struct FlipResponse {
     pub waiting_on: Vec<WaitingOn>,
 }
 
+/// Past events shall go through a version again, in its own view. Just one of the four says where that begins; what is
+/// named is replayed too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayRequest {
+    /// The version; the one that serves when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// With the event at this position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// With the first event that was recorded at this time or later, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_time: Option<String>,
+    /// With the event of this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_event: Option<String>,
+    /// With the first event there is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_start: bool,
+    /// Wait at most so long for its end; 0 and absent answer at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// What a replay came to while the caller waited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// Of which version.
+    pub version: String,
+    /// The position of the request, which names the replay.
+    pub requested: u64,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// The position of its end, once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// What it waits on, while it has not ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_on: Vec<WaitingOn>,
+}
+
 /// The view of a version is to be dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanUpRequest {

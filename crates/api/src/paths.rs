@@ -15,6 +15,8 @@ pub const REBUILD: &str = "/v1/projections/{projection}/rebuild";
 pub const FLIP: &str = "/v1/projections/{projection}/flip";
 /// `POST`: readers move back.
 pub const ROLLBACK: &str = "/v1/projections/{projection}/rollback";
+/// `POST`: past events go through a version again.
+pub const REPLAY: &str = "/v1/projections/{projection}/replay";
 /// `POST`: the view of a version is dropped.
 pub const CLEAN_UP: &str = "/v1/projections/{projection}/versions/{version}/clean-up";
 /// `GET`: how the verification of a version stands; `POST`: it is verified again.

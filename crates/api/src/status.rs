@@ -255,6 +255,28 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("budget_ms", millis(*budget));
                 "hold_budget"
             }
+            model::WaitingOn::Replay { version, at, through } => {
+                field("version", version.to_string().into());
+                field("at", at.get().into());
+                field("through", through.get().into());
+                "replay"
+            }
+            model::WaitingOn::Reset { attempts, error } => {
+                field("attempts", (*attempts).into());
+                field("error", error.as_str().into());
+                "reset"
+            }
+            model::WaitingOn::Effect { position, stream, attempts, error } => {
+                field("position", position.get().into());
+                field("stream", stream.as_str().into());
+                field("attempts", (*attempts).into());
+                field("error", error.as_str().into());
+                "effect"
+            }
+            model::WaitingOn::Effects { pending } => {
+                field("pending", (*pending).into());
+                "effects"
+            }
             model::WaitingOn::Code { version } => {
                 field("version", version.to_string().into());
                 "code"

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     /// Move readers back to the version that served before
     #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1; to the one that served last when absent")))]
     Rollback(Flip),
+    /// Let past events go through a version again, in its own view; its projection says whether they may
+    Replay(Replay),
     /// Drop the view of a version that does not serve
     Cleanup(Cleanup),
     /// Apply no more events to a version until it is resumed
@@ -247,6 +249,42 @@ pub(crate) struct Flip {
     pub who: Who,
     #[command(flatten)]
     pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// The projection
+    pub projection: String,
+    #[command(flatten)]
+    pub from: ReplayFrom,
+    /// Of this version, such as v1.1; of the one that serves when absent
+    #[arg(long = "of", value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Wait for its end
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Where a replay begins. What is named is replayed too.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ReplayFrom {
+    /// With the event at this position
+    #[arg(long = "from", value_name = "POSITION")]
+    pub position: Option<u64>,
+    /// With the first event recorded at this time or later, such as 2026-03-01T12:00:00Z
+    #[arg(long = "from-time", value_name = "TIME")]
+    pub time: Option<String>,
+    /// With this event
+    #[arg(long = "from-event", value_name = "UUID")]
+    pub event: Option<String>,
+    /// With the first event there is
+    #[arg(long = "from-start")]
+    pub start: bool,
 }
 
 #[derive(Debug, clap::Args)]

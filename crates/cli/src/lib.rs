@@ -60,6 +60,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Rebuild(args) => operate::rebuild(out, args).await,
         Command::Flip(args) => operate::flip(out, args).await,
         Command::Rollback(args) => operate::rollback(out, args).await,
+        Command::Replay(args) => operate::replay(out, args).await,
         Command::Cleanup(args) => operate::clean_up(out, args).await,
         Command::Pause(args) => letters::order(out, args, true).await,
         Command::Resume(args) => letters::order(out, args, false).await,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use comfy_table::CellAlignment;
 use dacapo::{Ids, SystemIds};
-use dacapo_api::{Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest};
+use dacapo_api::{
+    Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest, ReplayRequest,
+};
 
-use crate::args::{Cleanup, Flip, Phases, Rebuild, Who};
+use crate::args::{Cleanup, Flip, Phases, Rebuild, Replay, ReplayFrom, Who};
 use crate::connect;
 use crate::error::CliError;
 use crate::numbers::count;
@@ -77,6 +79,40 @@ fn outcome(answer: &FlipResponse) -> String {
     }
     text.push('\n');
     text
+}
+
+/// `dacapo replay`.
+pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> {
+    let ReplayFrom { position, time, event, start } = args.from;
+    let request = ReplayRequest {
+        version: args.version,
+        from: position,
+        from_time: time,
+        from_event: event,
+        from_start: start,
+        wait_ms: None,
+        asked: asked(args.who),
+    };
+    let (projection, wait) = (args.projection, args.wait);
+    connect::with(&args.target, |api| async move {
+        let answer = match wait {
+            true => wait::until_replayed(&*api, &projection, request).await?,
+            false => api.replay(&projection, request).await?,
+        };
+        let (version, requested) = (&answer.version, count(answer.requested));
+        match answer.position {
+            Some(ended) => {
+                let ended = count(ended);
+                out.line(format_args!("{projection}: the replay of {version} ended at position {ended}"))?;
+            }
+            None => {
+                out.line(format_args!("{projection}: replay of {version} requested at position {requested}"))?;
+                answer.waiting_on.iter().try_for_each(|reason| out.line(format_args!("  waits on {}", reason.text)))?;
+            }
+        }
+        out.flush()
+    })
+    .await
 }
 
 /// `dacapo cleanup`.

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use dacapo_api::{Api, ApiError, FlipRequest, FlipResponse, Problem, Status, VersionStatus};
+use dacapo_api::{
+    Api, ApiError, FlipRequest, FlipResponse, Problem, ReplayRequest, ReplayResponse, Status, VersionStatus,
+};
 use indicatif::ProgressBar;
 
 use crate::error::CliError;
@@ -65,6 +67,36 @@ pub(crate) async fn until_flipped(
             }
         }
         // A node that answers at once must not be asked in a circle.
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+/// Asks for a replay until it has ended. Each try carries the key of the first, so only one is made.
+pub(crate) async fn until_replayed(
+    api: &dyn Api,
+    projection: &str,
+    mut request: ReplayRequest,
+) -> Result<ReplayResponse, CliError> {
+    let bar = progress::endless();
+    bar.enable_steady_tick(POLL_PAUSE);
+    request.wait_ms = Some(FLIP_WAIT_MS);
+    let (mut asked, mut failures) = (false, 0);
+    loop {
+        match api.replay(projection, request.clone()).await {
+            Ok(answer) if answer.ended => return Ok(answer),
+            Ok(answer) => {
+                (asked, failures) = (true, 0);
+                let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
+                bar.set_message(format!("replay of {}: waits on {}", answer.version, reasons.join("; ")));
+            }
+            Err(error) => {
+                failures += 1;
+                if !asked || !error.is_transient() || failures >= TRIES_MAX {
+                    return Err(error.into());
+                }
+                bar.set_message(format!("{error}; asking again"));
+            }
+        }
         tokio::time::sleep(POLL_PAUSE).await;
     }
 }

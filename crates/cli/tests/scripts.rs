@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
-use dacapo_api::{FlipResponse, HistoryEntry, Letter, Problem, Status, Verification, Waiver};
+use dacapo_api::{FlipResponse, HistoryEntry, Letter, Problem, ReplayResponse, Status, Verification, Waiver};
 
 use common::{Node, dacapo, with_input};
 
@@ -109,6 +109,12 @@ fn operations() {
     .unwrap();
     node.fake.script().statuses.push_back(replaying());
     node.fake.script().flips.extend([waiting.clone(), waiting.clone(), waiting]);
+    let replaying: ReplayResponse = serde_json::from_str(
+        r#"{"projection":"balances","version":"v1.1","requested":9,"ended":false,
+            "waiting_on":[{"kind":"replay","text":"the end of the replay of v1.1, at position 11 of 99000"}]}"#,
+    )
+    .unwrap();
+    node.fake.script().replays.extend([replaying.clone(), replaying]);
     let entries = [
         r#"{"position":1,"time":"2026-03-01T12:00:00Z","projection":"balances","version":"v1.1",
             "event":"version_scheduled","text":"v1.1 scheduled, 4 segments"}"#,

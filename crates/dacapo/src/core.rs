@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare, limits};
-use dacapo_store::{Journal, StoreError, View as StoredView, Views};
+use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
 use crate::processor::{self, Assignment, Beginning, Busy, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
+use crate::reactor::{Delivery, Voices};
 use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
 use crate::verify::{Cap, Looking, Shadowing};
@@ -66,6 +68,12 @@ pub(crate) struct OpenVersion {
     pub(crate) carried: Option<Carried>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) lifted: Arc<Notify>,
+    /// Whose effects are whose, for its processor.
+    voices: watch::Sender<Voices>,
+    /// What it still owes to the world outside, as its delivery saw it last.
+    pub(crate) outbox: watch::Sender<Outbox>,
+    /// The delivery of its effects, if it reacts.
+    delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
     /// How much of the time its processor works.
     share: watch::Sender<WorkShare>,
     orders: watch::Sender<Orders>,
@@ -287,8 +295,8 @@ impl OpenVersion {
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
-        let mut open = Self::still(id, view, Orders::of(state));
-        (open.progress, open.carried) = (watched, Some(carried.clone()));
+        let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
+        open.progress = watched;
         let assignment = Assignment {
             id: open.id.clone(),
             carried,
@@ -305,6 +313,8 @@ impl OpenVersion {
             busy: Arc::clone(&open.busy),
             progress,
             cap: open.cap.subscribe(),
+            voices: open.voices.subscribe(),
+            probe: Arc::clone(&core.world.probe),
             stop: stopped,
         };
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
@@ -314,12 +324,51 @@ impl OpenVersion {
         Ok(open)
     }
 
-    /// Opens a version whose code is not carried: its tokens can be seen and held.
-    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, orders: Orders) -> Self {
+    /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
+    /// tokens can be seen and held, and its effects made.
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
         let (_, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
         let (lifted, share, cap, meeting, busy, run) = Default::default();
-        Self { id, view, carried: None, progress, lifted, share, cap, meeting, orders, wishes, busy, run }
+        let (voices, outbox, delivery) = Default::default();
+        Self {
+            id,
+            view,
+            carried,
+            progress,
+            lifted,
+            share,
+            cap,
+            meeting,
+            orders,
+            wishes,
+            busy,
+            voices,
+            outbox,
+            delivery,
+            run,
+        }
+    }
+
+    /// Lets its effects be made, if it reacts and its code is here.
+    pub(crate) async fn deliver(&self, core: &Arc<Core>) {
+        let Some(carried) = self.carried.clone().filter(|carried| !carried.effect_names().is_empty()) else { return };
+        let (stop, stopped) = watch::channel(false);
+        let delivery = Delivery {
+            core: Arc::downgrade(core),
+            id: self.id.clone(),
+            view: Arc::clone(&self.view),
+            carried,
+            progress: self.progress.clone(),
+            outbox: self.outbox.clone(),
+            stop: stopped,
+        };
+        *self.delivery.lock().await = Some((stop, tokio::spawn(delivery.run())));
+    }
+
+    /// Tells the processor whose effects are whose.
+    pub(crate) fn hear(&self, voices: Voices) {
+        self.voices.send_replace(voices);
     }
 
     /// From the next batch on its processor works so much of the time.
@@ -362,8 +411,20 @@ impl OpenVersion {
         busy.into_iter().chain(self.progress.borrow().waiting_on.clone()).collect()
     }
 
-    /// Lets the processor finish its batch, and waits for that, but not for ever. Stopping twice is stopping once.
+    /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice is
+    /// stopping once.
     pub(crate) async fn stop(&self) {
+        self.stop_applying().await;
+        if let Some((stop, ended)) = self.delivery.lock().await.take() {
+            stop.send_replace(true);
+            if let Err(error) = ended.await {
+                tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
+            }
+        }
+    }
+
+    /// Lets the processor finish its batch, and waits for that, but not for ever.
+    pub(crate) async fn stop_applying(&self) {
         let mut running = self.run.lock().await;
         let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);

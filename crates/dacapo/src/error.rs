@@ -30,6 +30,32 @@ pub enum Error {
     /// There is no version to flip or roll back to.
     #[error("{0}")]
     NoTarget(String),
+    /// Past events may not go through this version again in place.
+    #[error(
+        "{view} cannot be replayed in place: {why}; `rebuild` makes a new version beside it and moves readers then"
+    )]
+    NotInPlace {
+        /// The version.
+        view: ViewId,
+        /// Why not.
+        why: String,
+    },
+    /// A replay of this version runs already, and only one at a time does.
+    #[error(
+        "a replay of {view} from behind position {after} is under way, asked for at position {requested}{}: wait for \
+         its end",
+        far_text(.progress)
+    )]
+    ReplayUnderWay {
+        /// The version.
+        view: ViewId,
+        /// The events behind this position are replayed.
+        after: Position,
+        /// The position of that request.
+        requested: Position,
+        /// What it covers again, and where it ends.
+        progress: Option<(Position, Position)>,
+    },
     /// The new version cannot begin as a copy of the one that serves.
     #[error("a new build of {projection} cannot begin as a copy of the version that serves: {why}")]
     NoCopy {
@@ -147,6 +173,10 @@ fn list(names: &[&str]) -> String {
 fn known_projections(known: &[ProjectionName]) -> String {
     let known: Vec<_> = known.iter().map(ProjectionName::as_str).collect();
     if known.is_empty() { "there are none yet".to_owned() } else { format!("the projections are {}", known.join(", ")) }
+}
+
+fn far_text(progress: &Option<(Position, Position)>) -> String {
+    progress.map_or_else(String::new, |(at, through)| format!(", and is at position {at} of {through}"))
 }
 
 fn version_text(version: &Option<VersionId>) -> String {

@@ -30,7 +30,9 @@ mod node;
 mod processor;
 mod projection;
 mod query;
+mod reactor;
 mod rebuild;
+mod replay;
 mod row;
 mod seed;
 mod status;
@@ -44,9 +46,10 @@ pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
-    Catalog, CatalogEvent, CatalogRefused, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName,
-    Letter, LetterKind, Metadata, NewEvent, OnFailure, Phase, Policy, Position, ProjectionName, Retry, Revision,
-    Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
+    Catalog, CatalogEvent, CatalogRefused, EffectKey, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy,
+    InvalidName, Letter, LetterKind, Metadata, NewEvent, OnFailure, PastEffects, Phase, Policy, Position,
+    ProjectionName, Retry, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId,
+    WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -57,11 +60,13 @@ pub use event::{Event, EventError};
 pub use flip::FlipReport;
 pub use letters::DeadLetter;
 pub use node::{Node, NodeBuilder, Requested, StartError};
-pub use projection::{Answers, Carried, CarriedVersion, HandlerError, Options, Projection, Query, Recorded};
+pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
+pub use reactor::{Acts, Effect, EffectOptions};
+pub use replay::{ReplayFrom, ReplayReport};
 pub use row::{Field, FieldError, Row, RowError};
 pub use seed::Seed;
-pub use status::{ProjectionStatus, Status, VersionStatus};
+pub use status::{ProjectionStatus, ReplayStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};

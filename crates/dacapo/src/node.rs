@@ -23,6 +23,7 @@ use crate::processor::Orders;
 use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
 use crate::rebuild;
+use crate::replay::{self, ReplayFrom, ReplayReport};
 use crate::status::{self, Status};
 use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
 use crate::verify::{self, Verification};
@@ -502,6 +503,39 @@ impl Node {
             }
             _ => Err(Error::NoTarget(format!("no flip of {projection} to {to} was asked for"))),
         }
+    }
+
+    /// Lets past events go through the serving version again, or through `version`, in its own view. Its projection
+    /// says in [`Options::in_place`](crate::Options::in_place) that they may; what it costs readers is said there.
+    /// [`replayed`](Self::replayed) waits for the end.
+    ///
+    /// # Errors
+    /// [`Error::NotInPlace`] when the projection does not let it; [`Error::ReplayUnderWay`] while another one runs,
+    /// with how far that is; [`Error::NoTarget`] when there is nothing to replay; [`Error::Catalog`] when the catalog
+    /// declines, as during a flip.
+    pub async fn replay(
+        &self,
+        projection: &ProjectionName,
+        version: Option<VersionId>,
+        from: ReplayFrom,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        if let Some(requested) = self.repeated(&asked).await {
+            return Ok(requested);
+        }
+        if !self.core.catalog.current().projections.contains_key(projection) {
+            let none = || Error::NoTarget(format!("no version of {projection} serves, so there is none to replay"));
+            return Err(self.unknown_or(projection, none));
+        }
+        replay::request(&self.core, projection, version, from, asked).await
+    }
+
+    /// Waits for the end of a replay that was asked for, for up to `within`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], with how far it is, when it has not ended by then. It goes on either way.
+    pub async fn replayed(&self, requested: &Requested, within: Duration) -> Result<ReplayReport, Error> {
+        replay::ended(&self.core, requested, within).await
     }
 
     /// Drops the view of a version that does not serve: ends its stand-by, or gives up a rebuild.

@@ -26,6 +26,7 @@ mod judge;
 mod letters;
 mod pace;
 mod refusals;
+mod replay;
 mod seed;
 mod segments;
 mod throttle;
@@ -35,18 +36,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Phase, Position, Segment, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_model::{
+    PendingReplay, Phase, Position, Segment, Token, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits,
+};
 use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
 use crate::projection::{Carried, Work};
+use crate::reactor::{Speaks, Voices};
 use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
-use crate::world::Offload;
+use crate::world::{Offload, Probe};
 use pace::Pace;
 use refusals::Refusals;
+use replay::{FailedReset, TakenUp};
 use segments::{Segments, Share};
 use throttle::Throttle;
 
@@ -83,6 +88,9 @@ pub(crate) struct Assignment {
     pub(crate) lifted: Arc<Notify>,
     pub(crate) busy: Arc<Busy>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// Whose effects are whose.
+    pub(crate) voices: watch::Receiver<Voices>,
+    pub(crate) probe: Arc<dyn Probe>,
     /// How far it may go, if it is not to follow the head.
     pub(crate) cap: watch::Receiver<Option<Position>>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -97,11 +105,13 @@ pub(crate) struct Orders {
     paused: bool,
     /// Where it was resumed last: what halts is tried at once.
     resumed_at: Option<Position>,
+    /// The last replay in place that was asked for.
+    replay: Option<PendingReplay>,
 }
 
 impl Orders {
     pub(crate) fn of(state: &VersionState) -> Self {
-        Self { phase: state.phase, paused: state.paused, resumed_at: state.resumed_at }
+        Self { phase: state.phase, paused: state.paused, resumed_at: state.resumed_at, replay: state.last_replay }
     }
 }
 
@@ -150,7 +160,11 @@ async fn run_on(assignment: &Assignment) -> Ended {
     loop {
         let error = match Run::begin(assignment, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
-                Ok(ended) => return ended,
+                Ok(Some(ended)) => return ended,
+                Ok(None) => {
+                    attempts = 0;
+                    continue;
+                }
                 Err(error) => {
                     (resumed_at, try_now) = (run.resumed_at, try_now && !run.has_moved);
                     // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
@@ -203,6 +217,9 @@ struct Run<'a> {
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
+    failed_reset: Option<FailedReset>,
+    /// Events that a replay comes past again and that were never applied.
+    unspoken: Arc<BTreeSet<Position>>,
     cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
@@ -255,7 +272,11 @@ impl<'a> Run<'a> {
         let tables = assignment.carried.tables;
         let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
         let writer = assignment.view.writer().await?;
-        let view = View::new(writer, tables).with_bytes_max(options.row_cache_bytes).lacking_indexes(bare);
+        let first = tokens[0].segment;
+        let view = View::new(writer, tables)
+            .with_bytes_max(options.row_cache_bytes)
+            .lacking_indexes(bare)
+            .with_effects(assignment.carried.effect_names(), first);
         let orders = assignment.orders.clone();
         let run = Self {
             assignment,
@@ -269,6 +290,8 @@ impl<'a> Run<'a> {
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
+            failed_reset: None,
+            unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
             cap: assignment.cap.clone(),
             has_moved: false,
             index_at: bare.then_some(if options.index_last { assignment.beginning.began_at } else { Position::START }),
@@ -277,46 +300,54 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Batch after batch, until the run ends. An error means that the claim is in doubt: begin again.
-    async fn go_on(&mut self) -> Result<Ended, StoreError> {
+    /// Batch after batch, until the run ends; `None` when it is to begin anew. An error means that the claim is in
+    /// doubt: begin again.
+    async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
         while self.heed().paused {
             if self.stay_paused().await {
-                return Ok(Ended::Stopped);
+                return Ok(Some(Ended::Stopped));
             }
         }
         if let Some(ended) = self.seed().await? {
-            return Ok(ended);
+            return Ok(Some(ended));
         }
         loop {
             if self.assignment.is_stopped() {
-                return Ok(Ended::Stopped);
+                return Ok(Some(Ended::Stopped));
             }
             // First, so that what is wished for after a pause is not done before the pause is seen.
             let wished = self.next_wish().await?;
             if self.heed().paused {
                 if self.stay_paused().await {
-                    return Ok(Ended::Stopped);
+                    return Ok(Some(Ended::Stopped));
                 }
                 continue;
+            }
+            if let Some(replay) = self.asked_replay() {
+                match self.take_up(replay).await? {
+                    TakenUp::Begins => return Ok(None),
+                    TakenUp::Later => {}
+                    TakenUp::Ended(ended) => return Ok(Some(ended)),
+                }
             }
             if self.index_at.is_some_and(|at| self.segments.covers() >= at)
                 && let Some(ended) = self.build_indexes().await?
             {
-                return Ok(ended);
+                return Ok(Some(ended));
             }
             // One wish and one batch in turns, so that neither holds the other back.
             let has_wish = wished.is_some();
             if let Some(letter) = wished
                 && let Some(ended) = self.carry_out(letter).await?
             {
-                return Ok(ended);
+                return Ok(Some(ended));
             }
             // The head first: who has set a cap knows that what began without it ends at the head of that time.
             let head = *self.head.borrow_and_update();
             let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
             let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
                 if !has_wish && self.wait().await {
-                    return Ok(Ended::Stopped);
+                    return Ok(Some(Ended::Stopped));
                 }
                 continue;
             };
@@ -328,7 +359,7 @@ impl<'a> Run<'a> {
             self.pace.aim(head.since(share.after));
             self.throttle.begin(self.pace.is_far());
             if let Some(ended) = self.take(share).await? {
-                return Ok(ended);
+                return Ok(Some(ended));
             }
         }
     }
@@ -363,7 +394,8 @@ impl<'a> Run<'a> {
         let mut stop = self.assignment.stop.clone();
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
-        let due = self.segments.next_due(self.assignment.clock.now());
+        let reset_due = self.failed_reset.as_ref().map(FailedReset::due_in);
+        let due = self.segments.next_due(self.assignment.clock.now()).into_iter().chain(reset_due).min();
         let due = async {
             match due {
                 Some(due) => tokio::time::sleep(due).await,
@@ -423,6 +455,10 @@ impl<'a> Run<'a> {
         let Assignment { journal, carried, offload, busy, .. } = self.assignment;
         let (mut after, mut events) = (batch.share.after, 0);
         let mut by_segment = vec![0; batch.share.limits().len()];
+        let began_at = self.assignment.beginning.began_at;
+        let past: Vec<Position> =
+            self.segments.tokens().iter().map(|token| token.replays_through().max(began_at)).collect();
+        let speaks = self.speaks(self.segments.tokens().iter().map(Token::replays_through).collect());
         let mut ahead: Option<Ahead> = None;
         // Once every segment of the share halts, there is nothing more to read for them.
         while !batch.share.is_empty() {
@@ -442,6 +478,8 @@ impl<'a> Run<'a> {
                     from,
                     segments: self.segments.count(),
                     through: batch.share.limits(),
+                    past: &past,
+                    speaks: speaks.as_ref(),
                     applied: &mut by_segment,
                     aside: &mut self.aside,
                     busy,
@@ -464,6 +502,18 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Some(Applied { events, by_segment }))
+    }
+
+    /// For which events effects are kept, if the projection reacts.
+    fn speaks(&self, replays_through: Vec<Position>) -> Option<Speaks> {
+        let Assignment { carried, voices, id, .. } = self.assignment;
+        (!carried.effect_names().is_empty()).then(|| Speaks {
+            version: id.version,
+            past: carried.options.effects.past,
+            voices: voices.borrow().clone(),
+            replays_through,
+            unspoken: Arc::clone(&self.unspoken),
+        })
     }
 
     /// Takes the rest that is due, and tells whether the stop came meanwhile.
@@ -517,6 +567,7 @@ impl<'a> Run<'a> {
 
     fn report(&self) {
         let mut waiting_on = self.segments.refusals.waiting_on();
+        waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
         waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
         let (tokens, letters) = (self.segments.tokens().to_vec(), self.aside.kept().len() as u64);
         self.assignment.progress.send_replace(Progress { tokens, letters, batch: None, waiting_on });

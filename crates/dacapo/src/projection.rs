@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 
 use crate::event::Event;
 use crate::processor::{Aside, Busy};
+use crate::reactor::{Actor, Acts, AnyAct, Effect, EffectOptions, Speaks};
 use crate::seed::Seed;
 use crate::verify::{AnyQuery, Assertion, Checks, Comparison, Shadow, Verify};
 use crate::view::{ReadView, View, ViewError};
@@ -37,12 +38,26 @@ pub struct Recorded<'a, E> {
     /// The event.
     pub data: E,
     place: EventRef<'a>,
+    replay: bool,
 }
 
 impl<'a, E> Recorded<'a, E> {
     /// The event `data` that was read as `place`.
     pub fn new(data: E, place: EventRef<'a>) -> Self {
-        Self { data, place }
+        Self { data, place, replay: false }
+    }
+
+    /// The same event as one of the past.
+    #[must_use]
+    pub fn replayed(self) -> Self {
+        Self { replay: true, ..self }
+    }
+
+    /// Whether it is of the past for this version: it was in the journal when the version began to be built, or it went
+    /// through the version before and does so again in a replay in place. Decided for each event alone; what makes
+    /// rows should not ask, and what acts elsewhere must.
+    pub fn is_replay(&self) -> bool {
+        self.replay
     }
 }
 
@@ -52,6 +67,22 @@ impl<'a, E> Deref for Recorded<'a, E> {
     fn deref(&self) -> &EventRef<'a> {
         &self.place
     }
+}
+
+/// Whether past events may go through a version again in its own view, without a new version beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InPlace {
+    /// They may not: a rebuild does it without readers noticing.
+    #[default]
+    No,
+    /// From any position, and the rows stay: applying an event a second time makes of its row what it is already, as
+    /// where rows are put whole. Readers are answered all the while.
+    KeepsRows,
+    /// From the start, and the rows go first, by [`Projection::reset`]. Readers wait until they are there again.
+    Resets,
+    /// From any position, and [`Projection::reset`] takes away what later events made. Readers wait until it is there
+    /// again.
+    ResetsFrom,
 }
 
 /// How a version is built and run.
@@ -71,6 +102,10 @@ pub struct Options {
     pub row_cache_bytes: usize,
     /// Most events in one batch. It adapts to time below that.
     pub batch_events_max: usize,
+    /// Whether past events may go through it again in place. They may not, unless set.
+    pub in_place: InPlace,
+    /// How the effects are made that its handler emits.
+    pub effects: EffectOptions,
     /// How a build may begin as a copy of the view that serves, so that it reads only what came after. Not at all unless
     /// set.
     pub seed: Seed,
@@ -109,6 +144,8 @@ impl Default for Options {
             categories: None,
             row_cache_bytes: 64 << 20,
             batch_events_max: dacapo_model::limits::BATCH_EVENTS_MAX,
+            in_place: InPlace::No,
+            effects: EffectOptions::default(),
             seed: Seed::Never,
             seed_new_code: false,
             rebuild_share: WorkShare::ALL,
@@ -156,6 +193,21 @@ pub trait Projection: Send + Sync + 'static {
         event: &Recorded<'_, Self::Event>,
         view: &mut View,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Takes away what the events behind `after` made, before they are replayed in place: in the transaction in which
+    /// the tokens move back. Called for [`InPlace::Resets`], where `after` is the start, and for
+    /// [`InPlace::ResetsFrom`]. It empties every table, unless it is written.
+    ///
+    /// # Errors
+    /// Whatever keeps it from that. The version goes on as it was, and it is tried again.
+    fn reset(&self, view: &mut View, after: Position) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        async move {
+            if after > Position::START {
+                return Err(format!("{} does not say what to take away behind position {after}", Self::NAME).into());
+            }
+            Ok(view.clear().await?)
+        }
+    }
 
     /// Queries in SQL that must give no rows before readers move to this version. None unless set.
     const ASSERTIONS: &'static [Assertion] = &[];
@@ -217,6 +269,7 @@ pub struct Carried {
     pub(crate) handlers: Arc<dyn Handlers>,
     answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
     query_names: Vec<&'static str>,
+    acts: HashMap<&'static str, Arc<dyn AnyAct>>,
     /// The types of queries whose answers are compared with those of another version.
     pub(crate) shadows: HashMap<TypeId, Arc<dyn Shadow>>,
     /// Queries of those types that are put to both versions when this one is verified.
@@ -275,6 +328,7 @@ impl Carried {
             handlers: Arc::clone(&projection) as Arc<dyn Handlers>,
             answers: HashMap::new(),
             query_names: Vec::new(),
+            acts: HashMap::new(),
             shadows: HashMap::new(),
             samples: Vec::new(),
         };
@@ -298,6 +352,16 @@ impl Carried {
             let answer = answer.await?;
             Ok(*answer.downcast::<Q::Answer>().expect("answers are registered under their query's type"))
         }))
+    }
+
+    /// The names of the effects it acts on.
+    pub(crate) fn effect_names(&self) -> Vec<&'static str> {
+        self.acts.keys().copied().collect()
+    }
+
+    /// What acts on effects of this name.
+    pub(crate) fn act_on(&self, name: &str) -> Option<Arc<dyn AnyAct>> {
+        self.acts.get(name).cloned()
     }
 
     /// The answer of this version to a query of whatever type.
@@ -358,6 +422,23 @@ impl<P: Projection> CarriedVersion<P> {
     }
 }
 
+impl<P: Projection> CarriedVersion<P> {
+    /// Lets the version make effects of type `E` that its handler emits. Without it, emitting one is an error.
+    ///
+    /// # Panics
+    /// When another effect has the same name.
+    #[must_use]
+    pub fn acts<E: Effect>(mut self) -> Self
+    where
+        P: Acts<E>,
+    {
+        let actor = Actor { projection: Arc::clone(&self.projection), effect: std::marker::PhantomData::<fn(E)> };
+        let before = self.carried.acts.insert(E::NAME, Arc::new(actor));
+        assert!(before.is_none(), "two kinds of effects of {} are called {:?}", P::NAME, E::NAME);
+        self
+    }
+}
+
 impl<P: Projection> From<CarriedVersion<P>> for Carried {
     fn from(version: CarriedVersion<P>) -> Self {
         version.carried
@@ -391,6 +472,10 @@ pub(crate) struct Work<'a> {
     pub(crate) segments: SegmentCount,
     /// For each segment the last position to apply; one that takes no part has its own token here or less.
     pub(crate) through: &'a [Position],
+    /// For each segment the last position that is a replay.
+    pub(crate) past: &'a [Position],
+    /// For which events effects are kept, where there are any.
+    pub(crate) speaks: Option<&'a Speaks>,
     /// For each segment how many events it has taken up; added to.
     pub(crate) applied: &'a mut [u64],
     /// What is set aside instead.
@@ -430,6 +515,9 @@ pub(crate) trait Handlers: Send + Sync {
 
     /// Applies a batch, event by event, until it is done or one fails.
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Takes away what the events behind `after` made.
+    fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>>;
 
     /// Fills an empty view from that of another version.
     fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
@@ -474,6 +562,14 @@ impl<P: Projection> Handlers for P {
             Err(Failure { segment, index, changed: view.changes() != changes, cause })
         })
     }
+
+    fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>> {
+        let reset = async move { Projection::reset(self, view, after).await };
+        Box::pin(AssertUnwindSafe(reset).catch_unwind().map(|run| match run {
+            Ok(done) => done.map_err(of),
+            Err(panic) => Err(FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic)))),
+        }))
+    }
 }
 
 async fn apply_all<P: Projection>(
@@ -494,7 +590,11 @@ async fn apply_all<P: Projection>(
         if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
             work.busy.begins(place.position);
             if let Some(data) = P::Event::decode(place.event_type, place.payload).map_err(|error| of(error.into()))? {
-                let event = Recorded { data, place };
+                let replay = place.position <= work.past[at];
+                if let Some(speaks) = work.speaks {
+                    view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
+                }
+                let event = Recorded { data, place, replay };
                 in_time(projection.apply(&event, view), work.time_max).await?;
             }
         }

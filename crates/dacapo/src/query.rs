@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
+use dacapo_model::{
+    PendingReplay, Position, ProjectionName, ProjectionState, Token, VersionId, ViewId, WaitingOn, limits, replay,
+};
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
@@ -125,11 +127,17 @@ pub(crate) async fn open(
             if core.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
             }
-            let view = ReadView::new(reader?);
-            if view.covers() >= needed {
-                return Ok(Reading { version: version.id.version, view, carried });
+            // The catalog is looked at after the state was opened, so it knows the replay behind every mark in it.
+            match ReadView::shown(reader?, last_replay(core, &version.id).as_ref()) {
+                Some(view) if view.covers() >= needed => {
+                    return Ok(Reading { version: version.id.version, view, carried });
+                }
+                Some(view) => {
+                    let ends = view.covers();
+                    obstacle = format!("the view of {} ends at {ends}, before what was committed", version.id);
+                }
+                None => obstacle = replaying(&version),
             }
-            obstacle = format!("the view of {} ends at {}, before what was committed", version.id, view.covers());
             tokio::time::sleep(LOOK).await;
         }
     });
@@ -151,10 +159,22 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let id = ViewId { projection: projection.clone(), version };
     let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
     let short = progress.tokens.iter().filter(|token| !token.covers(needed));
+    let replaying = replay_waiting(version, &progress.tokens, state);
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
     let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
-    core.waiting_on(&id).into_iter().chain(short).chain(unverified).collect()
+    core.waiting_on(&id).into_iter().chain(replaying).chain(short).chain(unverified).collect()
+}
+
+/// The replay in place that a version is in, if it is in one.
+pub(crate) fn replay_waiting(
+    version: VersionId,
+    tokens: &[Token],
+    projection: Option<&ProjectionState>,
+) -> Option<WaitingOn> {
+    let pending = projection?.versions.get(&version)?.replay?;
+    let (at, through) = replay::progress(tokens, &pending)?;
+    Some(WaitingOn::Replay { version, at, through })
 }
 
 /// The serving version, as soon as there is one and it is open.
@@ -192,6 +212,15 @@ async fn serving(
     }
 }
 
+/// The last replay in place that was asked for.
+fn last_replay(core: &Core, id: &ViewId) -> Option<PendingReplay> {
+    core.catalog.current().version(id).and_then(|state| state.last_replay)
+}
+
+fn replaying(version: &OpenVersion) -> String {
+    format!("{} is replayed in place, and what it showed is not there again yet", version.id)
+}
+
 /// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves or it was
 /// opened again, because its processor had ended.
 async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle: &mut String) -> bool {
@@ -199,10 +228,14 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
     loop {
-        if progress.borrow_and_update().covers() >= needed {
+        let shown = progress.borrow_and_update().shown(last_replay(core, &version.id).as_ref());
+        if shown.is_some_and(|shown| shown >= needed) {
             return true;
         }
-        *obstacle = format!("{} does not cover position {needed} yet", version.id);
+        *obstacle = match shown {
+            Some(_) => format!("{} does not cover position {needed} yet", version.id),
+            None => replaying(version),
+        };
         if catalog.borrow_and_update().serving(&version.id.projection) != Some(version.id.version) {
             return false;
         }

@@ -21,11 +21,12 @@ use crate::core::{self, Core, OpenVersion};
 use crate::flip;
 use crate::processor::Orders;
 use crate::projection::Carried;
+use crate::reactor::Voices;
 use crate::seed::{SeedFrom, check};
 use crate::verify;
 use crate::world::Step;
 
-/// How often to look while a version is being built, which becomes ready without telling anyone.
+/// How often to look while a version is being built or replayed, which gets ready without telling anyone.
 const LOOK_BUILDING: Duration = Duration::from_millis(50);
 /// How often to look otherwise: stand-by ends with time.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
@@ -75,7 +76,8 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
     let mut opened = core.opened.subscribe();
     let mut tasks = Tasks::default();
     loop {
-        let building = catalog.borrow_and_update().versions().any(|(_, state)| state.phase == Phase::Initializing);
+        let gets_on = |state: &VersionState| state.phase == Phase::Initializing || state.replay.is_some();
+        let building = catalog.borrow_and_update().versions().any(|(_, state)| gets_on(state));
         opened.mark_unchanged();
         tokio::select! {
             biased;
@@ -131,10 +133,17 @@ impl Tasks {
 }
 
 async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
+    // Looked at before the catalog is: every flip through here is known then.
+    let head = core.head();
     core.catalog.refresh().await?;
     let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
+        if let (Some(open), Some(projection)) =
+            (core.open_version(&id), core.catalog.current().projections.get(&id.projection))
+        {
+            open.hear(Voices::new(projection, head));
+        }
         let attended = attend(core, &id, state).await;
         if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
             give_up(core, &id, error).await?;
@@ -149,7 +158,12 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     let facts =
         Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
     for command in plan(&core.catalog.current(), &facts) {
+        let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
+        if ends_replay {
+            core.world.probe.completed(Step::ReplayCovered);
+        }
         match Arc::clone(&core.catalog).change(command, Asked::by_plan()).await {
+            Ok(_) if ends_replay => core.world.probe.completed(Step::ReplayEnded),
             Ok(_) => {}
             // Somebody changed the catalog since it was looked at; the next look sees it.
             Err(CatalogError::Refused(refused)) => tracing::debug!(%refused, "planned on an older catalog"),
@@ -269,12 +283,18 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?
         }
         None => match core.views.find(id).await? {
-            Some(view) => OpenVersion::still(id.clone(), view, Orders::of(state)),
+            Some(view) => OpenVersion::still(id.clone(), view, None, Orders::of(state)),
             None => return Ok(()),
         },
     };
-    core.insert_open(Arc::new(version));
+    insert(core, version).await;
     Ok(())
+}
+
+async fn insert(core: &Arc<Core>, version: OpenVersion) {
+    let version = Arc::new(version);
+    core.insert_open(Arc::clone(&version));
+    version.deliver(core).await;
 }
 
 /// What the version begins as a copy of, if it is to and has not begun.
@@ -313,9 +333,12 @@ async fn stop(core: &Core, id: &ViewId) {
     }
 }
 
-/// Drops the view of a version that is cleaned up, once its processor has stopped.
+/// Drops the view of a version that is cleaned up, once its processor has stopped and the effects that it owes are made.
 async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     core.world.probe.completed(Step::CleaningUp);
+    if owes(core, id).await? {
+        return Ok(());
+    }
     stop(core, id).await;
     discard(&*core.views, id).await?;
     core.world.probe.completed(Step::Dropped);
@@ -333,6 +356,36 @@ async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
         revoked => revoked?,
     }
     views.drop_view(id).await
+}
+
+/// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.
+async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
+    let catalog = core.catalog.current();
+    let Some(state) = catalog.version(id) else { return Ok(false) };
+    let served = catalog.projections.get(&id.projection).map(|state| state.served.as_slice()).unwrap_or_default();
+    // One that never served speaks for nothing. What another one speaks for, the delivery forgets.
+    if !served.iter().any(|(_, version)| *version == id.version) {
+        return Ok(false);
+    }
+    let found = match core.views.find(id).await {
+        Ok(Some(view)) => view.outbox(0).await.map(|outbox| Some((view, outbox))),
+        other => other.map(|_| None),
+    };
+    match found {
+        Ok(Some((view, outbox))) if outbox.pending > 0 => {
+            match core.open_version(id) {
+                Some(open) => open.stop_applying().await,
+                None => {
+                    let version = OpenVersion::still(id.clone(), view, core.code_of(id), Orders::of(state));
+                    version.outbox.send_replace(outbox);
+                    insert(core, version).await;
+                }
+            }
+            Ok(true)
+        }
+        Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at

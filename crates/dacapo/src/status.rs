@@ -7,12 +7,13 @@ use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
-    ViewId, WaitingOn, limits,
+    ViewId, WaitingOn, limits, replay,
 };
 use dacapo_store::{Filter, Limit};
 
 use crate::core::Core;
 use crate::processor::Progress;
+use crate::reactor;
 use crate::subscribe::SubscriberStatus;
 use crate::verify;
 
@@ -74,10 +75,25 @@ pub struct VersionStatus {
     pub stall: Option<Stall>,
     /// While standing by: whether a rollback to it would be carried out at once, or why not (I-8).
     pub rollback_ready: Option<Result<(), WaitingOn>>,
+    /// The replay in place under way: its request, what it covers again, and where it ends.
+    pub replay: Option<ReplayStatus>,
     /// How many events are set aside in it as dead letters.
     pub letters: u64,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
+}
+
+/// A replay in place under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayStatus {
+    /// The position of the request, which names it.
+    pub requested: Position,
+    /// The events behind this position are replayed.
+    pub after: Position,
+    /// What every segment covers again.
+    pub at: Position,
+    /// Where it ends.
+    pub through: Position,
 }
 
 pub(crate) async fn status(core: &Arc<Core>) -> Status {
@@ -113,7 +129,8 @@ async fn version_status(
     let carried = core.code_of(&id);
     // First, so that what it waits on is never later than what else is found.
     let mut waiting_on = core.waiting_on(&id);
-    let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
+    let open = core.open_version(&id);
+    let progress = open.as_ref().map(|open| open.progress.borrow().clone()).unwrap_or_default();
     let (tokens, unreadable) = match core.tokens(&id).await {
         Ok(tokens) => (tokens.unwrap_or_default(), None),
         Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
@@ -150,8 +167,23 @@ async fn version_status(
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
+    let replay = state.replay.and_then(|pending| {
+        let (at, through) = replay::progress(&tokens, &pending)?;
+        Some(ReplayStatus { requested: pending.requested, after: pending.after, at, through })
+    });
+    // First, since nothing else explains a lag or a reader's wait while it runs.
+    if let Some(ReplayStatus { at, through, .. }) = replay {
+        waiting_on.insert(0, WaitingOn::Replay { version: id.version, at, through });
+    }
     let rollback_ready =
         (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &waiting_on));
+    // An effect that fails keeps nobody from a rollback.
+    let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
+    waiting_on.extend(reactor::waiting_on(&outbox));
+    if state.phase == Phase::CleaningUp && outbox.pending > 0 {
+        waiting_on.push(WaitingOn::Effects { pending: outbox.pending });
+        waiting_on.extend(carried.is_none().then_some(WaitingOn::Code { version: id.version }));
+    }
     if let (Phase::StandingBy, Some(carried)) = (state.phase, &carried) {
         let over = core.world.clock.now().since(state.since);
         waiting_on.push(WaitingOn::StandBy { remaining: carried.options.stand_by.saturating_sub(over) });
@@ -172,6 +204,7 @@ async fn version_status(
         time_left,
         stall,
         rollback_ready,
+        replay,
         letters,
         waiting_on,
     }

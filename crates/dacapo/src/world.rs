@@ -53,11 +53,35 @@ pub enum Step {
     CleaningUp,
     /// The view is dropped; `Obsolete` is not in the journal yet.
     Dropped,
+    /// A replay in place has begun: the rows are reset and the tokens are back.
+    ReplayBegun,
+    /// Every segment is where it was; `ReplayEnded` is about to be appended.
+    ReplayCovered,
+    /// `ReplayEnded` is in the journal.
+    ReplayEnded,
 }
 
 impl Step {
-    /// Every step, in order.
-    pub const ALL: [Self; 11] = [
+    /// Every step.
+    pub const ALL: [Self; 14] = [
+        Self::VersionsMet,
+        Self::VersionExamined,
+        Self::VersionVerified,
+        Self::FlipRequested,
+        Self::FlipCovered,
+        Self::FlipHeld,
+        Self::FlipMeasured,
+        Self::Flipped,
+        Self::FlipLifted,
+        Self::CleaningUp,
+        Self::Dropped,
+        Self::ReplayBegun,
+        Self::ReplayCovered,
+        Self::ReplayEnded,
+    ];
+
+    /// Every step from a version that has caught up to the clean-up of the old one, in order.
+    pub const FLIP: [Self; 11] = [
         Self::VersionsMet,
         Self::VersionExamined,
         Self::VersionVerified,
@@ -70,6 +94,9 @@ impl Step {
         Self::CleaningUp,
         Self::Dropped,
     ];
+
+    /// Every step of a replay in place, in order.
+    pub const REPLAY: [Self; 3] = [Self::ReplayBegun, Self::ReplayCovered, Self::ReplayEnded];
 }
 
 /// Watches steps; tests kill the process from here.

@@ -497,6 +497,7 @@ async fn versions_are_compared_at_one_position_while_writers_and_readers_go_on()
     let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 2_000).await;
+    ask(&node, "ledger-0", node.head()).await;
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4).map(|number| tokio::spawn(client(node.clone(), number, Arc::clone(&stop)))).collect();
     let second = Second::default().verify(Verify::default().require([Part::Rows]));

@@ -16,6 +16,7 @@ use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
 use crate::position::{Position, Revision};
+use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
 use crate::verify::{Report, Verdict};
@@ -178,6 +179,8 @@ pub enum CatalogEvent {
         view: ViewId,
         /// The events behind this position.
         after: Position,
+        /// What becomes of the rows that they made before.
+        rows: ReplayRows,
     },
     /// Every segment of the version is where it was when it went back.
     ReplayEnded {
@@ -298,6 +301,8 @@ pub enum CatalogCommand {
         view: ViewId,
         /// The events behind this position.
         after: Position,
+        /// What becomes of the rows that they made before.
+        rows: ReplayRows,
     },
     /// Every segment is where it was when it went back.
     EndReplay {
@@ -469,6 +474,8 @@ pub struct VersionState {
     pub verify_again: Option<Position>,
     /// The replay in place under way.
     pub replay: Option<PendingReplay>,
+    /// The last one that was requested, also when it has ended: a view that lost its last commits takes it up again.
+    pub last_replay: Option<PendingReplay>,
 }
 
 impl VersionState {
@@ -504,13 +511,15 @@ impl Verified {
     }
 }
 
-/// A replay in place that was requested and has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A replay in place that was requested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PendingReplay {
     /// The position of the request, which names it.
     pub requested: Position,
     /// The events behind this position go through the version again.
     pub after: Position,
+    /// What becomes of the rows that they made before.
+    pub rows: ReplayRows,
 }
 
 /// A flip that was requested and not yet confirmed or aborted.
@@ -656,7 +665,7 @@ impl Catalog {
                 Ok(vec![CatalogEvent::Verified { view, verdict, report }])
             }
             CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
-            CatalogCommand::RequestReplay { view, after } => self.request_replay(view, *after),
+            CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
             CatalogCommand::EndReplay { view, request } => {
                 let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
                 pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
@@ -686,16 +695,23 @@ impl Catalog {
         }
     }
 
-    fn request_replay(&self, view: &ViewId, after: Position) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+    fn request_replay(
+        &self,
+        view: &ViewId,
+        after: Position,
+        rows: ReplayRows,
+    ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let state = self.known(view)?;
-        if let Some(PendingReplay { requested, after }) = state.replay {
+        if let Some(PendingReplay { requested, after, .. }) = state.replay {
             return Err(CatalogRefused::ReplayUnderWay { view: view.clone(), after, requested });
         }
         if let Some(flip) = self.projections[&view.projection].flip {
             return Err(CatalogRefused::FlipUnderWay { view: ViewId { version: flip.to, ..view.clone() } });
         }
         match state.phase {
-            Phase::Serving | Phase::StandingBy => Ok(vec![CatalogEvent::ReplayRequested { view: view.clone(), after }]),
+            Phase::Serving | Phase::StandingBy => {
+                Ok(vec![CatalogEvent::ReplayRequested { view: view.clone(), after, rows }])
+            }
             phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "replay in place" }),
         }
     }
@@ -756,7 +772,7 @@ impl Catalog {
             return Err(CatalogRefused::FlipUnderWay { view });
         }
         // Readers can leave a version that replays, but not move to one.
-        if let Some(PendingReplay { requested, after }) = self.known(view)?.replay
+        if let Some(PendingReplay { requested, after, .. }) = self.known(view)?.replay
             && phase == Phase::StandingBy
         {
             return Err(CatalogRefused::ReplayUnderWay { view: view.clone(), after, requested });
@@ -859,6 +875,7 @@ impl Catalog {
                     verified: None,
                     verify_again: None,
                     replay: None,
+                    last_replay: None,
                 };
                 let before = projection.versions.insert(view.version, scheduled);
                 assert!(before.is_none(), "I-12: {view} was scheduled twice");
@@ -914,9 +931,11 @@ impl Catalog {
                 let verified = projection.known(view.version).verified.as_mut();
                 verified.expect("only a verdict is waived").waived = Some((by.clone(), why.clone()));
             }
-            CatalogEvent::ReplayRequested { after, .. } => {
-                let pending = PendingReplay { requested: position, after: *after };
-                let before = projection.known(view.version).replay.replace(pending);
+            CatalogEvent::ReplayRequested { after, rows, .. } => {
+                let pending = PendingReplay { requested: position, after: *after, rows: *rows };
+                let state = projection.known(view.version);
+                state.last_replay = Some(pending);
+                let before = state.replay.replace(pending);
                 assert!(before.is_none(), "two replays of {view} at once");
             }
             CatalogEvent::ReplayEnded { .. } => projection.known(view.version).replay = None,

@@ -8,6 +8,7 @@
 //! Bounds are words throughout: `after` excludes, `through` includes.
 
 mod catalog;
+mod effect;
 mod event;
 mod failure;
 pub mod flip;
@@ -20,6 +21,7 @@ pub mod planted;
 mod position;
 pub mod progress;
 pub mod rebuild;
+pub mod replay;
 mod segment;
 mod share;
 mod time;
@@ -32,6 +34,7 @@ pub use catalog::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
     PendingReplay, ProjectionState, Verified, VersionState,
 };
+pub use effect::{EffectKey, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
 pub use letter::{Letter, LetterKind, Letters, Refusal, Wish};

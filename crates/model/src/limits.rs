@@ -53,6 +53,14 @@ pub const LETTERS_MAX: usize = 10_000;
 pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most dead letters that are read at once.
+pub const LETTERS_READ_MAX: usize = 1_000;
+/// Largest effect as kept in an outbox, in bytes.
+pub const EFFECT_BYTES_MAX: usize = 1 << 20;
+/// Most effects of a version that a node makes at the same time, each of another stream.
+pub const EFFECTS_AT_ONCE_MAX: usize = 64;
+/// Most effects that are due and looked at together.
+pub const EFFECTS_READ_MAX: usize = 256;
 /// Most of the last events that a node keeps in memory for its subscriptions.
 pub const TAIL_EVENTS_MAX: usize = 16_384;
 /// Most bytes of those.
@@ -82,6 +90,7 @@ pub const SHADOWS_MAX: usize = 256;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
+const _: () = assert!(EFFECTS_AT_ONCE_MAX <= EFFECTS_READ_MAX, "what is made at the same time can be looked at");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= TAIL_BYTES_MAX, "the largest event fits the tail");
 const _: () = assert!(TAIL_EVENTS_MAX <= READ_EVENTS_MAX, "the tail is never read with more than one read may have");
 const _: () = assert!(APPEND_EVENTS_MAX <= READ_EVENTS_MAX, "one append can be read at once");

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::name::ProjectionName;
 use crate::phase::{Phase, Stage};
 use crate::position::Position;
+use crate::replay;
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -82,6 +83,13 @@ fn is_new(catalog: &Catalog, code: &Code) -> bool {
 fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &VersionState) -> Option<CatalogCommand> {
     let code = facts.carried.iter().find(|code| code.projection == view.projection && code.code == view.version.code);
     let projection = &catalog.projections[&view.projection];
+    // Whoever sees it first says so, and the catalog takes it once.
+    if let Some(requested) = state.replay.map(|replay| replay.requested)
+        && state.phase.applies()
+        && facts.tokens.get(&view).is_some_and(|tokens| replay::is_over(tokens, requested))
+    {
+        return Some(CatalogCommand::EndReplay { view, request: requested });
+    }
     match state.phase {
         Phase::Scheduled => code.map(|_| CatalogCommand::Begin(view)),
         Phase::Initializing => {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::name::StreamName;
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::share::WorkShare;
@@ -69,6 +70,38 @@ pub enum WaitingOn {
     HoldBudget {
         /// How long the hold may last.
         budget: Duration,
+    },
+    /// A replay in place is under way; where the rows were reset, readers wait for its end.
+    Replay {
+        /// Of which version.
+        version: VersionId,
+        /// What it covers again.
+        at: Position,
+        /// Where it ends.
+        through: Position,
+    },
+    /// A replay in place that was asked for has not begun: the rows cannot be reset, and that is tried again.
+    Reset {
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said.
+        error: String,
+    },
+    /// An effect cannot be made; it is tried again, and later effects of its stream wait.
+    Effect {
+        /// The event that it follows from.
+        position: Position,
+        /// The stream of that event.
+        stream: StreamName,
+        /// How often it was tried.
+        attempts: u32,
+        /// What was said last.
+        error: String,
+    },
+    /// The version still owes effects of events that it speaks for.
+    Effects {
+        /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
+        pending: u64,
     },
     /// No live node carries the code of the version.
     Code {
@@ -160,6 +193,17 @@ impl fmt::Display for WaitingOn {
             Self::HoldBudget { budget } => {
                 write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
             }
+            Self::Replay { version, at, through } => {
+                write!(f, "the end of the replay of {version}, at position {at} of {through}")
+            }
+            Self::Reset { attempts, error } => {
+                write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
+            }
+            Self::Effect { position, stream, attempts, error } => {
+                write!(f, "an effect of event {position} in {stream}, which fails (try {attempts}): {error}")
+            }
+            Self::Effects { pending: 1 } => write!(f, "its outbox, which still has an effect"),
+            Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
             Self::Batch { after, since } => {
                 let (after, since) = (grouped(after.get()), span(*since));

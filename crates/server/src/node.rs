@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{AppendRefused, Error, FlipReport, NoTimeLeft, Node, Requested, StoreError};
+use dacapo::{AppendRefused, Error, FlipReport, NoTimeLeft, Node, ReplayFrom, Requested, StoreError};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     FlipStatus, History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    ReadResponse, RebuildRequest, RebuildResponse, Recorded, SegmentStatus, Stall, Status, StreamSummary,
-    StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft, Verification, VerificationRequest,
-    VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip, parse_projection, parse_version,
+    ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SegmentStatus, Stall,
+    Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft,
+    Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip,
+    parse_event_id, parse_projection, parse_time, parse_version,
 };
 use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use dacapo_model::{
@@ -153,6 +154,27 @@ impl Api for NodeApi {
 
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
         self.move_readers(projection, request, FlipKind::Rollback).await
+    }
+
+    async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
+        let projection = parse_projection(projection)?;
+        let version = request.version.as_deref().map(parse_version).transpose()?;
+        let from = replay_from(&request)?;
+        let requested = self.node.replay(&projection, version, from, asked(request.asked)).await.map_err(refused)?;
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
+        let (position, waiting_on) = match self.node.replayed(&requested, wait).await {
+            Ok(report) => (Some(report.ended.get()), vec![]),
+            Err(Error::TimedOut { waiting_on, .. }) => (None, waiting_on),
+            Err(error) => return Err(refused(error)),
+        };
+        Ok(ReplayResponse {
+            projection: projection.to_string(),
+            version: requested.view.version.to_string(),
+            requested: requested.position.unwrap_or_default().get(),
+            ended: position.is_some(),
+            position,
+            waiting_on: waiting_on.iter().map(Into::into).collect(),
+        })
     }
 
     async fn clean_up(
@@ -370,6 +392,25 @@ fn flipped_form(requested: &Requested, report: FlipReport) -> FlipResponse {
     }
 }
 
+/// Where a replay begins: just one way to say so must be there.
+fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiError> {
+    let ReplayRequest { from, from_time, from_event, from_start, .. } = request;
+    let ways = [
+        from.map(|position| Ok(ReplayFrom::Position(Position::new(position)))),
+        from_time.as_deref().map(|time| parse_time(time).map(ReplayFrom::Time)),
+        from_event.as_deref().map(|id| parse_event_id(id).map(ReplayFrom::Event)),
+        from_start.then_some(Ok(ReplayFrom::Start)),
+    ];
+    let mut given = ways.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some(from), None) => from,
+        _ => {
+            let message = "a replay begins in one place: give just one of from, from_time, from_event and from_start";
+            Err(Problem::new("unprocessable", message).invalid())
+        }
+    }
+}
+
 pub(crate) fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
     let dacapo_api::Asked { actor, reason, idempotency_key } = asked;
     dacapo::Asked { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
@@ -465,6 +506,19 @@ pub(crate) fn refused(error: Error) -> ApiError {
         Error::Append(refused) => append_refused(refused, message),
         Error::Event(_) => Problem::new("invalid_event", message).invalid(),
         Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
+        Error::NotInPlace { view, .. } => {
+            let problem = Problem::new("not_in_place", message).field("projection", view.projection.as_str());
+            problem.field("version", view.version.to_string()).refused()
+        }
+        Error::ReplayUnderWay { view, after, requested, progress } => {
+            let problem = Problem::new("replay_under_way", message).field("projection", view.projection.as_str());
+            let problem = problem.field("version", view.version.to_string()).field("after", after.get());
+            let problem = problem.field("requested", requested.get());
+            match progress {
+                Some((at, through)) => problem.field("at", at.get()).field("through", through.get()).refused(),
+                None => problem.refused(),
+            }
+        }
         Error::NoReason => Problem::new("no_reason", message).invalid(),
         Error::NoCopy { why, .. } => Problem::new("no_copy", message).found(why).refused(),
         Error::NoTarget(_) => Problem::new("no_target", message).refused(),

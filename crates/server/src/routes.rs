@@ -7,8 +7,9 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse,
-    History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Status,
-    StreamsRequest, StreamsResponse, Verification, VerificationRequest, VerifyRequest, VerifyResponse, paths,
+    History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse,
+    ReplayRequest, ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest,
+    VerifyRequest, VerifyResponse, paths,
 };
 use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use http::{HeaderMap, Method, Uri};
@@ -32,6 +33,7 @@ pub fn router(api: Arc<dyn Api>) -> Router {
         .route(paths::REBUILD, post(rebuild))
         .route(paths::FLIP, post(flip))
         .route(paths::ROLLBACK, post(rollback))
+        .route(paths::REPLAY, post(replay))
         .route(paths::CLEAN_UP, post(clean_up))
         .route(paths::PAUSE, post(pause))
         .route(paths::RESUME, post(resume))
@@ -118,6 +120,19 @@ async fn rollback(
     request.wait_ms = within(request.wait_ms);
     Answer(match keyed(&headers, &mut request.asked) {
         Ok(()) => api.rollback(&projection, request).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn replay(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    headers: HeaderMap,
+    Body(mut request): Body<ReplayRequest>,
+) -> Answer<ReplayResponse> {
+    request.wait_ms = within(request.wait_ms);
+    Answer(match keyed(&headers, &mut request.asked) {
+        Ok(()) => api.replay(&projection, request).await,
         Err(error) => Err(error),
     })
 }

@@ -6,8 +6,8 @@ use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CleanUpRequest, ClientLimits, Expected, FlipRequest, FlipResponse, FlipStatus,
     HistoryEntry, HttpClient, Json, Metadata, NewEvent, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    RebuildRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus,
-    TimeLeft, Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
+    RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, SubscriberFailure,
+    SubscriberStatus, TimeLeft, Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, bind, router, serve};
 use tokio::sync::oneshot;
@@ -207,8 +207,12 @@ async fn operations_round_trip_with_actor_reason_and_key() {
     assert!(client.rollback(projection, FlipRequest { asked: asked(), ..request }).await.unwrap().flipped);
     let cleaned = client.clean_up(projection, "v1.1", CleanUpRequest { asked: asked() }).await.unwrap();
     assert_eq!((cleaned.projection.as_str(), cleaned.version.as_str()), (projection, "v1.1"));
+    let from_event = Some("01919c4e-a730-7abc-8001-020304050607".to_owned());
+    let request = ReplayRequest { from_event, wait_ms: Some(50), asked: asked(), ..ReplayRequest::default() };
+    let replayed = client.replay(projection, request).await.unwrap();
+    assert_eq!((replayed.version.as_str(), replayed.ended, replayed.position), ("v1.1", true, Some(2)));
     let calls: Vec<_> = served.fake.script().asked.clone();
-    assert_eq!(calls.len(), 4);
+    assert_eq!(calls.len(), 5);
     assert!(calls.iter().all(|call| call.to_string().contains(r#""actor":"ana""#)), "{calls:?}");
     assert!(calls.iter().all(|call| call.to_string().contains(r#""idempotency_key":"k-1""#)), "{calls:?}");
     served.stop().await;

@@ -10,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
-    StreamEvent, StreamName, Table, Token, Value, ViewId,
+    StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, Refusal, Wish};
+use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryViews};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
+    WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -372,6 +373,26 @@ impl View for SimView {
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         self.world.disk.meet("record a wish", self.inner.wish(which, wish)).await
+    }
+
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
+        self.world.disk.meet("read what was not applied", self.inner.unspoken()).await
+    }
+
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        self.world.disk.meet("read effects", self.inner.effects_due(now, most)).await
+    }
+
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        self.world.disk.meet("look for an effect", self.inner.first_effect(stream)).await
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
+        self.world.disk.meet("look at the outbox", self.inner.outbox(most)).await
+    }
+
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.world.disk.meet("settle effects", self.inner.settle_effects(settled)).await
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {

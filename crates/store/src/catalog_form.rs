@@ -7,6 +7,7 @@ mod report;
 
 use std::sync::Arc;
 
+use dacapo_model::replay::ReplayRows;
 use dacapo_model::verify::Verdict;
 use dacapo_model::{
     CatalogEvent, CleanUpReason, EventType, FlipKind, FlipPolicy, Position, ProjectionName, SegmentCount, StreamName,
@@ -52,6 +53,8 @@ struct Form {
     by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<String>,
 }
 
 /// The event type and payload under which `event` is stored.
@@ -73,6 +76,7 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
         report: None,
         by: None,
         after: None,
+        rows: None,
     };
     let event_type = match event {
         CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
@@ -131,8 +135,9 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
             form.reason = Some(why.clone());
             "verdict-waived"
         }
-        CatalogEvent::ReplayRequested { after, .. } => {
+        CatalogEvent::ReplayRequested { after, rows, .. } => {
             form.after = Some(after.get());
+            form.rows = (*rows == ReplayRows::Reset).then(|| "reset".into());
             "replay-requested"
         }
         CatalogEvent::ReplayEnded { .. } => "replay-ended",
@@ -215,7 +220,12 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
         }
         "replay-requested" => {
             let after = Position::new(form.after.ok_or_else(|| missing("after"))?);
-            Ok(CatalogEvent::ReplayRequested { view, after })
+            let rows = match form.rows.as_deref() {
+                None => ReplayRows::Keep,
+                Some("reset") => ReplayRows::Reset,
+                Some(other) => return Err(format!("unknown kind of replay {other:?}")),
+            };
+            Ok(CatalogEvent::ReplayRequested { view, after, rows })
         }
         "replay-ended" => Ok(CatalogEvent::ReplayEnded { view }),
         other => Err(format!("unknown catalog event {other:?}: it was written by a later release of dacapo")),
@@ -275,6 +285,7 @@ mod tests {
         ("verification-requested", r#"{"projection":"balances","version":"v2.1"}"#),
         ("verdict-waived", r#"{"projection":"balances","version":"v2.1","reason":"known","by":"ana"}"#),
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":12}"#),
+        ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":0,"rows":"reset"}"#),
         ("replay-ended", r#"{"projection":"balances","version":"v2.1"}"#),
     ];
 

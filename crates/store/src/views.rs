@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::{Letter, Position, Refusal, SegmentCount, StreamName, Token, TokenMove, ViewId, Wish};
+use dacapo_model::{
+    Letter, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled, StreamName, Timestamp, Token,
+    TokenMove, ViewId, Wish,
+};
 
 use crate::error::{CommitError, StoreError};
 use crate::table::{Index, Table, Value};
@@ -21,6 +24,11 @@ pub struct Commit {
     pub letters: Vec<Letter>,
     /// Events whose letters go, since they were applied after all or are given up.
     pub settled: Vec<Position>,
+    /// Events that a replay in place hands to the handler again although it never applied them: their effects were
+    /// never kept. Each is forgotten once its segment's token covers it.
+    pub unspoken: Vec<(Segment, Position)>,
+    /// Effects that go to the outbox. One that is there already stays as it is.
+    pub effects: Vec<NewEffect>,
 }
 
 impl Commit {
@@ -28,6 +36,17 @@ impl Commit {
     pub fn of(moves: impl Into<Vec<TokenMove>>) -> Self {
         Self { moves: moves.into(), ..Self::default() }
     }
+}
+
+/// What a view still owes to the world outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// How many effects are still to be made.
+    pub pending: u64,
+    /// When the next one is to be tried.
+    pub next_due: Option<Timestamp>,
+    /// Some that were tried in vain, in the order of their events.
+    pub failing: Vec<PendingEffect>,
 }
 
 /// A view as another one of the same store can read it.
@@ -138,6 +157,37 @@ pub trait View: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be written.
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError>;
+
+    /// The events whose effects were never kept, of those that a replay in place is about to come past again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError>;
+
+    /// The effects that are due at `now`, the first of each stream at most, those that are due longest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError>;
+
+    /// The position of the first effect of a stream that is still to be made.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError>;
+
+    /// What is in the outbox as a whole, with at most `most` of those that fail.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError>;
+
+    /// Records what tries came to, by the numbers of the effects. What is done goes, and the next one of its stream is
+    /// due. It needs no fence: an effect that was made is made, whoever says so.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written; then nothing of it is.
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError>;
 
     /// The secondary indexes of these tables that are not there yet, as places in the tables and in their indexes.
     ///

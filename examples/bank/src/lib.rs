@@ -1,6 +1,9 @@
 //! A bank: accounts into which money is paid and from which it is drawn, and two versions of a view of
 //! their balances. The demo, the benchmarks and many tests run on it.
 
+#[cfg(feature = "webhook")]
+pub mod webhook;
+
 use dacapo::verify::{Assertion, Comparison, TableComparison};
 use dacapo::{Answers, Event, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Table, View};
 

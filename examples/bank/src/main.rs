@@ -19,6 +19,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -30,6 +31,7 @@ use clap::Parser;
 use dacapo::{
     AppendRefused, Appended, Carried, ExpectedRevision, FlipPolicy, Node, Options, Position, Revision, Verify,
 };
+use dacapo_example_bank::webhook::{Movement, Webhooks};
 use dacapo_example_bank::{AccountEvent, BalanceOf, BalancesV1, BalancesV2};
 use dacapo_server::{Access, NodeApi};
 use serde::Deserialize;
@@ -37,6 +39,8 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
+/// How long the receiver of a movement may take to answer.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a withdrawal is decided anew when others were faster.
 const TRIES_MAX: u32 = 10;
 
@@ -54,6 +58,9 @@ struct Args {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2",
           value_parser = clap::value_parser!(u32).range(1..=2))]
     versions: Vec<u32>,
+    /// Tell every movement of money to this address, by POST
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
 }
 
 #[tokio::main]
@@ -82,6 +89,10 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
             _ => Carried::version(BalancesV2 { options }).shadows::<BalanceOf>().into(),
         };
         builder = builder.carry(carried);
+    }
+    if let Some(url) = &args.webhook {
+        let webhooks = Webhooks::new(url, WEBHOOK_PATIENCE, Options::default())?;
+        builder = builder.carry(Carried::version(webhooks).acts::<Movement>());
     }
     let node = builder.start().await?;
     let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), "bank")));

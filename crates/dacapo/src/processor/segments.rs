@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo_model::{Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn};
+use dacapo_model::{PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, replay};
 use tokio::time::Instant;
 
 use crate::processor::refusals::Refusals;
@@ -24,6 +24,11 @@ impl Progress {
     /// The position that all of its segments cover; the start before the claim.
     pub(crate) fn covers(&self) -> Position {
         self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+    }
+
+    /// The position that readers may be shown as covered, where `last` is the last replay in place that was asked for.
+    pub(crate) fn shown(&self, last: Option<&PendingReplay>) -> Option<Position> {
+        replay::shown(&self.tokens, last)
     }
 }
 
@@ -87,7 +92,10 @@ impl Segments {
             running.iter().filter(|token| token.position == after).map(|token| token.segment).collect();
         let mut limits = vec![Position::START; self.tokens.len()];
         for member in &members {
-            limits[usize::from(member.get())] = upper;
+            let at = usize::from(member.get());
+            // A batch ends where a replay does, so that the end is a state of its own.
+            let token = &self.tokens[at];
+            limits[at] = if token.replays() { upper.min(token.replays_through()) } else { upper };
         }
         Some(Share { after, members, limits })
     }
@@ -220,6 +228,20 @@ mod tests {
         }
         assert_eq!(reads, [(3, 5), (5, 9), (9, 12)]);
         assert!(segments.tokens.iter().all(|token| token.position.get() == 12));
+    }
+
+    #[test]
+    fn a_batch_that_straddles_the_end_of_a_replay_is_cut_there_for_each_segment() {
+        let mut segments = segments(&[8, 6, 3]);
+        let asked = PendingReplay { requested: Position::new(9), after: Position::new(3), ..PendingReplay::default() };
+        let back: Vec<_> = segments.tokens.iter().filter_map(|token| token.take_up(&asked)).collect();
+        segments.committed(&back);
+        let mut batches = vec![];
+        while let Some(share) = segments.next_share(Position::new(12), Timestamp::from_micros(0)) {
+            batches.push((share.after.get(), limits(&share)));
+            commit(&mut segments, &share);
+        }
+        assert_eq!(batches, [(3, vec![8, 6, 12]), (6, vec![0, 8, 0]), (8, vec![12, 12, 0])]);
     }
 
     #[test]

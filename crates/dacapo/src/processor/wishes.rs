@@ -73,11 +73,18 @@ impl Run<'_> {
         let segments = self.segments.count();
         let mut through = vec![Position::START; usize::from(segments.get())];
         through[usize::from(letter.segment.get())] = letter.position;
+        // It was never applied, so it has not spoken; it is of the past only if it was there before the version.
+        let (past, speaks) = (
+            vec![self.assignment.beginning.began_at; through.len()],
+            self.speaks(vec![Position::START; through.len()]),
+        );
         let work = Work {
             batch: &event,
             from: 0,
             segments,
             through: &through,
+            past: &past,
+            speaks: speaks.as_ref(),
             applied: &mut vec![0; through.len()],
             // Nothing is in the way of an event that is tried on purpose.
             aside: &mut Aside::default(),

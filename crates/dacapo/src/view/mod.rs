@@ -15,12 +15,13 @@ mod tests;
 
 use std::any::{TypeId, type_name};
 
-use dacapo_model::{Position, TokenRefused, limits};
-use dacapo_store::{Attached, Commit, CommitError, Index, StoreError, Table, Value, ViewCopy, ViewWriter};
+use dacapo_model::{Position, Segment, TokenRefused, limits};
+use dacapo_store::{Attached, Commit, CommitError, EventRef, Index, StoreError, Table, Value, ViewCopy, ViewWriter};
 
 pub use lookup::Lookup;
 pub use read::{ReadView, Rows};
 
+use crate::reactor::{Effect, Emitter};
 use crate::row::{Row, RowError};
 use shelf::{AnyShelf, Shelf, row_bytes};
 
@@ -48,6 +49,8 @@ pub struct View {
     bytes_max: usize,
     /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
     wrote_sql: bool,
+    /// What is emitted in this batch, if the projection reacts.
+    emitter: Option<Emitter>,
     /// How many changes were begun: whether a handler that failed had changed anything.
     changes: u64,
     /// Whether the store has no indexes for these tables, as this transaction sees it, and as it is committed.
@@ -83,6 +86,14 @@ pub enum ViewError {
         first: &'static str,
         /// The type that was used then.
         second: &'static str,
+    },
+    /// An effect cannot be kept.
+    #[error("effect {name} cannot be emitted: {why}")]
+    Effect {
+        /// The name of its kind.
+        name: &'static str,
+        /// Why not.
+        why: String,
     },
     /// A change put another key into a row; the batch cannot be committed.
     #[error("the key of row {key} in table {table} was changed: delete that row and put another one")]
@@ -134,6 +145,7 @@ impl View {
             shelves: Vec::new(),
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
+            emitter: None,
             bare: false,
             bare_committed: false,
             changes: 0,
@@ -187,6 +199,39 @@ impl View {
     /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
     pub(crate) fn with_bytes_max(self, bytes_max: usize) -> Self {
         Self { bytes_max, ..self }
+    }
+
+    /// Lets handlers emit effects of these names.
+    pub(crate) fn with_effects(self, names: Vec<&'static str>, segment: Segment) -> Self {
+        let emitter = (!names.is_empty()).then(|| Emitter::new(names, segment));
+        Self { emitter, ..self }
+    }
+
+    /// What is emitted from here on follows from this event.
+    pub(crate) fn begin_event(&mut self, place: &EventRef<'_>, segment: Segment, silent: bool) {
+        if let Some(emitter) = &mut self.emitter {
+            emitter.begin(place.position, segment, place.stream, silent);
+        }
+    }
+
+    /// What is emitted from here on follows from no event, and goes nowhere.
+    pub(crate) fn end_events(&mut self) {
+        self.emitter.iter_mut().for_each(Emitter::silence);
+    }
+
+    /// Lets an effect follow from the event that is being applied. It is kept with the rows of this batch, in one
+    /// transaction, and made after that at least once; see [`Acts`](crate::Acts). Where another version speaks for the
+    /// event, or this one has come past it before, it goes nowhere: emit whatever the event means, without asking.
+    ///
+    /// # Errors
+    /// [`ViewError::Effect`] when nothing acts on such effects, or it cannot be kept.
+    pub fn emit<E: Effect>(&mut self, effect: &E) -> Result<(), ViewError> {
+        self.changes += 1;
+        let emitted = match &mut self.emitter {
+            Some(emitter) => emitter.emit(effect),
+            None => Err("nothing acts on effects of this projection: carry it with `acts`".to_owned()),
+        };
+        emitted.map_err(|why| ViewError::Effect { name: E::NAME, why })
     }
 
     /// The row with this key.
@@ -273,6 +318,17 @@ impl View {
         Ok(self.writer.execute(sql, parameters).await?)
     }
 
+    /// Deletes every row of every table of the projection.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the store cannot do it.
+    pub async fn clear(&mut self) -> Result<(), ViewError> {
+        for table in self.tables {
+            self.execute(&format!("DELETE FROM \"{}\"", table.name.replace('"', "\"\"")), &[]).await?;
+        }
+        Ok(())
+    }
+
     /// The rows that a SQL query gives. It sees every change of the batch so far, which are handed to the
     /// store for that.
     ///
@@ -295,7 +351,9 @@ impl View {
                 Err(lost) => Err(NotCommitted::Failed(lost.into())),
             };
         }
-        match self.writer.commit(commit).await {
+        let effects = self.emitter.as_mut().map(|emitter| std::mem::take(&mut emitter.emitted)).unwrap_or_default();
+        let with_effects = (!effects.is_empty()).then(|| Commit { effects, ..commit.clone() });
+        match self.writer.commit(with_effects.as_ref().unwrap_or(commit)).await {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;
@@ -309,6 +367,9 @@ impl View {
                     self.forget_changes();
                 } else {
                     self.shelves.iter_mut().for_each(|(.., shelf)| shelf.taken_back());
+                    if let (Some(emitter), Some(commit)) = (&mut self.emitter, with_effects) {
+                        emitter.emitted = commit.effects;
+                    }
                 }
                 Err(NotCommitted::Held { held_for, must_reapply })
             }
@@ -347,6 +408,7 @@ impl View {
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
         }
         self.wrote_sql = false;
+        self.emitter.iter_mut().for_each(|emitter| emitter.emitted.clear());
         self.bare = self.bare_committed;
     }
 
@@ -358,7 +420,8 @@ impl View {
     /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
     /// stay until they are committed.
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes() > self.bytes_max.saturating_mul(2)
+        let emitted = self.emitter.as_ref().map_or(0, Emitter::bytes);
+        self.bytes() + emitted > self.bytes_max.saturating_mul(2)
     }
 
     fn bytes(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use dacapo_model::Position;
+use dacapo_model::{PendingReplay, Position, replay};
 use dacapo_store::{StoreError, Value, ViewReader};
 
 use crate::row::Row;
@@ -27,12 +27,21 @@ use crate::view::{Lookup, ViewError};
 /// ```
 pub struct ReadView {
     reader: Box<dyn ViewReader>,
+    covers: Position,
 }
 
 impl ReadView {
     /// The state that `reader` sees.
     pub(crate) fn new(reader: Box<dyn ViewReader>) -> Self {
-        Self { reader }
+        let covers = reader.covers();
+        Self { reader, covers }
+    }
+
+    /// The state that `reader` sees, as readers may be shown it; `None` while a replay in place, of which `last` is the
+    /// last that was asked for, has yet to make rows again that were shown before (I-7).
+    pub(crate) fn shown(reader: Box<dyn ViewReader>, last: Option<&PendingReplay>) -> Option<Self> {
+        let covers = replay::shown(reader.tokens(), last)?;
+        Some(Self { reader, covers })
     }
 
     /// What it is read through.
@@ -42,7 +51,7 @@ impl ReadView {
 
     /// The position that this state covers: every event through it is in the rows.
     pub fn covers(&self) -> Position {
-        self.reader.covers()
+        self.covers
     }
 
     /// The row with this key.

@@ -10,9 +10,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, Refusal, Wish};
+use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
+    WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -30,6 +31,7 @@ pub enum Call<'a> {
     Lift(&'a ViewId),
     Reader(&'a ViewId),
     Commit(&'a ViewId),
+    SettleEffects(&'a ViewId),
     Index(&'a ViewId),
     Attach(&'a ViewId),
 }
@@ -210,6 +212,26 @@ impl View for FaultyView {
 
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
         self.inner.letters(after, most).await
+    }
+
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
+        self.inner.unspoken().await
+    }
+
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        self.inner.effects_due(now, most).await
+    }
+
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        self.inner.first_effect(stream).await
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
+        self.inner.outbox(most).await
+    }
+
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.faults.meet(Call::SettleEffects(&self.id), self.inner.settle_effects(settled)).await
     }
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {

@@ -231,8 +231,11 @@ fn any_command() -> impl Strategy<Value = CatalogCommand> {
         (version.clone(), any::<bool>()).prop_map(|(view, pass)| verified(view, None, pass)),
         version.clone().prop_map(CatalogCommand::RequestVerification),
         version.clone().prop_map(|view| CatalogCommand::Waive { view, by: "ana".into(), why: "known".into() }),
-        (version.clone(), 0..200_u64)
-            .prop_map(|(view, after)| CatalogCommand::RequestReplay { view, after: Position::new(after) }),
+        (version.clone(), 0..200_u64).prop_map(|(view, after)| CatalogCommand::RequestReplay {
+            view,
+            after: Position::new(after),
+            rows: ReplayRows::Keep,
+        }),
         (version, 0..200_u64)
             .prop_map(|(view, request)| CatalogCommand::EndReplay { view, request: Position::new(request) }),
     ]
@@ -341,7 +344,11 @@ fn a_verdict_is_waived_by_somebody_until_the_next_one() {
 #[test]
 fn one_replay_at_a_time_and_no_flip_to_where_it_runs() {
     let mut world = serving_first();
-    let request = |version, after| CatalogCommand::RequestReplay { view: view(version), after: Position::new(after) };
+    let request = |version, after| CatalogCommand::RequestReplay {
+        view: view(version),
+        after: Position::new(after),
+        rows: ReplayRows::Keep,
+    };
     world.when(&request("v1.1", 2)).unwrap();
     let requested = world.catalog.position;
     let running = CatalogRefused::ReplayUnderWay { view: view("v1.1"), after: Position::new(2), requested };

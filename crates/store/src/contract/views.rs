@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use dacapo_model::{
-    Applied, Epoch, EventType, Letter, LetterKind, Position, ProjectionName, Refusal, ReplayMark, SegmentCount,
-    StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish, limits,
+    Applied, Epoch, EventType, Letter, LetterKind, NewEffect, Position, ProjectionName, Refusal, ReplayMark,
+    SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish, limits,
 };
 
 use crate::{
-    Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views, WhichLetters,
-    key_order,
+    Column, ColumnKind, Commit, CommitError, Index, Outbox, StoreError, Table, Value, View, ViewWriter, Views,
+    WhichLetters, key_order,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -28,6 +28,10 @@ macro_rules! views_contract {
             a_refusal_stays_until_its_event_is_covered
             letters_are_kept_wished_for_and_settled
             what_is_kept_of_refused_events_is_fenced_as_rows_are
+            effects_of_a_stream_are_due_one_after_the_other
+            an_effect_that_fails_is_due_later_and_holds_back_only_its_stream
+            effects_are_kept_with_the_rows_or_not_at_all
+            what_was_never_applied_may_speak_when_it_comes_again
             a_hold_blocks_commits_until_it_is_lifted
             a_later_hold_outlives_the_lifting_of_an_earlier_one
             a_hold_does_not_wait_for_a_reading_writer
@@ -345,6 +349,121 @@ pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     };
     writer.commit(&commit).await.expect("committed");
     assert_eq!(view.letters(Position::START, 10).await.expect("read"), [again]);
+}
+
+fn effect(token: &Token, position: u64, ordinal: u32, stream: &str) -> NewEffect {
+    NewEffect {
+        position: Position::new(position),
+        ordinal,
+        segment: token.segment,
+        stream: StreamName::new(stream).expect("a valid name"),
+        name: "mail".into(),
+        payload: format!("{{\"number\":{position}}}").into_bytes(),
+    }
+}
+
+/// The positions and ordinals of what is due.
+async fn due(view: &dyn View, now: i64) -> Vec<(u64, u32)> {
+    let due = view.effects_due(Timestamp::from_micros(now), 10).await.expect("read");
+    due.iter().map(|it| (it.effect.position.get(), it.effect.ordinal)).collect()
+}
+
+/// Commits these effects with a move of the first token.
+async fn emit(view: &dyn View, effects: Vec<NewEffect>) {
+    let token = view.tokens().await.expect("tokens")[0];
+    let mut writer = view.writer().await.expect("a writer");
+    let commit = Commit { effects, ..Commit::of([step(&token, 1)]) };
+    writer.commit(&commit).await.expect("committed");
+}
+
+/// Records what became of the effect of an event that is due.
+async fn settle(view: &dyn View, position: u64, settled: Settled) {
+    let due = view.effects_due(Timestamp::from_micros(i64::MAX), 10).await.expect("read");
+    let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
+    view.settle_effects(&[(found.number, settled.clone())]).await.expect("recorded");
+    if settled == Settled::Done {
+        view.settle_effects(&[(found.number, settled)]).await.expect("told twice");
+    }
+}
+
+/// And those of others at the same time, across later commits.
+pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) {
+    let (view, _) = claimed(views).await;
+    let token = view.tokens().await.expect("tokens")[0];
+    assert_eq!(view.outbox(10).await.expect("read"), Outbox::default());
+    let first = [effect(&token, 1, 0, "a-1"), effect(&token, 1, 1, "a-1"), effect(&token, 2, 0, "a-2")];
+    emit(&*view, first.to_vec()).await;
+    emit(&*view, vec![effect(&token, 3, 0, "a-1"), effect(&token, 4, 0, "a-3")]).await;
+    let stored = view.effects_due(Timestamp::from_micros(0), 1).await.expect("read");
+    assert_eq!((stored.len(), &stored[0].effect, stored[0].attempts), (1, &first[0], 0));
+    assert_eq!(due(&*view, 0).await, [(1, 0), (2, 0), (4, 0)]);
+    settle(&*view, 1, Settled::Done).await;
+    assert_eq!(due(&*view, 0).await, [(1, 1), (2, 0), (4, 0)]);
+    settle(&*view, 1, Settled::Done).await;
+    assert_eq!(due(&*view, 0).await, [(2, 0), (3, 0), (4, 0)]);
+    let stream = StreamName::new("a-1").expect("a valid name");
+    assert_eq!(view.first_effect(&stream).await.expect("read"), Some(Position::new(3)));
+    for position in [3, 2, 4] {
+        settle(&*view, position, Settled::Done).await;
+    }
+    assert_eq!(view.first_effect(&stream).await.expect("read"), None);
+    assert_eq!(view.outbox(10).await.expect("read"), Outbox::default());
+    emit(&*view, vec![effect(&token, 5, 0, "a-1")]).await;
+    assert_eq!(due(&*view, 0).await, [(5, 0)], "what comes after everything was made is due");
+}
+
+/// The back-off and what was said are kept with the effect.
+pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(views: &dyn Views) {
+    let (view, _) = claimed(views).await;
+    let token = view.tokens().await.expect("tokens")[0];
+    emit(&*view, vec![effect(&token, 1, 0, "a-1"), effect(&token, 2, 0, "a-1"), effect(&token, 3, 0, "a-2")]).await;
+    for attempts in 1..=2 {
+        let failed = Settled::Failed { error: format!("try {attempts}"), due: Timestamp::from_micros(500) };
+        settle(&*view, 1, failed).await;
+    }
+    assert_eq!(due(&*view, 499).await, [(3, 0)]);
+    assert_eq!(due(&*view, 500).await, [(3, 0), (1, 0)]);
+    let Outbox { pending, next_due, failing } = view.outbox(10).await.expect("read");
+    assert_eq!((pending, next_due, failing.len()), (3, Some(Timestamp::from_micros(0)), 1));
+    let failing = &failing[0];
+    assert_eq!((failing.attempts, failing.error.as_deref(), failing.due.micros()), (2, Some("try 2"), 500));
+    settle(&*view, 3, Settled::Done).await;
+    assert_eq!(view.outbox(10).await.expect("read").next_due, Some(Timestamp::from_micros(500)));
+    settle(&*view, 1, Settled::Done).await;
+    assert_eq!(due(&*view, 0).await, [(2, 0)]);
+}
+
+// I-3, I-4
+/// And an event that is applied again emits nothing that is there.
+pub async fn effects_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let token = view.tokens().await.expect("tokens")[0];
+    view.claim().await.expect("claimed by another");
+    let mut zombie = view.writer().await.expect("a writer");
+    let commit = Commit { effects: vec![effect(&token, 1, 0, "a-1")], ..Commit::of([first]) };
+    refused(zombie.commit(&commit).await);
+    assert_eq!(view.outbox(10).await.expect("read").pending, 0);
+    for _ in 0..2 {
+        emit(&*view, vec![effect(&token, 1, 0, "a-1")]).await;
+    }
+    assert_eq!((view.outbox(10).await.expect("read").pending, due(&*view, 0).await), (1, vec![(1, 0)]));
+}
+
+/// Until its own segment has come past it.
+pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let tokens = view.tokens().await.expect("tokens");
+    let mut writer = view.writer().await.expect("a writer");
+    let unspoken = [2, 4].map(|position| (tokens[1].segment, Position::new(position)));
+    let commit = Commit { unspoken: unspoken.to_vec(), ..Commit::of([first]) };
+    writer.commit(&commit).await.expect("committed");
+    let positions = async || view.unspoken().await.expect("read").into_iter().map(Position::get).collect::<Vec<_>>();
+    assert_eq!(positions().await, [2, 4], "the other segment is further");
+    writer.commit(&Commit::of([step(&tokens[1], 3)])).await.expect("committed");
+    assert_eq!(positions().await, [4]);
+    let token = view.tokens().await.expect("tokens")[1];
+    writer.commit(&Commit::of([step(&token, 1)])).await.expect("committed");
+    assert!(positions().await.is_empty());
 }
 
 /// I-4: a commit that does not land keeps nothing.

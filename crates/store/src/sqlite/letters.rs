@@ -15,6 +15,8 @@ const LETTERS: &str = "SELECT position, segment, stream, event_type, kind, first
 impl Db {
     /// Writes what a commit keeps beside rows and tokens, which have moved already.
     pub(super) fn keep(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        self.emit(&commit.effects)?;
+        self.note_unspoken(&commit.unspoken)?;
         self.tried("keep what was refused", |connection| {
             // Nearly always there is none; then nothing is compared or written.
             let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_refusals)";

@@ -9,6 +9,7 @@
 mod db;
 mod fault;
 mod letters;
+mod outbox;
 mod reader;
 mod rows;
 mod schema;

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::StoreError;
 use crate::sqlite::db::Db;
+use crate::sqlite::outbox;
 use crate::table::{Column, ColumnKind, Index, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
@@ -163,6 +164,7 @@ fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite:
                                        wish TEXT) STRICT;
          CREATE INDEX _dacapo_letters_stream ON _dacapo_letters (stream);",
     )?;
+    connection.execute_batch(outbox::CREATE)?;
     for table in tables {
         connection.execute_batch(&create_table(table))?;
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dacapo_model::{Letter, Position, Refusal, Token, Wish};
+use dacapo_model::{Letter, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::StoreError;
@@ -11,7 +11,7 @@ use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
 use crate::table::Table;
-use crate::views::{View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
+use crate::views::{Outbox, View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -102,6 +102,26 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         self.mark(|db| db.wish(which, wish)).await
+    }
+
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
+        self.home.control(Db::unspoken)
+    }
+
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        self.home.control(|db| db.effects_due(now, most))
+    }
+
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        self.home.control(|db| db.first_effect(stream))
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
+        self.home.control(|db| db.outbox(most))
+    }
+
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.mark(|db| db.settle_effects(settled)).await
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {

@@ -1,0 +1,434 @@
+//! Reactors: effects that follow from events outside of views, made at least once and by one voice.
+//!
+//! ```text
+//!   event ──apply──▶ rows and outbox, in one transaction ──▶ delivery ──act──▶ the world outside
+//!                                                              │  ▲                   │
+//!               another version speaks for the event: forgotten ◀┘  └── tried again ◀── failed
+//! ```
+//!
+//! A handler emits an effect as it changes rows, so the two are there together or not at all. One task a version and
+//! node takes what is due from the outbox, asks whose voice speaks for the event ([`ProjectionState::voice`], I-9),
+//! acts, and records what it came to. Between acting and recording a process may die; then it acts again, under the
+//! same key. Effects of one stream are made one after the other; one that fails holds back only its stream.
+
+use std::any::type_name;
+use std::collections::{BTreeSet, HashSet};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use dacapo_model::{
+    EffectKey, NewEffect, PastEffects, PendingEffect, Position, ProjectionState, Segment, Settled, StreamName,
+    Timestamp, VersionId, ViewId, Voice, WaitingOn, limits,
+};
+use dacapo_store::{Outbox, StoreError, View as StoredView};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::catalog::CatalogError;
+use crate::core::Core;
+use crate::processor::Progress;
+use crate::projection::{Carried, HandlerError, Projection, chain, panic_text};
+
+/// How often to look when nothing tells that something changed while effects are pending.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long to rest after a failure of the store.
+const REST: Duration = Duration::from_secs(1);
+/// Failing effects that the status names.
+const FAILING_TOLD: usize = 3;
+
+/// What shall happen outside because of an event: a mail, a call of another service. It is kept as JSON until it has
+/// happened.
+///
+/// ```
+/// # use serde::{Deserialize, Serialize};
+/// use dacapo::Effect;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Mail {
+///     to: String,
+///     text: String,
+/// }
+///
+/// impl Effect for Mail {
+///     const NAME: &'static str = "mail";
+/// }
+/// ```
+pub trait Effect: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The stable name under which effects of this kind are kept.
+    const NAME: &'static str;
+}
+
+/// A projection that reacts: effects of type `E` that its handler [emits](crate::View::emit) are made by it. Register
+/// them with [`CarriedVersion::acts`](crate::CarriedVersion::acts).
+pub trait Acts<E: Effect>: Projection {
+    /// Makes an effect. It is called at least once for each, one after the other for those of one stream, and again
+    /// with the same `key` when it fails, takes longer than [`EffectOptions::time_max`], or the process ends before
+    /// what it came to is recorded: hand the key on to whoever can tell repetitions apart.
+    ///
+    /// # Errors
+    /// Whatever keeps it from happening. It is tried again, later and later.
+    fn act(&self, effect: &E, key: &EffectKey) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// How the effects of a version are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EffectOptions {
+    /// A try that takes longer has failed. 30 seconds unless set.
+    pub time_max: Duration,
+    /// How long the first new try waits; each further one waits twice as long. Half a second unless set.
+    pub retry_first: Duration,
+    /// The longest wait between two tries. 5 minutes unless set.
+    pub retry_longest: Duration,
+    /// Whether effects of events are made that were in the journal before the projection's first version was scheduled,
+    /// by that version. They are not, unless set.
+    pub past: PastEffects,
+}
+
+impl Default for EffectOptions {
+    fn default() -> Self {
+        Self {
+            time_max: Duration::from_secs(30),
+            retry_first: Duration::from_millis(500),
+            retry_longest: Duration::from_secs(300),
+            past: PastEffects::Silent,
+        }
+    }
+}
+
+impl EffectOptions {
+    fn back_off(&self, attempts: u32) -> Duration {
+        self.retry_longest.min(self.retry_first.saturating_mul(1 << attempts.saturating_sub(1).min(20)))
+    }
+}
+
+/// The erased form of [`Acts`].
+pub(crate) trait AnyAct: Send + Sync {
+    fn act<'a>(&'a self, payload: &'a [u8], key: &'a EffectKey) -> BoxFuture<'a, Result<(), HandlerError>>;
+}
+
+pub(crate) struct Actor<P, E> {
+    pub(crate) projection: Arc<P>,
+    pub(crate) effect: std::marker::PhantomData<fn(E)>,
+}
+
+impl<P: Acts<E>, E: Effect> AnyAct for Actor<P, E> {
+    fn act<'a>(&'a self, payload: &'a [u8], key: &'a EffectKey) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(async move {
+            let effect: E = serde_json::from_slice(payload)
+                .map_err(|error| format!("what was kept of it is no {}: {error}", type_name::<E>()))?;
+            self.projection.act(&effect, key).await
+        })
+    }
+}
+
+/// Whose effects are whose, as far as the catalog is known. The rebuild driver tells it to processors, so that they do
+/// not even keep what is another version's to make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Voices {
+    /// Only what tells voices.
+    projection: ProjectionState,
+    /// Every catalog event through here is known.
+    through: Position,
+}
+
+impl Voices {
+    pub(crate) fn new(projection: &ProjectionState, through: Position) -> Self {
+        let (first, served) = (projection.first, projection.served.clone());
+        Self { projection: ProjectionState { first, served, ..ProjectionState::default() }, through }
+    }
+}
+
+/// For which events a version keeps effects in the outbox.
+pub(crate) struct Speaks {
+    pub(crate) version: VersionId,
+    pub(crate) past: PastEffects,
+    pub(crate) voices: Voices,
+    /// For each segment the last position that it has come past before.
+    pub(crate) replays_through: Vec<Position>,
+    /// Events up to there that were set aside then, and have not spoken.
+    pub(crate) unspoken: Arc<BTreeSet<Position>>,
+}
+
+impl Speaks {
+    /// Whether the effects of an event are surely not this version's to make, or were kept already when it came past
+    /// the event first.
+    pub(crate) fn is_silent(&self, segment: Segment, position: Position) -> bool {
+        let voice = || self.voices.projection.voice(position, self.past);
+        let other = || !matches!(voice(), Voice::First) && voice() != Voice::Of(self.version);
+        let again = position <= self.replays_through[usize::from(segment.get())] && !self.unspoken.contains(&position);
+        again || (position <= self.voices.through && other())
+    }
+}
+
+/// What a handler emits in one batch.
+pub(crate) struct Emitter {
+    /// The names of effects that the projection acts on.
+    names: Vec<&'static str>,
+    position: Position,
+    segment: Segment,
+    stream: String,
+    ordinal: u32,
+    silent: bool,
+    pub(crate) emitted: Vec<NewEffect>,
+}
+
+impl Emitter {
+    pub(crate) fn new(names: Vec<&'static str>, segment: Segment) -> Self {
+        let (position, stream, ordinal, emitted) = Default::default();
+        Self { names, position, segment, stream, ordinal, silent: true, emitted }
+    }
+
+    /// What is emitted from here on follows from this event.
+    pub(crate) fn begin(&mut self, position: Position, segment: Segment, stream: &str, silent: bool) {
+        (self.position, self.segment, self.ordinal, self.silent) = (position, segment, 0, silent);
+        self.stream.clear();
+        self.stream.push_str(stream);
+    }
+
+    /// What is emitted from here on follows from no event.
+    pub(crate) fn silence(&mut self) {
+        self.silent = true;
+    }
+
+    /// Keeps one effect; why not, if it cannot be.
+    pub(crate) fn emit<E: Effect>(&mut self, effect: &E) -> Result<(), String> {
+        if !self.names.contains(&E::NAME) {
+            return Err(format!("nothing acts on it: carry the projection with `acts::<{}>()`", type_name::<E>()));
+        }
+        let ordinal = self.ordinal;
+        // Counted also where it is not kept, so that a key means the same effect for good.
+        self.ordinal += 1;
+        if self.silent {
+            return Ok(());
+        }
+        let payload = serde_json::to_vec(effect).map_err(|error| format!("it cannot be written: {error}"))?;
+        if payload.len() > limits::EFFECT_BYTES_MAX {
+            return Err(format!("it has {} bytes, at most {} are possible", payload.len(), limits::EFFECT_BYTES_MAX));
+        }
+        let stream = StreamName::new(&self.stream).map_err(|invalid| invalid.to_string())?;
+        let (position, segment, name) = (self.position, self.segment, E::NAME.to_owned());
+        self.emitted.push(NewEffect { position, ordinal, segment, stream, name, payload });
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let of_effect = |effect: &NewEffect| size_of::<NewEffect>() + effect.payload.len() + effect.name.len();
+        self.emitted.iter().map(of_effect).sum()
+    }
+}
+
+/// What the delivery of one version works on and with.
+pub(crate) struct Delivery {
+    /// Weak, since the core has whoever stops this.
+    pub(crate) core: Weak<Core>,
+    pub(crate) id: ViewId,
+    pub(crate) view: Arc<dyn StoredView>,
+    pub(crate) carried: Carried,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) outbox: watch::Sender<Outbox>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+type Act = BoxFuture<'static, (u64, Settled)>;
+
+/// The tries under way, and those whose outcome is not recorded yet.
+#[derive(Default)]
+struct UnderWay {
+    acts: FuturesUnordered<Act>,
+    busy: HashSet<u64>,
+    settled: Vec<(u64, Settled)>,
+}
+
+impl Delivery {
+    /// Runs until it is stopped; tries under way then have [`limits::STOP_TIME_MAX`].
+    pub(crate) async fn run(mut self) {
+        let mut under_way = UnderWay::default();
+        let mut stop = self.stop.clone();
+        while let Some(core) = self.core.upgrade() {
+            let mut catalog = core.catalog.watch();
+            catalog.mark_unchanged();
+            self.progress.mark_unchanged();
+            let rest = match self.look(&core, &mut under_way).await {
+                Ok(rest) => rest,
+                Err(error) => {
+                    tracing::warn!(view = %self.id, %error, "effects cannot be made for the moment");
+                    REST
+                }
+            };
+            drop(core);
+            tokio::select! {
+                biased;
+                // An error means that whoever could stop this is gone, which is a stop.
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(done) = under_way.acts.next(), if !under_way.acts.is_empty() => under_way.settled.push(done),
+                Ok(()) = self.progress.changed() => {}
+                Ok(()) = catalog.changed() => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+        let rest = async {
+            while let Some(done) = under_way.acts.next().await {
+                under_way.settled.push(done);
+            }
+        };
+        if tokio::time::timeout(limits::STOP_TIME_MAX, rest).await.is_err() {
+            tracing::warn!(view = %self.id, "effects did not end in time; they are made again at the next start");
+        }
+        if let Err(error) = self.view.settle_effects(&under_way.settled).await {
+            tracing::warn!(view = %self.id, %error, "what effects came to is not recorded; they are made again");
+        }
+    }
+
+    /// Records what has ended, begins what is due, and tells how long to rest unless something happens.
+    async fn look(&self, core: &Arc<Core>, under_way: &mut UnderWay) -> Result<Duration, CatalogError> {
+        while let Some(Some(done)) = under_way.acts.next().now_or_never() {
+            under_way.settled.push(done);
+        }
+        // First, since what goes makes the next one of its stream due.
+        self.settle(under_way).await?;
+        // Looked at before the catalog is: every flip through here is known then.
+        let head = core.head();
+        core.catalog.refresh().await?;
+        let catalog = core.catalog.current();
+        let Some(projection) = catalog.projections.get(&self.id.projection) else { return Ok(REST) };
+        let now = core.world.clock.now();
+        let due = self.view.effects_due(now, limits::EFFECTS_READ_MAX + under_way.busy.len()).await?;
+        let mut silent = 0;
+        for pending in due {
+            let NewEffect { position, .. } = pending.effect;
+            if under_way.busy.contains(&pending.number) || position > head {
+                continue;
+            }
+            match projection.voice(position, self.carried.options.effects.past) {
+                Voice::Of(version) if version == self.id.version => {
+                    let room = under_way.acts.len() < limits::EFFECTS_AT_ONCE_MAX;
+                    if room && !self.is_behind_another(core, projection, &pending).await? {
+                        under_way.busy.insert(pending.number);
+                        under_way.acts.push(self.act(core, pending));
+                    }
+                }
+                // Nobody knows yet.
+                Voice::First => {}
+                Voice::Of(_) | Voice::Nobody => {
+                    under_way.settled.push((pending.number, Settled::Done));
+                    silent += 1;
+                }
+            }
+        }
+        self.settle(under_way).await?;
+        let outbox = self.view.outbox(FAILING_TOLD).await?;
+        let next_due = outbox.next_due.map(|due| due.since(now));
+        let pending = outbox.pending > 0;
+        self.outbox.send_replace(outbox);
+        Ok(match next_due {
+            _ if silent > 0 => Duration::ZERO,
+            Some(next) if next.is_zero() => LOOK,
+            Some(next) => next.min(LOOK),
+            None if pending => LOOK,
+            None => limits::REQUEST_TIME_MAX,
+        })
+    }
+
+    /// Records what has ended. Until that has worked it is not tried again.
+    async fn settle(&self, under_way: &mut UnderWay) -> Result<(), StoreError> {
+        if !under_way.settled.is_empty() {
+            self.view.settle_effects(&under_way.settled).await?;
+            for (number, _) in under_way.settled.drain(..) {
+                under_way.busy.remove(&number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another version has yet to make an earlier effect of the same stream.
+    async fn is_behind_another(
+        &self,
+        core: &Core,
+        projection: &ProjectionState,
+        pending: &PendingEffect,
+    ) -> Result<bool, StoreError> {
+        for other in core.open_versions() {
+            let (theirs, ours) = (&other.id, &self.id);
+            if theirs.projection != ours.projection || theirs.version == ours.version {
+                continue;
+            }
+            let first = other.view.first_effect(&pending.effect.stream).await?;
+            let earlier = first.filter(|first| *first < pending.effect.position);
+            let past = self.carried.options.effects.past;
+            if earlier.is_some_and(|first| projection.voice(first, past) == Voice::Of(theirs.version)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// One try.
+    fn act(&self, core: &Core, pending: PendingEffect) -> Act {
+        let PendingEffect { number, effect, attempts, .. } = pending;
+        let projection = self.id.projection.clone();
+        let key = EffectKey { projection, position: effect.position, ordinal: effect.ordinal };
+        let (act, options) = (self.carried.act_on(&effect.name), self.carried.options.effects);
+        let (clock, view) = (Arc::clone(&core.world.clock), self.id.clone());
+        Box::pin(async move {
+            let made = async {
+                let act = act.ok_or_else(|| format!("this program has nothing that acts on {:?}", effect.name))?;
+                act.act(&effect.payload, &key).await
+            };
+            let made = tokio::time::timeout(options.time_max, AssertUnwindSafe(made).catch_unwind()).await;
+            let error = match made {
+                Ok(Ok(Ok(()))) => return (number, Settled::Done),
+                Ok(Ok(Err(error))) => chain(&*error),
+                Ok(Err(panic)) => format!("it panicked: {}", panic_text(&*panic)),
+                Err(_) => format!("it took longer than {} ms", options.time_max.as_millis()),
+            };
+            let attempts = attempts + 1;
+            tracing::warn!(%view, effect = %key, name = effect.name, attempts, error, "an effect fails");
+            let due: Timestamp = clock.now().plus(options.back_off(attempts));
+            (number, Settled::Failed { error, due })
+        })
+    }
+}
+
+/// What a version waits on because of its effects.
+pub(crate) fn waiting_on(outbox: &Outbox) -> Vec<WaitingOn> {
+    let failing = outbox.failing.iter().map(|pending| WaitingOn::Effect {
+        position: pending.effect.position,
+        stream: pending.effect.stream.clone(),
+        attempts: pending.attempts,
+        error: pending.error.clone().unwrap_or_default(),
+    });
+    failing.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dacapo_model::SegmentCount;
+
+    #[test]
+    fn only_what_may_be_this_versions_to_make_is_kept_and_once() {
+        let (one, two) = (VersionId { code: 1, build: 1 }, VersionId { code: 2, build: 1 });
+        let served = [(20, one), (30, two)].map(|(since, version)| (Position::new(since), version)).to_vec();
+        let projection = ProjectionState { first: Some(Position::new(10)), served, ..ProjectionState::default() };
+        let speaks = Speaks {
+            version: one,
+            past: PastEffects::Silent,
+            voices: Voices::new(&projection, Position::new(50)),
+            replays_through: vec![Position::new(22), Position::START],
+            unspoken: Arc::new(BTreeSet::from([Position::new(12)])),
+        };
+        let count = SegmentCount::new(2).unwrap();
+        let silent = |segment, position| speaks.is_silent(count.segment(segment).unwrap(), Position::new(position));
+        assert!(silent(1, 5), "it was there before the projection");
+        assert!(!silent(1, 11) && silent(0, 11), "its own, but kept when the segment came past it first");
+        assert!(!silent(0, 12), "it was set aside then");
+        assert!(!silent(0, 25) && silent(0, 35), "the other version's");
+        assert!(!silent(0, 60), "whose it is is not known yet");
+    }
+}

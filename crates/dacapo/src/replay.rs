@@ -1,0 +1,172 @@
+//! Replays in place, as they are asked for and waited for. The processor carries them out, the catalog keeps them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::replay::{ReplayRows, progress};
+use dacapo_model::{
+    CatalogCommand, CatalogEvent, CatalogRefused, EventId, PendingReplay, Phase, Position, ProjectionName, Timestamp,
+    VersionId, ViewId,
+};
+
+use crate::catalog::{self, Asked, CatalogError};
+use crate::core::Core;
+use crate::error::Error;
+use crate::node::Requested;
+use crate::projection::InPlace;
+use crate::query;
+
+/// Where a replay in place begins. What is named is replayed too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayFrom {
+    /// With the first event there is.
+    Start,
+    /// With the event at this position.
+    Position(Position),
+    /// With the first event that was recorded at this time or later.
+    Time(Timestamp),
+    /// With this event.
+    Event(EventId),
+}
+
+impl fmt::Display for ReplayFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("the start"),
+            Self::Position(position) => write!(f, "position {position}"),
+            Self::Time(time) => match jiff::Timestamp::from_microsecond(time.micros()) {
+                Ok(time) => write!(f, "{time}"),
+                Err(_) => write!(f, "{} microseconds since 1970", time.micros()),
+            },
+            Self::Event(id) => write!(f, "event {id}"),
+        }
+    }
+}
+
+/// A replay in place that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayReport {
+    /// Of which version.
+    pub view: ViewId,
+    /// The position of the request, which names it.
+    pub requested: Position,
+    /// The events behind this position were replayed.
+    pub after: Position,
+    /// The position of the fact that it has ended.
+    pub ended: Position,
+}
+
+/// Asks for a replay of `version`, or of the one that serves.
+pub(crate) async fn request(
+    core: &Arc<Core>,
+    projection: &ProjectionName,
+    version: Option<VersionId>,
+    from: ReplayFrom,
+    asked: Asked,
+) -> Result<Requested, Error> {
+    let version = version.or_else(|| core.catalog.current().serving(projection)).ok_or_else(|| {
+        Error::NoTarget(format!("no version of {projection} serves, so there is none to replay: name one"))
+    })?;
+    let view = ViewId { projection: projection.clone(), version };
+    let carried = core
+        .code_of(&view)
+        .ok_or_else(|| Error::NotCarried { projection: projection.clone(), version: Some(version) })?;
+    let after = behind(core, from).await?;
+    let rows = rows(&view, carried.options.in_place, after)?;
+    if after >= core.head() {
+        let head = core.head();
+        return Err(Error::NoTarget(format!("there is nothing to replay from {from} on: the journal ends at {head}")));
+    }
+    let command = CatalogCommand::RequestReplay { view: view.clone(), after, rows };
+    match Arc::clone(&core.catalog).change(command, asked).await {
+        Ok(entries) => Ok(Requested { view, position: entries.first().map(|entry| entry.position) }),
+        Err(CatalogError::Refused(CatalogRefused::ReplayUnderWay { .. })) => Err(under_way(core, view).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The position behind which the replay begins.
+async fn behind(core: &Core, from: ReplayFrom) -> Result<Position, Error> {
+    Ok(match from {
+        ReplayFrom::Start => Position::START,
+        ReplayFrom::Position(position) => Position::new(position.get().saturating_sub(1)),
+        ReplayFrom::Time(time) => core.journal.position_before(time).await?,
+        ReplayFrom::Event(id) => {
+            let found = core.journal.position_of(id).await?;
+            let position = found.ok_or_else(|| Error::NoTarget(format!("event {id} is not in the journal")))?;
+            Position::new(position.get() - 1)
+        }
+    })
+}
+
+/// What becomes of the rows, if the projection lets itself be replayed in place from behind `after`.
+fn rows(view: &ViewId, in_place: InPlace, after: Position) -> Result<ReplayRows, Error> {
+    let refused = |why: &str| {
+        let view = view.clone();
+        Err(Error::NotInPlace { view, why: why.to_owned() })
+    };
+    match in_place {
+        InPlace::No => refused("its projection does not say that past events may go through it again"),
+        InPlace::KeepsRows => Ok(ReplayRows::Keep),
+        InPlace::Resets if after > Position::START => refused("its rows can only be reset as a whole: from the start"),
+        InPlace::Resets | InPlace::ResetsFrom => Ok(ReplayRows::Reset),
+    }
+}
+
+/// What is to be said of a replay that runs already.
+async fn under_way(core: &Core, view: ViewId) -> Error {
+    let pending = core.catalog.current().version(&view).and_then(|state| state.replay);
+    let Some(PendingReplay { requested, after, .. }) = pending else {
+        return Error::NoTarget(format!("a replay of {view} ended this moment: ask again"));
+    };
+    let progress = far(core, &view).await;
+    Error::ReplayUnderWay { view, after, requested, progress }
+}
+
+/// What the replay of a version covers again, and where it ends; `None` where its view is not open.
+async fn far(core: &Core, view: &ViewId) -> Option<(Position, Position)> {
+    let pending = core.catalog.current().version(view)?.replay?;
+    let tokens = core.tokens(view).await.ok()??;
+    progress(&tokens, &pending)
+}
+
+/// Waits for the end of a replay.
+pub(crate) async fn ended(core: &Core, requested: &Requested, within: Duration) -> Result<ReplayReport, Error> {
+    let Requested { view, position } = requested;
+    let mut catalog = core.catalog.watch();
+    let over = catalog.wait_for(|catalog| {
+        let state = catalog.version(view);
+        let gone = |phase| !matches!(phase, Phase::Serving | Phase::StandingBy);
+        state.is_none_or(|state| state.replay.is_none_or(|it| Some(it.requested) != *position) || gone(state.phase))
+    });
+    if tokio::time::timeout(within, over).await.is_err() {
+        let tokens = core.tokens(view).await.ok().flatten().unwrap_or_default();
+        let catalog = core.catalog.current();
+        let waiting = query::replay_waiting(view.version, &tokens, catalog.projections.get(&view.projection));
+        let what = format!("the replay of {view} has not ended");
+        let progress = core.open_version(view).map(|open| open.progress.borrow().waiting_on.clone());
+        let waiting_on = waiting.into_iter().chain(progress.into_iter().flatten()).collect();
+        return Err(Error::TimedOut { what, waited: within, waiting_on });
+    }
+    let history = catalog::history(&*core.journal).await?;
+    let mut of_view = history.into_iter().filter(|entry| entry.event.view() == view);
+    let mut asked = None;
+    let end = of_view.find_map(|entry| match entry.event {
+        CatalogEvent::ReplayRequested { after, .. } if Some(entry.position) == *position => {
+            asked = Some(after);
+            None
+        }
+        CatalogEvent::ReplayEnded { .. } if asked.is_some() => Some(entry.position),
+        _ => None,
+    });
+    match (asked, end, position) {
+        (Some(after), Some(ended), Some(requested)) => {
+            Ok(ReplayReport { view: view.clone(), requested: *requested, after, ended })
+        }
+        (Some(_), None, _) => {
+            Err(Error::NoTarget(format!("the replay of {view} will not end: the version is cleaned up")))
+        }
+        _ => Err(Error::NoTarget(format!("no such replay of {view} was asked for"))),
+    }
+}

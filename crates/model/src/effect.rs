@@ -1,0 +1,285 @@
+//! Effects: what follows from events outside of views, and whose voice speaks for an event.
+//!
+//! Each version of a projection comes past every event, most of them more than one version does, and some come past it
+//! again. So whether an effect is made follows from the event's position alone (I-9): the version that served there
+//! speaks for it, which the flips in the catalog say for good.
+//!
+//! ```text
+//!   position   1 ··· first ··· v1 serves ······ v2 serves ······ rolled back to v1 ······
+//!   voice      nobody     │  v1 (the first)   │  v2            │  v1
+//! ```
+
+use std::fmt;
+
+use crate::catalog::ProjectionState;
+use crate::name::{ProjectionName, StreamName};
+use crate::position::Position;
+use crate::segment::Segment;
+use crate::time::Timestamp;
+use crate::version::VersionId;
+
+/// The name of one effect for good, which is the same for every try and on whichever node: the idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EffectKey {
+    /// The projection whose handler emitted it.
+    pub projection: ProjectionName,
+    /// The event that it follows from.
+    pub position: Position,
+    /// Which of the effects of that event, from 0.
+    pub ordinal: u32,
+}
+
+impl fmt::Display for EffectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.projection, self.position, self.ordinal)
+    }
+}
+
+/// An effect that a handler emitted, as the view keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEffect {
+    /// The event that it follows from.
+    pub position: Position,
+    /// Which of the effects of that event, from 0.
+    pub ordinal: u32,
+    /// The segment of the event.
+    pub segment: Segment,
+    /// The stream of the event: effects of one stream are made in order.
+    pub stream: StreamName,
+    /// The name of its kind.
+    pub name: String,
+    /// JSON, kept byte for byte.
+    pub payload: Vec<u8>,
+}
+
+/// An effect that is still to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingEffect {
+    /// Its place in the outbox of its view.
+    pub number: u64,
+    /// What it is.
+    pub effect: NewEffect,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// What was said last.
+    pub error: Option<String>,
+    /// When it is tried next.
+    pub due: Timestamp,
+}
+
+/// What a try came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was made, or it is another version's to make.
+    Done,
+    /// It was not, and is tried again.
+    Failed {
+        /// What was said.
+        error: String,
+        /// When.
+        due: Timestamp,
+    },
+}
+
+/// Who speaks for an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Voice {
+    /// This version, for good.
+    Of(VersionId),
+    /// The version that will be the first to serve; none has served yet.
+    First,
+    /// Nobody: the event was there before the projection was.
+    Nobody,
+}
+
+/// Whether effects of events that were there before a projection's first version was scheduled are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PastEffects {
+    /// They are not.
+    #[default]
+    Silent,
+    /// They are, by the first version that serves.
+    Made,
+}
+
+impl ProjectionState {
+    /// Whose effects of the event at `position` are made. It holds for good if this is the fold of every catalog event
+    /// before `position`, because a flip has a position of its own behind everything that it is after.
+    pub fn voice(&self, position: Position, past: PastEffects) -> Voice {
+        let past_event = self.first.is_none_or(|first| position < first);
+        if past_event && past == PastEffects::Silent {
+            return Voice::Nobody;
+        }
+        // What came before the first flip is of the version that it went to.
+        let served = self.served.iter().rev().find(|(since, _)| *since <= position).or(self.served.first());
+        served.map_or(Voice::First, |(_, version)| Voice::Of(*version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Catalog, CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, FlipPolicy};
+    use crate::phase::Phase;
+    use crate::replay::ReplayRows;
+    use crate::segment::SegmentCount;
+    use crate::version::ViewId;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn name() -> ProjectionName {
+        ProjectionName::new("notices").unwrap()
+    }
+
+    fn schedule(code: u32) -> CatalogCommand {
+        let (segments, flip, fingerprint) = (SegmentCount::ONE, FlipPolicy::OnCommand, String::new());
+        CatalogCommand::Schedule { projection: name(), code, segments, flip, fingerprint, seeded: false }
+    }
+
+    /// A journal of events and catalog entries, and what each version has come past.
+    #[derive(Default)]
+    struct World {
+        catalog: Catalog,
+        head: Position,
+        /// Who has acted on each event.
+        acted: BTreeMap<u64, Vec<VersionId>>,
+        past: PastEffects,
+    }
+
+    impl World {
+        fn ask(&mut self, command: &CatalogCommand) {
+            // What the catalog declines has not happened.
+            self.catalog.decide(command).unwrap_or_default().iter().for_each(|event| self.tell(event));
+        }
+
+        fn tell(&mut self, event: &CatalogEvent) {
+            self.head = self.head.next();
+            self.catalog.evolve(event, self.head, Timestamp::from_micros(0));
+        }
+
+        /// Verdicts are nothing to this rule, so flips are told and not asked for.
+        fn request_flip(&mut self, version: VersionId) {
+            let state = &self.catalog.projections[&name()];
+            let open = matches!(state.versions[&version].phase, Phase::Initializing | Phase::StandingBy);
+            if open && state.flip.is_none() {
+                let (view, from, kind) = (view(version), state.serving, FlipKind::Flip);
+                self.tell(&CatalogEvent::FlipRequested { view, from, kind });
+            }
+        }
+
+        fn confirm_flip(&mut self) {
+            if let Some(flip) = self.catalog.projections.get(&name()).and_then(|state| state.flip) {
+                let (view, from, kind, covers) = (view(flip.to), flip.from, flip.kind, flip.requested);
+                self.tell(&CatalogEvent::Flipped { view, from, kind, covers });
+            }
+        }
+
+        /// `version` comes past an event, for the first time or again.
+        fn come_past(&mut self, version: VersionId, position: u64) {
+            let Some(state) = self.catalog.projections.get(&name()) else { return };
+            if state.voice(Position::new(position), self.past) == Voice::Of(version) {
+                let acted = self.acted.entry(position).or_default();
+                // The outbox makes one of several tries.
+                if !acted.contains(&version) {
+                    acted.push(version);
+                }
+            }
+        }
+
+        fn versions(&self) -> Vec<VersionId> {
+            self.catalog.versions().map(|(view, _)| view.version).collect()
+        }
+    }
+
+    fn view(version: VersionId) -> ViewId {
+        ViewId { projection: name(), version }
+    }
+
+    proptest! {
+        // I-9: across schedules, flips, rollbacks, aborted flips, replays, retries of dead letters and clean-ups, in
+        // whatever order versions come past events.
+        #[test]
+        fn at_most_one_version_speaks_for_an_event_and_one_does_for_each_that_all_came_past(
+            acts in prop::collection::vec((0..9_u8, 0..6_usize, 1..40_u64), 1..120), past in any::<bool>(),
+        ) {
+            let mut world =
+                World { past: if past { PastEffects::Made } else { PastEffects::Silent }, ..World::default() };
+            let mut events = vec![];
+            for (act, which, number) in acts {
+                let versions = world.versions();
+                let version = versions.get(which % versions.len().max(1)).copied();
+                match (act, version) {
+                    (0 | 1, _) => {
+                        world.head = world.head.next();
+                        events.push(world.head.get());
+                    }
+                    (2, _) => world.ask(&schedule(number as u32 % 3 + 1)),
+                    (3, Some(version)) => {
+                        world.ask(&CatalogCommand::Begin(view(version)));
+                        world.request_flip(version);
+                    }
+                    (4, _) => world.confirm_flip(),
+                    (5, Some(version)) => {
+                        // Also aborts a flip to it.
+                        world.ask(&CatalogCommand::CleanUp { view: view(version), reason: CleanUpReason::Asked });
+                    }
+                    (6, Some(version)) => {
+                        let after = Position::new(number);
+                        let rows = ReplayRows::Keep;
+                        world.ask(&CatalogCommand::RequestReplay { view: view(version), after, rows });
+                    }
+                    (_, Some(version)) => {
+                        if let Some(position) = events.get(number as usize % events.len().max(1)) {
+                            world.come_past(version, *position);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            for acted in world.acted.values() {
+                prop_assert!(acted.len() <= 1, "I-9: {acted:?}");
+            }
+            // Then every version that there ever was comes past everything.
+            let Some(state) = world.catalog.projections.get(&name()).cloned() else { return Ok(()) };
+            let first = state.first.unwrap();
+            for position in &events {
+                state.versions.keys().for_each(|version| world.come_past(*version, *position));
+            }
+            for position in &events {
+                let acted = world.acted.get(position).map_or(0, Vec::len);
+                let is_past = Position::new(*position) < first && world.past == PastEffects::Silent;
+                let expected = usize::from(!is_past && !state.served.is_empty());
+                prop_assert_eq!(acted, expected, "I-9: event {} of {:?}", position, state.served);
+            }
+        }
+    }
+
+    #[test]
+    fn who_served_at_an_event_speaks_for_it() {
+        let (one, two) = (VersionId { code: 1, build: 1 }, VersionId { code: 2, build: 1 });
+        let served = [(20, one), (30, two), (40, one)].map(|(since, version)| (Position::new(since), version));
+        let first = Some(Position::new(10));
+        let before = ProjectionState { first, ..ProjectionState::default() };
+        let state = ProjectionState { served: served.to_vec(), ..before.clone() };
+        let voice = |state: &ProjectionState, position, past| state.voice(Position::new(position), past);
+        for (position, expected) in [
+            (9, Voice::Nobody),
+            (11, Voice::Of(one)),
+            (29, Voice::Of(one)),
+            (30, Voice::Of(two)),
+            (39, Voice::Of(two)),
+            (99, Voice::Of(one)),
+        ] {
+            assert_eq!(voice(&state, position, PastEffects::Silent), expected, "{position}");
+        }
+        assert_eq!(voice(&state, 9, PastEffects::Made), Voice::Of(one));
+        assert_eq!(voice(&before, 11, PastEffects::Silent), Voice::First);
+        assert_eq!(voice(&ProjectionState::default(), 11, PastEffects::Silent), Voice::Nobody);
+    }
+
+    #[test]
+    fn a_key_is_shown_as_one_word() {
+        let key = EffectKey { projection: name(), position: Position::new(1204), ordinal: 0 };
+        assert_eq!(key.to_string(), "notices-1204-0");
+    }
+}

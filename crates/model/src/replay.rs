@@ -1,0 +1,169 @@
+//! Replays in place: past events through a version again, in its own view.
+//!
+//! ```text
+//!   ReplayRequested ──▶ every token moves back and marks where it was ──▶ … ──▶ each is where it was ──▶ ReplayEnded
+//!    (names it)          in one transaction with the reset of the rows           (cut there)             (once)
+//! ```
+//!
+//! The mark stays in the token, so a crash never begins a replay twice; the request stays in the catalog, so a view
+//! that lost its last commits to a power cut takes it up again. An event is a replay when its position is at most the
+//! mark of its segment, which is decided an event at a time.
+
+use crate::catalog::PendingReplay;
+use crate::position::Position;
+use crate::token::{Applied, ReplayMark, Token, TokenMove};
+
+/// What becomes of the rows that the replayed events made before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplayRows {
+    /// They stay and are right all the while: what was shown before is shown on.
+    #[default]
+    Keep,
+    /// They go in the transaction in which the tokens move back. Readers wait until they are there again.
+    Reset,
+}
+
+impl Token {
+    /// The move with which this token takes up `replay`; `None` once it has. A segment that is not as far as the
+    /// replay begins only marks it.
+    pub fn take_up(&self, replay: &PendingReplay) -> Option<TokenMove> {
+        if self.replay.is_some_and(|mark| mark.request >= replay.requested) {
+            return None;
+        }
+        let to = self.position.min(replay.after);
+        let applied = if to == self.position { self.applied } else { Applied { after: to, events: 0 } };
+        let mark = ReplayMark { request: replay.requested, through: self.shown() };
+        Some(TokenMove { to, applied, replay: Some(mark), ..self.step(to, 0) })
+    }
+
+    /// The last position that is a replay for this segment: where it was when it went back.
+    pub fn replays_through(&self) -> Position {
+        self.replay.map_or(Position::START, |mark| mark.through)
+    }
+}
+
+/// The position that readers may be shown these rows as covering, where `last` is the last replay that was asked for;
+/// `None` while rows are missing that were shown before (I-7).
+pub fn shown(tokens: &[Token], last: Option<&PendingReplay>) -> Option<Position> {
+    let keeps =
+        |mark: ReplayMark| last.is_some_and(|last| last.requested == mark.request && last.rows == ReplayRows::Keep);
+    let of_token = |token: &Token| match token.replay {
+        Some(mark) if token.replays() => keeps(mark).then(|| token.shown()),
+        _ => Some(token.position),
+    };
+    tokens.iter().map(of_token).min().unwrap_or_default()
+}
+
+/// Whether every segment has taken up the replay that was requested there, and is where it was.
+pub fn is_over(tokens: &[Token], requested: Position) -> bool {
+    let over = |token: &Token| token.replay.is_some_and(|mark| mark.request >= requested) && !token.replays();
+    !tokens.is_empty() && tokens.iter().all(over)
+}
+
+/// How far `replay` is: what the slowest segment covers again, and where the last of them has to get. A segment that
+/// has not taken it up counts as if it had. `None` without tokens.
+pub fn progress(tokens: &[Token], replay: &PendingReplay) -> Option<(Position, Position)> {
+    let of_token = |token: &Token| match token.take_up(replay) {
+        Some(back) => (back.to, token.shown()),
+        None => (token.position, token.replays_through()),
+    };
+    let through = tokens.iter().map(|token| of_token(token).1).max()?;
+    let at = tokens.iter().map(|token| of_token(token).0).min()?;
+    Some((at.min(through), through))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::SegmentCount;
+    use crate::token::Epoch;
+    use proptest::prelude::*;
+
+    fn token(position: u64, replay: Option<(u64, u64)>) -> Token {
+        let mark = |(request, through)| ReplayMark { request: Position::new(request), through: Position::new(through) };
+        Token {
+            segment: SegmentCount::ONE.segment(0).unwrap(),
+            epoch: Epoch::new(1),
+            position: Position::new(position),
+            applied: Applied { after: Position::START, events: position },
+            replay: replay.map(mark),
+            held_for: None,
+        }
+    }
+
+    fn asked(requested: u64, after: u64, rows: ReplayRows) -> PendingReplay {
+        PendingReplay { requested: Position::new(requested), after: Position::new(after), rows }
+    }
+
+    #[test]
+    fn a_token_goes_back_once_for_each_request() {
+        let before = token(10, None);
+        let back = before.moved(before.take_up(&asked(20, 4, ReplayRows::Keep)).unwrap()).unwrap();
+        assert_eq!((back.position.get(), back.replays_through().get(), back.replays()), (4, 10, true));
+        assert_eq!(back.applied, Applied { after: Position::new(4), events: 0 }, "it counts from there");
+        assert_eq!(back.take_up(&asked(20, 4, ReplayRows::Keep)), None);
+        let on = back.moved(back.step(Position::new(6), 2)).unwrap();
+        let again = on.moved(on.take_up(&asked(30, 0, ReplayRows::Keep)).unwrap()).unwrap();
+        assert_eq!((again.position.get(), again.replays_through().get()), (0, 10), "what was shown stays marked");
+    }
+
+    #[test]
+    fn a_segment_that_is_not_so_far_only_takes_note() {
+        let before = token(3, None);
+        let after = before.moved(before.take_up(&asked(20, 7, ReplayRows::Reset)).unwrap()).unwrap();
+        assert_eq!((after.position, after.applied, after.replays()), (before.position, before.applied, false));
+        assert!(is_over(&[after], Position::new(20)) && !is_over(&[after], Position::new(21)));
+    }
+
+    #[test]
+    fn readers_wait_for_rows_that_were_reset_and_for_none_that_were_kept() {
+        let tokens = [token(12, Some((20, 9))), token(4, Some((20, 10)))];
+        assert_eq!(shown(&tokens, Some(&asked(20, 0, ReplayRows::Keep))), Some(Position::new(10)));
+        assert_eq!(shown(&tokens, Some(&asked(20, 0, ReplayRows::Reset))), None);
+        assert_eq!(shown(&tokens, Some(&asked(30, 0, ReplayRows::Keep))), None, "of an earlier one nothing is known");
+        assert_eq!(shown(&tokens[..1], None), Some(Position::new(12)));
+        let far = |requested| progress(&tokens, &asked(requested, 2, ReplayRows::Keep));
+        assert_eq!(far(20), Some((Position::new(4), Position::new(10))));
+        assert_eq!(far(21), Some((Position::new(2), Position::new(12))), "as it will be once it is taken up");
+    }
+
+    proptest! {
+        // I-7: whatever replays are taken up and however far they get, what readers are shown never goes back.
+        #[test]
+        fn what_is_shown_never_goes_back(
+            acts in prop::collection::vec((0..3_u8, 0..2_usize, 1..6_u64, any::<bool>()), 1..60),
+        ) {
+            let mut tokens = [token(0, None), token(0, None)];
+            let (mut requested, mut last, mut head, mut seen) = (100, None, 0_u64, Position::START);
+            for (act, which, by, reset) in acts {
+                let now = tokens[which];
+                let moved = match act {
+                    0 => {
+                        let to = Position::new((now.position.get() + by).min(head));
+                        // A batch is cut at the end of the replay.
+                        let to = if now.replays() { to.min(now.replays_through()) } else { to };
+                        Some(now.step(to, 0))
+                    }
+                    1 if last.is_none_or(|last: PendingReplay| is_over(&tokens, last.requested)) => {
+                        requested += 1;
+                        let rows = if reset { ReplayRows::Reset } else { ReplayRows::Keep };
+                        last = Some(asked(requested, by, rows));
+                        None
+                    }
+                    1 => last.and_then(|last| now.take_up(&last)),
+                    _ => {
+                        head += by;
+                        None
+                    }
+                };
+                if let Some(moved) = moved {
+                    tokens[which] = now.moved(moved).unwrap();
+                }
+                if let Some(shown) = shown(&tokens, last.as_ref()) {
+                    prop_assert!(shown >= seen, "{shown} after {seen}");
+                    seen = shown;
+                }
+            }
+        }
+    }
+}

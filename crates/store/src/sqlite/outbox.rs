@@ -1,0 +1,218 @@
+//! The outbox of a view: effects that its handler emitted and that are still to be made.
+//!
+//! `number` gives the order in which they were emitted, which within a stream is the order of its events. Only the
+//! first of each stream has a time at which it is due; the next one gets it when that one goes. So what is due is found
+//! by an index, however many wait behind one that fails.
+
+use dacapo_model::{NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::error::StoreError;
+use crate::sqlite::Db;
+use crate::sqlite::tokens::{number, segment};
+use crate::views::Outbox;
+
+/// The table and what finds things in it.
+pub(super) const CREATE: &str = "
+    CREATE TABLE _dacapo_outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, position INTEGER NOT NULL,
+                                 ordinal INTEGER NOT NULL, segment INTEGER NOT NULL, stream TEXT NOT NULL,
+                                 name TEXT NOT NULL, payload BLOB NOT NULL, attempts INTEGER NOT NULL, due INTEGER,
+                                 error TEXT, UNIQUE (position, ordinal)) STRICT;
+    CREATE INDEX _dacapo_outbox_stream ON _dacapo_outbox (stream, number);
+    CREATE TABLE _dacapo_unspoken (position INTEGER PRIMARY KEY, segment INTEGER NOT NULL) STRICT;
+    CREATE INDEX _dacapo_outbox_due ON _dacapo_outbox (due) WHERE due IS NOT NULL;";
+
+const COLUMNS: &str = "number, position, ordinal, segment, stream, name, payload, attempts, due, error";
+
+impl Db {
+    /// Puts effects into the outbox, in the open transaction.
+    pub(super) fn emit(&mut self, effects: &[NewEffect]) -> Result<(), StoreError> {
+        if effects.is_empty() {
+            return Ok(());
+        }
+        self.tried("keep effects", |connection| {
+            let mut insert = connection.prepare_cached(
+                "INSERT OR IGNORE INTO _dacapo_outbox (position, ordinal, segment, stream, name, payload, attempts, due)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0,
+                         CASE WHEN EXISTS (SELECT 1 FROM _dacapo_outbox WHERE stream = ?4) THEN NULL ELSE 0 END)",
+            )?;
+            for NewEffect { position, ordinal, segment, stream, name, payload } in effects {
+                insert.execute((number(*position), ordinal, segment.get(), stream.as_str(), name, payload))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps in mind which events have yet to speak, in the open transaction, whose tokens have moved already.
+    pub(super) fn note_unspoken(&mut self, unspoken: &[(Segment, Position)]) -> Result<(), StoreError> {
+        self.tried("keep in mind what was not applied", |connection| {
+            for (segment, position) in unspoken {
+                let insert = "INSERT OR IGNORE INTO _dacapo_unspoken VALUES (?1, ?2)";
+                connection.prepare_cached(insert)?.execute((number(*position), segment.get()))?;
+            }
+            // Nearly always there is none.
+            let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_unspoken)";
+            if connection.prepare_cached(any)?.query_row([], |row| row.get(0))? {
+                let covered = "DELETE FROM _dacapo_unspoken WHERE position <=
+                               (SELECT position FROM _dacapo_tokens WHERE segment = _dacapo_unspoken.segment)";
+                connection.prepare_cached(covered)?.execute([])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The events that have yet to speak.
+    pub(crate) fn unspoken(&mut self) -> Result<Vec<Position>, StoreError> {
+        let sql = "SELECT position FROM _dacapo_unspoken ORDER BY position";
+        let stored: Vec<i64> = self.tried("read what was not applied", |connection| {
+            connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+        })?;
+        let position = |stored| at(stored).ok_or_else(|| self.damaged("a position is out of range"));
+        stored.into_iter().map(position).collect()
+    }
+
+    /// The effects that are due, the longest due first.
+    pub(crate) fn effects_due(&mut self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM _dacapo_outbox WHERE due IS NOT NULL AND due <= ?1 ORDER BY due, number LIMIT ?2"
+        );
+        self.pending("read the effects that are due", &sql, (now.micros(), most))
+    }
+
+    /// The position of the first effect of a stream.
+    pub(crate) fn first_effect(&mut self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        let sql = "SELECT position FROM _dacapo_outbox WHERE stream = ?1 ORDER BY number LIMIT 1";
+        let found: Option<i64> = self.tried("look for an effect", |connection| {
+            connection.prepare_cached(sql)?.query_row([stream.as_str()], |row| row.get(0)).optional()
+        })?;
+        found.map(|position| at(position).ok_or_else(|| self.damaged("a position is out of range"))).transpose()
+    }
+
+    /// What is in the outbox as a whole.
+    pub(crate) fn outbox(&mut self, most: usize) -> Result<Outbox, StoreError> {
+        let (pending, next_due): (i64, Option<i64>) = self.tried("look at the outbox", |connection| {
+            let pending = connection.prepare_cached("SELECT count(*) FROM _dacapo_outbox")?;
+            let next = "SELECT min(due) FROM _dacapo_outbox WHERE due IS NOT NULL";
+            Ok((one(pending)?, one(connection.prepare_cached(next)?)?))
+        })?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM _dacapo_outbox WHERE due IS NOT NULL AND attempts > 0 ORDER BY position LIMIT ?1"
+        );
+        let failing = self.pending("read the effects that fail", &sql, [most])?;
+        let pending = u64::try_from(pending).unwrap_or(0);
+        Ok(Outbox { pending, next_due: next_due.map(Timestamp::from_micros), failing })
+    }
+
+    /// Records what tries came to.
+    pub(crate) fn settle_effects(&mut self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.tried("record what effects came to", |connection| {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for (place, settled) in settled {
+                settle(&transaction, i64::try_from(*place).unwrap_or(i64::MAX), settled)?;
+            }
+            transaction.commit()
+        })
+    }
+
+    fn pending(
+        &mut self,
+        tried: &str,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
+        let stored: Vec<Stored> = self
+            .tried(tried, |connection| connection.prepare_cached(sql)?.query_map(parameters, Stored::of)?.collect())?;
+        stored.into_iter().map(|stored| stored.pending().map_err(|found| self.damaged(&found))).collect()
+    }
+
+    fn damaged(&self, found: &str) -> StoreError {
+        StoreError::corrupt(format!("_dacapo_outbox of {}", self.place()), found)
+    }
+}
+
+fn one<T: rusqlite::types::FromSql>(mut statement: rusqlite::CachedStatement<'_>) -> rusqlite::Result<T> {
+    statement.query_row([], |row| row.get(0))
+}
+
+fn settle(connection: &Connection, place: i64, settled: &Settled) -> rusqlite::Result<()> {
+    match settled {
+        Settled::Failed { error, due } => {
+            connection
+                .prepare_cached(
+                    "UPDATE _dacapo_outbox SET attempts = attempts + 1, error = ?2, due = ?3
+                     WHERE number = ?1 AND due IS NOT NULL",
+                )?
+                .execute((place, error, due.micros()))?;
+        }
+        Settled::Done => {
+            let stream: Option<String> = connection
+                .prepare_cached("DELETE FROM _dacapo_outbox WHERE number = ?1 RETURNING stream")?
+                .query_row([place], |row| row.get(0))
+                .optional()?;
+            // Told twice, it is gone already.
+            if let Some(stream) = stream {
+                connection
+                    .prepare_cached(
+                        "UPDATE _dacapo_outbox SET due = 0
+                         WHERE due IS NULL AND number = (SELECT min(number) FROM _dacapo_outbox WHERE stream = ?1)",
+                    )?
+                    .execute([stream])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A row of the outbox.
+struct Stored {
+    number: i64,
+    position: i64,
+    ordinal: u32,
+    segment: i64,
+    stream: String,
+    name: String,
+    payload: Vec<u8>,
+    attempts: u32,
+    due: Option<i64>,
+    error: Option<String>,
+}
+
+impl Stored {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            number: row.get(0)?,
+            position: row.get(1)?,
+            ordinal: row.get(2)?,
+            segment: row.get(3)?,
+            stream: row.get(4)?,
+            name: row.get(5)?,
+            payload: row.get(6)?,
+            attempts: row.get(7)?,
+            due: row.get(8)?,
+            error: row.get(9)?,
+        })
+    }
+
+    fn pending(self) -> Result<PendingEffect, String> {
+        Ok(PendingEffect {
+            number: u64::try_from(self.number).map_err(|_| "a number is out of range")?,
+            effect: NewEffect {
+                position: at(self.position).ok_or("a position is out of range")?,
+                ordinal: self.ordinal,
+                segment: segment(self.segment).ok_or("a segment is out of range")?,
+                stream: StreamName::new(&self.stream).map_err(|invalid| invalid.to_string())?,
+                name: self.name,
+                payload: self.payload,
+            },
+            attempts: self.attempts,
+            error: self.error,
+            due: Timestamp::from_micros(self.due.unwrap_or_default()),
+        })
+    }
+}
+
+fn at(number: i64) -> Option<Position> {
+    u64::try_from(number).ok().map(Position::new)
+}
