@@ -77,10 +77,9 @@ async fn beside_rebuilds(bench: &Bench, node: &Node) -> Done<Vec<Row>> {
             found.push(users.end().await?);
         }
     }
-    let p99 = |turns: &[Latencies], of: fn(&Latencies) -> &Vec<f64>| {
-        turns.iter().map(|turn| percentile(of(turn).clone(), 99)).collect::<Vec<_>>()
-    };
-    let row = |name, what, floor, of: fn(&Latencies) -> &Vec<f64>, turns: &[Latencies]| {
+    let p99 =
+        |turns: &[Latencies], of: Which| turns.iter().map(|turn| percentile(of(turn).clone(), 99)).collect::<Vec<_>>();
+    let row = |name, what, floor, of: Which, turns: &[Latencies]| {
         let (bare, found) = (p99(&alone, of), p99(turns, of));
         Row {
             name,
@@ -94,8 +93,8 @@ async fn beside_rebuilds(bench: &Bench, node: &Node) -> Done<Vec<Row>> {
             says: "The slowest hundredth of what eight users ask for, with rebuilds one after the other and without.",
         }
     };
-    let (appends, reads): (fn(&Latencies) -> &Vec<f64>, fn(&Latencies) -> &Vec<f64>) =
-        (|found| &found.appends, |found| &found.reads);
+    let appends: Which = |found| &found.appends;
+    let reads: Which = |found| &found.reads;
     let (quiet_append, quiet_read) = ("the same without a rebuild, p99", "the same without a rebuild, p99");
     Ok(vec![
         row("serve-append", "durable append beside a rebuild, p99", quiet_append, appends, &beside[0]),
@@ -106,6 +105,9 @@ async fn beside_rebuilds(bench: &Bench, node: &Node) -> Done<Vec<Row>> {
         row("serve-read-25", "read beside a rebuild at 25 %, p99", quiet_read, reads, &beside[2]),
     ])
 }
+
+/// The latencies of one kind of request.
+type Which = fn(&Latencies) -> &Vec<f64>;
 
 /// Those who append and read all the while.
 struct Users {
