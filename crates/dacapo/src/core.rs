@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Phase, Position, ProjectionName, Token, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_model::{Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
@@ -289,19 +289,18 @@ impl OpenVersion {
         id: ViewId,
         view: Arc<dyn StoredView>,
         carried: Carried,
-        orders: Orders,
-        began_at: Position,
+        state: &VersionState,
         seed: Option<SeedFrom>,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
-        let mut open = Self::still(id, view, Some(carried.clone()), orders);
+        let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
         open.progress = watched;
         let assignment = Assignment {
             id: open.id.clone(),
             carried,
-            began_at,
+            began_at: state.began_at.unwrap_or_default(),
             seed,
             share: open.share.subscribe(),
             journal: Arc::clone(&core.journal),

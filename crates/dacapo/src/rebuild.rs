@@ -279,9 +279,8 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return discard(&*core.views, id).await;
             }
-            let began_at = state.began_at.unwrap_or_default();
             let seed = seed(core, id, state, &carried, &*view).await?;
-            OpenVersion::run(core, id.clone(), view, carried, Orders::of(state), began_at, seed, is_corrected)?
+            OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?
         }
         None => match core.views.find(id).await? {
             Some(view) => OpenVersion::still(id.clone(), view, None, Orders::of(state)),

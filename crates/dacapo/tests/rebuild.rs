@@ -152,7 +152,7 @@ async fn a_view_that_was_made_again_after_its_version_was_gone_goes_at_the_next_
 
     // As a process leaves it that did not know yet and was killed before it looked again.
     let store = dacapo::Store::embedded(directory.path(), Arc::new(dacapo::SystemClock)).unwrap();
-    store.views.open(&view("v1.1"), &TotalsV1::TABLES, options().segments).await.unwrap();
+    store.views.open(&view("v1.1"), TotalsV1::TABLES, options().segments).await.unwrap();
     store.journal.close().await;
     drop(store);
     let file = directory.path().join("views/totals/v1.1.db");
