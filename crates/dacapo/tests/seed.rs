@@ -47,6 +47,8 @@ async fn serving(store: Store) -> Node {
     let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node).await;
+    // A copy of a version that lags would be a copy of less.
+    until(&node, "it follows", |status| status.projections[0].versions[0].covers == status.head).await;
     node
 }
 
