@@ -709,6 +709,49 @@ async fn a_handler_that_refuses_everything_does_not_set_everything_aside() {
     node.shutdown().await;
 }
 
+/// Has `version` treat events of the type `doubted` as `act` says, but only once `released`; tells when one is there.
+fn doubt_slowly<const V: u32>(version: &Told<V>, act: Act) -> (Arc<AtomicBool>, Arc<AtomicBool>) {
+    let (there, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (comes, goes) = (Arc::clone(&there), Arc::clone(&released));
+    version.plan(move |event| {
+        if event.event_type != "doubted" {
+            return Act::Apply;
+        }
+        comes.store(true, Ordering::SeqCst);
+        while !goes.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
+        act.clone()
+    });
+    (there, released)
+}
+
+async fn until_set(flag: &AtomicBool) {
+    let set = async {
+        while !flag.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, set).await.expect("the handler gets there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_given_up_while_it_is_tried_again_goes() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    doubt(&node, "ledger-3", 5).await;
+    until_letters(&node, "v1.1", 1).await;
+    let (there, released) = doubt_slowly(&version_1, Act::Refuse);
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_set(&there).await;
+    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap(), 1);
+    released.store(true, Ordering::SeqCst);
+    until_letters(&node, "v1.1", 0).await;
+    node.shutdown().await;
+}
+
 // Pausing.
 
 #[tokio::test(flavor = "multi_thread")]
