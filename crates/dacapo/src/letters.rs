@@ -53,9 +53,7 @@ impl Node {
         let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
         if let (WhichLetters::One(position), true) = (which, order_matters) {
             let letters = Letters::new(open.view.letters(Position::START, limits::LETTERS_MAX).await?);
-            let letter = letters.get(*position);
-            let before = letter.and_then(|letter| letters.before(letter)).filter(|before| before.wish.is_none());
-            if let Some(before) = before {
+            if let Some(before) = letters.get(*position).and_then(|letter| letters.before(letter)) {
                 let (view, position, first) = (view.clone(), *position, before.position);
                 return Err(Error::Behind { view, position, first, stream: before.stream.clone() });
             }

@@ -752,6 +752,24 @@ async fn a_letter_that_is_given_up_while_it_is_tried_again_goes() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_behind_one_that_nobody_wants_to_go_is_not_retried_for_ever() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let first = doubt(&node, "ledger-3", 5).await;
+    let second = add(&node, "ledger-3", 10).await;
+    let third = add(&node, "ledger-3", 100).await;
+    until_letters(&node, "v1.1", 3).await;
+    node.pause(&view("v1.1"), by_test()).await.unwrap();
+    until_version(&node, "v1.1", "it says so", |found| found.waiting_on.contains(&WaitingOn::Paused)).await;
+    node.retry_letters(&view("v1.1"), &WhichLetters::One(first), &by_test()).await.unwrap();
+    let error = node.retry_letters(&view("v1.1"), &WhichLetters::One(third), &by_test()).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("behind event {second}")), "{error}");
+    node.shutdown().await;
+}
+
 // Pausing.
 
 #[tokio::test(flavor = "multi_thread")]
