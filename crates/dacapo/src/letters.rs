@@ -44,7 +44,8 @@ impl Node {
 
     /// Hands events that were set aside to the handler again, in the order of their streams, and returns how many
     /// there are. It happens soon, but not before this returns: a letter that goes was applied, one that is refused
-    /// again stays with one attempt more, and where the order matters those behind it are left as they were.
+    /// again stays with one attempt more, and where the order matters those behind it are left as they were. Events of
+    /// these streams that are set aside behind the last of them meanwhile are tried as well.
     ///
     /// # Errors
     /// As [`letters`](Self::letters); [`Error::Behind`] for one event that waits behind another of its stream.

@@ -753,6 +753,30 @@ async fn a_letter_that_is_given_up_while_it_is_tried_again_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_stream_takes_along_what_comes_meanwhile() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    doubt(&node, "ledger-3", 5).await;
+    add(&node, "ledger-3", 10).await;
+    until_letters(&node, "v1.1", 2).await;
+    // A stream that is busy would else have new letters whenever the old ones are gone.
+    let (there, released) = doubt_slowly(&version_1, Act::Apply);
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_set(&there).await;
+    let last = add(&node, "ledger-3", 100).await;
+    released.store(true, Ordering::SeqCst);
+    ask(&node, "ledger-3", last).await;
+    until_letters(&node, "v1.1", 0).await;
+    assert_eq!(ask(&node, "ledger-3", last).await, (115, 3));
+    check_serving(&node).await;
+    let status = node.status().await.unwrap();
+    check_counts(&node, version_in(&status, "v1.1").unwrap()).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_letter_behind_one_that_nobody_wants_to_go_is_not_retried_for_ever() {
     let version_1 = told::<1>(Policy::DeadLetter);
     version_1.doubt(Act::Refuse);

@@ -153,6 +153,12 @@ impl Letters {
         self.letters.get(first)
     }
 
+    /// The last letter of `stream` that its later events wait behind, where their order matters.
+    pub fn last_of(&self, stream: &str) -> Option<&Letter> {
+        let last = self.blocking.get(stream)?.last()?;
+        self.letters.get(last)
+    }
+
     /// The first letter that must go before this one can be tried again, where the order matters, and for which nothing
     /// is wished.
     pub fn before(&self, letter: &Letter) -> Option<&Letter> {
@@ -304,7 +310,7 @@ mod tests {
         let all = [letter(3, 1, LetterKind::Refused, retry), letter(5, 1, LetterKind::Behind { first }, None), last];
         let gap = Letters::new(all.clone());
         assert_eq!(gap.before(&all[2]), Some(&all[1]), "what is not wished for stays, whatever goes before it");
-        assert_eq!(gap.before(&all[1]), None);
+        assert_eq!((gap.before(&all[1]), gap.last_of("account-1")), (None, Some(&all[2])));
         let mut letters = Letters::new([letter(3, 1, LetterKind::Refused, None), behind.clone()]);
         assert_eq!(letters.next_wished(true), None);
         assert_eq!(letters.before(&behind).map(|letter| letter.position), Some(first));
