@@ -946,6 +946,32 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_resumption_outlives_a_failure_of_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let hour = Duration::from_secs(3_600);
+    let retry = Retry { attempts: 2, first: Duration::from_millis(1), longest: hour };
+    let version_1 = Told::<1>::new(Options { retry, ..with(Policy::Halt) });
+    let builder = Node::builder().store(faults.over(&store(directory.path()))).carry(version_1.carried());
+    let node = builder.start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    version_1.doubt(Act::Refuse);
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    halts(&node, "v1.1", doubted).await;
+    version_1.heal();
+    // The try itself is right, and cannot be committed.
+    let (tried, before) = (version_1.clone(), version_1.handed(doubted));
+    let fails = AtomicBool::new(true);
+    faults.plan(move |call| match call {
+        Call::Commit(_) if tried.handed(doubted) > before && fails.swap(false, Ordering::SeqCst) => Some(Fault::Fails),
+        _ => None,
+    });
+    node.resume(&view("v1.1"), by_test()).await.unwrap();
+    assert_eq!(ask(&node, "ledger-3", doubted).await, (5, 1));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn letters_go_with_their_version() {
     let (version_1, version_2) = (told::<1>(Policy::Skip), told::<2>(Policy::Halt));
     version_1.doubt(Act::Refuse);
