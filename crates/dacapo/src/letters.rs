@@ -44,7 +44,8 @@ impl Node {
 
     /// Hands events that were set aside to the handler again, in the order of their streams, and returns how many
     /// there are. It happens soon, but not before this returns: a letter that goes was applied, one that is refused
-    /// again stays with one attempt more, and where the order matters those behind it are left as they were.
+    /// again stays with one attempt more, and where the order matters those behind it are left as they were. Events of
+    /// these streams that are set aside behind the last of them meanwhile are tried as well.
     ///
     /// # Errors
     /// As [`letters`](Self::letters); [`Error::Behind`] for one event that waits behind another of its stream.
@@ -53,9 +54,7 @@ impl Node {
         let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
         if let (WhichLetters::One(position), true) = (which, order_matters) {
             let letters = Letters::new(open.view.letters(Position::START, limits::LETTERS_MAX).await?);
-            let letter = letters.get(*position);
-            let before = letter.and_then(|letter| letters.before(letter)).filter(|before| before.wish.is_none());
-            if let Some(before) = before {
+            if let Some(before) = letters.get(*position).and_then(|letter| letters.before(letter)) {
                 let (view, position, first) = (view.clone(), *position, before.position);
                 return Err(Error::Behind { view, position, first, stream: before.stream.clone() });
             }

@@ -166,7 +166,9 @@ async fn run_on(assignment: &Assignment) -> Ended {
                     continue;
                 }
                 Err(error) => {
-                    (resumed_at, try_now) = (run.resumed_at, try_now && !run.has_moved);
+                    // It may have failed between a resumption and the try that this was for.
+                    try_now = try_now && !run.has_moved || run.resumed_at > resumed_at;
+                    resumed_at = run.resumed_at;
                     // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
                     attempts = if run.has_moved { 0 } else { attempts };
                     error

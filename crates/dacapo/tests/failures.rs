@@ -709,6 +709,91 @@ async fn a_handler_that_refuses_everything_does_not_set_everything_aside() {
     node.shutdown().await;
 }
 
+/// Has `version` treat events of the type `doubted` as `act` says, but only once `released`; tells when one is there.
+fn doubt_slowly<const V: u32>(version: &Told<V>, act: Act) -> (Arc<AtomicBool>, Arc<AtomicBool>) {
+    let (there, released) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (comes, goes) = (Arc::clone(&there), Arc::clone(&released));
+    version.plan(move |event| {
+        if event.event_type != "doubted" {
+            return Act::Apply;
+        }
+        comes.store(true, Ordering::SeqCst);
+        while !goes.load(Ordering::SeqCst) {
+            std::hint::spin_loop();
+        }
+        act.clone()
+    });
+    (there, released)
+}
+
+async fn until_set(flag: &AtomicBool) {
+    let set = async {
+        while !flag.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, set).await.expect("the handler gets there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_that_is_given_up_while_it_is_tried_again_goes() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    doubt(&node, "ledger-3", 5).await;
+    until_letters(&node, "v1.1", 1).await;
+    let (there, released) = doubt_slowly(&version_1, Act::Refuse);
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_set(&there).await;
+    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap(), 1);
+    released.store(true, Ordering::SeqCst);
+    until_letters(&node, "v1.1", 0).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_stream_takes_along_what_comes_meanwhile() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    doubt(&node, "ledger-3", 5).await;
+    add(&node, "ledger-3", 10).await;
+    until_letters(&node, "v1.1", 2).await;
+    // A stream that is busy would else have new letters whenever the old ones are gone.
+    let (there, released) = doubt_slowly(&version_1, Act::Apply);
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_set(&there).await;
+    let last = add(&node, "ledger-3", 100).await;
+    released.store(true, Ordering::SeqCst);
+    ask(&node, "ledger-3", last).await;
+    until_letters(&node, "v1.1", 0).await;
+    assert_eq!(ask(&node, "ledger-3", last).await, (115, 3));
+    check_serving(&node).await;
+    let status = node.status().await.unwrap();
+    check_counts(&node, version_in(&status, "v1.1").unwrap()).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_behind_one_that_nobody_wants_to_go_is_not_retried_for_ever() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let first = doubt(&node, "ledger-3", 5).await;
+    let second = add(&node, "ledger-3", 10).await;
+    let third = add(&node, "ledger-3", 100).await;
+    until_letters(&node, "v1.1", 3).await;
+    node.pause(&view("v1.1"), by_test()).await.unwrap();
+    until_version(&node, "v1.1", "it says so", |found| found.waiting_on.contains(&WaitingOn::Paused)).await;
+    node.retry_letters(&view("v1.1"), &WhichLetters::One(first), &by_test()).await.unwrap();
+    let error = node.retry_letters(&view("v1.1"), &WhichLetters::One(third), &by_test()).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("behind event {second}")), "{error}");
+    node.shutdown().await;
+}
+
 // Pausing.
 
 #[tokio::test(flavor = "multi_thread")]
@@ -858,6 +943,32 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
         check_serving(&node).await;
         node.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumption_outlives_a_failure_of_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let hour = Duration::from_secs(3_600);
+    let retry = Retry { attempts: 2, first: Duration::from_millis(1), longest: hour };
+    let version_1 = Told::<1>::new(Options { retry, ..with(Policy::Halt) });
+    let builder = Node::builder().store(faults.over(&store(directory.path()))).carry(version_1.carried());
+    let node = builder.start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    version_1.doubt(Act::Refuse);
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    halts(&node, "v1.1", doubted).await;
+    version_1.heal();
+    // The try itself is right, and cannot be committed.
+    let (tried, before) = (version_1.clone(), version_1.handed(doubted));
+    let fails = AtomicBool::new(true);
+    faults.plan(move |call| match call {
+        Call::Commit(_) if tried.handed(doubted) > before && fails.swap(false, Ordering::SeqCst) => Some(Fault::Fails),
+        _ => None,
+    });
+    node.resume(&view("v1.1"), by_test()).await.unwrap();
+    assert_eq!(ask(&node, "ledger-3", doubted).await, (5, 1));
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

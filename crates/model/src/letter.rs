@@ -153,10 +153,18 @@ impl Letters {
         self.letters.get(first)
     }
 
-    /// The letter that must go before this one can be tried again, where the order matters.
+    /// The last letter of `stream` that its later events wait behind, where their order matters.
+    pub fn last_of(&self, stream: &str) -> Option<&Letter> {
+        let last = self.blocking.get(stream)?.last()?;
+        self.letters.get(last)
+    }
+
+    /// The first letter that must go before this one can be tried again, where the order matters, and for which nothing
+    /// is wished.
     pub fn before(&self, letter: &Letter) -> Option<&Letter> {
-        let first = self.first_of(letter.stream.as_str()).filter(|_| letter.blocks())?;
-        (first.position < letter.position).then_some(first)
+        let stream = self.blocking.get(letter.stream.as_str()).filter(|_| letter.blocks())?;
+        let mut before = stream.range(..letter.position).filter_map(|position| self.letters.get(position));
+        before.find(|before| before.wish.is_none())
     }
 
     /// The first letter whose wish can be carried out now. Where the order matters, an event is tried again only
@@ -298,6 +306,11 @@ mod tests {
     fn an_event_behind_another_is_tried_only_when_that_is_gone() {
         let (first, retry) = (Position::new(3), Some(Wish::Retry));
         let behind = letter(5, 1, LetterKind::Behind { first }, retry);
+        let last = letter(9, 1, LetterKind::Behind { first }, retry);
+        let all = [letter(3, 1, LetterKind::Refused, retry), letter(5, 1, LetterKind::Behind { first }, None), last];
+        let gap = Letters::new(all.clone());
+        assert_eq!(gap.before(&all[2]), Some(&all[1]), "what is not wished for stays, whatever goes before it");
+        assert_eq!((gap.before(&all[1]), gap.last_of("account-1")), (None, Some(&all[2])));
         let mut letters = Letters::new([letter(3, 1, LetterKind::Refused, None), behind.clone()]);
         assert_eq!(letters.next_wished(true), None);
         assert_eq!(letters.before(&behind).map(|letter| letter.position), Some(first));

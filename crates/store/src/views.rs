@@ -20,7 +20,8 @@ pub struct Commit {
     /// Segments that stop before an event that their handler refuses. What was kept of a segment's earlier refusal
     /// is replaced; it goes by itself once the token covers the event.
     pub refused: Vec<Refusal>,
-    /// Events that are set aside, or are tried again in vain: written in place of a letter of the same event.
+    /// Events that are set aside, or are tried again in vain: written in place of a letter of the same event, of which
+    /// only the wish to give it up stays, since it may have come meanwhile.
     pub letters: Vec<Letter>,
     /// Events whose letters go, since they were applied after all or are given up.
     pub settled: Vec<Position>,

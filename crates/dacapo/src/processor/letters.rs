@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dacapo_model::{EventType, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, limits};
+use dacapo_model::{EventType, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, Wish, limits};
 use dacapo_store::{EventRef, StoreError, View as StoredView};
 
 /// How many letters are read at once at the claim.
@@ -103,8 +103,10 @@ impl Aside {
         if self.is_full() {
             return Err(format!("it is behind event {} of its stream, of which was said: {error}", first.position));
         }
-        let letter = letter(segment, event, kind, error, 0, self.now);
-        self.batch.put(letter);
+        // A retry goes on with what comes while it is under way: else one of a busy stream would never be through.
+        let last = self.batch.last_of(event.stream).or_else(|| self.kept.last_of(event.stream));
+        let wish = last.and_then(|last| last.wish).filter(|wish| *wish == Wish::Retry);
+        self.batch.put(Letter { wish, ..letter(segment, event, kind, error, 0, self.now) });
         Ok(true)
     }
 }

@@ -43,9 +43,10 @@ impl Refusals {
         self.get(segment).is_some_and(|refusal| !refusal.is_due(now, self.retry.longest))
     }
 
-    /// In how long the next halting segment is due for another try.
+    /// In how long the next halting segment is due for another try. One that is due waits for something else.
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Duration> {
-        self.kept.values().map(|refusal| refusal.due.since(now)).min()
+        let halting = self.kept.values().filter(|refusal| !refusal.is_due(now, self.retry.longest));
+        halting.map(|refusal| refusal.due.since(now)).min()
     }
 
     /// Whatever halts is tried at once.

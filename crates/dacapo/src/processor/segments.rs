@@ -291,4 +291,18 @@ mod tests {
         segments.refusals.try_now(START);
         assert!(segments.next_share(Position::new(9), START).is_some_and(|share| share.has(halting)));
     }
+
+    #[test]
+    fn what_is_due_and_may_not_run_is_not_waited_for() {
+        // A cap may keep a segment where it is: it would wake up again and again until the cap is gone.
+        let mut segments = segments(&[3, 9]);
+        let halting = segments.count().segment(0).unwrap();
+        let later = START.plus(Duration::from_secs(1));
+        segments.refusals.put(refusal(halting, 4, 1, later), false);
+        assert_eq!(segments.next_due(START), Some(Duration::from_secs(1)));
+        assert_eq!((segments.next_share(Position::new(3), later), segments.next_due(later)), (None, None));
+        // The clock was put back.
+        segments.refusals.put(refusal(halting, 4, 1, START.plus(Duration::from_secs(3_600))), false);
+        assert_eq!((segments.next_share(Position::new(3), START), segments.next_due(START)), (None, None));
+    }
 }

@@ -314,7 +314,8 @@ pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
     assert_eq!(view.refusals().await.expect("read"), []);
 }
 
-/// Letters come in order; a wish is recorded on those it is for; a letter that is written again takes its place.
+/// Letters come in order; a wish is recorded on those it is for; a letter that is written again takes its place, and
+/// goes all the same if it was given up meanwhile.
 pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -338,6 +339,7 @@ pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     let recorded = wishes(view.letters(Position::START, 10).await.expect("read"));
     assert_eq!(recorded, [Some(Wish::Retry), Some(Wish::Retry), Some(Wish::Drop)]);
     assert_eq!(view.wish(&WhichLetters::All, None).await.expect("taken back"), 3);
+    assert_eq!(view.wish(&WhichLetters::One(Position::new(2)), Some(Wish::Drop)).await.expect("recorded"), 1);
 
     let again = Letter { attempts: 4, ..letters[0].clone() };
     let token = view.tokens().await.expect("tokens")[0];
@@ -348,7 +350,8 @@ pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
         ..Commit::default()
     };
     writer.commit(&commit).await.expect("committed");
-    assert_eq!(view.letters(Position::START, 10).await.expect("read"), [again]);
+    let given_up = Letter { wish: Some(Wish::Drop), ..again };
+    assert_eq!(view.letters(Position::START, 10).await.expect("read"), [given_up]);
 }
 
 fn effect(token: &Token, position: u64, ordinal: u32, stream: &str) -> NewEffect {

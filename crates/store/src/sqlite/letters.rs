@@ -34,7 +34,10 @@ impl Db {
                 let (kind, first) = kind_form(letter.kind);
                 connection
                     .prepare_cached(
-                        "INSERT OR REPLACE INTO _dacapo_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                        // Whoever tried the event again need not know that it was given up meanwhile.
+                        "INSERT OR REPLACE INTO _dacapo_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+                         CASE (SELECT wish FROM _dacapo_letters WHERE position = ?1) WHEN 'drop' THEN 'drop'
+                         ELSE ?10 END)",
                     )?
                     .execute((
                         number(letter.position),
