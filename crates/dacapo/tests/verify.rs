@@ -717,3 +717,58 @@ async fn a_version_that_falls_behind_after_its_verdict_keeps_it() {
     flip(&node).await;
     node.shutdown().await;
 }
+
+/// A first version that takes its time over each event once it is told to.
+#[derive(Clone)]
+struct Slow(Arc<AtomicBool>);
+
+impl Projection for Slow {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = TotalsV1::TABLES;
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options { batch_events_max: 1, ..options() }
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        if self.0.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        v1().apply(event, view).await
+    }
+}
+
+impl Answers<TotalOf> for Slow {
+    async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<(i64, i64), HandlerError> {
+        v1().answer(query, view).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_flip_does_not_wait_for_live_queries_that_wait_for_a_slow_old_version() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let node = Node::builder().carry(Carried::version(Slow(Arc::clone(&slow))).answers::<TotalOf>()).start();
+    let node = node.await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let second = Second::default().verify(Verify { shadow_share: 1.0, ..Verify::default() });
+    node.carry(Carried::version(second).shadows::<TotalOf>()).unwrap();
+    ready(&node, "v2.1").await;
+    slow.store(true, Ordering::SeqCst);
+    fill(&node, 400).await;
+    // A live query is put to both, so version 2 rests until version 1 has come to where it is, in forty seconds.
+    loop {
+        ask(&node, "ledger-7", Position::START).await;
+        let position = add(&node, "ledger-7", 1).await;
+        let follows = until(&node, "version 2 follows", |status| status.projections[0].versions[1].covers >= position);
+        if tokio::time::timeout(Duration::from_millis(400), follows).await.is_err() {
+            break;
+        }
+    }
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let flipped = node.flipped(&requested, Duration::from_secs(10)).await;
+    slow.store(false, Ordering::SeqCst);
+    flipped.unwrap();
+    node.shutdown().await;
+}

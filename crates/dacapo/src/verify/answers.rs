@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dacapo_model::rebuild::stage;
 use dacapo_model::verify::FindingKind;
-use dacapo_model::{Phase, Stage, ViewId, limits};
+use dacapo_model::{Catalog, Phase, Stage, VersionState, ViewId, limits};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -137,21 +137,27 @@ pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
 async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[Noted]) -> Result<Tally, String> {
     let id = &shadowing.id;
     let catalog = core.catalog.current();
-    let projection = &catalog.projections[&id.projection];
-    let serving = projection.serving.ok_or("no version serves")?;
+    let serving = catalog.serving(&id.projection).ok_or("no version serves")?;
     let tokens = core.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
     let state = catalog.version(id).ok_or("it is gone")?;
-    if projection.flip.is_some() && state.may_serve() {
-        // It has better things to do than to wait. One that has no verdict yet may need the answers for it.
-        return Err("a flip is under way".into());
-    }
     let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
     if !matches!(stage(state, &tokens, bare, core.head()), Some(Stage::Verifying | Stage::Ready)) {
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };
     let old_code = core.code_of(&old).ok_or("the code of the serving version is not here")?;
-    let met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)).await;
+    // With a flip under way it has better things to do than to wait for the old version, which may be slow. One that
+    // has no verdict yet may need the answers for it.
+    let flips = |catalog: &Catalog| {
+        let flip = catalog.projections.get(&id.projection).and_then(|projection| projection.flip);
+        flip.is_some() && catalog.version(id).is_none_or(VersionState::may_serve)
+    };
+    let mut changes = core.catalog.watch();
+    let met = tokio::select! {
+        biased;
+        _ = changes.wait_for(flips) => return Err("a flip is under way".into()),
+        met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)) => met,
+    };
     let mut met = met.map_err(|error| error.to_string())??;
     let mut tally = Tally::default();
     for Noted { query, of } in queries {
