@@ -772,3 +772,28 @@ async fn a_flip_does_not_wait_for_live_queries_that_wait_for_a_slow_old_version(
     flipped.unwrap();
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_queries_that_come_before_it_has_caught_up_are_not_said_to_be_too_many() {
+    let node = serving(20_000).await;
+    let gated = TotalsV2 {
+        options: Options { verify: Verify { shadow_share: 1.0, ..Verify::default() }, ..options() },
+        ..v2()
+    };
+    gated.behaviour.gate.send_replace(false);
+    node.carry(Carried::version(gated.clone()).shadows::<TotalOf>()).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let told = async {
+        loop {
+            ask(&node, "ledger-7", Position::START).await;
+            let live = node.verification(&totals(), None).unwrap().live;
+            if let Some(live) = live.filter(|live| !live.notes.is_empty()) {
+                return live.notes;
+            }
+        }
+    };
+    let notes = tokio::time::timeout(WAIT_MAX, told).await.unwrap();
+    assert!(notes.iter().all(|note| note.contains("it has not caught up")), "{notes:?}");
+    gated.behaviour.gate.send_replace(true);
+    node.shutdown().await;
+}

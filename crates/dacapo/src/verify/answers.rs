@@ -60,7 +60,12 @@ pub(crate) struct Shadowing {
 #[derive(Clone, Default)]
 struct Found {
     tally: Tally,
+    /// How many were left out since there were too many at once.
     dropped: u64,
+    /// How many were left out since the versions could not be asked.
+    missed: u64,
+    /// Why that was so the last time.
+    why: String,
 }
 
 impl Shadowing {
@@ -87,9 +92,14 @@ impl Shadowing {
 
     /// What was found so far.
     pub(super) fn tally(&self) -> Tally {
-        let Found { mut tally, dropped } = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Found { mut tally, dropped, missed, why } = found;
         if dropped > 0 {
             tally.note(format!("{dropped} live queries were left out, since there were too many at once"));
+        }
+        if missed > 0 {
+            tally
+                .note(format!("{missed} live queries were left out since versions could not be asked, at last: {why}"));
         }
         tally
     }
@@ -125,7 +135,8 @@ pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
             Ok(tally) => shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).tally.add(tally),
             Err(why) => {
                 tracing::debug!(view = %id, why, "live queries are not put to it for the moment");
-                shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += some.len() as u64;
+                let mut found = shadowing.found.lock().unwrap_or_else(PoisonError::into_inner);
+                (found.missed, found.why) = (found.missed + some.len() as u64, why);
             }
         }
         tokio::time::sleep(REST).await;
