@@ -797,3 +797,47 @@ async fn live_queries_that_come_before_it_has_caught_up_are_not_said_to_be_too_m
     gated.behaviour.gate.send_replace(true);
     node.shutdown().await;
 }
+
+/// A query whose answers cannot be compared without a panic.
+#[derive(Clone, Debug)]
+struct Brittle;
+
+#[derive(Debug)]
+struct BrittleAnswer;
+
+impl PartialEq for BrittleAnswer {
+    fn eq(&self, _: &Self) -> bool {
+        panic!("as apples and pears")
+    }
+}
+
+impl dacapo::Query for Brittle {
+    const PROJECTION: &'static str = "totals";
+    type Answer = BrittleAnswer;
+}
+
+impl Answers<Brittle> for TotalsV1 {
+    async fn answer(&self, _: &Brittle, _: &mut ReadView) -> Result<BrittleAnswer, HandlerError> {
+        Ok(BrittleAnswer)
+    }
+}
+
+impl Answers<Brittle> for Second {
+    async fn answer(&self, _: &Brittle, _: &mut ReadView) -> Result<BrittleAnswer, HandlerError> {
+        Ok(BrittleAnswer)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_of_answers_that_panics_is_found_and_not_tried_for_ever() {
+    let node = Node::builder().carry(Carried::version(v1()).answers::<Brittle>()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(Carried::version(Second::default()).sample(Brittle)).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let verified = node.verified(&view("v2.1"), Duration::from_secs(10)).await.unwrap().verified.unwrap();
+    let answers = part(&verified.report, Part::Answers);
+    assert_eq!((verified.verdict, &answers.wrong[..]), (Verdict::Fail, &[(FindingKind::Answer, 1)][..]));
+    let finding = &answers.findings[0];
+    assert_eq!(finding.new.as_deref(), Some("it panicked: as apples and pears"));
+    node.shutdown().await;
+}

@@ -159,7 +159,7 @@ async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[N
     let old_code = core.code_of(&old).ok_or("the code of the serving version is not here")?;
     // With a flip under way it has better things to do than to wait for the old version, which may be slow. One that
     // has no verdict yet may need the answers for it.
-    let flips = |catalog: &Catalog| {
+    let flips = |catalog: &Arc<Catalog>| {
         let flip = catalog.projections.get(&id.projection).and_then(|projection| projection.flip);
         flip.is_some() && catalog.version(id).is_none_or(VersionState::may_serve)
     };
@@ -198,31 +198,36 @@ async fn ask_both(
 ) -> Result<(), StoreError> {
     let was = ask(old, query, &mut met.old).await?;
     let is = ask(new, query, &mut met.new).await?;
-    let (was, is) = match (was, is) {
-        // What the old version does not answer, nobody asks of the new one in its place.
-        (Asked::NoAnswer, _) => return Ok(()),
-        (Asked::Answered(was), Asked::Answered(is)) => match shadow.differ(&*was, &*is) {
-            Some(differ) => differ,
-            None => {
-                tally.looked_at += 1;
-                return Ok(());
-            }
-        },
+    // What the old version does not answer, nobody asks of the new one in its place.
+    if matches!(was, Asked::NoAnswer) {
+        return Ok(());
+    }
+    tally.looked_at += 1;
+    let compared = std::panic::catch_unwind(AssertUnwindSafe(|| compared(shadow, query, was, is)));
+    let words = match compared {
+        Ok(words) => words,
+        // Its words may be what panics.
+        Err(panic) => Some(Words {
+            place: "a comparison of answers".to_owned(),
+            new: Some(format!("it panicked: {}", panic_text(&*panic))),
+            ..Words::default()
+        }),
+    };
+    if let Some(words) = words {
+        tally.wrong(FindingKind::Answer, || words);
+    }
+    Ok(())
+}
+
+/// How what two versions said differs, if it does.
+fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: Asked, is: Asked) -> Option<Words> {
+    let (old, new) = match (was, is) {
+        (Asked::Answered(was), Asked::Answered(is)) => shadow.differ(&*was, &*is)?,
         // Neither can tell: so it is for whoever asks.
-        (Asked::Failed(_), Asked::Failed(_)) => {
-            tally.looked_at += 1;
-            return Ok(());
-        }
+        (Asked::Failed(_), Asked::Failed(_)) => return None,
         (was, is) => (was.shown(shadow), is.shown(shadow)),
     };
-    tally.looked_at += 1;
-    tally.wrong(FindingKind::Answer, || Words {
-        place: shadow.show(&**query),
-        key: None,
-        old: Some(was),
-        new: Some(is),
-    });
-    Ok(())
+    Some(Words { place: shadow.show(&**query), key: None, old: Some(old), new: Some(new) })
 }
 
 /// What a version said.
