@@ -38,7 +38,7 @@ use crate::projection::{Carried, panic_text};
 use crate::view::ReadView;
 use crate::world::Step;
 use meet::Met;
-use tally::{Tally, Words};
+use tally::{Tally, Words, cut};
 
 pub use checks::{Assertion, Checks};
 pub use compare::{Comparison, TableComparison};
@@ -241,7 +241,8 @@ impl Examination<'_> {
             return Ok(Err(format!("the code of {against}, which serves, is not carried by this node")));
         };
         let met = meet::meet(self.core, &old, self.id, self.carried.options.verify.meet_time_max).await?;
-        Ok(met.map(|met| (code, met)))
+        // Every segment that halts has a reason, and a report must fit an event.
+        Ok(met.map(|met| (code, met)).map_err(cut))
     }
 
     async fn counts(

@@ -841,3 +841,22 @@ async fn a_comparison_of_answers_that_panics_is_found_and_not_tried_for_ever() {
     assert_eq!(finding.new.as_deref(), Some("it panicked: as apples and pears"));
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
+    let version_1 = TotalsV1 { options: Options { segments: SegmentCount::new(64).unwrap(), ..options() }, ..v1() };
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    for ledger in 0..40 {
+        let ledger = format!("ledger-{ledger}");
+        node.append(&ledger, ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    }
+    until(&node, "many segments halt", |status| status.projections[0].versions[0].waiting_on.len() >= 20).await;
+    let patience = Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() };
+    let (_, report) = report_of(&node, &Second::default().verify(patience)).await;
+    let Outcome::NotDone { why } = &part(&report, Part::Rows).outcome else { panic!("{report:?}") };
+    assert!(why.contains("v1.1 did not come to one position"), "{why}");
+    assert!(why.len() <= dacapo::limits::FINDING_BYTES_MAX, "{} bytes", why.len());
+    node.shutdown().await;
+}
