@@ -860,3 +860,45 @@ async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
     assert!(why.len() <= dacapo::limits::FINDING_BYTES_MAX, "{} bytes", why.len());
     node.shutdown().await;
 }
+
+#[derive(Clone, Debug, PartialEq, dacapo::Row)]
+#[row(table = "totals")]
+struct TotalInFull {
+    #[row(key)]
+    ledger: String,
+    sum: f64,
+    events: i64,
+}
+
+/// A second version that has its sums as floats, and wrong.
+struct InFull(Options);
+
+impl Projection for InFull {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 2;
+    const TABLES: &'static [Table] = &[<TotalInFull as dacapo::Row>::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.0.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let none = || TotalInFull { ledger: event.stream.to_owned(), sum: 0.5, events: 0 };
+        Ok(view.upsert(event.stream, none, |row: &mut TotalInFull| row.events += 1).await?)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_required_comparison_has_not_passed_where_a_column_could_not_be_compared() {
+    let node = serving(40).await;
+    let verify = Verify::default().require([Part::Rows]);
+    node.carry(Carried::version(InFull(Options { verify, ..options() }))).unwrap();
+    let verified = verified(&node, "v2.1").await.verified.unwrap();
+    assert_eq!(verified.verdict, Verdict::Fail);
+    let rows = part(&verified.report, Part::Rows);
+    let Outcome::NotDone { why } = &rows.outcome else { panic!("{rows:?}") };
+    assert_eq!(why, "column totals.sum cannot be compared: it was Integer and is Float");
+    assert_eq!(rows.looked_at, 40, "the other columns were");
+    node.shutdown().await;
+}
