@@ -37,8 +37,9 @@ use crate::core::Core;
 use crate::projection::{Carried, panic_text};
 use crate::view::ReadView;
 use crate::world::Step;
+use compare::Pairs;
 use meet::Met;
-use tally::{Tally, Words};
+use tally::{Tally, Words, cut};
 
 pub use checks::{Assertion, Checks};
 pub use compare::{Comparison, TableComparison};
@@ -241,7 +242,8 @@ impl Examination<'_> {
             return Ok(Err(format!("the code of {against}, which serves, is not carried by this node")));
         };
         let met = meet::meet(self.core, &old, self.id, self.carried.options.verify.meet_time_max).await?;
-        Ok(met.map(|met| (code, met)))
+        // Every segment that halts has a reason, and a report must fit an event.
+        Ok(met.map(|met| (code, met)).map_err(cut))
     }
 
     async fn counts(
@@ -279,9 +281,11 @@ impl Examination<'_> {
             return Ok(PartReport::not_done(Part::Rows, "it is left out"));
         }
         let comparison = self.carried.handlers.comparison(old.code.code);
-        let (pairs, notes) = compare::pairs(old.tables, self.carried.tables, &comparison);
+        let Pairs { pairs, notes, unlike } = compare::pairs(old.tables, self.carried.tables, &comparison);
         if pairs.is_empty() {
-            let mut report = PartReport::not_done(Part::Rows, "the two versions have no table that could be compared");
+            let none = "the two versions have no table that could be compared".to_owned();
+            let why = if unlike.is_empty() { none } else { cut(unlike.join("; ")) };
+            let mut report = PartReport::not_done(Part::Rows, why);
             report.notes = notes;
             return Ok(report);
         }
@@ -300,7 +304,12 @@ impl Examination<'_> {
             }
         }
         notes.into_iter().for_each(|note| tally.note(note));
-        Ok(tally.report(Part::Rows))
+        let mut report = tally.report(Part::Rows);
+        // What both have and nobody could compare has not passed.
+        if report.outcome == Outcome::Passed && !unlike.is_empty() {
+            report.outcome = Outcome::NotDone { why: cut(unlike.join("; ")) };
+        }
+        Ok(report)
     }
 
     /// The answers of both versions to the declared queries.

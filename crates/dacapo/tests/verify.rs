@@ -721,3 +721,188 @@ async fn a_version_that_falls_behind_after_its_verdict_keeps_it() {
     flip(&node).await;
     node.shutdown().await;
 }
+
+/// A first version that takes its time over each event once it is told to.
+#[derive(Clone)]
+struct Slow(Arc<AtomicBool>);
+
+impl Projection for Slow {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = TotalsV1::TABLES;
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options { batch_events_max: 1, ..options() }
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        if self.0.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        v1().apply(event, view).await
+    }
+}
+
+impl Answers<TotalOf> for Slow {
+    async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<(i64, i64), HandlerError> {
+        v1().answer(query, view).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_flip_does_not_wait_for_live_queries_that_wait_for_a_slow_old_version() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let node = Node::builder().carry(Carried::version(Slow(Arc::clone(&slow))).answers::<TotalOf>()).start();
+    let node = node.await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let second = Second::default().verify(Verify { shadow_share: 1.0, ..Verify::default() });
+    node.carry(Carried::version(second).shadows::<TotalOf>()).unwrap();
+    ready(&node, "v2.1").await;
+    slow.store(true, Ordering::SeqCst);
+    fill(&node, 400).await;
+    // A live query is put to both, so version 2 rests until version 1 has come to where it is, in forty seconds.
+    loop {
+        ask(&node, "ledger-7", Position::START).await;
+        let position = add(&node, "ledger-7", 1).await;
+        let follows = until(&node, "version 2 follows", |status| status.projections[0].versions[1].covers >= position);
+        if tokio::time::timeout(Duration::from_millis(400), follows).await.is_err() {
+            break;
+        }
+    }
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let flipped = node.flipped(&requested, Duration::from_secs(10)).await;
+    slow.store(false, Ordering::SeqCst);
+    flipped.unwrap();
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_queries_that_come_before_it_has_caught_up_are_not_said_to_be_too_many() {
+    let node = serving(20_000).await;
+    let gated = TotalsV2 {
+        options: Options { verify: Verify { shadow_share: 1.0, ..Verify::default() }, ..options() },
+        ..v2()
+    };
+    gated.behaviour.gate.send_replace(false);
+    node.carry(Carried::version(gated.clone()).shadows::<TotalOf>()).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let told = async {
+        loop {
+            ask(&node, "ledger-7", Position::START).await;
+            let live = node.verification(&totals(), None).unwrap().live;
+            if let Some(live) = live.filter(|live| !live.notes.is_empty()) {
+                return live.notes;
+            }
+        }
+    };
+    let notes = tokio::time::timeout(WAIT_MAX, told).await.unwrap();
+    assert!(notes.iter().all(|note| note.contains("it has not caught up")), "{notes:?}");
+    gated.behaviour.gate.send_replace(true);
+    node.shutdown().await;
+}
+
+/// A query whose answers cannot be compared without a panic.
+#[derive(Clone, Debug)]
+struct Brittle;
+
+#[derive(Debug)]
+struct BrittleAnswer;
+
+impl PartialEq for BrittleAnswer {
+    fn eq(&self, _: &Self) -> bool {
+        panic!("as apples and pears")
+    }
+}
+
+impl dacapo::Query for Brittle {
+    const PROJECTION: &'static str = "totals";
+    type Answer = BrittleAnswer;
+}
+
+impl Answers<Brittle> for TotalsV1 {
+    async fn answer(&self, _: &Brittle, _: &mut ReadView) -> Result<BrittleAnswer, HandlerError> {
+        Ok(BrittleAnswer)
+    }
+}
+
+impl Answers<Brittle> for Second {
+    async fn answer(&self, _: &Brittle, _: &mut ReadView) -> Result<BrittleAnswer, HandlerError> {
+        Ok(BrittleAnswer)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_of_answers_that_panics_is_found_and_not_tried_for_ever() {
+    let node = Node::builder().carry(Carried::version(v1()).answers::<Brittle>()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(Carried::version(Second::default()).sample(Brittle)).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let verified = node.verified(&view("v2.1"), Duration::from_secs(10)).await.unwrap().verified.unwrap();
+    let answers = part(&verified.report, Part::Answers);
+    assert_eq!((verified.verdict, &answers.wrong[..]), (Verdict::Fail, &[(FindingKind::Answer, 1)][..]));
+    let finding = &answers.findings[0];
+    assert_eq!(finding.new.as_deref(), Some("it panicked: as apples and pears"));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
+    let version_1 = TotalsV1 { options: Options { segments: SegmentCount::new(64).unwrap(), ..options() }, ..v1() };
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    for ledger in 0..40 {
+        let ledger = format!("ledger-{ledger}");
+        node.append(&ledger, ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    }
+    until(&node, "many segments halt", |status| status.projections[0].versions[0].waiting_on.len() >= 20).await;
+    let patience = Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() };
+    let (_, report) = report_of(&node, &Second::default().verify(patience)).await;
+    let Outcome::NotDone { why } = &part(&report, Part::Rows).outcome else { panic!("{report:?}") };
+    assert!(why.contains("v1.1 did not come to one position"), "{why}");
+    assert!(why.len() <= dacapo::limits::FINDING_BYTES_MAX, "{} bytes", why.len());
+    node.shutdown().await;
+}
+
+#[derive(Clone, Debug, PartialEq, dacapo::Row)]
+#[row(table = "totals")]
+struct TotalInFull {
+    #[row(key)]
+    ledger: String,
+    sum: f64,
+    events: i64,
+}
+
+/// A second version that has its sums as floats, and wrong.
+struct InFull(Options);
+
+impl Projection for InFull {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 2;
+    const TABLES: &'static [Table] = &[<TotalInFull as dacapo::Row>::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.0.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let none = || TotalInFull { ledger: event.stream.to_owned(), sum: 0.5, events: 0 };
+        Ok(view.upsert(event.stream, none, |row: &mut TotalInFull| row.events += 1).await?)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_required_comparison_has_not_passed_where_a_column_could_not_be_compared() {
+    let node = serving(40).await;
+    let verify = Verify::default().require([Part::Rows]);
+    node.carry(Carried::version(InFull(Options { verify, ..options() }))).unwrap();
+    let verified = verified(&node, "v2.1").await.verified.unwrap();
+    assert_eq!(verified.verdict, Verdict::Fail);
+    let rows = part(&verified.report, Part::Rows);
+    let Outcome::NotDone { why } = &rows.outcome else { panic!("{rows:?}") };
+    assert_eq!(why, "column totals.sum cannot be compared: it was Integer and is Float");
+    assert_eq!(rows.looked_at, 40, "the other columns were");
+    node.shutdown().await;
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dacapo_model::rebuild::stage;
 use dacapo_model::verify::FindingKind;
-use dacapo_model::{Phase, Stage, ViewId, limits};
+use dacapo_model::{Catalog, Phase, Stage, VersionState, ViewId, limits};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
@@ -60,7 +60,12 @@ pub(crate) struct Shadowing {
 #[derive(Clone, Default)]
 struct Found {
     tally: Tally,
+    /// How many were left out since there were too many at once.
     dropped: u64,
+    /// How many were left out since the versions could not be asked.
+    missed: u64,
+    /// Why that was so the last time.
+    why: String,
 }
 
 impl Shadowing {
@@ -87,9 +92,14 @@ impl Shadowing {
 
     /// What was found so far.
     pub(super) fn tally(&self) -> Tally {
-        let Found { mut tally, dropped } = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Found { mut tally, dropped, missed, why } = found;
         if dropped > 0 {
             tally.note(format!("{dropped} live queries were left out, since there were too many at once"));
+        }
+        if missed > 0 {
+            tally
+                .note(format!("{missed} live queries were left out since versions could not be asked, at last: {why}"));
         }
         tally
     }
@@ -125,7 +135,8 @@ pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
             Ok(tally) => shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).tally.add(tally),
             Err(why) => {
                 tracing::debug!(view = %id, why, "live queries are not put to it for the moment");
-                shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += some.len() as u64;
+                let mut found = shadowing.found.lock().unwrap_or_else(PoisonError::into_inner);
+                (found.missed, found.why) = (found.missed + some.len() as u64, why);
             }
         }
         tokio::time::sleep(REST).await;
@@ -137,21 +148,27 @@ pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
 async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[Noted]) -> Result<Tally, String> {
     let id = &shadowing.id;
     let catalog = core.catalog.current();
-    let projection = &catalog.projections[&id.projection];
-    let serving = projection.serving.ok_or("no version serves")?;
+    let serving = catalog.serving(&id.projection).ok_or("no version serves")?;
     let tokens = core.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
     let state = catalog.version(id).ok_or("it is gone")?;
-    if projection.flip.is_some() && state.may_serve() {
-        // It has better things to do than to wait. One that has no verdict yet may need the answers for it.
-        return Err("a flip is under way".into());
-    }
     let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
     if !matches!(stage(state, &tokens, bare, core.head()), Some(Stage::Verifying | Stage::Ready)) {
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };
     let old_code = core.code_of(&old).ok_or("the code of the serving version is not here")?;
-    let met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)).await;
+    // With a flip under way it has better things to do than to wait for the old version, which may be slow. One that
+    // has no verdict yet may need the answers for it.
+    let flips = |catalog: &Arc<Catalog>| {
+        let flip = catalog.projections.get(&id.projection).and_then(|projection| projection.flip);
+        flip.is_some() && catalog.version(id).is_none_or(VersionState::may_serve)
+    };
+    let mut changes = core.catalog.watch();
+    let met = tokio::select! {
+        biased;
+        _ = changes.wait_for(flips) => return Err("a flip is under way".into()),
+        met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)) => met,
+    };
     let mut met = met.map_err(|error| error.to_string())??;
     let mut tally = Tally::default();
     for Noted { query, of } in queries {
@@ -181,31 +198,36 @@ async fn ask_both(
 ) -> Result<(), StoreError> {
     let was = ask(old, query, &mut met.old).await?;
     let is = ask(new, query, &mut met.new).await?;
-    let (was, is) = match (was, is) {
-        // What the old version does not answer, nobody asks of the new one in its place.
-        (Asked::NoAnswer, _) => return Ok(()),
-        (Asked::Answered(was), Asked::Answered(is)) => match shadow.differ(&*was, &*is) {
-            Some(differ) => differ,
-            None => {
-                tally.looked_at += 1;
-                return Ok(());
-            }
-        },
+    // What the old version does not answer, nobody asks of the new one in its place.
+    if matches!(was, Asked::NoAnswer) {
+        return Ok(());
+    }
+    tally.looked_at += 1;
+    let compared = std::panic::catch_unwind(AssertUnwindSafe(|| compared(shadow, query, was, is)));
+    let words = match compared {
+        Ok(words) => words,
+        // Its words may be what panics.
+        Err(panic) => Some(Words {
+            place: "a comparison of answers".to_owned(),
+            new: Some(format!("it panicked: {}", panic_text(&*panic))),
+            ..Words::default()
+        }),
+    };
+    if let Some(words) = words {
+        tally.wrong(FindingKind::Answer, || words);
+    }
+    Ok(())
+}
+
+/// How what two versions said differs, if it does.
+fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: Asked, is: Asked) -> Option<Words> {
+    let (old, new) = match (was, is) {
+        (Asked::Answered(was), Asked::Answered(is)) => shadow.differ(&*was, &*is)?,
         // Neither can tell: so it is for whoever asks.
-        (Asked::Failed(_), Asked::Failed(_)) => {
-            tally.looked_at += 1;
-            return Ok(());
-        }
+        (Asked::Failed(_), Asked::Failed(_)) => return None,
         (was, is) => (was.shown(shadow), is.shown(shadow)),
     };
-    tally.looked_at += 1;
-    tally.wrong(FindingKind::Answer, || Words {
-        place: shadow.show(&**query),
-        key: None,
-        old: Some(was),
-        new: Some(is),
-    });
-    Ok(())
+    Some(Words { place: shadow.show(&**query), key: None, old: Some(old), new: Some(new) })
 }
 
 /// What a version said.

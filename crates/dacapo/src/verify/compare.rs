@@ -154,9 +154,20 @@ pub(super) struct Pair {
     by: Option<By>,
 }
 
+/// What follows for two versions.
+#[derive(Default)]
+pub(super) struct Pairs {
+    /// The tables that can be compared.
+    pub(super) pairs: Vec<Pair>,
+    /// What is not compared, as both versions are or as it is declared.
+    pub(super) notes: Vec<String>,
+    /// What both have, but so unlike each other that it cannot be compared.
+    pub(super) unlike: Vec<String>,
+}
+
 /// The tables that can be compared, and what cannot and why.
-pub(super) fn pairs(old: &[Table], new: &[Table], comparison: &Comparison) -> (Vec<Pair>, Vec<String>) {
-    let (mut pairs, mut notes) = (Vec::new(), Vec::new());
+pub(super) fn pairs(old: &[Table], new: &[Table], comparison: &Comparison) -> Pairs {
+    let Pairs { mut pairs, mut notes, mut unlike } = Pairs::default();
     let declared = |name: &str| comparison.tables.iter().rev().find(|table| table.table == name);
     let mut matched = Vec::new();
     for table in new {
@@ -170,15 +181,21 @@ pub(super) fn pairs(old: &[Table], new: &[Table], comparison: &Comparison) -> (V
                 notes.push(format!("table {} is not compared, as declared", table.name));
             }
             None => notes.push(format!("table {} is new", table.name)),
-            Some(found) => pairs.extend(pair(found, table, declared, &mut notes)),
+            Some(found) => pairs.extend(pair(found, table, declared, &mut notes, &mut unlike)),
         }
     }
     let gone = old.iter().filter(|table| !matched.contains(&table.name) && !comparison.without.contains(&table.name));
     notes.extend(gone.map(|table| format!("table {} is gone", table.name)));
-    (pairs, notes)
+    Pairs { pairs, notes, unlike }
 }
 
-fn pair(old: &Table, new: &Table, declared: &TableComparison, notes: &mut Vec<String>) -> Option<Pair> {
+fn pair(
+    old: &Table,
+    new: &Table,
+    declared: &TableComparison,
+    notes: &mut Vec<String>,
+    unlike: &mut Vec<String>,
+) -> Option<Pair> {
     let old_name = |name: &'static str| {
         let renamed = declared.renamed.iter().find(|(_, new)| *new == name).map(|(old, _)| *old);
         renamed.filter(|old_name| place(old, old_name).is_some()).unwrap_or(name)
@@ -192,7 +209,7 @@ fn pair(old: &Table, new: &Table, declared: &TableComparison, notes: &mut Vec<St
             key.iter().map(|(name, kind)| format!("{name}: {kind:?}")).collect::<Vec<_>>().join(", ")
         };
         let (old_key, new_key) = (list(&old_key), list(&new_key));
-        notes.push(format!("table {} cannot be compared: its key was ({old_key}) and is ({new_key})", new.name));
+        unlike.push(format!("table {} cannot be compared: its key was ({old_key}) and is ({new_key})", new.name));
         return None;
     }
     let by = declared.by.clone().filter(|by| same_shape(&by.old, old) && same_shape(&by.new, new));
@@ -207,7 +224,7 @@ fn pair(old: &Table, new: &Table, declared: &TableComparison, notes: &mut Vec<St
             None => notes.push(format!("{name} is new")),
             Some(found) if old.columns[found].kind != column.kind => {
                 let (was, is) = (old.columns[found].kind, column.kind);
-                notes.push(format!("{name} cannot be compared: it was {was:?} and is {is:?}"));
+                unlike.push(format!("{name} cannot be compared: it was {was:?} and is {is:?}"));
             }
             Some(found) => columns.push((found, at)),
         }

@@ -7,7 +7,7 @@ use dacapo_store::{Column, ColumnKind};
 use proptest::prelude::*;
 
 use super::*;
-use crate::verify::compare::{Comparison, TableComparison, pairs};
+use crate::verify::compare::{Comparison, Pairs, TableComparison, pairs};
 
 const fn column(name: &'static str, kind: ColumnKind) -> Column {
     Column { name, kind, optional: false }
@@ -94,7 +94,7 @@ fn new_row((name, number): &(String, i64), sum: i64) -> Vec<Value> {
 }
 
 fn compared(old: &mut Rows, new: &mut Rows, comparison: &Comparison) -> PartReport {
-    let (pairs, notes) = pairs(&[OLD], &[NEW], comparison);
+    let Pairs { pairs, notes, .. } = pairs(&[OLD], &[NEW], comparison);
     let mut tally = Tally::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for pair in &pairs {
@@ -184,7 +184,7 @@ fn what_is_declared_is_not_found() {
     let unknown = of(&Comparison::new().table(entries().renamed("nothing", "sum").was("nowhere")));
     assert_eq!(unknown.wrong, [(FindingKind::Differs, 2)], "what the other version does not have changes nothing");
 
-    let (pairs, notes) = pairs(&[OLD], &[NEW], &Comparison::new().without("entries"));
+    let Pairs { pairs, notes, .. } = pairs(&[OLD], &[NEW], &Comparison::new().without("entries"));
     assert!(pairs.is_empty());
     assert_eq!(notes, ["table entries is not compared, as declared"]);
 }
@@ -192,13 +192,10 @@ fn what_is_declared_is_not_found() {
 #[test]
 fn tables_that_cannot_be_compared_are_named() {
     let other_key = Table { key: &[1], ..NEW };
-    let (found, notes) = pairs(&[OLD], &[other_key, Table { name: "more", ..NEW }], &Comparison::new());
-    assert!(found.is_empty());
-    let expected = [
-        "table entries cannot be compared: its key was (name: Text, number: Integer) and is (number: Integer)",
-        "table more is new",
-    ];
-    assert_eq!(notes, expected);
-    let (_, notes) = pairs(&[OLD], &[], &Comparison::new());
-    assert_eq!(notes, ["table entries is gone"]);
+    let found = pairs(&[OLD], &[other_key, Table { name: "more", ..NEW }], &Comparison::new());
+    assert!(found.pairs.is_empty());
+    let expected =
+        "table entries cannot be compared: its key was (name: Text, number: Integer) and is (number: Integer)";
+    assert_eq!((found.unlike, found.notes), (vec![expected.to_owned()], vec!["table more is new".to_owned()]));
+    assert_eq!(pairs(&[OLD], &[], &Comparison::new()).notes, ["table entries is gone"]);
 }
