@@ -1039,10 +1039,14 @@ async fn letters_go_with_their_version() {
 async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
     // What the store could not do is tried again as a whole, and no event is blamed for it.
     let directory = tempfile::tempdir().unwrap();
-    let version_1 = told::<1>(Policy::DeadLetter);
-    let failing = Arc::new(AtomicBool::new(true));
-    let fails = Arc::clone(&failing);
-    struct Blaming(Told<1>, Arc<AtomicBool>);
+    let retry = Retry { attempts: 1, ..with(Policy::DeadLetter).retry };
+    let version_1 = Told::<1>::new(Options { retry, ..with(Policy::DeadLetter) });
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    struct Blaming(Told<1>, Arc<AtomicU64>);
+    #[derive(Debug, thiserror::Error)]
+    #[error("the total cannot be told")]
+    struct Wrapped(#[from] dacapo::ViewError);
     impl Projection for Blaming {
         const NAME: &'static str = "totals";
         const VERSION: u32 = 1;
@@ -1052,17 +1056,18 @@ async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
             self.0.options()
         }
         async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-            if self.1.swap(false, Ordering::SeqCst) {
-                let error: dacapo::ViewError = StoreError::unavailable("read the view", "a fault of the test").into();
-                return Err(error.into());
+            let error: dacapo::ViewError = StoreError::unavailable("read the view", "a fault of the test").into();
+            match self.1.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(error.into()),
+                1 => Err(Wrapped(error).into()),
+                _ => self.0.apply(event, view).await,
             }
-            self.0.apply(event, view).await
         }
     }
-    let node = Node::builder().data(directory.path()).carry(Blaming(version_1.clone(), fails)).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).carry(Blaming(version_1.clone(), counted)).start().await.unwrap();
     let last = round(&node).await;
     let found = until_version(&node, "v1.1", "it goes on", |found| found.covers >= last).await;
-    assert_eq!((found.letters, failing.load(Ordering::SeqCst)), (0, false));
+    assert_eq!((found.letters, calls.load(Ordering::SeqCst)), (0, 22));
     check_counts(&node, &found).await;
     node.shutdown().await;
 }
