@@ -622,12 +622,12 @@ async fn in_time(
     }
 }
 
-/// Whose fault an error is.
+/// Whose fault an error is, which a handler may have made one of its own of.
 fn of(error: HandlerError) -> FailureCause {
-    match error.downcast::<ViewError>() {
-        Ok(error) if error.is_passing() => FailureCause::Store(*error),
-        Ok(error) => FailureCause::Handler(error.to_string()),
-        Err(error) => FailureCause::Handler(chain(&*error)),
+    let causes = std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    match causes.filter_map(|cause| cause.downcast_ref::<ViewError>()).find(|error| error.is_passing()) {
+        Some(error) => FailureCause::Store(error.clone()),
+        None => FailureCause::Handler(chain(&*error)),
     }
 }
 

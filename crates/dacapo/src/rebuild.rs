@@ -188,8 +188,8 @@ fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
     else {
         return;
     };
-    // One that halts would only be found unfinished. It says itself what it waits on.
-    if verify && open.progress.borrow().waiting_on.is_empty() {
+    // One that halts or is paused would only be found unfinished. It says itself what it waits on.
+    if verify && !core.is_paused(id) && open.progress.borrow().waiting_on.is_empty() {
         let drive = || tokio::spawn(verify::drive(Arc::clone(core), id.clone()));
         tasks.verifications.entry(id.clone()).or_insert_with(drive);
     }

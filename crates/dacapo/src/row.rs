@@ -1,12 +1,16 @@
 //! Rows as types: a struct is a row of a table, its fields are real columns.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
 
 use dacapo_model::Timestamp;
 use dacapo_store::{ColumnKind, Table, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::projection::panic_text;
 
 /// A row of a table of a view. Derive it:
 ///
@@ -231,14 +235,25 @@ fn json<T: DeserializeOwned>(value: Value) -> Result<T, FieldError> {
 /// A field as the value of its column.
 #[doc(hidden)]
 pub fn to_column<T: Field>(field: &T, table: &'static str, column: &'static str) -> Result<Value, RowError> {
-    field.to_value().map_err(|reason| RowError { table, column, reason })
+    written(table, column, || field.to_value())
 }
 
 /// A field of any type as JSON.
 #[doc(hidden)]
 pub fn to_json<T: Serialize>(field: &T, table: &'static str, column: &'static str) -> Result<Value, RowError> {
-    let text = serde_json::to_string(field).map_err(|error| FieldError(error.to_string()));
-    text.map(Value::Json).map_err(|reason| RowError { table, column, reason })
+    let text = || serde_json::to_string(field).map_err(|error| FieldError(error.to_string()));
+    written(table, column, || text().map(Value::Json))
+}
+
+/// What a field says its value is. That is asked when the batch is committed, where nothing else would catch a panic.
+fn written(
+    table: &'static str,
+    column: &'static str,
+    write: impl FnOnce() -> Result<Value, FieldError>,
+) -> Result<Value, RowError> {
+    let panicked = |panic: Box<dyn Any + Send>| Err(FieldError(format!("it panicked: {}", panic_text(&*panic))));
+    let value = std::panic::catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(panicked);
+    value.map_err(|reason| RowError { table, column, reason })
 }
 
 /// The field of a column's value.

@@ -34,6 +34,8 @@ enum Act {
     Spin(Arc<AtomicBool>),
     /// Writes a row that the store does not take.
     Violate,
+    /// Writes a row that panics when it is written down.
+    Brittle,
 }
 
 type Plan = Arc<dyn Fn(&EventRef<'_>) -> Act + Send + Sync>;
@@ -46,6 +48,25 @@ struct Mark {
     position: i64,
     #[row(unique)]
     mark: i64,
+}
+
+/// A row that cannot be written down.
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "brittle")]
+struct Brittle {
+    #[row(key)]
+    position: i64,
+    #[row(json)]
+    note: Unwritable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+struct Unwritable;
+
+impl serde::Serialize for Unwritable {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        panic!("no words for it")
+    }
 }
 
 /// Version `V` of the totals, whose handler does as it is told, event by event.
@@ -92,7 +113,7 @@ impl<const V: u32> Told<V> {
 impl<const V: u32> Projection for Told<V> {
     const NAME: &'static str = "totals";
     const VERSION: u32 = V;
-    const TABLES: &'static [Table] = &[Total::TABLE, Mark::TABLE];
+    const TABLES: &'static [Table] = &[Total::TABLE, Mark::TABLE, Brittle::TABLE];
     type Event = LedgerEvent;
 
     fn options(&self) -> Options {
@@ -116,6 +137,7 @@ impl<const V: u32> Projection for Told<V> {
                     view.put(Mark { position, mark: 7 })?;
                 }
             }
+            Act::Brittle => view.put(Brittle { position: i64::try_from(event.position.get())?, note: Unwritable })?,
             Act::Apply | Act::RefuseLate | Act::Panic => {}
         }
         let (LedgerEvent::Added { amount } | LedgerEvent::Doubted { amount }) = event.data;
@@ -666,6 +688,27 @@ async fn a_row_that_the_store_does_not_take_is_its_events_failure() {
     node.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_panics_when_it_is_written_is_its_events_failure() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Brittle);
+    let node = Node::builder().start().await.unwrap();
+    round(&node).await;
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    round(&node).await;
+    node.carry(version_1.carried()).unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
+    let letter = &listed[0].letter;
+    assert_eq!((letter.position, letter.kind, letter.attempts), (doubted, LetterKind::Refused, 2));
+    assert!(letter.error.contains("brittle.note") && letter.error.contains("no words for it"), "{}", letter.error);
+    version_1.heal();
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_letters(&node, "v1.1", 0).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
 /// Waits until the first letter was tried so often.
 async fn until_attempts(node: &Node, attempts: u32) {
     let tried = async {
@@ -996,10 +1039,14 @@ async fn letters_go_with_their_version() {
 async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
     // What the store could not do is tried again as a whole, and no event is blamed for it.
     let directory = tempfile::tempdir().unwrap();
-    let version_1 = told::<1>(Policy::DeadLetter);
-    let failing = Arc::new(AtomicBool::new(true));
-    let fails = Arc::clone(&failing);
-    struct Blaming(Told<1>, Arc<AtomicBool>);
+    let retry = Retry { attempts: 1, ..with(Policy::DeadLetter).retry };
+    let version_1 = Told::<1>::new(Options { retry, ..with(Policy::DeadLetter) });
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    struct Blaming(Told<1>, Arc<AtomicU64>);
+    #[derive(Debug, thiserror::Error)]
+    #[error("the total cannot be told")]
+    struct Wrapped(#[from] dacapo::ViewError);
     impl Projection for Blaming {
         const NAME: &'static str = "totals";
         const VERSION: u32 = 1;
@@ -1009,17 +1056,18 @@ async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
             self.0.options()
         }
         async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-            if self.1.swap(false, Ordering::SeqCst) {
-                let error: dacapo::ViewError = StoreError::unavailable("read the view", "a fault of the test").into();
-                return Err(error.into());
+            let error: dacapo::ViewError = StoreError::unavailable("read the view", "a fault of the test").into();
+            match self.1.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(error.into()),
+                1 => Err(Wrapped(error).into()),
+                _ => self.0.apply(event, view).await,
             }
-            self.0.apply(event, view).await
         }
     }
-    let node = Node::builder().data(directory.path()).carry(Blaming(version_1.clone(), fails)).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).carry(Blaming(version_1.clone(), counted)).start().await.unwrap();
     let last = round(&node).await;
     let found = until_version(&node, "v1.1", "it goes on", |found| found.covers >= last).await;
-    assert_eq!((found.letters, failing.load(Ordering::SeqCst)), (0, false));
+    assert_eq!((found.letters, calls.load(Ordering::SeqCst)), (0, 22));
     check_counts(&node, &found).await;
     node.shutdown().await;
 }

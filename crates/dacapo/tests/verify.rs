@@ -664,6 +664,41 @@ async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_less() {
+    let directory = tempfile::tempdir().unwrap();
+    let second = Second::default().verify(Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() });
+    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry(&second)).start();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    fill(&node, 40).await;
+    node.carry(carry(&second)).unwrap();
+    ready(&node, "v2.1").await;
+    node.pause(&view("v2.1"), asked("let us see")).await.unwrap();
+    node.shutdown().await;
+
+    let node = start().await.unwrap();
+    fill(&node, 40).await;
+    node.verify_again(&totals(), None, asked("once more")).await.unwrap();
+    // Time enough to find that it does not get on.
+    let never = node.ask(TotalOf("ledger-7".into())).after(Position::new(1_000_000));
+    never.within(Duration::from_millis(500)).await.unwrap_err();
+    node.resume(&view("v2.1"), asked("go on")).await.unwrap();
+    let found = verified(&node, "v2.1").await.verified.unwrap();
+    let rows = part(&found.report, Part::Rows);
+    assert!(!matches!(rows.outcome, Outcome::NotDone { .. }), "{rows:?}");
+
+    // One that serves says why it cannot be compared with.
+    node.pause(&view("v1.1"), asked("let us see")).await.unwrap();
+    node.shutdown().await;
+    let node = start().await.unwrap();
+    node.verify_again(&totals(), None, asked("once more")).await.unwrap();
+    let found = verified(&node, "v2.1").await.verified.unwrap();
+    let Outcome::NotDone { why } = &part(&found.report, Part::Rows).outcome else { panic!("{found:?}") };
+    assert!(why.contains("it is paused"), "{why}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_that_is_required_is_not_gone_without() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();

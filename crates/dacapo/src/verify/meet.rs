@@ -72,13 +72,13 @@ pub(super) async fn meet(
     cap.set(Position::START);
     let bound = core.head();
     cap.set(bound);
-    let shown = match settled(&old, |at| at >= bound, patience).await? {
+    let shown = match settled(core, &old, |at| at >= bound, patience).await? {
         Ok(shown) => shown,
         Err(why) => return Ok(Err(why)),
     };
     let at = shown.covers();
     cap.set(at);
-    let built = match settled(&new, |position| position == at, patience).await? {
+    let built = match settled(core, &new, |position| position == at, patience).await? {
         Ok(built) => built,
         Err(why) => return Ok(Err(why)),
     };
@@ -96,6 +96,7 @@ fn one_position(tokens: &[Token]) -> Option<Position> {
 
 /// A state in which all tokens are at one wanted position, as soon as there is one; or why there is none.
 async fn settled(
+    core: &Core,
     version: &Arc<OpenVersion>,
     wanted: impl Fn(Position) -> bool,
     patience: Duration,
@@ -117,7 +118,7 @@ async fn settled(
         if !left.is_zero() && matches!(tokio::time::timeout(left, progress.changed()).await, Ok(Ok(()))) {
             continue;
         }
-        let reasons: Vec<String> = seen.waiting_on.iter().map(ToString::to_string).collect();
+        let reasons: Vec<String> = core.waiting_on(&version.id).iter().map(ToString::to_string).collect();
         let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
         let version = version.id.version;
         return Ok(Err(format!(
