@@ -63,6 +63,19 @@ fn events(count: u64) -> String {
     format!("{count} event{}", if count == 1 { "" } else { "s" })
 }
 
+/// Whether anything was set aside that the policy was not to skip.
+pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError> {
+    let mut after = Position::START;
+    loop {
+        let page = view.letters(after, LETTERS).await?;
+        let Some(last) = page.last() else { return Ok(false) };
+        after = last.position;
+        if page.iter().any(|letter| letter.kind != LetterKind::Skipped) {
+            return Ok(true);
+        }
+    }
+}
+
 /// How many letters are read at once.
 const LETTERS: usize = 1_000;
 
