@@ -29,6 +29,10 @@ pub(super) async fn count(
     let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
     let (everything, limit) = (Arc::new(Filter::everything()), Limit::events(limits::READ_EVENTS_MAX));
     let mut counted = vec![0_u64; tokens.len()];
+    let copied = tokens.iter().map(|token| token.applied.after).max().filter(|copied| *copied > Position::START);
+    if let Some(copied) = copied {
+        tally.note(format!("events through {copied} are not counted, since it began as a copy"));
+    }
     let mut ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
     while let Some(read) = &mut ahead {
         let batch = read.done().await?;
