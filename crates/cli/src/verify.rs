@@ -74,8 +74,14 @@ async fn until_verified(
     }
 }
 
-/// What was found wrong, with nobody who answers for it, is a failure of the command.
+/// What was found wrong, with nobody who answers for it, is a failure of the command; and so is a version that will
+/// never be verified.
 fn judge(found: &Verification) -> Result<(), CliError> {
+    if found.verdict.is_none() && !matches!(&*found.phase, "Scheduled" | "Initializing") {
+        let Verification { projection, version, phase, .. } = found;
+        let problem = Problem::new("not_built", format!("{projection} {version} will not be verified: it is {phase}"));
+        return Err(problem.help(format!("`dacapo phases {projection}` tells what happened to it")).into());
+    }
     if found.again || found.verdict.as_deref() != Some("Fail") {
         return Ok(());
     }

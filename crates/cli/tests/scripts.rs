@@ -225,7 +225,9 @@ fn verifications() {
     report.parts.retain(|part| part.part == "answers");
     passed.live = serde_json::from_str(r#"{"part":"answers","outcome":"passed","looked_at":1500}"#).unwrap();
     node.fake.script().statuses.push_back(replaying());
-    let answers = [verifying.clone(), not_right(), waived(), not_right(), verifying, passed];
+    let failed = r#"{"projection":"balances","version":"v2.1","phase":"Failed"}"#;
+    let failed: Verification = serde_json::from_str(failed).unwrap();
+    let answers = [verifying.clone(), not_right(), waived(), not_right(), verifying.clone(), passed, verifying, failed];
     node.fake.script().verifications.extend(answers);
     node.script("verify", dir().path());
     let script = node.fake.script();

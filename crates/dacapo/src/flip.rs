@@ -23,6 +23,7 @@ use dacapo_model::{
     Catalog, CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, Token, VersionId, ViewId, WaitingOn,
     limits,
 };
+use dacapo_store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -174,6 +175,14 @@ impl Drive<'_> {
         // A version that halts would only be waited for in vain: nothing is held for it.
         let halts = self.to.as_ref().map(|to| to.waiting_on()).unwrap_or_default();
         let to_verified = self.to_verified();
+        // After the tokens were read: whatever they cover and was set aside is known.
+        if to_verified.is_ok() && self.is_outdated().await? {
+            let id = self.view(to);
+            tracing::warn!(view = %id, "events were set aside since it was found right: it is verified again");
+            let again = CatalogCommand::RequestVerification(id);
+            Arc::clone(&self.core.catalog).change(again, Asked::by_plan()).await?;
+            return Ok(Next::Again);
+        }
         match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified }) {
             Gate::Hold if !halts.is_empty() => {
                 self.wait_on(halts);
@@ -227,6 +236,15 @@ impl Drive<'_> {
         let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
         let tokens = open.ok_or_else(missing)?.view.tokens().await;
         tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
+    }
+
+    /// Whether the verdict on the version to serve is no longer what a verification would find.
+    async fn is_outdated(&self) -> Result<bool, StoreError> {
+        let catalog = self.core.catalog.current();
+        match (&self.to, catalog.version(&self.view(self.pending.to))) {
+            (Some(to), Some(state)) => verify::is_outdated(to, state).await,
+            _ => Ok(false),
+        }
     }
 
     /// Whether the verification of the version to serve lets it, or what that waits on.

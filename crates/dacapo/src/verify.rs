@@ -33,7 +33,7 @@ use dacapo_store::StoreError;
 use futures::FutureExt;
 
 use crate::catalog::{Asked, CatalogError};
-use crate::core::Core;
+use crate::core::{Core, OpenVersion};
 use crate::projection::{Carried, panic_text};
 use crate::view::ReadView;
 use crate::world::Step;
@@ -73,6 +73,19 @@ pub(crate) fn waits_on(core: &Core, id: &ViewId, state: &VersionState) -> Option
         }
         other => Some(other),
     }
+}
+
+/// Whether events were set aside in a version since it was found right, which its verdict knows nothing of. Where
+/// somebody answers for the version, that is up to them.
+pub(crate) async fn is_outdated(open: &OpenVersion, state: &VersionState) -> Result<bool, StoreError> {
+    let Some(carried) = &open.carried else { return Ok(false) };
+    let Verify { without, letters_allowed, .. } = &carried.options.verify;
+    let counted = !letters_allowed && !without.contains(&Part::Counts);
+    let passed = state.verified.as_ref().is_some_and(|it| it.verdict == Verdict::Pass && it.waived.is_none());
+    if state.phase != Phase::Initializing || !counted || !passed {
+        return Ok(false);
+    }
+    counts::any_aside(&*open.view).await
 }
 
 /// How the verification of a version stands.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
+use dacapo::verify::Part;
 use dacapo::{
     Answers, Asked, Carried, Error, Event, FlipPolicy, HandlerError, Node, Options, Phase, Position, Projection,
     ReadView, Recorded, Row, Seed, SegmentCount, Store, SystemClock, Table, VersionStatus, View, WaitingOn,
@@ -95,6 +96,18 @@ async fn a_version_begins_as_a_copy_and_reads_only_what_came_after() {
         check_serving(&node).await;
         node.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_says_that_what_was_copied_is_not_counted() {
+    let node = serving(memory()).await;
+    node.carry(carry_v2(copying(by_sql()))).unwrap();
+    phase(&node, "v2.1", Phase::Serving).await;
+    let verified = node.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap();
+    let counts = verified.report.parts.iter().find(|found| found.part == Part::Counts).unwrap();
+    let after = found(&node, "v2.1").await.tokens[0].applied.after;
+    assert_eq!(counts.notes, [format!("events through {after} are not counted, since it began as a copy")]);
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

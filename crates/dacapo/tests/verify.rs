@@ -14,9 +14,9 @@ use dacapo::verify::{
 };
 use dacapo::{
     Answers, Append, Appended, Asked, Carried, CatalogEvent, CatalogRefused, Error, EventBatch, ExpectedRevision,
-    Filter, FlipPolicy, HandlerError, Journal, Limit, Metadata, Node, Options, Phase, Position, Projection, ReadView,
-    Recorded, Revision, SegmentCount, Stage, Store, StoreError, StreamEvent, StreamName, SystemClock, Table, View,
-    WaitingOn,
+    Filter, FlipPolicy, HandlerError, Journal, Limit, Metadata, Node, OnFailure, Options, Phase, Policy, Position,
+    Projection, ReadView, Recorded, Retry, Revision, SegmentCount, Stage, Store, StoreError, StreamEvent, StreamName,
+    SystemClock, Table, View, WaitingOn,
 };
 use dacapo_model::{Letter, LetterKind, Timestamp};
 use dacapo_store::{AppendError, Commit, StreamInfo};
@@ -939,5 +939,28 @@ async fn a_required_comparison_has_not_passed_where_a_column_could_not_be_compar
     let Outcome::NotDone { why } = &rows.outcome else { panic!("{rows:?}") };
     assert_eq!(why, "column totals.sum cannot be compared: it was Integer and is Float");
     assert_eq!(rows.looked_at, 40, "the other columns were");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_set_aside_after_the_verdict_counts_as_well() {
+    let node = serving(40).await;
+    let on_failure = OnFailure { initializing: Policy::DeadLetter, ..OnFailure::default() };
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let refusing = TotalsV2 { options: Options { on_failure, retry, ..options() }, ..v2() };
+    refusing.behaviour.refuse.store(true, Ordering::SeqCst);
+    node.carry(carry_v2(refusing)).unwrap();
+    ready(&node, "v2.1").await;
+    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    until(&node, "it sets the event aside", |status| status.projections[0].versions[1].letters == 1).await;
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let status = until(&node, "the flip is done, or waits for a verdict", |status| {
+        let flip = status.projections[0].flip.as_ref();
+        flip.is_none_or(|(_, reasons)| matches!(&reasons[..], [WaitingOn::Verdict { .. }]))
+    })
+    .await;
+    assert_eq!(status.projections[0].serving, Some(version("v1.1")), "its rows lack an event");
+    node.waive(&totals(), None, asked("that event is none of ours")).await.unwrap();
+    node.flipped(&requested, WAIT_MAX).await.unwrap();
     node.shutdown().await;
 }

@@ -29,6 +29,10 @@ pub(super) async fn count(
     let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
     let (everything, limit) = (Arc::new(Filter::everything()), Limit::events(limits::READ_EVENTS_MAX));
     let mut counted = vec![0_u64; tokens.len()];
+    let copied = tokens.iter().map(|token| token.applied.after).max().filter(|copied| *copied > Position::START);
+    if let Some(copied) = copied {
+        tally.note(format!("events through {copied} are not counted, since it began as a copy"));
+    }
     let mut ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
     while let Some(read) = &mut ahead {
         let batch = read.done().await?;
@@ -61,6 +65,19 @@ pub(super) async fn count(
 
 fn events(count: u64) -> String {
     format!("{count} event{}", if count == 1 { "" } else { "s" })
+}
+
+/// Whether anything was set aside that the policy was not to skip.
+pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError> {
+    let mut after = Position::START;
+    loop {
+        let page = view.letters(after, LETTERS).await?;
+        let Some(last) = page.last() else { return Ok(false) };
+        after = last.position;
+        if page.iter().any(|letter| letter.kind != LetterKind::Skipped) {
+            return Ok(true);
+        }
+    }
 }
 
 /// How many letters are read at once.
