@@ -148,6 +148,13 @@ async fn version_status(
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }
+    let looking = core.looking(&id);
+    // While it meets the version that serves it rests for a moment, which is no falling behind.
+    let stage = if looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage };
+    if stage == Some(Stage::Verifying) {
+        waiting_on.extend(verify::waits_on(core, &id, state));
+        waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
+    }
     let (lag_time, time_left, pace, stall) = match lag {
         0 => (Duration::ZERO, (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), None, None),
         _ => {
@@ -157,13 +164,6 @@ async fn version_status(
             (lag_time, Some(time_left(lag, lag_time, trail.pace())), trail.pace(), stall)
         }
     };
-    let looking = core.looking(&id);
-    // While it meets the version that serves it rests for a moment, which is no falling behind.
-    let stage = if looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage };
-    if stage == Some(Stage::Verifying) {
-        waiting_on.extend(verify::waits_on(core, &id, state));
-        waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
-    }
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }

@@ -964,3 +964,24 @@ async fn what_is_set_aside_after_the_verdict_counts_as_well() {
     node.flipped(&requested, WAIT_MAX).await.unwrap();
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor() {
+    let version_1 = v1();
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
+    node.carry(carry(&Second::default().verify(patience))).unwrap();
+    until(&node, "it is to meet version 1", |status| {
+        let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1"));
+        found.is_some_and(|found| matches!(found.waiting_on[..], [WaitingOn::Verification { part: Some(_), .. }]))
+    })
+    .await;
+    add(&node, "ledger-7", 1).await;
+    let status = until(&node, "it stands still", |status| status.projections[0].versions[1].stall.is_some()).await;
+    let stall = status.projections[0].versions[1].stall.as_ref().unwrap();
+    assert!(matches!(stall.on[..], [WaitingOn::Verification { .. }]), "{stall}");
+    node.shutdown().await;
+}
