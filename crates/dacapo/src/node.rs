@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
 use crate::flip::FlipReport;
+use crate::processor::Orders;
 use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
 use crate::rebuild;
@@ -531,6 +532,10 @@ impl Node {
 
     async fn order(&self, command: CatalogCommand, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
         let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        // The rebuild driver would tell it as well, but only when it comes around.
+        if let (Some(open), Some(state)) = (self.core.open_version(view), self.core.catalog.current().version(view)) {
+            open.order(Orders::of(state));
+        }
         Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) })
     }
 
