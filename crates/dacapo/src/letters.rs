@@ -1,7 +1,7 @@
 //! Dead letters as operators meet them: listed with their events, retried, dropped.
 //!
 //! A wish is recorded in the view and carried out by the version's processor under its claim, so that it survives
-//! whatever happens to the node that took it. Nothing here applies an event.
+//! whatever happens to the node that took it; while the version is paused, it waits. Nothing here applies an event.
 
 use dacapo_model::{CatalogRefused, Letter, Letters, Phase, Position, ViewId, Wish, limits};
 use dacapo_store::{EventBatch, EventRef, StoreError, WhichLetters};
@@ -43,12 +43,14 @@ impl Node {
     }
 
     /// Hands events that were set aside to the handler again, in the order of their streams, and returns how many
-    /// there are. It happens soon, but not before this returns: a letter that goes was applied, one that is refused
-    /// again stays with one attempt more, and where the order matters those behind it are left as they were. Events of
-    /// these streams that are set aside behind the last of them meanwhile are tried as well.
+    /// there are. It happens soon, or once a version that is paused is resumed, and maybe after this has returned: a
+    /// letter that goes was applied, one that is refused again stays with one attempt more, and where the order matters
+    /// those behind it are left as they were, not to be retried. Events of these streams that are set aside behind the
+    /// last of them meanwhile are tried as well.
     ///
     /// # Errors
-    /// As [`letters`](Self::letters); [`Error::Behind`] for one event that waits behind another of its stream.
+    /// As [`letters`](Self::letters); [`Error::Behind`] for one event that waits behind another of its stream, for which
+    /// nothing is wished.
     pub async fn retry_letters(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
         let open = self.with_letters(view)?;
         let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
@@ -63,8 +65,8 @@ impl Node {
     }
 
     /// Gives up events that were set aside, so that the view goes without them, and returns how many there are. Later
-    /// events of their streams that were set aside behind them stay so until they are retried. It happens soon, but not
-    /// before this returns.
+    /// events of their streams that were set aside behind them stay so until they are retried. It happens soon, or once a
+    /// version that is paused is resumed, and maybe after this has returned.
     ///
     /// # Errors
     /// As [`letters`](Self::letters).

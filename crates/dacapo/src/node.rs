@@ -566,7 +566,7 @@ impl Node {
 
     async fn order(&self, command: CatalogCommand, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
         let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
-        // The rebuild driver does so as well, but this is sooner.
+        // The rebuild driver would tell it as well, but only when it comes around.
         if let (Some(open), Some(state)) = (self.core.open_version(view), self.core.catalog.current().version(view)) {
             open.order(Orders::of(state));
         }

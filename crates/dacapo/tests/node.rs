@@ -149,10 +149,13 @@ async fn a_panic_in_a_handler_is_a_refusal_like_any_other() {
     version_1.behaviour.panic.store(true, Ordering::SeqCst);
     let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
     node.append("ledger-1", ExpectedRevision::Any, [added(1), LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
-    until(&node, "the segment halts and says why", |status| {
-        let versions = status.projections.iter().flat_map(|projection| &projection.versions);
-        let mut reasons = versions.flat_map(|found| &found.waiting_on);
-        reasons.any(|reason| reason.to_string().contains("panicked: what is this?"))
+    let halts = |reason: &WaitingOn| match reason {
+        WaitingOn::Handler { error, .. } => error.contains("panicked: what is this?"),
+        _ => false,
+    };
+    until(&node, "the segment halts", |status| {
+        let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);
+        versions.any(|found| found.waiting_on.iter().any(halts))
     })
     .await;
     version_1.behaviour.panic.store(false, Ordering::SeqCst);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dacapo_model::{PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, replay};
+use dacapo_model::{
+    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, limits, replay,
+};
 use tokio::time::Instant;
 
 use crate::processor::refusals::Refusals;
@@ -36,6 +38,8 @@ impl Progress {
 pub(super) struct Segments {
     tokens: Vec<Token>,
     pub(super) refusals: Refusals,
+    /// Whether those that follow the head go before those that are far behind.
+    others_turn: bool,
 }
 
 /// The segments of one batch, all at the same token, and how far each goes.
@@ -58,7 +62,7 @@ impl Segments {
     pub(super) fn new(tokens: Vec<Token>, refusals: Refusals) -> Self {
         assert!(!tokens.is_empty(), "a version has segments");
         let tokens = tokens.into_iter().map(|token| Token { held_for: None, ..token }).collect();
-        Self { tokens, refusals }
+        Self { tokens, refusals, others_turn: false }
     }
 
     /// The position that all of them cover.
@@ -81,11 +85,15 @@ impl Segments {
         count.expect("the tokens of a version are within the limit")
     }
 
-    /// The lowest of the segments that are below `head` and do not halt at `now`.
+    /// The segments that go next: of those that are below `head` and do not halt at `now`, the lowest. Where those are
+    /// far behind, such as after a long halt, they take turns with those that follow the head.
     pub(super) fn next_share(&self, head: Position, now: Timestamp) -> Option<Share> {
         let may_run = |token: &&Token| !self.refusals.halts(token.segment, now);
         let running: Vec<&Token> = self.tokens.iter().filter(may_run).collect();
-        let after = running.iter().map(|token| token.position).min().filter(|lowest| *lowest < head)?;
+        let below = || running.iter().map(|token| token.position).filter(|position| *position < head);
+        let (lowest, highest) = (below().min()?, below().max()?);
+        let is_far = |position| head.since(position) > limits::READY_LAG_MAX;
+        let after = if self.others_turn && is_far(lowest) && !is_far(highest) { highest } else { lowest };
         let above = running.iter().map(|token| token.position).filter(|position| *position > after).min();
         let upper = above.map_or(head, |above| above.min(head));
         let members: Vec<Segment> =
@@ -133,6 +141,7 @@ impl Segments {
             *token = token.moved(asked).expect("the store has carried out this move");
             self.refusals.moved(token);
         }
+        self.others_turn = !self.others_turn;
     }
 
     pub(super) fn tokens(&self) -> &[Token] {
@@ -242,6 +251,22 @@ mod tests {
             commit(&mut segments, &share);
         }
         assert_eq!(batches, [(3, vec![8, 6, 12]), (6, vec![0, 8, 0]), (8, vec![12, 12, 0])]);
+    }
+
+    #[test]
+    fn one_that_is_far_behind_takes_turns_with_those_that_follow_the_head() {
+        let (far, head) = (limits::READY_LAG_MAX * 3, limits::READY_LAG_MAX * 3 + 5);
+        let mut segments = segments(&[0, far, far]);
+        let mut reads = vec![];
+        for head in [head, head, head + 2, head + 2] {
+            let mut share = segments.next_share(Position::new(head), START).unwrap();
+            if share.after.get() < far {
+                share = share.through(share.after.plus(100));
+            }
+            reads.push((share.after.get(), share.moves_through().get()));
+            commit(&mut segments, &share);
+        }
+        assert_eq!(reads, [(0, 100), (far, head), (100, 200), (head, head + 2)]);
     }
 
     #[test]
