@@ -989,6 +989,44 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_whose_event_cannot_be_read_any_more_holds_up_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let version_1 = told::<1>(Policy::DeadLetter);
+    let builder = Node::builder().store(faults.over(&store(directory.path()))).carry(version_1.carried());
+    let node = builder.start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    version_1.doubt(Act::Refuse);
+    doubt(&node, "ledger-3", 5).await;
+    until_letters(&node, "v1.1", 1).await;
+    until_version(&node, "v1.1", "it follows", |found| found.lag == 0).await;
+    version_1.heal();
+    let attempts = node.letters(&view("v1.1"), Position::START, 1).await.unwrap()[0].letter.attempts;
+    faults.plan(|call| matches!(call, Call::Read).then_some(Fault::Damaged));
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    // The list of letters reads their events as well, so the view is asked.
+    let tried = async || {
+        let mut reading = node.read("totals", Position::START).await.unwrap();
+        let (_, rows) = reading.view.query("SELECT attempts FROM _dacapo_letters", &[]).await.unwrap();
+        rows == [[dacapo::Value::Integer(i64::from(attempts) + 1)]]
+    };
+    while !tried().await {
+        tokio::task::yield_now().await;
+    }
+    faults.stop();
+    // Its own stream waits behind it, the others do not.
+    let last = round(&node).await;
+    until_version(&node, "v1.1", "it goes on", |found| found.covers >= last && found.letters == 2).await;
+    let letter = node.letters(&view("v1.1"), Position::START, 1).await.unwrap().remove(0).letter;
+    assert_eq!((letter.attempts, letter.wish), (attempts + 1, None), "{}", letter.error);
+    assert!(letter.error.contains("damaged") || letter.error.contains("corrupt"), "{}", letter.error);
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_letters(&node, "v1.1", 0).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_resumption_outlives_a_failure_of_the_store() {
     let directory = tempfile::tempdir().unwrap();
     let faults = Faults::default();

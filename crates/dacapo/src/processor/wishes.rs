@@ -69,7 +69,12 @@ impl Run<'_> {
     /// Hands the event of a letter to the handler, and returns what must be committed then.
     async fn retry(&mut self, letter: &Letter, stays: TokenMove) -> Result<Commit, StoreError> {
         let Assignment { journal, carried, busy, .. } = self.assignment;
-        let event = feed::event_at(&**journal, letter.position).await?;
+        let event = match feed::event_at(&**journal, letter.position).await {
+            Ok(event) => event,
+            Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+            // What cannot be read now never can; everything else must not wait for it.
+            Err(error) => return Ok(self.refused_again(letter, stays, error.to_string())),
+        };
         let segments = self.segments.count();
         let mut through = vec![Position::START; usize::from(segments.get())];
         through[usize::from(letter.segment.get())] = letter.position;
