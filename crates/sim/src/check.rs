@@ -39,6 +39,11 @@ pub fn standing_by(world: &World, projection: &str) -> Vec<String> {
     Fold::of(&records(world)).in_phase(projection, "StandingBy")
 }
 
+/// The versions that are paused.
+pub fn paused(world: &World) -> Vec<(String, String)> {
+    Fold::of(&records(world)).paused()
+}
+
 /// The version of a projection that serves.
 pub fn serving(world: &World, projection: &str) -> Option<String> {
     Fold::of(&records(world)).in_phase(projection, "Serving").into_iter().next()

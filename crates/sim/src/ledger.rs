@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::{
-    Answers, Carried, Event, FlipPolicy, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Seed,
-    SegmentCount, Table, View, WorkShare,
+    Answers, Carried, Event, FlipPolicy, HandlerError, InPlace, Options, Projection, Query, ReadView, Recorded, Row,
+    Seed, SegmentCount, Table, View, WorkShare,
 };
 
 use crate::world::World;
@@ -72,10 +72,17 @@ fn digest(before: i64, position: i64) -> i64 {
     before.wrapping_mul(31).wrapping_add(position)
 }
 
-async fn add(
-    world: &World,
+/// Which rows an event is added to, and how.
+struct Adding<'a> {
+    world: &'a World,
     code: u32,
-    row: &str,
+    row: &'a str,
+    /// Whether an event that comes again makes of its row what it is already.
+    keeps: bool,
+}
+
+async fn add(
+    Adding { world, code, row, keeps }: Adding<'_>,
     event: &Recorded<'_, LedgerEvent>,
     view: &mut View,
 ) -> Result<(), HandlerError> {
@@ -91,7 +98,11 @@ async fn add(
         Ok(view.upsert(row, none, change).await?)
     } else {
         let none = || TotalWithLast { ledger: row.to_owned(), sum: 0, events: 0, digest: 0, last: 0 };
+        let again = keeps && event.is_replay();
         let change = |row: &mut TotalWithLast| {
+            if again && row.last >= position {
+                return;
+            }
             row.sum += change;
             row.events += 1;
             row.digest = digest(row.digest, position);
@@ -129,7 +140,8 @@ impl<const CODE: u32> Projection for Totals<CODE> {
     }
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-        add(&self.world, CODE, event.stream, event, view).await
+        let keeps = self.options.in_place == InPlace::KeepsRows;
+        add(Adding { world: &self.world, code: CODE, row: event.stream, keeps }, event, view).await
     }
 }
 
@@ -165,7 +177,8 @@ impl<const CODE: u32> Projection for Tally<CODE> {
     }
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-        add(&self.world, CODE, ALL, event, view).await
+        let keeps = self.options.in_place == InPlace::KeepsRows;
+        add(Adding { world: &self.world, code: CODE, row: ALL, keeps }, event, view).await
     }
 }
 
@@ -214,6 +227,12 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
         index_last: chance.bool(),
         seed: Seed::Columns,
         seed_new_code: chance.bool(),
+        // Only odd code versions keep what tells that an event is in a row already.
+        in_place: match chance.u8(..3) {
+            0 => InPlace::No,
+            1 if !code.is_multiple_of(2) => InPlace::KeepsRows,
+            _ => InPlace::Resets,
+        },
         ..Options::default()
     }
 }
