@@ -398,6 +398,9 @@ impl View for SimView {
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        if !settled.is_empty() {
+            self.world.note(format!("settles effects of {}: {settled:?}", self.id));
+        }
         self.world.disk.meet("settle effects", self.inner.settle_effects(settled)).await
     }
 

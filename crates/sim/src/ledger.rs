@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::{
-    Answers, Carried, Event, FlipPolicy, HandlerError, InPlace, Options, Projection, Query, ReadView, Recorded, Row,
-    Seed, SegmentCount, Table, View, WorkShare,
+    Acts, Answers, Carried, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace, Options, PastEffects,
+    Projection, Query, ReadView, Recorded, Row, Seed, SegmentCount, Table, View, WorkShare,
 };
 
+use crate::effects::{self, Told, effects_of};
 use crate::world::World;
 
 /// The projections, by name.
@@ -87,6 +88,10 @@ async fn add(
     view: &mut View,
 ) -> Result<(), HandlerError> {
     world.meet(code, event.position.get()).await?;
+    for nth in 0..effects_of(event.position.get()) {
+        let (position, stream, change) = (event.position.get(), event.stream.to_owned(), event.data.change());
+        view.emit(&Told { position, nth, stream, change, run: world.next_emitted() })?;
+    }
     let (change, position) = (event.data.change(), i64::try_from(event.position.get())?);
     if code.is_multiple_of(2) {
         let none = || Total { ledger: row.to_owned(), sum: 0, events: 0, digest: 0 };
@@ -158,6 +163,12 @@ impl<const CODE: u32> Answers<TotalOf> for Totals<CODE> {
     }
 }
 
+impl<const CODE: u32> Acts<Told> for Totals<CODE> {
+    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, key).await
+    }
+}
+
 pub struct Tally<const CODE: u32> {
     world: Arc<World>,
     options: Options,
@@ -179,6 +190,12 @@ impl<const CODE: u32> Projection for Tally<CODE> {
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
         let keeps = self.options.in_place == InPlace::KeepsRows;
         add(Adding { world: &self.world, code: CODE, row: ALL, keeps }, event, view).await
+    }
+}
+
+impl<const CODE: u32> Acts<Told> for Tally<CODE> {
+    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, key).await
     }
 }
 
@@ -204,9 +221,9 @@ pub fn carried(world: &Arc<World>, projection: &str, code: u32) -> Carried {
             match code {
                 $(
                     $code if projection == PROJECTIONS[0] => {
-                        Carried::version(Totals::<$code> { world, options }).answers::<TotalOf>().into()
+                        Carried::version(Totals::<$code> { world, options }).answers::<TotalOf>().acts::<Told>().into()
                     }
-                    $code => Carried::version(Tally::<$code> { world, options }).answers::<TheTally>().into(),
+                    $code => Carried::version(Tally::<$code> { world, options }).answers::<TheTally>().acts::<Told>().into(),
                 )*
                 _ => panic!("there is no code version {code}"),
             }
@@ -233,6 +250,17 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
             1 if !code.is_multiple_of(2) => InPlace::KeepsRows,
             _ => InPlace::Resets,
         },
+        effects: EffectOptions {
+            time_max: effects::TIME_MAX,
+            retry_first: Duration::from_millis(100),
+            retry_longest: Duration::from_secs(2),
+            past: if makes_past_effects(world, projection) { PastEffects::Made } else { PastEffects::Silent },
+        },
         ..Options::default()
     }
+}
+
+/// Whether effects of events are made that were there before a projection was; every version says the same.
+pub fn makes_past_effects(world: &World, projection: &str) -> bool {
+    world.chance(2_000 + projection.len() as u64).bool()
 }
