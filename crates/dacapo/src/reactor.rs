@@ -18,6 +18,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     EffectKey, NewEffect, PastEffects, PendingEffect, Position, ProjectionState, Segment, Settled, StreamName,
     Timestamp, VersionId, ViewId, Voice, WaitingOn, limits,
@@ -161,7 +162,9 @@ impl Speaks {
     pub(crate) fn is_silent(&self, segment: Segment, position: Position) -> bool {
         let voice = || self.voices.projection.voice(position, self.past);
         let other = || !matches!(voice(), Voice::First) && voice() != Voice::Of(self.version);
-        let again = position <= self.replays_through[usize::from(segment.get())] && !self.unspoken.contains(&position);
+        let again = !planted::is(Fault::SpeaksAgain)
+            && position <= self.replays_through[usize::from(segment.get())]
+            && !self.unspoken.contains(&position);
         again || (position <= self.voices.through && other())
     }
 }
@@ -306,7 +309,7 @@ impl Delivery {
                 continue;
             }
             match projection.voice(position, self.carried.options.effects.past) {
-                Voice::Of(version) if version == self.id.version => {
+                Voice::Of(version) if version == self.id.version || planted::is(Fault::EveryVoice) => {
                     let room = under_way.acts.len() < limits::EFFECTS_AT_ONCE_MAX;
                     if room && !self.is_behind_another(core, projection, &pending).await? {
                         under_way.busy.insert(pending.number);

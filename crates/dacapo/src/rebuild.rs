@@ -276,8 +276,11 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             // Whoever cleaned it up since the catalog was looked at has dropped another view than the one that this
             // has just made, and nobody would drop that (I-12).
             core.catalog.refresh().await?;
-            if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
-                return discard(&*core.views, id).await;
+            let phase = core.catalog.current().version(id).map(|state| state.phase);
+            if !phase.is_some_and(Phase::applies) {
+                // One that still has effects to make is not one that this has made: its clean-up waits for them.
+                let stays = phase == Some(Phase::CleaningUp) && owes(core, id).await?;
+                return if stays { Ok(()) } else { discard(&*core.views, id).await };
             }
             let seed = seed(core, id, state, &carried, &*view).await?;
             OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?

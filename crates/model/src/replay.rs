@@ -10,6 +10,7 @@
 //! mark of its segment, which is decided an event at a time.
 
 use crate::catalog::PendingReplay;
+use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::token::{Applied, ReplayMark, Token, TokenMove};
 
@@ -48,7 +49,8 @@ pub fn shown(tokens: &[Token], last: Option<&PendingReplay>) -> Option<Position>
     let keeps =
         |mark: ReplayMark| last.is_some_and(|last| last.requested == mark.request && last.rows == ReplayRows::Keep);
     let of_token = |token: &Token| match token.replay {
-        Some(mark) if token.replays() => keeps(mark).then(|| token.shown()),
+        Some(mark) if token.replays() && !planted::is(Fault::ShowsReset) => keeps(mark).then(|| token.shown()),
+        _ if planted::is(Fault::ShowsReset) => Some(token.shown()),
         _ => Some(token.position),
     };
     tokens.iter().map(of_token).min().unwrap_or_default()
@@ -57,6 +59,9 @@ pub fn shown(tokens: &[Token], last: Option<&PendingReplay>) -> Option<Position>
 /// Whether every segment has taken up the replay that was requested there, and is where it was.
 pub fn is_over(tokens: &[Token], requested: Position) -> bool {
     let over = |token: &Token| token.replay.is_some_and(|mark| mark.request >= requested) && !token.replays();
+    if planted::is(Fault::EndsEarly) {
+        return tokens.iter().any(over);
+    }
     !tokens.is_empty() && tokens.iter().all(over)
 }
 

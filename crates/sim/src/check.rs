@@ -2,6 +2,7 @@
 //! with what they check. Events are decoded, streams are hashed and the catalog is folded here once more.
 
 mod catalog;
+mod effects;
 mod journal;
 mod views;
 
@@ -21,6 +22,7 @@ pub fn all(world: &Arc<World>) {
     journal::check(world, &records);
     journal::check_appends(world, &records);
     catalog::check(world, &records);
+    effects::check(world, &records);
     views::views(world);
     views::check_seen(world, &records);
 }
@@ -31,12 +33,18 @@ pub fn missing(world: &World) -> Vec<String> {
     let fold = Fold::of(&records);
     let mut missing = fold.unfinished();
     missing.extend(views::behind(world, &fold, records.len() as u64));
+    missing.extend(effects::missing(world, &fold, &records));
     missing
 }
 
 /// The versions of a projection that stand by, the newest first.
 pub fn standing_by(world: &World, projection: &str) -> Vec<String> {
     Fold::of(&records(world)).in_phase(projection, "StandingBy")
+}
+
+/// The versions that are paused.
+pub fn paused(world: &World) -> Vec<(String, String)> {
+    Fold::of(&records(world)).paused()
 }
 
 /// The version of a projection that serves.

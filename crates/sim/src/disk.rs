@@ -75,7 +75,7 @@ pub struct Disk {
 struct Inside {
     chance: fastrand::Rng,
     weather: Weather,
-    landed: Vec<Landed>,
+    landed: Vec<(Duration, Landed)>,
     /// The heads of the journals that nodes have open.
     heads: Vec<Weak<Mutex<Option<watch::Sender<Position>>>>>,
 }
@@ -104,13 +104,18 @@ impl Disk {
 
     /// Everything that landed so far, in order.
     pub fn landed(&self) -> Vec<Landed> {
+        locked(&self.inside).landed.iter().map(|(_, landed)| landed.clone()).collect()
+    }
+
+    /// The same, each with the time at which it landed.
+    pub fn landed_at(&self) -> Vec<(Duration, Landed)> {
         locked(&self.inside).landed.clone()
     }
 
     /// The events that each version of a projection has ever set aside.
     pub fn set_aside(&self, projection: &str) -> BTreeMap<String, BTreeSet<u64>> {
         let mut aside: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-        for landed in &locked(&self.inside).landed {
+        for (_, landed) in &locked(&self.inside).landed {
             if let Landed::Committed { view, commit } = landed
                 && view.projection.as_str() == projection
                 && !commit.letters.is_empty()
@@ -127,8 +132,9 @@ impl Disk {
     }
 
     fn land(&self, landed: Landed) {
-        self.world().note(format!("disk {landed:?}"));
-        locked(&self.inside).landed.push(landed);
+        let world = self.world();
+        world.note(format!("disk {landed:?}"));
+        locked(&self.inside).landed.push((world.now(), landed));
     }
 
     /// The head has moved: every open journal tells its watchers.
@@ -392,6 +398,9 @@ impl View for SimView {
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        if !settled.is_empty() {
+            self.world.note(format!("settles effects of {}: {settled:?}", self.id));
+        }
         self.world.disk.meet("settle effects", self.inner.settle_effects(settled)).await
     }
 

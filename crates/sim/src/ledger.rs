@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo::{
-    Answers, Carried, Event, FlipPolicy, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Seed,
-    SegmentCount, Table, View, WorkShare,
+    Acts, Answers, Carried, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace, Options, PastEffects,
+    Projection, Query, ReadView, Recorded, Row, Seed, SegmentCount, Table, View, WorkShare,
 };
 
+use crate::effects::{self, Told, effects_of};
 use crate::world::World;
 
 /// The projections, by name.
@@ -72,14 +73,25 @@ fn digest(before: i64, position: i64) -> i64 {
     before.wrapping_mul(31).wrapping_add(position)
 }
 
-async fn add(
-    world: &World,
+/// Which rows an event is added to, and how.
+struct Adding<'a> {
+    world: &'a World,
     code: u32,
-    row: &str,
+    row: &'a str,
+    /// Whether an event that comes again makes of its row what it is already.
+    keeps: bool,
+}
+
+async fn add(
+    Adding { world, code, row, keeps }: Adding<'_>,
     event: &Recorded<'_, LedgerEvent>,
     view: &mut View,
 ) -> Result<(), HandlerError> {
     world.meet(code, event.position.get()).await?;
+    for nth in 0..effects_of(event.position.get()) {
+        let (position, stream, change) = (event.position.get(), event.stream.to_owned(), event.data.change());
+        view.emit(&Told { position, nth, stream, change, run: world.next_emitted() })?;
+    }
     let (change, position) = (event.data.change(), i64::try_from(event.position.get())?);
     if code.is_multiple_of(2) {
         let none = || Total { ledger: row.to_owned(), sum: 0, events: 0, digest: 0 };
@@ -91,7 +103,11 @@ async fn add(
         Ok(view.upsert(row, none, change).await?)
     } else {
         let none = || TotalWithLast { ledger: row.to_owned(), sum: 0, events: 0, digest: 0, last: 0 };
+        let again = keeps && event.is_replay();
         let change = |row: &mut TotalWithLast| {
+            if again && row.last >= position {
+                return;
+            }
             row.sum += change;
             row.events += 1;
             row.digest = digest(row.digest, position);
@@ -129,7 +145,8 @@ impl<const CODE: u32> Projection for Totals<CODE> {
     }
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-        add(&self.world, CODE, event.stream, event, view).await
+        let keeps = self.options.in_place == InPlace::KeepsRows;
+        add(Adding { world: &self.world, code: CODE, row: event.stream, keeps }, event, view).await
     }
 }
 
@@ -143,6 +160,12 @@ impl Query for TotalOf {
 impl<const CODE: u32> Answers<TotalOf> for Totals<CODE> {
     async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<Answer, HandlerError> {
         row(CODE, &query.0, view).await
+    }
+}
+
+impl<const CODE: u32> Acts<Told> for Totals<CODE> {
+    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, key).await
     }
 }
 
@@ -165,7 +188,14 @@ impl<const CODE: u32> Projection for Tally<CODE> {
     }
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-        add(&self.world, CODE, ALL, event, view).await
+        let keeps = self.options.in_place == InPlace::KeepsRows;
+        add(Adding { world: &self.world, code: CODE, row: ALL, keeps }, event, view).await
+    }
+}
+
+impl<const CODE: u32> Acts<Told> for Tally<CODE> {
+    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, key).await
     }
 }
 
@@ -191,9 +221,9 @@ pub fn carried(world: &Arc<World>, projection: &str, code: u32) -> Carried {
             match code {
                 $(
                     $code if projection == PROJECTIONS[0] => {
-                        Carried::version(Totals::<$code> { world, options }).answers::<TotalOf>().into()
+                        Carried::version(Totals::<$code> { world, options }).answers::<TotalOf>().acts::<Told>().into()
                     }
-                    $code => Carried::version(Tally::<$code> { world, options }).answers::<TheTally>().into(),
+                    $code => Carried::version(Tally::<$code> { world, options }).answers::<TheTally>().acts::<Told>().into(),
                 )*
                 _ => panic!("there is no code version {code}"),
             }
@@ -214,6 +244,23 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
         index_last: chance.bool(),
         seed: Seed::Columns,
         seed_new_code: chance.bool(),
+        // Only odd code versions keep what tells that an event is in a row already.
+        in_place: match chance.u8(..3) {
+            0 => InPlace::No,
+            1 if !code.is_multiple_of(2) => InPlace::KeepsRows,
+            _ => InPlace::Resets,
+        },
+        effects: EffectOptions {
+            time_max: effects::TIME_MAX,
+            retry_first: Duration::from_millis(100),
+            retry_longest: Duration::from_secs(2),
+            past: if makes_past_effects(world, projection) { PastEffects::Made } else { PastEffects::Silent },
+        },
         ..Options::default()
     }
+}
+
+/// Whether effects of events are made that were there before a projection was; every version says the same.
+pub fn makes_past_effects(world: &World, projection: &str) -> bool {
+    world.chance(2_000 + projection.len() as u64).bool()
 }

@@ -15,6 +15,7 @@ mod books;
 mod check;
 mod clients;
 mod disk;
+mod effects;
 mod http;
 mod ledger;
 mod node;

@@ -23,10 +23,22 @@ enum Act {
     Flip,
     Rollback,
     CleanUp,
+    Replay,
+    Pause,
+    Resume,
 }
 
-const ACTS: &[(u32, Act)] =
-    &[(40, Act::Look), (4, Act::Rebuild), (4, Act::Verify), (8, Act::Flip), (8, Act::Rollback), (3, Act::CleanUp)];
+const ACTS: &[(u32, Act)] = &[
+    (40, Act::Look),
+    (4, Act::Rebuild),
+    (4, Act::Verify),
+    (8, Act::Flip),
+    (8, Act::Rollback),
+    (3, Act::CleanUp),
+    (8, Act::Replay),
+    (3, Act::Pause),
+    (5, Act::Resume),
+];
 
 /// An operator who operates for as long as it is stormy.
 pub async fn run(world: Arc<World>) -> turmoil::Result {
@@ -62,6 +74,24 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
             Act::CleanUp => {
                 let Some(version) = looks.any_version(projection, &mut chance) else { continue };
                 ask(&world, &mut chance, projection, &format!("versions/{version}/clean-up"), &asked).await;
+            }
+            Act::Replay => {
+                let mut replay = body("wait_ms", json!(chance.u64(..1_500)));
+                if chance.bool() {
+                    replay["from_start"] = json!(true);
+                } else {
+                    replay["from"] = json!(chance.u64(1..200));
+                }
+                let version = looks.any_version(projection, &mut chance);
+                if let Some(version) = version.filter(|_| chance.bool()) {
+                    replay["version"] = json!(version);
+                }
+                ask(&world, &mut chance, projection, "replay", &replay).await;
+            }
+            Act::Pause | Act::Resume => {
+                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                let what = if matches!(act, Act::Pause) { "pause" } else { "resume" };
+                ask(&world, &mut chance, projection, what, &body("version", json!(version))).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(chance.u64(50..500))).await;
@@ -146,6 +176,14 @@ impl Looks {
             ));
         }
         self.stood.insert(what, Stood { at, since: if silent { since } else { now } });
+    }
+}
+
+/// Resumes whatever is paused: somebody always does in the end.
+pub async fn resume_all(world: &World) {
+    for (projection, version) in check::paused(world) {
+        let body = json!({ "actor": "operator", "version": version });
+        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/resume"), Some(&body)).await);
     }
 }
 

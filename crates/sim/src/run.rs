@@ -111,6 +111,7 @@ async fn watch(world: Arc<World>) -> turmoil::Result {
     let deadline = world.now() + CALM_MAX;
     let mut looks = Looks::default();
     loop {
+        operator::resume_all(&world).await;
         looks.look(&world).await;
         let missing = check::missing(&world);
         if missing.is_empty() {

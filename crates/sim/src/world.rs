@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::books::Books;
 use crate::disk::Disk;
+use crate::effects::Receiver;
 use crate::trouble::Troubles;
 
 /// One simulated world.
@@ -21,6 +22,7 @@ pub struct World {
     pub seed: u64,
     pub disk: Disk,
     pub troubles: Troubles,
+    pub receiver: Receiver,
     pub books: Mutex<Books>,
     /// The highest code version of each projection that the deployed program carries.
     pub deployed: watch::Sender<BTreeMap<&'static str, u32>>,
@@ -33,6 +35,8 @@ pub struct World {
     trace: Mutex<Trace>,
     violations: Mutex<Vec<String>>,
     ids: AtomicU64,
+    /// How many effects handlers have emitted, kept or not.
+    emitted: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,6 +52,7 @@ impl World {
             seed,
             disk: Disk::new(seed, world.clone()),
             troubles: Troubles::default(),
+            receiver: Receiver::new(seed),
             books: Mutex::default(),
             deployed: watch::Sender::new(deployed),
             active: AtomicUsize::new(0),
@@ -56,6 +61,7 @@ impl World {
             trace: Mutex::default(),
             violations: Mutex::default(),
             ids: AtomicU64::new(1),
+            emitted: AtomicU64::new(0),
         })
     }
 
@@ -106,6 +112,11 @@ impl World {
     /// The name of the host that clients talk to.
     pub fn host(&self) -> &'static str {
         HOSTS[self.active.load(Ordering::SeqCst)]
+    }
+
+    /// A number that no other effect has.
+    pub fn next_emitted(&self) -> u64 {
+        self.emitted.fetch_add(1, Ordering::SeqCst)
     }
 
     /// A fresh id, which no other node nor client has.

@@ -1,12 +1,17 @@
-//! I-4, I-5, I-6, I-12: what landed on the disk, in order, held against the history of versions.
+//! I-4, I-5, I-6, I-12, replays and pauses: what landed on the disk, in order, held against the history of versions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use dacapo::ViewId;
+use dacapo_model::TokenMove;
 
 use super::journal::Record;
 use crate::disk::Landed;
 use crate::world::World;
+
+/// How long it may take until a node has noticed that a version is paused.
+const NOTICED: Duration = Duration::from_secs(4);
 
 /// A version as `(code, build)`.
 type Number = (u64, u64);
@@ -36,7 +41,21 @@ pub struct Fold {
     flips: BTreeMap<String, (String, u64)>,
     /// The versions that may serve: found right, or answered for by somebody.
     approved: BTreeSet<(String, String)>,
+    /// The replay in place of each version that has not ended.
+    replays: BTreeMap<(String, String), Replay>,
+    /// Every replay there was, by the position of its request.
+    asked_replays: BTreeMap<u64, Replay>,
+    paused: BTreeSet<(String, String)>,
     faults: Vec<String>,
+}
+
+/// A replay in place, as it was asked for.
+#[derive(Clone, Copy)]
+pub struct Replay {
+    pub requested: u64,
+    pub after: u64,
+    /// Whether the rows go first.
+    pub resets: bool,
 }
 
 impl Fold {
@@ -91,6 +110,9 @@ impl Fold {
                     ));
                 }
                 enter(self, &["Initializing", "StandingBy"], "Serving");
+                if self.replays.contains_key(&view) {
+                    self.fault(format!("replay: flipped to {projection} {version} at {position} while it replays"));
+                }
                 let from = field("from");
                 let served = self.serving.insert(projection.clone(), version.clone());
                 if served != from {
@@ -113,6 +135,8 @@ impl Fold {
             }
             "version-cleaning-up" => {
                 enter(self, &["Scheduled", "Initializing", "StandingBy", "Failed"], "CleaningUp");
+                self.replays.remove(&view);
+                self.paused.remove(&view);
                 if self.flips.get(&projection).is_some_and(|(to, _)| *to == version) {
                     self.fault(format!("I-12: {projection} {version} is cleaned up while a flip to it is under way"));
                 }
@@ -120,6 +144,31 @@ impl Fold {
             "version-verified" if field("verdict").as_deref() == Some("Pass") => drop(self.approved.insert(view)),
             "version-verified" => drop(self.approved.remove(&view)),
             "verdict-waived" => drop(self.approved.insert(view)),
+            "replay-requested" => {
+                let phase = self.phase(&projection, &version);
+                if !matches!(phase, "Serving" | "StandingBy") || self.flips.contains_key(&projection) {
+                    self.fault(format!(
+                        "replay: one of {projection} {version}, {phase}, was asked for at {position} during a flip or \
+                         although it neither serves nor stands by"
+                    ));
+                }
+                let after = record.data["after"].as_u64().unwrap_or_default();
+                let replay = Replay { requested: position, after, resets: field("rows").as_deref() == Some("reset") };
+                self.asked_replays.insert(position, replay);
+                if let Some(before) = self.replays.insert(view, replay) {
+                    self.fault(format!(
+                        "replay: one was asked for at {position} while that of {} was under way",
+                        before.requested
+                    ));
+                }
+            }
+            "replay-ended" => {
+                if self.replays.remove(&view).is_none() {
+                    self.fault(format!("replay: the end of none of {projection} {version} was told at {position}"));
+                }
+            }
+            "version-paused" => drop(self.paused.insert(view)),
+            "version-resumed" => drop(self.paused.remove(&view)),
             "version-obsolete" => enter(self, &["CleaningUp"], "Obsolete"),
             "version-failed" => enter(self, &["Initializing"], "Failed"),
             _ => {}
@@ -138,6 +187,16 @@ impl Fold {
         versions
     }
 
+    /// The versions that are paused.
+    pub fn paused(self) -> Vec<(String, String)> {
+        self.paused.into_iter().collect()
+    }
+
+    /// The replay in place that was asked for at this position.
+    pub fn asked_replay(&self, requested: u64) -> Option<Replay> {
+        self.asked_replays.get(&requested).copied()
+    }
+
     /// What still has to happen by itself.
     pub fn unfinished(&self) -> Vec<String> {
         let flips =
@@ -153,7 +212,10 @@ impl Fold {
             };
             waits.then(|| format!("{projection} {version} is {phase}"))
         });
-        flips.chain(versions).collect()
+        let replays = self.replays.iter().map(|((projection, version), replay)| {
+            format!("the replay of {projection} {version} that {} asked for has not ended", replay.requested)
+        });
+        flips.chain(versions).chain(replays).collect()
     }
 }
 
@@ -167,7 +229,9 @@ pub fn check(world: &World, records: &[Record]) {
     let mut revoked: BTreeSet<ViewId> = BTreeSet::new();
     let mut orphans: BTreeSet<ViewId> = BTreeSet::new();
     let mut flips = BTreeMap::new();
-    for landed in world.disk.landed() {
+    let mut marks: BTreeMap<ViewId, BTreeMap<u16, Mark>> = BTreeMap::new();
+    let mut paused_at: BTreeMap<(String, String), Duration> = BTreeMap::new();
+    for (now, landed) in world.disk.landed_at() {
         match landed {
             Landed::Appended { through } => {
                 while known < through as usize && known < records.len() {
@@ -177,14 +241,22 @@ pub fn check(world: &World, records: &[Record]) {
                         if record.event_type == "flipped" {
                             check_flip(world, &fold, record, &mut flips, &shown);
                         }
+                        if record.event_type == "replay-ended" {
+                            check_replay_end(world, &fold, record, &positions, &marks);
+                        }
                         fold.add(record);
                     }
+                }
+                paused_at.retain(|view, _| fold.paused.contains(view));
+                for view in &fold.paused {
+                    paused_at.entry(view.clone()).or_insert(now);
                 }
             }
             Landed::Flipped { at, tokens } => drop(flips.insert(at, tokens)),
             Landed::Made { view, lingering } => {
                 let (projection, version) = text(&view);
                 positions.insert(view.clone(), BTreeMap::new());
+                marks.remove(&view);
                 shown.remove(&view);
                 epochs.remove(&view);
                 // A node may make it again that has not followed the catalog yet; then it drops it again. One that
@@ -226,6 +298,17 @@ pub fn check(world: &World, records: &[Record]) {
                             moved.from
                         ));
                     }
+                    let mark = marks.entry(view.clone()).or_default().entry(segment).or_default();
+                    check_mark(world, &fold, &view, moved, mark);
+                    if moved.to > moved.from
+                        && let Some(since) = paused_at.get(&text(&view)).filter(|since| now > **since + NOTICED)
+                    {
+                        world.violated(format!(
+                            "pause: {view} is paused since {:.1} s and was moved to {}",
+                            since.as_secs_f64(),
+                            moved.to
+                        ));
+                    }
                     *at = moved.to.get();
                     let shown = shown.entry(view.clone()).or_default();
                     *shown = (*shown).max(moved.to.get());
@@ -254,6 +337,57 @@ pub fn check(world: &World, records: &[Record]) {
         let gone = matches!(fold.phase(&projection, &version), "none" | "Scheduled" | "Obsolete");
         if gone && !orphans.contains(&view) {
             world.violated(format!("I-12: there is a view {view}, which is {}", fold.phase(&projection, &version)));
+        }
+    }
+}
+
+/// The last replay that a segment has taken up: the position of its request, and where the segment was.
+type Mark = (u64, u64);
+
+/// A segment goes back once for each replay that was asked for, to where that begins, and marks where it was.
+fn check_mark(world: &World, fold: &Fold, view: &ViewId, moved: &TokenMove, mark: &mut Mark) {
+    let new = moved.replay.map_or((0, 0), |new| (new.request.get(), new.through.get()));
+    let (from, to) = (moved.from.get(), moved.to.get());
+    if new == *mark {
+        if to < from {
+            world.violated(format!("replay: segment {} of {view} went from {from} back to {to} again", moved.segment));
+        }
+        return;
+    }
+    let asked = fold.asked_replay(new.0).filter(|_| {
+        let (projection, version) = text(view);
+        fold.replays.get(&(projection, version)).is_some_and(|replay| replay.requested == new.0)
+    });
+    let goes_back = asked.is_some_and(|asked| to == from.min(asked.after));
+    if new.0 <= mark.0 || new.1 != from.max(mark.1) || !goes_back {
+        world.violated(format!(
+            "replay: segment {} of {view} took up {new:?} from {from} to {to}, before it was {mark:?}",
+            moved.segment
+        ));
+    }
+    *mark = new;
+}
+
+/// A replay has ended when every segment has taken it up and is where it was.
+fn check_replay_end(
+    world: &World,
+    fold: &Fold,
+    record: &Record,
+    positions: &BTreeMap<ViewId, BTreeMap<u16, u64>>,
+    marks: &BTreeMap<ViewId, BTreeMap<u16, Mark>>,
+) {
+    let field = |name: &str| record.data[name].as_str().unwrap_or_default().to_owned();
+    let of = (field("projection"), field("version"));
+    let Some(replay) = fold.replays.get(&of) else { return };
+    let Some((view, positions)) = positions.iter().find(|(view, _)| text(view) == of) else { return };
+    for (segment, at) in positions {
+        let mark = marks.get(view).and_then(|marks| marks.get(segment)).copied().unwrap_or_default();
+        if mark.0 != replay.requested || *at < mark.1 {
+            world.violated(format!(
+                "replay: that of {view} which {} asked for was told to have ended at {}, segment {segment} is at {at} \
+                 with {mark:?}",
+                replay.requested, record.position
+            ));
         }
     }
 }

@@ -1,0 +1,138 @@
+//! I-9: of each event the effects were made of one emission, by the version that served at its position, in the order
+//! of its stream.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dacapo::ViewId;
+
+use super::journal::Record;
+use crate::disk::Landed;
+use crate::effects::{Made, Told, effects_of};
+use crate::ledger::{PROJECTIONS, makes_past_effects};
+use crate::world::World;
+
+/// Who has served a projection, from which position on.
+#[derive(Default)]
+struct Served {
+    /// Where its first version was scheduled.
+    first: u64,
+    versions: Vec<(u64, String)>,
+}
+
+impl Served {
+    fn of(records: &[Record], projection: &str) -> Self {
+        let mut served = Self::default();
+        for record in
+            records.iter().filter(|record| record.stream == "$catalog" && record.data["projection"] == projection)
+        {
+            match record.event_type.as_str() {
+                "version-scheduled" if served.first == 0 => served.first = record.position,
+                "flipped" => {
+                    let version = record.data["version"].as_str().unwrap_or_default();
+                    served.versions.push((record.position, version.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        served
+    }
+
+    /// Whose effects of the event at `position` are to be made; none if nobody's, or nobody knows yet.
+    fn voice(&self, position: u64, past: bool) -> Option<&str> {
+        if self.first == 0 || (position < self.first && !past) {
+            return None;
+        }
+        let before = self.versions.iter().take_while(|(since, _)| *since <= position).last();
+        before.or(self.versions.first()).map(|(_, version)| version.as_str())
+    }
+}
+
+/// The view whose commit kept what each run of a handler emitted.
+fn kept(world: &World) -> BTreeMap<u64, (ViewId, Told)> {
+    let mut kept = BTreeMap::new();
+    for landed in world.disk.landed() {
+        let Landed::Committed { view, commit } = landed else { continue };
+        for effect in commit.effects {
+            if let Ok(told) = serde_json::from_slice::<Told>(&effect.payload) {
+                kept.insert(told.run, (view.clone(), told));
+            }
+        }
+    }
+    kept
+}
+
+/// Everything that was made, held against the journal, the catalog and what was committed.
+pub fn check(world: &World, records: &[Record]) {
+    let served: BTreeMap<&str, Served> =
+        PROJECTIONS.map(|projection| (projection, Served::of(records, projection))).into();
+    let kept = kept(world);
+    let mut runs: BTreeMap<(String, u64, u32), u64> = BTreeMap::new();
+    let mut last: BTreeMap<(ViewId, String), (u64, u32)> = BTreeMap::new();
+    for Made { code, key, told } in world.receiver.made() {
+        let (projection, position) = (key.projection.as_str(), key.position.get());
+        let record = usize::try_from(position).ok().and_then(|position| records.get(position.wrapping_sub(1)));
+        let same = |record: &Record| record.stream == told.stream && record.change() == Some(told.change);
+        if (position, key.ordinal) != (told.position, told.nth) || !record.is_some_and(same) {
+            world.violated(format!("I-9: the effect {key} is {told:?}, the event is {record:?}"));
+        }
+        let Some((view, _)) = kept.get(&told.run) else {
+            world.violated(format!("I-9: the effect {key} was made, and no commit has kept it: {told:?}"));
+            continue;
+        };
+        let version = view.version.to_string();
+        let voice =
+            served.get(projection).and_then(|served| served.voice(position, makes_past_effects(world, projection)));
+        if voice != Some(version.as_str()) || view.version.code != code || view.projection != key.projection {
+            world.violated(format!("I-9: {view} made the effect {key} (code v{code}), the voice there is {voice:?}"));
+        }
+        let name = (projection.to_owned(), position, key.ordinal);
+        let again = runs.contains_key(&name);
+        let run = *runs.entry(name).or_insert(told.run);
+        if run != told.run {
+            let first = kept.get(&run).map(|(view, _)| view.to_string());
+            world.violated(format!("I-9: the effect {key} was emitted and made by {first:?} and again by {view}"));
+        }
+        // A version makes the effects of a stream one after the other; tries of one that was made come again.
+        let last = last.entry((view.clone(), told.stream.clone())).or_default();
+        if (position, key.ordinal) > *last {
+            *last = (position, key.ordinal);
+        } else if !again {
+            world.violated(format!("I-9: {view} made the effect {key} of {} behind {last:?}", told.stream));
+        }
+    }
+}
+
+/// Effects that were not made yet.
+pub fn missing(world: &World, fold: &super::catalog::Fold, records: &[Record]) -> Vec<String> {
+    let made: BTreeSet<(String, u64, u32)> = world
+        .receiver
+        .made()
+        .into_iter()
+        .map(|made| (made.key.projection.to_string(), made.key.position.get(), made.key.ordinal))
+        .collect();
+    let mut missing = vec![];
+    let kept = kept(world);
+    for projection in PROJECTIONS {
+        let (served, past) = (Served::of(records, projection), makes_past_effects(world, projection));
+        let is_made = |position: u64, nth: u32| made.contains(&(projection.to_owned(), position, nth));
+        // Whatever a version that is still there has come past.
+        for record in records.iter().filter(|record| record.change().is_some()) {
+            let Some(version) = served.voice(record.position, past) else { continue };
+            let there = matches!(fold.phase(projection, version), "Serving" | "StandingBy");
+            for nth in (0..effects_of(record.position)).filter(|nth| there && !is_made(record.position, *nth)) {
+                missing.push(format!("the effect {projection}-{}-{nth} was not made by {version}", record.position));
+            }
+        }
+        // Whatever one has kept, also when it has gone since: a clean-up waits for it.
+        for (view, told) in kept.values().filter(|(view, _)| view.projection.as_str() == projection) {
+            let speaks = served.voice(told.position, past) == Some(view.version.to_string().as_str());
+            if speaks && !is_made(told.position, told.nth) {
+                missing.push(format!(
+                    "the effect {projection}-{}-{}, kept by {view}, was not made",
+                    told.position, told.nth
+                ));
+            }
+        }
+    }
+    missing
+}
