@@ -668,9 +668,7 @@ impl Catalog {
             CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
             CatalogCommand::EndReplay { view, request } => {
                 let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
-                if !planted::is(Fault::EndsTwice) {
-                    pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
-                }
+                pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
                 Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }])
             }
         }

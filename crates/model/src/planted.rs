@@ -60,10 +60,6 @@ faults! {
     SpeaksAgain "i-9-speaks-again" ["I-9"],
     /// A replay in place is over when one segment is where it was.
     EndsEarly "replay-ends-early" ["replay"],
-    /// The end of a replay in place is told again.
-    EndsTwice "replay-ends-twice" ["replay"],
-    /// I-7: rows are shown that a replay has taken away.
-    ShowsReset "i-7-shows-reset" ["I-7", "I-3"],
     /// I-11: a segment that halts does not say so.
     Silent "i-11-silent" ["I-11"],
     /// I-12: a view is dropped while its epochs are good.

@@ -49,8 +49,7 @@ pub fn shown(tokens: &[Token], last: Option<&PendingReplay>) -> Option<Position>
     let keeps =
         |mark: ReplayMark| last.is_some_and(|last| last.requested == mark.request && last.rows == ReplayRows::Keep);
     let of_token = |token: &Token| match token.replay {
-        Some(mark) if token.replays() && !planted::is(Fault::ShowsReset) => keeps(mark).then(|| token.shown()),
-        _ if planted::is(Fault::ShowsReset) => Some(token.shown()),
+        Some(mark) if token.replays() => keeps(mark).then(|| token.shown()),
         _ => Some(token.position),
     };
     tokens.iter().map(of_token).min().unwrap_or_default()
