@@ -163,7 +163,8 @@ impl Fold {
                 }
             }
             "replay-ended" => {
-                if self.replays.remove(&view).is_none() {
+                let ended = self.replays.remove(&view);
+                if ended.is_none() {
                     self.fault(format!("replay: the end of none of {projection} {version} was told at {position}"));
                 }
             }
