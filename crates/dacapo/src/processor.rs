@@ -3,7 +3,8 @@
 //! A processor claims its segments, reads the feed behind the lowest token among them, applies a batch
 //! and commits rows and tokens together (I-3) under the epoch it claimed (I-4). Segments at different
 //! tokens are caught up lowest first, up to the next token above, so nothing is read twice for a segment
-//! and one that halts never holds the others back. This is the only place from which tokens move.
+//! and one that halts never holds the others back; after a long halt it takes turns with those that follow
+//! the head. This is the only place from which tokens move.
 //!
 //! ```text
 //!              ┌──────────── lowest tokens among the segments that may run ◀───────────┐
