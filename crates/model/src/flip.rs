@@ -126,7 +126,9 @@ mod tests {
             segment,
             epoch: Epoch::new(1),
             position: Position::new(*position),
+            owner: None,
             held_for: held_for.map(Position::new),
+            cap: None,
             applied: Applied::default(),
             replay: None,
         };

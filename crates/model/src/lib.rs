@@ -7,6 +7,7 @@
 //!
 //! Bounds are words throughout: `after` excludes, `through` includes.
 
+pub mod assign;
 mod catalog;
 mod effect;
 mod event;
@@ -14,6 +15,7 @@ mod failure;
 pub mod flip;
 mod letter;
 pub mod limits;
+mod member;
 mod name;
 mod phase;
 #[doc(hidden)]
@@ -38,6 +40,7 @@ pub use effect::{EffectKey, NewEffect, PastEffects, PendingEffect, Settled, Voic
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
 pub use letter::{Letter, LetterKind, Letters, Refusal, Wish};
+pub use member::{CodeId, Member, MemberId};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
 pub use phase::{Phase, Stage};
 pub use position::{ExpectedRevision, Position, Revision};

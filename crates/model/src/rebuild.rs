@@ -213,7 +213,9 @@ mod tests {
                 segment: SegmentCount::ONE.segment(0).unwrap(),
                 epoch: Epoch::new(1),
                 position: Position::new(self.at.get() - lag),
+                owner: None,
                 held_for: None,
+                cap: None,
                 applied: Applied::default(),
                 replay: None,
             };

@@ -91,7 +91,9 @@ mod tests {
             position: Position::new(position),
             applied: Applied { after: Position::START, events: position },
             replay: replay.map(mark),
+            owner: None,
             held_for: None,
+            cap: None,
         }
     }
 

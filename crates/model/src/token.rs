@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::member::MemberId;
 use crate::position::Position;
 use crate::segment::Segment;
 
@@ -64,8 +65,13 @@ pub struct Token {
     pub epoch: Epoch,
     /// The last position it covers.
     pub position: Position,
+    /// The member that claimed it under this epoch. Its claim is good while it has a lease; who writes without a claim
+    /// is fenced all the same, by the epoch.
+    pub owner: Option<MemberId>,
     /// The mark of the hold on it, if any: while held it does not move.
     pub held_for: Option<Position>,
+    /// How far it may move, if it is to meet another version's.
+    pub cap: Option<Position>,
     /// What was counted on the way.
     pub applied: Applied,
     /// The last replay in place. It stays when that is over, until another one takes its place.
@@ -100,6 +106,13 @@ pub enum TokenRefused {
         /// The mark of the hold: the position of the flip's request or of its last postponement.
         held_for: Position,
     },
+    /// It is to stop at a position for a moment, to meet another version's; a batch that ends there is good.
+    Capped {
+        /// The segment.
+        segment: Segment,
+        /// How far it may move.
+        cap: Position,
+    },
     /// Another claim or another commit came first; this writer has lost its right to the segment.
     Fenced {
         /// The segment that was lost.
@@ -116,6 +129,9 @@ impl fmt::Display for TokenRefused {
         match self {
             Self::Held { segment, held_for } => {
                 write!(f, "segment {segment} is held by the flip of position {held_for}")
+            }
+            Self::Capped { segment, cap } => {
+                write!(f, "segment {segment} is to stop at position {cap} for a moment")
             }
             Self::Fenced { segment, asked, stored } => write!(
                 f,
@@ -152,7 +168,7 @@ impl Token {
     }
 
     /// The token after `asked`. The one rule by which a token moves (I-4): the same epoch, the same
-    /// start, not held, and never backwards but to begin a replay in place, which the new mark says.
+    /// start, not held, not past its cap, and never backwards but to begin a replay in place, which the new mark says.
     ///
     /// # Errors
     /// [`TokenRefused`], and the token stays as it is.
@@ -169,6 +185,9 @@ impl Token {
         }
         if let Some(held_for) = self.held_for {
             return Err(TokenRefused::Held { segment: self.segment, held_for });
+        }
+        if let Some(cap) = self.cap.filter(|cap| asked.to > *cap && asked.to > asked.from) {
+            return Err(TokenRefused::Capped { segment: self.segment, cap });
         }
         Ok(Self { position: asked.to, applied: asked.applied, replay: asked.replay, ..*self })
     }
@@ -188,11 +207,17 @@ mod tests {
     use proptest::prelude::*;
 
     fn token(epoch: u64, position: u64, held: Option<u64>, replay: Option<(u64, u64)>) -> Token {
+        capped(epoch, position, held, None, replay)
+    }
+
+    fn capped(epoch: u64, position: u64, held: Option<u64>, cap: Option<u64>, replay: Option<(u64, u64)>) -> Token {
         Token {
             segment: SegmentCount::ONE.segment(0).unwrap(),
             epoch: Epoch::new(epoch),
             position: Position::new(position),
+            owner: None,
             held_for: held.map(Position::new),
+            cap: cap.map(Position::new),
             applied: Applied::default(),
             replay: replay.map(mark),
         }
@@ -206,12 +231,12 @@ mod tests {
         // I-4
         #[test]
         fn a_token_moves_forward_under_its_own_claim_and_back_only_for_a_new_replay(
-            epoch in 0..3_u64, at in 0..5_u64, held in proptest::option::of(1..3_u64),
+            epoch in 0..3_u64, at in 0..5_u64, held in proptest::option::of(1..3_u64), cap in proptest::option::of(0..5_u64),
             replay in proptest::option::of((1..3_u64, 0..6_u64)),
             asked_epoch in 0..3_u64, from in 0..5_u64, to in 0..5_u64,
             asked_replay in proptest::option::of((1..3_u64, 0..6_u64)),
         ) {
-            let stored = token(epoch, at, held, replay);
+            let stored = capped(epoch, at, held, cap, replay);
             let asked = TokenMove {
                 segment: stored.segment,
                 epoch: Epoch::new(asked_epoch),
@@ -224,11 +249,12 @@ mod tests {
             let back = asked_replay.is_some_and(|(request, through)| {
                 replay.is_none_or(|(before, shown)| request > before && through >= shown) && through >= at
             });
-            let allowed = epoch == asked_epoch && at == from && (on || back) && held.is_none();
+            let within = to <= from || cap.is_none_or(|cap| to <= cap);
+            let allowed = epoch == asked_epoch && at == from && (on || back) && held.is_none() && within;
             match stored.moved(asked) {
                 Ok(moved) => {
                     prop_assert!(allowed);
-                    let expected = Token { applied: asked.applied, ..token(epoch, to, None, asked_replay) };
+                    let expected = Token { applied: asked.applied, ..capped(epoch, to, None, cap, asked_replay) };
                     prop_assert_eq!(moved, expected);
                     prop_assert!(moved.shown() >= stored.shown(), "what was shown stays marked (I-7)");
                 }

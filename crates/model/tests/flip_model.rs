@@ -105,7 +105,7 @@ struct Stored(Token);
 
 impl Hash for Stored {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Token { segment, epoch, position, held_for, applied, replay } = self.0;
+        let Token { segment, epoch, position, owner: _, held_for, cap: _, applied, replay } = self.0;
         (segment, epoch, position, held_for, applied.events, replay.map(|mark| mark.request)).hash(state);
     }
 }
@@ -294,6 +294,7 @@ impl World {
             }
             // It is tried again until the hold is lifted.
             Err(TokenRefused::Held { .. }) => {}
+            Err(TokenRefused::Capped { .. }) => unreachable!("nothing is verified here"),
             Err(TokenRefused::Fenced { .. }) => {
                 self.refused = true;
                 self.writers[writer] = Writer { version, claimed: None, batch: None };
@@ -449,7 +450,9 @@ impl Model for Flips {
                 segment,
                 epoch: Epoch::UNCLAIMED,
                 position: Position::START,
+                owner: None,
                 held_for: None,
+                cap: None,
                 applied: Applied::default(),
                 replay: None,
             })

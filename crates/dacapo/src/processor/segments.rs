@@ -208,7 +208,9 @@ mod tests {
             segment,
             epoch: Epoch::new(1),
             position: Position::new(*position),
+            owner: None,
             held_for: None,
+            cap: None,
             applied: Applied::default(),
             replay: None,
         };
