@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::member::{Member, MemberId};
-use crate::segment::{Segment, SegmentCount};
+use crate::segment::Segment;
 use crate::token::Token;
 use crate::version::ViewId;
 
@@ -145,28 +145,14 @@ pub fn unowned(tokens: &[Token], live: &[Member]) -> Vec<Segment> {
     tokens.iter().filter(|token| !token.owner.is_some_and(lives)).map(|token| token.segment).collect()
 }
 
-/// How many segments there are at most, as a count of tokens.
-#[cfg(test)]
-fn tokens_of(count: SegmentCount, owners: &[Option<MemberId>]) -> Vec<Token> {
-    use crate::token::{Applied, Epoch};
-    let token = |segment: Segment| Token {
-        segment,
-        epoch: Epoch::new(1),
-        position: crate::position::Position::START,
-        owner: owners.get(usize::from(segment.get())).copied().flatten(),
-        held_for: None,
-        cap: None,
-        applied: Applied::default(),
-        replay: None,
-    };
-    count.segments().map(token).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::member::CodeId;
     use crate::name::ProjectionName;
+    use crate::position::Position;
+    use crate::segment::SegmentCount;
+    use crate::token::{Applied, Epoch};
     use crate::version::VersionId;
     use proptest::prelude::*;
 
@@ -184,6 +170,20 @@ mod tests {
     fn member(number: u8) -> Member {
         let carries = vec![CodeId { projection: view().projection, code: 2 }];
         Member { id: id(number), name: format!("node {number}"), address: None, carries, ready: true }
+    }
+
+    fn tokens_of(count: SegmentCount, owners: &[Option<MemberId>]) -> Vec<Token> {
+        let token = |segment: Segment| Token {
+            segment,
+            epoch: Epoch::new(1),
+            position: Position::START,
+            owner: owners.get(usize::from(segment.get())).copied().flatten(),
+            held_for: None,
+            cap: None,
+            applied: Applied::default(),
+            replay: None,
+        };
+        count.segments().map(token).collect()
     }
 
     fn sizes(assigned: &BTreeMap<Segment, MemberId>, live: &[Member]) -> Vec<usize> {

@@ -7,7 +7,8 @@ use crate::clock::Clock;
 use crate::embedded::{DataDir, EmbeddedJournal, JournalOptions, SqliteViews};
 use crate::error::StoreError;
 use crate::journal::Journal;
-use crate::memory::{MemoryJournal, MemoryViews};
+use crate::members::Members;
+use crate::memory::{MemoryJournal, MemoryMembers, MemoryViews};
 use crate::views::Views;
 
 /// A journal and the views over it.
@@ -17,6 +18,8 @@ pub struct Store {
     pub journal: Arc<dyn Journal>,
     /// The rows and tokens.
     pub views: Arc<dyn Views>,
+    /// The nodes that share it.
+    pub members: Arc<dyn Members>,
     /// What it is and where, for people.
     pub description: String,
 }
@@ -25,8 +28,9 @@ impl Store {
     /// A store in memory: it lasts as long as its value.
     pub fn memory(clock: Arc<dyn Clock>) -> Self {
         Self {
-            journal: Arc::new(MemoryJournal::new(clock)),
+            journal: Arc::new(MemoryJournal::new(Arc::clone(&clock))),
             views: Arc::new(MemoryViews::new()),
+            members: Arc::new(MemoryMembers::new(clock)),
             description: "memory".to_owned(),
         }
     }
@@ -37,9 +41,11 @@ impl Store {
     /// [`StoreError`] when another process owns the directory (the message says which) or it cannot be read.
     pub fn embedded(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let owned = DataDir::open(directory)?;
+        // One process has the directory, so its members need not outlive it.
+        let members = Arc::new(MemoryMembers::new(Arc::clone(&clock)));
         let journal = EmbeddedJournal::open(&owned, JournalOptions { clock, ..JournalOptions::default() })?;
         let views = SqliteViews::open(owned.path().join("views"))?;
         let description = format!("embedded in {}", directory.display());
-        Ok(Self { journal: Arc::new(journal), views: Arc::new(views), description })
+        Ok(Self { journal: Arc::new(journal), views: Arc::new(views), members, description })
     }
 }

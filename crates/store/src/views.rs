@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    Letter, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled, StreamName, Timestamp, Token,
-    TokenMove, ViewId, Wish,
+    Letter, MemberId, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled, StreamName,
+    Timestamp, Token, TokenMove, ViewId, Wish,
 };
 
 use crate::error::{CommitError, StoreError};
@@ -120,12 +120,21 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when they cannot be read.
     async fn tokens(&self) -> Result<Vec<Token>, StoreError>;
 
-    /// Claims every segment for the caller: each token gets the next epoch, so that no commit of an earlier
-    /// claim lands any more (I-4). Positions and holds stay. Called with no intent to write, it revokes.
+    /// Claims segments for the member `by`, or for nobody: each whose token still has the epoch that was `seen` gets the
+    /// next one and its new owner, so that no commit of an earlier claim lands any more (I-4). Returns the tokens that
+    /// were claimed, in the order of segments: of two that saw the same, one gets them. Positions, holds and caps stay.
+    ///
+    /// It waits for the end of a transaction that has written under the earlier claim.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be written.
-    async fn claim(&self) -> Result<Vec<Token>, StoreError>;
+    async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError>;
+
+    /// Takes every segment from whoever has it: no commit of an earlier claim lands any more (I-4).
+    ///
+    /// # Errors
+    /// [`StoreError`] when the tokens cannot be written.
+    async fn revoke(&self) -> Result<(), StoreError>;
 
     /// Marks every token as held under `mark`, unless a later mark holds it, and returns the tokens as they
     /// are once all are marked: nothing moves from here until the mark is lifted. Marking twice is marking once.
@@ -140,6 +149,12 @@ pub trait View: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when they cannot be written.
     async fn lift(&self, mark: Position) -> Result<(), StoreError>;
+
+    /// Lets no token move past `at` until another cap, or none, takes its place, and returns the tokens as they are then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be written; then the cap is what it was.
+    async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError>;
 
     /// What is kept of the events that segments stop before, in the order of segments.
     ///
@@ -202,7 +217,8 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when this one cannot be read.
     async fn copy(&self) -> Result<ViewCopy, StoreError>;
 
-    /// A writer. There is at most one that writes at a time; its first write waits for another's end.
+    /// A writer. Where one process has the store there is at most one that writes at a time, and its first write waits
+    /// for another's end; in a shared store, those of different segments write side by side.
     ///
     /// # Errors
     /// [`StoreError`] when the view cannot be opened for writing.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use dacapo_model::{Position, ProjectionName, SegmentCount, TokenRefused, VersionId, ViewId};
+use dacapo_store::contract::views::claim_all;
 use dacapo_store::embedded::SqliteViews;
 use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, Views};
 
@@ -32,7 +33,7 @@ fn id() -> ViewId {
 
 async fn write_one(views: &SqliteViews) {
     let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
-    let token = view.claim().await.unwrap()[0];
+    let token = claim_all(&*view).await[0];
     let mut writer = view.writer().await.unwrap();
     writer.put(&NOTES, &mut [vec![Value::Integer(1), Value::Text("kept".into())]].into_iter()).await.unwrap();
     let asked = token.step(token.position.plus(1), 1);
@@ -151,7 +152,7 @@ async fn readers_and_a_writer_work_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let views = SqliteViews::open(dir.path()).unwrap();
     let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
-    let mut token = view.claim().await.unwrap()[0];
+    let mut token = claim_all(&*view).await[0];
     let reading = tokio::spawn({
         let view = std::sync::Arc::clone(&view);
         async move {
@@ -186,7 +187,7 @@ async fn many_that_open_one_view_share_it() {
         let views = std::sync::Arc::clone(&views);
         tokio::spawn(async move {
             let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
-            view.claim().await.unwrap()[0].epoch.get()
+            claim_all(&*view).await[0].epoch.get()
         })
     });
     let mut epochs = Vec::new();
@@ -203,7 +204,7 @@ async fn nothing_moves_past_what_a_hold_returned() {
     let dir = tempfile::tempdir().unwrap();
     let views = SqliteViews::open(dir.path()).unwrap();
     let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
-    let mut token = view.claim().await.unwrap()[0];
+    let mut token = claim_all(&*view).await[0];
     let (moved, mut moves) = tokio::sync::watch::channel(0_u64);
     let writing = tokio::spawn({
         let view = std::sync::Arc::clone(&view);
@@ -239,7 +240,7 @@ async fn an_index_that_nobody_waits_for_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let views = SqliteViews::open(dir.path()).unwrap();
     let view = views.open(&id(), &[INDEXED], SegmentCount::ONE).await.unwrap();
-    let token = view.claim().await.unwrap()[0];
+    let token = claim_all(&*view).await[0];
     let mut writer = view.writer().await.unwrap();
     let mut rows = (0..50_000).map(|at| vec![Value::Integer(at), Value::Text(format!("{:05}", at * 7_919 % 50_000))]);
     writer.put(&INDEXED, &mut rows).await.unwrap();
@@ -249,7 +250,7 @@ async fn an_index_that_nobody_waits_for_is_given_up() {
     let given_up = tokio::time::timeout(Duration::ZERO, writer.index(&INDEXED, &INDEXES[0])).await;
     assert!(given_up.is_err(), "it takes longer than no time");
     // Its transaction ends, and with it the right to write.
-    let token = view.claim().await.unwrap()[0];
+    let token = claim_all(&*view).await[0];
     assert_eq!(view.missing_indexes(&[INDEXED]).await.unwrap(), [(0, 0)]);
     let error = writer.index(&INDEXED, &INDEXES[0]).await.unwrap_err().to_string();
     assert!(error.contains("open another writer"), "{error}");

@@ -2,6 +2,7 @@
 //! hand in how to make a store.
 
 pub mod journal;
+pub mod members;
 pub mod views;
 
 /// A source of chance that tells its seed, so that a failure can be run again.

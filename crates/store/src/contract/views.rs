@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use dacapo_model::{
-    Applied, Epoch, EventType, Letter, LetterKind, NewEffect, Position, ProjectionName, Refusal, ReplayMark,
+    Applied, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect, Position, ProjectionName, Refusal, ReplayMark,
     SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish, limits,
 };
 
@@ -24,6 +24,9 @@ macro_rules! views_contract {
             rows_and_tokens_commit_together
             a_move_of_another_start_or_epoch_lands_nothing
             a_claim_between_begin_and_commit_fences
+            segments_are_claimed_one_by_one_and_by_one_of_two
+            a_revoked_claim_lands_nothing
+            a_token_stops_at_its_cap
             a_token_goes_back_only_for_a_new_replay
             a_refusal_stays_until_its_event_is_covered
             letters_are_kept_wished_for_and_settled
@@ -130,10 +133,20 @@ async fn made(views: &dyn Views) -> Arc<dyn View> {
     views.open(&id(), TABLES, two_segments()).await.expect("a new view")
 }
 
+const MEMBER: MemberId = MemberId::from_bytes([7; 16]);
+
+/// Claims every segment of a view that nobody else claims meanwhile.
+pub async fn claim_all(view: &dyn View) -> Vec<Token> {
+    let seen = view.tokens().await.expect("tokens");
+    let claimed = view.claim(Some(MEMBER), &seen).await.expect("claimed");
+    assert_eq!(claimed.len(), seen.len(), "nobody else claims");
+    claimed
+}
+
 /// A view that is claimed, with its first segment's next move.
 async fn claimed(views: &dyn Views) -> (Arc<dyn View>, TokenMove) {
     let view = made(views).await;
-    let tokens = view.claim().await.expect("claimed");
+    let tokens = claim_all(&*view).await;
     (view, step(&tokens[0], 5))
 }
 
@@ -220,7 +233,7 @@ pub async fn a_claim_between_begin_and_commit_fences(views: &dyn Views) {
     let mut zombie = view.writer().await.expect("a writer");
     assert_eq!(zombie.load(&ACCOUNTS, &[text("a-1")]).await.expect("read"), None);
 
-    let tokens = view.claim().await.expect("claimed again");
+    let tokens = claim_all(&*view).await;
     assert_eq!(tokens[0].epoch, first.epoch.next());
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 7)]).await;
@@ -229,6 +242,62 @@ pub async fn a_claim_between_begin_and_commit_fences(views: &dyn Views) {
     put(&mut *zombie, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
     assert!(matches!(refused(zombie.commit(&Commit::of([first])).await), TokenRefused::Fenced { .. }));
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 7)));
+}
+
+/// I-4: a claim is of the epoch that was seen, so that of two that saw the same one gets the segment.
+pub async fn segments_are_claimed_one_by_one_and_by_one_of_two(views: &dyn Views) {
+    let view = made(views).await;
+    let (one, two) = (MemberId::from_bytes([1; 16]), MemberId::from_bytes([2; 16]));
+    let seen = view.tokens().await.expect("tokens");
+    assert_eq!(seen[0].owner, None);
+    let first = view.claim(Some(one), &seen[..1]).await.expect("claimed");
+    assert_eq!(first, [Token { epoch: seen[0].epoch.next(), owner: Some(one), ..seen[0] }]);
+    let second = view.claim(Some(two), &seen).await.expect("claimed");
+    assert_eq!(second, [Token { epoch: seen[1].epoch.next(), owner: Some(two), ..seen[1] }], "the first is taken");
+    assert_eq!(view.tokens().await.expect("tokens"), [first[0], second[0]]);
+
+    // Each writes under its own claim.
+    let mut writer = view.writer().await.expect("a writer");
+    writer.commit(&Commit::of([step(&first[0], 5)])).await.expect("committed");
+    writer.commit(&Commit::of([step(&second[0], 4)])).await.expect("committed");
+
+    // What is handed over is nobody's, and fenced.
+    let moved = view.tokens().await.expect("tokens");
+    let free = view.claim(None, &moved[..1]).await.expect("released");
+    assert_eq!((free.len(), free[0].owner), (1, None));
+    assert!(matches!(refused(writer.commit(&Commit::of([step(&moved[0], 1)])).await), TokenRefused::Fenced { .. }));
+    writer.commit(&Commit::of([step(&moved[1], 1)])).await.expect("the other one's is not touched");
+    assert_eq!(view.claim(Some(one), &moved[..1]).await.expect("tried"), [], "that was seen before it was released");
+}
+
+/// I-4, I-12: after a revocation nothing of an earlier claim lands.
+pub async fn a_revoked_claim_lands_nothing(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    view.revoke().await.expect("revoked");
+    assert!(view.tokens().await.expect("tokens").iter().all(|token| token.owner.is_none()));
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    assert!(matches!(refused(writer.commit(&Commit::of([first])).await), TokenRefused::Fenced { .. }));
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
+}
+
+/// No token moves past its cap; up to it, and where it is, it does.
+pub async fn a_token_stops_at_its_cap(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let cap = Position::new(4);
+    let capped = view.cap(Some(cap)).await.expect("capped");
+    assert!(capped.iter().all(|token| token.cap == Some(cap)));
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
+    let expected = TokenRefused::Capped { segment: first.segment, cap };
+    assert_eq!(refused(writer.commit(&Commit::of([first])).await), expected);
+    assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
+    writer.commit(&Commit::of([TokenMove { to: cap, ..first }])).await.expect("it moves up to the cap");
+    let token = view.cap(Some(Position::new(2))).await.expect("capped")[0];
+    writer.commit(&Commit::of([token.step(token.position, 0)])).await.expect("what is only recorded moves nothing");
+    let token = view.cap(None).await.expect("no cap")[0];
+    assert_eq!((token.cap, token.position), (None, cap));
+    writer.commit(&Commit::of([step(&token, 1)])).await.expect("it goes on");
 }
 
 /// I-4, I-7: what was shown stays marked, and the same request sends a segment back once.
@@ -293,7 +362,7 @@ fn letter(token: &Token, position: u64, kind: LetterKind) -> Letter {
 /// The tries of an event are kept with its segment, by whoever claims it, until the token covers the event.
 pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
     let view = made(views).await;
-    let tokens = view.claim().await.expect("claimed");
+    let tokens = claim_all(&*view).await;
     let mut writer = view.writer().await.expect("a writer");
     let stops = |attempts| Commit {
         moves: vec![tokens[0].step(Position::START, 0)],
@@ -308,7 +377,7 @@ pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
     let both = [tokens[0].step(Position::new(3), 3), tokens[1].step(Position::new(9), 6)];
     writer.commit(&Commit::of(both)).await.expect("committed");
     assert_eq!(view.refusals().await.expect("read").len(), 1);
-    let token = view.claim().await.expect("claimed by another")[0];
+    let token = claim_all(&*view).await[0];
     assert_eq!(view.refusals().await.expect("read").len(), 1);
     writer.commit(&Commit::of([token.step(Position::new(4), 1)])).await.expect("committed");
     assert_eq!(view.refusals().await.expect("read"), []);
@@ -441,7 +510,7 @@ pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(vi
 pub async fn effects_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
-    view.claim().await.expect("claimed by another");
+    claim_all(&*view).await;
     let mut zombie = view.writer().await.expect("a writer");
     let commit = Commit { effects: vec![effect(&token, 1, 0, "a-1")], ..Commit::of([first]) };
     refused(zombie.commit(&commit).await);
@@ -473,7 +542,7 @@ pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Vi
 pub async fn what_is_kept_of_refused_events_is_fenced_as_rows_are(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
-    view.claim().await.expect("claimed by another");
+    claim_all(&*view).await;
     let mut zombie = view.writer().await.expect("a writer");
     let commit = Commit {
         moves: vec![first],
@@ -735,7 +804,7 @@ pub async fn pages_go_through_a_table_in_the_order_of_keys(views: &dyn Views) {
     const KEYED: Table = Table { name: "keyed", columns: IN_ALL, key: &[6, 0, 1, 2, 3, 4, 5, 7], indexes: &[] };
     let tables = [KEYED, ACCOUNTS, ENTRIES, KINDS];
     let view = views.open(&id(), &tables, two_segments()).await.expect("a new view");
-    let first = step(&view.claim().await.expect("claimed")[0], 5);
+    let first = step(&claim_all(&*view).await[0], 5);
     let mut keyed = Vec::new();
     for word in ["", "B", "a", "a\u{0}", "é", "z\u{10000}", "\u{ffff}"] {
         for flag in [false, true] {
@@ -897,7 +966,7 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
 
     let id = ViewId { version: VersionId { code: 3, build: 1 }, ..id() };
     let view = views.open(&id, TABLES, two_segments()).await.expect("a new view");
-    let tokens = view.claim().await.expect("claimed");
+    let tokens = claim_all(&*view).await;
     let fill = "INSERT INTO accounts SELECT id, owner, balance * 10 FROM source.accounts";
     let mut writer = view.writer().await.expect("a writer");
     invalid(writer.execute(fill, &[]).await);

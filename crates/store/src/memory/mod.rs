@@ -2,7 +2,9 @@
 //! long as its value.
 
 mod journal;
+mod members;
 mod views;
 
 pub use journal::MemoryJournal;
+pub use members::MemoryMembers;
 pub use views::MemoryViews;

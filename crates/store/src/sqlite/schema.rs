@@ -15,7 +15,7 @@ use crate::sqlite::outbox;
 use crate::table::{Column, ColumnKind, Index, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// The beginning of the names of tables that are not the projection's.
 pub(super) const RESERVED: &str = "_dacapo_";
@@ -153,7 +153,7 @@ fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite:
         "CREATE TABLE _dacapo_view (format INTEGER NOT NULL, view TEXT NOT NULL, segments INTEGER NOT NULL,
                                     schema TEXT NOT NULL) STRICT;
          CREATE TABLE _dacapo_tokens (segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, position INTEGER NOT NULL,
-                                      held_for INTEGER, counted_after INTEGER NOT NULL, counted INTEGER NOT NULL,
+                                      owner BLOB, held_for INTEGER, cap INTEGER, counted_after INTEGER NOT NULL, counted INTEGER NOT NULL,
                                       replay_request INTEGER, replay_through INTEGER) STRICT;
          CREATE TABLE _dacapo_refusals (segment INTEGER PRIMARY KEY, position INTEGER NOT NULL,
                                         attempts INTEGER NOT NULL, error TEXT NOT NULL, since INTEGER NOT NULL,
@@ -169,7 +169,8 @@ fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite:
         connection.execute_batch(&create_table(table))?;
     }
     for segment in 0..about.segments {
-        connection.execute("INSERT INTO _dacapo_tokens VALUES (?1, 0, 0, NULL, 0, 0, NULL, NULL)", [segment])?;
+        connection
+            .execute("INSERT INTO _dacapo_tokens VALUES (?1, 0, 0, NULL, NULL, NULL, 0, 0, NULL, NULL)", [segment])?;
     }
     connection.execute(
         "INSERT INTO _dacapo_view VALUES (?1, ?2, ?3, ?4)",

@@ -1,7 +1,9 @@
 //! The token table: the one statement that moves a token, and those that claim, hold and lift.
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Applied, Epoch, Position, ReplayMark, Segment, SegmentCount, Token, TokenMove, TokenRefused};
+use dacapo_model::{
+    Applied, Epoch, MemberId, Position, ReplayMark, Segment, SegmentCount, Token, TokenMove, TokenRefused,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{CommitError, StoreError};
@@ -36,29 +38,60 @@ impl Db {
         .and_then(|stored: Vec<Stored>| stored.into_iter().map(|stored| stored.token(&place)).collect())
     }
 
-    /// Gives every token the next epoch (I-4).
-    pub(crate) fn claim(&mut self) -> Result<Vec<Token>, StoreError> {
-        self.mark("claim the segments", "UPDATE _dacapo_tokens SET epoch = epoch + 1", None)
+    /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
+    pub(crate) fn claim(&mut self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
+        let owner = by.map(MemberId::bytes);
+        let claim = "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND epoch = ?2";
+        let mut claimed = std::collections::BTreeSet::new();
+        let tokens = self.mark("claim the segments", |transaction| {
+            let mut statement = transaction.prepare_cached(claim)?;
+            for token in seen {
+                let segment = token.segment.get();
+                if statement.execute((segment, epoch_number(token.epoch), owner.as_ref().map(<[u8; 16]>::as_slice)))?
+                    > 0
+                {
+                    claimed.insert(token.segment);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(tokens.into_iter().filter(|token| claimed.contains(&token.segment)).collect())
+    }
+
+    /// Gives every token the next epoch, and no owner (I-4).
+    pub(crate) fn revoke(&mut self) -> Result<(), StoreError> {
+        let revoke = "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = NULL";
+        self.mark("revoke the claims", |transaction| transaction.execute(revoke, []).map(drop)).map(drop)
     }
 
     /// Marks every token as held, except where a later mark holds it.
     pub(crate) fn hold(&mut self, mark: Position) -> Result<Vec<Token>, StoreError> {
         let hold = "UPDATE _dacapo_tokens SET held_for = ?1 WHERE held_for IS NULL OR held_for < ?1";
-        self.mark("hold the tokens", hold, Some(mark))
+        self.mark("hold the tokens", |transaction| transaction.execute(hold, [number(mark)]).map(drop))
     }
 
     /// Lifts this mark and earlier ones.
     pub(crate) fn lift(&mut self, mark: Position) -> Result<(), StoreError> {
         let lift = "UPDATE _dacapo_tokens SET held_for = NULL WHERE held_for <= ?1";
-        self.mark("lift the hold", lift, Some(mark)).map(drop)
+        self.mark("lift the hold", |transaction| transaction.execute(lift, [number(mark)]).map(drop)).map(drop)
     }
 
-    fn mark(&mut self, what: &str, sql: &str, parameter: Option<Position>) -> Result<Vec<Token>, StoreError> {
-        let parameter = parameter.map(number);
+    /// Lets no token move past `at`.
+    pub(crate) fn cap(&mut self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
+        let cap = "UPDATE _dacapo_tokens SET cap = ?1";
+        self.mark("cap the tokens", |transaction| transaction.execute(cap, [at.map(number)]).map(drop))
+    }
+
+    /// Changes tokens in a transaction of its own, and returns all of them as they are then.
+    fn mark(
+        &mut self,
+        what: &str,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Vec<Token>, StoreError> {
         let place = self.place().to_owned();
         let stored = self.tried(what, |connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            transaction.execute(sql, rusqlite::params_from_iter(parameter))?;
+            change(&transaction)?;
             let stored = read_all(&transaction)?;
             transaction.commit()?;
             Ok(stored)
@@ -104,6 +137,7 @@ impl Db {
                     "UPDATE _dacapo_tokens
                      SET position = ?4, counted_after = ?5, counted = ?6, replay_request = ?7, replay_through = ?8
                      WHERE segment = ?1 AND epoch = ?2 AND position = ?3 AND held_for IS NULL
+                       AND (cap IS NULL OR ?4 <= cap OR ?4 <= ?3)
                        AND (?7 IS replay_request AND ?8 IS replay_through AND ?4 >= ?3
                             OR ?7 > coalesce(replay_request, -1) AND ?8 >= max(?3, coalesce(replay_through, 0)))",
                 )?
@@ -125,7 +159,8 @@ impl Db {
     }
 }
 
-const READ: &str = "SELECT segment, epoch, position, held_for, counted_after, counted, replay_request, replay_through
+const READ: &str = "SELECT segment, epoch, position, owner, held_for, cap, counted_after, counted, replay_request,
+                           replay_through
                     FROM _dacapo_tokens";
 
 /// A row of the token table.
@@ -133,7 +168,9 @@ struct Stored {
     segment: i64,
     epoch: i64,
     position: i64,
+    owner: Option<Vec<u8>>,
     held_for: Option<i64>,
+    cap: Option<i64>,
     counted_after: i64,
     counted: i64,
     replay_request: Option<i64>,
@@ -146,11 +183,13 @@ impl Stored {
             segment: row.get(0)?,
             epoch: row.get(1)?,
             position: row.get(2)?,
-            held_for: row.get(3)?,
-            counted_after: row.get(4)?,
-            counted: row.get(5)?,
-            replay_request: row.get(6)?,
-            replay_through: row.get(7)?,
+            owner: row.get(3)?,
+            held_for: row.get(4)?,
+            cap: row.get(5)?,
+            counted_after: row.get(6)?,
+            counted: row.get(7)?,
+            replay_request: row.get(8)?,
+            replay_through: row.get(9)?,
         })
     }
 
@@ -164,7 +203,9 @@ impl Stored {
             segment: segment(self.segment).ok_or_else(wrong)?,
             epoch: Epoch::new(u64::try_from(self.epoch).map_err(|_| wrong())?),
             position: place_of(self.position)?,
+            owner: self.owner.map(|id| id.try_into().map(MemberId::from_bytes)).transpose().map_err(|_| wrong())?,
             held_for: self.held_for.map(place_of).transpose()?,
+            cap: self.cap.map(place_of).transpose()?,
             applied: Applied {
                 after: place_of(self.counted_after)?,
                 events: u64::try_from(self.counted).map_err(|_| wrong())?,

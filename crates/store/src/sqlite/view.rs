@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dacapo_model::{Letter, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish};
+use dacapo_model::{Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::StoreError;
@@ -80,8 +80,12 @@ impl<H: Home> View for SqliteView<H> {
         self.home.control(Db::tokens)
     }
 
-    async fn claim(&self) -> Result<Vec<Token>, StoreError> {
-        self.mark(Db::claim).await
+    async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
+        self.mark(|db| db.claim(by, seen)).await
+    }
+
+    async fn revoke(&self) -> Result<(), StoreError> {
+        self.mark(Db::revoke).await
     }
 
     async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
@@ -90,6 +94,10 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn lift(&self, mark: Position) -> Result<(), StoreError> {
         self.mark(|db| db.lift(mark)).await
+    }
+
+    async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
+        self.mark(|db| db.cap(at)).await
     }
 
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {

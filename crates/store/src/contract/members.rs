@@ -1,0 +1,59 @@
+//! What every store's members must do.
+
+use std::time::Duration;
+
+use dacapo_model::{CodeId, Member, MemberId, ProjectionName};
+
+use crate::members::Members;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn member(number: u8) -> Member {
+    let projection = ProjectionName::new("balances").expect("a valid name");
+    let carries = vec![CodeId { projection: projection.clone(), code: 1 }, CodeId { projection, code: 2 }];
+    let address = Some(format!("http://127.0.0.1:{number}"));
+    Member { id: MemberId::from_bytes([number; 16]), name: format!("node {number}"), address, carries, ready: true }
+}
+
+/// Whoever renews is told of all, and what it says of itself is what the others see.
+pub async fn those_with_a_lease_are_known_to_all(members: &dyn Members) {
+    assert_eq!(members.live().await.expect("read"), []);
+    let (one, two) = (member(1), Member { carries: vec![], address: None, ..member(2) });
+    assert_eq!(members.renew(&two, LONG).await.expect("renewed"), [two.clone()]);
+    assert_eq!(members.renew(&one, LONG).await.expect("renewed"), [one.clone(), two.clone()]);
+    let busy = Member { ready: false, ..one.clone() };
+    assert_eq!(members.renew(&busy, LONG).await.expect("renewed"), [busy.clone(), two.clone()]);
+    assert_eq!(members.live().await.expect("read"), [busy, two]);
+}
+
+/// A lease ends by itself, or at once when its member leaves.
+pub async fn a_lease_ends(members: &dyn Members) {
+    let (one, two, three) = (member(1), member(2), member(3));
+    members.renew(&one, Duration::from_millis(1)).await.expect("renewed");
+    members.renew(&two, LONG).await.expect("renewed");
+    members.renew(&three, LONG).await.expect("renewed");
+    // Whatever clock the store has, it goes.
+    while members.live().await.expect("read").len() > 2 {
+        tokio::task::yield_now().await;
+    }
+    members.leave(three.id).await.expect("left");
+    members.leave(three.id).await.expect("leaving twice is leaving once");
+    assert_eq!(members.live().await.expect("read"), [two.clone()]);
+    assert_eq!(members.renew(&one, LONG).await.expect("renewed"), [one, two], "one that was late is back");
+}
+
+/// Runs the suite: `$make` is an expression that makes members nobody else knows, as often as it is evaluated.
+#[macro_export]
+macro_rules! members_contract {
+    ($make:expr) => {
+        #[tokio::test]
+        async fn those_with_a_lease_are_known_to_all() {
+            $crate::contract::members::those_with_a_lease_are_known_to_all(&$make).await;
+        }
+
+        #[tokio::test]
+        async fn a_lease_ends() {
+            $crate::contract::members::a_lease_ends(&$make).await;
+        }
+    };
+}
