@@ -258,7 +258,7 @@ pub fn node_status(events: u64) -> Status {
         ready: true,
         waiting_on: vec![],
     };
-    Status { node, projections: vec![], subscribers: vec![] }
+    Status { node, members: vec![], projections: vec![], subscribers: vec![] }
 }
 
 #[async_trait]

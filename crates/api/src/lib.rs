@@ -38,8 +38,8 @@ pub use operate::{
     RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
 };
 pub use status::{
-    FlipStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure, SubscriberStatus,
-    TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
+    FlipStatus, MemberStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure,
+    SubscriberStatus, TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
 };
 pub use verification::{
     Finding, PartReport, Report, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,

@@ -11,6 +11,9 @@ use crate::form::format_time;
 pub struct Status {
     /// The node that answers.
     pub node: NodeStatus,
+    /// The nodes that are alive, itself among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberStatus>,
     /// Its projections, by name.
     pub projections: Vec<ProjectionStatus>,
     /// Its subscribers, which keep no token.
@@ -44,6 +47,36 @@ pub struct SubscriberFailure {
     pub position: u64,
     /// What went wrong.
     pub error: String,
+}
+
+/// A node that is alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Which run of which node; segments name their owners by it.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Where others reach its API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Whether it may be given work.
+    pub ready: bool,
+    /// The code that it carries, such as `balances v2`.
+    pub carries: Vec<String>,
+}
+
+impl MemberStatus {
+    /// The form of a member.
+    pub fn new(member: &model::Member) -> Self {
+        let code = |code: &model::CodeId| format!("{} v{}", code.projection, code.code);
+        Self {
+            id: member.id.to_string(),
+            name: member.name.clone(),
+            address: member.address.clone(),
+            ready: member.ready,
+            carries: member.carries.iter().map(code).collect(),
+        }
+    }
 }
 
 /// The node that answers.
@@ -169,6 +202,9 @@ pub struct SegmentStatus {
     pub lag: u64,
     /// Its fence.
     pub epoch: u64,
+    /// The member that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Whether a flip holds it for a moment.
     pub held: bool,
 }
@@ -294,6 +330,12 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("found", found.as_str().into());
                 "verdict"
             }
+            model::WaitingOn::Unowned { segment, segments, since } => {
+                field("segment", segment.get().into());
+                field("segments", (*segments).into());
+                field("since_ms", millis(*since));
+                "unowned"
+            }
             model::WaitingOn::Batch { after, since } => {
                 field("after", after.get().into());
                 field("since_ms", millis(*since));
@@ -377,6 +419,7 @@ impl SegmentStatus {
             position: token.position.get(),
             lag: head.since(token.position),
             epoch: token.epoch.get(),
+            owner: token.owner.map(|owner| owner.to_string()),
             held: token.held_for.is_some(),
         }
     }

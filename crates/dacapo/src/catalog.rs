@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
@@ -194,6 +195,35 @@ impl CatalogLog {
             ..Metadata::default()
         };
         NewEvent { id: self.world.ids.next(), event_type, payload, metadata, tags: vec![] }
+    }
+}
+
+/// How often at most the catalog is looked at because the journal grows.
+const FOLLOW: Duration = Duration::from_millis(20);
+/// How long to rest after the journal could not be read.
+const REST: Duration = Duration::from_millis(500);
+
+/// Keeps the fold up to date with what other nodes append, until it is stopped.
+pub(crate) async fn follow(log: Arc<CatalogLog>, mut stop: watch::Receiver<bool>) {
+    let mut head = log.journal.head();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            // A journal that closes takes its sender with it.
+            changed = head.changed() => if changed.is_err() { return },
+        }
+        let rest = match log.refresh().await {
+            Ok(()) => FOLLOW,
+            Err(error) => {
+                tracing::warn!(%error, "the catalog cannot be followed for the moment");
+                head.mark_changed();
+                REST
+            }
+        };
+        if tokio::time::timeout(rest, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
     }
 }
 

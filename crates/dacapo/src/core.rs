@@ -4,20 +4,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use dacapo_model::assign;
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_model::{
+    Phase, Position, ProjectionName, Segment, Token, VersionState, ViewId, WaitingOn, WorkShare, limits,
+};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
-use crate::processor::{self, Assignment, Beginning, Busy, Ended, Orders, Progress};
+use crate::cluster::Cluster;
+use crate::processor::{self, Assignment, Beginning, Busy, Claims, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
 use crate::seed::{SeedFrom, check};
 use crate::trail::Trails;
-use crate::verify::{Cap, Looking, Shadowing};
+use crate::verify::{Looking, Shadowing};
 use crate::world::{Left, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
@@ -25,11 +29,14 @@ const PAUSE_WAIT: Duration = Duration::from_secs(1);
 /// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
 /// would be waited for for ever, and everybody else with it.
 const REVOKE_WAIT: Duration = Duration::from_millis(500);
+/// How old may be what is known of where other members have taken a version, for whoever waits for that.
+const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) views: Arc<dyn Views>,
     pub(crate) catalog: Arc<CatalogLog>,
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) world: World,
     /// The head when this node started. Whatever was shown before the start is at most this, so an
     /// answer that covers it sends nobody back, even if a view has lost its last commits to a power cut (I-7).
@@ -45,6 +52,8 @@ pub(crate) struct Core {
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
     /// How every version got on lately.
     pub(crate) trails: Trails,
+    /// Segments that nobody live has.
+    unowned: std::sync::Mutex<BTreeMap<ViewId, Unowned>>,
     /// What the verifications under way are at.
     looking: RwLock<BTreeMap<ViewId, Looking>>,
     /// The versions that some live queries are put to as well.
@@ -60,13 +69,29 @@ pub(crate) struct FlipState {
     pub(crate) last: Option<(Position, Duration)>,
 }
 
+/// Segments of a version that nobody live has, since a node noticed.
+struct Unowned {
+    /// The first of them.
+    segment: Segment,
+    segments: usize,
+    since: Instant,
+    /// Whether the alarm was raised.
+    told: bool,
+}
+
 /// A version whose view is open on this node.
 pub(crate) struct OpenVersion {
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
     /// Its code, if this node carries it; then its processor runs here.
     pub(crate) carried: Option<Carried>,
+    /// How far it is, whoever takes it there.
     pub(crate) progress: watch::Receiver<Progress>,
+    seen: Arc<watch::Sender<Progress>>,
+    /// When its tokens were read last, for whoever waits for what another member does.
+    looked: Mutex<Option<Instant>>,
+    /// Held by whoever lets it meet another version, by a cap on its tokens.
+    meeting: Arc<Mutex<()>>,
     pub(crate) lifted: Arc<Notify>,
     /// Whose effects are whose, for its processor.
     voices: watch::Sender<Voices>,
@@ -79,9 +104,6 @@ pub(crate) struct OpenVersion {
     orders: watch::Sender<Orders>,
     wishes: watch::Sender<()>,
     busy: Arc<Busy>,
-    /// How far its processor may go; as far as it can, unless it is to meet another version.
-    cap: watch::Sender<Option<Position>>,
-    meeting: Arc<Mutex<()>>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -96,6 +118,7 @@ impl Core {
         journal: Arc<dyn Journal>,
         views: Arc<dyn Views>,
         catalog: Arc<CatalogLog>,
+        cluster: Arc<Cluster>,
         world: World,
         carried: Vec<Carried>,
     ) -> Self {
@@ -104,6 +127,7 @@ impl Core {
             journal,
             views,
             catalog,
+            cluster,
             world,
             floor,
             carried: RwLock::new(carried),
@@ -113,6 +137,7 @@ impl Core {
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
             trails: Trails::new(),
+            unowned: Default::default(),
             looking: RwLock::default(),
             shadowing: RwLock::default(),
         }
@@ -130,6 +155,7 @@ impl Core {
         let mut all = self.carried.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| (&known.code.projection, known.code.code) != (&carried.code.projection, carried.code.code));
         all.push(carried);
+        self.cluster.carries(&all);
         drop(all);
         self.opened.send_replace(());
     }
@@ -182,6 +208,34 @@ impl Core {
         }
     }
 
+    /// Notes which segments of the version nobody live has, and raises the alarm when that lasts (I-10). Where no member
+    /// could take them, that is what the version waits on.
+    pub(crate) fn watch_claims(&self, id: &ViewId, tokens: &[Token]) {
+        let unowned = assign::unowned(tokens, &self.cluster.live().borrow());
+        let capable = self.cluster.has_capable(id);
+        let mut all = self.unowned.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(segment) = unowned.first().copied().filter(|_| capable) else {
+            if all.remove(id).is_some_and(|before| before.told) {
+                tracing::info!(view = %id, "every segment is a member's again");
+            }
+            return;
+        };
+        let now = Instant::now();
+        let fresh = Unowned { segment, segments: 0, since: now, told: false };
+        let found = all.entry(id.clone()).or_insert(fresh);
+        (found.segment, found.segments) = (segment, unowned.len());
+        if !found.told && found.since.elapsed() >= limits::UNOWNED_TIME_MAX {
+            found.told = true;
+            tracing::error!(view = %id, %segment, segments = unowned.len(), "segments have been nobody's for too long");
+        }
+    }
+
+    fn unowned(&self, id: &ViewId) -> Option<WaitingOn> {
+        let all = self.unowned.lock().unwrap_or_else(PoisonError::into_inner);
+        let Unowned { segment, segments, since, .. } = *all.get(id).filter(|found| found.told)?;
+        Some(WaitingOn::Unowned { segment, segments, since: since.elapsed() })
+    }
+
     pub(crate) fn flip_state(&self, projection: &ProjectionName) -> FlipState {
         self.flips.borrow().get(projection).cloned().unwrap_or_default()
     }
@@ -205,7 +259,8 @@ impl Core {
     pub(crate) fn waiting_on(&self, id: &ViewId) -> Vec<WaitingOn> {
         let paused = self.is_paused(id).then_some(WaitingOn::Paused);
         let told = self.open_version(id).map(|open| open.waiting_on()).unwrap_or_default();
-        paused.into_iter().chain(told).chain(self.trouble(id)).collect()
+        let unowned = self.unowned(id);
+        paused.into_iter().chain(told).chain(unowned).chain(self.trouble(id)).collect()
     }
 
     /// Whether events are kept from the version's view.
@@ -272,7 +327,7 @@ impl Core {
     /// The tokens of a version as stored; `None` when this node has no view of it.
     pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
         match self.open_version(id) {
-            Some(version) => version.view.tokens().await.map(Some),
+            Some(version) => version.tokens().await.map(Some),
             None => Ok(None),
         }
     }
@@ -293,10 +348,8 @@ impl OpenVersion {
         seed: Option<SeedFrom>,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
-        let (progress, watched) = watch::channel(Progress::default());
         let (stop, stopped) = watch::channel(false);
         let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
-        open.progress = watched;
         let assignment = Assignment {
             id: open.id.clone(),
             carried,
@@ -305,14 +358,15 @@ impl OpenVersion {
             journal: Arc::clone(&core.journal),
             offload: core.world.offload,
             view: Arc::clone(&open.view),
+            segments: state.segments,
+            claims: Claims { me: core.cluster.me(), live: core.cluster.live() },
             clock: Arc::clone(&core.world.clock),
             is_corrected,
             orders: open.orders.subscribe(),
             wishes: open.wishes.subscribe(),
             lifted: Arc::clone(&open.lifted),
             busy: Arc::clone(&open.busy),
-            progress,
-            cap: open.cap.subscribe(),
+            progress: Arc::clone(&open.seen),
             voices: open.voices.subscribe(),
             probe: Arc::clone(&core.world.probe),
             stop: stopped,
@@ -327,19 +381,20 @@ impl OpenVersion {
     /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
     /// tokens can be seen and held, and its effects made.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
-        let (_, progress) = watch::channel(Progress::default());
+        let (seen, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
-        let (lifted, share, cap, meeting, busy, run) = Default::default();
+        let (lifted, share, busy, run, looked, meeting) = Default::default();
         let (voices, outbox, delivery) = Default::default();
         Self {
             id,
             view,
             carried,
             progress,
+            seen: Arc::new(seen),
+            looked,
+            meeting,
             lifted,
             share,
-            cap,
-            meeting,
             orders,
             wishes,
             busy,
@@ -376,10 +431,21 @@ impl OpenVersion {
         self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
     }
 
-    /// A cap on its processor, once nobody else has one.
-    pub(crate) async fn cap(&self) -> Cap {
-        let meeting = Arc::clone(&self.meeting).lock_owned().await;
-        Cap::new(self.cap.clone(), meeting)
+    /// Its tokens as stored, of which whoever watches it is told.
+    pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        let tokens = self.view.tokens().await?;
+        self.seen.send_if_modified(|progress| progress.see(&tokens));
+        Ok(tokens)
+    }
+
+    /// Looks where other members have taken it, unless somebody has looked just now.
+    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        let mut looked = self.looked.lock().await;
+        if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.tokens().await?;
+            *looked = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Whether its processor should run but does not.
@@ -453,6 +519,23 @@ impl OpenVersion {
         tracing::error!(view = %self.id, found, revoked, "a processor cannot be stopped, its thread is left behind");
     }
 
+    /// The right to cap its tokens on this node, once nobody else has it.
+    pub(crate) async fn meeting(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.meeting).lock_owned().await
+    }
+
+    /// Whether somebody on this node has the right to cap its tokens.
+    pub(crate) fn is_meeting(&self) -> bool {
+        self.meeting.try_lock().is_err()
+    }
+
+    /// Lets its tokens move as far as they can, and tells the processor.
+    pub(crate) async fn uncap(&self) -> Result<(), StoreError> {
+        self.view.cap(None).await?;
+        self.lifted.notify_waiters();
+        Ok(())
+    }
+
     /// Lifts the hold under `mark`, and tells the processor.
     pub(crate) async fn lift(&self, mark: Position) -> Result<(), StoreError> {
         self.view.lift(mark).await?;
@@ -470,8 +553,8 @@ pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreEr
 }
 
 async fn revoke_view(view: &dyn StoredView) -> Result<(), StoreError> {
-    match tokio::time::timeout(REVOKE_WAIT, view.claim()).await {
-        Ok(claimed) => claimed.map(drop),
+    match tokio::time::timeout(REVOKE_WAIT, view.revoke()).await {
+        Ok(revoked) => revoked,
         Err(_) => {
             let found = "its handler has written by SQL and does not return from its batch; end the process if it never \
                          does";

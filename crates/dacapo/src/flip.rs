@@ -65,6 +65,8 @@ struct Drive<'a> {
     to: Option<Arc<OpenVersion>>,
     /// The version that serves, if there is one and its view is open.
     from: Option<Arc<OpenVersion>>,
+    /// The head when the view of the version that serves was found to be gone.
+    gone_at: Option<Position>,
     held_since: Option<Instant>,
     covered: bool,
     /// How long to rest should the hold run out of its budget.
@@ -86,8 +88,8 @@ pub(crate) async fn drive(core: Arc<Core>, projection: ProjectionName) {
         let Some(pending) = pending else { return };
         core.world.probe.completed(Step::FlipRequested);
         let (core, projection) = (&*core, &projection);
-        let (to, from, held_since, covered) = (None, None, None, false);
-        let mut drive = Drive { core, projection, pending, to, from, held_since, covered, rest };
+        let (to, from, gone_at, held_since, covered) = (None, None, None, None, false);
+        let mut drive = Drive { core, projection, pending, to, from, gone_at, held_since, covered, rest };
         if drive.run(&mut catalog).await {
             return;
         }
@@ -154,7 +156,7 @@ impl Drive<'_> {
         let PendingFlip { requested, hold, to, from, .. } = self.pending;
         let to_tokens = self.to_tokens().await;
         let from_tokens = match &self.from {
-            Some(from) => from.view.tokens().await?,
+            Some(from) => from.tokens().await?,
             None => vec![],
         };
         // A version that is closed stays so while the flip rests on it.
@@ -167,8 +169,15 @@ impl Drive<'_> {
                 if self.core.open_version(&self.view(version)).is_some() {
                     return Ok(Next::Again);
                 }
-                // This node has not shown it since the start.
-                Some(From::Closed { shown: self.core.floor })
+                match self.shown_elsewhere(version).await? {
+                    Some(shown) => Some(From::Closed { shown }),
+                    None => {
+                        self.wait_on(vec![WaitingOn::Store {
+                            error: format!("{version}, which serves, cannot be opened"),
+                        }]);
+                        return Ok(Next::Rest);
+                    }
+                }
             }
         };
         let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
@@ -226,6 +235,20 @@ impl Drive<'_> {
         }
     }
 
+    /// What the version that serves, and that this node cannot open, may have shown; `None` when another node may show
+    /// more of it at any time.
+    async fn shown_elsewhere(&mut self, version: VersionId) -> Result<Option<Position>, StoreError> {
+        let core = self.core;
+        if core.cluster.is_alone() {
+            // This node has not shown it since the start.
+            return Ok(Some(core.floor));
+        }
+        // A view that is not there is nowhere, and whatever it showed was in the journal before it went.
+        let is_gone = core.views.find(&self.view(version)).await?.is_none();
+        self.gone_at = is_gone.then(|| self.gone_at.unwrap_or_else(|| core.head()));
+        Ok(self.gone_at)
+    }
+
     /// The tokens of the version to serve, or why nobody could answer from it.
     async fn to_tokens(&self) -> Result<Vec<Token>, WaitingOn> {
         let version = self.pending.to;
@@ -234,7 +257,7 @@ impl Drive<'_> {
         }
         let open = self.to.as_ref().filter(|to| to.carried.is_some());
         let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
-        let tokens = open.ok_or_else(missing)?.view.tokens().await;
+        let tokens = open.ok_or_else(missing)?.tokens().await;
         tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
     }
 

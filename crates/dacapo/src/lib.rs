@@ -20,6 +20,7 @@ struct Verification;
 extern crate self as dacapo;
 
 mod catalog;
+mod cluster;
 mod core;
 mod error;
 mod event;
@@ -46,10 +47,10 @@ pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
-    Catalog, CatalogEvent, CatalogRefused, EffectKey, EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy,
-    InvalidName, Letter, LetterKind, Metadata, NewEvent, OnFailure, PastEffects, Phase, Policy, Position,
-    ProjectionName, Retry, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp, Token, VersionId, ViewId,
-    WaitingOn, Wish, WorkShare, limits,
+    Catalog, CatalogEvent, CatalogRefused, CodeId, EffectKey, EventId, EventType, ExpectedRevision, FlipKind,
+    FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId, Metadata, NewEvent, OnFailure, PastEffects, Phase,
+    Policy, Position, ProjectionName, Retry, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp, Token,
+    VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,

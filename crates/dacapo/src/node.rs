@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
-    Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
+    Member, MemberId, Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
 use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
+use crate::cluster::Cluster;
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
@@ -51,6 +52,8 @@ enum Place {
 #[must_use = "a node runs once it is started"]
 pub struct NodeBuilder {
     place: Place,
+    name: Option<String>,
+    address: Option<String>,
     carried: Vec<Carried>,
     subscribers: Vec<Arc<dyn AnySubscriber>>,
     world: World,
@@ -69,6 +72,9 @@ pub struct Node {
 struct Running {
     stop: watch::Sender<bool>,
     conductor: Mutex<Option<JoinHandle<()>>>,
+    /// Ends the lease, once told to or dropped.
+    leave: watch::Sender<bool>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
     /// What the subscriptions share.
     tail: Arc<Tail>,
     subscribers: Vec<Subscribed>,
@@ -94,6 +100,18 @@ impl NodeBuilder {
     /// Keeps everything in this store.
     pub fn store(mut self, store: Store) -> Self {
         self.place = Place::Opened(store);
+        self
+    }
+
+    /// What people call this node, such as its host name; it need not be unique.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where other nodes reach the API of this one, such as `http://10.0.0.7:7373`.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
         self
     }
 
@@ -151,21 +169,32 @@ impl NodeBuilder {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
             catalog.current().decide(&carried.code.schedule())?;
         }
-        // Read first: a watch that is borrowed while this waits would keep the head from moving.
-        let head = *store.journal.head().borrow();
-        rebuild::check_views(&*store.views, &catalog.current(), head).await?;
+        rebuild::check_views(&store, &catalog).await?;
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
-        let core = Arc::new(Core::new(journal, views, Arc::new(catalog), self.world, self.carried));
+        let id = MemberId::from_bytes(self.world.ids.next().bytes());
+        let name = self.name.unwrap_or_else(|| format!("node {id}"));
+        let me = Member { id, name, address: self.address, carries: vec![], ready: false };
+        let cluster = Arc::new(Cluster::new(Arc::clone(&store.members), store.shared, me));
+        cluster.carries(&self.carried);
+        let (leave, left) = watch::channel(false);
+        let keeper = tokio::spawn(cluster.join(left).await?.run());
+        let core = Arc::new(Core::new(journal, views, Arc::new(catalog), cluster, self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
         let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
         let tail = Arc::new(tail.done_by(core.world.offload));
         let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
         let subscribers = self.subscribers.into_iter().map(begin).collect();
         let (looked, has_looked) = oneshot::channel();
+        if store.shared {
+            // It ends with the node, and nobody waits for it: it changes nothing.
+            drop(tokio::spawn(catalog::follow(Arc::clone(&core.catalog), stopped.clone())));
+        }
         let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
         // From here on the status shows every version that there is. It never fails: the driver tells or panics.
         has_looked.await.ok();
-        let running = Running { stop, conductor: Mutex::new(Some(conductor)), tail, subscribers, store };
+        core.cluster.set_ready(true);
+        let (conductor, keeper) = (Mutex::new(Some(conductor)), Mutex::new(Some(keeper)));
+        let running = Running { stop, conductor, leave, keeper, tail, subscribers, store };
         Ok(Node { core, running: Arc::new(running) })
     }
 }
@@ -175,7 +204,8 @@ impl Node {
     pub fn builder() -> NodeBuilder {
         let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
         let world = World { clock, ids, offload: Offload::default(), probe };
-        NodeBuilder { place: Place::Memory, carried: Vec::new(), subscribers: Vec::new(), world }
+        let (name, address) = (None, None);
+        NodeBuilder { place: Place::Memory, name, address, carried: Vec::new(), subscribers: Vec::new(), world }
     }
 
     /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
@@ -614,6 +644,13 @@ impl Node {
         }
         let versions = self.core.open_versions();
         futures::future::join_all(versions.iter().map(|version| version.stop())).await;
+        // Others take over at once what was this node's.
+        self.running.leave.send_replace(true);
+        if let Some(keeper) = self.running.keeper.lock().await.take()
+            && let Err(error) = keeper.await
+        {
+            tracing::error!(%error, "the lease ended by a bug in dacapo");
+        }
         self.core.journal.close().await;
         futures::future::join_all(self.running.subscribers.iter().map(Subscribed::end)).await;
     }

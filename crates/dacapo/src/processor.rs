@@ -22,6 +22,7 @@
 //! It never decides about phases, and it never reads the catalog: what it must know of that comes as [`Orders`].
 
 mod busy;
+mod claims;
 mod index;
 mod judge;
 mod letters;
@@ -38,7 +39,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    PendingReplay, Phase, Position, Segment, Token, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare, limits,
+    PendingReplay, Phase, Position, Segment, SegmentCount, Token, TokenRefused, VersionState, ViewId, WaitingOn,
+    WorkShare, limits,
 };
 use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
@@ -53,10 +55,14 @@ use crate::world::{Offload, Probe};
 use pace::Pace;
 use refusals::Refusals;
 use replay::{FailedReset, TakenUp};
+use seed::Seeded;
 use segments::{Segments, Share};
 use throttle::Throttle;
 
+use claims::ClaimLook;
+
 pub(crate) use busy::Busy;
+pub(crate) use claims::Claims;
 pub(crate) use letters::Aside;
 pub(crate) use segments::Progress;
 
@@ -77,6 +83,10 @@ pub(crate) struct Assignment {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     pub(crate) view: Arc<dyn StoredView>,
+    /// How many segments the version has.
+    pub(crate) segments: SegmentCount,
+    /// By what they are claimed.
+    pub(crate) claims: Claims,
     /// By which refused events are due.
     pub(crate) clock: Arc<dyn Clock>,
     /// Whether they are tried at once all the same, since the code is not that which refused them.
@@ -88,12 +98,10 @@ pub(crate) struct Assignment {
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
     pub(crate) busy: Arc<Busy>,
-    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) progress: Arc<watch::Sender<Progress>>,
     /// Whose effects are whose.
     pub(crate) voices: watch::Receiver<Voices>,
     pub(crate) probe: Arc<dyn Probe>,
-    /// How far it may go, if it is not to follow the head.
-    pub(crate) cap: watch::Receiver<Option<Position>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -161,6 +169,15 @@ async fn run_on(assignment: &Assignment) -> Ended {
     loop {
         let error = match Run::begin(assignment, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
+                // What is another's now is claimed by it; the rest is claimed again.
+                Ok(Some(Ended::Fenced(refused))) => {
+                    tracing::info!(view = %assignment.id, %refused, "segments are claimed by another");
+                    attempts = 0;
+                    if assignment.stopped_within(STORE_RETRY_FIRST).await {
+                        return Ended::Stopped;
+                    }
+                    continue;
+                }
                 Ok(Some(ended)) => return ended,
                 Ok(None) => {
                     attempts = 0;
@@ -212,6 +229,7 @@ struct Run<'a> {
     filter: Arc<Filter>,
     view: View,
     segments: Segments,
+    claims: ClaimLook,
     aside: Aside,
     orders: watch::Receiver<Orders>,
     /// The last resumption that was heeded.
@@ -223,8 +241,11 @@ struct Run<'a> {
     failed_reset: Option<FailedReset>,
     /// Events that a replay comes past again and that were never applied.
     unspoken: Arc<BTreeSet<Position>>,
-    cap: watch::Receiver<Option<Position>>,
+    /// How far the store lets its segments move, as far as it was noticed.
+    cap: Option<Position>,
     has_moved: bool,
+    /// Whether what it begins as a copy of was copied, even if there was nothing.
+    is_seeded: bool,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     index_at: Option<Position>,
 }
@@ -251,6 +272,8 @@ enum Committed {
     ApplyAgain,
     /// The store takes no such rows, however often it is tried: a mistake of the handler. Everything is taken back.
     Wrong(ViewError),
+    /// It goes too far: it must be applied again through here at most.
+    Capped(Position),
     Stopped,
     Fenced(TokenRefused),
 }
@@ -266,16 +289,21 @@ impl<'a> Run<'a> {
         let mut wishes = assignment.wishes.clone();
         // What is wished for from here on is either read below or told.
         wishes.mark_unchanged();
-        let tokens = assignment.view.claim().await?;
+        let tables = assignment.carried.tables;
+        let seen = assignment.view.tokens().await?;
+        assignment.see(&seen);
+        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
+        let index_at = if options.index_last { assignment.beginning.began_at } else { Position::START };
+        let index_at = bare.then_some(index_at);
+        let (tokens, claims) = assignment.claim(&seen, index_at).await?;
         let mut refusals = Refusals::new(assignment.view.refusals().await?, options.retry);
         if try_now {
             refusals.try_now(assignment.clock.now());
         }
-        let aside = Aside::load(&*assignment.view, options.order_matters).await?;
-        let tables = assignment.carried.tables;
-        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
+        let segments = Segments::new(assignment.segments, tokens, refusals);
+        let aside = Aside::load(&*assignment.view, options.order_matters, |it| segments.has(it)).await?;
         let writer = assignment.view.writer().await?;
-        let first = tokens[0].segment;
+        let first = assignment.segments.segment(0).expect("a version has segments");
         let view = View::new(writer, tables)
             .with_bytes_max(options.row_cache_bytes)
             .lacking_indexes(bare)
@@ -285,7 +313,8 @@ impl<'a> Run<'a> {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
             view,
-            segments: Segments::new(tokens, refusals),
+            segments,
+            claims,
             aside,
             orders,
             resumed_at,
@@ -295,9 +324,10 @@ impl<'a> Run<'a> {
             head: assignment.journal.head(),
             failed_reset: None,
             unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
-            cap: assignment.cap.clone(),
+            cap: None,
             has_moved: false,
-            index_at: bare.then_some(if options.index_last { assignment.beginning.began_at } else { Position::START }),
+            is_seeded: false,
+            index_at,
         };
         run.report();
         Ok(run)
@@ -306,17 +336,12 @@ impl<'a> Run<'a> {
     /// Batch after batch, until the run ends; `None` when it is to begin anew. An error means that the claim is in
     /// doubt: begin again.
     async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
-        while self.heed().paused {
-            if self.stay_paused().await {
-                return Ok(Some(Ended::Stopped));
-            }
-        }
-        if let Some(ended) = self.seed().await? {
-            return Ok(Some(ended));
-        }
         loop {
             if self.assignment.is_stopped() {
                 return Ok(Some(Ended::Stopped));
+            }
+            if self.has_other_claims().await? {
+                return Ok(None);
             }
             // First, so that what is wished for after a pause is not done before the pause is seen.
             let wished = self.next_wish().await?;
@@ -326,14 +351,26 @@ impl<'a> Run<'a> {
                 }
                 continue;
             }
-            if let Some(replay) = self.asked_replay() {
+            match self.seed().await? {
+                Seeded::Ended(ended) => return Ok(Some(ended)),
+                Seeded::Later => {
+                    if self.wait().await {
+                        return Ok(Some(Ended::Stopped));
+                    }
+                    continue;
+                }
+                Seeded::Done => {}
+            }
+            if let Some(replay) = self.asked_replay().filter(|_| self.segments.is_whole()) {
                 match self.take_up(replay).await? {
                     TakenUp::Begins => return Ok(None),
                     TakenUp::Later => {}
                     TakenUp::Ended(ended) => return Ok(Some(ended)),
                 }
             }
-            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+            let is_whole = self.segments.is_whole();
+            if is_whole
+                && self.index_at.is_some_and(|at| self.segments.covers() >= at)
                 && let Some(ended) = self.build_indexes().await?
             {
                 return Ok(Some(ended));
@@ -345,9 +382,11 @@ impl<'a> Run<'a> {
             {
                 return Ok(Some(ended));
             }
-            // The head first: who has set a cap knows that what began without it ends at the head of that time.
+            self.look_at_cap().await?;
             let head = *self.head.borrow_and_update();
-            let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
+            // Where others have segments too, one of all builds the indexes, once every segment is there.
+            let index_at = self.index_at.filter(|_| !is_whole);
+            let head = self.cap.into_iter().chain(index_at).fold(head, Position::min);
             let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
                 if !has_wish && self.wait().await {
                     return Ok(Some(Ended::Stopped));
@@ -382,10 +421,13 @@ impl<'a> Run<'a> {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
+        let due = self.claims.due_in(self.assignment.claims.me);
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
             changed = self.orders.changed() => changed.is_err(),
+            () = self.claims.changed() => false,
+            () = after(due) => false,
         }
     }
 
@@ -398,13 +440,10 @@ impl<'a> Run<'a> {
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
         let reset_due = self.failed_reset.as_ref().map(FailedReset::due_in);
-        let due = self.segments.next_due(self.assignment.clock.now()).into_iter().chain(reset_due).min();
-        let due = async {
-            match due {
-                Some(due) => tokio::time::sleep(due).await,
-                None => std::future::pending().await,
-            }
-        };
+        let claims_due = self.claims.due_in(self.assignment.claims.me);
+        let cap_due = self.cap.map(|_| HOLD_LOOK);
+        let due = self.segments.next_due(self.assignment.clock.now());
+        let due = due.into_iter().chain(reset_due).chain(claims_due).chain(cap_due).min();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
@@ -412,9 +451,8 @@ impl<'a> Run<'a> {
             changed = wishes.changed() => changed.is_err(),
             // A journal that closes takes its sender with it.
             changed = self.head.changed() => changed.is_err(),
-            // An error means that nobody can set a cap any more; then nothing comes of it.
-            Ok(()) = self.cap.changed() => false,
-            () = due => false,
+            () = self.claims.changed() => false,
+            () = after(due) => false,
         }
     }
 
@@ -440,6 +478,14 @@ impl<'a> Run<'a> {
                     return Ok(None);
                 }
                 Committed::ApplyAgain => self.aside.begin_again(),
+                Committed::Capped(cap) => {
+                    self.aside.begin_again();
+                    if cap <= batch.share.after {
+                        self.report();
+                        return Ok(None);
+                    }
+                    batch.share = batch.share.through(cap);
+                }
                 Committed::Wrong(error) => {
                     self.aside.begin_again();
                     self.narrow(error, &mut batch).await?;
@@ -459,9 +505,8 @@ impl<'a> Run<'a> {
         let (mut after, mut events) = (batch.share.after, 0);
         let mut by_segment = vec![0; batch.share.limits().len()];
         let began_at = self.assignment.beginning.began_at;
-        let past: Vec<Position> =
-            self.segments.tokens().iter().map(|token| token.replays_through().max(began_at)).collect();
-        let speaks = self.speaks(self.segments.tokens().iter().map(Token::replays_through).collect());
+        let past = self.segments.each(|token| token.replays_through().max(began_at));
+        let speaks = self.speaks(self.segments.each(Token::replays_through));
         let mut ahead: Option<Ahead> = None;
         // Once every segment of the share halts, there is nothing more to read for them.
         while !batch.share.is_empty() {
@@ -550,6 +595,10 @@ impl<'a> Run<'a> {
                     return Ok(Committed::Done);
                 }
                 Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
+                Err(NotCommitted::Capped(cap)) => {
+                    self.cap = Some(cap);
+                    return Ok(Committed::Capped(cap));
+                }
                 Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Fenced(refused)),
                 Err(NotCommitted::Failed(error)) if error.is_passing() => return Err(unavailable(error)),
                 Err(NotCommitted::Failed(error)) => return Ok(Committed::Wrong(error)),
@@ -568,12 +617,32 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Looks whether the store still lets its segments move only so far.
+    async fn look_at_cap(&mut self) -> Result<(), StoreError> {
+        if self.cap.is_some() {
+            let tokens = self.assignment.view.tokens().await?;
+            self.cap = tokens.iter().filter_map(|token| token.cap).min();
+        }
+        Ok(())
+    }
+
     fn report(&self) {
         let mut waiting_on = self.segments.refusals.waiting_on();
         waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
         waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
-        let (tokens, letters) = (self.segments.tokens().to_vec(), self.aside.kept().len() as u64);
-        self.assignment.progress.send_replace(Progress { tokens, letters, batch: None, waiting_on });
+        let letters = self.aside.count() as u64;
+        self.assignment.progress.send_modify(|progress| {
+            progress.see(self.segments.tokens());
+            (progress.letters, progress.batch, progress.waiting_on) = (letters, None, waiting_on);
+        });
+    }
+}
+
+/// Ends after this time, if there is one.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -123,6 +123,11 @@ pub(crate) async fn open(
                 continue;
             }
             let reader = version.view.reader().await;
+            // A flip that another node has made is in the store. One that is not there by now was not when the state
+            // was opened.
+            if core.cluster.is_shared() {
+                core.catalog.refresh().await?;
+            }
             // I-7; one that serves no more may also be gone already.
             if core.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
@@ -248,6 +253,8 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
             Ok(()) = progress.changed() => {}
             _ = opened.changed() => {}
             _ = catalog.changed() => {}
+            // What other members do is only seen by looking. A store that cannot tell is looked at again.
+            () = tokio::time::sleep(LOOK), if core.cluster.is_shared() => drop(version.look().await),
         }
     }
 }

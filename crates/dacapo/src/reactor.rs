@@ -248,6 +248,9 @@ struct UnderWay {
     settled: Vec<(u64, Settled)>,
 }
 
+/// How often one that does not make the effects looks whether it is to.
+const LOOK_IDLE: Duration = Duration::from_millis(500);
+
 impl Delivery {
     /// Runs until it is stopped; tries under way then have [`limits::STOP_TIME_MAX`].
     pub(crate) async fn run(mut self) {
@@ -257,7 +260,11 @@ impl Delivery {
             let mut catalog = core.catalog.watch();
             catalog.mark_unchanged();
             self.progress.mark_unchanged();
-            let rest = match self.look(&core, &mut under_way).await {
+            // One member makes the effects of a version; where another does so at the same time for a moment, some are
+            // made twice, under the same keys.
+            let drives = core.cluster.drives(&self.id);
+            let look = async { if drives { self.look(&core, &mut under_way).await } else { Ok(LOOK_IDLE) } };
+            let rest = match look.await {
                 Ok(rest) => rest,
                 Err(error) => {
                     tracing::warn!(view = %self.id, %error, "effects cannot be made for the moment");

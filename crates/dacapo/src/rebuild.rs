@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
-use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
-use dacapo_store::{StoreError, Views};
+use dacapo_model::{CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
+use dacapo_store::{Journal, Store, StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::catalog::{Asked, CatalogError};
+use crate::catalog::{Asked, CatalogError, CatalogLog};
 use crate::core::{self, Core, OpenVersion};
 use crate::flip;
 use crate::processor::Orders;
@@ -30,6 +30,8 @@ use crate::world::Step;
 const LOOK_BUILDING: Duration = Duration::from_millis(50);
 /// How often to look otherwise: stand-by ends with time.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
+/// How long the head of a shared journal is waited for at a position that a view has reached.
+const HEAD_WAIT: Duration = Duration::from_secs(5);
 
 /// Checks that the views are of this journal, before anything runs: one that covers more than there is, or that
 /// belongs to a version that was never built, was made from a journal that is there no more. Followed, it would
@@ -37,7 +39,7 @@ const LOOK_IDLE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// [`StoreError::Corrupt`], which names the view and says what to do. A view that cannot be read is not an error here.
-pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Position) -> Result<(), StoreError> {
+pub(crate) async fn check_views(store: &Store, catalog: &CatalogLog) -> Result<(), StoreError> {
     let other = |id: &ViewId, found: String| {
         let file = format!("{}/{}.db", id.projection, id.version);
         let advice = format!(
@@ -47,17 +49,24 @@ pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Posi
         );
         StoreError::corrupt(format!("the view {id}"), advice)
     };
+    let views = &*store.views;
     for id in views.list().await? {
-        match catalog.version(&id).map(|state| state.phase) {
+        // Of what another node has made since, the catalog is asked after the view was seen.
+        if catalog.current().version(&id).is_none_or(|state| state.phase == Phase::Scheduled) {
+            catalog.refresh().await?;
+        }
+        match catalog.current().version(&id).map(|state| state.phase) {
             None | Some(Phase::Scheduled) => {
+                let head = *store.journal.head().borrow();
                 return Err(other(&id, format!("the journal, which ends at {head}, knows of no such view")));
             }
             Some(phase) if phase.applies() => {
                 let Ok(Some(view)) = views.find(&id).await else { continue };
                 let Ok(tokens) = view.tokens().await else { continue };
                 let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
-                if let Some(beyond) = marks.max().filter(|mark| *mark > head) {
-                    return Err(other(&id, format!("it is at position {beyond}, and the journal ends at {head}")));
+                let Some(furthest) = marks.max() else { continue };
+                if let Err(head) = reaches(&*store.journal, furthest, store.shared).await {
+                    return Err(other(&id, format!("it is at position {furthest}, and the journal ends at {head}")));
                 }
             }
             // Made again by a process that was killed before it knew that the version is gone (I-12).
@@ -66,6 +75,15 @@ pub(crate) async fn check_views(views: &dyn Views, catalog: &Catalog, head: Posi
         }
     }
     Ok(())
+}
+
+/// Whether the journal reaches `position`, or else where it ends. The head that is known of a shared journal may be a
+/// little behind what another node has appended and a third one has applied.
+async fn reaches(journal: &dyn Journal, position: Position, shared: bool) -> Result<(), Position> {
+    let mut head = journal.head();
+    let wait = if shared { HEAD_WAIT } else { Duration::ZERO };
+    let reached = tokio::time::timeout(wait, head.wait_for(|head| *head >= position)).await;
+    if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(*journal.head().borrow()) }
 }
 
 /// Runs until it is stopped. Flips under way are left where they are; the next start takes them up. `looked` is
@@ -171,7 +189,12 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
         }
     }
     tasks.clear().await;
-    for (projection, _) in core.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
+    for (projection, state) in &core.catalog.current().projections {
+        let to = state.flip.map(|flip| ViewId { projection: projection.clone(), version: flip.to });
+        // Any node may drive it, but only one that carries the version to serve can tell whether that is there.
+        if to.is_none_or(|to| core.code_of(&to).is_none() && core.cluster.has_capable(&to)) {
+            continue;
+        }
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
         tasks.flips.entry(projection.clone()).or_insert_with(drive);
     }
@@ -189,11 +212,11 @@ fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
         return;
     };
     // One that halts or is paused would only be found unfinished. It says itself what it waits on.
-    if verify && !core.is_paused(id) && open.progress.borrow().waiting_on.is_empty() {
+    if verify && core.cluster.drives(id) && !core.is_paused(id) && open.progress.borrow().waiting_on.is_empty() {
         let drive = || tokio::spawn(verify::drive(Arc::clone(core), id.clone()));
         tasks.verifications.entry(id.clone()).or_insert_with(drive);
     }
-    if verify::are_wanted(&carried) {
+    if verify::are_wanted(&carried) && core.cluster.drives(id) {
         let shadow = || tokio::spawn(verify::shadow(Arc::clone(core), id.clone()));
         tasks.shadows.entry(id.clone()).or_insert_with(shadow);
     }
@@ -236,13 +259,15 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             version.order(Orders::of(state));
             // Looked at now and then, a handler that does not return is seen, and logged.
             drop(version.waiting_on());
-            let tokens = version.view.tokens().await?;
+            let tokens = version.tokens().await?;
+            core.watch_claims(id, &tokens);
             version.work(match &version.carried {
                 Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
                 _ => WorkShare::ALL,
             });
             core.trails.look(id, &tokens, core.head());
             lift_stray(core, &version, &tokens).await?;
+            uncap_stray(core, &version, &tokens).await?;
             let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
             return Ok(Some(Found { tokens, bare }));
         }
@@ -389,6 +414,25 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
         Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Takes away the cap of a verification that is over: it was cut off, or whoever made it died. While a version of the
+/// projection is being built, the member that verifies it is the one to know.
+async fn uncap_stray(core: &Core, version: &OpenVersion, tokens: &[Token]) -> Result<(), StoreError> {
+    if tokens.iter().all(|token| token.cap.is_none()) {
+        return Ok(());
+    }
+    let catalog = core.catalog.current();
+    let projection = &version.id.projection;
+    let built = catalog.versions().filter(|(id, state)| {
+        id.projection == *projection && state.phase == Phase::Initializing && core.cluster.has_capable(id)
+    });
+    let meets = |id: &ViewId| core.open_version(id).is_some_and(|open| open.is_meeting());
+    let is_stray = |(id, _): (ViewId, &VersionState)| core.cluster.drives(&id) && !meets(&id);
+    if built.map(is_stray).all(|is_stray| is_stray) {
+        version.uncap().await?;
+    }
+    Ok(())
 }
 
 /// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at

@@ -6,8 +6,8 @@ use std::time::Duration;
 use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
-    PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, VersionState,
-    ViewId, WaitingOn, limits, replay,
+    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId,
+    VersionState, ViewId, WaitingOn, limits, replay,
 };
 use dacapo_store::{Filter, Limit};
 
@@ -22,6 +22,9 @@ use crate::verify;
 pub struct Status {
     /// The last position of the journal.
     pub head: Position,
+    /// The nodes that share the store and are alive, this one among them, as it saw them last; none where it has the
+    /// store for itself.
+    pub members: Vec<Member>,
     /// Every projection the catalog knows, by name.
     pub projections: Vec<ProjectionStatus>,
     /// The subscribers of this node, in the order in which it was given them.
@@ -116,7 +119,8 @@ pub(crate) async fn status(core: &Arc<Core>) -> Status {
             versions,
         });
     }
-    Status { head, projections, subscribers: vec![] }
+    let members = if core.cluster.is_shared() { core.cluster.live().borrow().clone() } else { vec![] };
+    Status { head, members, projections, subscribers: vec![] }
 }
 
 async fn version_status(

@@ -48,7 +48,6 @@ pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, 
 pub use policy::Verify;
 
 pub(crate) use answers::{AnyQuery, Shadow, Shadowing, are_wanted, drive as shadow};
-pub(crate) use meet::Cap;
 
 /// How often it looks whether enough answers were compared, and how long it rests after a first failure of the store.
 const REST: Duration = Duration::from_millis(250);

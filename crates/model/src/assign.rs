@@ -14,7 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::catalog::PendingReplay;
 use crate::member::{Member, MemberId};
+use crate::position::Position;
 use crate::segment::Segment;
 use crate::token::Token;
 use crate::version::ViewId;
@@ -26,6 +28,17 @@ pub enum Spread {
     Even,
     /// All to one: what it does next is done to the view as a whole, in one transaction.
     Whole,
+}
+
+/// How the segments of a version go to its members now: all to one while something is done to the view as a whole.
+///
+/// `seeding`: it begins as a copy. `replay`: the last replay in place that was asked for. `index_at`: where the indexes
+/// are built that the view lacks, if it lacks any.
+pub fn spread(tokens: &[Token], seeding: bool, replay: Option<&PendingReplay>, index_at: Option<Position>) -> Spread {
+    let begins = seeding && tokens.iter().all(|token| token.position == Position::START);
+    let goes_back = replay.is_some_and(|asked| tokens.iter().any(|token| token.take_up(asked).is_some()));
+    let indexes = index_at.is_some_and(|at| tokens.iter().all(|token| token.covers(at)));
+    if begins || goes_back || indexes { Spread::Whole } else { Spread::Even }
 }
 
 /// What a member does about a segment next.
@@ -150,7 +163,6 @@ mod tests {
     use super::*;
     use crate::member::CodeId;
     use crate::name::ProjectionName;
-    use crate::position::Position;
     use crate::segment::SegmentCount;
     use crate::token::{Applied, Epoch};
     use crate::version::VersionId;
@@ -282,6 +294,28 @@ mod tests {
                 prop_assert!(after[&segment] == owner || after[&segment] == id(9));
             }
         }
+    }
+
+    #[test]
+    fn what_is_done_to_a_view_as_a_whole_is_done_by_one() {
+        let at = |positions: [u64; 2]| {
+            let mut tokens = tokens_of(SegmentCount::new(2).unwrap(), &[]);
+            tokens.iter_mut().zip(positions).for_each(|(token, at)| token.position = Position::new(at));
+            tokens
+        };
+        assert_eq!(spread(&at([0, 0]), false, None, None), Spread::Even);
+        assert_eq!(spread(&at([0, 0]), true, None, None), Spread::Whole);
+        assert_eq!(spread(&at([0, 4]), true, None, None), Spread::Even, "it has begun");
+        let index_at = Some(Position::new(5));
+        assert_eq!(spread(&at([5, 4]), false, None, index_at), Spread::Even, "not every segment is there");
+        assert_eq!(spread(&at([5, 7]), false, None, index_at), Spread::Whole);
+        let asked = PendingReplay { requested: Position::new(9), ..PendingReplay::default() };
+        let mut tokens = at([5, 7]);
+        assert_eq!(spread(&tokens, false, Some(&asked), None), Spread::Whole);
+        for token in &mut tokens {
+            *token = token.moved(token.take_up(&asked).unwrap()).unwrap();
+        }
+        assert_eq!(spread(&tokens, false, Some(&asked), None), Spread::Even);
     }
 
     #[test]

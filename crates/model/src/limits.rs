@@ -35,6 +35,10 @@ pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
 pub const BATCH_TIME_TARGET_FAR: Duration = Duration::from_secs(1);
 /// Most bytes of unchanged rows that a view keeps in memory from batch to batch, unless it is set otherwise.
 pub const ROW_BYTES_MAX: usize = 64 << 20;
+/// How long a member counts as alive after it has renewed its lease.
+pub const LEASE_TIME: Duration = Duration::from_secs(3);
+/// How long a segment may be nobody's before every node says so (I-10).
+pub const UNOWNED_TIME_MAX: Duration = Duration::from_secs(2 * LEASE_TIME.as_secs());
 /// How long a flip may hold the old version's appliers before it lets go and tries again later.
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
 /// Most events that the new version may be behind the old one when a flip holds the old one.

@@ -161,6 +161,13 @@ impl Token {
         self.replay.map_or(self.position, |mark| self.position.max(mark.through))
     }
 
+    /// Whether this is a later state of the segment's token than `other`: under a later claim, after a later replay was
+    /// begun, or further.
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        let order = |token: &Self| (token.epoch, token.replay.map(|mark| mark.request), token.position);
+        order(self) > order(other)
+    }
+
     /// The move of this token to `to`, with `events` more counted.
     pub fn step(&self, to: Position, events: u64) -> TokenMove {
         let applied = Applied { events: self.applied.events + events, ..self.applied };

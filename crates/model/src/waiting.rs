@@ -108,6 +108,15 @@ pub enum WaitingOn {
         /// The version whose code is missing.
         version: VersionId,
     },
+    /// Segments are nobody's for longer than a dead member's may be (I-10).
+    Unowned {
+        /// The first of them.
+        segment: Segment,
+        /// How many there are.
+        segments: usize,
+        /// For how long this node has seen that.
+        since: Duration,
+    },
     /// Its batch has taken long: the handler or the store works, or hangs.
     Batch {
         /// The batch begins behind this position.
@@ -205,6 +214,14 @@ impl fmt::Display for WaitingOn {
             Self::Effects { pending: 1 } => write!(f, "its outbox, which still has an effect"),
             Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
+            Self::Unowned { segment, segments: 1, since } => {
+                write!(f, "a member that takes over segment {segment}, which has been nobody's for {}", span(*since))
+            }
+            Self::Unowned { segment, segments, since } => write!(
+                f,
+                "members that take over {segments} segments, segment {segment} among them, which have been nobody's for {}",
+                span(*since)
+            ),
             Self::Batch { after, since } => {
                 let (after, since) = (grouped(after.get()), span(*since));
                 write!(f, "the handler, which has been busy with the batch behind {after} for {since}")

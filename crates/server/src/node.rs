@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use dacapo::{AppendRefused, Error, FlipReport, NoTimeLeft, Node, ReplayFrom, Requested, StoreError};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
-    FlipStatus, History, HistoryEntry, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SegmentStatus, Stall,
-    Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft,
+    FlipStatus, History, HistoryEntry, MemberStatus, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus,
+    ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SegmentStatus,
+    Stall, Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft,
     Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip,
     parse_event_id, parse_projection, parse_time, parse_version,
 };
@@ -74,9 +74,16 @@ impl Api for NodeApi {
             ready: not_ready.is_empty(),
             waiting_on: not_ready.iter().map(Into::into).collect(),
         };
-        let projections = status.projections.iter().map(|projection| projection_form(projection, status.head));
+        let mut projections: Vec<_> =
+            status.projections.iter().map(|projection| projection_form(projection, status.head)).collect();
+        if status.members.is_empty() {
+            // Who has a segment says something only where there are others.
+            let versions = projections.iter_mut().flat_map(|projection| &mut projection.versions);
+            versions.flat_map(|version| &mut version.segments).for_each(|segment| segment.owner = None);
+        }
+        let members = status.members.iter().map(MemberStatus::new).collect();
         let subscribers = status.subscribers.iter().map(subscriber_form);
-        Ok(Status { node, projections: projections.collect(), subscribers: subscribers.collect() })
+        Ok(Status { node, members, projections, subscribers: subscribers.collect() })
     }
 
     async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CleanUpRequest, ClientLimits, Expected, FlipRequest, FlipResponse, FlipStatus,
-    HistoryEntry, HttpClient, Json, Metadata, NewEvent, OnKnown, PhasesRequest, Problem, ProjectionStatus, ReadRequest,
-    RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus, Stall, Status, StreamsRequest, SubscriberFailure,
-    SubscriberStatus, TimeLeft, Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
+    HistoryEntry, HttpClient, Json, MemberStatus, Metadata, NewEvent, OnKnown, PhasesRequest, Problem,
+    ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus, Stall, Status,
+    StreamsRequest, SubscriberFailure, SubscriberStatus, TimeLeft, Verification, VerificationRequest, VerifyRequest,
+    VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, bind, router, serve};
 use tokio::sync::oneshot;
@@ -80,7 +81,14 @@ fn full_status() -> Status {
         since: "2026-03-01T11:59:00Z".into(),
         reason: None,
         carried: true,
-        segments: vec![SegmentStatus { segment: 2, position: 10, lag: 90, epoch: 3, held: false }],
+        segments: vec![SegmentStatus {
+            segment: 2,
+            position: 10,
+            lag: 90,
+            epoch: 3,
+            owner: Some("0badcafe".into()),
+            held: false,
+        }],
         covers: Some(10),
         lag: Some(90),
         rate: Some(212_000.5),
@@ -120,7 +128,14 @@ fn full_status() -> Status {
         last_failure: Some(failure),
         waiting_on: vec![],
     };
-    Status { projections: vec![projection], subscribers: vec![subscriber], ..node_status(100) }
+    let member = MemberStatus {
+        id: "0badcafe".into(),
+        name: "bank-1".into(),
+        address: Some("http://10.0.0.7:7373".into()),
+        ready: true,
+        carries: vec!["balances v1".into(), "balances v2".into()],
+    };
+    Status { members: vec![member], projections: vec![projection], subscribers: vec![subscriber], ..node_status(100) }
 }
 
 #[tokio::test]

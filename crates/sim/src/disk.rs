@@ -206,6 +206,8 @@ pub fn open(world: &Arc<World>, slot: usize) -> Store {
     Store {
         journal: Arc::new(SimJournal { world: Arc::clone(world), sender, last }),
         views: Arc::new(SimViews { world: Arc::clone(world), slot }),
+        members: Arc::new(SimMembers { world: Arc::clone(world) }),
+        shared: true,
         description: "a simulated disk".to_owned(),
     }
 }
@@ -344,21 +346,63 @@ struct SimView {
     world: Arc<World>,
 }
 
+impl SimView {
+    /// Notes the epochs that are stored after a claim.
+    async fn claimed(&self) -> Result<(), StoreError> {
+        let epochs = self.inner.tokens().await?.iter().map(|token| token.epoch.get()).collect();
+        self.world.disk.land(Landed::Claimed { view: self.id.clone(), epochs });
+        Ok(())
+    }
+}
+
+struct SimMembers {
+    world: Arc<World>,
+}
+
+#[async_trait]
+impl Members for SimMembers {
+    async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError> {
+        let disk = &self.world.disk;
+        disk.meet("renew a lease", disk.members.renew(member, lease)).await
+    }
+
+    async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
+        let disk = &self.world.disk;
+        disk.meet("leave", disk.members.leave(id)).await
+    }
+
+    async fn live(&self) -> Result<Vec<Member>, StoreError> {
+        let disk = &self.world.disk;
+        disk.meet("look for members", disk.members.live()).await
+    }
+}
+
 #[async_trait]
 impl View for SimView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.world.disk.meet("read tokens", self.inner.tokens()).await
     }
 
-    async fn claim(&self) -> Result<Vec<Token>, StoreError> {
+    async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
         let disk = &self.world.disk;
         let act = async {
-            let tokens = self.inner.claim().await?;
-            let epochs = tokens.iter().map(|token| token.epoch.get()).collect();
-            disk.land(Landed::Claimed { view: self.id.clone(), epochs });
+            let tokens = self.inner.claim(by, seen).await?;
+            self.claimed().await?;
             Ok::<_, StoreError>(tokens)
         };
         disk.meet("claim", act).await
+    }
+
+    async fn revoke(&self) -> Result<(), StoreError> {
+        let act = async {
+            self.inner.revoke().await?;
+            self.claimed().await
+        };
+        self.world.disk.meet("revoke", act).await
+    }
+
+    async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
+        self.world.disk.meet("cap", self.inner.cap(at)).await
     }
 
     async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {

@@ -20,6 +20,8 @@ pub struct Store {
     pub views: Arc<dyn Views>,
     /// The nodes that share it.
     pub members: Arc<dyn Members>,
+    /// Whether other processes, or other nodes of this one, may use it at the same time.
+    pub shared: bool,
     /// What it is and where, for people.
     pub description: String,
 }
@@ -31,6 +33,7 @@ impl Store {
             journal: Arc::new(MemoryJournal::new(Arc::clone(&clock))),
             views: Arc::new(MemoryViews::new()),
             members: Arc::new(MemoryMembers::new(clock)),
+            shared: true,
             description: "memory".to_owned(),
         }
     }
@@ -46,6 +49,6 @@ impl Store {
         let journal = EmbeddedJournal::open(&owned, JournalOptions { clock, ..JournalOptions::default() })?;
         let views = SqliteViews::open(owned.path().join("views"))?;
         let description = format!("embedded in {}", directory.display());
-        Ok(Self { journal: Arc::new(journal), views: Arc::new(views), members, description })
+        Ok(Self { journal: Arc::new(journal), views: Arc::new(views), members, shared: false, description })
     }
 }

@@ -38,7 +38,7 @@ impl Run<'_> {
                     built += 1;
                     self.has_moved = true;
                 }
-                Committed::ApplyAgain => {}
+                Committed::ApplyAgain | Committed::Capped(_) => {}
                 Committed::Wrong(error) => return Err(unavailable(error)),
                 Committed::Stopped => return Ok(Some(Ended::Stopped)),
                 Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),

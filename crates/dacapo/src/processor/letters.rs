@@ -15,6 +15,8 @@ pub(crate) struct Aside {
     order_matters: bool,
     /// As the view has them.
     kept: Letters,
+    /// How many the view had of segments that are not this run's.
+    others: usize,
     /// Those of the batch under way, which its commit adds.
     batch: Letters,
     /// Those of the batch that were refused for good, should the batch be applied again.
@@ -24,17 +26,31 @@ pub(crate) struct Aside {
 }
 
 impl Aside {
-    /// Reads the letters of a view.
-    pub(super) async fn load(view: &dyn StoredView, order_matters: bool) -> Result<Self, StoreError> {
-        let mut kept = Letters::default();
+    /// Reads the letters of a view that are of the segments which are `ours`.
+    pub(super) async fn load(
+        view: &dyn StoredView,
+        order_matters: bool,
+        ours: impl Fn(Segment) -> bool,
+    ) -> Result<Self, StoreError> {
+        let (mut kept, mut others) = (Letters::default(), 0);
         let mut after = Position::START;
         loop {
             let page = view.letters(after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.position;
-            page.into_iter().for_each(|letter| kept.put(letter));
+            for letter in page {
+                match ours(letter.segment) {
+                    true => kept.put(letter),
+                    false => others += 1,
+                }
+            }
         }
-        Ok(Self { order_matters, kept, ..Self::default() })
+        Ok(Self { order_matters, kept, others, ..Self::default() })
+    }
+
+    /// How many the view has, as far as this run knows.
+    pub(super) fn count(&self) -> usize {
+        self.kept.len() + self.others
     }
 
     /// A batch begins, at this time.
@@ -71,7 +87,7 @@ impl Aside {
 
     /// Whether no more events may be set aside.
     pub(super) fn is_full(&self) -> bool {
-        self.kept.len() + self.batch.len() >= limits::LETTERS_MAX
+        self.count() + self.batch.len() >= limits::LETTERS_MAX
     }
 
     /// Sets an event aside that its handler has refused for good.

@@ -23,6 +23,11 @@ impl Refusals {
         Self { kept, no_room: BTreeSet::new(), retry }
     }
 
+    /// Forgets those of other segments.
+    pub(super) fn only(&mut self, ours: impl Fn(Segment) -> bool) {
+        self.kept.retain(|segment, _| ours(*segment));
+    }
+
     pub(super) fn get(&self, segment: Segment) -> Option<&Refusal> {
         self.kept.get(&segment)
     }

@@ -74,7 +74,7 @@ impl Run<'_> {
             }
             match self.land(&commit).await? {
                 Committed::Done => break,
-                Committed::ApplyAgain => {}
+                Committed::ApplyAgain | Committed::Capped(_) => {}
                 Committed::Wrong(error) => return Ok(self.reset_failed(error.to_string())),
                 Committed::Stopped => return Ok(TakenUp::Ended(Ended::Stopped)),
                 Committed::Fenced(refused) => return Ok(TakenUp::Ended(Ended::Fenced(refused))),

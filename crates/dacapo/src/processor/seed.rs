@@ -13,11 +13,26 @@ use crate::projection::{HandlerError, chain, panic_text};
 use crate::seed::{Seed, SeedFrom, statements};
 use crate::view::{ReadView, ViewError};
 
+/// How far the copy is that a version begins as.
+pub(super) enum Seeded {
+    /// It is there, or none is wanted.
+    Done,
+    /// Another member makes it, or it is this one's once the others have let go of their segments.
+    Later,
+    Ended(Ended),
+}
+
 impl Run<'_> {
     /// Fills the view if it is to begin as a copy and has not begun, or tells how the run ended meanwhile.
-    pub(super) async fn seed(&mut self) -> Result<Option<Ended>, StoreError> {
+    pub(super) async fn seed(&mut self) -> Result<Seeded, StoreError> {
         let assignment = self.assignment;
-        let Some(from) = &assignment.beginning.seed else { return Ok(None) };
+        let has_begun = || assignment.progress.borrow().tokens.iter().any(|token| token.position > Position::START);
+        let Some(from) = assignment.beginning.seed.as_ref().filter(|_| !self.is_seeded && !has_begun()) else {
+            return Ok(Seeded::Done);
+        };
+        if !self.segments.is_whole() {
+            return Ok(Seeded::Later);
+        }
         let mut attempts = 0;
         while self.segments.all_at(Position::START) {
             let (mut stop, of) = (assignment.stop.clone(), from.id.version);
@@ -25,7 +40,7 @@ impl Run<'_> {
             assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
             let filled = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Some(Ended::Stopped)),
+                _ = stop.wait_for(|stop| *stop) => return Ok(Seeded::Ended(Ended::Stopped)),
                 filled = self.fill(from) => filled,
             };
             let error = match filled {
@@ -34,12 +49,12 @@ impl Run<'_> {
                     // Nothing was ever appended to it, so there is nothing to copy.
                     let empty = moves.iter().all(|asked| asked.to == Position::START);
                     match self.land(&Commit::of(moves)).await? {
-                        Committed::Done if empty => return Ok(None),
+                        Committed::Done if empty => break,
                         Committed::Done => self.begun_as_copy(from),
-                        Committed::ApplyAgain => {}
+                        Committed::ApplyAgain | Committed::Capped(_) => {}
                         Committed::Wrong(error) => return Err(unavailable(error)),
-                        Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                        Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                        Committed::Stopped => return Ok(Seeded::Ended(Ended::Stopped)),
+                        Committed::Fenced(refused) => return Ok(Seeded::Ended(Ended::Fenced(refused))),
                     }
                     continue;
                 }
@@ -55,10 +70,11 @@ impl Run<'_> {
             let waiting = WaitingOn::Seed { source: of, attempts, error };
             assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
             if assignment.stopped_within(assignment.carried.options.retry.wait(attempts)).await {
-                return Ok(Some(Ended::Stopped));
+                return Ok(Seeded::Ended(Ended::Stopped));
             }
         }
-        Ok(None)
+        self.is_seeded = true;
+        Ok(Seeded::Done)
     }
 
     fn begun_as_copy(&mut self, from: &SeedFrom) {

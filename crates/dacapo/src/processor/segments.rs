@@ -12,7 +12,8 @@ use crate::processor::refusals::Refusals;
 /// How far a processor is, for whoever watches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
-    /// Its tokens, as of the last commit; empty before the claim.
+    /// The tokens of the version, as they were seen last: those of segments that are claimed here as of the last commit,
+    /// the others as they were read. Empty before the first look.
     pub(crate) tokens: Vec<Token>,
     /// How many events are set aside.
     pub(crate) letters: u64,
@@ -23,7 +24,22 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The position that all of its segments cover; the start before the claim.
+    /// Takes note of tokens as they were read or committed, in whatever order that is told; and tells whether any of it
+    /// is news.
+    pub(crate) fn see(&mut self, tokens: &[Token]) -> bool {
+        let mut news = false;
+        for token in tokens {
+            match self.tokens.binary_search_by_key(&token.segment, |known| known.segment) {
+                Ok(at) if !token.is_later_than(&self.tokens[at]) => continue,
+                Ok(at) => self.tokens[at] = *token,
+                Err(at) => self.tokens.insert(at, *token),
+            }
+            news = true;
+        }
+        news
+    }
+
+    /// The position that all of its segments cover; the start before the first look.
     pub(crate) fn covers(&self) -> Position {
         self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
     }
@@ -34,8 +50,11 @@ impl Progress {
     }
 }
 
-/// The tokens of a processor's segments, and which of them halt.
+/// The tokens of the segments that a run has claimed, and which of them halt.
 pub(super) struct Segments {
+    /// How many the version has.
+    count: SegmentCount,
+    /// In the order of segments.
     tokens: Vec<Token>,
     pub(super) refusals: Refusals,
     /// Whether those that follow the head go before those that are far behind.
@@ -57,12 +76,11 @@ impl Segments {
     /// The segments that were claimed with these tokens. Whether they are held is the store's to say at each
     /// commit: a mark that was there at the claim may be lifted by now.
     ///
-    /// # Panics
-    /// When there are no tokens: a version has at least one segment.
-    pub(super) fn new(tokens: Vec<Token>, refusals: Refusals) -> Self {
-        assert!(!tokens.is_empty(), "a version has segments");
-        let tokens = tokens.into_iter().map(|token| Token { held_for: None, ..token }).collect();
-        Self { tokens, refusals, others_turn: false }
+    /// What is kept of events that other segments stop before is theirs.
+    pub(super) fn new(count: SegmentCount, tokens: Vec<Token>, mut refusals: Refusals) -> Self {
+        let tokens: Vec<Token> = tokens.into_iter().map(|token| Token { held_for: None, cap: None, ..token }).collect();
+        refusals.only(|segment| tokens.iter().any(|token| token.segment == segment));
+        Self { count, tokens, refusals, others_turn: false }
     }
 
     /// The position that all of them cover.
@@ -75,14 +93,36 @@ impl Segments {
         self.tokens.iter().all(|token| token.position == position)
     }
 
+    /// Whether they are all that the version has.
+    pub(super) fn is_whole(&self) -> bool {
+        self.tokens.len() == usize::from(self.count.get())
+    }
+
+    /// Whether this run has claimed the segment.
+    pub(super) fn has(&self, segment: Segment) -> bool {
+        self.tokens.binary_search_by_key(&segment, |token| token.segment).is_ok()
+    }
+
+    fn token(&self, segment: Segment) -> &Token {
+        let at = self.tokens.binary_search_by_key(&segment, |token| token.segment);
+        &self.tokens[at.expect("the segment is this run's")]
+    }
+
+    /// For each segment of the version a position, that of its token where it is this run's.
+    pub(super) fn each(&self, position: impl Fn(&Token) -> Position) -> Vec<Position> {
+        let mut each = vec![Position::START; usize::from(self.count.get())];
+        self.tokens.iter().for_each(|token| each[usize::from(token.segment.get())] = position(token));
+        each
+    }
+
     /// Moves that leave every token where it is: the fence of a commit that only records something.
     pub(super) fn still(&self) -> Vec<TokenMove> {
         self.tokens.iter().map(|token| token.step(token.position, 0)).collect()
     }
 
+    /// How many the version has.
     pub(super) fn count(&self) -> SegmentCount {
-        let count = u16::try_from(self.tokens.len()).ok().and_then(|count| SegmentCount::new(count).ok());
-        count.expect("the tokens of a version are within the limit")
+        self.count
     }
 
     /// The segments that go next: of those that are below `head` and do not halt at `now`, the lowest. Where those are
@@ -98,12 +138,12 @@ impl Segments {
         let upper = above.map_or(head, |above| above.min(head));
         let members: Vec<Segment> =
             running.iter().filter(|token| token.position == after).map(|token| token.segment).collect();
-        let mut limits = vec![Position::START; self.tokens.len()];
+        let mut limits = vec![Position::START; usize::from(self.count.get())];
         for member in &members {
-            let at = usize::from(member.get());
             // A batch ends where a replay does, so that the end is a state of its own.
-            let token = &self.tokens[at];
-            limits[at] = if token.replays() { upper.min(token.replays_through()) } else { upper };
+            let token = self.token(*member);
+            limits[usize::from(member.get())] =
+                if token.replays() { upper.min(token.replays_through()) } else { upper };
         }
         Some(Share { after, members, limits })
     }
@@ -123,21 +163,22 @@ impl Segments {
     pub(super) fn moves(&self, share: &Share, applied: &[u64]) -> Vec<TokenMove> {
         let moved = |segment: &Segment| {
             let at = usize::from(segment.get());
-            self.tokens[at].step(share.limits[at], applied[at])
+            self.token(*segment).step(share.limits[at], applied[at])
         };
         share.members.iter().map(moved).collect()
     }
 
     /// The move that keeps a segment where it is: the fence of what is only recorded.
     pub(super) fn stay(&self, segment: Segment) -> TokenMove {
-        let token = &self.tokens[usize::from(segment.get())];
+        let token = self.token(segment);
         token.step(token.position, 0)
     }
 
     /// These moves are committed. The one place where a processor's idea of its tokens moves.
     pub(super) fn committed(&mut self, moves: &[TokenMove]) {
         for asked in moves.iter().copied() {
-            let token = &mut self.tokens[usize::from(asked.segment.get())];
+            let at = self.tokens.binary_search_by_key(&asked.segment, |token| token.segment);
+            let token = &mut self.tokens[at.expect("the segment is this run's")];
             *token = token.moved(asked).expect("the store has carried out this move");
             self.refusals.moved(token);
         }
@@ -198,7 +239,7 @@ mod tests {
 
     /// Commits a share in which nobody counts.
     fn commit(segments: &mut Segments, share: &Share) {
-        let moves = segments.moves(share, &vec![0; segments.tokens.len()]);
+        let moves = segments.moves(share, &vec![0; usize::from(segments.count.get())]);
         segments.committed(&moves);
     }
 
@@ -214,7 +255,8 @@ mod tests {
             applied: Applied::default(),
             replay: None,
         };
-        Segments::new(count.segments().zip(positions).map(token).collect(), Refusals::new([], Retry::default()))
+        let tokens = count.segments().zip(positions).map(token).collect();
+        Segments::new(count, tokens, Refusals::new([], Retry::default()))
     }
 
     fn limits(share: &Share) -> Vec<u64> {
@@ -274,10 +316,40 @@ mod tests {
     #[test]
     fn a_mark_at_the_claim_does_not_outlive_its_lifting() {
         let held = Token { held_for: Some(Position::new(2)), ..segments(&[3]).tokens[0] };
-        let mut segments = Segments::new(vec![held], Refusals::new([], Retry::default()));
+        let mut segments = Segments::new(SegmentCount::ONE, vec![held], Refusals::new([], Retry::default()));
         let share = segments.next_share(Position::new(5), START).unwrap();
         commit(&mut segments, &share);
         assert_eq!(segments.tokens[0].position, Position::new(5));
+    }
+
+    #[test]
+    fn a_run_takes_care_of_the_segments_that_it_has_alone() {
+        let all = segments(&[5, 3, 0, 9]);
+        let kept = [1, 2].map(|segment| refusal(all.count().segment(segment).unwrap(), 4, 1, START));
+        let some = vec![all.tokens[1], all.tokens[3]];
+        let mut some = Segments::new(all.count(), some, Refusals::new(kept, Retry::default()));
+        assert!(!some.is_whole() && all.is_whole());
+        assert_eq!(some.refusals.waiting_on().len(), 1, "the other is not its own");
+        assert_eq!((some.covers(), some.each(|token| token.position).len()), (Position::new(3), 4));
+        let mut reads = vec![];
+        while let Some(share) = some.next_share(Position::new(12), START) {
+            reads.push((share.after.get(), limits(&share)));
+            commit(&mut some, &share);
+        }
+        assert_eq!(reads, [(3, vec![0, 9, 0, 0]), (9, vec![0, 12, 0, 12])]);
+    }
+
+    #[test]
+    fn what_was_seen_of_a_token_later_counts_however_late_it_is_told() {
+        let [older, newer] = [3, 7].map(|at| segments(&[at, at]).tokens);
+        let mut progress = Progress::default();
+        progress.see(&newer[1..]);
+        progress.see(&older);
+        assert_eq!(progress.tokens, [older[0], newer[1]]);
+        let claimed = Token { epoch: Epoch::new(2), ..older[1] };
+        progress.see(&[claimed]);
+        progress.see(&newer);
+        assert_eq!(progress.tokens, [newer[0], claimed]);
     }
 
     #[test]

@@ -24,7 +24,8 @@ impl Run<'_> {
         // An error means that nobody can wish any more.
         if self.wishes.has_changed().unwrap_or(false) {
             self.wishes.mark_unchanged();
-            self.aside = Aside::load(&*self.assignment.view, self.aside.order_matters()).await?;
+            let ours = |segment| self.segments.has(segment);
+            self.aside = Aside::load(&*self.assignment.view, self.aside.order_matters(), ours).await?;
         }
         Ok(self.aside.kept().next_wished(self.aside.order_matters()).cloned())
     }
@@ -39,12 +40,12 @@ impl Run<'_> {
             };
             let commit = match self.land(&commit).await? {
                 Committed::Done => commit,
-                Committed::ApplyAgain => continue,
+                Committed::ApplyAgain | Committed::Capped(_) => continue,
                 Committed::Wrong(error) => {
                     let commit = self.refused_again(&letter, stays, error.to_string());
                     match self.land(&commit).await? {
                         Committed::Done => commit,
-                        Committed::ApplyAgain => continue,
+                        Committed::ApplyAgain | Committed::Capped(_) => continue,
                         Committed::Wrong(error) => return Err(unavailable(error)),
                         Committed::Stopped => return Ok(Some(Ended::Stopped)),
                         Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),

@@ -124,7 +124,8 @@ pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
     });
     core.begin_shadowing(Arc::clone(&shadowing));
     let mut catalog = core.catalog.watch();
-    loop {
+    // Queries that other members answer are not put to it: one is enough to cap it now and then.
+    while core.cluster.drives(&id) {
         let mut some = Vec::new();
         tokio::select! {
             biased;

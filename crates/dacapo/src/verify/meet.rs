@@ -1,55 +1,39 @@
 //! Two versions at one identical position, without holding the one that serves.
 //!
 //! ```text
-//!   cap the new one ──▶ H = head ──▶ a state of the serving one in which all tokens are at one P ≥ H
+//!   cap the new one at the head H ──▶ a state of the serving one in which all tokens are at one P ≥ H
 //!                                                        │
-//!          compare ◀── lift the cap ◀── a state of the new one at P ◀── let the new one come to P
+//!          compare ◀── lift the cap ◀── a state of the new one at P ◀── cap the new one at P
 //! ```
 //!
-//! A processor looks at its cap before each batch and at the head before that. So a batch that knew nothing of the cap
-//! ends at H at the latest, and no later one goes past the cap: whatever P ≥ H the serving version shows, the new one
-//! comes to exactly P. Writers and the serving version go on all the while; only the new one rests for a moment.
+//! A cap is kept with the tokens, whoever moves them: no commit goes past it. So whatever P ≥ H the serving version
+//! shows, the new one comes to exactly P. Writers and the serving version go on all the while; only the new one rests for
+//! a moment. Where several members have segments of the serving version, they are hardly ever all at one position by
+//! themselves while events are appended: then that version is capped as well, for no longer than a flip may hold it.
+//!
+//! A cap only helps the two to meet. What is compared are two states whose tokens say themselves where they are, so a cap
+//! that is lifted too early, or left behind by a process that died and lifted by the rebuild driver, harms nobody.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{Position, Token, ViewId};
+use dacapo_model::{Position, Token, ViewId, limits};
 use dacapo_store::{StoreError, ViewReader};
-use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
 use crate::view::ReadView;
 use crate::world::Step;
 
+/// How often to look where other members have taken a version.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Both versions, each in one state, at the same position.
 pub(super) struct Met {
     pub(super) at: Position,
     pub(super) old: ReadView,
     pub(super) new: ReadView,
-}
-
-/// How far a processor may go, for as long as this lives.
-pub(crate) struct Cap {
-    cap: watch::Sender<Option<Position>>,
-    /// Only one at a time has a use for the cap.
-    _meeting: OwnedMutexGuard<()>,
-}
-
-impl Cap {
-    pub(crate) fn new(cap: watch::Sender<Option<Position>>, meeting: OwnedMutexGuard<()>) -> Self {
-        Self { cap, _meeting: meeting }
-    }
-
-    fn set(&self, position: Position) {
-        self.cap.send_replace(Some(position));
-    }
-}
-
-impl Drop for Cap {
-    fn drop(&mut self) {
-        self.cap.send_replace(None);
-    }
 }
 
 /// One state of each version at the same position; or why there is none, in words.
@@ -67,24 +51,77 @@ pub(super) async fn meet(
         (Ok(old), Ok(new)) => (old, new),
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
-    let cap = new.cap().await;
-    // Nothing begins from here on, and what has begun ends at the head or before.
-    cap.set(Position::START);
-    let bound = core.head();
-    cap.set(bound);
-    let shown = match settled(core, &old, |at| at >= bound, patience).await? {
+    // Whoever gives this up in between leaves a cap behind, of which the rebuild driver is told afterwards.
+    let _told = Told(core);
+    let _meeting = new.meeting().await;
+    let met = capped(core, &old, &new, patience).await;
+    new.uncap().await?;
+    if met.as_ref().is_ok_and(Result::is_ok) {
+        core.world.probe.completed(Step::VersionsMet);
+    }
+    met
+}
+
+/// Wakes the rebuild driver when it is dropped.
+struct Told<'a>(&'a Core);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.opened.send_replace(());
+    }
+}
+
+async fn capped(
+    core: &Core,
+    old: &Arc<OpenVersion>,
+    new: &Arc<OpenVersion>,
+    patience: Duration,
+) -> Result<Result<Met, String>, StoreError> {
+    let bound = cap_near(core, new).await?;
+    let shown = match shown(core, old, bound, patience).await? {
         Ok(shown) => shown,
         Err(why) => return Ok(Err(why)),
     };
     let at = shown.covers();
-    cap.set(at);
-    let built = match settled(core, &new, |position| position == at, patience).await? {
+    new.view.cap(Some(at)).await?;
+    let built = match settled(core, new, |position| position == at, patience).await? {
         Ok(built) => built,
         Err(why) => return Ok(Err(why)),
     };
-    core.world.probe.completed(Step::VersionsMet);
-    drop(cap);
     Ok(Ok(Met { at, old: ReadView::new(shown), new: ReadView::new(built) }))
+}
+
+/// Lets the version move no further than the head, or than its furthest segment is already, and returns where that is.
+async fn cap_near(core: &Core, version: &OpenVersion) -> Result<Position, StoreError> {
+    let mut bound = core.head();
+    loop {
+        let tokens = version.view.cap(Some(bound)).await?;
+        match tokens.iter().map(|token| token.position).max().filter(|position| *position > bound) {
+            Some(beyond) => bound = beyond,
+            None => return Ok(bound),
+        }
+    }
+}
+
+/// A state of the serving version at one position, `bound` or behind.
+async fn shown(
+    core: &Core,
+    old: &Arc<OpenVersion>,
+    bound: Position,
+    patience: Duration,
+) -> Result<Result<Box<dyn ViewReader>, String>, StoreError> {
+    let owners: BTreeSet<_> = old.tokens().await?.iter().map(|token| token.owner).collect();
+    let began = Instant::now();
+    while owners.len() > 1 && began.elapsed() < patience {
+        let at = cap_near(core, old).await?;
+        let shown = settled(core, old, |position| position == at && at >= bound, limits::HOLD_TIME_MAX).await;
+        old.uncap().await?;
+        if let Ok(shown) = shown? {
+            return Ok(Ok(shown));
+        }
+        tokio::time::sleep(limits::HOLD_TIME_MAX).await;
+    }
+    settled(core, old, |at| at >= bound, patience).await
 }
 
 /// The position of a state in which all tokens are at one, and none goes through past events again.
@@ -115,7 +152,12 @@ async fn settled(
             (lowest, since) = (seen.covers(), Instant::now());
         }
         let left = patience.saturating_sub(since.elapsed());
-        if !left.is_zero() && matches!(tokio::time::timeout(left, progress.changed()).await, Ok(Ok(()))) {
+        if !left.is_zero() {
+            // What another member does is only seen by looking.
+            tokio::select! {
+                Ok(()) = progress.changed() => {}
+                () = tokio::time::sleep(left.min(LOOK)) => version.look().await?,
+            }
             continue;
         }
         let reasons: Vec<String> = core.waiting_on(&version.id).iter().map(ToString::to_string).collect();

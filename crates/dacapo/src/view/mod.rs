@@ -130,6 +130,8 @@ pub(crate) enum NotCommitted {
         /// Whether the batch's events have to be applied again before the next commit.
         must_reapply: bool,
     },
+    /// A segment is to stop before the end of the batch. Everything that was not committed is forgotten.
+    Capped(Position),
     /// Another claim came first (I-4). Everything that was not committed is forgotten.
     Fenced(TokenRefused),
     /// Rows could not be written. Everything that was not committed is forgotten.
@@ -372,6 +374,10 @@ impl View {
                     }
                 }
                 Err(NotCommitted::Held { held_for, must_reapply })
+            }
+            Err(CommitError::Refused(TokenRefused::Capped { cap, .. })) => {
+                self.forget_changes();
+                Err(NotCommitted::Capped(cap))
             }
             Err(CommitError::Refused(refused)) => {
                 self.forget_changes();

@@ -56,7 +56,7 @@ impl World {
     async fn new(bytes_max: usize) -> Self {
         let id = ViewId { projection: ProjectionName::new("test").unwrap(), version: VersionId { code: 1, build: 1 } };
         let stored = MemoryViews::new().open(&id, TABLES, SegmentCount::ONE).await.unwrap();
-        let token = stored.claim().await.unwrap()[0];
+        let token = stored.claim(None, &stored.tokens().await.unwrap()).await.unwrap()[0];
         let view = View::new(stored.writer().await.unwrap(), TABLES).with_bytes_max(bytes_max);
         Self { stored, view, token }
     }
@@ -199,7 +199,7 @@ async fn a_row_may_take_over_what_was_unique_to_a_deleted_one() {
     const TABLES: &[Table] = &[Login::TABLE];
     let id = ViewId { projection: ProjectionName::new("logins").unwrap(), version: VersionId { code: 1, build: 1 } };
     let stored = MemoryViews::new().open(&id, TABLES, SegmentCount::ONE).await.unwrap();
-    let token = stored.claim().await.unwrap()[0];
+    let token = stored.claim(None, &stored.tokens().await.unwrap()).await.unwrap()[0];
     let mut world = World { view: View::new(stored.writer().await.unwrap(), TABLES), stored, token };
     world.view.put(Login { id: 1, mail: "a@b".into() }).unwrap();
     world.commit().await.unwrap();

@@ -10,7 +10,7 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Timestamp, Wish};
+use dacapo_model::{Letter, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
     WhichLetters,
@@ -85,7 +85,7 @@ impl Faults {
         Store {
             journal: Arc::new(FaultyJournal { inner: Arc::clone(&store.journal), faults: self.clone() }),
             views: Arc::new(FaultyViews { inner: Arc::clone(&store.views), faults: self.clone() }),
-            description: store.description.clone(),
+            ..store.clone()
         }
     }
 
@@ -194,8 +194,16 @@ impl View for FaultyView {
         self.faults.meet(Call::Tokens(&self.id), self.inner.tokens()).await
     }
 
-    async fn claim(&self) -> Result<Vec<Token>, StoreError> {
-        self.inner.claim().await
+    async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
+        self.inner.claim(by, seen).await
+    }
+
+    async fn revoke(&self) -> Result<(), StoreError> {
+        self.inner.revoke().await
+    }
+
+    async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
+        self.inner.cap(at).await
     }
 
     async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {

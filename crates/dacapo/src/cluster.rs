@@ -1,0 +1,144 @@
+//! The cluster as this node sees it: its own lease, and which other members are alive.
+//!
+//! The lease is renewed by a task of its own, never by one that handlers run on. Who has which segment follows from the
+//! members that are alive (`dacapo_model::assign`) and is carried out by each processor for itself; here nothing is
+//! decided. A node whose lease ends goes on until it is fenced (I-4), which costs nothing but its own time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::{CodeId, Member, MemberId, ViewId, assign, limits};
+use dacapo_store::{Members, StoreError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::projection::Carried;
+
+/// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
+const RENEWALS: u32 = 3;
+
+pub(crate) struct Cluster {
+    members: Arc<dyn Members>,
+    lease: Duration,
+    /// Whether other processes may use the store at the same time.
+    shared: bool,
+    /// What this node tells of itself.
+    me: watch::Sender<Member>,
+    /// Every member that has a lease, as of the last renewal; none once this node's own has ended.
+    live: watch::Sender<Vec<Member>>,
+}
+
+/// The task that keeps the lease.
+pub(crate) struct Keeper {
+    cluster: Arc<Cluster>,
+    me: watch::Receiver<Member>,
+    leave: watch::Receiver<bool>,
+}
+
+impl Cluster {
+    pub(crate) fn new(members: Arc<dyn Members>, shared: bool, me: Member) -> Self {
+        let live = watch::Sender::default();
+        Self { members, lease: limits::LEASE_TIME, shared, me: watch::Sender::new(me), live }
+    }
+
+    /// Which member this node is.
+    pub(crate) fn me(&self) -> MemberId {
+        self.me.borrow().id
+    }
+
+    /// The members that are alive, as a watch.
+    pub(crate) fn live(&self) -> watch::Receiver<Vec<Member>> {
+        self.live.subscribe()
+    }
+
+    /// Whether other processes may use the store at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether no other member is alive.
+    pub(crate) fn is_alone(&self) -> bool {
+        let me = self.me();
+        self.live.borrow().iter().all(|member| member.id == me)
+    }
+
+    /// Whether this node is the one that does what one alone should do for the version.
+    pub(crate) fn drives(&self, view: &ViewId) -> bool {
+        assign::driver(view, &self.live.borrow()) == Some(self.me())
+    }
+
+    /// Whether some member that is alive can be given the version.
+    pub(crate) fn has_capable(&self, view: &ViewId) -> bool {
+        self.live.borrow().iter().any(|member| member.is_capable(view))
+    }
+
+    /// Tells the others what this node carries.
+    pub(crate) fn carries(&self, carried: &[Carried]) {
+        let code = |carried: &Carried| CodeId { projection: carried.code.projection.clone(), code: carried.code.code };
+        let carries: Vec<CodeId> = carried.iter().map(code).collect();
+        self.me.send_if_modified(|me| {
+            let changed = me.carries != carries;
+            me.carries = carries;
+            changed
+        });
+    }
+
+    /// Tells the others whether this node may be given work.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.me.send_if_modified(|me| std::mem::replace(&mut me.ready, ready) != ready);
+    }
+
+    /// Takes the first lease.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    pub(crate) async fn join(self: &Arc<Self>, leave: watch::Receiver<bool>) -> Result<Keeper, StoreError> {
+        let mut me = self.me.subscribe();
+        me.mark_unchanged();
+        self.renew().await?;
+        Ok(Keeper { cluster: Arc::clone(self), me, leave })
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        let me = self.me.borrow().clone();
+        let live = self.members.renew(&me, self.lease).await?;
+        self.live.send_if_modified(|known| {
+            let changed = *known != live;
+            *known = live;
+            changed
+        });
+        Ok(())
+    }
+}
+
+impl Keeper {
+    /// Renews the lease until the node leaves, or nobody is left who could make it, and gives it back then.
+    pub(crate) async fn run(mut self) {
+        let cluster = &self.cluster;
+        let (every, mut renewed) = (cluster.lease / RENEWALS, Instant::now());
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.leave.wait_for(|leave| *leave) => break,
+                changed = self.me.changed() => drop(changed),
+                () = tokio::time::sleep(every) => {}
+            }
+            let began = Instant::now();
+            let error = match tokio::time::timeout(cluster.lease, cluster.renew()).await {
+                Ok(Ok(())) => {
+                    renewed = began;
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("the store did not answer within {} ms", cluster.lease.as_millis()),
+            };
+            tracing::warn!(error, "the lease of this node is not renewed");
+            if renewed.elapsed() >= cluster.lease {
+                cluster.live.send_if_modified(|live| !std::mem::take(live).is_empty());
+            }
+        }
+        if let Err(error) = cluster.members.leave(cluster.me()).await {
+            tracing::warn!(%error, "the lease of this node is not given back; it ends by itself");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Which segments a run has: those that are this member's as [`assign::next`] says, from the members that are alive.
+//!
+//! A run claims when it begins. It looks now and then, between batches, whether its claims are still what they should be;
+//! if not it begins anew, which lets go of what is another member's, claims what is its own, and forgets every row in
+//! memory, since others may write them from then on.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dacapo_model::assign::{self, ClaimAction, Spread};
+use dacapo_model::{Member, MemberId, Position, Segment, Token};
+use dacapo_store::StoreError;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Assignment, Run};
+
+/// How often a run that shares the version with others looks whether its claims are what they should be.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often it looks while it waits for others to let go, or for what one of them does to the view as a whole.
+const LOOK_WHOLE: Duration = Duration::from_millis(20);
+
+/// By what segments are claimed.
+#[derive(Clone)]
+pub(crate) struct Claims {
+    pub(crate) me: MemberId,
+    /// Every member that has a lease.
+    pub(crate) live: watch::Receiver<Vec<Member>>,
+}
+
+/// When a run looked at its claims last, and when it does so next.
+pub(super) struct ClaimLook {
+    live: watch::Receiver<Vec<Member>>,
+    looked: Instant,
+    spread: Spread,
+}
+
+impl ClaimLook {
+    /// In how long it looks again if nothing is told; `None` where nobody else could have changed anything.
+    pub(super) fn due_in(&self, me: MemberId) -> Option<Duration> {
+        let is_alone = self.live.borrow().iter().all(|member| member.id == me);
+        let every = if self.spread == Spread::Whole { LOOK_WHOLE } else { LOOK };
+        (!is_alone).then(|| every.saturating_sub(self.looked.elapsed()))
+    }
+
+    /// Wakes when members come or go.
+    pub(super) async fn changed(&self) {
+        // The one whose change is looked at must stay as it is.
+        if self.live.clone().changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Assignment {
+    /// Takes note of tokens for whoever watches.
+    pub(super) fn see(&self, tokens: &[Token]) {
+        self.progress.send_if_modified(|progress| progress.see(tokens));
+    }
+
+    /// How the segments with these tokens go to the members, where the view lacks indexes that are built at `index_at`.
+    fn spread(&self, seen: &[Token], index_at: Option<Position>) -> Spread {
+        assign::spread(seen, self.beginning.seed.is_some(), self.orders.borrow().replay.as_ref(), index_at)
+    }
+
+    /// Lets go of what is another member's, and claims what is this one's.
+    pub(super) async fn claim(
+        &self,
+        seen: &[Token],
+        index_at: Option<Position>,
+    ) -> Result<(Vec<Token>, ClaimLook), StoreError> {
+        let Claims { me, mut live } = self.claims.clone();
+        let spread = self.spread(seen, index_at);
+        let actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
+        let (mut ours, mut released) = (BTreeSet::<Segment>::new(), BTreeSet::new());
+        ours.extend(seen.iter().filter(|token| token.owner == Some(me)).map(|token| token.segment));
+        for action in actions {
+            match action {
+                ClaimAction::Claim(segment) => drop(ours.insert(segment)),
+                ClaimAction::Release(segment) => {
+                    ours.remove(&segment);
+                    released.insert(segment);
+                }
+            }
+        }
+        let of = |segments: &BTreeSet<Segment>| -> Vec<Token> {
+            seen.iter().filter(|token| segments.contains(&token.segment)).copied().collect()
+        };
+        if !released.is_empty() {
+            self.see(&self.view.claim(None, &of(&released)).await?);
+        }
+        let claimed = match ours.is_empty() {
+            true => vec![],
+            false => self.view.claim(Some(me), &of(&ours)).await?,
+        };
+        self.see(&claimed);
+        if !claimed.is_empty() || !released.is_empty() {
+            tracing::debug!(view = %self.id, claimed = claimed.len(), released = released.len(), "segments are claimed");
+        }
+        Ok((claimed, ClaimLook { live, looked: Instant::now(), spread }))
+    }
+}
+
+impl Run<'_> {
+    /// Whether the claims of this run are not what they should be, or not its own any more, as far as it is time to look.
+    pub(super) async fn has_other_claims(&mut self) -> Result<bool, StoreError> {
+        let Assignment { view, carried, id, .. } = self.assignment;
+        let me = self.assignment.claims.me;
+        let told = self.claims.live.has_changed().unwrap_or(false);
+        if !told && self.claims.due_in(me).is_none_or(|due| !due.is_zero()) {
+            return Ok(false);
+        }
+        let seen = view.tokens().await?;
+        self.assignment.see(&seen);
+        let lacks_indexes = self.index_at.is_some() && !view.missing_indexes(carried.tables).await?.is_empty();
+        let spread = self.assignment.spread(&seen, self.index_at.filter(|_| lacks_indexes));
+        (self.claims.looked, self.claims.spread) = (Instant::now(), spread);
+        let actions = assign::next(id, &seen, &self.claims.live.borrow_and_update(), me, spread);
+        let is_ours =
+            |held: &Token| seen.iter().any(|token| token.segment == held.segment && token.epoch == held.epoch);
+        // Another member has built them.
+        let has_indexes = self.index_at.is_some() && !lacks_indexes;
+        Ok(!actions.is_empty() || has_indexes || !self.segments.tokens().iter().all(is_ours))
+    }
+}

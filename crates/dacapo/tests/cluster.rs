@@ -1,0 +1,328 @@
+//! Several nodes that share a store: who has which segment, and what happens when they come, go and lose their leases.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use common::*;
+use dacapo::{
+    Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, Journal, Limit, Member,
+    MemberId, Node, NodeBuilder, Options, Phase, Position, Revision, SegmentCount, Store, StoreError, StreamName,
+    SystemClock, VersionId,
+};
+use dacapo_store::{AppendError, Members, StreamInfo};
+use tokio::sync::watch;
+
+/// A store as one of several nodes has it: closing it closes it for nobody else, and its lease can be cut off.
+#[derive(Clone)]
+struct Shared {
+    store: Store,
+    cut: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self { store: Store::memory(Arc::new(SystemClock)), cut: Arc::default() }
+    }
+
+    /// The same store as another node has it.
+    fn another(&self) -> Self {
+        Self { cut: Arc::default(), ..self.clone() }
+    }
+
+    fn node(&self, name: &str) -> NodeBuilder {
+        let journal = Arc::new(Apart(Arc::clone(&self.store.journal)));
+        let members = Arc::new(Cut { inner: Arc::clone(&self.store.members), cut: Arc::clone(&self.cut) });
+        Node::builder().store(Store { journal, members, ..self.store.clone() }).name(name)
+    }
+}
+
+struct Apart(Arc<dyn Journal>);
+
+#[async_trait]
+impl Journal for Apart {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.0.append(append).await
+    }
+
+    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.0.read(after, filter, limit).await
+    }
+
+    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.0.read_stream(stream, after, limit).await
+    }
+
+    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        self.0.stream_revision(stream).await
+    }
+
+    async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        self.0.streams(category, after, most).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.0.head()
+    }
+
+    async fn close(&self) {}
+}
+
+struct Cut {
+    inner: Arc<dyn Members>,
+    cut: Arc<AtomicBool>,
+}
+
+impl Cut {
+    fn is_cut(&self) -> Result<(), StoreError> {
+        match self.cut.load(Ordering::SeqCst) {
+            true => Err(StoreError::unavailable("reach the members", "the line is cut")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Members for Cut {
+    async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError> {
+        self.is_cut()?;
+        self.inner.renew(member, lease).await
+    }
+
+    async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
+        self.is_cut()?;
+        self.inner.leave(id).await
+    }
+
+    async fn live(&self) -> Result<Vec<Member>, StoreError> {
+        self.is_cut()?;
+        self.inner.live().await
+    }
+}
+
+fn eight() -> Options {
+    Options { segments: SegmentCount::new(8).unwrap(), ..options() }
+}
+
+fn first() -> Carried {
+    carry_v1(TotalsV1 { options: eight(), ..v1() })
+}
+
+fn second() -> Carried {
+    carry_v2(TotalsV2 { options: eight(), ..v2() })
+}
+
+/// How many segments of a version each member has, by its name.
+fn shares(status: &dacapo::Status, version: VersionId) -> BTreeMap<String, usize> {
+    let versions = status.projections.iter().flat_map(|projection| &projection.versions);
+    let mut shares: BTreeMap<String, usize> = BTreeMap::new();
+    for token in versions.filter(|found| found.version == version).flat_map(|found| &found.tokens) {
+        let owner = status.members.iter().find(|member| Some(member.id) == token.owner);
+        *shares.entry(owner.map_or("nobody", |owner| &owner.name).to_owned()).or_default() += 1;
+    }
+    shares
+}
+
+async fn shared(node: &Node, text: &str, wanted: &[(&str, usize)]) {
+    let wanted: BTreeMap<String, usize> = wanted.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    until(node, &format!("{text} is shared like {wanted:?}"), |status| shares(status, version(text)) == wanted).await;
+}
+
+/// Appends through one node and reads through any, and checks every answer against its own books.
+async fn client(nodes: Vec<Node>, number: usize, stop: Arc<AtomicBool>) -> usize {
+    let (mut sum, mut events, mut requests) = (0, 0, number);
+    let mut covers = Position::START;
+    let mut shown: HashMap<usize, i64> = HashMap::new();
+    let own = format!("ledger-{number}");
+    while !stop.load(Ordering::SeqCst) {
+        let node = |at: usize| &nodes[at % nodes.len()];
+        let expected = ExpectedRevision::Exact(Revision::new(events as u64));
+        let appended = node(requests).append(&own, expected, [added(events + 1)]).await.unwrap();
+        (events, sum) = (events + 1, sum + events + 1);
+        let answered = node(requests + 1).ask(TotalOf(own.clone())).after(appended.position).await.unwrap();
+        assert_eq!(answered.value, (sum, events), "nothing is lost or applied twice, in {}", answered.version);
+        assert!(answered.covers >= covers, "I-7");
+        covers = answered.covers;
+        let other = (number + requests) % 4;
+        let answered = node(requests).ask(TotalOf(format!("ledger-{other}"))).after(covers).await.unwrap();
+        assert!(answered.covers >= covers, "I-7: {} after {covers}", answered.covers);
+        covers = answered.covers;
+        let before = shown.insert(other, answered.value.1).unwrap_or_default();
+        assert!(answered.value.1 >= before, "I-7");
+        requests += 1;
+    }
+    requests - number
+}
+
+fn clients(nodes: &[Node], stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<usize>> {
+    (0..4).map(|number| tokio::spawn(client(nodes.to_vec(), number, Arc::clone(stop)))).collect()
+}
+
+async fn stopped(clients: Vec<tokio::task::JoinHandle<usize>>, stop: &AtomicBool) {
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_come_and_go_share_the_segments_evenly() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    phase(&one, "v1.1", Phase::Serving).await;
+    shared(&one, "v1.1", &[("one", 8)]).await;
+    let two = store.another().node("two").carry(first()).start().await.unwrap();
+    let three = store.another().node("three").carry(first()).start().await.unwrap();
+    for node in [&one, &two, &three] {
+        until(node, "each has its share", |status| {
+            let shares = shares(status, version("v1.1"));
+            shares.len() == 3 && shares.values().all(|share| (2..=3).contains(share))
+        })
+        .await;
+    }
+    let position = add(&two, "ledger-1", 5).await;
+    for node in [&one, &two, &three] {
+        assert_eq!(ask(node, "ledger-1", position).await, (5, 1), "whoever applied it");
+    }
+    // One that leaves in order hands over before its lease would end.
+    three.shutdown().await;
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    one.shutdown().await;
+    shared(&two, "v1.1", &[("two", 8)]).await;
+    check_serving(&two).await;
+    two.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_rebuild_is_shared_and_readers_of_any_node_never_go_back() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    let two = store.another().node("two").carry(first()).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = clients(&[one.clone(), two.clone()], &stop);
+    one.carry(second()).unwrap();
+    two.carry(second()).unwrap();
+    shared(&two, "v2.1", &[("one", 4), ("two", 4)]).await;
+    ready(&two, "v2.1").await;
+    for round in 0..5 {
+        let (a, b) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
+        assert_eq!(flip(a).await.to, version("v2.1"), "round {round}");
+        assert_eq!(roll_back(b).await.to, version("v1.1"), "round {round}");
+    }
+    flip(&one).await;
+    stopped(clients, &stop).await;
+    check_serving(&one).await;
+    check_serving(&two).await;
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+// I-4, I-10
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_whose_lease_ends_is_taken_over_and_nothing_of_it_lands_afterwards() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    phase(&one, "v1.1", Phase::Serving).await;
+    let cut_off = store.another();
+    let behaviour = Arc::new(Behaviour::default());
+    let slow = TotalsV1 { options: eight(), behaviour: Arc::clone(&behaviour) };
+    let two = cut_off.node("two").carry(carry_v1(slow)).start().await.unwrap();
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    // It stops in the middle of a batch, and loses its lease there.
+    behaviour.gate.send_replace(false);
+    let mut last = Position::START;
+    for ledger in 0..32 {
+        last = add(&one, &format!("ledger-{ledger}"), 1).await;
+    }
+    cut_off.cut.store(true, Ordering::SeqCst);
+    shared(&one, "v1.1", &[("one", 8)]).await;
+    for ledger in 0..32 {
+        assert_eq!(ask(&one, &format!("ledger-{ledger}"), last).await, (1, 1));
+    }
+    let before = rows(&one, last).await.unwrap();
+    behaviour.gate.send_replace(true);
+    for ledger in 0..32 {
+        last = add(&one, &format!("ledger-{ledger}"), 1).await;
+    }
+    assert_eq!(rows(&one, last).await.unwrap().2, fold(&one, last).await, "I-3");
+    assert!(before.2.values().all(|row| *row == (1, 1)));
+    // It is back, as the same member, and gets its share again.
+    cut_off.cut.store(false, Ordering::SeqCst);
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    check_serving(&two).await;
+    two.shutdown().await;
+    one.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_of_old_and_new_code_live_side_by_side() {
+    let store = Shared::new();
+    let old = store.node("old").carry(first()).start().await.unwrap();
+    phase(&old, "v1.1", Phase::Serving).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let new = store.another().node("new").carry(first()).carry(second()).start().await.unwrap();
+    let clients = clients(&[old.clone(), new.clone()], &stop);
+    ready(&new, "v2.1").await;
+    shared(&old, "v2.1", &[("new", 8)]).await;
+    shared(&old, "v1.1", &[("new", 4), ("old", 4)]).await;
+    stopped(clients, &stop).await;
+    // Any node takes the request; whoever carries the version carries it out.
+    let requested = old.flip(&totals(), Some(version("v2.1")), Asked::by("test")).await.unwrap();
+    assert_eq!(old.flipped(&requested, WAIT_MAX).await.unwrap().to, version("v2.1"));
+    let position = add(&old, "ledger-1", 7).await;
+    check_serving(&new).await;
+    assert!(ask(&new, "ledger-1", position).await.1 > 0);
+    let refused = old.ask(TotalOf("ledger-1".into())).await.unwrap_err();
+    assert!(refused.to_string().contains("v2.1"), "{refused}");
+    // The old code keeps its version warm, together with the new node.
+    let rolled_back = old.rollback(&totals(), None, Asked::by("test")).await.unwrap();
+    old.flipped(&rolled_back, WAIT_MAX).await.unwrap();
+    check_serving(&old).await;
+    new.shutdown().await;
+    old.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_leaves_it_to_the_others() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    phase(&one, "v1.1", Phase::Serving).await;
+    for ledger in 0..200 {
+        add(&one, &format!("ledger-{ledger}"), 1).await;
+    }
+    // Each node has a handler of its own, which waits until it is let go on.
+    let waiting = || {
+        let behaviour = Arc::new(Behaviour::default());
+        behaviour.gate.send_replace(false);
+        let options = Options { flip: FlipPolicy::WhenReady, batch_events_max: 5, ..eight() };
+        (Arc::clone(&behaviour), carry_v2(TotalsV2 { options, behaviour }))
+    };
+    let (first_gate, code) = waiting();
+    one.carry(code).unwrap();
+    shared(&one, "v2.1", &[("one", 8)]).await;
+    let (second_gate, code) = waiting();
+    let two = store.another().node("two").carry(first()).carry(code).start().await.unwrap();
+    // What is in the middle of a batch is handed over after it.
+    first_gate.gate.send_replace(true);
+    shared(&one, "v2.1", &[("one", 4), ("two", 4)]).await;
+    let owned = one.status().await.unwrap().projections[0].versions[1].tokens.clone();
+    let of_one = owned.iter().filter(|token| token.owner == owned[0].owner);
+    let of_one: BTreeSet<_> = of_one.map(|token| token.segment).collect();
+    assert_eq!(of_one.len(), 4);
+    second_gate.gate.send_replace(true);
+    until(&two, "both get on", |status| status.projections[0].versions[1].lag < 50).await;
+    two.shutdown().await;
+    phase(&one, "v2.1", Phase::Serving).await;
+    check_serving(&one).await;
+    one.shutdown().await;
+}
