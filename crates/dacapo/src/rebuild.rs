@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
+use dacapo_model::rebuild::{Code, Facts, no_source, plan, wants_verification};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
@@ -312,19 +312,26 @@ async fn seed(
     view: &dyn dacapo_store::View,
 ) -> Result<Option<SeedFrom>, StoreError> {
     let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
-    if view.tokens().await?.iter().any(|token| token.position > Position::START) {
+    if !view.tokens().await?.iter().all(Token::is_new) {
         return Ok(None);
     }
+    let catalog = core.catalog.current();
+    let projection = &catalog.projections[&id.projection];
+    if let Some(why) = no_source(id, projection, state) {
+        return Err(StoreError::Invalid(why));
+    }
+    let segments = projection.versions[&source].segments;
     let source = ViewId { version: source, ..id.clone() };
     let refused =
         |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
-    let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
     let code = core.code_of(&source);
-    let segments = core.catalog.current().version(&source).map(|state| state.segments).ok_or_else(gone)?;
     check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
     let view = match core.open_version(&source) {
         Some(open) => Arc::clone(&open.view),
-        None => core.views.find(&source).await?.ok_or_else(gone)?,
+        None => {
+            let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+            core.views.find(&source).await?.ok_or_else(gone)?
+        }
     };
     Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
