@@ -547,8 +547,8 @@ impl Node {
         self.order(command, view, asked).await
     }
 
-    /// Applies no more events to the view of a version, after the batch it is in, until it is resumed. It survives a
-    /// restart.
+    /// Applies no more events to the view of a version, after the batch it is in, until it is resumed. A copy that it
+    /// begins as or an index under way is given up and begun again then. It survives a restart.
     ///
     /// # Errors
     /// [`Error::Catalog`] when no events are applied to it anyway.
@@ -556,7 +556,8 @@ impl Node {
         self.order(CatalogCommand::Pause(view.clone()), view, asked).await
     }
 
-    /// Applies events to the view of a version again, and tries at once what its handler refused.
+    /// Applies events to the view of a version again, and tries at once what its handler refused, and a copy or a reset
+    /// that failed.
     ///
     /// # Errors
     /// [`Error::Catalog`] when no events are applied to a version in its phase.

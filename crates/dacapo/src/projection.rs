@@ -117,11 +117,12 @@ pub struct Options {
     pub rebuild_share: WorkShare,
     /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
     /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
-    /// them at its first statement.
+    /// them first: its first statement is refused ([`ViewError::Unindexed`]), and once they are built it gets its event
+    /// again.
     pub index_last: bool,
     /// How often and when an event is tried again that the handler refuses: an error, a panic, or more than
     /// `handler_time_max`. 10 times within about a minute unless set; whoever sets events aside may want fewer, since
-    /// the segment waits meanwhile.
+    /// the segment waits meanwhile. A reset or a copy that fails waits as long between two tries, which never end.
     pub retry: Retry,
     /// What to do with an event that was refused so often. The segment halts before it, unless set.
     pub on_failure: OnFailure,
