@@ -258,11 +258,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let carried = core.code_of(id);
     let mut is_corrected = false;
     if let Some(open) = core.open_version(id) {
-        let is_other = match (&open.carried, &carried) {
-            (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
-            (None, carried) => carried.is_some(),
-            (Some(_), None) => false,
-        };
+        let is_other = is_other(&open, carried.as_ref());
         if !is_other && !open.has_ended() {
             return Ok(());
         }
@@ -292,6 +288,15 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     };
     insert(core, version).await;
     Ok(())
+}
+
+/// Whether this node carries code by now that the open version is not run with.
+fn is_other(open: &OpenVersion, carried: Option<&Carried>) -> bool {
+    match (&open.carried, carried) {
+        (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
+        (None, carried) => carried.is_some(),
+        (Some(_), None) => false,
+    }
 }
 
 async fn insert(core: &Arc<Core>, version: OpenVersion) {
@@ -383,13 +388,22 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
     };
     match found {
         Ok(Some((view, outbox))) if outbox.pending > 0 => {
-            match core.open_version(id) {
-                Some(open) => open.stop_applying().await,
-                None => {
-                    let version = OpenVersion::still(id.clone(), view, core.code_of(id), Orders::of(state));
-                    version.outbox.send_replace(outbox);
-                    insert(core, version).await;
+            let carried = core.code_of(id);
+            let delivers = match core.open_version(id) {
+                Some(open) if is_other(&open, carried.as_ref()) || open.is_silent().await => {
+                    open.stop().await;
+                    false
                 }
+                Some(open) => {
+                    open.stop_applying().await;
+                    true
+                }
+                None => false,
+            };
+            if !delivers {
+                let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
+                version.outbox.send_replace(outbox);
+                insert(core, version).await;
             }
             Ok(true)
         }
