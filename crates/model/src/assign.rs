@@ -35,7 +35,7 @@ pub enum Spread {
 /// `seeding`: it begins as a copy. `replay`: the last replay in place that was asked for. `index_at`: where the indexes
 /// are built that the view lacks, if it lacks any.
 pub fn spread(tokens: &[Token], seeding: bool, replay: Option<&PendingReplay>, index_at: Option<Position>) -> Spread {
-    let begins = seeding && tokens.iter().all(|token| token.position == Position::START);
+    let begins = seeding && tokens.iter().all(Token::is_new);
     let goes_back = replay.is_some_and(|asked| tokens.iter().any(|token| token.take_up(asked).is_some()));
     let indexes = index_at.is_some_and(|at| tokens.iter().all(|token| token.covers(at)));
     if begins || goes_back || indexes { Spread::Whole } else { Spread::Even }

@@ -88,11 +88,6 @@ impl Segments {
         self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
     }
 
-    /// Whether every token is exactly here.
-    pub(super) fn all_at(&self, position: Position) -> bool {
-        self.tokens.iter().all(|token| token.position == position)
-    }
-
     /// Whether they are all that the version has.
     pub(super) fn is_whole(&self) -> bool {
         self.tokens.len() == usize::from(self.count.get())
