@@ -8,16 +8,17 @@ mod faulty;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    Asked, Carried, HandlerError, Node, Options, Phase, Position, Projection, Recorded, Row, SegmentCount, Stage,
-    Store, SystemClock, Table, Value, View, ViewId, WaitingOn,
+    Asked, Carried, ExpectedRevision, HandlerError, Node, OnFailure, Options, Phase, Policy, Position, Projection,
+    Recorded, Retry, Row, SegmentCount, Stage, Store, SystemClock, Table, Value, View, ViewId, WaitingOn, WhichLetters,
 };
 use dacapo_store::embedded::SqliteViews;
 use faulty::{Call, Fault, Faults};
+use tokio::sync::watch;
 
 /// The directory of a child process, and the call at which it dies.
 const CHILD: &str = "DACAPO_BULK_CHILD";
@@ -217,6 +218,72 @@ async fn indexes_that_a_handler_asks_for_are_not_built_in_the_time_of_its_event(
     node.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
+    node.shutdown().await;
+}
+
+/// Uses SQL for events that are doubted alone, once it does not refuse them, and waits at one event.
+#[derive(Clone)]
+struct Doubting {
+    refuses: Arc<AtomicBool>,
+    gate: watch::Sender<bool>,
+}
+
+/// The event that it waits at.
+const WAITS: i64 = 100;
+
+impl Projection for Doubting {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Wide::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options {
+            batch_events_max: 1,
+            retry: Retry { attempts: 1, ..Retry::default() },
+            on_failure: OnFailure { initializing: Policy::DeadLetter, ..OnFailure::default() },
+            ..Options::default()
+        }
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let by_sql = match event.data {
+            LedgerEvent::Doubted { .. } if self.refuses.load(Ordering::SeqCst) => return Err("doubtful".into()),
+            LedgerEvent::Doubted { .. } => true,
+            LedgerEvent::Added { amount: WAITS } => {
+                self.gate.subscribe().wait_for(|open| *open).await.map(|_| false)?
+            }
+            LedgerEvent::Added { .. } => false,
+        };
+        WideV1 { by_sql, ..WideV1::default() }.apply(event, view).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_was_set_aside_gets_the_indexes_that_it_asks_for() {
+    let node = Node::builder().start().await.unwrap();
+    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    let waits = add(&node, "ledger-2", WAITS).await;
+    add(&node, "ledger-3", 1).await;
+    let version_1 = Doubting { refuses: Arc::new(AtomicBool::new(true)), gate: watch::Sender::new(false) };
+    node.carry(version_1.clone()).unwrap();
+    phase(&node, "v1.1", Phase::Initializing).await;
+    until(&node, "one is set aside and it waits at the next", |status| {
+        status.projections[0].versions[0].letters == 1 && version_1.gate.receiver_count() > 0
+    })
+    .await;
+    // In the middle of the past, where there are no indexes yet.
+    node.pause(&view("v1.1"), Asked::by("test")).await.unwrap();
+    version_1.gate.send_replace(true);
+    let status = until(&node, "it rests", |status| status.projections[0].versions[0].covers >= waits).await;
+    assert_eq!(status.projections[0].versions[0].stage, Some(Stage::Replaying));
+    version_1.refuses.store(false, Ordering::SeqCst);
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap();
+    node.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let (rows, indexes) = all(&node).await;
+    assert_eq!((rows.len(), indexes.len()), (3, 3));
+    assert_eq!(node.status().await.unwrap().projections[0].versions[0].letters, 0);
     node.shutdown().await;
 }
 
