@@ -352,7 +352,7 @@ impl OpenVersion {
 
     /// Lets its effects be made, if it reacts and its code is here.
     pub(crate) async fn deliver(&self, core: &Arc<Core>) {
-        let Some(carried) = self.carried.clone().filter(|carried| !carried.effect_names().is_empty()) else { return };
+        let Some(carried) = self.carried.clone().filter(|_| self.reacts()) else { return };
         let (stop, stopped) = watch::channel(false);
         let delivery = Delivery {
             core: Arc::downgrade(core),
@@ -421,6 +421,15 @@ impl OpenVersion {
                 tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
             }
         }
+    }
+
+    /// Whether it could make effects, and does not.
+    pub(crate) async fn is_silent(&self) -> bool {
+        self.reacts() && self.delivery.lock().await.is_none()
+    }
+
+    fn reacts(&self) -> bool {
+        self.carried.as_ref().is_some_and(|carried| !carried.effect_names().is_empty())
     }
 
     /// Lets the processor finish its batch, and waits for that, but not for ever.

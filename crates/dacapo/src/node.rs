@@ -334,16 +334,16 @@ impl Node {
         to: Option<VersionId>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        if let Some(requested) = self.repeated(&asked).await {
-            return Ok(requested);
-        }
-        let catalog = self.core.catalog.current();
-        let state = catalog.projections.get(projection);
-        let to = to.or_else(|| state?.flip_target()).ok_or_else(|| {
-            let text = "has no version above the serving one to flip to: ask for a rebuild, or name a version";
-            self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
-        })?;
-        self.request_flip(projection, to, asked).await
+        let find = |_: &Asked| {
+            let catalog = self.core.catalog.current();
+            let state = catalog.projections.get(projection);
+            let to = to.or_else(|| state?.flip_target()).ok_or_else(|| {
+                let text = "has no version above the serving one to flip to: ask for a rebuild, or name a version";
+                self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
+            })?;
+            Ok((to, CatalogCommand::RequestFlip(view_of(projection, to))))
+        };
+        self.request(projection, asked, find).await
     }
 
     /// Asks that readers move back to version `to`, or to the one below the serving one that served last.
@@ -356,28 +356,37 @@ impl Node {
         to: Option<VersionId>,
         asked: Asked,
     ) -> Result<Requested, Error> {
+        let find = |_: &Asked| {
+            let catalog = self.core.catalog.current();
+            let state = catalog.projections.get(projection);
+            let to = to.or_else(|| state?.rollback_target()).ok_or_else(|| {
+                let text = "has no earlier version that stands by, so there is nothing to roll back to";
+                self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
+            })?;
+            if let Some(serving) = state.and_then(|state| state.serving).filter(|serving| to >= *serving) {
+                let text = format!("{to} is not below {serving}, which serves: a rollback goes to an earlier version");
+                return Err(Error::NoTarget(text));
+            }
+            Ok((to, CatalogCommand::RequestFlip(view_of(projection, to))))
+        };
+        self.request(projection, asked, find).await
+    }
+
+    /// Has the catalog changed as `find` says, for the version that it finds; what was asked under the same key before is
+    /// not done again.
+    async fn request(
+        &self,
+        projection: &ProjectionName,
+        asked: Asked,
+        find: impl FnOnce(&Asked) -> Result<(VersionId, CatalogCommand), Error>,
+    ) -> Result<Requested, Error> {
         if let Some(requested) = self.repeated(&asked).await {
             return Ok(requested);
         }
-        let catalog = self.core.catalog.current();
-        let state = catalog.projections.get(projection);
-        let to = to.or_else(|| state?.rollback_target()).ok_or_else(|| {
-            let text = "has no earlier version that stands by, so there is nothing to roll back to";
-            self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
-        })?;
-        let above = state.and_then(|state| state.serving).filter(|serving| to >= *serving);
-        if let Some(serving) = above {
-            let text = format!("{to} is not below {serving}, which serves: a rollback goes to an earlier version");
-            return Err(Error::NoTarget(text));
-        }
-        self.request_flip(projection, to, asked).await
-    }
-
-    async fn request_flip(&self, projection: &ProjectionName, to: VersionId, asked: Asked) -> Result<Requested, Error> {
-        let view = ViewId { projection: projection.clone(), version: to };
-        let request = CatalogCommand::RequestFlip(view.clone());
-        let entries = Arc::clone(&self.core.catalog).change(request, asked).await?;
-        Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+        let (version, command) = find(&asked)?;
+        let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        let position = entries.first().map(|entry| entry.position);
+        Ok(Requested { view: view_of(projection, version), position })
     }
 
     /// How the verification of a version stands: of `version`, or of the newest that is being built, or else of the
@@ -406,13 +415,11 @@ impl Node {
         version: Option<VersionId>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        if let Some(requested) = self.repeated(&asked).await {
-            return Ok(requested);
-        }
-        let view = self.verification(projection, version)?.view;
-        let request = CatalogCommand::RequestVerification(view.clone());
-        let entries = Arc::clone(&self.core.catalog).change(request, asked).await?;
-        Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+        let find = |_: &Asked| {
+            let view = self.verification(projection, version)?.view;
+            Ok((view.version, CatalogCommand::RequestVerification(view)))
+        };
+        self.request(projection, asked, find).await
     }
 
     /// Answers for a version that was not found right: it may serve all the same. Who and why are kept.
@@ -425,14 +432,12 @@ impl Node {
         version: Option<VersionId>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        if let Some(requested) = self.repeated(&asked).await {
-            return Ok(requested);
-        }
-        let view = self.verification(projection, version)?.view;
-        let why = asked.reason.clone().filter(|reason| !reason.trim().is_empty()).ok_or(Error::NoReason)?;
-        let waive = CatalogCommand::Waive { view: view.clone(), by: asked.actor.clone(), why };
-        let entries = Arc::clone(&self.core.catalog).change(waive, asked).await?;
-        Ok(Requested { view, position: entries.first().map(|entry| entry.position) })
+        let find = |asked: &Asked| {
+            let view = self.verification(projection, version)?.view;
+            let why = asked.reason.clone().filter(|reason| !reason.trim().is_empty()).ok_or(Error::NoReason)?;
+            Ok((view.version, CatalogCommand::Waive { view, by: asked.actor.clone(), why }))
+        };
+        self.request(projection, asked, find).await
     }
 
     /// Waits until a version is verified, for up to `within`, and tells what came of it.
@@ -547,8 +552,8 @@ impl Node {
         self.order(command, view, asked).await
     }
 
-    /// Applies no more events to the view of a version, after the batch it is in, until it is resumed. It survives a
-    /// restart.
+    /// Applies no more events to the view of a version, after the batch it is in, until it is resumed. A copy that it
+    /// begins as or an index under way is given up and begun again then. It survives a restart.
     ///
     /// # Errors
     /// [`Error::Catalog`] when no events are applied to it anyway.
@@ -556,7 +561,8 @@ impl Node {
         self.order(CatalogCommand::Pause(view.clone()), view, asked).await
     }
 
-    /// Applies events to the view of a version again, and tries at once what its handler refused.
+    /// Applies events to the view of a version again, and tries at once what its handler refused, and a copy or a reset
+    /// that failed.
     ///
     /// # Errors
     /// [`Error::Catalog`] when no events are applied to a version in its phase.
@@ -565,12 +571,12 @@ impl Node {
     }
 
     async fn order(&self, command: CatalogCommand, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
-        let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        let requested = self.request(&view.projection, asked, |_| Ok((view.version, command))).await?;
         // The rebuild driver would tell it as well, but only when it comes around.
         if let (Some(open), Some(state)) = (self.core.open_version(view), self.core.catalog.current().version(view)) {
             open.order(Orders::of(state));
         }
-        Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) })
+        Ok(requested)
     }
 
     /// The catalog: which versions exist, their phases, which one serves. The watch wakes at every change.
@@ -629,4 +635,8 @@ impl Node {
         }
         Error::NoSuchProjection { name: projection.clone(), known: all }
     }
+}
+
+fn view_of(projection: &ProjectionName, version: VersionId) -> ViewId {
+    ViewId { projection: projection.clone(), version }
 }

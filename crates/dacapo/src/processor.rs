@@ -31,9 +31,11 @@ mod replay;
 mod seed;
 mod segments;
 mod throttle;
+mod tries;
 mod wishes;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,9 +54,9 @@ use crate::view::{NotCommitted, View, ViewError};
 use crate::world::{Offload, Probe};
 use pace::Pace;
 use refusals::Refusals;
-use replay::{FailedReset, TakenUp};
 use segments::{Segments, Share};
 use throttle::Throttle;
+use tries::Tried;
 
 pub(crate) use busy::Busy;
 pub(crate) use letters::Aside;
@@ -135,6 +137,9 @@ pub(crate) enum Ended {
     Fenced(TokenRefused),
 }
 
+/// How a run goes on after a step: with the next one; or not, and then how it ended, or that it begins anew.
+type Next<T = ()> = ControlFlow<Option<Ended>, T>;
+
 /// Runs until it is stopped or fenced. Failures of the store are waited out.
 ///
 /// A handler that waits for something when the stop comes has [`limits::STOP_TIME_MAX`] for the rest of its batch;
@@ -204,6 +209,19 @@ impl Assignment {
     fn is_stopped(&self) -> bool {
         *self.stop.borrow() || self.stop.has_changed().is_err()
     }
+
+    /// Does work that may take very long, unless the stop or a pause comes meanwhile: then it is given up, and with it
+    /// the writer that it used.
+    async fn unless_called_off<T>(&self, work: impl Future<Output = T>) -> Next<T> {
+        let (mut stop, mut orders) = (self.stop.clone(), self.orders.clone());
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Break(Some(Ended::Stopped)),
+            // An error means that whoever could stop this is gone, which is a stop.
+            paused = orders.wait_for(|orders| orders.paused) => Break(paused.is_err().then_some(Ended::Stopped)),
+            done = work => Continue(done),
+        }
+    }
 }
 
 /// A run under one claim.
@@ -220,7 +238,10 @@ struct Run<'a> {
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
-    failed_reset: Option<FailedReset>,
+    failed_reset: Option<Tried>,
+    /// What the view begins as a copy of, until it does.
+    seed: Option<&'a SeedFrom>,
+    failed_seed: Option<Tried>,
     /// Events that a replay comes past again and that were never applied.
     unspoken: Arc<BTreeSet<Position>>,
     cap: watch::Receiver<Option<Position>>,
@@ -251,8 +272,7 @@ enum Committed {
     ApplyAgain,
     /// The store takes no such rows, however often it is tried: a mistake of the handler. Everything is taken back.
     Wrong(ViewError),
-    Stopped,
-    Fenced(TokenRefused),
+    Ended(Ended),
 }
 
 impl<'a> Run<'a> {
@@ -294,6 +314,8 @@ impl<'a> Run<'a> {
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
             failed_reset: None,
+            seed: assignment.beginning.seed.as_ref(),
+            failed_seed: None,
             unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
             cap: assignment.cap.clone(),
             has_moved: false,
@@ -303,68 +325,59 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Batch after batch, until the run ends; `None` when it is to begin anew. An error means that the claim is in
+    /// Step after step, until the run ends; `None` when it is to begin anew. An error means that the claim is in
     /// doubt: begin again.
     async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
-        while self.heed().paused {
-            if self.stay_paused().await {
-                return Ok(Some(Ended::Stopped));
-            }
-        }
-        if let Some(ended) = self.seed().await? {
-            return Ok(Some(ended));
-        }
         loop {
-            if self.assignment.is_stopped() {
-                return Ok(Some(Ended::Stopped));
-            }
-            // First, so that what is wished for after a pause is not done before the pause is seen.
-            let wished = self.next_wish().await?;
-            if self.heed().paused {
-                if self.stay_paused().await {
-                    return Ok(Some(Ended::Stopped));
-                }
-                continue;
-            }
-            if let Some(replay) = self.asked_replay() {
-                match self.take_up(replay).await? {
-                    TakenUp::Begins => return Ok(None),
-                    TakenUp::Later => {}
-                    TakenUp::Ended(ended) => return Ok(Some(ended)),
-                }
-            }
-            if self.index_at.is_some_and(|at| self.segments.covers() >= at)
-                && let Some(ended) = self.build_indexes().await?
-            {
-                return Ok(Some(ended));
-            }
-            // One wish and one batch in turns, so that neither holds the other back.
-            let has_wish = wished.is_some();
-            if let Some(letter) = wished
-                && let Some(ended) = self.carry_out(letter).await?
-            {
-                return Ok(Some(ended));
-            }
-            // The head first: who has set a cap knows that what began without it ends at the head of that time.
-            let head = *self.head.borrow_and_update();
-            let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
-            let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
-                if !has_wish && self.wait().await {
-                    return Ok(Some(Ended::Stopped));
-                }
-                continue;
-            };
-            // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
-            let share = match self.index_at.filter(|at| *at > share.after) {
-                Some(at) => share.through(at),
-                None => share,
-            };
-            self.pace.aim(head.since(share.after));
-            self.throttle.begin(self.pace.is_far());
-            if let Some(ended) = self.take(share).await? {
-                return Ok(Some(ended));
+            if let Break(end) = self.step().await? {
+                return Ok(end);
             }
         }
+    }
+
+    async fn step(&mut self) -> Result<Next, StoreError> {
+        if self.assignment.is_stopped() {
+            return Ok(Break(Some(Ended::Stopped)));
+        }
+        // First, so that what is wished for after a pause is not done before the pause is seen.
+        let wished = self.next_wish().await?;
+        if self.heed().paused {
+            return Ok(self.stay_paused().await);
+        }
+        if let Some(from) = self.seed {
+            return self.begin_as_copy(from).await;
+        }
+        if let Some(replay) = self.asked_replay()
+            && let Break(end) = self.take_up(replay).await?
+        {
+            return Ok(Break(end));
+        }
+        if self.index_at.is_some_and(|at| self.segments.covers() >= at)
+            && let Break(end) = self.build_indexes().await?
+        {
+            return Ok(Break(end));
+        }
+        // One wish and one batch in turns, so that neither holds the other back.
+        let has_wish = wished.is_some();
+        if let Some(letter) = wished
+            && let Break(end) = self.carry_out(letter).await?
+        {
+            return Ok(Break(end));
+        }
+        // The head first: who has set a cap knows that what began without it ends at the head of that time.
+        let head = *self.head.borrow_and_update();
+        let head = self.cap.borrow_and_update().map_or(head, |cap| cap.min(head));
+        let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
+            return Ok(if has_wish { Continue(()) } else { self.wait().await });
+        };
+        // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
+        let share = match self.index_at.filter(|at| *at > share.after) {
+            Some(at) => share.through(at),
+            None => share,
+        };
+        self.pace.aim(head.since(share.after));
+        self.throttle.begin(self.pace.is_far());
+        self.take(share).await
     }
 
     /// Looks what the catalog says of the version.
@@ -373,39 +386,40 @@ impl<'a> Run<'a> {
         if orders.resumed_at > self.resumed_at {
             self.resumed_at = orders.resumed_at;
             self.segments.refusals.try_now(self.assignment.clock.now());
+            self.failed_reset.iter_mut().chain(&mut self.failed_seed).for_each(Tried::try_now);
         }
         orders
     }
 
-    /// Waits while the version is paused, for other orders or for the stop, which it tells.
-    async fn stay_paused(&mut self) -> bool {
+    /// Waits while the version is paused, for other orders or for the stop.
+    async fn stay_paused(&mut self) -> Next {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
             changed = self.orders.changed() => changed.is_err(),
-        }
+        };
+        unless(stopped)
     }
 
-    /// Waits for the head, for a segment that is due for another try, for orders or wishes, or for the stop, which
-    /// it tells.
-    async fn wait(&mut self) -> bool {
+    /// Waits for the head, for whatever is due for another try, for orders or wishes, or for the stop.
+    async fn wait(&mut self) -> Next {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
-        let reset_due = self.failed_reset.as_ref().map(FailedReset::due_in);
-        let due = self.segments.next_due(self.assignment.clock.now()).into_iter().chain(reset_due).min();
+        let tried = self.failed_reset.iter().chain(&self.failed_seed).map(Tried::due_in);
+        let due = tried.chain(self.segments.next_due(self.assignment.clock.now())).min();
         let due = async {
             match due {
                 Some(due) => tokio::time::sleep(due).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
             changed = self.orders.changed() => changed.is_err(),
@@ -415,17 +429,21 @@ impl<'a> Run<'a> {
             // An error means that nobody can set a cap any more; then nothing comes of it.
             Ok(()) = self.cap.changed() => false,
             () = due => false,
-        }
+        };
+        unless(stopped)
     }
 
     /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
-    async fn take(&mut self, share: Share) -> Result<Option<Ended>, StoreError> {
+    async fn take(&mut self, share: Share) -> Result<Next, StoreError> {
         let mut batch = Batch { share, started: Instant::now(), refused: BTreeSet::new() };
         self.aside.begin(self.assignment.clock.now());
         let began = Some((batch.share.after, batch.started));
         self.assignment.progress.send_modify(|progress| progress.batch = began);
         loop {
             let Some(Applied { events, by_segment }) = self.apply(&mut batch).await? else {
+                if self.view.wants_indexes() {
+                    return self.index_first().await;
+                }
                 self.view.rollback().await.map_err(unavailable)?;
                 self.aside.begin_again();
                 continue;
@@ -437,23 +455,22 @@ impl<'a> Run<'a> {
                     self.pace.took(events, self.throttle.worked(batch.started));
                     self.report();
                     self.rest().await;
-                    return Ok(None);
+                    return Ok(Continue(()));
                 }
                 Committed::ApplyAgain => self.aside.begin_again(),
                 Committed::Wrong(error) => {
                     self.aside.begin_again();
                     self.narrow(error, &mut batch).await?;
                 }
-                Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                Committed::Ended(ended) => return Ok(Break(Some(ended))),
             }
         }
     }
 
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
     /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
-    /// again in the rare case that it must be applied again. `None`: a handler failed after it had changed rows, so
-    /// they must be taken back, and the batch goes no further than that event.
+    /// again in the rare case that it must be applied again. `None`: the rows must be taken back, since a handler failed
+    /// after it had changed some, and the batch goes no further than that event; or since it wants indexes.
     async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
         let Assignment { journal, carried, offload, busy, .. } = self.assignment;
         let (mut after, mut events) = (batch.share.after, 0);
@@ -488,7 +505,12 @@ impl<'a> Run<'a> {
                     busy,
                     time_max: carried.options.handler_time_max,
                 };
-                let Err(failure) = carried.handlers.apply(work, &mut self.view).await else { break };
+                let done = carried.handlers.apply(work, &mut self.view).await;
+                // Whatever it made of being refused them.
+                if self.view.wants_indexes() {
+                    return Ok(None);
+                }
+                let Err(failure) = done else { break };
                 let (event, changed) = (read.get(failure.index), failure.changed);
                 from = failure.index + 1;
                 let (segment, is_aside) = (failure.segment, self.judge(failure, &event, batch)?);
@@ -550,7 +572,7 @@ impl<'a> Run<'a> {
                     return Ok(Committed::Done);
                 }
                 Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
-                Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Fenced(refused)),
+                Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Ended(Ended::Fenced(refused))),
                 Err(NotCommitted::Failed(error)) if error.is_passing() => return Err(unavailable(error)),
                 Err(NotCommitted::Failed(error)) => return Ok(Committed::Wrong(error)),
             };
@@ -558,7 +580,7 @@ impl<'a> Run<'a> {
             let mut stop = self.assignment.stop.clone();
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Committed::Stopped),
+                _ = stop.wait_for(|stop| *stop) => return Ok(Committed::Ended(Ended::Stopped)),
                 () = lifted => {}
                 () = tokio::time::sleep(HOLD_LOOK) => {}
             }
@@ -570,11 +592,16 @@ impl<'a> Run<'a> {
 
     fn report(&self) {
         let mut waiting_on = self.segments.refusals.waiting_on();
-        waiting_on.extend(self.failed_reset.as_ref().map(FailedReset::waiting_on));
+        waiting_on.extend(self.failed_reset.as_ref().map(replay::waiting_on));
+        waiting_on.extend(self.failed_seed.as_ref().zip(self.seed).map(|(tried, from)| seed::waiting_on(tried, from)));
         waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
         let (tokens, letters) = (self.segments.tokens().to_vec(), self.aside.kept().len() as u64);
         self.assignment.progress.send_replace(Progress { tokens, letters, batch: None, waiting_on });
     }
+}
+
+fn unless(stopped: bool) -> Next {
+    if stopped { Break(Some(Ended::Stopped)) } else { Continue(()) }
 }
 
 /// A failure of the view that is not the handler's: the claim is in doubt, so the run begins again.

@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::rebuild::{Code, Facts, plan, wants_verification};
+use dacapo_model::rebuild::{Code, Facts, no_source, plan, wants_verification};
 use dacapo_model::{Catalog, CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
 use dacapo_store::{StoreError, Views};
 use futures::FutureExt;
@@ -258,11 +258,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     let carried = core.code_of(id);
     let mut is_corrected = false;
     if let Some(open) = core.open_version(id) {
-        let is_other = match (&open.carried, &carried) {
-            (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
-            (None, carried) => carried.is_some(),
-            (Some(_), None) => false,
-        };
+        let is_other = is_other(&open, carried.as_ref());
         if !is_other && !open.has_ended() {
             return Ok(());
         }
@@ -294,6 +290,15 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
     Ok(())
 }
 
+/// Whether this node carries code by now that the open version is not run with.
+fn is_other(open: &OpenVersion, carried: Option<&Carried>) -> bool {
+    match (&open.carried, carried) {
+        (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
+        (None, carried) => carried.is_some(),
+        (Some(_), None) => false,
+    }
+}
+
 async fn insert(core: &Arc<Core>, version: OpenVersion) {
     let version = Arc::new(version);
     core.insert_open(Arc::clone(&version));
@@ -312,19 +317,26 @@ async fn seed(
     view: &dyn dacapo_store::View,
 ) -> Result<Option<SeedFrom>, StoreError> {
     let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
-    if view.tokens().await?.iter().any(|token| token.position > Position::START) {
+    if !view.tokens().await?.iter().all(Token::is_new) {
         return Ok(None);
     }
+    let catalog = core.catalog.current();
+    let projection = &catalog.projections[&id.projection];
+    if let Some(why) = no_source(id, projection, state) {
+        return Err(StoreError::Invalid(why));
+    }
+    let segments = projection.versions[&source].segments;
     let source = ViewId { version: source, ..id.clone() };
     let refused =
         |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
-    let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
     let code = core.code_of(&source);
-    let segments = core.catalog.current().version(&source).map(|state| state.segments).ok_or_else(gone)?;
     check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
     let view = match core.open_version(&source) {
         Some(open) => Arc::clone(&open.view),
-        None => core.views.find(&source).await?.ok_or_else(gone)?,
+        None => {
+            let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+            core.views.find(&source).await?.ok_or_else(gone)?
+        }
     };
     Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
@@ -376,13 +388,22 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
     };
     match found {
         Ok(Some((view, outbox))) if outbox.pending > 0 => {
-            match core.open_version(id) {
-                Some(open) => open.stop_applying().await,
-                None => {
-                    let version = OpenVersion::still(id.clone(), view, core.code_of(id), Orders::of(state));
-                    version.outbox.send_replace(outbox);
-                    insert(core, version).await;
+            let carried = core.code_of(id);
+            let delivers = match core.open_version(id) {
+                Some(open) if is_other(&open, carried.as_ref()) || open.is_silent().await => {
+                    open.stop().await;
+                    false
                 }
+                Some(open) => {
+                    open.stop_applying().await;
+                    true
+                }
+                None => false,
+            };
+            if !delivers {
+                let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
+                version.outbox.send_replace(outbox);
+                insert(core, version).await;
             }
             Ok(true)
         }

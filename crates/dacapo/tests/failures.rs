@@ -931,6 +931,11 @@ async fn readers_go_back_right_after_a_flip_to_a_version_that_then_refuses_event
     halts(&node, "v2.1", doubted).await;
     // It is not flipped to for as long as it would be waited for in vain.
     let requested = node.flip(&totals(), None, by_test()).await.unwrap();
+    until(&node, "the flip waits for it", |status| {
+        let handler = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { .. });
+        status.projections[0].flip.as_ref().is_some_and(|(_, reasons)| reasons.iter().any(handler))
+    })
+    .await;
     let early = node.flipped(&requested, Duration::from_millis(50)).await.unwrap_err().to_string();
     assert!(early.contains("doubtful"), "I-11: {early}");
     version_2.heal();

@@ -425,12 +425,15 @@ async fn a_version_that_stands_by_far_behind_says_that_it_is_not_ready() {
     node.carry(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
+    // It has noticed that the hold of the flip is over.
+    until(&node, "it stands by", |status| status.projections[0].versions[0].rollback_ready == Some(Ok(()))).await;
     version_1.behaviour.gate.send_replace(false);
     let many = usize::try_from(limits::HOLD_LAG_MAX).unwrap() + 1;
     node.append("ledger-1", ExpectedRevision::Any, (0..many).map(|_| added(1))).await.unwrap();
     let status = node.status().await.unwrap();
     let ready = status.projections[0].versions[0].rollback_ready.clone();
-    assert!(matches!(ready, Some(Err(WaitingOn::Segment { .. }))), "I-8: {ready:?}");
+    // On a machine that is busy the handler may have been seen in its event for long.
+    assert!(matches!(ready, Some(Err(WaitingOn::Segment { .. } | WaitingOn::Busy { .. }))), "I-8: {ready:?}");
     version_1.behaviour.gate.send_replace(true);
     until(&node, "it follows", |status| status.projections[0].versions[0].rollback_ready == Some(Ok(()))).await;
     node.shutdown().await;
@@ -602,7 +605,9 @@ async fn a_query_before_the_first_version_serves_says_what_that_waits_on() {
     node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
     node.carry(carry_v1(version_1.clone())).unwrap();
     until(&node, "version 1 halts", |status| {
-        status.projections.iter().flat_map(|found| &found.versions).any(|found| !found.waiting_on.is_empty())
+        let versions = status.projections.iter().flat_map(|found| &found.versions);
+        let mut reasons = versions.flat_map(|found| &found.waiting_on);
+        reasons.any(|reason| matches!(reason, WaitingOn::Handler { .. }))
     })
     .await;
     let asked = node.ask(TotalOf("ledger-1".into())).after(node.head()).within(Duration::from_millis(50));

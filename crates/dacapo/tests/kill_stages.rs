@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::*;
-use dacapo::{Append, Asked, Node, OnKnown, Phase, Status, StreamEvent, limits};
+use dacapo::{Append, Asked, Catalog, Node, OnKnown, Phase, Status, StreamEvent, limits};
 
 /// What the child is told: the phase or stage to die in, and the directory.
 const CHILD: &str = "DACAPO_STAGE_CHILD";
@@ -53,17 +53,29 @@ async fn fill(node: &Node, events: usize) {
     node.append_batch(Append { events, expected: vec![], on_known: OnKnown::Recognise }).await.unwrap();
 }
 
+/// Whether the version is in this phase, by the catalog alone.
+fn is_in_phase(catalog: &Catalog, of: &str, place: &str) -> bool {
+    catalog.version(&view(of)).is_some_and(|state| state.phase.as_str() == place)
+}
+
 /// Ends the process as soon as the version is there.
-async fn die_in(node: Node, of: String, place: String) {
-    let mut catalog = node.catalog();
-    loop {
-        let phase = catalog.borrow_and_update().version(&view(&of)).map(|state| state.phase);
+fn die_in(node: &Node, of: &str, place: &str) {
+    let (of, place) = (of.to_owned(), place.to_owned());
+    tokio::spawn({
         // Some phases are over before a status is made.
-        if phase.is_some_and(|phase| phase.as_str() == place) || is_in(&node.status().await.unwrap(), &of, &place) {
+        let (mut catalog, of, place) = (node.catalog(), of.clone(), place.clone());
+        async move {
+            catalog.wait_for(|catalog| is_in_phase(catalog, &of, &place)).await.unwrap();
             std::process::abort();
         }
-        tokio::task::yield_now().await;
-    }
+    });
+    let node = node.clone();
+    tokio::spawn(async move {
+        while !is_in(&node.status().await.unwrap(), &of, &place) {
+            tokio::task::yield_now().await;
+        }
+        std::process::abort();
+    });
 }
 
 /// Not a test: what the child does, if this process is one.
@@ -74,7 +86,7 @@ async fn child() {
     let node = Node::builder().data(directory).carry(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 3_000).await;
-    tokio::spawn(die_in(node.clone(), of.to_owned(), place.to_owned()));
+    die_in(&node, of, place);
     let version_2 = v2();
     version_2.behaviour.gate.send_replace(false);
     node.carry(carry_v2(version_2.clone())).unwrap();
@@ -87,6 +99,10 @@ async fn child() {
     flip(&node).await;
     node.clean_up(&view("v1.1"), Asked::by("child")).await.unwrap();
     phase(&node, "v1.1", Phase::Obsolete).await;
+    // The last phases last.
+    if is_in_phase(&node.catalog().borrow(), of, place) {
+        std::process::abort();
+    }
     std::process::exit(MISSED);
 }
 
@@ -125,8 +141,8 @@ async fn a_process_may_be_killed_in_every_phase_and_stage() {
         // I-3, I-7: whichever version answers first.
         check_serving(&node).await;
         if node.catalog().borrow().serving(&totals()) == Some(version("v1.1")) {
-            ready(&node, "v2.1").await;
-            flip(&node).await;
+            // The flip may have been asked for already.
+            ready_and_flip(&node, "v2.1").await;
         }
         check_serving(&node).await;
         let position = add(&node, "ledger-0", 5).await;

@@ -13,11 +13,12 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Acts, Asked, Carried, Effect, EffectKey, EffectOptions, ExpectedRevision, FlipPolicy, HandlerError, InPlace, Node,
-    OnFailure, Options, PastEffects, Phase, Policy, Projection, Recorded, ReplayFrom, Retry, SegmentCount, Store,
-    SystemClock, Table, View, WaitingOn, limits,
+    NodeBuilder, OnFailure, Options, PastEffects, Phase, Policy, Position, Projection, Recorded, ReplayFrom, Retry,
+    SegmentCount, Store, SystemClock, Table, View, WaitingOn, limits,
 };
 use faulty::{Call, Fault, Faults};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Mail {
@@ -379,6 +380,67 @@ async fn a_clean_up_waits_for_the_effects_that_are_owed_and_says_so() {
     office.made_at_least(2).await;
     let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
     assert_eq!(made, [(1, owed), (2, later)], "in the order of the stream, each by its voice");
+    node.shutdown().await;
+}
+
+/// A node on which version 2 serves and version 1 owes an effect of an event that it speaks for, which fails.
+async fn owing(builder: NodeBuilder, office: &Arc<Office>) -> (Node, Position) {
+    let node = builder.carry(carry(notices::<1>(office))).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    office.fail.lock().unwrap().insert("ledger-1".into());
+    let owed = add(&node, "ledger-1", 5).await;
+    node.carry(carry(notices::<2>(office))).unwrap();
+    ready(&node, "v2.1").await;
+    flip(&node).await;
+    (node, owed)
+}
+
+/// The effect is made, by version 1, before its view goes.
+async fn check_paid(node: &Node, office: &Office, owed: Position) {
+    office.fail.lock().unwrap().clear();
+    phase(node, "v1.1", Phase::Obsolete).await;
+    let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
+    assert_eq!(made, [(1, owed)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_cleaned_up_while_it_is_opened_again_makes_what_it_owes() {
+    let (faults, office): (Faults, Arc<Office>) = Default::default();
+    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
+    let (node, owed) = owing(Node::builder().store(store), &office).await;
+    let (opens, mut opened) = watch::channel(false);
+    faults.plan(move |call| match call {
+        Call::Open(id) if **id == view("v1.1") => {
+            opens.send_replace(true);
+            Some(Fault::Waits)
+        }
+        _ => None,
+    });
+    // Other code of the same version: it is opened again, by the catalog as it was before the clean-up.
+    node.carry(carry(notices::<1>(&office))).unwrap();
+    tokio::time::timeout(WAIT_MAX, opened.wait_for(|opened| *opened)).await.unwrap().unwrap();
+    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    faults.stop();
+    check_paid(&node, &office, owed).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_owed_waits_for_the_code_and_is_made_once_that_is_carried() {
+    let (directory, office) = (tempfile::tempdir().unwrap(), Arc::default());
+    let (node, owed) = owing(Node::builder().data(directory.path()), &office).await;
+    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.shutdown().await;
+    drop(node);
+    let node = Node::builder().data(directory.path()).carry(carry(notices::<2>(&office))).start().await.unwrap();
+    until(&node, "it waits for the code", |status| {
+        let found = &status.projections[0].versions[0];
+        let owes = found.waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Effects { pending: 1 }));
+        owes && found.waiting_on.contains(&WaitingOn::Code { version: version("v1.1") })
+    })
+    .await;
+    node.carry(carry(notices::<1>(&office))).unwrap();
+    check_paid(&node, &office, owed).await;
     node.shutdown().await;
 }
 

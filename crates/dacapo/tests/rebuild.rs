@@ -288,7 +288,8 @@ async fn a_throttled_rebuild_says_so_and_ends_all_the_same() {
     for ledger in ["ledger-1", "ledger-2"] {
         node.append(ledger, ExpectedRevision::Any, (0..10_000).map(added)).await.unwrap();
     }
-    let rebuild_share = WorkShare::percent(20).unwrap();
+    // So little that it says so for seconds, while somebody looks.
+    let rebuild_share = WorkShare::percent(5).unwrap();
     node.carry(carry_v1(TotalsV1 { options: Options { rebuild_share, ..options() }, ..v1() })).unwrap();
     until(&node, "it says that it leaves time to others", |status| {
         let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);

@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Answers, Asked, Carried, CatalogEvent, CatalogRefused, Error, ExpectedRevision, FlipPolicy, HandlerError, InPlace,
-    Node, Options, Phase, Position, Probe, Projection, ReadView, Recorded, ReplayFrom, Requested, Row, SegmentCount,
-    Step, Store, SystemClock, Table, Value, View, WaitingOn,
+    Node, Options, Phase, Position, Probe, Projection, ReadView, Recorded, ReplayFrom, Requested, Retry, Row,
+    SegmentCount, Step, Store, SystemClock, Table, Value, View, WaitingOn,
 };
 
 /// What a version of the ledger did, and what it shall do.
@@ -465,6 +465,28 @@ async fn a_reset_that_fails_is_tried_again_and_the_version_follows_meanwhile() {
     node.read("totals", last).await.unwrap();
     check_serving(&node).await;
     sums.watched.reset_fails.store(false, Ordering::SeqCst);
+    node.replayed(&requested, WAIT_MAX).await.unwrap();
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_failed_is_tried_at_once_when_the_version_is_resumed() {
+    let mut sums = sums::<1>();
+    let never = Duration::from_secs(1_000_000);
+    sums.options.retry = Retry { attempts: 10, first: never, longest: never };
+    let node = Node::builder().carry(sums.clone()).start().await.unwrap();
+    serving(&node).await;
+    fill(&node, 20).await;
+    sums.watched.reset_fails.store(true, Ordering::SeqCst);
+    let requested = ask_replay(&node, ReplayFrom::Start).await.unwrap();
+    until(&node, "it fails", |status| {
+        let waiting_on = &status.projections[0].versions[0].waiting_on;
+        waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Reset { attempts: 1, .. }))
+    })
+    .await;
+    sums.watched.reset_fails.store(false, Ordering::SeqCst);
+    node.resume(&requested.view, Asked::by("test")).await.unwrap();
     node.replayed(&requested, WAIT_MAX).await.unwrap();
     check_serving(&node).await;
     node.shutdown().await;

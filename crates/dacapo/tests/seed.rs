@@ -9,15 +9,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::*;
 use dacapo::verify::Part;
 use dacapo::{
-    Answers, Asked, Carried, Error, Event, FlipPolicy, HandlerError, Node, Options, Phase, Position, Projection,
-    ReadView, Recorded, Row, Seed, SegmentCount, Store, SystemClock, Table, VersionStatus, View, WaitingOn,
+    Answers, Asked, Carried, Error, Event, FlipPolicy, HandlerError, InPlace, Node, Options, Phase, Position,
+    Projection, ReadView, Recorded, ReplayFrom, Retry, Row, Seed, SegmentCount, Store, SystemClock, Table, Value,
+    VersionStatus, View, WaitingOn,
 };
 use dacapo_model::Applied;
 use faulty::{Call, Fault, Faults};
+use tokio::sync::watch;
 
 /// The directory of a child process, and the call at which it dies.
 const CHILD: &str = "DACAPO_SEED_CHILD";
@@ -159,6 +162,10 @@ impl<const CODE: u32> Projection for Odd<CODE> {
 struct Migrating {
     options: Options,
     ready: Arc<AtomicBool>,
+    /// While this is false, it waits in the middle.
+    gate: Option<watch::Sender<bool>>,
+    /// Whether it looks at what it has put, in SQL.
+    by_sql: bool,
 }
 
 impl Projection for Migrating {
@@ -179,6 +186,14 @@ impl Projection for Migrating {
         for Total { ledger, sum, events } in source.rows::<Total>().load().await? {
             view.put(TotalWithLast { ledger, sum, events, last: 0 })?;
         }
+        if let Some(gate) = &self.gate {
+            gate.subscribe().wait_for(|open| *open).await?;
+        }
+        if self.by_sql {
+            // Refused by SQLite where that index is not there.
+            let sql = "SELECT count(*) FROM totals INDEXED BY \"totals.last\" WHERE last = 0";
+            assert_eq!(view.query(sql, &[]).await?, [[Value::Integer(7)]]);
+        }
         assert!(self.ready.load(Ordering::SeqCst), "not yet");
         Ok(())
     }
@@ -194,7 +209,8 @@ impl Answers<TotalOf> for Migrating {
 async fn a_copy_that_does_not_come_about_says_why_and_is_tried_again() {
     let node = serving(memory()).await;
     let ready = Arc::new(AtomicBool::new(false));
-    let migrating = Migrating { options: copying(Seed::Migrate).options, ready: Arc::clone(&ready) };
+    let migrating =
+        Migrating { options: copying(Seed::Migrate).options, ready: Arc::clone(&ready), ..Migrating::default() };
     node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
     let waits = |status: &dacapo::Status, why: &str| {
         let mut waiting = status.projections[0].versions.iter().flat_map(|found| &found.waiting_on);
@@ -209,6 +225,110 @@ async fn a_copy_that_does_not_come_about_says_why_and_is_tried_again() {
     let node = serving(memory()).await;
     node.carry(carry_v2(copying(Seed::Sql(vec!["INSERT INTO totals SELECT * FROM {source}.gone".into()])))).unwrap();
     until(&node, "it says what is wrong", |status| waits(status, "no such table: source.gone")).await;
+    node.shutdown().await;
+}
+
+/// What the version waits on.
+async fn waits(node: &Node, text: &str, what: &str, wanted: impl Fn(&[WaitingOn]) -> bool) {
+    until(node, what, |status| {
+        let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);
+        versions.any(|found| found.version == version(text) && wanted(&found.waiting_on))
+    })
+    .await;
+}
+
+/// Code that begins as a copy, and after a failure tries again only when it is told to.
+fn migrating(ready: bool) -> Migrating {
+    let never = Duration::from_secs(1_000_000);
+    let retry = Retry { attempts: 10, first: never, longest: never };
+    let options = Options { retry, ..copying(Seed::Migrate).options };
+    Migrating { options, ready: Arc::new(AtomicBool::new(ready)), ..Migrating::default() }
+}
+
+fn tried(times: u32) -> impl Fn(&[WaitingOn]) -> bool {
+    move |waiting_on| {
+        let mut seeds = waiting_on.iter();
+        seeds.any(|reason| matches!(reason, WaitingOn::Seed { attempts, .. } if *attempts == times))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_did_not_come_about_is_tried_at_once_when_the_version_is_resumed() {
+    let node = serving(memory()).await;
+    let migrating = migrating(false);
+    let ready = Arc::clone(&migrating.ready);
+    node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
+    waits(&node, "v4.1", "it fails", tried(1)).await;
+    node.resume(&view("v4.1"), Asked::by("test")).await.unwrap();
+    waits(&node, "v4.1", "it is tried at once", tried(2)).await;
+    node.pause(&view("v4.1"), Asked::by("test")).await.unwrap();
+    ready.store(true, Ordering::SeqCst);
+    assert_eq!(found(&node, "v4.1").await.covers, Position::START);
+    node.resume(&view("v4.1"), Asked::by("test")).await.unwrap();
+    check_copied(&node, "v4.1").await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_under_way_is_given_up_for_a_pause_and_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in [memory(), embedded(directory.path())] {
+        let node = serving(store).await;
+        let gate = watch::Sender::new(false);
+        let migrating = Migrating { gate: Some(gate.clone()), ..migrating(true) };
+        node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
+        let copies = |waiting_on: &[WaitingOn]| waiting_on == [WaitingOn::Copy { of: version("v1.1") }];
+        waits(&node, "v4.1", "it copies", copies).await;
+        node.pause(&view("v4.1"), Asked::by("test")).await.unwrap();
+        waits(&node, "v4.1", "it is paused", |waiting_on| waiting_on == [WaitingOn::Paused]).await;
+        node.resume(&view("v4.1"), Asked::by("test")).await.unwrap();
+        waits(&node, "v4.1", "it copies again", copies).await;
+        gate.send_replace(true);
+        check_copied(&node, "v4.1").await;
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_uses_sql_gets_the_indexes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in [memory(), embedded(directory.path())] {
+        let node = serving(store).await;
+        node.carry(Carried::version(Migrating { by_sql: true, ..migrating(true) }).answers::<TotalOf>()).unwrap();
+        check_copied(&node, "v4.1").await;
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_fails_when_what_it_is_to_copy_goes_away() {
+    let node = serving(memory()).await;
+    let rebuilt = node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    ready(&node, &rebuilt.view.version.to_string()).await;
+    flip(&node).await;
+    node.carry(Carried::version(migrating(false)).answers::<TotalOf>()).unwrap();
+    waits(&node, "v4.1", "it fails to copy what serves", tried(1)).await;
+    assert_eq!(node.catalog().borrow().version(&view("v4.1")).unwrap().seed, Some(version("v1.2")));
+    roll_back(&node).await;
+    node.clean_up(&view("v1.2"), Asked::by("test")).await.unwrap();
+    phase(&node, "v4.1", Phase::Failed).await;
+    let reason = found(&node, "v4.1").await.reason.unwrap();
+    assert!(reason.contains("cannot begin as a copy of v1.2: its view is gone. Rebuild the projection"), "{reason}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_began_as_a_copy_reads_the_past_when_it_is_replayed() {
+    let node = serving(memory()).await;
+    let mut version_2 = copying(by_sql());
+    version_2.options.in_place = InPlace::Resets;
+    node.carry(carry_v2(version_2.clone())).unwrap();
+    check_copied(&node, "v2.1").await;
+    assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 0);
+    let requested = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
+    node.replayed(&requested, WAIT_MAX).await.unwrap();
+    assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), EVENTS);
+    check_serving(&node).await;
     node.shutdown().await;
 }
 

@@ -95,6 +95,11 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         Phase::Initializing => {
             let by_itself = flips_by_itself(projection, state);
             let tokens = facts.tokens.get(&view)?;
+            if tokens.iter().all(Token::is_new)
+                && let Some(reason) = no_source(&view, projection, state)
+            {
+                return Some(CatalogCommand::Fail { view, reason });
+            }
             let ready = stage(state, tokens, facts.bare.contains(&view), facts.head) == Some(Stage::Ready);
             (projection.flip.is_none() && by_itself && ready && !state.paused)
                 .then_some(CatalogCommand::RequestFlip(view))
@@ -108,6 +113,15 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         }
         Phase::Serving | Phase::CleaningUp | Phase::Obsolete | Phase::Failed => None,
     }
+}
+
+/// Why a version that is to begin as a copy of another one never can: the view of that one is gone, or about to be.
+pub fn no_source(view: &ViewId, projection: &ProjectionState, state: &VersionState) -> Option<String> {
+    let source = state.seed?;
+    let is_kept = projection.versions.get(&source).is_some_and(|state| state.phase.applies());
+    let advice = "its view is gone. Rebuild the projection once more: from a copy of the version that serves, or from the \
+                  past";
+    (!is_kept).then(|| format!("{view} cannot begin as a copy of {source}: {advice}"))
 }
 
 /// Whether a version of this projection flips once it is ready, without a command.
@@ -312,6 +326,36 @@ mod tests {
         let mut node = Planner::new([code(1, FlipPolicy::WhenReady), code(2, FlipPolicy::WhenReady)]);
         node.settle();
         assert_eq!(node.catalog.serving(&node.carried[0].projection).unwrap().code, 2);
+    }
+
+    #[test]
+    fn a_version_whose_copy_can_never_come_about_fails() {
+        let mut node = Planner::new([code(1, FlipPolicy::WhenReady)]);
+        node.settle();
+        let mut second = code(2, FlipPolicy::WhenReady);
+        node.carried.push(second.clone());
+        node.settle();
+        // From v2.1, which serves.
+        (second.code, second.seeded, second.flip) = (3, true, FlipPolicy::OnCommand);
+        node.carried.push(second);
+        let commands = node.plan(0, Timestamp::from_micros(0));
+        node.carry_out(&commands);
+        let id = |text: &str| ViewId { projection: node.carried[0].projection.clone(), version: text.parse().unwrap() };
+        let (source, copy, other) = (id("v2.1"), id("v3.1"), id("v1.1"));
+        node.carry_out(&[CatalogCommand::Begin(copy.clone())]);
+        let fails = |node: &Planner, lag: u64| {
+            let commands = node.plan(lag, Timestamp::from_micros(0));
+            commands.iter().any(|command| matches!(command, CatalogCommand::Fail { view, .. } if *view == copy))
+        };
+        let nothing_done = |node: &Planner| node.at.get();
+        assert!(!fails(&node, nothing_done(&node)), "it serves");
+        node.carry_out(&[CatalogCommand::RequestFlip(other.clone())]);
+        let flip = node.catalog.projections[&other.projection].flip.unwrap();
+        node.carry_out(&[CatalogCommand::ConfirmFlip { view: other, hold: flip.hold, covers: flip.requested }]);
+        assert!(!fails(&node, nothing_done(&node)), "it stands by");
+        node.carry_out(&[CatalogCommand::CleanUp { view: source, reason: CleanUpReason::Asked }]);
+        assert!(fails(&node, nothing_done(&node)));
+        assert!(!fails(&node, 1), "it has begun");
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl fmt::Display for TokenRefused {
 impl std::error::Error for TokenRefused {}
 
 impl Token {
+    /// Whether nothing has moved it since its view was made: not even a replay in place, back to the start.
+    pub fn is_new(&self) -> bool {
+        self.position == Position::START && self.replay.is_none()
+    }
+
     /// Whether every event through `position` is in the view.
     pub fn covers(&self, position: Position) -> bool {
         self.position >= position

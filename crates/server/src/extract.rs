@@ -3,9 +3,12 @@
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Request};
 use axum::response::{IntoResponse, Response};
-use dacapo_api::{ApiError, Problem};
-use http::StatusCode;
+use dacapo_api::{
+    ApiError, Asked, CleanUpRequest, FlipRequest, PauseRequest, Problem, RebuildRequest, ReplayRequest, SettleRequest,
+    VerifyRequest, paths,
+};
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,6 +46,49 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Err(rejection) => Err(Declined(of_body(&rejection))),
         }
     }
+}
+
+/// What asks for a change, and may say under which key.
+pub(crate) trait Asks {
+    fn asked(&mut self) -> &mut Asked;
+}
+
+macro_rules! asks {
+    ($($request:ty),+ $(,)?) => {
+        $(impl Asks for $request {
+            fn asked(&mut self) -> &mut Asked {
+                &mut self.asked
+            }
+        })+
+    };
+}
+
+asks!(RebuildRequest, FlipRequest, ReplayRequest, CleanUpRequest, VerifyRequest, PauseRequest, SettleRequest);
+
+/// A body of JSON that asks for a change, with the idempotency key from the header.
+pub(crate) struct Keyed<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Asks> FromRequest<S> for Keyed<T> {
+    type Rejection = Declined;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
+        let header = request.headers().get(paths::IDEMPOTENCY_KEY).cloned();
+        let Body(mut body) = Body::<T>::from_request(request, state).await?;
+        key(header.as_ref(), body.asked()).map_err(Declined)?;
+        Ok(Self(body))
+    }
+}
+
+/// Takes the key over. One that contradicts the body's is a mistake to be told.
+fn key(header: Option<&HeaderValue>, asked: &mut Asked) -> Result<(), ApiError> {
+    let Some(header) = header else { return Ok(()) };
+    let invalid = |message: &str| Problem::new("bad_request", message).invalid();
+    let key = header.to_str().map_err(|_| invalid("the header Idempotency-Key is not plain text"))?;
+    if asked.idempotency_key.as_ref().is_some_and(|own| own != key) {
+        return Err(invalid("the header Idempotency-Key and the body's idempotency_key differ: give one of them"));
+    }
+    asked.idempotency_key = Some(key.to_owned());
+    Ok(())
 }
 
 fn of_body(rejection: &JsonRejection) -> ApiError {

@@ -6,15 +6,15 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use dacapo_api::{
-    Api, ApiError, AppendRequest, AppendResponse, Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse,
-    History, NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse,
-    ReplayRequest, ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest,
-    VerifyRequest, VerifyResponse, paths,
+    Api, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History,
+    NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, ReplayRequest,
+    ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest, VerifyRequest,
+    VerifyResponse, paths,
 };
 use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
-use http::{HeaderMap, Method, Uri};
+use http::{Method, Uri};
 
-use crate::extract::{Answer, Body, PathParts, Query};
+use crate::extract::{Answer, Body, Keyed, PathParts, Query};
 use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, WAIT_TIME_MAX};
 
 type Node = State<Arc<dyn Api>>;
@@ -89,64 +89,44 @@ async fn phases(State(api): Node, Query(request): Query<PhasesRequest>) -> Answe
 async fn rebuild(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<RebuildRequest>,
+    Keyed(request): Keyed<RebuildRequest>,
 ) -> Answer<RebuildResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.rebuild(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.rebuild(&projection, request).await)
 }
 
 async fn flip(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<FlipRequest>,
+    Keyed(mut request): Keyed<FlipRequest>,
 ) -> Answer<FlipResponse> {
     request.wait_ms = within(request.wait_ms);
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.flip(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.flip(&projection, request).await)
 }
 
 async fn rollback(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<FlipRequest>,
+    Keyed(mut request): Keyed<FlipRequest>,
 ) -> Answer<FlipResponse> {
     request.wait_ms = within(request.wait_ms);
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.rollback(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.rollback(&projection, request).await)
 }
 
 async fn replay(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<ReplayRequest>,
+    Keyed(mut request): Keyed<ReplayRequest>,
 ) -> Answer<ReplayResponse> {
     request.wait_ms = within(request.wait_ms);
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.replay(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.replay(&projection, request).await)
 }
 
 async fn clean_up(
     State(api): Node,
     PathParts((projection, version)): PathParts<(String, String)>,
-    headers: HeaderMap,
-    Body(mut request): Body<CleanUpRequest>,
+    Keyed(request): Keyed<CleanUpRequest>,
 ) -> Answer<CleanUpResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.clean_up(&projection, &version, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.clean_up(&projection, &version, request).await)
 }
 
 async fn verification(
@@ -161,49 +141,33 @@ async fn verification(
 async fn verify(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<VerifyRequest>,
+    Keyed(request): Keyed<VerifyRequest>,
 ) -> Answer<VerifyResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.verify(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.verify(&projection, request).await)
 }
 
 async fn waive(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<VerifyRequest>,
+    Keyed(request): Keyed<VerifyRequest>,
 ) -> Answer<VerifyResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.waive(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.waive(&projection, request).await)
 }
 
 async fn pause(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<PauseRequest>,
+    Keyed(request): Keyed<PauseRequest>,
 ) -> Answer<PauseResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.pause(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.pause(&projection, request).await)
 }
 
 async fn resume(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<PauseRequest>,
+    Keyed(request): Keyed<PauseRequest>,
 ) -> Answer<PauseResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.resume(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.resume(&projection, request).await)
 }
 
 async fn letters(
@@ -217,25 +181,17 @@ async fn letters(
 async fn retry_letters(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<SettleRequest>,
+    Keyed(request): Keyed<SettleRequest>,
 ) -> Answer<SettleResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.retry_letters(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.retry_letters(&projection, request).await)
 }
 
 async fn drop_letters(
     State(api): Node,
     PathParts(projection): PathParts<String>,
-    headers: HeaderMap,
-    Body(mut request): Body<SettleRequest>,
+    Keyed(request): Keyed<SettleRequest>,
 ) -> Answer<SettleResponse> {
-    Answer(match keyed(&headers, &mut request.asked) {
-        Ok(()) => api.drop_letters(&projection, request).await,
-        Err(error) => Err(error),
-    })
+    Answer(api.drop_letters(&projection, request).await)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Answer<()> {
@@ -252,16 +208,4 @@ async fn no_such_path(uri: Uri) -> Answer<()> {
 fn within(wait_ms: Option<u64>) -> Option<u64> {
     let max = u64::try_from(WAIT_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
     wait_ms.map(|wait_ms| wait_ms.min(max))
-}
-
-/// Takes the idempotency key from the header. One that contradicts the body's is a mistake to be told.
-fn keyed(headers: &HeaderMap, asked: &mut Asked) -> Result<(), ApiError> {
-    let Some(header) = headers.get(paths::IDEMPOTENCY_KEY) else { return Ok(()) };
-    let invalid = |message: &str| Problem::new("bad_request", message).invalid();
-    let key = header.to_str().map_err(|_| invalid("the header Idempotency-Key is not plain text"))?;
-    if asked.idempotency_key.as_ref().is_some_and(|own| own != key) {
-        return Err(invalid("the header Idempotency-Key and the body's idempotency_key differ: give one of them"));
-    }
-    asked.idempotency_key = Some(key.to_owned());
-    Ok(())
 }

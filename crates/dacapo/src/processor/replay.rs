@@ -3,47 +3,19 @@
 //! Afterwards the run begins anew, under a new claim and with what is stored. A reset that fails is tried again later;
 //! the version goes on as it was meanwhile.
 
-use std::time::Duration;
+use std::ops::ControlFlow::{Break, Continue};
 
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::{PendingReplay, Position, Segment, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
-use tokio::time::Instant;
 
-use super::{Assignment, Committed, Ended, Run, unavailable};
+use super::tries::Tried;
+use super::{Assignment, Committed, Next, Run, unavailable};
 use crate::projection::FailureCause;
 use crate::world::Step;
 
-/// How long the first new try of a reset waits; each further one waits twice as long.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between two tries of a reset.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// A reset that failed.
-pub(super) struct FailedReset {
-    attempts: u32,
-    error: String,
-    due: Instant,
-}
-
-/// What an attempt to take up a replay came to.
-pub(super) enum TakenUp {
-    /// The tokens are back: the run begins anew.
-    Begins,
-    /// The rows could not be reset; the version goes on as it was.
-    Later,
-    Ended(Ended),
-}
-
-impl FailedReset {
-    /// In how long it is tried again.
-    pub(super) fn due_in(&self) -> Duration {
-        self.due.saturating_duration_since(Instant::now())
-    }
-
-    pub(super) fn waiting_on(&self) -> WaitingOn {
-        WaitingOn::Reset { attempts: self.attempts, error: self.error.clone() }
-    }
+pub(super) fn waiting_on(reset: &Tried) -> WaitingOn {
+    WaitingOn::Reset { attempts: reset.attempts, error: reset.error.clone() }
 }
 
 impl Run<'_> {
@@ -51,11 +23,12 @@ impl Run<'_> {
     pub(super) fn asked_replay(&self) -> Option<PendingReplay> {
         let asked = self.assignment.orders.borrow().replay?;
         let missing = self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some());
-        let rests = self.failed_reset.as_ref().is_some_and(|failed| failed.due > Instant::now());
+        let rests = self.failed_reset.as_ref().is_some_and(Tried::rests);
         (missing && !rests).then_some(asked)
     }
 
-    pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<TakenUp, StoreError> {
+    /// Moves the tokens back: the run begins anew then. Should the rows not be reset, the version goes on as it was.
+    pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<Next, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
         // What was set aside is about to be tried again, and has not spoken yet.
         let unspoken = letters_behind(self.assignment, &moves).await?;
@@ -63,9 +36,14 @@ impl Run<'_> {
         let commit = Commit { settled, unspoken, ..Commit::of(moves) };
         self.view.end_events();
         loop {
-            if replay.rows == ReplayRows::Reset
-                && let Err(cause) = self.assignment.carried.handlers.reset(&mut self.view, replay.after).await
-            {
+            let reset = match replay.rows {
+                ReplayRows::Reset => self.assignment.carried.handlers.reset(&mut self.view, replay.after).await,
+                _ => Ok(()),
+            };
+            if self.view.wants_indexes() {
+                return self.index_first().await;
+            }
+            if let Err(cause) = reset {
                 self.view.rollback().await.map_err(unavailable)?;
                 return match cause {
                     FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.reset_failed(error)),
@@ -76,23 +54,22 @@ impl Run<'_> {
                 Committed::Done => break,
                 Committed::ApplyAgain => {}
                 Committed::Wrong(error) => return Ok(self.reset_failed(error.to_string())),
-                Committed::Stopped => return Ok(TakenUp::Ended(Ended::Stopped)),
-                Committed::Fenced(refused) => return Ok(TakenUp::Ended(Ended::Fenced(refused))),
+                Committed::Ended(ended) => return Ok(Break(Some(ended))),
             }
         }
         let (view, requested, after) = (&self.assignment.id, replay.requested, replay.after);
         tracing::info!(%view, %requested, %after, "a replay in place begins");
         self.assignment.probe.completed(Step::ReplayBegun);
-        Ok(TakenUp::Begins)
+        Ok(Break(None))
     }
 
-    fn reset_failed(&mut self, error: String) -> TakenUp {
-        let attempts = self.failed_reset.as_ref().map_or(1, |failed| failed.attempts + 1);
-        let wait = RETRY_MAX.min(RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16)));
+    fn reset_failed(&mut self, error: String) -> Next {
+        let tried = Tried::again(self.failed_reset.as_ref(), error, self.assignment.carried.options.retry);
+        let Tried { attempts, error, .. } = &tried;
         tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
-        self.failed_reset = Some(FailedReset { attempts, error, due: Instant::now() + wait });
+        self.failed_reset = Some(tried);
         self.report();
-        TakenUp::Later
+        Continue(())
     }
 }
 

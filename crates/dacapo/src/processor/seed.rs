@@ -2,69 +2,73 @@
 //! start to where the copied one was (I-3, I-4). Whoever is killed in the middle begins again; whoever is done finds
 //! tokens that are not at the start.
 
+use std::ops::ControlFlow::{Break, Continue};
 use std::panic::AssertUnwindSafe;
 
 use dacapo_model::{Applied, Position, Token, TokenMove, WaitingOn};
 use dacapo_store::{Commit, StoreError};
 use futures::FutureExt;
 
-use super::{Committed, Ended, Run, unavailable};
+use super::tries::Tried;
+use super::{Committed, Next, Run, unavailable};
 use crate::projection::{HandlerError, chain, panic_text};
 use crate::seed::{Seed, SeedFrom, statements};
 use crate::view::{ReadView, ViewError};
 
+pub(super) fn waiting_on(tried: &Tried, from: &SeedFrom) -> WaitingOn {
+    WaitingOn::Seed { source: from.id.version, attempts: tried.attempts, error: tried.error.clone() }
+}
+
 impl Run<'_> {
-    /// Fills the view if it is to begin as a copy and has not begun, or tells how the run ended meanwhile.
-    pub(super) async fn seed(&mut self) -> Result<Option<Ended>, StoreError> {
-        let assignment = self.assignment;
-        let Some(from) = &assignment.beginning.seed else { return Ok(None) };
-        let mut attempts = 0;
-        while self.segments.all_at(Position::START) {
-            let (mut stop, of) = (assignment.stop.clone(), from.id.version);
-            let waiting = WaitingOn::Copy { of };
-            assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
-            let filled = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Some(Ended::Stopped)),
-                filled = self.fill(from) => filled,
-            };
-            let error = match filled {
-                Ok(tokens) => {
-                    let moves = self.segments.jump(&tokens);
-                    // Nothing was ever appended to it, so there is nothing to copy.
-                    let empty = moves.iter().all(|asked| asked.to == Position::START);
-                    match self.land(&Commit::of(moves)).await? {
-                        Committed::Done if empty => return Ok(None),
-                        Committed::Done => self.begun_as_copy(from),
-                        Committed::ApplyAgain => {}
-                        Committed::Wrong(error) => return Err(unavailable(error)),
-                        Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                        Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
-                    }
-                    continue;
-                }
-                Err(error) => match error.downcast::<ViewError>() {
-                    Ok(error) if error.is_passing() => return Err(unavailable(*error)),
-                    Ok(error) => error.to_string(),
-                    Err(error) => chain(&*error),
-                },
-            };
-            self.view.rollback().await.map_err(unavailable)?;
-            attempts += 1;
-            tracing::warn!(view = %assignment.id, source = %from.id, attempts, error, "it cannot begin as a copy");
-            let waiting = WaitingOn::Seed { source: of, attempts, error };
-            assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
-            if assignment.stopped_within(assignment.carried.options.retry.wait(attempts)).await {
-                return Ok(Some(Ended::Stopped));
-            }
+    /// Fills the view, which is to begin as a copy, unless it has begun. What fails is tried again later, and nothing else
+    /// is done before.
+    pub(super) async fn begin_as_copy(&mut self, from: &SeedFrom) -> Result<Next, StoreError> {
+        if !self.segments.are_new() {
+            self.seed = None;
+            return Ok(Continue(()));
         }
-        Ok(None)
+        if self.failed_seed.as_ref().is_some_and(Tried::rests) {
+            return Ok(self.wait().await);
+        }
+        let assignment = self.assignment;
+        let waiting = WaitingOn::Copy { of: from.id.version };
+        assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
+        let filled = match assignment.unless_called_off(self.fill(from)).await {
+            Continue(filled) => filled,
+            Break(end) => return Ok(Break(end)),
+        };
+        if self.view.wants_indexes() {
+            return self.index_first().await;
+        }
+        let error = match filled {
+            Ok(tokens) => return self.land_copy(from, &tokens).await,
+            Err(error) => match error.downcast::<ViewError>() {
+                Ok(error) if error.is_passing() => return Err(unavailable(*error)),
+                Ok(error) => error.to_string(),
+                Err(error) => chain(&*error),
+            },
+        };
+        self.view.rollback().await.map_err(unavailable)?;
+        let tried = Tried::again(self.failed_seed.as_ref(), error, assignment.carried.options.retry);
+        let Tried { attempts, error, .. } = &tried;
+        tracing::warn!(view = %assignment.id, source = %from.id, attempts, error, "it cannot begin as a copy");
+        self.failed_seed = Some(tried);
+        Ok(Continue(()))
     }
 
-    fn begun_as_copy(&mut self, from: &SeedFrom) {
-        tracing::info!(view = %self.assignment.id, source = %from.id, "it begins as a copy");
-        (self.index_at, self.has_moved) = (None, true);
-        self.report();
+    async fn land_copy(&mut self, from: &SeedFrom, tokens: &[Token]) -> Result<Next, StoreError> {
+        match self.land(&Commit::of(self.segments.jump(tokens))).await? {
+            Committed::Done => {
+                tracing::info!(view = %self.assignment.id, source = %from.id, "it begins as a copy");
+                self.view.indexed();
+                (self.seed, self.failed_seed, self.index_at, self.has_moved) = (None, None, None, true);
+                self.report();
+            }
+            Committed::ApplyAgain => {}
+            Committed::Wrong(error) => return Err(unavailable(error)),
+            Committed::Ended(ended) => return Ok(Break(Some(ended))),
+        }
+        Ok(Continue(()))
     }
 
     /// Writes the rows in a transaction, and returns the tokens that they are of.
@@ -89,7 +93,7 @@ impl Run<'_> {
                 tokens
             }
         };
-        self.view.finish_indexes().await?;
+        self.view.index_all().await?;
         Ok(tokens)
     }
 

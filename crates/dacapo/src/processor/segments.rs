@@ -70,9 +70,9 @@ impl Segments {
         self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
     }
 
-    /// Whether every token is exactly here.
-    pub(super) fn all_at(&self, position: Position) -> bool {
-        self.tokens.iter().all(|token| token.position == position)
+    /// Whether nothing was done for any of them yet.
+    pub(super) fn are_new(&self) -> bool {
+        self.tokens.iter().all(Token::is_new)
     }
 
     /// Moves that leave every token where it is: the fence of a commit that only records something.

@@ -9,13 +9,14 @@
 //! Rows and letter change in one transaction, which moves no token: the event was taken up when it was set aside.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow::{Break, Continue};
 
 use dacapo_model::{Letter, LetterKind, Position, Segment, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
 
 use crate::feed;
 use crate::processor::letters::shortened;
-use crate::processor::{Aside, Assignment, Committed, Ended, Run, unavailable};
+use crate::processor::{Aside, Assignment, Committed, Next, Run, unavailable};
 use crate::projection::{FailureCause, Work};
 
 impl Run<'_> {
@@ -30,11 +31,14 @@ impl Run<'_> {
     }
 
     /// Does what is wished for `letter`.
-    pub(super) async fn carry_out(&mut self, letter: Letter) -> Result<Option<Ended>, StoreError> {
+    pub(super) async fn carry_out(&mut self, letter: Letter) -> Result<Next, StoreError> {
         let stays = self.segments.stay(letter.segment);
         loop {
             let commit = match letter.wish {
-                Some(Wish::Retry) => self.retry(&letter, stays).await?,
+                Some(Wish::Retry) => match self.retry(&letter, stays).await? {
+                    Some(commit) => commit,
+                    None => return self.index_first().await,
+                },
                 _ => self.give_up(),
             };
             let commit = match self.land(&commit).await? {
@@ -46,15 +50,13 @@ impl Run<'_> {
                         Committed::Done => commit,
                         Committed::ApplyAgain => continue,
                         Committed::Wrong(error) => return Err(unavailable(error)),
-                        Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                        Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                        Committed::Ended(ended) => return Ok(Break(Some(ended))),
                     }
                 }
-                Committed::Stopped => return Ok(Some(Ended::Stopped)),
-                Committed::Fenced(refused) => return Ok(Some(Ended::Fenced(refused))),
+                Committed::Ended(ended) => return Ok(Break(Some(ended))),
             };
             self.settled(&letter, commit);
-            return Ok(None);
+            return Ok(Continue(()));
         }
     }
 
@@ -66,14 +68,14 @@ impl Run<'_> {
         Commit { moves, settled: dropped.map(|letter| letter.position).collect(), ..Commit::default() }
     }
 
-    /// Hands the event of a letter to the handler, and returns what must be committed then.
-    async fn retry(&mut self, letter: &Letter, stays: TokenMove) -> Result<Commit, StoreError> {
+    /// Hands the event of a letter to the handler, and returns what must be committed then; `None` when that wants indexes.
+    async fn retry(&mut self, letter: &Letter, stays: TokenMove) -> Result<Option<Commit>, StoreError> {
         let Assignment { journal, carried, busy, .. } = self.assignment;
         let event = match feed::event_at(&**journal, letter.position).await {
             Ok(event) => event,
             Err(error @ StoreError::Unavailable { .. }) => return Err(error),
             // What cannot be read now never can; everything else must not wait for it.
-            Err(error) => return Ok(self.refused_again(letter, stays, error.to_string())),
+            Err(error) => return Ok(Some(self.refused_again(letter, stays, error.to_string()))),
         };
         let segments = self.segments.count();
         let mut through = vec![Position::START; usize::from(segments.get())];
@@ -96,13 +98,17 @@ impl Run<'_> {
             busy,
             time_max: carried.options.handler_time_max,
         };
-        let Err(failure) = carried.handlers.apply(work, &mut self.view).await else {
-            return Ok(settle(letter, stays));
-        };
+        let done = carried.handlers.apply(work, &mut self.view).await;
+        if self.view.wants_indexes() {
+            return Ok(None);
+        }
+        let Err(failure) = done else { return Ok(Some(settle(letter, stays))) };
         self.view.rollback().await.map_err(unavailable)?;
         match failure.cause {
             FailureCause::Store(error) => Err(unavailable(error)),
-            FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.refused_again(letter, stays, error)),
+            FailureCause::Handler(error) | FailureCause::NoRoom(error) => {
+                Ok(Some(self.refused_again(letter, stays, error)))
+            }
         }
     }
 

@@ -53,11 +53,18 @@ pub struct View {
     emitter: Option<Emitter>,
     /// How many changes were begun: whether a handler that failed had changed anything.
     changes: u64,
-    /// Whether the store has no indexes for these tables, as this transaction sees it, and as it is committed.
-    bare: bool,
-    bare_committed: bool,
+    indexes: Indexes,
     /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
     mistake: Option<ViewError>,
+}
+
+/// Whether the tables have the indexes that they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Indexes {
+    There,
+    Missing,
+    /// They are missing, and SQL of this transaction cannot do without.
+    Wanted,
 }
 
 /// Why rows could not be read or changed.
@@ -95,6 +102,12 @@ pub enum ViewError {
         /// Why not.
         why: String,
     },
+    /// The view went without its indexes so far, which SQL may need. Whatever a handler makes of this, they are built
+    /// now, and then it gets the event once more.
+    #[error(
+        "the indexes of the view are to be built before SQL is used: the event is applied again once they are there"
+    )]
+    Unindexed,
     /// A change put another key into a row; the batch cannot be committed.
     #[error("the key of row {key} in table {table} was changed: delete that row and put another one")]
     KeyChanged {
@@ -146,16 +159,26 @@ impl View {
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
             emitter: None,
-            bare: false,
-            bare_committed: false,
+            indexes: Indexes::There,
             changes: 0,
             mistake: None,
         }
     }
 
-    /// Its tables lack indexes: SQL gets them first.
+    /// Whether its tables lack indexes: then there is no SQL before they are built.
     pub(crate) fn lacking_indexes(self, bare: bool) -> Self {
-        Self { bare, bare_committed: bare, ..self }
+        Self { indexes: if bare { Indexes::Missing } else { Indexes::There }, ..self }
+    }
+
+    /// Whether SQL was refused in this transaction for want of indexes. It must be taken back then, and they be built,
+    /// for which a handler has neither the time nor the means: it can be neither paused nor done in parts.
+    pub(crate) fn wants_indexes(&self) -> bool {
+        self.indexes == Indexes::Wanted
+    }
+
+    /// Every index is there, and committed.
+    pub(crate) fn indexed(&mut self) {
+        self.indexes = Indexes::There;
     }
 
     /// Builds an index, which is there once it is committed.
@@ -177,23 +200,25 @@ impl View {
     }
 
     /// Builds every index that is lacking, as a part of the transaction.
-    pub(crate) async fn finish_indexes(&mut self) -> Result<(), ViewError> {
+    pub(crate) async fn index_all(&mut self) -> Result<(), ViewError> {
         self.flush().await?;
-        self.index_all().await
+        for table in self.tables {
+            for index in table.indexes {
+                self.index(table, index).await?;
+            }
+        }
+        Ok(())
     }
 
     /// SQL may look for rows in any way.
-    async fn index_all(&mut self) -> Result<(), ViewError> {
-        if self.bare {
-            let tables = self.tables;
-            for table in tables {
-                for index in table.indexes {
-                    self.index(table, index).await?;
-                }
+    fn need_indexes(&mut self) -> Result<(), ViewError> {
+        match self.indexes {
+            Indexes::There => Ok(()),
+            Indexes::Missing | Indexes::Wanted => {
+                self.indexes = Indexes::Wanted;
+                Err(ViewError::Unindexed)
             }
-            self.bare = false;
         }
-        Ok(())
     }
 
     /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
@@ -308,11 +333,15 @@ impl View {
     /// changed any of them, so this costs more than it seems: not for every event.
     ///
     /// # Errors
-    /// [`ViewError`] when the statement is wrong.
+    /// [`ViewError`] when the statement is wrong; [`ViewError::Unindexed`] while the view goes without its indexes.
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
+        self.need_indexes()?;
+        self.write(sql, parameters).await
+    }
+
+    async fn write(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
         self.changes += 1;
         self.flush().await?;
-        self.index_all().await?;
         self.wrote_sql = true;
         self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
         Ok(self.writer.execute(sql, parameters).await?)
@@ -324,7 +353,7 @@ impl View {
     /// [`ViewError`] when the store cannot do it.
     pub async fn clear(&mut self) -> Result<(), ViewError> {
         for table in self.tables {
-            self.execute(&format!("DELETE FROM \"{}\"", table.name.replace('"', "\"\"")), &[]).await?;
+            self.write(&format!("DELETE FROM \"{}\"", table.name.replace('"', "\"\"")), &[]).await?;
         }
         Ok(())
     }
@@ -333,17 +362,19 @@ impl View {
     /// store for that.
     ///
     /// # Errors
-    /// [`ViewError`] when the statement is wrong or would write.
+    /// [`ViewError`] when the statement is wrong or would write; [`ViewError::Unindexed`] while the view goes without its
+    /// indexes.
     pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
+        self.need_indexes()?;
         // It changes nothing, but should it be cut off, nobody knows what the transaction was handed.
         self.changes += 1;
         self.flush().await?;
-        self.index_all().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }
 
     /// Commits every change since the last commit together with the moves of tokens (I-3).
     pub(crate) async fn commit(&mut self, commit: &Commit) -> Result<(), NotCommitted> {
+        assert!(!self.wants_indexes(), "what was made of SQL that was refused is taken back");
         if let Err(error) = self.flush().await {
             self.forget_changes();
             return match self.writer.rollback().await {
@@ -357,7 +388,6 @@ impl View {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;
-                self.bare_committed = self.bare;
                 self.evict();
                 Ok(())
             }
@@ -409,7 +439,9 @@ impl View {
         }
         self.wrote_sql = false;
         self.emitter.iter_mut().for_each(|emitter| emitter.emitted.clear());
-        self.bare = self.bare_committed;
+        if self.indexes == Indexes::Wanted {
+            self.indexes = Indexes::Missing;
+        }
     }
 
     /// A number that grows with every change that is begun.

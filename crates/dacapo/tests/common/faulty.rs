@@ -55,24 +55,31 @@ pub enum Fault {
     Damaged,
     /// A reader sees the view as it was when it was made.
     Stale,
+    /// Nothing is done before there is another plan, which then says what goes wrong.
+    Waits,
 }
 
 type Plan = Box<dyn FnMut(&Call<'_>) -> Option<Fault> + Send>;
 
 /// Which calls go wrong, and how.
 #[derive(Clone)]
-pub struct Faults(Arc<Mutex<Plan>>);
+pub struct Faults {
+    plan: Arc<Mutex<Plan>>,
+    /// Told whenever there is another plan.
+    planned: watch::Sender<()>,
+}
 
 impl Default for Faults {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Box::new(|_| None))))
+        Self { plan: Arc::new(Mutex::new(Box::new(|_| None))), planned: watch::Sender::new(()) }
     }
 }
 
 impl Faults {
     /// From here on, `plan` tells for each call what goes wrong with it.
     pub fn plan(&self, plan: impl FnMut(&Call<'_>) -> Option<Fault> + Send + 'static) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(plan);
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(plan);
+        self.planned.send_replace(());
     }
 
     /// From here on, nothing goes wrong.
@@ -90,7 +97,17 @@ impl Faults {
     }
 
     fn of(&self, call: &Call<'_>) -> Option<Fault> {
-        (self.0.lock().unwrap_or_else(PoisonError::into_inner))(call)
+        (self.plan.lock().unwrap_or_else(PoisonError::into_inner))(call)
+    }
+
+    async fn of_in_time(&self, call: &Call<'_>) -> Option<Fault> {
+        let mut planned = self.planned.subscribe();
+        loop {
+            match self.of(call) {
+                Some(Fault::Waits) => planned.changed().await.expect("it is here"),
+                fault => return fault,
+            }
+        }
     }
 
     async fn meet<T, E: From<StoreError>>(
@@ -98,10 +115,10 @@ impl Faults {
         call: Call<'_>,
         act: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let fault = self.of(&call);
+        let fault = self.of_in_time(&call).await;
         let error = || E::from(StoreError::unavailable(format!("{call:?}"), "a fault of the test"));
         match fault {
-            None | Some(Fault::Stale) => act.await,
+            None | Some(Fault::Stale | Fault::Waits) => act.await,
             Some(Fault::Fails) => Err(error()),
             Some(Fault::LosesAnswer) => act.await.and_then(|_| Err(error())),
             Some(Fault::Damaged) => Err(StoreError::corrupt(format!("{call:?}"), "a fault of the test").into()),

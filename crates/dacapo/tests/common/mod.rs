@@ -197,7 +197,7 @@ pub async fn add(node: &Node, ledger: &str, amount: i64) -> Position {
 }
 
 pub async fn ask(node: &Node, ledger: &str, after: Position) -> (i64, i64) {
-    node.ask(TotalOf(ledger.to_owned())).after(after).await.unwrap().value
+    node.ask(TotalOf(ledger.to_owned())).after(after).within(WAIT_MAX).await.unwrap().value
 }
 
 /// Waits until the version is in this phase.
@@ -230,6 +230,25 @@ pub async fn ready(node: &Node, text: &str) {
     .await;
 }
 
+/// Waits until a version could be flipped to, or was already.
+pub async fn ready_or_past(node: &Node, text: &str) {
+    until(node, &format!("{text} ready, or past that"), |status| {
+        let versions = status.projections.iter().flat_map(|projection| &projection.versions);
+        let mut found = versions.filter(|found| found.version == version(text));
+        found.any(|found| {
+            found.stage == Some(Stage::Ready) || !matches!(found.phase, Phase::Scheduled | Phase::Initializing)
+        })
+    })
+    .await;
+}
+
+/// Flips to a version once it could be, whether somebody asked for that before or not.
+pub async fn ready_and_flip(node: &Node, text: &str) {
+    ready_or_past(node, text).await;
+    let requested = node.flip(&totals(), Some(version(text)), Asked::by("test")).await.unwrap();
+    node.flipped(&requested, WAIT_MAX).await.unwrap();
+}
+
 pub async fn flip(node: &Node) -> FlipReport {
     let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
     node.flipped(&requested, WAIT_MAX).await.unwrap()
@@ -257,9 +276,18 @@ pub async fn fold(node: &Node, through: Position) -> BTreeMap<String, (i64, i64)
     sums
 }
 
-/// The rows of the version that serves, and the position they are of.
+/// The rows of the version that serves, once it covers `after`, and the position they are of.
 pub async fn rows(node: &Node, after: Position) -> Result<(VersionId, Position, BTreeMap<String, (i64, i64)>), Error> {
-    let mut reading = node.read("totals", after).await?;
+    let reading = async {
+        loop {
+            match node.read("totals", after).await {
+                // On a machine that is busy with something else.
+                Err(Error::TimedOut { .. }) => {}
+                reading => return reading,
+            }
+        }
+    };
+    let mut reading = tokio::time::timeout(WAIT_MAX, reading).await.expect("a version covers it")?;
     let (_, rows) = reading.view.query("SELECT ledger, sum, events FROM totals", &[]).await?;
     let row = |row: Vec<dacapo::Value>| match <[dacapo::Value; 3]>::try_from(row) {
         Ok([dacapo::Value::Text(ledger), dacapo::Value::Integer(sum), dacapo::Value::Integer(events)]) => {

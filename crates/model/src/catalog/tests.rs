@@ -1,5 +1,16 @@
-use super::*;
+use std::sync::Arc;
+
 use proptest::prelude::*;
+
+use super::*;
+use crate::name::ProjectionName;
+use crate::phase::Phase;
+use crate::position::Position;
+use crate::replay::ReplayRows;
+use crate::segment::SegmentCount;
+use crate::time::Timestamp;
+use crate::verify::{Report, Verdict};
+use crate::version::ViewId;
 
 /// A catalog and its history, driven through `decide` as the library does it.
 #[derive(Default)]

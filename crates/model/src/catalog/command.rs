@@ -1,0 +1,111 @@
+//! What is asked of the catalog.
+
+use std::sync::Arc;
+
+use crate::catalog::{CleanUpReason, FlipPolicy};
+use crate::name::ProjectionName;
+use crate::position::Position;
+use crate::replay::ReplayRows;
+use crate::segment::SegmentCount;
+use crate::verify::{Report, Verdict};
+use crate::version::ViewId;
+
+/// A change that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogCommand {
+    /// A new build of the code version `code`.
+    Schedule {
+        /// Of which projection.
+        projection: ProjectionName,
+        /// The code version.
+        code: u32,
+        /// Its number of segments.
+        segments: SegmentCount,
+        /// When it flips.
+        flip: FlipPolicy,
+        /// What the code declares about itself.
+        fingerprint: String,
+        /// Whether it begins as a copy of the view that serves.
+        seeded: bool,
+    },
+    /// Start to build a scheduled version.
+    Begin(ViewId),
+    /// Let readers move to a version; back to an older one, that is a rollback.
+    RequestFlip(ViewId),
+    /// The gate is open: carry out the requested flip.
+    ConfirmFlip {
+        /// The version of the request.
+        view: ViewId,
+        /// The hold under which the evidence was taken, so that a late confirmation never answers for a
+        /// later hold.
+        hold: Position,
+        /// What every segment of it covers.
+        covers: Position,
+    },
+    /// Give up the hold of the requested flip and try again later.
+    PostponeFlip {
+        /// The version of the request.
+        view: ViewId,
+        /// The hold that is given up.
+        hold: Position,
+    },
+    /// Drop the view of a version that does not serve.
+    CleanUp {
+        /// Which version.
+        view: ViewId,
+        /// Why.
+        reason: CleanUpReason,
+    },
+    /// The view has been dropped.
+    FinishCleanUp(ViewId),
+    /// The version cannot be built.
+    Fail {
+        /// Which version.
+        view: ViewId,
+        /// Why not.
+        reason: String,
+    },
+    /// Apply no more events to its view.
+    Pause(ViewId),
+    /// Apply events again, and try at once whatever halts.
+    Resume(ViewId),
+    /// Verify it again, whatever its verdict is.
+    RequestVerification(ViewId),
+    /// It was verified.
+    Verify {
+        /// Which version.
+        view: ViewId,
+        /// The request to verify again that this answers, if there is one, so that what was begun before a request
+        /// never answers it.
+        answers: Option<Position>,
+        /// What it came to.
+        verdict: Verdict,
+        /// What was found.
+        report: Arc<Report>,
+    },
+    /// Answer for a version that was not found right.
+    Waive {
+        /// Which version.
+        view: ViewId,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// Let past events go through the version again, in its own view.
+    RequestReplay {
+        /// Which version.
+        view: ViewId,
+        /// The events behind this position.
+        after: Position,
+        /// What becomes of the rows that they made before.
+        rows: ReplayRows,
+    },
+    /// Every segment is where it was when it went back.
+    EndReplay {
+        /// Which version.
+        view: ViewId,
+        /// The position of the request, so that a late end never answers for a later replay.
+        request: Position,
+    },
+}

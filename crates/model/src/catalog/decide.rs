@@ -1,0 +1,261 @@
+//! From a command to events: everything that the catalog accepts, and what it declines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalog::{
+    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
+    PendingReplay, VersionState,
+};
+use crate::name::ProjectionName;
+use crate::phase::Phase;
+use crate::planted::{self, Fault};
+use crate::position::Position;
+use crate::replay::ReplayRows;
+use crate::segment::SegmentCount;
+use crate::version::{VersionId, ViewId};
+
+impl Catalog {
+    /// What follows from `command`. An empty answer means that things already are as asked.
+    ///
+    /// # Errors
+    /// [`CatalogRefused`], and nothing changes.
+    pub fn decide(&self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        match command {
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded } => {
+                let seed = match (seeded, self.serving(projection)) {
+                    (false, _) => None,
+                    (true, Some(serving)) => Some(serving),
+                    (true, None) => return Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
+                };
+                self.schedule(projection, *code, *segments, *flip, fingerprint, seed)
+            }
+            CatalogCommand::Begin(view) => match self.known(view)?.phase {
+                Phase::Scheduled => Ok(vec![CatalogEvent::Initializing { view: view.clone() }]),
+                Phase::Initializing => Ok(vec![]),
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "begin to build" }),
+            },
+            CatalogCommand::RequestFlip(view) => self.request_flip(view),
+            CatalogCommand::ConfirmFlip { view, hold, covers } => self.confirm_flip(view, *hold, *covers),
+            CatalogCommand::PostponeFlip { view, hold } => {
+                self.pending_under(view, *hold)?;
+                Ok(vec![CatalogEvent::FlipPostponed { view: view.clone() }])
+            }
+            CatalogCommand::CleanUp { view, reason } => self.clean_up(view, reason),
+            CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
+                Phase::CleaningUp => Ok(vec![CatalogEvent::Obsolete { view: view.clone() }]),
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "finish cleaning up" }),
+            },
+            CatalogCommand::Fail { view, reason } => match self.known(view)?.phase {
+                Phase::Initializing => {
+                    let failed = CatalogEvent::Failed { view: view.clone(), reason: reason.clone() };
+                    Ok(self.abort_flip_to(view, reason).into_iter().chain([failed]).collect())
+                }
+                Phase::Failed => Ok(vec![]),
+                phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
+            },
+            CatalogCommand::Pause(view) => {
+                let paused = self.applied(view, "pause")?.paused;
+                Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())
+            }
+            // Also where it is not paused: whatever halts is then tried at once.
+            CatalogCommand::Resume(view) => {
+                self.applied(view, "resume")?;
+                Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
+            }
+            CatalogCommand::RequestVerification(view) => {
+                let state = self.initializing(view)?;
+                // One that is to be done anyway is as asked.
+                let asked = CatalogEvent::VerificationRequested { view: view.clone() };
+                Ok((!state.is_unverified()).then_some(asked).into_iter().collect())
+            }
+            CatalogCommand::Verify { view, answers, verdict, report } => {
+                if self.initializing(view)?.verify_again != *answers {
+                    return Err(CatalogRefused::VerificationOutdated { view: view.clone() });
+                }
+                let (view, verdict, report) = (view.clone(), *verdict, Arc::clone(report));
+                Ok(vec![CatalogEvent::Verified { view, verdict, report }])
+            }
+            CatalogCommand::Waive { view, by, why } => self.waive(view, by, why),
+            CatalogCommand::RequestReplay { view, after, rows } => self.request_replay(view, *after, *rows),
+            CatalogCommand::EndReplay { view, request } => {
+                let pending = self.known(view)?.replay.filter(|replay| replay.requested == *request);
+                pending.ok_or_else(|| CatalogRefused::NoReplayUnderWay { view: view.clone() })?;
+                Ok(vec![CatalogEvent::ReplayEnded { view: view.clone() }])
+            }
+        }
+    }
+
+    /// The state of a version that is being built, and so can be verified.
+    fn initializing(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
+        let state = self.known(view)?;
+        match state.phase {
+            Phase::Initializing => Ok(state),
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "verify" }),
+        }
+    }
+
+    fn waive(&self, view: &ViewId, by: &str, why: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let state = self.known(view)?;
+        match (&state.verified, state.phase) {
+            (Some(_), Phase::Initializing) if state.may_serve() => Ok(vec![]),
+            (Some(_), Phase::Initializing) if state.verify_again.is_none() => {
+                Ok(vec![CatalogEvent::Waived { view: view.clone(), by: by.to_owned(), why: why.to_owned() }])
+            }
+            (_, Phase::Initializing) => Err(CatalogRefused::NotVerified { view: view.clone() }),
+            (_, phase) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "waive the verdict on" }),
+        }
+    }
+
+    fn request_replay(
+        &self,
+        view: &ViewId,
+        after: Position,
+        rows: ReplayRows,
+    ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let state = self.known(view)?;
+        if let Some(PendingReplay { requested, after, .. }) = state.replay {
+            return Err(CatalogRefused::ReplayUnderWay { view: view.clone(), after, requested });
+        }
+        if let Some(flip) = self.projections[&view.projection].flip {
+            return Err(CatalogRefused::FlipUnderWay { view: ViewId { version: flip.to, ..view.clone() } });
+        }
+        match state.phase {
+            Phase::Serving | Phase::StandingBy => {
+                Ok(vec![CatalogEvent::ReplayRequested { view: view.clone(), after, rows }])
+            }
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "replay in place" }),
+        }
+    }
+
+    /// The state of a version to which events are applied.
+    fn applied(&self, view: &ViewId, asked: &'static str) -> Result<&VersionState, CatalogRefused> {
+        let state = self.known(view)?;
+        let phase = state.phase;
+        if phase.applies() { Ok(state) } else { Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked }) }
+    }
+
+    fn schedule(
+        &self,
+        projection: &ProjectionName,
+        code: u32,
+        segments: SegmentCount,
+        flip: FlipPolicy,
+        fingerprint: &str,
+        seed: Option<VersionId>,
+    ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let none = BTreeMap::new();
+        let versions = self.projections.get(projection).map_or(&none, |state| &state.versions);
+        let forgotten = |state: &VersionState| planted::is(Fault::NumberAgain) && state.phase == Phase::Obsolete;
+        let mut builds = versions.iter().filter(|(id, state)| id.code == code && !forgotten(state));
+        if let Some((_, earlier)) = builds.clone().find(|(_, earlier)| earlier.fingerprint != fingerprint) {
+            return Err(CatalogRefused::Fingerprint {
+                projection: projection.clone(),
+                code,
+                recorded: earlier.fingerprint.clone(),
+                declared: fingerprint.to_owned(),
+            });
+        }
+        // I-12: builds are counted over obsolete versions too, so a number never comes back.
+        let build = builds.next_back().map_or(1, |(last, _)| last.build + 1);
+        let view = ViewId { projection: projection.clone(), version: VersionId { code, build } };
+        let by = view.version;
+        let fingerprint = fingerprint.to_owned();
+        let mut events = vec![CatalogEvent::Scheduled { view, segments, flip, fingerprint, seed }];
+        let superseded = versions
+            .iter()
+            .filter(|(_, state)| matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed));
+        for (earlier, _) in superseded {
+            let view = ViewId { projection: projection.clone(), version: *earlier };
+            events.extend(self.abort_flip_to(&view, &format!("superseded by {by}")));
+            events.push(CatalogEvent::CleaningUp { view, reason: CleanUpReason::Superseded { by } });
+        }
+        Ok(events)
+    }
+
+    fn request_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let phase = self.known(view)?.phase;
+        let projection = &self.projections[&view.projection];
+        if let Some(pending) = projection.flip {
+            if pending.to == view.version {
+                return Ok(vec![]);
+            }
+            let view = ViewId { version: pending.to, ..view.clone() };
+            return Err(CatalogRefused::FlipUnderWay { view });
+        }
+        // Readers can leave a version that replays, but not move to one.
+        if let Some(PendingReplay { requested, after, .. }) = self.known(view)?.replay
+            && phase == Phase::StandingBy
+        {
+            return Err(CatalogRefused::ReplayUnderWay { view: view.clone(), after, requested });
+        }
+        match phase {
+            Phase::Serving => Ok(vec![]),
+            Phase::Initializing | Phase::StandingBy => {
+                let from = projection.serving;
+                let back = from.is_some_and(|from| view.version < from);
+                let kind = if back { FlipKind::Rollback } else { FlipKind::Flip };
+                Ok(vec![CatalogEvent::FlipRequested { view: view.clone(), from, kind }])
+            }
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "flip to" }),
+        }
+    }
+
+    fn confirm_flip(
+        &self,
+        view: &ViewId,
+        hold: Position,
+        covers: Position,
+    ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let pending = self.pending_under(view, hold)?;
+        // I-6
+        if covers < pending.requested {
+            return Err(CatalogRefused::NotCovered { requested: pending.requested, covers });
+        }
+        if !self.known(view)?.may_serve() {
+            return Err(CatalogRefused::NoVerdict { view: view.clone() });
+        }
+        Ok(vec![CatalogEvent::Flipped { view: view.clone(), from: pending.from, kind: pending.kind, covers }])
+    }
+
+    /// The flip under way to `view`, if `hold` is its present hold.
+    fn pending_under(&self, view: &ViewId, hold: Position) -> Result<PendingFlip, CatalogRefused> {
+        let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
+        pending
+            .filter(|pending| pending.to == view.version && pending.hold == hold)
+            .ok_or_else(|| CatalogRefused::NoFlipUnderWay { projection: view.projection.clone() })
+    }
+
+    fn clean_up(&self, view: &ViewId, reason: &CleanUpReason) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
+        match self.known(view)?.phase {
+            Phase::CleaningUp => Ok(vec![]),
+            // Whoever asked for a rollback in the last moment shall have it.
+            Phase::StandingBy
+                if *reason == CleanUpReason::StandByOver && pending.is_some_and(|flip| flip.to == view.version) =>
+            {
+                Err(CatalogRefused::FlipUnderWay { view: view.clone() })
+            }
+            phase if phase.may_become(Phase::CleaningUp) => {
+                let aborted = self.abort_flip_to(view, &format!("{} is cleaned up: {reason}", view.version));
+                let cleaning_up = CatalogEvent::CleaningUp { view: view.clone(), reason: reason.clone() };
+                Ok(aborted.into_iter().chain([cleaning_up]).collect())
+            }
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "clean up" }),
+        }
+    }
+
+    fn abort_flip_to(&self, view: &ViewId, reason: &str) -> Option<CatalogEvent> {
+        let pending = self.projections.get(&view.projection)?.flip?;
+        (pending.to == view.version)
+            .then(|| CatalogEvent::FlipAborted { view: view.clone(), reason: reason.to_owned() })
+    }
+
+    fn known(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
+        self.version(view).ok_or_else(|| {
+            let versions = self.projections.get(&view.projection).map(|state| &state.versions);
+            let known = versions.into_iter().flatten().filter(|(_, state)| state.phase != Phase::Obsolete);
+            CatalogRefused::NoSuchVersion { view: view.clone(), known: known.map(|(id, _)| *id).collect() }
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! What has happened in the catalog.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::position::Position;
+use crate::replay::ReplayRows;
+use crate::segment::SegmentCount;
+use crate::verify::{Report, Verdict};
+use crate::version::{VersionId, ViewId};
+
+/// When a version that is ready becomes the serving one. The first version of a projection does so by
+/// itself under either policy, for there is nothing it could replace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlipPolicy {
+    /// As soon as it is ready.
+    #[default]
+    WhenReady,
+    /// When somebody asks for it.
+    OnCommand,
+}
+
+/// The direction of a flip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlipKind {
+    /// To a newer version, or to the first one.
+    Flip,
+    /// To an older version.
+    Rollback,
+}
+
+/// Why a version is cleaned up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CleanUpReason {
+    /// Its stand-by is over.
+    StandByOver,
+    /// A later version was scheduled before it served.
+    Superseded {
+        /// The later version.
+        by: VersionId,
+    },
+    /// Somebody asked for it.
+    Asked,
+}
+
+impl fmt::Display for CleanUpReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StandByOver => f.write_str("its stand-by is over"),
+            Self::Superseded { by } => write!(f, "superseded by {by}"),
+            Self::Asked => f.write_str("asked for"),
+        }
+    }
+}
+
+/// A change of the catalog that has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogEvent {
+    /// A version exists.
+    Scheduled {
+        /// Which version.
+        view: ViewId,
+        /// Its number of segments, fixed from here on.
+        segments: SegmentCount,
+        /// When it flips.
+        flip: FlipPolicy,
+        /// What its code declared about itself; the same version number never comes with another one.
+        fingerprint: String,
+        /// The version whose view it begins as a copy of.
+        seed: Option<VersionId>,
+    },
+    /// Its view is being built.
+    Initializing {
+        /// Which version.
+        view: ViewId,
+    },
+    /// Readers shall move to `view`. The position of this event is the flip's F.
+    FlipRequested {
+        /// The version to serve.
+        view: ViewId,
+        /// The version that serves.
+        from: Option<VersionId>,
+        /// The direction.
+        kind: FlipKind,
+    },
+    /// The hold of the requested flip has run out of its budget; it is tried again under a new hold. Only
+    /// after this, [`Flipped`](Self::Flipped) or [`FlipAborted`](Self::FlipAborted) is a hold lifted, so that no
+    /// controller can confirm on evidence that another one has let go.
+    FlipPostponed {
+        /// The version that will serve.
+        view: ViewId,
+    },
+    /// The requested flip will not happen.
+    FlipAborted {
+        /// The version that would have served.
+        view: ViewId,
+        /// Why not.
+        reason: String,
+    },
+    /// Readers have moved to `view`. This event is the flip (I-5).
+    Flipped {
+        /// The version that serves from here on.
+        view: ViewId,
+        /// The version that served until here and stands by from here on.
+        from: Option<VersionId>,
+        /// The direction.
+        kind: FlipKind,
+        /// The evidence: every segment of `view` covers this position, and nothing later was ever shown (I-6).
+        covers: Position,
+    },
+    /// The view is being dropped.
+    CleaningUp {
+        /// Which version.
+        view: ViewId,
+        /// Why.
+        reason: CleanUpReason,
+    },
+    /// The view is gone (I-12).
+    Obsolete {
+        /// Which version.
+        view: ViewId,
+    },
+    /// The version cannot be built.
+    Failed {
+        /// Which version.
+        view: ViewId,
+        /// Why not.
+        reason: String,
+    },
+    /// No events are applied to its view until it is resumed.
+    Paused {
+        /// Which version.
+        view: ViewId,
+    },
+    /// Events are applied again, and whatever halts is tried at once.
+    Resumed {
+        /// Which version.
+        view: ViewId,
+    },
+    /// It was verified.
+    Verified {
+        /// Which version.
+        view: ViewId,
+        /// What it came to.
+        verdict: Verdict,
+        /// What was found.
+        report: Arc<Report>,
+    },
+    /// It shall be verified again; its verdict counts no more.
+    VerificationRequested {
+        /// Which version.
+        view: ViewId,
+    },
+    /// Somebody answers for it although it was not found right.
+    Waived {
+        /// Which version.
+        view: ViewId,
+        /// Who.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// Past events shall go through the version again, in its own view. The position of this event names the replay.
+    ReplayRequested {
+        /// Which version.
+        view: ViewId,
+        /// The events behind this position.
+        after: Position,
+        /// What becomes of the rows that they made before.
+        rows: ReplayRows,
+    },
+    /// Every segment of the version is where it was when it went back.
+    ReplayEnded {
+        /// Which version.
+        view: ViewId,
+    },
+}
+
+impl CatalogEvent {
+    /// The version that the event is about.
+    pub fn view(&self) -> &ViewId {
+        match self {
+            Self::Scheduled { view, .. }
+            | Self::Initializing { view }
+            | Self::FlipRequested { view, .. }
+            | Self::FlipPostponed { view }
+            | Self::FlipAborted { view, .. }
+            | Self::Flipped { view, .. }
+            | Self::CleaningUp { view, .. }
+            | Self::Obsolete { view }
+            | Self::Failed { view, .. }
+            | Self::Paused { view }
+            | Self::Resumed { view }
+            | Self::Verified { view, .. }
+            | Self::VerificationRequested { view }
+            | Self::Waived { view, .. }
+            | Self::ReplayRequested { view, .. }
+            | Self::ReplayEnded { view } => view,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! From an event to the next state: the one door through which a phase changes and a version begins to serve.
+
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, CatalogEvent, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState};
+use crate::phase::Phase;
+use crate::position::Position;
+use crate::time::Timestamp;
+use crate::version::VersionId;
+
+impl Catalog {
+    /// The fold, one event further. `position` is the event's own and `recorded` the time it was appended.
+    ///
+    /// # Panics
+    /// When the event makes a move that [`Phase::may_become`] does not know, or would leave a projection with
+    /// two serving versions (I-5): `$catalog` was not written by [`decide`](Self::decide).
+    pub fn evolve(&mut self, event: &CatalogEvent, position: Position, recorded: Timestamp) {
+        assert!(position > self.position, "catalog events are folded in order, each once");
+        self.revision = self.revision.next();
+        self.position = position;
+        let view = event.view();
+        let projection = self.projections.entry(view.projection.clone()).or_default();
+        match event {
+            CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
+                projection.first.get_or_insert(position);
+                let scheduled = VersionState {
+                    phase: Phase::Scheduled,
+                    since: recorded,
+                    segments: *segments,
+                    flip: *flip,
+                    fingerprint: fingerprint.clone(),
+                    began_at: None,
+                    reason: None,
+                    seed: *seed,
+                    paused: false,
+                    resumed_at: None,
+                    verified: None,
+                    verify_again: None,
+                    replay: None,
+                    last_replay: None,
+                };
+                let before = projection.versions.insert(view.version, scheduled);
+                assert!(before.is_none(), "I-12: {view} was scheduled twice");
+            }
+            CatalogEvent::Initializing { .. } => {
+                projection.enter(view.version, Phase::Initializing, recorded).began_at = Some(position);
+            }
+            CatalogEvent::FlipRequested { from, kind, .. } => {
+                assert!(projection.flip.is_none(), "two flips of {} at once", view.projection);
+                let (to, from, kind) = (view.version, *from, *kind);
+                projection.flip = Some(PendingFlip { to, from, kind, requested: position, hold: position });
+            }
+            CatalogEvent::FlipPostponed { .. } => {
+                let pending = projection.flip.as_mut().expect("only a flip under way is postponed");
+                pending.hold = position;
+            }
+            CatalogEvent::FlipAborted { .. } => projection.flip = None,
+            CatalogEvent::Flipped { from, .. } => {
+                assert_eq!(projection.serving, *from, "I-5: the version that served is the one that steps back");
+                if let Some(from) = from {
+                    projection.enter(*from, Phase::StandingBy, recorded);
+                }
+                projection.enter(view.version, Phase::Serving, recorded);
+                projection.serving = Some(view.version);
+                projection.served.push((position, view.version));
+                projection.flip = None;
+            }
+            CatalogEvent::CleaningUp { reason, .. } => {
+                projection.enter(view.version, Phase::CleaningUp, recorded).reason = Some(reason.to_string());
+            }
+            CatalogEvent::Obsolete { .. } => {
+                projection.enter(view.version, Phase::Obsolete, recorded);
+            }
+            CatalogEvent::Failed { reason, .. } => {
+                projection.enter(view.version, Phase::Failed, recorded).reason = Some(reason.clone());
+            }
+            CatalogEvent::Paused { .. } => projection.known(view.version).paused = true,
+            CatalogEvent::Resumed { .. } => {
+                let state = projection.known(view.version);
+                state.paused = false;
+                state.resumed_at = Some(position);
+            }
+            CatalogEvent::Verified { verdict, report, .. } => {
+                let (verdict, report, waived) = (*verdict, Arc::clone(report), None);
+                let state = projection.known(view.version);
+                state.verified = Some(Verified { position, verdict, report, waived });
+                state.verify_again = None;
+            }
+            CatalogEvent::VerificationRequested { .. } => {
+                projection.known(view.version).verify_again = Some(position);
+            }
+            CatalogEvent::Waived { by, why, .. } => {
+                let verified = projection.known(view.version).verified.as_mut();
+                verified.expect("only a verdict is waived").waived = Some((by.clone(), why.clone()));
+            }
+            CatalogEvent::ReplayRequested { after, rows, .. } => {
+                let pending = PendingReplay { requested: position, after: *after, rows: *rows };
+                let state = projection.known(view.version);
+                state.last_replay = Some(pending);
+                let before = state.replay.replace(pending);
+                assert!(before.is_none(), "two replays of {view} at once");
+            }
+            CatalogEvent::ReplayEnded { .. } => projection.known(view.version).replay = None,
+        }
+    }
+}
+
+impl ProjectionState {
+    fn known(&mut self, version: VersionId) -> &mut VersionState {
+        self.versions.get_mut(&version).expect("a version is scheduled before anything happens to it")
+    }
+
+    /// The one place where a phase is written.
+    fn enter(&mut self, version: VersionId, next: Phase, recorded: Timestamp) -> &mut VersionState {
+        let state = self.known(version);
+        assert!(state.phase.may_become(next), "{version} may not become {next} from {}", state.phase);
+        state.phase = next;
+        state.since = recorded;
+        state
+    }
+}

@@ -1,0 +1,174 @@
+//! What the catalog knows: the fold of `$catalog`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalog::{FlipKind, FlipPolicy};
+use crate::name::ProjectionName;
+use crate::phase::Phase;
+use crate::position::{Position, Revision};
+use crate::replay::ReplayRows;
+use crate::segment::SegmentCount;
+use crate::time::Timestamp;
+use crate::verify::{Report, Verdict};
+use crate::version::{VersionId, ViewId};
+
+/// One version as the catalog knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionState {
+    /// Its phase.
+    pub phase: Phase,
+    /// When it entered that phase.
+    pub since: Timestamp,
+    /// Its number of segments.
+    pub segments: SegmentCount,
+    /// When it flips.
+    pub flip: FlipPolicy,
+    /// What its code declared.
+    pub fingerprint: String,
+    /// Where its building began: events through here are the past that it replays.
+    pub began_at: Option<Position>,
+    /// Why it failed or is cleaned up.
+    pub reason: Option<String>,
+    /// The version whose view it begins as a copy of.
+    pub seed: Option<VersionId>,
+    /// Whether events are kept from its view.
+    pub paused: bool,
+    /// Where it was resumed last.
+    pub resumed_at: Option<Position>,
+    /// What its last verification came to.
+    pub verified: Option<Verified>,
+    /// Where it was asked for another one that is not done yet; until then the verdict does not count.
+    pub verify_again: Option<Position>,
+    /// The replay in place under way.
+    pub replay: Option<PendingReplay>,
+    /// The last one that was requested, also when it has ended: a view that lost its last commits takes it up again.
+    pub last_replay: Option<PendingReplay>,
+}
+
+impl VersionState {
+    /// Whether a verification is to be done: there is none, or another one was asked for.
+    pub fn is_unverified(&self) -> bool {
+        self.phase == Phase::Initializing && (self.verified.is_none() || self.verify_again.is_some())
+    }
+
+    /// Whether the verdict lets it serve. One that has served needs none.
+    pub fn may_serve(&self) -> bool {
+        let lets_serve = self.verified.as_ref().is_some_and(Verified::lets_serve);
+        self.phase != Phase::Initializing || (self.verify_again.is_none() && lets_serve)
+    }
+}
+
+/// What a verification came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Where the catalog has it.
+    pub position: Position,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was found.
+    pub report: Arc<Report>,
+    /// Who answers for it all the same, and why.
+    pub waived: Option<(String, String)>,
+}
+
+impl Verified {
+    /// Whether the version may serve.
+    pub fn lets_serve(&self) -> bool {
+        self.verdict == Verdict::Pass || self.waived.is_some()
+    }
+}
+
+/// A replay in place that was requested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingReplay {
+    /// The position of the request, which names it.
+    pub requested: Position,
+    /// The events behind this position go through the version again.
+    pub after: Position,
+    /// What becomes of the rows that they made before.
+    pub rows: ReplayRows,
+}
+
+/// A flip that was requested and not yet confirmed or aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingFlip {
+    /// The version to serve.
+    pub to: VersionId,
+    /// The version that serves.
+    pub from: Option<VersionId>,
+    /// The direction.
+    pub kind: FlipKind,
+    /// The position of the request: F.
+    pub requested: Position,
+    /// The mark under which the old version is held: the position of the request, or of the last
+    /// postponement. Each try has a mark of its own.
+    pub hold: Position,
+}
+
+/// One projection as the catalog knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProjectionState {
+    /// Every version there ever was.
+    pub versions: BTreeMap<VersionId, VersionState>,
+    /// The one that answers queries (I-5).
+    pub serving: Option<VersionId>,
+    /// The flip under way.
+    pub flip: Option<PendingFlip>,
+    /// Where its first version was scheduled.
+    pub first: Option<Position>,
+    /// Every flip there was: its position, and the version that serves from there on.
+    pub served: Vec<(Position, VersionId)>,
+}
+
+impl ProjectionState {
+    /// The version that a plain `flip` moves to: the newest one above the serving one that is being
+    /// built or stands by.
+    pub fn flip_target(&self) -> Option<VersionId> {
+        self.candidates(|version| self.serving.is_none_or(|serving| version > serving)).next_back()
+    }
+
+    /// The version that a plain `rollback` moves to: of those below the serving one that stand by, the
+    /// one that served last.
+    pub fn rollback_target(&self) -> Option<VersionId> {
+        let serving = self.serving?;
+        let standing_by = self.versions.iter().filter(|(id, state)| **id < serving && state.phase == Phase::StandingBy);
+        standing_by.max_by_key(|(id, state)| (state.since, **id)).map(|(id, _)| *id)
+    }
+
+    fn candidates(&self, wanted: impl Fn(VersionId) -> bool) -> impl DoubleEndedIterator<Item = VersionId> {
+        let open = |phase| matches!(phase, Phase::Scheduled | Phase::Initializing | Phase::StandingBy);
+        self.versions.iter().filter(move |(id, state)| open(state.phase) && wanted(**id)).map(|(id, _)| *id)
+    }
+}
+
+/// The fold of `$catalog`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// Every projection there ever was.
+    pub projections: BTreeMap<ProjectionName, ProjectionState>,
+    /// The revision of `$catalog` that this is the fold of; a change is appended expecting exactly it.
+    pub revision: Revision,
+    /// The position of the last event folded.
+    pub position: Position,
+}
+
+impl Catalog {
+    /// The state of one version.
+    pub fn version(&self, view: &ViewId) -> Option<&VersionState> {
+        self.projections.get(&view.projection)?.versions.get(&view.version)
+    }
+
+    /// The version of `projection` that answers queries.
+    pub fn serving(&self, projection: &ProjectionName) -> Option<VersionId> {
+        self.projections.get(projection)?.serving
+    }
+
+    /// Every version that is not obsolete, with its state.
+    pub fn versions(&self) -> impl Iterator<Item = (ViewId, &VersionState)> {
+        self.projections.iter().flat_map(|(projection, state)| {
+            let views = state.versions.iter().filter(|(_, version)| version.phase != Phase::Obsolete);
+            views.map(move |(id, version)| (ViewId { projection: projection.clone(), version: *id }, version))
+        })
+    }
+}
