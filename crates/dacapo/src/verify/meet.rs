@@ -19,14 +19,30 @@ use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
+use crate::verify::tally::cut;
 use crate::view::ReadView;
 use crate::world::Step;
 
 /// Both versions, each in one state, at the same position.
 pub(super) struct Met {
-    pub(super) at: Position,
     pub(super) old: ReadView,
     pub(super) new: ReadView,
+}
+
+/// Why two versions are not at one position, in words.
+pub(super) enum NotMet {
+    /// Waiting any longer is no use: one that serves does not get on, or cannot be opened.
+    Never(String),
+    /// It is no use for the moment: one is being opened again, or the new one waits on something itself.
+    Later(String),
+}
+
+impl NotMet {
+    pub(super) fn into_why(self) -> String {
+        match self {
+            Self::Never(why) | Self::Later(why) => why,
+        }
+    }
 }
 
 /// How far a processor may go, for as long as this lives.
@@ -52,18 +68,14 @@ impl Drop for Cap {
     }
 }
 
-/// One state of each version at the same position; or why there is none, in words.
+/// One state of each version at the same position; or why there is none.
 pub(super) async fn meet(
     core: &Core,
     old: &ViewId,
     new: &ViewId,
     patience: Duration,
-) -> Result<Result<Met, String>, StoreError> {
-    let open = |id: &ViewId| {
-        let open = core.open_version(id).filter(|open| open.carried.is_some());
-        open.ok_or_else(|| format!("{} is not open on this node with its code", id.version))
-    };
-    let (old, new) = match (open(old), open(new)) {
+) -> Result<Result<Met, NotMet>, StoreError> {
+    let (old, new) = match (open(core, old), open(core, new)) {
         (Ok(old), Ok(new)) => (old, new),
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
@@ -80,11 +92,22 @@ pub(super) async fn meet(
     cap.set(at);
     let built = match settled(core, &new, |position| position == at, patience).await? {
         Ok(built) => built,
+        // It is verified once it gets on again, and not with less.
+        Err(why) if !core.waiting_on(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
         Err(why) => return Ok(Err(why)),
     };
     core.world.probe.completed(Step::VersionsMet);
     drop(cap);
-    Ok(Ok(Met { at, old: ReadView::new(shown), new: ReadView::new(built) }))
+    Ok(Ok(Met { old: ReadView::new(shown), new: ReadView::new(built) }))
+}
+
+/// The version, if it is open with its code.
+fn open(core: &Core, id: &ViewId) -> Result<Arc<OpenVersion>, NotMet> {
+    let open = core.open_version(id).filter(|open| open.carried.is_some());
+    open.ok_or_else(|| match core.trouble(id) {
+        Some(trouble) => NotMet::Never(cut(format!("{} is not open on this node, it waits on {trouble}", id.version))),
+        None => NotMet::Later(format!("{} is not open on this node for the moment", id.version)),
+    })
 }
 
 /// The position of a state in which all tokens are at one, and none goes through past events again.
@@ -100,7 +123,7 @@ async fn settled(
     version: &Arc<OpenVersion>,
     wanted: impl Fn(Position) -> bool,
     patience: Duration,
-) -> Result<Result<Box<dyn ViewReader>, String>, StoreError> {
+) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let mut progress = version.progress.clone();
     let (mut lowest, mut since) = (Position::START, Instant::now());
     loop {
@@ -115,15 +138,21 @@ async fn settled(
             (lowest, since) = (seen.covers(), Instant::now());
         }
         let left = patience.saturating_sub(since.elapsed());
-        if !left.is_zero() && matches!(tokio::time::timeout(left, progress.changed()).await, Ok(Ok(()))) {
-            continue;
+        match if left.is_zero() { None } else { tokio::time::timeout(left, progress.changed()).await.ok() } {
+            Some(Ok(())) => continue,
+            // Other code takes its place, or it is opened again.
+            Some(Err(_)) => {
+                return Ok(Err(NotMet::Later(format!("the processor of {} has ended", version.id.version))));
+            }
+            None => {}
         }
         let reasons: Vec<String> = core.waiting_on(&version.id).iter().map(ToString::to_string).collect();
         let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
-        let version = version.id.version;
-        return Ok(Err(format!(
-            "{version} did not come to one position within {} ms: {reasons}",
+        // Every segment that halts has a reason, and a report must fit an event.
+        return Ok(Err(NotMet::Never(cut(format!(
+            "{} did not come to one position within {} ms: {reasons}",
+            version.id.version,
             patience.as_millis()
-        )));
+        )))));
     }
 }
