@@ -192,7 +192,7 @@ pub struct VersionStatus {
 }
 
 /// One segment of a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentStatus {
     /// Its number, from 0.
     pub segment: u16,

@@ -70,9 +70,12 @@ pub struct Verification {
     /// What came of the live queries that the answering node has put to it until now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<PartReport>,
-    /// What it waits on before its verification lets it serve.
+    /// What it waits on before its verification lets it serve; while it cannot be verified at all, what that waits on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_on: Option<WaitingOn>,
+    /// Whether it comes to no verdict before somebody does something about what it waits on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub halts: bool,
 }
 
 /// Who answers for a version, and why.

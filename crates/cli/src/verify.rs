@@ -46,11 +46,15 @@ pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
             false => out.text(&page(out, &found))?,
         }
         out.flush()?;
+        if wait && found.halts {
+            return Err(halts(&found).into());
+        }
         judge(&found)
     })
     .await
 }
 
+/// Asks until there is a verdict, or there will be none unless somebody does something.
 async fn until_verified(
     api: &dyn Api,
     projection: &str,
@@ -61,7 +65,8 @@ async fn until_verified(
     request.wait_ms = Some(WAIT_MS);
     loop {
         let found = api.verification(projection, request.clone()).await?;
-        if found.phase == "Scheduled" || found.waiting_on.as_ref().is_some_and(|reason| reason.kind == "verification") {
+        let built = matches!(&*found.phase, "Scheduled" | "Initializing");
+        if built && (found.verdict.is_none() || found.again) && !found.halts {
             let reason = found.waiting_on.as_ref().map_or("it to be built", |reason| reason.text.as_str());
             bar.set_message(format!("{}: waits on {reason}", found.version));
             request.version = Some(found.version);
@@ -71,6 +76,31 @@ async fn until_verified(
         }
         bar.finish_and_clear();
         return Ok(found);
+    }
+}
+
+/// A version that comes to no verdict by itself, and what to do about it.
+fn halts(found: &Verification) -> Problem {
+    let Verification { projection, version, waiting_on, .. } = found;
+    let kind = waiting_on.as_ref().map_or("", |reason| reason.kind.as_str());
+    let help = match kind {
+        "paused" => format!("`dacapo resume {projection} {version}`"),
+        "letters" => format!(
+            "see `dacapo letters {projection} --version {version}`, then retry or drop some; where the code is wrong, fix \
+             it, raise its version and start the node with it"
+        ),
+        "code" => format!("start the node with that code; or `dacapo rebuild {projection}` with the code that it has"),
+        "seed" => format!("do what it says; or `dacapo rebuild {projection}`, which reads the past instead"),
+        _ => format!(
+            "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, \
+             raise its version and start the node with it"
+        ),
+    };
+    let problem = Problem::new("halts", format!("{projection} {version} comes to no verdict by itself"));
+    let problem = problem.tried(format!("wait until {version} is verified")).help(help);
+    match waiting_on {
+        Some(reason) => problem.found(format!("it waits on {}", reason.text)),
+        None => problem,
     }
 }
 

@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
-use dacapo_api::{FlipResponse, HistoryEntry, Letter, Problem, ReplayResponse, Status, Verification, Waiver};
+use dacapo_api::{
+    FlipResponse, HistoryEntry, Letter, Problem, ReplayResponse, Status, Verification, WaitingOn, Waiver,
+};
 
 use common::{Node, dacapo, with_input};
 
@@ -227,7 +229,27 @@ fn verifications() {
     node.fake.script().statuses.push_back(replaying());
     let failed = r#"{"projection":"balances","version":"v2.1","phase":"Failed"}"#;
     let failed: Verification = serde_json::from_str(failed).unwrap();
-    let answers = [verifying.clone(), not_right(), waived(), not_right(), verifying.clone(), passed, verifying, failed];
+    let halting = |kind: &str, text: &str| {
+        let waiting_on = serde_json::from_value(serde_json::json!({"kind": kind, "text": text})).unwrap();
+        Verification { waiting_on: Some(waiting_on), halts: true, again: false, ..verifying.clone() }
+    };
+    let refuses = "the handler, which refuses event 7 in segment 2 (try 10): no fee is known for account-1";
+    let behind: WaitingOn = serde_json::from_value(serde_json::json!({"kind": "copy", "text": "a copy"})).unwrap();
+    let behind = Verification { waiting_on: Some(behind), ..verifying.clone() };
+    let answers = [
+        verifying.clone(),
+        not_right(),
+        waived(),
+        not_right(),
+        verifying.clone(),
+        passed,
+        verifying.clone(),
+        failed,
+        halting("handler", refuses),
+        behind,
+        halting("handler", refuses),
+        halting("paused", "the command to resume: it is paused"),
+    ];
     node.fake.script().verifications.extend(answers);
     node.script("verify", dir().path());
     let script = node.fake.script();

@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 use crate::processor::{self, Assignment, Beginning, Busy, Claims, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
-use crate::seed::{SeedFrom, check};
+use crate::seed::{SeedFrom, check, lacks};
 use crate::trail::Trails;
 use crate::verify::{Looking, Shadowing};
 use crate::world::{Left, World};
@@ -278,7 +278,10 @@ impl Core {
         let serving = catalog.serving(&projection).ok_or("no version serves")?;
         let source = ViewId { projection, version: serving };
         let state = catalog.version(&source).ok_or("no version serves")?;
-        check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())
+        let letters = self.open_version(&source).map_or(0, |open| open.progress.borrow().letters);
+        check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())?;
+        // Looked at again in the transaction that copies.
+        if letters > 0 { Err(lacks(letters)) } else { Ok(()) }
     }
 
     /// Whether the view of a version lacks indexes that its code asks for.

@@ -69,6 +69,16 @@ pub(crate) fn check(
     }
 }
 
+/// Why a view with so many dead letters is not copied, those of skipped events included: the copy would lack their events
+/// without a letter that says so (I-11).
+pub(crate) fn lacks(letters: u64) -> String {
+    let events = if letters == 1 { "an event that is".to_owned() } else { format!("{letters} events that are") };
+    format!(
+        "its rows lack {events} set aside, and a copy would lack them without a word: retry or drop its dead letters \
+         first, or let the new version read the past"
+    )
+}
+
 /// The types and categories of events that `new` reads and `old` does not.
 fn unseen(new: &Carried, old: &Carried) -> Vec<String> {
     let (wanted, had) = (new.filter.types.as_deref(), old.filter.types.as_deref());

@@ -11,7 +11,7 @@ use dacapo_model::{
 };
 use dacapo_store::{Filter, Limit};
 
-use crate::core::Core;
+use crate::core::{Core, OpenVersion};
 use crate::processor::Progress;
 use crate::reactor;
 use crate::subscribe::SubscriberStatus;
@@ -139,7 +139,10 @@ async fn version_status(
         Ok(tokens) => (tokens.unwrap_or_default(), None),
         Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
     };
-    let letters = letters(core, &id, &progress).await;
+    let letters = match &open {
+        Some(open) => letters(open, &progress).await,
+        None => 0,
+    };
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let (bare, unreadable) = match core.is_bare(&id).await {
@@ -214,16 +217,14 @@ async fn version_status(
     }
 }
 
-/// How many dead letters a version has: its processor knows; without one its view is asked.
-async fn letters(core: &Core, id: &ViewId, progress: &Progress) -> u64 {
-    match core.open_version(id) {
-        Some(open) if open.carried.is_none() => {
-            let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
-            // What is wrong with the view is told by its tokens.
-            letters.map_or(0, |letters| letters.len() as u64)
-        }
-        _ => progress.letters,
+/// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.
+async fn letters(open: &OpenVersion, progress: &Progress) -> u64 {
+    if !progress.tokens.is_empty() {
+        return progress.letters;
     }
+    let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
+    // What is wrong with the view is told by its tokens.
+    letters.map_or(0, |letters| letters.len() as u64)
 }
 
 /// How old the first event behind `covers` is; zero when there is none, or none that can be read just now.

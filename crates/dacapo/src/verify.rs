@@ -20,6 +20,7 @@ mod counts;
 mod meet;
 mod policy;
 mod rows;
+mod subject;
 mod tally;
 
 use std::panic::AssertUnwindSafe;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Catalog, CatalogCommand, Phase, Position, ProjectionName, VersionId, VersionState, ViewId, WaitingOn, rebuild,
+    CatalogCommand, Phase, Position, ProjectionName, Token, VersionId, VersionState, ViewId, WaitingOn, rebuild,
 };
 use dacapo_store::StoreError;
 use futures::FutureExt;
@@ -38,7 +39,8 @@ use crate::projection::{Carried, panic_text};
 use crate::view::ReadView;
 use crate::world::Step;
 use compare::Pairs;
-use meet::Met;
+use meet::{Met, NotMet};
+use subject::Subject;
 use tally::{Tally, Words, cut};
 
 pub use checks::{Assertion, Checks};
@@ -98,8 +100,11 @@ pub struct Verification {
     pub verified: Option<Verified>,
     /// Whether another one was asked for that is not done yet; until then the verdict does not count.
     pub again: bool,
-    /// What it waits on before its verification lets it serve; nothing if it does.
+    /// What it waits on before its verification lets it serve; nothing if it does. While it cannot be verified at all,
+    /// what that waits on.
     pub waiting_on: Option<WaitingOn>,
+    /// Whether it comes to no verdict before somebody does something about what it waits on.
+    pub halts: bool,
     /// What came of the live queries that this node has put to it until now, if it does that. The next verification
     /// reports it.
     pub live: Option<PartReport>,
@@ -117,37 +122,51 @@ pub(crate) fn verification(core: &Core, projection: &ProjectionName, named: Opti
     let version = named.or_else(built).or_else(|| newest(&|state| state.verified.is_some()))?;
     let state = versions.get(&version)?;
     let view = ViewId { projection: projection.clone(), version };
+    let (waiting_on, halts) = match kept_from(core, &view, state) {
+        Some((reason, halts)) => (Some(reason), halts),
+        None => (waits_on(core, &view, state), false),
+    };
     let live = core.shadowing(projection).filter(|shadowing| shadowing.is_of(&view));
     Some(Verification {
         phase: state.phase,
         verified: state.verified.clone(),
         again: state.verify_again.is_some(),
-        waiting_on: waits_on(core, &view, state),
+        waiting_on,
+        halts,
         live: live.map(|live| live.tally().report(Part::Answers)),
         view,
     })
 }
 
-/// Verifies a version that has caught up, until the catalog has a verdict or wants none any more.
+/// What keeps a version that is to be verified from that, and whether it does until somebody does something about it.
+fn kept_from(core: &Core, id: &ViewId, state: &VersionState) -> Option<(WaitingOn, bool)> {
+    if state.phase != Phase::Scheduled && !state.is_unverified() {
+        return None;
+    }
+    if let Some(looking) = core.looking(id) {
+        return looking.error.map(|error| (WaitingOn::Store { error }, false));
+    }
+    let Some(carried) = core.code_of(id) else { return Some((WaitingOn::Code { version: id.version }, true)) };
+    let reasons = core.waiting_on(id);
+    let halts = |reason: &&WaitingOn| reason.needs_somebody(&carried.options.retry);
+    let halting = reasons.iter().find(halts).map(|reason| (reason.clone(), true));
+    halting.or_else(|| reasons.first().map(|reason| (reason.clone(), false)))
+}
+
+/// Verifies a version that has caught up, until the catalog has a verdict or wants none any more, or the versions cannot
+/// be looked at for the moment: then the conductor begins anew.
 pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
-    let mut catalog = core.catalog.watch();
     let mut rest = REST;
-    // What is verified: for which request, and against which version. When that changes, it begins after the change.
-    let wanted = |catalog: &Catalog| {
-        let state = catalog.version(&id).filter(|state| state.is_unverified())?;
-        Some((state.verify_again, catalog.serving(&id.projection)))
-    };
-    loop {
-        let now = wanted(&catalog.borrow_and_update());
-        let Some((answers, against)) = now else { break };
+    let now = || Subject::of(&core, &id, VersionState::is_unverified);
+    while let Some(subject) = now() {
         core.set_looking(&id, Some(Looking::default()));
         let report = tokio::select! {
             biased;
-            _ = catalog.wait_for(|catalog| wanted(catalog) != now) => continue,
-            report = look(&core, &id, against) => report,
+            () = subject::changed(&core, &subject, now) => continue,
+            report = look(&core, &id, &subject) => report,
         };
         let done = match report {
-            Ok(Some(report)) => conclude(&core, &id, answers, report).await,
+            Ok(Some(report)) => conclude(&core, &id, subject.asked, report).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error.into()),
         };
@@ -191,31 +210,40 @@ async fn conclude(
 struct Examination<'a> {
     core: &'a Core,
     id: &'a ViewId,
+    subject: &'a Subject,
+    /// The code of the version.
     carried: &'a Carried,
 }
 
-/// Looks at everything. Nothing comes of it when the version is not open here any more.
-async fn look(core: &Core, id: &ViewId, against: Option<VersionId>) -> Result<Option<Report>, StoreError> {
-    let (Some(open), Some(carried)) = (core.open_version(id), core.code_of(id)) else { return Ok(None) };
-    let it = Examination { core, id, carried: &carried };
+/// Looks at everything. Nothing comes of it when the versions cannot be looked at for the moment.
+async fn look(core: &Core, id: &ViewId, subject: &Subject) -> Result<Option<Report>, StoreError> {
+    let Some(open) = core.open_version(id) else { return Ok(None) };
+    let (carried, against) = (&subject.code, subject.against);
+    let it = Examination { core, id, subject, carried };
     // The states of the views are kept no longer than they are looked at, since the stores keep them meanwhile.
-    let (rows, samples, checks, tokens, at);
-    match it.meet(against).await? {
+    let (rows, samples);
+    let mut view = match it.meet().await? {
         Ok((old, mut met)) => {
-            rows = it.rows(&old, &mut met).await?;
-            samples = Ok(it.samples(&old, &mut met).await?);
-            (at, tokens) = (met.at, met.new.reader().tokens().to_vec());
-            checks = it.checks(&mut met.new).await?;
+            rows = it.rows(old, &mut met).await?;
+            samples = Ok(it.samples(old, &mut met).await?);
+            met.new
         }
-        Err(why) => {
-            let mut view = ReadView::new(open.view.reader().await?);
-            (at, tokens) = (view.covers(), view.reader().tokens().to_vec());
+        Err(NotMet::Never(why)) => {
             rows = PartReport::not_done(Part::Rows, &why);
             samples = Err(why);
-            checks = it.checks(&mut view).await?;
+            ReadView::new(open.view.reader().await?)
         }
-    }
-    let counts = it.counts(&*open.view, &tokens).await?;
+        Err(NotMet::Later(why)) => {
+            tracing::info!(view = %id, why, "the verification begins again");
+            return Ok(None);
+        }
+    };
+    let (at, tokens) = (view.covers(), view.reader().tokens().to_vec());
+    // Of the same state as the rows: a letter that comes or goes meanwhile is of another one.
+    let aside = it.letters(&mut view).await?;
+    let checks = it.checks(&mut view).await?;
+    drop(view);
+    let counts = it.counts(&tokens, aside).await?;
     let answers = it.answers(samples).await;
     let mut parts = vec![counts, checks, rows, answers];
     for part in &mut parts {
@@ -240,37 +268,42 @@ impl Examination<'_> {
         self.core.set_looking(self.id, Some(Looking { part: Some(part), looked_at, error: None }));
     }
 
-    /// Brings the version and the one that serves to one position; or tells why they are not compared.
-    async fn meet(&self, against: Option<VersionId>) -> Result<Result<(Carried, Met), String>, StoreError> {
-        let Some(against) = against else {
-            return Ok(Err("no version serves, so there is nothing to compare with".to_owned()));
+    /// Brings the version and the one that serves, whose code it returns, to one position; or tells why they are not
+    /// compared.
+    async fn meet(&self) -> Result<Result<(&Carried, Met), NotMet>, StoreError> {
+        let never = |why: String| Ok(Err(NotMet::Never(why)));
+        let Some(against) = self.subject.against else {
+            return never("no version serves, so there is nothing to compare with".to_owned());
         };
         if self.leaves_out(Part::Rows) && self.carried.samples.is_empty() {
-            return Ok(Err("rows are left out, and there is no query to put to both versions".to_owned()));
+            return never("rows are left out, and there is no query to put to both versions".to_owned());
         }
         self.tell(Part::Rows, 0);
-        let old = ViewId { version: against, ..self.id.clone() };
-        let Some(code) = self.core.code_of(&old) else {
-            return Ok(Err(format!("the code of {against}, which serves, is not carried by this node")));
+        let Some(code) = &self.subject.old_code else {
+            return never(format!("the code of {against}, which serves, is not carried by this node"));
         };
+        let old = ViewId { version: against, ..self.id.clone() };
         let met = meet::meet(self.core, &old, self.id, self.carried.options.verify.meet_time_max).await?;
-        // Every segment that halts has a reason, and a report must fit an event.
-        Ok(met.map(|met| (code, met)).map_err(cut))
+        Ok(met.map(|met| (code, met)))
     }
 
-    async fn counts(
-        &self,
-        view: &dyn dacapo_store::View,
-        tokens: &[dacapo_model::Token],
-    ) -> Result<PartReport, StoreError> {
+    /// What was set aside in one state of the version.
+    async fn letters(&self, view: &mut ReadView) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
+        if !self.leaves_out(Part::Counts) {
+            counts::letters(view.reader(), self.carried.options.verify.letters_allowed, &mut tally).await?;
+        }
+        Ok(tally)
+    }
+
+    /// What the segments took up, beside what was set aside.
+    async fn counts(&self, tokens: &[Token], aside: Tally) -> Result<PartReport, StoreError> {
+        let mut tally = aside;
         if !self.leaves_out(Part::Counts) {
             self.tell(Part::Counts, 0);
             let tell = |looked_at| self.tell(Part::Counts, looked_at);
             counts::count(self.core.world.offload, &self.core.journal, &self.carried.filter, tokens, &mut tally, tell)
                 .await?;
-            let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
-            counts::letters(view, through, self.carried.options.verify.letters_allowed, &mut tally).await?;
         }
         Ok(tally.report(Part::Counts))
     }
@@ -292,7 +325,16 @@ impl Examination<'_> {
         if self.leaves_out(Part::Rows) {
             return Ok(PartReport::not_done(Part::Rows, "it is left out"));
         }
-        let comparison = self.carried.handlers.comparison(old.code.code);
+        let declared = AssertUnwindSafe(|| self.carried.handlers.comparison(old.code.code));
+        let comparison = match std::panic::catch_unwind(declared) {
+            Ok(comparison) => comparison,
+            Err(panic) => {
+                let (mut tally, place) = (Tally::default(), "the comparison of the code".to_owned());
+                let new = Some(format!("it panicked: {}", panic_text(&*panic)));
+                tally.wrong(FindingKind::Check, || Words { place, new, ..Words::default() });
+                return Ok(tally.report(Part::Rows));
+            }
+        };
         let Pairs { pairs, notes, unlike } = compare::pairs(old.tables, self.carried.tables, &comparison);
         if pairs.is_empty() {
             let none = "the two versions have no table that could be compared".to_owned();
@@ -344,7 +386,9 @@ impl Examination<'_> {
         let required = verify.required.contains(&Part::Answers) && !self.leaves_out(Part::Answers);
         loop {
             let mut tally = samples.clone().unwrap_or_default();
-            if let Some(shadowing) = self.core.shadowing(&self.id.projection).filter(|it| it.is_of(self.id)) {
+            let live = self.core.shadowing(&self.id.projection);
+            // What was found before the request, or of other code, is not what was asked for.
+            if let Some(shadowing) = live.filter(|live| live.is_of(self.id) && live.subject.is(self.subject)) {
                 tally.add(shadowing.tally());
             }
             let enough = tally.looked_at >= verify.answers_min;

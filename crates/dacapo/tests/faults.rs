@@ -12,8 +12,8 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Append, Asked, CatalogEvent, Error, ExpectedRevision, Filter, FlipKind, FlipPolicy, HandlerError, Ids, NewEvent,
-    Node, Phase, Position, Projection, ProjectionName, Recorded, Row, SegmentCount, StartError, Store, SystemClock,
-    SystemIds, Table, View, WaitingOn, limits,
+    Node, OnFailure, Options, Phase, Policy, Position, Projection, ProjectionName, Recorded, Retry, Row, SegmentCount,
+    StartError, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
 };
 use dacapo_model::CleanUpReason;
 use dacapo_store::catalog_form;
@@ -106,6 +106,31 @@ async fn a_version_whose_view_is_damaged_while_it_is_built_fails_and_is_built_ag
     phase(&node, "v1.2", Phase::Obsolete).await;
     ready(&node, "v1.3").await;
     check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_told_of_before_the_processor_has_its_claim() {
+    let directory = tempfile::tempdir().unwrap();
+    let on_failure = OnFailure { serving: Policy::DeadLetter, ..OnFailure::default() };
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let version_1 = TotalsV1 { options: Options { on_failure, retry, ..options() }, ..v1() };
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    for _ in 0..2 {
+        node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    }
+    let letters = |status: &dacapo::Status| status.projections[0].versions[0].letters;
+    until(&node, "they are set aside", |status| letters(status) == 2).await;
+    node.shutdown().await;
+
+    let faults = Faults::default();
+    faults.plan(|call| matches!(call, Call::Claim(_)).then_some(Fault::Fails));
+    let builder = Node::builder().store(faults.over(&store(directory.path())));
+    let node = builder.carry(carry_v1(version_1)).start().await.unwrap();
+    assert_eq!(letters(&node.status().await.unwrap()), 2);
+    faults.stop();
     node.shutdown().await;
 }
 

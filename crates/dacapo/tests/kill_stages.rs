@@ -21,12 +21,13 @@ const MISSED: i32 = 17;
 const TRIES: usize = 10;
 
 /// The phases and stages of version 2, and of version 1 once it is left.
-const WHERE: [(&str, &str); 9] = [
+const WHERE: [(&str, &str); 10] = [
     ("v2.1", "Scheduled"),
     ("v2.1", "Replaying"),
     ("v2.1", "CatchingUp"),
     ("v2.1", "Verifying"),
     ("v2.1", "Ready"),
+    ("v2.1", "Failed"),
     ("v2.1", "Serving"),
     ("v1.1", "StandingBy"),
     ("v1.1", "CleaningUp"),
@@ -87,6 +88,10 @@ async fn child() {
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 3_000).await;
     die_in(&node, of, place);
+    if place == "Failed" {
+        // What is there is no view, so that no try of building it can succeed.
+        std::fs::write(Path::new(directory).join("views/totals/v2.1.db"), [7; 4_096]).unwrap();
+    }
     let version_2 = v2();
     version_2.behaviour.gate.send_replace(false);
     node.carry(carry_v2(version_2.clone())).unwrap();
@@ -140,7 +145,15 @@ async fn a_process_may_be_killed_in_every_phase_and_stage() {
         assert!([3_000, 11_000, 19_000].contains(&appended), "{of} {place}: {appended} events");
         // I-3, I-7: whichever version answers first.
         check_serving(&node).await;
-        if node.catalog().borrow().serving(&totals()) == Some(version("v1.1")) {
+        if place == "Failed" {
+            // It stays so until somebody has it built again; then it goes.
+            let state = node.catalog().borrow().version(&view("v2.1")).cloned().unwrap();
+            assert_eq!((state.phase, state.reason.is_some()), (Phase::Failed, true));
+            node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+            phase(&node, "v2.1", Phase::Obsolete).await;
+            ready(&node, "v2.2").await;
+            flip(&node).await;
+        } else if node.catalog().borrow().serving(&totals()) == Some(version("v1.1")) {
             // The flip may have been asked for already.
             ready_and_flip(&node, "v2.1").await;
         }

@@ -14,11 +14,12 @@ use std::time::Duration;
 use common::*;
 use dacapo::verify::Part;
 use dacapo::{
-    Answers, Asked, Carried, Error, Event, FlipPolicy, HandlerError, InPlace, Node, Options, Phase, Position,
-    Projection, ReadView, Recorded, ReplayFrom, Retry, Row, Seed, SegmentCount, Store, SystemClock, Table, Value,
-    VersionStatus, View, WaitingOn,
+    Answers, Asked, Carried, Error, Event, ExpectedRevision, FlipPolicy, HandlerError, InPlace, Node, OnFailure,
+    Options, Phase, Policy, Position, Projection, ReadView, Recorded, ReplayFrom, Retry, Row, Seed, SegmentCount,
+    Store, SystemClock, Table, Value, VersionStatus, View, WaitingOn,
 };
 use dacapo_model::Applied;
+use dacapo_store::WhichLetters;
 use faulty::{Call, Fault, Faults};
 use tokio::sync::watch;
 
@@ -377,6 +378,31 @@ async fn a_copy_that_cannot_be_right_is_refused() {
     let node = Node::builder().data(directory.path()).start().await.unwrap();
     let why = refused(&node, 2, version_2(with(by_sql()))).await;
     assert!(why.contains("this node does not carry its code"), "{why}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_lacks_events_is_not_copied_before_somebody_gives_them_up() {
+    let on_failure = OnFailure { serving: Policy::Skip, ..OnFailure::default() };
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let version_1 = TotalsV1 { options: Options { on_failure, retry, ..options() }, ..v1() };
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    fill(&node).await;
+    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    until(&node, "the event is skipped", |status| status.projections[0].versions[0].letters == 1).await;
+    let why = refused(&node, 2, carry_v2(copying(by_sql()))).await;
+    assert!(why.contains("its rows lack an event that is set aside"), "{why}");
+    // New code reads the past by itself then.
+    phase(&node, "v2.1", Phase::Initializing).await;
+    assert_eq!(node.catalog().borrow().version(&view("v2.1")).unwrap().seed, None);
+
+    node.drop_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap();
+    until(&node, "it is given up", |status| status.projections[0].versions[0].letters == 0).await;
+    node.rebuild_from_copy(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    phase(&node, "v2.2", Phase::Serving).await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await.1, 5, "it goes without the event, as it was asked for");
     node.shutdown().await;
 }
 

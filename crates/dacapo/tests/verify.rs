@@ -19,7 +19,7 @@ use dacapo::{
     SystemClock, Table, View, WaitingOn,
 };
 use dacapo_model::{Letter, LetterKind, Timestamp};
-use dacapo_store::{AppendError, Commit, StreamInfo};
+use dacapo_store::{AppendError, Commit, StreamInfo, WhichLetters};
 use tokio::sync::watch;
 
 /// What a second version makes of an event: the amount that it adds, or nothing.
@@ -34,6 +34,12 @@ struct Second {
     options: Options,
     amount: Arc<Amount>,
     comparison: Comparison,
+    /// What is declared panics.
+    declares_nonsense: bool,
+    /// While this is true, it refuses what is doubted.
+    refuse: Arc<AtomicBool>,
+    /// What it adds to each sum that it is asked for.
+    answers_more: i64,
     /// What its check finds.
     check: Arc<Check>,
     /// While this is false, the check waits.
@@ -47,6 +53,9 @@ impl Default for Second {
             options: Options { segments: SegmentCount::new(5).unwrap(), ..options() },
             amount: Arc::new(|_, amount| Some(amount)),
             comparison: Comparison::new(),
+            declares_nonsense: false,
+            refuse: Arc::default(),
+            answers_more: 0,
             check: Arc::new(|_| Ok(())),
             gate: watch::Sender::new(true),
             checks: Arc::default(),
@@ -78,12 +87,14 @@ impl Second {
     }
 }
 
+/// It ends as people end statements.
+const NEGATIVE: &str = "SELECT ledger, sum FROM totals WHERE sum < 0 ORDER BY 1; -- none has a debt";
+
 impl Projection for Second {
     const NAME: &'static str = "totals";
     const VERSION: u32 = 2;
     const TABLES: &'static [Table] = TotalsV2::TABLES;
-    const ASSERTIONS: &'static [Assertion] =
-        &[Assertion { name: "no sum is below zero", sql: "SELECT ledger, sum FROM totals WHERE sum < 0 ORDER BY 1;" }];
+    const ASSERTIONS: &'static [Assertion] = &[Assertion { name: "no sum is below zero", sql: NEGATIVE }];
     type Event = LedgerEvent;
 
     fn options(&self) -> Options {
@@ -92,6 +103,9 @@ impl Projection for Second {
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
         let (LedgerEvent::Added { amount } | LedgerEvent::Doubted { amount }) = event.data;
+        if matches!(event.data, LedgerEvent::Doubted { .. }) && self.refuse.load(Ordering::SeqCst) {
+            return Err("doubtful".into());
+        }
         let Some(amount) = (self.amount)(event, amount) else { return Ok(()) };
         let none = || TotalWithLast { ledger: event.stream.to_owned(), sum: 0, events: 0, last: 0 };
         let add = |row: &mut TotalWithLast| {
@@ -108,6 +122,7 @@ impl Projection for Second {
     }
 
     fn comparison(&self, _: u32) -> Comparison {
+        assert!(!self.declares_nonsense, "apples and pears");
         self.comparison.clone()
     }
 }
@@ -115,7 +130,7 @@ impl Projection for Second {
 impl Answers<TotalOf> for Second {
     async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<(i64, i64), HandlerError> {
         let row = view.get::<TotalWithLast>(query.0.as_str()).await?;
-        Ok(row.map(|row| (row.sum, row.events)).unwrap_or_default())
+        Ok(row.map(|row| (row.sum + self.answers_more, row.events)).unwrap_or_default())
     }
 }
 
@@ -438,6 +453,8 @@ async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
     fill(&node, 40).await;
     let (verdict, _) = report_of(&node, &Second::default()).await;
     assert_eq!(verdict, Verdict::Pass);
+    // Nothing moves any more, so that what is committed beside the processor does not come in its way.
+    until(&node, "it covers its verdict", |status| status.projections[0].versions[1].covers == status.head).await;
 
     let stored = store.views.find(&view("v2.1")).await.unwrap().unwrap();
     let letter = |position: u64, kind| Letter {
@@ -652,6 +669,11 @@ async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 40).await;
     node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    until(&node, "it halts", |status| {
+        let reasons = &status.projections[0].versions[0].waiting_on;
+        reasons.iter().any(|reason| matches!(reason, WaitingOn::Handler { .. }))
+    })
+    .await;
     let patience = Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() };
     let (verdict, report) = report_of(&node, &Second::default().verify(patience)).await;
     assert_eq!(verdict, Verdict::Pass, "rows are not required");
@@ -682,10 +704,10 @@ async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_le
     // Time enough to find that it does not get on.
     let never = node.ask(TotalOf("ledger-7".into())).after(Position::new(1_000_000));
     never.within(Duration::from_millis(500)).await.unwrap_err();
-    node.resume(&view("v2.1"), asked("go on")).await.unwrap();
+    assert!(node.verification(&totals(), None).unwrap().again, "there is no verdict on less");
+    let resumed = node.resume(&view("v2.1"), asked("go on")).await.unwrap();
     let found = verified(&node, "v2.1").await.verified.unwrap();
-    let rows = part(&found.report, Part::Rows);
-    assert!(!matches!(rows.outcome, Outcome::NotDone { .. }), "{rows:?}");
+    assert!(Some(found.position) > resumed.position, "{found:?}");
 
     // One that serves says why it cannot be compared with.
     node.pause(&view("v1.1"), asked("let us see")).await.unwrap();
@@ -806,7 +828,7 @@ async fn a_flip_does_not_wait_for_live_queries_that_wait_for_a_slow_old_version(
         }
     }
     let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
-    let flipped = node.flipped(&requested, Duration::from_secs(10)).await;
+    let flipped = node.flipped(&requested, Duration::from_secs(30)).await;
     slow.store(false, Ordering::SeqCst);
     flipped.unwrap();
     node.shutdown().await;
@@ -822,16 +844,13 @@ async fn live_queries_that_come_before_it_has_caught_up_are_not_said_to_be_too_m
     gated.behaviour.gate.send_replace(false);
     node.carry(Carried::version(gated.clone()).shadows::<TotalOf>()).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
-    let told = async {
-        loop {
-            ask(&node, "ledger-7", Position::START).await;
-            let live = node.verification(&totals(), None).unwrap().live;
-            if let Some(live) = live.filter(|live| !live.notes.is_empty()) {
-                return live.notes;
-            }
-        }
-    };
-    let notes = tokio::time::timeout(WAIT_MAX, told).await.unwrap();
+    let live = || node.verification(&totals(), None).unwrap().live;
+    until(&node, "live queries are taken note of", |_| live().is_some()).await;
+    for _ in 0..3 {
+        ask(&node, "ledger-7", Position::START).await;
+    }
+    until(&node, "they are told of", |_| live().is_some_and(|live| !live.notes.is_empty())).await;
+    let notes = live().unwrap().notes;
     assert!(notes.iter().all(|note| note.contains("it has not caught up")), "{notes:?}");
     gated.behaviour.gate.send_replace(true);
     node.shutdown().await;
@@ -873,7 +892,7 @@ async fn a_comparison_of_answers_that_panics_is_found_and_not_tried_for_ever() {
     phase(&node, "v1.1", Phase::Serving).await;
     node.carry(Carried::version(Second::default()).sample(Brittle)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
-    let verified = node.verified(&view("v2.1"), Duration::from_secs(10)).await.unwrap().verified.unwrap();
+    let verified = node.verified(&view("v2.1"), WAIT_MAX).await.unwrap().verified.unwrap();
     let answers = part(&verified.report, Part::Answers);
     assert_eq!((verified.verdict, &answers.wrong[..]), (Verdict::Fail, &[(FindingKind::Answer, 1)][..]));
     let finding = &answers.findings[0];
@@ -992,5 +1011,186 @@ async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor()
         }
     };
     assert!(matches!(stall.on[..], [WaitingOn::Verification { .. }]), "{stall}");
+    node.shutdown().await;
+}
+
+/// Waits until version 2 is to be compared with the one that serves.
+async fn meeting(node: &Node) {
+    until(node, "it is to meet version 1", |status| {
+        let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1"));
+        found.is_some_and(|found| matches!(found.waiting_on[..], [WaitingOn::Verification { part: Some(_), .. }]))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serving_version_whose_code_is_replaced_meanwhile_is_compared_with_all_the_same() {
+    let version_1 = v1();
+    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    // While version 1 halts they do not meet; then its processor gives way to that of corrected code.
+    let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
+    node.carry(carry(&Second::default().verify(patience))).unwrap();
+    meeting(&node).await;
+    node.carry(carry_v1(v1())).unwrap();
+    let found = verified(&node, "v2.1").await.verified.unwrap();
+    assert_eq!(part(&found.report, Part::Rows).outcome, Outcome::Passed, "{found:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_under_way_begins_again_with_code_that_is_carried_meanwhile() {
+    let node = serving(40).await;
+    let (wrong, mended) = (Second::default(), Second::default());
+    wrong.gate.send_replace(false);
+    node.carry(carry(&wrong)).unwrap();
+    until(&node, "it checks", |_| wrong.checks.load(Ordering::SeqCst) == 1).await;
+    node.carry(carry(&mended)).unwrap();
+    assert_eq!(verified(&node, "v2.1").await.verified.unwrap().verdict, Verdict::Pass);
+    assert_eq!(mended.checks.load(Ordering::SeqCst), 1);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_asked_for_while_the_first_is_under_way_begins_after_that() {
+    let node = serving(40).await;
+    let second = Second::default();
+    second.gate.send_replace(false);
+    node.carry(carry(&second)).unwrap();
+    until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 1).await;
+    let asked = node.verify_again(&totals(), None, asked("to be sure")).await.unwrap();
+    until(&node, "it checks again", |_| second.checks.load(Ordering::SeqCst) == 2).await;
+    second.gate.send_replace(true);
+    let verified = verified(&node, "v2.1").await.verified.unwrap();
+    assert!(Some(verified.position) > asked.position);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_those_of_the_state_whose_rows_are_compared() {
+    let node = serving(40).await;
+    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    let on_failure = OnFailure { initializing: Policy::DeadLetter, ..OnFailure::default() };
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let second = Second::default();
+    let second = Second { options: Options { on_failure, retry, ..second.options }, ..second };
+    second.refuse.store(true, Ordering::SeqCst);
+    second.gate.send_replace(false);
+    node.carry(carry(&second)).unwrap();
+    until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 1).await;
+    // By now the rows have been compared.
+    second.refuse.store(false, Ordering::SeqCst);
+    assert_eq!(node.retry_letters(&view("v2.1"), &WhichLetters::All, &asked("it is no doubt")).await.unwrap(), 1);
+    until(&node, "the event is applied", |status| {
+        status.projections[0].versions.iter().all(|found| found.letters == 0)
+    })
+    .await;
+    second.gate.send_replace(true);
+    let report = verified(&node, "v2.1").await.verified.unwrap().report;
+    assert_eq!(part(&report, Part::Rows).wrong, [(FindingKind::Differs, 1)], "{report:?}");
+    assert_eq!(part(&report, Part::Counts).wrong, [(FindingKind::Letter, 1)], "which is why: {report:?}");
+    node.verify_again(&totals(), None, asked("it is applied")).await.unwrap();
+    assert_eq!(verified(&node, "v2.1").await.verified.unwrap().verdict, Verdict::Pass);
+    node.shutdown().await;
+}
+
+/// Asks version 1, for what other versions are asked as well, until version 2 is verified.
+async fn verified_by_answers(node: &Node) -> Arc<Report> {
+    let asking = async {
+        loop {
+            ask(node, "ledger-7", Position::START).await;
+            // No answer has to be waited for, so nothing else would get its turn.
+            tokio::task::yield_now().await;
+        }
+    };
+    let verified = tokio::select! {
+        () = asking => unreachable!("it asks without end"),
+        verified = verified(node, "v2.1") => verified.verified.unwrap(),
+    };
+    verified.report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_live_queries_found_before_another_verification_was_asked_for_does_not_count_for_it() {
+    let node = serving(400).await;
+    let verify = Verify { shadow_share: 1.0, answers_min: 5, ..Verify::default() }.require([Part::Answers]);
+    let wrong = Second { answers_more: 1, ..Second::default() }.verify(verify.clone());
+    let shadowing = |second: Second| Carried::version(second).shadows::<TotalOf>();
+    node.carry(shadowing(wrong)).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let report = verified_by_answers(&node).await;
+    let answers = part(&report, Part::Answers);
+    assert_eq!(
+        (report.verdict(), &answers.wrong[..]),
+        (Verdict::Fail, &[(FindingKind::Answer, answers.looked_at)][..])
+    );
+
+    node.carry(shadowing(Second::default().verify(verify))).unwrap();
+    node.verify_again(&totals(), None, asked("the answer is mended")).await.unwrap();
+    let report = verified_by_answers(&node).await;
+    let answers = part(&report, Part::Answers);
+    assert_eq!((report.verdict(), &answers.outcome), (Verdict::Pass, &Outcome::Passed), "{answers:?}");
+    assert!(answers.looked_at >= 5, "{answers:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_rows_an_assertion_gives_all_are_counted_and_some_are_told() {
+    let node = serving(400).await;
+    let second = Second::adding(|_, amount| Some(-amount)).verify(Verify::default().without(Part::Rows));
+    let (_, report) = report_of(&node, &second).await;
+    let checks = part(&report, Part::Checks);
+    assert_eq!((&checks.wrong[..], checks.findings.len()), (&[(FindingKind::Check, 40)][..], 10), "{checks:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_panics_is_found_and_not_tried_for_ever() {
+    let node = serving(40).await;
+    let (verdict, report) = report_of(&node, &Second { declares_nonsense: true, ..Second::default() }).await;
+    let rows = part(&report, Part::Rows);
+    assert_eq!((verdict, &rows.wrong[..]), (Verdict::Fail, &[(FindingKind::Check, 1)][..]));
+    assert_eq!(rows.findings[0].place, "the comparison of the code");
+    assert_eq!(rows.findings[0].new.as_deref(), Some("it panicked: apples and pears"));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_cannot_be_verified_by_itself_says_what_it_waits_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let second = Second::default();
+    let retry = Retry { attempts: 2, first: Duration::from_millis(1), ..Retry::default() };
+    let second = Second { options: Options { retry, ..second.options }, ..second };
+    second.refuse.store(true, Ordering::SeqCst);
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    node.carry(carry(&second)).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    let halts = async |node: &Node, reason: fn(&WaitingOn) -> bool| {
+        until(node, "it halts", |_| {
+            let found = node.verification(&totals(), None).unwrap();
+            found.halts && found.waiting_on.as_ref().is_some_and(reason)
+        })
+        .await;
+    };
+    halts(&node, |reason| matches!(reason, WaitingOn::Handler { attempts: 2.., .. })).await;
+    let error = node.verified(&view("v2.1"), Duration::ZERO).await.unwrap_err();
+    let Error::TimedOut { waiting_on, .. } = error else { panic!("{error}") };
+    assert!(matches!(waiting_on[..], [WaitingOn::Handler { .. }]), "{waiting_on:?}");
+    node.pause(&view("v2.1"), asked("let us see")).await.unwrap();
+    halts(&node, |reason| matches!(reason, WaitingOn::Paused)).await;
+    node.shutdown().await;
+
+    // A release that does not carry it.
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    halts(&node, |reason| matches!(reason, WaitingOn::Code { .. })).await;
+    second.refuse.store(false, Ordering::SeqCst);
+    node.carry(carry(&second)).unwrap();
+    node.resume(&view("v2.1"), asked("it is mended")).await.unwrap();
+    let found = verified(&node, "v2.1").await;
+    assert_eq!((found.verified.unwrap().verdict, found.halts), (Verdict::Pass, false));
     node.shutdown().await;
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::failure::Retry;
 use crate::name::StreamName;
 use crate::position::Position;
 use crate::segment::Segment;
@@ -179,6 +180,18 @@ pub enum WaitingOn {
     },
 }
 
+impl WaitingOn {
+    /// Whether a version stays where it is until somebody does something about this; with `retry`, what its handler
+    /// refuses is tried that often before.
+    pub fn needs_somebody(&self, retry: &Retry) -> bool {
+        match self {
+            Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
+            Self::Handler { attempts, .. } | Self::Seed { attempts, .. } => *attempts >= retry.attempts,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for WaitingOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -272,6 +285,22 @@ pub(crate) fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::SegmentCount;
+
+    #[test]
+    fn a_refusal_needs_somebody_once_it_was_tried_as_often_as_the_policy_says() {
+        let refused = |attempts| WaitingOn::Handler {
+            segment: SegmentCount::ONE.segment(0).unwrap(),
+            position: Position::new(7),
+            attempts,
+            error: "no".into(),
+            due: Timestamp::from_micros(0),
+        };
+        let retry = Retry { attempts: 3, ..Retry::default() };
+        assert_eq!([1, 2, 3, 4].map(|attempts| refused(attempts).needs_somebody(&retry)), [false, false, true, true]);
+        assert!(WaitingOn::Paused.needs_somebody(&retry));
+        assert!(!WaitingOn::Store { error: "full".into() }.needs_somebody(&retry));
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -381,6 +381,7 @@ fn verification_form(verification: &dacapo::verify::Verification) -> Verificatio
         report: verified.map(|verified| (&*verified.report).into()),
         live: verification.live.as_ref().map(Into::into),
         waiting_on: verification.waiting_on.as_ref().map(Into::into),
+        halts: verification.halts,
     }
 }
 

@@ -12,10 +12,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, PendingEffect, Refusal, Settled, Wish};
-use dacapo_store::memory::{MemoryJournal, MemoryViews};
+use dacapo_model::{Letter, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
+use dacapo_store::memory::{MemoryJournal, MemoryMembers, MemoryViews};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
+    AppendError, Attached, Commit, CommitError, Members, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
     WhichLetters,
 };
 use tokio::sync::watch;
@@ -68,6 +68,7 @@ pub enum Landed {
 pub struct Disk {
     pub journal: Arc<MemoryJournal>,
     pub views: Arc<MemoryViews>,
+    pub members: Arc<MemoryMembers>,
     world: Weak<World>,
     inside: Mutex<Inside>,
 }
@@ -93,6 +94,7 @@ impl Disk {
         Self {
             journal: Arc::new(MemoryJournal::new(Arc::new(SimClock))),
             views: Arc::new(MemoryViews::new()),
+            members: Arc::new(MemoryMembers::new(Arc::new(SimClock))),
             world,
             inside: Mutex::new(inside),
         }

@@ -68,6 +68,17 @@ pub struct Attached {
     pub letters: u64,
 }
 
+/// What a query gives, of which only the first rows are taken into memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FirstRows {
+    /// The names of its columns.
+    pub columns: Vec<String>,
+    /// The first rows.
+    pub rows: Vec<Vec<Value>>,
+    /// How many rows it gives in all.
+    pub all: u64,
+}
+
 /// Which dead letters of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichLetters {
@@ -357,4 +368,17 @@ pub trait ViewReader: Send {
     /// # Errors
     /// [`StoreError::Invalid`] when the statement is wrong or would write.
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError>;
+
+    /// The same for a query without parameters, of which only the first `most` rows are wanted and the others counted. The
+    /// statement stands as it is, so it may end in a semicolon or a comment.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    async fn first_rows(&mut self, sql: &str, most: usize) -> Result<FirstRows, StoreError>;
+
+    /// The dead letters in that state of events behind `after`, in order, at most `most` of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn letters(&mut self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError>;
 }

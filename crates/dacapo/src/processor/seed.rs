@@ -5,14 +5,14 @@
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::AssertUnwindSafe;
 
-use dacapo_model::{Applied, Position, Token, TokenMove, WaitingOn};
+use dacapo_model::{Applied, Position, Token, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
 use futures::FutureExt;
 
 use super::tries::Tried;
 use super::{Committed, Next, Run, unavailable};
 use crate::projection::{HandlerError, chain, panic_text};
-use crate::seed::{Seed, SeedFrom, statements};
+use crate::seed::{Seed, SeedFrom, lacks, statements};
 use crate::view::{ReadView, ViewError};
 
 pub(super) fn waiting_on(tried: &Tried, from: &SeedFrom) -> WaitingOn {
@@ -83,11 +83,9 @@ impl Run<'_> {
             Seed::Columns => self.fill_by_sql(from, &statements(carried.tables, from.tables)?).await?,
             Seed::Sql(statements) => self.fill_by_sql(from, statements).await?,
             Seed::Migrate => {
-                let letters = async || Ok::<_, HandlerError>(from.view.letters(Position::START, 1).await?.len());
-                let before = letters().await?;
-                let reader = from.view.reader().await?;
+                let mut reader = from.view.reader().await?;
                 let tokens = reader.tokens().to_vec();
-                complete(&tokens, (before + letters().await?) as u64)?;
+                complete(&tokens, reader.letters(Position::START, limits::LETTERS_MAX).await?.len() as u64)?;
                 let mut source = ReadView::new(reader);
                 let migrated = AssertUnwindSafe(carried.handlers.migrate(&mut source, &mut self.view)).catch_unwind();
                 match migrated.await {
@@ -114,7 +112,7 @@ impl Run<'_> {
 /// Whether the rows are of every event through the tokens.
 fn complete(tokens: &[Token], letters: u64) -> Result<(), HandlerError> {
     if letters > 0 {
-        return Err("its rows lack events that are set aside: retry or drop its dead letters first".into());
+        return Err(lacks(letters).into());
     }
     match tokens.iter().find(|token| token.replays()) {
         Some(token) => Err(format!("a replay of its segment {} is under way: wait for its end", token.segment).into()),

@@ -4,7 +4,6 @@
 //! identical position, so nobody waits for that and no answer fails by it; when there are too many, some are dropped.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +11,15 @@ use std::time::Duration;
 
 use dacapo_model::rebuild::stage;
 use dacapo_model::verify::FindingKind;
-use dacapo_model::{Catalog, Phase, Stage, VersionState, ViewId, limits};
+use dacapo_model::{Catalog, Phase, Position, Stage, VersionState, ViewId, limits};
 use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
 use crate::core::Core;
 use crate::projection::{Carried, chain, panic_text};
-use crate::verify::meet::{self, Met};
+use crate::verify::meet::{self, Met, NotMet};
+use crate::verify::subject::{self, Subject};
 use crate::verify::tally::{Tally, Words};
 use crate::view::{ReadView, ViewError};
 
@@ -50,9 +50,9 @@ struct Noted {
 /// The live queries that are put to a version that does not serve yet, and what came of that.
 pub(crate) struct Shadowing {
     pub(crate) id: ViewId,
-    share: f64,
+    /// What counts is what was found of this.
+    pub(super) subject: Subject,
     asked: AtomicU64,
-    shadows: HashMap<TypeId, Arc<dyn Shadow>>,
     noted: mpsc::Sender<Noted>,
     found: Mutex<Found>,
 }
@@ -72,10 +72,11 @@ impl Shadowing {
     /// Takes note of a live query, if it is one of the share.
     pub(crate) fn offer(&self, query: &(dyn Any + Send + Sync)) {
         let of = (*query).type_id();
-        let Some(shadow) = self.shadows.get(&of) else { return };
+        let Some(shadow) = self.subject.code.shadows.get(&of) else { return };
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         // Evenly, and without chance: each time another whole one is due.
-        let due = |asked: u64| (asked as f64 * self.share.clamp(0.0, 1.0)) as u64;
+        let share = self.subject.code.options.verify.shadow_share.clamp(0.0, 1.0);
+        let due = |asked: u64| (asked as f64 * share) as u64;
         if due(asked + 1) == due(asked) {
             return;
         }
@@ -110,46 +111,56 @@ pub(crate) fn are_wanted(carried: &Carried) -> bool {
     carried.options.verify.shadow_share > 0.0 && !carried.shadows.is_empty()
 }
 
-/// Puts live queries to a version until it is not being built any more.
+/// Puts live queries to a version until it is not being built any more. When it is to be verified again, has other code or
+/// is compared with another version, it begins anew: what was found before is of something else.
 pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
-    let Some(carried) = core.code_of(&id) else { return };
-    let (noted, mut queries) = mpsc::channel(limits::SHADOWS_MAX);
-    let shadowing = Arc::new(Shadowing {
-        id: id.clone(),
-        share: carried.options.verify.shadow_share,
-        asked: AtomicU64::new(0),
-        shadows: carried.shadows.clone(),
-        noted,
-        found: Mutex::default(),
-    });
-    core.begin_shadowing(Arc::clone(&shadowing));
-    let mut catalog = core.catalog.watch();
-    // Queries that other members answer are not put to it: one is enough to cap it now and then.
-    while core.cluster.drives(&id) {
-        let mut some = Vec::new();
+    let mut asked = None;
+    // A request counts on after it is answered.
+    let now = |asked: Option<Position>| {
+        let subject = Subject::of(&core, &id, |state| state.phase == Phase::Initializing)?;
+        Some(Subject { asked: subject.asked.or(asked), ..subject })
+    };
+    while let Some(subject) = now(asked).filter(|subject| are_wanted(&subject.code)) {
+        // Queries that other members answer are not put to it: one is enough to cap it now and then.
+        if !core.cluster.drives(&id) {
+            break;
+        }
+        asked = subject.asked;
+        let (noted, mut queries) = mpsc::channel(limits::SHADOWS_MAX);
+        let (id, found) = (id.clone(), Mutex::default());
+        let shadowing = Arc::new(Shadowing { id, subject, asked: AtomicU64::new(0), noted, found });
+        core.begin_shadowing(Arc::clone(&shadowing));
         tokio::select! {
             biased;
-            _ = catalog.wait_for(|catalog| catalog.version(&id).is_none_or(|state| state.phase != Phase::Initializing)) => break,
-            _ = queries.recv_many(&mut some, limits::SHADOWS_MAX) => {}
+            () = subject::changed(&core, &shadowing.subject, || now(asked)) => {}
+            () = put_all(&core, &shadowing, &mut queries) => {}
         }
-        match put(&core, &shadowing, &carried, &some).await {
+    }
+    core.end_shadowing(&id);
+}
+
+/// Puts live queries to a version without end.
+async fn put_all(core: &Core, shadowing: &Shadowing, queries: &mut mpsc::Receiver<Noted>) {
+    loop {
+        let mut some = Vec::new();
+        queries.recv_many(&mut some, limits::SHADOWS_MAX).await;
+        match put(core, shadowing, &some).await {
             Ok(tally) => shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).tally.add(tally),
             Err(why) => {
-                tracing::debug!(view = %id, why, "live queries are not put to it for the moment");
+                tracing::debug!(view = %shadowing.id, why, "live queries are not put to it for the moment");
                 let mut found = shadowing.found.lock().unwrap_or_else(PoisonError::into_inner);
                 (found.missed, found.why) = (found.missed + some.len() as u64, why);
             }
         }
         tokio::time::sleep(REST).await;
     }
-    core.end_shadowing(&id);
 }
 
 /// Puts queries to both versions, or tells why that cannot be done now.
-async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[Noted]) -> Result<Tally, String> {
-    let id = &shadowing.id;
+async fn put(core: &Core, shadowing: &Shadowing, queries: &[Noted]) -> Result<Tally, String> {
+    let Shadowing { id, subject: Subject { code: carried, against, old_code, .. }, .. } = shadowing;
     let catalog = core.catalog.current();
-    let serving = catalog.serving(&id.projection).ok_or("no version serves")?;
+    let serving = against.ok_or("no version serves")?;
     let tokens = core.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
     let state = catalog.version(id).ok_or("it is gone")?;
     let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
@@ -157,7 +168,7 @@ async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[N
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };
-    let old_code = core.code_of(&old).ok_or("the code of the serving version is not here")?;
+    let old_code = old_code.as_ref().ok_or("the code of the serving version is not here")?;
     // With a flip under way it has better things to do than to wait for the old version, which may be slow. One that
     // has no verdict yet may need the answers for it.
     let flips = |catalog: &Arc<Catalog>| {
@@ -170,11 +181,11 @@ async fn put(core: &Core, shadowing: &Shadowing, carried: &Carried, queries: &[N
         _ = changes.wait_for(flips) => return Err("a flip is under way".into()),
         met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)) => met,
     };
-    let mut met = met.map_err(|error| error.to_string())??;
+    let mut met = met.map_err(|error| error.to_string())?.map_err(NotMet::into_why)?;
     let mut tally = Tally::default();
     for Noted { query, of } in queries {
-        let shadow = &shadowing.shadows[of];
-        let answered = ask_both(&**shadow, query, &old_code, carried, &mut met, &mut tally).await;
+        let shadow = &carried.shadows[of];
+        let answered = ask_both(&**shadow, query, old_code, carried, &mut met, &mut tally).await;
         answered.map_err(|error| error.to_string())?;
     }
     Ok(tally)

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use dacapo_model::limits;
 use dacapo_model::verify::FindingKind;
-use dacapo_store::{StoreError, Value};
+use dacapo_store::{FirstRows, StoreError};
 use futures::FutureExt;
 
 use crate::projection::{Handlers, chain, panic_text};
@@ -98,22 +98,18 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// One query that must give no rows.
+/// One query that must give no rows. However many it gives, only a few of them are taken into memory.
 async fn assert_none(assertion: &Assertion, view: &mut ReadView, tally: &mut Tally) -> Result<(), StoreError> {
     tally.looked_at += 1;
     let Assertion { name, sql } = assertion;
-    let sql = sql.trim().trim_end_matches(';');
-    // However many rows it gives, only a few of them are taken into memory.
-    let few = limits::FINDINGS_MAX;
-    let first = view.query(&format!("SELECT * FROM ({sql}) LIMIT {few}"), &[]).await;
-    let (columns, rows) = match first {
+    let FirstRows { columns, rows, all } = match view.reader().first_rows(sql, limits::FINDINGS_MAX).await {
         Ok(found) => found,
-        Err(error) if error.is_passing() => return Err(StoreError::unavailable("check a version", error)),
-        Err(error) => {
-            let new = Some(error.to_string());
+        Err(StoreError::Invalid(error)) => {
+            let new = Some(error);
             tally.wrong(FindingKind::Check, || Words { place: (*name).to_owned(), new, ..Words::default() });
             return Ok(());
         }
+        Err(error) => return Err(error),
     };
     for row in &rows {
         let shown = columns.iter().zip(row).map(|(column, value)| format!("{column} {}", show(value)));
@@ -121,12 +117,6 @@ async fn assert_none(assertion: &Assertion, view: &mut ReadView, tally: &mut Tal
         let old = Some("no row".to_owned());
         tally.wrong(FindingKind::Check, || Words { place: (*name).to_owned(), key: None, old, new });
     }
-    if rows.len() == few {
-        let counted = view.query(&format!("SELECT count(*) FROM ({sql})"), &[]).await;
-        let (_, counted) = counted.map_err(|error| StoreError::unavailable("check a version", error))?;
-        if let Some([Value::Integer(all)]) = counted.first().map(Vec::as_slice) {
-            tally.wrong_more(FindingKind::Check, u64::try_from(*all).unwrap_or_default().saturating_sub(few as u64));
-        }
-    }
+    tally.wrong_more(FindingKind::Check, all - rows.len() as u64);
     Ok(())
 }

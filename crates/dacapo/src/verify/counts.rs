@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dacapo_model::verify::FindingKind;
 use dacapo_model::{LetterKind, Position, SegmentCount, Token, limits};
-use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView};
+use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView, ViewReader};
 
 use crate::feed::Ahead;
 use crate::verify::tally::{Tally, Words};
@@ -83,19 +83,14 @@ pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError>
 /// How many letters are read at once.
 const LETTERS: usize = 1_000;
 
-/// What was set aside: wrong, unless that is allowed or the policy was to skip it. Either way it is told.
-pub(super) async fn letters(
-    view: &dyn StoredView,
-    through: Position,
-    allowed: bool,
-    tally: &mut Tally,
-) -> Result<(), StoreError> {
+/// What was set aside in one state of a view: wrong, unless that is allowed or the policy was to skip it. Either way it is told.
+pub(super) async fn letters(view: &mut dyn ViewReader, allowed: bool, tally: &mut Tally) -> Result<(), StoreError> {
     let (mut after, mut aside, mut skipped) = (Position::START, 0_u64, 0_u64);
     loop {
         let page = view.letters(after, LETTERS).await?;
         let Some(last) = page.last() else { break };
         after = last.position;
-        for letter in page.iter().filter(|letter| letter.position <= through) {
+        for letter in &page {
             let why = match letter.kind {
                 LetterKind::Skipped => {
                     skipped += 1;

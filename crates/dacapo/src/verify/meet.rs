@@ -23,6 +23,7 @@ use dacapo_store::{StoreError, ViewReader};
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
+use crate::verify::tally::cut;
 use crate::view::ReadView;
 use crate::world::Step;
 
@@ -31,23 +32,34 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Both versions, each in one state, at the same position.
 pub(super) struct Met {
-    pub(super) at: Position,
     pub(super) old: ReadView,
     pub(super) new: ReadView,
 }
 
-/// One state of each version at the same position; or why there is none, in words.
+/// Why two versions are not at one position, in words.
+pub(super) enum NotMet {
+    /// Waiting any longer is no use: one that serves does not get on, or cannot be opened.
+    Never(String),
+    /// It is no use for the moment: one is being opened again, or the new one waits on something itself.
+    Later(String),
+}
+
+impl NotMet {
+    pub(super) fn into_why(self) -> String {
+        match self {
+            Self::Never(why) | Self::Later(why) => why,
+        }
+    }
+}
+
+/// One state of each version at the same position; or why there is none.
 pub(super) async fn meet(
     core: &Core,
     old: &ViewId,
     new: &ViewId,
     patience: Duration,
-) -> Result<Result<Met, String>, StoreError> {
-    let open = |id: &ViewId| {
-        let open = core.open_version(id).filter(|open| open.carried.is_some());
-        open.ok_or_else(|| format!("{} is not open on this node with its code", id.version))
-    };
-    let (old, new) = match (open(old), open(new)) {
+) -> Result<Result<Met, NotMet>, StoreError> {
+    let (old, new) = match (open(core, old), open(core, new)) {
         (Ok(old), Ok(new)) => (old, new),
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
@@ -76,7 +88,7 @@ async fn capped(
     old: &Arc<OpenVersion>,
     new: &Arc<OpenVersion>,
     patience: Duration,
-) -> Result<Result<Met, String>, StoreError> {
+) -> Result<Result<Met, NotMet>, StoreError> {
     let bound = cap_near(core, new).await?;
     let shown = match shown(core, old, bound, patience).await? {
         Ok(shown) => shown,
@@ -86,9 +98,20 @@ async fn capped(
     new.view.cap(Some(at)).await?;
     let built = match settled(core, new, |position| position == at, patience).await? {
         Ok(built) => built,
+        // It is verified once it gets on again, and not with less.
+        Err(why) if !core.waiting_on(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
         Err(why) => return Ok(Err(why)),
     };
-    Ok(Ok(Met { at, old: ReadView::new(shown), new: ReadView::new(built) }))
+    Ok(Ok(Met { old: ReadView::new(shown), new: ReadView::new(built) }))
+}
+
+/// The version, if it is open with its code.
+fn open(core: &Core, id: &ViewId) -> Result<Arc<OpenVersion>, NotMet> {
+    let open = core.open_version(id).filter(|open| open.carried.is_some());
+    open.ok_or_else(|| match core.trouble(id) {
+        Some(trouble) => NotMet::Never(cut(format!("{} is not open on this node, it waits on {trouble}", id.version))),
+        None => NotMet::Later(format!("{} is not open on this node for the moment", id.version)),
+    })
 }
 
 /// Lets the version move no further than the head, or than its furthest segment is already, and returns where that is.
@@ -109,7 +132,7 @@ async fn shown(
     old: &Arc<OpenVersion>,
     bound: Position,
     patience: Duration,
-) -> Result<Result<Box<dyn ViewReader>, String>, StoreError> {
+) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let owners: BTreeSet<_> = old.tokens().await?.iter().map(|token| token.owner).collect();
     let began = Instant::now();
     while owners.len() > 1 && began.elapsed() < patience {
@@ -137,7 +160,7 @@ async fn settled(
     version: &Arc<OpenVersion>,
     wanted: impl Fn(Position) -> bool,
     patience: Duration,
-) -> Result<Result<Box<dyn ViewReader>, String>, StoreError> {
+) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let mut progress = version.progress.clone();
     let (mut lowest, mut since) = (Position::START, Instant::now());
     loop {
@@ -152,6 +175,11 @@ async fn settled(
             (lowest, since) = (seen.covers(), Instant::now());
         }
         let left = patience.saturating_sub(since.elapsed());
+        let is_open = core.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));
+        if !is_open || version.has_ended() {
+            // Other code takes its place, or it is opened again.
+            return Ok(Err(NotMet::Later(format!("the processor of {} has ended", version.id.version))));
+        }
         if !left.is_zero() {
             // What another member does is only seen by looking.
             tokio::select! {
@@ -162,10 +190,11 @@ async fn settled(
         }
         let reasons: Vec<String> = core.waiting_on(&version.id).iter().map(ToString::to_string).collect();
         let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
-        let version = version.id.version;
-        return Ok(Err(format!(
-            "{version} did not come to one position within {} ms: {reasons}",
+        // Every segment that halts has a reason, and a report must fit an event.
+        return Ok(Err(NotMet::Never(cut(format!(
+            "{} did not come to one position within {} ms: {reasons}",
+            version.id.version,
             patience.as_millis()
-        )));
+        )))));
     }
 }

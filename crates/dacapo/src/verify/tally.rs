@@ -29,7 +29,9 @@ impl Tally {
 
     /// The same, more often than it is told of.
     pub(super) fn wrong_more(&mut self, kind: FindingKind, count: u64) {
-        *self.wrong.entry(kind).or_default() += count;
+        if count > 0 {
+            *self.wrong.entry(kind).or_default() += count;
+        }
     }
 
     /// Something that whoever judges the report must know.

@@ -12,8 +12,8 @@ use dacapo::{
 };
 use dacapo_model::{Letter, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
-    WhichLetters,
+    AppendError, Attached, Commit, CommitError, FirstRows, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter,
+    Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -27,6 +27,7 @@ pub enum Call<'a> {
     Find(&'a ViewId),
     Drop(&'a ViewId),
     Tokens(&'a ViewId),
+    Claim(&'a ViewId),
     Hold(&'a ViewId),
     Lift(&'a ViewId),
     Reader(&'a ViewId),
@@ -212,7 +213,7 @@ impl View for FaultyView {
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
-        self.inner.claim(by, seen).await
+        self.faults.meet(Call::Claim(&self.id), self.inner.claim(by, seen)).await
     }
 
     async fn revoke(&self) -> Result<(), StoreError> {
@@ -327,6 +328,14 @@ impl ViewReader for StaleReader {
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
         self.inner.query(sql, parameters).await
+    }
+
+    async fn first_rows(&mut self, sql: &str, most: usize) -> Result<FirstRows, StoreError> {
+        self.inner.first_rows(sql, most).await
+    }
+
+    async fn letters(&mut self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
+        self.inner.letters(after, most).await
     }
 }
 

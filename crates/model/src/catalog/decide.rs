@@ -64,10 +64,9 @@ impl Catalog {
                 Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
             }
             CatalogCommand::RequestVerification(view) => {
-                let state = self.initializing(view)?;
-                // One that is to be done anyway is as asked.
-                let asked = CatalogEvent::VerificationRequested { view: view.clone() };
-                Ok((!state.is_unverified()).then_some(asked).into_iter().collect())
+                self.initializing(view)?;
+                // Also where one is to be done anyway: it may be under way, and then it was begun too early.
+                Ok(vec![CatalogEvent::VerificationRequested { view: view.clone() }])
             }
             CatalogCommand::Verify { view, answers, verdict, report } => {
                 if self.initializing(view)?.verify_again != *answers {

@@ -10,8 +10,8 @@ use dacapo_model::{
 };
 
 use crate::{
-    Column, ColumnKind, Commit, CommitError, Index, Outbox, StoreError, Table, Value, View, ViewWriter, Views,
-    WhichLetters, key_order,
+    Column, ColumnKind, Commit, CommitError, FirstRows, Index, Outbox, StoreError, Table, Value, View, ViewWriter,
+    Views, WhichLetters, key_order,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -49,6 +49,7 @@ macro_rules! views_contract {
             select_finds_by_column_in_the_order_of_keys
             pages_go_through_a_table_in_the_order_of_keys
             queries_name_their_columns
+            the_first_rows_of_a_query_are_taken_and_all_are_counted
             readers_and_handlers_stay_in_their_bounds
             another_schema_is_refused_by_name
             indexes_are_built_when_they_are_asked_for
@@ -384,7 +385,7 @@ pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
 }
 
 /// Letters come in order; a wish is recorded on those it is for; a letter that is written again takes its place, and
-/// goes all the same if it was given up meanwhile.
+/// goes all the same if it was given up meanwhile. A reader has those of its state.
 pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -398,6 +399,7 @@ pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     let commit = Commit { moves: vec![first], letters: letters.clone(), ..Commit::default() };
     writer.commit(&commit).await.expect("committed");
     assert_eq!(view.letters(Position::START, 10).await.expect("read"), letters);
+    let mut before = view.reader().await.expect("a reader");
     assert_eq!(view.letters(Position::new(2), 1).await.expect("read"), letters[1..2]);
 
     let stream = WhichLetters::Stream(letters[0].stream.clone());
@@ -421,6 +423,8 @@ pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     writer.commit(&commit).await.expect("committed");
     let given_up = Letter { wish: Some(Wish::Drop), ..again };
     assert_eq!(view.letters(Position::START, 10).await.expect("read"), [given_up]);
+    assert_eq!(before.letters(Position::START, 10).await.expect("read"), letters, "a reader sees those of its state");
+    assert_eq!(before.letters(Position::new(2), 1).await.expect("read"), letters[1..2]);
 }
 
 fn effect(token: &Token, position: u64, ordinal: u32, stream: &str) -> NewEffect {
@@ -873,6 +877,24 @@ pub async fn queries_name_their_columns(views: &dyn Views) {
     let fewer = Table { columns: FEWER, indexes: &[], ..ACCOUNTS };
     let row = reader.get(&fewer, &[text("a")]).await.expect("read");
     assert_eq!(row, Some(vec![text("a"), Value::Integer(1)]));
+}
+
+/// The statement stands as it is, however it ends.
+pub async fn the_first_rows_of_a_query_are_taken_and_all_are_counted(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let mut writer = view.writer().await.expect("a writer");
+    put(&mut *writer, &ACCOUNTS, ["a", "b", "c"].map(|id| account(id, "ann", 1)).into()).await;
+    writer.commit(&Commit::of([first])).await.expect("committed");
+    let mut reader = view.reader().await.expect("a reader");
+    for end in ["", ";", " ; ;", " -- by key", "; -- by key\n", " /* by key; */"] {
+        let sql = format!("SELECT id FROM accounts ORDER BY id{end}");
+        let found = reader.first_rows(&sql, 2).await.expect("read");
+        let expected = FirstRows { columns: vec!["id".into()], rows: vec![vec![text("a")], vec![text("b")]], all: 3 };
+        assert_eq!(found, expected, "{sql}");
+    }
+    for sql in ["DELETE FROM accounts", "SELECT 1; SELECT 2", "-- nothing", "SELECT ?"] {
+        invalid(reader.first_rows(sql, 2).await);
+    }
 }
 
 /// Readers do not write; handlers neither end the transaction nor touch what is dacapo's.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::Token;
+use dacapo_model::{Letter, Position, Token};
 use tokio::runtime::Handle;
 
 use crate::error::StoreError;
@@ -11,7 +11,7 @@ use crate::sqlite::Db;
 use crate::sqlite::rows::Answer;
 use crate::sqlite::view::Home;
 use crate::table::{Table, Value};
-use crate::views::ViewReader;
+use crate::views::{FirstRows, ViewReader};
 
 pub(super) struct Reader<H: Home> {
     home: Arc<H>,
@@ -95,6 +95,15 @@ impl<H: Home> ViewReader for Reader<H> {
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
         self.apart(move |db| db.query(&sql, &parameters)).await
+    }
+
+    async fn first_rows(&mut self, sql: &str, most: usize) -> Result<FirstRows, StoreError> {
+        let sql = sql.to_owned();
+        self.apart(move |db| db.first_rows(&sql, &[], most)).await
+    }
+
+    async fn letters(&mut self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
+        self.db()?.letters(after, most)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::sqlite::schema::{RESERVED, quoted};
 use crate::sqlite::value::{Parameter, fits, from_column, from_query};
 use crate::sqlite::{Db, fault};
 use crate::table::{Table, Value};
+use crate::views::FirstRows;
 
 /// Parameters in one statement of a bulk write: a row costs no less in larger ones.
 const BLOCK_PARAMETERS: usize = 256;
@@ -208,6 +209,12 @@ impl Db {
 
     /// The rows that a query gives; refused if it would write.
     pub(crate) fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
+        let FirstRows { columns, rows, .. } = self.first_rows(sql, parameters, usize::MAX)?;
+        Ok((columns, rows))
+    }
+
+    /// The same, with no more than the first `most` rows; the others are counted.
+    pub(crate) fn first_rows(&mut self, sql: &str, parameters: &[Value], most: usize) -> Result<FirstRows, StoreError> {
         let failed = |error: rusqlite::Error| self.wrong(sql, &error);
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
         // COMMIT and its like give no rows and count as reading.
@@ -218,17 +225,21 @@ impl Db {
         }
         counted(&statement, sql, parameters)?;
         bind(&mut statement, 1, parameters).map_err(failed)?;
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
         let mut stored = statement.raw_query();
-        let mut rows = Vec::new();
+        let (mut rows, mut all) = (Vec::new(), 0);
         while let Some(row) = stored.next().map_err(failed)? {
-            let values = (0..names.len()).map(|place| {
+            all += 1;
+            if rows.len() == most {
+                continue;
+            }
+            let values = (0..columns.len()).map(|place| {
                 from_query(row.get_ref(place).map_err(failed)?)
                     .map_err(|found| StoreError::corrupt(self.place(), found))
             });
             rows.push(values.collect::<Result<_, _>>()?);
         }
-        Ok((names, rows))
+        Ok(FirstRows { columns, rows, all })
     }
 
     fn wrong(&self, sql: &str, error: &rusqlite::Error) -> StoreError {

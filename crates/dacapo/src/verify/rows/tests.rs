@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use dacapo_model::Token;
 use dacapo_model::verify::{Part, PartReport};
-use dacapo_store::{Column, ColumnKind};
+use dacapo_model::{Letter, Position, Token};
+use dacapo_store::{Column, ColumnKind, FirstRows};
 use proptest::prelude::*;
 
 use super::*;
@@ -81,6 +81,14 @@ impl ViewReader for Rows {
     }
 
     async fn query(&mut self, _: &str, _: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
+        unreachable!("rows are compared by pages")
+    }
+
+    async fn first_rows(&mut self, _: &str, _: usize) -> Result<FirstRows, StoreError> {
+        unreachable!("rows are compared by pages")
+    }
+
+    async fn letters(&mut self, _: Position, _: usize) -> Result<Vec<Letter>, StoreError> {
         unreachable!("rows are compared by pages")
     }
 }
