@@ -209,17 +209,22 @@ pub async fn phase(node: &Node, text: &str, wanted: Phase) {
 
 /// Waits until the status is as wanted; there is no event for every part of it.
 pub async fn until(node: &Node, what: &str, wanted: impl Fn(&dacapo::Status) -> bool) -> dacapo::Status {
+    let mut last = None;
     let looking = async {
         loop {
             let status = node.status().await.unwrap();
             if wanted(&status) {
                 return status;
             }
+            last = Some(status);
             // Whoever asks without a pause keeps others from what they do.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("never: {what}"))
+    match tokio::time::timeout(WAIT_MAX, looking).await {
+        Ok(status) => status,
+        Err(_) => panic!("never: {what}; the last status was {last:#?}"),
+    }
 }
 
 /// Waits until an initializing version could be flipped to.
