@@ -221,7 +221,7 @@ struct Run<'a> {
     throttle: Throttle,
     head: watch::Receiver<Position>,
     failed_reset: Option<FailedReset>,
-    /// Events that a replay comes past again and that were never applied.
+    /// Events that were set aside when a replay began or are so again, and were never applied.
     unspoken: Arc<BTreeSet<Position>>,
     cap: watch::Receiver<Option<Position>>,
     has_moved: bool,

@@ -57,9 +57,14 @@ impl Run<'_> {
 
     pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<TakenUp, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
-        // What was set aside is about to be tried again, and has not spoken yet.
-        let unspoken = letters_behind(self.assignment, &moves).await?;
-        let settled = unspoken.iter().map(|(_, position)| *position).collect();
+        // What was set aside is about to be tried again, from where the replay begins. All of it counts as come past
+        // from here on, so what has not spoken is kept in mind.
+        let letters = letters_of(self.assignment, &moves).await?;
+        let comes_again =
+            |(segment, position): &(_, _)| moves.iter().any(|back| back.segment == *segment && *position > back.to);
+        let settled = letters.iter().filter(|letter| comes_again(letter)).map(|(_, position)| *position).collect();
+        let unspoken =
+            letters.into_iter().filter(|(segment, position)| !self.has_spoken(*segment, *position)).collect();
         let commit = Commit { settled, unspoken, ..Commit::of(moves) };
         self.view.end_events();
         loop {
@@ -86,6 +91,12 @@ impl Run<'_> {
         Ok(TakenUp::Begins)
     }
 
+    /// Whether an event that is set aside was applied before the replay in which it was.
+    fn has_spoken(&self, segment: Segment, position: Position) -> bool {
+        let token = &self.segments.tokens()[usize::from(segment.get())];
+        position <= token.replays_through() && !self.unspoken.contains(&position)
+    }
+
     fn reset_failed(&mut self, error: String) -> TakenUp {
         let attempts = self.failed_reset.as_ref().map_or(1, |failed| failed.attempts + 1);
         let wait = RETRY_MAX.min(RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16)));
@@ -96,15 +107,14 @@ impl Run<'_> {
     }
 }
 
-/// The dead letters that the replay is about to hand to the handler again.
-async fn letters_behind(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
+/// The dead letters of the segments that take up a replay.
+async fn letters_of(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
     let (mut after, mut found) = (Position::START, Vec::new());
     loop {
         let letters = assignment.view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = letters.last() else { return Ok(found) };
         after = last.position;
-        let again = |segment, position| moves.iter().any(|back| back.segment == segment && position > back.to);
-        let behind = letters.iter().map(|letter| (letter.segment, letter.position));
-        found.extend(behind.filter(|(segment, position)| again(*segment, *position)));
+        let theirs = letters.iter().filter(|letter| moves.iter().any(|back| back.segment == letter.segment));
+        found.extend(theirs.map(|letter| (letter.segment, letter.position)));
     }
 }
