@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::{PendingReplay, Position, Segment, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
@@ -71,7 +72,9 @@ impl Run<'_> {
             if replay.rows == ReplayRows::Reset
                 && let Err(cause) = self.assignment.carried.handlers.reset(&mut self.view, replay.after).await
             {
-                self.view.rollback().await.map_err(unavailable)?;
+                if !planted::is(Fault::HalfReset) {
+                    self.view.rollback().await.map_err(unavailable)?;
+                }
                 return match cause {
                     FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.reset_failed(error)),
                     FailureCause::Store(error) => Err(unavailable(error)),

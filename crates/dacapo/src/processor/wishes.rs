@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Letter, LetterKind, Position, Segment, Token, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
 
@@ -100,6 +101,9 @@ impl Run<'_> {
             return Ok(settle(letter, stays));
         };
         self.view.rollback().await.map_err(unavailable)?;
+        if planted::is(Fault::LetterGoes) {
+            return Ok(settle(letter, stays));
+        }
         match failure.cause {
             FailureCause::Store(error) => Err(unavailable(error)),
             FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.refused_again(letter, stays, error)),
