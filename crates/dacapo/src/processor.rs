@@ -242,7 +242,7 @@ struct Run<'a> {
     /// What the view begins as a copy of, until it does.
     seed: Option<&'a SeedFrom>,
     failed_seed: Option<Tried>,
-    /// Events that a replay comes past again and that were never applied.
+    /// Events that were set aside when a replay began or are so again, and were never applied.
     unspoken: Arc<BTreeSet<Position>>,
     cap: watch::Receiver<Option<Position>>,
     has_moved: bool,
