@@ -14,7 +14,7 @@ use common::*;
 use dacapo::{
     Acts, Asked, Carried, Effect, EffectKey, EffectOptions, ExpectedRevision, FlipPolicy, HandlerError, InPlace, Node,
     NodeBuilder, OnFailure, Options, PastEffects, Phase, Policy, Position, Projection, Recorded, ReplayFrom, Retry,
-    SegmentCount, Store, SystemClock, Table, View, WaitingOn, WhichLetters, limits,
+    SegmentCount, Store, SystemClock, Table, View, WaitingOn, WhichLetters,
 };
 use faulty::{Call, Fault, Faults};
 use serde::{Deserialize, Serialize};
