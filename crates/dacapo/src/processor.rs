@@ -259,7 +259,7 @@ struct Run<'a> {
     /// What the view begins as a copy of, until it does.
     seed: Option<&'a SeedFrom>,
     failed_seed: Option<Tried>,
-    /// Events that a replay comes past again and that were never applied.
+    /// Events that were set aside when a replay began or are so again, and were never applied.
     unspoken: Arc<BTreeSet<Position>>,
     /// How far the store lets its segments move, as far as it was noticed.
     cap: Option<Position>,

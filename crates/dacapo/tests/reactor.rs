@@ -14,7 +14,7 @@ use common::*;
 use dacapo::{
     Acts, Asked, Carried, Effect, EffectKey, EffectOptions, ExpectedRevision, FlipPolicy, HandlerError, InPlace, Node,
     NodeBuilder, OnFailure, Options, PastEffects, Phase, Policy, Position, Projection, Recorded, ReplayFrom, Retry,
-    SegmentCount, Store, SystemClock, Table, View, WaitingOn,
+    SegmentCount, Store, SystemClock, Table, View, WaitingOn, WhichLetters,
 };
 use faulty::{Call, Fault, Faults};
 use serde::{Deserialize, Serialize};
@@ -448,7 +448,8 @@ async fn what_is_owed_waits_for_the_code_and_is_made_once_that_is_carried() {
 async fn an_event_that_was_set_aside_speaks_once_when_a_replay_applies_it_at_last() {
     let office: Arc<Office> = Arc::default();
     let mut version = notices::<1>(&office);
-    version.options.on_failure = OnFailure { serving: Policy::DeadLetter, ..OnFailure::default() };
+    // Apart from the phase, which the processor may hear of later than the test.
+    version.options.on_failure = OnFailure { serving: Policy::DeadLetter, initializing: Policy::DeadLetter };
     version.options.retry = Retry { attempts: 1, ..Retry::default() };
     let node = Node::builder().carry(carry(version)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
@@ -478,6 +479,79 @@ async fn an_event_that_was_set_aside_speaks_once_when_a_replay_applies_it_at_las
     let expected = [first, doubted.position.get(), doubted.position.get(), behind.get(), last.get()];
     assert_eq!(office.by_ledger()["ledger-1"], expected, "I-9: each once, in order");
     assert_eq!(office.made().len(), 6);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_has_spoken_and_is_set_aside_by_a_replay_does_not_speak_again() {
+    let office: Arc<Office> = Arc::default();
+    let mut version = notices::<1>(&office);
+    // Apart from the phase, which the processor may hear of later than the test.
+    version.options.on_failure = OnFailure { serving: Policy::DeadLetter, initializing: Policy::DeadLetter };
+    version.options.retry = Retry { attempts: 1, ..Retry::default() };
+    let node = Node::builder().carry(carry(version)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let doubt = async |ledger: &str| {
+        let doubted = [LedgerEvent::Doubted { amount: 7 }];
+        node.append(ledger, ExpectedRevision::Any, doubted).await.unwrap().position
+    };
+    let letters = async |expected| {
+        until(&node, "so many are set aside", |status| status.projections[0].versions[0].letters == expected).await;
+    };
+    let replay = async || {
+        let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
+        node.replayed(&replay, WAIT_MAX).await.unwrap();
+    };
+    let retry = async || {
+        node.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap();
+    };
+    let spoken = [doubt("ledger-1").await, doubt("ledger-2").await];
+    office.made_at_least(4).await;
+    office.refuses.store(true, Ordering::SeqCst);
+    let mute = doubt("ledger-3").await;
+    letters(1).await;
+    replay().await;
+    letters(3).await;
+    // One that goes by a retry, and one by a further replay.
+    office.refuses.store(false, Ordering::SeqCst);
+    let one = WhichLetters::One(spoken[0]);
+    node.retry_letters(&view("v1.1"), &one, &Asked::by("test")).await.unwrap();
+    letters(2).await;
+    office.refuses.store(true, Ordering::SeqCst);
+    replay().await;
+    letters(3).await;
+    office.refuses.store(false, Ordering::SeqCst);
+    replay().await;
+    letters(0).await;
+    office.made_at_least(6).await;
+    // And one that never spoke, by a retry after a replay.
+    office.refuses.store(true, Ordering::SeqCst);
+    let late = doubt("ledger-4").await;
+    replay().await;
+    letters(4).await;
+    office.refuses.store(false, Ordering::SeqCst);
+    retry().await;
+    letters(0).await;
+    // Nor does a replay that begins behind one keep it from speaking.
+    office.refuses.store(true, Ordering::SeqCst);
+    let stays = doubt("ledger-5").await;
+    letters(1).await;
+    let from = ReplayFrom::Position(add(&node, "ledger-6", 1).await);
+    let replay = node.replay(&totals(), None, from, Asked::by("test")).await.unwrap();
+    node.replayed(&replay, WAIT_MAX).await.unwrap();
+    office.refuses.store(false, Ordering::SeqCst);
+    retry().await;
+    letters(0).await;
+    let mut last = vec![];
+    for ledger in 1..=5 {
+        last.push(add(&node, &format!("ledger-{ledger}"), 1).await);
+    }
+    office.made_at_least(16).await;
+    let by_ledger = office.by_ledger();
+    for (ledger, (doubted, last)) in [spoken[0], spoken[1], mute, late, stays].into_iter().zip(last).enumerate() {
+        let expected = [doubted.get(), doubted.get(), last.get()];
+        assert_eq!(by_ledger[&format!("ledger-{}", ledger + 1)], expected, "I-9: each once");
+    }
     node.shutdown().await;
 }
 

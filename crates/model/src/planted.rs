@@ -42,6 +42,10 @@ faults! {
     Skip "i-3-skip" ["I-3"],
     /// I-3: the rows of a commit stay although its tokens were refused.
     RowsAlone "i-3-rows-alone" ["I-3"],
+    /// I-3: a reset that fails leaves what it has taken away already.
+    HalfReset "i-3-half-reset" ["I-3"],
+    /// I-3: an event is applied although one before it in its stream is set aside.
+    NotBehind "i-3-not-behind" ["I-3"],
     /// I-4: a commit demands neither epoch nor start.
     Unfenced "i-4-unfenced" ["I-4"],
     /// I-5: a change of the catalog does not demand the revision it was decided on.
@@ -50,6 +54,10 @@ faults! {
     AnySegment "i-6-any-segment" ["I-6"],
     /// I-6: the old version is not held while it is measured.
     NoHold "i-6-no-hold" ["I-6", "I-7"],
+    /// I-6: a version is flipped to without a verdict.
+    Unverified "i-6-unverified" ["I-6"],
+    /// I-6: a verdict counts although events were set aside since.
+    Outdated "i-6-outdated" ["I-6"],
     /// I-7: a query does not wait for the position that it names.
     NoWait "i-7-no-wait" ["I-7"],
     /// I-8: a version that stands by does not follow.
@@ -62,6 +70,10 @@ faults! {
     EndsEarly "replay-ends-early" ["replay"],
     /// I-11: a segment that halts does not say so.
     Silent "i-11-silent" ["I-11"],
+    /// I-11: an event that is set aside gets no letter.
+    NoLetter "i-11-no-letter" ["I-3", "I-11"],
+    /// I-11: the letter of an event goes when it is tried again, whatever comes of that.
+    LetterGoes "i-11-letter-goes" ["I-11"],
     /// I-12: a view is dropped while its epochs are good.
     NotRevoked "i-12-not-revoked" ["I-12"],
     /// I-12: the numbers of obsolete versions are given again.

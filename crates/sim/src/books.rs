@@ -36,6 +36,8 @@ pub struct Seen {
     pub sum: i64,
     pub events: i64,
     pub digest: i64,
+    /// The run of a node that answered.
+    pub run: u64,
 }
 
 #[derive(Default)]

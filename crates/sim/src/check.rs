@@ -3,13 +3,16 @@
 
 mod catalog;
 mod effects;
+mod held;
 mod journal;
+mod landed;
 mod views;
 
 use std::sync::Arc;
 
 use crate::world::World;
 use catalog::Fold;
+use held::Holdings;
 use journal::records;
 
 pub use catalog::is_below;
@@ -21,10 +24,14 @@ pub fn all(world: &Arc<World>) {
     world.note(format!("the journal ends at {}", records.len()));
     journal::check(world, &records);
     journal::check_appends(world, &records);
-    catalog::check(world, &records);
+    landed::check(world, &records);
     effects::check(world, &records);
-    views::views(world);
-    views::check_seen(world, &records);
+    let holdings = Holdings::of(world, &records);
+    for fault in &holdings.faults {
+        world.violated(fault);
+    }
+    views::check(world, &records, &holdings);
+    views::check_seen(world, &records, &holdings);
 }
 
 /// What has not come right yet.
@@ -33,7 +40,7 @@ pub fn missing(world: &World) -> Vec<String> {
     let fold = Fold::of(&records);
     let mut missing = fold.unfinished();
     missing.extend(views::behind(world, &fold, records.len() as u64));
-    missing.extend(effects::missing(world, &fold, &records));
+    missing.extend(effects::missing(world, &fold, &records, &Holdings::of(world, &records)));
     missing
 }
 
@@ -44,10 +51,27 @@ pub fn standing_by(world: &World, projection: &str) -> Vec<String> {
 
 /// The versions that are paused.
 pub fn paused(world: &World) -> Vec<(String, String)> {
-    Fold::of(&records(world)).paused()
+    Fold::of(&records(world)).paused().iter().cloned().collect()
 }
 
 /// The version of a projection that serves.
 pub fn serving(world: &World, projection: &str) -> Option<String> {
-    Fold::of(&records(world)).in_phase(projection, "Serving").into_iter().next()
+    Fold::of(&records(world)).serving(projection).map(str::to_owned)
+}
+
+/// The versions that are being built and were not found right, where that may be: events were set aside.
+pub fn to_waive(world: &World) -> Vec<(String, String)> {
+    let mut versions = Fold::of(&records(world)).not_found_right();
+    versions.retain(|(projection, _)| !world.disk.set_aside(projection).is_empty());
+    versions
+}
+
+/// The versions with dead letters for which nothing is wished: all, or those of which a copy is wanted, which must not
+/// have any.
+pub fn with_letters(world: &World, all: bool) -> Vec<(String, String)> {
+    let records = records(world);
+    let (holdings, fold) = (Holdings::of(world, &records), Fold::of(&records));
+    let left = |held: &held::Held| held.letters.values().any(|letter| letter.wish.is_none());
+    let with = holdings.views.iter().filter(|(_, held)| left(held)).map(|(view, _)| landed::text(view));
+    with.filter(|view| all || fold.is_copied(view)).collect()
 }

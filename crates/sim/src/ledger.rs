@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo::verify::Part;
 use dacapo::{
-    Acts, Answers, Carried, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace, Options, PastEffects,
-    Projection, Query, ReadView, Recorded, Row, Seed, SegmentCount, Table, View, WorkShare,
+    Acts, Answers, Carried, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace, OnFailure, Options,
+    PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Seed, SegmentCount, Table,
+    Verify, View, WorkShare,
 };
 
 use crate::effects::{self, Told, effects_of};
@@ -61,8 +63,16 @@ pub struct TotalWithLast {
     pub last: i64,
 }
 
+/// That odd code versions have added an event, so that they know one that comes again.
+#[derive(Clone, Debug, Row)]
+#[row(table = "applied")]
+pub struct Applied {
+    #[row(key)]
+    pub position: i64,
+}
+
 const PLAIN: &[Table] = &[Total::TABLE];
-const WITH_LAST: &[Table] = &[TotalWithLast::TABLE];
+const WITH_LAST: &[Table] = &[TotalWithLast::TABLE, Applied::TABLE];
 
 const fn tables(code: u32) -> &'static [Table] {
     if code.is_multiple_of(2) { PLAIN } else { WITH_LAST }
@@ -103,18 +113,25 @@ async fn add(
         Ok(view.upsert(row, none, change).await?)
     } else {
         let none = || TotalWithLast { ledger: row.to_owned(), sum: 0, events: 0, digest: 0, last: 0 };
-        let again = keeps && event.is_replay();
+        let again = keeps && event.is_replay() && view.get::<Applied>(position).await?.is_some();
+        view.put(Applied { position })?;
         let change = |row: &mut TotalWithLast| {
-            if again && row.last >= position {
+            if again {
                 return;
             }
             row.sum += change;
             row.events += 1;
             row.digest = digest(row.digest, position);
-            row.last = position;
+            row.last = row.last.max(position);
         };
         Ok(view.upsert(row, none, change).await?)
     }
+}
+
+/// Takes everything away. What troubles it comes in the middle, when rows are gone already.
+async fn reset(world: &World, code: u32, view: &mut View) -> Result<(), HandlerError> {
+    view.clear().await?;
+    world.meet_reset(code).await
 }
 
 /// What a row says: sum, number of events, digest.
@@ -147,6 +164,10 @@ impl<const CODE: u32> Projection for Totals<CODE> {
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
         let keeps = self.options.in_place == InPlace::KeepsRows;
         add(Adding { world: &self.world, code: CODE, row: event.stream, keeps }, event, view).await
+    }
+
+    async fn reset(&self, view: &mut View, _: Position) -> Result<(), HandlerError> {
+        reset(&self.world, CODE, view).await
     }
 }
 
@@ -190,6 +211,10 @@ impl<const CODE: u32> Projection for Tally<CODE> {
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
         let keeps = self.options.in_place == InPlace::KeepsRows;
         add(Adding { world: &self.world, code: CODE, row: ALL, keeps }, event, view).await
+    }
+
+    async fn reset(&self, view: &mut View, _: Position) -> Result<(), HandlerError> {
+        reset(&self.world, CODE, view).await
     }
 }
 
@@ -256,8 +281,42 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
             retry_longest: Duration::from_secs(2),
             past: if makes_past_effects(world, projection) { PastEffects::Made } else { PastEffects::Silent },
         },
+        ..failures(world, projection, code)
+    }
+}
+
+/// What a code version does with events that it refuses. In half of the seeds a projection sets none aside, whichever
+/// of its versions it is.
+fn failures(world: &World, projection: &str, code: u32) -> Options {
+    if world.chance(3_000 + projection.len() as u64).bool() {
+        return Options::default();
+    }
+    let mut chance = world.chance(4_000 + u64::from(code) * 10 + projection.len() as u64);
+    let mut policy = || [Policy::Halt, Policy::DeadLetter, Policy::DeadLetter, Policy::Skip][chance.usize(..4)];
+    let on_failure = OnFailure { serving: policy(), initializing: policy() };
+    let longest = Duration::from_secs(chance.u64(1..10));
+    let verify = Verify { letters_allowed: chance.bool(), ..Verify::default() };
+    Options {
+        retry: Retry { attempts: chance.u32(1..4), first: Duration::from_millis(50), longest },
+        on_failure,
+        order_matters: chance.u8(..3) > 0,
+        // Rows that lack events, or have them in another order, are others than those of the version before.
+        verify: if chance.bool() { verify.without(Part::Rows) } else { verify },
         ..Options::default()
     }
+}
+
+/// What checkers must know of a code version.
+pub struct Rules {
+    pub on_failure: OnFailure,
+    pub attempts: u32,
+    pub order_matters: bool,
+    pub letters_allowed: bool,
+}
+
+pub fn rules(world: &World, projection: &str, code: u32) -> Rules {
+    let Options { on_failure, retry, order_matters, verify, .. } = failures(world, projection, code);
+    Rules { on_failure, attempts: retry.attempts, order_matters, letters_allowed: verify.letters_allowed }
 }
 
 /// Whether effects of events are made that were there before a projection was; every version says the same.

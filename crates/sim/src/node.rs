@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::{Listening, PORT};
-use crate::ledger::{Answer, PROJECTIONS, TheTally, TotalOf, carried};
+use crate::ledger::{self, PROJECTIONS, TheTally, TotalOf, carried};
 use crate::world::{HOSTS, SimClock, SimIds, Steps, World};
 
 /// How long a node that did not start rests before it is started again.
@@ -27,16 +27,17 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
     let name = HOSTS[slot];
     world.note(format!("{name} comes up"));
     let listener = turmoil::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
-    let node = loop {
-        match start(&world, slot).await {
-            Ok(node) => break node,
+    let (node, run) = loop {
+        let run = world.begin_run();
+        match start(&world, slot, run).await {
+            Ok(node) => break (node, run),
             Err(error) => world.note(format!("{name} does not start: {error}")),
         }
         tokio::time::sleep(START_AGAIN).await;
     };
     world.note(format!("{name} runs"));
     let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)));
-    let app = routes(node.clone()).merge(operations);
+    let app = routes(Answering { node: node.clone(), run }).merge(operations);
     let mut ending = world.ending[slot].subscribe();
     let end = async move {
         // The sender lasts as long as the world.
@@ -68,9 +69,9 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
     std::future::pending().await
 }
 
-async fn start(world: &Arc<World>, slot: usize) -> Result<Node, dacapo::StartError> {
+async fn start(world: &Arc<World>, slot: usize, run: u64) -> Result<Node, dacapo::StartError> {
     let mut builder = Node::builder()
-        .store(crate::disk::open(world, slot))
+        .store(crate::disk::open(world, slot, run))
         .clock(Arc::new(SimClock))
         .ids(Arc::new(SimIds(Arc::clone(world))))
         .probe(Arc::new(Steps(Arc::clone(world), HOSTS[slot])))
@@ -90,29 +91,40 @@ struct After {
     after: u64,
 }
 
-type Answering = Result<Json<Value>, (StatusCode, Json<Value>)>;
+type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
-fn routes(node: Node) -> Router {
-    Router::new().route("/totals/{ledger}", get(total)).route("/tally", get(tally)).with_state(node)
+/// What answers queries.
+#[derive(Clone)]
+struct Answering {
+    node: Node,
+    /// Which run of a node this is.
+    run: u64,
 }
 
-async fn total(State(node): State<Node>, Path(ledger): Path<String>, Query(query): Query<After>) -> Answering {
-    let asked = node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(ANSWER_WITHIN);
-    answer(asked.await)
+fn routes(answering: Answering) -> Router {
+    Router::new().route("/totals/{ledger}", get(total)).route("/tally", get(tally)).with_state(answering)
 }
 
-async fn tally(State(node): State<Node>, Query(query): Query<After>) -> Answering {
-    answer(node.ask(TheTally).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
+async fn total(State(it): State<Answering>, Path(ledger): Path<String>, Query(query): Query<After>) -> Answer {
+    let asked = it.node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(ANSWER_WITHIN);
+    it.answer(asked.await)
 }
 
-fn answer(answered: Result<Answered<Answer>, dacapo::Error>) -> Answering {
-    match answered {
-        Ok(Answered { value: (sum, events, digest), version, covers }) => {
-            let version = version.to_string();
-            Ok(Json(json!({
-                "sum": sum, "events": events, "digest": digest, "version": version, "covers": covers.get()
-            })))
+async fn tally(State(it): State<Answering>, Query(query): Query<After>) -> Answer {
+    it.answer(it.node.ask(TheTally).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
+}
+
+impl Answering {
+    fn answer(&self, answered: Result<Answered<ledger::Answer>, dacapo::Error>) -> Answer {
+        match answered {
+            Ok(Answered { value: (sum, events, digest), version, covers }) => {
+                let (version, run) = (version.to_string(), self.run);
+                Ok(Json(json!({
+                    "sum": sum, "events": events, "digest": digest, "version": version, "covers": covers.get(),
+                    "run": run
+                })))
+            }
+            Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "code": error.to_string() })))),
         }
-        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "code": error.to_string() })))),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::clients::{choose, request};
+use crate::http::Response;
 use crate::ledger::PROJECTIONS;
 use crate::world::World;
 
@@ -26,6 +27,10 @@ enum Act {
     Replay,
     Pause,
     Resume,
+    Waive,
+    ListLetters,
+    RetryLetters,
+    DropLetters,
 }
 
 const ACTS: &[(u32, Act)] = &[
@@ -38,6 +43,10 @@ const ACTS: &[(u32, Act)] = &[
     (8, Act::Replay),
     (3, Act::Pause),
     (5, Act::Resume),
+    (3, Act::Waive),
+    (8, Act::ListLetters),
+    (14, Act::RetryLetters),
+    (3, Act::DropLetters),
 ];
 
 /// An operator who operates for as long as it is stormy.
@@ -93,6 +102,22 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
                 let what = if matches!(act, Act::Pause) { "pause" } else { "resume" };
                 ask(&world, &mut chance, projection, what, &body("version", json!(version))).await;
             }
+            Act::Waive => ask(&world, &mut chance, projection, "verification/waive", &asked).await,
+            Act::ListLetters => {
+                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                looks.list_letters(&world, projection, version).await;
+            }
+            Act::RetryLetters | Act::DropLetters => {
+                let Some((version, position, stream)) = looks.any_letter(projection, &mut chance) else { continue };
+                let mut which = body("version", json!(version));
+                match chance.u8(..3) {
+                    0 => which["position"] = json!(position),
+                    1 => which["stream"] = json!(stream),
+                    _ => which["all"] = json!(true),
+                }
+                let what = if matches!(act, Act::RetryLetters) { "letters/retry" } else { "letters/drop" };
+                ask(&world, &mut chance, projection, what, &which).await;
+            }
         }
         tokio::time::sleep(Duration::from_millis(chance.u64(50..500))).await;
     }
@@ -124,12 +149,40 @@ struct Stood {
 #[derive(Default)]
 pub struct Looks {
     versions: BTreeMap<String, Vec<String>>,
+    /// Dead letters that were listed last, by projection: version, position and stream of each.
+    letters: BTreeMap<String, Vec<(String, u64, String)>>,
     stood: BTreeMap<String, Stood>,
 }
 
 impl Looks {
     fn any_version(&self, projection: &str, chance: &mut fastrand::Rng) -> Option<String> {
         chance.choice(self.versions.get(projection)?).cloned()
+    }
+
+    fn any_letter(&self, projection: &str, chance: &mut fastrand::Rng) -> Option<(String, u64, String)> {
+        chance.choice(self.letters.get(projection)?).cloned()
+    }
+
+    /// Lists the dead letters of a version: events of the journal, in order, each with what was said of it.
+    async fn list_letters(&mut self, world: &World, projection: &str, version: String) {
+        let path = format!("/v1/projections/{projection}/letters?version={version}&limit=1000");
+        let Some(response) = request(world, Method::GET, &path, None).await.filter(Response::is_ok) else { return };
+        let mut listed: Vec<(String, u64, String)> = vec![];
+        for letter in response.body["letters"].as_array().into_iter().flatten() {
+            let position = letter["event"]["position"].as_u64().unwrap_or_default();
+            let stream = letter["event"]["stream"].as_str().unwrap_or_default().to_owned();
+            let in_order = listed.last().is_none_or(|(_, before, _)| *before < position);
+            if !in_order || letter["error"].as_str().is_none_or(str::is_empty) {
+                world.violated(format!(
+                    "I-11: {projection} {version} lists a dead letter out of order or mute: {letter}"
+                ));
+            }
+            listed.push((version.clone(), position, stream));
+        }
+        // Letters of other versions are known as well.
+        let known = self.letters.entry(projection.to_owned()).or_default();
+        known.retain(|(of, ..)| *of != version);
+        known.extend(listed);
     }
 
     /// Looks at the status: whatever stands still says why (I-11).
@@ -179,11 +232,23 @@ impl Looks {
     }
 }
 
-/// Resumes whatever is paused: somebody always does in the end.
-pub async fn resume_all(world: &World) {
-    for (projection, version) in check::paused(world) {
-        let body = json!({ "actor": "operator", "version": version });
-        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/resume"), Some(&body)).await);
+/// Whether somebody has everything applied that was set aside, once it is calm.
+pub fn mops_up(world: &World) -> bool {
+    world.chance(300).bool()
+}
+
+/// Does what somebody always does in the end: resumes what is paused, answers for a version that is other than the one
+/// before because events were set aside, and has those applied, in half of the seeds all.
+pub async fn bring_right(world: &World) {
+    let paused = check::paused(world).into_iter().map(|of| (of, "resume"));
+    let waived = check::to_waive(world).into_iter().map(|of| (of, "verification/waive"));
+    let retried = check::with_letters(world, mops_up(world)).into_iter().map(|of| (of, "letters/retry"));
+    for ((projection, version), what) in paused.chain(waived).chain(retried) {
+        let mut body = json!({ "actor": "operator", "reason": "it is calm", "version": version });
+        if what == "letters/retry" {
+            body["all"] = json!(true);
+        }
+        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/{what}"), Some(&body)).await);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::clients::{choose, request};
 use crate::disk::Weather;
 use crate::ledger::{CODE_MAX, PROJECTIONS};
 use crate::operator::Looks;
-use crate::trouble::{Kind, Trouble};
+use crate::trouble::{Kind, ResetTrouble, Trouble};
 use crate::world::{HOSTS, World};
 use crate::{check, clients, node, operator};
 
@@ -31,6 +31,7 @@ enum Act {
     TakeOver,
     Disk,
     Handlers,
+    Resets,
     Cut,
     HoldMessages,
     Deploy,
@@ -42,6 +43,7 @@ const ACTS: &[(u32, Act)] = &[
     (8, Act::TakeOver),
     (16, Act::Disk),
     (14, Act::Handlers),
+    (6, Act::Resets),
     (8, Act::Cut),
     (6, Act::HoldMessages),
     (12, Act::Deploy),
@@ -111,7 +113,7 @@ async fn watch(world: Arc<World>) -> turmoil::Result {
     let deadline = world.now() + CALM_MAX;
     let mut looks = Looks::default();
     loop {
-        operator::resume_all(&world).await;
+        operator::bring_right(&world).await;
         looks.look(&world).await;
         let missing = check::missing(&world);
         if missing.is_empty() {
@@ -234,6 +236,14 @@ impl Run<'_> {
                 };
                 self.world.note(format!("world {trouble:?}"));
                 self.world.troubles.add(trouble);
+            }
+            Act::Resets => {
+                let kind = [Kind::Refuses, Kind::Panics, Kind::Waits][self.chance.usize(..3)];
+                let longest = if kind == Kind::Waits { 2_000 } else { 9_000 };
+                let until = now + Duration::from_millis(self.chance.u64(50..longest));
+                let trouble = ResetTrouble { kind, until };
+                self.world.note(format!("world {trouble:?}"));
+                self.world.troubles.set_resets(trouble);
             }
             Act::Cut | Act::HoldMessages => {
                 let number = self.chance.usize(..CLIENTS);

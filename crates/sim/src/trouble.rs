@@ -32,16 +32,31 @@ pub struct Trouble {
     pub until: Duration,
 }
 
+/// A trouble with every reset of rows, until it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct ResetTrouble {
+    pub kind: Kind,
+    pub until: Duration,
+}
+
 #[derive(Default)]
-pub struct Troubles(Mutex<Vec<Trouble>>);
+pub struct Troubles {
+    events: Mutex<Vec<Trouble>>,
+    resets: Mutex<Option<ResetTrouble>>,
+}
 
 impl Troubles {
     pub fn add(&self, trouble: Trouble) {
-        locked(&self.0).push(trouble);
+        locked(&self.events).push(trouble);
+    }
+
+    pub fn set_resets(&self, trouble: ResetTrouble) {
+        *locked(&self.resets) = Some(trouble);
     }
 
     pub fn clear(&self) {
-        locked(&self.0).clear();
+        locked(&self.events).clear();
+        *locked(&self.resets) = None;
     }
 }
 
@@ -54,14 +69,24 @@ impl World {
                 && position % trouble.modulus == trouble.rest
                 && trouble.code.is_none_or(|only| only == code)
         };
-        let Some(trouble) = locked(&self.troubles.0).iter().find(meets).copied() else { return Ok(()) };
-        match trouble.kind {
-            Kind::Refuses => {
-                Err(format!("event {position} is refused until {:.1} s", trouble.until.as_secs_f64()).into())
-            }
-            Kind::Panics => panic!("{PLANNED} event {position}"),
+        let Some(trouble) = locked(&self.troubles.events).iter().find(meets).copied() else { return Ok(()) };
+        self.troubled(trouble.kind, trouble.until, &format!("event {position}")).await
+    }
+
+    /// What the reset of rows meets in code version `code`.
+    pub async fn meet_reset(&self, code: u32) -> Result<(), HandlerError> {
+        let trouble = locked(&self.troubles.resets).filter(|trouble| trouble.until > self.now());
+        let Some(ResetTrouble { kind, until }) = trouble else { return Ok(()) };
+        self.note(format!("the reset of v{code} is troubled: it {kind:?}"));
+        self.troubled(kind, until, "a reset").await
+    }
+
+    async fn troubled(&self, kind: Kind, until: Duration, what: &str) -> Result<(), HandlerError> {
+        match kind {
+            Kind::Refuses => Err(format!("{what} is refused until {:.1} s", until.as_secs_f64()).into()),
+            Kind::Panics => panic!("{PLANNED} {what}"),
             Kind::Waits => {
-                tokio::time::sleep(trouble.until - now).await;
+                tokio::time::sleep(until.saturating_sub(self.now())).await;
                 Ok(())
             }
         }

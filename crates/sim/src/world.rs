@@ -28,6 +28,8 @@ pub struct World {
     pub deployed: watch::Sender<BTreeMap<&'static str, u32>>,
     /// The slot of the node that clients talk to.
     pub active: AtomicUsize,
+    /// For each run of a node where the journal ended when it began.
+    runs: Mutex<Vec<u64>>,
     /// For each slot whether its node is asked to end in order.
     pub ending: [watch::Sender<bool>; 2],
     /// Whether clients still make changes.
@@ -56,6 +58,7 @@ impl World {
             books: Mutex::default(),
             deployed: watch::Sender::new(deployed),
             active: AtomicUsize::new(0),
+            runs: Mutex::default(),
             ending: [watch::Sender::new(false), watch::Sender::new(false)],
             stormy: watch::Sender::new(true),
             trace: Mutex::default(),
@@ -107,6 +110,18 @@ impl World {
     pub fn trace(&self) -> (Vec<String>, u64) {
         let trace = locked(&self.trace);
         (trace.lines.clone(), trace.hash.digest())
+    }
+
+    /// A run of a node begins: its number.
+    pub fn begin_run(&self) -> u64 {
+        let mut runs = locked(&self.runs);
+        runs.push(self.disk.head());
+        runs.len() as u64 - 1
+    }
+
+    /// Where the journal ended when a run of a node began.
+    pub fn began_at(&self, run: u64) -> u64 {
+        locked(&self.runs)[run as usize]
     }
 
     /// The name of the host that clients talk to.

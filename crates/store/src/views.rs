@@ -25,8 +25,8 @@ pub struct Commit {
     pub letters: Vec<Letter>,
     /// Events whose letters go, since they were applied after all or are given up.
     pub settled: Vec<Position>,
-    /// Events that a replay in place hands to the handler again although it never applied them: their effects were
-    /// never kept. Each is forgotten once its segment's token covers it.
+    /// Events that were set aside when a replay in place began, and never applied before: their effects were never kept.
+    /// Each is forgotten once its segment's token covers it and it has no letter.
     pub unspoken: Vec<(Segment, Position)>,
     /// Effects that go to the outbox. One that is there already stays as it is.
     pub effects: Vec<NewEffect>,

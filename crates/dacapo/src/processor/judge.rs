@@ -1,5 +1,6 @@
 //! What becomes of an event that was not applied: its segment stops before it, or it is set aside.
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{AfterRefusal, Position, Refusal, Segment, Timestamp};
 use dacapo_store::{EventRef, StoreError};
 
@@ -31,7 +32,9 @@ impl Run<'_> {
         let wait = match options.retry.after(policy, attempts) {
             AfterRefusal::SetAside(kind) if !no_room && !self.aside.is_full() => {
                 tracing::error!(view = %id, %segment, %position, attempts, error, ?kind, "an event is set aside");
-                self.aside.refuse(letter(segment, event, kind, error, attempts, now));
+                if !planted::is(Fault::NoLetter) {
+                    self.aside.refuse(letter(segment, event, kind, error, attempts, now));
+                }
                 return Ok(true);
             }
             AfterRefusal::TryAgain(wait) if !no_room => Some(wait),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::{EventType, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, Wish, limits};
 use dacapo_store::{EventRef, StoreError, View as StoredView};
 
@@ -108,7 +109,7 @@ impl Aside {
             self.batch.put(letter.clone());
             return Ok(true);
         }
-        if !self.order_matters {
+        if !self.order_matters || planted::is(Fault::NotBehind) {
             return Ok(false);
         }
         let Some(first) = self.kept.first_of(event.stream).or_else(|| self.batch.first_of(event.stream)) else {

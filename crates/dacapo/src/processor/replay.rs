@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow::{Break, Continue};
 
+use dacapo_model::planted::{self, Fault};
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::{PendingReplay, Position, Segment, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
@@ -30,9 +31,14 @@ impl Run<'_> {
     /// Moves the tokens back: the run begins anew then. Should the rows not be reset, the version goes on as it was.
     pub(super) async fn take_up(&mut self, replay: PendingReplay) -> Result<Next, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
-        // What was set aside is about to be tried again, and has not spoken yet.
-        let unspoken = letters_behind(self.assignment, &moves).await?;
-        let settled = unspoken.iter().map(|(_, position)| *position).collect();
+        // What was set aside is about to be tried again, from where the replay begins. All of it counts as come past
+        // from here on, so what has not spoken is kept in mind.
+        let letters = letters_of(self.assignment, &moves).await?;
+        let comes_again =
+            |(segment, position): &(_, _)| moves.iter().any(|back| back.segment == *segment && *position > back.to);
+        let settled = letters.iter().filter(|letter| comes_again(letter)).map(|(_, position)| *position).collect();
+        let unspoken =
+            letters.into_iter().filter(|(segment, position)| !self.has_spoken(*segment, *position)).collect();
         let commit = Commit { settled, unspoken, ..Commit::of(moves) };
         self.view.end_events();
         loop {
@@ -44,7 +50,9 @@ impl Run<'_> {
                 return self.index_first().await;
             }
             if let Err(cause) = reset {
-                self.view.rollback().await.map_err(unavailable)?;
+                if !planted::is(Fault::HalfReset) {
+                    self.view.rollback().await.map_err(unavailable)?;
+                }
                 return match cause {
                     FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.reset_failed(error)),
                     FailureCause::Store(error) => Err(unavailable(error)),
@@ -63,6 +71,12 @@ impl Run<'_> {
         Ok(Break(None))
     }
 
+    /// Whether an event that is set aside was applied before the replay in which it was.
+    fn has_spoken(&self, segment: Segment, position: Position) -> bool {
+        let token = &self.segments.tokens()[usize::from(segment.get())];
+        position <= token.replays_through() && !self.unspoken.contains(&position)
+    }
+
     fn reset_failed(&mut self, error: String) -> Next {
         let tried = Tried::again(self.failed_reset.as_ref(), error, self.assignment.carried.options.retry);
         let Tried { attempts, error, .. } = &tried;
@@ -73,15 +87,14 @@ impl Run<'_> {
     }
 }
 
-/// The dead letters that the replay is about to hand to the handler again.
-async fn letters_behind(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
+/// The dead letters of the segments that take up a replay.
+async fn letters_of(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
     let (mut after, mut found) = (Position::START, Vec::new());
     loop {
         let letters = assignment.view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = letters.last() else { return Ok(found) };
         after = last.position;
-        let again = |segment, position| moves.iter().any(|back| back.segment == segment && position > back.to);
-        let behind = letters.iter().map(|letter| (letter.segment, letter.position));
-        found.extend(behind.filter(|(segment, position)| again(*segment, *position)));
+        let theirs = letters.iter().filter(|letter| moves.iter().any(|back| back.segment == letter.segment));
+        found.extend(theirs.map(|letter| (letter.segment, letter.position)));
     }
 }

@@ -11,7 +11,8 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
 
-use dacapo_model::{Letter, LetterKind, Position, Segment, TokenMove, Wish};
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::{Letter, LetterKind, Position, Segment, Token, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
 
 use crate::feed;
@@ -81,11 +82,11 @@ impl Run<'_> {
         let segments = self.segments.count();
         let mut through = vec![Position::START; usize::from(segments.get())];
         through[usize::from(letter.segment.get())] = letter.position;
-        // It was never applied, so it has not spoken; it is of the past only if it was there before the version.
-        let (past, speaks) = (
-            vec![self.assignment.beginning.began_at; through.len()],
-            self.speaks(vec![Position::START; through.len()]),
-        );
+        // As when it came past: it may have been applied before a replay in which it was set aside, and have spoken then.
+        let came_past: Vec<Position> = self.segments.tokens().iter().map(Token::replays_through).collect();
+        let began_at = self.assignment.beginning.began_at;
+        let past: Vec<Position> = came_past.iter().map(|through| (*through).max(began_at)).collect();
+        let speaks = self.speaks(came_past);
         let work = Work {
             batch: &event,
             from: 0,
@@ -105,6 +106,9 @@ impl Run<'_> {
         }
         let Err(failure) = done else { return Ok(Some(settle(letter, stays))) };
         self.view.rollback().await.map_err(unavailable)?;
+        if planted::is(Fault::LetterGoes) {
+            return Ok(Some(settle(letter, stays)));
+        }
         match failure.cause {
             FailureCause::Store(error) => Err(unavailable(error)),
             FailureCause::Handler(error) | FailureCause::NoRoom(error) => {

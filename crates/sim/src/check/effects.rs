@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dacapo::ViewId;
 
+use super::catalog::Fold;
+use super::held::Holdings;
 use super::journal::Record;
 use crate::disk::Landed;
 use crate::effects::{Made, Told, effects_of};
@@ -47,14 +49,22 @@ impl Served {
     }
 }
 
-/// The view whose commit kept what each run of a handler emitted.
-fn kept(world: &World) -> BTreeMap<u64, (ViewId, Told)> {
+/// What a commit has kept of a run of a handler.
+struct Kept {
+    view: ViewId,
+    /// Which commit of all, in the order in which they landed.
+    commit: usize,
+    told: Told,
+}
+
+/// What was kept of each run of a handler.
+fn kept(world: &World) -> BTreeMap<u64, Kept> {
     let mut kept = BTreeMap::new();
-    for landed in world.disk.landed() {
-        let Landed::Committed { view, commit } = landed else { continue };
-        for effect in commit.effects {
+    for (number, landed) in world.disk.landed().into_iter().enumerate() {
+        let Landed::Committed { view, commit, .. } = &*landed else { continue };
+        for effect in &commit.effects {
             if let Ok(told) = serde_json::from_slice::<Told>(&effect.payload) {
-                kept.insert(told.run, (view.clone(), told));
+                kept.insert(told.run, Kept { view: view.clone(), commit: number, told });
             }
         }
     }
@@ -67,7 +77,7 @@ pub fn check(world: &World, records: &[Record]) {
         PROJECTIONS.map(|projection| (projection, Served::of(records, projection))).into();
     let kept = kept(world);
     let mut runs: BTreeMap<(String, u64, u32), u64> = BTreeMap::new();
-    let mut last: BTreeMap<(ViewId, String), (u64, u32)> = BTreeMap::new();
+    let mut last: BTreeMap<(ViewId, String), (usize, u64, u32)> = BTreeMap::new();
     for Made { code, key, told } in world.receiver.made() {
         let (projection, position) = (key.projection.as_str(), key.position.get());
         let record = usize::try_from(position).ok().and_then(|position| records.get(position.wrapping_sub(1)));
@@ -75,7 +85,7 @@ pub fn check(world: &World, records: &[Record]) {
         if (position, key.ordinal) != (told.position, told.nth) || !record.is_some_and(same) {
             world.violated(format!("I-9: the effect {key} is {told:?}, the event is {record:?}"));
         }
-        let Some((view, _)) = kept.get(&told.run) else {
+        let Some(Kept { view, commit, .. }) = kept.get(&told.run) else {
             world.violated(format!("I-9: the effect {key} was made, and no commit has kept it: {told:?}"));
             continue;
         };
@@ -89,13 +99,15 @@ pub fn check(world: &World, records: &[Record]) {
         let again = runs.contains_key(&name);
         let run = *runs.entry(name).or_insert(told.run);
         if run != told.run {
-            let first = kept.get(&run).map(|(view, _)| view.to_string());
+            let first = kept.get(&run).map(|kept| kept.view.to_string());
             world.violated(format!("I-9: the effect {key} was emitted and made by {first:?} and again by {view}"));
         }
-        // A version makes the effects of a stream one after the other; tries of one that was made come again.
+        // A version makes the effects of a stream one after the other, as its events were applied; tries of one that was
+        // made come again.
         let last = last.entry((view.clone(), told.stream.clone())).or_default();
-        if (position, key.ordinal) > *last {
-            *last = (position, key.ordinal);
+        let place = (*commit, position, key.ordinal);
+        if place > *last {
+            *last = place;
         } else if !again {
             world.violated(format!("I-9: {view} made the effect {key} of {} behind {last:?}", told.stream));
         }
@@ -103,7 +115,7 @@ pub fn check(world: &World, records: &[Record]) {
 }
 
 /// Effects that were not made yet.
-pub fn missing(world: &World, fold: &super::catalog::Fold, records: &[Record]) -> Vec<String> {
+pub fn missing(world: &World, fold: &Fold, records: &[Record], holdings: &Holdings<'_>) -> Vec<String> {
     let made: BTreeSet<(String, u64, u32)> = world
         .receiver
         .made()
@@ -115,16 +127,17 @@ pub fn missing(world: &World, fold: &super::catalog::Fold, records: &[Record]) -
     for projection in PROJECTIONS {
         let (served, past) = (Served::of(records, projection), makes_past_effects(world, projection));
         let is_made = |position: u64, nth: u32| made.contains(&(projection.to_owned(), position, nth));
-        // Whatever a version that is still there has come past.
+        // Whatever a version that is still there has come past and not set aside.
         for record in records.iter().filter(|record| record.change().is_some()) {
             let Some(version) = served.voice(record.position, past) else { continue };
-            let there = matches!(fold.phase(projection, version), "Serving" | "StandingBy");
+            let there = matches!(fold.phase(projection, version), "Serving" | "StandingBy")
+                && !holdings.is_unspoken(projection, version, record.position);
             for nth in (0..effects_of(record.position)).filter(|nth| there && !is_made(record.position, *nth)) {
                 missing.push(format!("the effect {projection}-{}-{nth} was not made by {version}", record.position));
             }
         }
         // Whatever one has kept, also when it has gone since: a clean-up waits for it.
-        for (view, told) in kept.values().filter(|(view, _)| view.projection.as_str() == projection) {
+        for Kept { view, told, .. } in kept.values().filter(|kept| kept.view.projection.as_str() == projection) {
             let speaks = served.voice(told.position, past) == Some(view.version.to_string().as_str());
             if speaks && !is_made(told.position, told.nth) {
                 missing.push(format!(

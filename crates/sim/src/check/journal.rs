@@ -95,7 +95,7 @@ pub fn check(world: &World, records: &[Record]) {
     }
     let mut head = 0;
     for landed in world.disk.landed() {
-        if let Landed::Appended { through } = landed {
+        if let Landed::Appended { through } = *landed {
             if through <= head {
                 world.violated(format!("I-1: an append ended at {through} when the head was {head}"));
             }

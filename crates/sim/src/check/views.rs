@@ -1,114 +1,83 @@
-//! I-3 and I-7: every view is the fold of exactly the events through its tokens, and so is every answer.
+//! I-3, I-7 and I-11: every view holds what is made of exactly the events through its tokens that were not set aside,
+//! and so does every answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use dacapo::{Position, Value};
+use dacapo::{Position, Token, Value, ViewId};
 use dacapo_store::{ViewReader, Views};
 use futures::FutureExt;
 
 use super::catalog::Fold;
+use super::held::{Held, Holdings, Known, Row, segment_of};
 use super::journal::{Record, records};
-use crate::ledger::PROJECTIONS;
+use crate::books::Seen;
+use crate::disk::Landed;
+use crate::ledger::{ALL, PROJECTIONS};
+use crate::operator::mops_up;
 use crate::world::{World, locked};
-
-/// Sum, number of events, digest.
-type Row = (i64, i64, i64);
-
-fn apply(row: &mut Row, record: &Record) {
-    if let Some(change) = record.change() {
-        row.0 += change;
-        row.1 += 1;
-        row.2 = row.2.wrapping_mul(31).wrapping_add(record.position as i64);
-    }
-}
-
-/// The segment of a stream among `count`: the high part of its hash times the count.
-fn segment_of(stream: &str, count: usize) -> usize {
-    let hash = u128::from(xxhash_rust::xxh3::xxh3_64(stream.as_bytes()));
-    if count == 1 { 0 } else { ((hash * count as u128) >> 64) as usize }
-}
-
-/// How far a view is, segment by segment.
-struct Through {
-    /// Through where its rows are filled.
-    rows: Vec<u64>,
-    tokens: Vec<u64>,
-    /// The position behind which it counts.
-    counted_after: Vec<u64>,
-}
-
-/// What a view must hold that is so far, and how many events each segment took up behind the position from which it
-/// counts.
-fn expected(
-    projection: &str,
-    through: &Through,
-    letters: &BTreeSet<u64>,
-    records: &[Record],
-) -> (BTreeMap<String, Row>, Vec<u64>) {
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
-    let mut counts = vec![0; through.tokens.len()];
-    for record in records.iter().filter(|record| record.change().is_some()) {
-        let segment = segment_of(&record.stream, through.tokens.len());
-        let counted = through.counted_after[segment] + 1..=through.tokens[segment];
-        counts[segment] += u64::from(counted.contains(&record.position));
-        if record.position <= through.rows[segment] {
-            if letters.contains(&record.position) {
-                continue;
-            }
-            let key = if projection == "tally" { "all" } else { record.stream.as_str() };
-            apply(rows.entry(key.to_owned()).or_default(), record);
-        }
-    }
-    (rows, counts)
-}
 
 /// I-3, for every view there is, whatever its phase.
 pub fn views(world: &World) {
     let records = records(world);
-    let fold = Fold::of(&records);
-    let Some(Ok(ids)) = world.disk.views.list().now_or_never() else { return };
-    for id in ids {
+    check(world, &records, &Holdings::of(world, &records));
+}
+
+/// I-3 and I-11: rows, letters and counts are what they must be.
+pub fn check(world: &World, records: &[Record], holdings: &Holdings<'_>) {
+    let none = Held::default();
+    for id in world.disk.views.list().now_or_never().into_iter().flatten().flatten() {
         let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };
         let Some(Ok(mut reader)) = view.reader().now_or_never() else {
             world.violated(format!("I-3: {id} cannot be read"));
             continue;
         };
-        let tokens: Vec<u64> = reader.tokens().iter().map(|token| token.position.get()).collect();
-        let counted: Vec<u64> = reader.tokens().iter().map(|token| token.applied.events).collect();
-        let counted_after: Vec<u64> = reader.tokens().iter().map(|token| token.applied.after.get()).collect();
-        let Some(Ok(letters)) = view.letters(Position::START, usize::MAX).now_or_never() else {
-            world.violated(format!("I-3: the dead letters of {id} cannot be read"));
-            continue;
-        };
-        // I-11: no event is left out that has no dead letter.
-        let letters = letters.iter().map(|letter| letter.position.get()).collect();
-        // A replay that keeps rows leaves in them what was there before.
-        let kept = reader.tokens().iter().map(|token| match token.replay {
-            Some(mark) if fold.asked_replay(mark.request.get()).is_some_and(|replay| !replay.resets) => {
-                token.position.max(mark.through).get()
-            }
-            _ => token.position.get(),
-        });
-        let through = Through { rows: kept.collect(), tokens: tokens.clone(), counted_after };
-        let (expected, counts) = expected(id.projection.as_str(), &through, &letters, &records);
+        let held = holdings.views.get(&id).unwrap_or(&none);
+        let at: Vec<u64> = reader.tokens().iter().map(|token| token.position.get()).collect();
         match rows(&mut *reader) {
-            Ok(found) if found == expected => {}
+            Ok(found) if found == held.rows => {}
             Ok(found) => {
-                let differs = expected.keys().chain(found.keys()).find(|key| expected.get(*key) != found.get(*key));
+                let differs = held.rows.keys().chain(found.keys()).find(|key| held.rows.get(*key) != found.get(*key));
                 let key = differs.expect("they differ");
                 world.violated(format!(
-                    "I-3: {id} at {tokens:?} has {:?} for {key}, the journal {:?}",
+                    "I-3: {id} at {at:?} has {:?} for {key}, made of what landed is {:?}",
                     found.get(key),
-                    expected.get(key)
+                    held.rows.get(key)
                 ));
             }
             Err(error) => world.violated(format!("I-3: {id}: {error}")),
         }
-        if counted != counts {
-            world.violated(format!(
-                "I-3: {id} at {tokens:?} has counted {counted:?} events, the journal has {counts:?}"
-            ));
+        check_events(world, records, &id, reader.tokens(), held);
+        let Some(Ok(letters)) = view.letters(Position::START, usize::MAX).now_or_never() else {
+            world.violated(format!("I-11: the dead letters of {id} cannot be read"));
+            continue;
+        };
+        let letters: BTreeMap<u64, _> =
+            letters.iter().map(|letter| (letter.position.get(), (letter.kind, letter.wish))).collect();
+        let expected = held.letters.iter().map(|(position, aside)| (*position, (aside.kind, aside.wish))).collect();
+        if letters != expected {
+            world.violated(format!("I-11: {id} at {at:?} has the letters {letters:?}, landed have {expected:?}"));
         }
+    }
+}
+
+/// Every event through the tokens is in the rows, or has a dead letter, or was given up; and all of them are counted.
+fn check_events(world: &World, records: &[Record], id: &ViewId, tokens: &[Token], held: &Held) {
+    let mut counts = vec![0_u64; tokens.len()];
+    for record in records.iter().filter(|record| record.change().is_some()) {
+        let position = record.position;
+        let token = &tokens[segment_of(&record.stream, tokens.len())];
+        if position > token.position.get() {
+            continue;
+        }
+        counts[usize::from(token.segment.get())] += u64::from(position > token.applied.after.get());
+        let known = held.applied.contains(&position) || held.given_up.contains(&position);
+        if !known && !held.letters.contains_key(&position) {
+            world.violated(format!("I-11: {id} has come past {position}, neither applied it nor set it aside"));
+        }
+    }
+    let counted: Vec<u64> = tokens.iter().map(|token| token.applied.events).collect();
+    if counted != counts {
+        world.violated(format!("I-3: {id} has counted {counted:?} events, the journal has {counts:?}"));
     }
 }
 
@@ -132,7 +101,17 @@ pub fn behind(world: &World, fold: &Fold, head: u64) -> Vec<String> {
         let phase = fold.phase(id.projection.as_str(), &id.version.to_string());
         let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };
         let Some(Ok(tokens)) = view.tokens().now_or_never() else { continue };
-        for token in tokens.iter().filter(|_| matches!(phase, "Initializing" | "Serving" | "StandingBy")) {
+        let letters = view.letters(Position::START, usize::MAX).now_or_never();
+        let applies = matches!(phase, "Initializing" | "Serving" | "StandingBy");
+        for letter in letters.into_iter().flatten().flatten().filter(|_| applies) {
+            if let Some(wish) = letter.wish {
+                behind
+                    .push(format!("event {} is set aside in {id}, {phase}, and {wish:?} is not done", letter.position));
+            } else if mops_up(world) {
+                behind.push(format!("event {} is set aside in {id}, {phase}", letter.position));
+            }
+        }
+        for token in tokens.iter().filter(|_| applies) {
             if token.position.get() < head {
                 behind.push(format!("segment {} of {id}, {phase}, is at {} of {head}", token.segment, token.position));
             }
@@ -144,48 +123,71 @@ pub fn behind(world: &World, fold: &Fold, head: u64) -> Vec<String> {
     behind
 }
 
-/// I-7: an answer shows a stream as it was after one of its events, and none of those it covers is missing.
-pub fn check_seen(world: &World, records: &[Record]) {
-    let mut histories: BTreeMap<Option<&str>, Vec<(u64, Row)>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.change().is_some()) {
-        for key in [None, Some(record.stream.as_str())] {
-            let history = histories.entry(key).or_default();
-            let mut row = history.last().map(|(_, row)| *row).unwrap_or_default();
-            apply(&mut row, record);
-            history.push((record.position, row));
-        }
-    }
-    let none = vec![];
-    let aside: BTreeMap<&str, _> = PROJECTIONS.map(|projection| (projection, world.disk.set_aside(projection))).into();
-    // For each version that serves no more the position of the last flip away from it.
-    let mut left: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.stream == "$catalog" && record.event_type == "flipped") {
-        let field = |name: &str| record.data[name].as_str().unwrap_or_default();
-        left.remove(&(field("projection"), field("version")));
-        left.insert((field("projection"), field("from")), record.position);
-    }
+/// I-3 and I-7: an answer is what its version had when it covered what the answer says, and readers were with that
+/// version there.
+pub fn check_seen(world: &World, records: &[Record], holdings: &Holdings<'_>) {
+    let served = PROJECTIONS.map(|projection| (projection, Readers::of(world, records, projection)));
+    let served: BTreeMap<&str, Readers<'_>> = served.into();
     for seen in &locked(&world.books).seen {
-        // The old version moves on only once readers have left it, so none of its answers can cover the flip.
-        if let Some(left) = left.get(&(seen.projection, seen.version.as_str()))
-            && seen.covers >= *left
-        {
-            world.violated(format!("I-7: readers left {} at {left}, and it answered: {seen:?}", seen.version));
+        let row = (seen.sum, seen.events, seen.digest);
+        let of = (seen.projection.to_owned(), seen.version.clone());
+        match holdings.knows(&of, seen.ledger.as_deref().unwrap_or(ALL), row, seen.covers) {
+            Known::Yes => {}
+            Known::NotCovering => {
+                world.violated(format!("I-7: {} did not cover {} with this row: {seen:?}", seen.version, seen.covers));
+            }
+            Known::NoSuchRow => world.violated(format!("I-3: an answer is no state that ever was: {seen:?}")),
         }
-        let history = histories.get(&seen.ledger.as_deref()).unwrap_or(&none);
-        let shown = match usize::try_from(seen.events) {
-            Ok(0) => Some((0, Row::default())),
-            Ok(events) => history.get(events - 1).copied(),
-            Err(_) => None,
+        if !served[seen.projection].may_be(world, seen) {
+            world.violated(format!("I-7: another version serves at {}: {seen:?}", seen.covers));
+        }
+    }
+}
+
+/// A move of readers.
+struct Flip<'a> {
+    at: u64,
+    version: &'a str,
+    covers: u64,
+    /// By which run of a node.
+    run: Option<u64>,
+}
+
+/// With which version of a projection readers are, by the catalog.
+struct Readers<'a> {
+    flips: Vec<Flip<'a>>,
+}
+
+impl<'a> Readers<'a> {
+    fn of(world: &World, records: &'a [Record], projection: &str) -> Self {
+        let landed = world.disk.landed().into_iter().filter_map(|landed| match *landed {
+            Landed::Flipped { at, run, .. } => Some((at, run)),
+            _ => None,
+        });
+        let runs: BTreeMap<u64, u64> = landed.collect();
+        let flips = records.iter().filter(|record| record.stream == "$catalog" && record.event_type == "flipped");
+        let of = flips.filter(|record| record.data["projection"] == projection);
+        let flip = |record: &'a Record| Flip {
+            at: record.position,
+            version: record.data["version"].as_str().unwrap_or_default(),
+            covers: record.data["covers"].as_u64().unwrap_or_default(),
+            run: runs.get(&record.position).copied(),
         };
-        if shown.map(|(_, row)| row) != Some((seen.sum, seen.events, seen.digest)) {
-            world.violated(format!("I-3: an answer is no state that ever was: {seen:?}, the journal has {shown:?}"));
-        }
-        let aside = aside[seen.projection].get(&seen.version);
-        let is_aside = |position: &u64| aside.is_some_and(|aside| aside.contains(position));
-        let covered = history.iter().filter(|(position, _)| *position <= seen.covers && !is_aside(position));
-        let covered = covered.count() as i64;
-        if seen.events < covered {
-            world.violated(format!("I-7: an answer covers {} and lacks events through there: {seen:?}", seen.covers));
-        }
+        Self { flips: of.map(flip).collect() }
+    }
+
+    /// Whether an answer may be of this version. The catalog through what the answer covers says which one serves. The
+    /// next one may answer as well from what it covered when readers were moved to it, since its flip lies behind that.
+    ///
+    /// A node knows of what was in the catalog when it began, and of what it has moved itself. Only while another node
+    /// runs on the same store, which the lock of the embedded store keeps out, may it not have followed the other's
+    /// flips yet, and be with a version that served since the last flip it knows of.
+    fn may_be(&self, world: &World, seen: &Seen) -> bool {
+        let next = self.flips.iter().position(|flip| flip.at > seen.covers).unwrap_or(self.flips.len());
+        let knows = |flip: &Flip<'_>| flip.at <= world.began_at(seen.run) || flip.run == Some(seen.run);
+        let known = self.flips[..next].iter().rposition(knows).unwrap_or_default();
+        let served = self.flips[known..next].iter().any(|flip| flip.version == seen.version);
+        let serves_next = |flip: &Flip<'_>| flip.version == seen.version && flip.covers <= seen.covers;
+        served || self.flips.get(next).is_some_and(serves_next)
     }
 }

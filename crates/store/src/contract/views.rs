@@ -525,7 +525,7 @@ pub async fn effects_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
     assert_eq!((view.outbox(10).await.expect("read").pending, due(&*view, 0).await), (1, vec![(1, 0)]));
 }
 
-/// Until its own segment has come past it.
+/// Until its own segment has come past it, and for as long as it is set aside.
 pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let tokens = view.tokens().await.expect("tokens");
@@ -538,7 +538,12 @@ pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Vi
     writer.commit(&Commit::of([step(&tokens[1], 3)])).await.expect("committed");
     assert_eq!(positions().await, [4]);
     let token = view.tokens().await.expect("tokens")[1];
-    writer.commit(&Commit::of([step(&token, 1)])).await.expect("committed");
+    let letters = vec![letter(&token, 4, LetterKind::Refused)];
+    writer.commit(&Commit { letters, ..Commit::of([step(&token, 1)]) }).await.expect("committed");
+    assert_eq!(positions().await, [4], "it was set aside again");
+    let token = view.tokens().await.expect("tokens")[1];
+    let settled = vec![Position::new(4)];
+    writer.commit(&Commit { settled, ..Commit::of([step(&token, 0)]) }).await.expect("committed");
     assert!(positions().await.is_empty());
 }
 

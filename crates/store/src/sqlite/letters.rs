@@ -16,7 +16,11 @@ impl Db {
     /// Writes what a commit keeps beside rows and tokens, which have moved already.
     pub(super) fn keep(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.emit(&commit.effects)?;
-        self.note_unspoken(&commit.unspoken)?;
+        self.keep_refused(commit)?;
+        self.note_unspoken(&commit.unspoken)
+    }
+
+    fn keep_refused(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.tried("keep what was refused", |connection| {
             // Nearly always there is none; then nothing is compared or written.
             let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_refusals)";

@@ -43,7 +43,7 @@ impl Db {
         })
     }
 
-    /// Keeps in mind which events have yet to speak, in the open transaction, whose tokens have moved already.
+    /// Keeps in mind which events have yet to speak, in the open transaction, which has tokens and letters already.
     pub(super) fn note_unspoken(&mut self, unspoken: &[(Segment, Position)]) -> Result<(), StoreError> {
         self.tried("keep in mind what was not applied", |connection| {
             for (segment, position) in unspoken {
@@ -54,7 +54,8 @@ impl Db {
             let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_unspoken)";
             if connection.prepare_cached(any)?.query_row([], |row| row.get(0))? {
                 let covered = "DELETE FROM _dacapo_unspoken WHERE position <=
-                               (SELECT position FROM _dacapo_tokens WHERE segment = _dacapo_unspoken.segment)";
+                               (SELECT position FROM _dacapo_tokens WHERE segment = _dacapo_unspoken.segment)
+                               AND position NOT IN (SELECT position FROM _dacapo_letters)";
                 connection.prepare_cached(covered)?.execute([])?;
             }
             Ok(())

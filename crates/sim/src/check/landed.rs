@@ -1,0 +1,263 @@
+//! I-4, I-6, I-12, replays and pauses: what landed on the disk, in order, held against the catalog as it was then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use dacapo::ViewId;
+use dacapo_model::TokenMove;
+use dacapo_store::{Commit, Views};
+use futures::FutureExt;
+
+use super::catalog::{Following, Version};
+use super::journal::Record;
+use crate::disk::Landed;
+use crate::world::World;
+
+/// How long it may take until a node has noticed that a version is paused.
+const NOTICED: Duration = Duration::from_secs(4);
+
+/// The last replay that a segment has taken up: the position of its request, and where the segment was.
+type Mark = (u64, u64);
+
+pub fn text(view: &ViewId) -> Version {
+    (view.projection.to_string(), view.version.to_string())
+}
+
+/// What has landed so far.
+struct History<'a> {
+    world: &'a World,
+    catalog: Following<'a>,
+    now: Duration,
+    epochs: BTreeMap<ViewId, Vec<u64>>,
+    positions: BTreeMap<ViewId, BTreeMap<u16, u64>>,
+    marks: BTreeMap<ViewId, BTreeMap<u16, Mark>>,
+    /// The highest position that each view has shown.
+    shown: BTreeMap<ViewId, u64>,
+    revoked: BTreeSet<ViewId>,
+    /// Views that a node has made that lingered.
+    orphans: BTreeSet<ViewId>,
+    /// The tokens at each flip that the catalog is about to show.
+    flips: BTreeMap<u64, BTreeMap<ViewId, Vec<u64>>>,
+    paused_at: BTreeMap<Version, Duration>,
+}
+
+/// What landed, held against the history of versions as it was at that moment.
+pub fn check(world: &World, records: &[Record]) {
+    let mut history = History {
+        world,
+        catalog: Following::new(records),
+        now: Duration::ZERO,
+        epochs: BTreeMap::new(),
+        positions: BTreeMap::new(),
+        marks: BTreeMap::new(),
+        shown: BTreeMap::new(),
+        revoked: BTreeSet::new(),
+        orphans: BTreeSet::new(),
+        flips: BTreeMap::new(),
+        paused_at: BTreeMap::new(),
+    };
+    for (now, landed) in world.disk.landed_at() {
+        history.now = now;
+        match &*landed {
+            Landed::Appended { through } => history.appended(*through),
+            Landed::Flipped { at, tokens, .. } => drop(history.flips.insert(*at, tokens.clone())),
+            Landed::Made { view, lingering } => history.made(view, *lingering),
+            Landed::Claimed { view, segments, epochs, revoked } => history.claimed(view, segments, epochs, *revoked),
+            Landed::Committed { view, commit, .. } => history.committed(view, commit),
+            Landed::Dropped { view } => history.dropped(view),
+            Landed::Wished { .. } | Landed::Copied { .. } | Landed::Attached { .. } => {}
+        }
+    }
+    for fault in history.catalog.fold.faults() {
+        world.violated(fault);
+    }
+    history.check_what_is_left();
+    check_keys(world, records);
+}
+
+impl History<'_> {
+    fn phase(&self, view: &ViewId) -> &'static str {
+        let (projection, version) = text(view);
+        self.catalog.fold.phase(&projection, &version)
+    }
+
+    fn appended(&mut self, through: u64) {
+        while let Some(record) = self.catalog.next(through) {
+            match record.event_type.as_str() {
+                "flipped" => self.check_flip(record),
+                "replay-ended" => self.check_replay_end(record),
+                _ => {}
+            }
+            self.catalog.fold.add(record);
+        }
+        let paused = self.catalog.fold.paused();
+        self.paused_at.retain(|view, _| paused.contains(view));
+        for view in paused {
+            self.paused_at.entry(view.clone()).or_insert(self.now);
+        }
+    }
+
+    fn made(&mut self, view: &ViewId, lingering: bool) {
+        self.positions.insert(view.clone(), BTreeMap::new());
+        self.marks.remove(view);
+        self.shown.remove(view);
+        self.epochs.remove(view);
+        // A node may make it again that has not followed the catalog yet; then it drops it again. One that lingered may
+        // be killed before that, and the next start drops it.
+        let phase = self.phase(view);
+        if matches!(phase, "none" | "Scheduled") {
+            self.world.violated(format!("I-12: the view {view} was made while its version was {phase}"));
+        }
+        if lingering {
+            self.orphans.insert(view.clone());
+        }
+    }
+
+    fn claimed(&mut self, view: &ViewId, segments: &[usize], claimed: &[u64], revoked: bool) {
+        if revoked && matches!(self.phase(view), "CleaningUp" | "Obsolete") {
+            self.revoked.insert(view.clone());
+        }
+        let none = vec![0; claimed.len()];
+        let before = self.epochs.get(view).unwrap_or(&none);
+        let expected = |segment: usize| before[segment] + u64::from(segments.contains(&segment));
+        if (0..claimed.len()).any(|segment| claimed[segment] != expected(segment)) {
+            self.world.violated(format!("I-4: {segments:?} of {view} were claimed at {claimed:?} behind {before:?}"));
+        }
+        self.epochs.insert(view.clone(), claimed.to_vec());
+    }
+
+    fn committed(&mut self, view: &ViewId, commit: &Commit) {
+        for moved in &commit.moves {
+            let segment = moved.segment.get();
+            let epoch = self.epochs.get(view).and_then(|epochs| epochs.get(usize::from(segment)));
+            if epoch != Some(&moved.epoch.get()) {
+                self.world.violated(format!(
+                    "I-4: a commit to segment {segment} of {view} landed at epoch {}, claimed was {epoch:?}",
+                    moved.epoch
+                ));
+            }
+            let at = self.positions.entry(view.clone()).or_default().entry(segment).or_default();
+            if *at != moved.from.get() {
+                self.world.violated(format!(
+                    "I-4: a commit to segment {segment} of {view} landed from {}, it was at {at}",
+                    moved.from
+                ));
+            }
+            *at = moved.to.get();
+            self.check_mark(view, moved);
+            if moved.to > moved.from
+                && let Some(since) = self.paused_at.get(&text(view)).filter(|since| self.now > **since + NOTICED)
+            {
+                self.world.violated(format!(
+                    "pause: {view} is paused since {:.1} s and was moved to {}",
+                    since.as_secs_f64(),
+                    moved.to
+                ));
+            }
+            let shown = self.shown.entry(view.clone()).or_default();
+            *shown = (*shown).max(moved.to.get());
+        }
+    }
+
+    fn dropped(&mut self, view: &ViewId) {
+        let phase = self.phase(view);
+        if !matches!(phase, "CleaningUp" | "Obsolete") {
+            self.world.violated(format!("I-12: the view {view} was dropped while its version was {phase}"));
+        }
+        if !self.revoked.remove(view) {
+            self.world.violated(format!("I-12: the view {view} was dropped before its epochs were revoked"));
+        }
+    }
+
+    /// A segment goes back once for each replay that was asked for, to where that begins, and marks where it was.
+    fn check_mark(&mut self, view: &ViewId, moved: &TokenMove) {
+        let gone = self.phase(view) == "CleaningUp";
+        let mark = self.marks.entry(view.clone()).or_default().entry(moved.segment.get()).or_default();
+        let new = moved.replay.map_or((0, 0), |new| (new.request.get(), new.through.get()));
+        let (from, to) = (moved.from.get(), moved.to.get());
+        if new == *mark {
+            if to < from {
+                let text = format!("segment {} of {view} went from {from} back to {to} again", moved.segment);
+                self.world.violated(format!("replay: {text}"));
+            }
+            return;
+        }
+        let fold = &self.catalog.fold;
+        let asked = fold.asked_replay(new.0);
+        // A clean-up ends it in the catalog; who has not heard of that may still be in the reset, until it is revoked.
+        let under_way = fold.replay(&text(view)).is_some_and(|replay| replay.requested == new.0);
+        let asked = asked.filter(|_| under_way || gone);
+        let goes_back = asked.is_some_and(|asked| to == from.min(asked.after));
+        if new.0 <= mark.0 || new.1 != from.max(mark.1) || !goes_back {
+            self.world.violated(format!(
+                "replay: segment {} of {view} took up {new:?} from {from} to {to}, before it was {mark:?}",
+                moved.segment
+            ));
+        }
+        *mark = new;
+    }
+
+    /// A replay has ended when every segment has taken it up and is where it was.
+    fn check_replay_end(&self, record: &Record) {
+        let field = |name: &str| record.data[name].as_str().unwrap_or_default().to_owned();
+        let of = (field("projection"), field("version"));
+        let Some(replay) = self.catalog.fold.replay(&of) else { return };
+        let Some((view, positions)) = self.positions.iter().find(|(view, _)| text(view) == of) else { return };
+        for (segment, at) in positions {
+            let mark = self.marks.get(view).and_then(|marks| marks.get(segment)).copied().unwrap_or_default();
+            if mark.0 != replay.requested || *at < mark.1 {
+                self.world.violated(format!(
+                    "replay: that of {view} which {} asked for was told to have ended at {}, segment {segment} is at \
+                     {at} with {mark:?}",
+                    replay.requested, record.position
+                ));
+            }
+        }
+    }
+
+    /// I-6: when readers were moved, the tokens of the new version covered the request and all that was shown.
+    fn check_flip(&mut self, record: &Record) {
+        let Some((_, tokens)) = self.flips.pop_first() else { return };
+        let field = |name: &str| record.data[name].as_str().unwrap_or_default().to_owned();
+        let (projection, version, from) = (field("projection"), field("version"), field("from"));
+        let of = |version: &str| (projection.clone(), version.to_owned());
+        let view = tokens.keys().find(|view| text(view) == of(&version));
+        let covers = view.and_then(|view| tokens[view].iter().min().copied()).unwrap_or_default();
+        let requested = self.catalog.fold.pending_flip(&projection).map_or(0, |(_, requested)| requested);
+        let shown = self.shown.iter().find(|(view, _)| text(view) == of(&from)).map_or(0, |(_, shown)| *shown);
+        let claimed = record.data["covers"].as_u64().unwrap_or_default();
+        if claimed < requested.max(shown) || covers < claimed {
+            self.world.violated(format!(
+                "I-6: flipped {projection} from {from} to {version} at {}: it covered {covers} (said {claimed}), asked \
+                 for at {requested}, shown was {shown}",
+                record.position
+            ));
+        }
+    }
+
+    /// I-12: no view is left whose version is gone.
+    fn check_what_is_left(&self) {
+        for view in self.world.disk.views.list().now_or_never().into_iter().flatten().flatten() {
+            let phase = self.phase(&view);
+            if matches!(phase, "none" | "Scheduled" | "Obsolete") && !self.orphans.contains(&view) {
+                self.world.violated(format!("I-12: there is a view {view}, which is {phase}"));
+            }
+        }
+    }
+}
+
+/// A request under one key was carried out once: all it led to came in one append.
+fn check_keys(world: &World, records: &[Record]) {
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.stream == "$catalog") {
+        let Some(key) = &record.key else { continue };
+        if let Some(before) = last.insert(key, record.position)
+            && before + 1 != record.position
+        {
+            world.violated(format!(
+                "I-2: the request {key} was carried out at {before} and again at {}",
+                record.position
+            ));
+        }
+    }
+}
