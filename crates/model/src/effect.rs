@@ -133,7 +133,7 @@ mod tests {
 
     fn schedule(code: u32) -> CatalogCommand {
         let (segments, flip, fingerprint) = (SegmentCount::ONE, FlipPolicy::OnCommand, String::new());
-        CatalogCommand::Schedule { projection: name(), code, segments, flip, fingerprint, seeded: false }
+        CatalogCommand::Schedule { projection: name(), code, segments, flip, fingerprint, seeded: false, if_new: false }
     }
 
     /// A journal of events and catalog entries, and what each version has come past.

@@ -40,6 +40,15 @@ pub struct Code {
 impl Code {
     /// The command that schedules a new build of this code.
     pub fn schedule(&self) -> CatalogCommand {
+        self.command(false)
+    }
+
+    /// The command that schedules the first build of this code, unless there is one.
+    fn schedule_if_new(&self) -> CatalogCommand {
+        self.command(true)
+    }
+
+    fn command(&self, if_new: bool) -> CatalogCommand {
         CatalogCommand::Schedule {
             projection: self.projection.clone(),
             code: self.code,
@@ -47,6 +56,7 @@ impl Code {
             flip: self.flip,
             fingerprint: self.fingerprint.clone(),
             seeded: self.seeded,
+            if_new,
         }
     }
 }
@@ -68,16 +78,10 @@ pub struct Facts<'a> {
 
 /// What should be asked of the catalog now.
 pub fn plan(catalog: &Catalog, facts: &Facts<'_>) -> Vec<CatalogCommand> {
-    let new_code = facts.carried.iter().filter(|code| is_new(catalog, code)).map(Code::schedule);
+    let new_code = facts.carried.iter().filter(|code| catalog.is_new(&code.projection, code.code));
+    let new_code = new_code.map(Code::schedule_if_new);
     let moves = catalog.versions().filter_map(|(view, state)| next_move(catalog, facts, view, state));
     new_code.chain(moves).collect()
-}
-
-/// Whether this code version is the highest carried or known and was never built. Code below it is
-/// carried for the sake of versions that exist, not to be built anew.
-fn is_new(catalog: &Catalog, code: &Code) -> bool {
-    let versions = catalog.projections.get(&code.projection).map(|state| &state.versions);
-    versions.is_none_or(|versions| versions.keys().all(|known| known.code < code.code))
 }
 
 fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &VersionState) -> Option<CatalogCommand> {

@@ -475,8 +475,15 @@ impl Model for Flips {
         for (version, code) in [1, 2].into_iter().enumerate() {
             let projection = ProjectionName::new("totals").unwrap();
             let (flip, fingerprint) = (FlipPolicy::OnCommand, String::new());
-            let schedule =
-                CatalogCommand::Schedule { projection, code, segments: count, flip, fingerprint, seeded: false };
+            let schedule = CatalogCommand::Schedule {
+                projection,
+                code,
+                segments: count,
+                flip,
+                fingerprint,
+                seeded: false,
+                if_new: false,
+            };
             assert!(world.change(&schedule) && world.change(&CatalogCommand::Begin(view(VERSIONS[version]))));
             let report = Report { at: Position::START, against: None, required: vec![], parts: vec![] };
             let (answers, verdict, report) = (None, Verdict::Pass, Arc::new(report));

@@ -27,6 +27,9 @@ pub enum CatalogCommand {
         fingerprint: String,
         /// Whether it begins as a copy of the view that serves.
         seeded: bool,
+        /// Only if no build of this code or of later code is known: of nodes that find new code at the same time, one has
+        /// it built.
+        if_new: bool,
     },
     /// Start to build a scheduled version.
     Begin(ViewId),

@@ -22,7 +22,10 @@ impl Catalog {
     /// [`CatalogRefused`], and nothing changes.
     pub fn decide(&self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         match command {
-            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded } => {
+            CatalogCommand::Schedule { projection, code, if_new: true, .. } if !self.is_new(projection, *code) => {
+                Ok(vec![])
+            }
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded, if_new: _ } => {
                 let seed = match (seeded, self.serving(projection)) {
                     (false, _) => None,
                     (true, Some(serving)) => Some(serving),

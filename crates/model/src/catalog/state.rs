@@ -166,6 +166,13 @@ impl Catalog {
         self.projections.get(projection)?.serving
     }
 
+    /// Whether this code is later than all that was ever scheduled. What is not is carried for the sake of versions that
+    /// exist, not to be built anew.
+    pub fn is_new(&self, projection: &ProjectionName, code: u32) -> bool {
+        let versions = self.projections.get(projection).map(|state| &state.versions);
+        versions.is_none_or(|versions| versions.keys().all(|known| known.code < code))
+    }
+
     /// Every version that is not obsolete, with its state.
     pub fn versions(&self) -> impl Iterator<Item = (ViewId, &VersionState)> {
         self.projections.iter().flat_map(|(projection, state)| {

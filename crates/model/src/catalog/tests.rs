@@ -73,7 +73,22 @@ fn schedule(code: u32) -> CatalogCommand {
         flip: FlipPolicy::WhenReady,
         fingerprint: format!("code {code}"),
         seeded: false,
+        if_new: false,
     }
+}
+
+#[test]
+fn of_nodes_that_find_new_code_at_the_same_time_one_has_it_built() {
+    let CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded, .. } = schedule(2) else {
+        unreachable!()
+    };
+    let found = CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded, if_new: true };
+    let mut catalog = Catalog::default();
+    let events = catalog.decide(&found).unwrap();
+    assert_eq!(events.len(), 1);
+    catalog.evolve(&events[0], Position::new(1), Timestamp::from_micros(0));
+    assert_eq!(catalog.decide(&found), Ok(vec![]), "the other one finds it scheduled");
+    assert_eq!(catalog.decide(&schedule(2)).unwrap().len(), 1 + 1, "who asks for another build gets it");
 }
 
 fn begin(version: &str) -> CatalogCommand {
@@ -184,8 +199,15 @@ fn a_rollback_asked_for_in_the_last_moment_of_the_stand_by_is_not_taken_back() {
 fn changed_code_under_an_unchanged_version_is_refused() {
     let mut world = serving_first();
     let CatalogCommand::Schedule { projection, code, segments, flip, .. } = schedule(1) else { unreachable!() };
-    let changed =
-        CatalogCommand::Schedule { projection, code, segments, flip, fingerprint: "other".into(), seeded: false };
+    let changed = CatalogCommand::Schedule {
+        projection,
+        code,
+        segments,
+        flip,
+        fingerprint: "other".into(),
+        seeded: false,
+        if_new: false,
+    };
     let refused = world.when(&changed).unwrap_err();
     assert!(refused.to_string().contains("raise the version number"), "{refused}");
 }
@@ -396,7 +418,7 @@ fn every_flip_is_remembered_with_its_position() {
 fn a_copy_is_made_of_what_serves() {
     let seeded = |code| match schedule(code) {
         CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, .. } => {
-            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded: true }
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded: true, if_new: false }
         }
         other => other,
     };

@@ -12,8 +12,8 @@ use dacapo::{
 };
 use dacapo_model::{Letter, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, Members, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter, Views,
-    WhichLetters,
+    AppendError, Attached, Commit, CommitError, Members, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter,
+    Views, WhichLetters,
 };
 use tokio::sync::watch;
 
