@@ -18,9 +18,11 @@ mod head;
 mod journal;
 pub mod memory;
 pub mod record;
+pub mod shape;
 mod sqlite;
 mod store;
 mod table;
+pub mod view_form;
 mod views;
 
 pub use clock::{Clock, SystemClock};
