@@ -1,0 +1,21 @@
+//! The PostgreSQL store: one journal, and the views over it, for a cluster of nodes on one database.
+//!
+//! ```text
+//!   connect ─▶ Database (database.rs): servers, pool, limits of every connection
+//!                 │ migrate.rs: the tables, brought to the form that this program knows
+//!                 └─▶ PostgresJournal (journal/): events, group commit, head
+//! ```
+//!
+//! This crate owns what is in its schema. It never decides what happens next, and no rule of the journal is made here:
+//! whether an append may be written is decided in `dacapo-store`.
+
+mod database;
+mod fault;
+pub mod limits;
+mod migrate;
+mod options;
+#[cfg(feature = "testbed")]
+pub mod testbed;
+
+pub use database::Database;
+pub use options::Options;

@@ -1,0 +1,38 @@
+//! Every limit of this store, in one place: the unit, then `MAX` last.
+
+use std::time::Duration;
+
+/// Most connections of a node to the database, unless it is set otherwise. The one that listens comes on top.
+pub const CONNECTIONS_MAX: u32 = 16;
+/// How long to try for a connection before a request is told that there is none.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a transaction may wait for its client's next statement: whoever stops in the middle of one holds up
+/// others no longer than this.
+pub const IDLE_IN_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock. Longer than a holder that stopped can keep it.
+pub const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a statement may take, unless a transaction sets it otherwise for itself.
+pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long to wait for the answer to a statement: longer than the server lets it run, so that silence means that the
+/// server or the network is gone.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
+/// The first pause after a failed try to reach the database.
+pub const BACK_OFF_TIME_MIN: Duration = Duration::from_millis(20);
+/// The longest pause after a failed try to reach the database.
+pub const BACK_OFF_TIME_MAX: Duration = Duration::from_secs(2);
+/// The oldest server that is known to work, as `server_version_num` has it.
+pub const SERVER_VERSION_MIN: i32 = 140_000;
+/// Longest name of a schema, in bytes: PostgreSQL has 63, and names of views are put behind it.
+pub const SCHEMA_NAME_BYTES_MAX: usize = 24;
+
+const _: () = assert!(
+    LOCK_TIME_MAX.as_millis() >= 2 * IDLE_IN_TRANSACTION_TIME_MAX.as_millis(),
+    "whoever waits for a lock outlasts a holder that stopped"
+);
+const _: () = assert!(
+    STATEMENT_TIME_MAX.as_millis() >= 2 * LOCK_TIME_MAX.as_millis(),
+    "a statement that got its lock late has time to do something"
+);
+const _: () =
+    assert!(ANSWER_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(), "the server gives up before its client does");
+const _: () = assert!(BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis());

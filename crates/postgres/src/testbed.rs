@@ -1,0 +1,286 @@
+//! Throw-away servers from the PostgreSQL programs that are installed, for tests.
+//!
+//! A server lives in a temporary directory and listens on a socket there, so that it meets nobody else's. It ends with
+//! its value, also when a test panics, and with the process, also when that is killed where `setpriv` can arrange it.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// The user that owns everything in a server.
+pub const OWNER: &str = "owner";
+/// The user of the operating system that a server runs as when a test runs as root, which PostgreSQL refuses.
+const RUN_AS: &str = "postgres";
+/// The line of its log that a server writes once it can be used.
+const READY: &str = "database system is ready to accept";
+/// How often a server that did not come up is started again: one that was killed has processes that die after it.
+const START_TRIES: usize = 200;
+
+/// How much a server promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// As in production.
+    Full,
+    /// Nothing outlasts the machine; for tests that only look at what is answered.
+    None,
+}
+
+/// How a server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Connections are ended, transactions rolled back, everything is written.
+    Fast,
+    /// As after a crash of the server.
+    Immediate,
+    /// Its first process is killed, the others see that.
+    Kill,
+}
+
+/// A server.
+pub struct Server {
+    programs: PathBuf,
+    dir: tempfile::TempDir,
+    settings: Vec<(String, String)>,
+    running: Mutex<Option<Running>>,
+    databases: AtomicU32,
+}
+
+/// A server's first process, watched by a thread.
+struct Running {
+    pid: Pid,
+    watcher: JoinHandle<Vec<String>>,
+}
+
+impl Server {
+    /// Makes a server and starts it.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start; the message says what to do.
+    pub fn start(durability: Durability) -> Self {
+        Self::start_with(durability, &[])
+    }
+
+    /// The same with settings as in `postgresql.conf`.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(durability: Durability, settings: &[(&str, &str)]) -> Self {
+        let programs = programs();
+        let dir = tempfile::Builder::new().prefix("dacapo-pg-").tempdir().expect("a temporary directory can be made");
+        if let Some((user, group)) = other_user() {
+            chown(dir.path(), Some(user), Some(group)).expect("root may give a directory away");
+        }
+        let mut initdb = as_user(&programs.join("initdb"));
+        initdb.arg("-D").arg(dir.path().join("data"));
+        initdb.args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]);
+        let output = initdb.output().expect("initdb can be run");
+        assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        let on = if durability == Durability::Full { "on" } else { "off" };
+        let mut all: Vec<(String, String)> = [
+            ("listen_addresses", ""),
+            ("unix_socket_directories", dir.path().to_str().expect("a path of text")),
+            ("max_connections", "200"),
+            ("fsync", on),
+            ("synchronous_commit", on),
+            ("full_page_writes", on),
+            ("log_min_messages", "log"),
+            ("logging_collector", "off"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let server = Self { programs, dir, settings: all, running: Mutex::new(None), databases: AtomicU32::new(0) };
+        server.go_on();
+        server
+    }
+
+    /// The server that the tests of this process share, without durability. It ends with the last who has it.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start(Durability::None));
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    /// A new database; the answer is its URL.
+    pub async fn database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.run("postgres", &format!("CREATE DATABASE {name}")).await;
+        self.url(&name)
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        self.url_of(OWNER, database)
+    }
+
+    /// The URL of a database for a user.
+    pub fn url_of(&self, user: &str, database: &str) -> String {
+        let dir = self.dir.path().to_str().expect("a path of text").replace('/', "%2F");
+        format!("postgres://{user}@{dir}/{database}?sslmode=disable")
+    }
+
+    /// Where its socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join(".s.PGSQL.5432")
+    }
+
+    /// Runs SQL in a database, as the owner.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn run(&self, database: &str, sql: &str) {
+        let mut connection = PgConnection::connect(&self.url(database)).await.expect("the server takes connections");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("the SQL is right");
+        connection.close().await.expect("the connection is closed");
+    }
+
+    /// Stops it. The answer is its log since it was started.
+    pub fn stop(&self, how: Stop) -> Vec<String> {
+        let Some(Running { pid, watcher }) = self.running().take() else { return Vec::new() };
+        let signal = match how {
+            Stop::Fast => Signal::INT,
+            Stop::Immediate => Signal::QUIT,
+            Stop::Kill => Signal::KILL,
+        };
+        if let Err(error) = kill_process(pid, signal) {
+            tracing::warn!(%error, "the server ended by itself");
+        }
+        watcher.join().expect("the watcher does not panic")
+    }
+
+    /// Starts it again after it was stopped.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn go_on(&self) {
+        let mut running = self.running();
+        assert!(running.is_none(), "the server runs already");
+        let mut log = Vec::new();
+        for _ in 0..START_TRIES {
+            match self.try_start() {
+                Ok(started) => {
+                    *running = Some(started);
+                    return;
+                }
+                Err(lines) => log = lines,
+            }
+        }
+        panic!("the server does not start:\n{}", log.join("\n"));
+    }
+
+    fn try_start(&self) -> Result<Running, Vec<String>> {
+        let mut command = as_user(&self.programs.join("postgres"));
+        command.arg("-D").arg(self.dir.path().join("data"));
+        for (name, value) in &self.settings {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // The kernel counts the thread that started a process as its parent: this one stays as long as the server.
+        let (started, ready) = channel();
+        let watcher = std::thread::spawn(move || {
+            let child = command.spawn().expect("the server can be started");
+            // Whoever started it waits for this, or for the end.
+            watch(child, |pid| started.send(pid).expect("it is waited for"))
+        });
+        match ready.recv() {
+            Ok(pid) => Ok(Running { pid, watcher }),
+            Err(_) => Err(watcher.join().expect("the watcher does not panic")),
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Stop::Immediate);
+    }
+}
+
+/// Reads the log of a server until it ends, and tells when it is ready.
+fn watch(mut child: Child, ready: impl FnOnce(Pid)) -> Vec<String> {
+    let pid = Pid::from_child(&child);
+    let mut ready = Some(ready);
+    let mut log = Vec::new();
+    let stderr = child.stderr.take().expect("it is piped");
+    for line in BufReader::new(stderr).lines() {
+        let Ok(line) = line else { break };
+        if line.contains(READY)
+            && let Some(ready) = ready.take()
+        {
+            ready(pid);
+        }
+        log.push(line);
+    }
+    child.wait().expect("a child can be waited for");
+    log
+}
+
+/// Where the programs of the server are.
+fn programs() -> PathBuf {
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&in_path).collect();
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        places.push(String::from_utf8_lossy(&output.stdout).trim().into());
+    }
+    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort();
+    places.extend(versions.into_iter().rev().map(|(_, path)| path));
+    let found = places.into_iter().find(|place| place.join("initdb").exists() && place.join("postgres").exists());
+    found.expect(
+        "the programs of PostgreSQL, initdb and postgres, are neither in PATH nor where pg_config says nor in \
+         /usr/lib/postgresql: install a server (on Debian the package postgresql, on Fedora postgresql-server)",
+    )
+}
+
+/// User and group to run a server as, if not as whoever runs the test.
+fn other_user() -> Option<(u32, u32)> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let id = |what: &str| {
+        let output = Command::new("id").args([what, RUN_AS]).output().expect("id can be run");
+        let text = String::from_utf8_lossy(&output.stdout).trim().parse();
+        text.unwrap_or_else(|_| {
+            panic!("PostgreSQL does not run as root, and there is no user {RUN_AS} to run it as: make one")
+        })
+    };
+    Some((id("-u"), id("-g")))
+}
+
+/// A command as a user that PostgreSQL accepts, which ends with this process where `setpriv` can arrange that.
+fn as_user(program: &Path) -> Command {
+    let mut arguments: Vec<OsString> = Vec::new();
+    if other_user().is_some() {
+        arguments.extend(["--reuid", RUN_AS, "--regid", RUN_AS, "--init-groups"].map(OsString::from));
+    } else if Command::new("setpriv").arg("--version").output().is_err() {
+        return Command::new(program);
+    }
+    arguments.push("--pdeathsig=QUIT".into());
+    arguments.push(program.into());
+    let mut command = Command::new("setpriv");
+    // The folder a test runs in may be closed to that user.
+    command.args(arguments).current_dir("/").env("LC_ALL", "C");
+    command
+}
