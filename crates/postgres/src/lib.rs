@@ -3,7 +3,8 @@
 //! ```text
 //!   connect ─▶ Database (database.rs): servers, pool, limits of every connection
 //!                 │ migrate.rs: the tables, brought to the form that this program knows
-//!                 └─▶ PostgresJournal (journal/): events, group commit, head
+//!                 ├─▶ PostgresJournal (journal/): events, group commit, head
+//!                 └─▶ PostgresViews (views.rs, views/): a schema a version, rows, tokens
 //! ```
 //!
 //! This crate owns what is in its schema. It never decides what happens next, and no rule of the journal is made here:
@@ -16,6 +17,8 @@ mod migrate;
 mod options;
 #[cfg(feature = "testbed")]
 pub mod testbed;
+mod views;
 
 pub use database::Database;
 pub use options::Options;
+pub use views::PostgresViews;

@@ -1,0 +1,189 @@
+//! A connection that one transaction after the other is done with.
+//!
+//! A future that is dropped while a statement is under way closes the connection: the server sees that within
+//! [`CHECK`](super::CHECK) and ends the statement and its transaction. So nothing goes on that nobody waits for, and no
+//! connection that is in the middle of something goes back to the pool.
+
+use std::sync::Arc;
+
+use dacapo_store::StoreError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{AssertSqlSafe, Either, Executor, PgConnection, Postgres, SqlSafeStr, Statement};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Home;
+
+/// A connection of the pool.
+pub(super) struct Session {
+    /// Gone once a statement was cut off.
+    connection: Option<PoolConnection<Postgres>>,
+    inside: bool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Session {
+    pub(super) async fn open(home: &Home, tried: &str) -> Result<Self, StoreError> {
+        Ok(Self { connection: Some(home.database.acquire(tried).await?), inside: false, permit: None })
+    }
+
+    /// One of those that may be kept for reading at once.
+    pub(super) async fn open_for_reading(home: &Home, tried: &str) -> Result<Self, StoreError> {
+        let permit = reader_permit(home, tried).await?;
+        let mut session = Self::open(home, tried).await?;
+        session.permit = Some(permit);
+        Ok(session)
+    }
+
+    /// Begins a transaction with these statements, of which the first is `BEGIN`.
+    pub(super) async fn begin(&mut self, statements: String) -> Result<(), sqlx::Error> {
+        self.batch(statements).await?;
+        self.inside = true;
+        Ok(())
+    }
+
+    /// Commits the transaction. When that fails, it is unknown whether it was committed.
+    pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
+        self.batch("COMMIT".to_owned()).await?;
+        self.inside = false;
+        Ok(())
+    }
+
+    /// Rolls the transaction back, if there is one.
+    pub(super) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
+        if self.inside {
+            self.batch("ROLLBACK".to_owned()).await?;
+            self.inside = false;
+        }
+        Ok(())
+    }
+
+    /// Carries out statements without parameters in one go, and returns the rows of all of them. Outside of a
+    /// transaction they are one.
+    pub(super) async fn batch(&mut self, statements: String) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut work = self.work()?;
+        let rows = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(work.connection()).await;
+        work.done();
+        rows
+    }
+
+    /// The rows of a statement, which stays prepared.
+    pub(super) async fn fetch(&mut self, sql: &str, arguments: PgArguments) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.run(sql, arguments).await.map(|(rows, _)| rows)
+    }
+
+    /// The rows of a statement, which stays prepared, and how many it changed.
+    pub(super) async fn run(&mut self, sql: &str, arguments: PgArguments) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
+        let mut work = self.work()?;
+        let query = sqlx::query_with(AssertSqlSafe(sql.to_owned()), arguments);
+        let done = collected(work.connection(), query).await;
+        work.done();
+        done
+    }
+
+    /// What a statement has for parameters and columns.
+    pub(super) async fn prepare(&mut self, sql: &str, types: &[PgTypeInfo]) -> Result<PgStatement, sqlx::Error> {
+        let mut work = self.work()?;
+        let statement = work.connection().prepare_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), types).await;
+        work.done();
+        statement
+    }
+
+    /// The rows of what was prepared, and how many it changed.
+    pub(super) async fn run_prepared(
+        &mut self,
+        statement: &PgStatement,
+        arguments: PgArguments,
+    ) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
+        let mut work = self.work()?;
+        let done = collected(work.connection(), statement.query_with(arguments)).await;
+        work.done();
+        done
+    }
+
+    fn work(&mut self) -> Result<Work<'_>, sqlx::Error> {
+        if self.connection.is_none() {
+            let found = "an earlier statement was given up, and its transaction with it: roll back and begin again";
+            return Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, found)));
+        }
+        Ok(Work { session: self, done: false })
+    }
+}
+
+async fn collected(
+    connection: &mut PgConnection,
+    query: sqlx::query::Query<'_, Postgres, PgArguments>,
+) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
+    use futures::TryStreamExt;
+
+    let (mut rows, mut changed) = (Vec::new(), 0);
+    let mut all = connection.fetch_many(query);
+    while let Some(one) = all.try_next().await? {
+        match one {
+            Either::Left(done) => changed += done.rows_affected(),
+            Either::Right(row) => rows.push(row),
+        }
+    }
+    Ok((rows, changed))
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        match Handle::try_current() {
+            Ok(_) if !self.inside => drop(connection),
+            Ok(runtime) => {
+                let permit = self.permit.take();
+                runtime.spawn(async move {
+                    if let Err(error) = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await {
+                        tracing::debug!(%error, "a connection is closed, since it cannot roll back");
+                        drop(connection.detach());
+                    }
+                    drop(permit);
+                });
+            }
+            // The pool takes connections back as a task.
+            Err(_) => drop(connection.detach()),
+        }
+    }
+}
+
+/// A statement under way. Dropped before it is done, it closes the connection.
+struct Work<'a> {
+    session: &'a mut Session,
+    done: bool,
+}
+
+impl Work<'_> {
+    fn connection(&mut self) -> &mut PgConnection {
+        self.session.connection.as_mut().expect("work is begun on a connection that is there")
+    }
+
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        if !self.done
+            && let Some(connection) = self.session.connection.take()
+        {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// Lets a reader in when there is room.
+async fn reader_permit(home: &Home, tried: &str) -> Result<OwnedSemaphorePermit, StoreError> {
+    let readers = Arc::clone(&home.readers);
+    let waited = tokio::time::timeout(crate::limits::CONNECT_TIME_MAX, readers.acquire_owned()).await;
+    match waited {
+        Ok(permit) => Ok(permit.expect("nobody closes the semaphore")),
+        Err(_) => Err(StoreError::unavailable(
+            tried,
+            "as many states of views are being read as there may be at once: keep them shorter, or allow more connections",
+        )),
+    }
+}
