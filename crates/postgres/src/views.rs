@@ -73,20 +73,21 @@ impl PostgresViews {
         Self { home: Arc::new(Home { database, readers }) }
     }
 
-    fn schema(&self, id: &ViewId) -> String {
-        quoted(&schema_name(&self.home.database.options().schema, id))
+    /// The name of the schema of a view.
+    fn name(&self, id: &ViewId) -> String {
+        schema_name(&self.home.database.options().schema, id)
     }
 
     fn view(&self, id: &ViewId) -> Arc<dyn View> {
-        Arc::new(PgView::new(Arc::clone(&self.home), id, self.schema(id)))
+        Arc::new(PgView::new(Arc::clone(&self.home), id, quoted(&self.name(id))))
     }
 
     /// Begins a transaction that makes or drops the view, which only one does at a time.
-    async fn begin(&self, session: &mut Session, schema: &str) -> Sent<()> {
+    async fn begin(&self, session: &mut Session, name: &str) -> Sent<()> {
         session
             .begin(format!(
                 "BEGIN; SET LOCAL client_connection_check_interval = {check}; SET LOCAL lock_timeout = {wait};
-                 SELECT pg_advisory_xact_lock(hashtextextended('dacapo view {schema}', 0))",
+                 SELECT pg_advisory_xact_lock(hashtextextended('dacapo view {name}', 0))",
                 check = CHECK.as_millis(),
                 wait = limits::LOCK_TIME_MAX.as_millis(),
             ))
@@ -95,20 +96,24 @@ impl PostgresViews {
     }
 
     /// Makes the view unless another node did, whose view is the answer.
-    async fn make(&self, schema: &str, about: &About, tables: &[Table]) -> Sent<Option<About>> {
+    async fn make(&self, name: &str, about: &About, tables: &[Table]) -> Sent<Option<About>> {
         let mut session = Session::open(&self.home, "make a view").await?;
-        self.begin(&mut session, schema).await?;
-        let there = About::read(&mut session, schema).await?;
+        self.begin(&mut session, name).await?;
+        let there = About::read(&mut session, name).await?;
         if there.is_none() {
-            session.batch(about.create(schema, tables)).await?;
+            session.batch(about.create(name, tables)).await?;
         }
         session.commit().await?;
         Ok(there)
     }
 
-    async fn read(&self, schema: &str) -> Sent<Option<About>> {
+    async fn read(&self, name: &str) -> Sent<Option<About>> {
         let mut session = Session::open(&self.home, "look for a view").await?;
-        About::read(&mut session, schema).await
+        match About::read(&mut session, name).await {
+            // It was dropped since its name was looked up.
+            Err(failed) if view::is_gone(&failed) => Ok(None),
+            about => about,
+        }
     }
 
     /// Schemas that may be views of this journal.
@@ -124,12 +129,13 @@ impl PostgresViews {
     }
 
     /// Drops the schema, unless it is none of ours or somebody keeps it from that.
-    async fn try_drop(&self, id: &ViewId, schema: &str) -> Sent<()> {
+    async fn try_drop(&self, id: &ViewId, name: &str) -> Sent<()> {
         let mut session = Session::open(&self.home, "drop a view").await?;
-        self.begin(&mut session, schema).await?;
-        match About::read(&mut session, schema).await? {
+        self.begin(&mut session, name).await?;
+        match About::read(&mut session, name).await? {
             Some(about) if about.view == id.to_string() => {
                 let wait = DROP_WAIT.as_millis();
+                let schema = quoted(name);
                 session.batch(format!("SET LOCAL lock_timeout = {wait}; DROP SCHEMA {schema} CASCADE")).await?;
             }
             _ => {}
@@ -137,16 +143,17 @@ impl PostgresViews {
         Ok(session.commit().await?)
     }
 
-    /// Ends the connections of this user that hold a lock on something in the schema: writers that lost their claim when
+    /// Ends the connections of nodes that hold a lock on something in the schema: writers that lost their claim when
     /// the view's epochs were revoked, and readers of a version that nobody is shown any more.
-    async fn cut_off(&self, schema: &str) -> Sent<()> {
+    async fn cut_off(&self, name: &str) -> Sent<()> {
         let mut session = Session::open(&self.home, "drop a view").await?;
         let mut arguments = PgArguments::default();
-        added(&mut arguments, schema.to_owned())?;
+        added(&mut arguments, quoted(name))?;
         let sql = "SELECT pg_terminate_backend(pid) FROM (
                        SELECT DISTINCT held.pid FROM pg_locks AS held JOIN pg_class AS locked ON locked.oid = held.relation
                        JOIN pg_stat_activity AS who ON who.pid = held.pid
                        WHERE locked.relnamespace = to_regnamespace($1) AND held.granted AND who.usename = current_user
+                         AND who.application_name = current_setting('application_name')
                          AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                          AND held.pid <> pg_backend_pid()) AS those";
         session.fetch(sql, arguments).await?;
@@ -159,26 +166,26 @@ impl Views for PostgresViews {
     async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
         shape::check(tables)?;
         names::check(tables)?;
-        let (schema, asked) = (self.schema(id), About::new(id, tables, segments));
+        let (name, asked) = (self.name(id), About::new(id, tables, segments));
         let opened = async {
-            match self.read(&schema).await? {
+            match self.read(&name).await? {
                 Some(there) => Ok(Some(there)),
-                None => self.make(&schema, &asked, tables).await,
+                None => self.make(&name, &asked, tables).await,
             }
         };
         let there = opened.await.map_err(|failed| may_not_make(id, failed))?;
         if let Some(there) = there {
-            there.readable(id, &schema)?;
+            there.readable(id, &name)?;
             there.same(&asked, id)?;
         }
         Ok(self.view(id))
     }
 
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
-        let schema = self.schema(id);
-        let about = self.read(&schema).await.map_err(|failed| view::fault(id, "look for", failed))?;
+        let name = self.name(id);
+        let about = self.read(&name).await.map_err(|failed| view::fault(id, "look for", failed))?;
         let Some(about) = about else { return Ok(None) };
-        about.readable(id, &schema)?;
+        about.readable(id, &name)?;
         Ok(Some(self.view(id)))
     }
 
@@ -189,14 +196,10 @@ impl Views for PostgresViews {
         };
         let mut views = Vec::new();
         for name in self.candidates().await.map_err(failed)? {
-            let about = match self.read(&quoted(&name)).await {
-                // It was dropped meanwhile.
-                Err(failed) if view::is_gone(&failed) => continue,
-                about => about.map_err(failed)?,
-            };
+            let about = self.read(&name).await.map_err(failed)?;
             let Some(id) = about.and_then(|about| parsed(&about.view)) else { continue };
             // Another journal's schemas may have names that begin with this one's.
-            if schema_name(&self.home.database.options().schema, &id) == name {
+            if self.name(&id) == name {
                 views.push(id);
             }
         }
@@ -205,12 +208,12 @@ impl Views for PostgresViews {
     }
 
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
-        let schema = self.schema(id);
+        let name = self.name(id);
         let dropped = async {
-            match self.try_drop(id, &schema).await {
+            match self.try_drop(id, &name).await {
                 Err(failed) if code(&failed).as_deref() == Some("55P03") => {
-                    self.cut_off(&schema).await?;
-                    self.try_drop(id, &schema).await
+                    self.cut_off(&name).await?;
+                    self.try_drop(id, &name).await
                 }
                 dropped => dropped,
             }

@@ -33,15 +33,17 @@ impl About {
         Self { format: FORMAT, view: id.to_string(), segments: segments.get().into(), shape: describe(tables) }
     }
 
-    /// What the view in a schema says, if there is one. `schema` is a quoted name.
-    pub(super) async fn read(session: &mut Session, schema: &str) -> Sent<Option<Self>> {
+    /// What the view in the schema `name` says, if there is one. Looked up in the catalog itself, since a connection
+    /// that waited for another to make or drop the schema still remembers names from before.
+    pub(super) async fn read(session: &mut Session, name: &str) -> Sent<Option<Self>> {
         let mut arguments = PgArguments::default();
-        added(&mut arguments, format!("{schema}._dacapo_view"))?;
-        let there = session.fetch("SELECT to_regclass($1) IS NOT NULL", arguments).await?;
-        if !there[0].try_get::<bool, _>(0)? {
+        added(&mut arguments, name.to_owned())?;
+        let there = "SELECT FROM pg_class WHERE relname = '_dacapo_view' AND relkind = 'r'
+                     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
+        if session.fetch(there, arguments).await?.is_empty() {
             return Ok(None);
         }
-        let sql = format!("SELECT format, view, segments, shape FROM {schema}._dacapo_view");
+        let sql = format!("SELECT format, view, segments, shape FROM {}._dacapo_view", quoted(name));
         let rows = session.fetch(&sql, PgArguments::default()).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Self {
@@ -53,10 +55,10 @@ impl About {
     }
 
     /// Refuses a view that this build cannot read, or another one than is asked for.
-    pub(super) fn readable(&self, id: &ViewId, schema: &str) -> Result<(), StoreError> {
+    pub(super) fn readable(&self, id: &ViewId, name: &str) -> Result<(), StoreError> {
         if self.view != id.to_string() {
             return Err(StoreError::Invalid(format!(
-                "the schema {schema} is the view {}, not {id}: does another journal of this database have a schema with \
+                "the schema {name} is the view {}, not {id}: does another journal of this database have a schema with \
                  a name that begins alike? Give one of them another name",
                 self.view
             )));
@@ -83,7 +85,8 @@ impl About {
     }
 
     /// Makes the schema in the open transaction. The values are given as literals, so that it is one batch.
-    pub(super) fn create(&self, schema: &str, tables: &[Table]) -> String {
+    pub(super) fn create(&self, name: &str, tables: &[Table]) -> String {
+        let schema = quoted(name);
         let mut sql = format!("CREATE SCHEMA {schema}; SET LOCAL search_path = {schema}, pg_temp;");
         sql.push_str(
             "CREATE TABLE _dacapo_view (format bigint NOT NULL, view text NOT NULL, segments bigint NOT NULL,
@@ -102,7 +105,7 @@ impl About {
              CREATE INDEX _dacapo_letters_stream ON _dacapo_letters (stream);",
         );
         sql.push_str(outbox::CREATE);
-        tables.iter().for_each(|table| sql.push_str(&create_table(schema, table)));
+        tables.iter().for_each(|table| sql.push_str(&create_table(&schema, table)));
         sql.push_str(&format!(
             "INSERT INTO _dacapo_tokens SELECT segment, 0, 0, NULL, 0, 0, NULL, NULL, NULL
              FROM generate_series(0, {}) AS segment;

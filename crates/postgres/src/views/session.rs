@@ -50,9 +50,9 @@ impl Session {
         Ok(())
     }
 
-    /// Rolls the transaction back, if there is one.
+    /// Rolls the transaction back, if there is one. That of a connection that is closed ends by itself.
     pub(super) async fn rollback(&mut self) -> Result<(), sqlx::Error> {
-        if self.inside {
+        if self.inside && self.connection.is_some() {
             self.batch("ROLLBACK".to_owned()).await?;
             self.inside = false;
         }

@@ -110,9 +110,8 @@ impl Writer {
         session.batch("SAVEPOINT dacapo".to_owned()).await?;
         let done = async {
             let changed = sql::run(session, &place.schema, sql, parameters, false).await?.changed;
-            match attached {
-                Some(source) => untouched(session, &source).await?,
-                None => {}
+            if let Some(source) = attached {
+                untouched(session, &source).await?;
             }
             Ok(changed)
         };
