@@ -2,8 +2,8 @@
 //!
 //! `number` gives the order in which they were emitted, which within a stream is the order of its events. Only the
 //! first of each stream has a time at which it is due; the next one gets it when that one goes. Whoever emits and
-//! whoever settles lock the table until their commit: otherwise one would leave an effect without a time behind
-//! another that the other is taking away, and it would never be due.
+//! whoever settles take turns, until their commit: otherwise one would leave an effect without a time behind another
+//! that the other is taking away, and it would never be due.
 
 use dacapo_model::{NewEffect, PendingEffect, Position, Settled, StreamName, Timestamp};
 use dacapo_store::view_form::{EffectForm, at, number};
@@ -28,9 +28,10 @@ pub(super) const CREATE: &str = "
 
 const COLUMNS: &str = "number, position, ordinal, segment, stream, name, payload, attempts, due, error";
 
-/// Keeps others from emitting and settling until the transaction ends.
+/// Keeps others from emitting and settling until the transaction ends. A row, since a lock of the table would keep the
+/// server from cleaning it.
 fn lock(schema: &str) -> String {
-    format!("LOCK TABLE {schema}._dacapo_outbox IN SHARE ROW EXCLUSIVE MODE")
+    format!("SELECT FROM {schema}._dacapo_view FOR UPDATE")
 }
 
 /// Puts effects into the outbox, in the open transaction. One that is there already stays as it is.

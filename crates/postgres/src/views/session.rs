@@ -104,7 +104,7 @@ impl Session {
 
     fn work(&mut self) -> Result<Work<'_>, sqlx::Error> {
         if self.connection.is_none() {
-            let found = "an earlier statement was given up, and its transaction with it: roll back and begin again";
+            let found = "an earlier statement was given up, and its transaction with it: begin another";
             return Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, found)));
         }
         Ok(Work { session: self, done: false })

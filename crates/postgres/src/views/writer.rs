@@ -275,9 +275,10 @@ impl ViewWriter for Writer {
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
         assert!(!commit.moves.is_empty(), "a commit moves a token: without a move nothing would fence its rows");
         let mut landed = self.land(commit).await;
-        if landed.is_err() && self.rollback().await.is_err() {
-            // The server rolls back what it has no connection for.
-            self.leave();
+        if landed.is_err()
+            && let Err(error) = self.rollback().await
+        {
+            tracing::debug!(%error, "the server rolls back by itself");
         }
         if let Err(NotMoved::Failed(failed)) = landed {
             landed = Err(match code(&failed).as_deref() {
