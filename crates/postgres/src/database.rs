@@ -27,14 +27,16 @@ impl Database {
     /// [`StoreError::Unavailable`] when no server answers or none takes writes, [`StoreError::Invalid`] when the URL,
     /// the options or the form of the tables cannot be used.
     pub async fn connect(url: &str, options: Options) -> Result<Self, StoreError> {
-        let servers = Arc::new(Servers::new(servers(url, &options)?));
+        let servers = Servers::new(servers(url, &options)?);
         let mut connection = servers.connect().await?;
-        check_server(&mut connection).await?;
+        let flushes = check_server(&mut connection).await?;
         let migrated = migrate::migrate(&mut connection, &options.schema).await;
         // With it goes the lock of the migration.
         let closed = connection.close().await;
         migrated?;
         closed.map_err(|error| fault("close a connection", &error))?;
+        // I-2
+        let servers = Arc::new(if flushes { servers } else { servers.with("synchronous_commit", "on") });
         let pool = Pool::new(Arc::clone(&servers), options.connections_max);
         Ok(Self { options, servers, pool })
     }
@@ -67,13 +69,12 @@ impl Database {
     }
 }
 
-/// What the server must be.
-async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let (version, encoding): (i32, String) =
-        sqlx::query_as("SELECT current_setting('server_version_num')::int4, current_setting('server_encoding')")
-            .fetch_one(connection)
-            .await
-            .map_err(|error| fault("ask the server what it is", &error))?;
+/// Whether the server is one that can be used, and whether a commit there waits for the disk unless it is told to.
+async fn check_server(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let ask = "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'), \
+               current_setting('synchronous_commit') <> 'off', current_setting('fsync') = 'on'";
+    let (version, encoding, flushes, fsync): (i32, String, bool, bool) =
+        sqlx::query_as(ask).fetch_one(connection).await.map_err(|error| fault("ask the server what it is", &error))?;
     if version < limits::SERVER_VERSION_MIN {
         return Err(StoreError::Invalid(format!(
             "the server is PostgreSQL {}, at least {} is needed",
@@ -86,5 +87,8 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
             "the database has the encoding {encoding}, which has no room for every name: make one with ENCODING 'UTF8'"
         )));
     }
-    Ok(())
+    if !fsync {
+        tracing::warn!("the server runs with fsync off: what was acknowledged does not survive a power cut");
+    }
+    Ok(flushes)
 }

@@ -15,25 +15,25 @@ use crate::limits;
 #[derive(Debug)]
 pub(crate) struct Servers {
     list: Vec<PgConnectOptions>,
-    /// Which of them was last seen to take writes.
-    primary: AtomicUsize,
+    /// Which of them was last seen to take writes: whoever finds another one finds it for all.
+    primary: Arc<AtomicUsize>,
 }
 
 impl Servers {
     pub(crate) fn new(list: Vec<PgConnectOptions>) -> Self {
         assert!(!list.is_empty(), "a URL names at least one server");
-        Self { list, primary: AtomicUsize::new(0) }
+        Self { list, primary: Arc::new(AtomicUsize::new(0)) }
     }
 
     /// The same servers with one more setting for each connection.
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
         let list = self.list.iter().map(|server| server.clone().options([(name, value)])).collect();
-        Self { list, primary: AtomicUsize::new(self.primary.load(Ordering::Relaxed)) }
+        Self { list, primary: Arc::clone(&self.primary) }
     }
 
     /// A connection to the server that takes writes. The last one that did is tried first.
     pub(crate) async fn connect(&self) -> Result<PgConnection, StoreError> {
-        let first = self.primary.load(Ordering::Relaxed);
+        let first = self.primary();
         let mut failed = Vec::new();
         for index in (0..self.list.len()).map(|step| (first + step) % self.list.len()) {
             match connect(&self.list[index]).await {
@@ -58,8 +58,8 @@ impl Servers {
         format!("PostgreSQL at {}, database {name}", servers.join(","))
     }
 
-    fn primary(&self) -> PgConnectOptions {
-        self.list[self.primary.load(Ordering::Relaxed)].clone()
+    fn primary(&self) -> usize {
+        self.primary.load(Ordering::Relaxed)
     }
 }
 
@@ -67,23 +67,27 @@ impl Servers {
 #[derive(Debug)]
 pub(crate) struct Pool {
     servers: Arc<Servers>,
+    /// The one of them that new connections go to.
+    towards: AtomicUsize,
     pool: PgPool,
 }
 
 impl Pool {
     pub(crate) fn new(servers: Arc<Servers>, connections_max: u32) -> Self {
+        let towards = servers.primary();
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(limits::CONNECT_TIME_MAX)
             // A statement finds out itself, and whoever tries again knows how.
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(takes_writes(connection)))
-            .connect_lazy_with(servers.primary());
-        Self { servers, pool }
+            .connect_lazy_with(servers.list[towards].clone());
+        Self { servers, towards: AtomicUsize::new(towards), pool }
     }
 
     /// A connection to the server that takes writes.
     pub(crate) async fn acquire(&self, tried: &str) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.turn();
         match self.pool.acquire().await {
             Ok(connection) => Ok(connection),
             Err(error) if self.servers.list.len() == 1 || matches!(error, sqlx::Error::PoolClosed) => {
@@ -92,9 +96,17 @@ impl Pool {
             Err(_) => {
                 // Another one may have taken over.
                 drop(self.servers.connect().await?);
-                self.pool.set_connect_options(self.servers.primary());
+                self.turn();
                 self.pool.acquire().await.map_err(|error| fault(tried, &error))
             }
+        }
+    }
+
+    /// Has new connections go to the server that takes writes, those included that are being tried.
+    fn turn(&self) {
+        let primary = self.servers.primary();
+        if self.towards.swap(primary, Ordering::Relaxed) != primary {
+            self.pool.set_connect_options(self.servers.list[primary].clone());
         }
     }
 

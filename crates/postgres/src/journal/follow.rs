@@ -44,17 +44,28 @@ async fn listen(
     listener.eager_reconnect(false);
     listener.listen(&format!("journal {schema}")).await.map_err(failed)?;
     *reached = true;
+    // Whether the last poll found something that nobody had told, and whether anything was told since.
+    let (mut untold, mut told_since) = (false, true);
     loop {
-        head.advance(read::head(pool).await?);
+        let asked = read::head(pool).await?;
+        if untold && !told_since {
+            // A connection that is dead and does not know: the next one will be told.
+            return Ok(());
+        }
+        (untold, told_since) = (asked > head.get(), false);
+        head.advance(asked);
         let poll = tokio::time::sleep(limits::HEAD_POLL_TIME);
         tokio::pin!(poll);
         loop {
             tokio::select! {
                 told = listener.try_recv() => match told.map_err(failed)? {
-                    Some(told) => match told.payload().parse() {
-                        Ok(position) => head.advance(Position::new(position)),
-                        Err(_) => tracing::warn!(payload = told.payload(), "a notification that is no position"),
-                    },
+                    Some(told) => {
+                        told_since = true;
+                        match told.payload().parse() {
+                            Ok(position) => head.advance(Position::new(position)),
+                            Err(_) => tracing::warn!(payload = told.payload(), "a notification that is no position"),
+                        }
+                    }
                     // What came meanwhile is found by asking, after the next connection.
                     None => return Ok(()),
                 },

@@ -260,3 +260,125 @@ impl Group {
         self.asked.len() - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dacapo_model::{EventType, Metadata, NewEvent};
+    use dacapo_store::{AppendRefused, OnKnown};
+
+    type Answer = oneshot::Receiver<Result<Appended, AppendError>>;
+
+    fn name(stream: &str) -> StreamName {
+        StreamName::new(stream).unwrap()
+    }
+
+    fn waiting(stream: &str, expected: ExpectedRevision, ids: &[u8]) -> (Waiting, Answer) {
+        let event = |id: &u8| NewEvent {
+            id: EventId::from_bytes([*id; 16]),
+            event_type: EventType::new("happened").unwrap(),
+            payload: vec![*id],
+            metadata: Metadata::default(),
+            tags: vec![],
+        };
+        let append = Append::to_stream(name(stream), expected, ids.iter().map(event).collect());
+        let (answer, answered) = oneshot::channel();
+        let bytes = append.check().unwrap();
+        (Waiting::new(append, bytes, answer), answered)
+    }
+
+    fn group(all: Vec<(Waiting, Answer)>) -> (Group, VecDeque<Waiting>, Vec<Answer>) {
+        let (waiting, answers): (VecDeque<_>, Vec<_>) = all.into_iter().unzip();
+        let mut waiting = waiting;
+        (Group::of(&mut waiting), waiting, answers)
+    }
+
+    fn steps(group: &Group) -> Vec<(&str, u64, u8)> {
+        group.rows.iter().map(|row| (group.asked[row.stream].0.as_str(), row.step, row.flags)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_together_and_answered_apart() {
+        use ExpectedRevision::{Any, Exact};
+        let (group, left, mut answers) = group(vec![
+            waiting("a-1", Exact(Revision::new(7)), &[1, 2]),
+            waiting("b-1", Any, &[3]),
+            waiting("a-1", Any, &[4]),
+        ]);
+        assert!(left.is_empty());
+        assert_eq!(steps(&group), [("a-1", 1, 2), ("a-1", 2, 1), ("b-1", 1, 1), ("a-1", 3, 1)]);
+        assert_eq!(group.asked, [(name("a-1"), Some(7)), (name("b-1"), None)]);
+        let through = group.written(Position::new(100), &[Revision::new(7), Revision::START]);
+        assert_eq!(through, Position::new(104));
+        let mut answer = |at: usize| {
+            let Appended { position, revision, written } = answers[at].try_recv().unwrap().unwrap();
+            (position.get(), revision.get(), written)
+        };
+        assert_eq!([answer(0), answer(1), answer(2)], [(102, 9, 2), (103, 1, 1), (104, 10, 1)]);
+    }
+
+    /// One that asks about a stream that is written to, one that thinks otherwise of a stream, one with a known event.
+    #[tokio::test]
+    async fn what_depends_on_the_group_is_left_for_the_next() {
+        use ExpectedRevision::{Any, Exact, Exists, NoStream};
+        let (mut first, first_answer) = waiting("c-1", Any, &[1]);
+        first.append.expected.push((name("named-1"), Exact(Revision::new(4))));
+        let (mut other, other_answer) = waiting("d-1", Any, &[2]);
+        other.append.expected.push((name("named-1"), Exact(Revision::new(5))));
+        let (group, left, _answers) = group(vec![
+            (first, first_answer),
+            waiting("c-1", NoStream, &[3]),
+            (other, other_answer),
+            waiting("e-1", Any, &[1]),
+            waiting("f-1", Exists, &[4]),
+        ]);
+        assert_eq!(group.members.len(), 2);
+        assert_eq!(group.asked, [(name("named-1"), Some(4)), (name("c-1"), None), (name("f-1"), Some(EXISTS))]);
+        let streams: Vec<_> = left.iter().map(|one| one.append.events[0].stream.as_str()).collect();
+        assert_eq!(streams, ["c-1", "d-1", "e-1"], "in their order");
+    }
+
+    #[tokio::test]
+    async fn a_group_has_bounds_and_one_append_always_fits() {
+        let many = || (0..40).map(|n| waiting(&format!("a-{n}"), ExpectedRevision::Any, &[n]));
+        let (mut large, answer) = waiting("large-1", ExpectedRevision::Any, &[99]);
+        large.bytes = limits::GROUP_BYTES_MAX + 1;
+        let (full, left, _answers) =
+            group(many().chain([(large, answer)]).chain([waiting("z-1", ExpectedRevision::Any, &[98])]).collect());
+        assert_eq!((full.members.len(), left.len()), (40, 2), "what does not fit ends the group");
+        let mut left = left;
+        assert_eq!(Group::of(&mut left).members.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn facts_decide_what_was_only_thought() {
+        use ExpectedRevision::{Any, Exact};
+        let found = |position, id: u8| {
+            let (position, revision) = (Position::new(position), Revision::new(3));
+            let found =
+                Found { position, revision, stream: "a-1".into(), event_type: "happened".into(), payload: vec![id] };
+            (EventId::from_bytes([id; 16]), found)
+        };
+        let mut facts = Facts { revisions: [(name("b-1"), Revision::new(8))].into(), events: [found(50, 1)].into() };
+        let (retry, mut answer) = waiting("a-1", Exact(Revision::new(77)), &[1]);
+        assert!(retry.decided(&mut facts).is_none());
+        assert_eq!(answer.try_recv().unwrap().unwrap().position, Position::new(50));
+        let (wrong, mut answer) = waiting("b-1", Exact(Revision::new(7)), &[2]);
+        assert!(wrong.decided(&mut facts).is_none());
+        let refused = answer.try_recv().unwrap().unwrap_err();
+        assert!(
+            matches!(refused, AppendError::Refused(AppendRefused::WrongRevision { actual, .. }) if actual.get() == 8)
+        );
+        // An import that names an event twice, and one that is there.
+        let (mut import, answer) = waiting("a-1", Any, &[1, 5, 5]);
+        import.append.on_known = OnKnown::Skip;
+        assert!(import.needs_facts());
+        let import = import.decided(&mut facts).unwrap();
+        assert!(!import.needs_facts());
+        let (group, _, mut answers) = group(vec![(import, answer)]);
+        assert_eq!(steps(&group), [("a-1", 1, FIRST_OF_GROUP | LAST_OF_APPEND)]);
+        group.written(Position::new(60), &[Revision::new(3)]);
+        let answer = answers[0].try_recv().unwrap().unwrap();
+        assert_eq!((answer.position.get(), answer.revision.get(), answer.written), (61, 4, 1));
+    }
+}

@@ -123,7 +123,7 @@ impl Reader {
         let sql = if everything { EVERYTHING } else { PAGE };
         let page = self.fetch(range(sql, after, to, filter, most, limit), most).await?;
         if everything {
-            dense(&page, after)?;
+            dense(&page, after, to)?;
         }
         let few = page.batch.len() * limits::SPARSE_RATIO < look;
         if page.whole && to < head && few && filter.types.is_some() {
@@ -271,17 +271,17 @@ impl Page {
 }
 
 // I-1
-/// Nothing may be missing among all events behind `after`.
-fn dense(page: &Page, after: Position) -> Result<(), StoreError> {
+/// Nothing may be missing among all events behind `after`, through `to` if there is no more.
+fn dense(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
     let last = after.plus(page.batch.len() as u64);
-    if page.batch.is_empty() || page.last != last {
-        let found = format!(
-            "events behind {after} are missing though they were there: it was replaced by a server or a backup that \
-             lacks them; restore them"
-        );
-        return Err(StoreError::corrupt("the journal in the database", found));
+    if page.last == last && (!page.whole || last == to) {
+        return Ok(());
     }
-    Ok(())
+    let found = format!(
+        "events between {after} and {to} are missing though they were there: it was replaced by a server or a backup \
+         that lacks them; restore them"
+    );
+    Err(StoreError::corrupt("the journal in the database", found))
 }
 
 fn range<'q>(
