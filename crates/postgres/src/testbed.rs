@@ -20,6 +20,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 pub const OWNER: &str = "owner";
 /// The user of the operating system that a server runs as when a test runs as root, which PostgreSQL refuses.
 const RUN_AS: &str = "postgres";
+/// The setting that names the stand-bys that commits wait for.
+const WAITS_FOR: &str = "synchronous_standby_names";
 /// The line of its log that a server writes once it can be used.
 const READY: &str = "database system is ready to accept";
 /// How often a server that did not come up is started again: one that was killed has processes that die after it.
@@ -49,7 +51,7 @@ pub enum Stop {
 pub struct Server {
     programs: PathBuf,
     dir: tempfile::TempDir,
-    settings: Vec<(String, String)>,
+    settings: Vec<String>,
     running: Mutex<Option<Running>>,
     databases: AtomicU32,
 }
@@ -74,31 +76,47 @@ impl Server {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_with(durability: Durability, settings: &[(&str, &str)]) -> Self {
-        let programs = programs();
-        let dir = tempfile::Builder::new().prefix("dacapo-pg-").tempdir().expect("a temporary directory can be made");
-        if let Some((user, group)) = other_user() {
-            chown(dir.path(), Some(user), Some(group)).expect("root may give a directory away");
-        }
+        let programs = programs().expect(
+            "the programs of PostgreSQL, initdb and postgres, are neither in PATH nor where pg_config says nor in \
+             /usr/lib/postgresql: install a server (on Debian the package postgresql, on Fedora postgresql-server)",
+        );
+        let dir = own_folder();
         let mut initdb = as_user(&programs.join("initdb"));
         initdb.arg("-D").arg(dir.path().join("data"));
         initdb.args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]);
-        let output = initdb.output().expect("initdb can be run");
-        assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+        succeed(initdb);
         let on = if durability == Durability::Full { "on" } else { "off" };
-        let mut all: Vec<(String, String)> = [
-            ("listen_addresses", ""),
-            ("unix_socket_directories", dir.path().to_str().expect("a path of text")),
-            ("max_connections", "200"),
-            ("fsync", on),
-            ("synchronous_commit", on),
-            ("full_page_writes", on),
-            ("log_min_messages", "log"),
-            ("logging_collector", "off"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-        all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let server = Self { programs, dir, settings: all, running: Mutex::new(None), databases: AtomicU32::new(0) };
+        let mut all = vec![("max_connections", "200"), ("fsync", on), ("synchronous_commit", on)];
+        all.extend([("full_page_writes", on), ("log_min_messages", "log"), ("logging_collector", "off")]);
+        all.extend(settings);
+        let settings = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Self::of(programs, dir, settings)
+    }
+
+    /// A server, and a stand-by that each of its commits waits for.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn pair() -> (Self, Self) {
+        let server = Self::start_with(Durability::Full, &[(WAITS_FOR, "*")]);
+        let dir = own_folder();
+        let mut copy = as_user(&server.programs.join("pg_basebackup"));
+        copy.arg("-D").arg(dir.path().join("data")).arg("-h").arg(server.dir.path());
+        copy.args(["-U", OWNER, "--checkpoint=fast", "--write-recovery-conf", "--no-sync"]);
+        succeed(copy);
+        // Nobody stands by for it in turn.
+        let settings = server.settings.iter().filter(|setting| !setting.starts_with(WAITS_FOR)).cloned().collect();
+        let standby = Self::of(server.programs.clone(), dir, settings);
+        (server, standby)
+    }
+
+    /// Makes a stand-by the one that takes writes.
+    pub async fn promote(&self) {
+        self.run("postgres", "SELECT pg_promote()").await;
+    }
+
+    fn of(programs: PathBuf, dir: tempfile::TempDir, settings: Vec<String>) -> Self {
+        let server = Self { programs, dir, settings, running: Mutex::new(None), databases: AtomicU32::new(0) };
         server.go_on();
         server
     }
@@ -131,6 +149,16 @@ impl Server {
     pub fn url_of(&self, user: &str, database: &str) -> String {
         let dir = self.dir.path().to_str().expect("a path of text").replace('/', "%2F");
         format!("postgres://{user}@{dir}/{database}?sslmode=disable")
+    }
+
+    /// The URL of a database at this server and at that of `url`, this one first.
+    pub fn url_beside(&self, url: &str) -> String {
+        let own = self.url(name_of(url));
+        let host = |url: &str| {
+            let (_, rest) = url.split_once('@').expect("a URL of a server here names a user");
+            rest.split_once('/').expect("and a database").0.to_owned()
+        };
+        own.replacen(&host(&own), &format!("{},{}", host(&own), host(url)), 1)
     }
 
     /// Where its socket is.
@@ -185,8 +213,10 @@ impl Server {
     fn try_start(&self) -> Result<Running, Vec<String>> {
         let mut command = as_user(&self.programs.join("postgres"));
         command.arg("-D").arg(self.dir.path().join("data"));
-        for (name, value) in &self.settings {
-            command.arg("-c").arg(format!("{name}={value}"));
+        let folder = self.dir.path().to_str().expect("a path of text");
+        let own = [format!("unix_socket_directories={folder}"), "listen_addresses=".to_owned()];
+        for setting in own.iter().chain(&self.settings) {
+            command.arg("-c").arg(setting);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         // The kernel counts the thread that started a process as its parent: this one stays as long as the server.
@@ -213,6 +243,20 @@ impl Drop for Server {
     }
 }
 
+/// A folder for one server.
+fn own_folder() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("dacapo-pg-").tempdir().expect("a temporary directory can be made");
+    if let Some((user, group)) = other_user() {
+        chown(dir.path(), Some(user), Some(group)).expect("root may give a directory away");
+    }
+    dir
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+    assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Reads the log of a server until it ends, and tells when it is ready.
 fn watch(mut child: Child, ready: impl FnOnce(Pid)) -> Vec<String> {
     let pid = Pid::from_child(&child);
@@ -232,8 +276,19 @@ fn watch(mut child: Child, ready: impl FnOnce(Pid)) -> Vec<String> {
     log
 }
 
+/// The name of the database at a URL that a [`Server`] gave.
+pub fn name_of(url: &str) -> &str {
+    let (_, path) = url.rsplit_once('/').expect("a URL names a database");
+    path.split_once('?').map_or(path, |(name, _)| name)
+}
+
+/// Whether there are programs to make a server with.
+pub fn is_installed() -> bool {
+    programs().is_some()
+}
+
 /// Where the programs of the server are.
-fn programs() -> PathBuf {
+fn programs() -> Option<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&in_path).collect();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
@@ -247,11 +302,10 @@ fn programs() -> PathBuf {
         .collect();
     versions.sort();
     places.extend(versions.into_iter().rev().map(|(_, path)| path));
-    let found = places.into_iter().find(|place| place.join("initdb").exists() && place.join("postgres").exists());
-    found.expect(
-        "the programs of PostgreSQL, initdb and postgres, are neither in PATH nor where pg_config says nor in \
-         /usr/lib/postgresql: install a server (on Debian the package postgresql, on Fedora postgresql-server)",
-    )
+    // A link in PATH may lead to one of them only; the others are beside the program itself.
+    let real = |place: &PathBuf| Some(place.join("postgres").canonicalize().ok()?.parent()?.to_owned());
+    let all = |place: &PathBuf| ["initdb", "postgres", "pg_basebackup"].iter().all(|name| place.join(name).exists());
+    places.iter().filter_map(real).find(all)
 }
 
 /// User and group to run a server as, if not as whoever runs the test.

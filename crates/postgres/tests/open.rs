@@ -1,6 +1,6 @@
 //! Opening a database: many at once, users with few rights, forms of tables that are not known.
 
-use dacapo_postgres::testbed::Server;
+use dacapo_postgres::testbed::{Server, name_of};
 use dacapo_postgres::{Database, Options};
 use dacapo_store::StoreError;
 use futures::future::join_all;
@@ -22,11 +22,10 @@ async fn ten_nodes_start_at_once_on_an_empty_database() {
 async fn tables_of_a_newer_form_are_refused() {
     let server = Server::shared();
     let url = server.database().await;
-    let name = url.rsplit('/').next().unwrap().split('?').next().unwrap();
     Database::connect(&url, Options::default()).await.unwrap().close().await;
     let newer = "INSERT INTO dacapo.migrations SELECT version + 1000, description, installed_on, success, checksum, \
                  execution_time FROM dacapo.migrations LIMIT 1";
-    server.run(name, newer).await;
+    server.run(name_of(&url), newer).await;
     let error = Database::connect(&url, Options::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid(_)), "{error:?}");
     let message = error.to_string();
@@ -36,15 +35,16 @@ async fn tables_of_a_newer_form_are_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_few_rights_will_do() {
     let server = Server::shared();
-    server.database().await;
+    let url = server.database().await;
+    let name = name_of(&url);
     server.run("postgres", "CREATE ROLE guest LOGIN").await;
-    let url = server.url_of("guest", "test_0");
+    let url = server.url_of("guest", name);
     let error = Database::connect(&url, Options::default()).await.unwrap_err();
     assert!(error.to_string().contains("permission denied for database"), "{error}");
-    server.run("postgres", "GRANT CREATE ON DATABASE test_0 TO guest").await;
+    server.run("postgres", &format!("GRANT CREATE ON DATABASE {name} TO guest")).await;
     Database::connect(&url, Options::default()).await.unwrap().close().await;
     // Once the schema is there, the right to make one is not needed any more.
-    server.run("postgres", "REVOKE CREATE ON DATABASE test_0 FROM guest").await;
+    server.run("postgres", &format!("REVOKE CREATE ON DATABASE {name} FROM guest")).await;
     Database::connect(&url, Options::default()).await.unwrap().close().await;
     let other = Options { schema: "other".into(), ..Options::default() };
     Database::connect(&url, other).await.unwrap_err();

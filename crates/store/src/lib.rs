@@ -6,7 +6,7 @@
 //!
 //! Every store passes the suite in `contract`.
 
-mod admit;
+pub mod admit;
 pub mod catalog_form;
 mod clock;
 #[cfg(feature = "contract")]
@@ -27,6 +27,7 @@ mod views;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
+pub use head::Head;
 pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;

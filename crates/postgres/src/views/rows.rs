@@ -188,7 +188,7 @@ impl<'a> RowSql<'a> {
         );
         let mut arguments = arguments(&values)?;
         added(&mut arguments, i64::try_from(most).unwrap_or(i64::MAX))?;
-        Ok(self.rows(session.fetch(&tagged(&sql, &values), arguments).await?)?)
+        Ok(self.rows(session.long_fetch(&tagged(&sql, &values), arguments).await?)?)
     }
 
     /// The next rows behind a key. How many bytes they come to is counted by the server, so that it sends no more.
@@ -231,7 +231,7 @@ impl<'a> RowSql<'a> {
         let mut arguments = arguments(after)?;
         added(&mut arguments, i64::try_from(most).unwrap_or(i64::MAX))?;
         added(&mut arguments, i64::try_from(limits::PAGE_BYTES_MAX).expect("a page is not that large"))?;
-        Ok(self.rows(session.fetch(&tagged(&sql, after), arguments).await?)?)
+        Ok(self.rows(session.long_fetch(&tagged(&sql, after), arguments).await?)?)
     }
 
     fn rows(&self, stored: Vec<PgRow>) -> Result<Vec<Vec<Value>>, StoreError> {

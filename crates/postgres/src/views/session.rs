@@ -1,6 +1,7 @@
 //! A connection that one transaction after the other is done with.
 //!
-//! A future that is dropped while a statement is under way closes the connection: the server sees that within
+//! Whoever gets no answer within [`ANSWER_TIME_MAX`](crate::limits::ANSWER_TIME_MAX) is told so, but for statements that
+//! may take as long as they take. A future that is dropped while a statement is under way closes the connection: the server sees that within
 //! [`CHECK`](super::CHECK) and ends the statement and its transaction. So nothing goes on that nobody waits for, and no
 //! connection that is in the middle of something goes back to the pool.
 
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Home;
+use crate::limits;
 
 /// A connection of the pool.
 pub(super) struct Session {
@@ -62,6 +64,11 @@ impl Session {
     /// Carries out statements without parameters in one go, and returns the rows of all of them. Outside of a
     /// transaction they are one.
     pub(super) async fn batch(&mut self, statements: String) -> Result<Vec<PgRow>, sqlx::Error> {
+        answered(self.long_batch(statements)).await
+    }
+
+    /// Statements without parameters that may take very long.
+    pub(super) async fn long_batch(&mut self, statements: String) -> Result<Vec<PgRow>, sqlx::Error> {
         let mut work = self.work()?;
         let rows = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(work.connection()).await;
         work.done();
@@ -73,8 +80,17 @@ impl Session {
         self.run(sql, arguments).await.map(|(rows, _)| rows)
     }
 
+    /// The rows of a statement, which stays prepared and may take very long.
+    pub(super) async fn long_fetch(&mut self, sql: &str, arguments: PgArguments) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.long_run(sql, arguments).await.map(|(rows, _)| rows)
+    }
+
     /// The rows of a statement, which stays prepared, and how many it changed.
     pub(super) async fn run(&mut self, sql: &str, arguments: PgArguments) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
+        answered(self.long_run(sql, arguments)).await
+    }
+
+    async fn long_run(&mut self, sql: &str, arguments: PgArguments) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
         let mut work = self.work()?;
         let query = sqlx::query_with(AssertSqlSafe(sql.to_owned()), arguments);
         let done = collected(work.connection(), query).await;
@@ -84,13 +100,16 @@ impl Session {
 
     /// What a statement has for parameters and columns.
     pub(super) async fn prepare(&mut self, sql: &str, types: &[PgTypeInfo]) -> Result<PgStatement, sqlx::Error> {
-        let mut work = self.work()?;
-        let statement = work.connection().prepare_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), types).await;
-        work.done();
-        statement
+        answered(async {
+            let mut work = self.work()?;
+            let statement = work.connection().prepare_with(AssertSqlSafe(sql.to_owned()).into_sql_str(), types).await;
+            work.done();
+            statement
+        })
+        .await
     }
 
-    /// The rows of what was prepared, and how many it changed.
+    /// The rows of what was prepared, and how many it changed. It may take very long.
     pub(super) async fn run_prepared(
         &mut self,
         statement: &PgStatement,
@@ -109,6 +128,15 @@ impl Session {
         }
         Ok(Work { session: self, done: false })
     }
+}
+
+/// Waits for an answer only so long: silence means that the server or the network is gone.
+async fn answered<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let silence = || {
+        let found = format!("no answer within {:?}: is the database there?", limits::ANSWER_TIME_MAX);
+        sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, found))
+    };
+    tokio::time::timeout(limits::ANSWER_TIME_MAX, statement).await.unwrap_or_else(|_| Err(silence()))
 }
 
 async fn collected(
@@ -178,7 +206,7 @@ impl Drop for Work<'_> {
 /// Lets a reader in when there is room.
 async fn reader_permit(home: &Home, tried: &str) -> Result<OwnedSemaphorePermit, StoreError> {
     let readers = Arc::clone(&home.readers);
-    let waited = tokio::time::timeout(crate::limits::CONNECT_TIME_MAX, readers.acquire_owned()).await;
+    let waited = tokio::time::timeout(limits::CONNECT_TIME_MAX, readers.acquire_owned()).await;
     match waited {
         Ok(permit) => Ok(permit.expect("nobody closes the semaphore")),
         Err(_) => Err(StoreError::unavailable(

@@ -250,7 +250,7 @@ impl ViewWriter for Writer {
         let place = Arc::clone(&self.place);
         let built = async {
             let session = self.enter().await?;
-            session.batch(schema::create_index(&place.schema, table, index)).await?;
+            session.long_batch(schema::create_index(&place.schema, table, index)).await?;
             Ok(())
         };
         let what = format!("build the index {} of table {} of", index.name, table.name);
