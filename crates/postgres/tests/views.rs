@@ -7,7 +7,7 @@ use dacapo_model::{
     Applied, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove,
     TokenRefused, VersionId, ViewId,
 };
-use dacapo_postgres::testbed::Server;
+use dacapo_postgres::testbed::{Durability, Server, Stop};
 use dacapo_postgres::{Database, Options, PostgresViews};
 use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -43,7 +43,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let server = Server::shared();
+        Self::on(Server::shared()).await
+    }
+
+    async fn on(server: Arc<Server>) -> Self {
         let url = server.database().await;
         Self { server, url }
     }
@@ -70,7 +73,7 @@ impl World {
     async fn until_under_way(&self, pattern: &str, waits: bool, count: i64) {
         let mut raw = self.raw().await;
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE $1
-                   AND pid <> pg_backend_pid() AND ($2 = (wait_event_type IS NOT DISTINCT FROM 'Lock') OR NOT $2)";
+                   AND pid <> pg_backend_pid() AND datname = current_database() AND ($2 = (wait_event_type IS NOT DISTINCT FROM 'Lock') OR NOT $2)";
         loop {
             let query = sqlx::query_scalar::<_, i64>(sql).bind(pattern).bind(waits);
             if query.fetch_one(&mut raw).await.unwrap() == count {
@@ -219,7 +222,8 @@ async fn a_transaction_whose_connection_is_lost_leaves_nothing() {
     let token = view.claim().await.unwrap()[0];
     let mut writer = view.writer().await.unwrap();
     put(&mut *writer, &[note(1, "lost")]).await.unwrap();
-    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE state = 'idle in transaction' AND datname = current_database()";
     run(&mut world.raw().await, kill).await;
     assert!(is_unavailable(writer.commit(&Commit::of([step(&token)])).await));
     let again = view.claim().await.unwrap()[0];
@@ -285,6 +289,28 @@ fn proxy(dir: &std::path::Path, server: std::path::PathBuf) -> Arc<std::sync::at
         }
     });
     armed
+}
+
+/// Though the pool has connections from before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_the_server_fails_nothing_that_begins_after_it() {
+    let world = World::on(Arc::new(Server::start(Durability::None))).await;
+    let view = world.view().await;
+    let mut token = view.claim().await.unwrap()[0];
+    for stop in [Stop::Fast, Stop::Immediate] {
+        futures::future::try_join_all((0..6).map(|_| view.reader())).await.unwrap();
+        futures::future::try_join_all((0..6).map(|_| view.tokens())).await.unwrap();
+        world.server.stop(stop);
+        world.server.go_on();
+        assert_eq!(view.tokens().await.unwrap(), [token]);
+        let mut writer = view.writer().await.unwrap();
+        put(&mut *writer, &[note(1, "x")]).await.unwrap();
+        let asked = step(&token);
+        writer.commit(&Commit::of([asked])).await.unwrap();
+        assert_eq!(texts(&*view).await, [text("x")]);
+        token = view.claim().await.unwrap()[0];
+        assert_eq!(token.position, asked.to);
+    }
 }
 
 /// Whoever stops in the middle of a transaction keeps others waiting only for a while.

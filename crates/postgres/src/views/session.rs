@@ -19,19 +19,25 @@ use crate::limits;
 
 /// A connection of the pool.
 pub(super) struct Session {
+    home: Arc<Home>,
     /// Gone once a statement was cut off.
     connection: Option<PoolConnection<Postgres>>,
+    /// How often another connection may yet be tried: until the first answer. The pool may have connections that a stop
+    /// of the server ended, and what is sent first, such as `BEGIN`, does no harm when it is sent again.
+    tries: u32,
     inside: bool,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Session {
-    pub(super) async fn open(home: &Home, tried: &str) -> Result<Self, StoreError> {
-        Ok(Self { connection: Some(home.database.acquire(tried).await?), inside: false, permit: None })
+    pub(super) async fn open(home: &Arc<Home>, tried: &str) -> Result<Self, StoreError> {
+        let connection = Some(home.database.acquire(tried).await?);
+        let tries = home.database.options().connections_max;
+        Ok(Self { home: Arc::clone(home), connection, tries, inside: false, permit: None })
     }
 
     /// One of those that may be kept for reading at once.
-    pub(super) async fn open_for_reading(home: &Home, tried: &str) -> Result<Self, StoreError> {
+    pub(super) async fn open_for_reading(home: &Arc<Home>, tried: &str) -> Result<Self, StoreError> {
         let permit = reader_permit(home, tried).await?;
         let mut session = Self::open(home, tried).await?;
         session.permit = Some(permit);
@@ -69,10 +75,14 @@ impl Session {
 
     /// Statements without parameters that may take very long.
     pub(super) async fn long_batch(&mut self, statements: String) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut work = self.work()?;
-        let rows = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(work.connection()).await;
-        work.done();
-        rows
+        loop {
+            let mut work = self.work()?;
+            let rows = sqlx::raw_sql(AssertSqlSafe(statements.clone())).fetch_all(work.connection()).await;
+            work.done();
+            if !self.tries_another(&rows).await {
+                return rows;
+            }
+        }
     }
 
     /// The rows of a statement, which stays prepared.
@@ -91,11 +101,15 @@ impl Session {
     }
 
     async fn long_run(&mut self, sql: &str, arguments: PgArguments) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
-        let mut work = self.work()?;
-        let query = sqlx::query_with(AssertSqlSafe(sql.to_owned()), arguments);
-        let done = collected(work.connection(), query).await;
-        work.done();
-        done
+        loop {
+            let mut work = self.work()?;
+            let query = sqlx::query_with(AssertSqlSafe(sql.to_owned()), arguments.clone());
+            let done = collected(work.connection(), query).await;
+            work.done();
+            if !self.tries_another(&done).await {
+                return done;
+            }
+        }
     }
 
     /// What a statement has for parameters and columns.
@@ -119,6 +133,28 @@ impl Session {
         let done = collected(work.connection(), statement.query_with(arguments)).await;
         work.done();
         done
+    }
+
+    /// Whether the first statement failed because its connection had ended before, and there is another to try.
+    async fn tries_another<T>(&mut self, answer: &Result<T, sqlx::Error>) -> bool {
+        let ended = match answer {
+            Err(sqlx::Error::Io(_)) => true,
+            Err(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code.starts_with("57P")),
+            _ => false,
+        };
+        let tries = std::mem::take(&mut self.tries);
+        if !ended || tries == 0 {
+            return false;
+        }
+        if let Some(ended) = self.connection.take() {
+            drop(ended.detach());
+        }
+        match self.home.database.acquire("use the database").await {
+            Ok(connection) => (self.connection, self.tries) = (Some(connection), tries - 1),
+            // What is told is why the first one failed.
+            Err(error) => tracing::debug!(%error, "there is no other connection"),
+        }
+        self.connection.is_some()
     }
 
     fn work(&mut self) -> Result<Work<'_>, sqlx::Error> {
