@@ -428,6 +428,8 @@ async fn parameters_are_read_as_what_they_are() {
     let row = [Value::Integer(3), Value::Float(1.5), Value::Integer(i64::MAX)];
     assert_eq!(reader.query(sql, &[]).await.unwrap().1, [row]);
     assert!(invalid(reader.query("SELECT '1 day'::interval AS long", &[]).await).contains("cast it"));
+    let asked = reader.query("SELECT id FROM notes WHERE id = ?", &[Value::Integer(1)]).await;
+    assert!(invalid(asked).contains("parameters are $1, $2"));
 }
 
 /// Names that would be statements if they were not quoted, and values at their limits.

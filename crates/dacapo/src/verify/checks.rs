@@ -105,7 +105,7 @@ async fn assert_none(assertion: &Assertion, view: &mut ReadView, tally: &mut Tal
     let sql = sql.trim().trim_end_matches(';');
     // However many rows it gives, only a few of them are taken into memory.
     let few = limits::FINDINGS_MAX;
-    let first = view.query(&format!("SELECT * FROM ({sql}) LIMIT {few}"), &[]).await;
+    let first = view.query(&format!("SELECT * FROM ({sql}) AS found LIMIT {few}"), &[]).await;
     let (columns, rows) = match first {
         Ok(found) => found,
         Err(error) if error.is_passing() => return Err(StoreError::unavailable("check a version", error)),
@@ -122,7 +122,7 @@ async fn assert_none(assertion: &Assertion, view: &mut ReadView, tally: &mut Tal
         tally.wrong(FindingKind::Check, || Words { place: (*name).to_owned(), key: None, old, new });
     }
     if rows.len() == few {
-        let counted = view.query(&format!("SELECT count(*) FROM ({sql})"), &[]).await;
+        let counted = view.query(&format!("SELECT count(*) FROM ({sql}) AS found"), &[]).await;
         let (_, counted) = counted.map_err(|error| StoreError::unavailable("check a version", error))?;
         if let Some([Value::Integer(all)]) = counted.first().map(Vec::as_slice) {
             tally.wrong_more(FindingKind::Check, u64::try_from(*all).unwrap_or_default().saturating_sub(few as u64));

@@ -110,7 +110,12 @@ pub(super) fn wrong(place: &str, sql: &str, failed: Failed) -> StoreError {
         {
             StoreError::Invalid(format!("cannot {tried}: {error}"))
         }
-        Failed::There(error) => fault(&tried, &error),
+        Failed::There(error) => match fault(&tried, &error) {
+            StoreError::Invalid(why) if sql.contains('?') => {
+                StoreError::Invalid(format!("{why}; parameters are $1, $2 and so on"))
+            }
+            error => error,
+        },
     }
 }
 
