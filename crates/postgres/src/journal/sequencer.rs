@@ -92,7 +92,14 @@ impl Sequencer {
             }
             Ok(Outcome::OtherThanThought) => {
                 self.reached();
-                self.decide(group.members).await;
+                // What waits about the same streams is mostly no better off: it is decided along with the group.
+                let mut members = group.members;
+                let mut events = 0;
+                members.extend(self.take_out(|one| {
+                    events += one.append.events.len();
+                    !one.is_decided() && events <= limits::GROUP_EVENTS_MAX
+                }));
+                self.decide(members).await;
             }
             Ok(Outcome::WentBack { head }) => {
                 let found = format!(
@@ -148,11 +155,8 @@ impl Sequencer {
         }
     }
 
-    /// Those of what waits to which something applies, which is seldom the case.
-    fn take_out(&mut self, applies: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
-        if !self.waiting.iter().any(&applies) {
-            return Vec::new();
-        }
+    /// Those of what waits to which something applies.
+    fn take_out(&mut self, applies: impl FnMut(&Waiting) -> bool) -> Vec<Waiting> {
         let (taken, left): (VecDeque<_>, _) = self.waiting.drain(..).partition(applies);
         self.waiting = left;
         taken.into()
