@@ -35,26 +35,19 @@ pub(super) async fn run(
     let mut sequencer =
         Sequencer { writer, head, waiting: VecDeque::new(), back_off: BackOff::new(seed), last_error: None };
     loop {
-        let mut next = match sequencer.waiting.is_empty() {
-            true => match requests.recv().await {
-                Some(request) => Some(request),
+        if sequencer.waiting.is_empty() {
+            match requests.recv().await {
+                Some(request) => sequencer.take(request, &mut requests),
                 None => break,
-            },
-            false => None,
-        };
-        loop {
-            match next {
-                Some(Request::Append(waiting)) => sequencer.waiting.push_back(waiting),
-                Some(Request::Close) => requests.close(),
-                None => {}
             }
-            if sequencer.waiting.len() >= limits::WAITING_APPENDS_MAX {
-                break;
-            }
-            next = requests.try_recv().ok();
-            if next.is_none() {
-                break;
-            }
+        }
+        // Whoever was just answered appends again before this goes on: a group of the quickest one alone would make
+        // all others wait for its commit.
+        tokio::task::yield_now().await;
+        while sequencer.waiting.len() < limits::WAITING_APPENDS_MAX
+            && let Ok(request) = requests.try_recv()
+        {
+            sequencer.take(request, &mut requests);
         }
         sequencer.write().await;
     }
@@ -72,6 +65,13 @@ struct Sequencer {
 }
 
 impl Sequencer {
+    fn take(&mut self, request: Request, requests: &mut mpsc::Receiver<Request>) {
+        match request {
+            Request::Append(waiting) => self.waiting.push_back(waiting),
+            Request::Close => requests.close(),
+        }
+    }
+
     /// Writes one group of what waits.
     async fn write(&mut self) {
         self.give_up();
