@@ -46,9 +46,14 @@ impl Waiting {
         Self { append, bytes, answer, until, sent: false, tangled, known: None }
     }
 
+    /// Whether facts spoke for it already.
+    pub fn is_decided(&self) -> bool {
+        self.known.is_some()
+    }
+
     /// Whether it cannot be part of a group before it is [decided](Self::decided).
     pub fn needs_facts(&self) -> bool {
-        self.tangled && self.known.is_none()
+        self.tangled && !self.is_decided()
     }
 
     /// Tells the caller what came of it.
@@ -160,7 +165,9 @@ impl Group {
                 later.push_back(next);
                 break;
             }
-            if group.is_apart_from(&next) {
+            // What was decided on facts goes alone: a wrong guess of another must not hold it up again.
+            let alike = group.members.first().is_none_or(|first| first.is_decided() == next.is_decided());
+            if alike && group.is_apart_from(&next) {
                 group.add(next);
             } else {
                 later.push_back(next);
@@ -336,6 +343,15 @@ mod tests {
         assert_eq!(group.asked, [(name("named-1"), Some(4)), (name("c-1"), None), (name("f-1"), Some(EXISTS))]);
         let streams: Vec<_> = left.iter().map(|one| one.append.events[0].stream.as_str()).collect();
         assert_eq!(streams, ["c-1", "d-1", "e-1"], "in their order");
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_goes_alone() {
+        let (first, first_answer) = waiting("a-1", ExpectedRevision::Any, &[1]);
+        let first = first.decided(&mut Facts::default()).unwrap();
+        let others = [waiting("b-1", ExpectedRevision::Any, &[2]), waiting("c-1", ExpectedRevision::Any, &[3])];
+        let (group, left, _answers) = group([(first, first_answer)].into_iter().chain(others).collect());
+        assert_eq!((group.members.len(), left.len()), (1, 2));
     }
 
     #[tokio::test]

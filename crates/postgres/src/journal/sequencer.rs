@@ -35,26 +35,19 @@ pub(super) async fn run(
     let mut sequencer =
         Sequencer { writer, head, waiting: VecDeque::new(), back_off: BackOff::new(seed), last_error: None };
     loop {
-        let mut next = match sequencer.waiting.is_empty() {
-            true => match requests.recv().await {
-                Some(request) => Some(request),
+        if sequencer.waiting.is_empty() {
+            match requests.recv().await {
+                Some(request) => sequencer.take(request, &mut requests),
                 None => break,
-            },
-            false => None,
-        };
-        loop {
-            match next {
-                Some(Request::Append(waiting)) => sequencer.waiting.push_back(waiting),
-                Some(Request::Close) => requests.close(),
-                None => {}
             }
-            if sequencer.waiting.len() >= limits::WAITING_APPENDS_MAX {
-                break;
-            }
-            next = requests.try_recv().ok();
-            if next.is_none() {
-                break;
-            }
+        }
+        // Whoever was just answered appends again before this goes on: a group of the quickest one alone would make
+        // all others wait for its commit.
+        tokio::task::yield_now().await;
+        while sequencer.waiting.len() < limits::WAITING_APPENDS_MAX
+            && let Ok(request) = requests.try_recv()
+        {
+            sequencer.take(request, &mut requests);
         }
         sequencer.write().await;
     }
@@ -72,6 +65,13 @@ struct Sequencer {
 }
 
 impl Sequencer {
+    fn take(&mut self, request: Request, requests: &mut mpsc::Receiver<Request>) {
+        match request {
+            Request::Append(waiting) => self.waiting.push_back(waiting),
+            Request::Close => requests.close(),
+        }
+    }
+
     /// Writes one group of what waits.
     async fn write(&mut self) {
         self.give_up();
@@ -92,7 +92,14 @@ impl Sequencer {
             }
             Ok(Outcome::OtherThanThought) => {
                 self.reached();
-                self.decide(group.members).await;
+                // What waits about the same streams is mostly no better off: it is decided along with the group.
+                let mut members = group.members;
+                let mut events = 0;
+                members.extend(self.take_out(|one| {
+                    events += one.append.events.len();
+                    !one.is_decided() && events <= limits::GROUP_EVENTS_MAX
+                }));
+                self.decide(members).await;
             }
             Ok(Outcome::WentBack { head }) => {
                 let found = format!(
@@ -148,11 +155,8 @@ impl Sequencer {
         }
     }
 
-    /// Those of what waits to which something applies, which is seldom the case.
-    fn take_out(&mut self, applies: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
-        if !self.waiting.iter().any(&applies) {
-            return Vec::new();
-        }
+    /// Those of what waits to which something applies.
+    fn take_out(&mut self, applies: impl FnMut(&Waiting) -> bool) -> Vec<Waiting> {
         let (taken, left): (VecDeque<_>, _) = self.waiting.drain(..).partition(applies);
         self.waiting = left;
         taken.into()
