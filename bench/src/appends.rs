@@ -14,9 +14,9 @@ use crate::pair::{a_second, in_turns};
 use crate::report::Row;
 
 /// Appenders that append one event at a time, all at once.
-const APPENDERS: usize = 64;
+pub(crate) const APPENDERS: usize = 64;
 /// Events in one batch.
-const BATCH_EVENTS: usize = 1_000;
+pub(crate) const BATCH_EVENTS: usize = 1_000;
 
 pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     let mut rows = Vec::new();
@@ -54,7 +54,12 @@ async fn singles(bench: &Bench, appenders: usize) -> Done<Row> {
 }
 
 /// Lets `appenders` append for `time`, each waiting for its own appends; events a second.
-async fn append_for(journal: &Arc<dyn Journal>, appenders: usize, streams: usize, time: Duration) -> Done<f64> {
+pub(crate) async fn append_for(
+    journal: &Arc<dyn Journal>,
+    appenders: usize,
+    streams: usize,
+    time: Duration,
+) -> Done<f64> {
     let begun = Instant::now();
     let tasks = (0..appenders).map(|seed| {
         let journal = Arc::clone(journal);

@@ -5,8 +5,8 @@
 //! that does nothing else. The median of the ratios is what a row says; see `docs/performance.md`.
 //!
 //! ```text
-//!   appends.rs  scan.rs  rebuild.rs  modes.rs  stream.rs  follow.rs  serving.rs  full.rs    what is measured
-//!        └─────────┴─────────┴──────────┼──────────┴──────────┴──────────┴─────────┘
+//!   appends.rs  scan.rs  rebuild.rs  modes.rs  stream.rs  follow.rs  serving.rs  full.rs  postgres.rs    what is measured
+//!        └─────────┴─────────┴──────────┼──────────┴──────────┴──────────┴─────────┴──────────┘
 //!                 pair.rs: in turns, medians        ledger.rs: the events      floor.rs: the bare disk
 //!                              └──▶ report.rs: the table, JSON, docs/performance.md
 //! ```
@@ -20,6 +20,7 @@ mod ledger;
 mod machine;
 mod modes;
 mod pair;
+mod postgres;
 mod rebuild;
 mod report;
 mod scan;
@@ -107,6 +108,7 @@ async fn measure(bench: &Bench) -> Done<Vec<Row>> {
     rows.extend(follow::rows(bench).await?);
     rows.extend(serving::rows(bench).await?);
     rows.extend(full::rows(bench).await?);
+    rows.extend(postgres::rows(bench).await?);
     Ok(rows)
 }
 

@@ -76,7 +76,7 @@ async fn scan_raw(journal: &Arc<dyn Journal>) -> Done<f64> {
 }
 
 /// Follows the journal to the head and decodes each event; events a second.
-async fn scan_decoded(journal: &Arc<dyn Journal>) -> Done<f64> {
+pub(crate) async fn scan_decoded(journal: &Arc<dyn Journal>) -> Done<f64> {
     let head = *journal.head().borrow();
     let (mut count, mut sum) = (0, 0);
     let begun = Instant::now();

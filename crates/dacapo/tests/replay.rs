@@ -134,7 +134,7 @@ impl Projection for Entries {
 
     async fn reset(&self, view: &mut View, after: Position) -> Result<(), HandlerError> {
         let after = i64::try_from(after.get())?;
-        view.execute("DELETE FROM entries WHERE position > ?1", &[Value::from(after)]).await?;
+        view.execute("DELETE FROM entries WHERE position > $1", &[Value::from(after)]).await?;
         Ok(())
     }
 }

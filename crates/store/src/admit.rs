@@ -2,7 +2,7 @@
 //!
 //! The order of questions is part of the contract. Whether the events are known comes first, because a
 //! retry meets the revision that its first try has made; only what is new is held against
-//! [`Append::expected`].
+//! [`Append::expected`]. For those who write a store.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::journal::{Append, Appended, OnKnown, StreamEvent};
 
 /// An event that is in the journal under the id of one that is to be appended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+pub struct Known {
     /// Where it is.
     pub position: Position,
     /// Where it is in its stream.
@@ -24,17 +24,23 @@ pub(crate) struct Known {
 }
 
 /// What a store knows about its journal.
-pub(crate) trait Past {
+pub trait Past {
     /// The event that has the id of `event`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be looked for.
     fn known(&mut self, event: &StreamEvent) -> Result<Option<Known>, StoreError>;
 
     /// The last revision of `stream`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
     fn revision(&mut self, stream: &StreamName) -> Result<Revision, StoreError>;
 }
 
 /// What is to be done with an append.
 #[derive(Debug)]
-pub(crate) enum Admission {
+pub enum Admission {
     /// Write the events for which there is no entry in `known`.
     Write {
         /// For each event of the append where it is already, if anywhere; empty when none is known.
@@ -45,7 +51,10 @@ pub(crate) enum Admission {
 }
 
 /// Decides over `append`.
-pub(crate) fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, AppendError> {
+///
+/// # Errors
+/// [`AppendError::Refused`] when it cannot be written as things are; what `past` fails with.
+pub fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, AppendError> {
     let mut known = known_events(append, past)?;
     if planted::is(Fault::Twice) {
         known.fill(None);
@@ -64,7 +73,10 @@ pub(crate) fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, 
 }
 
 /// Holds the append against the revisions it expects.
-pub(crate) fn expected(append: &Append, past: &mut impl Past) -> Result<(), AppendError> {
+///
+/// # Errors
+/// [`AppendRefused::WrongRevision`]; what `past` fails with.
+pub fn expected(append: &Append, past: &mut impl Past) -> Result<(), AppendError> {
     for (stream, expected) in &append.expected {
         let actual = past.revision(stream)?;
         if !expected.allows(actual) {

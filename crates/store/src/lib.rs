@@ -6,7 +6,7 @@
 //!
 //! Every store passes the suite in `contract`.
 
-mod admit;
+pub mod admit;
 pub mod catalog_form;
 mod clock;
 #[cfg(feature = "contract")]
@@ -19,13 +19,16 @@ mod journal;
 mod members;
 pub mod memory;
 pub mod record;
+pub mod shape;
 mod sqlite;
 mod store;
 mod table;
+pub mod view_form;
 mod views;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
+pub use head::Head;
 pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use members::Members;
 pub use record::{EventBatch, EventBatchBuilder, EventRef};

@@ -149,16 +149,44 @@ pub fn encoded_len(stream: &str, event: &NewEvent) -> usize {
 /// # Panics
 /// When a part exceeds its limit in [`dacapo_model::limits`], which an append checks first.
 pub fn encode(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent) {
-    let start = out.len();
     let extra = extra::encode(&event.metadata, &event.tags);
-    let event_type = event.event_type.as_str();
-    let content = place.stream.len() + event_type.len() + extra.len() + event.payload.len();
+    let content =
+        Content { id: event.id, event_type: event.event_type.as_str(), extra: &extra, payload: &event.payload };
+    encode_content(out, place, content);
+}
+
+/// An event that has been recorded before, in the parts that stores keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Its identity.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: &'a str,
+    /// Its metadata and tags, as [`encode_extra`] gives them.
+    pub extra: &'a [u8],
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// The stored form of what an event has beside its payload; empty when it has nothing.
+pub fn encode_extra(event: &NewEvent) -> Vec<u8> {
+    extra::encode(&event.metadata, &event.tags)
+}
+
+/// Writes the record of an event behind what is in `out`.
+///
+/// # Panics
+/// When a part exceeds its limit in [`dacapo_model::limits`].
+pub fn encode_content(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>) {
+    let start = out.len();
+    let Content { id, event_type, extra, payload } = event;
+    let content = place.stream.len() + event_type.len() + extra.len() + payload.len();
     let len = (HEADER_BYTES + content).next_multiple_of(ALIGNMENT);
     out.reserve(len);
     let u32_of = |len: usize| u32::try_from(len).expect("limits were checked").to_le_bytes();
     out.extend(u32_of(len));
     out.extend([0; 4]);
-    out.extend(u32_of(event.payload.len()));
+    out.extend(u32_of(payload.len()));
     out.extend(u32_of(extra.len()));
     out.extend(u16::try_from(place.stream.len()).expect("limits were checked").to_le_bytes());
     out.extend([u8::try_from(event_type.len()).expect("limits were checked"), place.flags]);
@@ -167,11 +195,11 @@ pub fn encode(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent) {
     out.extend(place.position.get().to_le_bytes());
     out.extend(place.revision.get().to_le_bytes());
     out.extend(place.recorded.micros().to_le_bytes());
-    out.extend(event.id.bytes());
+    out.extend(id.bytes());
     out.extend_from_slice(place.stream.as_bytes());
     out.extend_from_slice(event_type.as_bytes());
-    out.extend_from_slice(&extra);
-    out.extend_from_slice(&event.payload);
+    out.extend_from_slice(extra);
+    out.extend_from_slice(payload);
     out.resize(start + len, 0);
     let crc = crc32c::crc32c(&out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
@@ -246,8 +274,33 @@ pub struct EventBatchBuilder {
 impl EventBatchBuilder {
     /// Adds an event behind the others.
     pub fn push(&mut self, place: Place<'_>, event: &NewEvent) {
-        self.offsets.push(u32::try_from(self.block.len()).expect("a batch is below 4 GiB"));
+        self.begin();
         encode(&mut self.block, place, event);
+    }
+
+    /// Adds an event that comes in the parts that stores keep. Returns how many bytes its record has.
+    ///
+    /// # Panics
+    /// When a part exceeds its limit in [`dacapo_model::limits`].
+    pub fn push_content(&mut self, place: Place<'_>, event: Content<'_>) -> usize {
+        let before = self.block.len();
+        self.begin();
+        encode_content(&mut self.block, place, event);
+        self.block.len() - before
+    }
+
+    /// How many events there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    fn begin(&mut self) {
+        self.offsets.push(u32::try_from(self.block.len()).expect("a batch is below 4 GiB"));
     }
 
     /// The batch, which covers `through`.

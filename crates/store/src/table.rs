@@ -1,8 +1,11 @@
 //! Tables and values, as stores see them: untyped rows of named columns.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use dacapo_model::Timestamp;
+
+use crate::error::StoreError;
 
 /// The kind of values in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,9 +91,71 @@ impl Table {
     pub fn key_of(&self, row: &[Value]) -> Vec<Value> {
         self.key.iter().map(|place| row[*place].clone()).collect()
     }
+
+    /// The order of two rows by their keys.
+    pub fn row_order(&self, a: &[Value], b: &[Value]) -> Ordering {
+        let mut orders = self.key.iter().map(|place| a[*place].key_order(&b[*place]));
+        orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    }
+
+    /// Refuses a row with a value that does not fit its column.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`], which names the column.
+    ///
+    /// # Panics
+    /// When the row has not a value a column.
+    pub fn check_row(&self, row: &[Value]) -> Result<(), StoreError> {
+        assert_eq!(row.len(), self.columns.len(), "a row of table {} has a value a column", self.name);
+        for (column, value) in self.columns.iter().zip(row) {
+            if !(value.fits(column.kind) || column.optional && *value == Value::Null) {
+                return Err(StoreError::Invalid(format!(
+                    "column {}.{} is {:?}{}, and was given {value:?}",
+                    self.name,
+                    column.name,
+                    column.kind,
+                    if column.optional { " or nothing" } else { "" },
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Value {
+    /// The times that a store keeps, in microseconds since 1970: those of years with four digits, 0000-01-01 through
+    /// 9999-12-30, so that their text sorts as they do.
+    pub const TIME_MICROS: RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_207_200_000_000;
+
+    /// Whether a column of this kind may hold it.
+    pub fn fits(&self, kind: ColumnKind) -> bool {
+        matches!(
+            (kind, self),
+            (ColumnKind::Text, Self::Text(_))
+                | (ColumnKind::Integer, Self::Integer(_))
+                | (ColumnKind::Float, Self::Float(_))
+                | (ColumnKind::Boolean, Self::Boolean(_))
+                | (ColumnKind::Bytes, Self::Bytes(_))
+                | (ColumnKind::Time, Self::Time(_))
+                | (ColumnKind::Uuid, Self::Uuid(_))
+                | (ColumnKind::Json, Self::Json(_))
+        )
+    }
+
+    /// Refuses what no store keeps: what is not a number has no place in an order, and times have bounds.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Float(number) if number.is_nan() => Err("NaN cannot be stored".into()),
+            Self::Time(time) if !Self::TIME_MICROS.contains(&time.micros()) => {
+                Err(format!("{} microseconds since 1970 is not in the years 0000 through 9999", time.micros()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The order of two values of one column of a key, which is the order in which every store keeps rows: numbers
     /// and times by size, text, JSON and bytes by their bytes. Keys have no [`Null`](Self::Null).
     pub fn key_order(&self, other: &Self) -> Ordering {

@@ -57,11 +57,15 @@ pub enum ViewCopy {
     File(std::path::PathBuf),
     /// All of it, as it was.
     Bytes(Arc<Vec<u8>>),
+    /// The schema that it is kept in, in the same database.
+    Schema(String),
 }
 
 /// Another view, as a transaction sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
+    /// The name of the schema under which SQL finds its tables, as it is written in a statement.
+    pub schema: String,
     /// Its tokens, in the order of segments.
     pub tokens: Vec<Token>,
     /// How many dead letters it has.
@@ -228,8 +232,9 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when this one cannot be read.
     async fn copy(&self) -> Result<ViewCopy, StoreError>;
 
-    /// A writer. Where one process has the store there is at most one that writes at a time, and its first write waits
-    /// for another's end; in a shared store, those of different segments write side by side.
+    /// A writer. Within a process, at most one writes at a time where the store demands that: then its first write waits
+    /// for another's end. Elsewhere writers of other segments go on beside each other, and those of one segment are told
+    /// apart by the commit (I-4).
     ///
     /// # Errors
     /// [`StoreError`] when the view cannot be opened for writing.
@@ -272,7 +277,8 @@ pub trait ViewWriter: Send {
         keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
     ) -> Result<(), StoreError>;
 
-    /// Carries out one SQL statement and returns the number of rows it changed.
+    /// Carries out one SQL statement and returns the number of rows it changed. Its parameters are `$1`, `$2` and so on.
+    /// A statement that fails has changed nothing, and the transaction goes on.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when the statement is wrong.
@@ -292,8 +298,8 @@ pub trait ViewWriter: Send {
     /// no room for it.
     async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError>;
 
-    /// Begins a transaction in which SQL sees another view as it is now, its tables as `source.…`, until the transaction
-    /// ends. Statements may take long meanwhile: when the future of one is dropped, it ends soon and the writer is of no
+    /// Begins a transaction in which SQL sees another view as it is now, in the schema that [`Attached::schema`] names,
+    /// until the transaction ends; it cannot write there. Statements may take long meanwhile: when the future of one is dropped, it ends soon and the writer is of no
     /// more use.
     ///
     /// # Errors

@@ -265,3 +265,34 @@ async fn an_index_that_nobody_waits_for_is_given_up() {
     writer.commit(&Commit::of([token.step(token.position, 0)])).await.unwrap();
     assert_eq!(view.missing_indexes(&[INDEXED]).await.unwrap(), []);
 }
+
+/// What PostgreSQL keeps no text with.
+#[tokio::test]
+async fn a_text_may_have_any_character() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let token = claim_all(&*view).await[0];
+    let row = vec![Value::Integer(1), Value::Text("a\0b".into())];
+    let mut writer = view.writer().await.unwrap();
+    writer.put(&NOTES, &mut [row.clone()].into_iter()).await.unwrap();
+    writer.commit(&Commit::of([token.step(Position::new(1), 1)])).await.unwrap();
+    assert_eq!(view.reader().await.unwrap().get(&NOTES, &row[..1]).await.unwrap(), Some(row));
+}
+
+#[tokio::test]
+async fn parameters_go_by_their_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
+    let mut reader = view.reader().await.unwrap();
+    let values = [Value::Integer(1), Value::Integer(2)];
+    for (sql, row) in [("SELECT $2, $1, $2", [2, 1, 2]), ("SELECT ?, ?, ?1", [1, 2, 1])] {
+        let rows = reader.query(sql, &values).await.unwrap().1;
+        assert_eq!(rows, [row.map(Value::Integer)], "{sql}");
+    }
+    for sql in ["SELECT $1, $3", "SELECT $1, $name", "SELECT $0, $1"] {
+        let error = reader.query(sql, &values).await.unwrap_err();
+        assert!(matches!(error, StoreError::Invalid(_)), "{sql}: {error}");
+    }
+}

@@ -11,5 +11,5 @@ mod members {
     use dacapo_store::SystemClock;
     use dacapo_store::memory::MemoryMembers;
 
-    dacapo_store::members_contract!(MemoryMembers::new(Arc::new(SystemClock)));
+    dacapo_store::members_contract!((MemoryMembers::new(Arc::new(SystemClock)), ()));
 }

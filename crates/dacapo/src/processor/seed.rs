@@ -103,7 +103,7 @@ impl Run<'_> {
         let attached = self.view.attach(&from.view.copy().await?).await?;
         complete(&attached.tokens, attached.letters)?;
         for statement in statements {
-            self.view.fill(&statement.replace("{source}", "source")).await?;
+            self.view.fill(&statement.replace("{source}", &attached.schema)).await?;
         }
         Ok(attached.tokens)
     }

@@ -331,7 +331,7 @@ impl View {
     }
 
     /// Carries out one SQL statement that writes, for what rows cannot say, and returns how many rows it
-    /// changed. It sees every change of the batch so far. The rows in memory are forgotten, since it may have
+    /// changed. Its parameters are `$1`, `$2` and so on. It sees every change of the batch so far. The rows in memory are forgotten, since it may have
     /// changed any of them, so this costs more than it seems: not for every event.
     ///
     /// # Errors

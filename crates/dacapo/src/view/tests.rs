@@ -158,7 +158,7 @@ async fn a_handler_may_move_between_threads() {
         let view = &mut world.view;
         view.upsert("a-1", || account("a-1", 0), |row| row.balance += 1).await.unwrap();
         view.update::<Account>("a-1", |row| row.balance += 1).await.unwrap();
-        view.execute("DELETE FROM accounts WHERE id = ?", params!["a-2"]).await.unwrap();
+        view.execute("DELETE FROM accounts WHERE id = $1", params!["a-2"]).await.unwrap();
         view.query("SELECT 1", &[]).await.unwrap();
         assert!(view.get::<Account>("a-1").await.unwrap().is_some());
         view.delete::<Entry>(("a-1", 1)).await.unwrap();

@@ -664,7 +664,7 @@ pub async fn a_writer_sees_its_own_transaction(views: &dyn Views) {
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5), account("a-2", "bob", 2)]).await;
     let changed = writer
-        .execute("UPDATE accounts SET balance = balance + ? WHERE owner = ?", &[Value::Integer(1), text("ann")])
+        .execute("UPDATE accounts SET balance = balance + $1 WHERE owner = $2", &[Value::Integer(1), text("ann")])
         .await
         .expect("updated");
     assert_eq!(changed, 1);
@@ -685,7 +685,7 @@ pub async fn every_kind_of_value_comes_back(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let time = |micros| Value::Time(Timestamp::from_micros(micros));
     let columns: [Vec<Value>; 8] = [
-        vec![text(""), text("straße ✓ 🦀"), text("a\0b\n'\"")],
+        vec![text(""), text("straße ✓ 🦀"), text("a\u{1}b\n'\"")],
         vec![Value::Integer(i64::MIN), Value::Integer(-1), Value::Integer(i64::MAX)],
         vec![Value::Float(f64::MIN), Value::Float(1.0), Value::Float(f64::INFINITY)],
         vec![Value::Boolean(true), Value::Boolean(false), Value::Boolean(true)],
@@ -815,7 +815,7 @@ pub async fn pages_go_through_a_table_in_the_order_of_keys(views: &dyn Views) {
     let view = views.open(&id(), &tables, two_segments()).await.expect("a new view");
     let first = step(&claim_all(&*view).await[0], 5);
     let mut keyed = Vec::new();
-    for word in ["", "B", "a", "a\u{0}", "é", "z\u{10000}", "\u{ffff}"] {
+    for word in ["", "B", "a", "a\u{1}", "é", "z\u{10000}", "\u{ffff}"] {
         for flag in [false, true] {
             for number in [i64::MIN, -1, 0, i64::MAX] {
                 let float = if number < 0 { -0.5 } else { 1e300 };
@@ -874,7 +874,7 @@ pub async fn queries_name_their_columns(views: &dyn Views) {
     put(&mut *writer, &ACCOUNTS, vec![account("a", "ann", 1)]).await;
     writer.commit(&Commit::of([first])).await.expect("committed");
     let mut reader = view.reader().await.expect("a reader");
-    let sql = "SELECT owner, sum(balance) AS total, NULL AS none FROM accounts WHERE balance >= ? GROUP BY owner";
+    let sql = "SELECT owner, sum(balance) AS total, NULL AS none FROM accounts WHERE balance >= $1 GROUP BY owner";
     let (names, rows) = reader.query(sql, &[Value::Integer(1)]).await.expect("read");
     assert_eq!(names, ["owner", "total", "none"]);
     assert_eq!(rows, [[text("ann"), Value::Integer(1), Value::Null]]);
@@ -910,7 +910,7 @@ pub async fn readers_and_handlers_stay_in_their_bounds(views: &dyn Views) {
     for sql in [writes, "DELETE FROM accounts", "COMMIT", "SELECT 1; SELECT 2", "SELECT nothing FROM nowhere"] {
         invalid(reader.query(sql, &[]).await);
     }
-    let why = invalid(reader.query("SELECT ?", &[]).await);
+    let why = invalid(reader.query("SELECT $1", &[]).await);
     assert!(why.contains("1 parameters"), "{why}");
     assert_eq!(reader.query("SELECT 1", &[]).await.expect("the reader still works").1, [[Value::Integer(1)]]);
 
@@ -980,8 +980,6 @@ pub async fn indexes_are_built_when_they_are_asked_for(views: &dyn Views) {
     let mut reader = view.reader().await.expect("a reader");
     let of_ann = reader.select(&ACCOUNTS, &[(1, text("ann"))], 10).await.expect("read");
     assert_eq!(of_ann, [account("a", "ann", 1), account("b", "ann", 3)]);
-    let sql = "SELECT count(*) FROM accounts INDEXED BY \"accounts.owner\" WHERE owner = 'ann'";
-    assert_eq!(reader.query(sql, &[]).await.expect("the index is there").1, [[Value::Integer(2)]]);
 }
 
 /// A new view is filled in SQL from one state of another, which goes on meanwhile; rows and tokens land together.
@@ -994,13 +992,12 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
     let id = ViewId { version: VersionId { code: 3, build: 1 }, ..id() };
     let view = views.open(&id, TABLES, two_segments()).await.expect("a new view");
     let tokens = claim_all(&*view).await;
-    let fill = "INSERT INTO accounts SELECT id, owner, balance * 10 FROM source.accounts";
+    let fill = "INSERT INTO accounts SELECT id, owner, balance * 10 FROM {source}.accounts";
     let mut writer = view.writer().await.expect("a writer");
-    invalid(writer.execute(fill, &[]).await);
-    writer.rollback().await.expect("rolled back");
     for lands in [false, true] {
         let copy = source.copy().await.expect("the source");
         let found = writer.attach(&copy).await.expect("attached");
+        let in_source = |sql: &str| sql.replace("{source}", &found.schema);
         let (at, epoch) = (found.tokens[0].position, found.tokens[0].epoch);
         assert_eq!(found.letters, 0);
         // The source goes on, unseen.
@@ -1016,9 +1013,9 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
             assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, None);
             continue;
         }
-        assert_eq!(writer.execute(fill, &[]).await.expect("filled"), 2);
+        assert_eq!(writer.execute(&in_source(fill), &[]).await.expect("filled"), 2);
         // Refused, or done to a copy that nobody sees.
-        drop(writer.execute("DELETE FROM source.accounts", &[]).await);
+        drop(writer.execute(&in_source("DELETE FROM {source}.accounts"), &[]).await);
         writer.index(&ACCOUNTS, &ACCOUNTS.indexes[0]).await.expect("built");
         let counted = Applied { after: at, events: 0 };
         let jump = TokenMove { to: at, applied: counted, ..tokens[0].step(at, 0) };
@@ -1028,7 +1025,6 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
     let mut reader = view.reader().await.expect("a reader");
     let rows = [account("a", "ann", 10), account("b", "bob", 20)];
     assert_eq!(reader.select(&ACCOUNTS, &[], 10).await.expect("read"), rows);
-    invalid(writer.query("SELECT * FROM source.accounts", &[]).await);
     assert_eq!(view.missing_indexes(TABLES).await.expect("looked for"), []);
     assert_eq!(get(&*source, &ACCOUNTS, &[text("a")]).await, Some(account("a", "eve", 9)));
 }

@@ -132,7 +132,7 @@ impl Journal for MemoryJournal {
                 let recorded = state.recorded.map_or(now, |last| last.max(now));
                 state.recorded = Some(recorded);
                 let appended = state.write(&append, &known, recorded);
-                self.head.set(state.head());
+                self.head.advance(state.head());
                 Ok(appended)
             }
         }

@@ -144,6 +144,10 @@ impl Db {
     /// Makes another view readable as `source`. Not within a transaction.
     pub(crate) fn attach(&mut self, copy: &ViewCopy) -> Result<(), StoreError> {
         match copy {
+            ViewCopy::Schema(schema) => Err(StoreError::Invalid(format!(
+                "{} cannot read a view of a PostgreSQL database, in its schema {schema}: a copy is made within one store",
+                self.place()
+            ))),
             ViewCopy::File(path) => {
                 // Read-only, so that a transaction here does not take the other view's write lock.
                 let uri = format!("file:{}?mode=ro", escaped(path));

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::StoreError;
 use crate::sqlite::Db;
-use crate::sqlite::tokens::{number, segment};
+use crate::view_form::{EffectForm, at, number};
 use crate::views::Outbox;
 
 /// The table and what finds things in it.
@@ -68,7 +68,7 @@ impl Db {
         let stored: Vec<i64> = self.tried("read what was not applied", |connection| {
             connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
         })?;
-        let position = |stored| at(stored).ok_or_else(|| self.damaged("a position is out of range"));
+        let position = |stored| at(stored).map_err(|found| self.damaged(&found));
         stored.into_iter().map(position).collect()
     }
 
@@ -87,7 +87,7 @@ impl Db {
         let found: Option<i64> = self.tried("look for an effect", |connection| {
             connection.prepare_cached(sql)?.query_row([stream.as_str()], |row| row.get(0)).optional()
         })?;
-        found.map(|position| at(position).ok_or_else(|| self.damaged("a position is out of range"))).transpose()
+        found.map(|position| at(position).map_err(|found| self.damaged(&found))).transpose()
     }
 
     /// What is in the outbox as a whole.
@@ -123,8 +123,8 @@ impl Db {
         sql: &str,
         parameters: impl rusqlite::Params,
     ) -> Result<Vec<PendingEffect>, StoreError> {
-        let stored: Vec<Stored> = self
-            .tried(tried, |connection| connection.prepare_cached(sql)?.query_map(parameters, Stored::of)?.collect())?;
+        let stored: Vec<EffectForm> =
+            self.tried(tried, |connection| connection.prepare_cached(sql)?.query_map(parameters, form)?.collect())?;
         stored.into_iter().map(|stored| stored.pending().map_err(|found| self.damaged(&found))).collect()
     }
 
@@ -166,54 +166,17 @@ fn settle(connection: &Connection, place: i64, settled: &Settled) -> rusqlite::R
     Ok(())
 }
 
-/// A row of the outbox.
-struct Stored {
-    number: i64,
-    position: i64,
-    ordinal: u32,
-    segment: i64,
-    stream: String,
-    name: String,
-    payload: Vec<u8>,
-    attempts: u32,
-    due: Option<i64>,
-    error: Option<String>,
-}
-
-impl Stored {
-    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            number: row.get(0)?,
-            position: row.get(1)?,
-            ordinal: row.get(2)?,
-            segment: row.get(3)?,
-            stream: row.get(4)?,
-            name: row.get(5)?,
-            payload: row.get(6)?,
-            attempts: row.get(7)?,
-            due: row.get(8)?,
-            error: row.get(9)?,
-        })
-    }
-
-    fn pending(self) -> Result<PendingEffect, String> {
-        Ok(PendingEffect {
-            number: u64::try_from(self.number).map_err(|_| "a number is out of range")?,
-            effect: NewEffect {
-                position: at(self.position).ok_or("a position is out of range")?,
-                ordinal: self.ordinal,
-                segment: segment(self.segment).ok_or("a segment is out of range")?,
-                stream: StreamName::new(&self.stream).map_err(|invalid| invalid.to_string())?,
-                name: self.name,
-                payload: self.payload,
-            },
-            attempts: self.attempts,
-            error: self.error,
-            due: Timestamp::from_micros(self.due.unwrap_or_default()),
-        })
-    }
-}
-
-fn at(number: i64) -> Option<Position> {
-    u64::try_from(number).ok().map(Position::new)
+fn form(row: &Row<'_>) -> rusqlite::Result<EffectForm> {
+    Ok(EffectForm {
+        number: row.get(0)?,
+        position: row.get(1)?,
+        ordinal: row.get(2)?,
+        segment: row.get(3)?,
+        stream: row.get(4)?,
+        name: row.get(5)?,
+        payload: row.get(6)?,
+        attempts: row.get(7)?,
+        due: row.get(8)?,
+        error: row.get(9)?,
+    })
 }

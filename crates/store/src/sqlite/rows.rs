@@ -1,13 +1,12 @@
 //! Rows: bulk writes, reads by key and by column, and SQL as it comes.
 
-use std::cmp::Ordering;
-
 use dacapo_model::limits;
 use rusqlite::Statement;
 
 use crate::error::StoreError;
-use crate::sqlite::schema::{RESERVED, quoted};
-use crate::sqlite::value::{Parameter, fits, from_column, from_query};
+use crate::shape::RESERVED;
+use crate::sqlite::schema::quoted;
+use crate::sqlite::value::{Parameter, from_column, from_query};
 use crate::sqlite::{Db, fault};
 use crate::table::{Table, Value};
 use crate::views::FirstRows;
@@ -148,9 +147,9 @@ impl Db {
         let sql = self.sql(table);
         let failed = |error: rusqlite::Error| fault(self.place(), &format!("write to table {}", table.name), &error);
         let mut rows: Vec<Vec<Value>> = rows.collect();
-        rows.iter().try_for_each(|row| check_row(table, row))?;
+        rows.iter().try_for_each(|row| table.check_row(row))?;
         // Stable, so that the later of two rows with one key stands.
-        rows.sort_by(|a, b| by_key(table, a, b));
+        rows.sort_by(|a, b| table.row_order(a, b));
         let blocks = rows.chunks_exact(sql.block_rows);
         let rest = blocks.remainder();
         let mut statement = self.raw().prepare_cached(&sql.put_block).map_err(failed)?;
@@ -198,8 +197,7 @@ impl Db {
                 "this statement writes no rows, so it is a query or not allowed: {sql}"
             )));
         }
-        counted(&statement, sql, parameters)?;
-        bind(&mut statement, 1, parameters).map_err(failed)?;
+        bind_numbered(&mut statement, sql, parameters)?.map_err(failed)?;
         let before = self.raw().total_changes();
         let mut rows = statement.raw_query();
         // A statement with RETURNING is done only when all of its rows were taken.
@@ -223,8 +221,7 @@ impl Db {
                 "this statement is no query, which gives rows and writes none: {sql}"
             )));
         }
-        counted(&statement, sql, parameters)?;
-        bind(&mut statement, 1, parameters).map_err(failed)?;
+        bind_numbered(&mut statement, sql, parameters)?.map_err(failed)?;
         let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
         let mut stored = statement.raw_query();
         let (mut rows, mut all) = (Vec::new(), 0);
@@ -247,36 +244,30 @@ impl Db {
     }
 }
 
-fn counted(statement: &Statement<'_>, sql: &str, parameters: &[Value]) -> Result<(), StoreError> {
-    let (asked, given) = (statement.parameter_count(), parameters.len());
-    if asked == given {
-        return Ok(());
+/// Gives `$2` the second parameter, as PostgreSQL does; SQLite itself takes that for a name, and counts names in the
+/// order in which they come. Parameters without a number go by their order.
+fn bind_numbered(
+    statement: &mut Statement<'_>,
+    sql: &str,
+    parameters: &[Value],
+) -> Result<rusqlite::Result<()>, StoreError> {
+    let asked = statement.parameter_count();
+    let place = |at: usize| {
+        let name = statement.parameter_name(at).and_then(|name| name.strip_prefix('$'));
+        name.map_or(Some(at), |number| number.parse().ok())
+    };
+    let places: Vec<Option<usize>> = (1..=asked).map(place).collect();
+    let given = parameters.len();
+    let in_order = places.iter().all(|place| place.is_some_and(|place| (1..=given).contains(&place)));
+    if asked != given || !in_order {
+        return Err(StoreError::Invalid(format!(
+            "the statement has {asked} parameters and was given {given}, as $1, $2 and so on: {sql}"
+        )));
     }
-    Err(StoreError::Invalid(format!("the statement has {asked} parameters and was given {given}: {sql}")))
+    let mut pairs = places.into_iter().flatten().zip(1..);
+    Ok(pairs.try_for_each(|(place, at)| statement.raw_bind_parameter(at, Parameter(&parameters[place - 1]))))
 }
 
 fn bind(statement: &mut Statement<'_>, first: usize, values: &[Value]) -> rusqlite::Result<()> {
     values.iter().zip(first..).try_for_each(|(value, at)| statement.raw_bind_parameter(at, Parameter(value)))
-}
-
-/// The order of two rows by their keys.
-fn by_key(table: &Table, a: &[Value], b: &[Value]) -> Ordering {
-    let mut orders = table.key.iter().map(|place| a[*place].key_order(&b[*place]));
-    orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-}
-
-fn check_row(table: &Table, row: &[Value]) -> Result<(), StoreError> {
-    assert_eq!(row.len(), table.columns.len(), "a row of table {} has a value a column", table.name);
-    for (column, value) in table.columns.iter().zip(row) {
-        if !(fits(column.kind, value) || column.optional && *value == Value::Null) {
-            return Err(StoreError::Invalid(format!(
-                "column {}.{} is {:?}{}, and was given {value:?}",
-                table.name,
-                column.name,
-                column.kind,
-                if column.optional { " or nothing" } else { "" },
-            )));
-        }
-    }
-    Ok(())
 }

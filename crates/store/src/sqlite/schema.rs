@@ -10,15 +10,13 @@ use dacapo_model::{SegmentCount, ViewId};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::StoreError;
+use crate::shape;
 use crate::sqlite::db::Db;
 use crate::sqlite::outbox;
-use crate::table::{Column, ColumnKind, Index, Table};
+use crate::table::{ColumnKind, Index, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
 const FORMAT: i64 = 3;
-
-/// The beginning of the names of tables that are not the projection's.
-pub(super) const RESERVED: &str = "_dacapo_";
 
 /// What a view says about itself.
 struct About {
@@ -36,12 +34,12 @@ pub(super) fn quoted(name: &str) -> String {
 impl Db {
     /// Makes the view if it is not there, or checks that it is the one that is asked for.
     pub(crate) fn make(&mut self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<(), StoreError> {
-        check(tables)?;
+        shape::check(tables)?;
         let asked = About {
             format: FORMAT,
             view: id.to_string(),
             segments: i64::from(segments.get()),
-            schema: describe(tables),
+            schema: shape::describe(tables),
         };
         let stored = self.tried("make the view", |connection| {
             if let Some(stored) = about(connection)? {
@@ -113,24 +111,14 @@ impl Db {
 
     fn same(&self, id: &ViewId, stored: &About, asked: &About) -> Result<(), StoreError> {
         self.readable(id, stored)?;
-        let mut differences = Vec::new();
-        if stored.segments != asked.segments {
-            differences.push(format!("it has {} segments, the code asks for {}", stored.segments, asked.segments));
+        let asked = (asked.segments, asked.schema.as_str());
+        match shape::difference((stored.segments, &stored.schema), asked) {
+            None => Ok(()),
+            Some(difference) => Err(StoreError::Invalid(format!(
+                "the view {id} is not what the code asks for: {difference}. Raise the projection's version, so that a \
+                 new view is built beside this one",
+            ))),
         }
-        let only = |these: &str, those: &str| -> Vec<String> {
-            these.lines().filter(|line| !those.lines().any(|other| other == *line)).map(str::to_owned).collect()
-        };
-        differences.extend(only(&stored.schema, &asked.schema).into_iter().map(|line| format!("it has {line}")));
-        differences
-            .extend(only(&asked.schema, &stored.schema).into_iter().map(|line| format!("the code asks for {line}")));
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(StoreError::Invalid(format!(
-            "the view {id} is not what the code asks for: {}. Raise the projection's version, so that a new view is \
-             built beside this one",
-            differences.join("; ")
-        )))
     }
 }
 
@@ -224,54 +212,4 @@ fn storage(kind: ColumnKind) -> &'static str {
         ColumnKind::Float => "REAL",
         ColumnKind::Bytes => "BLOB",
     }
-}
-
-/// The schema as lines, one for each thing that can differ, in the words of an error message.
-fn describe(tables: &[Table]) -> String {
-    let mut lines = Vec::new();
-    for table in tables {
-        let names =
-            |places: &[usize]| places.iter().map(|place| table.columns[*place].name).collect::<Vec<_>>().join(", ");
-        lines.push(format!("table {} with key ({})", table.name, names(table.key)));
-        for Column { name, kind, optional } in table.columns {
-            let optional = if *optional { "optional " } else { "" };
-            lines.push(format!("column {}.{name}: {optional}{kind:?}", table.name));
-        }
-        for index in table.indexes {
-            let unique = if index.unique { "unique " } else { "" };
-            lines.push(format!("{unique}index {}.{} on ({})", table.name, index.name, names(index.columns)));
-        }
-    }
-    lines.sort();
-    lines.join("\n")
-}
-
-/// Refuses tables that no view can have.
-fn check(tables: &[Table]) -> Result<(), StoreError> {
-    let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-    for (at, table) in tables.iter().enumerate() {
-        let refuse = |why: String| Err(StoreError::Invalid(format!("table {}: {why}", table.name)));
-        if table.name.is_empty() || table.name.starts_with(RESERVED) || table.name.starts_with("sqlite_") {
-            return refuse(format!("choose another name, not empty and not beginning with {RESERVED} or sqlite_"));
-        }
-        if tables[..at].iter().any(|other| same(other.name, table.name)) {
-            return refuse("two tables of the view have this name".into());
-        }
-        if table.key.is_empty() {
-            return refuse("it needs a key: which columns tell its rows apart?".into());
-        }
-        for (place, column) in table.columns.iter().enumerate() {
-            if table.columns[..place].iter().any(|other| same(other.name, column.name)) {
-                return refuse(format!("two columns have the name {}", column.name));
-            }
-        }
-        let used = table.key.iter().chain(table.indexes.iter().flat_map(|index| index.columns));
-        if let Some(place) = used.into_iter().find(|place| **place >= table.columns.len()) {
-            return refuse(format!("its key or an index names column {place} of {}", table.columns.len()));
-        }
-        if let Some(place) = table.key.iter().find(|place| table.columns[**place].optional) {
-            return refuse(format!("column {} is part of the key and cannot be optional", table.columns[*place].name));
-        }
-    }
-    Ok(())
 }

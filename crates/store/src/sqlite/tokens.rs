@@ -1,24 +1,19 @@
 //! The token table: the one statement that moves a token, and those that claim, hold and lift.
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{
-    Applied, Epoch, MemberId, Position, ReplayMark, Segment, SegmentCount, Token, TokenMove, TokenRefused,
-};
+use dacapo_model::{MemberId, Position, Token, TokenMove, TokenRefused};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
-use crate::views::Attached;
-use crate::views::Commit;
+use crate::view_form::{TokenForm, count, epoch_number, number};
+use crate::views::{Attached, Commit};
 
 impl Db {
     /// Every token, in the order of segments.
     pub(crate) fn tokens(&mut self) -> Result<Vec<Token>, StoreError> {
-        let place = self.place().to_owned();
-        self.tried("read the tokens", |connection| read_all(connection))?
-            .into_iter()
-            .map(|stored| stored.token(&place))
-            .collect()
+        let stored = self.tried("read the tokens", |connection| read_all(connection))?;
+        self.checked(stored)
     }
 
     /// What is known of the view that is attached.
@@ -26,16 +21,15 @@ impl Db {
         let letters = self.tried("count the dead letters of the view to copy", |connection| {
             connection.query_row("SELECT count(*) FROM source._dacapo_letters", [], |row| row.get::<_, i64>(0))
         })?;
-        Ok(Attached { tokens: self.source_tokens()?, letters: letters.unsigned_abs() })
+        Ok(Attached { schema: "source".into(), tokens: self.source_tokens()?, letters: letters.unsigned_abs() })
     }
 
     fn source_tokens(&mut self) -> Result<Vec<Token>, StoreError> {
-        let place = self.place().to_owned();
         let sql = READ.replace("_dacapo_tokens", "source._dacapo_tokens");
-        self.tried("read the tokens of the view to copy", |connection| {
-            connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], Stored::of)?.collect()
-        })
-        .and_then(|stored: Vec<Stored>| stored.into_iter().map(|stored| stored.token(&place)).collect())
+        let stored: Vec<TokenForm> = self.tried("read the tokens of the view to copy", |connection| {
+            connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], form)?.collect()
+        })?;
+        self.checked(stored)
     }
 
     /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
@@ -88,7 +82,6 @@ impl Db {
         what: &str,
         change: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<Vec<Token>, StoreError> {
-        let place = self.place().to_owned();
         let stored = self.tried(what, |connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             change(&transaction)?;
@@ -96,7 +89,12 @@ impl Db {
             transaction.commit()?;
             Ok(stored)
         })?;
-        stored.into_iter().map(|stored| stored.token(&place)).collect()
+        self.checked(stored)
+    }
+
+    fn checked(&self, stored: Vec<TokenForm>) -> Result<Vec<Token>, StoreError> {
+        let wrong = |found: String| StoreError::corrupt(format!("_dacapo_tokens of {}", self.place()), found);
+        stored.into_iter().map(|stored| stored.token().map_err(wrong)).collect()
     }
 
     /// Moves the tokens and commits the open transaction (I-3); refused, it is rolled back as a whole.
@@ -147,12 +145,12 @@ impl Db {
             return Ok(());
         }
         let stored = self.tried("read a token", |connection| {
-            connection.query_row(&format!("{READ} WHERE segment = ?1"), [segment], Stored::of).optional()
+            connection.query_row(&format!("{READ} WHERE segment = ?1"), [segment], form).optional()
         })?;
         let Some(stored) = stored else {
             return Err(StoreError::Invalid(format!("{} has no segment {segment}", self.place())).into());
         };
-        let token = stored.token(self.place())?;
+        let token = self.checked(vec![stored])?.remove(0);
         let refused: TokenRefused =
             token.moved(asked).expect_err("the statement and the rule in the model refuse the same moves");
         Err(refused.into())
@@ -163,76 +161,21 @@ const READ: &str = "SELECT segment, epoch, position, owner, held_for, cap, count
                            replay_through
                     FROM _dacapo_tokens";
 
-/// A row of the token table.
-struct Stored {
-    segment: i64,
-    epoch: i64,
-    position: i64,
-    owner: Option<Vec<u8>>,
-    held_for: Option<i64>,
-    cap: Option<i64>,
-    counted_after: i64,
-    counted: i64,
-    replay_request: Option<i64>,
-    replay_through: Option<i64>,
+fn form(row: &Row<'_>) -> rusqlite::Result<TokenForm> {
+    Ok(TokenForm {
+        segment: row.get(0)?,
+        epoch: row.get(1)?,
+        position: row.get(2)?,
+        owner: row.get(3)?,
+        held_for: row.get(4)?,
+        cap: row.get(5)?,
+        counted_after: row.get(6)?,
+        counted: row.get(7)?,
+        replay_request: row.get(8)?,
+        replay_through: row.get(9)?,
+    })
 }
 
-impl Stored {
-    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            segment: row.get(0)?,
-            epoch: row.get(1)?,
-            position: row.get(2)?,
-            owner: row.get(3)?,
-            held_for: row.get(4)?,
-            cap: row.get(5)?,
-            counted_after: row.get(6)?,
-            counted: row.get(7)?,
-            replay_request: row.get(8)?,
-            replay_through: row.get(9)?,
-        })
-    }
-
-    fn token(self, place: &str) -> Result<Token, StoreError> {
-        let wrong = || StoreError::corrupt(format!("_dacapo_tokens of {place}"), "a number in it is out of range");
-        let place_of = |number: i64| u64::try_from(number).map(Position::new).map_err(|_| wrong());
-        let mark = |(request, through)| {
-            Ok::<_, StoreError>(ReplayMark { request: place_of(request)?, through: place_of(through)? })
-        };
-        Ok(Token {
-            segment: segment(self.segment).ok_or_else(wrong)?,
-            epoch: Epoch::new(u64::try_from(self.epoch).map_err(|_| wrong())?),
-            position: place_of(self.position)?,
-            owner: self.owner.map(|id| id.try_into().map(MemberId::from_bytes)).transpose().map_err(|_| wrong())?,
-            held_for: self.held_for.map(place_of).transpose()?,
-            cap: self.cap.map(place_of).transpose()?,
-            applied: Applied {
-                after: place_of(self.counted_after)?,
-                events: u64::try_from(self.counted).map_err(|_| wrong())?,
-            },
-            replay: self.replay_request.zip(self.replay_through).map(mark).transpose()?,
-        })
-    }
-}
-
-/// The segment of this number, as far as there can be one.
-pub(super) fn segment(number: i64) -> Option<Segment> {
-    let every = SegmentCount::new(dacapo_model::limits::SEGMENTS_MAX).expect("the limit is a count");
-    every.segment(u16::try_from(number).ok()?).ok()
-}
-
-fn read_all(connection: &Connection) -> rusqlite::Result<Vec<Stored>> {
-    connection.prepare_cached(&format!("{READ} ORDER BY segment"))?.query_map([], Stored::of)?.collect()
-}
-
-pub(super) fn number(position: Position) -> i64 {
-    i64::try_from(position.get()).expect("no journal is that long")
-}
-
-fn epoch_number(epoch: Epoch) -> i64 {
-    i64::try_from(epoch.get()).expect("no segment is claimed that often")
-}
-
-fn count(events: u64) -> i64 {
-    i64::try_from(events).expect("no journal is that long")
+fn read_all(connection: &Connection) -> rusqlite::Result<Vec<TokenForm>> {
+    connection.prepare_cached(&format!("{READ} ORDER BY segment"))?.query_map([], form)?.collect()
 }

@@ -287,7 +287,7 @@ impl Writer {
         self.staged.clear();
         // In this order: whoever sees the head finds everything through it.
         self.chunk.set_durable(self.end);
-        self.log.head.set(self.head);
+        self.log.head.advance(self.head);
         Ok(())
     }
 

@@ -1,0 +1,81 @@
+-- Every event there is. Rows are added and never changed, so nothing here needs vacuuming for its dead rows, and no
+-- transaction elsewhere, however long, makes it slower.
+CREATE TABLE events (
+    position bigint      NOT NULL PRIMARY KEY,
+    recorded timestamptz NOT NULL,
+    revision bigint      NOT NULL,
+    -- Bytes of the event's record, by which reads are bounded.
+    size     integer     NOT NULL,
+    -- 1: last of its append. 2: first of its group.
+    flags    smallint    NOT NULL,
+    id       uuid        NOT NULL UNIQUE,
+    stream   text        NOT NULL COLLATE "C",
+    type     text        NOT NULL COLLATE "C",
+    -- Metadata and tags, as JSON in UTF-8; empty when there are none.
+    extra    bytea       NOT NULL,
+    -- Byte for byte as appended.
+    payload  bytea       NOT NULL,
+    UNIQUE (stream, revision)
+);
+
+CREATE INDEX events_type ON events (type, position);
+
+-- Its one row is locked by whoever appends, until the commit, so positions follow the order of commits. It is never
+-- changed: a row that is, has a version for each group as long as any transaction is older, and all are looked through.
+CREATE TABLE sequencer (one boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (one));
+INSERT INTO sequencer DEFAULT VALUES;
+
+-- Appends the events of one group, if everything is as the caller thinks: all of them or none.
+--
+-- Each statement of a volatile function sees what was committed before that statement began. So all that follows the
+-- lock sees every group before this one, which a single statement that waited for the lock would not.
+CREATE FUNCTION append(
+    -- The highest position that the caller has seen.
+    seen bigint,
+    -- The streams that are written to or asked about, and the last revision that each must have: -1 is any but none,
+    -- null is any.
+    asked text[],
+    demanded bigint[],
+    -- The events: their stream as a place in the list above, and their place among those of the group in that stream.
+    ids uuid[],
+    places integer[],
+    steps integer[],
+    streams text[],
+    types text[],
+    sizes integer[],
+    flags smallint[],
+    extras bytea[],
+    payloads bytea[],
+    -- Microseconds since 1970; null is the time of this server.
+    now bigint,
+    OUT written boolean,
+    -- The last position and the last revisions of the streams before the group.
+    OUT head bigint,
+    OUT revisions bigint[]
+) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    last timestamptz;
+BEGIN
+    PERFORM FROM sequencer FOR UPDATE;
+    SELECT e.position, e.recorded INTO head, last FROM events e ORDER BY e.position DESC LIMIT 1;
+    head := coalesce(head, 0);
+    SELECT array_agg(coalesce(
+        (SELECT e.revision FROM events e WHERE e.stream = a.stream ORDER BY e.revision DESC LIMIT 1), 0) ORDER BY a.place)
+        INTO revisions FROM unnest(asked) WITH ORDINALITY AS a (stream, place);
+    written := head >= seen
+        AND NOT EXISTS (
+            SELECT FROM unnest(revisions, demanded) AS d (actual, demand)
+            WHERE CASE WHEN demand = -1 THEN actual = 0 ELSE actual <> demand END)
+        AND NOT EXISTS (SELECT FROM events e WHERE e.id = ANY (ids));
+    IF NOT written THEN
+        RETURN;
+    END IF;
+    INSERT INTO events (position, recorded, revision, size, flags, id, stream, type, extra, payload)
+    SELECT head + n, greatest(last, coalesce('epoch'::timestamptz + now * interval '1 microsecond', clock_timestamp())),
+        revisions[place] + step, size, flag, id, stream, type, extra, payload
+    FROM unnest(ids, places, steps, streams, types, sizes, flags, extras, payloads)
+        WITH ORDINALITY AS e (id, place, step, stream, type, size, flag, extra, payload, n);
+    -- Whoever listens learns of it with the commit.
+    PERFORM pg_notify('journal ' || current_schema(), (head + cardinality(ids))::text);
+END
+$$;

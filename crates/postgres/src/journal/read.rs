@@ -1,0 +1,347 @@
+//! Reading.
+//!
+//! ```text
+//!   read: a page of positions is looked through in their order ─▶ enough of it was wanted, or it ends at the head: done
+//!                                                             └─▶ little was: the index of types tells where to look
+//! ```
+//!
+//! Each answer is bounded in bytes by the server: a row that would exceed them comes without its payload, as the mark
+//! that there is more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp, category_of};
+use dacapo_store::record::{Content, HEADER_BYTES, Place};
+use dacapo_store::{EventBatch, EventBatchBuilder, Filter, Head, Limit, StoreError, StreamInfo, Streams};
+use futures::TryStreamExt;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row as _};
+use uuid::Uuid;
+
+use crate::fault::fault;
+use crate::limits;
+use crate::servers::Pool;
+
+/// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// The statement that reads the rows of a choice in an order, within a bound in bytes.
+macro_rules! bounded {
+    (order $order:literal, $($choice:expr),+) => {
+        concat!(
+            "SELECT position, recorded, revision, flags, id, stream, type, extra, \
+             CASE WHEN n = 1 OR through <= $1 THEN payload END FROM \
+             (SELECT *, row_number() OVER w AS n, sum(size) OVER w AS through FROM (",
+            $($choice),+, " ORDER BY ", $order, " LIMIT $4) AS chosen \
+             WINDOW w AS (ORDER BY ", $order, " ROWS UNBOUNDED PRECEDING)) AS sized \
+             WHERE n <= 2 OR through - size <= $1 ORDER BY ", $order
+        )
+    };
+}
+
+/// The condition of a [`Filter`] on rows.
+macro_rules! wanted {
+    () => {
+        " AND (NOT $5 OR stream < '$' OR stream >= '%') \
+          AND ($6::text[] IS NULL OR split_part(stream, '-', 1) = ANY ($6))"
+    };
+}
+
+const EVERYTHING: &str = bounded!(order "position", "SELECT * FROM events WHERE position > $2 AND position <= $3");
+
+/// The wanted ones among all positions of a page.
+const PAGE: &str = bounded!(
+    order "position",
+    "SELECT * FROM events WHERE position > $2 AND position <= $3 AND ($7::text[] IS NULL OR type = ANY ($7))",
+    wanted!()
+);
+
+/// The wanted ones, wherever they are: of each type the next ones, of these the first.
+const SPARSE: &str = bounded!(
+    order "position",
+    "SELECT of_type.* FROM unnest($7::text[]) AS wanted (type) CROSS JOIN LATERAL (\
+     SELECT * FROM events WHERE events.type = wanted.type AND position > $2 AND position <= $3",
+    wanted!(),
+    " ORDER BY position LIMIT $4) AS of_type"
+);
+
+const STREAM: &str = bounded!(order "revision", "SELECT * FROM events WHERE stream = $2 AND revision > $3");
+
+/// The streams from one name on and before another: for each the next one is looked for in the index.
+const STREAMS: &str = "WITH RECURSIVE names AS (\
+    (SELECT stream FROM events WHERE stream >= $1 AND ($2::text IS NULL OR stream < $2) ORDER BY stream LIMIT 1) \
+    UNION ALL SELECT (SELECT e.stream FROM events e \
+        WHERE e.stream > names.stream AND ($2::text IS NULL OR e.stream < $2) ORDER BY e.stream LIMIT 1) \
+    FROM names WHERE names.stream IS NOT NULL) \
+    SELECT names.stream, last.revision, last.position FROM names CROSS JOIN LATERAL (\
+        SELECT revision, position FROM events e WHERE e.stream = names.stream ORDER BY revision DESC LIMIT 1) AS last \
+    LIMIT $3";
+
+const LAST_OF_STREAM: &str =
+    "SELECT stream, revision, position FROM events WHERE stream = $1 ORDER BY revision DESC LIMIT 1";
+
+type Sql<'q> = Query<'q, Postgres, PgArguments>;
+
+/// The last position that is committed.
+pub(super) async fn head(pool: &Pool) -> Result<Position, StoreError> {
+    let sql = sqlx::query("SELECT position FROM events ORDER BY position DESC LIMIT 1");
+    let row = within(pool, limits::HEAD_TIME_MAX, "ask for the journal's head", async |connection| {
+        sql.fetch_optional(connection).await?.map(|row| position(&row, 0)).transpose()
+    });
+    Ok(row.await?.unwrap_or(Position::START))
+}
+
+pub(super) struct Reader {
+    pool: Arc<Pool>,
+    head: Arc<Head>,
+    /// The mean size of a record when last seen. The server looks at every row up to the limit of a read, so the limit
+    /// is one that the bound in bytes lets through.
+    record_bytes: AtomicUsize,
+}
+
+impl Reader {
+    pub fn new(pool: Arc<Pool>, head: Arc<Head>) -> Self {
+        Self { pool, head, record_bytes: AtomicUsize::new(HEADER_BYTES) }
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        let head = self.head.get();
+        if after >= head {
+            return Ok(EventBatch::empty(head));
+        }
+        let most = self.most(limit);
+        let everything = *filter == Filter::everything();
+        let look = if everything { most } else { most.max(limits::LOOK_EVENTS_MIN) };
+        let to = head.min(after.plus(look as u64));
+        let sql = if everything { EVERYTHING } else { PAGE };
+        let page = self.fetch(range(sql, after, to, filter, most, limit), most).await?;
+        if everything {
+            dense(&page, after, to)?;
+        }
+        let few = page.batch.len() * limits::SPARSE_RATIO < look;
+        if page.whole && to < head && few && filter.types.is_some() {
+            let page = self.fetch(range(SPARSE, after, head, filter, most, limit), most).await?;
+            return Ok(page.finish(head));
+        }
+        Ok(page.finish(to))
+    }
+
+    pub async fn read_stream(
+        &self,
+        stream: &StreamName,
+        after: Revision,
+        limit: Limit,
+    ) -> Result<EventBatch, StoreError> {
+        let head = self.head.get();
+        let most = self.most(limit);
+        let sql = sqlx::query(STREAM)
+            .bind(int8(limit.bytes as u64))
+            .bind(stream.as_str())
+            .bind(int8(after.get()))
+            .bind(int8(most as u64));
+        let mut page = self.fetch(sql, most).await?;
+        // The batch of a stream covers its last event, not what lies behind that.
+        page.whole &= page.batch.is_empty();
+        // Another node's event may have been seen before the head was told of it.
+        self.head.advance(page.last);
+        Ok(page.finish(head))
+    }
+
+    pub async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        Ok(self.last_of(stream).await?.map_or(Revision::START, |info| info.revision))
+    }
+
+    pub async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
+        let sql = sqlx::query("SELECT position FROM events WHERE id = $1").bind(Uuid::from_bytes(id.bytes()));
+        let found = within(&self.pool, limits::ANSWER_TIME_MAX, "look for an event", async |connection| {
+            sql.fetch_optional(connection).await?.map(|row| position(&row, 0)).transpose()
+        });
+        let found = found.await?;
+        self.head.advance(found.unwrap_or(Position::START));
+        Ok(found)
+    }
+
+    pub async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        let mut found = Vec::new();
+        if most == 0 {
+            return Ok(found);
+        }
+        // No name has a control character, so this is the first that may follow.
+        let mut from = after.map(|after| format!("{after}\u{1}")).unwrap_or_default();
+        let mut to = None;
+        if let Some(category) = category {
+            // The stream that is named like its category comes before the others, whose names have a hyphen there.
+            let alone = StreamName::new(category).ok().filter(|alone| after.is_none_or(|after| after < alone));
+            if let Some(alone) = alone {
+                found.extend(self.last_of(&alone).await?.filter(|info| category_of(info.name.as_str()) == category));
+            }
+            from = from.max(format!("{category}-"));
+            // The character that follows the hyphen.
+            to = Some(format!("{category}."));
+        }
+        let sql = sqlx::query(STREAMS).bind(from).bind(to).bind(int8((most - found.len()) as u64));
+        let rows = within(&self.pool, limits::ANSWER_TIME_MAX, "list the streams", async |connection| {
+            sql.fetch_all(connection).await
+        });
+        for row in rows.await? {
+            found.push(stream_info(&row)?);
+        }
+        Ok(found)
+    }
+
+    async fn last_of(&self, stream: &StreamName) -> Result<Option<StreamInfo>, StoreError> {
+        let sql = sqlx::query(LAST_OF_STREAM).bind(stream.as_str());
+        let row = within(&self.pool, limits::ANSWER_TIME_MAX, "look for a stream", async |connection| {
+            sql.fetch_optional(connection).await
+        });
+        row.await?.map(|row| stream_info(&row)).transpose()
+    }
+
+    async fn fetch(&self, sql: Sql<'_>, most: usize) -> Result<Page, StoreError> {
+        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
+            let mut page = Page { batch: EventBatchBuilder::default(), bytes: 0, last: Position::START, whole: true };
+            let mut rows = sql.fetch(connection);
+            while let Some(row) = rows.try_next().await? {
+                page.push(&row)?;
+            }
+            page.whole &= page.batch.len() < most;
+            Ok(page)
+        });
+        let page = page.await?;
+        if let Some(mean) = page.bytes.checked_div(page.batch.len()) {
+            self.record_bytes.store(mean, Ordering::Relaxed);
+        }
+        Ok(page)
+    }
+
+    /// How many events to ask for.
+    fn most(&self, limit: Limit) -> usize {
+        let in_bytes = limit.bytes / self.record_bytes.load(Ordering::Relaxed) + 2;
+        limit.events.clamp(1, dacapo_model::limits::READ_EVENTS_MAX).min(in_bytes)
+    }
+}
+
+/// What a statement gave.
+struct Page {
+    batch: EventBatchBuilder,
+    /// How many bytes its records have.
+    bytes: usize,
+    /// The position of the last event.
+    last: Position,
+    /// Whether there is no more of what was asked for.
+    whole: bool,
+}
+
+impl Page {
+    fn push(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
+        let Some(payload) = row.try_get::<Option<&[u8]>, _>(8)? else {
+            self.whole = false;
+            return Ok(());
+        };
+        let place = Place {
+            stream: row.try_get(5)?,
+            position: position(row, 0)?,
+            revision: Revision::new(row.try_get::<i64, _>(2)?.cast_unsigned()),
+            recorded: time(row, 1)?,
+            flags: row.try_get::<i16, _>(3)? as u8,
+        };
+        let id = EventId::from_bytes(row.try_get::<Uuid, _>(4)?.into_bytes());
+        let content = Content { id, event_type: row.try_get(6)?, extra: row.try_get(7)?, payload };
+        self.bytes += self.batch.push_content(place, content);
+        self.last = place.position;
+        Ok(())
+    }
+
+    /// The batch, which covers `to` if it has all that there is through there.
+    fn finish(self, to: Position) -> EventBatch {
+        self.batch.finish(if self.whole { to } else { self.last })
+    }
+}
+
+// I-1
+/// Nothing may be missing among all events behind `after`, through `to` if there is no more.
+fn dense(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
+    let last = after.plus(page.batch.len() as u64);
+    if page.last == last && (!page.whole || last == to) {
+        return Ok(());
+    }
+    let found = format!(
+        "events between {after} and {to} are missing though they were there: it was replaced by a server or a backup \
+         that lacks them; restore them"
+    );
+    Err(StoreError::corrupt("the journal in the database", found))
+}
+
+fn range<'q>(
+    sql: &'static str,
+    after: Position,
+    to: Position,
+    filter: &'q Filter,
+    most: usize,
+    limit: Limit,
+) -> Sql<'q> {
+    let sql = sqlx::query(sql).bind(int8(limit.bytes as u64)).bind(int8(after.get())).bind(int8(to.get()));
+    let sql = sql.bind(int8(most as u64));
+    if *filter == Filter::everything() {
+        return sql;
+    }
+    let categories = match &filter.streams {
+        Streams::Categories(categories) => Some(categories.as_slice()),
+        Streams::User | Streams::All => None,
+    };
+    sql.bind(filter.streams == Streams::User).bind(categories).bind(filter.types.as_deref())
+}
+
+/// Does something on a connection, within a time after which the connection is given up.
+async fn within<T>(
+    pool: &Pool,
+    time: Duration,
+    tried: &str,
+    act: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, StoreError> {
+    let mut connection = pool.acquire(tried).await?;
+    let done = tokio::time::timeout(time, act(&mut connection)).await;
+    match done {
+        Ok(done) => done.map_err(|error| fault(tried, &error)),
+        Err(_) => {
+            connection.close_on_drop();
+            Err(StoreError::unavailable(tried, format!("the database does not answer within {time:?}")))
+        }
+    }
+}
+
+fn stream_info(row: &PgRow) -> Result<StreamInfo, StoreError> {
+    let parts = || Ok((row.try_get(0)?, row.try_get::<i64, _>(1)?, position(row, 2)?));
+    let (name, revision, last): (&str, i64, Position) = parts().map_err(|error| fault("list the streams", &error))?;
+    let name =
+        StreamName::new(name).map_err(|error| StoreError::corrupt("the journal in the database", error.to_string()))?;
+    Ok(StreamInfo { name, revision: Revision::new(revision.cast_unsigned()), last })
+}
+
+fn position(row: &PgRow, index: usize) -> Result<Position, sqlx::Error> {
+    Ok(Position::new(row.try_get::<i64, _>(index)?.cast_unsigned()))
+}
+
+/// A time in PostgreSQL's binary form: microseconds since 2000.
+fn time(row: &PgRow, index: usize) -> Result<Timestamp, sqlx::Error> {
+    let bytes = row.try_get_raw(index)?.as_bytes().map_err(sqlx::Error::Decode)?;
+    let micros = bytes.try_into().map(i64::from_be_bytes).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(Timestamp::from_micros(micros.saturating_add(EPOCH_MICROS)))
+}
+
+/// A number as PostgreSQL has it; a place that no journal reaches stays one.
+fn int8(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,169 @@
+//! The connection that appends.
+
+use std::sync::Arc;
+
+use dacapo_model::{EventId, Position, Revision, StreamName};
+use dacapo_store::{Clock, StoreError};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use sqlx::{PgConnection, Row as _};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::group::{Facts, Found, Group, Waiting};
+use crate::fault::fault;
+use crate::servers::Servers;
+
+/// What came of a group.
+pub(super) enum Outcome {
+    /// It is written behind this position and these revisions.
+    Written { head: Position, revisions: Vec<Revision> },
+    /// Something is not as it was thought to be, so nothing of it was written.
+    OtherThanThought,
+    /// The journal ends before events that were seen, so nothing was written.
+    WentBack { head: Position },
+}
+
+/// Why nothing is known of a group, or that it was not written.
+pub(super) struct Failed {
+    pub error: StoreError,
+    /// Whether it may be written nevertheless.
+    pub unknown: bool,
+}
+
+pub(super) struct Writer {
+    servers: Arc<Servers>,
+    clock: Option<Arc<dyn Clock>>,
+    connection: Option<PgConnection>,
+}
+
+impl Writer {
+    pub fn new(servers: Arc<Servers>, clock: Option<Arc<dyn Clock>>) -> Self {
+        Self { servers, clock, connection: None }
+    }
+
+    /// Writes a group, if the journal reaches `seen` and everything is as the group demands.
+    pub async fn append(&mut self, group: &Group, seen: Position, until: Instant) -> Result<Outcome, Failed> {
+        let tried = "append";
+        let mut connection = self.take(until).await.map_err(|error| Failed { error, unknown: false })?;
+        let now = self.clock.as_ref().map(|clock| clock.now().micros());
+        let answered = tokio::time::timeout_at(until, call(&mut connection, group, seen, now)).await;
+        match answered {
+            Ok(Ok(outcome)) => {
+                self.connection = Some(connection);
+                Ok(outcome)
+            }
+            Ok(Err(error)) => {
+                // A server that ends a connection may have committed before; any other error undoes the statement.
+                let unknown = !matches!(&error, sqlx::Error::Database(error) if is_plain(error.downcast_ref()));
+                if !unknown {
+                    self.connection = Some(connection);
+                }
+                Err(Failed { error: fault(tried, &error), unknown })
+            }
+            Err(_) => {
+                Err(Failed { error: StoreError::unavailable(tried, "the database does not answer"), unknown: true })
+            }
+        }
+    }
+
+    /// What is in the journal about `waiting`.
+    pub async fn facts(&mut self, waiting: &[Waiting], until: Instant) -> Result<Facts, StoreError> {
+        let tried = "look up what an append is about";
+        let mut connection = self.take(until).await?;
+        match tokio::time::timeout_at(until, facts(&mut connection, waiting)).await {
+            Ok(Ok(facts)) => {
+                self.connection = Some(connection);
+                Ok(facts)
+            }
+            Ok(Err(error)) => Err(fault(tried, &error)),
+            Err(_) => Err(StoreError::unavailable(tried, "the database does not answer")),
+        }
+    }
+
+    /// The connection, out of its place: it comes back there only after an answer.
+    async fn take(&mut self, until: Instant) -> Result<PgConnection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => tokio::time::timeout_at(until, self.servers.connect())
+                .await
+                .unwrap_or_else(|_| Err(StoreError::unavailable("connect to the database", "it does not answer"))),
+        }
+    }
+}
+
+fn is_plain(error: &PgDatabaseError) -> bool {
+    !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+}
+
+async fn call(
+    connection: &mut PgConnection,
+    group: &Group,
+    seen: Position,
+    now: Option<i64>,
+) -> Result<Outcome, sqlx::Error> {
+    let rows = || group.rows.iter();
+    let events = || rows().map(|row| (row, group.event(row)));
+    let asked: Vec<&str> = group.asked.iter().map(|(stream, _)| stream.as_str()).collect();
+    let demanded: Vec<Option<i64>> = group.asked.iter().map(|(_, demand)| *demand).collect();
+    let int4 = |number: usize| i32::try_from(number).expect("a group is small");
+    // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
+    let answers = sqlx::query(
+        "SELECT written, head, revisions FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(seen.get().cast_signed())
+    .bind(asked)
+    .bind(demanded)
+    .bind(events().map(|(_, event)| Uuid::from_bytes(event.event.id.bytes())).collect::<Vec<_>>())
+    .bind(rows().map(|row| int4(row.stream + 1)).collect::<Vec<_>>())
+    .bind(rows().map(|row| int4(usize::try_from(row.step).expect("a group is small"))).collect::<Vec<_>>())
+    .bind(events().map(|(_, event)| event.stream.as_str()).collect::<Vec<_>>())
+    .bind(events().map(|(_, event)| event.event.event_type.as_str()).collect::<Vec<_>>())
+    .bind(rows().map(|row| int4(row.size)).collect::<Vec<_>>())
+    .bind(rows().map(|row| i16::from(row.flags)).collect::<Vec<_>>())
+    .bind(rows().map(|row| row.extra.as_slice()).collect::<Vec<_>>())
+    .bind(events().map(|(_, event)| event.event.payload.as_slice()).collect::<Vec<_>>())
+    .bind(now)
+    .fetch_all(connection)
+    .await?;
+    let answer = answers.first().ok_or(sqlx::Error::RowNotFound)?;
+    let head = Position::new(answer.try_get::<i64, _>(1)?.cast_unsigned());
+    if answer.try_get(0)? {
+        let revisions: Vec<i64> = answer.try_get(2)?;
+        let revisions = revisions.into_iter().map(|revision| Revision::new(revision.cast_unsigned())).collect();
+        return Ok(Outcome::Written { head, revisions });
+    }
+    Ok(if head < seen { Outcome::WentBack { head } } else { Outcome::OtherThanThought })
+}
+
+async fn facts(connection: &mut PgConnection, waiting: &[Waiting]) -> Result<Facts, sqlx::Error> {
+    let mut facts = Facts::default();
+    let streams: Vec<&StreamName> = waiting.iter().flat_map(|one| one.asked()).map(|(stream, _)| stream).collect();
+    let names: Vec<&str> = streams.iter().map(|stream| stream.as_str()).collect();
+    let revisions: Vec<i64> = sqlx::query_scalar(
+        "SELECT coalesce((SELECT revision FROM events e WHERE e.stream = a.stream ORDER BY revision DESC LIMIT 1), 0) \
+         FROM unnest($1::text[]) WITH ORDINALITY AS a (stream, place) ORDER BY place",
+    )
+    .bind(names)
+    .fetch_all(&mut *connection)
+    .await?;
+    for (stream, revision) in streams.into_iter().zip(revisions) {
+        facts.revisions.insert(stream.clone(), Revision::new(revision.cast_unsigned()));
+    }
+    let ids = waiting.iter().flat_map(|one| &one.append.events).map(|event| Uuid::from_bytes(event.event.id.bytes()));
+    let rows =
+        sqlx::query("SELECT id, position, revision, stream, type, payload FROM events WHERE id = ANY ($1::uuid[])")
+            .bind(ids.collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+    for row in rows {
+        let found = Found {
+            position: Position::new(row.try_get::<i64, _>(1)?.cast_unsigned()),
+            revision: Revision::new(row.try_get::<i64, _>(2)?.cast_unsigned()),
+            stream: row.try_get(3)?,
+            event_type: row.try_get(4)?,
+            payload: row.try_get(5)?,
+        };
+        facts.events.insert(EventId::from_bytes(row.try_get::<Uuid, _>(0)?.into_bytes()), found);
+    }
+    Ok(facts)
+}

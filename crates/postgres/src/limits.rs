@@ -1,0 +1,74 @@
+//! Every limit of this store, in one place: the unit, then `MAX` last.
+
+use std::time::Duration;
+
+use dacapo_model::limits;
+
+/// Most connections of a node to the database, unless it is set otherwise. The one that listens comes on top.
+pub const CONNECTIONS_MAX: u32 = 16;
+/// How long to try for a connection before a request is told that there is none.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a transaction may wait for its client's next statement: whoever stops in the middle of one holds up
+/// others no longer than this.
+pub const IDLE_IN_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a statement waits for a lock. Longer than a holder that stopped can keep it.
+pub const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a statement may take, unless a transaction sets it otherwise for itself.
+pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long to wait for the answer to a statement: longer than the server lets it run, so that silence means that the
+/// server or the network is gone.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
+/// How long to wait for the answer to the renewal of a lease, or to a look at those of others.
+pub const LEASE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
+/// The first pause after a failed try to reach the database.
+pub const BACK_OFF_TIME_MIN: Duration = Duration::from_millis(20);
+/// The longest pause after a failed try to reach the database.
+pub const BACK_OFF_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long an append or a read is tried again while the database cannot be reached. After that its caller is told.
+pub const RETRY_TIME_MAX: Duration = Duration::from_secs(8);
+/// How long one call to the database may take at least, however late it was begun.
+pub const CALL_TIME_MIN: Duration = Duration::from_secs(2);
+/// Most appends that wait to be written.
+pub const WAITING_APPENDS_MAX: usize = 4096;
+/// Most events of one group, unless a single append has more.
+pub const GROUP_EVENTS_MAX: usize = 4096;
+/// From this many bytes of records on a group takes no more appends.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Most connections that read the journal at once.
+pub const READERS_MAX: u32 = 4;
+/// Fewest positions that one read looks at, if there are so many, whatever the number of events it may return.
+pub const LOOK_EVENTS_MIN: usize = 16_384;
+/// Below one wanted event in so many, the index of types is asked where the next ones are.
+pub const SPARSE_RATIO: usize = 8;
+/// How often the head is asked for. What other nodes append is told at once; this is for when that fails.
+pub const HEAD_POLL_TIME: Duration = Duration::from_secs(1);
+/// How long to wait for the answer to where the head is.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// The oldest server that is known to work, as `server_version_num` has it.
+pub const SERVER_VERSION_MIN: i32 = 140_000;
+/// Longest name of a schema, in bytes: PostgreSQL has 63, and names of views are put behind it.
+pub const SCHEMA_NAME_BYTES_MAX: usize = 24;
+
+const _: () = assert!(
+    IDLE_IN_TRANSACTION_TIME_MAX.as_millis() < limits::LEASE_TIME.as_millis(),
+    "the locks of a node that stopped are gone before its lease is"
+);
+const _: () = assert!(
+    3 * LEASE_CALL_TIME_MAX.as_millis() <= limits::LEASE_TIME.as_millis(),
+    "a renewal that is lost can be made up for"
+);
+const _: () = assert!(
+    LOCK_TIME_MAX.as_millis() >= 2 * IDLE_IN_TRANSACTION_TIME_MAX.as_millis(),
+    "whoever waits for a lock outlasts a holder that stopped"
+);
+const _: () = assert!(
+    STATEMENT_TIME_MAX.as_millis() >= 2 * LOCK_TIME_MAX.as_millis(),
+    "a statement that got its lock late has time to do something"
+);
+const _: () =
+    assert!(ANSWER_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(), "the server gives up before its client does");
+const _: () = assert!(BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis());
+const _: () = assert!(
+    RETRY_TIME_MAX.as_millis() + CALL_TIME_MIN.as_millis() <= limits::REQUEST_TIME_MAX.as_millis(),
+    "whoever waits for an append is told why it failed before the request's own time is over"
+);

@@ -1,0 +1,142 @@
+//! Where the database is and how to speak to it.
+
+use std::time::Duration;
+
+use dacapo_store::StoreError;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::limits;
+
+/// How a node uses its database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The schema that has the journal; it is made if it is not there. 1 to [`limits::SCHEMA_NAME_BYTES_MAX`] bytes of
+    /// `a-z`, `0-9` and `_`, not beginning with a digit or `pg_`.
+    pub schema: String,
+    /// Most connections at once. The one that listens comes on top.
+    pub connections_max: u32,
+    /// Where the jitter of pauses comes from. Nodes should differ in it, so that they do not all come back at the
+    /// same moment.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { schema: "dacapo".into(), connections_max: limits::CONNECTIONS_MAX, seed: 0 }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let first = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        let name = self.schema.as_bytes();
+        let ok = (1..=limits::SCHEMA_NAME_BYTES_MAX).contains(&name.len())
+            && first(name[0])
+            && name.iter().all(|byte| first(*byte) || byte.is_ascii_digit())
+            && !self.schema.starts_with("pg_");
+        if !ok {
+            return Err(StoreError::Invalid(format!(
+                "{:?} cannot be the schema's name: take 1 to {} of a-z, 0-9 and _, not beginning with a digit or pg_",
+                self.schema,
+                limits::SCHEMA_NAME_BYTES_MAX
+            )));
+        }
+        if self.connections_max < 2 {
+            return Err(StoreError::Invalid("at least 2 connections are needed, one writes and one reads".into()));
+        }
+        Ok(())
+    }
+}
+
+/// The servers that a URL names, each with everything that a connection is set up with.
+///
+/// The driver knows one host in a URL; several, as libpq writes them (`postgres://user@one:5432,two:5433/name`), are
+/// taken apart here. `target_session_attrs` is accepted with the values that mean a server that can be written to,
+/// since that is always demanded.
+pub(crate) fn servers(url: &str, options: &Options) -> Result<Vec<PgConnectOptions>, StoreError> {
+    options.check()?;
+    let invalid = |why: String| StoreError::Invalid(format!("the URL of the database cannot be used: {why}"));
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid("it must begin with postgres://".into()))?;
+    if !matches!(scheme, "postgres" | "postgresql") {
+        return Err(invalid(format!("it begins with {scheme}://, not with postgres://")));
+    }
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    let query = without_target(query).map_err(invalid)?;
+    let of_host = |host: &str| {
+        let one: PgConnectOptions =
+            format!("postgres://{user}{host}/{path}?{query}").parse().map_err(|error: sqlx::Error| {
+                // The error of the driver names a part, never the password.
+                invalid(error.to_string())
+            })?;
+        Ok(set_up(one, &options.schema))
+    };
+    hosts.split(',').map(of_host).collect()
+}
+
+/// The query of a URL without what the driver does not know.
+fn without_target(query: &str) -> Result<String, String> {
+    let mut kept = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("target_session_attrs", "any" | "read-write" | "primary")) => {}
+            Some(("target_session_attrs", other)) => {
+                return Err(format!("target_session_attrs is {other}, but a server that can be written to is needed"));
+            }
+            _ => kept.push(pair),
+        }
+    }
+    Ok(kept.join("&"))
+}
+
+/// What holds for every connection. Sent with its start, so no statement ever runs without it.
+fn set_up(options: PgConnectOptions, schema: &str) -> PgConnectOptions {
+    let millis = |time: Duration| time.as_millis().to_string();
+    let options = match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("dacapo"),
+    };
+    options.options([
+        ("search_path", format!("{schema},pg_temp")),
+        ("idle_in_transaction_session_timeout", millis(limits::IDLE_IN_TRANSACTION_TIME_MAX)),
+        ("lock_timeout", millis(limits::LOCK_TIME_MAX)),
+        ("statement_timeout", millis(limits::STATEMENT_TIME_MAX)),
+        ("default_transaction_isolation", "read committed".to_owned()),
+        // Every statement here is short: compiling one takes longer than it saves.
+        ("jit", "off".to_owned()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(url: &str) -> Vec<(String, u16)> {
+        let servers = servers(url, &Options::default()).unwrap();
+        servers.iter().map(|server| (server.get_host().to_owned(), server.get_port())).collect()
+    }
+
+    #[test]
+    fn every_host_of_a_url_is_a_server() {
+        assert_eq!(hosts("postgres://me@one/db"), [("one".into(), 5432)]);
+        let url = "postgresql://me:p%40ss@one:1,two:2,[::1]:3/db?target_session_attrs=read-write&sslmode=require";
+        assert_eq!(hosts(url), [("one".into(), 1), ("two".into(), 2), ("[::1]".into(), 3)]);
+        let server = &servers(url, &Options::default()).unwrap()[1];
+        assert_eq!((server.get_username(), server.get_database()), ("me", Some("db")));
+        assert!(server.get_options().unwrap().contains("search_path=dacapo,pg_temp"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told() {
+        let why = |url: &str, options: &Options| servers(url, options).unwrap_err().to_string();
+        assert!(why("mysql://one/db", &Options::default()).contains("begins with mysql://"));
+        assert!(why("one/db", &Options::default()).contains("must begin with postgres://"));
+        assert!(why("postgres://one/db?target_session_attrs=standby", &Options::default()).contains("is standby"));
+        for schema in ["", "Da", "pg_x", "1a", "a-b", "a;b", &"a".repeat(25)] {
+            let options = Options { schema: schema.into(), ..Options::default() };
+            assert!(why("postgres://one/db", &options).contains("cannot be the schema's name"), "{schema}");
+        }
+    }
+}

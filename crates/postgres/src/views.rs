@@ -1,0 +1,246 @@
+//! Views in PostgreSQL: a schema a version, `dacapo_balances_v2_1`.
+//!
+//! ```text
+//!  views.rs ── open, find, list, drop ──▶ schema.rs, names.rs
+//!     └▶ view.rs ─┬─ tokens, claim, hold, lift ─────────▶ tokens.rs
+//!                 ├─ letters, outbox ───────────────────▶ letters.rs, outbox.rs
+//!                 ├─ writer.rs ─ rows, SQL, index, commit ─┐
+//!                 └─ reader.rs ─ one state ────────────────┴▶ rows.rs, sql.rs, value.rs ─▶ session.rs
+//! ```
+//!
+//! Several nodes write to one view, each to its own segments, with no lock between them but those of the rows that they
+//! write and of the tokens that they move. What keeps a node from writing that has lost its segment is the statement
+//! that moves the tokens (I-4), at the end of each transaction.
+//!
+//! No transaction waits for anything but the database, except for a handler that wrote SQL and goes on. The server ends
+//! one that waits too long, and a statement that nobody waits for any more.
+
+mod letters;
+mod names;
+mod numeric;
+mod outbox;
+mod reader;
+mod rows;
+mod schema;
+mod session;
+mod sql;
+mod tokens;
+mod value;
+mod view;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
+use dacapo_store::{StoreError, Table, View, Views, shape};
+use sqlx::Row;
+use sqlx::postgres::PgArguments;
+use tokio::sync::Semaphore;
+
+use crate::{Database, limits};
+use names::{quoted, schema_name};
+use rows::{Failed, Sent};
+use schema::About;
+use session::Session;
+use value::added;
+use view::PgView;
+
+/// How soon the server sees that the client of a statement is gone.
+const CHECK: Duration = Duration::from_secs(1);
+/// How long a dropped view's tables are waited for before whoever still uses them is cut off.
+const DROP_WAIT: Duration = Duration::from_secs(1);
+
+/// The views beside the journal of one database.
+pub struct PostgresViews {
+    home: Arc<Home>,
+}
+
+/// What all views of a database share.
+#[derive(Debug)]
+struct Home {
+    database: Arc<Database>,
+    /// Those who keep a state of a view leave connections to those who write.
+    readers: Arc<Semaphore>,
+}
+
+impl PostgresViews {
+    /// The views of `database`.
+    pub fn new(database: Arc<Database>) -> Self {
+        let readers = (database.options().connections_max / 2).max(1);
+        let readers = Arc::new(Semaphore::new(usize::try_from(readers).expect("a u32 fits in a usize")));
+        Self { home: Arc::new(Home { database, readers }) }
+    }
+
+    /// The name of the schema of a view.
+    fn name(&self, id: &ViewId) -> String {
+        schema_name(&self.home.database.options().schema, id)
+    }
+
+    fn view(&self, id: &ViewId) -> Arc<dyn View> {
+        Arc::new(PgView::new(Arc::clone(&self.home), id, quoted(&self.name(id))))
+    }
+
+    /// Begins a transaction that makes or drops the view, which only one does at a time.
+    async fn begin(&self, session: &mut Session, name: &str) -> Sent<()> {
+        session
+            .begin(format!(
+                "BEGIN; SET LOCAL client_connection_check_interval = {check}; SET LOCAL lock_timeout = {wait};
+                 SELECT pg_advisory_xact_lock(hashtextextended('dacapo view {name}', 0))",
+                check = CHECK.as_millis(),
+                wait = limits::LOCK_TIME_MAX.as_millis(),
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Makes the view unless another node did, whose view is the answer.
+    async fn make(&self, name: &str, about: &About, tables: &[Table]) -> Sent<Option<About>> {
+        let mut session = Session::open(&self.home, "make a view").await?;
+        self.begin(&mut session, name).await?;
+        let there = About::read(&mut session, name).await?;
+        if there.is_none() {
+            session.batch(about.create(name, tables)).await?;
+        }
+        session.commit().await?;
+        Ok(there)
+    }
+
+    async fn read(&self, name: &str) -> Sent<Option<About>> {
+        let mut session = Session::open(&self.home, "look for a view").await?;
+        match About::read(&mut session, name).await {
+            // It was dropped since its name was looked up.
+            Err(failed) if view::is_gone(&failed) => Ok(None),
+            about => about,
+        }
+    }
+
+    /// Schemas that may be views of this journal.
+    async fn candidates(&self) -> Sent<Vec<String>> {
+        let mut session = Session::open(&self.home, "list the views").await?;
+        let mut arguments = PgArguments::default();
+        added(&mut arguments, format!("{}_", self.home.database.options().schema))?;
+        let sql = "SELECT schema.nspname::text FROM pg_namespace AS schema
+                   JOIN pg_class AS about ON about.relnamespace = schema.oid
+                   WHERE about.relname = '_dacapo_view' AND about.relkind = 'r' AND starts_with(schema.nspname, $1)";
+        let rows = session.fetch(sql, arguments).await?;
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+
+    /// Drops the schema, unless it is none of ours or somebody keeps it from that.
+    async fn try_drop(&self, id: &ViewId, name: &str) -> Sent<()> {
+        let mut session = Session::open(&self.home, "drop a view").await?;
+        self.begin(&mut session, name).await?;
+        match About::read(&mut session, name).await? {
+            Some(about) if about.view == id.to_string() => {
+                let wait = DROP_WAIT.as_millis();
+                let schema = quoted(name);
+                session.batch(format!("SET LOCAL lock_timeout = {wait}; DROP SCHEMA {schema} CASCADE")).await?;
+            }
+            _ => {}
+        }
+        Ok(session.commit().await?)
+    }
+
+    /// Ends the connections of nodes that hold a lock on something in the schema: writers that lost their claim when
+    /// the view's epochs were revoked, and readers of a version that nobody is shown any more.
+    async fn cut_off(&self, name: &str) -> Sent<()> {
+        let mut session = Session::open(&self.home, "drop a view").await?;
+        let mut arguments = PgArguments::default();
+        added(&mut arguments, quoted(name))?;
+        let sql = "SELECT pg_terminate_backend(pid) FROM (
+                       SELECT DISTINCT held.pid FROM pg_locks AS held JOIN pg_class AS locked ON locked.oid = held.relation
+                       JOIN pg_stat_activity AS who ON who.pid = held.pid
+                       WHERE locked.relnamespace = to_regnamespace($1) AND held.granted AND who.usename = current_user
+                         AND who.application_name = current_setting('application_name')
+                         AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                         AND held.pid <> pg_backend_pid()) AS those";
+        session.fetch(sql, arguments).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Views for PostgresViews {
+    async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
+        shape::check(tables)?;
+        names::check(tables)?;
+        let (name, asked) = (self.name(id), About::new(id, tables, segments));
+        let opened = async {
+            match self.read(&name).await? {
+                Some(there) => Ok(Some(there)),
+                None => self.make(&name, &asked, tables).await,
+            }
+        };
+        let there = opened.await.map_err(|failed| may_not_make(id, failed))?;
+        if let Some(there) = there {
+            there.readable(id, &name)?;
+            there.same(&asked, id)?;
+        }
+        Ok(self.view(id))
+    }
+
+    async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
+        let name = self.name(id);
+        let about = self.read(&name).await.map_err(|failed| view::fault(id, "look for", failed))?;
+        let Some(about) = about else { return Ok(None) };
+        about.readable(id, &name)?;
+        Ok(Some(self.view(id)))
+    }
+
+    async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
+        let failed = |failed| match failed {
+            Failed::Here(error) => error,
+            Failed::There(error) => crate::fault::fault("list the views", &error),
+        };
+        let mut views = Vec::new();
+        for name in self.candidates().await.map_err(failed)? {
+            let about = self.read(&name).await.map_err(failed)?;
+            let Some(id) = about.and_then(|about| parsed(&about.view)) else { continue };
+            // Another journal's schemas may have names that begin with this one's.
+            if self.name(&id) == name {
+                views.push(id);
+            }
+        }
+        views.sort();
+        Ok(views)
+    }
+
+    async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
+        let name = self.name(id);
+        let dropped = async {
+            match self.try_drop(id, &name).await {
+                Err(failed) if code(&failed).as_deref() == Some("55P03") => {
+                    self.cut_off(&name).await?;
+                    self.try_drop(id, &name).await
+                }
+                dropped => dropped,
+            }
+        };
+        dropped.await.map_err(|failed| view::fault(id, "drop", failed))
+    }
+}
+
+/// The error code of the server.
+fn code(failed: &Failed) -> Option<String> {
+    match failed {
+        Failed::There(sqlx::Error::Database(error)) => error.code().map(Into::into),
+        _ => None,
+    }
+}
+
+fn may_not_make(id: &ViewId, failed: Failed) -> StoreError {
+    if code(&failed).as_deref() == Some("42501") {
+        let tried = format!("make the view {id}");
+        let found = "this user may not make a schema in the database: GRANT CREATE ON DATABASE … TO … lets it";
+        return StoreError::unavailable(tried, found);
+    }
+    view::fault(id, "open", failed)
+}
+
+/// The view that a schema says it is.
+fn parsed(view: &str) -> Option<ViewId> {
+    let (projection, version) = view.rsplit_once(' ')?;
+    Some(ViewId { projection: ProjectionName::new(projection).ok()?, version: version.parse::<VersionId>().ok()? })
+}

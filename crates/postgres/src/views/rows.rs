@@ -1,0 +1,249 @@
+//! Rows: bulk writes, and reads by key, by column and in pages.
+
+use dacapo_model::limits;
+use dacapo_store::{StoreError, Table, Value};
+use sqlx::postgres::{PgArguments, PgRow};
+
+use super::names::quoted;
+use super::session::Session;
+use super::value::{self, add_array, added, arguments, from_column, storage, tagged};
+
+/// Rows in one statement of a bulk write. Larger ones are no faster, and take more memory on both sides.
+const BLOCK_ROWS: usize = 10_000;
+
+/// Something that is written, or read, and what went wrong.
+pub(super) type Sent<T> = Result<T, Failed>;
+
+/// Why nothing came back.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It was not sent, or what came back makes no sense.
+    Here(StoreError),
+    /// The server or the way to it.
+    There(sqlx::Error),
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Here(error)
+    }
+}
+
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self::There(error)
+    }
+}
+
+/// The SQL for the rows of one table in one schema.
+pub(super) struct RowSql<'a> {
+    table: &'a Table,
+    name: String,
+    columns: String,
+    key: String,
+}
+
+impl<'a> RowSql<'a> {
+    /// In the schema of this quoted name.
+    pub(super) fn new(schema: &str, table: &'a Table) -> Self {
+        let list = |names: &mut dyn Iterator<Item = &str>| names.map(quoted).collect::<Vec<_>>().join(", ");
+        Self {
+            table,
+            name: format!("{schema}.{}", quoted(table.name)),
+            columns: list(&mut table.columns.iter().map(|column| column.name)),
+            key: list(&mut table.key.iter().map(|place| table.columns[*place].name)),
+        }
+    }
+
+    fn column(&self, place: usize) -> String {
+        quoted(self.table.columns[place].name)
+    }
+
+    /// Writes rows whole, in the order of their keys: rows that are neighbours are on the same pages, and two that write
+    /// at once wait for each other instead of both.
+    pub(super) async fn put(
+        &self,
+        session: &mut Session,
+        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Sent<()> {
+        let table = self.table;
+        let mut rows: Vec<Vec<Value>> = rows.collect();
+        for row in &rows {
+            table.check_row(row)?;
+            for (column, value) in table.columns.iter().zip(row) {
+                value::check(value, || format!("column {}.{}", table.name, column.name))?;
+            }
+        }
+        // Stable, so that the later of two rows with one key stands.
+        rows.sort_by(|a, b| table.row_order(a, b));
+        rows.dedup_by(|later, kept| {
+            let same = table.row_order(later, kept).is_eq();
+            if same {
+                std::mem::swap(later, kept);
+            }
+            same
+        });
+        let set: Vec<String> = (0..table.columns.len())
+            .filter(|place| !table.key.contains(place))
+            .map(|place| format!("{0} = excluded.{0}", self.column(place)))
+            .collect();
+        let conflict = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
+        let places: Vec<usize> = (0..table.columns.len()).collect();
+        let sql = format!(
+            "INSERT INTO {} ({}) SELECT * FROM {} ON CONFLICT ({}) DO {conflict}",
+            self.name,
+            self.columns,
+            self.unnest(&places),
+            self.key
+        );
+        for block in rows.chunks_mut(BLOCK_ROWS) {
+            session.run(&sql, self.arrays(&places, block)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the rows with these keys.
+    pub(super) async fn delete(
+        &self,
+        session: &mut Session,
+        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+    ) -> Sent<()> {
+        let table = self.table;
+        let names: Vec<String> = (0..table.key.len()).map(|at| format!("k{at}")).collect();
+        let same: Vec<String> = table
+            .key
+            .iter()
+            .zip(&names)
+            .map(|(place, name)| format!("kept.{} = gone.{name}", self.column(*place)))
+            .collect();
+        let sql = format!(
+            "DELETE FROM {} AS kept USING {} AS gone ({}) WHERE {}",
+            self.name,
+            self.unnest(table.key),
+            names.join(", "),
+            same.join(" AND ")
+        );
+        let mut keys: Vec<Vec<Value>> = keys.collect();
+        for key in &keys {
+            assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
+        }
+        for block in keys.chunks_mut(BLOCK_ROWS) {
+            session.run(&sql, self.arrays(table.key, block)?).await?;
+        }
+        Ok(())
+    }
+
+    /// Arrays, one a column, as rows.
+    fn unnest(&self, places: &[usize]) -> String {
+        let arrays = places.iter().zip(1..).map(|(place, at)| {
+            let (_, array) = storage(self.table.columns[*place].kind);
+            format!("${at}::{array}")
+        });
+        format!("unnest({})", arrays.collect::<Vec<_>>().join(", "))
+    }
+
+    /// The values of rows, which are taken, as an array for each of the places.
+    fn arrays(&self, places: &[usize], rows: &mut [Vec<Value>]) -> Result<PgArguments, StoreError> {
+        let mut arguments = PgArguments::default();
+        for (at, place) in places.iter().enumerate() {
+            let column = rows.iter_mut().map(|row| std::mem::replace(&mut row[at], Value::Null));
+            add_array(&mut arguments, self.table.columns[*place].kind, column)?;
+        }
+        Ok(arguments)
+    }
+
+    /// The row with this key.
+    pub(super) async fn load(&self, session: &mut Session, key: &[Value]) -> Sent<Option<Vec<Value>>> {
+        assert_eq!(key.len(), self.table.key.len(), "a key of table {} has a value a column", self.table.name);
+        let same: Vec<String> =
+            self.table.key.iter().zip(1..).map(|(place, at)| format!("{} = ${at}", self.column(*place))).collect();
+        let sql = format!("SELECT {} FROM {} WHERE {}", self.columns, self.name, same.join(" AND "));
+        Ok(self.rows(session.fetch(&tagged(&sql, key), arguments(key)?).await?)?.pop())
+    }
+
+    /// The rows in which each of `columns` has the given value, ordered by key, at most `most`.
+    pub(super) async fn select(
+        &self,
+        session: &mut Session,
+        columns: &[(usize, Value)],
+        most: usize,
+    ) -> Sent<Vec<Vec<Value>>> {
+        let (mut wanted, mut values) = (Vec::new(), Vec::new());
+        for (place, value) in columns {
+            // Only an equation is found by an index.
+            if *value == Value::Null {
+                wanted.push(format!("{} IS NULL", self.column(*place)));
+            } else {
+                values.push(value.clone());
+                wanted.push(format!("{} = ${}", self.column(*place), values.len()));
+            }
+        }
+        let filter = if wanted.is_empty() { String::new() } else { format!("WHERE {}", wanted.join(" AND ")) };
+        let sql = format!(
+            "SELECT {} FROM {} {filter} ORDER BY {} LIMIT ${}",
+            self.columns,
+            self.name,
+            self.key,
+            values.len() + 1
+        );
+        let mut arguments = arguments(&values)?;
+        added(&mut arguments, i64::try_from(most).unwrap_or(i64::MAX))?;
+        Ok(self.rows(session.long_fetch(&tagged(&sql, &values), arguments).await?)?)
+    }
+
+    /// The next rows behind a key. How many bytes they come to is counted by the server, so that it sends no more.
+    pub(super) async fn page(
+        &self,
+        session: &mut Session,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Sent<Vec<Vec<Value>>> {
+        let after = after.unwrap_or_default();
+        let columns = self.table.columns;
+        assert!(
+            after.is_empty() || after.len() == self.table.key.len(),
+            "a key of table {} has a value a column",
+            self.table.name
+        );
+        let numbers: Vec<String> = (1..=after.len()).map(|at| format!("${at}")).collect();
+        let behind = match after {
+            [] => String::new(),
+            _ => format!("WHERE ({}) > ({})", self.key, numbers.join(", ")),
+        };
+        let long = columns
+            .iter()
+            .filter(|column| storage(column.kind).0.starts_with("text") || storage(column.kind).0 == "bytea");
+        let long =
+            long.map(|column| format!(" + coalesce(octet_length({}), 0)", quoted(column.name))).collect::<String>();
+        let bytes = format!("{}{long}", columns.len() * size_of::<Value>());
+        let sql = format!(
+            "SELECT {columns} FROM (
+                 SELECT {columns}, sum({bytes}) OVER (ORDER BY {key} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                        AS _dacapo_before
+                 FROM (SELECT {columns} FROM {name} {behind} ORDER BY {key} LIMIT ${most}) AS next
+             ) AS page WHERE coalesce(_dacapo_before, 0) < ${bytes_max} ORDER BY {key}",
+            columns = self.columns,
+            key = self.key,
+            name = self.name,
+            most = after.len() + 1,
+            bytes_max = after.len() + 2,
+        );
+        let mut arguments = arguments(after)?;
+        added(&mut arguments, i64::try_from(most).unwrap_or(i64::MAX))?;
+        added(&mut arguments, i64::try_from(limits::PAGE_BYTES_MAX).expect("a page is not that large"))?;
+        Ok(self.rows(session.long_fetch(&tagged(&sql, after), arguments).await?)?)
+    }
+
+    fn rows(&self, stored: Vec<PgRow>) -> Result<Vec<Vec<Value>>, StoreError> {
+        let row = |stored: PgRow| {
+            let values = self.table.columns.iter().enumerate().map(|(at, column)| {
+                from_column(column.kind, &stored, at).map_err(|error| {
+                    let place = format!("column {}.{} in {}", self.table.name, column.name, self.name);
+                    StoreError::corrupt(place, error.to_string())
+                })
+            });
+            values.collect()
+        };
+        stored.into_iter().map(row).collect()
+    }
+}

@@ -1,0 +1,181 @@
+//! One view, as one node has it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dacapo_model::{
+    Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, ViewId, Wish,
+};
+use dacapo_store::{Outbox, StoreError, Table, View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
+use sqlx::Row;
+use sqlx::postgres::PgArguments;
+
+use super::names::index_name;
+use super::reader::Reader;
+use super::rows::{Failed, Sent};
+use super::session::Session;
+use super::value::added;
+use super::writer::Writer;
+use super::{Home, code, letters, outbox, tokens};
+
+/// A view. Nothing of it is kept here: every node has one of these, and they share only the database.
+pub(super) struct PgView {
+    place: Arc<Place>,
+}
+
+/// Where a view is.
+pub(super) struct Place {
+    pub(super) home: Arc<Home>,
+    pub(super) id: ViewId,
+    /// The quoted name of its schema.
+    pub(super) schema: String,
+}
+
+impl Place {
+    /// What went wrong with this view when something was tried.
+    pub(super) fn fault(&self, tried: &str, failed: Failed) -> StoreError {
+        fault(&self.id, tried, failed)
+    }
+}
+
+impl PgView {
+    pub(super) fn new(home: Arc<Home>, id: &ViewId, schema: String) -> Self {
+        Self { place: Arc::new(Place { home, id: id.clone(), schema }) }
+    }
+
+    /// A connection for something short.
+    async fn session(&self, tried: &str) -> Result<Session, StoreError> {
+        Session::open(&self.place.home, &format!("{tried} the view {}", self.place.id)).await
+    }
+
+    async fn mark(&self, tried: &str, change: &str) -> Result<Vec<Token>, StoreError> {
+        let mut session = self.session(tried).await?;
+        let marked = tokens::mark(&mut session, &self.place.schema, change).await;
+        marked.map_err(|failed| self.place.fault(tried, failed))
+    }
+}
+
+/// Something short that is done on a connection of its own: what is tried, and what to call with what.
+macro_rules! control {
+    ($view:ident, $tried:literal, $act:path $(, $argument:expr)*) => {{
+        let mut session = $view.session($tried).await?;
+        let done = $act(&mut session, &$view.place.schema $(, $argument)*).await;
+        done.map_err(|failed| $view.place.fault($tried, failed))
+    }};
+}
+
+#[async_trait]
+impl View for PgView {
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        control!(self, "read the tokens of", tokens::read)
+    }
+
+    async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
+        if seen.is_empty() {
+            return Ok(vec![]);
+        }
+        let tried = "claim the segments of";
+        let mut session = self.session(tried).await?;
+        let claimed = tokens::change(&mut session, &self.place.schema, &tokens::claim(by, seen)).await;
+        claimed.map_err(|failed| self.place.fault(tried, failed))
+    }
+
+    async fn revoke(&self) -> Result<(), StoreError> {
+        self.mark("revoke the claims of", &tokens::revoke()).await.map(drop)
+    }
+
+    async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
+        self.mark("cap the tokens of", &tokens::cap(at)).await
+    }
+
+    async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
+        self.mark("hold the tokens of", &tokens::hold(mark)).await
+    }
+
+    async fn lift(&self, mark: Position) -> Result<(), StoreError> {
+        self.mark("lift the hold of", &tokens::lift(mark)).await.map(drop)
+    }
+
+    async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
+        control!(self, "read the refusals of", letters::refusals)
+    }
+
+    async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
+        control!(self, "read the dead letters of", letters::letters, after, most)
+    }
+
+    async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
+        control!(self, "record what shall be done with dead letters of", letters::wish, which, wish)
+    }
+
+    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
+        control!(self, "read what was not applied of", letters::unspoken)
+    }
+
+    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+        control!(self, "read the effects that are due of", outbox::due, now, most)
+    }
+
+    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+        control!(self, "look for an effect of", outbox::first, stream)
+    }
+
+    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
+        control!(self, "look at the outbox of", outbox::whole, most)
+    }
+
+    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        control!(self, "record what effects came to of", settle, settled)
+    }
+
+    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
+        let there = control!(self, "look for the indexes of", indexes)?;
+        let all =
+            tables.iter().enumerate().flat_map(|(at, table)| (0..table.indexes.len()).map(move |index| (at, index)));
+        Ok(all.filter(|(at, index)| !there.contains(&index_name(&tables[*at], &tables[*at].indexes[*index]))).collect())
+    }
+
+    async fn copy(&self) -> Result<ViewCopy, StoreError> {
+        Ok(ViewCopy::Schema(self.place.schema.clone()))
+    }
+
+    async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
+        Ok(Box::new(Writer::new(Arc::clone(&self.place))))
+    }
+
+    async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
+        Ok(Box::new(Reader::open(Arc::clone(&self.place)).await?))
+    }
+}
+
+async fn settle(session: &mut Session, schema: &str, settled: &[(u64, Settled)]) -> Sent<()> {
+    session.begin("BEGIN".to_owned()).await?;
+    outbox::settle(session, schema, settled).await?;
+    Ok(session.commit().await?)
+}
+
+/// The names of the indexes that are there.
+async fn indexes(session: &mut Session, schema: &str) -> Sent<Vec<String>> {
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, schema.to_owned())?;
+    let sql = "SELECT relname::text FROM pg_class WHERE relnamespace = to_regnamespace($1) AND relkind = 'i'";
+    let rows = session.fetch(sql, arguments).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// What went wrong with the view of `id` when something was tried.
+pub(super) fn fault(id: &ViewId, tried: &str, failed: Failed) -> StoreError {
+    if is_gone(&failed) {
+        let found = "it is not there any more: was it dropped? Look which versions there are";
+        return StoreError::unavailable(format!("{tried} the view {id}"), found);
+    }
+    match failed {
+        Failed::Here(error) => error,
+        Failed::There(error) => crate::fault::fault(&format!("{tried} the view {id}"), &error),
+    }
+}
+
+/// Whether a schema or table was not there.
+pub(super) fn is_gone(failed: &Failed) -> bool {
+    matches!(code(failed).as_deref(), Some("3F000" | "42P01"))
+}

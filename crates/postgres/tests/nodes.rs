@@ -1,0 +1,209 @@
+//! Several nodes on one database.
+
+mod support;
+
+use std::sync::Arc;
+
+use dacapo_model::{EventType, ExpectedRevision, Position, Revision};
+use dacapo_postgres::testbed::{Server, name_of};
+use dacapo_postgres::{Database, Options};
+use dacapo_store::contract::Chance;
+use dacapo_store::contract::journal::everything;
+use dacapo_store::{
+    Append, AppendError, AppendRefused, Filter, Journal, Limit, OnKnown, StoreError, StreamEvent, Streams,
+};
+use futures::future::join_all;
+use support::{Told, append, check, event, name, node};
+
+const TASKS: u64 = 64;
+const ROUNDS: u64 = 5;
+const STREAMS: u64 = 12;
+
+/// Appends to streams that everybody writes to, deciding anew when somebody was faster, and retries at either node.
+async fn contend(nodes: [Arc<dyn Journal>; 2], task: u64) -> Told {
+    let mut chance = Chance::new(task);
+    let mut told = Vec::new();
+    for round in 0..ROUNDS {
+        let number = (task * ROUNDS + round) * 2 + 1;
+        let stream = format!("common-{}", chance.below(STREAMS));
+        let here = &nodes[task as usize % 2];
+        let (written, answer) = loop {
+            let revision = here.stream_revision(&name(&stream)).await.unwrap();
+            let expected = if chance.below(4) == 0 { ExpectedRevision::Any } else { ExpectedRevision::Exact(revision) };
+            let try_this = append(&stream, expected, [number, number + 1]);
+            match here.append(try_this.clone()).await {
+                Ok(answer) => break (try_this, answer),
+                Err(AppendError::Refused(AppendRefused::WrongRevision { actual, .. })) => {
+                    assert_ne!(actual, revision, "a refusal tells another revision than the one expected");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(answer.written, 2);
+        let again = nodes[chance.below(2) as usize].append(written).await.unwrap();
+        assert_eq!((again.position, again.revision, again.written), (answer.position, answer.revision, 0));
+        told.push((number + 1, answer));
+    }
+    told
+}
+
+// I-1, I-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_append_at_once() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let nodes: [Arc<dyn Journal>; 2] = [Arc::new(node(&url, 1).await), Arc::new(node(&url, 2).await)];
+    let tasks = (0..2 * TASKS).map(|task| tokio::spawn(contend(nodes.clone(), task)));
+    let told: Told = join_all(tasks).await.into_iter().flat_map(Result::unwrap).collect();
+    for node in &nodes {
+        // The other node's last events are told by it, or found by asking.
+        node.head().wait_for(|head| head.get() == 4 * TASKS * ROUNDS).await.unwrap();
+        assert_eq!(check(&**node, &told).await.len() as u64, 4 * TASKS * ROUNDS);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_append_at_two_nodes_is_written_once() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let nodes = [node(&url, 1).await, node(&url, 2).await];
+    for round in 0..20 {
+        let this = append(&format!("a-{round}"), ExpectedRevision::NoStream, [round * 2 + 1, round * 2 + 2]);
+        let answers = join_all((0..8).map(|n| nodes[n % 2].append(this.clone()))).await;
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers.iter().map(|answer| answer.written).sum::<usize>(), 2);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| (answer.position, answer.revision) == (answers[0].position, answers[0].revision))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_head_follows_another_node_also_after_a_connection_is_lost() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let (one, other) = (node(&url, 1).await, node(&url, 2).await);
+    for number in 1..=30 {
+        if number % 10 == 0 {
+            // Those that append and read are lost too.
+            let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                       WHERE application_name = 'dacapo' AND datname = current_database()";
+            server.run(name_of(&url), all).await;
+        }
+        one.append(append("a-1", ExpectedRevision::Any, [number])).await.unwrap();
+        other.head().wait_for(|head| head.get() == number).await.unwrap();
+        let batch = other.read(Position::new(number - 1), &Filter::everything(), Limit::events(10)).await.unwrap();
+        assert_eq!(batch.len(), 1);
+    }
+}
+
+// I-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_transaction_elsewhere_stalls_nobody() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    let database = Database::connect(&url, Options { schema: "elsewhere".into(), ..Options::default() }).await.unwrap();
+    let mut connection = database.acquire("test").await.unwrap();
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL idle_in_transaction_session_timeout = 0; \
+                 CREATE TABLE somebodys (n int); INSERT INTO somebodys VALUES (1)";
+    sqlx::raw_sql(begin).execute(&mut *connection).await.unwrap();
+    for number in 1..=50 {
+        journal.append(append("a-1", ExpectedRevision::Exact(Revision::new(number - 1)), [number])).await.unwrap();
+        let batch = journal.read(Position::new(number - 1), &Filter::default(), Limit::events(10)).await.unwrap();
+        assert_eq!((batch.len(), batch.through.get()), (1, number));
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut *connection).await.unwrap();
+    assert_eq!(everything(&journal).await.len(), 50);
+}
+
+/// Whoever keeps the lock without going on loses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_stops_with_the_lock_is_waited_for_only_so_long() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    let database = Database::connect(&url, Options::default()).await.unwrap();
+    let mut connection = database.acquire("test").await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT FROM sequencer FOR UPDATE").execute(&mut *connection).await.unwrap();
+    // It is written only because the transaction above, which never ends by itself, is ended.
+    let answer = loop {
+        match journal.append(append("a-1", ExpectedRevision::NoStream, [1])).await {
+            Ok(answer) => break answer,
+            Err(AppendError::Store(StoreError::Unavailable { .. })) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(answer.position, Position::new(1));
+    sqlx::raw_sql("COMMIT").execute(&mut *connection).await.unwrap_err();
+}
+
+// I-1, I-2
+/// As after a fail-over to a server that had not received everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_went_back_takes_nothing_more() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    journal.append(append("a-1", ExpectedRevision::NoStream, 1..=5)).await.unwrap();
+    server.run(name_of(&url), "DELETE FROM dacapo.events WHERE position > 3").await;
+    let error = journal.append(append("b-1", ExpectedRevision::Any, [6])).await.unwrap_err();
+    assert!(matches!(error, AppendError::Store(StoreError::Corrupt { .. })), "{error:?}");
+    assert!(error.to_string().contains("it ends at 3, but events through 5 were there"), "{error}");
+    let error = journal.read(Position::new(2), &Filter::everything(), Limit::events(10)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    // A node that never saw them goes on from there.
+    let journal = node(&url, 2).await;
+    assert_eq!(journal.append(append("b-1", ExpectedRevision::Any, [6])).await.unwrap().position, Position::new(4));
+}
+
+/// More than a read looks at in order, so that the index of types has to tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_few_are_found_among_many() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    let of = |number: u64| {
+        let mut event = event(number);
+        if number % 4_000 == 77 {
+            event.event_type = EventType::new(["rare", "odd"][number as usize / 4_000 % 2]).unwrap();
+        }
+        StreamEvent { stream: name(["a-1", "b-1", "$own"][number as usize % 3]), event }
+    };
+    for from in (0..60_000).step_by(10_000) {
+        let events = (from..from + 10_000).map(of).collect();
+        journal.append(Append { events, expected: vec![], on_known: OnKnown::Recognise }).await.unwrap();
+    }
+    let types = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    for (streams, types, most) in [
+        (Streams::All, types(&["rare"]), 1),
+        (Streams::All, types(&["rare", "odd"]), 4),
+        (Streams::User, types(&["rare", "odd", "none"]), 1_000),
+        (Streams::Categories(vec!["b".into()]), types(&["odd", "rare"]), 2),
+        (Streams::Categories(vec!["b".into()]), types(&["happened"]), 7_000),
+        (Streams::All, types(&["none"]), 10),
+    ] {
+        let filter = Filter { streams, types };
+        let (mut after, mut found) = (Position::START, Vec::new());
+        while after.get() < 60_000 {
+            let batch = journal.read(after, &filter, Limit::events(most)).await.unwrap();
+            assert!(batch.through > after && batch.len() <= most);
+            found.extend(batch.iter().map(|event| event.position.get()));
+            after = batch.through;
+        }
+        let wanted = |number: &u64| {
+            let StreamEvent { stream, event } = of(*number);
+            let types = filter.types.as_ref().unwrap();
+            let stream = match &filter.streams {
+                Streams::All => true,
+                Streams::User => stream.as_str() != "$own",
+                Streams::Categories(_) => stream.as_str() == "b-1",
+            };
+            stream && types.iter().any(|name| name == event.event_type.as_str())
+        };
+        let expected: Vec<_> = (0..60_000).filter(wanted).map(|number| number + 1).collect();
+        assert_eq!(found, expected, "{filter:?}");
+    }
+}

@@ -1,0 +1,215 @@
+//! The stored form of what a view keeps beside its rows, as the columns of its tables, and back.
+//!
+//! Every store of views has these columns, with these texts in them; how they are made and found is its own.
+
+use dacapo_model::{
+    Applied, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect, PendingEffect, Position, Refusal, ReplayMark,
+    Segment, SegmentCount, StreamName, Timestamp, Token, Wish, limits,
+};
+
+/// A row of the table of tokens.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the columns by their names")]
+pub struct TokenForm {
+    pub segment: i64,
+    pub epoch: i64,
+    pub position: i64,
+    pub owner: Option<Vec<u8>>,
+    pub held_for: Option<i64>,
+    pub cap: Option<i64>,
+    pub counted_after: i64,
+    pub counted: i64,
+    pub replay_request: Option<i64>,
+    pub replay_through: Option<i64>,
+}
+
+/// A row of the table of refusals.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the columns by their names")]
+pub struct RefusalForm {
+    pub segment: i64,
+    pub position: i64,
+    pub attempts: i64,
+    pub error: String,
+    pub since: i64,
+    pub due: i64,
+}
+
+/// A row of the table of letters.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the columns by their names")]
+pub struct LetterForm {
+    pub position: i64,
+    pub segment: i64,
+    pub stream: String,
+    pub event_type: String,
+    pub kind: String,
+    pub first: Option<i64>,
+    pub error: String,
+    pub attempts: i64,
+    pub recorded: i64,
+    pub wish: Option<String>,
+}
+
+/// A row of the outbox.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the columns by their names")]
+pub struct EffectForm {
+    pub number: i64,
+    pub position: i64,
+    pub ordinal: i64,
+    pub segment: i64,
+    pub stream: String,
+    pub name: String,
+    pub payload: Vec<u8>,
+    pub attempts: i64,
+    pub due: Option<i64>,
+    pub error: Option<String>,
+}
+
+fn member(bytes: Vec<u8>) -> Result<MemberId, String> {
+    let wrong = |bytes: Vec<u8>| format!("the id of a member has 16 bytes, this one has {}", bytes.len());
+    bytes.try_into().map(MemberId::from_bytes).map_err(wrong)
+}
+
+impl TokenForm {
+    /// The token.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn token(self) -> Result<Token, String> {
+        let mark = |(request, through)| Ok::<_, String>(ReplayMark { request: at(request)?, through: at(through)? });
+        Ok(Token {
+            segment: segment(self.segment)?,
+            epoch: Epoch::new(whole(self.epoch, "an epoch")?),
+            position: at(self.position)?,
+            owner: self.owner.map(member).transpose()?,
+            held_for: self.held_for.map(at).transpose()?,
+            cap: self.cap.map(at).transpose()?,
+            applied: Applied { after: at(self.counted_after)?, events: whole(self.counted, "a count")? },
+            replay: self.replay_request.zip(self.replay_through).map(mark).transpose()?,
+        })
+    }
+}
+
+impl RefusalForm {
+    /// The refusal.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn refusal(self) -> Result<Refusal, String> {
+        Ok(Refusal {
+            segment: segment(self.segment)?,
+            position: at(self.position)?,
+            attempts: whole(self.attempts, "a number of tries")?,
+            error: self.error,
+            since: Timestamp::from_micros(self.since),
+            due: Timestamp::from_micros(self.due),
+        })
+    }
+}
+
+impl LetterForm {
+    /// The letter.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn letter(self) -> Result<Letter, String> {
+        let position = at(self.position)?;
+        let kind = match (self.kind.as_str(), self.first) {
+            ("refused", _) => LetterKind::Refused,
+            ("skipped", _) => LetterKind::Skipped,
+            ("behind", Some(first)) => LetterKind::Behind { first: at(first)? },
+            (other, _) => return Err(format!("the kind {other:?} of the letter at {position} is not known")),
+        };
+        let wish = match self.wish.as_deref() {
+            None => None,
+            Some("retry") => Some(Wish::Retry),
+            Some("drop") => Some(Wish::Drop),
+            Some(other) => return Err(format!("the wish {other:?} for the letter at {position} is not known")),
+        };
+        Ok(Letter {
+            position,
+            segment: segment(self.segment)?,
+            stream: StreamName::new(&self.stream).map_err(|invalid| invalid.to_string())?,
+            event_type: EventType::new(&self.event_type).map_err(|invalid| invalid.to_string())?,
+            kind,
+            error: self.error,
+            attempts: whole(self.attempts, "a number of tries")?,
+            recorded: Timestamp::from_micros(self.recorded),
+            wish,
+        })
+    }
+}
+
+impl EffectForm {
+    /// The effect.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn pending(self) -> Result<PendingEffect, String> {
+        Ok(PendingEffect {
+            number: whole(self.number, "a number")?,
+            effect: NewEffect {
+                position: at(self.position)?,
+                ordinal: whole(self.ordinal, "an ordinal")?,
+                segment: segment(self.segment)?,
+                stream: StreamName::new(&self.stream).map_err(|invalid| invalid.to_string())?,
+                name: self.name,
+                payload: self.payload,
+            },
+            attempts: whole(self.attempts, "a number of tries")?,
+            error: self.error,
+            due: Timestamp::from_micros(self.due.unwrap_or_default()),
+        })
+    }
+}
+
+/// A position as it is stored.
+pub fn number(position: Position) -> i64 {
+    i64::try_from(position.get()).expect("no journal is that long")
+}
+
+/// An epoch as it is stored.
+pub fn epoch_number(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.get()).expect("no segment is claimed that often")
+}
+
+/// A count of events as it is stored.
+pub fn count(events: u64) -> i64 {
+    i64::try_from(events).expect("no journal is that long")
+}
+
+/// A letter's kind as it is stored, with the first event that it is behind.
+pub fn kind_form(kind: LetterKind) -> (&'static str, Option<Position>) {
+    match kind {
+        LetterKind::Refused => ("refused", None),
+        LetterKind::Behind { first } => ("behind", Some(first)),
+        LetterKind::Skipped => ("skipped", None),
+    }
+}
+
+/// A wish as it is stored.
+pub fn wish_name(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Retry => "retry",
+        Wish::Drop => "drop",
+    }
+}
+
+/// The position that is stored as `number`.
+///
+/// # Errors
+/// When there is no such position.
+pub fn at(number: i64) -> Result<Position, String> {
+    whole(number, "a position").map(Position::new)
+}
+
+fn segment(number: i64) -> Result<Segment, String> {
+    let every = SegmentCount::new(limits::SEGMENTS_MAX).expect("the limit is a count");
+    every.segment(whole(number, "a segment")?).map_err(|_| format!("a segment is out of range: {number}"))
+}
+
+fn whole<T: TryFrom<i64>>(number: i64, what: &str) -> Result<T, String> {
+    T::try_from(number).map_err(|_| format!("{what} is out of range: {number}"))
+}
