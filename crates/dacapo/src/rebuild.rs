@@ -445,12 +445,12 @@ async fn uncap_stray(core: &Core, version: &OpenVersion, tokens: &[Token]) -> Re
     }
     let catalog = core.catalog.current();
     let projection = &version.id.projection;
-    let built = catalog.versions().filter(|(id, state)| {
+    let mut built = catalog.versions().filter(|(id, state)| {
         id.projection == *projection && state.phase == Phase::Initializing && core.cluster.has_capable(id)
     });
     let meets = |id: &ViewId| core.open_version(id).is_some_and(|open| open.is_meeting());
     let is_stray = |(id, _): (ViewId, &VersionState)| core.cluster.drives(&id) && !meets(&id);
-    if built.map(is_stray).all(|is_stray| is_stray) {
+    if built.all(is_stray) {
         version.uncap().await?;
     }
     Ok(())
