@@ -651,7 +651,7 @@ impl<'a> Run<'a> {
         let letters = self.aside.count() as u64;
         self.assignment.progress.send_modify(|progress| {
             progress.see(self.segments.tokens());
-            (progress.letters, progress.batch, progress.waiting_on) = (letters, None, waiting_on);
+            (progress.letters, progress.batch, progress.waiting_on) = (Some(letters), None, waiting_on);
         });
     }
 }

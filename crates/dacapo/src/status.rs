@@ -219,8 +219,8 @@ async fn version_status(
 
 /// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.
 async fn letters(open: &OpenVersion, progress: &Progress) -> u64 {
-    if !progress.tokens.is_empty() {
-        return progress.letters;
+    if let Some(letters) = progress.letters {
+        return letters;
     }
     let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
     // What is wrong with the view is told by its tokens.

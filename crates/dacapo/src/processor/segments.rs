@@ -15,8 +15,8 @@ pub(crate) struct Progress {
     /// The tokens of the version, as they were seen last: those of segments that are claimed here as of the last commit,
     /// the others as they were read. Empty before the first look.
     pub(crate) tokens: Vec<Token>,
-    /// How many events are set aside.
-    pub(crate) letters: u64,
+    /// How many events are set aside; `None` before the processor has its claim.
+    pub(crate) letters: Option<u64>,
     /// Behind what the batch begins that it is in, and since when it is.
     pub(crate) batch: Option<(Position, Instant)>,
     /// What it waits on, if it is not just following.
