@@ -278,7 +278,7 @@ impl Core {
         let serving = catalog.serving(&projection).ok_or("no version serves")?;
         let source = ViewId { projection, version: serving };
         let state = catalog.version(&source).ok_or("no version serves")?;
-        let letters = self.open_version(&source).map_or(0, |open| open.progress.borrow().letters);
+        let letters = self.open_version(&source).map_or(0, |open| open.progress.borrow().letters.unwrap_or_default());
         check(carried, carried.code.segments, serving, state.segments, self.code_of(&source).as_ref())?;
         // Looked at again in the transaction that copies.
         if letters > 0 { Err(lacks(letters)) } else { Ok(()) }
