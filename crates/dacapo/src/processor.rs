@@ -251,6 +251,8 @@ struct Run<'a> {
     orders: watch::Receiver<Orders>,
     /// The last resumption that was heeded.
     resumed_at: Option<Position>,
+    /// The phase that was heeded last.
+    phase: Phase,
     wishes: watch::Receiver<()>,
     pace: Pace,
     throttle: Throttle,
@@ -326,6 +328,7 @@ impl<'a> Run<'a> {
             .lacking_indexes(bare)
             .with_effects(assignment.carried.effect_names(), first);
         let orders = assignment.orders.clone();
+        let phase = orders.borrow().phase;
         let run = Self {
             assignment,
             filter: Arc::new(assignment.carried.filter.clone()),
@@ -335,6 +338,7 @@ impl<'a> Run<'a> {
             aside,
             orders,
             resumed_at,
+            phase,
             wishes,
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
@@ -417,7 +421,9 @@ impl<'a> Run<'a> {
     /// Looks what the catalog says of the version.
     fn heed(&mut self) -> Orders {
         let orders = *self.orders.borrow_and_update();
-        if orders.resumed_at > self.resumed_at {
+        // In another phase another policy says what becomes of what halts.
+        let phase = std::mem::replace(&mut self.phase, orders.phase);
+        if orders.resumed_at > self.resumed_at || orders.phase != phase {
             self.resumed_at = orders.resumed_at;
             self.segments.refusals.try_now(self.assignment.clock.now());
             self.failed_reset.iter_mut().chain(&mut self.failed_seed).for_each(Tried::try_now);
