@@ -1114,3 +1114,60 @@ async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
     check_counts(&node, &found).await;
     node.shutdown().await;
 }
+
+/// One row for all ledgers.
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "everything")]
+struct Everything {
+    #[row(key)]
+    what: String,
+    events: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counting {
+    segments: u16,
+}
+
+impl Projection for Counting {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Everything::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options { segments: SegmentCount::new(self.segments).unwrap(), ..options() }
+    }
+
+    async fn apply(&self, _: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let none = || Everything { what: "all".to_owned(), events: 0 };
+        Ok(view.upsert("all", none, |row: &mut Everything| row.events += 1).await?)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
+    let of = |segments| Carried::version(Counting { segments });
+    let node = Node::builder().carry(of(1)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    for ledger in 0..8 {
+        add(&node, &format!("ledger-{ledger}"), 1).await;
+    }
+    let reading = node.read("totals", node.head()).await.unwrap();
+    assert_eq!(reading.view.covers(), node.head(), "with one segment nothing is wrong with it");
+    node.shutdown().await;
+
+    let node = Node::builder().carry(of(3)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    for ledger in 0..8 {
+        add(&node, &format!("ledger-{ledger}"), 1).await;
+    }
+    let status = until(&node, "it halts", |status| {
+        let waiting_on = &status.projections[0].versions[0].waiting_on;
+        waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Handler { .. }))
+    })
+    .await;
+    let told = status.projections[0].versions[0].waiting_on[0].to_string();
+    assert!(told.contains("row \"all\" of table everything is written by events of segments"), "{told}");
+    node.shutdown().await;
+}

@@ -29,7 +29,9 @@ pub enum InPlace {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Into how many segments a new build is cut. Events of one stream are always in one segment and in
-    /// order; a segment whose handler fails does not hold the others back. 1 unless set.
+    /// order; a segment whose handler fails does not hold the others back, and in a cluster the nodes share them. With
+    /// more than one, a row may be written by events of one segment only, such as a row whose key is the stream's:
+    /// what writes rows of others as well is refused ([`ViewError::Shared`](crate::ViewError::Shared)). 1 unless set.
     pub segments: SegmentCount,
     /// When a new build flips. By itself as soon as it is ready, unless set.
     pub flip: FlipPolicy,

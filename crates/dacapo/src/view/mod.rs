@@ -49,6 +49,8 @@ pub struct View {
     bytes_max: usize,
     /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
     wrote_sql: bool,
+    /// The segment of the event that is being applied, where the version has several.
+    segment: Option<Segment>,
     /// What is emitted in this batch, if the projection reacts.
     emitter: Option<Emitter>,
     /// How many changes were begun: whether a handler that failed had changed anything.
@@ -108,6 +110,22 @@ pub enum ViewError {
         "the indexes of the view are to be built before SQL is used: the event is applied again once they are there"
     )]
     Unindexed,
+    /// Events of two segments would write one row. Segments move by themselves, and on several nodes each has its own rows
+    /// in memory, so one would undo what the other did.
+    #[error(
+        "row {key} of table {table} is written by events of segments {first} and {second}: give the projection one \
+         segment, or rows whose keys belong to one stream"
+    )]
+    Shared {
+        /// The table.
+        table: &'static str,
+        /// The key of the row.
+        key: String,
+        /// The segment whose events wrote it before.
+        first: Segment,
+        /// The segment of the event that would write it now.
+        second: Segment,
+    },
     /// A change put another key into a row; the batch cannot be committed.
     #[error("the key of row {key} in table {table} was changed: delete that row and put another one")]
     KeyChanged {
@@ -160,6 +178,7 @@ impl View {
             shelves: Vec::new(),
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
+            segment: None,
             emitter: None,
             indexes: Indexes::There,
             changes: 0,
@@ -234,6 +253,11 @@ impl View {
         Self { emitter, ..self }
     }
 
+    /// What is written from here on follows from events of this segment; of `None`, nobody asks whose a row is.
+    pub(crate) fn write_for(&mut self, segment: Option<Segment>) {
+        self.segment = segment;
+    }
+
     /// What is emitted from here on follows from this event.
     pub(crate) fn begin_event(&mut self, place: &EventRef<'_>, segment: Segment, silent: bool) {
         if let Some(emitter) = &mut self.emitter {
@@ -243,6 +267,7 @@ impl View {
 
     /// What is emitted from here on follows from no event, and goes nowhere.
     pub(crate) fn end_events(&mut self) {
+        self.segment = None;
         self.emitter.iter_mut().for_each(Emitter::silence);
     }
 
@@ -276,8 +301,9 @@ impl View {
     /// [`ViewError::NoTable`], [`ViewError::TwoTypes`].
     pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
         self.changes += 1;
-        self.shelf::<R>()?.put(row);
-        Ok(())
+        let by = self.segment;
+        let put = self.shelf::<R>()?.put(row, by);
+        self.noted(put)
     }
 
     /// Changes the row with this key; `false` when there is none.
@@ -291,7 +317,8 @@ impl View {
     ) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
         self.changes += 1;
-        let changed = self.shelf::<R>()?.change(place, change);
+        let by = self.segment;
+        let changed = self.shelf::<R>()?.change(place, by, change);
         self.noted(changed)
     }
 
@@ -307,11 +334,10 @@ impl View {
     ) -> Result<(), ViewError> {
         let place = self.locate_or_add::<R>(key).await?;
         self.changes += 1;
+        let by = self.segment;
         let shelf = self.shelf::<R>()?;
-        if shelf.entry(place).row.is_none() {
-            shelf.set(place, Some(default()));
-        }
-        let changed = shelf.change(place, change);
+        let made = if shelf.entry(place).row.is_none() { shelf.set(place, Some(default()), by) } else { Ok(()) };
+        let changed = made.and_then(|()| shelf.change(place, by, change));
         self.noted(changed).map(drop)
     }
 
@@ -322,12 +348,11 @@ impl View {
     pub async fn delete<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
         self.changes += 1;
+        let by = self.segment;
         let shelf = self.shelf::<R>()?;
         let there = shelf.entry(place).row.is_some();
-        if there {
-            shelf.set(place, None);
-        }
-        Ok(there)
+        let deleted = if there { shelf.set(place, None, by) } else { Ok(()) };
+        self.noted(deleted).map(|()| there)
     }
 
     /// Carries out one SQL statement that writes, for what rows cannot say, and returns how many rows it

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use async_trait::async_trait;
+use dacapo_model::Segment;
 use dacapo_store::{Value, ViewWriter};
 use hashbrown::HashTable;
 
@@ -33,6 +34,8 @@ pub(super) struct Entry<R: Row> {
     pending: bool,
     /// Whether it was used since the eviction last passed.
     used: bool,
+    /// The segment whose events wrote it, as far as that is known.
+    segment: Option<Segment>,
     bytes: u32,
 }
 
@@ -96,7 +99,7 @@ impl<R: Row> Shelf<R> {
     /// A place for a key that has none.
     pub(super) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
-        let entry = Entry { key, row: None, known: false, changed: false, pending: false, used: true, bytes: 0 };
+        let entry = Entry { key, row: None, known: false, changed: false, pending: false, used: true, segment: None, bytes: 0 };
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place as usize] = Some(entry);
@@ -113,28 +116,50 @@ impl<R: Row> Shelf<R> {
     }
 
     /// Writes a row whole, whether there was one or not.
-    pub(super) fn put(&mut self, row: R) {
+    pub(super) fn put(&mut self, row: R, by: Option<Segment>) -> Result<(), ViewError> {
         let key = row.key();
         let place = match self.find(&Exactly(&key)) {
             Some(place) => place,
             None => self.add(key),
         };
-        self.set(place, Some(row));
+        self.set(place, Some(row), by)
     }
 
     /// Sets or deletes the row of a place.
-    pub(super) fn set(&mut self, place: u32, row: Option<R>) {
+    pub(super) fn set(&mut self, place: u32, row: Option<R>, by: Option<Segment>) -> Result<(), ViewError> {
+        self.written(place, by)?;
         let entry = self.entry(place);
         (entry.row, entry.known) = (row, true);
         self.mark(place);
+        Ok(())
+    }
+
+    /// An event of this segment is about to write the row of a place, which must not be another segment's.
+    fn written(&mut self, place: u32, by: Option<Segment>) -> Result<(), ViewError> {
+        let Some(second) = by else { return Ok(()) };
+        let entry = self.entry(place);
+        match entry.segment.replace(second) {
+            Some(first) if first != second => {
+                entry.segment = Some(first);
+                let key = format!("{:?}", entry.key);
+                Err(ViewError::Shared { table: R::TABLE.name, key, first, second })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes the row of a place, if it has one; fails if that changes its key.
-    pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut R)) -> Result<bool, ViewError> {
-        let entry = self.entry(place);
-        if entry.row.is_none() {
+    pub(super) fn change(
+        &mut self,
+        place: u32,
+        by: Option<Segment>,
+        change: impl FnOnce(&mut R),
+    ) -> Result<bool, ViewError> {
+        if self.entry(place).row.is_none() {
             return Ok(false);
         }
+        self.written(place, by)?;
+        let entry = self.entry(place);
         // First, so that a row that is left half changed by a panic is taken back.
         if !(entry.changed && entry.pending) {
             self.mark(place);
@@ -307,6 +332,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
         for place in std::mem::take(&mut self.changed) {
             let entry = self.entry(place);
             (entry.row, entry.known, entry.changed, entry.pending) = (None, false, false, false);
+            entry.segment = None;
             self.weigh(place, size_of::<Entry<R>>() + ENTRY_BYTES);
         }
     }
