@@ -10,7 +10,9 @@ use dacapo_model::{
 use dacapo_postgres::testbed::{Durability, Server, Stop};
 use dacapo_postgres::{Database, Options, PostgresViews};
 use dacapo_store::contract::views::claim_all;
-use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views};
+use dacapo_store::{
+    Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, View, ViewWriter, Views, of_none,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 mod contract {
@@ -95,7 +97,7 @@ async fn run(raw: &mut PgConnection, sql: &str) {
 }
 
 async fn put(writer: &mut dyn ViewWriter, rows: &[Vec<Value>]) -> Result<(), StoreError> {
-    writer.put(&NOTES, &mut rows.iter().cloned()).await
+    writer.put(&NOTES, &mut of_none(rows.iter().cloned())).await
 }
 
 async fn texts(view: &dyn View) -> Vec<Value> {
@@ -466,7 +468,7 @@ async fn odd_names_and_extreme_values_come_back() {
     let mut sorted = rows.clone();
     sorted.sort_by(|a, b| ODD.row_order(a, b));
     let mut writer = view.writer().await.unwrap();
-    writer.put(&ODD, &mut rows.clone().into_iter()).await.unwrap();
+    writer.put(&ODD, &mut of_none(rows.clone())).await.unwrap();
     writer.index(&ODD, &ODD.indexes[0]).await.unwrap();
     assert_eq!(writer.load(&ODD, &ODD.key_of(&rows[1])).await.unwrap().as_ref(), Some(&rows[1]));
     writer.commit(&Commit::of([step(&token)])).await.unwrap();
@@ -476,8 +478,8 @@ async fn odd_names_and_extreme_values_come_back() {
     assert_eq!(reader.page(&ODD, Some(&ODD.key_of(&sorted[0])), 2).await.unwrap(), sorted[1..3]);
     let by_number = reader.select(&ODD, &[(1, Value::Integer(i64::MAX))], 10).await.unwrap();
     assert_eq!(by_number, rows[1..2]);
-    let mut keys = rows.iter().map(|row| ODD.key_of(row));
-    writer.delete(&ODD, &mut keys).await.unwrap();
+    let keys = rows.iter().map(|row| ODD.key_of(row));
+    writer.delete(&ODD, &mut of_none(keys)).await.unwrap();
     assert_eq!(writer.load(&ODD, &ODD.key_of(&rows[1])).await.unwrap(), None);
     writer.rollback().await.unwrap();
 
@@ -620,4 +622,36 @@ async fn a_copy_that_was_overtaken_by_a_claim_is_refused() {
     claim_all(&*view).await;
     let landed = writer.commit(&commit).await;
     assert!(is_fenced(&landed), "{landed:?}");
+}
+
+/// I-3: two nodes have rows of their own in memory, so one would undo what the other did.
+#[tokio::test]
+async fn a_row_of_one_segment_is_not_written_or_deleted_for_another() {
+    let world = World::new().await;
+    let count = SegmentCount::new(3).unwrap();
+    let (one, other) = (world.node().await, world.node().await);
+    let (one, other) = (one.open(&id(1), &[NOTES], count).await, other.open(&id(1), &[NOTES], count).await);
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let tokens = claim_all(&*one).await;
+    let of = |segment: u16, row: Vec<Value>| (Some(count.segment(segment).unwrap()), row);
+    let mut writer = one.writer().await.unwrap();
+    let rows = [of(0, note(1, "of 0")), of(1, note(2, "of 1")), (None, note(3, "nobody's"))];
+    writer.put(&NOTES, &mut rows.into_iter()).await.unwrap();
+    writer.commit(&Commit::of(tokens.iter().map(step).collect::<Vec<_>>())).await.unwrap();
+
+    let mut writer = other.writer().await.unwrap();
+    let rows = [of(1, note(3, "of 1 now")), of(0, note(1, "of 0 still"))];
+    writer.put(&NOTES, &mut rows.into_iter()).await.unwrap();
+    let why = invalid(writer.put(&NOTES, &mut [of(2, note(2, "of 2"))].into_iter()).await);
+    assert!(why.contains("row Integer(2) of table notes is written by events of segments 1 and 2"), "{why}");
+    writer.rollback().await.unwrap();
+    let why = invalid(writer.delete(&NOTES, &mut [of(0, vec![Value::Integer(2)])].into_iter()).await);
+    assert!(why.contains("segments 1 and 0"), "{why}");
+    writer.rollback().await.unwrap();
+    writer
+        .delete(&NOTES, &mut [of(1, vec![Value::Integer(2)]), of(0, vec![Value::Integer(9)])].into_iter())
+        .await
+        .unwrap();
+    writer.rollback().await.unwrap();
+    assert_eq!(texts(&*one).await, [text("of 0"), text("of 1"), text("nobody's")]);
 }

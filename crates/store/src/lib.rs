@@ -34,4 +34,7 @@ pub use members::Members;
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value, key_order};
-pub use views::{Attached, Commit, FirstRows, Outbox, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters};
+pub use views::{
+    Attached, Commit, FirstRows, OfSegment, Outbox, View, ViewCopy, ViewReader, ViewWriter, Views, WhichLetters,
+    of_none,
+};

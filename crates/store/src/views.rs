@@ -39,6 +39,14 @@ impl Commit {
     }
 }
 
+/// A row or a key, and the segment whose events write it; `None` where nobody asks, such as in a version with one segment.
+pub type OfSegment = (Option<Segment>, Vec<Value>);
+
+/// Rows or keys of no segment in particular.
+pub fn of_none(values: impl IntoIterator<Item = Vec<Value>>) -> impl Iterator<Item = OfSegment> {
+    values.into_iter().map(|values| (None, values))
+}
+
 /// What a view still owes to the world outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outbox {
@@ -260,21 +268,22 @@ pub trait ViewWriter: Send {
     /// Writes these rows whole, in place of those with the same keys. Bulk: it is called once a table and batch.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be written.
+    /// [`StoreError`] when they cannot be written; in a store that several nodes share, [`StoreError::Invalid`] when a row
+    /// was written by events of another segment before.
     async fn put(
         &mut self,
         table: &Table,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError>;
 
     /// Deletes the rows with these keys, as far as there are any.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be deleted.
+    /// [`StoreError`] when they cannot be deleted; as [`put`](Self::put) for rows of another segment.
     async fn delete(
         &mut self,
         table: &Table,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError>;
 
     /// Carries out one SQL statement and returns the number of rows it changed. Its parameters are `$1`, `$2` and so on.

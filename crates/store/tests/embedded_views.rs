@@ -6,7 +6,7 @@ use std::time::Duration;
 use dacapo_model::{Position, ProjectionName, SegmentCount, TokenRefused, VersionId, ViewId};
 use dacapo_store::contract::views::claim_all;
 use dacapo_store::embedded::SqliteViews;
-use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, Views};
+use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, Views, of_none};
 
 const NOTES: Table = Table {
     name: "notes",
@@ -35,7 +35,7 @@ async fn write_one(views: &SqliteViews) {
     let view = views.open(&id(), &[NOTES], SegmentCount::ONE).await.unwrap();
     let token = claim_all(&*view).await[0];
     let mut writer = view.writer().await.unwrap();
-    writer.put(&NOTES, &mut [vec![Value::Integer(1), Value::Text("kept".into())]].into_iter()).await.unwrap();
+    writer.put(&NOTES, &mut of_none([vec![Value::Integer(1), Value::Text("kept".into())]])).await.unwrap();
     let asked = token.step(token.position.plus(1), 1);
     writer.commit(&Commit::of([asked])).await.unwrap();
 }
@@ -120,17 +120,17 @@ async fn a_transaction_that_sql_rolled_back_is_not_gone_on_with() {
     let asked = token.step(token.position, 0);
     let row = |id| vec![Value::Integer(id), Value::Text("new".into())];
     let mut writer = view.writer().await.unwrap();
-    writer.put(&NOTES, &mut [row(2)].into_iter()).await.unwrap();
+    writer.put(&NOTES, &mut of_none([row(2)])).await.unwrap();
     let twice = "INSERT OR ROLLBACK INTO notes VALUES (1, 'again')";
     assert!(matches!(writer.execute(twice, &[]).await, Err(StoreError::Invalid(_))));
-    let after = writer.put(&NOTES, &mut [row(3)].into_iter()).await;
+    let after = writer.put(&NOTES, &mut of_none([row(3)])).await;
     assert!(matches!(after, Err(StoreError::Unavailable { .. })), "it would be committed on its own");
     assert!(matches!(
         writer.commit(&Commit::of([asked])).await,
         Err(CommitError::Store(StoreError::Unavailable { .. }))
     ));
 
-    writer.put(&NOTES, &mut [row(4)].into_iter()).await.unwrap();
+    writer.put(&NOTES, &mut of_none([row(4)])).await.unwrap();
     writer.commit(&Commit::of([asked])).await.unwrap();
     let (_, rows) = view.reader().await.unwrap().query("SELECT id FROM notes ORDER BY id", &[]).await.unwrap();
     assert_eq!(rows, [[Value::Integer(1)], [Value::Integer(4)]]);
@@ -170,7 +170,7 @@ async fn readers_and_a_writer_work_side_by_side() {
     });
     let mut writer = view.writer().await.unwrap();
     for number in 0..200 {
-        writer.put(&NOTES, &mut [vec![Value::Integer(number), Value::Text("n".into())]].into_iter()).await.unwrap();
+        writer.put(&NOTES, &mut of_none([vec![Value::Integer(number), Value::Text("n".into())]])).await.unwrap();
         let to = token.position.next();
         let asked = token.step(to, 1);
         writer.commit(&Commit::of([asked])).await.unwrap();
@@ -218,7 +218,7 @@ async fn nothing_moves_past_what_a_hold_returned() {
             let mut writer = view.writer().await.unwrap();
             loop {
                 let row = vec![Value::Integer(1), Value::Text(token.position.to_string())];
-                writer.put(&NOTES, &mut [row].into_iter()).await.unwrap();
+                writer.put(&NOTES, &mut of_none([row])).await.unwrap();
                 let to = token.position.next();
                 let asked = token.step(to, 1);
                 match writer.commit(&Commit::of([asked])).await {
@@ -248,8 +248,8 @@ async fn an_index_that_nobody_waits_for_is_given_up() {
     let view = views.open(&id(), &[INDEXED], SegmentCount::ONE).await.unwrap();
     let token = claim_all(&*view).await[0];
     let mut writer = view.writer().await.unwrap();
-    let mut rows = (0..50_000).map(|at| vec![Value::Integer(at), Value::Text(format!("{:05}", at * 7_919 % 50_000))]);
-    writer.put(&INDEXED, &mut rows).await.unwrap();
+    let rows = (0..50_000).map(|at| vec![Value::Integer(at), Value::Text(format!("{:05}", at * 7_919 % 50_000))]);
+    writer.put(&INDEXED, &mut of_none(rows)).await.unwrap();
     let asked = token.step(token.position.plus(1), 1);
     writer.commit(&Commit::of([asked])).await.unwrap();
 
@@ -275,7 +275,7 @@ async fn a_text_may_have_any_character() {
     let token = claim_all(&*view).await[0];
     let row = vec![Value::Integer(1), Value::Text("a\0b".into())];
     let mut writer = view.writer().await.unwrap();
-    writer.put(&NOTES, &mut [row.clone()].into_iter()).await.unwrap();
+    writer.put(&NOTES, &mut of_none([row.clone()])).await.unwrap();
     writer.commit(&Commit::of([token.step(Position::new(1), 1)])).await.unwrap();
     assert_eq!(view.reader().await.unwrap().get(&NOTES, &row[..1]).await.unwrap(), Some(row));
 }

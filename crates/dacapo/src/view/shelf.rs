@@ -99,7 +99,8 @@ impl<R: Row> Shelf<R> {
     /// A place for a key that has none.
     pub(super) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
-        let entry = Entry { key, row: None, known: false, changed: false, pending: false, used: true, segment: None, bytes: 0 };
+        let entry =
+            Entry { key, row: None, known: false, changed: false, pending: false, used: true, segment: None, bytes: 0 };
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place as usize] = Some(entry);
@@ -208,7 +209,7 @@ impl<R: Row> Shelf<R> {
         // First the deletes: a new row may have what a unique index would not allow beside the old one.
         if pending.iter().any(|place| entry(entries, *place).row.is_none()) {
             let deleted = pending.iter().map(|place| entry(entries, *place)).filter(|entry| entry.row.is_none());
-            let mut keys = deleted.map_while(|entry| noted(R::key_values(&entry.key)));
+            let mut keys = deleted.map_while(|entry| Some((entry.segment, noted(R::key_values(&entry.key))?)));
             writer.delete(&table, &mut keys).await?;
         }
         let total = &mut self.bytes;
@@ -219,7 +220,7 @@ impl<R: Row> Shelf<R> {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             *total = *total + bytes as usize - entry.bytes as usize;
             entry.bytes = bytes;
-            noted(values)
+            Some((entry.segment, noted(values)?))
         });
         writer.put(&table, &mut rows).await?;
         failed.map_or(Ok(()), |error| Err(error.into()))

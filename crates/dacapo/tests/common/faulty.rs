@@ -12,8 +12,8 @@ use dacapo::{
 };
 use dacapo_model::{Letter, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, FirstRows, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter,
-    Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, FirstRows, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
+    ViewWriter, Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -354,7 +354,7 @@ impl ViewWriter for FaultyWriter {
     async fn put(
         &mut self,
         table: &Table,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         self.inner.put(table, rows).await
     }
@@ -362,7 +362,7 @@ impl ViewWriter for FaultyWriter {
     async fn delete(
         &mut self,
         table: &Table,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         self.inner.delete(table, keys).await
     }

@@ -1,13 +1,16 @@
 //! Rows: bulk writes, and reads by key, by column and in pages.
 
-use dacapo_model::limits;
-use dacapo_store::{StoreError, Table, Value};
+use dacapo_model::{Segment, limits};
+use dacapo_store::{OfSegment, StoreError, Table, Value};
+use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
 use super::names::quoted;
 use super::session::Session;
 use super::value::{self, add_array, added, arguments, from_column, storage, tagged};
 
+/// The column that says whose a row is, in versions with several segments.
+pub(super) const SEGMENT: &str = "_dacapo_segment";
 /// Rows in one statement of a bulk write. Larger ones are no faster, and take more memory on both sides.
 const BLOCK_ROWS: usize = 10_000;
 
@@ -64,20 +67,20 @@ impl<'a> RowSql<'a> {
     pub(super) async fn put(
         &self,
         session: &mut Session,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Sent<()> {
         let table = self.table;
-        let mut rows: Vec<Vec<Value>> = rows.collect();
-        for row in &rows {
+        let mut rows: Vec<OfSegment> = rows.collect();
+        for (_, row) in &rows {
             table.check_row(row)?;
             for (column, value) in table.columns.iter().zip(row) {
                 value::check(value, || format!("column {}.{}", table.name, column.name))?;
             }
         }
         // Stable, so that the later of two rows with one key stands.
-        rows.sort_by(|a, b| table.row_order(a, b));
+        rows.sort_by(|(_, a), (_, b)| table.row_order(a, b));
         rows.dedup_by(|later, kept| {
-            let same = table.row_order(later, kept).is_eq();
+            let same = table.row_order(&later.1, &kept.1).is_eq();
             if same {
                 std::mem::swap(later, kept);
             }
@@ -87,67 +90,122 @@ impl<'a> RowSql<'a> {
             .filter(|place| !table.key.contains(place))
             .map(|place| format!("{0} = excluded.{0}", self.column(place)))
             .collect();
+        // Where a version has several segments, each row says whose it is.
+        let owned = rows.iter().any(|(segment, _)| segment.is_some());
+        let set = set
+            .into_iter()
+            .chain(owned.then(|| format!("{SEGMENT} = coalesce(excluded.{SEGMENT}, kept.{SEGMENT})")))
+            .collect::<Vec<_>>();
         let conflict = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
+        let ours = match owned {
+            true => format!("WHERE coalesce(kept.{SEGMENT} = excluded.{SEGMENT}, true)"),
+            false => String::new(),
+        };
         let places: Vec<usize> = (0..table.columns.len()).collect();
         let sql = format!(
-            "INSERT INTO {} ({}) SELECT * FROM {} ON CONFLICT ({}) DO {conflict}",
+            "INSERT INTO {} AS kept ({}{}) SELECT * FROM {} ON CONFLICT ({}) DO {conflict} {ours}",
             self.name,
             self.columns,
-            self.unnest(&places),
+            if owned { format!(", {SEGMENT}") } else { String::new() },
+            self.unnest(&places, owned),
             self.key
         );
         for block in rows.chunks_mut(BLOCK_ROWS) {
-            session.run(&sql, self.arrays(&places, block)?).await?;
+            let key = |(segment, row): &OfSegment| {
+                (*segment, table.key.iter().map(|place| row[*place].clone()).collect::<Vec<_>>())
+            };
+            let keys = if owned { block.iter().map(key).collect() } else { vec![] };
+            let (_, written) = session.run(&sql, self.arrays(&places, block, owned)?).await?;
+            if owned && written < keys.len() as u64 {
+                self.are_ours(session, keys).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether none of the rows with these keys is another segment's.
+    async fn are_ours(&self, session: &mut Session, mut keys: Vec<OfSegment>) -> Sent<()> {
+        let names: Vec<String> = (0..self.table.key.len()).map(|at| format!("k{at}")).collect();
+        let sql = format!(
+            "SELECT {key}, kept.{SEGMENT}, asked.segment FROM {name} AS kept JOIN {asked} AS asked ({names}, segment) ON {same}
+             WHERE kept.{SEGMENT} <> asked.segment ORDER BY {key} LIMIT 1",
+            key = self.table.key.iter().map(|place| format!("kept.{}", self.column(*place))).collect::<Vec<_>>().join(", "),
+            name = self.name,
+            asked = self.unnest(self.table.key, true),
+            names = names.join(", "),
+            same = self.same("asked", &names),
+        );
+        let arguments = self.arrays(self.table.key, &mut keys, true)?;
+        let Some(row) = session.fetch(&sql, arguments).await?.pop() else { return Ok(()) };
+        let columns = self.table.key.iter().enumerate().map(|(at, place)| {
+            let kind = self.table.columns[*place].kind;
+            from_column(kind, &row, at).map_or_else(|error| error.to_string(), |value| format!("{value:?}"))
+        });
+        let key = columns.collect::<Vec<_>>().join(", ");
+        let (first, second): (i16, i16) = (row.try_get(names.len())?, row.try_get(names.len() + 1)?);
+        Err(StoreError::Invalid(format!(
+            "row {key} of table {} is written by events of segments {first} and {second}: give the projection one segment, \
+             or rows whose keys belong to one stream",
+            self.table.name
+        ))
+        .into())
+    }
+
+    /// That the key of a kept row is that of the other one.
+    fn same(&self, other: &str, names: &[String]) -> String {
+        let same = self.table.key.iter().zip(names);
+        let same = same.map(|(place, name)| format!("kept.{} = {other}.{name}", self.column(*place)));
+        same.collect::<Vec<_>>().join(" AND ")
     }
 
     /// Deletes the rows with these keys.
     pub(super) async fn delete(
         &self,
         session: &mut Session,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Sent<()> {
         let table = self.table;
         let names: Vec<String> = (0..table.key.len()).map(|at| format!("k{at}")).collect();
-        let same: Vec<String> = table
-            .key
-            .iter()
-            .zip(&names)
-            .map(|(place, name)| format!("kept.{} = gone.{name}", self.column(*place)))
-            .collect();
         let sql = format!(
             "DELETE FROM {} AS kept USING {} AS gone ({}) WHERE {}",
             self.name,
-            self.unnest(table.key),
+            self.unnest(table.key, false),
             names.join(", "),
-            same.join(" AND ")
+            self.same("gone", &names)
         );
-        let mut keys: Vec<Vec<Value>> = keys.collect();
-        for key in &keys {
+        let mut keys: Vec<OfSegment> = keys.collect();
+        if keys.iter().any(|(segment, _)| segment.is_some()) {
+            self.are_ours(session, keys.clone()).await?;
+        }
+        for (_, key) in &keys {
             assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
         }
         for block in keys.chunks_mut(BLOCK_ROWS) {
-            session.run(&sql, self.arrays(table.key, block)?).await?;
+            session.run(&sql, self.arrays(table.key, block, false)?).await?;
         }
         Ok(())
     }
 
-    /// Arrays, one a column, as rows.
-    fn unnest(&self, places: &[usize]) -> String {
+    /// Arrays, one a column, as rows; the last one of segments, if those are wanted.
+    fn unnest(&self, places: &[usize], segments: bool) -> String {
         let arrays = places.iter().zip(1..).map(|(place, at)| {
             let (_, array) = storage(self.table.columns[*place].kind);
             format!("${at}::{array}")
         });
-        format!("unnest({})", arrays.collect::<Vec<_>>().join(", "))
+        let segments = segments.then(|| format!("${}::smallint[]", places.len() + 1));
+        format!("unnest({})", arrays.chain(segments).collect::<Vec<_>>().join(", "))
     }
 
     /// The values of rows, which are taken, as an array for each of the places.
-    fn arrays(&self, places: &[usize], rows: &mut [Vec<Value>]) -> Result<PgArguments, StoreError> {
+    fn arrays(&self, places: &[usize], rows: &mut [OfSegment], segments: bool) -> Result<PgArguments, StoreError> {
         let mut arguments = PgArguments::default();
         for (at, place) in places.iter().enumerate() {
-            let column = rows.iter_mut().map(|row| std::mem::replace(&mut row[at], Value::Null));
+            let column = rows.iter_mut().map(|(_, row)| std::mem::replace(&mut row[at], Value::Null));
             add_array(&mut arguments, self.table.columns[*place].kind, column)?;
+        }
+        if segments {
+            let number = |segment: Segment| i16::try_from(segment.get()).expect("there are not that many segments");
+            added(&mut arguments, rows.iter().map(|(segment, _)| segment.map(number)).collect::<Vec<_>>())?;
         }
         Ok(arguments)
     }

@@ -12,7 +12,7 @@ use sqlx::postgres::PgArguments;
 
 use super::names::{index_name, quoted};
 use super::outbox;
-use super::rows::Sent;
+use super::rows::{SEGMENT, Sent};
 use super::session::Session;
 use super::value::{added, storage};
 
@@ -105,7 +105,7 @@ impl About {
              CREATE INDEX _dacapo_letters_stream ON _dacapo_letters (stream);",
         );
         sql.push_str(outbox::CREATE);
-        tables.iter().for_each(|table| sql.push_str(&create_table(&schema, table)));
+        tables.iter().for_each(|table| sql.push_str(&create_table(&schema, table, self.segments > 1)));
         sql.push_str(&format!(
             "INSERT INTO _dacapo_tokens SELECT segment, 0, 0, NULL, NULL, NULL, 0, 0, NULL, NULL
              FROM generate_series(0, {}) AS segment;
@@ -125,7 +125,7 @@ fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-fn create_table(schema: &str, table: &Table) -> String {
+fn create_table(schema: &str, table: &Table, several_segments: bool) -> String {
     let names =
         |places: &[usize]| places.iter().map(|place| quoted(table.columns[*place].name)).collect::<Vec<_>>().join(", ");
     let columns: Vec<String> = table
@@ -135,6 +135,7 @@ fn create_table(schema: &str, table: &Table) -> String {
             let null = if column.optional { "" } else { " NOT NULL" };
             format!("{} {}{null}", quoted(column.name), storage(column.kind).0)
         })
+        .chain(several_segments.then(|| format!("{SEGMENT} smallint")))
         .collect();
     let name = quoted(table.name);
     let mut sql = format!("CREATE TABLE {name} ({}, PRIMARY KEY ({}));", columns.join(", "), names(table.key));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dacapo_model::{Token, TokenMove, TokenRefused};
-use dacapo_store::{Attached, Commit, CommitError, Index, StoreError, Table, Value, ViewCopy, ViewWriter};
+use dacapo_store::{Attached, Commit, CommitError, Index, OfSegment, StoreError, Table, Value, ViewCopy, ViewWriter};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
@@ -89,12 +89,12 @@ impl Writer {
         (self.session, self.inside, self.attached) = (None, false, None);
     }
 
-    async fn put_rows(&mut self, table: &Table, rows: &mut (dyn Iterator<Item = Vec<Value>> + Send)) -> Sent<()> {
+    async fn put_rows(&mut self, table: &Table, rows: &mut (dyn Iterator<Item = OfSegment> + Send)) -> Sent<()> {
         let place = Arc::clone(&self.place);
         RowSql::new(&place.schema, table).put(self.enter().await?, rows).await
     }
 
-    async fn delete_rows(&mut self, table: &Table, keys: &mut (dyn Iterator<Item = Vec<Value>> + Send)) -> Sent<()> {
+    async fn delete_rows(&mut self, table: &Table, keys: &mut (dyn Iterator<Item = OfSegment> + Send)) -> Sent<()> {
         let place = Arc::clone(&self.place);
         RowSql::new(&place.schema, table).delete(self.enter().await?, keys).await
     }
@@ -218,7 +218,7 @@ impl ViewWriter for Writer {
     async fn put(
         &mut self,
         table: &Table,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let done = self.put_rows(table, rows).await;
         done.map_err(|failed| self.place.fault(&format!("write to table {} of", table.name), failed))
@@ -227,7 +227,7 @@ impl ViewWriter for Writer {
     async fn delete(
         &mut self,
         table: &Table,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let done = self.delete_rows(table, keys).await;
         done.map_err(|failed| self.place.fault(&format!("delete from table {} of", table.name), failed))

@@ -12,8 +12,8 @@ use dacapo::{
 };
 use dacapo_model::{Letter, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, Members, Outbox, StreamInfo, View, ViewCopy, ViewReader, ViewWriter,
-    Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
+    ViewWriter, Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -321,7 +321,7 @@ impl ViewWriter for SimWriter {
     async fn put(
         &mut self,
         table: &Table,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let wrote = &mut self.wrote;
         let mut rows = rows.inspect(|_| *wrote = true);
@@ -331,7 +331,7 @@ impl ViewWriter for SimWriter {
     async fn delete(
         &mut self,
         table: &Table,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         self.world.disk.meet("delete rows", self.inner.delete(table, keys)).await
     }

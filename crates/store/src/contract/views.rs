@@ -11,7 +11,7 @@ use dacapo_model::{
 
 use crate::{
     Column, ColumnKind, Commit, CommitError, FirstRows, Index, Outbox, StoreError, Table, Value, View, ViewWriter,
-    Views, WhichLetters, key_order,
+    Views, WhichLetters, key_order, of_none,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -164,7 +164,7 @@ fn account(id: &str, owner: &str, balance: i64) -> Vec<Value> {
 }
 
 async fn put(writer: &mut dyn ViewWriter, table: &Table, rows: Vec<Vec<Value>>) {
-    writer.put(table, &mut rows.into_iter()).await.expect("written");
+    writer.put(table, &mut of_none(rows)).await.expect("written");
 }
 
 async fn get(view: &dyn View, table: &Table, key: &[Value]) -> Option<Vec<Value>> {
@@ -717,7 +717,7 @@ pub async fn a_value_of_another_kind_is_refused(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
     let mut refuse = async |table: &Table, row: Vec<Value>, name: &str| {
-        let why = invalid(writer.put(table, &mut vec![row].into_iter()).await);
+        let why = invalid(writer.put(table, &mut of_none(vec![row])).await);
         assert!(why.contains(name), "{why}");
         writer.rollback().await.expect("rolled back");
     };
@@ -746,7 +746,7 @@ pub async fn rows_are_written_whole_and_in_bulk(views: &dyn Views) {
     // Twice in one call: the later one stands.
     put(&mut *writer, &ACCOUNTS, vec![account("0000", "x", 1), account("0000", "y", 2)]).await;
     let keys = (1..2_000).map(|at| vec![text(&format!("{at:04}"))]).collect::<Vec<_>>();
-    writer.delete(&ACCOUNTS, &mut keys.into_iter()).await.expect("deleted");
+    writer.delete(&ACCOUNTS, &mut of_none(keys)).await.expect("deleted");
     writer.commit(&Commit::of([first])).await.expect("committed");
     let mut reader = view.reader().await.expect("a reader");
     assert_eq!(reader.select(&ACCOUNTS, &[], 10).await.expect("read"), [account("0000", "y", 2)]);
@@ -764,7 +764,7 @@ pub async fn rows_have_composite_keys(views: &dyn Views) {
     put(&mut *writer, &ENTRIES, rows.clone()).await;
     let key = [text("a"), Value::Integer(2)];
     assert_eq!(writer.load(&ENTRIES, &key).await.expect("read").as_ref(), Some(&rows[1]));
-    writer.delete(&ENTRIES, &mut [key.to_vec()].into_iter()).await.expect("deleted");
+    writer.delete(&ENTRIES, &mut of_none([key.to_vec()])).await.expect("deleted");
     assert_eq!(writer.load(&ENTRIES, &key).await.expect("read"), None);
     put(&mut *writer, &ENTRIES, rows.clone()).await;
     writer.commit(&Commit::of([first])).await.expect("committed");
@@ -772,7 +772,7 @@ pub async fn rows_have_composite_keys(views: &dyn Views) {
     let mut reader = view.reader().await.expect("a reader");
     let by_key = [&rows[2], &rows[1], &rows[0]].map(Clone::clone);
     assert_eq!(reader.select(&ENTRIES, &[], 10).await.expect("read"), by_key);
-    let why = invalid(writer.put(&ENTRIES, &mut [entry(9, "z", text("x"))].into_iter()).await);
+    let why = invalid(writer.put(&ENTRIES, &mut of_none([entry(9, "z", text("x"))])).await);
     assert!(why.contains("where"), "{why}");
 }
 
@@ -1008,7 +1008,7 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
         if !lands {
             writer.rollback().await.expect("rolled back");
             put(&mut *old, &ACCOUNTS, vec![account("a", "ann", 1)]).await;
-            old.delete(&ACCOUNTS, &mut [vec![text("c")]].into_iter()).await.expect("deleted");
+            old.delete(&ACCOUNTS, &mut of_none([vec![text("c")]])).await.expect("deleted");
             old.commit(&Commit::of([TokenMove { from: goes_on.to, ..goes_on }])).await.expect("committed");
             assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, None);
             continue;

@@ -9,7 +9,7 @@ use crate::sqlite::schema::quoted;
 use crate::sqlite::value::{Parameter, from_column, from_query};
 use crate::sqlite::{Db, fault};
 use crate::table::{Table, Value};
-use crate::views::FirstRows;
+use crate::views::{FirstRows, OfSegment};
 
 /// Parameters in one statement of a bulk write: a row costs no less in larger ones.
 const BLOCK_PARAMETERS: usize = 256;
@@ -142,11 +142,12 @@ impl Db {
     pub(crate) fn put(
         &mut self,
         table: &Table,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let sql = self.sql(table);
         let failed = |error: rusqlite::Error| fault(self.place(), &format!("write to table {}", table.name), &error);
-        let mut rows: Vec<Vec<Value>> = rows.collect();
+        // One process writes here, and its rows in memory tell whose they are.
+        let mut rows: Vec<Vec<Value>> = rows.map(|(_, row)| row).collect();
         rows.iter().try_for_each(|row| table.check_row(row))?;
         // Stable, so that the later of two rows with one key stands.
         rows.sort_by(|a, b| table.row_order(a, b));
@@ -171,12 +172,12 @@ impl Db {
     pub(crate) fn delete(
         &mut self,
         table: &Table,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let sql = self.sql(table);
         let failed = |error: rusqlite::Error| fault(self.place(), &format!("delete from table {}", table.name), &error);
         let mut statement = self.raw().prepare_cached(&sql.delete).map_err(failed)?;
-        for key in keys {
+        for (_, key) in keys {
             assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
             bind(&mut statement, 1, &key).map_err(failed)?;
             statement.raw_execute().map_err(failed)?;

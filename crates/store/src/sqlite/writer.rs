@@ -20,7 +20,7 @@ use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
 use crate::sqlite::view::{Desk, Home, aside};
 use crate::table::{Index, Table, Value};
-use crate::views::{Attached, Commit, ViewCopy, ViewWriter};
+use crate::views::{Attached, Commit, OfSegment, ViewCopy, ViewWriter};
 
 pub(super) struct Writer<H: Home> {
     /// Away while another thread builds an index with it; it never comes back from one that was cancelled.
@@ -151,7 +151,7 @@ impl<H: Home> ViewWriter for Writer<H> {
     async fn put(
         &mut self,
         table: &Table,
-        rows: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let desk = self.enter().await?;
         aside::<H, _>(|| desk.inside(|db| db.put(table, rows)))
@@ -160,7 +160,7 @@ impl<H: Home> ViewWriter for Writer<H> {
     async fn delete(
         &mut self,
         table: &Table,
-        keys: &mut (dyn Iterator<Item = Vec<Value>> + Send),
+        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let desk = self.enter().await?;
         aside::<H, _>(|| desk.inside(|db| db.delete(table, keys)))
