@@ -26,6 +26,8 @@ use crate::world::{Left, World};
 
 /// How long to wait for the end of a hold whose flip has happened.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait for it where another member may have held the version, which nobody else is told.
+const PAUSE_WAIT_SHARED: Duration = Duration::from_millis(100);
 /// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
 /// would be waited for for ever, and everybody else with it.
 const REVOKE_WAIT: Duration = Duration::from_millis(500);
@@ -250,7 +252,8 @@ impl Core {
         let last = |flips: &HashMap<ProjectionName, FlipState>| flips.get(projection).and_then(|state| state.last);
         // Readers follow a little before the hold is lifted and measured.
         let known = flips.wait_for(|flips| last(flips).is_some_and(|(position, _)| position >= flipped));
-        let known = tokio::time::timeout(PAUSE_WAIT, known).await.ok()?.ok()?;
+        let wait = if self.cluster.is_alone() { PAUSE_WAIT } else { PAUSE_WAIT_SHARED };
+        let known = tokio::time::timeout(wait, known).await.ok()?.ok()?;
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 

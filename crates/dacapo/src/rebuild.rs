@@ -271,6 +271,8 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
             return Ok(Some(Found { tokens, bare }));
         }
+        // One drops it, as soon as the others have let go of it. Where nobody carries its code, anyone may.
+        Phase::CleaningUp if core.cluster.has_capable(id) && !core.cluster.drives(id) => stop(core, id).await,
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
         _ => {}
