@@ -247,6 +247,17 @@ impl Core {
     }
 
     /// For how long the flip at `flipped` held the old version; `None` when another node or run did it.
+    /// Notes what keeps flips from being driven here, of which nothing else is known.
+    pub(crate) fn flips_wait_on(&self, reason: &WaitingOn) {
+        for (projection, _) in self.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
+            self.set_flip_state(projection, |state| {
+                if state.waiting_on.is_empty() {
+                    state.waiting_on = vec![reason.clone()];
+                }
+            });
+        }
+    }
+
     pub(crate) async fn flip_pause(&self, projection: &ProjectionName, flipped: Position) -> Option<Duration> {
         let mut flips = self.flips.subscribe();
         let last = |flips: &HashMap<ProjectionName, FlipState>| flips.get(projection).and_then(|state| state.last);

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, no_source, plan, wants_verification};
-use dacapo_model::{CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WorkShare};
+use dacapo_model::{
+    CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare,
+};
 use dacapo_store::{Journal, Store, StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -102,7 +104,10 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             _ = stop.wait_for(|stop| *stop) => break,
             done = AssertUnwindSafe(reconcile(&core, &mut tasks)).catch_unwind() => match done {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the rebuild driver cannot go on for the moment"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the rebuild driver cannot go on for the moment");
+                    core.flips_wait_on(&WaitingOn::Store { error: error.to_string() });
+                }
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
                 Err(_) => tracing::error!("the rebuild driver met a bug in dacapo and begins anew"),
             },

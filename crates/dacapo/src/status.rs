@@ -6,7 +6,7 @@ use std::time::Duration;
 use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
-    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId,
+    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Refusal, Stage, Timestamp, Token, VersionId,
     VersionState, ViewId, WaitingOn, limits, replay,
 };
 use dacapo_store::{Filter, Limit};
@@ -111,16 +111,17 @@ pub(crate) async fn status(core: &Arc<Core>) -> Status {
                 versions.push(version_status(core, head, id, state, version_state).await);
             }
         }
-        let flips = core.flip_state(name);
-        projections.push(ProjectionStatus {
-            name: name.clone(),
-            serving: state.serving,
-            flip: state.flip.map(|flip| (flip, flips.waiting_on)),
-            versions,
-        });
+        let flip = state.flip.map(|flip| (flip, flip_waiting_on(core, name, flip.to)));
+        projections.push(ProjectionStatus { name: name.clone(), serving: state.serving, flip, versions });
     }
     let members = if core.cluster.is_shared() { core.cluster.live().borrow().clone() } else { vec![] };
     Status { head, members, projections, subscribers: vec![] }
+}
+
+/// What the flip to a version waits on. Where nobody drives it, that is somebody who can.
+fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> Vec<WaitingOn> {
+    let is_carried = core.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();
+    if is_carried { core.flip_state(projection).waiting_on } else { vec![WaitingOn::Code { version: to }] }
 }
 
 async fn version_status(
@@ -143,6 +144,7 @@ async fn version_status(
         Some(open) => letters(open, &progress).await,
         None => 0,
     };
+    waiting_on.extend(halts_elsewhere(core, &id, &tokens).await);
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let (bare, unreadable) = match core.is_bare(&id).await {
@@ -195,6 +197,11 @@ async fn version_status(
         let over = core.world.clock.now().since(state.since);
         waiting_on.push(WaitingOn::StandBy { remaining: carried.options.stand_by.saturating_sub(over) });
     }
+    // Why a segment rests that another member has is for that one to tell; which one it is, its token says.
+    let lowest = tokens.iter().min_by_key(|token| token.position);
+    if let Some(lowest) = lowest.filter(|lowest| lag > 0 && waiting_on.is_empty() && !is_ours(core, lowest)) {
+        waiting_on.push(WaitingOn::Segment { version: id.version, segment: lowest.segment, behind: lag });
+    }
     VersionStatus {
         version: id.version,
         phase: state.phase,
@@ -215,6 +222,24 @@ async fn version_status(
         letters,
         waiting_on,
     }
+}
+
+fn is_ours(core: &Core, token: &Token) -> bool {
+    token.owner == Some(core.cluster.me())
+}
+
+/// The events that segments of other members stop before, as the view keeps them. What is wrong with the view is told by
+/// its tokens.
+async fn halts_elsewhere(core: &Core, id: &ViewId, tokens: &[Token]) -> Vec<WaitingOn> {
+    let theirs = |refusal: &Refusal| {
+        let token = tokens.iter().find(|token| token.segment == refusal.segment);
+        token.is_some_and(|token| !is_ours(core, token) && !token.covers(refusal.position))
+    };
+    let Some(open) = core.open_version(id).filter(|_| tokens.iter().any(|token| !is_ours(core, token))) else {
+        return vec![];
+    };
+    let refusals = open.view.refusals().await.unwrap_or_default();
+    refusals.into_iter().filter(theirs).map(|refusal| refusal.waiting_on()).collect()
 }
 
 /// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use common::*;
 use dacapo::{
     Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, Journal, Limit, Member,
-    MemberId, Node, NodeBuilder, Options, Phase, Position, Revision, SegmentCount, Store, StoreError, StreamName,
-    SystemClock, VersionId,
+    MemberId, Node, NodeBuilder, OnFailure, Options, Phase, Policy, Position, Retry, Revision, SegmentCount, Store,
+    StoreError, StreamName, SystemClock, VersionId, WaitingOn,
 };
 use dacapo_store::{AppendError, Members, StreamInfo};
 use tokio::sync::watch;
@@ -325,4 +325,59 @@ async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_lea
     phase(&one, "v2.1", Phase::Serving).await;
     check_serving(&one).await;
     one.shutdown().await;
+}
+
+fn refusing(policy: Policy, behaviour: &Arc<Behaviour>) -> Carried {
+    let on_failure = OnFailure { serving: policy, initializing: policy };
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let options = Options { on_failure, retry, ..eight() };
+    carry_v1(TotalsV1 { options, behaviour: Arc::clone(behaviour) })
+}
+
+async fn doubt(node: &Node, ledger: &str) -> Position {
+    let doubted = [LedgerEvent::Doubted { amount: 1 }];
+    node.append(ledger, ExpectedRevision::Any, doubted).await.unwrap().position
+}
+
+// I-11
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_node_tells_why_a_segment_halts_whoever_has_it() {
+    let store = Shared::new();
+    let behaviour = Arc::new(Behaviour::default());
+    behaviour.refuse.store(true, Ordering::SeqCst);
+    let one = store.node("one").carry(refusing(Policy::Halt, &behaviour)).start().await.unwrap();
+    let two = store.another().node("two").carry(refusing(Policy::Halt, &behaviour)).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    let doubted = doubt(&one, "ledger-1").await;
+    for node in [&one, &two] {
+        let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { position, .. } if *position == doubted);
+        until(node, "the refused event", |status| status.projections[0].versions[0].waiting_on.iter().any(told)).await;
+    }
+    behaviour.refuse.store(false, Ordering::SeqCst);
+    two.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    assert_eq!(ask(&one, "ledger-1", doubted).await, (1, 1));
+    two.shutdown().await;
+    one.shutdown().await;
+}
+
+// I-11
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_cannot_drive_a_flip_says_that_it_waits_for_one_that_can() {
+    let store = Shared::new();
+    let old = store.node("old").carry(first()).start().await.unwrap();
+    phase(&old, "v1.1", Phase::Serving).await;
+    add(&old, "ledger-1", 1).await;
+    let behaviour = Arc::new(Behaviour { gate: watch::Sender::new(false), ..Behaviour::default() });
+    let code = carry_v2(TotalsV2 { options: eight(), behaviour: Arc::clone(&behaviour) });
+    let new = store.another().node("new").carry(first()).carry(code).start().await.unwrap();
+    phase(&old, "v2.1", Phase::Initializing).await;
+    let requested = old.flip(&totals(), Some(version("v2.1")), Asked::by("test")).await.unwrap();
+    let status = old.status().await.unwrap();
+    let (_, waiting_on) = status.projections[0].flip.clone().unwrap();
+    assert_eq!(waiting_on, [WaitingOn::Code { version: version("v2.1") }]);
+    behaviour.gate.send_replace(true);
+    old.flipped(&requested, WAIT_MAX).await.unwrap();
+    new.shutdown().await;
+    old.shutdown().await;
 }

@@ -9,6 +9,7 @@ use crate::name::{EventType, StreamName};
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::time::Timestamp;
+use crate::waiting::WaitingOn;
 
 /// An event that a handler refuses and that its segment stops before. Kept with the segment, so that whoever claims
 /// it next goes on with the tries where they were.
@@ -33,6 +34,12 @@ impl Refusal {
     /// clock that has been put back since.
     pub fn is_due(&self, now: Timestamp, longest: Duration) -> bool {
         self.due <= now || self.due > now.plus(longest)
+    }
+
+    /// That the segment waits for its next try.
+    pub fn waiting_on(&self) -> WaitingOn {
+        let Self { segment, position, attempts, due, .. } = *self;
+        WaitingOn::Handler { segment, position, attempts, error: self.error.clone(), due }
     }
 }
 

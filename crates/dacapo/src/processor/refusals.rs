@@ -82,12 +82,11 @@ impl Refusals {
             return vec![];
         }
         let waiting = |refusal: &Refusal| {
-            let Refusal { segment, position, attempts, due, .. } = *refusal;
-            let error = refusal.error.clone();
-            if self.no_room.contains(&segment) {
-                return WaitingOn::Letters { segment, position, letters: limits::LETTERS_MAX, error };
+            let Refusal { segment, position, .. } = *refusal;
+            if !self.no_room.contains(&segment) {
+                return refusal.waiting_on();
             }
-            WaitingOn::Handler { segment, position, attempts, error, due }
+            WaitingOn::Letters { segment, position, letters: limits::LETTERS_MAX, error: refusal.error.clone() }
         };
         self.kept.values().map(waiting).collect()
     }
