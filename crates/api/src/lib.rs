@@ -57,6 +57,14 @@ pub trait Api: Send + Sync {
     /// [`ApiError::Unavailable`] when the node cannot tell at the moment.
     async fn status(&self) -> Result<Status, ApiError>;
 
+    /// How the node itself is, and whether queries should be sent to it. It is told at once, whatever the store does.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    async fn readiness(&self) -> Result<NodeStatus, ApiError> {
+        self.status().await.map(|status| status.node)
+    }
+
     /// Appends events: all of them or nothing. Once this returns they are durable.
     ///
     /// # Errors

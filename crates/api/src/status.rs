@@ -313,6 +313,10 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("pending", (*pending).into());
                 "effects"
             }
+            model::WaitingOn::Lease { error } => {
+                field("error", error.as_str().into());
+                "lease"
+            }
             model::WaitingOn::Code { version } => {
                 field("version", version.to_string().into());
                 "code"

@@ -100,9 +100,11 @@ pub(crate) struct Who {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
-    /// Where to keep everything; in memory only when absent
-    #[arg(long, value_name = "DIR")]
+    /// Keep everything in this directory; in memory only without it and without --store
+    #[arg(long, value_name = "DIR", conflicts_with = "store")]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub shared: Shared,
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7373")]
     pub listen: SocketAddr,
@@ -113,6 +115,28 @@ pub(crate) struct Serve {
     /// What to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", hide_env_values = true, default_value = "info")]
     pub log: tracing::level_filters::LevelFilter,
+}
+
+/// A node that shares a database with others.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shared {
+    /// Keep everything in this PostgreSQL database (14 or later), which other nodes share:
+    /// postgres://user@host:5432/name; of several hosts the one that takes writes is used. With a password
+    /// in it, set DACAPO_STORE instead: what is on a command line can be seen
+    #[arg(long, value_name = "URL", env = "DACAPO_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// The schema of the journal in that database; it is made if it is not there
+    #[arg(long, value_name = "NAME", env = "DACAPO_SCHEMA", default_value = "dacapo")]
+    pub schema: String,
+    /// Most connections for views; the journal, the lease and what listens have their own
+    #[arg(long, value_name = "N", default_value_t = dacapo_postgres::limits::CONNECTIONS_MAX)]
+    pub connections: u32,
+    /// What people call this node; the address it listens on when absent
+    #[arg(long, value_name = "NAME", env = "DACAPO_NAME")]
+    pub name: Option<String>,
+    /// Where others reach this node, such as http://10.0.0.7:7373; the address it listens on when absent
+    #[arg(long, value_name = "URL", env = "DACAPO_ADDRESS")]
+    pub address: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

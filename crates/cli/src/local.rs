@@ -9,6 +9,8 @@ use dacapo::{Node, NodeBuilder, StartError, StoreError};
 use dacapo_api::{Api, ApiError, Problem};
 use dacapo_server::NodeApi;
 
+use crate::args::Shared;
+
 /// A node to talk to, and how to let go of it.
 pub(crate) struct Opened {
     /// What it answers.
@@ -33,9 +35,33 @@ pub(crate) async fn open(data: Option<&Path>, missing: Missing) -> Result<Opened
         let help = "see whether the path is right; `serve` and `import` begin a new directory";
         return Err(problem.tried(format!("open a node on {}", data.display())).help(help).not_found());
     }
-    let node = start(data).await?;
-    let api = Arc::new(NodeApi::new(node.clone(), "dacapo"));
-    Ok(Opened { api, close: Box::pin(async move { node.shutdown().await }) })
+    Ok(opened(start(data).await?, "dacapo"))
+}
+
+/// Opens a node without projections of its own on the database at `url`, which it shares with others; it listens `at`
+/// that address. Tells where the database is, too.
+pub(crate) async fn share(url: &str, shared: &Shared, at: &str) -> Result<(Opened, String), ApiError> {
+    // Nodes that lost the database at the same moment do not all come back at the same moment.
+    let seed = fastrand::u64(..);
+    let (schema, connections_max) = (shared.schema.clone(), shared.connections);
+    let options = dacapo_postgres::Options { schema, connections_max, seed };
+    let store = dacapo_postgres::connect(url, options).await.map_err(|error| match error {
+        StoreError::Unavailable { tried, found } => {
+            let help = "see whether the server runs, and whether it takes connections from here";
+            Problem::new("cannot_start", format!("cannot {tried}")).found(found).help(help).unavailable()
+        }
+        error => not_started(&StartError::Store(error)),
+    })?;
+    let place = store.description.clone();
+    let name = shared.name.as_deref().unwrap_or(at);
+    let builder = Node::builder().store(store).name(name).address(shared.address.as_deref().unwrap_or(at));
+    let node = builder.start().await.map_err(|error| not_started(&error))?;
+    Ok((opened(node, name), place))
+}
+
+fn opened(node: Node, name: &str) -> Opened {
+    let api = Arc::new(NodeApi::new(node.clone(), name));
+    Opened { api, close: Box::pin(async move { node.shutdown().await }) }
 }
 
 /// Starts a node that carries nothing yet on the directory `data`, or in memory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color};
-use dacapo_api::{Api, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
+use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, VersionStatus};
 
 use crate::args::Status as Args;
 use crate::connect;
@@ -78,6 +78,7 @@ fn page(out: &Out, status: &Status) -> String {
     }
     if status.projections.is_empty() {
         page.push_str("\nno projections\n");
+        page.push_str(&members(out, status));
         status.subscribers.iter().for_each(|found| page.push_str(&format!("{}\n", subscriber(found))));
         return page;
     }
@@ -94,12 +95,42 @@ fn page(out: &Out, status: &Status) -> String {
     narrow(&mut table, 3..=6, CellAlignment::Right);
     page.push('\n');
     page.push_str(&lines_of(&table));
+    page.push_str(&members(out, status));
     let mut notes: Vec<String> = status.projections.iter().flat_map(notes).collect();
     notes.extend(status.subscribers.iter().map(subscriber));
     if !notes.is_empty() {
         page.push_str(&format!("\n{}\n", notes.join("\n")));
     }
     page
+}
+
+/// A table of the nodes that are alive, with the segments that each has; nothing where there is only one.
+fn members(out: &Out, status: &Status) -> String {
+    if status.members.len() < 2 {
+        return String::new();
+    }
+    let mut table = out.table(&["MEMBER", "ADDRESS", "READY", "CARRIES", "SEGMENTS"]);
+    for member in &status.members {
+        let ready = if member.ready { Cell::new("yes") } else { Cell::new("no").fg(Color::Red) };
+        let address = member.address.as_deref().unwrap_or_default();
+        let name = Cell::new(&member.name).add_attribute(Attribute::Bold);
+        let carries = Cell::new(member.carries.join(", "));
+        table.add_row([name, Cell::new(address), ready, carries, Cell::new(shares(status, member))]);
+    }
+    format!("\n{}", lines_of(&table))
+}
+
+/// How many segments of each version a member has: `balances v1.1 5, v2.1 3`.
+fn shares(status: &Status, member: &MemberStatus) -> String {
+    let of_projection = |projection: &ProjectionStatus| {
+        let share = |version: &VersionStatus| {
+            let owned = version.segments.iter().filter(|segment| segment.owner.as_ref() == Some(&member.id)).count();
+            (owned > 0).then(|| format!("{} {owned}", version.version))
+        };
+        let shares: Vec<String> = projection.versions.iter().filter_map(share).collect();
+        (!shares.is_empty()).then(|| format!("{} {}", projection.name, shares.join(", ")))
+    };
+    status.projections.iter().filter_map(of_projection).collect::<Vec<_>>().join("; ")
 }
 
 fn row(projection: &ProjectionStatus, version: &VersionStatus, first: bool) -> Vec<Cell> {

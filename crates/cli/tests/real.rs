@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
+use dacapo_postgres::testbed::Server;
 use serde_json::Value;
 
 use common::{dacapo, script};
@@ -97,6 +98,54 @@ fn a_served_node_ends_in_order_when_it_is_asked_to() {
         let read = output(&["read", "--data", data], NOWHERE);
         assert_eq!(read.lines().count(), position, "I-2: {read}");
     }
+}
+
+#[test]
+fn nodes_on_one_database_have_the_same_events_and_show_each_other() {
+    let server = Server::shared();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let url = runtime.block_on(server.database());
+    let serve = |more: &[&str]| {
+        let own = ["serve", "--store", &url, "--schema", "of_two", "--listen", "127.0.0.1:0"];
+        let mut node = Running::start(&[&own[..], more].concat());
+        let at = Running::address(&mut node.out, "listening on http://");
+        (node, at)
+    };
+    let (one, at_one) = serve(&["--name", "one", "--address", "http://one.internal:7373"]);
+    let (two, at_two) = serve(&[]);
+    let appended = output(&["append", "a-1", "--type", "t", "--data", "1"], &at_one);
+    assert_eq!(appended, "a-1 revision 1 at position 1\n");
+    let mut read = dacapo(&["read", "--follow"], &at_two).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(read.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    read.kill().unwrap();
+    read.wait().unwrap();
+    assert!(line.contains("a-1"), "{line}");
+    // Whoever came first learns of the other when it renews its lease.
+    let shown = loop {
+        let shown = output(&["status"], &at_one);
+        if shown.contains(&at_two) {
+            break shown;
+        }
+    };
+    assert!(shown.contains("schema of_two") && shown.contains("http://one.internal:7373"), "{shown}");
+    assert!(output(&["status"], &at_two).starts_with(&at_two), "without a name it is the address");
+    for node in [one, two] {
+        node.signal("-TERM");
+        let (ended, _, log) = node.end();
+        assert!(ended.success(), "{ended}, {log}");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_told_with_what_to_do() {
+    let nowhere = ["serve", "--store", "postgres://me:secret@127.0.0.1:1/none", "--listen", "127.0.0.1:0"];
+    let refused = dacapo(&nowhere, NOWHERE).output().unwrap();
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("see whether the server runs") && !told.contains("secret"), "{told}");
+    let both = dacapo(&["serve", "--store", "postgres://one/db", "--data", "d"], NOWHERE).output().unwrap();
+    assert_eq!(both.status.code(), Some(2));
 }
 
 #[test]

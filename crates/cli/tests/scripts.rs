@@ -95,6 +95,23 @@ fn status_of_subscribers() {
 }
 
 #[test]
+fn status_of_several_members() {
+    let node = Node::start();
+    let members = serde_json::from_str(
+        r#"[{"id":"0a0b0c01","name":"one","address":"http://10.0.0.1:7373","ready":true,"carries":["balances v1"]},
+            {"id":"0a0b0c02","name":"two","ready":true,"carries":["balances v1","balances v2"]},
+            {"id":"0a0b0c03","name":"three","address":"http://10.0.0.3:7373","ready":false,"carries":[]}]"#,
+    );
+    let mut shared = replaying();
+    for (version, owners) in [(0, ["0a0b0c01", "0a0b0c02"]), (1, ["0a0b0c02", ""])] {
+        let segments = &mut shared.projections[0].versions[version].segments;
+        segments.iter_mut().zip(owners).for_each(|(segment, owner)| segment.owner = Some(owner.to_owned()));
+    }
+    node.fake.script().statuses.push_back(Status { members: members.unwrap(), ..shared });
+    node.script("status_members", dir().path());
+}
+
+#[test]
 fn status_of_a_flip() {
     let node = Node::start();
     node.fake.script().statuses.push_back(flipping());

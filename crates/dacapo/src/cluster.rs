@@ -1,14 +1,15 @@
-//! The cluster as this node sees it: its own lease, and which other members are alive.
+//! The cluster as this node sees it: its own lease, which other members are alive, and what time it is for all of them.
 //!
 //! The lease is renewed by a task of its own, never by one that handlers run on. Who has which segment follows from the
 //! members that are alive (`dacapo_model::assign`) and is carried out by each processor for itself; here nothing is
 //! decided. A node whose lease ends goes on until it is fenced (I-4), which costs nothing but its own time.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dacapo_model::{CodeId, Member, MemberId, ViewId, assign, limits};
-use dacapo_store::{Members, StoreError};
+use dacapo_model::{CodeId, Member, MemberId, Timestamp, ViewId, assign, limits};
+use dacapo_store::{Clock, Members, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,8 +18,35 @@ use crate::projection::Carried;
 /// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
 const RENEWALS: u32 = 3;
 
+/// The clock that the nodes of a cluster share: their own, set right by the store's each time a lease is renewed. When a
+/// version has stood by for long enough and when a refused event is due are the same time for all of them.
+pub(crate) struct SharedClock {
+    own: Arc<dyn Clock>,
+    /// By how much the store's is ahead, in microseconds.
+    ahead: AtomicI64,
+}
+
+impl SharedClock {
+    pub(crate) fn new(own: Arc<dyn Clock>) -> Self {
+        Self { own, ahead: AtomicI64::new(0) }
+    }
+
+    /// Sets it by what the store has said between two looks at the own clock.
+    fn set(&self, asked: Timestamp, store: Timestamp, answered: Timestamp) {
+        let between = asked.micros() + (answered.micros() - asked.micros()) / 2;
+        self.ahead.store(store.micros() - between, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.own.now().micros() + self.ahead.load(Ordering::Relaxed))
+    }
+}
+
 pub(crate) struct Cluster {
     members: Arc<dyn Members>,
+    clock: Arc<SharedClock>,
     lease: Duration,
     /// Whether other processes may use the store at the same time.
     shared: bool,
@@ -26,6 +54,8 @@ pub(crate) struct Cluster {
     me: watch::Sender<Member>,
     /// Every member that has a lease, as of the last renewal; none once this node's own has ended.
     live: watch::Sender<Vec<Member>>,
+    /// Why this node's own lease could not be renewed before it ended; none while it has one.
+    lost: Mutex<Option<String>>,
 }
 
 /// The task that keeps the lease.
@@ -36,9 +66,10 @@ pub(crate) struct Keeper {
 }
 
 impl Cluster {
-    pub(crate) fn new(members: Arc<dyn Members>, shared: bool, me: Member) -> Self {
+    pub(crate) fn new(members: Arc<dyn Members>, clock: Arc<SharedClock>, shared: bool, me: Member) -> Self {
         let live = watch::Sender::default();
-        Self { members, lease: limits::LEASE_TIME, shared, me: watch::Sender::new(me), live }
+        let me = watch::Sender::new(me);
+        Self { members, clock, lease: limits::LEASE_TIME, shared, me, live, lost: Mutex::default() }
     }
 
     /// Which member this node is.
@@ -54,6 +85,11 @@ impl Cluster {
     /// Whether other processes may use the store at the same time.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Why this node has no lease, if it has none.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether no other member is alive.
@@ -101,7 +137,12 @@ impl Cluster {
 
     async fn renew(&self) -> Result<(), StoreError> {
         let me = self.me.borrow().clone();
+        let asked = self.clock.own.now();
+        if let Some(store) = self.members.now().await? {
+            self.clock.set(asked, store, self.clock.own.now());
+        }
         let live = self.members.renew(&me, self.lease).await?;
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.live.send_if_modified(|known| {
             let changed = *known != live;
             *known = live;
@@ -134,6 +175,7 @@ impl Keeper {
             };
             tracing::warn!(error, "the lease of this node is not renewed");
             if renewed.elapsed() >= cluster.lease {
+                *cluster.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 cluster.live.send_if_modified(|live| !std::mem::take(live).is_empty());
             }
         }

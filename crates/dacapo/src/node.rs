@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
-    Member, MemberId, Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
+    Member, MemberId, Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, WaitingOn,
+    limits,
 };
 use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, SharedClock};
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::Event;
@@ -128,7 +129,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Takes the time from `clock`.
+    /// Takes the time from `clock`; in a store that has a clock of its own for all nodes, it is set right by that one.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.world.clock = clock;
         self
@@ -157,13 +158,15 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// [`StartError`], which says what to do.
-    pub async fn start(self) -> Result<Node, StartError> {
+    pub async fn start(mut self) -> Result<Node, StartError> {
         let clock = Arc::clone(&self.world.clock);
         let store = match self.place {
             Place::Memory => Store::memory(clock),
             Place::Directory(directory) => Store::embedded(&directory, clock)?,
             Place::Opened(store) => store,
         };
+        let shared_clock = Arc::new(SharedClock::new(Arc::clone(&self.world.clock)));
+        self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
         let catalog = CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?;
         for carried in &self.carried {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
@@ -174,7 +177,7 @@ impl NodeBuilder {
         let id = MemberId::from_bytes(self.world.ids.next().bytes());
         let name = self.name.unwrap_or_else(|| format!("node {id}"));
         let me = Member { id, name, address: self.address, carries: vec![], ready: false };
-        let cluster = Arc::new(Cluster::new(Arc::clone(&store.members), store.shared, me));
+        let cluster = Arc::new(Cluster::new(Arc::clone(&store.members), shared_clock, store.shared, me));
         cluster.carries(&self.carried);
         let (leave, left) = watch::channel(false);
         let keeper = tokio::spawn(cluster.join(left).await?.run());
@@ -633,6 +636,12 @@ impl Node {
         let mut status = status::status(&self.core).await;
         status.subscribers = self.running.subscribers.iter().map(|found| found.status(status.head)).collect();
         Ok(status)
+    }
+
+    /// Why this node cannot answer queries on every projection that has a serving version: its code is not here, its view
+    /// is not open, the store is away. Empty when it can. It asks no store, so it can be told at once.
+    pub fn not_ready(&self) -> Vec<WaitingOn> {
+        status::not_ready(&self.core)
     }
 
     /// Where the node keeps what lasts, in a few words.

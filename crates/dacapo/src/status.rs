@@ -124,6 +124,27 @@ fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> V
     if is_carried { core.flip_state(projection).waiting_on } else { vec![WaitingOn::Code { version: to }] }
 }
 
+/// Why this node cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
+/// so that it can be told while that is away.
+pub(crate) fn not_ready(core: &Core) -> Vec<WaitingOn> {
+    let mut reasons: Vec<_> = core.cluster.lost().map(|error| WaitingOn::Lease { error }).into_iter().collect();
+    let catalog = core.catalog.current();
+    for (projection, state) in &catalog.projections {
+        let Some(version) = state.serving else { continue };
+        let id = ViewId { projection: projection.clone(), version };
+        if core.code_of(&id).is_none() {
+            reasons.push(WaitingOn::Code { version });
+            continue;
+        }
+        let is_open = core.open_version(&id).is_some_and(|open| !open.progress.borrow().tokens.is_empty());
+        if !is_open || core.trouble(&id).is_some() {
+            let told = core.waiting_on(&id);
+            reasons.extend(if told.is_empty() { vec![WaitingOn::Processor] } else { told });
+        }
+    }
+    reasons
+}
+
 async fn version_status(
     core: &Arc<Core>,
     head: Position,

@@ -104,6 +104,11 @@ pub enum WaitingOn {
         /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
         pending: u64,
     },
+    /// The node has no lease, so others take over what is its own.
+    Lease {
+        /// Why it could not be renewed.
+        error: String,
+    },
     /// No live node carries the code of the version.
     Code {
         /// The version whose code is missing.
@@ -226,6 +231,7 @@ impl fmt::Display for WaitingOn {
             }
             Self::Effects { pending: 1 } => write!(f, "its outbox, which still has an effect"),
             Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),
+            Self::Lease { error } => write!(f, "a lease, which is not renewed: {error}"),
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
             Self::Unowned { segment, segments: 1, since } => {
                 write!(f, "a member that takes over segment {segment}, which has been nobody's for {}", span(*since))

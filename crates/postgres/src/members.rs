@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo_model::{CodeId, Member, MemberId, ProjectionName};
+use dacapo_model::{CodeId, Member, MemberId, ProjectionName, Timestamp};
 use dacapo_store::{Members, StoreError};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -91,6 +91,14 @@ impl Members for PostgresMembers {
             sqlx::query(live).fetch_all(connection).await
         });
         rows.await?.iter().map(of_row).collect()
+    }
+
+    async fn now(&self) -> Result<Option<Timestamp>, StoreError> {
+        let now = self.done("ask the server for the time", async |connection| {
+            let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+            sqlx::query_scalar(now).fetch_one(connection).await
+        });
+        Ok(Some(Timestamp::from_micros(now.await?)))
     }
 }
 

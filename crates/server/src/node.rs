@@ -46,34 +46,29 @@ impl NodeApi {
     pub fn node(&self) -> &Node {
         &self.node
     }
+
+    fn own_status(&self) -> NodeStatus {
+        let head = self.node.head();
+        let not_ready = self.node.not_ready();
+        NodeStatus {
+            name: self.name.clone(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            store: self.node.store_description().to_owned(),
+            head: head.get(),
+            // I-1: positions are dense, so the last one is their number.
+            events: head.get(),
+            ready: not_ready.is_empty(),
+            waiting_on: not_ready.iter().map(Into::into).collect(),
+        }
+    }
 }
 
 #[async_trait]
 impl Api for NodeApi {
     async fn status(&self) -> Result<Status, ApiError> {
         let status = self.node.status().await.map_err(refused)?;
-        // A serving version that nobody could answer from: its code is not here, or its view is not open.
-        let not_ready: Vec<WaitingOn> = status
-            .projections
-            .iter()
-            .flat_map(|projection| {
-                projection.versions.iter().filter(|version| Some(version.version) == projection.serving)
-            })
-            .filter(|version| !version.carried || version.tokens.is_empty())
-            .flat_map(|version| version.waiting_on.clone())
-            .collect();
-        let node = NodeStatus {
-            name: self.name.clone(),
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            store: self.node.store_description().to_owned(),
-            head: status.head.get(),
-            // I-1: positions are dense, so the last one is their number.
-            events: status.head.get(),
-            ready: not_ready.is_empty(),
-            waiting_on: not_ready.iter().map(Into::into).collect(),
-        };
         let mut projections: Vec<_> =
             status.projections.iter().map(|projection| projection_form(projection, status.head)).collect();
         if status.members.is_empty() {
@@ -83,7 +78,11 @@ impl Api for NodeApi {
         }
         let members = status.members.iter().map(MemberStatus::new).collect();
         let subscribers = status.subscribers.iter().map(subscriber_form);
-        Ok(Status { node, members, projections, subscribers: subscribers.collect() })
+        Ok(Status { node: self.own_status(), members, projections, subscribers: subscribers.collect() })
+    }
+
+    async fn readiness(&self) -> Result<NodeStatus, ApiError> {
+        Ok(self.own_status())
     }
 
     async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {

@@ -54,8 +54,7 @@ async fn livez() -> &'static str {
 }
 
 async fn readyz(State(api): Node) -> Answer<NodeStatus> {
-    let status = api.status().await;
-    Answer(status.and_then(|Status { node, .. }| {
+    Answer(api.readiness().await.and_then(|node| {
         if node.ready {
             return Ok(node);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo_model::{Member, MemberId};
+use dacapo_model::{Member, MemberId, Timestamp};
 
 use crate::error::StoreError;
 
@@ -30,4 +30,12 @@ pub trait Members: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when they cannot be read.
     async fn live(&self) -> Result<Vec<Member>, StoreError>;
+
+    /// The time by the clock that all members share; `None` where that is the one each of them has anyway.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn now(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
 }

@@ -1,6 +1,8 @@
 //! A bank: accounts into which money is paid and from which it is drawn, and two versions of a view of
 //! their balances. The demo, the benchmarks and many tests run on it.
 
+#[cfg(all(feature = "service", feature = "webhook"))]
+pub mod service;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 

@@ -7,14 +7,14 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 /// The status of the answer, the word, the sentence.
-pub(crate) struct Failure(StatusCode, &'static str, String);
+pub(super) struct Failure(StatusCode, &'static str, String);
 
 impl Failure {
-    pub(crate) fn new(status: StatusCode, code: &'static str, what: &str, account: &str) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, what: &str, account: &str) -> Self {
         Self(status, code, format!("{account} {what}"))
     }
 
-    pub(crate) fn no_account(account: &str) -> Self {
+    pub(super) fn no_account(account: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "no_account", "is not open", account)
     }
 }
@@ -24,9 +24,11 @@ impl From<dacapo::Error> for Failure {
         let (status, code) = match &error {
             dacapo::Error::Name(_) => (StatusCode::BAD_REQUEST, "bad_name"),
             dacapo::Error::Append(_) => (StatusCode::CONFLICT, "refused"),
-            dacapo::Error::TimedOut { .. } | dacapo::Error::Store(_) | dacapo::Error::NotCarried { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-            }
+            dacapo::Error::TimedOut { .. }
+            | dacapo::Error::Store(_)
+            | dacapo::Error::NotCarried { .. }
+            | dacapo::Error::View(_)
+            | dacapo::Error::Answer(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
         };
         Self(status, code, error.to_string())
