@@ -39,6 +39,10 @@ bench *ARGS:
 sim *ARGS:
     cargo xtask sim {{ARGS}}
 
+# Clusters of real processes, killed, stopped and cut off: the long forms.
+chaos *ARGS:
+    cargo xtask chaos {{ARGS}}
+
 # Licences, bans and sources of dependencies.
 deny:
     cargo deny check licenses bans sources

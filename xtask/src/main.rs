@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str = "usage: cargo xtask <chore>
 
-  ci      everything below, in order
+  ci      everything below but the last, in order
   fmt     check the format
   lint    clippy with warnings denied
   test    all tests, also those of the documentation
@@ -17,7 +17,8 @@ const USAGE: &str = "usage: cargo xtask <chore>
   docs    check the documents against the code
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
-  sim     the simulator: some hundred seeds, then the planted faults; `cargo xtask sim --help` tells more";
+  sim     the simulator: some hundred seeds, then the planted faults; `cargo xtask sim --help` tells more
+  chaos   clusters of real processes in their long forms, which `ci` has short; a name picks one test";
 
 /// What a chore came to; the text says what to mend.
 type Done = Result<(), String>;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         "docs" => docs::check(&root()),
         "bench" => bench(),
         "readme" => readme::run(&root()),
+        "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
         "sim" => sim::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };
@@ -66,6 +68,15 @@ fn lint() -> Done {
 
 fn test() -> Done {
     cargo(&["test", "--workspace", "--all-features", "--locked"], &[])
+}
+
+/// One test after the other: what they ask of the time is not meant for a machine that is busy with another of them.
+fn chaos(names: &[String]) -> Done {
+    let test = ["test", "--package", "dacapo-example-bank", "--all-features", "--locked", "--test", "cluster"];
+    let names = names.iter().map(String::as_str);
+    let arguments: Vec<&str> =
+        test.into_iter().chain(["--"]).chain(names).chain(["--test-threads=1", "--nocapture"]).collect();
+    cargo(&arguments, &[("CHAOS", "long")])
 }
 
 fn doc() -> Done {

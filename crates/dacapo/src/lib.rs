@@ -45,6 +45,7 @@ mod world;
 
 pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
+pub use dacapo_model::assign::Rows;
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Catalog, CatalogEvent, CatalogRefused, CodeId, EffectKey, EventId, EventType, ExpectedRevision, FlipKind,

@@ -40,6 +40,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::assign::Rows;
 use dacapo_model::{
     PendingReplay, Phase, Position, Segment, SegmentCount, Token, TokenRefused, VersionState, ViewId, WaitingOn,
     WorkShare, limits,
@@ -381,6 +382,10 @@ impl<'a> Run<'a> {
             return self.begin_as_copy(from).await;
         }
         let is_whole = self.segments.is_whole();
+        if !is_whole && self.assignment.carried.options.rows == Rows::AcrossSegments {
+            // Whoever still has one of the others might change the same rows.
+            return Ok(self.wait().await);
+        }
         if is_whole
             && let Some(replay) = self.asked_replay()
             && let Break(end) = self.take_up(replay).await?

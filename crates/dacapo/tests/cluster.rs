@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use common::*;
 use dacapo::{
-    Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, Journal, Limit, Member,
-    MemberId, Node, NodeBuilder, OnFailure, Options, Phase, Policy, Position, Retry, Revision, SegmentCount, Store,
-    StoreError, StreamName, SystemClock, VersionId, WaitingOn,
+    Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, HandlerError, Journal, Limit,
+    Member, MemberId, Node, NodeBuilder, OnFailure, Options, Phase, Policy, Position, Projection, Recorded, Retry,
+    Revision, Row, Rows, SegmentCount, Store, StoreError, StreamName, SystemClock, Table, VersionId, View, WaitingOn,
 };
 use dacapo_store::{AppendError, Members, StreamInfo};
 use tokio::sync::watch;
@@ -380,4 +380,69 @@ async fn a_node_that_cannot_drive_a_flip_says_that_it_waits_for_one_that_can() {
     old.flipped(&requested, WAIT_MAX).await.unwrap();
     new.shutdown().await;
     old.shutdown().await;
+}
+
+/// All events together: one row that every segment changes.
+#[derive(Clone, Row)]
+#[row(table = "together")]
+struct Together {
+    #[row(key)]
+    what: String,
+    events: i64,
+}
+
+struct Tally;
+
+impl Projection for Tally {
+    const NAME: &'static str = "tally";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Together::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options { rows: Rows::AcrossSegments, ..eight() }
+    }
+
+    async fn apply(&self, _: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let new = || Together { what: "all".into(), events: 0 };
+        view.upsert("all", new, |row: &mut Together| row.events += 1).await?;
+        Ok(())
+    }
+}
+
+// I-3
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_row_that_every_segment_changes_loses_nothing_when_nodes_come_and_go() {
+    let store = Shared::new();
+    let one = store.node("one").carry(Tally).start().await.unwrap();
+    let mut appended = 0;
+    let mut last = Position::START;
+    let mut nodes = vec![one];
+    for name in ["two", "three", "four"] {
+        // Whoever has all of it goes each time, while events come.
+        let joining = store.another();
+        nodes.push(joining.node(name).carry(Tally).start().await.unwrap());
+        for node in &nodes {
+            until(node, "all know each other, and one has all", |status| {
+                let shares = shares(status, version("v1.1"));
+                status.members.len() == 2 && shares.len() == 1 && !shares.contains_key("nobody")
+            })
+            .await;
+        }
+        for ledger in 0..40 {
+            last = add(&nodes[appended % 2], &format!("ledger-{ledger}"), 1).await;
+            appended += 1;
+        }
+        let gone = nodes.remove(0);
+        let going = tokio::spawn(async move { gone.shutdown().await });
+        for ledger in 0..40 {
+            last = add(&nodes[0], &format!("ledger-{ledger}"), 1).await;
+            appended += 1;
+        }
+        going.await.unwrap();
+    }
+    let mut reading = nodes[0].read("tally", last).await.unwrap();
+    let counted = reading.view.get::<Together>("all").await.unwrap().unwrap().events;
+    assert_eq!(usize::try_from(counted).unwrap(), appended, "I-3");
+    nodes[0].shutdown().await;
 }

@@ -203,8 +203,9 @@ impl Projection for LoansV2 {
             sql: "SELECT states.state, states.applications, states.amount_requested,
                          count(applications.id) AS found, coalesce(sum(applications.amount_requested), 0) AS amount_found
                   FROM states LEFT JOIN applications ON applications.state = states.state
-                  GROUP BY states.state
-                  HAVING states.applications != found OR states.amount_requested != amount_found",
+                  GROUP BY states.state, states.applications, states.amount_requested
+                  HAVING states.applications != count(applications.id)
+                      OR states.amount_requested != coalesce(sum(applications.amount_requested), 0)",
         },
         Assertion {
             name: "every event of an application is of some kind",

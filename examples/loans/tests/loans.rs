@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use dacapo::{FlipPolicy, Node, Options, Position, Reading, SegmentCount, Value};
+use dacapo::{FlipPolicy, Node, NodeBuilder, Options, Position, Reading, Rows, SegmentCount, Value};
+use dacapo_api::{Api, ClientLimits, HttpClient};
 use dacapo_cli::import;
 use dacapo_example_loans::{LoansV1, LoansV2};
+use dacapo_postgres::testbed::Server;
 use dacapo_server::NodeApi;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -165,10 +168,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn options(flip: FlipPolicy) -> Options {
-    Options { segments: SegmentCount::new(4).unwrap(), flip, ..Options::default() }
+    Options { segments: SegmentCount::new(4).unwrap(), rows: Rows::AcrossSegments, flip, ..Options::default() }
 }
 
-async fn import_all(api: &NodeApi, source: impl Read + Send + 'static) -> import::Summary {
+async fn import_all(api: &dyn Api, source: impl Read + Send + 'static) -> import::Summary {
     let options = import::Options { batch_lines_max: 200, ..import::Options::default() };
     let done = import::import(api, source, None, options, |_| {}).await;
     done.unwrap_or_else(|ended| panic!("the import ended early: {:?}", ended.error))
@@ -204,13 +207,13 @@ async fn check_version_2(reading: &mut Reading, expected: &Json) {
     for name in ["events", "applications", "amount_requested_total", "offers_created"] {
         assert_eq!(sums[name], expected[name], "{name}");
     }
-    let line = "SELECT id || ' ' || state || ' ' || amount_requested || ' ' || events || ' ' || offers || char(10), 0 \
+    let line = "SELECT id || ' ' || state || ' ' || amount_requested || ' ' || events || ' ' || offers, 0 \
                 FROM applications ORDER BY id";
     let (_, rows) = reading.view.query(line, &[]).await.unwrap();
     let mut hash = Sha256::new();
     for row in rows {
         let Value::Text(line) = &row[0] else { panic!("a line is text") };
-        hash.update(line);
+        hash.update(format!("{line}\n"));
     }
     assert_eq!(hex(&hash.finalize()), expected["per_application_sha256"].as_str().unwrap());
 }
@@ -283,4 +286,102 @@ async fn whole_path(input: Input) {
     check_states(&mut reading, expected).await;
     drop(reading);
     node.shutdown().await;
+}
+
+/// A node in a process of its own.
+struct Process {
+    child: Child,
+    api: HttpClient,
+}
+
+impl Process {
+    fn start(url: &str, versions: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_loans"))
+            .args(["--listen", "127.0.0.1:0", "--versions", versions])
+            .env("DACAPO_STORE", url)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let line = log.find(|line| line.contains("listening on ")).expect("it listens");
+        // Whoever logs needs a reader.
+        std::thread::spawn(move || log.for_each(drop));
+        let (_, at) = line.split_once("listening on ").unwrap();
+        Self { child, api: HttpClient::new(at, ClientLimits::default()).unwrap() }
+    }
+
+    fn terminate(mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Version 1 on three processes, a release with version 2 in the middle of the import, and the totals of both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_on_one_database_give_the_expected_totals() {
+    let input = Input::find();
+    let server = Server::shared();
+    let url = server.database().await;
+    let start = |versions: &'static str| Process::start(&url, versions);
+    let (one, two, three) = (start("1"), start("1"), start("1"));
+    let (source, go_on) = input.source_in_halves();
+    let importing = tokio::spawn({
+        let api = one.api.clone();
+        async move { import_all(&api, source).await }
+    });
+    // Whatever is imported by then, the rest comes while the new version is built.
+    let some = async {
+        while one.api.status().await.unwrap().node.head < 400 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), some).await.expect("the import begins");
+    two.terminate();
+    three.terminate();
+    let (two, three) = (start("1,2"), start("1,2"));
+    go_on.send(()).unwrap();
+    let imported = importing.await.unwrap();
+    assert_eq!(imported.lines, input.expected["events"].as_u64().unwrap());
+    one.terminate();
+    let one = start("1,2");
+
+    let options = dacapo_postgres::Options::default();
+    let builder = Node::builder().store(dacapo_postgres::connect(&url, options).await.unwrap());
+    let carry = |builder: NodeBuilder| {
+        let options =
+            || Options { segments: SegmentCount::new(4).unwrap(), rows: Rows::AcrossSegments, ..Options::default() };
+        builder.carry(LoansV1 { options: options() }).carry(LoansV2 { options: options() })
+    };
+    let node = carry(builder).start().await.unwrap();
+    let name = "loans".parse().unwrap();
+    let serves_2 = async {
+        let mut catalog = node.catalog();
+        catalog.wait_for(|catalog| catalog.serving(&name).is_some_and(|version| version.code == 2)).await.map(drop)
+    };
+    if tokio::time::timeout(Duration::from_secs(120), serves_2).await.is_err() {
+        panic!("version 2 does not serve: {:#?}", node.verification(&name, None));
+    }
+    let mut reading = node.read("loans", node.head()).await.unwrap();
+    check_states(&mut reading, &input.expected).await;
+    check_version_2(&mut reading, &input.expected).await;
+    drop(reading);
+    let back = node.rollback(&name, None, dacapo::Asked::by("test")).await.unwrap();
+    node.flipped(&back, Duration::from_secs(30)).await.unwrap();
+    let mut reading = node.read("loans", node.head()).await.unwrap();
+    assert_eq!(reading.version.code, 1);
+    check_states(&mut reading, &input.expected).await;
+    drop(reading);
+    node.shutdown().await;
+    for process in [one, two, three] {
+        process.terminate();
+    }
 }

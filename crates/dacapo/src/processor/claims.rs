@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dacapo_model::assign::{self, ClaimAction, Spread};
+use dacapo_model::assign::{self, ClaimAction, Rows, Spread};
 use dacapo_model::{Member, MemberId, Position, Segment, Token};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
@@ -32,15 +32,14 @@ pub(crate) struct Claims {
 pub(super) struct ClaimLook {
     live: watch::Receiver<Vec<Member>>,
     looked: Instant,
-    spread: Spread,
+    every: Duration,
 }
 
 impl ClaimLook {
     /// In how long it looks again if nothing is told; `None` where nobody else could have changed anything.
     pub(super) fn due_in(&self, me: MemberId) -> Option<Duration> {
         let is_alone = self.live.borrow().iter().all(|member| member.id == me);
-        let every = if self.spread == Spread::Whole { LOOK_WHOLE } else { LOOK };
-        (!is_alone).then(|| every.saturating_sub(self.looked.elapsed()))
+        (!is_alone).then(|| self.every.saturating_sub(self.looked.elapsed()))
     }
 
     /// Wakes when members come or go.
@@ -60,7 +59,19 @@ impl Assignment {
 
     /// How the segments with these tokens go to the members, where the view lacks indexes that are built at `index_at`.
     fn spread(&self, seen: &[Token], index_at: Option<Position>) -> Spread {
-        assign::spread(seen, self.beginning.seed.is_some(), self.orders.borrow().replay.as_ref(), index_at)
+        assign::spread(
+            self.carried.options.rows,
+            seen,
+            self.beginning.seed.is_some(),
+            self.orders.borrow().replay.as_ref(),
+            index_at,
+        )
+    }
+
+    /// How often to look while the segments go to the members like this.
+    fn look_every(&self, spread: Spread) -> Duration {
+        let passes = self.carried.options.rows == Rows::OfOneSegment;
+        if spread == Spread::Whole && passes { LOOK_WHOLE } else { LOOK }
     }
 
     /// Lets go of what is another member's, and claims what is this one's.
@@ -97,7 +108,7 @@ impl Assignment {
         if !claimed.is_empty() || !released.is_empty() {
             tracing::debug!(view = %self.id, claimed = claimed.len(), released = released.len(), "segments are claimed");
         }
-        Ok((claimed, ClaimLook { live, looked: Instant::now(), spread }))
+        Ok((claimed, ClaimLook { live, looked: Instant::now(), every: self.look_every(spread) }))
     }
 }
 
@@ -114,7 +125,7 @@ impl Run<'_> {
         self.assignment.see(&seen);
         let lacks_indexes = self.index_at.is_some() && !view.missing_indexes(carried.tables).await?.is_empty();
         let spread = self.assignment.spread(&seen, self.index_at.filter(|_| lacks_indexes));
-        (self.claims.looked, self.claims.spread) = (Instant::now(), spread);
+        (self.claims.looked, self.claims.every) = (Instant::now(), self.assignment.look_every(spread));
         let actions = assign::next(id, &seen, &self.claims.live.borrow_and_update(), me, spread);
         let is_ours =
             |held: &Token| seen.iter().any(|token| token.segment == held.segment && token.epoch == held.epoch);

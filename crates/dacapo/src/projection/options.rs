@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dacapo_model::assign::Rows;
 use dacapo_model::{FlipPolicy, OnFailure, Retry, SegmentCount, WorkShare};
 
 use crate::reactor::EffectOptions;
@@ -33,6 +34,10 @@ pub struct Options {
     /// more than one, a row may be written by events of one segment only, such as a row whose key is the stream's:
     /// what writes rows of others as well is refused ([`ViewError::Shared`](crate::ViewError::Shared)). 1 unless set.
     pub segments: SegmentCount,
+    /// Whether events of different segments change the same row, such as a total over all streams. Where they do, one
+    /// node at a time has all segments, since a row that two nodes change at once would lose what one of them did. A row
+    /// is changed by events of one segment only, unless set.
+    pub rows: Rows,
     /// When a new build flips. By itself as soon as it is ready, unless set.
     pub flip: FlipPolicy,
     /// How long a version stands by after a flip, following and ready for a rollback, before it is
@@ -82,6 +87,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segments: SegmentCount::ONE,
+            rows: Rows::default(),
             flip: FlipPolicy::WhenReady,
             stand_by: Duration::from_secs(24 * 60 * 60),
             categories: None,
