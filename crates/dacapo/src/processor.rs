@@ -252,6 +252,8 @@ struct Run<'a> {
     /// The last resumption that was heeded.
     resumed_at: Option<Position>,
     wishes: watch::Receiver<()>,
+    /// Whether other nodes may have been told what is wished for.
+    wished_elsewhere: bool,
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
@@ -336,6 +338,7 @@ impl<'a> Run<'a> {
             orders,
             resumed_at,
             wishes,
+            wished_elsewhere: false,
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),

@@ -12,7 +12,7 @@ use common::*;
 use dacapo::{
     Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, Journal, Limit, Member,
     MemberId, Node, NodeBuilder, OnFailure, Options, Phase, Policy, Position, Retry, Revision, SegmentCount, Store,
-    StoreError, StreamName, SystemClock, VersionId, WaitingOn,
+    StoreError, StreamName, SystemClock, VersionId, WaitingOn, WhichLetters,
 };
 use dacapo_store::{AppendError, Members, StreamInfo};
 use tokio::sync::watch;
@@ -337,6 +337,34 @@ fn refusing(policy: Policy, behaviour: &Arc<Behaviour>) -> Carried {
 async fn doubt(node: &Node, ledger: &str) -> Position {
     let doubted = [LedgerEvent::Doubted { amount: 1 }];
     node.append(ledger, ExpectedRevision::Any, doubted).await.unwrap().position
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn events_that_are_set_aside_are_retried_by_whoever_has_their_segment_whichever_node_is_asked() {
+    let store = Shared::new();
+    let behaviour = Arc::new(Behaviour::default());
+    behaviour.refuse.store(true, Ordering::SeqCst);
+    let one = store.node("one").carry(refusing(Policy::DeadLetter, &behaviour)).start().await.unwrap();
+    let two = store.another().node("two").carry(refusing(Policy::DeadLetter, &behaviour)).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    let mut last = Position::START;
+    for ledger in 0..32 {
+        last = doubt(&one, &format!("ledger-{ledger}")).await;
+    }
+    assert_eq!(ask(&two, "ledger-1", last).await, (0, 0));
+    behaviour.refuse.store(false, Ordering::SeqCst);
+    assert_eq!(one.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap(), 32);
+    let applied = async {
+        while rows(&one, last).await.unwrap().2.len() < 32 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, applied).await.expect("all are applied");
+    assert!(one.letters(&view("v1.1"), Position::START, 100).await.unwrap().is_empty());
+    check_serving(&two).await;
+    two.shutdown().await;
+    one.shutdown().await;
 }
 
 // I-11

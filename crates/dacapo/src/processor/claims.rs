@@ -119,6 +119,8 @@ impl Run<'_> {
         let is_ours =
             |held: &Token| seen.iter().any(|token| token.segment == held.segment && token.epoch == held.epoch);
         // Another member has built them.
+        // What other nodes are asked for is only seen by looking as well.
+        self.wished_elsewhere = self.aside.count() > 0;
         let has_indexes = self.index_at.is_some() && !lacks_indexes;
         Ok(!actions.is_empty() || has_indexes || !self.segments.tokens().iter().all(is_ours))
     }
