@@ -373,7 +373,7 @@ impl OpenVersion {
             offload: core.world.offload,
             view: Arc::clone(&open.view),
             segments: state.segments,
-            claims: Claims { me: core.cluster.me(), live: core.cluster.live() },
+            claims: Claims(Arc::clone(&core.cluster)),
             clock: Arc::clone(&core.world.clock),
             is_corrected,
             orders: open.orders.subscribe(),

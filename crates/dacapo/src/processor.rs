@@ -433,7 +433,7 @@ impl<'a> Run<'a> {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
-        let due = self.claims.due_in(self.assignment.claims.me);
+        let due = self.claims.due_in(self.assignment.claims.0.me());
         let stopped = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
@@ -452,7 +452,7 @@ impl<'a> Run<'a> {
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
         let tried = self.failed_reset.iter().chain(&self.failed_seed).map(Tried::due_in);
-        let claims_due = self.claims.due_in(self.assignment.claims.me);
+        let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
         let due = tried.chain(self.segments.next_due(self.assignment.clock.now()));
         let due = due.chain(claims_due).chain(cap_due).min();

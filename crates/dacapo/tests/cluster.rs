@@ -409,3 +409,61 @@ async fn a_node_that_cannot_drive_a_flip_says_that_it_waits_for_one_that_can() {
     new.shutdown().await;
     old.shutdown().await;
 }
+
+/// Members of whom a renewal tells only the one that renews: the others have joined just after it.
+struct Behind {
+    inner: Arc<dyn Members>,
+    renewed: watch::Sender<u32>,
+}
+
+#[async_trait]
+impl Members for Behind {
+    async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError> {
+        self.inner.renew(member, lease).await?;
+        self.renewed.send_modify(|times| *times += 1);
+        Ok(vec![member.clone()])
+    }
+
+    async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
+        self.inner.leave(id).await
+    }
+
+    async fn live(&self) -> Result<Vec<Member>, StoreError> {
+        self.inner.live().await
+    }
+}
+
+// I-10
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked() {
+    let store = Shared::new();
+    let two = store.node("two").carry(first()).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    shared(&two, "v1.1", &[("two", 8)]).await;
+    let behind = Arc::new(Behind { inner: Arc::clone(&store.store.members), renewed: watch::Sender::new(0) });
+    let journal = Arc::new(Apart(Arc::clone(&store.store.journal)));
+    let apart = Store { journal, members: Arc::clone(&behind) as Arc<dyn Members>, ..store.store.clone() };
+    let one = Node::builder().store(apart).name("one").carry(first()).start().await.unwrap();
+    shared(&two, "v1.1", &[("one", 4), ("two", 4)]).await;
+    // Of the one that is known to all, by its name.
+    let of_two = async || {
+        let status = two.status().await.unwrap();
+        let me = status.members.iter().find(|member| member.name == "two").map(|member| member.id);
+        let tokens = status.projections[0].versions[0].tokens.clone();
+        tokens
+            .into_iter()
+            .filter(|token| token.owner == me)
+            .map(|token| (token.segment, token.epoch))
+            .collect::<Vec<_>>()
+    };
+    let before = of_two().await;
+    assert_eq!(before.len(), 4);
+    let mut renewed = behind.renewed.subscribe();
+    let three_more = *renewed.borrow() + 3;
+    tokio::time::timeout(WAIT_MAX, renewed.wait_for(|times| *times >= three_more)).await.unwrap().unwrap();
+    let position = add(&one, "ledger-1", 5).await;
+    assert_eq!(ask(&one, "ledger-1", position).await, (5, 1));
+    assert_eq!(of_two().await, before);
+    one.shutdown().await;
+    two.shutdown().await;
+}
