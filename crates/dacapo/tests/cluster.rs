@@ -22,26 +22,28 @@ use tokio::sync::watch;
 struct Shared {
     store: Store,
     cut: Arc<AtomicBool>,
+    /// While this is false, nothing is heard of the catalog.
+    hears: watch::Sender<bool>,
 }
 
 impl Shared {
     fn new() -> Self {
-        Self { store: Store::memory(Arc::new(SystemClock)), cut: Arc::default() }
+        Self { store: Store::memory(Arc::new(SystemClock)), cut: Arc::default(), hears: watch::Sender::new(true) }
     }
 
     /// The same store as another node has it.
     fn another(&self) -> Self {
-        Self { cut: Arc::default(), ..self.clone() }
+        Self { cut: Arc::default(), hears: watch::Sender::new(true), ..self.clone() }
     }
 
     fn node(&self, name: &str) -> NodeBuilder {
-        let journal = Arc::new(Apart(Arc::clone(&self.store.journal)));
+        let journal = Arc::new(Apart(Arc::clone(&self.store.journal), self.hears.subscribe()));
         let members = Arc::new(Cut { inner: Arc::clone(&self.store.members), cut: Arc::clone(&self.cut) });
         Node::builder().store(Store { journal, members, ..self.store.clone() }).name(name)
     }
 }
 
-struct Apart(Arc<dyn Journal>);
+struct Apart(Arc<dyn Journal>, watch::Receiver<bool>);
 
 #[async_trait]
 impl Journal for Apart {
@@ -58,6 +60,9 @@ impl Journal for Apart {
     }
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        let mut hears = self.1.clone();
+        // An error means that the test is over.
+        hears.wait_for(|hears| *hears).await.ok();
         self.0.stream_revision(stream).await
     }
 
@@ -441,7 +446,7 @@ async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked()
     phase(&two, "v1.1", Phase::Serving).await;
     shared(&two, "v1.1", &[("two", 8)]).await;
     let behind = Arc::new(Behind { inner: Arc::clone(&store.store.members), renewed: watch::Sender::new(0) });
-    let journal = Arc::new(Apart(Arc::clone(&store.store.journal)));
+    let journal = Arc::new(Apart(Arc::clone(&store.store.journal), store.hears.subscribe()));
     let apart = Store { journal, members: Arc::clone(&behind) as Arc<dyn Members>, ..store.store.clone() };
     let one = Node::builder().store(apart).name("one").carry(first()).start().await.unwrap();
     shared(&two, "v1.1", &[("one", 4), ("two", 4)]).await;
@@ -466,4 +471,25 @@ async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked()
     assert_eq!(of_two().await, before);
     one.shutdown().await;
     two.shutdown().await;
+}
+
+// I-12
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_hears_of_a_clean_up_only_once_it_is_over_lets_go_of_the_view_as_well() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    let late = store.another();
+    let two = late.node("two").carry(first()).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    one.carry(second()).unwrap();
+    ready_and_flip(&one, "v2.1").await;
+    phase(&one, "v1.1", Phase::StandingBy).await;
+    let held = Arc::downgrade(&store.store.views.find(&view("v1.1")).await.unwrap().unwrap());
+    late.hears.send_replace(false);
+    one.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    phase(&one, "v1.1", Phase::Obsolete).await;
+    late.hears.send_replace(true);
+    until(&two, "the view is let go of", |_| held.upgrade().is_none()).await;
+    two.shutdown().await;
+    one.shutdown().await;
 }
