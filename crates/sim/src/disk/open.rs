@@ -261,8 +261,13 @@ impl View for SimView {
         self.world.disk.meet("read what was not applied", self.inner.unspoken()).await
     }
 
-    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
-        self.world.disk.meet("read effects", self.inner.effects_due(now, most)).await
+    async fn effects_due(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
+        self.world.disk.meet("read effects", self.inner.effects_due(now, longest, most)).await
     }
 
     async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
