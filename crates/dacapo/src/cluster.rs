@@ -143,12 +143,27 @@ impl Cluster {
         }
         let live = self.members.renew(&me, self.lease).await?;
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.see(live);
+        Ok(())
+    }
+
+    /// Looks who lives now: whoever is not known may have joined since the last renewal.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        let (live, me) = (self.members.live().await?, self.me());
+        // Who has no lease takes nothing.
+        self.see(if live.iter().any(|member| member.id == me) { live } else { vec![] });
+        Ok(())
+    }
+
+    fn see(&self, live: Vec<Member>) {
         self.live.send_if_modified(|known| {
             let changed = *known != live;
             *known = live;
             changed
         });
-        Ok(())
     }
 }
 

@@ -234,7 +234,8 @@ impl Core {
 
     fn unowned(&self, id: &ViewId) -> Option<WaitingOn> {
         let all = self.unowned.lock().unwrap_or_else(PoisonError::into_inner);
-        let Unowned { segment, segments, since, .. } = *all.get(id).filter(|found| found.told)?;
+        let Unowned { segment, segments, since, .. } =
+            *all.get(id).filter(|found| found.told && !planted::is(Fault::NoAlarm))?;
         Some(WaitingOn::Unowned { segment, segments, since: since.elapsed() })
     }
 
@@ -246,7 +247,6 @@ impl Core {
         self.flips.send_modify(|flips| change(flips.entry(projection.clone()).or_default()));
     }
 
-    /// For how long the flip at `flipped` held the old version; `None` when another node or run did it.
     /// Notes what keeps flips from being driven here, of which nothing else is known.
     pub(crate) fn flips_wait_on(&self, reason: &WaitingOn) {
         for (projection, _) in self.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
@@ -258,6 +258,7 @@ impl Core {
         }
     }
 
+    /// For how long the flip at `flipped` held the old version; `None` when another node or run did it.
     pub(crate) async fn flip_pause(&self, projection: &ProjectionName, flipped: Position) -> Option<Duration> {
         let mut flips = self.flips.subscribe();
         let last = |flips: &HashMap<ProjectionName, FlipState>| flips.get(projection).and_then(|state| state.last);
@@ -376,7 +377,7 @@ impl OpenVersion {
             offload: core.world.offload,
             view: Arc::clone(&open.view),
             segments: state.segments,
-            claims: Claims { me: core.cluster.me(), live: core.cluster.live() },
+            claims: Claims(Arc::clone(&core.cluster)),
             clock: Arc::clone(&core.world.clock),
             is_corrected,
             orders: open.orders.subscribe(),

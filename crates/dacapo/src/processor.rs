@@ -255,6 +255,8 @@ struct Run<'a> {
     /// The phase that was heeded last.
     phase: Phase,
     wishes: watch::Receiver<()>,
+    /// Whether other nodes may have been told what is wished for.
+    wished_elsewhere: bool,
     pace: Pace,
     throttle: Throttle,
     head: watch::Receiver<Position>,
@@ -341,6 +343,7 @@ impl<'a> Run<'a> {
             resumed_at,
             phase,
             wishes,
+            wished_elsewhere: false,
             pace: Pace::new(options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
@@ -441,7 +444,7 @@ impl<'a> Run<'a> {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
-        let due = self.claims.due_in(self.assignment.claims.me);
+        let due = self.claims.due_in(self.assignment.claims.0.me());
         let stopped = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
@@ -460,7 +463,7 @@ impl<'a> Run<'a> {
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
         let tried = self.failed_reset.iter().chain(&self.failed_seed).map(Tried::due_in);
-        let claims_due = self.claims.due_in(self.assignment.claims.me);
+        let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
         let due = tried.chain(self.segments.next_due(self.assignment.clock.now()));
         let due = due.chain(claims_due).chain(cap_due).min();

@@ -125,7 +125,7 @@ pub(crate) async fn open(
             let reader = version.view.reader().await;
             // A flip that another node has made is in the store. One that is not there by now was not when the state
             // was opened.
-            if core.cluster.is_shared() {
+            if core.cluster.is_shared() && !planted::is(Fault::StaleReader) {
                 core.catalog.refresh().await?;
             }
             // I-7; one that serves no more may also be gone already.

@@ -308,7 +308,9 @@ impl Delivery {
         let catalog = core.catalog.current();
         let Some(projection) = catalog.projections.get(&self.id.projection) else { return Ok(REST) };
         let now = core.world.clock.now();
-        let due = self.view.effects_due(now, limits::EFFECTS_READ_MAX + under_way.busy.len()).await?;
+        let (longest, most) =
+            (self.carried.options.effects.retry_longest, limits::EFFECTS_READ_MAX + under_way.busy.len());
+        let due = self.view.effects_due(now, longest, most).await?;
         let mut silent = 0;
         for pending in due {
             let NewEffect { position, .. } = pending.effect;

@@ -159,6 +159,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     // Looked at before the catalog is: every flip through here is known then.
     let head = core.head();
     core.catalog.refresh().await?;
+    let_go(core).await;
     let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
@@ -371,6 +372,16 @@ async fn seed(
         }
     };
     Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
+}
+
+/// Closes what another node has cleaned up before this one heard of it.
+async fn let_go(core: &Core) {
+    let catalog = core.catalog.current();
+    for open in core.open_versions() {
+        if catalog.version(&open.id).is_none_or(|state| state.phase == Phase::Obsolete) {
+            stop(core, &open.id).await;
+        }
+    }
 }
 
 async fn stop(core: &Core, id: &ViewId) {

@@ -13,6 +13,7 @@ use dacapo::{
     Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, HandlerError, Journal, Limit,
     Member, MemberId, Node, NodeBuilder, OnFailure, Options, Phase, Policy, Position, Projection, Recorded, Retry,
     Revision, Row, Rows, SegmentCount, Store, StoreError, StreamName, SystemClock, Table, VersionId, View, WaitingOn,
+    WhichLetters,
 };
 use dacapo_store::{AppendError, Members, StreamInfo};
 use tokio::sync::watch;
@@ -22,26 +23,28 @@ use tokio::sync::watch;
 struct Shared {
     store: Store,
     cut: Arc<AtomicBool>,
+    /// While this is false, nothing is heard of the catalog.
+    hears: watch::Sender<bool>,
 }
 
 impl Shared {
     fn new() -> Self {
-        Self { store: Store::memory(Arc::new(SystemClock)), cut: Arc::default() }
+        Self { store: Store::memory(Arc::new(SystemClock)), cut: Arc::default(), hears: watch::Sender::new(true) }
     }
 
     /// The same store as another node has it.
     fn another(&self) -> Self {
-        Self { cut: Arc::default(), ..self.clone() }
+        Self { cut: Arc::default(), hears: watch::Sender::new(true), ..self.clone() }
     }
 
     fn node(&self, name: &str) -> NodeBuilder {
-        let journal = Arc::new(Apart(Arc::clone(&self.store.journal)));
+        let journal = Arc::new(Apart(Arc::clone(&self.store.journal), self.hears.subscribe()));
         let members = Arc::new(Cut { inner: Arc::clone(&self.store.members), cut: Arc::clone(&self.cut) });
         Node::builder().store(Store { journal, members, ..self.store.clone() }).name(name)
     }
 }
 
-struct Apart(Arc<dyn Journal>);
+struct Apart(Arc<dyn Journal>, watch::Receiver<bool>);
 
 #[async_trait]
 impl Journal for Apart {
@@ -58,6 +61,9 @@ impl Journal for Apart {
     }
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        let mut hears = self.1.clone();
+        // An error means that the test is over.
+        hears.wait_for(|hears| *hears).await.ok();
         self.0.stream_revision(stream).await
     }
 
@@ -339,6 +345,34 @@ async fn doubt(node: &Node, ledger: &str) -> Position {
     node.append(ledger, ExpectedRevision::Any, doubted).await.unwrap().position
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn events_that_are_set_aside_are_retried_by_whoever_has_their_segment_whichever_node_is_asked() {
+    let store = Shared::new();
+    let behaviour = Arc::new(Behaviour::default());
+    behaviour.refuse.store(true, Ordering::SeqCst);
+    let one = store.node("one").carry(refusing(Policy::DeadLetter, &behaviour)).start().await.unwrap();
+    let two = store.another().node("two").carry(refusing(Policy::DeadLetter, &behaviour)).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    let mut last = Position::START;
+    for ledger in 0..32 {
+        last = doubt(&one, &format!("ledger-{ledger}")).await;
+    }
+    assert_eq!(ask(&two, "ledger-1", last).await, (0, 0));
+    behaviour.refuse.store(false, Ordering::SeqCst);
+    assert_eq!(one.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap(), 32);
+    let applied = async {
+        while rows(&one, last).await.unwrap().2.len() < 32 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, applied).await.expect("all are applied");
+    assert!(one.letters(&view("v1.1"), Position::START, 100).await.unwrap().is_empty());
+    check_serving(&two).await;
+    two.shutdown().await;
+    one.shutdown().await;
+}
+
 // I-11
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_node_tells_why_a_segment_halts_whoever_has_it() {
@@ -445,4 +479,83 @@ async fn a_row_that_every_segment_changes_loses_nothing_when_nodes_come_and_go()
     let counted = reading.view.get::<Together>("all").await.unwrap().unwrap().events;
     assert_eq!(usize::try_from(counted).unwrap(), appended, "I-3");
     nodes[0].shutdown().await;
+}
+
+/// Members of whom a renewal tells only the one that renews: the others have joined just after it.
+struct Behind {
+    inner: Arc<dyn Members>,
+    renewed: watch::Sender<u32>,
+}
+
+#[async_trait]
+impl Members for Behind {
+    async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError> {
+        self.inner.renew(member, lease).await?;
+        self.renewed.send_modify(|times| *times += 1);
+        Ok(vec![member.clone()])
+    }
+
+    async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
+        self.inner.leave(id).await
+    }
+
+    async fn live(&self) -> Result<Vec<Member>, StoreError> {
+        self.inner.live().await
+    }
+}
+
+// I-10
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked() {
+    let store = Shared::new();
+    let two = store.node("two").carry(first()).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    shared(&two, "v1.1", &[("two", 8)]).await;
+    let behind = Arc::new(Behind { inner: Arc::clone(&store.store.members), renewed: watch::Sender::new(0) });
+    let journal = Arc::new(Apart(Arc::clone(&store.store.journal), store.hears.subscribe()));
+    let apart = Store { journal, members: Arc::clone(&behind) as Arc<dyn Members>, ..store.store.clone() };
+    let one = Node::builder().store(apart).name("one").carry(first()).start().await.unwrap();
+    shared(&two, "v1.1", &[("one", 4), ("two", 4)]).await;
+    // Of the one that is known to all, by its name.
+    let of_two = async || {
+        let status = two.status().await.unwrap();
+        let me = status.members.iter().find(|member| member.name == "two").map(|member| member.id);
+        let tokens = status.projections[0].versions[0].tokens.clone();
+        tokens
+            .into_iter()
+            .filter(|token| token.owner == me)
+            .map(|token| (token.segment, token.epoch))
+            .collect::<Vec<_>>()
+    };
+    let before = of_two().await;
+    assert_eq!(before.len(), 4);
+    let mut renewed = behind.renewed.subscribe();
+    let three_more = *renewed.borrow() + 3;
+    tokio::time::timeout(WAIT_MAX, renewed.wait_for(|times| *times >= three_more)).await.unwrap().unwrap();
+    let position = add(&one, "ledger-1", 5).await;
+    assert_eq!(ask(&one, "ledger-1", position).await, (5, 1));
+    assert_eq!(of_two().await, before);
+    one.shutdown().await;
+    two.shutdown().await;
+}
+
+// I-12
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_hears_of_a_clean_up_only_once_it_is_over_lets_go_of_the_view_as_well() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    let late = store.another();
+    let two = late.node("two").carry(first()).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    one.carry(second()).unwrap();
+    ready_and_flip(&one, "v2.1").await;
+    phase(&one, "v1.1", Phase::StandingBy).await;
+    let held = Arc::downgrade(&store.store.views.find(&view("v1.1")).await.unwrap().unwrap());
+    late.hears.send_replace(false);
+    one.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    phase(&one, "v1.1", Phase::Obsolete).await;
+    late.hears.send_replace(true);
+    until(&two, "the view is let go of", |_| held.upgrade().is_none()).await;
+    two.shutdown().await;
+    one.shutdown().await;
 }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::PendingReplay;
 use crate::member::{Member, MemberId};
+use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::token::Token;
@@ -82,9 +83,11 @@ pub fn next(view: &ViewId, tokens: &[Token], live: &[Member], me: MemberId, spre
         match token.owner {
             // Nobody else could go on with it.
             Some(owner) if owner == me => {
-                wanted.filter(|wanted| *wanted != me).map(|_| ClaimAction::Release(token.segment))
+                let other = wanted.filter(|wanted| *wanted != me && !planted::is(Fault::Keeps));
+                other.map(|_| ClaimAction::Release(token.segment))
             }
-            Some(owner) if lives(owner) => None,
+            Some(owner) if lives(owner) && !planted::is(Fault::Takes) => None,
+            Some(owner) if !lives(owner) && planted::is(Fault::Left) => None,
             _ => wanted.filter(|wanted| *wanted == me).map(|_| ClaimAction::Claim(token.segment)),
         }
     };

@@ -46,6 +46,12 @@ faults! {
     HalfReset "i-3-half-reset" ["I-3"],
     /// I-3: an event is applied although one before it in its stream is set aside.
     NotBehind "i-3-not-behind" ["I-3"],
+    /// I-3: what is done to a view as a whole is done by one that has only some of its segments.
+    NotWhole "i-3-not-whole" ["I-3", "replay"],
+    /// I-4: a claim does not raise the epoch.
+    SameEpoch "i-4-same-epoch" ["I-4"],
+    /// I-4: a claim does not demand the epoch that was seen.
+    NoCompare "i-4-no-compare" ["I-4"],
     /// I-4: a commit demands neither epoch nor start.
     Unfenced "i-4-unfenced" ["I-4"],
     /// I-5: a change of the catalog does not demand the revision it was decided on.
@@ -60,6 +66,8 @@ faults! {
     Outdated "i-6-outdated" ["I-6"],
     /// I-7: a query does not wait for the position that it names.
     NoWait "i-7-no-wait" ["I-7"],
+    /// I-7: a reader does not look for flips that other nodes have made.
+    StaleReader "i-7-stale-reader" ["I-7"],
     /// I-8: a version that stands by does not follow.
     NotFollowing "i-8-not-following" ["I-8", "I-11"],
     /// I-9: a version makes the effects of events that another one speaks for.
@@ -68,6 +76,14 @@ faults! {
     SpeaksAgain "i-9-speaks-again" ["I-9"],
     /// A replay in place is over when one segment is where it was.
     EndsEarly "replay-ends-early" ["replay"],
+    /// I-10: a segment is taken from a member that lives.
+    Takes "i-10-takes" ["I-10"],
+    /// I-10: the segments of a member whose lease has ended are left to it.
+    Left "i-10-left" ["I-10"],
+    /// I-10: nobody hands over what is another one's.
+    Keeps "i-10-keeps" ["I-11"],
+    /// I-10: that segments are nobody's is not told.
+    NoAlarm "i-10-no-alarm" ["I-10"],
     /// I-11: a segment that halts does not say so.
     Silent "i-11-silent" ["I-11"],
     /// I-11: an event that is set aside gets no letter.

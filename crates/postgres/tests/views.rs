@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dacapo_model::{
     Applied, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove,
@@ -583,7 +584,7 @@ async fn every_effect_is_due_some_time() {
     let mut made = 0;
     loop {
         let all_emitted = emitting.is_finished();
-        let due = reactor.effects_due(Timestamp::from_micros(0), 10).await.unwrap();
+        let due = reactor.effects_due(Timestamp::from_micros(0), Duration::from_secs(60), 10).await.unwrap();
         if all_emitted && due.is_empty() {
             break;
         }

@@ -1,6 +1,7 @@
 //! What clients did and saw, kept by themselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::world::World;
 
@@ -36,14 +37,23 @@ pub struct Seen {
     pub sum: i64,
     pub events: i64,
     pub digest: i64,
-    /// The run of a node that answered.
-    pub run: u64,
+}
+
+/// Which versions a node said to have segments that nobody has, or a view that it cannot reach.
+#[derive(Clone, Debug)]
+pub struct Alarms {
+    pub at: Duration,
+    pub slot: usize,
+    /// Each version that it told of, and whether it said so.
+    pub versions: BTreeMap<(String, String), bool>,
 }
 
 #[derive(Default)]
 pub struct Books {
     pub appends: Vec<(Vec<Written>, Outcome)>,
     pub seen: Vec<Seen>,
+    /// What nodes that had run for long enough told, in order.
+    pub alarms: Vec<Alarms>,
 }
 
 /// What one client has seen of a projection, and must see from then on.

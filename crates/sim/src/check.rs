@@ -2,6 +2,7 @@
 //! with what they check. Events are decoded, streams are hashed and the catalog is folded here once more.
 
 mod catalog;
+mod claims;
 mod effects;
 mod held;
 mod journal;
@@ -25,6 +26,7 @@ pub fn all(world: &Arc<World>) {
     journal::check(world, &records);
     journal::check_appends(world, &records);
     landed::check(world, &records);
+    claims::check(world, &records);
     effects::check(world, &records);
     let holdings = Holdings::of(world, &records);
     for fault in &holdings.faults {
@@ -39,6 +41,7 @@ pub fn missing(world: &World) -> Vec<String> {
     let records = records(world);
     let fold = Fold::of(&records);
     let mut missing = fold.unfinished();
+    missing.extend(claims::missing(world, &fold));
     missing.extend(views::behind(world, &fold, records.len() as u64));
     missing.extend(effects::missing(world, &fold, &records, &Holdings::of(world, &records)));
     missing

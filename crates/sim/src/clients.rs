@@ -163,17 +163,7 @@ impl Client {
         let version = response.body["version"].as_str().unwrap_or_default().to_owned();
         let covers = response.number("covers");
         let (sum, events, digest) = (number("sum"), number("events"), number("digest"));
-        let seen = Seen {
-            client: self.number,
-            projection,
-            ledger,
-            version,
-            covers,
-            sum,
-            events,
-            digest,
-            run: response.number("run"),
-        };
+        let seen = Seen { client: self.number, projection, ledger, version, covers, sum, events, digest };
         self.world.note(format!("{seen:?}"));
         self.memory.check(&self.world, &seen, after);
         locked(&self.world.books).seen.push(seen);
@@ -188,10 +178,14 @@ impl Client {
     }
 }
 
-/// The answer of the node that clients talk to, if it comes in time.
+/// The answer of some node, if it comes in time.
 pub async fn request(world: &World, method: Method, path: &str, body: Option<&Value>) -> Option<Response> {
-    let answered = tokio::time::timeout(PATIENCE, call(world.host(), method, path, body)).await;
-    answered.ok()?.ok()
+    request_of(world.host(), method, path, body).await
+}
+
+/// The answer of this node, if it comes in time.
+pub async fn request_of(host: &str, method: Method, path: &str, body: Option<&Value>) -> Option<Response> {
+    tokio::time::timeout(PATIENCE, call(host, method, path, body)).await.ok()?.ok()
 }
 
 fn hyphenated(id: [u8; 16]) -> String {

@@ -4,17 +4,16 @@
 mod open;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use dacapo::{Journal, Position, StoreError, ViewId};
-use dacapo_model::Wish;
+use dacapo_model::{Member, MemberId, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryMembers, MemoryViews};
 use dacapo_store::{Commit, ViewCopy, WhichLetters};
 use tokio::sync::watch;
 
-use crate::world::{SimClock, World, locked};
+use crate::world::{HOSTS, SimClock, World, locked};
 
 pub use open::open;
 
@@ -31,29 +30,82 @@ pub struct Weather {
     pub stalling: u8,
 }
 
-/// Something that has landed.
+impl Weather {
+    fn is_fine(&self) -> bool {
+        self.failing == 0 && self.losing == 0 && self.stalling == 0
+    }
+}
+
+/// What a call of a node concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its lease.
+    Lease,
+    /// Everything else.
+    Data,
+}
+
+/// How one node's own way to the disk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    #[default]
+    Good,
+    /// Calls of this kind, or all, wait until it is good again, on their way there or back.
+    Hangs(Option<Kind>),
+    /// Calls of this kind, or all, fail.
+    Fails(Option<Kind>),
+}
+
+impl Link {
+    /// Whether calls of this kind get through.
+    pub fn lets(self, kind: Kind) -> bool {
+        match self {
+            Self::Good => true,
+            Self::Hangs(only) | Self::Fails(only) => only.is_some_and(|only| only != kind),
+        }
+    }
+}
+
+/// Something that has landed, or that changes what can.
 #[derive(Debug)]
 pub enum Landed {
     /// Events were written through this position.
     Appended {
         through: u64,
     },
-    /// Readers were moved, by this run of a node: what the tokens were at that moment.
+    /// Readers were moved: what the tokens were at that moment.
     Flipped {
         at: u64,
-        run: u64,
         tokens: BTreeMap<ViewId, Vec<u64>>,
+    },
+    /// A member of the node in this slot has a lease from now on.
+    Renewed {
+        slot: usize,
+        run: u64,
+        member: Member,
+        lease: Duration,
+    },
+    Left {
+        member: MemberId,
     },
     Claimed {
         view: ViewId,
-        /// The segments that were claimed.
-        segments: Vec<usize>,
+        /// The segments that were claimed, and the epoch that was seen of each.
+        segments: BTreeMap<usize, u64>,
         /// The epochs of all of them then.
         epochs: Vec<u64>,
-        /// Whether they were taken from everybody, for good.
-        revoked: bool,
+        /// By which run of a node.
+        run: u64,
+        claim: Claim,
+    },
+    /// The way to the disk of the node in this slot, or of all, is good from now on, or is not.
+    Way {
+        slot: Option<usize>,
+        good: bool,
     },
     Committed {
+        /// By the node in this slot.
+        slot: usize,
         view: ViewId,
         commit: Commit,
         /// Whether rows were written in the transaction: an event that is applied writes some.
@@ -75,30 +127,44 @@ pub enum Landed {
         view: ViewId,
         copy: usize,
     },
-    /// By a node that clients talk to, or by one that lingers after another took over.
+    /// By this run of a node.
     Made {
         view: ViewId,
-        lingering: bool,
+        run: u64,
     },
     Dropped {
         view: ViewId,
     },
 }
 
+/// Whom segments go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    By(MemberId),
+    /// Nobody: whoever had them has let go.
+    Released,
+    /// Nobody: they were taken from everybody.
+    Revoked,
+}
+
 pub struct Disk {
     pub journal: Arc<MemoryJournal>,
     pub views: Arc<MemoryViews>,
     pub members: Arc<MemoryMembers>,
+    links: [watch::Sender<Link>; HOSTS.len()],
     world: Weak<World>,
     inside: Mutex<Inside>,
 }
+
+/// The head of a journal that a node has open; none once it has closed it.
+type Head = Mutex<Option<watch::Sender<Position>>>;
 
 struct Inside {
     chance: fastrand::Rng,
     weather: Weather,
     landed: Vec<(Duration, Arc<Landed>)>,
-    /// The heads of the journals that nodes have open.
-    heads: Vec<Weak<Mutex<Option<watch::Sender<Position>>>>>,
+    /// The heads of the journals that the nodes in these slots have open.
+    heads: Vec<(usize, Weak<Head>)>,
     /// Every copy of a view that was made, by its number.
     copies: Vec<ViewCopy>,
 }
@@ -114,9 +180,10 @@ impl Disk {
         let chance = fastrand::Rng::with_seed(seed ^ 0xD15C);
         let inside = Inside { chance, weather: Weather::default(), landed: vec![], heads: vec![], copies: vec![] };
         Self {
-            journal: Arc::new(MemoryJournal::new(Arc::new(SimClock))),
+            journal: Arc::new(MemoryJournal::new(Arc::new(SimClock::DISK))),
             views: Arc::new(MemoryViews::new()),
-            members: Arc::new(MemoryMembers::new(Arc::new(SimClock))),
+            members: Arc::new(MemoryMembers::new(Arc::new(SimClock::DISK))),
+            links: Default::default(),
             world,
             inside: Mutex::new(inside),
         }
@@ -124,11 +191,18 @@ impl Disk {
 
     pub fn set_weather(&self, weather: Weather) {
         locked(&self.inside).weather = weather;
+        self.land(Landed::Way { slot: None, good: weather.is_fine() });
     }
 
-    /// The last position of the journal.
-    pub fn head(&self) -> u64 {
-        self.journal.head().borrow().get()
+    /// How the way of the node in `slot` is from now on.
+    pub fn set_link(&self, slot: usize, link: Link) {
+        self.links[slot].send_replace(link);
+        self.land(Landed::Way { slot: Some(slot), good: link == Link::Good });
+        self.tell_head();
+    }
+
+    pub fn link(&self, slot: usize) -> Link {
+        *self.links[slot].borrow()
     }
 
     /// Everything that landed so far, in order.
@@ -189,10 +263,10 @@ impl Disk {
     /// The head has moved: every open journal tells its watchers.
     fn tell_head(&self) {
         let head = *self.journal.head().borrow();
-        locked(&self.inside).heads.retain(|open| {
+        locked(&self.inside).heads.retain(|(slot, open)| {
             let Some(open) = open.upgrade() else { return false };
-            if let Some(sender) = &*locked(&open) {
-                sender.send_replace(head);
+            if let Some(sender) = locked(&open).as_ref().filter(|_| self.link(*slot).lets(Kind::Data)) {
+                sender.send_if_modified(|known| std::mem::replace(known, head) != head);
             }
             true
         });
@@ -216,32 +290,56 @@ impl Disk {
         (before, fate, after)
     }
 
-    async fn meet<T, E: From<StoreError> + Debug>(
-        &self,
-        what: &str,
-        act: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        let (before, fate, after) = self.fate();
-        pass(before).await;
-        let error = |found: &str| E::from(StoreError::unavailable(what, found));
+    /// Goes the way of the node in `slot`, once.
+    async fn pass(&self, (slot, kind): (usize, Kind), time: Duration) -> Result<(), &'static str> {
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+        let mut link = self.links[slot].subscribe();
+        // The sender lasts as long as the world.
+        let link = link.wait_for(|link| link.lets(kind) || matches!(link, Link::Fails(_))).await;
+        if link.is_ok_and(|link| link.lets(kind)) { Ok(()) } else { Err("the node is cut off (simulated)") }
+    }
+
+    /// The way there, and how it will be back.
+    async fn there(&self, way: (usize, Kind), what: &'static str) -> Result<Back, StoreError> {
+        let (before, fate, time) = self.fate();
+        let error = |found: &str| StoreError::unavailable(what, found);
+        self.pass(way, before).await.map_err(error)?;
         match fate {
             Fate::Fails => Err(error("the disk does not answer (simulated)")),
-            Fate::Meets => {
-                let done = act.await;
-                pass(after).await;
-                done
-            }
-            Fate::LosesAnswer => {
-                let done = act.await;
-                pass(after).await;
-                done.and_then(|_| Err(error("the answer was lost (simulated)")))
-            }
+            Fate::Meets => Ok(Back { what, time, loses: false }),
+            Fate::LosesAnswer => Ok(Back { what, time, loses: true }),
         }
+    }
+
+    /// The way back with what was done.
+    async fn back<T, E: From<StoreError>>(&self, way: (usize, Kind), back: Back, done: Result<T, E>) -> Result<T, E> {
+        let passed = self.pass(way, back.time).await;
+        let passed = if back.loses { Err("the answer was lost (simulated)") } else { passed };
+        // What was refused is told either way: it changed nothing.
+        done.and_then(|done| match passed {
+            Ok(()) => Ok(done),
+            Err(found) => Err(E::from(StoreError::unavailable(back.what, found))),
+        })
+    }
+
+    async fn meet<T, E: From<StoreError>>(
+        &self,
+        way: (usize, Kind),
+        what: &'static str,
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let back = self.there(way, what).await?;
+        let done = act.await;
+        self.back(way, back, done).await
     }
 }
 
-async fn pass(time: Duration) {
-    if !time.is_zero() {
-        tokio::time::sleep(time).await;
-    }
+/// How a call comes back.
+struct Back {
+    what: &'static str,
+    time: Duration,
+    /// Whether the answer is lost.
+    loses: bool,
 }

@@ -1,6 +1,6 @@
 //! The code that the simulated nodes carry: two projections of a ledger, each in several versions.
 //!
-//! `totals` has a row for each stream, in one to three segments; `tally` has one row for all of them, in one segment.
+//! `totals` has a row for each stream, in one to six segments; `tally` has one row for all of them, in one segment.
 //! Both keep a digest that depends on the order of events, so that one that is lost, applied twice or applied too
 //! early shows for good.
 
@@ -260,7 +260,7 @@ pub fn carried(world: &Arc<World>, projection: &str, code: u32) -> Carried {
 fn options(world: &World, projection: &str, code: u32) -> Options {
     let mut chance = world.chance(1_000 + u64::from(code) * 10 + projection.len() as u64);
     Options {
-        segments: SegmentCount::new(chance.u16(1..=3)).expect("a small number"),
+        segments: SegmentCount::new(chance.u16(1..=6)).expect("a small number"),
         flip: if chance.u8(..4) < 3 { FlipPolicy::WhenReady } else { FlipPolicy::OnCommand },
         stand_by: Duration::from_secs(chance.u64(2..30)),
         row_cache_bytes: if chance.bool() { 256 } else { 1 << 20 },

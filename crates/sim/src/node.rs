@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::http::{Listening, PORT};
-use crate::ledger::{self, PROJECTIONS, TheTally, TotalOf, carried};
-use crate::world::{HOSTS, SimClock, SimIds, Steps, World};
+use crate::ledger::{self, TheTally, TotalOf, carried};
+use crate::world::{HOSTS, Program, SimClock, SimIds, Steps, World};
 
 /// How long a node that did not start rests before it is started again.
 const START_AGAIN: Duration = Duration::from_millis(200);
@@ -27,29 +27,31 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
     let name = HOSTS[slot];
     world.note(format!("{name} comes up"));
     let listener = turmoil::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
-    let (node, run) = loop {
-        let run = world.begin_run();
+    // What is deployed from here on is carried from the start, or told.
+    let mut deployed = world.deployed[slot].subscribe();
+    let node = loop {
+        let run = world.begin_run(slot);
         match start(&world, slot, run).await {
-            Ok(node) => break (node, run),
+            Ok(node) => break node,
             Err(error) => world.note(format!("{name} does not start: {error}")),
         }
         tokio::time::sleep(START_AGAIN).await;
     };
     world.note(format!("{name} runs"));
     let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)));
-    let app = routes(Answering { node: node.clone(), run }).merge(operations);
+    let app = routes(node.clone()).merge(operations);
     let mut ending = world.ending[slot].subscribe();
     let end = async move {
         // The sender lasts as long as the world.
         let _ = ending.wait_for(|ending| *ending).await;
     };
-    let mut deployed = world.deployed.subscribe();
     let deploying = async {
         loop {
             if deployed.changed().await.is_err() {
                 return;
             }
-            for (projection, code) in deployed.borrow_and_update().clone() {
+            let program = deployed.borrow_and_update().clone();
+            for (projection, code) in codes(&program) {
                 // Carrying what is carried already is carrying it.
                 if let Err(error) = node.carry(carried(&world, projection, code)) {
                     world.violated(format!("{name} cannot carry {projection} v{code}: {error}"));
@@ -72,17 +74,21 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
 async fn start(world: &Arc<World>, slot: usize, run: u64) -> Result<Node, dacapo::StartError> {
     let mut builder = Node::builder()
         .store(crate::disk::open(world, slot, run))
-        .clock(Arc::new(SimClock))
+        .name(HOSTS[slot])
+        .clock(Arc::new(SimClock::of(world, slot)))
         .ids(Arc::new(SimIds(Arc::clone(world))))
         .probe(Arc::new(Steps(Arc::clone(world), HOSTS[slot])))
         .offload(Offload::Inline);
-    let deployed = world.deployed.borrow().clone();
-    for projection in PROJECTIONS {
-        for code in 1..=deployed[projection] {
-            builder = builder.carry(carried(world, projection, code));
-        }
+    let program = world.deployed[slot].borrow().clone();
+    for (projection, code) in codes(&program) {
+        builder = builder.carry(carried(world, projection, code));
     }
     builder.start().await
+}
+
+/// Every code version in a program.
+fn codes(program: &Program) -> impl Iterator<Item = (&'static str, u32)> {
+    program.iter().flat_map(|(projection, codes)| codes.clone().map(|code| (*projection, code)))
 }
 
 #[derive(Deserialize)]
@@ -93,38 +99,23 @@ struct After {
 
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
-/// What answers queries.
-#[derive(Clone)]
-struct Answering {
-    node: Node,
-    /// Which run of a node this is.
-    run: u64,
+fn routes(node: Node) -> Router {
+    Router::new().route("/totals/{ledger}", get(total)).route("/tally", get(tally)).with_state(node)
 }
 
-fn routes(answering: Answering) -> Router {
-    Router::new().route("/totals/{ledger}", get(total)).route("/tally", get(tally)).with_state(answering)
+async fn total(State(node): State<Node>, Path(ledger): Path<String>, Query(query): Query<After>) -> Answer {
+    answer(node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
 }
 
-async fn total(State(it): State<Answering>, Path(ledger): Path<String>, Query(query): Query<After>) -> Answer {
-    let asked = it.node.ask(TotalOf(ledger)).after(Position::new(query.after)).within(ANSWER_WITHIN);
-    it.answer(asked.await)
+async fn tally(State(node): State<Node>, Query(query): Query<After>) -> Answer {
+    answer(node.ask(TheTally).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
 }
 
-async fn tally(State(it): State<Answering>, Query(query): Query<After>) -> Answer {
-    it.answer(it.node.ask(TheTally).after(Position::new(query.after)).within(ANSWER_WITHIN).await)
-}
-
-impl Answering {
-    fn answer(&self, answered: Result<Answered<ledger::Answer>, dacapo::Error>) -> Answer {
-        match answered {
-            Ok(Answered { value: (sum, events, digest), version, covers }) => {
-                let (version, run) = (version.to_string(), self.run);
-                Ok(Json(json!({
-                    "sum": sum, "events": events, "digest": digest, "version": version, "covers": covers.get(),
-                    "run": run
-                })))
-            }
-            Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "code": error.to_string() })))),
-        }
+fn answer(answered: Result<Answered<ledger::Answer>, dacapo::Error>) -> Answer {
+    match answered {
+        Ok(Answered { value: (sum, events, digest), version, covers }) => Ok(Json(json!({
+            "sum": sum, "events": events, "digest": digest, "version": version.to_string(), "covers": covers.get(),
+        }))),
+        Err(error) => Err((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "code": error.to_string() })))),
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::books::Alarms;
 use crate::check;
-use crate::clients::{choose, request};
+use crate::clients::{choose, request, request_of};
+use crate::disk::Link;
 use crate::http::Response;
 use crate::ledger::PROJECTIONS;
-use crate::world::World;
+use crate::world::{HOSTS, World, locked};
 
 /// How long something may stand still without a reason before that is a fault.
 const STILL: Duration = Duration::from_secs(3);
@@ -151,7 +153,8 @@ pub struct Looks {
     versions: BTreeMap<String, Vec<String>>,
     /// Dead letters that were listed last, by projection: version, position and stream of each.
     letters: BTreeMap<String, Vec<(String, u64, String)>>,
-    stood: BTreeMap<String, Stood>,
+    /// By slot of the node that said so.
+    stood: BTreeMap<(usize, String), Stood>,
 }
 
 impl Looks {
@@ -185,29 +188,48 @@ impl Looks {
         known.extend(listed);
     }
 
-    /// Looks at the status: whatever stands still says why (I-11).
+    /// Looks at the status of every node that runs: whatever stands still says why (I-11).
     pub async fn look(&mut self, world: &World) {
-        let Some(status) = request(world, Method::GET, "/v1/status", None).await.filter(|status| status.is_ok()) else {
-            self.stood.clear();
-            return;
-        };
-        // A node that has just come up has not had the time to say anything.
-        if status.body["node"]["uptime_seconds"].as_u64().unwrap_or_default() < STILL.as_secs() {
-            self.stood.clear();
+        let running = world.running();
+        let ask = |slot: &usize| request_of(HOSTS[*slot], Method::GET, "/v1/status", None);
+        let answers = futures::future::join_all(running.iter().map(ask)).await;
+        for (slot, status) in running.into_iter().zip(answers) {
+            // One that does not hear from the disk knows of nothing that it could tell.
+            let hears = !matches!(world.disk.link(slot), Link::Hangs(_));
+            match status.filter(|status| status.is_ok() && hears) {
+                Some(status) => self.look_at(world, slot, &status.body),
+                None => self.forget(slot),
+            }
         }
-        for projection in status.body["projections"].as_array().into_iter().flatten() {
+    }
+
+    fn forget(&mut self, slot: usize) {
+        self.stood.retain(|(of, _), _| *of != slot);
+    }
+
+    fn look_at(&mut self, world: &World, slot: usize, status: &Value) {
+        let uptime = Duration::from_secs(status["node"]["uptime_seconds"].as_u64().unwrap_or_default());
+        // A node that has just come up has not had the time to say anything.
+        if uptime < STILL {
+            self.forget(slot);
+        }
+        let mut alarms = BTreeMap::new();
+        for projection in status["projections"].as_array().into_iter().flatten() {
             let name = projection["name"].as_str().unwrap_or_default();
             let flip = &projection["flip"];
             let at = json!([flip["to"], flip["requested"]]);
-            self.stands(world, format!("the flip of {name}"), at, !flip.is_null(), &flip["waiting_on"]);
+            self.stands(world, (slot, format!("the flip of {name}")), at, !flip.is_null(), &flip["waiting_on"]);
             let versions = projection["versions"].as_array().into_iter().flatten();
             let mut names = vec![];
             for version in versions {
                 let (text, phase) = (version["version"].as_str().unwrap_or_default(), &version["phase"]);
                 names.push(text.to_owned());
                 let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
-                let at = json!([phase, version["covers"], version["stage"]]);
-                self.stands(world, format!("{name} {text}"), at, behind, &version["waiting_on"]);
+                let (at, reasons) = (json!([phase, version["covers"], version["stage"]]), &version["waiting_on"]);
+                self.stands(world, (slot, format!("{name} {text}")), at, behind, reasons);
+                let is_alarm = |reason: &Value| reason["kind"] == "unowned" || reason["kind"] == "store";
+                let told = reasons.as_array().is_some_and(|reasons| reasons.iter().any(is_alarm));
+                alarms.insert((name.to_owned(), text.to_owned()), told);
                 if phase == "StandingBy" && version["rollback_ready"] != true && version["rollback_not_ready"].is_null()
                 {
                     world.violated(format!("I-8: {name} {text} is not ready for a rollback and does not say why"));
@@ -215,17 +237,20 @@ impl Looks {
             }
             self.versions.insert(name.to_owned(), names);
         }
+        locked(&world.books).alarms.push(Alarms { at: world.now(), slot, versions: alarms });
     }
 
-    fn stands(&mut self, world: &World, what: String, at: Value, waits: bool, reasons: &Value) {
+    fn stands(&mut self, world: &World, what: (usize, String), at: Value, waits: bool, reasons: &Value) {
         let now = world.now();
         let before = self.stood.get(&what).filter(|before| before.at == at && waits);
         let since = before.map_or(now, |before| before.since);
         let silent = reasons.as_array().is_none_or(Vec::is_empty);
         if waits && silent && now - since > STILL {
             world.violated(format!(
-                "I-11: {what} stands at {at} without a reason for {:.1} s",
-                (now - since).as_secs_f64()
+                "I-11: {} stands at {at} without a reason for {:.1} s, says {}",
+                what.1,
+                (now - since).as_secs_f64(),
+                HOSTS[what.0]
             ));
         }
         self.stood.insert(what, Stood { at, since: if silent { since } else { now } });

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Method;
 use turmoil::Sim;
 
 use crate::clients::{choose, request};
-use crate::disk::Weather;
+use crate::disk::{Kind, Link, Weather};
 use crate::ledger::{CODE_MAX, PROJECTIONS};
 use crate::operator::Looks;
-use crate::trouble::{Kind, ResetTrouble, Trouble};
+use crate::trouble::{self, ResetTrouble, Trouble};
 use crate::world::{HOSTS, World};
 use crate::{check, clients, node, operator};
 
@@ -28,7 +27,10 @@ const CLIENTS: usize = 4;
 enum Act {
     Crash,
     EndInOrder,
-    TakeOver,
+    Join,
+    Pause,
+    CutOff,
+    Strand,
     Disk,
     Handlers,
     Resets,
@@ -39,8 +41,11 @@ enum Act {
 
 const ACTS: &[(u32, Act)] = &[
     (10, Act::Crash),
-    (4, Act::EndInOrder),
-    (8, Act::TakeOver),
+    (5, Act::EndInOrder),
+    (8, Act::Join),
+    (8, Act::Pause),
+    (8, Act::CutOff),
+    (2, Act::Strand),
     (16, Act::Disk),
     (14, Act::Handlers),
     (6, Act::Resets),
@@ -53,7 +58,8 @@ const ACTS: &[(u32, Act)] = &[
 #[derive(Clone, Copy, Debug)]
 enum Later {
     Bounce(usize),
-    Crash(usize),
+    Link(usize),
+    Wake(usize),
     ClearDisk,
     Mend(usize),
     Release(usize),
@@ -66,8 +72,6 @@ struct Run<'a> {
     later: Vec<(Duration, Later)>,
     next: Duration,
     storm: Duration,
-    /// Whether the node in each slot runs, or is about to.
-    up: [bool; 2],
 }
 
 fn client(number: usize) -> String {
@@ -77,8 +81,9 @@ fn client(number: usize) -> String {
 /// Runs the world of `seed`.
 pub fn run(seed: u64) -> Arc<World> {
     let mut chance = fastrand::Rng::with_seed(seed);
-    let deployed = PROJECTIONS.map(|projection| (projection, chance.u32(1..=2)));
-    let world = World::new(seed, BTreeMap::from(deployed));
+    let deployed = PROJECTIONS.map(|projection| (projection, 1..=chance.u32(1..=2)));
+    let nodes = chance.usize(1..=HOSTS.len());
+    let world = World::new(seed, nodes, &BTreeMap::from(deployed));
     let mut builder = turmoil::Builder::new();
     builder
         .rng_seed(seed)
@@ -87,19 +92,22 @@ pub fn run(seed: u64) -> Arc<World> {
         .simulation_duration(Duration::from_secs(600))
         .max_message_latency(Duration::from_millis(chance.u64(2..40)));
     let mut sim = builder.build();
-    for (slot, host) in HOSTS.into_iter().enumerate() {
-        let world = Arc::clone(&world);
-        sim.host(host, move || node::run(Arc::clone(&world), slot));
+    let at_first = chance.usize(1..=nodes);
+    for (slot, host) in HOSTS[..nodes].iter().enumerate() {
+        let of_host = Arc::clone(&world);
+        sim.host(*host, move || node::run(Arc::clone(&of_host), slot));
+        world.set_up(slot, slot < at_first);
+        if slot >= at_first {
+            sim.crash(*host);
+        }
     }
-    sim.crash(HOSTS[1]);
     for number in 0..CLIENTS {
         sim.client(client(number), clients::run(Arc::clone(&world), number));
     }
     sim.client("operator", operator::run(Arc::clone(&world)));
     sim.client("watch", watch(Arc::clone(&world)));
     let storm = Duration::from_secs(chance.u64(10..=40));
-    let mut run =
-        Run { world: Arc::clone(&world), sim, chance, later: vec![], next: Duration::ZERO, storm, up: [true, false] };
+    let mut run = Run { world: Arc::clone(&world), sim, chance, later: vec![], next: Duration::ZERO, storm };
     run.go_on();
     check::all(&world);
     world
@@ -160,8 +168,13 @@ impl Run<'_> {
         }
     }
 
-    fn active(&self) -> usize {
-        self.world.active.load(Ordering::SeqCst)
+    /// The names of all who talk to nodes.
+    fn talkers() -> impl Iterator<Item = String> {
+        (0..CLIENTS).map(client).chain(["operator".to_owned(), "watch".to_owned()])
+    }
+
+    fn hosts(&self) -> &'static [&'static str] {
+        &HOSTS[..self.world.nodes]
     }
 
     fn later(&mut self, now: Duration, millis: std::ops::Range<u64>, what: Later) {
@@ -179,38 +192,75 @@ impl Run<'_> {
         self.world.note(format!("world {what:?}"));
         match what {
             Later::Bounce(slot) => self.bounce(slot),
-            Later::Crash(slot) => self.crash(slot),
+            Later::Link(slot) => self.world.disk.set_link(slot, Link::Good),
+            Later::Wake(slot) => {
+                self.world.disk.set_link(slot, Link::Good);
+                Self::talkers().for_each(|talker| self.sim.release(talker, HOSTS[slot]));
+            }
             Later::ClearDisk => self.world.disk.set_weather(Weather::default()),
-            Later::Mend(number) => HOSTS.iter().for_each(|host| self.sim.repair(client(number), *host)),
-            Later::Release(number) => HOSTS.iter().for_each(|host| self.sim.release(client(number), *host)),
+            Later::Mend(number) => self.hosts().iter().for_each(|host| self.sim.repair(client(number), *host)),
+            Later::Release(number) => self.hosts().iter().for_each(|host| self.sim.release(client(number), *host)),
         }
     }
 
+    /// Starts the node in `slot`, with all code that is deployed there or only the newer of it.
     fn bounce(&mut self, slot: usize) {
         self.world.ending[slot].send_replace(false);
+        let drops_old = self.chance.u8(..4) == 0;
+        let chance = &mut self.chance;
+        self.world.deployed[slot].send_modify(|program| {
+            for codes in program.values_mut() {
+                let first = if drops_old { chance.u32(1..=*codes.end()) } else { 1 };
+                *codes = first..=*codes.end();
+            }
+        });
         self.sim.bounce(HOSTS[slot]);
-        self.up[slot] = true;
+        self.world.set_up(slot, true);
     }
 
     fn crash(&mut self, slot: usize) {
+        self.world.note(format!("world crashes {}", HOSTS[slot]));
         self.sim.crash(HOSTS[slot]);
-        self.up[slot] = false;
+        self.world.set_up(slot, false);
+    }
+
+    /// A slot, of those whose nodes run or of the others.
+    fn slot(&mut self, up: bool) -> Option<usize> {
+        let slots: Vec<usize> = (0..self.world.nodes).filter(|slot| self.world.is_up(*slot) == up).collect();
+        self.chance.choice(&slots).copied()
     }
 
     fn act(&mut self, now: Duration) {
         let act = choose(&mut self.chance, ACTS);
-        let slot = self.active();
         match act {
-            Act::Crash if self.up[slot] => {
-                self.world.note(format!("world crashes {}", HOSTS[slot]));
+            Act::Crash => {
+                let Some(slot) = self.slot(true) else { return };
                 self.crash(slot);
-                self.later(now, 20..1_500, Later::Bounce(slot));
+                // In the end at least one comes back; of several it may be that one does not.
+                if self.world.running().is_empty() || self.chance.u8(..3) > 0 {
+                    self.later(now, 20..6_000, Later::Bounce(slot));
+                }
             }
-            Act::EndInOrder if self.up[slot] && !*self.world.ending[slot].borrow() => {
+            Act::EndInOrder => {
+                let Some(slot) = self.slot(true).filter(|slot| !*self.world.ending[*slot].borrow()) else { return };
                 self.world.ending[slot].send_replace(true);
-                self.later(now, 500..4_000, Later::Bounce(slot));
+                self.later(now, 500..8_000, Later::Bounce(slot));
             }
-            Act::TakeOver if self.up[slot] && !self.up[1 - slot] => self.take_over(now, slot),
+            Act::Join => {
+                let Some(slot) = self.slot(false) else { return };
+                self.bounce(slot);
+            }
+            Act::Pause => {
+                let Some(slot) = self.slot(true) else { return };
+                self.pause(slot);
+                self.later(now, 100..10_000, Later::Wake(slot));
+            }
+            Act::CutOff => {
+                let Some(slot) = self.slot(true) else { return };
+                let kind = [None, Some(Kind::Lease), Some(Kind::Data)][self.chance.usize(..3)];
+                self.cut_off(now, slot, kind, 100..10_000);
+            }
+            Act::Strand => self.strand(now),
             Act::Disk => {
                 let weather = Weather {
                     delay_max: Duration::from_millis(self.chance.u64(0..60)),
@@ -224,9 +274,10 @@ impl Run<'_> {
             }
             Act::Handlers => {
                 let modulus = self.chance.u64(1..40);
-                let kind = [Kind::Refuses, Kind::Panics, Kind::Waits][self.chance.usize(..3)];
+                let kind =
+                    [trouble::Kind::Refuses, trouble::Kind::Panics, trouble::Kind::Waits][self.chance.usize(..3)];
                 // A handler that waits without end is not seen yet: only so long that nobody would look for a reason.
-                let longest = if kind == Kind::Waits { 2_000 } else { 9_000 };
+                let longest = if kind == trouble::Kind::Waits { 2_000 } else { 9_000 };
                 let trouble = Trouble {
                     kind,
                     modulus,
@@ -238,8 +289,9 @@ impl Run<'_> {
                 self.world.troubles.add(trouble);
             }
             Act::Resets => {
-                let kind = [Kind::Refuses, Kind::Panics, Kind::Waits][self.chance.usize(..3)];
-                let longest = if kind == Kind::Waits { 2_000 } else { 9_000 };
+                let kind =
+                    [trouble::Kind::Refuses, trouble::Kind::Panics, trouble::Kind::Waits][self.chance.usize(..3)];
+                let longest = if kind == trouble::Kind::Waits { 2_000 } else { 9_000 };
                 let until = now + Duration::from_millis(self.chance.u64(50..longest));
                 let trouble = ResetTrouble { kind, until };
                 self.world.note(format!("world {trouble:?}"));
@@ -250,59 +302,77 @@ impl Run<'_> {
                 let holds = matches!(act, Act::HoldMessages);
                 self.world
                     .note(format!("world {} client-{number}", if holds { "holds messages of" } else { "cuts off" }));
-                for host in HOSTS {
-                    if holds { self.sim.hold(client(number), host) } else { self.sim.partition(client(number), host) }
+                for host in self.hosts() {
+                    if holds { self.sim.hold(client(number), *host) } else { self.sim.partition(client(number), *host) }
                 }
                 let what = if holds { Later::Release(number) } else { Later::Mend(number) };
                 self.later(now, 100..2_000, what);
             }
             Act::Deploy => {
                 let projection = *self.chance.choice(&PROJECTIONS).expect("there are some");
-                let mut deployed = self.world.deployed.borrow().clone();
-                let code = deployed.get_mut(projection).expect("every projection is deployed");
-                if *code < CODE_MAX {
-                    *code += 1;
-                    self.world.note(format!("world deploys {projection} v{code}"));
-                    self.world.deployed.send_replace(deployed);
+                let slot = self.chance.usize(..self.world.nodes);
+                let mut program = self.world.deployed[slot].borrow().clone();
+                let codes = program.get_mut(projection).expect("every projection is deployed");
+                if *codes.end() < CODE_MAX {
+                    *codes = *codes.start()..=codes.end() + 1;
+                    self.world.note(format!("world deploys {projection} v{} on {}", codes.end(), HOSTS[slot]));
+                    self.world.deployed[slot].send_replace(program);
                 }
             }
-            _ => {}
         }
     }
 
-    /// Another process takes over while the old one still runs, and does not know: nobody talks to it any more, but
-    /// it goes on writing for as long as it lives. Epochs are what keeps it out (I-4).
-    fn take_over(&mut self, now: Duration, old: usize) {
-        let new = 1 - old;
-        self.world.note(format!("world lets {} take over, {} lingers", HOSTS[new], HOSTS[old]));
-        for number in 0..CLIENTS {
-            self.sim.partition(client(number), HOSTS[old]);
-        }
-        self.sim.partition("operator", HOSTS[old]);
-        self.world.active.store(new, Ordering::SeqCst);
-        for number in 0..CLIENTS {
-            self.sim.repair(client(number), HOSTS[new]);
-        }
-        self.sim.repair("operator", HOSTS[new]);
-        self.bounce(new);
-        // Whatever was planned for the old one must not bring it back.
-        self.later.retain(|(_, what)| !matches!(what, Later::Bounce(slot) if *slot == old));
-        self.later(now, 100..3_000, Later::Crash(old));
+    /// Nothing that the node in `slot` does gets anywhere, and nobody's words get there.
+    fn pause(&mut self, slot: usize) {
+        self.world.note(format!("world pauses {}", HOSTS[slot]));
+        self.world.disk.set_link(slot, Link::Hangs(None));
+        Self::talkers().for_each(|talker| self.sim.hold(talker, HOSTS[slot]));
     }
 
-    /// The storm is over: everything is mended, and one node runs.
+    fn cut_off(&mut self, now: Duration, slot: usize, kind: Option<Kind>, millis: std::ops::Range<u64>) {
+        if self.world.disk.link(slot) != Link::Good {
+            return;
+        }
+        let link = if self.chance.bool() { Link::Hangs(kind) } else { Link::Fails(kind) };
+        self.world.note(format!("world cuts {} off from the disk: {link:?}", HOSTS[slot]));
+        self.world.disk.set_link(slot, link);
+        self.later(now, millis, Later::Link(slot));
+    }
+
+    /// One node crashes, and of the others only one sees what it had: they have a lease and no data.
+    fn strand(&mut self, now: Duration) {
+        let mut running = self.world.running();
+        if running.len() < 3 {
+            return;
+        }
+        self.chance.shuffle(&mut running);
+        self.crash(running[0]);
+        self.later(now, 12_000..16_000, Later::Bounce(running[0]));
+        for slot in &running[2..] {
+            self.cut_off(now, *slot, Some(Kind::Data), 11_000..14_000);
+        }
+    }
+
+    /// The storm is over: everything is mended, and at least one node runs. One of them carries all the code there is.
     fn calm(&mut self) {
         self.world.note("world is calm");
         for (_, what) in std::mem::take(&mut self.later) {
             self.carry_out(what);
         }
-        let slot = self.active();
-        if !self.up[slot] || *self.world.ending[slot].borrow() {
-            self.bounce(slot);
+        for slot in 0..self.world.nodes {
+            if *self.world.ending[slot].borrow() {
+                self.bounce(slot);
+            }
         }
-        if self.up[1 - slot] {
-            self.crash(1 - slot);
+        if self.world.running().is_empty() {
+            self.bounce(0);
         }
+        let newest = |projection| {
+            let programs = self.world.deployed.iter().map(|program| *program.borrow()[projection].end());
+            (projection, 1..=programs.max().expect("there are slots"))
+        };
+        let all = PROJECTIONS.map(newest).into();
+        self.world.deployed[self.world.running()[0]].send_replace(all);
         self.world.disk.set_weather(Weather::default());
         self.world.troubles.clear();
         self.world.stormy.send_replace(false);

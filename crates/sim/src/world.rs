@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,14 +25,18 @@ pub struct World {
     pub troubles: Troubles,
     pub receiver: Receiver,
     pub books: Mutex<Books>,
-    /// The highest code version of each projection that the deployed program carries.
-    pub deployed: watch::Sender<BTreeMap<&'static str, u32>>,
-    /// The slot of the node that clients talk to.
-    pub active: AtomicUsize,
-    /// For each run of a node where the journal ended when it began.
-    runs: Mutex<Vec<u64>>,
+    /// How many hosts there are for nodes, the first ones of [`HOSTS`].
+    pub nodes: usize,
+    /// For each slot the code versions of each projection that the program which is deployed there carries.
+    pub deployed: [watch::Sender<Program>; HOSTS.len()],
+    /// For each slot whether its node runs, or is about to.
+    up: Mutex<[bool; HOSTS.len()]>,
+    /// For each slot the last run of its node.
+    runs: Mutex<(u64, [u64; HOSTS.len()])>,
     /// For each slot whether its node is asked to end in order.
-    pub ending: [watch::Sender<bool>; 2],
+    pub ending: [watch::Sender<bool>; HOSTS.len()],
+    /// Which node a request goes to.
+    balancer: Mutex<fastrand::Rng>,
     /// Whether clients still make changes.
     pub stormy: watch::Sender<bool>,
     trace: Mutex<Trace>,
@@ -48,18 +53,23 @@ struct Trace {
     now: Duration,
 }
 
+/// The code versions of each projection that a program carries.
+pub type Program = BTreeMap<&'static str, RangeInclusive<u32>>;
+
 impl World {
-    pub fn new(seed: u64, deployed: BTreeMap<&'static str, u32>) -> Arc<Self> {
+    pub fn new(seed: u64, nodes: usize, deployed: &Program) -> Arc<Self> {
         Arc::new_cyclic(|world| Self {
             seed,
+            nodes,
             disk: Disk::new(seed, world.clone()),
             troubles: Troubles::default(),
             receiver: Receiver::new(seed),
             books: Mutex::default(),
-            deployed: watch::Sender::new(deployed),
-            active: AtomicUsize::new(0),
+            deployed: std::array::from_fn(|_| watch::Sender::new(deployed.clone())),
+            up: Mutex::default(),
             runs: Mutex::default(),
-            ending: [watch::Sender::new(false), watch::Sender::new(false)],
+            ending: std::array::from_fn(|_| watch::Sender::new(false)),
+            balancer: Mutex::new(fastrand::Rng::with_seed(seed ^ 0xBA1A)),
             stormy: watch::Sender::new(true),
             trace: Mutex::default(),
             violations: Mutex::default(),
@@ -112,21 +122,39 @@ impl World {
         (trace.lines.clone(), trace.hash.digest())
     }
 
-    /// A run of a node begins: its number.
-    pub fn begin_run(&self) -> u64 {
-        let mut runs = locked(&self.runs);
-        runs.push(self.disk.head());
-        runs.len() as u64 - 1
+    /// A run of the node in `slot` begins: its number.
+    pub fn begin_run(&self, slot: usize) -> u64 {
+        let (last, runs) = &mut *locked(&self.runs);
+        *last += 1;
+        runs[slot] = *last;
+        *last
     }
 
-    /// Where the journal ended when a run of a node began.
-    pub fn began_at(&self, run: u64) -> u64 {
-        locked(&self.runs)[run as usize]
+    /// Whether a run of a node goes on.
+    pub fn goes_on(&self, run: u64) -> bool {
+        (0..self.nodes).any(|slot| self.is_up(slot) && locked(&self.runs).1[slot] == run)
     }
 
-    /// The name of the host that clients talk to.
+    pub fn is_up(&self, slot: usize) -> bool {
+        locked(&self.up)[slot]
+    }
+
+    pub fn set_up(&self, slot: usize, up: bool) {
+        locked(&self.up)[slot] = up;
+    }
+
+    /// The slots whose nodes run, or are about to.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.nodes).filter(|slot| self.is_up(*slot)).collect()
+    }
+
+    /// The host that a request goes to: any node that runs, and now and then one that does not.
     pub fn host(&self) -> &'static str {
-        HOSTS[self.active.load(Ordering::SeqCst)]
+        let (running, mut balancer) = (self.running(), locked(&self.balancer));
+        match balancer.choice(&running) {
+            Some(slot) if !*self.stormy.borrow() || balancer.u8(..10) > 0 => HOSTS[*slot],
+            _ => HOSTS[balancer.usize(..self.nodes)],
+        }
     }
 
     /// A number that no other effect has.
@@ -137,22 +165,39 @@ impl World {
     /// A fresh id, which no other node nor client has.
     pub fn new_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.ids.fetch_add(1, Ordering::SeqCst).to_be_bytes());
-        id[8..].copy_from_slice(&(self.seed | 1 << 63).to_be_bytes());
+        id[..8].copy_from_slice(&(self.seed | 1 << 63).to_be_bytes());
+        id[8..].copy_from_slice(&self.ids.fetch_add(1, Ordering::SeqCst).to_be_bytes());
         id
     }
 }
 
-/// The hosts that nodes run on.
-pub const HOSTS: [&str; 2] = ["node-0", "node-1"];
+/// The hosts that nodes may run on.
+pub const HOSTS: [&str; 5] = ["node-0", "node-1", "node-2", "node-3", "node-4"];
 
-/// The simulated time, as the clock of a node or of the disk.
-pub struct SimClock;
+/// How far the clock of a node may be from that of the disk, in microseconds.
+const SKEW: i64 = 3_600_000_000;
+
+/// The simulated time, as the clock of a node or of the disk, ahead of the disk's by so many microseconds.
+pub struct SimClock(i64);
+
+impl SimClock {
+    /// The clock of the disk.
+    pub const DISK: Self = Self(0);
+
+    /// That of the node in `slot`: in half of the seeds each may be an hour ahead or behind.
+    pub fn of(world: &World, slot: usize) -> Self {
+        let skewed = world.chance(6_000).bool();
+        let mut chance = world.chance(6_001 + slot as u64);
+        Self(if skewed { [0, SKEW, -SKEW][chance.usize(..3)] } else { 0 })
+    }
+}
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-        Timestamp::from_micros(i64::try_from(elapsed.as_micros()).expect("a simulation is short"))
+        let elapsed = i64::try_from(elapsed.as_micros()).expect("a simulation is short");
+        // It begins late enough that a clock that is behind is not before all time.
+        Timestamp::from_micros(2 * SKEW + elapsed + self.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Views: for each version of a projection a namespace of its own, with rows and tokens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
@@ -203,11 +204,17 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when they cannot be read.
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError>;
 
-    /// The effects that are due at `now`, the first of each stream at most, those that are due longest first.
+    /// The effects that are due at `now`, the first of each stream at most, those that are due longest first. Where none is
+    /// made to wait longer than `longest`, one that would be due later was tried by a node whose clock is ahead, and is due.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be read.
-    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError>;
+    async fn effects_due(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError>;
 
     /// The position of the first effect of a stream that is still to be made.
     ///

@@ -5,6 +5,7 @@
 //! memory, since others may write them from then on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::assign::{self, ClaimAction, Rows, Spread};
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Assignment, Run};
+use crate::cluster::Cluster;
 
 /// How often a run that shares the version with others looks whether its claims are what they should be.
 const LOOK: Duration = Duration::from_millis(250);
@@ -22,11 +24,7 @@ const LOOK_WHOLE: Duration = Duration::from_millis(20);
 
 /// By what segments are claimed.
 #[derive(Clone)]
-pub(crate) struct Claims {
-    pub(crate) me: MemberId,
-    /// Every member that has a lease.
-    pub(crate) live: watch::Receiver<Vec<Member>>,
-}
+pub(crate) struct Claims(pub(crate) Arc<Cluster>);
 
 /// When a run looked at its claims last, and when it does so next.
 pub(super) struct ClaimLook {
@@ -80,9 +78,18 @@ impl Assignment {
         seen: &[Token],
         index_at: Option<Position>,
     ) -> Result<(Vec<Token>, ClaimLook), StoreError> {
-        let Claims { me, mut live } = self.claims.clone();
-        let spread = self.spread(seen, index_at);
-        let actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
+        let cluster = &self.claims.0;
+        let (me, mut live, spread) = (cluster.me(), cluster.live(), self.spread(seen, index_at));
+        let mut actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
+        let takes = |action: &ClaimAction| {
+            matches!(action, ClaimAction::Claim(segment)
+                if seen.iter().any(|token| token.segment == *segment && token.owner.is_some()))
+        };
+        // Nothing is taken from one that has just joined.
+        if actions.iter().any(takes) {
+            cluster.look().await?;
+            actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
+        }
         let (mut ours, mut released) = (BTreeSet::<Segment>::new(), BTreeSet::new());
         ours.extend(seen.iter().filter(|token| token.owner == Some(me)).map(|token| token.segment));
         for action in actions {
@@ -116,13 +123,15 @@ impl Run<'_> {
     /// Whether the claims of this run are not what they should be, or not its own any more, as far as it is time to look.
     pub(super) async fn has_other_claims(&mut self) -> Result<bool, StoreError> {
         let Assignment { view, carried, id, .. } = self.assignment;
-        let me = self.assignment.claims.me;
+        let me = self.assignment.claims.0.me();
         let told = self.claims.live.has_changed().unwrap_or(false);
         if !told && self.claims.due_in(me).is_none_or(|due| !due.is_zero()) {
             return Ok(false);
         }
         let seen = view.tokens().await?;
         self.assignment.see(&seen);
+        // What other nodes are asked for is only seen by looking as well.
+        self.wished_elsewhere = self.aside.count() > 0;
         let lacks_indexes = self.index_at.is_some() && !view.missing_indexes(carried.tables).await?.is_empty();
         let spread = self.assignment.spread(&seen, self.index_at.filter(|_| lacks_indexes));
         (self.claims.looked, self.claims.every) = (Instant::now(), self.assignment.look_every(spread));

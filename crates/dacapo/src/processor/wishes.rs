@@ -23,8 +23,9 @@ use crate::projection::{FailureCause, Work};
 impl Run<'_> {
     /// The next letter that something can be done with.
     pub(super) async fn next_wish(&mut self) -> Result<Option<Letter>, StoreError> {
-        // An error means that nobody can wish any more.
-        if self.wishes.has_changed().unwrap_or(false) {
+        // An error means that nobody can wish any more here.
+        let wished = self.wishes.has_changed().unwrap_or(false);
+        if std::mem::take(&mut self.wished_elsewhere) || wished {
             self.wishes.mark_unchanged();
             let ours = |segment| self.segments.has(segment);
             self.aside = Aside::load(&*self.assignment.view, self.aside.order_matters(), ours).await?;
@@ -83,7 +84,7 @@ impl Run<'_> {
         let mut through = vec![Position::START; usize::from(segments.get())];
         through[usize::from(letter.segment.get())] = letter.position;
         // As when it came past: it may have been applied before a replay in which it was set aside, and have spoken then.
-        let came_past: Vec<Position> = self.segments.tokens().iter().map(Token::replays_through).collect();
+        let came_past = self.segments.each(Token::replays_through);
         let began_at = self.assignment.beginning.began_at;
         let past: Vec<Position> = came_past.iter().map(|through| (*through).max(began_at)).collect();
         let speaks = self.speaks(came_past);

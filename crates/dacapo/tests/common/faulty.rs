@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
@@ -244,8 +245,13 @@ impl View for FaultyView {
         self.inner.unspoken().await
     }
 
-    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
-        self.inner.effects_due(now, most).await
+    async fn effects_due(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
+        self.inner.effects_due(now, longest, most).await
     }
 
     async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {

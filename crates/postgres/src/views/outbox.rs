@@ -5,6 +5,8 @@
 //! whoever settles take turns, until their commit: otherwise one would leave an effect without a time behind another
 //! that the other is taking away, and it would never be due.
 
+use std::time::Duration;
+
 use dacapo_model::{NewEffect, PendingEffect, Position, Settled, StreamName, Timestamp};
 use dacapo_store::view_form::{EffectForm, at, number};
 use dacapo_store::{Outbox, StoreError};
@@ -60,12 +62,18 @@ pub(super) async fn emit(session: &mut Session, schema: &str, effects: &[NewEffe
 }
 
 /// The effects that are due, the longest due first.
-pub(super) async fn due(session: &mut Session, schema: &str, now: Timestamp, most: usize) -> Sent<Vec<PendingEffect>> {
+pub(super) async fn due(
+    session: &mut Session,
+    schema: &str,
+    (now, longest): (Timestamp, Duration),
+    most: usize,
+) -> Sent<Vec<PendingEffect>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM {schema}._dacapo_outbox WHERE due IS NOT NULL AND due <= $1 ORDER BY due, number LIMIT $2"
+        "SELECT {COLUMNS} FROM {schema}._dacapo_outbox WHERE due IS NOT NULL AND (due <= $1 OR due > $2) ORDER BY due, number LIMIT $3"
     );
     let mut arguments = PgArguments::default();
     added(&mut arguments, now.micros())?;
+    added(&mut arguments, now.plus(longest).micros())?;
     added(&mut arguments, i64::try_from(most).unwrap_or(i64::MAX))?;
     pending(session.fetch(&sql, arguments).await?, schema)
 }

@@ -1,6 +1,7 @@
 //! One view, as one node has it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
@@ -112,8 +113,13 @@ impl View for PgView {
         control!(self, "read what was not applied of", letters::unspoken)
     }
 
-    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
-        control!(self, "read the effects that are due of", outbox::due, now, most)
+    async fn effects_due(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
+        control!(self, "read the effects that are due of", outbox::due, (now, longest), most)
     }
 
     async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {

@@ -176,7 +176,7 @@ impl<'a> Holdings<'a> {
                 held.places.resize(epochs.len(), Place::default());
                 self.note(view);
             }
-            Landed::Committed { view, commit, wrote } => {
+            Landed::Committed { view, commit, wrote, .. } => {
                 // One that is gone is what the checkers of I-4 and I-12 tell.
                 let Some(mut held) = self.views.remove(view) else { return };
                 self.commit(view, &mut held, commit, *wrote);
@@ -202,7 +202,7 @@ impl<'a> Holdings<'a> {
                     held.copy = Some(*copy);
                 }
             }
-            Landed::Flipped { .. } => {}
+            Landed::Flipped { .. } | Landed::Renewed { .. } | Landed::Left { .. } | Landed::Way { .. } => {}
         }
     }
 
@@ -263,6 +263,15 @@ impl<'a> Holdings<'a> {
         view.is_some_and(|(_, held)| held.letters.contains_key(&position) || held.once_given_up.contains(&position))
     }
 
+    /// What is done to the rows of a view as a whole is done under the claims of all its segments.
+    fn check_whole(&mut self, view: &ViewId, held: &Held, commit: &Commit) {
+        let (moved, all) = (commit.moves.len(), held.places.len());
+        if moved != all {
+            self.faults
+                .push(format!("I-3: all rows of {view} were made anew by one that has {moved} of {all} segments"));
+        }
+    }
+
     fn commit(&mut self, view: &ViewId, held: &mut Held, commit: &Commit, wrote: bool) {
         let (projection, version) = text(view);
         let place = |moved: &TokenMove| held.places.get(usize::from(moved.segment.get())).copied().unwrap_or_default();
@@ -271,6 +280,7 @@ impl<'a> Holdings<'a> {
         if commit.moves.iter().any(replays) {
             self.go_back(view, held, commit);
         } else if commit.moves.iter().any(is_copy) {
+            self.check_whole(view, held, commit);
             let copy = held.copy.and_then(|copy| self.copies.get(&copy));
             match copy {
                 Some(copy) => (held.rows, held.applied) = (copy.rows.clone(), copy.applied.clone()),
@@ -309,6 +319,7 @@ impl<'a> Holdings<'a> {
     fn go_back(&mut self, view: &ViewId, held: &mut Held, commit: &Commit) {
         let asked = commit.moves.iter().find_map(|moved| self.catalog.fold.asked_replay(moved.replay?.request.get()));
         if asked.is_some_and(|asked| asked.resets) {
+            self.check_whole(view, held, commit);
             held.rows.clear();
             held.applied.clear();
         }

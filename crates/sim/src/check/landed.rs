@@ -10,7 +10,7 @@ use futures::FutureExt;
 
 use super::catalog::{Following, Version};
 use super::journal::Record;
-use crate::disk::Landed;
+use crate::disk::{Claim, Landed};
 use crate::world::World;
 
 /// How long it may take until a node has noticed that a version is paused.
@@ -34,8 +34,10 @@ struct History<'a> {
     /// The highest position that each view has shown.
     shown: BTreeMap<ViewId, u64>,
     revoked: BTreeSet<ViewId>,
-    /// Views that a node has made that lingered.
+    /// Views that were made again by a node that has ended since, after their version was gone.
     orphans: BTreeSet<ViewId>,
+    /// Since when the way to the disk is good of the nodes in these slots, of which it once was not; none while it is not.
+    ways: BTreeMap<usize, Option<Duration>>,
     /// The tokens at each flip that the catalog is about to show.
     flips: BTreeMap<u64, BTreeMap<ViewId, Vec<u64>>>,
     paused_at: BTreeMap<Version, Duration>,
@@ -53,6 +55,7 @@ pub fn check(world: &World, records: &[Record]) {
         shown: BTreeMap::new(),
         revoked: BTreeSet::new(),
         orphans: BTreeSet::new(),
+        ways: BTreeMap::new(),
         flips: BTreeMap::new(),
         paused_at: BTreeMap::new(),
     };
@@ -61,11 +64,14 @@ pub fn check(world: &World, records: &[Record]) {
         match &*landed {
             Landed::Appended { through } => history.appended(*through),
             Landed::Flipped { at, tokens, .. } => drop(history.flips.insert(*at, tokens.clone())),
-            Landed::Made { view, lingering } => history.made(view, *lingering),
-            Landed::Claimed { view, segments, epochs, revoked } => history.claimed(view, segments, epochs, *revoked),
-            Landed::Committed { view, commit, .. } => history.committed(view, commit),
+            Landed::Made { view, run } => history.made(view, *run),
+            Landed::Claimed { view, segments, epochs, claim, .. } => history.claimed(view, segments, epochs, *claim),
+            Landed::Committed { slot, view, commit, .. } => history.committed(*slot, view, commit),
+            Landed::Way { slot: Some(slot), good } => drop(history.ways.insert(*slot, good.then_some(now))),
             Landed::Dropped { view } => history.dropped(view),
             Landed::Wished { .. } | Landed::Copied { .. } | Landed::Attached { .. } => {}
+            // The checkers of I-10 look at these.
+            Landed::Renewed { .. } | Landed::Left { .. } | Landed::Way { .. } => {}
         }
     }
     for fault in history.catalog.fold.faults() {
@@ -97,36 +103,42 @@ impl History<'_> {
         }
     }
 
-    fn made(&mut self, view: &ViewId, lingering: bool) {
+    fn made(&mut self, view: &ViewId, run: u64) {
         self.positions.insert(view.clone(), BTreeMap::new());
         self.marks.remove(view);
         self.shown.remove(view);
         self.epochs.remove(view);
-        // A node may make it again that has not followed the catalog yet; then it drops it again. One that lingered may
-        // be killed before that, and the next start drops it.
+        // A node may make it again that has not followed the catalog yet; then it drops it again. It may be killed before
+        // that, and the next start drops it.
         let phase = self.phase(view);
         if matches!(phase, "none" | "Scheduled") {
             self.world.violated(format!("I-12: the view {view} was made while its version was {phase}"));
         }
-        if lingering {
+        if !self.world.goes_on(run) && matches!(phase, "CleaningUp" | "Obsolete") {
             self.orphans.insert(view.clone());
         }
     }
 
-    fn claimed(&mut self, view: &ViewId, segments: &[usize], claimed: &[u64], revoked: bool) {
-        if revoked && matches!(self.phase(view), "CleaningUp" | "Obsolete") {
+    fn claimed(&mut self, view: &ViewId, seen: &BTreeMap<usize, u64>, claimed: &[u64], claim: Claim) {
+        if claim == Claim::Revoked && matches!(self.phase(view), "CleaningUp" | "Obsolete") {
             self.revoked.insert(view.clone());
         }
         let none = vec![0; claimed.len()];
         let before = self.epochs.get(view).unwrap_or(&none);
-        let expected = |segment: usize| before[segment] + u64::from(segments.contains(&segment));
-        if (0..claimed.len()).any(|segment| claimed[segment] != expected(segment)) {
-            self.world.violated(format!("I-4: {segments:?} of {view} were claimed at {claimed:?} behind {before:?}"));
+        let expected = |segment: usize| before[segment] + u64::from(seen.contains_key(&segment));
+        let as_seen = seen.iter().all(|(segment, epoch)| before[*segment] == *epoch);
+        if !as_seen || (0..claimed.len()).any(|segment| claimed[segment] != expected(segment)) {
+            self.world.violated(format!(
+                "I-4: {view} was claimed {claim:?}, seen was {seen:?}, the epochs are {claimed:?} behind {before:?}"
+            ));
         }
         self.epochs.insert(view.clone(), claimed.to_vec());
     }
 
-    fn committed(&mut self, view: &ViewId, commit: &Commit) {
+    fn committed(&mut self, slot: usize, view: &ViewId, commit: &Commit) {
+        // One that cannot reach the disk can neither notice anything nor commit; what it was about to commit then may
+        // still land.
+        let good_since = self.ways.get(&slot).copied().unwrap_or(Some(Duration::ZERO));
         for moved in &commit.moves {
             let segment = moved.segment.get();
             let epoch = self.epochs.get(view).and_then(|epochs| epochs.get(usize::from(segment)));
@@ -146,11 +158,15 @@ impl History<'_> {
             *at = moved.to.get();
             self.check_mark(view, moved);
             if moved.to > moved.from
-                && let Some(since) = self.paused_at.get(&text(view)).filter(|since| self.now > **since + NOTICED)
+                && let Some(since) = self
+                    .paused_at
+                    .get(&text(view))
+                    .zip(good_since)
+                    .filter(|(since, good)| self.now > *(*since).max(good) + NOTICED)
             {
                 self.world.violated(format!(
                     "pause: {view} is paused since {:.1} s and was moved to {}",
-                    since.as_secs_f64(),
+                    since.0.as_secs_f64(),
                     moved.to
                 ));
             }

@@ -11,7 +11,6 @@ use super::catalog::Fold;
 use super::held::{Held, Holdings, Known, Row, segment_of};
 use super::journal::{Record, records};
 use crate::books::Seen;
-use crate::disk::Landed;
 use crate::ledger::{ALL, PROJECTIONS};
 use crate::operator::mops_up;
 use crate::world::{World, locked};
@@ -126,7 +125,7 @@ pub fn behind(world: &World, fold: &Fold, head: u64) -> Vec<String> {
 /// I-3 and I-7: an answer is what its version had when it covered what the answer says, and readers were with that
 /// version there.
 pub fn check_seen(world: &World, records: &[Record], holdings: &Holdings<'_>) {
-    let served = PROJECTIONS.map(|projection| (projection, Readers::of(world, records, projection)));
+    let served = PROJECTIONS.map(|projection| (projection, Readers::of(records, projection)));
     let served: BTreeMap<&str, Readers<'_>> = served.into();
     for seen in &locked(&world.books).seen {
         let row = (seen.sum, seen.events, seen.digest);
@@ -138,7 +137,7 @@ pub fn check_seen(world: &World, records: &[Record], holdings: &Holdings<'_>) {
             }
             Known::NoSuchRow => world.violated(format!("I-3: an answer is no state that ever was: {seen:?}")),
         }
-        if !served[seen.projection].may_be(world, seen) {
+        if !served[seen.projection].may_be(seen) {
             world.violated(format!("I-7: another version serves at {}: {seen:?}", seen.covers));
         }
     }
@@ -149,8 +148,6 @@ struct Flip<'a> {
     at: u64,
     version: &'a str,
     covers: u64,
-    /// By which run of a node.
-    run: Option<u64>,
 }
 
 /// With which version of a projection readers are, by the catalog.
@@ -159,35 +156,24 @@ struct Readers<'a> {
 }
 
 impl<'a> Readers<'a> {
-    fn of(world: &World, records: &'a [Record], projection: &str) -> Self {
-        let landed = world.disk.landed().into_iter().filter_map(|landed| match *landed {
-            Landed::Flipped { at, run, .. } => Some((at, run)),
-            _ => None,
-        });
-        let runs: BTreeMap<u64, u64> = landed.collect();
+    fn of(records: &'a [Record], projection: &str) -> Self {
         let flips = records.iter().filter(|record| record.stream == "$catalog" && record.event_type == "flipped");
         let of = flips.filter(|record| record.data["projection"] == projection);
         let flip = |record: &'a Record| Flip {
             at: record.position,
             version: record.data["version"].as_str().unwrap_or_default(),
             covers: record.data["covers"].as_u64().unwrap_or_default(),
-            run: runs.get(&record.position).copied(),
         };
         Self { flips: of.map(flip).collect() }
     }
 
-    /// Whether an answer may be of this version. The catalog through what the answer covers says which one serves. The
-    /// next one may answer as well from what it covered when readers were moved to it, since its flip lies behind that.
-    ///
-    /// A node knows of what was in the catalog when it began, and of what it has moved itself. Only while another node
-    /// runs on the same store, which the lock of the embedded store keeps out, may it not have followed the other's
-    /// flips yet, and be with a version that served since the last flip it knows of.
-    fn may_be(&self, world: &World, seen: &Seen) -> bool {
+    /// Whether an answer may be of this version, whichever node gave it. The catalog through what the answer covers says
+    /// which one serves. The next one may answer as well from what it covered when readers were moved to it, since its flip
+    /// lies behind that.
+    fn may_be(&self, seen: &Seen) -> bool {
         let next = self.flips.iter().position(|flip| flip.at > seen.covers).unwrap_or(self.flips.len());
-        let knows = |flip: &Flip<'_>| flip.at <= world.began_at(seen.run) || flip.run == Some(seen.run);
-        let known = self.flips[..next].iter().rposition(knows).unwrap_or_default();
-        let served = self.flips[known..next].iter().any(|flip| flip.version == seen.version);
+        let serves = self.flips[..next].last().is_some_and(|flip| flip.version == seen.version);
         let serves_next = |flip: &Flip<'_>| flip.version == seen.version && flip.covers <= seen.covers;
-        served || self.flips.get(next).is_some_and(serves_next)
+        serves || self.flips.get(next).is_some_and(serves_next)
     }
 }

@@ -1,7 +1,6 @@
 //! A store as one run of a node opens it: every call goes the way to the disk, and what lands there is logged.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,35 +16,70 @@ use dacapo_store::{
 };
 use tokio::sync::watch;
 
-use super::Landed;
+use super::{Back, Claim, Disk, Head, Kind, Landed};
 use crate::world::{World, locked};
+
+/// How long the disk keeps a transaction for a node that it does not hear of. More than a call takes on a bad way.
+const SILENT_MAX: Duration = Duration::from_millis(1_500);
+/// What it says then.
+const ENDED: &str = "the disk has ended the transaction (simulated)";
 
 /// The disk as one run of a node opens it.
 pub fn open(world: &Arc<World>, slot: usize, run: u64) -> Store {
     let head = *world.disk.journal.head().borrow();
     let (sender, last) = watch::channel(head);
     let sender = Arc::new(Mutex::new(Some(sender)));
-    locked(&world.disk.inside).heads.push(Arc::downgrade(&sender));
+    locked(&world.disk.inside).heads.push((slot, Arc::downgrade(&sender)));
+    let way = Way { world: Arc::clone(world), slot, run };
     Store {
-        journal: Arc::new(SimJournal { world: Arc::clone(world), run, sender, last }),
-        views: Arc::new(SimViews { world: Arc::clone(world), slot }),
-        members: Arc::new(SimMembers { world: Arc::clone(world) }),
+        journal: Arc::new(SimJournal { way: way.clone(), sender, last }),
+        views: Arc::new(SimViews { way: way.clone() }),
+        members: Arc::new(SimMembers { way }),
         shared: true,
         description: "a simulated disk".to_owned(),
     }
 }
 
-struct SimJournal {
+/// The way to the disk of one run of the node in a slot.
+#[derive(Clone)]
+struct Way {
     world: Arc<World>,
+    slot: usize,
     run: u64,
+}
+
+impl Way {
+    fn disk(&self) -> &Disk {
+        &self.world.disk
+    }
+
+    async fn meet<T, E: From<StoreError>>(
+        &self,
+        what: &'static str,
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.disk().meet((self.slot, Kind::Data), what, act).await
+    }
+
+    async fn meet_for_lease<T>(
+        &self,
+        what: &'static str,
+        act: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.disk().meet((self.slot, Kind::Lease), what, act).await
+    }
+}
+
+struct SimJournal {
+    way: Way,
     /// Gone once this run has closed it.
-    sender: Arc<Mutex<Option<watch::Sender<Position>>>>,
+    sender: Arc<Head>,
     last: watch::Receiver<Position>,
 }
 
 impl SimJournal {
     async fn write(&self, append: Append) -> Result<Appended, AppendError> {
-        let disk = &self.world.disk;
+        let disk = self.way.disk();
         let is_flip = |event: &StreamEvent| event.stream.is_system() && event.event.event_type.as_str() == "flipped";
         let flips = append.events.iter().any(is_flip);
         let appended = disk.journal.append(append).await?;
@@ -58,7 +92,7 @@ impl SimJournal {
                     let positions = view.tokens().await.unwrap_or_default();
                     tokens.insert(id, positions.iter().map(|token| token.position.get()).collect());
                 }
-                disk.land(Landed::Flipped { at: through, run: self.run, tokens });
+                disk.land(Landed::Flipped { at: through, tokens });
             }
             disk.land(Landed::Appended { through });
             disk.tell_head();
@@ -73,22 +107,22 @@ impl Journal for SimJournal {
         if locked(&self.sender).is_none() {
             return Err(StoreError::unavailable("append", "the journal is closed").into());
         }
-        self.world.disk.meet("append", self.write(append)).await
+        self.way.meet("append", self.write(append)).await
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("read", disk.journal.read(after, filter, limit)).await
+        let disk = self.way.disk();
+        self.way.meet("read", disk.journal.read(after, filter, limit)).await
     }
 
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("read a stream", disk.journal.read_stream(stream, after, limit)).await
+        let disk = self.way.disk();
+        self.way.meet("read a stream", disk.journal.read_stream(stream, after, limit)).await
     }
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("look at a stream", disk.journal.stream_revision(stream)).await
+        let disk = self.way.disk();
+        self.way.meet("look at a stream", disk.journal.stream_revision(stream)).await
     }
 
     async fn streams(
@@ -97,8 +131,8 @@ impl Journal for SimJournal {
         after: Option<&StreamName>,
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("list streams", disk.journal.streams(category, after, most)).await
+        let disk = self.way.disk();
+        self.way.meet("list streams", disk.journal.streams(category, after, most)).await
     }
 
     fn head(&self) -> watch::Receiver<Position> {
@@ -113,45 +147,43 @@ impl Journal for SimJournal {
 }
 
 struct SimViews {
-    world: Arc<World>,
-    slot: usize,
+    way: Way,
 }
 
 impl SimViews {
     fn wrap(&self, id: &ViewId, inner: Arc<dyn View>) -> Arc<dyn View> {
-        Arc::new(SimView { id: id.clone(), inner, world: Arc::clone(&self.world) })
+        Arc::new(SimView { id: id.clone(), inner, way: self.way.clone() })
     }
 }
 
 #[async_trait]
 impl Views for SimViews {
     async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
-        let disk = &self.world.disk;
+        let disk = self.way.disk();
         let make = async {
             let is_new = disk.views.find(id).await?.is_none();
             let view = disk.views.open(id, tables, segments).await?;
             if is_new {
-                let lingering = self.world.active.load(Ordering::SeqCst) != self.slot;
-                disk.land(Landed::Made { view: id.clone(), lingering });
+                disk.land(Landed::Made { view: id.clone(), run: self.way.run });
             }
             Ok::<_, StoreError>(view)
         };
-        Ok(self.wrap(id, disk.meet("open a view", make).await?))
+        Ok(self.wrap(id, self.way.meet("open a view", make).await?))
     }
 
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
-        let disk = &self.world.disk;
-        let found = disk.meet("find a view", disk.views.find(id)).await?;
+        let disk = self.way.disk();
+        let found = self.way.meet("find a view", disk.views.find(id)).await?;
         Ok(found.map(|view| self.wrap(id, view)))
     }
 
     async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("list views", disk.views.list()).await
+        let disk = self.way.disk();
+        self.way.meet("list views", disk.views.list()).await
     }
 
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
-        let disk = &self.world.disk;
+        let disk = self.way.disk();
         let act = async {
             let was_there = disk.views.find(id).await?.is_some();
             disk.views.drop_view(id).await?;
@@ -160,162 +192,238 @@ impl Views for SimViews {
             }
             Ok::<_, StoreError>(())
         };
-        disk.meet("drop a view", act).await
+        self.way.meet("drop a view", act).await
     }
 }
 
 struct SimView {
     id: ViewId,
     inner: Arc<dyn View>,
-    world: Arc<World>,
+    way: Way,
+}
+
+/// Whether a view that was opened is still there: one that was dropped can be neither written nor read any more, also
+/// when there is another one of its name.
+async fn is_there(way: &Way, id: &ViewId, view: &Arc<dyn View>) -> bool {
+    let found = way.disk().views.find(id).await;
+    found.ok().flatten().is_some_and(|found| Arc::ptr_eq(&found, view))
+}
+
+fn gone(what: &str) -> StoreError {
+    StoreError::unavailable(what, "the view was dropped (simulated)")
 }
 
 impl SimView {
+    async fn meet<T>(
+        &self,
+        what: &'static str,
+        act: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let act = async { if is_there(&self.way, &self.id, &self.inner).await { act.await } else { Err(gone(what)) } };
+        self.way.meet(what, act).await
+    }
+
     /// Notes that segments were claimed, or taken from everybody.
-    async fn claimed(&self, segments: Vec<usize>, revoked: bool) -> Result<(), StoreError> {
+    async fn claimed(&self, segments: BTreeMap<usize, u64>, claim: Claim) -> Result<(), StoreError> {
         let epochs = self.inner.tokens().await?.iter().map(|token| token.epoch.get()).collect();
-        self.world.disk.land(Landed::Claimed { view: self.id.clone(), segments, epochs, revoked });
+        let (view, run) = (self.id.clone(), self.way.run);
+        self.way.disk().land(Landed::Claimed { view, segments, epochs, run, claim });
         Ok(())
     }
 }
 
 struct SimMembers {
-    world: Arc<World>,
+    way: Way,
 }
 
 #[async_trait]
 impl Members for SimMembers {
     async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("renew a lease", disk.members.renew(member, lease)).await
+        let disk = self.way.disk();
+        let act = async {
+            let live = disk.members.renew(member, lease).await?;
+            let (Way { slot, run, .. }, member) = (&self.way, member.clone());
+            disk.land(Landed::Renewed { slot: *slot, run: *run, member, lease });
+            Ok(live)
+        };
+        self.way.meet_for_lease("renew a lease", act).await
     }
 
     async fn leave(&self, id: MemberId) -> Result<(), StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("leave", disk.members.leave(id)).await
+        let disk = self.way.disk();
+        let act = async {
+            disk.members.leave(id).await?;
+            disk.land(Landed::Left { member: id });
+            Ok(())
+        };
+        self.way.meet_for_lease("leave", act).await
     }
 
     async fn live(&self) -> Result<Vec<Member>, StoreError> {
-        let disk = &self.world.disk;
-        disk.meet("look for members", disk.members.live()).await
+        self.way.meet_for_lease("look for members", self.way.disk().members.live()).await
     }
 }
 
 #[async_trait]
 impl View for SimView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.world.disk.meet("read tokens", self.inner.tokens()).await
+        self.meet("read tokens", self.inner.tokens()).await
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
-        let disk = &self.world.disk;
         let act = async {
             let tokens = self.inner.claim(by, seen).await?;
-            let segments = tokens.iter().map(|token| usize::from(token.segment.get())).collect();
-            self.claimed(segments, false).await?;
+            let was_claimed = |seen: &&Token| tokens.iter().any(|token| token.segment == seen.segment);
+            let segments = seen.iter().filter(was_claimed);
+            let segments = segments.map(|seen| (usize::from(seen.segment.get()), seen.epoch.get())).collect();
+            self.claimed(segments, by.map_or(Claim::Released, Claim::By)).await?;
             Ok::<_, StoreError>(tokens)
         };
-        disk.meet("claim", act).await
+        self.meet("claim", act).await
     }
 
     async fn revoke(&self) -> Result<(), StoreError> {
         let act = async {
             self.inner.revoke().await?;
-            let segments = self.inner.tokens().await?.len();
-            self.claimed((0..segments).collect(), true).await
+            let tokens = self.inner.tokens().await?;
+            let segments = tokens.iter().map(|token| (usize::from(token.segment.get()), token.epoch.get() - 1));
+            self.claimed(segments.collect(), Claim::Revoked).await
         };
-        self.world.disk.meet("revoke", act).await
+        self.meet("revoke", act).await
     }
 
     async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
-        self.world.disk.meet("cap", self.inner.cap(at)).await
+        self.meet("cap", self.inner.cap(at)).await
     }
 
     async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
-        self.world.disk.meet("hold", self.inner.hold(mark)).await
+        self.meet("hold", self.inner.hold(mark)).await
     }
 
     async fn lift(&self, mark: Position) -> Result<(), StoreError> {
-        self.world.disk.meet("lift", self.inner.lift(mark)).await
+        self.meet("lift", self.inner.lift(mark)).await
     }
 
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
-        self.world.disk.meet("read refusals", self.inner.refusals()).await
+        self.meet("read refusals", self.inner.refusals()).await
     }
 
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
-        self.world.disk.meet("read dead letters", self.inner.letters(after, most)).await
+        self.meet("read dead letters", self.inner.letters(after, most)).await
     }
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
-        let disk = &self.world.disk;
+        let disk = self.way.disk();
         let act = async {
             let wished = self.inner.wish(which, wish).await?;
             disk.land(Landed::Wished { view: self.id.clone(), which: which.clone(), wish });
             Ok::<_, StoreError>(wished)
         };
-        disk.meet("record a wish", act).await
+        self.meet("record a wish", act).await
     }
 
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
-        self.world.disk.meet("read what was not applied", self.inner.unspoken()).await
+        self.meet("read what was not applied", self.inner.unspoken()).await
     }
 
-    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
-        self.world.disk.meet("read effects", self.inner.effects_due(now, most)).await
+    async fn effects_due(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
+        self.meet("read effects", self.inner.effects_due(now, longest, most)).await
     }
 
     async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        self.world.disk.meet("look for an effect", self.inner.first_effect(stream)).await
+        self.meet("look for an effect", self.inner.first_effect(stream)).await
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
-        self.world.disk.meet("look at the outbox", self.inner.outbox(most)).await
+        self.meet("look at the outbox", self.inner.outbox(most)).await
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         if !settled.is_empty() {
-            self.world.note(format!("settles effects of {}: {settled:?}", self.id));
+            self.way.world.note(format!("settles effects of {}: {settled:?}", self.id));
         }
-        self.world.disk.meet("settle effects", self.inner.settle_effects(settled)).await
+        self.meet("settle effects", self.inner.settle_effects(settled)).await
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
-        self.world.disk.meet("look for indexes", self.inner.missing_indexes(tables)).await
+        self.meet("look for indexes", self.inner.missing_indexes(tables)).await
     }
 
     async fn copy(&self) -> Result<ViewCopy, StoreError> {
-        let disk = &self.world.disk;
+        let disk = self.way.disk();
         let act = async {
             let copy = self.inner.copy().await?;
             disk.copied(&self.id, &copy);
             Ok::<_, StoreError>(copy)
         };
-        disk.meet("copy a view", act).await
+        self.meet("copy a view", act).await
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
-        let inner = self.world.disk.meet("open a writer", self.inner.writer()).await?;
-        Ok(Box::new(SimWriter { id: self.id.clone(), inner, world: Arc::clone(&self.world), wrote: false }))
+        let inner = self.meet("open a writer", self.inner.writer()).await?;
+        let view = Arc::clone(&self.inner);
+        Ok(Box::new(SimWriter { id: self.id.clone(), view, inner, way: self.way.clone(), wrote: false, ended: false }))
     }
 
     async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
-        self.world.disk.meet("open a reader", self.inner.reader()).await
+        self.meet("open a reader", self.inner.reader()).await
     }
 }
 
 struct SimWriter {
     id: ViewId,
+    view: Arc<dyn View>,
     inner: Box<dyn ViewWriter>,
-    world: Arc<World>,
+    way: Way,
     /// Whether rows were written in the transaction under way.
     wrote: bool,
+    /// Whether the disk has ended that transaction.
+    ended: bool,
+}
+
+impl SimWriter {
+    async fn there(&mut self, what: &'static str) -> Result<Back, StoreError> {
+        if self.ended {
+            return Err(StoreError::unavailable(what, ENDED));
+        }
+        let way = (self.way.slot, Kind::Data);
+        match tokio::time::timeout(SILENT_MAX, self.way.disk().there(way, what)).await {
+            Ok(Ok(_)) if !is_there(&self.way, &self.id, &self.view).await => Err(gone(what)),
+            Ok(back) => back,
+            Err(_) => Err(self.end().await),
+        }
+    }
+
+    async fn back<T, E: From<StoreError>>(&mut self, back: Back, done: Result<T, E>) -> Result<T, E> {
+        let way = (self.way.slot, Kind::Data);
+        match tokio::time::timeout(SILENT_MAX, self.way.disk().pass(way, back.time)).await {
+            Ok(_) => self.way.disk().back(way, Back { time: Duration::ZERO, ..back }, done).await,
+            Err(_) => Err(self.end().await.into()),
+        }
+    }
+
+    /// The disk ends the transaction of a node that it has not heard of for long, as servers do, so that the others can go
+    /// on. The node is told once it is back.
+    async fn end(&mut self) -> StoreError {
+        (self.wrote, self.ended) = (false, true);
+        let ended = self.inner.rollback().await.err();
+        // However it is then.
+        self.way.disk().pass((self.way.slot, Kind::Data), Duration::ZERO).await.ok();
+        ended.unwrap_or_else(|| StoreError::unavailable("write a view", ENDED))
+    }
 }
 
 #[async_trait]
 impl ViewWriter for SimWriter {
     async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
-        self.world.disk.meet("load a row", self.inner.load(table, key)).await
+        let back = self.there("load a row").await?;
+        let done = self.inner.load(table, key).await;
+        self.back(back, done).await
     }
 
     async fn put(
@@ -323,9 +431,11 @@ impl ViewWriter for SimWriter {
         table: &Table,
         rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
+        let back = self.there("write rows").await?;
         let wrote = &mut self.wrote;
         let mut rows = rows.inspect(|_| *wrote = true);
-        self.world.disk.meet("write rows", self.inner.put(table, &mut rows)).await
+        let done = self.inner.put(table, &mut rows).await;
+        self.back(back, done).await
     }
 
     async fn delete(
@@ -333,41 +443,52 @@ impl ViewWriter for SimWriter {
         table: &Table,
         keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
-        self.world.disk.meet("delete rows", self.inner.delete(table, keys)).await
+        let back = self.there("delete rows").await?;
+        let done = self.inner.delete(table, keys).await;
+        self.back(back, done).await
     }
 
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
-        self.world.disk.meet("execute", self.inner.execute(sql, parameters)).await
+        let back = self.there("execute").await?;
+        let done = self.inner.execute(sql, parameters).await;
+        self.back(back, done).await
     }
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
-        self.world.disk.meet("query", self.inner.query(sql, parameters)).await
+        let back = self.there("query").await?;
+        let done = self.inner.query(sql, parameters).await;
+        self.back(back, done).await
     }
 
     async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
-        self.world.disk.meet("build an index", self.inner.index(table, index)).await
+        let back = self.there("build an index").await?;
+        let done = self.inner.index(table, index).await;
+        self.back(back, done).await
     }
 
     async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
-        let disk = &self.world.disk;
-        let (id, inner) = (&self.id, &mut self.inner);
-        let act = async {
-            let attached = inner.attach(copy).await?;
-            disk.land(Landed::Attached { view: id.clone(), copy: disk.number_of(copy) });
-            Ok::<_, StoreError>(attached)
-        };
-        disk.meet("attach a view", act).await
+        let back = self.there("attach a view").await?;
+        let done = self.inner.attach(copy).await;
+        if done.is_ok() {
+            let disk = self.way.disk();
+            disk.land(Landed::Attached { view: self.id.clone(), copy: disk.number_of(copy) });
+        }
+        self.back(back, done).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
-        let disk = &self.world.disk;
-        let (id, inner, wrote) = (&self.id, &mut self.inner, &mut self.wrote);
-        let act = async {
-            inner.commit(commit).await?;
-            disk.land(Landed::Committed { view: id.clone(), commit: commit.clone(), wrote: std::mem::take(wrote) });
-            Ok(())
+        let result = match self.there("commit").await {
+            Ok(back) => {
+                let done = self.inner.commit(commit).await;
+                if done.is_ok() {
+                    let (slot, view, commit) = (self.way.slot, self.id.clone(), commit.clone());
+                    let wrote = std::mem::take(&mut self.wrote);
+                    self.way.disk().land(Landed::Committed { slot, view, commit, wrote });
+                }
+                self.back(back, done).await
+            }
+            Err(error) => Err(error.into()),
         };
-        let result = disk.meet("commit", act).await;
         if matches!(result, Err(CommitError::Store(_))) {
             // A commit that failed is rolled back.
             self.rollback().await?;
@@ -376,7 +497,7 @@ impl ViewWriter for SimWriter {
     }
 
     async fn rollback(&mut self) -> Result<(), StoreError> {
-        self.wrote = false;
+        (self.wrote, self.ended) = (false, false);
         self.inner.rollback().await
     }
 }

@@ -4,6 +4,8 @@
 //! first of each stream has a time at which it is due; the next one gets it when that one goes. So what is due is found
 //! by an index, however many wait behind one that fails.
 
+use std::time::Duration;
+
 use dacapo_model::{NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -73,12 +75,17 @@ impl Db {
     }
 
     /// The effects that are due, the longest due first.
-    pub(crate) fn effects_due(&mut self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
+    pub(crate) fn effects_due(
+        &mut self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let sql = format!(
-            "SELECT {COLUMNS} FROM _dacapo_outbox WHERE due IS NOT NULL AND due <= ?1 ORDER BY due, number LIMIT ?2"
+            "SELECT {COLUMNS} FROM _dacapo_outbox WHERE due IS NOT NULL AND (due <= ?1 OR due > ?2) ORDER BY due, number LIMIT ?3"
         );
-        self.pending("read the effects that are due", &sql, (now.micros(), most))
+        self.pending("read the effects that are due", &sql, (now.micros(), now.plus(longest).micros(), most))
     }
 
     /// The position of the first effect of a stream.

@@ -35,7 +35,15 @@ impl Db {
     /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
     pub(crate) fn claim(&mut self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
         let owner = by.map(MemberId::bytes);
-        let claim = "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND epoch = ?2";
+        let claim = match () {
+            () if planted::is(Fault::SameEpoch) => {
+                "UPDATE _dacapo_tokens SET owner = ?3 WHERE segment = ?1 AND epoch = ?2"
+            }
+            () if planted::is(Fault::NoCompare) => {
+                "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND ?2 >= 0"
+            }
+            () => "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND epoch = ?2",
+        };
         let mut claimed = std::collections::BTreeSet::new();
         let tokens = self.mark("claim the segments", |transaction| {
             let mut statement = transaction.prepare_cached(claim)?;

@@ -1,6 +1,7 @@
 //! A view, wherever it is kept.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish};
@@ -116,8 +117,13 @@ impl<H: Home> View for SqliteView<H> {
         self.home.control(Db::unspoken)
     }
 
-    async fn effects_due(&self, now: Timestamp, most: usize) -> Result<Vec<PendingEffect>, StoreError> {
-        self.home.control(|db| db.effects_due(now, most))
+    async fn effects_due(
+        &self,
+        now: Timestamp,
+        longest: Duration,
+        most: usize,
+    ) -> Result<Vec<PendingEffect>, StoreError> {
+        self.home.control(|db| db.effects_due(now, longest, most))
     }
 
     async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
