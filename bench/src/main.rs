@@ -13,6 +13,7 @@
 
 mod appends;
 mod bench;
+mod cluster;
 mod floor;
 mod follow;
 mod full;
@@ -21,6 +22,7 @@ mod machine;
 mod modes;
 mod pair;
 mod postgres;
+mod postgres_rebuild;
 mod rebuild;
 mod report;
 mod scan;
@@ -109,6 +111,8 @@ async fn measure(bench: &Bench) -> Done<Vec<Row>> {
     rows.extend(serving::rows(bench).await?);
     rows.extend(full::rows(bench).await?);
     rows.extend(postgres::rows(bench).await?);
+    rows.extend(postgres_rebuild::rows(bench).await?);
+    rows.extend(cluster::rows(bench).await?);
     Ok(rows)
 }
 

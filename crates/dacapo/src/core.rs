@@ -32,7 +32,7 @@ const PAUSE_WAIT_SHARED: Duration = Duration::from_millis(100);
 /// would be waited for for ever, and everybody else with it.
 const REVOKE_WAIT: Duration = Duration::from_millis(500);
 /// How old may be what is known of where other members have taken a version, for whoever waits for that.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,

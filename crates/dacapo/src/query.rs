@@ -105,6 +105,9 @@ pub struct Reading {
 
 /// How long to rest before looking again at a view that lacks what its processor has committed.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long to rest before looking for the first time at what another member does; each further rest is twice as long,
+/// up to [`LOOK`]. What was appended just now is mostly applied within a few of these.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
 
 /// Opens one state of the version of `projection` that serves, which covers `after`.
 pub(crate) async fn open(
@@ -232,6 +235,8 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
     let mut progress = version.progress.clone();
     let mut catalog = core.catalog.watch();
     let mut opened = core.opened.subscribe();
+    // A point in time: what this node itself commits must not put the next look off.
+    let (mut rest, mut next) = (LOOK_FIRST, Instant::now() + LOOK_FIRST);
     loop {
         let shown = progress.borrow_and_update().shown(last_replay(core, &version.id).as_ref());
         if shown.is_some_and(|shown| shown >= needed) {
@@ -254,7 +259,11 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
             _ = opened.changed() => {}
             _ = catalog.changed() => {}
             // What other members do is only seen by looking. A store that cannot tell is looked at again.
-            () = tokio::time::sleep(LOOK), if core.cluster.is_shared() => drop(version.look().await),
+            () = tokio::time::sleep_until(next), if core.cluster.is_shared() => {
+                drop(version.look().await);
+                rest = LOOK.min(rest * 2);
+                next = Instant::now() + rest;
+            }
         }
     }
 }

@@ -4,8 +4,9 @@ CREATE TABLE events (
     position bigint      NOT NULL PRIMARY KEY,
     recorded timestamptz NOT NULL,
     revision bigint      NOT NULL,
-    -- Bytes of the event's record, by which reads are bounded.
+    -- Bytes of the event's record, and of all records through it. By these reads are bounded.
     size     integer     NOT NULL,
+    total    bigint      NOT NULL,
     -- 1: last of its append. 2: first of its group.
     flags    smallint    NOT NULL,
     id       uuid        NOT NULL UNIQUE,
@@ -36,6 +37,10 @@ CREATE FUNCTION append(
     -- null is any.
     asked text[],
     demanded bigint[],
+    -- The last revisions of these streams as the caller knows them, null where it does not, and the position at which
+    -- that was so. If the journal ends there it still is, and nothing has to be looked up.
+    known bigint[],
+    known_at bigint,
     -- The events: their stream as a place in the list above, and their place among those of the group in that stream.
     ids uuid[],
     places integer[],
@@ -43,6 +48,8 @@ CREATE FUNCTION append(
     streams text[],
     types text[],
     sizes integer[],
+    -- Bytes of the group's records through each of them.
+    totals bigint[],
     flags smallint[],
     extras bytea[],
     payloads bytea[],
@@ -55,13 +62,16 @@ CREATE FUNCTION append(
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     last timestamptz;
+    bytes bigint;
 BEGIN
     PERFORM FROM sequencer FOR UPDATE;
-    SELECT e.position, e.recorded INTO head, last FROM events e ORDER BY e.position DESC LIMIT 1;
+    SELECT e.position, e.recorded, e.total INTO head, last, bytes FROM events e ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
+    bytes := coalesce(bytes, 0);
     SELECT array_agg(coalesce(
+        CASE WHEN head = known_at THEN a.known END,
         (SELECT e.revision FROM events e WHERE e.stream = a.stream ORDER BY e.revision DESC LIMIT 1), 0) ORDER BY a.place)
-        INTO revisions FROM unnest(asked) WITH ORDINALITY AS a (stream, place);
+        INTO revisions FROM unnest(asked, known) WITH ORDINALITY AS a (stream, known, place);
     written := head >= seen
         AND NOT EXISTS (
             SELECT FROM unnest(revisions, demanded) AS d (actual, demand)
@@ -70,12 +80,16 @@ BEGIN
     IF NOT written THEN
         RETURN;
     END IF;
-    INSERT INTO events (position, recorded, revision, size, flags, id, stream, type, extra, payload)
+    INSERT INTO events (position, recorded, revision, size, total, flags, id, stream, type, extra, payload)
     SELECT head + n, greatest(last, coalesce('epoch'::timestamptz + now * interval '1 microsecond', clock_timestamp())),
-        revisions[place] + step, size, flag, id, stream, type, extra, payload
-    FROM unnest(ids, places, steps, streams, types, sizes, flags, extras, payloads)
-        WITH ORDINALITY AS e (id, place, step, stream, type, size, flag, extra, payload, n);
-    -- Whoever listens learns of it with the commit.
-    PERFORM pg_notify('journal ' || current_schema(), (head + cardinality(ids))::text);
+        revisions[place] + step, size, bytes + through, flag, id, stream, type, extra, payload
+    FROM unnest(ids, places, steps, streams, types, sizes, totals, flags, extras, payloads)
+        WITH ORDINALITY AS e (id, place, step, stream, type, size, through, flag, extra, payload, n);
+    -- Whoever listens learns of it with the commit. A listener that stopped keeps the queue of the server from getting
+    -- shorter, and a full one fails every commit that tells something: well before that nobody is told, and all find the
+    -- head by asking. Above one half the server's log names the process that is in the way.
+    IF pg_notification_queue_usage() < 0.75 THEN
+        PERFORM pg_notify('journal ' || current_schema(), (head + cardinality(ids))::text);
+    END IF;
 END
 $$;

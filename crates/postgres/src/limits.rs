@@ -34,6 +34,8 @@ pub const WAITING_APPENDS_MAX: usize = 4096;
 pub const GROUP_EVENTS_MAX: usize = 4096;
 /// From this many bytes of records on a group takes no more appends.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Most streams of which a node knows the last revision while nobody else appends.
+pub const KNOWN_STREAMS_MAX: usize = 65_536;
 /// Most connections that read the journal at once.
 pub const READERS_MAX: u32 = 4;
 /// Fewest positions that one read looks at, if there are so many, whatever the number of events it may return.
@@ -42,6 +44,8 @@ pub const LOOK_EVENTS_MIN: usize = 16_384;
 pub const SPARSE_RATIO: usize = 8;
 /// How often the head is asked for. What other nodes append is told at once; this is for when that fails.
 pub const HEAD_POLL_TIME: Duration = Duration::from_secs(1);
+/// How long the server keeps a listener that takes no notifications, where it can see that: over TCP.
+pub const LISTENER_STOPPED_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for the answer to where the head is.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// The oldest server that is known to work, as `server_version_num` has it.

@@ -225,7 +225,7 @@ async fn a_connection_cut_around_the_commit_is_answered_right() {
         // Exactly this revision: had the lost append been tried as a new one, it would be refused.
         let this = append("a-1", ExpectedRevision::Exact(Revision::new(number - 1)), [number]);
         let answer = journal.append(this).await.unwrap();
-        assert_eq!((answer.position.get(), answer.revision.get()), (number, number), "{how:?}");
+        assert_eq!((answer.position.get(), answer.revision.get(), answer.written), (number, number, 1), "{how:?}");
         told.push((number, answer));
     }
     assert_eq!(proxy.state.cuts.load(Ordering::SeqCst), 40, "every connection was cut");

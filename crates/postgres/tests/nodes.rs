@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dacapo_model::{EventType, ExpectedRevision, Position, Revision};
@@ -60,6 +61,25 @@ async fn two_nodes_append_at_once() {
         node.head().wait_for(|head| head.get() == 4 * TASKS * ROUNDS).await.unwrap();
         assert_eq!(check(&**node, &told).await.len() as u64, 4 * TASKS * ROUNDS);
     }
+}
+
+// I-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_knows_of_streams_holds_until_another_appends() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let nodes = [node(&url, 1).await, node(&url, 2).await];
+    // Each node goes on where it was, or where the other one was, in the same stream or in another one.
+    let turns = [(0, "a-1"), (0, "a-1"), (1, "a-1"), (0, "a-1"), (1, "b-1"), (0, "a-1"), (0, "b-1"), (1, "b-1")];
+    let (mut told, mut revisions) = (Vec::new(), HashMap::new());
+    for ((at, stream), number) in turns.into_iter().zip(1..) {
+        let answer = nodes[at].append(append(stream, ExpectedRevision::Any, [number])).await.unwrap();
+        let revision: &mut u64 = revisions.entry(stream).or_default();
+        *revision += 1;
+        assert_eq!((answer.position.get(), answer.revision.get()), (number, *revision), "{number}");
+        told.push((number, answer));
+    }
+    assert_eq!(check(&nodes[1], &told).await.len(), turns.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

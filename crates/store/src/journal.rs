@@ -82,7 +82,7 @@ pub struct Appended {
     pub position: Position,
     /// The revision of the last of its events in that event's stream.
     pub revision: Revision,
-    /// How many events were written; 0 for a recognised retry.
+    /// How many events were written; 0 for a recognised retry of another call.
     pub written: usize,
 }
 

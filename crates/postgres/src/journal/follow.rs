@@ -31,15 +31,17 @@ pub(super) async fn run(servers: Arc<Servers>, pool: Arc<Pool>, head: Arc<Head>,
 
 /// Follows on one connection until that ends.
 async fn listen(
-    servers: &Arc<Servers>,
+    servers: &Servers,
     pool: &Pool,
     head: &Head,
     schema: &str,
     reached: &mut bool,
 ) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| fault("listen for new events", &error);
+    // One that is stopped keeps the server's queue of notifications from getting shorter, so the server ends it.
+    let time = limits::LISTENER_STOPPED_TIME_MAX.as_millis().to_string();
     // The driver listens on a pool's connection only.
-    let own = Pool::new(Arc::clone(servers), 1);
+    let own = Pool::new(Arc::new(servers.with("tcp_user_timeout", &time)), 1);
     let mut listener = own.listener().await?;
     listener.eager_reconnect(false);
     listener.listen(&format!("journal {schema}")).await.map_err(failed)?;

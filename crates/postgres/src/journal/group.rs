@@ -28,8 +28,8 @@ pub(super) struct Waiting {
     answer: oneshot::Sender<Result<Appended, AppendError>>,
     /// After this it is answered, whatever the state of the database.
     pub until: Instant,
-    /// Whether it was sent to the database and no answer came, so that it may be written.
-    pub sent: bool,
+    /// Where the journal ended when it was first sent to the database without an answer: behind that it may be written.
+    pub sent: Option<Position>,
     /// Whether it can only be decided on facts, because it names an event or a stream twice.
     tangled: bool,
     /// For each event where it is already, once that was looked up; empty when none is known.
@@ -43,7 +43,7 @@ impl Waiting {
         let mut streams = HashSet::with_capacity(append.expected.len());
         let tangled = !append.events.iter().all(|event| ids.insert(event.event.id))
             || !append.expected.iter().all(|(stream, _)| streams.insert(stream));
-        Self { append, bytes, answer, until, sent: false, tangled, known: None }
+        Self { append, bytes, answer, until, sent: None, tangled, known: None }
     }
 
     /// Whether facts spoke for it already.
@@ -70,7 +70,8 @@ impl Waiting {
                 Some(self)
             }
             Ok(Admission::Retry(appended)) => {
-                self.answer(Ok(appended));
+                let written = self.written(facts);
+                self.answer(Ok(Appended { written, ..appended }));
                 None
             }
             Err(refused) => {
@@ -78,6 +79,14 @@ impl Waiting {
                 None
             }
         }
+    }
+
+    /// How many of its events a call has written whose answer was lost. Those that somebody else appended under the same
+    /// ids in that moment count too: they cannot be told apart.
+    fn written(&self, facts: &Facts) -> usize {
+        let Some(sent) = self.sent else { return 0 };
+        let ids: HashSet<_> = self.append.events.iter().map(|event| event.event.id).collect();
+        ids.iter().filter_map(|id| facts.events.get(id)).filter(|found| found.position > sent).count()
     }
 
     /// The streams about which it says something.
@@ -184,6 +193,12 @@ impl Group {
     /// The event of a row.
     pub fn event(&self, row: &Row) -> &StreamEvent {
         &self.members[row.member].append.events[row.event]
+    }
+
+    /// The last revision of each stream it asks about, once it is written behind `revisions`.
+    pub fn leaves<'a>(&'a self, revisions: &'a [Revision]) -> impl Iterator<Item = (&'a StreamName, Revision)> {
+        let after = self.asked.iter().zip(&self.steps).zip(revisions);
+        after.map(|(((stream, _), steps), revision)| (stream, revision.plus(*steps)))
     }
 
     /// Answers everyone, now that the group is written behind `head` and behind `revisions`. Returns its last position.
@@ -366,15 +381,26 @@ mod tests {
         assert_eq!(Group::of(&mut left).members.len(), 1);
     }
 
+    fn found(position: u64, id: u8) -> (EventId, Found) {
+        let (position, revision) = (Position::new(position), Revision::new(3));
+        let (stream, event_type) = ("a-1".into(), "happened".into());
+        (EventId::from_bytes([id; 16]), Found { position, revision, stream, event_type, payload: vec![id] })
+    }
+
+    #[tokio::test]
+    async fn what_a_lost_call_has_written_is_counted() {
+        for (sent, written) in [(None, 0), (Some(49), 2), (Some(50), 1), (Some(51), 0)] {
+            let mut facts = Facts { events: [found(50, 1), found(51, 2)].into(), ..Facts::default() };
+            let (mut lost, mut answer) = waiting("a-1", ExpectedRevision::Any, &[1, 2]);
+            lost.sent = sent.map(Position::new);
+            assert!(lost.decided(&mut facts).is_none());
+            assert_eq!(answer.try_recv().unwrap().unwrap().written, written, "sent at {sent:?}");
+        }
+    }
+
     #[tokio::test]
     async fn facts_decide_what_was_only_thought() {
         use ExpectedRevision::{Any, Exact};
-        let found = |position, id: u8| {
-            let (position, revision) = (Position::new(position), Revision::new(3));
-            let found =
-                Found { position, revision, stream: "a-1".into(), event_type: "happened".into(), payload: vec![id] };
-            (EventId::from_bytes([id; 16]), found)
-        };
         let mut facts = Facts { revisions: [(name("b-1"), Revision::new(8))].into(), events: [found(50, 1)].into() };
         let (retry, mut answer) = waiting("a-1", Exact(Revision::new(77)), &[1]);
         assert!(retry.decided(&mut facts).is_none());

@@ -16,6 +16,7 @@
 
 mod follow;
 mod group;
+mod known;
 mod read;
 mod sequencer;
 mod writer;

@@ -3,12 +3,13 @@
 //! While one group is being committed the next one gathers, so the more wait the fewer commits an append costs.
 //!
 //! A group whose answer is lost is sent again. Either the first call was committed, then its events are found by their
-//! ids and answered as the retry they are; or it was not, then it is written now. That the first call is still under
+//! ids and answered as written; or it was not, then it is written now. That the first call is still under
 //! way does no harm: calls take turns at the lock, and the second to get it finds the events of the other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use dacapo_model::Position;
 use dacapo_store::{AppendError, Head, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -108,7 +109,7 @@ impl Sequencer {
                 );
                 refuse(group.members, &StoreError::corrupt("the journal in the database", found));
             }
-            Err(Failed { error, unknown }) => self.failed(group.members, error, unknown).await,
+            Err(Failed { error, unknown }) => self.failed(group.members, error, unknown.then_some(seen)).await,
         }
     }
 
@@ -123,19 +124,19 @@ impl Sequencer {
                 let left: Vec<_> = members.into_iter().filter_map(|one| one.decided(&mut facts)).collect();
                 self.put_back(left);
             }
-            Err(error) => self.failed(members, error, false).await,
+            Err(error) => self.failed(members, error, None).await,
         }
     }
 
-    /// Nothing came of `members` this time.
-    async fn failed(&mut self, mut members: Vec<Waiting>, error: StoreError, unknown: bool) {
+    /// Nothing came of `members` this time; they may be written behind `sent`, if they were sent.
+    async fn failed(&mut self, mut members: Vec<Waiting>, error: StoreError, sent: Option<Position>) {
         if !matches!(error, StoreError::Unavailable { .. }) {
             tracing::error!(%error, "events cannot be appended");
             return refuse(members, &error);
         }
         tracing::warn!(%error, "events could not be appended, it is tried again");
         self.last_error = Some(error.to_string());
-        members.iter_mut().for_each(|one| one.sent |= unknown);
+        members.iter_mut().for_each(|one| one.sent = one.sent.or(sent));
         let first = members.iter().map(|one| one.until).min().expect("it has members");
         self.put_back(members);
         tokio::time::sleep_until(first.min(Instant::now() + self.back_off.pause())).await;
@@ -146,7 +147,7 @@ impl Sequencer {
         let now = Instant::now();
         for one in self.take_out(|one| one.until <= now) {
             let why = self.last_error.as_deref().unwrap_or("other appends took all of the time");
-            let state = match one.sent {
+            let state = match one.sent.is_some() {
                 true => "whether the events are in the journal is unknown: append them again with the same ids",
                 false => "the events are not in the journal",
             };

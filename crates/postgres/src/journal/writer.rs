@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::group::{Facts, Found, Group, Waiting};
+use super::known::Known;
 use crate::fault::fault;
 use crate::servers::Servers;
 
@@ -33,30 +34,40 @@ pub(super) struct Failed {
 pub(super) struct Writer {
     servers: Arc<Servers>,
     clock: Option<Arc<dyn Clock>>,
-    connection: Option<PgConnection>,
+    connected: Option<Connected>,
+}
+
+/// A connection, and what is known through it. Both go together: another connection may lead to a server that took
+/// over without the last events, where other ones may be at their places.
+struct Connected {
+    connection: PgConnection,
+    known: Known,
 }
 
 impl Writer {
     pub fn new(servers: Arc<Servers>, clock: Option<Arc<dyn Clock>>) -> Self {
-        Self { servers, clock, connection: None }
+        Self { servers, clock, connected: None }
     }
 
     /// Writes a group, if the journal reaches `seen` and everything is as the group demands.
     pub async fn append(&mut self, group: &Group, seen: Position, until: Instant) -> Result<Outcome, Failed> {
         let tried = "append";
-        let mut connection = self.take(until).await.map_err(|error| Failed { error, unknown: false })?;
+        let mut connected = self.take(until).await.map_err(|error| Failed { error, unknown: false })?;
         let now = self.clock.as_ref().map(|clock| clock.now().micros());
-        let answered = tokio::time::timeout_at(until, call(&mut connection, group, seen, now)).await;
+        let answered = tokio::time::timeout_at(until, call(&mut connected, group, seen, now)).await;
         match answered {
             Ok(Ok(outcome)) => {
-                self.connection = Some(connection);
+                if let Outcome::Written { head, revisions } = &outcome {
+                    connected.known.wrote(*head, group, revisions);
+                }
+                self.connected = Some(connected);
                 Ok(outcome)
             }
             Ok(Err(error)) => {
                 // A server that ends a connection may have committed before; any other error undoes the statement.
                 let unknown = !matches!(&error, sqlx::Error::Database(error) if is_plain(error.downcast_ref()));
                 if !unknown {
-                    self.connection = Some(connection);
+                    self.connected = Some(connected);
                 }
                 Err(Failed { error: fault(tried, &error), unknown })
             }
@@ -69,10 +80,10 @@ impl Writer {
     /// What is in the journal about `waiting`.
     pub async fn facts(&mut self, waiting: &[Waiting], until: Instant) -> Result<Facts, StoreError> {
         let tried = "look up what an append is about";
-        let mut connection = self.take(until).await?;
-        match tokio::time::timeout_at(until, facts(&mut connection, waiting)).await {
+        let mut connected = self.take(until).await?;
+        match tokio::time::timeout_at(until, facts(&mut connected.connection, waiting)).await {
             Ok(Ok(facts)) => {
-                self.connection = Some(connection);
+                self.connected = Some(connected);
                 Ok(facts)
             }
             Ok(Err(error)) => Err(fault(tried, &error)),
@@ -81,13 +92,14 @@ impl Writer {
     }
 
     /// The connection, out of its place: it comes back there only after an answer.
-    async fn take(&mut self, until: Instant) -> Result<PgConnection, StoreError> {
-        match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => tokio::time::timeout_at(until, self.servers.connect())
-                .await
-                .unwrap_or_else(|_| Err(StoreError::unavailable("connect to the database", "it does not answer"))),
+    async fn take(&mut self, until: Instant) -> Result<Connected, StoreError> {
+        if let Some(connected) = self.connected.take() {
+            return Ok(connected);
         }
+        let connection = tokio::time::timeout_at(until, self.servers.connect())
+            .await
+            .unwrap_or_else(|_| Err(StoreError::unavailable("connect to the database", "it does not answer")))?;
+        Ok(Connected { connection, known: Known::default() })
     }
 }
 
@@ -96,7 +108,7 @@ fn is_plain(error: &PgDatabaseError) -> bool {
 }
 
 async fn call(
-    connection: &mut PgConnection,
+    Connected { connection, known }: &mut Connected,
     group: &Group,
     seen: Position,
     now: Option<i64>,
@@ -105,20 +117,29 @@ async fn call(
     let events = || rows().map(|row| (row, group.event(row)));
     let asked: Vec<&str> = group.asked.iter().map(|(stream, _)| stream.as_str()).collect();
     let demanded: Vec<Option<i64>> = group.asked.iter().map(|(_, demand)| *demand).collect();
+    let revisions = group.asked.iter().map(|(stream, _)| known.revision(stream).map(|known| known.get().cast_signed()));
+    let totals = rows().scan(0, |total, row| {
+        *total += i64::try_from(row.size).expect("a group is small");
+        Some(*total)
+    });
     let int4 = |number: usize| i32::try_from(number).expect("a group is small");
     // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
     let answers = sqlx::query(
-        "SELECT written, head, revisions FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        "SELECT written, head, revisions FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
+         $14, $15, $16)",
     )
     .bind(seen.get().cast_signed())
     .bind(asked)
     .bind(demanded)
+    .bind(revisions.collect::<Vec<_>>())
+    .bind(known.at().get().cast_signed())
     .bind(events().map(|(_, event)| Uuid::from_bytes(event.event.id.bytes())).collect::<Vec<_>>())
     .bind(rows().map(|row| int4(row.stream + 1)).collect::<Vec<_>>())
     .bind(rows().map(|row| int4(usize::try_from(row.step).expect("a group is small"))).collect::<Vec<_>>())
     .bind(events().map(|(_, event)| event.stream.as_str()).collect::<Vec<_>>())
     .bind(events().map(|(_, event)| event.event.event_type.as_str()).collect::<Vec<_>>())
     .bind(rows().map(|row| int4(row.size)).collect::<Vec<_>>())
+    .bind(totals.collect::<Vec<_>>())
     .bind(rows().map(|row| i16::from(row.flags)).collect::<Vec<_>>())
     .bind(rows().map(|row| row.extra.as_slice()).collect::<Vec<_>>())
     .bind(events().map(|(_, event)| event.event.payload.as_slice()).collect::<Vec<_>>())
