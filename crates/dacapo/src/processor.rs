@@ -328,6 +328,7 @@ impl<'a> Run<'a> {
         let first = assignment.segments.segment(0).expect("a version has segments");
         let view = View::new(writer, tables)
             .with_bytes_max(options.row_cache_bytes)
+            .of_one_segment(options.rows == Rows::OfOneSegment && assignment.segments != SegmentCount::ONE)
             .lacking_indexes(bare)
             .with_effects(assignment.carried.effect_names(), first);
         let orders = assignment.orders.clone();

@@ -13,8 +13,8 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Answers, Asked, Carried, Error, EventRef, ExpectedRevision, Filter, FlipPolicy, HandlerError, LetterKind, Limit,
-    Node, OnFailure, Options, Phase, Policy, Position, Projection, ReadView, Recorded, Retry, Row, SegmentCount, Stage,
-    Status, Store, StoreError, SystemClock, Table, Verify, VersionStatus, View, WaitingOn, WhichLetters, limits,
+    Node, OnFailure, Options, Phase, Policy, Position, Projection, ReadView, Recorded, Retry, Row, Rows, SegmentCount,
+    Stage, Status, Store, StoreError, SystemClock, Table, Verify, VersionStatus, View, WaitingOn, WhichLetters, limits,
 };
 use dacapo_model::verify::Part;
 use faulty::{Call, Fault, Faults};
@@ -1127,6 +1127,7 @@ struct Everything {
 #[derive(Clone, Debug, Default)]
 struct Counting {
     segments: u16,
+    rows: Rows,
 }
 
 impl Projection for Counting {
@@ -1136,7 +1137,7 @@ impl Projection for Counting {
     type Event = LedgerEvent;
 
     fn options(&self) -> Options {
-        Options { segments: SegmentCount::new(self.segments).unwrap(), ..options() }
+        Options { segments: SegmentCount::new(self.segments).unwrap(), rows: self.rows, ..options() }
     }
 
     async fn apply(&self, _: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
@@ -1147,17 +1148,19 @@ impl Projection for Counting {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
-    let of = |segments| Carried::version(Counting { segments });
-    let node = Node::builder().carry(of(1)).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    for ledger in 0..8 {
-        add(&node, &format!("ledger-{ledger}"), 1).await;
+    let of = |segments, rows| Carried::version(Counting { segments, rows });
+    for code in [of(1, Rows::OfOneSegment), of(3, Rows::AcrossSegments)] {
+        let node = Node::builder().carry(code).start().await.unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        for ledger in 0..8 {
+            add(&node, &format!("ledger-{ledger}"), 1).await;
+        }
+        let reading = node.read("totals", node.head()).await.unwrap();
+        assert_eq!(reading.view.covers(), node.head(), "nothing is wrong with it");
+        node.shutdown().await;
     }
-    let reading = node.read("totals", node.head()).await.unwrap();
-    assert_eq!(reading.view.covers(), node.head(), "with one segment nothing is wrong with it");
-    node.shutdown().await;
 
-    let node = Node::builder().carry(of(3)).start().await.unwrap();
+    let node = Node::builder().carry(of(3, Rows::OfOneSegment)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     for ledger in 0..8 {
         add(&node, &format!("ledger-{ledger}"), 1).await;

@@ -145,7 +145,7 @@ async fn apply_all<P: Projection>(
         let skipped = planted::is(Fault::Skip) && place.position.get().is_multiple_of(41);
         if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
             work.busy.begins(place.position);
-            view.write_for((work.segments != SegmentCount::ONE).then_some(segment));
+            view.write_for(segment);
             if let Some(data) = P::Event::decode(place.event_type, place.payload).map_err(|error| of(error.into()))? {
                 let replay = place.position <= work.past[at];
                 if let Some(speaks) = work.speaks {

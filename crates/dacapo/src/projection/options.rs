@@ -30,13 +30,13 @@ pub enum InPlace {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Into how many segments a new build is cut. Events of one stream are always in one segment and in
-    /// order; a segment whose handler fails does not hold the others back, and in a cluster the nodes share them. With
-    /// more than one, a row may be written by events of one segment only, such as a row whose key is the stream's:
-    /// what writes rows of others as well is refused ([`ViewError::Shared`](crate::ViewError::Shared)). 1 unless set.
+    /// order; a segment whose handler fails does not hold the others back, and in a cluster the nodes share them. 1
+    /// unless set.
     pub segments: SegmentCount,
     /// Whether events of different segments change the same row, such as a total over all streams. Where they do, one
     /// node at a time has all segments, since a row that two nodes change at once would lose what one of them did. A row
-    /// is changed by events of one segment only, unless set.
+    /// is changed by events of one segment only, unless set, such as one whose key is the stream's; where a version with
+    /// several segments does not keep to that, it is refused ([`ViewError::Shared`](crate::ViewError::Shared)).
     pub rows: Rows,
     /// When a new build flips. By itself as soon as it is ready, unless set.
     pub flip: FlipPolicy,

@@ -49,7 +49,9 @@ pub struct View {
     bytes_max: usize,
     /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
     wrote_sql: bool,
-    /// The segment of the event that is being applied, where the version has several.
+    /// Whether a row is to be written by events of one segment only.
+    of_one_segment: bool,
+    /// The segment of the event that is being applied, where that is so.
     segment: Option<Segment>,
     /// What is emitted in this batch, if the projection reacts.
     emitter: Option<Emitter>,
@@ -113,8 +115,8 @@ pub enum ViewError {
     /// Events of two segments would write one row. Segments move by themselves, and on several nodes each has its own rows
     /// in memory, so one would undo what the other did.
     #[error(
-        "row {key} of table {table} is written by events of segments {first} and {second}: give the projection one \
-         segment, or rows whose keys belong to one stream"
+        "row {key} of table {table} is written by events of segments {first} and {second}: say so in \
+         `Options::rows`, or give it rows whose keys belong to one stream"
     )]
     Shared {
         /// The table.
@@ -178,6 +180,7 @@ impl View {
             shelves: Vec::new(),
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
+            of_one_segment: false,
             segment: None,
             emitter: None,
             indexes: Indexes::There,
@@ -253,9 +256,14 @@ impl View {
         Self { emitter, ..self }
     }
 
-    /// What is written from here on follows from events of this segment; of `None`, nobody asks whose a row is.
-    pub(crate) fn write_for(&mut self, segment: Option<Segment>) {
-        self.segment = segment;
+    /// Whether it refuses that events of two segments write one row.
+    pub(crate) fn of_one_segment(self, of_one_segment: bool) -> Self {
+        Self { of_one_segment, ..self }
+    }
+
+    /// What is written from here on follows from an event of this segment.
+    pub(crate) fn write_for(&mut self, segment: Segment) {
+        self.segment = self.of_one_segment.then_some(segment);
     }
 
     /// What is emitted from here on follows from this event.

@@ -144,8 +144,8 @@ impl<'a> RowSql<'a> {
         let key = columns.collect::<Vec<_>>().join(", ");
         let (first, second): (i16, i16) = (row.try_get(names.len())?, row.try_get(names.len() + 1)?);
         Err(StoreError::Invalid(format!(
-            "row {key} of table {} is written by events of segments {first} and {second}: give the projection one segment, \
-             or rows whose keys belong to one stream",
+            "row {key} of table {} is written by events of segments {first} and {second}: say so in `Options::rows`, \
+             or give it rows whose keys belong to one stream",
             self.table.name
         ))
         .into())
