@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dacapo::{
     Append, Asked, Carried, FlipPolicy, HandlerError, Journal, Member, MemberId, Node, OnKnown, Options, Projection,
-    ProjectionName, Recorded, SegmentCount, StoreError, Table, VersionId, View, limits,
+    ProjectionName, Recorded, SegmentCount, Stage, StoreError, Table, VersionId, View, limits,
 };
 use dacapo_example_bank::{Account, AccountEvent, BalanceOf, BalancesV1};
 use dacapo_postgres::testbed::is_installed;
@@ -201,6 +201,7 @@ async fn flips(bench: &Bench) -> Done<Vec<Row>> {
         node.carry(balances(FlipPolicy::OnCommand))?;
     }
     let new = node.rebuild(&projection, None, Asked::default()).await?.view.version;
+    ready(node, new).await?;
     let (mut pauses, mut back) = (Vec::new(), Vec::new());
     for _ in 0..bench.sizes.repeats * 4 {
         let requested = node.flip(&projection, Some(new), Asked::default()).await?;
@@ -234,6 +235,20 @@ async fn flips(bench: &Bench) -> Done<Vec<Row>> {
         latency("cluster-flip-pause", pause, percentile(pauses, 50), twice, commit * 2.0, says),
         latency("cluster-flip-rollback", rollback, percentile(back, 50), thrice, commit * 3.0, back_says),
     ])
+}
+
+/// Waits until the version can be flipped to.
+async fn ready(node: &Node, version: VersionId) -> Done {
+    let begun = Instant::now();
+    while begun.elapsed() < REBUILD_TIME_MAX {
+        let status = node.status().await?;
+        let mut versions = status.projections.iter().flat_map(|found| &found.versions);
+        if versions.any(|found| found.version == version && found.stage == Some(Stage::Ready)) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(format!("{version} does not get ready").into())
 }
 
 /// Waits until readers of the node are answered by the version.
