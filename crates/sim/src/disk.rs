@@ -41,8 +41,10 @@ impl Weather {
 pub enum Kind {
     /// Its lease.
     Lease,
-    /// Everything else.
-    Data,
+    /// The journal, and with it the catalog.
+    Journal,
+    /// The views.
+    Views,
 }
 
 /// How one node's own way to the disk is.
@@ -265,7 +267,7 @@ impl Disk {
         let head = *self.journal.head().borrow();
         locked(&self.inside).heads.retain(|(slot, open)| {
             let Some(open) = open.upgrade() else { return false };
-            if let Some(sender) = locked(&open).as_ref().filter(|_| self.link(*slot).lets(Kind::Data)) {
+            if let Some(sender) = locked(&open).as_ref().filter(|_| self.link(*slot).lets(Kind::Journal)) {
                 sender.send_if_modified(|known| std::mem::replace(known, head) != head);
             }
             true

@@ -44,8 +44,8 @@ const ACTS: &[(u32, Act)] = &[
     (5, Act::EndInOrder),
     (8, Act::Join),
     (8, Act::Pause),
-    (8, Act::CutOff),
-    (2, Act::Strand),
+    (16, Act::CutOff),
+    (3, Act::Strand),
     (16, Act::Disk),
     (14, Act::Handlers),
     (6, Act::Resets),
@@ -257,7 +257,7 @@ impl Run<'_> {
             }
             Act::CutOff => {
                 let Some(slot) = self.slot(true) else { return };
-                let kind = [None, Some(Kind::Lease), Some(Kind::Data)][self.chance.usize(..3)];
+                let kind = [None, Some(Kind::Lease), Some(Kind::Journal), Some(Kind::Views)][self.chance.usize(..4)];
                 self.cut_off(now, slot, kind, 100..10_000);
             }
             Act::Strand => self.strand(now),
@@ -339,7 +339,7 @@ impl Run<'_> {
         self.later(now, millis, Later::Link(slot));
     }
 
-    /// One node crashes, and of the others only one sees what it had: they have a lease and no data.
+    /// One node crashes, and of the others only one sees what it had: they have a lease and reach no view.
     fn strand(&mut self, now: Duration) {
         let mut running = self.world.running();
         if running.len() < 3 {
@@ -349,7 +349,7 @@ impl Run<'_> {
         self.crash(running[0]);
         self.later(now, 12_000..16_000, Later::Bounce(running[0]));
         for slot in &running[2..] {
-            self.cut_off(now, *slot, Some(Kind::Data), 11_000..14_000);
+            self.cut_off(now, *slot, Some(Kind::Views), 11_000..14_000);
         }
     }
 

@@ -58,7 +58,15 @@ impl Way {
         what: &'static str,
         act: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        self.disk().meet((self.slot, Kind::Data), what, act).await
+        self.disk().meet((self.slot, Kind::Views), what, act).await
+    }
+
+    async fn meet_journal<T, E: From<StoreError>>(
+        &self,
+        what: &'static str,
+        act: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.disk().meet((self.slot, Kind::Journal), what, act).await
     }
 
     async fn meet_for_lease<T>(
@@ -107,22 +115,22 @@ impl Journal for SimJournal {
         if locked(&self.sender).is_none() {
             return Err(StoreError::unavailable("append", "the journal is closed").into());
         }
-        self.way.meet("append", self.write(append)).await
+        self.way.meet_journal("append", self.write(append)).await
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let disk = self.way.disk();
-        self.way.meet("read", disk.journal.read(after, filter, limit)).await
+        self.way.meet_journal("read", disk.journal.read(after, filter, limit)).await
     }
 
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
         let disk = self.way.disk();
-        self.way.meet("read a stream", disk.journal.read_stream(stream, after, limit)).await
+        self.way.meet_journal("read a stream", disk.journal.read_stream(stream, after, limit)).await
     }
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
         let disk = self.way.disk();
-        self.way.meet("look at a stream", disk.journal.stream_revision(stream)).await
+        self.way.meet_journal("look at a stream", disk.journal.stream_revision(stream)).await
     }
 
     async fn streams(
@@ -132,7 +140,7 @@ impl Journal for SimJournal {
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
         let disk = self.way.disk();
-        self.way.meet("list streams", disk.journal.streams(category, after, most)).await
+        self.way.meet_journal("list streams", disk.journal.streams(category, after, most)).await
     }
 
     fn head(&self) -> watch::Receiver<Position> {
@@ -391,7 +399,7 @@ impl SimWriter {
         if self.ended {
             return Err(StoreError::unavailable(what, ENDED));
         }
-        let way = (self.way.slot, Kind::Data);
+        let way = (self.way.slot, Kind::Views);
         match tokio::time::timeout(SILENT_MAX, self.way.disk().there(way, what)).await {
             Ok(Ok(_)) if !is_there(&self.way, &self.id, &self.view).await => Err(gone(what)),
             Ok(back) => back,
@@ -400,7 +408,7 @@ impl SimWriter {
     }
 
     async fn back<T, E: From<StoreError>>(&mut self, back: Back, done: Result<T, E>) -> Result<T, E> {
-        let way = (self.way.slot, Kind::Data);
+        let way = (self.way.slot, Kind::Views);
         match tokio::time::timeout(SILENT_MAX, self.way.disk().pass(way, back.time)).await {
             Ok(_) => self.way.disk().back(way, Back { time: Duration::ZERO, ..back }, done).await,
             Err(_) => Err(self.end().await.into()),
@@ -413,7 +421,7 @@ impl SimWriter {
         (self.wrote, self.ended) = (false, true);
         let ended = self.inner.rollback().await.err();
         // However it is then.
-        self.way.disk().pass((self.way.slot, Kind::Data), Duration::ZERO).await.ok();
+        self.way.disk().pass((self.way.slot, Kind::Views), Duration::ZERO).await.ok();
         ended.unwrap_or_else(|| StoreError::unavailable("write a view", ENDED))
     }
 }
