@@ -166,6 +166,13 @@ impl Fleet {
             self.move_to(&format!("flip again {at}"), &built, false).await;
         }
         self.clean_up(&format!("clean up {at}"), old).await;
+        // The others may be done before the end of that one is seen.
+        let deadline = Instant::now() + WAIT_MAX;
+        while self.dead.is_empty() {
+            assert!(Instant::now() < deadline, "one node ends at {at}");
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            self.bury();
+        }
         assert_eq!(self.replace_the_dead(&at).await, 1, "one node has ended at {at}");
         built
     }
