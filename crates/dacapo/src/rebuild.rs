@@ -277,8 +277,6 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
             return Ok(Some(Found { tokens, bare }));
         }
-        // One drops it, as soon as the others have let go of it. Where nobody carries its code, anyone may.
-        Phase::CleaningUp if core.cluster.has_capable(id) && !core.cluster.drives(id) => stop(core, id).await,
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
         _ => {}
@@ -400,8 +398,11 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     stop(core, id).await;
     discard(&*core.views, id).await?;
     core.world.probe.completed(Step::Dropped);
-    Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await?;
-    Ok(())
+    match Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await {
+        // Another member was first.
+        Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Drops the view (I-12): its epochs are revoked, then it goes.

@@ -559,3 +559,32 @@ async fn a_node_that_hears_of_a_clean_up_only_once_it_is_over_lets_go_of_the_vie
     two.shutdown().await;
     one.shutdown().await;
 }
+
+// I-10
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_node_raises_the_alarm_when_nobody_takes_over() {
+    let store = Shared::new();
+    let one = store.node("one").carry(first()).start().await.unwrap();
+    phase(&one, "v1.1", Phase::Serving).await;
+    let observer = store.another().node("observer").start().await.unwrap();
+    // A member that is alive, carries the code, and does nothing.
+    let mut idle = one.status().await.unwrap().members.into_iter().find(|member| member.name == "one").unwrap();
+    idle.id = MemberId::from_bytes([7; 16]);
+    store.store.members.renew(&idle, WAIT_MAX).await.unwrap();
+    one.shutdown().await;
+    until(&observer, "the alarm", |status| {
+        let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Unowned { segments: 8 | 4, .. });
+        status.projections[0].versions[0].waiting_on.iter().any(told)
+    })
+    .await;
+    store.store.members.leave(idle.id).await.unwrap();
+    let another = store.another().node("another").carry(first()).start().await.unwrap();
+    shared(&another, "v1.1", &[("another", 8)]).await;
+    until(&observer, "the end of it", |status| {
+        let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Unowned { .. });
+        !status.projections[0].versions[0].waiting_on.iter().any(told)
+    })
+    .await;
+    another.shutdown().await;
+    observer.shutdown().await;
+}
