@@ -13,7 +13,7 @@ const SEEDS: u64 = 300;
 /// Of so many seeds one is run twice, and both runs must have done the same at the same times.
 const TWICE: u64 = 10;
 /// Within so many seeds each planted fault is found.
-const PLANTED_SEEDS_MAX: u64 = 120;
+const PLANTED_SEEDS_MAX: u64 = 300;
 /// No seed takes that long; one that does waits for something that will not happen.
 const SEED_SECONDS_MAX: &str = "120";
 

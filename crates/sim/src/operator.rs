@@ -15,8 +15,9 @@ use crate::http::Response;
 use crate::ledger::PROJECTIONS;
 use crate::world::{HOSTS, World, locked};
 
-/// How long something may stand still without a reason before that is a fault.
-const STILL: Duration = Duration::from_secs(3);
+/// How long something may stand still without a reason before that is a fault: what a member that died was to do is taken
+/// over within two lease times (I-10), and until then nobody can know why it is not done.
+const STILL: Duration = Duration::from_secs(dacapo::limits::UNOWNED_TIME_MAX.as_secs() + 1);
 
 #[derive(Clone, Copy)]
 enum Act {
