@@ -15,9 +15,11 @@ use crate::http::Response;
 use crate::ledger::PROJECTIONS;
 use crate::world::{HOSTS, World, locked};
 
-/// How long something may stand still without a reason before that is a fault: what a member that died was to do is taken
-/// over within two lease times (I-10), and until then nobody can know why it is not done.
-const STILL: Duration = Duration::from_secs(dacapo::limits::UNOWNED_TIME_MAX.as_secs() + 1);
+/// How long a version may stand still without a reason before that is a fault: a member that died counts as alive for a
+/// lease, and until the others renew theirs nobody can know why nothing is done.
+const STILL: Duration = Duration::from_millis(4_500);
+/// How long one that nobody has begun to build may: who was to begin it may be cut off for two lease times.
+const STILL_SCHEDULED: Duration = Duration::from_secs(dacapo::limits::UNOWNED_TIME_MAX.as_secs() + 1);
 
 #[derive(Clone, Copy)]
 enum Act {
@@ -246,7 +248,8 @@ impl Looks {
         let before = self.stood.get(&what).filter(|before| before.at == at && waits);
         let since = before.map_or(now, |before| before.since);
         let silent = reasons.as_array().is_none_or(Vec::is_empty);
-        if waits && silent && now - since > STILL {
+        let still = if at[0] == "Scheduled" { STILL_SCHEDULED } else { STILL };
+        if waits && silent && now - since > still {
             world.violated(format!(
                 "I-11: {} stands at {at} without a reason for {:.1} s, says {}",
                 what.1,
