@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     Catalog, CatalogCommand, FlipKind, PendingFlip, Position, ProjectionName, Token, VersionId, ViewId, WaitingOn,
     limits,
@@ -186,7 +185,7 @@ impl Drive<'_> {
         let halts = self.to.as_ref().map(|to| to.waiting_on()).unwrap_or_default();
         let to_verified = self.to_verified();
         // After the tokens were read: whatever they cover and was set aside is known.
-        if to_verified.is_ok() && !planted::is(Fault::Outdated) && self.is_outdated().await? {
+        if to_verified.is_ok() && self.is_outdated().await? {
             let id = self.view(to);
             tracing::warn!(view = %id, "events were set aside since it was found right: it is verified again");
             let again = CatalogCommand::RequestVerification(id);

@@ -62,8 +62,6 @@ faults! {
     NoHold "i-6-no-hold" ["I-6", "I-7"],
     /// I-6: a version is flipped to without a verdict.
     Unverified "i-6-unverified" ["I-6"],
-    /// I-6: a verdict counts although events were set aside since.
-    Outdated "i-6-outdated" ["I-6"],
     /// I-7: a query does not wait for the position that it names.
     NoWait "i-7-no-wait" ["I-7"],
     /// I-7: a reader does not look for flips that other nodes have made.
@@ -86,8 +84,6 @@ faults! {
     Silent "i-11-silent" ["I-11"],
     /// I-11: an event that is set aside gets no letter.
     NoLetter "i-11-no-letter" ["I-3", "I-11"],
-    /// I-11: the letter of an event goes when it is tried again, whatever comes of that.
-    LetterGoes "i-11-letter-goes" ["I-11"],
     /// I-12: a view is dropped while its epochs are good.
     NotRevoked "i-12-not-revoked" ["I-12"],
     /// I-12: the numbers of obsolete versions are given again.

@@ -11,7 +11,6 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Letter, LetterKind, Position, Segment, Token, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
 
@@ -107,9 +106,6 @@ impl Run<'_> {
         }
         let Err(failure) = done else { return Ok(Some(settle(letter, stays))) };
         self.view.rollback().await.map_err(unavailable)?;
-        if planted::is(Fault::LetterGoes) {
-            return Ok(Some(settle(letter, stays)));
-        }
         match failure.cause {
             FailureCause::Store(error) => Err(unavailable(error)),
             FailureCause::Handler(error) | FailureCause::NoRoom(error) => {
