@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use dacapo::Node;
 
 use bench::{Bench, Done};
 use report::Row;
@@ -103,8 +104,11 @@ async fn measure(bench: &Bench) -> Done<Vec<Row>> {
     if bench.wants_any(&[scan::NAMES, rebuild::NAMES, modes::NAMES, stream::NAMES]) {
         let ledger = ledger::Ledger::fill(bench).await?;
         rows.extend(scan::rows(bench, &ledger).await?);
-        rows.extend(rebuild::rows(bench, &ledger).await?);
-        rows.extend(modes::rows(bench, &ledger).await?);
+        let node = Node::builder().store(ledger.store.clone()).start().await?;
+        rows.extend(rebuild::rows(bench, &ledger, &node).await?);
+        rows.extend(modes::rows(bench, &ledger, &node).await?);
+        // It closes the journal, which is opened anew from here on.
+        node.shutdown().await;
         rows.extend(stream::rows(bench, &ledger).await?);
     }
     rows.extend(follow::rows(bench).await?);

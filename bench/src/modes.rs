@@ -70,11 +70,7 @@ impl Projection for Indexed {
     }
 }
 
-pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
-    if !bench.wants_any(&[NAMES]) {
-        return Ok(Vec::new());
-    }
-    let node = Node::builder().store(ledger.store.clone()).start().await?;
+pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Vec<Row>> {
     let plain = Options {
         stand_by: Duration::ZERO,
         batch_events_max: BATCH_EVENTS,
@@ -119,7 +115,7 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
         if !bench.begins(name) {
             continue;
         }
-        let measured = async || Ok(a_second(events, rebuilt(&node, &options, false).await?));
+        let measured = async || Ok(a_second(events, rebuilt(node, &options, false).await?));
         let bare = async || {
             let place = bench.place()?;
             let begun = Instant::now();
@@ -135,8 +131,8 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
         let source = place.path().join("source.db");
         by_hand(&source, &ledger.memory)?;
         // Something has to serve that it can be a copy of.
-        rebuilt(&node, &last, false).await?;
-        let measured = async || Ok(a_second(events, rebuilt(&node, &last, true).await?));
+        rebuilt(node, &last, false).await?;
+        let measured = async || Ok(a_second(events, rebuilt(node, &last, true).await?));
         let bare = async || {
             let place = bench.place()?;
             let begun = Instant::now();
@@ -152,7 +148,6 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
             ..Row::of(pair, 0.3, "Events that the copied rows are of, though none is read; the flip is in the time.")
         });
     }
-    node.shutdown().await;
     Ok(rows)
 }
 

@@ -24,26 +24,21 @@ pub(crate) const STATEMENT_ROWS: usize = 64;
 /// Events that one transaction takes, at most, on both sides.
 pub(crate) const BATCH_EVENTS: usize = 262_144;
 
-pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
-    if !bench.wants_any(&[NAMES]) {
-        return Ok(Vec::new());
-    }
-    let node = Node::builder().store(ledger.store.clone()).start().await?;
+pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Vec<Row>> {
     let mut rows = Vec::new();
     if bench.begins("rebuild-bulk") {
-        let pair = against(bench, ledger, &node, bulk).await?;
+        let pair = against(bench, ledger, node, bulk).await?;
         let says =
             "What the whole machinery leaves of a loop that was written for this one view and does nothing else.";
         let floor = "decode from memory, fold a batch into a map, upsert it in bulk";
         rows.push(row("rebuild-bulk", floor, pair, 0.5, says));
     }
     if bench.begins("rebuild-upserts") {
-        let pair = against(bench, ledger, &node, upserts).await?;
+        let pair = against(bench, ledger, node, upserts).await?;
         let says = "What the row cache wins over a handler that sends a statement for every event.";
         let floor = "decode from memory, one prepared upsert an event";
         rows.push(row("rebuild-upserts", floor, pair, 5.0, says));
     }
-    node.shutdown().await;
     Ok(rows)
 }
 
@@ -92,7 +87,9 @@ pub(crate) async fn rebuilt_by(node: &Node, code: &Carried) -> Done<Duration> {
     drop(tokio::time::timeout(REBUILD_TIME_MAX, done).await??);
     let elapsed = begun.elapsed();
     // The old version is dropped beside what is measured next, unless that waits.
-    let alone = |catalog: &dacapo::Catalog| catalog.versions().filter(|(_, state)| state.phase.has_view()).count() == 1;
+    let alone = |catalog: &dacapo::Catalog| {
+        catalog.versions().filter(|(view, state)| view.projection == projection && state.phase.has_view()).count() == 1
+    };
     drop(tokio::time::timeout(REBUILD_TIME_MAX, catalog.wait_for(|catalog| alone(catalog))).await??);
     Ok(elapsed)
 }

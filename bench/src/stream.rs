@@ -23,8 +23,6 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
     if !bench.wants_any(&[NAMES]) {
         return Ok(rows);
     }
-    // From here on the journal is opened anew, which takes its directory.
-    ledger.store.journal.close().await;
     let stream = ledger.memory.of_stream(account_name(1)?.as_str())?;
     if bench.begins("stream-cached") {
         let journal = open(ledger)?;

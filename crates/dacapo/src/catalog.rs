@@ -112,11 +112,20 @@ impl CatalogLog {
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let mut folded = self.folded.lock().await;
         if self.journal.stream_revision(&catalog_form::stream()).await? > folded.catalog.revision {
-            let entries = fold_on(&*self.journal, &mut folded).await;
-            self.current.send_replace(Arc::new(folded.catalog.clone()));
-            entries?;
+            self.fold_on(&mut folded).await?;
         }
         Ok(())
+    }
+
+    /// Folds what is in the journal behind the fold, tells whoever watches of it, and returns it.
+    async fn fold_on(&self, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
+        let before = folded.catalog.revision;
+        let entries = fold_on(&*self.journal, folded).await;
+        // Told of what is not new, the rebuild driver would try again at once whatever has just failed.
+        if folded.catalog.revision != before {
+            self.current.send_replace(Arc::new(folded.catalog.clone()));
+        }
+        entries
     }
 
     /// What was done before under the idempotency key of `asked`.
@@ -162,8 +171,7 @@ impl CatalogLog {
             let new = events.iter().map(|event| self.new_event(event, asked)).collect();
             let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;
             // Also after an error: the events may be there although the answer was lost.
-            let entries = fold_on(&*self.journal, &mut folded).await;
-            self.current.send_replace(Arc::new(folded.catalog.clone()));
+            let entries = self.fold_on(&mut folded).await;
             let ours = entries.map(|mut entries| {
                 entries.truncate(events.len());
                 entries
