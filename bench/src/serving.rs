@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::{Append, Asked, Carried, FlipPolicy, Node, OnKnown, Options, ProjectionName, WorkShare};
+use dacapo::{
+    Append, Asked, Carried, Catalog, FlipPolicy, Node, OnKnown, Options, Phase, ProjectionName, ViewId, WorkShare,
+};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -170,6 +172,12 @@ async fn flips_and_back(bench: &Bench, node: &Node, flushes: &std::path::Path) -
     node.carry(Carried::version(BalancesV1 { options }).answers::<BalanceOf>())?;
     let old = node.catalog().borrow().serving(&projection).ok_or("a version serves")?;
     let new = node.rebuild(&projection, None, Asked::default()).await?.view.version;
+    // What has not begun cannot be flipped to.
+    let begun = |catalog: &Catalog| {
+        let view = ViewId { projection: projection.clone(), version: new };
+        catalog.version(&view).is_some_and(|state| state.phase == Phase::Initializing)
+    };
+    node.catalog().wait_for(|catalog| begun(catalog)).await?;
     let users = Users::begin(node, bench.sizes.accounts);
     let (mut pauses, mut back) = (Vec::new(), Vec::new());
     for _ in 0..bench.sizes.repeats * 4 {

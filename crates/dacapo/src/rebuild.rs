@@ -32,6 +32,8 @@ use crate::world::Step;
 const LOOK_BUILDING: Duration = Duration::from_millis(50);
 /// How often to look otherwise: stand-by ends with time.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
+/// How long to rest before it is tried again to let SQL from outside see what serves.
+const PUBLISH_REST: Duration = Duration::from_secs(1);
 /// How long the head of a shared journal is waited for at a position that a view has reached.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 
@@ -129,6 +131,10 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
         // Aborted or done: either way it does nothing any more, which is what is waited for.
         drop(task.await);
     }
+    for task in tasks.publishes.into_values() {
+        task.abort();
+        drop(task.await);
+    }
 }
 
 /// The drivers that run beside the conductor: whatever is cut off with them is begun anew.
@@ -138,6 +144,10 @@ struct Tasks {
     verifications: HashMap<ViewId, JoinHandle<()>>,
     /// Those that put live queries to versions that do not serve yet.
     shadows: HashMap<ViewId, JoinHandle<()>>,
+    /// Those that let SQL from outside find what serves, which no flip waits for. They return the flip by which it does.
+    publishes: HashMap<ProjectionName, JoinHandle<Option<Position>>>,
+    /// The last flip that SQL from outside has seen of each projection.
+    published: HashMap<ProjectionName, Position>,
 }
 
 impl Tasks {
@@ -150,6 +160,13 @@ impl Tasks {
         for (of, task) in ended {
             if let Err(error) = task.await {
                 tracing::error!(of, %error, "the driver of a flip or of a verification ended by a bug in dacapo");
+            }
+        }
+        let ended: Vec<_> = self.publishes.extract_if(|_, task| task.is_finished()).collect();
+        for (projection, task) in ended {
+            match task.await {
+                Ok(flip) => self.published.extend(flip.map(|flip| (projection, flip))),
+                Err(error) => tracing::error!(%projection, %error, "naming what serves ended by a bug in dacapo"),
             }
         }
     }
@@ -204,11 +221,33 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
         let drive = || tokio::spawn(flip::drive(Arc::clone(core), projection.clone()));
         tasks.flips.entry(projection.clone()).or_insert_with(drive);
     }
+    for (projection, state) in &core.catalog.current().projections {
+        let Some((flip, version)) = state.served.last().copied() else { continue };
+        let serving = ViewId { projection: projection.clone(), version };
+        if tasks.published.get(projection).is_some_and(|published| *published >= flip) || !core.cluster.drives(&serving)
+        {
+            continue;
+        }
+        let publish = || tokio::spawn(publish(Arc::clone(core), serving, flip));
+        tasks.publishes.entry(projection.clone()).or_insert_with(publish);
+    }
     for (id, state) in core.catalog.current().versions() {
         let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
         examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
     }
     Ok(())
+}
+
+/// Lets SQL from outside find what serves by the flip at `flip`. Returns that, or nothing after a while if it cannot be.
+async fn publish(core: Arc<Core>, serving: ViewId, flip: Position) -> Option<Position> {
+    match core.views.publish(&serving, flip).await {
+        Ok(()) => Some(flip),
+        Err(error) => {
+            tracing::warn!(view = %serving, %error, "SQL from outside does not see yet what serves");
+            tokio::time::sleep(PUBLISH_REST).await;
+            None
+        }
+    }
 }
 
 /// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.

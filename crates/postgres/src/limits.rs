@@ -13,6 +13,13 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 pub const IDLE_IN_TRANSACTION_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a statement waits for a lock. Longer than a holder that stopped can keep it.
 pub const LOCK_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the names that SQL from outside uses are waited for when they are moved, and so the longest that a query waits
+/// for that.
+pub const NAME_LOCK_TIME_MAX: Duration = Duration::from_millis(100);
+/// How long the version that served is kept where it is until the new one covers what it has shown.
+pub const NAME_COVER_TIME_MAX: Duration = Duration::from_millis(200);
+/// How often that is looked at.
+pub(crate) const NAME_COVER_PAUSE: Duration = Duration::from_millis(5);
 /// How long a statement may take, unless a transaction sets it otherwise for itself.
 pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for the answer to a statement: longer than the server lets it run, so that silence means that the

@@ -13,6 +13,7 @@ use crate::fault::fault;
 const STEPS: &[(&str, &str)] = &[
     ("journal", include_str!("../migrations/0001_journal.sql")),
     ("members", include_str!("../migrations/0002_members.sql")),
+    ("published", include_str!("../migrations/0003_published.sql")),
 ];
 
 /// Brings `schema` to the form of the last step. The connection must be closed afterwards.

@@ -1,7 +1,8 @@
 //! Views in PostgreSQL: a schema a version, `dacapo_balances_v2_1`.
 //!
 //! ```text
-//!  views.rs ── open, find, list, drop ──▶ schema.rs, names.rs
+//!  views.rs ─┬─ open, find, list, drop ─▶ schema.rs, names.rs
+//!     │       └─ publish ──────────────▶ published.rs: the names for SQL from outside
 //!     └▶ view.rs ─┬─ tokens, claim, hold, lift ─────────▶ tokens.rs
 //!                 ├─ letters, outbox ───────────────────▶ letters.rs, outbox.rs
 //!                 ├─ writer.rs ─ rows, SQL, index, commit ─┐
@@ -19,6 +20,7 @@ mod letters;
 mod names;
 mod numeric;
 mod outbox;
+mod published;
 mod reader;
 mod rows;
 mod schema;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
+use dacapo_model::{Position, ProjectionName, SegmentCount, VersionId, ViewId};
 use dacapo_store::{StoreError, Table, View, Views, shape};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
@@ -134,6 +136,8 @@ impl PostgresViews {
         self.begin(&mut session, name).await?;
         match About::read(&mut session, name).await? {
             Some(about) if about.view == id.to_string() => {
+                // With it would go the names that show it.
+                published::check_unpublished(&mut session, &self.home, id).await?;
                 let wait = DROP_WAIT.as_millis();
                 let schema = quoted(name);
                 session.batch(format!("SET LOCAL lock_timeout = {wait}; DROP SCHEMA {schema} CASCADE")).await?;
@@ -219,6 +223,12 @@ impl Views for PostgresViews {
             }
         };
         dropped.await.map_err(|failed| view::fault(id, "drop", failed))
+    }
+
+    async fn publish(&self, serving: &ViewId, flip: Position) -> Result<(), StoreError> {
+        let mut session = Session::open(&self.home, "name a view").await?;
+        let published = published::publish(&mut session, &self.home, serving, flip).await;
+        published.map_err(|failed| published::wrong(&self.home, serving, failed))
     }
 }
 

@@ -133,6 +133,18 @@ pub trait Views: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be dropped; it may be half gone, and dropping it again finishes it.
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError>;
+
+    /// Lets SQL from outside find the view of `serving` under the name of its projection from now on, in a store that is
+    /// queried so; in others there is nothing to do. `flip` is the position of the flip by which it serves: names that
+    /// show what a later flip brought stay. Nobody who uses them sees less than before (I-7). A view that they show is
+    /// not dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the names cannot be moved now; then they are as they were, and it should be tried again.
+    async fn publish(&self, serving: &ViewId, flip: Position) -> Result<(), StoreError> {
+        let _ = (serving, flip);
+        Ok(())
+    }
 }
 
 /// One view.

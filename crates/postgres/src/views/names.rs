@@ -1,6 +1,6 @@
 //! Names in the database: quoted, and within the 63 bytes that PostgreSQL keeps of one.
 
-use dacapo_model::{ViewId, stream_hash};
+use dacapo_model::{ProjectionName, ViewId, stream_hash};
 use dacapo_store::{Index, StoreError, Table};
 
 /// Longest name, in bytes. PostgreSQL cuts off what is longer, so that two names could become one.
@@ -16,6 +16,12 @@ pub(super) fn quoted(name: &str) -> String {
 /// The schema of a view, beside the schema `home` of the journal: `dacapo_balances_v2_1`. A form: views are found by it.
 pub(super) fn schema_name(home: &str, id: &ViewId) -> String {
     bounded(format!("{home}_{}_v{}_{}", id.projection, id.version.code, id.version.build))
+}
+
+/// The schema in which SQL from outside finds what serves of a projection: `dacapo_balances`. A form: people's queries
+/// have it.
+pub(super) fn outside_name(home: &str, projection: &ProjectionName) -> String {
+    bounded(format!("{home}_{projection}"))
 }
 
 /// The name of an index, of which a schema has one with each name.
@@ -66,6 +72,7 @@ mod tests {
     #[test]
     fn the_names_of_schemas_are_fixed_for_good() {
         assert_eq!(schema_name("dacapo", &id("balances", 2)), "dacapo_balances_v2_1");
+        assert_eq!(outside_name("dacapo", &id("balances", 2).projection), "dacapo_balances");
         let long = "a-projection-with-a-name-as-long-as-one-may-be_0";
         let name = schema_name("a_schema_of_24_bytes_too", &id(long, u32::MAX));
         assert_eq!(name, "a_schema_of_24_bytes_too_a-projection-with-a-n_303118c313b19def");

@@ -121,7 +121,7 @@ impl About {
 }
 
 /// Text as SQL, however the server reads backslashes.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 

@@ -51,6 +51,36 @@ async fn a_database_that_is_away_under_load_loses_nothing_and_nobody_is_started_
     check(&world, books).await;
 }
 
+// I-1, I-2, I-3
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_primary_that_is_killed_under_load_is_followed_to_the_stand_by_that_is_promoted() {
+    let (primary, standby) = tokio::task::block_in_place(Server::pair);
+    let world = World::on_pair(Arc::new(primary), &standby).await;
+    let mut nodes = world.start_all(&["one", "two", "three"], &["--versions", "1", "--segments", "8"]).await;
+    nodes[0].shared("v1.1", &["one", "two", "three"]).await;
+    let clients = Clients::start(&world, 6);
+    clients.get_on(30).await;
+    let since = Instant::now();
+    tokio::task::block_in_place(|| world.server.stop(Stop::Kill));
+    clients.are_refused(3).await;
+    if is_long() {
+        tokio::time::sleep(LONG).await;
+    }
+    let promoted = Instant::now();
+    standby.promote().await;
+    clients.get_on(1).await;
+    tell(&format!("answered {:?} after the promotion, {:?} after the end", promoted.elapsed(), since.elapsed()));
+    for node in &nodes {
+        until(&format!("{} is ready", node.name), async || (node.readyz().await.0 == 200).then_some(())).await;
+    }
+    tell(&format!("all nodes ready {:?} after the promotion", promoted.elapsed()));
+    nodes[0].shared("v1.1", &["one", "two", "three"]).await;
+    clients.get_on(30).await;
+    let books = clients.stop().await;
+    assert!(nodes.iter_mut().all(|node| !node.has_ended()), "nobody was started again");
+    check(&world, books).await;
+}
+
 #[expect(clippy::print_stderr, reason = "whoever runs the test wants to know how long it took")]
 fn tell(text: &str) {
     eprintln!("{text}");

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::books::{Books, Clients, check};
 use crate::is_long;
+use crate::outside::Outside;
 use crate::world::{Process, WAIT_MAX, World, serving, until, version};
 
 /// I-10
@@ -205,11 +206,15 @@ async fn a_node_that_is_killed_at_a_step_of_a_rebuild_flip_rollback_or_clean_up_
     let mut fleet = Fleet::start("0").await;
     let mut serves = fleet.until("a version serves", |status| serving(status).map(str::to_owned)).await;
     let clients = Clients::start(&fleet.world, 3);
+    let outside = Outside::start(&fleet.world).await;
     for (step, back) in steps() {
         clients.get_on(5).await;
         serves = fleet.cycle(step, &serves, back).await;
     }
     clients.get_on(10).await;
+    outside.sees(&fleet.world, &serves).await;
+    let shown = outside.stop().await;
+    assert!(shown.len() > steps().len(), "each cycle was seen with SQL from outside: {shown:?}");
     check(&fleet.world, clients.stop().await).await;
 }
 

@@ -7,6 +7,7 @@ mod books;
 mod database;
 mod flips;
 mod nodes;
+mod outside;
 mod world;
 
 /// Whether to run what takes too long for every change.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dacapo_api::{Api, ApiError, ClientLimits, HttpClient, Status, VersionStatus};
-use dacapo_postgres::testbed::Server;
+use dacapo_postgres::testbed::{Server, name_of};
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
@@ -54,6 +54,17 @@ impl World {
 
     pub async fn on(server: Arc<Server>) -> Self {
         let url = server.database().await;
+        Self::at(server, url)
+    }
+
+    /// A new database on a server that a stand-by keeps up with. The nodes know of both.
+    pub async fn on_pair(server: Arc<Server>, standby: &Server) -> Self {
+        let url = server.database().await;
+        let url = server.url_beside(&standby.url(name_of(&url)));
+        Self::at(server, url)
+    }
+
+    fn at(server: Arc<Server>, url: String) -> Self {
         Self { server, url, dir: tempfile::tempdir().unwrap(), addresses: Arc::default() }
     }
 

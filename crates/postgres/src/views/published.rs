@@ -1,0 +1,223 @@
+//! The names under which SQL from outside finds what serves: a schema a projection, `dacapo_balances`, with an SQL view
+//! for each table of the version that serves, and `_dacapo_serving`, which says which version that is and what it covers.
+//!
+//! Names move in one transaction, and only forward: to a later flip (whoever slept through one comes too late), and only
+//! once the new version covers everything that the old one has ever shown, so that a query is not sent back in time (I-7).
+//! Meanwhile the old one is kept where it is; nobody waits for it, since it serves no more. PostgreSQL lets no query use
+//! a name that somebody waits to move, so that wait is short, and it is tried again later.
+
+use dacapo_model::{Position, ViewId};
+use dacapo_store::StoreError;
+use dacapo_store::view_form::number;
+use sqlx::Row;
+use sqlx::postgres::PgArguments;
+use tokio::time::Instant;
+
+use super::Home;
+use super::names::{outside_name, quoted, schema_name};
+use super::rows::{Failed, SEGMENT, Sent};
+use super::schema::{About, literal};
+use super::session::Session;
+use super::value::added;
+use crate::limits;
+
+/// The SQL view that says which version serves.
+const SERVING: &str = "_dacapo_serving";
+
+/// What the names of a projection show.
+struct Shown {
+    version: String,
+    flip: i64,
+    names: Vec<String>,
+}
+
+/// Lets the names of its projection show the view from the flip at `flip` on.
+pub(super) async fn publish(session: &mut Session, home: &Home, id: &ViewId, flip: Position) -> Sent<()> {
+    let lock = limits::NAME_LOCK_TIME_MAX.as_millis();
+    session.begin(format!("BEGIN; SET LOCAL lock_timeout = {lock}")).await?;
+    let shown = shown(session, id).await?;
+    if number(flip) <= shown.flip {
+        return Ok(session.rollback().await?);
+    }
+    let version = id.version.to_string();
+    let names = if shown.version == version { shown.names } else { move_names(session, home, id, &shown).await? };
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, id.projection.to_string())?;
+    added(&mut arguments, version)?;
+    added(&mut arguments, number(flip))?;
+    added(&mut arguments, names)?;
+    let sql = "UPDATE published SET version = $2, flip = $3, names = $4 WHERE projection = $1";
+    session.fetch(sql, arguments).await?;
+    Ok(session.commit().await?)
+}
+
+/// Refuses to go on while the names of its projection show the view, and keeps them from doing so until the open
+/// transaction ends.
+pub(super) async fn check_unpublished(session: &mut Session, home: &Home, id: &ViewId) -> Sent<()> {
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, id.projection.to_string())?;
+    let sql = "SELECT version FROM published WHERE projection = $1 FOR UPDATE";
+    let rows = session.fetch(sql, arguments).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    if row.try_get::<String, _>(0)? != id.version.to_string() {
+        return Ok(());
+    }
+    let name = outside_name(&home.database.options().schema, &id.projection);
+    let found = format!("the schema {name} shows it to SQL from outside: it goes once those names were moved");
+    Err(StoreError::unavailable(format!("drop the view {id}"), found).into())
+}
+
+/// What the names show now. Only one transaction at a time goes on from here.
+async fn shown(session: &mut Session, id: &ViewId) -> Sent<Shown> {
+    let projection = |arguments: &mut PgArguments| added(arguments, id.projection.to_string());
+    let mut arguments = PgArguments::default();
+    projection(&mut arguments)?;
+    session.fetch("INSERT INTO published VALUES ($1, '', 0, '{}') ON CONFLICT DO NOTHING", arguments).await?;
+    let mut arguments = PgArguments::default();
+    projection(&mut arguments)?;
+    let sql = "SELECT version, flip, names FROM published WHERE projection = $1 FOR UPDATE";
+    let rows = session.fetch(sql, arguments).await?;
+    let row = rows.first().ok_or_else(|| gone(id))?;
+    Ok(Shown { version: row.try_get(0)?, flip: row.try_get(1)?, names: row.try_get(2)? })
+}
+
+fn gone(id: &ViewId) -> StoreError {
+    StoreError::unavailable(format!("name the view {id}"), "it is not there any more")
+}
+
+/// Moves the names to the view, and returns them.
+async fn move_names(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -> Sent<Vec<String>> {
+    let options = home.database.options();
+    let (name, outside) = (schema_name(&options.schema, id), outside_name(&options.schema, &id.projection));
+    About::read(session, &name).await?.ok_or_else(|| gone(id))?.readable(id, &name)?;
+    if About::read(session, &outside).await?.is_some() {
+        return Err(StoreError::Invalid(format!(
+            "the schema {outside} is the view of a version, so SQL from outside cannot find {} by that name: give the \
+             projection another name",
+            id.projection
+        ))
+        .into());
+    }
+    if let Ok(version) = shown.version.parse() {
+        let old = ViewId { version, ..id.clone() };
+        let old = schema_name(&options.schema, &old);
+        if About::read(session, &old).await?.is_some() {
+            let all_that_it_shows = stopped(session, &quoted(&old)).await?;
+            until_covered(session, id, &quoted(&name), all_that_it_shows).await?;
+        }
+    }
+    let (names, ddl) = statements(session, &name, &outside, id, shown).await?;
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, outside.clone())?;
+    // Asked before, because making one that is there demands the right to make one.
+    if session.fetch("SELECT FROM pg_namespace WHERE nspname = $1", arguments).await?.is_empty() {
+        session.batch(format!("CREATE SCHEMA {}", quoted(&outside))).await?;
+    }
+    // All of it is one statement, so that queries wait no longer than for that, however many tables there are.
+    session.batch(format!("SET LOCAL statement_timeout = {}", limits::NAME_LOCK_TIME_MAX.as_millis())).await?;
+    session.batch(format!("DO {}", literal(&format!("BEGIN {ddl} END")))).await?;
+    session.batch("SET LOCAL statement_timeout = DEFAULT".to_owned()).await?;
+    Ok(names)
+}
+
+/// Keeps the tokens of a schema where they are until the transaction ends, and returns the highest.
+async fn stopped(session: &mut Session, schema: &str) -> Sent<i64> {
+    let sql = format!(
+        "LOCK TABLE {schema}._dacapo_tokens IN SHARE ROW EXCLUSIVE MODE;
+         SELECT max(position) FROM {schema}._dacapo_tokens"
+    );
+    let rows = session.batch(sql).await?;
+    Ok(rows.first().map(|row| row.try_get::<Option<i64>, _>(0)).transpose()?.flatten().unwrap_or_default())
+}
+
+/// Waits a little until all tokens of a schema have come to `through`.
+async fn until_covered(session: &mut Session, id: &ViewId, schema: &str, through: i64) -> Sent<()> {
+    let sql = format!("SELECT min(position) FROM {schema}._dacapo_tokens");
+    let began = Instant::now();
+    loop {
+        let rows = session.fetch(&sql, PgArguments::default()).await?;
+        let lowest: i64 = rows.first().ok_or_else(|| gone(id))?.try_get(0)?;
+        if lowest >= through {
+            return Ok(());
+        }
+        if began.elapsed() >= limits::NAME_COVER_TIME_MAX {
+            let found =
+                format!("what they show covers position {through} by now, and it covers {lowest}: it is tried again",);
+            return Err(StoreError::unavailable(format!("let the names for SQL from outside show {id}"), found).into());
+        }
+        tokio::time::sleep(limits::NAME_COVER_PAUSE).await;
+    }
+}
+
+/// The names of the new version, and what brings the schema `outside` to them.
+async fn statements(
+    session: &mut Session,
+    name: &str,
+    outside: &str,
+    id: &ViewId,
+    shown: &Shown,
+) -> Sent<(Vec<String>, String)> {
+    let sql = "SELECT tables.relname::text, string_agg(quote_ident(columns.attname), ', ' ORDER BY columns.attnum)
+               FROM pg_class AS tables JOIN pg_attribute AS columns ON columns.attrelid = tables.oid
+               WHERE tables.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND tables.relkind = 'r'
+                 AND NOT starts_with(tables.relname, '_dacapo_') AND columns.attnum > 0 AND NOT columns.attisdropped
+                 AND columns.attname <> $2
+               GROUP BY 1 ORDER BY 1";
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, name.to_owned())?;
+    added(&mut arguments, SEGMENT.to_owned())?;
+    let (from, into) = (quoted(name), quoted(outside));
+    let mut selects = vec![(
+        SERVING.to_owned(),
+        format!(
+            "SELECT {}::text AS version, min(position) AS covers FROM {from}._dacapo_tokens",
+            literal(&id.version.to_string())
+        ),
+    )];
+    for row in session.fetch(sql, arguments).await? {
+        let (table, columns): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let select = format!("SELECT {columns} FROM {from}.{}", quoted(&table));
+        selects.push((table, select));
+    }
+    let is_kept = |name: &&String| selects.iter().any(|(kept, _)| kept == *name);
+    let mut ddl = String::new();
+    for gone in shown.names.iter().filter(|name| !is_kept(name)) {
+        ddl.push_str(&format!("DROP VIEW IF EXISTS {into}.{};\n", quoted(gone)));
+    }
+    for (name, select) in &selects {
+        let view = format!("{into}.{}", quoted(name));
+        // In place where the columns are the same, or more: then rights, and whatever was built on it, stay.
+        ddl.push_str(&format!(
+            "BEGIN CREATE OR REPLACE VIEW {view} AS {select};
+             EXCEPTION WHEN invalid_table_definition THEN DROP VIEW {view}; CREATE VIEW {view} AS {select};
+             END;\n"
+        ));
+    }
+    Ok((selects.into_iter().map(|(name, _)| name).collect(), ddl))
+}
+
+/// What went wrong with the names, in the words of whoever can mend it.
+pub(super) fn wrong(home: &Home, id: &ViewId, failed: Failed) -> StoreError {
+    let outside = outside_name(&home.database.options().schema, &id.projection);
+    let tried = format!("let the schema {outside} show {id} to SQL from outside");
+    match super::code(&failed).as_deref() {
+        Some("42501") => {
+            let found = "this user may not make or change it: let it be the owner, or GRANT CREATE ON DATABASE … TO …";
+            StoreError::unavailable(tried, found)
+        }
+        // A lock was not had in time, or the statement that waited for it was ended.
+        Some("55P03" | "57014") => {
+            let found = "a query that has run for long uses it: it is tried again";
+            StoreError::unavailable(tried, found)
+        }
+        Some("2BP01") => {
+            let found = "something of yours is built on a column that the new version has no more: drop it, or let it \
+                         use columns that stay";
+            StoreError::unavailable(tried, found)
+        }
+        _ => match failed {
+            Failed::Here(error) => error,
+            Failed::There(error) => crate::fault::fault(&tried, &error),
+        },
+    }
+}
