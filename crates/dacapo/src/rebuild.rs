@@ -435,7 +435,12 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
         return Ok(());
     }
     stop(core, id).await;
-    discard(&*core.views, id).await?;
+    revoke(&*core.views, id).await?;
+    // From here on nobody adds to them; a batch that was under way may have.
+    if owes(core, id).await? {
+        return Ok(());
+    }
+    core.views.drop_view(id).await?;
     core.world.probe.completed(Step::Dropped);
     match Arc::clone(&core.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await {
         // Another member was first.
@@ -446,14 +451,20 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
 
 /// Drops the view (I-12): its epochs are revoked, then it goes.
 async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    revoke(views, id).await?;
+    views.drop_view(id).await
+}
+
+/// Revokes the epochs of a view that is dropped.
+async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
     match core::revoke(views, id).await {
         // What is damaged has no claim that could still write to it.
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
             tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
+            Ok(())
         }
-        revoked => revoked?,
+        revoked => revoked,
     }
-    views.drop_view(id).await
 }
 
 /// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.

@@ -87,14 +87,14 @@ impl World {
 
 /// Writes nothing and comes to a position.
 async fn come_to(view: &dyn View, covers: u64) {
-    let token = claim_all(view).await[0].clone();
+    let token = claim_all(view).await[0];
     let mut writer = view.writer().await.unwrap();
     let moves = vec![token.step(at(covers), 0)];
     writer.commit(&Commit { moves, ..Commit::default() }).await.unwrap();
 }
 
 async fn put(view: &dyn View, table: &Table, row: Vec<Value>) {
-    let token = claim_all(view).await[0].clone();
+    let token = claim_all(view).await[0];
     let mut writer = view.writer().await.unwrap();
     writer.put(table, &mut of_none([row])).await.unwrap();
     let moves = vec![token.step(token.position.next(), 1)];
