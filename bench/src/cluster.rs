@@ -13,8 +13,9 @@ use dacapo::{
     ProjectionName, Recorded, SegmentCount, Stage, StoreError, Table, VersionId, View, limits,
 };
 use dacapo_example_bank::{Account, AccountEvent, BalanceOf, BalancesV1};
-use dacapo_postgres::testbed::is_installed;
-use dacapo_store::Members;
+use dacapo_postgres::testbed::{Server, Stop, is_installed, name_of};
+use dacapo_postgres::{Database, PostgresJournal};
+use dacapo_store::{AppendError, Members};
 use futures::future::{join_all, try_join_all};
 use sqlx::Connection;
 use sqlx::PgConnection;
@@ -29,7 +30,8 @@ use crate::postgres::Place;
 use crate::rebuild::REBUILD_TIME_MAX;
 use crate::report::Row;
 
-const NAMES: &[&str] = &["cluster-append", "cluster-slow", "cluster-follow", "cluster-flip", "cluster-fail-over"];
+const NAMES: &[&str] =
+    &["cluster-append", "cluster-slow", "cluster-follow", "cluster-flip", "cluster-fail-over", "cluster-database"];
 /// How many segments each version has.
 const SEGMENTS: u16 = 8;
 /// How long the slow handler waits for each event.
@@ -56,6 +58,9 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     }
     if bench.begins("cluster-fail-over") {
         rows.push(fail_over(bench).await?);
+    }
+    if bench.begins("cluster-database") {
+        rows.push(database(bench).await?);
     }
     Ok(rows)
 }
@@ -286,6 +291,64 @@ async fn fail_over(bench: &Bench) -> Done<Row> {
         says: "From the last renewal to all segments being a live node's.",
         ..Row::default()
     })
+}
+
+/// How long three nodes need to append again once a stand-by takes the place of a server that was killed.
+async fn database(bench: &Bench) -> Done<Row> {
+    let (mut times, mut bare) = (Vec::new(), Vec::new());
+    for turn in 0..bench.sizes.repeats.min(3) {
+        let (primary, standby) = tokio::task::block_in_place(Server::pair);
+        let url = primary.database().await;
+        let url = primary.url_beside(&standby.url(name_of(&url)));
+        let open = async |seed| {
+            let options = dacapo_postgres::Options { seed, ..Default::default() };
+            Done::Ok(PostgresJournal::open(&Database::connect(&url, options).await?, None).await?)
+        };
+        let journals = try_join_all((0..3).map(open)).await?;
+        let mut maker = Maker::new(turn as u64, 10);
+        let mut appends = || {
+            let events: Done<Vec<_>> = (0..3).map(|_| maker.event()).collect();
+            let append = |event| Append { events: vec![event], expected: vec![], on_known: OnKnown::Recognise };
+            Done::Ok(events?.into_iter().map(append).collect::<Vec<_>>())
+        };
+        try_join_all(journals.iter().zip(appends()?).map(|(journal, append)| journal.append(append))).await?;
+        let appends = appends()?;
+        tokio::task::block_in_place(|| primary.stop(Stop::Kill));
+        let again = journals.iter().zip(appends).map(|(journal, append)| appended(journal, append));
+        let begun = Instant::now();
+        let promotion = async {
+            standby.promote().await;
+            Done::Ok(begun.elapsed().as_secs_f64())
+        };
+        let (promoted, again) = tokio::join!(promotion, try_join_all(again));
+        again?;
+        times.push(begun.elapsed().as_secs_f64());
+        bare.push(promoted?);
+        join_all(journals.iter().map(|journal| journal.close())).await;
+    }
+    let (measured, promotion) = (median(times.into_iter()), median(bare.into_iter()));
+    Ok(Row {
+        name: "cluster-database",
+        what: "PostgreSQL: server killed, stand-by promoted, three nodes append again",
+        unit: "s",
+        measured,
+        floor: "the promotion alone",
+        floor_measured: Some(promotion),
+        ratio: Some(promotion / measured),
+        says: "From the command that promotes to the last of three nodes having appended; no request is lost.",
+        ..Row::default()
+    })
+}
+
+/// Appends however often that must be tried: the same event is not appended twice.
+async fn appended(journal: &PostgresJournal, append: Append) -> Done {
+    loop {
+        match journal.append(append.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(AppendError::Store(StoreError::Unavailable { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn latency(

@@ -288,6 +288,30 @@ async fn no_flip_to_a_version_whose_code_is_gone() {
     node.shutdown().await;
 }
 
+// I-11
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    let mut asked = false;
+    faults.plan(move |call| {
+        asked |= call.appends("flip-requested");
+        // Nor does the flip go on that one begins which has just read it.
+        (asked && matches!(call, Call::StreamRevision | Call::Hold(_))).then_some(Fault::Fails)
+    });
+    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    until(&node, "the flip waits for the store", |status| {
+        let away =
+            |reason: &WaitingOn| matches!(reason, WaitingOn::Store { error } if error.contains("a fault of the test"));
+        status.projections[0].flip.as_ref().is_some_and(|(_, waiting_on)| waiting_on.iter().any(away))
+    })
+    .await;
+    faults.stop();
+    phase(&node, "v2.1", Phase::Serving).await;
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flip_from_a_version_whose_view_and_code_are_gone_happens() {
     let directory = tempfile::tempdir().unwrap();

@@ -24,6 +24,7 @@ pub enum Call<'a> {
     Append(&'a Append),
     Read,
     ReadStream,
+    StreamRevision,
     Open(&'a ViewId),
     Find(&'a ViewId),
     Drop(&'a ViewId),
@@ -148,7 +149,7 @@ impl Journal for FaultyJournal {
     }
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.inner.stream_revision(stream).await
+        self.faults.meet(Call::StreamRevision, self.inner.stream_revision(stream)).await
     }
 
     async fn streams(

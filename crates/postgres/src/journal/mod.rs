@@ -14,6 +14,7 @@
 //! what was thought when the group was put together, and writes nothing unless all of it still holds; so no node ever
 //! keeps the lock while it thinks, and one that stops holds up nobody.
 
+mod copied;
 mod follow;
 mod group;
 mod known;

@@ -18,13 +18,16 @@ use dacapo_store::{EventBatch, EventBatchBuilder, Filter, Head, Limit, StoreErro
 use futures::TryStreamExt;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{PgConnection, Postgres, Row as _};
+use sqlx::{PgConnection, Postgres, Row as _, ValueRef as _};
 use uuid::Uuid;
 
+use super::copied::{COLUMNS, Columns, Copied, damaged};
 use crate::fault::fault;
 use crate::limits;
 use crate::servers::Pool;
 
+/// From so many events on they are read by `COPY`.
+const COPY_EVENTS_MIN: u64 = 1_000;
 /// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
@@ -124,8 +127,12 @@ impl Reader {
         let everything = *filter == Filter::everything();
         let look = if everything { most } else { most.max(limits::LOOK_EVENTS_MIN) };
         let to = head.min(after.plus(look as u64));
-        let sql = if everything { EVERYTHING } else { PAGE };
-        let page = self.fetch(range(sql, after, to, filter, most, limit), most).await?;
+        let page = if everything && to.since(after) >= COPY_EVENTS_MIN {
+            self.fetch_copied(&copy(after, to, most, limit), most).await?
+        } else {
+            let sql = if everything { EVERYTHING } else { PAGE };
+            self.fetch(range(sql, after, to, filter, most, limit), most).await?
+        };
         if everything {
             dense(&page, after, to)?;
         }
@@ -215,19 +222,41 @@ impl Reader {
 
     async fn fetch(&self, sql: Sql<'_>, most: usize) -> Result<Page, StoreError> {
         let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
-            let mut page = Page { batch: EventBatchBuilder::default(), bytes: 0, last: Position::START, whole: true };
+            let mut page = Page::default();
             let mut rows = sql.fetch(connection);
             while let Some(row) = rows.try_next().await? {
-                page.push(&row)?;
+                let mut columns = [None; COLUMNS];
+                for (index, column) in columns.iter_mut().enumerate() {
+                    let value = row.try_get_raw(index)?;
+                    *column = (!value.is_null()).then(|| value.as_bytes()).transpose().map_err(sqlx::Error::Decode)?;
+                }
+                page.push(&columns)?;
             }
-            page.whole &= page.batch.len() < most;
             Ok(page)
         });
-        let page = page.await?;
+        Ok(self.seen(page.await?, most))
+    }
+
+    /// The same by `COPY`, which costs the driver half as much a row, and the server the time to plan it.
+    async fn fetch_copied(&self, sql: &str, most: usize) -> Result<Page, StoreError> {
+        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
+            let (mut page, mut copied) = (Page::default(), Copied::default());
+            let mut chunks = connection.copy_out_raw(sql).await?;
+            while let Some(chunk) = chunks.try_next().await? {
+                copied.rows(&chunk, |columns| page.push(columns))?;
+            }
+            copied.end()?;
+            Ok(page)
+        });
+        Ok(self.seen(page.await?, most))
+    }
+
+    fn seen(&self, mut page: Page, most: usize) -> Page {
+        page.whole &= page.batch.len() < most;
         if let Some(mean) = page.bytes.checked_div(page.batch.len()) {
             self.record_bytes.store(mean, Ordering::Relaxed);
         }
-        Ok(page)
+        page
     }
 
     /// How many events to ask for.
@@ -248,21 +277,29 @@ struct Page {
     whole: bool,
 }
 
+impl Default for Page {
+    fn default() -> Self {
+        Self { batch: EventBatchBuilder::default(), bytes: 0, last: Position::START, whole: true }
+    }
+}
+
 impl Page {
-    fn push(&mut self, row: &PgRow) -> Result<(), sqlx::Error> {
-        let Some(payload) = row.try_get::<Option<&[u8]>, _>(8)? else {
+    fn push(&mut self, columns: &Columns<'_>) -> Result<(), sqlx::Error> {
+        let [position, recorded, revision, flags, id, stream, event_type, extra, payload] = *columns;
+        let Some(payload) = payload else {
             self.whole = false;
             return Ok(());
         };
+        let number = |column| Ok::<_, sqlx::Error>(i64::from_be_bytes(fixed(column)?));
         let place = Place {
-            stream: row.try_get(5)?,
-            position: position(row, 0)?,
-            revision: Revision::new(row.try_get::<i64, _>(2)?.cast_unsigned()),
-            recorded: time(row, 1)?,
-            flags: row.try_get::<i16, _>(3)? as u8,
+            stream: text(stream)?,
+            position: Position::new(number(position)?.cast_unsigned()),
+            revision: Revision::new(number(revision)?.cast_unsigned()),
+            recorded: Timestamp::from_micros(number(recorded)?.saturating_add(EPOCH_MICROS)),
+            flags: i16::from_be_bytes(fixed(flags)?) as u8,
         };
-        let id = EventId::from_bytes(row.try_get::<Uuid, _>(4)?.into_bytes());
-        let content = Content { id, event_type: row.try_get(6)?, extra: row.try_get(7)?, payload };
+        let id = EventId::from_bytes(fixed(id)?);
+        let content = Content { id, event_type: text(event_type)?, extra: there(extra)?, payload };
         self.bytes += self.batch.push_content(place, content);
         self.last = place.position;
         Ok(())
@@ -338,11 +375,25 @@ fn position(row: &PgRow, index: usize) -> Result<Position, sqlx::Error> {
     Ok(Position::new(row.try_get::<i64, _>(index)?.cast_unsigned()))
 }
 
-/// A time in PostgreSQL's binary form: microseconds since 2000.
-fn time(row: &PgRow, index: usize) -> Result<Timestamp, sqlx::Error> {
-    let bytes = row.try_get_raw(index)?.as_bytes().map_err(sqlx::Error::Decode)?;
-    let micros = bytes.try_into().map(i64::from_be_bytes).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-    Ok(Timestamp::from_micros(micros.saturating_add(EPOCH_MICROS)))
+fn there(column: Option<&[u8]>) -> Result<&[u8], sqlx::Error> {
+    column.ok_or_else(|| damaged("a column is NULL that never is"))
+}
+
+fn fixed<const N: usize>(column: Option<&[u8]>) -> Result<[u8; N], sqlx::Error> {
+    there(column)?.try_into().map_err(|_| damaged("a column is not of its type"))
+}
+
+fn text(column: Option<&[u8]>) -> Result<&str, sqlx::Error> {
+    std::str::from_utf8(there(column)?).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// [`EVERYTHING`] as a `COPY`, which takes no parameters.
+fn copy(after: Position, to: Position, most: usize, limit: Limit) -> String {
+    let values = [limit.bytes as u64, after.get(), to.get(), most as u64];
+    let filled = (1..)
+        .zip(values)
+        .fold(EVERYTHING.to_owned(), |sql, (place, value)| sql.replace(&format!("${place}"), &int8(value).to_string()));
+    format!("COPY ({filled}) TO STDOUT (FORMAT binary)")
 }
 
 /// A number as PostgreSQL has it; a place that no journal reaches stays one.
