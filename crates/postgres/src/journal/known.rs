@@ -1,7 +1,8 @@
-//! The last revisions of the streams that a node wrote to, for as long as nobody else appends.
+//! The last revisions of the streams that this node and others wrote to, as of one position.
 //!
-//! Each is what it was as long as the journal ends where it did, which the database looks at under the lock: then
-//! nothing has to be looked up. What is not known any more costs that look, and nothing else.
+//! The database looks under the lock at what came behind that position, and says which streams others wrote to: all other
+//! revisions are what they were. Where that is too much to look at, all is forgotten. What is not known costs a look at
+//! the stream, and nothing else.
 
 use std::collections::HashMap;
 
@@ -17,7 +18,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Where the journal ends if all of it still holds.
+    /// The position that all of it is of.
     pub fn at(&self) -> Position {
         self.at
     }
@@ -27,10 +28,22 @@ impl Known {
         self.revisions.get(stream).copied()
     }
 
-    /// A group was written behind `head`, where its streams had these revisions.
+    /// The journal has come to `head`, by what `others` wrote, if that could be told.
+    pub fn follow(&mut self, head: Position, others: Option<&[(String, Revision)]>) {
+        match others {
+            _ if head == self.at => {}
+            Some(others) if self.revisions.len() + others.len() <= limits::KNOWN_STREAMS_MAX => {
+                let named = others.iter().filter_map(|(name, revision)| Some((StreamName::new(name).ok()?, *revision)));
+                self.revisions.extend(named);
+            }
+            _ => self.revisions.clear(),
+        }
+        self.at = head;
+    }
+
+    /// A group was written behind `head`, which all that is known is of; there its streams had these revisions.
     pub fn wrote(&mut self, head: Position, group: &Group, revisions: &[Revision]) {
-        // Somebody else appended meanwhile, to whatever stream.
-        if head != self.at || self.revisions.len() + group.asked.len() > limits::KNOWN_STREAMS_MAX {
+        if self.revisions.len() + group.asked.len() > limits::KNOWN_STREAMS_MAX {
             self.revisions.clear();
         }
         self.at = head.plus(group.rows.len() as u64);
@@ -40,5 +53,36 @@ impl Known {
                 None => drop(self.revisions.insert(stream.clone(), revision)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(stream: &str) -> StreamName {
+        StreamName::new(stream).unwrap()
+    }
+
+    fn known() -> Known {
+        let revisions = [("a", 1), ("b", 2)].map(|(stream, revision)| (name(stream), Revision::new(revision)));
+        Known { at: Position::new(3), revisions: revisions.into() }
+    }
+
+    #[test]
+    fn what_others_wrote_is_known_as_well_and_the_rest_is_as_it_was() {
+        let mut known = known();
+        known.follow(Position::new(5), Some(&[("b".into(), Revision::new(3)), ("c".into(), Revision::new(1))]));
+        let revisions = ["a", "b", "c", "d"].map(|stream| known.revision(&name(stream)).map(Revision::get));
+        assert_eq!((known.at(), revisions), (Position::new(5), [Some(1), Some(3), Some(1), None]));
+    }
+
+    #[test]
+    fn where_it_was_too_much_to_tell_nothing_is_known() {
+        let mut known = known();
+        known.follow(Position::new(3), None);
+        assert_eq!(known.revision(&name("a")), Some(Revision::new(1)), "nobody wrote");
+        known.follow(Position::new(5_000), None);
+        assert_eq!((known.at(), known.revision(&name("a"))), (Position::new(5_000), None));
     }
 }

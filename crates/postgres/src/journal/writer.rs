@@ -16,8 +16,9 @@ use crate::servers::Servers;
 
 /// What came of a group.
 pub(super) enum Outcome {
-    /// It is written behind this position and these revisions.
-    Written { head: Position, revisions: Vec<Revision> },
+    /// It is written behind this position and these revisions of its streams. `others` are the streams that others wrote to
+    /// since this node did, if they could be told.
+    Written { head: Position, revisions: Vec<Revision>, others: Option<Vec<(String, Revision)>> },
     /// Something is not as it was thought to be, so nothing of it was written.
     OtherThanThought,
     /// The journal ends before events that were seen, so nothing was written.
@@ -57,7 +58,8 @@ impl Writer {
         let answered = tokio::time::timeout_at(until, call(&mut connected, group, seen, now)).await;
         match answered {
             Ok(Ok(outcome)) => {
-                if let Outcome::Written { head, revisions } = &outcome {
+                if let Outcome::Written { head, revisions, others } = &outcome {
+                    connected.known.follow(*head, others.as_deref());
                     connected.known.wrote(*head, group, revisions);
                 }
                 self.connected = Some(connected);
@@ -125,7 +127,7 @@ async fn call(
     let int4 = |number: usize| i32::try_from(number).expect("a group is small");
     // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
     let answers = sqlx::query(
-        "SELECT written, head, revisions FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
+        "SELECT written, head, revisions, others, reached FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
          $14, $15, $16)",
     )
     .bind(seen.get().cast_signed())
@@ -149,9 +151,15 @@ async fn call(
     let answer = answers.first().ok_or(sqlx::Error::RowNotFound)?;
     let head = Position::new(answer.try_get::<i64, _>(1)?.cast_unsigned());
     if answer.try_get(0)? {
+        let revision = |revision: i64| Revision::new(revision.cast_unsigned());
         let revisions: Vec<i64> = answer.try_get(2)?;
-        let revisions = revisions.into_iter().map(|revision| Revision::new(revision.cast_unsigned())).collect();
-        return Ok(Outcome::Written { head, revisions });
+        let (others, reached): (Option<Vec<String>>, Option<Vec<i64>>) = (answer.try_get(3)?, answer.try_get(4)?);
+        let others = others.zip(reached);
+        return Ok(Outcome::Written {
+            head,
+            revisions: revisions.into_iter().map(revision).collect(),
+            others: others.map(|(names, reached)| names.into_iter().zip(reached.into_iter().map(revision)).collect()),
+        });
     }
     Ok(if head < seen { Outcome::WentBack { head } } else { Outcome::OtherThanThought })
 }
