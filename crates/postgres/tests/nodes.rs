@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dacapo_model::{EventType, ExpectedRevision, Position, Revision};
 use dacapo_postgres::testbed::{Server, name_of};
@@ -225,5 +226,31 @@ async fn events_that_are_few_are_found_among_many() {
         };
         let expected: Vec<_> = (0..60_000).filter(wanted).map(|number| number + 1).collect();
         assert_eq!(found, expected, "{filter:?}");
+    }
+}
+
+// I-3: whoever goes on reads with the connections that were used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_read_that_is_given_up_leaves_nothing_behind_for_the_next_one() {
+    const EVENTS: u64 = 20_000;
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    for first in (0..EVENTS).step_by(5_000) {
+        journal.append(append("many", ExpectedRevision::Any, first..first + 5_000)).await.unwrap();
+    }
+    let all = Limit { events: EVENTS as usize, bytes: 32 << 20 };
+    let everything = Filter::everything();
+    let filter = Filter { types: Some(vec!["happened".into()]), ..Filter::everything() };
+    // The first reads tell how many bytes an event has, and so how many may be asked for.
+    journal.read(Position::START, &everything, all).await.unwrap();
+    for micros in (0..40_000).step_by(400) {
+        let read = journal.read(Position::START, &everything, all);
+        drop(tokio::time::timeout(Duration::from_micros(micros), read).await);
+        for after in [0, 5_000] {
+            let page = journal.read(Position::new(after), &filter, Limit::events(1_000)).await.unwrap();
+            let first = page.iter().next().map(|event| event.position);
+            assert_eq!((page.len(), first), (1_000, Some(Position::new(after + 1))), "given up after {micros} µs");
+        }
     }
 }

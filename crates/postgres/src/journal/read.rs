@@ -16,6 +16,7 @@ use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp, category_
 use dacapo_store::record::{Content, HEADER_BYTES, Place};
 use dacapo_store::{EventBatch, EventBatchBuilder, Filter, Head, Limit, StoreError, StreamInfo, Streams};
 use futures::TryStreamExt;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row as _, ValueRef as _};
@@ -345,6 +346,29 @@ fn range<'q>(
     sql.bind(filter.streams == Streams::User).bind(categories).bind(filter.types.as_deref())
 }
 
+/// A connection that is lent. It goes back to the pool after a whole answer, and is closed otherwise: what is left of an
+/// answer would be taken for that of whoever comes next, who would miss events without a word (I-3). The driver reads
+/// over what is left of rows, but not over what is left of a `COPY`.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    fn connection(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("it is lent until it is given back")
+    }
+
+    fn give_back(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
 /// Does something on a connection, within a time after which the connection is given up.
 async fn within<T>(
     pool: &Pool,
@@ -352,14 +376,14 @@ async fn within<T>(
     tried: &str,
     act: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, StoreError> {
-    let mut connection = pool.acquire(tried).await?;
-    let done = tokio::time::timeout(time, act(&mut connection)).await;
-    match done {
-        Ok(done) => done.map_err(|error| fault(tried, &error)),
-        Err(_) => {
-            connection.close_on_drop();
-            Err(StoreError::unavailable(tried, format!("the database does not answer within {time:?}")))
+    let mut lent = Lent(Some(pool.acquire(tried).await?));
+    match tokio::time::timeout(time, act(lent.connection())).await {
+        Ok(Ok(done)) => {
+            lent.give_back();
+            Ok(done)
         }
+        Ok(Err(error)) => Err(fault(tried, &error)),
+        Err(_) => Err(StoreError::unavailable(tried, format!("the database does not answer within {time:?}"))),
     }
 }
 

@@ -127,8 +127,8 @@ async fn call(
     let int4 = |number: usize| i32::try_from(number).expect("a group is small");
     // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
     let answers = sqlx::query(
-        "SELECT written, head, revisions, others, reached FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
-         $14, $15, $16)",
+        "SELECT written, head, revisions, others, reached \
+         FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(seen.get().cast_signed())
     .bind(asked)
