@@ -7,7 +7,8 @@ use std::time::Duration;
 use dacapo_model::assign;
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    Phase, Position, ProjectionName, Segment, Token, VersionState, ViewId, WaitingOn, WorkShare, limits,
+    Phase, Position, ProjectionName, ProjectionState, Segment, Token, VersionState, ViewId, WaitingOn, WorkShare,
+    limits,
 };
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
@@ -47,6 +48,7 @@ pub(crate) struct Core {
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
     /// Why views cannot be opened, read or dropped as their phases want.
     troubles: RwLock<BTreeMap<ViewId, String>>,
+    published: RwLock<BTreeMap<ProjectionName, Published>>,
     /// Held while a version is opened, and by whoever relies on one being closed.
     pub(crate) opening: Mutex<()>,
     /// Told whenever `carried` or `open` changes.
@@ -69,6 +71,14 @@ pub(crate) struct FlipState {
     pub(crate) waiting_on: Vec<WaitingOn>,
     /// The last one that this node carried out: its position, and for how long it held the old version.
     pub(crate) last: Option<(Position, Duration)>,
+}
+
+/// What this node knows of how SQL from outside follows a projection, since it drives what serves of it.
+struct Published {
+    /// The flip that it was tried to let it see.
+    flip: Position,
+    /// Why it does not see it yet.
+    trouble: Option<String>,
 }
 
 /// Segments of a version that nobody live has, since a node noticed.
@@ -135,6 +145,7 @@ impl Core {
             carried: RwLock::new(carried),
             open: RwLock::default(),
             troubles: RwLock::default(),
+            published: RwLock::default(),
             opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
@@ -208,6 +219,36 @@ impl Core {
                 troubles.remove(id);
             }
         }
+    }
+
+    /// Remembers whether SQL from outside sees by now that `serving` serves, by the flip at `flip`; what is new of that is
+    /// logged.
+    pub(crate) fn set_published(&self, serving: &ViewId, flip: Position, trouble: Option<String>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        let before = published.insert(serving.projection.clone(), Published { flip, trouble: trouble.clone() });
+        let before = before.filter(|before| before.flip == flip).and_then(|before| before.trouble);
+        match trouble {
+            Some(error) if before.as_ref() != Some(&error) => {
+                tracing::warn!(view = %serving, error, "SQL from outside does not see yet what serves");
+            }
+            None if before.is_some() => tracing::info!(view = %serving, "SQL from outside sees what serves"),
+            _ => {}
+        }
+    }
+
+    /// Whether SQL from outside has seen the flip at `flip`, as far as this node knows.
+    pub(crate) fn is_published(&self, projection: &ProjectionName, flip: Position) -> bool {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.get(projection).is_some_and(|found| found.flip >= flip && found.trouble.is_none())
+    }
+
+    /// Why SQL from outside does not see yet that this version serves, if this node is the one to know. It keeps nobody
+    /// from anything else.
+    pub(crate) fn unpublished(&self, id: &ViewId, projection: &ProjectionState) -> Option<WaitingOn> {
+        let (flip, _) = projection.served.last().filter(|(_, version)| *version == id.version)?;
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let found = published.get(&id.projection).filter(|found| found.flip == *flip && self.cluster.drives(id))?;
+        found.trouble.clone().map(|error| WaitingOn::Store { error })
     }
 
     /// Notes which segments of the version nobody live has, and raises the alarm when that lasts (I-10). Where no member

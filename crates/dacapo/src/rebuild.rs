@@ -126,13 +126,11 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
         }
     }
-    for task in tasks.flips.into_values().chain(tasks.verifications.into_values()).chain(tasks.shadows.into_values()) {
+    let Tasks { flips, verifications, shadows, publishes } = tasks;
+    let of_projections = flips.into_values().chain(publishes.into_values());
+    for task in of_projections.chain(verifications.into_values()).chain(shadows.into_values()) {
         task.abort();
         // Aborted or done: either way it does nothing any more, which is what is waited for.
-        drop(task.await);
-    }
-    for task in tasks.publishes.into_values() {
-        task.abort();
         drop(task.await);
     }
 }
@@ -144,29 +142,22 @@ struct Tasks {
     verifications: HashMap<ViewId, JoinHandle<()>>,
     /// Those that put live queries to versions that do not serve yet.
     shadows: HashMap<ViewId, JoinHandle<()>>,
-    /// Those that let SQL from outside find what serves, which no flip waits for. They return the flip by which it does.
-    publishes: HashMap<ProjectionName, JoinHandle<Option<Position>>>,
-    /// The last flip that SQL from outside has seen of each projection.
-    published: HashMap<ProjectionName, Position>,
+    /// Those that let SQL from outside find what serves, which no flip waits for.
+    publishes: HashMap<ProjectionName, JoinHandle<()>>,
 }
 
 impl Tasks {
     /// Lets go of those that have ended.
     async fn clear(&mut self) {
-        let flips = self.flips.extract_if(|_, task| task.is_finished()).map(|(of, task)| (of.to_string(), task));
+        let flips = self.flips.extract_if(|_, task| task.is_finished());
+        let flips = flips.chain(self.publishes.extract_if(|_, task| task.is_finished()));
+        let flips = flips.map(|(of, task)| (of.to_string(), task));
         let others = self.verifications.extract_if(|_, task| task.is_finished());
         let others = others.chain(self.shadows.extract_if(|_, task| task.is_finished()));
         let ended: Vec<_> = flips.chain(others.map(|(of, task)| (of.to_string(), task))).collect();
         for (of, task) in ended {
             if let Err(error) = task.await {
-                tracing::error!(of, %error, "the driver of a flip or of a verification ended by a bug in dacapo");
-            }
-        }
-        let ended: Vec<_> = self.publishes.extract_if(|_, task| task.is_finished()).collect();
-        for (projection, task) in ended {
-            match task.await {
-                Ok(flip) => self.published.extend(flip.map(|flip| (projection, flip))),
-                Err(error) => tracing::error!(%projection, %error, "naming what serves ended by a bug in dacapo"),
+                tracing::error!(of, %error, "a task of the rebuild driver ended by a bug in dacapo");
             }
         }
     }
@@ -224,8 +215,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     for (projection, state) in &core.catalog.current().projections {
         let Some((flip, version)) = state.served.last().copied() else { continue };
         let serving = ViewId { projection: projection.clone(), version };
-        if tasks.published.get(projection).is_some_and(|published| *published >= flip) || !core.cluster.drives(&serving)
-        {
+        if core.is_published(projection, flip) || !core.cluster.drives(&serving) {
             continue;
         }
         let publish = || tokio::spawn(publish(Arc::clone(core), serving, flip));
@@ -238,15 +228,13 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     Ok(())
 }
 
-/// Lets SQL from outside find what serves by the flip at `flip`. Returns that, or nothing after a while if it cannot be.
-async fn publish(core: Arc<Core>, serving: ViewId, flip: Position) -> Option<Position> {
-    match core.views.publish(&serving, flip).await {
-        Ok(()) => Some(flip),
-        Err(error) => {
-            tracing::warn!(view = %serving, %error, "SQL from outside does not see yet what serves");
-            tokio::time::sleep(PUBLISH_REST).await;
-            None
-        }
+/// Lets SQL from outside find what serves by the flip at `flip`. Where that fails it rests, and the next look tries again.
+async fn publish(core: Arc<Core>, serving: ViewId, flip: Position) {
+    let published = core.views.publish(&serving, flip).await;
+    let failed = published.is_err();
+    core.set_published(&serving, flip, published.err().map(|error| error.to_string()));
+    if failed {
+        tokio::time::sleep(PUBLISH_REST).await;
     }
 }
 

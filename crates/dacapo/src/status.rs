@@ -210,6 +210,7 @@ async fn version_status(
     // An effect that fails keeps nobody from a rollback.
     let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
     waiting_on.extend(reactor::waiting_on(&outbox));
+    waiting_on.extend(core.unpublished(&id, projection));
     if state.phase == Phase::CleaningUp && outbox.pending > 0 {
         waiting_on.push(WaitingOn::Effects { pending: outbox.pending });
         waiting_on.extend(carried.is_none().then_some(WaitingOn::Code { version: id.version }));

@@ -13,7 +13,7 @@ use common::*;
 use dacapo::{
     Append, Asked, CatalogEvent, Error, ExpectedRevision, Filter, FlipKind, FlipPolicy, HandlerError, Ids, NewEvent,
     Node, OnFailure, Options, Phase, Policy, Position, Projection, ProjectionName, Recorded, Retry, Row, SegmentCount,
-    StartError, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
+    StartError, Status, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
 };
 use dacapo_model::CleanUpReason;
 use dacapo_store::catalog_form;
@@ -309,6 +309,36 @@ async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_s
     .await;
     faults.stop();
     phase(&node, "v2.1", Phase::Serving).await;
+    node.shutdown().await;
+}
+
+// I-11
+#[tokio::test(flavor = "multi_thread")]
+async fn names_for_sql_from_outside_that_do_not_move_hold_up_nothing_else_and_the_status_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    let published = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&published);
+    faults.plan(move |call| {
+        let Call::Publish(id) = call else { return None };
+        seen.lock().unwrap().push(id.version);
+        Some(Fault::Fails)
+    });
+    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    phase(&node, "v2.1", Phase::Serving).await;
+    let tells = |status: &Status| {
+        let mut versions = status.projections[0].versions.iter();
+        let serving = versions.find(|found| found.version == version("v2.1")).unwrap();
+        serving.waiting_on.iter().any(|reason| reason.to_string().contains("Publish"))
+    };
+    until(&node, "the names are told not to move", tells).await;
+    assert_eq!(node.not_ready(), [], "readers of the node are answered");
+    let last = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    faults.stop();
+    until(&node, "the names move", |status| !tells(status)).await;
+    assert!(published.lock().unwrap().iter().all(|found| *found == version("v2.1")));
     node.shutdown().await;
 }
 

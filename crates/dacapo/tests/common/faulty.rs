@@ -28,6 +28,7 @@ pub enum Call<'a> {
     Open(&'a ViewId),
     Find(&'a ViewId),
     Drop(&'a ViewId),
+    Publish(&'a ViewId),
     Tokens(&'a ViewId),
     Claim(&'a ViewId),
     Hold(&'a ViewId),
@@ -199,6 +200,10 @@ impl Views for FaultyViews {
 
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
         self.faults.meet(Call::Drop(id), self.inner.drop_view(id)).await
+    }
+
+    async fn publish(&self, serving: &ViewId, flip: Position) -> Result<(), StoreError> {
+        self.faults.meet(Call::Publish(serving), self.inner.publish(serving, flip)).await
     }
 }
 

@@ -40,15 +40,19 @@ pub(super) async fn publish(session: &mut Session, home: &Home, id: &ViewId, fli
         return Ok(session.rollback().await?);
     }
     let version = id.version.to_string();
-    let names = if shown.version == version { shown.names } else { move_names(session, home, id, &shown).await? };
-    let mut arguments = PgArguments::default();
-    added(&mut arguments, id.projection.to_string())?;
-    added(&mut arguments, version)?;
-    added(&mut arguments, number(flip))?;
-    added(&mut arguments, names)?;
-    let sql = "UPDATE published SET version = $2, flip = $3, names = $4 WHERE projection = $1";
-    session.fetch(sql, arguments).await?;
-    Ok(session.commit().await?)
+    let (names, ddl) = match shown.version == version {
+        true => (shown.names, String::new()),
+        false => moves(session, home, id, &shown).await?,
+    };
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let update = format!(
+        "UPDATE published SET version = {}, flip = {}, names = ARRAY[{}]::text[] WHERE projection = {};",
+        literal(&version),
+        number(flip),
+        names.join(", "),
+        literal(id.projection.as_str()),
+    );
+    Ok(session.commit_after(ddl + &update).await?)
 }
 
 /// Refuses to go on while the names of its projection show the view, and keeps them from doing so until the open
@@ -85,8 +89,8 @@ fn gone(id: &ViewId) -> StoreError {
     StoreError::unavailable(format!("name the view {id}"), "it is not there any more")
 }
 
-/// Moves the names to the view, and returns them.
-async fn move_names(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -> Sent<Vec<String>> {
+/// The names of the view, and what moves them there, once nothing but queries of them is in the way.
+async fn moves(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -> Sent<(Vec<String>, String)> {
     let options = home.database.options();
     let (name, outside) = (schema_name(&options.schema, id), outside_name(&options.schema, &id.projection));
     About::read(session, &name).await?.ok_or_else(|| gone(id))?.readable(id, &name)?;
@@ -113,18 +117,21 @@ async fn move_names(session: &mut Session, home: &Home, id: &ViewId, shown: &Sho
     if session.fetch("SELECT FROM pg_namespace WHERE nspname = $1", arguments).await?.is_empty() {
         session.batch(format!("CREATE SCHEMA {}", quoted(&outside))).await?;
     }
-    // All of it is one statement, so that queries wait no longer than for that, however many tables there are.
-    session.batch(format!("SET LOCAL statement_timeout = {}", limits::NAME_LOCK_TIME_MAX.as_millis())).await?;
-    session.batch(format!("DO {}", literal(&format!("BEGIN {ddl} END")))).await?;
-    session.batch("SET LOCAL statement_timeout = DEFAULT".to_owned()).await?;
-    Ok(names)
+    // One statement, so that queries wait no longer than for that, however many tables there are.
+    let ddl = format!(
+        "SET LOCAL statement_timeout = {}; DO {}; SET LOCAL statement_timeout = DEFAULT;",
+        limits::NAME_LOCK_TIME_MAX.as_millis(),
+        literal(&format!("BEGIN {ddl} END"))
+    );
+    Ok((names, ddl))
 }
 
-/// Keeps the tokens of a schema where they are until the transaction ends, and returns the highest.
+/// Keeps the tokens of a schema where they are until the transaction ends, and returns the highest position that rows of
+/// it have shown: behind its tokens while a replay in place goes through the past again.
 async fn stopped(session: &mut Session, schema: &str) -> Sent<i64> {
     let sql = format!(
         "LOCK TABLE {schema}._dacapo_tokens IN SHARE ROW EXCLUSIVE MODE;
-         SELECT max(position) FROM {schema}._dacapo_tokens"
+         SELECT max(greatest(position, replay_through)) FROM {schema}._dacapo_tokens"
     );
     let rows = session.batch(sql).await?;
     Ok(rows.first().map(|row| row.try_get::<Option<i64>, _>(0)).transpose()?.flatten().unwrap_or_default())
@@ -207,7 +214,8 @@ pub(super) fn wrong(home: &Home, id: &ViewId, failed: Failed) -> StoreError {
         }
         // A lock was not had in time, or the statement that waited for it was ended.
         Some("55P03" | "57014") => {
-            let found = "a query that has run for long uses it: it is tried again";
+            let found = "a query of its names, or a batch of the version that they show, takes longer than it may be \
+                         waited for: it is tried again";
             StoreError::unavailable(tried, found)
         }
         Some("2BP01") => {

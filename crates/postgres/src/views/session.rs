@@ -53,7 +53,13 @@ impl Session {
 
     /// Commits the transaction. When that fails, it is unknown whether it was committed.
     pub(super) async fn commit(&mut self) -> Result<(), sqlx::Error> {
-        self.batch("COMMIT".to_owned()).await?;
+        self.commit_after(String::new()).await
+    }
+
+    /// Carries out statements, each of which ends in a semicolon, and commits, in one go: what they lock is not held while
+    /// this node sleeps.
+    pub(super) async fn commit_after(&mut self, statements: String) -> Result<(), sqlx::Error> {
+        self.batch(statements + "COMMIT").await?;
         self.inside = false;
         Ok(())
     }

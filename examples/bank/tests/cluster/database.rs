@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::books::{Clients, check};
 use crate::is_long;
-use crate::world::{World, until};
+use crate::world::{Process, World, until};
 
 /// For how long it is away in the long form.
 const LONG: Duration = Duration::from_secs(60);
@@ -37,13 +37,7 @@ async fn a_database_that_is_away_under_load_loses_nothing_and_nobody_is_started_
         }
         let since = Instant::now();
         tokio::task::block_in_place(|| world.server.go_on());
-        clients.get_on(1).await;
-        tell(&format!("after {how:?}: answered {:?} after the server was started", since.elapsed()));
-        for node in &nodes {
-            until(&format!("{} is ready", node.name), async || (node.readyz().await.0 == 200).then_some(())).await;
-        }
-        tell(&format!("after {how:?}: all nodes ready after {:?}", since.elapsed()));
-        nodes[0].shared("v1.1", &["one", "two", "three"]).await;
+        are_back(&nodes, &clients, &format!("started again after {how:?}"), since).await;
     }
     clients.get_on(30).await;
     let books = clients.stop().await;
@@ -60,7 +54,6 @@ async fn a_primary_that_is_killed_under_load_is_followed_to_the_stand_by_that_is
     nodes[0].shared("v1.1", &["one", "two", "three"]).await;
     let clients = Clients::start(&world, 6);
     clients.get_on(30).await;
-    let since = Instant::now();
     tokio::task::block_in_place(|| world.server.stop(Stop::Kill));
     clients.are_refused(3).await;
     if is_long() {
@@ -68,17 +61,22 @@ async fn a_primary_that_is_killed_under_load_is_followed_to_the_stand_by_that_is
     }
     let promoted = Instant::now();
     standby.promote().await;
-    clients.get_on(1).await;
-    tell(&format!("answered {:?} after the promotion, {:?} after the end", promoted.elapsed(), since.elapsed()));
-    for node in &nodes {
-        until(&format!("{} is ready", node.name), async || (node.readyz().await.0 == 200).then_some(())).await;
-    }
-    tell(&format!("all nodes ready {:?} after the promotion", promoted.elapsed()));
-    nodes[0].shared("v1.1", &["one", "two", "three"]).await;
+    are_back(&nodes, &clients, "a stand-by promoted", promoted).await;
     clients.get_on(30).await;
     let books = clients.stop().await;
     assert!(nodes.iter_mut().all(|node| !node.has_ended()), "nobody was started again");
     check(&world, books).await;
+}
+
+/// Waits until clients are answered and every node is ready and has its share, and tells how long that took.
+async fn are_back(nodes: &[Process], clients: &Clients, what: &str, since: Instant) {
+    clients.get_on(1).await;
+    tell(&format!("{what}: answered after {:?}", since.elapsed()));
+    for node in nodes {
+        until(&format!("{} is ready", node.name), async || (node.readyz().await.0 == 200).then_some(())).await;
+    }
+    tell(&format!("{what}: all nodes ready after {:?}", since.elapsed()));
+    nodes[0].shared("v1.1", &["one", "two", "three"]).await;
 }
 
 #[expect(clippy::print_stderr, reason = "whoever runs the test wants to know how long it took")]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use sqlx::{Connection, PgConnection, Row};
+use dacapo_postgres::testbed::name_of;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tokio::task::JoinHandle;
 
 use crate::world::{World, until};
@@ -30,16 +31,16 @@ impl Outside {
         })
         .await;
         // As docs/operating/postgresql.md has it.
-        let role = format!("reporting_{}", dacapo_postgres::testbed::name_of(&world.url));
+        let role = format!("reporting_{}", name_of(&world.url));
         for sql in [
             format!("CREATE ROLE {role} LOGIN"),
             format!("GRANT USAGE ON SCHEMA dacapo_balances TO {role}"),
             format!("GRANT SELECT ON ALL TABLES IN SCHEMA dacapo_balances TO {role}"),
             format!("ALTER DEFAULT PRIVILEGES IN SCHEMA dacapo_balances GRANT SELECT ON TABLES TO {role}"),
         ] {
-            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
         }
-        let url = world.server.url_of(&role, dacapo_postgres::testbed::name_of(&world.url));
+        let url = world.server.url_of(&role, name_of(&world.url));
         let connection = PgConnection::connect(&url).await.unwrap();
         let (stop, reads): (Arc<AtomicBool>, Arc<AtomicU64>) = Default::default();
         let task = tokio::spawn(read(connection, Arc::clone(&stop), Arc::clone(&reads)));
