@@ -1,6 +1,6 @@
 //! What the parts of a node share: the store, the catalog, the code it carries and the versions it has open.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -49,8 +49,9 @@ pub(crate) struct Core {
     /// Why views cannot be opened, read or dropped as their phases want.
     troubles: RwLock<BTreeMap<ViewId, String>>,
     published: RwLock<BTreeMap<ProjectionName, Published>>,
-    /// Held while a version is opened, and by whoever relies on one being closed.
-    pub(crate) opening: Mutex<()>,
+    /// The views that this process has opened, or tried to, until their versions are gone. Locked while a version is
+    /// opened, and by whoever relies on one being closed.
+    pub(crate) opening: Mutex<BTreeSet<ViewId>>,
     /// Told whenever `carried` or `open` changes.
     pub(crate) opened: watch::Sender<()>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,

@@ -323,18 +323,15 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
         is_corrected = is_other && open.carried.is_some();
         open.stop().await;
     }
-    let _opening = core.opening.lock().await;
+    let mut opening = core.opening.lock().await;
+    opening.insert(id.clone());
     let version = match carried {
         Some(carried) => {
             let view = core.views.open(id, carried.tables, state.segments).await?;
-            // Whoever cleaned it up since the catalog was looked at has dropped another view than the one that this
-            // has just made, and nobody would drop that (I-12).
+            // It may have been cleaned up since the catalog was looked at.
             core.catalog.refresh().await?;
-            let phase = core.catalog.current().version(id).map(|state| state.phase);
-            if !phase.is_some_and(Phase::applies) {
-                // One that still has effects to make is not one that this has made: its clean-up waits for them.
-                let stays = phase == Some(Phase::CleaningUp) && owes(core, id).await?;
-                return if stays { Ok(()) } else { discard(&*core.views, id).await };
+            if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
+                return Ok(());
             }
             let seed = seed(core, id, state, &carried, &*view).await?;
             OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?
@@ -399,12 +396,18 @@ async fn seed(
     Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
 
-/// Closes what another node has cleaned up before this one heard of it.
+/// Closes what another node has cleaned up before this one heard of it, and drops its view again: opened meanwhile, it
+/// may have been made after the other node had dropped it, and nobody else would drop that one (I-12).
 async fn let_go(core: &Core) {
     let catalog = core.catalog.current();
-    for open in core.open_versions() {
-        if catalog.version(&open.id).is_none_or(|state| state.phase == Phase::Obsolete) {
-            stop(core, &open.id).await;
+    let is_gone = |id: &&ViewId| catalog.version(id).is_none_or(|state| state.phase == Phase::Obsolete);
+    let gone: Vec<_> = core.opening.lock().await.iter().filter(is_gone).cloned().collect();
+    for id in gone {
+        stop(core, &id).await;
+        let dropped = discard(&*core.views, &id).await;
+        core.set_trouble(&id, dropped.as_ref().err().map(ToString::to_string));
+        if dropped.is_ok() {
+            core.opening.lock().await.remove(&id);
         }
     }
 }
@@ -483,6 +486,7 @@ async fn owes(core: &Arc<Core>, id: &ViewId) -> Result<bool, StoreError> {
                 None => false,
             };
             if !delivers {
+                core.opening.lock().await.insert(id.clone());
                 let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
                 version.outbox.send_replace(outbox);
                 insert(core, version).await;
