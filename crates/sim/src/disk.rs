@@ -292,6 +292,15 @@ impl Disk {
         (before, fate, after)
     }
 
+    /// Waits for a while, now and then: between what a flip has looked at and the flip, everything else goes on.
+    async fn linger(&self) {
+        let time = {
+            let chance = &mut locked(&self.inside).chance;
+            Duration::from_millis(if chance.u8(..3) == 0 { chance.u64(10..500) } else { 0 })
+        };
+        tokio::time::sleep(time).await;
+    }
+
     /// Goes the way of the node in `slot`, once.
     async fn pass(&self, (slot, kind): (usize, Kind), time: Duration) -> Result<(), &'static str> {
         if !time.is_zero() {

@@ -88,8 +88,10 @@ struct SimJournal {
 impl SimJournal {
     async fn write(&self, append: Append) -> Result<Appended, AppendError> {
         let disk = self.way.disk();
-        let is_flip = |event: &StreamEvent| event.stream.is_system() && event.event.event_type.as_str() == "flipped";
-        let flips = append.events.iter().any(is_flip);
+        let flips = is_flip(&append);
+        if flips {
+            disk.linger().await;
+        }
         let appended = disk.journal.append(append).await?;
         if appended.written > 0 {
             let through = appended.position.get();
@@ -107,6 +109,12 @@ impl SimJournal {
         }
         Ok(appended)
     }
+}
+
+/// Whether it moves readers.
+fn is_flip(append: &Append) -> bool {
+    let flips = |event: &StreamEvent| event.stream.is_system() && event.event.event_type.as_str() == "flipped";
+    append.events.iter().any(flips)
 }
 
 #[async_trait]
