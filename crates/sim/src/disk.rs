@@ -154,6 +154,8 @@ pub struct Disk {
     pub views: Arc<MemoryViews>,
     pub members: Arc<MemoryMembers>,
     links: [watch::Sender<Link>; HOSTS.len()],
+    /// For each slot when its way was changed last.
+    changed: Mutex<[Duration; HOSTS.len()]>,
     world: Weak<World>,
     inside: Mutex<Inside>,
 }
@@ -186,6 +188,7 @@ impl Disk {
             views: Arc::new(MemoryViews::new()),
             members: Arc::new(MemoryMembers::new(Arc::new(SimClock::DISK))),
             links: Default::default(),
+            changed: Mutex::default(),
             world,
             inside: Mutex::new(inside),
         }
@@ -199,12 +202,18 @@ impl Disk {
     /// How the way of the node in `slot` is from now on.
     pub fn set_link(&self, slot: usize, link: Link) {
         self.links[slot].send_replace(link);
+        locked(&self.changed)[slot] = self.world().now();
         self.land(Landed::Way { slot: Some(slot), good: link == Link::Good });
         self.tell_head();
     }
 
     pub fn link(&self, slot: usize) -> Link {
         *self.links[slot].borrow()
+    }
+
+    /// Since when the node in `slot` hears from the disk; `None` while it waits for whatever it asks.
+    pub fn heard_since(&self, slot: usize) -> Option<Duration> {
+        (!matches!(self.link(slot), Link::Hangs(_))).then(|| locked(&self.changed)[slot])
     }
 
     /// Everything that landed so far, in order.

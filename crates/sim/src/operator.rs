@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::books::Alarms;
 use crate::check;
 use crate::clients::{choose, request, request_of};
-use crate::disk::Link;
 use crate::http::Response;
 use crate::ledger::PROJECTIONS;
 use crate::world::{HOSTS, World, locked};
@@ -198,8 +197,7 @@ impl Looks {
         let answers = futures::future::join_all(running.iter().map(ask)).await;
         for (slot, status) in running.into_iter().zip(answers) {
             // One that does not hear from the disk knows of nothing that it could tell.
-            let hears = !matches!(world.disk.link(slot), Link::Hangs(_));
-            match status.filter(|status| status.is_ok() && hears) {
+            match status.filter(|status| status.is_ok() && world.disk.heard_since(slot).is_some()) {
                 Some(status) => self.look_at(world, slot, &status.body),
                 None => self.forget(slot),
             }
@@ -247,6 +245,7 @@ impl Looks {
         let now = world.now();
         let before = self.stood.get(&what).filter(|before| before.at == at && waits);
         let since = before.map_or(now, |before| before.since);
+        let since = since.max(world.disk.heard_since(what.0).unwrap_or(now));
         let silent = reasons.as_array().is_none_or(Vec::is_empty);
         let still = if at[0] == "Scheduled" { STILL_SCHEDULED } else { STILL };
         if waits && silent && now - since > still {
