@@ -152,7 +152,7 @@ async fn open(data: &Path) -> Done<f64> {
 }
 
 async fn open_cold(data: &Path) -> Done<f64> {
-    floor::make_cold(&floor::files(&data.join("journal"), &[".log", ".idx"])?)?;
+    floor::make_cold(&floor::files(&data.join("journal"), &[".log", ".idx"])?).await?;
     open(data).await
 }
 

@@ -58,7 +58,7 @@ async fn cold(bench: &Bench, ledger: &Ledger, stream: &Memory) -> Done<Row> {
     let mut random = fastrand::Rng::with_seed(9);
     let measured = async || {
         let journal = open(ledger)?;
-        floor::make_cold(&all)?;
+        floor::make_cold(&all).await?;
         let begun = Instant::now();
         fold(&journal).await?;
         let elapsed = begun.elapsed();
@@ -66,7 +66,7 @@ async fn cold(bench: &Bench, ledger: &Ledger, stream: &Memory) -> Done<Row> {
         Ok(a_second(stream.len(), elapsed))
     };
     let bare = async || {
-        floor::make_cold(&all)?;
+        floor::make_cold(&all).await?;
         Ok(a_second(stream.len(), floor::read_pages(&logs, stream.len(), &mut random)?))
     };
     let pair = in_turns(bench.sizes.repeats, measured, bare).await?;
