@@ -88,7 +88,8 @@ pub(crate) fn read_pages(files: &[PathBuf], count: usize, random: &mut fastrand:
 /// than once.
 ///
 /// # Errors
-/// When more than one sampled page in twenty is still there after [`COLD_TIME_MAX`]: then nothing read from them would be cold.
+/// When more than one sampled page in twenty is still there after [`COLD_TIME_MAX`]: then nothing read from them would
+/// be cold.
 pub(crate) async fn make_cold(files: &[PathBuf]) -> Done {
     let begun = Instant::now();
     loop {

@@ -574,14 +574,7 @@ async fn a_view_that_a_late_node_makes_again_goes_however_often_the_store_fails(
     phase(&one, "v1.1", Phase::StandingBy).await;
     // A node that is about to open the first version while another one cleans that up.
     let faults = Faults::default();
-    let (opens, mut opened) = watch::channel(false);
-    faults.plan(move |call| match call {
-        Call::Open(id) if **id == view("v1.1") => {
-            opens.send_replace(true);
-            Some(Fault::Waits)
-        }
-        _ => None,
-    });
+    let mut opened = faults.hold_up_opening(view("v1.1"));
     let another = store.another();
     let journal = Arc::new(Apart(Arc::clone(&another.store.journal), another.hears.subscribe()));
     let late = faults.over(&Store { journal, ..another.store.clone() });

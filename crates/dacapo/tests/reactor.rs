@@ -18,7 +18,6 @@ use dacapo::{
 };
 use faulty::{Call, Fault, Faults};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Mail {
@@ -408,14 +407,7 @@ async fn a_version_that_is_cleaned_up_while_it_is_opened_again_makes_what_it_owe
     let (faults, office): (Faults, Arc<Office>) = Default::default();
     let store = faults.over(&Store::memory(Arc::new(SystemClock)));
     let (node, owed) = owing(Node::builder().store(store), &office).await;
-    let (opens, mut opened) = watch::channel(false);
-    faults.plan(move |call| match call {
-        Call::Open(id) if **id == view("v1.1") => {
-            opens.send_replace(true);
-            Some(Fault::Waits)
-        }
-        _ => None,
-    });
+    let mut opened = faults.hold_up_opening(view("v1.1"));
     // Other code of the same version: it is opened again, by the catalog as it was before the clean-up.
     node.carry(carry(notices::<1>(&office))).unwrap();
     tokio::time::timeout(WAIT_MAX, opened.wait_for(|opened| *opened)).await.unwrap().unwrap();

@@ -154,8 +154,8 @@ pub struct Disk {
     pub views: Arc<MemoryViews>,
     pub members: Arc<MemoryMembers>,
     links: [watch::Sender<Link>; HOSTS.len()],
-    /// For each slot when its way was changed last.
-    changed: Mutex<[Duration; HOSTS.len()]>,
+    /// For each slot when its calls last began to be answered again, after they had waited.
+    heard: Mutex<[Duration; HOSTS.len()]>,
     world: Weak<World>,
     inside: Mutex<Inside>,
 }
@@ -188,7 +188,7 @@ impl Disk {
             views: Arc::new(MemoryViews::new()),
             members: Arc::new(MemoryMembers::new(Arc::new(SimClock::DISK))),
             links: Default::default(),
-            changed: Mutex::default(),
+            heard: Mutex::default(),
             world,
             inside: Mutex::new(inside),
         }
@@ -201,8 +201,9 @@ impl Disk {
 
     /// How the way of the node in `slot` is from now on.
     pub fn set_link(&self, slot: usize, link: Link) {
-        self.links[slot].send_replace(link);
-        locked(&self.changed)[slot] = self.world().now();
+        if matches!(self.links[slot].send_replace(link), Link::Hangs(_)) {
+            locked(&self.heard)[slot] = self.world().now();
+        }
         self.land(Landed::Way { slot: Some(slot), good: link == Link::Good });
         self.tell_head();
     }
@@ -213,7 +214,7 @@ impl Disk {
 
     /// Since when the node in `slot` hears from the disk; `None` while it waits for whatever it asks.
     pub fn heard_since(&self, slot: usize) -> Option<Duration> {
-        (!matches!(self.link(slot), Link::Hangs(_))).then(|| locked(&self.changed)[slot])
+        (!matches!(self.link(slot), Link::Hangs(_))).then(|| locked(&self.heard)[slot])
     }
 
     /// Everything that landed so far, in order.

@@ -86,6 +86,19 @@ impl Faults {
         self.planned.send_replace(());
     }
 
+    /// From here on, whoever opens the view of `id` waits for another plan. Tells when somebody does.
+    pub fn hold_up_opening(&self, id: ViewId) -> watch::Receiver<bool> {
+        let (opens, opened) = watch::channel(false);
+        self.plan(move |call| match call {
+            Call::Open(opening) if **opening == id => {
+                opens.send_replace(true);
+                Some(Fault::Waits)
+            }
+            _ => None,
+        });
+        opened
+    }
+
     /// From here on, nothing goes wrong.
     pub fn stop(&self) {
         self.plan(|_| None);
