@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::{EventType, ExpectedRevision, Position, Revision};
+use dacapo_model::{EventType, ExpectedRevision, NewEvent, Position, Revision};
 use dacapo_postgres::testbed::{Server, name_of};
 use dacapo_postgres::{Database, Options};
 use dacapo_store::contract::Chance;
@@ -227,6 +227,38 @@ async fn events_that_are_few_are_found_among_many() {
         let expected: Vec<_> = (0..60_000).filter(wanted).map(|number| number + 1).collect();
         assert_eq!(found, expected, "{filter:?}");
     }
+}
+
+// I-1
+/// What a node knows of the size of events is that of those before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_pages_are_bounded_and_whole_however_sizes_change() {
+    const BYTES: usize = 1 << 20;
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    let payload = |number: u64| if (number / 3_000).is_multiple_of(2) { vec![b'1'; 20] } else { vec![b'2'; 2_000] };
+    for from in (0..15_000).step_by(3_000) {
+        let events = (from..from + 3_000).map(|number| NewEvent { payload: payload(number), ..event(number) });
+        journal.append(Append::to_stream(name("many"), ExpectedRevision::Any, events.collect())).await.unwrap();
+    }
+    let limit = Limit { events: 10_000, bytes: BYTES };
+    let (mut after, mut longest) = (Position::START, 0);
+    while after.get() < 15_000 {
+        let batch = journal.read(after, &Filter::everything(), limit).await.unwrap();
+        for (at, event) in (after.get()..).zip(batch.iter()) {
+            assert_eq!((event.position, event.revision), (Position::new(at + 1), Revision::new(at + 1)));
+            assert_eq!((event.id, event.payload), (self::event(at).id, &*payload(at)));
+        }
+        assert_eq!(batch.through, after.plus(batch.len() as u64));
+        assert!(!batch.is_empty() && batch.iter().map(|event| event.payload.len()).sum::<usize>() <= BYTES);
+        (after, longest) = (batch.through, longest.max(batch.len()));
+    }
+    assert!(longest >= 2_000, "{longest} events were the most that a page had");
+
+    server.run(name_of(&url), "DELETE FROM dacapo.events WHERE position = 2000").await;
+    let error = journal.read(Position::START, &Filter::everything(), limit).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
 }
 
 // I-3: whoever goes on reads with the connections that were used.

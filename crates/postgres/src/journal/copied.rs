@@ -1,7 +1,7 @@
 //! The binary form of `COPY`, taken apart: a header, rows of columns with their lengths, a mark at the end.
 
-/// How many columns an event is read in.
-pub(super) const COLUMNS: usize = 9;
+/// How many columns an event is read in, its position aside.
+pub(super) const COLUMNS: usize = 8;
 
 /// The columns of an event, in PostgreSQL's binary form.
 pub(super) type Columns<'a> = [Option<&'a [u8]>; COLUMNS];
