@@ -41,6 +41,8 @@ pub const WAITING_APPENDS_MAX: usize = 4096;
 pub const GROUP_EVENTS_MAX: usize = 4096;
 /// From this many bytes of records on a group takes no more appends.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// How many turns other tasks get before a group is written, while each turn brings appends to it.
+pub const GATHER_TURNS_MAX: usize = 4;
 /// Most streams of which a node knows the last revision while nobody else appends.
 pub const KNOWN_STREAMS_MAX: usize = 65_536;
 /// Most connections that read the journal at once.

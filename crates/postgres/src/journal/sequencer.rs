@@ -42,13 +42,19 @@ pub(super) async fn run(
                 None => break,
             }
         }
-        // Whoever was just answered appends again before this goes on: a group of the quickest one alone would make
+        // Whoever was just answered appends again before this goes on: a group of the quickest ones alone would make
         // all others wait for its commit.
-        tokio::task::yield_now().await;
-        while sequencer.waiting.len() < limits::WAITING_APPENDS_MAX
-            && let Ok(request) = requests.try_recv()
-        {
-            sequencer.take(request, &mut requests);
+        for _ in 0..limits::GATHER_TURNS_MAX {
+            let gathered = sequencer.waiting.len();
+            tokio::task::yield_now().await;
+            while sequencer.waiting.len() < limits::WAITING_APPENDS_MAX
+                && let Ok(request) = requests.try_recv()
+            {
+                sequencer.take(request, &mut requests);
+            }
+            if sequencer.waiting.len() == gathered {
+                break;
+            }
         }
         sequencer.write().await;
     }
