@@ -524,7 +524,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
-    /// taken its time; the share then goes no further than that. What was applied is not kept: it is read
+    /// taken its time, be that in the middle of a read; the share then goes no further than that. What was applied is not kept: it is read
     /// again in the rare case that it must be applied again. `None`: the rows must be taken back, since a handler failed
     /// after it had changed some, and the batch goes no further than that event; or since it wants indexes.
     async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
@@ -546,8 +546,9 @@ impl<'a> Run<'a> {
             ahead = (!is_full).then(|| {
                 Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
             });
+            let until = Instant::now() + self.pace.target().saturating_sub(self.throttle.worked(batch.started));
             let mut from = 0;
-            loop {
+            let last = loop {
                 let work = Work {
                     batch: &read,
                     from,
@@ -559,13 +560,17 @@ impl<'a> Run<'a> {
                     aside: &mut self.aside,
                     busy,
                     time_max: carried.options.handler_time_max,
+                    until,
                 };
                 let done = carried.handlers.apply(work, &mut self.view).await;
                 // Whatever it made of being refused them.
                 if self.view.wants_indexes() {
                     return Ok(None);
                 }
-                let Err(failure) = done else { break };
+                let failure = match done {
+                    Ok(last) => break last,
+                    Err(failure) => failure,
+                };
                 let (event, changed) = (read.get(failure.index), failure.changed);
                 from = failure.index + 1;
                 let (segment, is_aside) = (failure.segment, self.judge(failure, &event, batch)?);
@@ -574,9 +579,13 @@ impl<'a> Run<'a> {
                     return Ok(None);
                 }
                 by_segment[usize::from(segment.get())] += u64::from(is_aside);
+            };
+            if let Some(last) = last {
+                after = read.get(last).position;
+                events -= read.len() - (last + 1);
             }
             let worked = self.throttle.worked(batch.started);
-            if is_full || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
+            if is_full || last.is_some() || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
                 batch.share = batch.share.through(after);
                 break;
             }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Probe,
-    Projection, Revision, Step, WaitingOn, WorkShare,
+    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, HandlerError, Node, Options, Phase, Position,
+    Probe, Projection, Recorded, Revision, Row, Step, Table, View, WaitingOn, WorkShare,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Appends and reads without a pause, and checks every answer against its own books.
 async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> usize {
@@ -301,4 +302,68 @@ async fn a_throttled_rebuild_says_so_and_ends_all_the_same() {
     let at_head = |status: &dacapo::Status| status.projections[0].versions[0].waiting_on.is_empty();
     until(&node, "it works whenever there is something to do", at_head).await;
     node.shutdown().await;
+}
+
+/// What takes its time at each event, and stops for good at one of them until it is told to go on.
+#[derive(Debug)]
+struct Slow {
+    waits: bool,
+    stops_at: u64,
+    begun: watch::Sender<u64>,
+    gate: watch::Sender<bool>,
+}
+
+impl Projection for Slow {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Total::TABLE];
+    type Event = LedgerEvent;
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        const EACH: Duration = Duration::from_millis(10);
+        let mut begun = 0;
+        self.begun.send_modify(|events| {
+            *events += 1;
+            begun = *events;
+        });
+        if begun == self.stops_at {
+            self.gate.subscribe().wait_for(|open| *open).await?;
+        }
+        if self.waits {
+            tokio::time::sleep(EACH).await;
+        } else {
+            let began = Instant::now();
+            while began.elapsed() < EACH {
+                std::hint::spin_loop();
+            }
+        }
+        let none = || Total { ledger: event.stream.to_owned(), sum: 0, events: 0 };
+        Ok(view.upsert(event.stream, none, |row| row.events += 1).await?)
+    }
+}
+
+/// Whatever waits for the end of a batch, as a claim, a stop or a flip does, would else wait for all that was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_ends_after_its_time_however_much_was_read() {
+    const EVENTS: u64 = 200;
+    for waits in [true, false] {
+        let node = Node::builder().start().await.unwrap();
+        node.append("ledger-1", ExpectedRevision::Any, (0..EVENTS as i64).map(added)).await.unwrap();
+        let (begun, gate) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (mut begins, opens) = (begun.subscribe(), gate.clone());
+        node.carry(Slow { waits, stops_at: EVENTS, begun, gate }).unwrap();
+        tokio::time::timeout(WAIT_MAX, begins.wait_for(|events| *events == EVENTS)).await.unwrap().unwrap();
+        until(&node, "some of it is committed", |status| {
+            let covers = status.projections[0].versions[0].covers;
+            assert!(covers < Position::new(EVENTS), "the last one is not applied yet");
+            covers > Position::START
+        })
+        .await;
+        opens.send_replace(true);
+        phase(&node, "v1.1", Phase::Serving).await;
+        let found =
+            node.read("totals", node.head()).await.unwrap().view.get::<Total>("ledger-1").await.unwrap().unwrap();
+        assert_eq!((found.events, *begins.borrow()), (EVENTS as i64, EVENTS), "each event once");
+        node.shutdown().await;
+    }
 }

@@ -13,6 +13,7 @@ use std::ops::ControlFlow::{Break, Continue};
 
 use dacapo_model::{Letter, LetterKind, Position, Segment, Token, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
+use tokio::time::Instant;
 
 use crate::feed;
 use crate::processor::letters::shortened;
@@ -99,6 +100,7 @@ impl Run<'_> {
             aside: &mut Aside::default(),
             busy,
             time_max: carried.options.handler_time_max,
+            until: Instant::now(),
         };
         let done = carried.handlers.apply(work, &mut self.view).await;
         if self.view.wants_indexes() {

@@ -12,6 +12,7 @@ use dacapo_model::{Position, Segment, SegmentCount};
 use dacapo_store::EventBatch;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::{HandlerError, Projection, Recorded};
 use crate::event::Event;
@@ -40,7 +41,12 @@ pub(crate) struct Work<'a> {
     pub(crate) busy: &'a Busy,
     /// How long the handler may wait in one event.
     pub(crate) time_max: Duration,
+    /// When to leave the rest of the batch for later.
+    pub(crate) until: Instant,
 }
+
+/// The clock is asked after so many events, and after each one in which the handler waited.
+const CLOCK_EVENTS: u32 = 16;
 
 /// An event that was not applied. Those before it were.
 pub(crate) struct Failure {
@@ -69,8 +75,9 @@ pub(crate) trait Handlers: Send + Sync {
 
     fn comparison(&self, old: u32) -> Comparison;
 
-    /// Applies a batch, event by event, until it is done or one fails.
-    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>>;
+    /// Applies a batch, event by event, until it is done or one fails. Where there was no time for all of it, the place
+    /// in it of the last event that was taken up; one always is.
+    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<Option<usize>, Failure>>;
 
     /// Takes away what the events behind `after` made.
     fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>>;
@@ -104,13 +111,13 @@ impl<P: Projection> Handlers for P {
         Box::pin(Projection::migrate(self, source, view))
     }
 
-    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<(), Failure>> {
+    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<Option<usize>, Failure>> {
         Box::pin(async move {
             let (busy, mut current) = (work.busy, None);
             let run = AssertUnwindSafe(apply_all(self, work, view, &mut current)).catch_unwind().await;
             busy.rests();
             let cause = match run {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(last)) => return Ok(last),
                 Ok(Err(cause)) => cause,
                 Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
             };
@@ -133,7 +140,8 @@ async fn apply_all<P: Projection>(
     work: Work<'_>,
     view: &mut View,
     current: &mut Option<Current>,
-) -> Result<(), FailureCause> {
+) -> Result<Option<usize>, FailureCause> {
+    let mut unasked = 0;
     for index in work.from..work.batch.len() {
         let place = work.batch.get(index);
         let segment = work.segments.segment_of(place.stream);
@@ -152,26 +160,35 @@ async fn apply_all<P: Projection>(
                     view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
                 }
                 let event = Recorded { data, place, replay };
-                in_time(projection.apply(&event, view), work.time_max).await?;
+                if in_time(projection.apply(&event, view), work.time_max).await? {
+                    unasked = CLOCK_EVENTS;
+                }
             }
         }
         work.applied[at] += 1;
+        unasked += 1;
+        if unasked >= CLOCK_EVENTS {
+            unasked = 0;
+            if Instant::now() >= work.until && index + 1 < work.batch.len() {
+                return Ok(Some(index));
+            }
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// What a handler makes of an event, if it does so in time. Nearly always it is done at once; then no clock is
-/// asked.
+/// What a handler makes of an event, if it does so in time, and whether it waited. Nearly always it is done at once; then
+/// no clock is asked.
 async fn in_time(
     applying: impl Future<Output = Result<(), HandlerError>>,
     time_max: Duration,
-) -> Result<(), FailureCause> {
+) -> Result<bool, FailureCause> {
     let mut applying = std::pin::pin!(applying);
     if let Poll::Ready(applied) = futures::poll!(applying.as_mut()) {
-        return applied.map_err(of);
+        return applied.map(|()| false).map_err(of);
     }
     match tokio::time::timeout(time_max, applying).await {
-        Ok(applied) => applied.map_err(of),
+        Ok(applied) => applied.map(|()| true).map_err(of),
         Err(_) => {
             let waited = time_max.as_secs_f64();
             Err(FailureCause::Handler(format!("it did not return within {waited} s (`handler_time_max`)")))
