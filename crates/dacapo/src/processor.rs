@@ -524,9 +524,10 @@ impl<'a> Run<'a> {
     }
 
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
-    /// taken its time, be that in the middle of a read; the share then goes no further than that. What was applied is not kept: it is read
-    /// again in the rare case that it must be applied again. `None`: the rows must be taken back, since a handler failed
-    /// after it had changed some, and the batch goes no further than that event; or since it wants indexes.
+    /// taken its time, be that in the middle of a read; the share then goes no further than that. What was applied is
+    /// not kept: it is read again in the rare case that it must be applied again. `None`: the rows must be taken back,
+    /// since a handler failed after it had changed some, and the batch goes no further than that event; or since it
+    /// wants indexes.
     async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
         let Assignment { journal, carried, offload, busy, .. } = self.assignment;
         let (mut after, mut events) = (batch.share.after, 0);

@@ -1,10 +1,12 @@
 //! Reading.
 //!
 //! ```text
-//!   read, everything: a long page is copied as a whole ─▶ it has too many bytes: ─┐
-//!   read, a choice: ──────────────────────────────────────────────────────────────┴─▶
-//!         a page of positions is looked through in their order ─▶ enough of it was wanted, or it ends at the head: done
-//!                                                             └─▶ little was: the index of types tells where to look
+//!   read of everything ─▶ a long page is copied as a whole: done
+//!                           │ it has too many bytes, or is short
+//!                           ▼
+//!   read of a choice ─▶ a page of positions is looked through in their order ─▶ enough was wanted, or the head: done
+//!                                                                           └─▶ little was: the index of types tells
+//!                                                                               where to look
 //! ```
 //!
 //! Each answer is bounded in bytes by the server: a row that would exceed them comes without its payload, as the mark
