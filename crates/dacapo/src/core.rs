@@ -319,6 +319,41 @@ impl Core {
         paused.into_iter().chain(told).chain(unowned).chain(self.trouble(id)).collect()
     }
 
+    /// Whether a version is on its way to events that it speaks for (I-9): whatever was appended while the flip away from
+    /// it was under way, and what it lags. Nobody else makes their effects. One that halts or is paused is on no way, and neither is one whose code is nowhere.
+    pub(crate) async fn is_speaking(
+        &self,
+        id: &ViewId,
+        view: &dyn StoredView,
+        tokens: &[Token],
+    ) -> Result<bool, StoreError> {
+        let reacts = |code: &Carried| code.code.projection == id.projection && !code.effect_names().is_empty();
+        let catalog = self.catalog.current();
+        let until = catalog.projections.get(&id.projection).and_then(|state| state.spoke_until(id.version));
+        let comes = self.cluster.has_capable(id) && self.carried().iter().any(reacts) && !self.is_paused(id);
+        let Some(until) = until.filter(|_| comes) else { return Ok(false) };
+        let behind: Vec<_> = tokens.iter().filter(|token| !token.covers(until)).map(|token| token.segment).collect();
+        if behind.is_empty() {
+            return Ok(false);
+        }
+        let halted: Vec<_> = view.refusals().await?.into_iter().map(|refusal| refusal.segment).collect();
+        Ok(behind.iter().any(|segment| !halted.contains(segment)))
+    }
+
+    /// The same of a version that stands by; not so where that cannot be told.
+    pub(crate) async fn stands_by_speaking(&self, id: &ViewId) -> bool {
+        let looked = async {
+            self.catalog.refresh().await?;
+            let stands_by = self.catalog.current().version(id).is_some_and(|state| state.phase == Phase::StandingBy);
+            let Some(open) = self.open_version(id).filter(|_| stands_by) else { return Ok(false) };
+            self.is_speaking(id, &*open.view, &open.tokens().await?).await
+        };
+        looked.await.unwrap_or_else(|error: StoreError| {
+            tracing::debug!(view = %id, %error, "what a version speaks for cannot be told");
+            false
+        })
+    }
+
     /// Whether events are kept from the version's view.
     pub(crate) fn is_paused(&self, id: &ViewId) -> bool {
         let applies = |phase: Phase| phase.applies();

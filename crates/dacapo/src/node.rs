@@ -579,11 +579,20 @@ impl Node {
         replay::ended(&self.core, requested, within).await
     }
 
-    /// Drops the view of a version that does not serve: ends its stand-by, or gives up a rebuild.
+    /// Drops the view of a version that does not serve: ends its stand-by, or gives up a rebuild. One that is on its way to
+    /// events whose effects are its to make, such as those that were appended during the flip, is waited for, for up to
+    /// [`limits::SPEAK_TIME_MAX`].
     ///
     /// # Errors
     /// [`Error::Catalog`] when the catalog declines.
     pub async fn clean_up(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
+        let spoken = async {
+            while self.core.stands_by_speaking(view).await {
+                tokio::time::sleep(limits::SPEAK_LOOK).await;
+            }
+        };
+        // What it has not come to by then is given up, as is what it halts before.
+        drop(tokio::time::timeout(limits::SPEAK_TIME_MAX, spoken).await);
         let command = CatalogCommand::CleanUp { view: view.clone(), reason: CleanUpReason::Asked };
         self.order(command, view, asked).await
     }

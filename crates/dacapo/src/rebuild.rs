@@ -168,7 +168,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     let head = core.head();
     core.catalog.refresh().await?;
     let_go(core).await;
-    let (mut tokens, mut bare) = (BTreeMap::new(), BTreeSet::new());
+    let (mut tokens, mut bare, mut speaking) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         if let (Some(open), Some(projection)) =
@@ -183,12 +183,13 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
         if let Some(found) = attended.ok().flatten() {
             bare.extend(found.bare.then(|| id.clone()));
+            speaking.extend(found.speaking.then(|| id.clone()));
             tokens.insert(id, found.tokens);
         }
     }
     let carried: Vec<Code> = core.carried().into_iter().map(|carried| code(core, carried)).collect();
-    let facts =
-        Facts { carried: &carried, tokens: &tokens, bare: &bare, head: core.head(), now: core.world.clock.now() };
+    let (head, now) = (core.head(), core.world.clock.now());
+    let facts = Facts { carried: &carried, tokens: &tokens, bare: &bare, speaking: &speaking, head, now };
     for command in plan(&core.catalog.current(), &facts) {
         let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
         if ends_replay {
@@ -281,6 +282,8 @@ struct Found {
     tokens: Vec<Token>,
     /// Whether it lacks indexes, while it is being built.
     bare: bool,
+    /// Whether it is on its way to events that it speaks for, while it stands by.
+    speaking: bool,
 }
 
 /// Does for one version what its phase wants, and returns what its view is like if that is open.
@@ -302,7 +305,8 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             lift_stray(core, &version, &tokens).await?;
             uncap_stray(core, &version, &tokens).await?;
             let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
-            return Ok(Some(Found { tokens, bare }));
+            let speaking = state.phase == Phase::StandingBy && core.is_speaking(id, &*version.view, &tokens).await?;
+            return Ok(Some(Found { tokens, bare, speaking }));
         }
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,

@@ -18,6 +18,7 @@ use dacapo::{
 };
 use faulty::{Call, Fault, Faults};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Mail {
@@ -595,4 +596,48 @@ async fn a_shutdown_waits_for_effects_under_way_only_so_long() {
     office.made_at_least(1).await;
     assert_eq!(office.made()[0].1, office.tried()[0].1);
     node.shutdown().await;
+}
+
+// I-9
+/// What is appended while a flip is under way is of the version that serves until it lands, which is held meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_makes_the_effects_of_what_came_during_the_flip_before_it_goes_by_itself_or_when_asked() {
+    for stand_by in [Duration::ZERO, Duration::from_secs(60)] {
+        let (faults, office): (Faults, Arc<Office>) = Default::default();
+        let store = faults.over(&Store::memory(Arc::new(SystemClock)));
+        let (mut one, mut two) = (notices::<1>(&office), notices::<2>(&office));
+        (one.options.stand_by, two.options.stand_by) = (stand_by, stand_by);
+        let node = Node::builder().store(store).carry(carry(one)).start().await.unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        node.carry(carry(two)).unwrap();
+        ready(&node, "v2.1").await;
+        let (lands, mut landing) = watch::channel(false);
+        faults.plan(move |call| {
+            let flips = call.appends("flipped");
+            lands.send_if_modified(|landing| flips && !std::mem::replace(landing, true));
+            flips.then_some(Fault::Waits)
+        });
+        let flipping = node.clone();
+        let flipped = tokio::spawn(async move { flip(&flipping).await });
+        tokio::time::timeout(WAIT_MAX, landing.wait_for(|lands| *lands)).await.unwrap().unwrap();
+        let during = add(&node, "ledger-1", 5).await;
+        // It cannot come to that event for a while after the flip.
+        let (tries, mut tried) = watch::channel(0);
+        faults.plan(move |call| {
+            let commits = matches!(call, Call::Commit(id) if **id == view("v1.1"));
+            tries.send_if_modified(|tries| std::mem::replace(tries, *tries + u32::from(commits)) < *tries);
+            (commits && *tries.borrow() < 4).then_some(Fault::Fails)
+        });
+        flipped.await.unwrap();
+        if !stand_by.is_zero() {
+            node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+        }
+        phase(&node, "v1.1", Phase::Obsolete).await;
+        tokio::time::timeout(WAIT_MAX, tried.wait_for(|tries| *tries >= 4)).await.unwrap().unwrap();
+        let later = add(&node, "ledger-1", 6).await;
+        office.made_at_least(2).await;
+        let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
+        assert_eq!(made, [(1, during), (2, later)]);
+        node.shutdown().await;
+    }
 }

@@ -114,6 +114,13 @@ impl ProjectionState {
         let served = self.served.iter().rev().find(|(since, _)| *since <= position).or(self.served.first());
         served.map_or(Voice::First, |(_, version)| Voice::Of(*version))
     }
+
+    /// The position of the flip behind which a version that served speaks for nothing more; `None` for the last one that
+    /// served, and for one that never did.
+    pub fn spoke_until(&self, version: VersionId) -> Option<Position> {
+        let last = self.served.iter().rposition(|(_, served)| *served == version)?;
+        self.served.get(last + 1).map(|(until, _)| *until)
+    }
 }
 
 #[cfg(test)]
@@ -273,6 +280,9 @@ mod tests {
             assert_eq!(voice(&state, position, PastEffects::Silent), expected, "{position}");
         }
         assert_eq!(voice(&state, 9, PastEffects::Made), Voice::Of(one));
+        let gone = ProjectionState { served: served[..2].to_vec(), ..before.clone() };
+        assert_eq!((gone.spoke_until(one), gone.spoke_until(two)), (Some(Position::new(30)), None));
+        assert_eq!((state.spoke_until(one), state.spoke_until(two)), (None, Some(Position::new(40))));
         assert_eq!(voice(&before, 11, PastEffects::Silent), Voice::First);
         assert_eq!(voice(&ProjectionState::default(), 11, PastEffects::Silent), Voice::Nobody);
     }

@@ -55,6 +55,10 @@ pub const HANDLER_TIME_SEEN: Duration = Duration::from_secs(2);
 pub const LETTERS_MAX: usize = 10_000;
 /// Longest text that is kept of what a handler said, in bytes.
 pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
+/// How long a clean-up that is asked for waits until the version has come to the events whose effects are its to make.
+pub const SPEAK_TIME_MAX: Duration = Duration::from_secs(5);
+/// How often it looks.
+pub const SPEAK_LOOK: Duration = Duration::from_millis(20);
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most dead letters that are read at once.

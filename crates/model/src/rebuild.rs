@@ -70,6 +70,8 @@ pub struct Facts<'a> {
     pub tokens: &'a BTreeMap<ViewId, Vec<Token>>,
     /// The views that lack indexes.
     pub bare: &'a BTreeSet<ViewId>,
+    /// The versions that are on their way to events that they speak for, whose effects nobody else makes.
+    pub speaking: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
     /// The time.
@@ -113,6 +115,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
             // The code of the version may be gone; then that of any other version of the projection tells.
             let code = code.or_else(|| facts.carried.iter().find(|code| code.projection == view.projection))?;
             let over = facts.now.since(state.since) >= code.stand_by;
+            let over = over && !facts.speaking.contains(&view);
             (over && !wanted).then_some(CatalogCommand::CleanUp { view, reason: CleanUpReason::StandByOver })
         }
         Phase::Serving | Phase::CleaningUp | Phase::Obsolete | Phase::Failed => None,
@@ -241,11 +244,14 @@ mod tests {
         }
 
         fn plan(&self, lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
-            let tokens = self.tokens(lag);
-            plan(
-                &self.catalog,
-                &Facts { carried: &self.carried, tokens: &tokens, bare: &BTreeSet::new(), head: self.at, now },
-            )
+            self.plan_while(&[], lag, now)
+        }
+
+        fn plan_while(&self, speaking: &[ViewId], lag: u64, now: Timestamp) -> Vec<CatalogCommand> {
+            let (tokens, speaking) = (self.tokens(lag), speaking.iter().cloned().collect());
+            let (carried, bare) = (&self.carried, &BTreeSet::new());
+            let facts = Facts { carried, tokens: &tokens, bare, speaking: &speaking, head: self.at, now };
+            plan(&self.catalog, &facts)
         }
 
         fn carry_out(&mut self, commands: &[CatalogCommand]) {
@@ -315,6 +321,8 @@ mod tests {
         node.carried.push(code(2, FlipPolicy::WhenReady));
         node.settle();
         assert_eq!(node.plan(0, Timestamp::from_micros(59_999_999)), []);
+        let (first, _) = node.catalog.versions().next().unwrap();
+        assert_eq!(node.plan_while(&[first], 0, Timestamp::from_micros(60_000_000)), []);
         let commands = node.plan(0, Timestamp::from_micros(60_000_000));
         assert!(matches!(commands[..], [CatalogCommand::CleanUp { reason: CleanUpReason::StandByOver, .. }]));
     }
