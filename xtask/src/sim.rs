@@ -140,6 +140,9 @@ fn planted() -> Done {
     let listed = listed.map_err(|error| format!("{} did not start: {error}", program.display()))?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let faults: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    if faults.is_empty() {
+        return Err(format!("{} knows of no faults to plant: is it another program?", program.display()));
+    }
     let missed: Mutex<Vec<String>> = Mutex::default();
     in_parallel(0, faults.len() as u64, |number| {
         let [fault, breaks @ ..] = &faults[number as usize][..] else { return };

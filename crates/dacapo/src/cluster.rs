@@ -108,6 +108,11 @@ impl Cluster {
         self.live.borrow().iter().any(|member| member.is_capable(view))
     }
 
+    /// Whether some member that is alive can be given the version now or once it is ready.
+    pub(crate) fn has_code_of(&self, view: &ViewId) -> bool {
+        self.live.borrow().iter().any(|member| member.has_code_of(view))
+    }
+
     /// Tells the others what this node carries.
     pub(crate) fn carries(&self, carried: &[Carried]) {
         let code = |carried: &Carried| CodeId { projection: carried.code.projection.clone(), code: carried.code.code };

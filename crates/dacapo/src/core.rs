@@ -330,7 +330,9 @@ impl Core {
         let reacts = |code: &Carried| code.code.projection == id.projection && !code.effect_names().is_empty();
         let catalog = self.catalog.current();
         let until = catalog.projections.get(&id.projection).and_then(|state| state.spoke_until(id.version));
-        let comes = self.cluster.has_capable(id) && self.carried().iter().any(reacts) && !self.is_paused(id);
+        // A node that has just started knows of no member yet, not even of itself.
+        let has_code = self.code_of(id).is_some() || self.cluster.has_code_of(id);
+        let comes = has_code && self.carried().iter().any(reacts) && !self.is_paused(id);
         let Some(until) = until.filter(|_| comes) else { return Ok(false) };
         let behind: Vec<_> = tokens.iter().filter(|token| !token.covers(until)).map(|token| token.segment).collect();
         if behind.is_empty() {

@@ -598,46 +598,87 @@ async fn a_shutdown_waits_for_effects_under_way_only_so_long() {
     node.shutdown().await;
 }
 
+/// Notices of both versions, of which the one that steps back goes after `stand_by`.
+fn going(office: &Arc<Office>, stand_by: Duration) -> (Carried, Carried) {
+    let (mut one, mut two) = (notices::<1>(office), notices::<2>(office));
+    (one.options.stand_by, two.options.stand_by) = (stand_by, stand_by);
+    (carry(one), carry(two))
+}
+
+/// Flips to version 2 while an event is appended, which is of version 1: it serves until the flip lands, and is held
+/// meanwhile. Commits of version 1 fail behind the flip for as long as `fails` says so.
+async fn flip_beside_an_event(
+    node: &Node,
+    faults: &Faults,
+    mut fails: impl FnMut() -> bool + Send + 'static,
+) -> Position {
+    let (lands, mut landing) = watch::channel(false);
+    faults.plan(move |call| {
+        let flips = call.appends("flipped");
+        lands.send_if_modified(|landing| flips && !std::mem::replace(landing, true));
+        flips.then_some(Fault::Waits)
+    });
+    let flipping = node.clone();
+    let flipped = tokio::spawn(async move { flip(&flipping).await });
+    tokio::time::timeout(WAIT_MAX, landing.wait_for(|lands| *lands)).await.unwrap().unwrap();
+    let during = add(node, "ledger-1", 5).await;
+    faults.plan(move |call| {
+        let commits = matches!(call, Call::Commit(id) if **id == view("v1.1"));
+        (commits && fails()).then_some(Fault::Fails)
+    });
+    flipped.await.unwrap();
+    during
+}
+
 // I-9
-/// What is appended while a flip is under way is of the version that serves until it lands, which is held meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_makes_the_effects_of_what_came_during_the_flip_before_it_goes_by_itself_or_when_asked() {
     for stand_by in [Duration::ZERO, Duration::from_secs(60)] {
         let (faults, office): (Faults, Arc<Office>) = Default::default();
+        let (one, two) = going(&office, stand_by);
         let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-        let (mut one, mut two) = (notices::<1>(&office), notices::<2>(&office));
-        (one.options.stand_by, two.options.stand_by) = (stand_by, stand_by);
-        let node = Node::builder().store(store).carry(carry(one)).start().await.unwrap();
+        let node = Node::builder().store(store).carry(one).start().await.unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
-        node.carry(carry(two)).unwrap();
+        node.carry(two).unwrap();
         ready(&node, "v2.1").await;
-        let (lands, mut landing) = watch::channel(false);
-        faults.plan(move |call| {
-            let flips = call.appends("flipped");
-            lands.send_if_modified(|landing| flips && !std::mem::replace(landing, true));
-            flips.then_some(Fault::Waits)
-        });
-        let flipping = node.clone();
-        let flipped = tokio::spawn(async move { flip(&flipping).await });
-        tokio::time::timeout(WAIT_MAX, landing.wait_for(|lands| *lands)).await.unwrap().unwrap();
-        let during = add(&node, "ledger-1", 5).await;
-        // It cannot come to that event for a while after the flip.
-        let (tries, mut tried) = watch::channel(0);
-        faults.plan(move |call| {
-            let commits = matches!(call, Call::Commit(id) if **id == view("v1.1"));
-            tries.send_if_modified(|tries| std::mem::replace(tries, *tries + u32::from(commits)) < *tries);
-            (commits && *tries.borrow() < 4).then_some(Fault::Fails)
-        });
-        flipped.await.unwrap();
+        let mut tries = 0;
+        let during = flip_beside_an_event(&node, &faults, move || {
+            tries += 1;
+            tries < 4
+        })
+        .await;
         if !stand_by.is_zero() {
             node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
         }
         phase(&node, "v1.1", Phase::Obsolete).await;
-        tokio::time::timeout(WAIT_MAX, tried.wait_for(|tries| *tries >= 4)).await.unwrap().unwrap();
         let later = add(&node, "ledger-1", 6).await;
         office.made_at_least(2).await;
         let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
         assert_eq!(made, [(1, during), (2, later)]);
         node.shutdown().await;
     }
+}
+
+// I-9
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_during_the_flip_has_its_effects_also_if_the_node_ends_before_its_version_comes_to_it() {
+    let (faults, office, directory): (Faults, Arc<Office>, _) =
+        (Faults::default(), Arc::default(), tempfile::tempdir().unwrap());
+    let (one, two) = going(&office, Duration::ZERO);
+    let store = faults.over(&Store::embedded(directory.path(), Arc::new(SystemClock)).unwrap());
+    let node = Node::builder().store(store).carry(one).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(two).unwrap();
+    ready(&node, "v2.1").await;
+    let during = flip_beside_an_event(&node, &faults, || true).await;
+    node.shutdown().await;
+    drop(node);
+    let (one, two) = going(&office, Duration::ZERO);
+    let node = Node::builder().data(directory.path()).carry(one).carry(two).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Obsolete).await;
+    let later = add(&node, "ledger-1", 6).await;
+    office.made_at_least(2).await;
+    let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
+    assert_eq!(made, [(1, during), (2, later)]);
+    node.shutdown().await;
 }

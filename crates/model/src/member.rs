@@ -62,7 +62,11 @@ pub struct Member {
 impl Member {
     /// Whether it can be given segments of this version.
     pub fn is_capable(&self, view: &ViewId) -> bool {
-        let is_of = |code: &CodeId| code.projection == view.projection && code.code == view.version.code;
-        self.ready && self.carries.iter().any(is_of)
+        self.ready && self.has_code_of(view)
+    }
+
+    /// Whether it can be once it is ready.
+    pub fn has_code_of(&self, view: &ViewId) -> bool {
+        self.carries.iter().any(|code| code.projection == view.projection && code.code == view.version.code)
     }
 }
