@@ -320,7 +320,8 @@ impl Core {
     }
 
     /// Whether a version is on its way to events that it speaks for (I-9): whatever was appended while the flip away from
-    /// it was under way, and what it lags. Nobody else makes their effects. One that halts or is paused is on no way, and neither is one whose code is nowhere.
+    /// it was under way, and what it lags. Nobody else makes their effects. One that halts or is paused is on no way, and
+    /// neither is one whose code is nowhere.
     pub(crate) async fn is_speaking(
         &self,
         id: &ViewId,
@@ -342,7 +343,7 @@ impl Core {
         Ok(behind.iter().any(|segment| !halted.contains(segment)))
     }
 
-    /// The same of a version that stands by; not so where that cannot be told.
+    /// The same of a version that stands by, also while that cannot be told.
     pub(crate) async fn stands_by_speaking(&self, id: &ViewId) -> bool {
         let looked = async {
             self.catalog.refresh().await?;
@@ -350,10 +351,7 @@ impl Core {
             let Some(open) = self.open_version(id).filter(|_| stands_by) else { return Ok(false) };
             self.is_speaking(id, &*open.view, &open.tokens().await?).await
         };
-        looked.await.unwrap_or_else(|error: StoreError| {
-            tracing::debug!(view = %id, %error, "what a version speaks for cannot be told");
-            false
-        })
+        looked.await.unwrap_or_else(|error: StoreError| matches!(error, StoreError::Unavailable { .. }))
     }
 
     /// Whether events are kept from the version's view.

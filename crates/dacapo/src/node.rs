@@ -591,8 +591,9 @@ impl Node {
                 tokio::time::sleep(limits::SPEAK_LOOK).await;
             }
         };
-        // What it has not come to by then is given up, as is what it halts before.
-        drop(tokio::time::timeout(limits::SPEAK_TIME_MAX, spoken).await);
+        if tokio::time::timeout(limits::SPEAK_TIME_MAX, spoken).await.is_err() {
+            tracing::warn!(%view, "it is cleaned up before it has come to all that it speaks for: that has no effects");
+        }
         let command = CatalogCommand::CleanUp { view: view.clone(), reason: CleanUpReason::Asked };
         self.order(command, view, asked).await
     }

@@ -180,6 +180,10 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
         if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
             give_up(core, &id, error).await?;
         }
+        if matches!(attended, Err(CatalogError::Store(StoreError::Unavailable { .. }))) {
+            // How far it is cannot be told, so it is not known to have spoken.
+            speaking.insert(id.clone());
+        }
         core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
         if let Some(found) = attended.ok().flatten() {
             bare.extend(found.bare.then(|| id.clone()));

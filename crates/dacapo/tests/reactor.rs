@@ -606,7 +606,8 @@ fn going(office: &Arc<Office>, stand_by: Duration) -> (Carried, Carried) {
 }
 
 /// Flips to version 2 while an event is appended, which is of version 1: it serves until the flip lands, and is held
-/// meanwhile. Commits of version 1 fail behind the flip for as long as `fails` says so.
+/// meanwhile. Behind the flip the view of version 1 takes no commit, and does not tell how far it is, for as long as
+/// `fails` says so.
 async fn flip_beside_an_event(
     node: &Node,
     faults: &Faults,
@@ -623,11 +624,20 @@ async fn flip_beside_an_event(
     tokio::time::timeout(WAIT_MAX, landing.wait_for(|lands| *lands)).await.unwrap().unwrap();
     let during = add(node, "ledger-1", 5).await;
     faults.plan(move |call| {
-        let commits = matches!(call, Call::Commit(id) if **id == view("v1.1"));
-        (commits && fails()).then_some(Fault::Fails)
+        let is_asked = matches!(call, Call::Commit(id) | Call::Tokens(id) if **id == view("v1.1"));
+        (is_asked && fails()).then_some(Fault::Fails)
     });
     flipped.await.unwrap();
     during
+}
+
+/// Version 1 goes, and has made the effect of what came `during` the flip; what comes now is of version 2.
+async fn check_both_spoke(node: &Node, office: &Office, during: Position) {
+    phase(node, "v1.1", Phase::Obsolete).await;
+    let later = add(node, "ledger-1", 6).await;
+    office.made_at_least(2).await;
+    let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
+    assert_eq!(made, [(1, during), (2, later)]);
 }
 
 // I-9
@@ -650,11 +660,7 @@ async fn a_version_makes_the_effects_of_what_came_during_the_flip_before_it_goes
         if !stand_by.is_zero() {
             node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
         }
-        phase(&node, "v1.1", Phase::Obsolete).await;
-        let later = add(&node, "ledger-1", 6).await;
-        office.made_at_least(2).await;
-        let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
-        assert_eq!(made, [(1, during), (2, later)]);
+        check_both_spoke(&node, &office, during).await;
         node.shutdown().await;
     }
 }
@@ -675,10 +681,6 @@ async fn what_came_during_the_flip_has_its_effects_also_if_the_node_ends_before_
     drop(node);
     let (one, two) = going(&office, Duration::ZERO);
     let node = Node::builder().data(directory.path()).carry(one).carry(two).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Obsolete).await;
-    let later = add(&node, "ledger-1", 6).await;
-    office.made_at_least(2).await;
-    let made: Vec<_> = office.made().into_iter().map(|(code, key, _)| (code, key.position)).collect();
-    assert_eq!(made, [(1, during), (2, later)]);
+    check_both_spoke(&node, &office, during).await;
     node.shutdown().await;
 }

@@ -56,7 +56,7 @@ pub const LETTERS_MAX: usize = 10_000;
 /// Longest text that is kept of what a handler said, in bytes.
 pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
 /// How long a clean-up that is asked for waits until the version has come to the events whose effects are its to make.
-pub const SPEAK_TIME_MAX: Duration = Duration::from_secs(5);
+pub const SPEAK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often it looks.
 pub const SPEAK_LOOK: Duration = Duration::from_millis(20);
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.

@@ -70,7 +70,7 @@ pub struct Facts<'a> {
     pub tokens: &'a BTreeMap<ViewId, Vec<Token>>,
     /// The views that lack indexes.
     pub bare: &'a BTreeSet<ViewId>,
-    /// The versions that are on their way to events that they speak for, whose effects nobody else makes.
+    /// The versions that are, or may be, on their way to events that they speak for, whose effects nobody else makes.
     pub speaking: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,

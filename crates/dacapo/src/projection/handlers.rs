@@ -45,9 +45,6 @@ pub(crate) struct Work<'a> {
     pub(crate) until: Instant,
 }
 
-/// The clock is asked after so many events, and after each one in which the handler waited.
-const CLOCK_EVENTS: u32 = 16;
-
 /// An event that was not applied. Those before it were.
 pub(crate) struct Failure {
     pub(crate) segment: Segment,
@@ -141,7 +138,6 @@ async fn apply_all<P: Projection>(
     view: &mut View,
     current: &mut Option<Current>,
 ) -> Result<Option<usize>, FailureCause> {
-    let mut unasked = 0;
     for index in work.from..work.batch.len() {
         let place = work.batch.get(index);
         let segment = work.segments.segment_of(place.stream);
@@ -160,35 +156,28 @@ async fn apply_all<P: Projection>(
                     view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
                 }
                 let event = Recorded { data, place, replay };
-                if in_time(projection.apply(&event, view), work.time_max).await? {
-                    unasked = CLOCK_EVENTS;
-                }
+                in_time(projection.apply(&event, view), work.time_max).await?;
             }
         }
         work.applied[at] += 1;
-        unasked += 1;
-        if unasked >= CLOCK_EVENTS {
-            unasked = 0;
-            if Instant::now() >= work.until && index + 1 < work.batch.len() {
-                return Ok(Some(index));
-            }
+        if index + 1 < work.batch.len() && Instant::now() >= work.until {
+            return Ok(Some(index));
         }
     }
     Ok(None)
 }
 
-/// What a handler makes of an event, if it does so in time, and whether it waited. Nearly always it is done at once; then
-/// no clock is asked.
+/// What a handler makes of an event, if it does so in time. Nearly always it is done at once; then no timer is set.
 async fn in_time(
     applying: impl Future<Output = Result<(), HandlerError>>,
     time_max: Duration,
-) -> Result<bool, FailureCause> {
+) -> Result<(), FailureCause> {
     let mut applying = std::pin::pin!(applying);
     if let Poll::Ready(applied) = futures::poll!(applying.as_mut()) {
-        return applied.map(|()| false).map_err(of);
+        return applied.map_err(of);
     }
     match tokio::time::timeout(time_max, applying).await {
-        Ok(applied) => applied.map(|()| true).map_err(of),
+        Ok(applied) => applied.map_err(of),
         Err(_) => {
             let waited = time_max.as_secs_f64();
             Err(FailureCause::Handler(format!("it did not return within {waited} s (`handler_time_max`)")))

@@ -64,6 +64,12 @@ const EVERYTHING: &str = "SELECT position, recorded, revision, flags, id, stream
     FROM (SELECT $1 + coalesce((SELECT total FROM events WHERE position = $2), 0) AS bound) AS bounded CROSS JOIN events \
     WHERE position > $2 AND position <= $3 AND (position <= $2 + 2 OR total - size <= bound) ORDER BY position LIMIT $4";
 
+/// Every event of a page, if it has no more bytes than `$1`. Bounded as a whole, since what the server looks at row by row
+/// costs a fifth of the time. Positions are left out: where as many rows come as there are positions, none is missing.
+const WHOLE: &str = "COPY (SELECT recorded, revision, flags, id, stream, type, extra, payload FROM events \
+    WHERE position > $2 AND position <= $3 AND (SELECT total FROM events WHERE position = $3) \
+        - coalesce((SELECT total FROM events WHERE position = $2), 0) <= $1 ORDER BY position) TO STDOUT (FORMAT binary)";
+
 /// The wanted ones among all positions of a page.
 const PAGE: &str = bounded!(
     order "position",
@@ -96,12 +102,6 @@ const LAST_OF_STREAM: &str =
     "SELECT stream, revision, position FROM events WHERE stream = $1 ORDER BY revision DESC LIMIT 1";
 
 type Sql<'q> = Query<'q, Postgres, PgArguments>;
-
-/// Every event of a page, if it has no more bytes than `$1`. Bounded as a whole, since what the server looks at row by row
-/// costs a fifth of the time. Positions are left out: where as many rows come as there are positions, none is missing.
-const WHOLE: &str = "COPY (SELECT recorded, revision, flags, id, stream, type, extra, payload FROM events \
-    WHERE position > $2 AND position <= $3 AND (SELECT total FROM events WHERE position = $3) \
-        - coalesce((SELECT total FROM events WHERE position = $2), 0) <= $1 ORDER BY position) TO STDOUT (FORMAT binary)";
 
 /// The last position that is committed.
 pub(super) async fn head(pool: &Pool) -> Result<Position, StoreError> {
@@ -230,7 +230,8 @@ impl Reader {
         row.await?.map(|row| stream_info(&row)).transpose()
     }
 
-    /// A long page of everything, by `COPY`, which costs the driver half as much a row, and the server the time to plan it.
+    /// A long page of everything, by `COPY`, which costs the driver half as much a row, and the server the time to plan
+    /// it; `None` where it is short or has too many bytes.
     async fn read_whole(
         &self,
         after: Position,
