@@ -25,7 +25,7 @@ pub(crate) async fn event_at(journal: &dyn Journal, position: Position) -> Resul
 pub(crate) struct Ahead(JoinHandle<Result<EventBatch, StoreError>>);
 
 impl Ahead {
-    /// Begins to read. It may wait for the disk, so it holds up none of the runtime's workers.
+    /// Begins to read, so that it holds up none of the runtime's workers.
     pub(crate) fn begin(
         offload: Offload,
         journal: &Arc<dyn Journal>,
@@ -34,7 +34,9 @@ impl Ahead {
         limit: Limit,
     ) -> Self {
         let (journal, filter) = (Arc::clone(journal), Arc::clone(filter));
-        Self(offload.begin(async move { journal.read(after, &filter, limit).await }))
+        let blocks = journal.blocks();
+        let read = async move { journal.read(after, &filter, limit).await };
+        Self(if blocks { offload.begin(read) } else { tokio::spawn(read) })
     }
 
     /// What was read. Dropping the future loses nothing; once it is done it must not be asked for again.

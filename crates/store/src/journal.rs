@@ -228,6 +228,12 @@ pub trait Journal: Send + Sync + 'static {
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError>;
 
+    /// Whether a read may block the thread that polls it, as one of a disk does. Long reads then get a thread of their
+    /// own. Where they only wait for messages that would cost two changes of threads for each of them.
+    fn blocks(&self) -> bool {
+        true
+    }
+
     /// The last durable position, as a watch that wakes whoever follows. It ends when the journal is closed.
     fn head(&self) -> watch::Receiver<Position>;
 

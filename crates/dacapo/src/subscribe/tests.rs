@@ -1,7 +1,8 @@
 //! Every interleaving of appends, reads and subscribers gives each event once and in order.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 
 use async_trait::async_trait;
 use dacapo_model::{EventId, EventType, Metadata, NewEvent, Position, Revision, StreamName, Timestamp};
@@ -28,11 +29,19 @@ struct Slow {
     inner: MemoryJournal,
     reads: AtomicU64,
     pauses: Vec<u8>,
+    blocks: bool,
+    /// Where the last read was.
+    read_on: Mutex<Option<ThreadId>>,
 }
 
 impl Slow {
     fn new(pauses: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryJournal::new(Arc::new(Epoch)), reads: AtomicU64::new(0), pauses })
+        Arc::new(Self::of(pauses, true))
+    }
+
+    fn of(pauses: Vec<u8>, blocks: bool) -> Self {
+        let (inner, reads) = (MemoryJournal::new(Arc::new(Epoch)), AtomicU64::new(0));
+        Self { inner, reads, pauses, blocks, read_on: Mutex::default() }
     }
 
     fn reads(&self) -> u64 {
@@ -69,6 +78,7 @@ impl Journal for Slow {
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let number = self.reads.fetch_add(1, Ordering::SeqCst) as usize;
+        *self.read_on.lock().unwrap() = Some(thread::current().id());
         let times = self.pauses.get(number % self.pauses.len().max(1)).copied().unwrap_or(0);
         pause(times / 2).await;
         let batch = self.inner.read(after, filter, limit).await;
@@ -91,6 +101,10 @@ impl Journal for Slow {
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
         self.inner.streams(category, after, most).await
+    }
+
+    fn blocks(&self) -> bool {
+        self.blocks
     }
 
     fn head(&self) -> watch::Receiver<Position> {
@@ -239,4 +253,17 @@ async fn a_tail_that_nobody_followed_is_not_read_on_from_where_it_ended() {
     let mut late = Subscription::on(Arc::clone(&tail), Position::new(100), Filter::default());
     assert_eq!(given(&mut late).await, [101]);
     assert_eq!(journal.reads(), before + 1);
+}
+
+#[tokio::test]
+async fn a_long_read_has_a_thread_of_its_own_if_it_may_block() {
+    for blocks in [true, false] {
+        let journal = Arc::new(Slow::of(vec![0], blocks));
+        let tail = Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 });
+        let mut catching_up = Subscription::on(Arc::new(tail), Position::START, Filter::default());
+        journal.append_to("a-1", 1, 100).await;
+        assert!(!given(&mut catching_up).await.is_empty());
+        let here = thread::current().id();
+        assert_eq!(journal.read_on.lock().unwrap().unwrap() != here, blocks, "blocks: {blocks}");
+    }
 }

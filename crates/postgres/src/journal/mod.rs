@@ -127,6 +127,10 @@ impl Journal for PostgresJournal {
         tried!(self, self.reader.streams(category, after, most))
     }
 
+    fn blocks(&self) -> bool {
+        false
+    }
+
     fn head(&self) -> watch::Receiver<Position> {
         self.head.subscribe()
     }
