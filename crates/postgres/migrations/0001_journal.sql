@@ -59,8 +59,8 @@ CREATE FUNCTION append(
     -- The last position and the last revisions of the streams before the group.
     OUT head bigint,
     OUT revisions bigint[],
-    -- The streams that others wrote to behind what the caller knows, and their last revisions there; null where that was
-    -- nothing, or too much to look at.
+    -- The streams and revisions of the events that others wrote behind what the caller knows, in any order; null where
+    -- there are none, or too many to look at.
     OUT others text[],
     OUT reached bigint[]
 ) LANGUAGE plpgsql VOLATILE AS $$
@@ -75,15 +75,12 @@ BEGIN
     bytes := coalesce(bytes, 0);
     is_near := head - known_at BETWEEN 0 AND 1024;
     IF is_near AND head > known_at THEN
-        SELECT array_agg(o.stream), array_agg(o.revision) INTO others, reached FROM (
-            SELECT e.stream, max(e.revision) AS revision FROM events e WHERE e.position > known_at GROUP BY e.stream) AS o;
+        SELECT array_agg(e.stream), array_agg(e.revision) INTO others, reached FROM events e WHERE e.position > known_at;
     END IF;
     SELECT array_agg(coalesce(
-        o.revision,
-        CASE WHEN is_near THEN a.known END,
+        CASE WHEN is_near AND a.stream NOT IN (SELECT unnest(others)) THEN a.known END,
         (SELECT e.revision FROM events e WHERE e.stream = a.stream ORDER BY e.revision DESC LIMIT 1), 0) ORDER BY a.place)
-        INTO revisions FROM unnest(asked, known) WITH ORDINALITY AS a (stream, known, place)
-        LEFT JOIN unnest(others, reached) AS o (stream, revision) ON o.stream = a.stream;
+        INTO revisions FROM unnest(asked, known) WITH ORDINALITY AS a (stream, known, place);
     written := head >= seen
         AND NOT EXISTS (
             SELECT FROM unnest(revisions, demanded) AS d (actual, demand)

@@ -1,8 +1,8 @@
 //! The last revisions of the streams that this node and others wrote to, as of one position.
 //!
 //! The database looks under the lock at what came behind that position, and says which streams others wrote to: all other
-//! revisions are what they were. Where that is too much to look at, all is forgotten. What is not known costs a look at
-//! the stream, and nothing else.
+//! revisions are what they were. Revisions only grow, so the highest that was heard of is the last. Where it is too much to
+//! look at, all is forgotten. What is not known costs a look at the stream, and nothing else.
 
 use std::collections::HashMap;
 
@@ -33,8 +33,11 @@ impl Known {
         match others {
             _ if head == self.at => {}
             Some(others) if self.revisions.len() + others.len() <= limits::KNOWN_STREAMS_MAX => {
-                let named = others.iter().filter_map(|(name, revision)| Some((StreamName::new(name).ok()?, *revision)));
-                self.revisions.extend(named);
+                for (name, revision) in others {
+                    let Ok(name) = StreamName::new(name) else { continue };
+                    let known = self.revisions.entry(name).or_default();
+                    *known = (*known).max(*revision);
+                }
             }
             _ => self.revisions.clear(),
         }
@@ -72,9 +75,10 @@ mod tests {
     #[test]
     fn what_others_wrote_is_known_as_well_and_the_rest_is_as_it_was() {
         let mut known = known();
-        known.follow(Position::new(5), Some(&[("b".into(), Revision::new(3)), ("c".into(), Revision::new(1))]));
+        let others = [("b", 4), ("c", 1), ("b", 3)].map(|(stream, revision)| (stream.into(), Revision::new(revision)));
+        known.follow(Position::new(6), Some(&others));
         let revisions = ["a", "b", "c", "d"].map(|stream| known.revision(&name(stream)).map(Revision::get));
-        assert_eq!((known.at(), revisions), (Position::new(5), [Some(1), Some(3), Some(1), None]));
+        assert_eq!((known.at(), revisions), (Position::new(6), [Some(1), Some(4), Some(1), None]));
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::servers::Servers;
 
 /// What came of a group.
 pub(super) enum Outcome {
-    /// It is written behind this position and these revisions of its streams. `others` are the streams that others wrote to
-    /// since this node did, if they could be told.
+    /// It is written behind this position and these revisions of its streams. `others` are the streams and revisions of
+    /// what others wrote since this node did, if they could be told.
     Written { head: Position, revisions: Vec<Revision>, others: Option<Vec<(String, Revision)>> },
     /// Something is not as it was thought to be, so nothing of it was written.
     OtherThanThought,
