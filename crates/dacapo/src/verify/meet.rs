@@ -96,7 +96,7 @@ async fn capped(
     };
     let at = shown.covers();
     new.view.cap(Some(at)).await?;
-    let built = match settled(core, new, |position| position == at, patience).await? {
+    let built = match settled(core, new, |position| position == at, &mut Patience::new(patience)).await? {
         Ok(built) => built,
         // It is verified once it gets on again, and not with less.
         Err(why) if !core.waiting_on(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
@@ -133,18 +133,45 @@ async fn shown(
     bound: Position,
     patience: Duration,
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
-    let owners: BTreeSet<_> = old.tokens().await?.iter().map(|token| token.owner).collect();
-    let began = Instant::now();
-    while owners.len() > 1 && began.elapsed() < patience {
-        let at = cap_near(core, old).await?;
-        let shown = settled(core, old, |position| position == at && at >= bound, limits::HOLD_TIME_MAX).await;
-        old.uncap().await?;
-        if let Ok(shown) = shown? {
-            return Ok(Ok(shown));
+    let mut patience = Patience::new(patience);
+    loop {
+        // Asked each time: members come and go meanwhile.
+        let owners: BTreeSet<_> = old.tokens().await?.iter().map(|token| token.owner).collect();
+        let is_apart = owners.len() > 1;
+        let at = if is_apart { Some(cap_near(core, old).await?) } else { None };
+        let wanted = |position| position >= bound && at.is_none_or(|at| at == position);
+        let shown = tokio::time::timeout(limits::HOLD_TIME_MAX, settled(core, old, wanted, &mut patience)).await;
+        if is_apart {
+            old.uncap().await?;
         }
-        tokio::time::sleep(limits::HOLD_TIME_MAX).await;
+        match shown {
+            Ok(shown) => return shown,
+            // It gets on, and shall for as long as it was held.
+            Err(_) if is_apart => tokio::time::sleep(limits::HOLD_TIME_MAX).await,
+            Err(_) => {}
+        }
     }
-    settled(core, old, |at| at >= bound, patience).await
+}
+
+/// How long to wait for a version that does not get on.
+struct Patience {
+    longest: Duration,
+    lowest: Position,
+    since: Instant,
+}
+
+impl Patience {
+    fn new(longest: Duration) -> Self {
+        Self { longest, lowest: Position::START, since: Instant::now() }
+    }
+
+    /// What is left of it, with the version at `lowest`.
+    fn left(&mut self, lowest: Position) -> Duration {
+        if lowest > self.lowest {
+            (self.lowest, self.since) = (lowest, Instant::now());
+        }
+        self.longest.saturating_sub(self.since.elapsed())
+    }
 }
 
 /// The position of a state in which all tokens are at one, and none goes through past events again.
@@ -159,10 +186,9 @@ async fn settled(
     core: &Core,
     version: &Arc<OpenVersion>,
     wanted: impl Fn(Position) -> bool,
-    patience: Duration,
+    patience: &mut Patience,
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let mut progress = version.progress.clone();
-    let (mut lowest, mut since) = (Position::START, Instant::now());
     loop {
         let seen = progress.borrow_and_update().clone();
         if one_position(&seen.tokens).is_some_and(&wanted) {
@@ -171,10 +197,7 @@ async fn settled(
                 return Ok(Ok(reader));
             }
         }
-        if seen.covers() > lowest {
-            (lowest, since) = (seen.covers(), Instant::now());
-        }
-        let left = patience.saturating_sub(since.elapsed());
+        let left = patience.left(seen.covers());
         let is_open = core.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));
         if !is_open || version.has_ended() {
             // Other code takes its place, or it is opened again.
@@ -194,7 +217,7 @@ async fn settled(
         return Ok(Err(NotMet::Never(cut(format!(
             "{} did not come to one position within {} ms: {reasons}",
             version.id.version,
-            patience.as_millis()
+            patience.longest.as_millis()
         )))));
     }
 }
