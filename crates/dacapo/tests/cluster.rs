@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use common::*;
+use dacapo::verify::{Outcome, Part};
 use dacapo::{
     Append, Appended, Asked, Carried, EventBatch, ExpectedRevision, Filter, FlipPolicy, HandlerError, Journal, Limit,
     Member, MemberId, Node, NodeBuilder, OnFailure, Options, Phase, Policy, Position, Projection, Recorded, Retry,
@@ -41,9 +42,14 @@ impl Shared {
     }
 
     fn node(&self, name: &str) -> NodeBuilder {
+        self.node_with(&Faults::default(), name)
+    }
+
+    /// One whose store goes wrong like this.
+    fn node_with(&self, faults: &Faults, name: &str) -> NodeBuilder {
         let journal = Arc::new(Apart(Arc::clone(&self.store.journal), self.hears.subscribe()));
         let members = Arc::new(Cut { inner: Arc::clone(&self.store.members), cut: Arc::clone(&self.cut) });
-        Node::builder().store(Store { journal, members, ..self.store.clone() }).name(name)
+        Node::builder().store(faults.over(&Store { journal, members, ..self.store.clone() })).name(name)
     }
 }
 
@@ -299,6 +305,51 @@ async fn nodes_of_old_and_new_code_live_side_by_side() {
     check_serving(&old).await;
     new.shutdown().await;
     old.shutdown().await;
+}
+
+/// Only a cap brings versions together whose segments two members move, also if it was one when it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_together() {
+    let store = Shared::new();
+    let (of_one, of_two) = (Faults::default(), Faults::default());
+    let one = store.node_with(&of_one, "one").carry(first()).start().await.unwrap();
+    phase(&one, "v1.1", Phase::Serving).await;
+    let (looks, mut looked) = watch::channel(false);
+    of_one.plan(move |call| match call {
+        Call::Reader(id) if **id == view("v1.1") => {
+            looks.send_replace(true);
+            Some(Fault::Waits)
+        }
+        _ => None,
+    });
+    one.carry(second()).unwrap();
+    tokio::time::timeout(WAIT_MAX, looked.wait_for(|looks| *looks)).await.unwrap().unwrap();
+    let two = store.another().node_with(&of_two, "two").carry(first()).start().await.unwrap();
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    // From here on the other one gets on only once it is told where to wait.
+    of_two.plan(|call| matches!(call, Call::Commit(_)).then_some(Fault::Fails));
+    for ledger in 0..40 {
+        add(&one, &format!("ledger-{ledger}"), 1).await;
+    }
+    until(&one, "one node is ahead of the other", |status| {
+        let tokens = &status.projections[0].versions[0].tokens;
+        tokens.iter().any(|token| token.position == status.head)
+            && tokens.iter().any(|token| token.position < status.head)
+    })
+    .await;
+    let capped = of_two.clone();
+    of_one.plan(move |call| {
+        if matches!(call, Call::Cap(id, Some(_)) if **id == view("v1.1")) {
+            capped.stop();
+        }
+        None
+    });
+    ready(&one, "v2.1").await;
+    let report = one.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap().report;
+    let rows = report.parts.iter().find(|found| found.part == Part::Rows).unwrap();
+    assert_eq!((&rows.outcome, rows.looked_at), (&Outcome::Passed, 40), "{report:?}");
+    two.shutdown().await;
+    one.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -575,10 +626,7 @@ async fn a_view_that_a_late_node_makes_again_goes_however_often_the_store_fails(
     // A node that is about to open the first version while another one cleans that up.
     let faults = Faults::default();
     let mut opened = faults.hold_up_opening(view("v1.1"));
-    let another = store.another();
-    let journal = Arc::new(Apart(Arc::clone(&another.store.journal), another.hears.subscribe()));
-    let late = faults.over(&Store { journal, ..another.store.clone() });
-    let two = tokio::spawn(Node::builder().store(late).name("two").carry(first()).carry(second()).start());
+    let two = tokio::spawn(store.another().node_with(&faults, "two").carry(first()).carry(second()).start());
     tokio::time::timeout(WAIT_MAX, opened.wait_for(|opens| *opens)).await.unwrap().unwrap();
     one.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
     phase(&one, "v1.1", Phase::Obsolete).await;

@@ -31,6 +31,8 @@ pub enum Call<'a> {
     Publish(&'a ViewId),
     Tokens(&'a ViewId),
     Claim(&'a ViewId),
+    /// Where it ends; `None` lifts it.
+    Cap(&'a ViewId, Option<Position>),
     Hold(&'a ViewId),
     Lift(&'a ViewId),
     Reader(&'a ViewId),
@@ -241,7 +243,7 @@ impl View for FaultyView {
     }
 
     async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
-        self.inner.cap(at).await
+        self.faults.meet(Call::Cap(&self.id, at), self.inner.cap(at)).await
     }
 
     async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
