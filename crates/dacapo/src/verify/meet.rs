@@ -135,21 +135,40 @@ async fn shown(
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let mut patience = Patience::new(patience);
     loop {
-        // Asked each time: members come and go meanwhile.
-        let owners: BTreeSet<_> = old.tokens().await?.iter().map(|token| token.owner).collect();
-        let is_apart = owners.len() > 1;
+        old.tokens().await?;
+        // By what is watched below as well, so that the two never disagree.
+        let is_apart = is_apart(&old.progress.borrow().tokens);
         let at = if is_apart { Some(cap_near(core, old).await?) } else { None };
         let wanted = |position| position >= bound && at.is_none_or(|at| at == position);
-        let shown = tokio::time::timeout(limits::HOLD_TIME_MAX, settled(core, old, wanted, &mut patience)).await;
+        let shown = tokio::select! {
+            biased;
+            shown = settled(core, old, wanted, &mut patience) => Some(shown),
+            () = tokio::time::sleep(limits::HOLD_TIME_MAX), if is_apart => None,
+            () = taken_apart(old), if !is_apart => None,
+        };
         if is_apart {
             old.uncap().await?;
         }
         match shown {
-            Ok(shown) => return shown,
+            Some(shown) => return shown,
             // It gets on, and shall for as long as it was held.
-            Err(_) if is_apart => tokio::time::sleep(limits::HOLD_TIME_MAX).await,
-            Err(_) => {}
+            None if is_apart => tokio::time::sleep(limits::HOLD_TIME_MAX).await,
+            None => {}
         }
+    }
+}
+
+/// Whether several members move the version.
+fn is_apart(tokens: &[Token]) -> bool {
+    tokens.iter().map(|token| token.owner).collect::<BTreeSet<_>>().len() > 1
+}
+
+/// Waits until several members move the version.
+async fn taken_apart(version: &OpenVersion) {
+    let mut progress = version.progress.clone();
+    if progress.wait_for(|seen| is_apart(&seen.tokens)).await.is_err() {
+        // It ends, which whoever waits for it to settle is told.
+        std::future::pending::<()>().await;
     }
 }
 
