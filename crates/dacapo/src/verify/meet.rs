@@ -9,7 +9,8 @@
 //! A cap is kept with the tokens, whoever moves them: no commit goes past it. So whatever P ≥ H the serving version
 //! shows, the new one comes to exactly P. Writers and the serving version go on all the while; only the new one rests for
 //! a moment. Where several members have segments of the serving version, they are hardly ever all at one position by
-//! themselves while events are appended: then that version is capped as well, for no longer than a flip may hold it.
+//! themselves while events are appended: then that version is capped as well, for no longer than a flip may hold it,
+//! and left alone for longer after each time that this was in vain.
 //!
 //! A cap only helps the two to meet. What is compared are two states whose tokens say themselves where they are, so a cap
 //! that is lifted too early, or left behind by a process that died and lifted by the rebuild driver, harms nobody.
@@ -29,6 +30,9 @@ use crate::world::Step;
 
 /// How often to look where other members have taken a version.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the serving version is left alone at most after it was capped in vain; each time twice as long as before.
+const REST_MAX: Duration = Duration::from_secs(10);
 
 /// Both versions, each in one state, at the same position.
 pub(super) struct Met {
@@ -133,27 +137,28 @@ async fn shown(
     bound: Position,
     patience: Duration,
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
-    let mut patience = Patience::new(patience);
+    let (mut patience, mut rest) = (Patience::new(patience), limits::HOLD_TIME_MAX);
     loop {
         old.tokens().await?;
         // By what is watched below as well, so that the two never disagree.
         let is_apart = is_apart(&old.progress.borrow().tokens);
-        let at = if is_apart { Some(cap_near(core, old).await?) } else { None };
-        let wanted = |position| position >= bound && at.is_none_or(|at| at == position);
-        let shown = tokio::select! {
-            biased;
-            shown = settled(core, old, wanted, &mut patience) => Some(shown),
-            () = tokio::time::sleep(limits::HOLD_TIME_MAX), if is_apart => None,
-            () = taken_apart(old), if !is_apart => None,
-        };
         if is_apart {
+            let at = cap_near(core, old).await?;
+            let shown = tokio::select! {
+                biased;
+                shown = settled(core, old, |position| position == at && at >= bound, &mut patience) => Some(shown),
+                () = tokio::time::sleep(limits::HOLD_TIME_MAX) => None,
+            };
             old.uncap().await?;
+            if let Some(shown) = shown {
+                return shown;
+            }
         }
-        match shown {
-            Some(shown) => return shown,
-            // It gets on, and shall for as long as it was held.
-            None if is_apart => tokio::time::sleep(limits::HOLD_TIME_MAX).await,
-            None => {}
+        tokio::select! {
+            biased;
+            shown = settled(core, old, |position| position >= bound, &mut patience) => return shown,
+            () = tokio::time::sleep(rest), if is_apart => rest = (rest * 2).min(REST_MAX),
+            () = taken_apart(old), if !is_apart => {}
         }
     }
 }
