@@ -38,7 +38,7 @@ CREATE FUNCTION append(
     asked text[],
     demanded bigint[],
     -- The last revisions of these streams as the caller knows them, null where it does not, and the position at which
-    -- that was so. What came behind it, if that is little, tells which of them have changed.
+    -- that was so. They hold if nobody wrote behind it.
     known bigint[],
     known_at bigint,
     -- The events: their stream as a place in the list above, and their place among those of the group in that stream.
@@ -58,27 +58,18 @@ CREATE FUNCTION append(
     OUT written boolean,
     -- The last position and the last revisions of the streams before the group.
     OUT head bigint,
-    OUT revisions bigint[],
-    -- The streams and revisions of the events that others wrote behind what the caller knows, in any order; null where
-    -- there are none, or too many to look at.
-    OUT others text[],
-    OUT reached bigint[]
+    OUT revisions bigint[]
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     last timestamptz;
     bytes bigint;
-    is_near boolean;
 BEGIN
     PERFORM FROM sequencer FOR UPDATE;
     SELECT e.position, e.recorded, e.total INTO head, last, bytes FROM events e ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
     bytes := coalesce(bytes, 0);
-    is_near := head - known_at BETWEEN 0 AND 1024;
-    IF is_near AND head > known_at THEN
-        SELECT array_agg(e.stream), array_agg(e.revision) INTO others, reached FROM events e WHERE e.position > known_at;
-    END IF;
     SELECT array_agg(coalesce(
-        CASE WHEN is_near AND a.stream NOT IN (SELECT unnest(others)) THEN a.known END,
+        CASE WHEN head = known_at THEN a.known END,
         (SELECT e.revision FROM events e WHERE e.stream = a.stream ORDER BY e.revision DESC LIMIT 1), 0) ORDER BY a.place)
         INTO revisions FROM unnest(asked, known) WITH ORDINALITY AS a (stream, known, place);
     written := head >= seen

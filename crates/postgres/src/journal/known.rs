@@ -1,8 +1,8 @@
-//! The last revisions of the streams that this node and others wrote to, as of one position.
+//! The last revisions of the streams that this node wrote to, as of one position.
 //!
-//! The database looks under the lock at what came behind that position, and says which streams others wrote to: all other
-//! revisions are what they were. Revisions only grow, so the highest that was heard of is the last. Where it is too much to
-//! look at, all is forgotten. What is not known costs a look at the stream, and nothing else.
+//! They hold for as long as nobody else writes, which the database tells under the lock: once it has come to another
+//! position, all is forgotten. What is not known costs a look into the index that the insert goes to as well, and nothing
+//! else.
 
 use std::collections::HashMap;
 
@@ -28,25 +28,10 @@ impl Known {
         self.revisions.get(stream).copied()
     }
 
-    /// The journal has come to `head`, by what `others` wrote, if that could be told.
-    pub fn follow(&mut self, head: Position, others: Option<&[(String, Revision)]>) {
-        match others {
-            _ if head == self.at => {}
-            Some(others) if self.revisions.len() + others.len() <= limits::KNOWN_STREAMS_MAX => {
-                for (name, revision) in others {
-                    let Ok(name) = StreamName::new(name) else { continue };
-                    let known = self.revisions.entry(name).or_default();
-                    *known = (*known).max(*revision);
-                }
-            }
-            _ => self.revisions.clear(),
-        }
-        self.at = head;
-    }
-
-    /// A group was written behind `head`, which all that is known is of; there its streams had these revisions.
+    /// A group was written behind `head`, where its streams had these revisions.
     pub fn wrote(&mut self, head: Position, group: &Group, revisions: &[Revision]) {
-        if self.revisions.len() + group.asked.len() > limits::KNOWN_STREAMS_MAX {
+        let is_full = self.revisions.len() + group.asked.len() > limits::KNOWN_STREAMS_MAX;
+        if head != self.at || is_full {
             self.revisions.clear();
         }
         self.at = head.plus(group.rows.len() as u64);
@@ -61,32 +46,38 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent};
+    use dacapo_store::Append;
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::journal::group::Waiting;
 
     fn name(stream: &str) -> StreamName {
         StreamName::new(stream).unwrap()
     }
 
-    fn known() -> Known {
-        let revisions = [("a", 1), ("b", 2)].map(|(stream, revision)| (name(stream), Revision::new(revision)));
-        Known { at: Position::new(3), revisions: revisions.into() }
+    /// A group of one event.
+    fn group(stream: &str) -> Group {
+        let event = NewEvent {
+            id: EventId::from_bytes([1; 16]),
+            event_type: EventType::new("happened").unwrap(),
+            payload: vec![],
+            metadata: Metadata::default(),
+            tags: vec![],
+        };
+        let append = Append::to_stream(name(stream), ExpectedRevision::Any, vec![event]);
+        Group::of(&mut [Waiting::new(append, 0, oneshot::channel().0)].into())
     }
 
     #[test]
-    fn what_others_wrote_is_known_as_well_and_the_rest_is_as_it_was() {
-        let mut known = known();
-        let others = [("b", 4), ("c", 1), ("b", 3)].map(|(stream, revision)| (stream.into(), Revision::new(revision)));
-        known.follow(Position::new(6), Some(&others));
-        let revisions = ["a", "b", "c", "d"].map(|stream| known.revision(&name(stream)).map(Revision::get));
-        assert_eq!((known.at(), revisions), (Position::new(6), [Some(1), Some(4), Some(1), None]));
-    }
-
-    #[test]
-    fn where_it_was_too_much_to_tell_nothing_is_known() {
-        let mut known = known();
-        known.follow(Position::new(3), None);
-        assert_eq!(known.revision(&name("a")), Some(Revision::new(1)), "nobody wrote");
-        known.follow(Position::new(5_000), None);
-        assert_eq!((known.at(), known.revision(&name("a"))), (Position::new(5_000), None));
+    fn what_this_node_wrote_is_known_until_another_one_writes() {
+        let mut known = Known::default();
+        known.wrote(Position::START, &group("a"), &[Revision::new(3)]);
+        known.wrote(Position::new(1), &group("b"), &[Revision::START]);
+        let revisions = |known: &Known| ["a", "b", "c"].map(|stream| known.revision(&name(stream)).map(Revision::get));
+        assert_eq!((known.at(), revisions(&known)), (Position::new(2), [Some(4), Some(1), None]));
+        known.wrote(Position::new(7), &group("b"), &[Revision::new(2)]);
+        assert_eq!((known.at(), revisions(&known)), (Position::new(8), [None, Some(3), None]));
     }
 }

@@ -90,7 +90,7 @@ impl Sequencer {
         }
         let seen = self.head.get();
         match self.writer.append(&group, seen, call_until(&group.members)).await {
-            Ok(Outcome::Written { head, revisions, .. }) => {
+            Ok(Outcome::Written { head, revisions }) => {
                 self.reached();
                 let through = head.plus(group.rows.len() as u64);
                 // Before the answers: whoever has one finds its events before the head.

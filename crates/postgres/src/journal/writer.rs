@@ -16,9 +16,8 @@ use crate::servers::Servers;
 
 /// What came of a group.
 pub(super) enum Outcome {
-    /// It is written behind this position and these revisions of its streams. `others` are the streams and revisions of
-    /// what others wrote since this node did, if they could be told.
-    Written { head: Position, revisions: Vec<Revision>, others: Option<Vec<(String, Revision)>> },
+    /// It is written behind this position and these revisions of its streams.
+    Written { head: Position, revisions: Vec<Revision> },
     /// Something is not as it was thought to be, so nothing of it was written.
     OtherThanThought,
     /// The journal ends before events that were seen, so nothing was written.
@@ -58,8 +57,7 @@ impl Writer {
         let answered = tokio::time::timeout_at(until, call(&mut connected, group, seen, now)).await;
         match answered {
             Ok(Ok(outcome)) => {
-                if let Outcome::Written { head, revisions, others } = &outcome {
-                    connected.known.follow(*head, others.as_deref());
+                if let Outcome::Written { head, revisions } = &outcome {
                     connected.known.wrote(*head, group, revisions);
                 }
                 self.connected = Some(connected);
@@ -127,7 +125,7 @@ async fn call(
     let int4 = |number: usize| i32::try_from(number).expect("a group is small");
     // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
     let answers = sqlx::query(
-        "SELECT written, head, revisions, others, reached \
+        "SELECT written, head, revisions \
          FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(seen.get().cast_signed())
@@ -151,15 +149,9 @@ async fn call(
     let answer = answers.first().ok_or(sqlx::Error::RowNotFound)?;
     let head = Position::new(answer.try_get::<i64, _>(1)?.cast_unsigned());
     if answer.try_get(0)? {
-        let revision = |revision: i64| Revision::new(revision.cast_unsigned());
         let revisions: Vec<i64> = answer.try_get(2)?;
-        let (others, reached): (Option<Vec<String>>, Option<Vec<i64>>) = (answer.try_get(3)?, answer.try_get(4)?);
-        let others = others.zip(reached);
-        return Ok(Outcome::Written {
-            head,
-            revisions: revisions.into_iter().map(revision).collect(),
-            others: others.map(|(names, reached)| names.into_iter().zip(reached.into_iter().map(revision)).collect()),
-        });
+        let revisions = revisions.into_iter().map(|revision| Revision::new(revision.cast_unsigned())).collect();
+        return Ok(Outcome::Written { head, revisions });
     }
     Ok(if head < seen { Outcome::WentBack { head } } else { Outcome::OtherThanThought })
 }
