@@ -14,7 +14,7 @@ use crate::bench::{Bench, Done};
 use crate::ledger::{Maker, fill};
 use crate::pair::{a_second, in_turns};
 use crate::postgres::Place;
-use crate::rebuild::{BATCH_EVENTS, rebuilt};
+use crate::rebuild::{BATCH_EVENTS, BATCH_EVENTS_UNSET, balances_in, rebuilt_by};
 use crate::report::Row;
 use crate::scan::Moved;
 
@@ -41,7 +41,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     let mut connection = PgConnection::connect(&place.url).await?;
     sqlx::raw_sql("VACUUM ANALYZE dacapo.events").execute(&mut connection).await?;
     let node = Node::builder().store(dacapo_postgres::connect(&place.url, Options::default()).await?).start().await?;
-    let measured = async || Ok(a_second(events, rebuilt(&node).await?));
+    let measured = async |batch_events| Ok(a_second(events, rebuilt_by(&node, &balances_in(batch_events)).await?));
     let row = |name, floor, pair, target, says| Row {
         name,
         what: "PostgreSQL: rebuild of the view of balances",
@@ -51,7 +51,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     };
     if bench.begins(NAMES[0]) {
         let by_hand = async || Ok(a_second(events, by_hand(&place.url, events, true).await?));
-        let pair = in_turns(bench.sizes.repeats, measured, by_hand).await?;
+        let pair = in_turns(bench.sizes.repeats, async || measured(BATCH_EVENTS).await, by_hand).await?;
         let says =
             "What the machinery leaves of one loop that streams the events and upserts the sums of many at once.";
         let floor = "one statement streamed and decoded, folded by batch into a map, upserted from arrays";
@@ -60,7 +60,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     if bench.begins(NAMES[1]) {
         let some = events.min(UPSERTS_MAX);
         let by_hand = async || Ok(a_second(some, by_hand(&place.url, some, false).await?));
-        let pair = in_turns(bench.sizes.repeats, measured, by_hand).await?;
+        let pair = in_turns(bench.sizes.repeats, async || measured(BATCH_EVENTS_UNSET).await, by_hand).await?;
         let says = "What the row cache wins over a handler that sends a statement for every event.";
         rows.push(row(NAMES[1], "the same, one prepared upsert an event", pair, 10.0, says));
     }

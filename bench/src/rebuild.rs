@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::{Asked, Carried, Node, Options, ProjectionName, VersionId};
+use dacapo::{Asked, Carried, Node, Options, ProjectionName, VersionId, limits};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use hashbrown::HashMap;
 use rusqlite::Connection;
@@ -21,20 +21,22 @@ pub(crate) const NAMES: &[&str] = &["rebuild-bulk", "rebuild-upserts"];
 pub(crate) const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
 /// Rows in one statement of the loop that writes in bulk.
 pub(crate) const STATEMENT_ROWS: usize = 64;
-/// Events that one transaction takes, at most, on both sides.
+/// Events that one transaction takes, at most, where both sides fold a batch before they write it.
 pub(crate) const BATCH_EVENTS: usize = 262_144;
+/// The same where the other side writes at once, so that only one of them has batches: as it is unless set otherwise.
+pub(crate) const BATCH_EVENTS_UNSET: usize = limits::BATCH_EVENTS_MAX;
 
 pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Vec<Row>> {
     let mut rows = Vec::new();
     if bench.begins("rebuild-bulk") {
-        let pair = against(bench, ledger, node, bulk).await?;
+        let pair = against(bench, ledger, node, BATCH_EVENTS, bulk).await?;
         let says =
             "What the whole machinery leaves of a loop that was written for this one view and does nothing else.";
         let floor = "decode from memory, fold a batch into a map, upsert it in bulk";
         rows.push(row("rebuild-bulk", floor, pair, 0.5, says));
     }
     if bench.begins("rebuild-upserts") {
-        let pair = against(bench, ledger, node, upserts).await?;
+        let pair = against(bench, ledger, node, BATCH_EVENTS_UNSET, upserts).await?;
         let says = "What the row cache wins over a handler that sends a statement for every event.";
         let floor = "decode from memory, one prepared upsert an event";
         rows.push(row("rebuild-upserts", floor, pair, 5.0, says));
@@ -46,9 +48,16 @@ fn row(name: &'static str, floor: &'static str, pair: Pair, target: f64, says: &
     Row { name, what: "rebuild of the view of balances", unit: "events/s", floor, ..Row::of(pair, target, says) }
 }
 
-async fn against(bench: &Bench, ledger: &Ledger, node: &Node, by_hand: fn(&Path, &Memory) -> Done) -> Done<Pair> {
+async fn against(
+    bench: &Bench,
+    ledger: &Ledger,
+    node: &Node,
+    batch_events: usize,
+    by_hand: fn(&Path, &Memory) -> Done,
+) -> Done<Pair> {
     let events = ledger.memory.len();
-    let measured = async || Ok(a_second(events, rebuilt(node).await?));
+    let code = balances_in(batch_events);
+    let measured = async || Ok(a_second(events, rebuilt_by(node, &code).await?));
     let bare = async || {
         let place = bench.place()?;
         let begun = Instant::now();
@@ -60,7 +69,12 @@ async fn against(bench: &Bench, ledger: &Ledger, node: &Node, by_hand: fn(&Path,
 
 /// The code of the view, whose old versions are cleaned up at once.
 pub(crate) fn balances() -> Carried {
-    let options = Options { stand_by: Duration::ZERO, batch_events_max: BATCH_EVENTS, ..Options::default() };
+    balances_in(BATCH_EVENTS)
+}
+
+/// The same in batches of at most so many events.
+pub(crate) fn balances_in(batch_events_max: usize) -> Carried {
+    let options = Options { stand_by: Duration::ZERO, batch_events_max, ..Options::default() };
     Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into()
 }
 

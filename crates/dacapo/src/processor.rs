@@ -46,6 +46,7 @@ use dacapo_model::{
     WorkShare, limits,
 };
 use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
+use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -422,7 +423,7 @@ impl<'a> Run<'a> {
             Some(at) => share.through(at),
             None => share,
         };
-        self.pace.aim(head.since(share.after));
+        self.pace.aim(head.since(share.after), self.phase != Phase::Initializing);
         self.throttle.begin(self.pace.is_far());
         self.take(share).await
     }
@@ -547,7 +548,8 @@ impl<'a> Run<'a> {
             ahead = (!is_full).then(|| {
                 Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
             });
-            let until = Instant::now() + self.pace.target().saturating_sub(self.throttle.worked(batch.started));
+            let left = self.pace.target().saturating_sub(batch.started.elapsed());
+            let until = Instant::now() + left.min(limits::BATCH_TIME_TARGET_FAR);
             let mut from = 0;
             let last = loop {
                 let work = Work {
@@ -585,13 +587,32 @@ impl<'a> Run<'a> {
                 after = read.get(last).position;
                 events -= read.len() - (last + 1);
             }
-            let worked = self.throttle.worked(batch.started);
-            if is_full || last.is_some() || self.view.is_full() || worked >= self.pace.target() || self.rest().await {
+            if is_full || last.is_some() || self.is_over(batch) || self.rest().await {
                 batch.share = batch.share.through(after);
                 break;
             }
         }
         Ok(Some(Applied { events, by_segment }))
+    }
+
+    /// Whether a batch should end though there is more to read. One that began a transaction with a statement of its own
+    /// is not kept open for longer than any other may take, since it blocks others, and a store may end what is idle.
+    fn is_over(&self, batch: &Batch) -> bool {
+        let time = batch.started.elapsed();
+        let is_open = self.view.has_sent() && time >= limits::BATCH_TIME_TARGET_FAR;
+        time >= self.pace.target() || is_open || self.view.is_full() || self.is_waited_for()
+    }
+
+    /// Whether there is something to do between two batches: a stop, orders, wishes, or segments that are to be had or
+    /// let go of.
+    fn is_waited_for(&self) -> bool {
+        // An error means that nobody can tell anything any more.
+        let told = |changed: Result<bool, RecvError>| changed.unwrap_or(false);
+        self.assignment.is_stopped()
+            || told(self.orders.has_changed())
+            || told(self.wishes.has_changed())
+            || self.claims.is_told()
+            || self.throttle.is_told()
     }
 
     /// For which events effects are kept, if the projection reacts.

@@ -367,3 +367,84 @@ async fn a_batch_ends_after_its_time_however_much_was_read() {
         node.shutdown().await;
     }
 }
+
+/// How many events [`Long`] has; its first batches have 1,000 and 16,000 of them, the next one may have all others.
+const LONG_EVENTS: u64 = 60_000;
+const LONG_BATCH: u64 = 17_000;
+
+/// Waits at some event in the middle of a batch that may be long, once something of it was sent to the store, if it should.
+#[derive(Debug)]
+struct Long {
+    sends: bool,
+    each: Duration,
+    waits_at: u64,
+    waits: watch::Sender<bool>,
+    gate: watch::Sender<bool>,
+}
+
+impl Projection for Long {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Total::TABLE];
+    type Event = LedgerEvent;
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let position = event.position.get();
+        if self.sends && position == LONG_BATCH + 1 {
+            view.execute("DELETE FROM totals WHERE ledger = $1", &["none".into()]).await?;
+        }
+        if position == self.waits_at {
+            self.waits.send_replace(true);
+            self.gate.subscribe().wait_for(|open| *open).await?;
+        }
+        let began = Instant::now();
+        while position > LONG_BATCH && began.elapsed() < self.each {
+            std::hint::spin_loop();
+        }
+        let none = || Total { ledger: event.stream.to_owned(), sum: 0, events: 0 };
+        Ok(view.upsert(event.stream, none, |row| row.events += 1).await?)
+    }
+}
+
+/// A node that builds a [`Long`] view of a journal whose reads have a few thousand events each, and waits in it.
+async fn long(directory: &std::path::Path, sends: bool, each: Duration, waits_at: u64) -> (Node, watch::Sender<bool>) {
+    let node = Node::builder().data(directory).start().await.unwrap();
+    for _ in 0..LONG_EVENTS / 10_000 {
+        node.append("ledger-1", ExpectedRevision::Any, (0..10_000).map(added)).await.unwrap();
+    }
+    let (waits, gate) = (watch::Sender::new(false), watch::Sender::new(false));
+    let (mut waiting, opens) = (waits.subscribe(), gate.clone());
+    node.carry(Long { sends, each, waits_at, waits, gate }).unwrap();
+    tokio::time::timeout(WAIT_MAX, waiting.wait_for(|waits| *waits)).await.unwrap().unwrap();
+    (node, opens)
+}
+
+/// The batch could have all events that are left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_long_batch_ends_once_somebody_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, gate) = long(directory.path(), false, Duration::ZERO, LONG_BATCH + 3_000).await;
+    node.pause(&view("v1.1"), Asked::default()).await.unwrap();
+    gate.send_replace(true);
+    let covers = |status: &dacapo::Status| status.projections[0].versions[0].covers.get();
+    let status = until(&node, "the batch is committed", |status| covers(status) > LONG_BATCH + 3_000).await;
+    assert!(covers(&status) < LONG_EVENTS, "{}", covers(&status));
+    node.resume(&view("v1.1"), Asked::default()).await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.shutdown().await;
+}
+
+/// A transaction blocks others, and one that nothing is sent in for long is ended by a server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_batch_that_has_a_transaction_open_is_no_longer_than_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, gate) = long(directory.path(), true, Duration::from_micros(40), LONG_EVENTS - 3_000).await;
+    let covers = node.status().await.unwrap().projections[0].versions[0].covers;
+    assert!(
+        covers > Position::new(LONG_BATCH),
+        "what was sent is committed long before the handler comes here: {covers}"
+    );
+    gate.send_replace(true);
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.shutdown().await;
+}

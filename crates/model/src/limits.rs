@@ -33,6 +33,9 @@ pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
 /// How long a batch should take further than [`READY_LAG_MAX`] from the head: rows that change often are then
 /// written once for many changes, and nobody can be answered any sooner by less.
 pub const BATCH_TIME_TARGET_FAR: Duration = Duration::from_secs(1);
+/// How long a batch should take so far from the head in a version that answers nobody yet, as long as nobody waits for
+/// its end.
+pub const BATCH_TIME_TARGET_BUILD: Duration = Duration::from_secs(4);
 /// Most bytes of unchanged rows that a view keeps in memory from batch to batch, unless it is set otherwise.
 pub const ROW_BYTES_MAX: usize = 64 << 20;
 /// How long a member counts as alive after it has renewed its lease.
@@ -80,7 +83,7 @@ pub const PACE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How old the oldest event may be that a version near the head does not cover, for it to count as following.
 pub const FOLLOWING_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a version that has something to do may stand still before it is told as stalled.
-pub const STALL_TIME_MAX: Duration = Duration::from_secs(5);
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most findings of one kind that a part of a verification keeps; it counts the others.
 pub const FINDINGS_MAX: usize = 10;
 /// Longest text in a finding, such as a row, in bytes; a longer one is cut.
@@ -103,7 +106,7 @@ const _: () = assert!(PAYLOAD_BYTES_MAX <= TAIL_BYTES_MAX, "the largest event fi
 const _: () = assert!(TAIL_EVENTS_MAX <= READ_EVENTS_MAX, "the tail is never read with more than one read may have");
 const _: () = assert!(APPEND_EVENTS_MAX <= READ_EVENTS_MAX, "one append can be read at once");
 const _: () = assert!(
-    STALL_TIME_MAX.as_millis() > 2 * BATCH_TIME_TARGET_FAR.as_millis(),
+    STALL_TIME_MAX.as_millis() > 2 * BATCH_TIME_TARGET_BUILD.as_millis(),
     "a batch of the length that is aimed at is no stall"
 );
 const _: () = assert!(

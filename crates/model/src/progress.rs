@@ -279,13 +279,17 @@ mod tests {
         assert_eq!(still.still(Duration::from_secs(5)), Duration::from_secs(4), "since there was something to do");
         assert_eq!(stalled(still.still(Duration::from_secs(4)), &[], None), None, "not for long enough");
         let reasons = [WaitingOn::Store { error: "the disk is full".into() }];
-        let busy = WaitingOn::Batch { after: Position::new(5), since: Duration::from_secs(7) };
+        let busy = WaitingOn::Batch { after: Position::new(5), since: Duration::from_secs(12) };
         let told =
-            |waiting_on: &[WaitingOn], busy| stalled(Duration::from_secs(7), waiting_on, busy).unwrap().to_string();
-        assert_eq!(told(&reasons, Some(busy.clone())), "no progress for 7 s, it waits on the store: the disk is full");
-        let text = "no progress for 7 s, it waits on the handler, which has been busy with the batch behind 5 for 7 s";
+            |waiting_on: &[WaitingOn], busy| stalled(Duration::from_secs(12), waiting_on, busy).unwrap().to_string();
+        assert_eq!(told(&reasons, Some(busy.clone())), "no progress for 12 s, it waits on the store: the disk is full");
+        let text =
+            "no progress for 12 s, it waits on the handler, which has been busy with the batch behind 5 for 12 s";
         assert_eq!(told(&[], Some(busy)), text);
-        assert_eq!(told(&[], None), "no progress for 7 s, it waits on its processor, which has not begun or has ended");
+        assert_eq!(
+            told(&[], None),
+            "no progress for 12 s, it waits on its processor, which has not begun or has ended"
+        );
         let index = WaitingOn::Index { index: "accounts.owner".into(), number: 1, of: 2 };
         assert_eq!(stalled(Duration::from_secs(70), &[index], None), None, "building an index is no stall");
         assert_eq!(trail(&[(0.0, 5, 9), (9.0, 9, 9)]).still(Duration::from_secs(60)), Duration::ZERO);

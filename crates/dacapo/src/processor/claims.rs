@@ -40,6 +40,11 @@ impl ClaimLook {
         (!is_alone).then(|| self.every.saturating_sub(self.looked.elapsed()))
     }
 
+    /// Whether members came or went since it looked.
+    pub(super) fn is_told(&self) -> bool {
+        self.live.has_changed().unwrap_or(false)
+    }
+
     /// Wakes when members come or go.
     pub(super) async fn changed(&self) {
         // The one whose change is looked at must stay as it is.
@@ -124,8 +129,7 @@ impl Run<'_> {
     pub(super) async fn has_other_claims(&mut self) -> Result<bool, StoreError> {
         let Assignment { view, carried, id, .. } = self.assignment;
         let me = self.assignment.claims.0.me();
-        let told = self.claims.live.has_changed().unwrap_or(false);
-        if !told && self.claims.due_in(me).is_none_or(|due| !due.is_zero()) {
+        if !self.claims.is_told() && self.claims.due_in(me).is_none_or(|due| !due.is_zero()) {
             return Ok(false);
         }
         let seen = view.tokens().await?;

@@ -9,9 +9,14 @@ const EVENTS_FIRST: usize = 1_000;
 /// The least that a batch is asked to have.
 const EVENTS_MIN: usize = 64;
 
-/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`], or
-/// [`limits::BATCH_TIME_TARGET_FAR`] while the head is far: long enough to spread the cost of a commit, short
-/// enough that readers near the head, a hold or a shutdown do not wait for it.
+/// How many times larger than the one before a batch is at most. How long a commit takes is not known before, so the
+/// first ones are no measure for the largest.
+const GROWTH_MAX: f64 = 16.0;
+
+/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`], while the head is far
+/// [`limits::BATCH_TIME_TARGET_FAR`], and [`limits::BATCH_TIME_TARGET_BUILD`] in a version that answers nobody: long
+/// enough to spread the cost of a commit, short enough that readers near the head, a hold or a shutdown do not wait for
+/// it.
 pub(super) struct Pace {
     events: usize,
     events_max: usize,
@@ -24,15 +29,18 @@ impl Pace {
         Self { events: EVENTS_FIRST.min(events_max), events_max, target: limits::BATCH_TIME_TARGET }
     }
 
-    /// The next batch begins so many positions behind the head.
-    pub(super) fn aim(&mut self, lag: u64) {
-        let far = lag > limits::READY_LAG_MAX;
-        self.target = if far { limits::BATCH_TIME_TARGET_FAR } else { limits::BATCH_TIME_TARGET };
+    /// The next batch begins so many positions behind the head, in a version that answers somebody or nobody.
+    pub(super) fn aim(&mut self, lag: u64, answers: bool) {
+        self.target = match (lag > limits::READY_LAG_MAX, answers) {
+            (false, _) => limits::BATCH_TIME_TARGET,
+            (true, true) => limits::BATCH_TIME_TARGET_FAR,
+            (true, false) => limits::BATCH_TIME_TARGET_BUILD,
+        };
     }
 
     /// Whether the head is far from where the next batch begins.
     pub(super) fn is_far(&self) -> bool {
-        self.target == limits::BATCH_TIME_TARGET_FAR
+        self.target > limits::BATCH_TIME_TARGET
     }
 
     /// How long the next batch should take.
@@ -45,15 +53,14 @@ impl Pace {
         self.events
     }
 
-    /// A batch of `events` took `elapsed`. Batches that were not full say nothing about larger ones; at
-    /// most it doubles, so that one quick batch is no reason for an endless one.
+    /// A batch of `events` took `elapsed`. Batches that were not full say nothing about larger ones.
     pub(super) fn took(&mut self, events: usize, elapsed: Duration) {
         let slow = elapsed > self.target;
         if events < self.events && !slow {
             return;
         }
         let scale = self.target.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
-        let wanted = (events as f64 * scale.clamp(0.25, 2.0)) as usize;
+        let wanted = (events as f64 * scale.clamp(0.25, GROWTH_MAX)) as usize;
         self.events = wanted.clamp(EVENTS_MIN.min(self.events_max), self.events_max);
     }
 }
@@ -74,14 +81,17 @@ mod tests {
 
     #[test]
     fn far_from_the_head_batches_take_longer() {
-        let mut pace = Pace::new(limits::BATCH_EVENTS_MAX);
-        pace.aim(limits::READY_LAG_MAX + 1);
-        for _ in 0..20 {
-            pace.took(pace.events(), Duration::from_micros(pace.events() as u64 * 10));
+        for (answers, events) in [(true, 90_000..=110_000), (false, 360_000..=440_000)] {
+            let mut pace = Pace::new(limits::BATCH_EVENTS_MAX);
+            pace.aim(limits::READY_LAG_MAX + 1, answers);
+            for _ in 0..20 {
+                pace.took(pace.events(), Duration::from_micros(pace.events() as u64 * 10));
+            }
+            assert!(events.contains(&pace.events()), "{}", pace.events());
+            assert!(pace.is_far());
+            pace.aim(limits::READY_LAG_MAX, answers);
+            assert_eq!((pace.target(), pace.is_far()), (limits::BATCH_TIME_TARGET, false));
         }
-        assert!((90_000..=110_000).contains(&pace.events()), "{}", pace.events());
-        pace.aim(limits::READY_LAG_MAX);
-        assert_eq!(pace.target(), limits::BATCH_TIME_TARGET);
     }
 
     #[test]

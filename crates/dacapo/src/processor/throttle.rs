@@ -1,7 +1,7 @@
 //! Rests, so that a version that is built far from the head leaves the machine to those that serve.
 //!
-//! It rests after every few milliseconds of work rather than after a batch, which may take a second: whoever serves
-//! would wait for that second, however long the rest behind it.
+//! It rests after every few milliseconds of work rather than after a batch, which may take seconds: whoever serves
+//! would wait for those, however long the rest behind it.
 
 use std::time::Duration;
 
@@ -29,13 +29,19 @@ impl Throttle {
 
     /// A batch begins. Near the head nothing rests: what is to serve soon has to keep up.
     pub(super) fn begin(&mut self, far: bool) {
-        self.share = if far { *self.asked.borrow() } else { WorkShare::ALL };
+        let asked = *self.asked.borrow_and_update();
+        self.share = if far { asked } else { WorkShare::ALL };
         (self.since, self.rested) = (Instant::now(), Duration::ZERO);
     }
 
     /// The share that it keeps to, if that is not all.
     pub(super) fn share(&self) -> Option<WorkShare> {
         (self.share < WorkShare::ALL).then_some(self.share)
+    }
+
+    /// Whether another share is asked for since the batch began.
+    pub(super) fn is_told(&self) -> bool {
+        self.asked.has_changed().unwrap_or(false)
     }
 
     /// How much of the time since `started`, when the batch began, it has worked.

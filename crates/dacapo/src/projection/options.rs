@@ -47,7 +47,8 @@ pub struct Options {
     pub categories: Option<Vec<String>>,
     /// What the rows in memory may take, in bytes. 64 MiB unless set.
     pub row_cache_bytes: usize,
-    /// Most events in one batch. Below that it adapts to time: 100 ms near the head, a second far from it.
+    /// Most events in one batch. Below that it adapts to time: 100 ms near the head, a second far from it, and four
+    /// seconds in a version that is being built, as long as nobody waits for its end.
     pub batch_events_max: usize,
     /// Whether past events may go through it again in place. They may not, unless set.
     pub in_place: InPlace,

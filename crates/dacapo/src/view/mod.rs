@@ -49,6 +49,8 @@ pub struct View {
     bytes_max: usize,
     /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
     wrote_sql: bool,
+    /// Whether anything of this batch was sent to the store before its end.
+    sent: bool,
     /// Whether a row is to be written by events of one segment only.
     of_one_segment: bool,
     /// The segment of the event that is being applied, where that is so.
@@ -180,6 +182,7 @@ impl View {
             shelves: Vec::new(),
             bytes_max: limits::ROW_BYTES_MAX,
             wrote_sql: false,
+            sent: false,
             of_one_segment: false,
             segment: None,
             emitter: None,
@@ -419,7 +422,9 @@ impl View {
         }
         let effects = self.emitter.as_mut().map(|emitter| std::mem::take(&mut emitter.emitted)).unwrap_or_default();
         let with_effects = (!effects.is_empty()).then(|| Commit { effects, ..commit.clone() });
-        match self.writer.commit(with_effects.as_ref().unwrap_or(commit)).await {
+        let committed = self.writer.commit(with_effects.as_ref().unwrap_or(commit)).await;
+        self.sent = false;
+        match committed {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
                 self.wrote_sql = false;
@@ -461,6 +466,7 @@ impl View {
 
     /// Hands every change to the store's transaction.
     async fn flush(&mut self) -> Result<(), ViewError> {
+        self.sent = true;
         if let Some(mistake) = &self.mistake {
             return Err(mistake.clone());
         }
@@ -476,7 +482,7 @@ impl View {
             // What was read after SQL wrote may be what it wrote.
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
         }
-        self.wrote_sql = false;
+        (self.wrote_sql, self.sent) = (false, false);
         self.emitter.iter_mut().for_each(|emitter| emitter.emitted.clear());
         if self.indexes == Indexes::Wanted {
             self.indexes = Indexes::Missing;
@@ -486,6 +492,11 @@ impl View {
     /// A number that grows with every change that is begun.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Whether the store may have a transaction open for this batch.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent
     }
 
     /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
