@@ -33,10 +33,22 @@ impl Ahead {
         filter: &Arc<Filter>,
         limit: Limit,
     ) -> Self {
-        let (journal, filter) = (Arc::clone(journal), Arc::clone(filter));
-        let blocks = journal.blocks();
-        let read = async move { journal.read(after, &filter, limit).await };
-        Self(if blocks { offload.begin(read) } else { tokio::spawn(read) })
+        let (asked, filter) = (Arc::clone(journal), Arc::clone(filter));
+        Self::of(offload, journal, async move { asked.read(after, &filter, limit).await })
+    }
+
+    /// The same of [`Journal::read_places`].
+    pub(crate) fn begin_places(offload: Offload, journal: &Arc<dyn Journal>, after: Position, limit: Limit) -> Self {
+        let asked = Arc::clone(journal);
+        Self::of(offload, journal, async move { asked.read_places(after, limit).await })
+    }
+
+    fn of(
+        offload: Offload,
+        journal: &Arc<dyn Journal>,
+        read: impl Future<Output = Result<EventBatch, StoreError>> + Send + 'static,
+    ) -> Self {
+        Self(if journal.blocks() { offload.begin(read) } else { tokio::spawn(read) })
     }
 
     /// What was read. Dropping the future loses nothing; once it is done it must not be asked for again.

@@ -19,6 +19,7 @@ pub mod limits;
 mod members;
 mod migrate;
 mod options;
+mod quote;
 mod servers;
 #[cfg(feature = "testbed")]
 pub mod testbed;

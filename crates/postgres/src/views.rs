@@ -41,8 +41,9 @@ use sqlx::Row;
 use sqlx::postgres::PgArguments;
 use tokio::sync::Semaphore;
 
+use crate::quote::quoted;
 use crate::{Database, limits};
-use names::{quoted, schema_name};
+use names::schema_name;
 use rows::{Failed, Sent};
 use schema::About;
 use session::Session;

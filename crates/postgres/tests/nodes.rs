@@ -205,6 +205,9 @@ async fn events_that_are_few_are_found_among_many() {
         (Streams::Categories(vec!["b".into()]), types(&["odd", "rare"]), 2),
         (Streams::Categories(vec!["b".into()]), types(&["happened"]), 7_000),
         (Streams::All, types(&["none"]), 10),
+        (Streams::User, types(&["happened", "rare", "isn't \\ $3"]), 30_000),
+        (Streams::Categories(vec!["b".into(), "isn't \\ $3".into()]), types(&["happened", "odd"]), 30_000),
+        (Streams::User, types(&[]), 30_000),
     ] {
         let filter = Filter { streams, types };
         let (mut after, mut found) = (Position::START, Vec::new());

@@ -115,12 +115,17 @@ impl Filter {
 
     /// Whether the reader wants `event`.
     pub fn wants(&self, event: &EventRef<'_>) -> bool {
-        let stream = match &self.streams {
-            Streams::User => !event.stream.starts_with('$'),
-            Streams::Categories(categories) => categories.iter().any(|category| category == category_of(event.stream)),
+        self.picks(event.stream, event.event_type)
+    }
+
+    /// Whether the reader wants the events of a stream that have a type.
+    pub fn picks(&self, stream: &str, event_type: &str) -> bool {
+        let of_stream = match &self.streams {
+            Streams::User => !stream.starts_with('$'),
+            Streams::Categories(categories) => categories.iter().any(|category| category == category_of(stream)),
             Streams::All => true,
         };
-        stream && self.types.as_ref().is_none_or(|types| types.iter().any(|name| name == event.event_type))
+        of_stream && self.types.as_ref().is_none_or(|types| types.iter().any(|name| name == event_type))
     }
 }
 
@@ -169,6 +174,15 @@ pub trait Journal: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when they cannot be read.
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError>;
+
+    /// The events behind `after` for whoever counts them: as [`read`](Self::read) gives everything, but only their
+    /// positions, streams and types are sure to be there. A store for which the rest is dear leaves it out.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn read_places(&self, after: Position, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.read(after, &Filter::everything(), limit).await
+    }
 
     /// The events of one stream behind the revision `after`, in order, at most `limit` of them. The
     /// batch covers the position of its last event.

@@ -27,17 +27,17 @@ pub(super) async fn count(
     let segments = segments.expect("the tokens of a version are within the limit");
     let mut after = tokens.iter().map(|token| token.applied.after).min().unwrap_or_default();
     let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
-    let (everything, limit) = (Arc::new(Filter::everything()), Limit::events(limits::READ_EVENTS_MAX));
+    let begin = |after| Ahead::begin_places(offload, journal, after, Limit::events(limits::READ_EVENTS_MAX));
     let mut counted = vec![0_u64; tokens.len()];
     let copied = tokens.iter().map(|token| token.applied.after).max().filter(|copied| *copied > Position::START);
     if let Some(copied) = copied {
         tally.note(format!("events through {copied} are not counted, since it began as a copy"));
     }
-    let mut ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
+    let mut ahead = (after < through).then(|| begin(after));
     while let Some(read) = &mut ahead {
         let batch = read.done().await?;
         after = batch.through;
-        ahead = (after < through).then(|| Ahead::begin(offload, journal, after, &everything, limit));
+        ahead = (after < through).then(|| begin(after));
         for event in batch.iter().filter(|event| filter.wants(event)) {
             let segment = usize::from(segments.segment_of(event.stream).get());
             let token = &tokens[segment];

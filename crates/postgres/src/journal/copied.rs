@@ -1,10 +1,7 @@
 //! The binary form of `COPY`, taken apart: a header, rows of columns with their lengths, a mark at the end.
 
-/// How many columns an event is read in, its position aside.
-pub(super) const COLUMNS: usize = 8;
-
-/// The columns of an event, in PostgreSQL's binary form.
-pub(super) type Columns<'a> = [Option<&'a [u8]>; COLUMNS];
+/// The columns of a row, in PostgreSQL's binary form.
+pub(super) type Columns<'a, const N: usize> = [Option<&'a [u8]>; N];
 
 /// What each copy begins with.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -24,10 +21,10 @@ pub(super) struct Copied {
 
 impl Copied {
     /// Gives each row that ends in this chunk to `push`.
-    pub(super) fn rows(
+    pub(super) fn rows<const N: usize>(
         &mut self,
         chunk: &[u8],
-        mut push: impl FnMut(&Columns<'_>) -> Result<(), sqlx::Error>,
+        mut push: impl FnMut(&Columns<'_, N>) -> Result<(), sqlx::Error>,
     ) -> Result<(), sqlx::Error> {
         let mut joined = std::mem::take(&mut self.rest);
         let mut bytes = chunk;
@@ -78,21 +75,21 @@ fn header(bytes: &[u8]) -> Result<Option<&[u8]>, sqlx::Error> {
     Ok(behind.get(extension as usize..))
 }
 
-enum Row<'a> {
+enum Row<'a, const N: usize> {
     /// And what is behind it.
-    Whole(Columns<'a>, &'a [u8]),
+    Whole(Columns<'a, N>, &'a [u8]),
     Partial,
     End,
 }
 
-fn row(bytes: &[u8]) -> Result<Row<'_>, sqlx::Error> {
+fn row<const N: usize>(bytes: &[u8]) -> Result<Row<'_, N>, sqlx::Error> {
     let Some((count, mut bytes)) = bytes.split_first_chunk() else { return Ok(Row::Partial) };
     match i16::from_be_bytes(*count) {
         END => return Ok(Row::End),
-        count if usize::try_from(count) == Ok(COLUMNS) => {}
+        count if usize::try_from(count) == Ok(N) => {}
         _ => return Err(damaged("a row of a copy has other columns")),
     }
-    let mut columns = [None; COLUMNS];
+    let mut columns = [None; N];
     for column in &mut columns {
         let Some((length, behind)) = bytes.split_first_chunk() else { return Ok(Row::Partial) };
         bytes = behind;
@@ -108,6 +105,8 @@ fn row(bytes: &[u8]) -> Result<Row<'_>, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COLUMNS: usize = 8;
 
     /// A copy of rows, of which each has its number in every column but the last.
     fn copy(rows: &[i64]) -> Vec<u8> {
@@ -127,7 +126,7 @@ mod tests {
     fn read(chunks: &[&[u8]]) -> Result<Vec<i64>, sqlx::Error> {
         let (mut copied, mut rows) = (Copied::default(), Vec::new());
         for chunk in chunks {
-            copied.rows(chunk, |columns| {
+            copied.rows(chunk, |columns: &Columns<'_, COLUMNS>| {
                 assert_eq!(columns[COLUMNS - 1], None);
                 rows.push(i64::from_be_bytes(columns[0].unwrap().try_into().unwrap()));
                 Ok(())

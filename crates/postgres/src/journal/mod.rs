@@ -106,6 +106,10 @@ impl Journal for PostgresJournal {
         tried!(self, self.reader.read(after, filter, limit))
     }
 
+    async fn read_places(&self, after: Position, limit: Limit) -> Result<EventBatch, StoreError> {
+        tried!(self, self.reader.read_places(after, limit))
+    }
+
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
         tried!(self, self.reader.read_stream(stream, after, limit))
     }

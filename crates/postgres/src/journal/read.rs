@@ -1,16 +1,14 @@
 //! Reading.
 //!
 //! ```text
-//!   read of everything ─▶ a long page is copied as a whole: done
-//!                           │ it has too many bytes, or is short
-//!                           ▼
-//!   read of a choice ─▶ a page of positions is looked through in their order ─▶ enough was wanted, or the head: done
-//!                                                                           └─▶ little was: the index of types tells
-//!                                                                               where to look
+//!   a page of positions ─┬─ long ─▶ what is wanted of it is copied ─┬─▶ enough was wanted, or the head: done
+//!                        │            │ it has too many bytes        └─▶ little was: the index of types tells where
+//!                        │            ▼                              ▲   to look
+//!                        └─ short ─▶ it is looked through row by row ─┘
 //! ```
 //!
 //! Each answer is bounded in bytes by the server: a row that would exceed them comes without its payload, as the mark
-//! that there is more. A copy has all of its rows or none.
+//! that there is more. A copy has all of its rows, or none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,13 +24,18 @@ use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres, Row as _, ValueRef as _};
 use uuid::Uuid;
 
-use super::copied::{COLUMNS, Columns, Copied, damaged};
+use super::copied::{Columns, Copied, damaged};
 use crate::fault::fault;
 use crate::limits;
+use crate::quote::literal;
 use crate::servers::Pool;
 
-/// From so many events on they are read by `COPY`.
+/// From so many positions on they are read by `COPY`.
 const COPY_EVENTS_MIN: u64 = 1_000;
+/// How many columns an event is read in, its position aside.
+const COLUMNS: usize = 8;
+/// Most events whose places are read at once, of which each has a few dozen bytes, and never a kilobyte.
+const PLACES_MAX: u64 = 16_384;
 /// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
@@ -63,12 +66,6 @@ const EVERYTHING: &str = "SELECT position, recorded, revision, flags, id, stream
     CASE WHEN position = $2 + 1 OR total <= bound THEN payload END \
     FROM (SELECT $1 + coalesce((SELECT total FROM events WHERE position = $2), 0) AS bound) AS bounded CROSS JOIN events \
     WHERE position > $2 AND position <= $3 AND (position <= $2 + 2 OR total - size <= bound) ORDER BY position LIMIT $4";
-
-/// Every event of a page, if it has no more bytes than `$1`. Bounded as a whole, since what the server looks at row by row
-/// costs a fifth of the time. Positions are left out: where as many rows come as there are positions, none is missing.
-const WHOLE: &str = "COPY (SELECT recorded, revision, flags, id, stream, type, extra, payload FROM events \
-    WHERE position > $2 AND position <= $3 AND (SELECT total FROM events WHERE position = $3) \
-        - coalesce((SELECT total FROM events WHERE position = $2), 0) <= $1 ORDER BY position) TO STDOUT (FORMAT binary)";
 
 /// The wanted ones among all positions of a page.
 const PAGE: &str = bounded!(
@@ -135,10 +132,28 @@ impl Reader {
             return Ok(EventBatch::empty(head));
         }
         let most = self.most(limit);
-        let everything = *filter == Filter::everything();
-        if everything && let Some(page) = self.read_whole(after, head, limit).await? {
-            return Ok(page);
+        let (page, to) = match self.read_whole(after, head, filter, limit).await? {
+            Some(copied) => copied,
+            None => self.look_through(after, head, filter, limit).await?,
+        };
+        let few = ((page.batch.len() * limits::SPARSE_RATIO) as u64) < to.since(after);
+        if page.whole && to < head && few && filter.types.is_some() {
+            let page = self.fetch(range(SPARSE, after, head, filter, most, limit), most).await?;
+            return Ok(page.finish(head));
         }
+        Ok(page.finish(to))
+    }
+
+    /// A page and its end, row by row.
+    async fn look_through(
+        &self,
+        after: Position,
+        head: Position,
+        filter: &Filter,
+        limit: Limit,
+    ) -> Result<(Page, Position), StoreError> {
+        let most = self.most(limit);
+        let everything = *filter == Filter::everything();
         let look = if everything { most } else { most.max(limits::LOOK_EVENTS_MIN) };
         let to = head.min(after.plus(look as u64));
         let sql = if everything { EVERYTHING } else { PAGE };
@@ -146,11 +161,37 @@ impl Reader {
         if everything {
             dense(&page, after, to)?;
         }
-        let few = page.batch.len() * limits::SPARSE_RATIO < look;
-        if page.whole && to < head && few && filter.types.is_some() {
-            let page = self.fetch(range(SPARSE, after, head, filter, most, limit), most).await?;
-            return Ok(page.finish(head));
+        Ok((page, to))
+    }
+
+    /// Positions, streams and types only.
+    pub async fn read_places(&self, after: Position, limit: Limit) -> Result<EventBatch, StoreError> {
+        let head = self.head.get();
+        if after >= head {
+            return Ok(EventBatch::empty(head));
         }
+        let to = after.plus(head.since(after).min(PLACES_MAX).min(limit.events.max(1) as u64));
+        let sql = format!(
+            "COPY (SELECT stream, type FROM events WHERE position > {} AND position <= {} ORDER BY position) \
+             TO STDOUT (FORMAT binary)",
+            int8(after.get()),
+            int8(to.get())
+        );
+        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
+            let (mut page, mut copied) = (Page::default(), Copied::default());
+            let mut chunks = connection.copy_out_raw(&sql).await?;
+            while let Some(chunk) = chunks.try_next().await? {
+                copied.rows(&chunk, |[stream, event_type]| {
+                    let position = after.plus(page.batch.len() as u64 + 1);
+                    page.push_place(position, text(*stream)?, text(*event_type)?);
+                    Ok(())
+                })?;
+            }
+            copied.end()?;
+            Ok(page)
+        });
+        let page = page.await?;
+        dense(&page, after, to)?;
         Ok(page.finish(to))
     }
 
@@ -230,14 +271,15 @@ impl Reader {
         row.await?.map(|row| stream_info(&row)).transpose()
     }
 
-    /// A long page of everything, by `COPY`, which costs the driver half as much a row, and the server the time to plan
-    /// it; `None` where it is short or has too many bytes.
+    /// A long page and its end, by `COPY`, which costs the driver half as much a row, and the server the time to plan it;
+    /// `None` where it is short or has too many bytes.
     async fn read_whole(
         &self,
         after: Position,
         head: Position,
+        filter: &Filter,
         limit: Limit,
-    ) -> Result<Option<EventBatch>, StoreError> {
+    ) -> Result<Option<(Page, Position)>, StoreError> {
         // Records may be a seventh larger than those before.
         let most = self.most(Limit { bytes: limit.bytes - limit.bytes / 8, ..limit });
         let to = head.min(after.plus(most as u64));
@@ -245,21 +287,35 @@ impl Reader {
         if events < COPY_EVENTS_MIN {
             return Ok(None);
         }
-        let sql = copy(after, to, limit);
+        let everything = *filter == Filter::everything();
+        let sql = copy(after, to, filter, limit);
         let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
-            let (mut page, mut copied) = (Page::default(), Copied::default());
+            let (mut page, mut copied, mut whole) = (Page::default(), Copied::default(), false);
             let mut chunks = connection.copy_out_raw(&sql).await?;
             while let Some(chunk) = chunks.try_next().await? {
-                copied.rows(&chunk, |columns| page.push(after.plus(page.batch.len() as u64 + 1), columns))?;
+                if everything {
+                    copied.rows(&chunk, |columns| page.push(after.plus(page.batch.len() as u64 + 1), columns))?;
+                    continue;
+                }
+                copied.rows(&chunk, |[position, columns @ ..]: &Columns<'_, { COLUMNS + 1 }>| {
+                    let position = Position::new(number(*position)?.cast_unsigned());
+                    whole |= position == to;
+                    let [.., stream, event_type, _, _] = *columns;
+                    // The last one may be there for its position only.
+                    if position < to || filter.picks(text(stream)?, text(event_type)?) {
+                        page.push(position, columns)?;
+                    }
+                    Ok(())
+                })?;
             }
             copied.end()?;
-            Ok(page)
+            // I-1
+            // Where as many come as there are positions, none is missing.
+            whole |= everything && page.batch.len() as u64 == events;
+            Ok(whole.then_some(page))
         });
-        let page = page.await?;
-        // I-1
-        // Otherwise it has too many bytes, or some are missing: who reads with positions tells which.
-        let whole = page.batch.len() as u64 == events;
-        Ok(whole.then(|| self.seen(page, usize::MAX).finish(to)))
+        // Otherwise it has too many bytes, or some are missing: who reads row by row tells which.
+        Ok(page.await?.map(|page| (self.seen(page, usize::MAX), to)))
     }
 
     async fn fetch(&self, sql: Sql<'_>, most: usize) -> Result<Page, StoreError> {
@@ -312,13 +368,12 @@ impl Default for Page {
 }
 
 impl Page {
-    fn push(&mut self, position: Position, columns: &Columns<'_>) -> Result<(), sqlx::Error> {
+    fn push(&mut self, position: Position, columns: &Columns<'_, COLUMNS>) -> Result<(), sqlx::Error> {
         let [recorded, revision, flags, id, stream, event_type, extra, payload] = *columns;
         let Some(payload) = payload else {
             self.whole = false;
             return Ok(());
         };
-        let number = |column| Ok::<_, sqlx::Error>(i64::from_be_bytes(fixed(column)?));
         let place = Place {
             stream: text(stream)?,
             position,
@@ -331,6 +386,15 @@ impl Page {
         self.bytes += self.batch.push_content(place, content);
         self.last = position;
         Ok(())
+    }
+
+    /// An event of which nothing else is known.
+    fn push_place(&mut self, position: Position, stream: &str, event_type: &str) {
+        let (revision, recorded) = (Revision::START, Timestamp::from_micros(0));
+        let place = Place { stream, position, revision, recorded, flags: 0 };
+        let id = EventId::from_bytes([0; 16]);
+        self.batch.push_content(place, Content { id, event_type, extra: &[], payload: &[] });
+        self.last = position;
     }
 
     /// The batch, which covers `to` if it has all that there is through there.
@@ -434,16 +498,42 @@ fn fixed<const N: usize>(column: Option<&[u8]>) -> Result<[u8; N], sqlx::Error> 
     there(column)?.try_into().map_err(|_| damaged("a column is not of its type"))
 }
 
+fn number(column: Option<&[u8]>) -> Result<i64, sqlx::Error> {
+    Ok(i64::from_be_bytes(fixed(column)?))
+}
+
 fn text(column: Option<&[u8]>) -> Result<&str, sqlx::Error> {
     std::str::from_utf8(there(column)?).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// [`WHOLE`] with its parameters in it, since a `COPY` takes none.
-fn copy(after: Position, to: Position, limit: Limit) -> String {
-    let values = [limit.bytes as u64, after.get(), to.get()];
-    (1..)
-        .zip(values)
-        .fold(WHOLE.to_owned(), |sql, (place, value)| sql.replace(&format!("${place}"), &int8(value).to_string()))
+/// What is wanted of a page, if the page has no more bytes than it may: bounded as a whole, since what the server looks at
+/// row by row costs a fifth of the time. A `COPY` takes no parameters.
+///
+/// Of everything it has no positions: where as many rows come as there are positions, none is missing. Of a choice it has
+/// them, and the last event of the page in any case: with that, all that was chosen is there.
+fn copy(after: Position, to: Position, filter: &Filter, limit: Limit) -> String {
+    let list = |texts: &[String]| match texts {
+        [] => "(NULL)".to_owned(),
+        _ => format!("({})", texts.iter().map(|text| literal(text)).collect::<Vec<_>>().join(", ")),
+    };
+    let of_stream = match &filter.streams {
+        Streams::User => Some("(stream < '$' OR stream >= '%')".to_owned()),
+        Streams::Categories(categories) => Some(format!("split_part(stream, '-', 1) IN {}", list(categories))),
+        Streams::All => None,
+    };
+    let of_type = filter.types.as_ref().map(|types| format!("type IN {}", list(types)));
+    let wanted: Vec<String> = of_stream.into_iter().chain(of_type).collect();
+    let (bytes, after, to) = (int8(limit.bytes as u64), int8(after.get()), int8(to.get()));
+    let (position, choice) = match wanted.as_slice() {
+        [] => ("", String::new()),
+        wanted => ("position, ", format!("AND (position = {to} OR {})", wanted.join(" AND "))),
+    };
+    format!(
+        "COPY (SELECT {position}recorded, revision, flags, id, stream, type, extra, payload FROM events \
+         WHERE position > {after} AND position <= {to} AND (SELECT total FROM events WHERE position = {to}) \
+             - coalesce((SELECT total FROM events WHERE position = {after}), 0) <= {bytes} {choice} \
+         ORDER BY position) TO STDOUT (FORMAT binary)"
+    )
 }
 
 /// A number as PostgreSQL has it; a place that no journal reaches stays one.

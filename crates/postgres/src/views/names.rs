@@ -1,4 +1,4 @@
-//! Names in the database: quoted, and within the 63 bytes that PostgreSQL keeps of one.
+//! Names in the database, within the 63 bytes that PostgreSQL keeps of one.
 
 use dacapo_model::{ProjectionName, ViewId, stream_hash};
 use dacapo_store::{Index, StoreError, Table};
@@ -7,11 +7,6 @@ use dacapo_store::{Index, StoreError, Table};
 const NAME_BYTES_MAX: usize = 63;
 /// What stands for the rest of a name that is too long: `_` and a hash in 16 digits.
 const HASH_BYTES: usize = 17;
-
-/// A name as SQL.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
 
 /// The schema of a view, beside the schema `home` of the journal: `dacapo_balances_v2_1`. A form: views are found by it.
 pub(super) fn schema_name(home: &str, id: &ViewId) -> String {
@@ -78,11 +73,6 @@ mod tests {
         assert_eq!(name, "a_schema_of_24_bytes_too_a-projection-with-a-n_303118c313b19def");
         assert_eq!(name.len(), NAME_BYTES_MAX);
         assert_ne!(name, schema_name("a_schema_of_24_bytes_too", &id(long, 1)));
-    }
-
-    #[test]
-    fn a_quoted_name_ends_where_it_ends() {
-        assert_eq!(quoted("a\"; DROP TABLE b; --"), "\"a\"\"; DROP TABLE b; --\"");
     }
 
     #[test]

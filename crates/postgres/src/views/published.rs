@@ -14,12 +14,13 @@ use sqlx::postgres::PgArguments;
 use tokio::time::Instant;
 
 use super::Home;
-use super::names::{outside_name, quoted, schema_name};
+use super::names::{outside_name, schema_name};
 use super::rows::{Failed, SEGMENT, Sent};
-use super::schema::{About, literal};
+use super::schema::About;
 use super::session::Session;
 use super::value::added;
 use crate::limits;
+use crate::quote::{literal, quoted};
 
 /// The SQL view that says which version serves.
 const SERVING: &str = "_dacapo_serving";

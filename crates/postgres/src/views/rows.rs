@@ -5,9 +5,9 @@ use dacapo_store::{OfSegment, StoreError, Table, Value};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
-use super::names::quoted;
 use super::session::Session;
 use super::value::{self, add_array, added, arguments, from_column, storage, tagged};
+use crate::quote::quoted;
 
 /// The column that says whose a row is, in versions with several segments.
 pub(super) const SEGMENT: &str = "_dacapo_segment";

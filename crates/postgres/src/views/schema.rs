@@ -10,11 +10,12 @@ use dacapo_store::{Index, StoreError, Table};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
-use super::names::{index_name, quoted};
+use super::names::index_name;
 use super::outbox;
 use super::rows::{SEGMENT, Sent};
 use super::session::Session;
 use super::value::{added, storage};
+use crate::quote::{literal, quoted};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
 const FORMAT: i64 = 1;
@@ -118,11 +119,6 @@ impl About {
         ));
         sql
     }
-}
-
-/// Text as SQL, however the server reads backslashes.
-pub(super) fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 fn create_table(schema: &str, table: &Table, several_segments: bool) -> String {

@@ -191,5 +191,17 @@ pub async fn everything(journal: &dyn Journal) -> Vec<Recorded> {
         assert_eq!(all.last().map(|event| event.position), Some(after.get()), "without filter all is covered");
     }
     assert!(all.iter().zip(1..).all(|(event, position)| event.position == position), "positions are dense");
+    let (mut places, mut after) = (all.iter(), Position::START);
+    while after < head {
+        let batch = journal.read_places(after, Limit::events(700)).await.expect("it can be read");
+        assert!((1..=700).contains(&batch.len()), "so many places at most");
+        for (found, event) in batch.iter().zip(places.by_ref()) {
+            assert_eq!((found.position.get(), found.stream), (event.position, event.stream.as_str()));
+            assert_eq!(found.event_type, event.event.event_type.as_str());
+        }
+        after = after.plus(batch.len() as u64);
+        assert_eq!(batch.through, after, "all is covered");
+    }
+    assert!(journal.read_places(head, Limit::events(700)).await.expect("it can be read").is_empty());
     all
 }
