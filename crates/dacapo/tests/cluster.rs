@@ -352,6 +352,35 @@ async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_t
     one.shutdown().await;
 }
 
+/// Two nodes may verify one version for a moment, when members come or go, and each lifts what the other has capped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_version_that_went_past_where_it_was_to_be_compared_is_compared_further_on() {
+    let (store, faults) = (Shared::new(), Faults::default());
+    let node = store.node_with(&faults, "one").carry(first()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    add(&node, "ledger-1", 1).await;
+    let (caps, mut capped) = watch::channel(0);
+    // First it is capped near the head, then where the serving version is.
+    faults.plan(move |call| match call {
+        Call::Cap(id, Some(_)) if **id == view("v2.1") => {
+            caps.send_modify(|caps| *caps += 1);
+            (*caps.borrow() > 1).then_some(Fault::Waits)
+        }
+        _ => None,
+    });
+    node.carry(second()).unwrap();
+    tokio::time::timeout(WAIT_MAX, capped.wait_for(|caps| *caps > 1)).await.unwrap().unwrap();
+    store.store.views.find(&view("v2.1")).await.unwrap().unwrap().cap(None).await.unwrap();
+    let last = add(&node, "ledger-2", 1).await;
+    until(&node, "it goes on", |status| status.projections[0].versions[1].covers >= last).await;
+    faults.stop();
+    ready(&node, "v2.1").await;
+    let report = node.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap().report;
+    let rows = report.parts.iter().find(|found| found.part == Part::Rows).unwrap();
+    assert_eq!((&rows.outcome, rows.looked_at), (&Outcome::Passed, 2), "{report:?}");
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_leaves_it_to_the_others() {
     let store = Shared::new();

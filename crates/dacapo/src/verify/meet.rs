@@ -13,9 +13,12 @@
 //! and left alone for longer after each time that this was in vain.
 //!
 //! A cap only helps the two to meet. What is compared are two states whose tokens say themselves where they are, so a cap
-//! that is lifted too early, or left behind by a process that died and lifted by the rebuild driver, harms nobody.
+//! that is lifted too early, or left behind by a process that died and lifted by the rebuild driver, harms nobody. When
+//! members come or go two of them may verify a version for a moment, and each lifts what the other has capped: whoever
+//! finds a version past the position at which it waits for it begins again.
 
 use std::collections::BTreeSet;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,7 +103,7 @@ async fn capped(
     };
     let at = shown.covers();
     new.view.cap(Some(at)).await?;
-    let built = match settled(core, new, |position| position == at, &mut Patience::new(patience)).await? {
+    let built = match settled(core, new, at..=at, &mut Patience::new(patience)).await? {
         Ok(built) => built,
         // It is verified once it gets on again, and not with less.
         Err(why) if !core.waiting_on(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
@@ -146,7 +149,7 @@ async fn shown(
             let at = cap_near(core, old).await?;
             let shown = tokio::select! {
                 biased;
-                shown = settled(core, old, |position| position == at && at >= bound, &mut patience) => Some(shown),
+                shown = settled(core, old, at.max(bound)..=at, &mut patience) => Some(shown),
                 () = tokio::time::sleep(limits::HOLD_TIME_MAX) => None,
             };
             old.uncap().await?;
@@ -156,7 +159,7 @@ async fn shown(
         }
         tokio::select! {
             biased;
-            shown = settled(core, old, |position| position >= bound, &mut patience) => return shown,
+            shown = settled(core, old, bound.., &mut patience) => return shown,
             () = tokio::time::sleep(rest), if is_apart => rest = (rest * 2).min(REST_MAX),
             () = taken_apart(old), if !is_apart => {}
         }
@@ -209,17 +212,23 @@ fn one_position(tokens: &[Token]) -> Option<Position> {
 async fn settled(
     core: &Core,
     version: &Arc<OpenVersion>,
-    wanted: impl Fn(Position) -> bool,
+    wanted: impl RangeBounds<Position>,
     patience: &mut Patience,
 ) -> Result<Result<Box<dyn ViewReader>, NotMet>, StoreError> {
     let mut progress = version.progress.clone();
+    let is_wanted = |tokens: &[Token]| one_position(tokens).is_some_and(|position| wanted.contains(&position));
+    let is_past = |token: &Token| matches!(wanted.end_bound(), Bound::Included(end) if token.position > *end);
     loop {
         let seen = progress.borrow_and_update().clone();
-        if one_position(&seen.tokens).is_some_and(&wanted) {
+        if is_wanted(&seen.tokens) {
             let reader = version.view.reader().await?;
-            if one_position(reader.tokens()).is_some_and(&wanted) {
+            if is_wanted(reader.tokens()) {
                 return Ok(Ok(reader));
             }
+        }
+        // However well it gets on, it never comes back.
+        if seen.tokens.iter().any(is_past) {
+            return Ok(Err(NotMet::Later(format!("{} went on, another node lifted its cap", version.id.version))));
         }
         let left = patience.left(seen.covers());
         let is_open = core.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));
