@@ -177,20 +177,12 @@ impl Reader {
             int8(after.get()),
             int8(to.get())
         );
-        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
-            let (mut page, mut copied) = (Page::default(), Copied::default());
-            let mut chunks = connection.copy_out_raw(&sql).await?;
-            while let Some(chunk) = chunks.try_next().await? {
-                copied.rows(&chunk, |[stream, event_type]| {
-                    let position = after.plus(page.batch.len() as u64 + 1);
-                    page.push_place(position, text(*stream)?, text(*event_type)?);
-                    Ok(())
-                })?;
-            }
-            copied.end()?;
-            Ok(page)
-        });
-        let page = page.await?;
+        let push = |page: &mut Page, [stream, event_type]: &Columns<'_, 2>| {
+            let position = page.next(after);
+            page.push_place(position, text(*stream)?, text(*event_type)?);
+            Ok(())
+        };
+        let page = self.copied(&sql, push).await?;
         dense(&page, after, to)?;
         Ok(page.finish(to))
     }
@@ -287,35 +279,48 @@ impl Reader {
         if events < COPY_EVENTS_MIN {
             return Ok(None);
         }
-        let everything = *filter == Filter::everything();
         let sql = copy(after, to, filter, limit);
-        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
-            let (mut page, mut copied, mut whole) = (Page::default(), Copied::default(), false);
-            let mut chunks = connection.copy_out_raw(&sql).await?;
-            while let Some(chunk) = chunks.try_next().await? {
-                if everything {
-                    copied.rows(&chunk, |columns| page.push(after.plus(page.batch.len() as u64 + 1), columns))?;
-                    continue;
+        // I-1
+        // Where as many come as there are positions, none is missing.
+        let (page, whole) = if *filter == Filter::everything() {
+            let push = |page: &mut Page, columns: &Columns<'_, COLUMNS>| page.push(page.next(after), columns);
+            let page = self.copied(&sql, push).await?;
+            let whole = page.batch.len() as u64 == events;
+            (page, whole)
+        } else {
+            let mut whole = false;
+            let push = |page: &mut Page, [position, columns @ ..]: &Columns<'_, { COLUMNS + 1 }>| {
+                let position = Position::new(number(*position)?.cast_unsigned());
+                whole |= position == to;
+                let [.., stream, event_type, _, _] = *columns;
+                // The last one may be there for its position only.
+                match position < to || filter.picks(text(stream)?, text(event_type)?) {
+                    true => page.push(position, columns),
+                    false => Ok(()),
                 }
-                copied.rows(&chunk, |[position, columns @ ..]: &Columns<'_, { COLUMNS + 1 }>| {
-                    let position = Position::new(number(*position)?.cast_unsigned());
-                    whole |= position == to;
-                    let [.., stream, event_type, _, _] = *columns;
-                    // The last one may be there for its position only.
-                    if position < to || filter.picks(text(stream)?, text(event_type)?) {
-                        page.push(position, columns)?;
-                    }
-                    Ok(())
-                })?;
+            };
+            (self.copied(&sql, push).await?, whole)
+        };
+        // Otherwise it has too many bytes, or some are missing: who reads row by row tells which.
+        Ok(whole.then(|| (self.seen(page, usize::MAX), to)))
+    }
+
+    /// What a `COPY` gives, each row of which `push` adds.
+    async fn copied<const N: usize>(
+        &self,
+        sql: &str,
+        mut push: impl FnMut(&mut Page, &Columns<'_, N>) -> Result<(), sqlx::Error>,
+    ) -> Result<Page, StoreError> {
+        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
+            let (mut page, mut copied) = (Page::default(), Copied::default());
+            let mut chunks = connection.copy_out_raw(sql).await?;
+            while let Some(chunk) = chunks.try_next().await? {
+                copied.rows(&chunk, |columns| push(&mut page, columns))?;
             }
             copied.end()?;
-            // I-1
-            // Where as many come as there are positions, none is missing.
-            whole |= everything && page.batch.len() as u64 == events;
-            Ok(whole.then_some(page))
+            Ok(page)
         });
-        // Otherwise it has too many bytes, or some are missing: who reads row by row tells which.
-        Ok(page.await?.map(|page| (self.seen(page, usize::MAX), to)))
+        page.await
     }
 
     async fn fetch(&self, sql: Sql<'_>, most: usize) -> Result<Page, StoreError> {
@@ -368,6 +373,11 @@ impl Default for Page {
 }
 
 impl Page {
+    /// The position of the next event, if all behind `after` are here.
+    fn next(&self, after: Position) -> Position {
+        after.plus(self.batch.len() as u64 + 1)
+    }
+
     fn push(&mut self, position: Position, columns: &Columns<'_, COLUMNS>) -> Result<(), sqlx::Error> {
         let [recorded, revision, flags, id, stream, event_type, extra, payload] = *columns;
         let Some(payload) = payload else {
