@@ -30,6 +30,8 @@ INSERT INTO sequencer DEFAULT VALUES;
 --
 -- Each statement of a volatile function sees what was committed before that statement began. So all that follows the
 -- lock sees every group before this one, which a single statement that waited for the lock would not.
+--
+-- Everybody waits for whoever has the lock, so what takes time is looked up before, and behind it only what came since.
 CREATE FUNCTION append(
     -- The highest position that the caller has seen.
     seen bigint,
@@ -61,30 +63,47 @@ CREATE FUNCTION append(
     OUT revisions bigint[]
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    looked_at bigint;
+    is_there boolean;
+    other record;
     last timestamptz;
     bytes bigint;
 BEGIN
+    SELECT coalesce(max(e.position), 0) INTO looked_at FROM events e;
+    SELECT array_agg(coalesce(
+        CASE WHEN looked_at = known_at THEN a.known END,
+        (SELECT e.revision FROM events e WHERE e.stream = a.stream ORDER BY e.revision DESC LIMIT 1), 0) ORDER BY a.place)
+        INTO revisions FROM unnest(asked, known) WITH ORDINALITY AS a (stream, known, place);
+    is_there := EXISTS (SELECT FROM events e WHERE e.id = ANY (ids));
+
     PERFORM FROM sequencer FOR UPDATE;
     SELECT e.position, e.recorded, e.total INTO head, last, bytes FROM events e ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
     bytes := coalesce(bytes, 0);
-    SELECT array_agg(coalesce(
-        CASE WHEN head = known_at THEN a.known END,
-        (SELECT e.revision FROM events e WHERE e.stream = a.stream ORDER BY e.revision DESC LIMIT 1), 0) ORDER BY a.place)
-        INTO revisions FROM unnest(asked, known) WITH ORDINALITY AS a (stream, known, place);
-    written := head >= seen
-        AND NOT EXISTS (
-            SELECT FROM unnest(revisions, demanded) AS d (actual, demand)
-            WHERE CASE WHEN demand = -1 THEN actual = 0 ELSE actual <> demand END)
-        AND NOT EXISTS (SELECT FROM events e WHERE e.id = ANY (ids));
+    IF head > looked_at THEN
+        FOR other IN
+            SELECT a.place, e.revision, e.id = ANY (ids) AS is_ours
+            FROM events e LEFT JOIN unnest(asked) WITH ORDINALITY AS a (stream, place) USING (stream)
+            WHERE e.position > looked_at AND e.position <= head AND (a.place IS NOT NULL OR e.id = ANY (ids))
+        LOOP
+            is_there := is_there OR other.is_ours;
+            IF other.place IS NOT NULL THEN
+                revisions[other.place] := greatest(revisions[other.place], other.revision);
+            END IF;
+        END LOOP;
+    END IF;
+    written := head >= seen AND NOT is_there AND NOT EXISTS (
+        SELECT FROM unnest(revisions, demanded) AS d (actual, demand)
+        WHERE CASE WHEN demand = -1 THEN actual = 0 ELSE actual <> demand END);
     IF NOT written THEN
         RETURN;
     END IF;
+    -- By their places: unnest would write each array into a table of its own first, which takes as long again.
     INSERT INTO events (position, recorded, revision, size, total, flags, id, stream, type, extra, payload)
     SELECT head + n, greatest(last, coalesce('epoch'::timestamptz + now * interval '1 microsecond', clock_timestamp())),
-        revisions[place] + step, size, bytes + through, flag, id, stream, type, extra, payload
-    FROM unnest(ids, places, steps, streams, types, sizes, totals, flags, extras, payloads)
-        WITH ORDINALITY AS e (id, place, step, stream, type, size, through, flag, extra, payload, n);
+        revisions[places[n]] + steps[n], sizes[n], bytes + totals[n], flags[n], ids[n], streams[n], types[n], extras[n],
+        payloads[n]
+    FROM generate_series(1, cardinality(ids)) AS n;
     -- Whoever listens learns of it with the commit. A listener that stopped keeps the queue of the server from getting
     -- shorter, and a full one fails every commit that tells something: well before that nobody is told, and all find the
     -- head by asking. Above one half the server's log names the process that is in the way.

@@ -83,6 +83,65 @@ async fn what_a_node_knows_of_streams_holds_until_another_appends() {
     assert_eq!(check(&nodes[1], &told).await.len(), turns.len());
 }
 
+/// Each node looks before it waits for its turn, and what the other one writes meanwhile counts.
+// I-1, I-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_between_the_look_and_the_turn_is_seen() {
+    use ExpectedRevision::{Any, Exact, NoStream};
+    let server = Server::shared();
+    let url = server.database().await;
+    let nodes = [node(&url, 1).await, node(&url, 2).await];
+    let database = Database::connect(&url, Options { seed: 3, ..Options::default() }).await.unwrap();
+    let mut holder = database.acquire("test").await.unwrap();
+    let mut told = Vec::new();
+    let mut number = 0;
+    for (expected, is_same, becomes) in [
+        (Any, false, Ok(2)),
+        // Wrong when it looked, and right when it has its turn.
+        (Exact(Revision::new(1)), false, Ok(2)),
+        (NoStream, false, Err(1)),
+        (NoStream, true, Ok(1)),
+    ] {
+        let stream = format!("a-{number}");
+        sqlx::raw_sql("BEGIN; SELECT FROM sequencer FOR UPDATE").execute(&mut *holder).await.unwrap();
+        let (first, second) = (number + 1, if is_same { number + 1 } else { number + 2 });
+        number += 2;
+        let waits = |count: i64| {
+            let database = &database;
+            async move {
+                let waiting = "SELECT count(*) FROM pg_stat_activity \
+                               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+                let mut connection = database.acquire("test").await.unwrap();
+                while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *connection).await.unwrap() < count {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        };
+        let in_turn = async {
+            waits(1).await;
+            let second = nodes[1].append(append(&stream, expected, [second]));
+            let release = async {
+                waits(2).await;
+                sqlx::raw_sql("COMMIT").execute(&mut *holder).await.unwrap();
+            };
+            tokio::join!(second, release).0
+        };
+        let (one, other) = tokio::join!(nodes[0].append(append(&stream, Any, [first])), in_turn);
+        told.push((first, one.unwrap()));
+        match (other, becomes) {
+            (Ok(answer), Ok(revision)) => {
+                assert_eq!((answer.revision.get(), answer.written), (revision, usize::from(!is_same)));
+                told.push((second, answer));
+            }
+            (Err(AppendError::Refused(AppendRefused::WrongRevision { actual, .. })), Err(revision)) => {
+                assert_eq!(actual.get(), revision);
+            }
+            (other, _) => panic!("{expected:?}: {other:?}"),
+        }
+    }
+    assert_eq!(check(&nodes[1], &told).await.len(), 6);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_append_at_two_nodes_is_written_once() {
     let server = Server::shared();
