@@ -53,6 +53,18 @@ macro_rules! bounded {
     };
 }
 
+/// The same of positions through one that is there: nothing at all comes if it is not, and an empty row if nothing is
+/// chosen.
+macro_rules! through {
+    ($($choice:expr),+) => {
+        concat!(
+            "SELECT read.* FROM (SELECT FROM events WHERE position = $3) AS last LEFT JOIN (",
+            bounded!(order "position", $($choice),+),
+            ") AS read ON true ORDER BY position"
+        )
+    };
+}
+
 /// The condition of a [`Filter`] on rows.
 macro_rules! wanted {
     () => {
@@ -68,15 +80,13 @@ const EVERYTHING: &str = "SELECT position, recorded, revision, flags, id, stream
     WHERE position > $2 AND position <= $3 AND (position <= $2 + 2 OR total - size <= bound) ORDER BY position LIMIT $4";
 
 /// The wanted ones among all positions of a page.
-const PAGE: &str = bounded!(
-    order "position",
+const PAGE: &str = through!(
     "SELECT * FROM events WHERE position > $2 AND position <= $3 AND ($7::text[] IS NULL OR type = ANY ($7))",
     wanted!()
 );
 
 /// The wanted ones, wherever they are: of each type the next ones, of these the first.
-const SPARSE: &str = bounded!(
-    order "position",
+const SPARSE: &str = through!(
     "SELECT of_type.* FROM unnest($7::text[]) AS wanted (type) CROSS JOIN LATERAL (\
      SELECT * FROM events WHERE events.type = wanted.type AND position > $2 AND position <= $3",
     wanted!(),
@@ -139,6 +149,7 @@ impl Reader {
         let few = ((page.batch.len() * limits::SPARSE_RATIO) as u64) < to.since(after);
         if page.whole && to < head && few && filter.types.is_some() {
             let page = self.fetch(range(SPARSE, after, head, filter, most, limit), most).await?;
+            answered(&page, after, head)?;
             return Ok(page.finish(head));
         }
         Ok(page.finish(to))
@@ -158,8 +169,9 @@ impl Reader {
         let to = head.min(after.plus(look as u64));
         let sql = if everything { EVERYTHING } else { PAGE };
         let page = self.fetch(range(sql, after, to, filter, most, limit), most).await?;
-        if everything {
-            dense(&page, after, to)?;
+        match everything {
+            true => dense(&page, after, to)?,
+            false => answered(&page, after, to)?,
         }
         Ok((page, to))
     }
@@ -328,6 +340,10 @@ impl Reader {
             let mut page = Page::default();
             let mut rows = sql.fetch(connection);
             while let Some(row) = rows.try_next().await? {
+                page.answered = true;
+                if row.try_get_raw(0)?.is_null() {
+                    continue;
+                }
                 let mut columns = [None; COLUMNS];
                 for (index, column) in (1..).zip(&mut columns) {
                     let value = row.try_get_raw(index)?;
@@ -364,11 +380,13 @@ struct Page {
     last: Position,
     /// Whether there is no more of what was asked for.
     whole: bool,
+    /// Whether rows came, if only an empty one.
+    answered: bool,
 }
 
 impl Default for Page {
     fn default() -> Self {
-        Self { batch: EventBatchBuilder::default(), bytes: 0, last: Position::START, whole: true }
+        Self { batch: EventBatchBuilder::default(), bytes: 0, last: Position::START, whole: true, answered: false }
     }
 }
 
@@ -420,11 +438,21 @@ fn dense(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
     if page.last == last && (!page.whole || last == to) {
         return Ok(());
     }
+    Err(missing(after, to))
+}
+
+// I-1
+/// Of a choice a page is told apart from one whose last position is not there.
+fn answered(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
+    if page.answered { Ok(()) } else { Err(missing(after, to)) }
+}
+
+fn missing(after: Position, to: Position) -> StoreError {
     let found = format!(
         "events between {after} and {to} are missing though they were there: it was replaced by a server or a backup \
          that lacks them; restore them"
     );
-    Err(StoreError::corrupt("the journal in the database", found))
+    StoreError::corrupt("the journal in the database", found)
 }
 
 fn range<'q>(
