@@ -86,6 +86,10 @@ async fn run(args: Args) -> Done {
     let bench = Bench::new(args.quick, args.full, args.only.clone(), &args.dir)?;
     let load = machine::load()?;
     let rows = measure(&bench).await?;
+    if rows.is_empty() {
+        let known = "their names are below the table of docs/performance.md; some need --full, some PostgreSQL";
+        return Err(format!("no row was measured, none begins with {}: {known}", args.only.join(" or ")).into());
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
