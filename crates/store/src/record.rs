@@ -289,6 +289,13 @@ impl EventBatchBuilder {
         self.block.len() - before
     }
 
+    /// Adds all events of another one behind those here.
+    pub fn append(&mut self, other: &Self) {
+        let shift = u32::try_from(self.block.len()).expect("a batch is below 4 GiB");
+        self.block.extend_from_slice(&other.block);
+        self.offsets.extend(other.offsets.iter().map(|offset| shift + offset));
+    }
+
     /// How many events there are.
     pub fn len(&self) -> usize {
         self.offsets.len()

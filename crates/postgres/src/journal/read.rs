@@ -277,6 +277,9 @@ impl Reader {
 
     /// A long page and its end, by `COPY`, which costs the driver half as much a row, and the server the time to plan it;
     /// `None` where it is short or has too many bytes.
+    ///
+    /// Two connections copy half of it each: a server sends 8 KiB at a time, and with one connection both ends sleep in
+    /// turns. None waits for the other, so they are no more than two readers.
     async fn read_whole(
         &self,
         after: Position,
@@ -291,30 +294,42 @@ impl Reader {
         if events < COPY_EVENTS_MIN {
             return Ok(None);
         }
-        let sql = copy(after, to, filter, limit);
+        let middle = after.plus(events / 2);
+        let (page, bytes) = (Span { after, to }, limit.bytes);
+        let (first, second) = tokio::try_join!(
+            self.copy_of(Span { after, to: middle }, page, filter, bytes),
+            self.copy_of(Span { after: middle, to }, page, filter, bytes)
+        )?;
+        // Otherwise it has too many bytes, or some are missing: who reads row by row tells which.
+        let (Some(mut page), Some(rest)) = (first, second) else { return Ok(None) };
+        page.append(&rest);
+        Ok(Some((self.seen(page, usize::MAX), to)))
+    }
+
+    /// What is wanted of a part of a page; `None` if it is not all there, or the page has too many bytes.
+    async fn copy_of(&self, part: Span, page: Span, filter: &Filter, bytes: usize) -> Result<Option<Page>, StoreError> {
+        let sql = copy(part, page, filter, bytes);
+        let Span { after, to } = part;
         // I-1
         // Where as many come as there are positions, none is missing.
-        let (page, whole) = if *filter == Filter::everything() {
+        if *filter == Filter::everything() {
             let push = |page: &mut Page, columns: &Columns<'_, COLUMNS>| page.push(page.next(after), columns);
             let page = self.copied(&sql, push).await?;
-            let whole = page.batch.len() as u64 == events;
-            (page, whole)
-        } else {
-            let mut whole = false;
-            let push = |page: &mut Page, [position, columns @ ..]: &Columns<'_, { COLUMNS + 1 }>| {
-                let position = Position::new(number(*position)?.cast_unsigned());
-                whole |= position == to;
-                let [.., stream, event_type, _, _] = *columns;
-                // The last one may be there for its position only.
-                match position < to || filter.picks(text(stream)?, text(event_type)?) {
-                    true => page.push(position, columns),
-                    false => Ok(()),
-                }
-            };
-            (self.copied(&sql, push).await?, whole)
+            return Ok((page.batch.len() as u64 == to.since(after)).then_some(page));
+        }
+        let mut whole = false;
+        let push = |page: &mut Page, [position, columns @ ..]: &Columns<'_, { COLUMNS + 1 }>| {
+            let position = Position::new(number(*position)?.cast_unsigned());
+            whole |= position == to;
+            let [.., stream, event_type, _, _] = *columns;
+            // The last one may be there for its position only.
+            match position < to || filter.picks(text(stream)?, text(event_type)?) {
+                true => page.push(position, columns),
+                false => Ok(()),
+            }
         };
-        // Otherwise it has too many bytes, or some are missing: who reads row by row tells which.
-        Ok(whole.then(|| (self.seen(page, usize::MAX), to)))
+        let page = self.copied(&sql, push).await?;
+        Ok(whole.then_some(page))
     }
 
     /// What a `COPY` gives, each row of which `push` adds.
@@ -371,6 +386,13 @@ impl Reader {
     }
 }
 
+/// The positions behind one, through another.
+#[derive(Clone, Copy)]
+struct Span {
+    after: Position,
+    to: Position,
+}
+
 /// What a statement gave.
 struct Page {
     batch: EventBatchBuilder,
@@ -414,6 +436,14 @@ impl Page {
         self.bytes += self.batch.push_content(place, content);
         self.last = position;
         Ok(())
+    }
+
+    /// Adds what comes behind.
+    fn append(&mut self, rest: &Self) {
+        self.batch.append(&rest.batch);
+        self.bytes += rest.bytes;
+        self.last = self.last.max(rest.last);
+        self.whole &= rest.whole;
     }
 
     /// An event of which nothing else is known.
@@ -544,12 +574,12 @@ fn text(column: Option<&[u8]>) -> Result<&str, sqlx::Error> {
     std::str::from_utf8(there(column)?).map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
-/// What is wanted of a page, if the page has no more bytes than it may: bounded as a whole, since what the server looks at
-/// row by row costs a fifth of the time. A `COPY` takes no parameters.
+/// What is wanted of a part of a page, if the page has no more bytes than it may: bounded as a whole, since what the
+/// server looks at row by row costs a fifth of the time. A `COPY` takes no parameters.
 ///
 /// Of everything it has no positions: where as many rows come as there are positions, none is missing. Of a choice it has
-/// them, and the last event of the page in any case: with that, all that was chosen is there.
-fn copy(after: Position, to: Position, filter: &Filter, limit: Limit) -> String {
+/// them, and the last event of the part in any case: with that, all that was chosen is there.
+fn copy(part: Span, page: Span, filter: &Filter, bytes: usize) -> String {
     let list = |texts: &[String]| match texts {
         [] => "(NULL)".to_owned(),
         _ => format!("({})", texts.iter().map(|text| literal(text)).collect::<Vec<_>>().join(", ")),
@@ -561,15 +591,16 @@ fn copy(after: Position, to: Position, filter: &Filter, limit: Limit) -> String 
     };
     let of_type = filter.types.as_ref().map(|types| format!("type IN {}", list(types)));
     let wanted: Vec<String> = of_stream.into_iter().chain(of_type).collect();
-    let (bytes, after, to) = (int8(limit.bytes as u64), int8(after.get()), int8(to.get()));
+    let (after, to) = (int8(part.after.get()), int8(part.to.get()));
+    let (page_after, page_to, bytes) = (int8(page.after.get()), int8(page.to.get()), int8(bytes as u64));
     let (position, choice) = match wanted.as_slice() {
         [] => ("", String::new()),
         wanted => ("position, ", format!("AND (position = {to} OR {})", wanted.join(" AND "))),
     };
     format!(
         "COPY (SELECT {position}recorded, revision, flags, id, stream, type, extra, payload FROM events \
-         WHERE position > {after} AND position <= {to} AND (SELECT total FROM events WHERE position = {to}) \
-             - coalesce((SELECT total FROM events WHERE position = {after}), 0) <= {bytes} {choice} \
+         WHERE position > {after} AND position <= {to} AND (SELECT total FROM events WHERE position = {page_to}) \
+             - coalesce((SELECT total FROM events WHERE position = {page_after}), 0) <= {bytes} {choice} \
          ORDER BY position) TO STDOUT (FORMAT binary)"
     )
 }
