@@ -172,7 +172,7 @@ async fn batches(bench: &Bench) -> Done<Row> {
     };
     let pair = in_turns(bench.sizes.repeats, measured, by_hand).await?;
     place.end().await;
-    let says = "What looking up ids and revisions under the lock leaves of a bulk load.";
+    let says = "What looking for ids and revisions leaves of a bulk load.";
     Ok(Row {
         name: "postgres-append-batches",
         what: "PostgreSQL: batches of 1,000 events, each durable",

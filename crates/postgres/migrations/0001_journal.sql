@@ -31,7 +31,8 @@ INSERT INTO sequencer DEFAULT VALUES;
 -- Each statement of a volatile function sees what was committed before that statement began. So all that follows the
 -- lock sees every group before this one, which a single statement that waited for the lock would not.
 --
--- Everybody waits for whoever has the lock, so what takes time is looked up before, and behind it only what came since.
+-- Everybody waits for whoever has the lock, so what takes time is looked up before. Positions follow the order of
+-- commits: all that the look may have missed is above the last position that there was just before.
 CREATE FUNCTION append(
     -- The highest position that the caller has seen.
     seen bigint,

@@ -328,6 +328,24 @@ async fn long_pages_are_bounded_and_whole_however_sizes_change() {
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
 }
 
+/// A long page is read by two connections at once, and there are four.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_readers_than_connections_never_wait_for_each_other() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    journal.append(append("a-1", ExpectedRevision::Any, 1..=1_000)).await.unwrap();
+    journal.append(append("a-1", ExpectedRevision::Any, 1_001..=2_000)).await.unwrap();
+    let (everything, limit) = (Filter::everything(), Limit { events: 2_000, bytes: 1 << 22 });
+    for _ in 0..5 {
+        let reads = (0..16).map(|_| journal.read(Position::START, &everything, limit));
+        for batch in join_all(reads).await {
+            let batch = batch.unwrap();
+            assert!(batch.iter().map(|event| event.position.get()).eq(1..=2_000));
+        }
+    }
+}
+
 // I-3: whoever goes on reads with the connections that were used.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_read_that_is_given_up_leaves_nothing_behind_for_the_next_one() {

@@ -291,8 +291,9 @@ impl EventBatchBuilder {
 
     /// Adds all events of another one behind those here.
     pub fn append(&mut self, other: &Self) {
-        let shift = u32::try_from(self.block.len()).expect("a batch is below 4 GiB");
+        let shift = self.block.len() as u32;
         self.block.extend_from_slice(&other.block);
+        u32::try_from(self.block.len()).expect("a batch is below 4 GiB");
         self.offsets.extend(other.offsets.iter().map(|offset| shift + offset));
     }
 

@@ -279,7 +279,7 @@ impl Reader {
     /// `None` where it is short or has too many bytes.
     ///
     /// Two connections copy half of it each: a server sends 8 KiB at a time, and with one connection both ends sleep in
-    /// turns. None waits for the other, so they are no more than two readers.
+    /// turns. Neither keeps its connection for the other, so that readers wait for connections, but never for each other.
     async fn read_whole(
         &self,
         after: Position,
@@ -297,8 +297,8 @@ impl Reader {
         let middle = after.plus(events / 2);
         let (page, bytes) = (Span { after, to }, limit.bytes);
         let (first, second) = tokio::try_join!(
-            self.copy_of(Span { after, to: middle }, page, filter, bytes),
-            self.copy_of(Span { after: middle, to }, page, filter, bytes)
+            self.read_part(Span { after, to: middle }, page, filter, bytes),
+            self.read_part(Span { after: middle, to }, page, filter, bytes)
         )?;
         // Otherwise it has too many bytes, or some are missing: who reads row by row tells which.
         let (Some(mut page), Some(rest)) = (first, second) else { return Ok(None) };
@@ -307,7 +307,13 @@ impl Reader {
     }
 
     /// What is wanted of a part of a page; `None` if it is not all there, or the page has too many bytes.
-    async fn copy_of(&self, part: Span, page: Span, filter: &Filter, bytes: usize) -> Result<Option<Page>, StoreError> {
+    async fn read_part(
+        &self,
+        part: Span,
+        page: Span,
+        filter: &Filter,
+        bytes: usize,
+    ) -> Result<Option<Page>, StoreError> {
         let sql = copy(part, page, filter, bytes);
         let Span { after, to } = part;
         // I-1
