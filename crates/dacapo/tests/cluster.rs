@@ -18,6 +18,7 @@ use dacapo::{
     Revision, Row, Rows, SegmentCount, Store, StoreError, StreamName, SystemClock, Table, VersionId, View, WaitingOn,
     WhichLetters,
 };
+use dacapo_model::{JournalId, Mark};
 use dacapo_store::{AppendError, Members, StreamInfo};
 use faulty::{Call, Fault, Faults};
 use tokio::sync::watch;
@@ -57,6 +58,14 @@ struct Apart(Arc<dyn Journal>, watch::Receiver<bool>);
 
 #[async_trait]
 impl Journal for Apart {
+    fn id(&self) -> JournalId {
+        self.0.id()
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        self.0.mark(through).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.0.append(append).await
     }

@@ -18,7 +18,7 @@ use dacapo::{
     Projection, ReadView, Recorded, Retry, Revision, SegmentCount, Stage, Store, StoreError, StreamEvent, StreamName,
     SystemClock, Table, View, WaitingOn,
 };
-use dacapo_model::{Letter, LetterKind, Timestamp};
+use dacapo_model::{JournalId, Letter, LetterKind, Mark, Timestamp};
 use dacapo_store::{AppendError, Commit, StreamInfo, WhichLetters};
 use tokio::sync::watch;
 
@@ -374,6 +374,14 @@ struct Hiding {
 
 #[async_trait]
 impl Journal for Hiding {
+    fn id(&self) -> JournalId {
+        self.inner.id()
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        self.inner.mark(through).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.inner.append(append).await
     }

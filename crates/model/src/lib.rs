@@ -13,6 +13,7 @@ mod effect;
 mod event;
 mod failure;
 pub mod flip;
+mod journal;
 mod letter;
 pub mod limits;
 mod member;
@@ -39,6 +40,7 @@ pub use catalog::{
 pub use effect::{EffectKey, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
+pub use journal::{JournalId, Mark};
 pub use letter::{Letter, LetterKind, Letters, Refusal, Wish};
 pub use member::{CodeId, Member, MemberId};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EventId, ExpectedRevision, NewEvent, Position, Revision, StreamName, Timestamp, category_of, limits,
+    EventId, ExpectedRevision, JournalId, Mark, NewEvent, Position, Revision, StreamName, Timestamp, category_of,
+    limits,
 };
 use tokio::sync::watch;
 
@@ -160,6 +161,17 @@ pub struct StreamInfo {
 /// acknowledged lasts (I-2).
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
+    /// Its identity, which it has from its birth and which every copy of it keeps.
+    fn id(&self) -> JournalId;
+
+    /// The mark of its history at the last position through `through` at which it keeps one. It keeps one at least at the
+    /// end of each group of appends that one flush or one transaction made durable. For a position that it once returned
+    /// it returns the same mark for ever, so what keeps a mark can tell later whether this is still its history.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read, or when `through` lies beyond the head.
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError>;
+
     /// Appends a batch: all of it or nothing. Once this returns, the events are durable, and every
     /// later read sees them.
     ///

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use async_trait::async_trait;
-use dacapo_model::{EventId, EventType, Metadata, NewEvent, Position, Revision, StreamName, Timestamp};
+use dacapo_model::{
+    EventId, EventType, JournalId, Mark, Metadata, NewEvent, Position, Revision, StreamName, Timestamp,
+};
 use dacapo_store::memory::MemoryJournal;
 use dacapo_store::{
     Append, AppendError, Appended, Clock, EventBatch, Filter, Journal, Limit, OnKnown, StoreError, StreamEvent,
@@ -72,6 +74,14 @@ async fn pause(times: u8) {
 
 #[async_trait]
 impl Journal for Slow {
+    fn id(&self) -> JournalId {
+        self.inner.id()
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        self.inner.mark(through).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.inner.append(append).await
     }

@@ -11,7 +11,7 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
+use dacapo_model::{JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, FirstRows, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
     ViewWriter, Views, WhichLetters,
@@ -152,6 +152,14 @@ struct FaultyJournal {
 
 #[async_trait]
 impl Journal for FaultyJournal {
+    fn id(&self) -> JournalId {
+        self.inner.id()
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        self.inner.mark(through).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         self.faults.meet(Call::Append(&append), self.inner.append(append.clone())).await
     }

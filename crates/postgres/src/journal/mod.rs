@@ -25,7 +25,7 @@ mod writer;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::{EventId, Position, Revision, StreamName};
+use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName};
 use dacapo_store::{
     Append, AppendError, Appended, Clock, EventBatch, Filter, Head, Journal, Limit, StoreError, StreamInfo,
 };
@@ -94,6 +94,14 @@ macro_rules! tried {
 
 #[async_trait]
 impl Journal for PostgresJournal {
+    fn id(&self) -> JournalId {
+        JournalId::from_bytes([0; 16])
+    }
+
+    async fn mark(&self, _through: Position) -> Result<Mark, StoreError> {
+        Ok(Mark::START)
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         let bytes = append.check()?;
         let (answer, answered) = oneshot::channel();

@@ -9,7 +9,7 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
-use dacapo_model::{Letter, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
+use dacapo_model::{JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
     ViewWriter, Views, WhichLetters,
@@ -119,6 +119,15 @@ fn is_flip(append: &Append) -> bool {
 
 #[async_trait]
 impl Journal for SimJournal {
+    fn id(&self) -> JournalId {
+        self.way.disk().journal.id()
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        let disk = self.way.disk();
+        self.way.meet_journal("look at the history", disk.journal.mark(through)).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         if locked(&self.sender).is_none() {
             return Err(StoreError::unavailable("append", "the journal is closed").into());

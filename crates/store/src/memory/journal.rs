@@ -1,11 +1,12 @@
 //! The journal of the memory store: every event is kept as its record, under one lock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp, category_of};
+use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName, Timestamp, category_of};
 use tokio::sync::watch;
 
 use crate::admit::{Admission, Known, Past, admit};
@@ -15,8 +16,12 @@ use crate::head::Head;
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent, StreamInfo};
 use crate::record::{self, EventBatch, EventRef, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
+/// How many journals this process has made. Their numbers are their identities, since none outlives the process.
+static MADE: AtomicU64 = AtomicU64::new(1);
+
 /// A journal in memory.
 pub struct MemoryJournal {
+    id: JournalId,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     head: Head,
@@ -26,6 +31,8 @@ pub struct MemoryJournal {
 struct State {
     /// The record of position n is at n - 1.
     records: Vec<Vec<u8>>,
+    /// The digest of the history through position n is at n - 1.
+    digests: Vec<u64>,
     streams: BTreeMap<StreamName, Vec<Position>>,
     ids: HashMap<EventId, Position>,
     recorded: Option<Timestamp>,
@@ -35,7 +42,9 @@ struct State {
 impl MemoryJournal {
     /// An empty journal whose events are appended at the times that `clock` tells.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), head: Head::new(Position::START) }
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let id = JournalId::from_bytes(u128::from(number).to_be_bytes());
+        Self { id, clock, state: Mutex::default(), head: Head::new(Position::START) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,6 +84,8 @@ impl State {
             let told = if planted::is(Fault::Hole) && written == 1 { position.next() } else { position };
             let place = Place { stream: stream.as_str(), position: told, revision, recorded, flags };
             record::encode(&mut bytes, place, event);
+            let before = self.digests.last().copied().unwrap_or_default();
+            self.digests.push(xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, before));
             self.records.push(bytes);
             self.ids.insert(event.id, position);
             written += 1;
@@ -119,6 +130,19 @@ impl Batch {
 
 #[async_trait]
 impl Journal for MemoryJournal {
+    fn id(&self) -> JournalId {
+        self.id
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        let state = self.state();
+        let Some(at) = through.get().checked_sub(1) else { return Ok(Mark::START) };
+        match state.digests.get(at as usize) {
+            Some(digest) => Ok(Mark { position: through, digest: *digest }),
+            None => Err(StoreError::Invalid(format!("position {through} lies beyond the head, {}", state.head()))),
+        }
+    }
+
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.check()?;
         let mut state = self.state();
