@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Done, cargo, say};
+use crate::{Done, cargo, root, say};
 
-/// How many seeds CI runs, from 1 on.
+/// How many seeds are run, from 1 on.
 const SEEDS: u64 = 300;
+/// How many of them CI runs; what a change breaks shows mostly in the first few.
+const CI_SEEDS: u64 = 80;
 /// Of so many seeds one is run twice, and both runs must have done the same at the same times.
 const TWICE: u64 = 10;
+/// By which seed each planted fault was found last: the first one to try.
+const FOUND: &str = "crates/sim/planted-seeds.txt";
 /// Within so many seeds each planted fault is found.
 const PLANTED_SEEDS_MAX: u64 = 300;
 /// No seed takes that long; one that does waits for something that will not happen.
@@ -22,7 +26,8 @@ pub(crate) const USAGE: &str = "usage: cargo xtask sim [--seeds N] [--from S] | 
   --seeds N   run N seeds (300)
   --from S    the first of them (1)
   --seed S    run one seed and print all that happened in it
-  --planted   plant one fault after the other and see the checkers find it";
+  --planted   plant one fault after the other and see the checkers find it; what is found by another seed
+              than `crates/sim/planted-seeds.txt` says is written there";
 
 /// What one run printed.
 struct Run {
@@ -66,19 +71,20 @@ pub(crate) fn run(arguments: &[String]) -> Done {
         }
         ["--from", first] => seeds(number(first)?, SEEDS),
         ["--seed", seed] => one(number(seed)?),
-        ["--planted"] => planted(),
+        ["--planted"] => planted(true),
         _ => Err(USAGE.to_owned()),
     }
 }
 
 /// All that CI runs of it.
 pub(crate) fn ci() -> Done {
-    seeds(1, SEEDS)?;
-    planted()
+    seeds(1, CI_SEEDS)?;
+    planted(false)
 }
 
-fn build(features: &[&str]) -> Result<PathBuf, String> {
-    cargo(&[&["build", "--quiet", "--locked", "--package", "dacapo-sim"], features].concat(), &[])?;
+/// One program for all: the faults that can be planted change nothing before one is chosen.
+fn build() -> Result<PathBuf, String> {
+    cargo(&["build", "--quiet", "--locked", "--package", "dacapo-sim", "--features", "planted"], &[])?;
     let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
     Ok(own.with_file_name("dacapo-sim"))
 }
@@ -91,7 +97,7 @@ fn simulate(program: &Path, seed: u64, arguments: &[&str]) -> Result<Run, String
 }
 
 fn one(seed: u64) -> Done {
-    let program = build(&[])?;
+    let program = build()?;
     let run = simulate(&program, seed, &["--trace"])?;
     say(&run.text());
     if run.output.status.success() { Ok(()) } else { Err(format!("seed {seed} found something")) }
@@ -99,7 +105,7 @@ fn one(seed: u64) -> Done {
 
 #[expect(clippy::disallowed_methods, reason = "how long it took is told to whoever waits")]
 fn seeds(first: u64, count: u64) -> Done {
-    let program = build(&[])?;
+    let program = build()?;
     let started = Instant::now();
     let failed: Mutex<Vec<String>> = Mutex::default();
     let fail = |text: String| failed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
@@ -134,8 +140,8 @@ fn differs(program: &Path, first: &Run) -> Option<String> {
         .then(|| format!("seed {} is not deterministic: its traces are {one:?} and {other:?}", first.seed))
 }
 
-fn planted() -> Done {
-    let program = build(&["--features", "planted"])?;
+fn planted(write: bool) -> Done {
+    let program = build()?;
     let listed = Command::new(&program).args(["--seed", "1", "--plant", "list"]).output();
     let listed = listed.map_err(|error| format!("{} did not start: {error}", program.display()))?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
@@ -143,23 +149,45 @@ fn planted() -> Done {
     if faults.is_empty() {
         return Err(format!("{} knows of no faults to plant: is it another program?", program.display()));
     }
-    let missed: Mutex<Vec<String>> = Mutex::default();
+    let path = root().join(FOUND);
+    let before = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let (found, missed): (Mutex<Vec<_>>, Mutex<Vec<String>>) = Default::default();
     in_parallel(0, faults.len() as u64, |number| {
         let [fault, breaks @ ..] = &faults[number as usize][..] else { return };
-        if let Err(text) = find(&program, fault, breaks) {
-            missed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        match find(&program, fault, breaks, found_by(&before, fault)) {
+            Ok(seed) => found.lock().unwrap_or_else(PoisonError::into_inner).push((number, seed)),
+            Err(text) => missed.lock().unwrap_or_else(PoisonError::into_inner).push(text),
         }
     });
     let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if missed.is_empty() { Ok(()) } else { Err(missed.join("\n")) }
+    if !missed.is_empty() {
+        return Err(missed.join("\n"));
+    }
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_unstable();
+    let after: String =
+        found.iter().map(|(number, seed)| format!("{} {seed}\n", faults[*number as usize][0])).collect();
+    match (after == before, write) {
+        (true, _) => Ok(()),
+        (false, true) => std::fs::write(&path, after).map_err(|error| format!("{}: {error}", path.display())),
+        (false, false) => {
+            say(&format!("{FOUND} is out of date, which only costs time: `cargo xtask sim --planted` writes it"));
+            Ok(())
+        }
+    }
 }
 
-/// Runs seeds with a planted fault until one finds what the fault breaks.
-fn find(program: &Path, fault: &str, breaks: &[&str]) -> Done {
-    for seed in 1..=PLANTED_SEEDS_MAX {
+/// The seed by which `fault` was found last, as the lines of [`FOUND`] say.
+fn found_by(lines: &str, fault: &str) -> Option<u64> {
+    lines.lines().find_map(|line| line.strip_prefix(fault)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Runs seeds with a planted fault, `first` before all others, until one finds what the fault breaks.
+fn find(program: &Path, fault: &str, breaks: &[&str], first: Option<u64>) -> Result<u64, String> {
+    for seed in first.into_iter().chain((1..=PLANTED_SEEDS_MAX).filter(|seed| Some(*seed) != first)) {
         if let Some(text) = simulate(program, seed, &["--plant", fault])?.violates(breaks) {
             say(&format!("{fault}: found by seed {seed}: {text}"));
-            return Ok(());
+            return Ok(seed);
         }
     }
     Err(format!("{fault}: planted and not found within {PLANTED_SEEDS_MAX} seeds"))
@@ -182,4 +210,17 @@ fn in_parallel(first: u64, count: u64, work: impl Fn(u64) + Sync) {
             scope.spawn(worker);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_has_its_own_seed() {
+        let lines = "i-1-hole 3\ni-1-hole-twice 56\n";
+        assert_eq!(found_by(lines, "i-1-hole"), Some(3));
+        assert_eq!(found_by(lines, "i-1-hole-twice"), Some(56));
+        assert_eq!(found_by(lines, "i-2-twice"), None);
+    }
 }
