@@ -16,6 +16,9 @@ CREATE TABLE events (
     extra    bytea       NOT NULL,
     -- Byte for byte as appended.
     payload  bytea       NOT NULL,
+    -- On the last event of each group: a digest of all of the history through here, chained over the groups. Empty on
+    -- the others.
+    digest   bytea       NOT NULL DEFAULT '',
     UNIQUE (stream, revision)
 );
 
@@ -23,7 +26,11 @@ CREATE INDEX events_type ON events (type, position);
 
 -- Its one row is locked by whoever appends, until the commit, so positions follow the order of commits. It is never
 -- changed: a row that is, has a version for each group as long as any transaction is older, and all are looked through.
-CREATE TABLE sequencer (one boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (one));
+-- It has the identity of this journal, made when the journal is made, which copies and backups keep.
+CREATE TABLE sequencer (
+    one     boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (one),
+    journal uuid    NOT NULL DEFAULT gen_random_uuid()
+);
 INSERT INTO sequencer DEFAULT VALUES;
 
 -- Appends the events of one group, if everything is as the caller thinks: all of them or none.
@@ -56,12 +63,16 @@ CREATE FUNCTION append(
     flags smallint[],
     extras bytea[],
     payloads bytea[],
+    -- A hash over all of the group.
+    hash bytea,
     -- Microseconds since 1970; null is the time of this server.
     now bigint,
     OUT written boolean,
     -- The last position and the last revisions of the streams before the group.
     OUT head bigint,
-    OUT revisions bigint[]
+    OUT revisions bigint[],
+    -- The digest of the history through the group, if it was written.
+    OUT digest bytea
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     looked_at bigint;
@@ -69,6 +80,7 @@ DECLARE
     other record;
     last timestamptz;
     bytes bigint;
+    chain bytea;
 BEGIN
     SELECT coalesce(max(e.position), 0) INTO looked_at FROM events e;
     SELECT array_agg(coalesce(
@@ -78,7 +90,8 @@ BEGIN
     is_there := EXISTS (SELECT FROM events e WHERE e.id = ANY (ids));
 
     PERFORM FROM sequencer FOR UPDATE;
-    SELECT e.position, e.recorded, e.total INTO head, last, bytes FROM events e ORDER BY e.position DESC LIMIT 1;
+    SELECT e.position, e.recorded, e.total, e.digest INTO head, last, bytes, chain
+        FROM events e ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
     bytes := coalesce(bytes, 0);
     IF head > looked_at THEN
@@ -99,11 +112,13 @@ BEGIN
     IF NOT written THEN
         RETURN;
     END IF;
+    digest := substr(sha256(coalesce(chain, '') || hash), 1, 8);
     -- By their places: unnest would write each array into a table of its own first, which takes as long again.
-    INSERT INTO events (position, recorded, revision, size, total, flags, id, stream, type, extra, payload)
+    INSERT INTO events (position, recorded, revision, size, total, flags, id, stream, type, extra, payload,
+        digest)
     SELECT head + n, greatest(last, coalesce('epoch'::timestamptz + now * interval '1 microsecond', clock_timestamp())),
         revisions[places[n]] + steps[n], sizes[n], bytes + totals[n], flags[n], ids[n], streams[n], types[n], extras[n],
-        payloads[n]
+        payloads[n], CASE WHEN n = cardinality(ids) THEN append.digest ELSE '' END
     FROM generate_series(1, cardinality(ids)) AS n;
     -- Whoever listens learns of it with the commit. A listener that stopped keeps the queue of the server from getting
     -- shorter, and a full one fails every commit that tells something: well before that nobody is told, and all find the

@@ -1,5 +1,7 @@
 //! Several nodes on one database.
 
+#[path = "nodes/history.rs"]
+mod history;
 mod support;
 
 use std::collections::HashMap;

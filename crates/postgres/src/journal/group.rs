@@ -15,6 +15,7 @@ use dacapo_store::record::{FIRST_OF_GROUP, LAST_OF_APPEND, encode_extra, encoded
 use dacapo_store::{Append, AppendError, Appended, StoreError, StreamEvent};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::limits;
 
@@ -193,6 +194,25 @@ impl Group {
     /// The event of a row.
     pub fn event(&self, row: &Row) -> &StreamEvent {
         &self.members[row.member].append.events[row.event]
+    }
+
+    /// A hash over everything that its events are, in their order.
+    pub fn hash(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        // Each part with its length before it: no two groups give the same bytes.
+        let mut part = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        for row in &self.rows {
+            let StreamEvent { stream, event } = self.event(row);
+            part(&event.id.bytes());
+            part(stream.as_str().as_bytes());
+            part(event.event_type.as_str().as_bytes());
+            part(&row.extra);
+            part(&event.payload);
+        }
+        hash.digest()
     }
 
     /// The last revision of each stream it asks about, once it is written behind `revisions`.

@@ -43,6 +43,7 @@ use writer::Writer;
 
 /// The journal in a database.
 pub struct PostgresJournal {
+    id: JournalId,
     head: Arc<Head>,
     reader: Reader,
     seed: u64,
@@ -64,6 +65,7 @@ impl PostgresJournal {
         let servers = Arc::new(database.servers().with("enable_seqscan", "off"));
         let seed = database.options().seed;
         let pool = Arc::new(Pool::new(Arc::clone(&servers), limits::READERS_MAX));
+        let id = read::id(&pool).await?;
         let head = Arc::new(Head::new(read::head(&pool).await?));
         let (requests, queue) = mpsc::channel(limits::WAITING_APPENDS_MAX);
         let (ending, ended) = watch::channel(());
@@ -71,7 +73,8 @@ impl PostgresJournal {
         let sequencer = tokio::spawn(sequencer::run(writer, Arc::clone(&head), queue, seed, ending));
         let schema = database.options().schema.clone();
         let follower = tokio::spawn(follow::run(servers, Arc::clone(&pool), Arc::clone(&head), schema, seed));
-        Ok(Self { reader: Reader::new(pool, Arc::clone(&head)), head, seed, requests, ended, sequencer, follower })
+        let reader = Reader::new(pool, Arc::clone(&head));
+        Ok(Self { id, reader, head, seed, requests, ended, sequencer, follower })
     }
 }
 
@@ -95,11 +98,11 @@ macro_rules! tried {
 #[async_trait]
 impl Journal for PostgresJournal {
     fn id(&self) -> JournalId {
-        JournalId::from_bytes([0; 16])
+        self.id
     }
 
-    async fn mark(&self, _through: Position) -> Result<Mark, StoreError> {
-        Ok(Mark::START)
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        tried!(self, self.reader.mark(through))
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp, category_of};
+use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName, Timestamp, category_of};
 use dacapo_store::record::{Content, HEADER_BYTES, Place};
 use dacapo_store::{EventBatch, EventBatchBuilder, Filter, Head, Limit, StoreError, StreamInfo, Streams};
 use futures::TryStreamExt;
@@ -105,6 +105,12 @@ const STREAMS: &str = "WITH RECURSIVE names AS (\
         SELECT revision, position FROM events e WHERE e.stream = names.stream ORDER BY revision DESC LIMIT 1) AS last \
     LIMIT $3";
 
+/// Where the journal ends, and the last digest through a position.
+const MARK: &str = "SELECT coalesce((SELECT max(position) FROM events), 0), coalesce(last.position, 0), \
+    coalesce(last.digest, '') FROM (SELECT) AS one LEFT JOIN LATERAL (\
+        SELECT position, digest FROM events WHERE position <= $1 AND digest <> '' ORDER BY position DESC LIMIT 1\
+    ) AS last ON true";
+
 const LAST_OF_STREAM: &str =
     "SELECT stream, revision, position FROM events WHERE stream = $1 ORDER BY revision DESC LIMIT 1";
 
@@ -117,6 +123,20 @@ pub(super) async fn head(pool: &Pool) -> Result<Position, StoreError> {
         sql.fetch_optional(connection).await?.map(|row| position(&row, 0)).transpose()
     });
     Ok(row.await?.unwrap_or(Position::START))
+}
+
+/// The identity of the journal.
+pub(super) async fn id(pool: &Pool) -> Result<JournalId, StoreError> {
+    let sql = sqlx::query_scalar("SELECT journal FROM sequencer");
+    let id: Option<Uuid> = within(pool, limits::HEAD_TIME_MAX, "ask which journal it is", async |connection| {
+        sql.fetch_optional(connection).await
+    })
+    .await?;
+    let lost = || {
+        let found = "its one row is gone, without which nobody may append: restore it from a backup of this journal";
+        StoreError::corrupt("the table sequencer in the database", found)
+    };
+    Ok(JournalId::from_bytes(id.ok_or_else(lost)?.into_bytes()))
 }
 
 pub(super) struct Reader {
@@ -197,6 +217,19 @@ impl Reader {
         let page = self.copied(&sql, push).await?;
         dense(&page, after, to)?;
         Ok(page.finish(to))
+    }
+
+    pub async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        let sql = sqlx::query(MARK).bind(int8(through.get()));
+        let found = within(&self.pool, limits::ANSWER_TIME_MAX, "look at the history", async |connection| {
+            let row = sql.fetch_one(connection).await?;
+            Ok((position(&row, 0)?, position(&row, 1)?, row.try_get::<Vec<u8>, _>(2)?))
+        });
+        let (head, position, digest) = found.await?;
+        if through > head {
+            return Err(StoreError::Invalid(format!("position {through} lies beyond the head, {head}")));
+        }
+        mark(position, &digest)
     }
 
     pub async fn read_stream(
@@ -481,6 +514,17 @@ fn dense(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
 /// Of a choice a page is told apart from one whose last position is not there.
 fn answered(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
     if page.answered { Ok(()) } else { Err(missing(after, to)) }
+}
+
+/// A mark as the database has it.
+fn mark(position: Position, digest: &[u8]) -> Result<Mark, StoreError> {
+    match digest {
+        [] if position == Position::START => Ok(Mark::START),
+        _ => match digest.try_into() {
+            Ok(digest) => Ok(Mark { position, digest: u64::from_be_bytes(digest) }),
+            Err(_) => Err(StoreError::corrupt(format!("the digest at position {position}"), "it has not 8 bytes")),
+        },
+    }
 }
 
 fn missing(after: Position, to: Position) -> StoreError {

@@ -126,7 +126,7 @@ async fn call(
     // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
     let answers = sqlx::query(
         "SELECT written, head, revisions \
-         FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(seen.get().cast_signed())
     .bind(asked)
@@ -143,6 +143,7 @@ async fn call(
     .bind(rows().map(|row| i16::from(row.flags)).collect::<Vec<_>>())
     .bind(rows().map(|row| row.extra.as_slice()).collect::<Vec<_>>())
     .bind(events().map(|(_, event)| event.event.payload.as_slice()).collect::<Vec<_>>())
+    .bind(group.hash().to_be_bytes().as_slice())
     .bind(now)
     .fetch_all(connection)
     .await?;
