@@ -10,11 +10,13 @@
 //!   40  i64  recorded, microseconds since 1970
 //!   48       id, 16 bytes
 //!   64       stream, type, metadata and tags, payload; zeroes up to a multiple of 8
+//!            with the flag [`CHAINED`]: u64 digest of the history before this record
 //! ```
 //!
 //! All numbers are little-endian. The flags say how records hang together: [`LAST_OF_APPEND`] is set on
 //! the last record of an append, which is there as a whole or not at all (I-2); [`FIRST_OF_GROUP`] is set
-//! on the first record of each write, so its presence proves that everything before it was durable.
+//! on the first record of each write, so its presence proves that everything before it was durable. A
+//! journal that keeps [digests](link) of its history in records sets [`CHAINED`] there, too.
 
 use bytes::Bytes;
 use dacapo_model::{EventId, Metadata, NewEvent, Position, Revision, Timestamp, category_of};
@@ -30,6 +32,9 @@ pub const ALIGNMENT: usize = 8;
 pub const LAST_OF_APPEND: u8 = 1;
 /// Set on the first record of a group that was made durable by one flush.
 pub const FIRST_OF_GROUP: u8 = 2;
+/// Set on a record that ends with the digest of the history before it.
+pub const CHAINED: u8 = 4;
+const DIGEST_BYTES: usize = 8;
 const MARK: u16 = 0xDACA;
 
 /// A recorded event, borrowed from the bytes it was read as.
@@ -100,6 +105,19 @@ pub fn verify(bytes: &[u8]) -> Result<(EventRef<'_>, usize), &'static str> {
     parse(record).ok_or("the lengths in the record contradict each other").map(|event| (event, len))
 }
 
+/// The digest of a history that ends with `record`, where `before` is that of what is before it. It is chained over
+/// the lengths and checksums of all records, so it costs next to nothing.
+pub fn link(before: u64, record: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(record.get(..8).unwrap_or(record), before)
+}
+
+/// The digest of the history before `record`, if the record carries it. The record was passed by [`verify`].
+pub fn history_before(record: &[u8]) -> Option<u64> {
+    let chained = record.get(19)? & CHAINED != 0;
+    let at = record_len(record)?.checked_sub(DIGEST_BYTES)?;
+    if chained { u64_at(record, at) } else { None }
+}
+
 /// The event in `record`, whose checksum was verified before.
 fn parse(record: &[u8]) -> Option<EventRef<'_>> {
     let (header, body) = record.split_first_chunk::<HEADER_BYTES>()?;
@@ -108,7 +126,10 @@ fn parse(record: &[u8]) -> Option<EventRef<'_>> {
     let (names, body) = body.split_at_checked(stream_len + usize::from(header[18]))?;
     let (stream, event_type) = std::str::from_utf8(names).ok()?.split_at_checked(stream_len)?;
     let (extra, body) = body.split_at_checked(u32_at(header, 12)? as usize)?;
-    let payload = body.get(..u32_at(header, 8)? as usize)?;
+    let (payload, rest) = body.split_at_checked(u32_at(header, 8)? as usize)?;
+    if header[19] & CHAINED != 0 && rest.len() < DIGEST_BYTES {
+        return None;
+    }
     Some(EventRef {
         position: Position::new(u64_at(header, 24)?),
         revision: Revision::new(u64_at(header, 32)?),
@@ -155,6 +176,18 @@ pub fn encode(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent) {
     encode_content(out, place, content);
 }
 
+/// As [`encode`], for a journal that keeps digests: `before` is that of the history before this record, which the record
+/// then carries.
+///
+/// # Panics
+/// When a part exceeds its limit in [`dacapo_model::limits`], which an append checks first.
+pub fn encode_chained(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent, before: u64) {
+    let extra = extra::encode(&event.metadata, &event.tags);
+    let content =
+        Content { id: event.id, event_type: event.event_type.as_str(), extra: &extra, payload: &event.payload };
+    encode_with(out, Place { flags: place.flags | CHAINED, ..place }, content, Some(before));
+}
+
 /// An event that has been recorded before, in the parts that stores keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
@@ -178,10 +211,15 @@ pub fn encode_extra(event: &NewEvent) -> Vec<u8> {
 /// # Panics
 /// When a part exceeds its limit in [`dacapo_model::limits`].
 pub fn encode_content(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>) {
+    encode_with(out, place, event, None);
+}
+
+fn encode_with(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>, before: Option<u64>) {
     let start = out.len();
     let Content { id, event_type, extra, payload } = event;
     let content = place.stream.len() + event_type.len() + extra.len() + payload.len();
-    let len = (HEADER_BYTES + content).next_multiple_of(ALIGNMENT);
+    let digest_bytes = before.map_or(0, |_| DIGEST_BYTES);
+    let len = (HEADER_BYTES + content).next_multiple_of(ALIGNMENT) + digest_bytes;
     out.reserve(len);
     let u32_of = |len: usize| u32::try_from(len).expect("limits were checked").to_le_bytes();
     out.extend(u32_of(len));
@@ -200,7 +238,8 @@ pub fn encode_content(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>) {
     out.extend_from_slice(event_type.as_bytes());
     out.extend_from_slice(extra);
     out.extend_from_slice(payload);
-    out.resize(start + len, 0);
+    out.resize(start + len - digest_bytes, 0);
+    out.extend(before.into_iter().flat_map(u64::to_le_bytes));
     let crc = crc32c::crc32c(&out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
@@ -384,6 +423,20 @@ mod tests {
             prop_assert_eq!((read.recorded.micros(), read.id), (-5, written.id));
             prop_assert_eq!(read.extra().unwrap(), (written.metadata, written.tags));
             prop_assert!(read.is_last_of_append() && !read.is_first_of_group());
+        }
+
+        #[test]
+        fn a_chained_record_carries_the_digest_before_it(
+            payload in prop::collection::vec(any::<u8>(), 0..60), before in any::<u64>(),
+        ) {
+            let (mut plain, mut bytes) = (Vec::new(), Vec::new());
+            encode(&mut plain, place("account-1"), &event(&payload, None, &[]));
+            encode_chained(&mut bytes, place("account-1"), &event(&payload, None, &[]), before);
+            let (read, len) = verify(&bytes).unwrap();
+            prop_assert_eq!((len, len, read.payload), (bytes.len(), plain.len() + 8, &*payload));
+            prop_assert_eq!((history_before(&bytes), history_before(&plain)), (Some(before), None));
+            prop_assert_ne!(link(before, &bytes), link(before.wrapping_add(1), &bytes));
+            prop_assert_ne!(link(before, &bytes), link(before, &plain));
         }
 
         #[test]

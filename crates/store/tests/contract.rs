@@ -55,12 +55,15 @@ impl JournalHome for Embedded {
 
 mod memory {
     dacapo_store::journal_contract!(super::Memory);
+    dacapo_store::journal_history_contract!(super::Memory);
 }
 
 mod embedded {
     dacapo_store::journal_contract!(super::Embedded::usual());
+    dacapo_store::journal_history_contract!(super::Embedded::usual());
 }
 
 mod embedded_with_tiny_chunks {
     dacapo_store::journal_contract!(super::Embedded::tiny());
+    dacapo_store::journal_history_contract!(super::Embedded::tiny());
 }

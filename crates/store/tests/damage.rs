@@ -8,7 +8,7 @@ use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions};
 use dacapo_store::{Append, Filter, Journal, Limit, StoreError};
 
 const EVENTS: u64 = 60;
-const RECORD_BYTES: usize = 376;
+const RECORD_BYTES: usize = 384;
 
 fn event(number: u64) -> NewEvent {
     NewEvent {
@@ -98,14 +98,14 @@ async fn assert_whole(dir: &Path, events: u64) {
 
 #[tokio::test]
 async fn a_damaged_record_of_a_sealed_chunk_is_found_when_it_is_read() {
-    for at in [40, 64, 100, 200, 390] {
+    for at in [72, 96, 132, 232, 440] {
         let (dir, logs) = filled().await;
         flip(&logs[1], at);
         let journal = open(dir.path()).unwrap();
-        assert_corrupt(all(&journal).await, &[file_name(&logs[1]), "at byte 32"]);
+        assert_corrupt(all(&journal).await, &[file_name(&logs[1]), "at byte 64"]);
         let number: u64 = file_name(&logs[1])[6..26].parse().unwrap();
         let read = journal.read_stream(&stream(number), Revision::START, Limit::events(100)).await;
-        assert_corrupt(read, &[file_name(&logs[1]), "at byte 32"]);
+        assert_corrupt(read, &[file_name(&logs[1]), "at byte 64"]);
         let later = journal.read(Position::new(number + 20), &Filter::default(), Limit::events(5)).await;
         assert!(!later.unwrap().is_empty());
     }
@@ -116,9 +116,9 @@ async fn damage_in_the_newest_chunk_before_later_groups_refuses_to_open() {
     let (dir, logs) = filled().await;
     let newest = logs.last().unwrap();
     assert!(std::fs::metadata(newest).unwrap().len() > 1_500, "it has several records");
-    flip(newest, 450);
-    assert_corrupt(open(dir.path()), &[file_name(newest), "at byte 408"]);
-    flip(newest, 450);
+    flip(newest, 500);
+    assert_corrupt(open(dir.path()), &[file_name(newest), "at byte 448"]);
+    flip(newest, 500);
     flip(newest, 3);
     assert_corrupt(open(dir.path()), &[file_name(newest), "at byte 0"]);
     flip(newest, 3);
@@ -130,7 +130,7 @@ async fn a_torn_tail_is_cut_off() {
     let (dir, logs) = filled().await;
     let newest = logs.last().unwrap();
     let bytes = std::fs::read(newest).unwrap();
-    for torn in [&bytes[..100], &[0_u8; 700][..], &[0xff; 31][..], &bytes[32..408][..375]] {
+    for torn in [&bytes[..100], &[0_u8; 700][..], &[0xff; 31][..], &bytes[64..448][..383]] {
         std::fs::write(newest, [&bytes[..], torn].concat()).unwrap();
         let journal = open(dir.path()).unwrap();
         assert_eq!(all(&journal).await.unwrap(), EVENTS);
@@ -144,7 +144,7 @@ async fn a_torn_tail_is_cut_off() {
 async fn a_chunk_that_was_just_begun_is_recovered() {
     let (dir, _) = filled().await;
     let next = dir.path().join("journal").join(format!("chunk-{:020}.log", EVENTS + 1));
-    for torn in [&b""[..], b"dacapo", &[0; 32]] {
+    for torn in [&b""[..], b"dacapo", &[0; 64]] {
         std::fs::write(&next, torn).unwrap();
         let journal = open(dir.path()).unwrap();
         assert_eq!(all(&journal).await.unwrap(), EVENTS);
@@ -163,7 +163,7 @@ async fn a_truncated_sealed_chunk_is_named_at_opening() {
                 std::fs::remove_file(logs[2].with_extension("idx")).ok();
             }
             // Without the index and cut at a record's end, it shows by the positions that are missing.
-            let named = if with_index || len % RECORD_BYTES != 32 { file_name(&logs[2]) } else { "missing" };
+            let named = if with_index || len % RECORD_BYTES != 64 { file_name(&logs[2]) } else { "missing" };
             assert_corrupt(open(dir.path()), &[named]);
         }
     }

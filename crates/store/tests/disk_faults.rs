@@ -48,7 +48,7 @@ async fn a_full_disk_refuses_appends_until_there_is_room() {
         let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
         let journal = open(dir.path(), &disk, chunk_bytes).unwrap();
         journal.append(append(1)).await.unwrap();
-        for room in [0, 7, 20, 100, 375] {
+        for room in [0, 7, 20, 100, 383] {
             disk.set_room(Some(room));
             let error = unavailable(journal.append(append(2)).await);
             assert!(error.contains("chunk-") && error.contains("make room"), "{error}");
@@ -68,7 +68,7 @@ async fn a_write_that_fails_midway_leaves_nothing() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
     let journal = open(dir.path(), &disk, 1 << 20).unwrap();
     journal.append(append(1)).await.unwrap();
-    for after in [0, 10, 200, 376] {
+    for after in [0, 10, 200, 384] {
         disk.fail_next_write_after(after);
         unavailable(journal.append(append(2)).await);
         assert_eq!(count(&journal).await, 1);
@@ -131,7 +131,7 @@ async fn a_failed_write_never_mixes_with_the_next_one() {
     let pair = |number: u64| {
         let mut append = append(number);
         append.events.extend(self::append(number + 1).events);
-        append.events[0].event.payload = vec![b'x'; 480 - 64 - "s-1happened".len()];
+        append.events[0].event.payload = vec![b'x'; 448 - 64 - 8 - "s-1happened".len()];
         append
     };
     for seed in 0..200 {

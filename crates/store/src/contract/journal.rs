@@ -2,10 +2,12 @@
 //! into tests.
 
 mod append;
+mod history;
 mod model;
 mod read;
 
 pub use append::*;
+pub use history::*;
 pub use model::*;
 pub use read::*;
 
@@ -64,6 +66,18 @@ macro_rules! journal_contract {
             what_was_acknowledged_is_there_again
         );
     };
+    (@history $home:expr) => {
+        $crate::journal_contract!(@each $home =>
+            marks_are_stable
+            a_mark_beyond_the_head_is_an_error
+        );
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn journals_that_are_made_apart_differ() {
+            let (mut one, mut other) = ($home, $home);
+            $crate::contract::journal::journals_that_are_made_apart_differ(&mut one, &mut other).await;
+        }
+    };
     (@each $home:expr => $($check:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,6 +86,15 @@ macro_rules! journal_contract {
                 $crate::contract::journal::$check(&mut home).await;
             }
         )*
+    };
+}
+
+/// Makes one test of each check of the journal's identity and of the marks of its history, as
+/// [`journal_contract!`](crate::journal_contract) does of the others.
+#[macro_export]
+macro_rules! journal_history_contract {
+    ($home:expr) => {
+        $crate::journal_contract!(@history $home);
     };
 }
 

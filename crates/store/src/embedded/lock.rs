@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::error::StoreError;
 
 /// What this release writes into `DIR/format`, and the newest it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A data directory that this process owns. Clones share it; the directory is free for another process
 /// when the last one is dropped.
@@ -86,9 +86,14 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
     let failed = |error: io::Error| StoreError::unavailable(format!("use {}", file.display()), error);
     match std::fs::read_to_string(&file) {
         Ok(text) => match text.trim().strip_prefix("dacapo ").and_then(|version| version.parse::<u32>().ok()) {
-            Some(version) if (1..=FORMAT).contains(&version) => Ok(()),
+            Some(FORMAT) => Ok(()),
+            Some(1) => Err(StoreError::Invalid(format!(
+                "{} has format 1, of builds before the first release; this release of dacapo knows format {FORMAT}: \
+                 export its events with the build that wrote it and import them into a new directory",
+                path.display()
+            ))),
             Some(version) => Err(StoreError::Invalid(format!(
-                "{} has format {version}, this release of dacapo knows formats through {FORMAT}: use the release \
+                "{} has format {version}, this release of dacapo knows format {FORMAT}: use the release \
                  that wrote it, or a later one",
                 path.display()
             ))),
@@ -135,9 +140,12 @@ mod tests {
     fn a_later_format_is_refused_and_a_damaged_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         drop(DataDir::open(dir.path()).unwrap());
-        std::fs::write(dir.path().join("format"), "dacapo 2\n").unwrap();
+        std::fs::write(dir.path().join("format"), "dacapo 3\n").unwrap();
         let error = DataDir::open(dir.path()).unwrap_err();
-        assert!(matches!(&error, StoreError::Invalid(text) if text.contains("format 2")), "{error}");
+        assert!(matches!(&error, StoreError::Invalid(text) if text.contains("format 3")), "{error}");
+        std::fs::write(dir.path().join("format"), "dacapo 1\n").unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(&error, StoreError::Invalid(text) if text.contains("before the first release")), "{error}");
         std::fs::write(dir.path().join("format"), "da").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(StoreError::Corrupt { .. })));
     }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   0  8 bytes "dacapojn"     8  u32 version     12  u32 zero
-//!  16  u64 first position    24  u32 CRC-32C of all before    28  u32 zero
-//!  32  records, see crate::record
+//!  16  u64 first position    24  16 bytes, the identity of the journal
+//!  40  u64 digest of the history before the first position
+//!  48  u32 CRC-32C of all before    52  zero
+//!  64  records, see crate::record; the first of each group carries the digest of the history before it
 //! ```
 //!
 //! All numbers are little-endian. The header is durable before the first record is written, so a chunk
@@ -13,7 +15,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use dacapo_model::{Position, Timestamp};
+use dacapo_model::{JournalId, Position, Timestamp};
 
 use super::index::MemoryIndex;
 use super::index_file::Summary;
@@ -21,9 +23,10 @@ use crate::embedded::disk::DiskFile;
 use crate::record::{self, EventRef, u32_at, u64_at};
 
 /// Bytes before the first record.
-pub(super) const HEADER_BYTES: u64 = 32;
+pub(super) const HEADER_BYTES: u64 = 64;
 const MAGIC: &[u8; 8] = b"dacapojn";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const CHECKSUM_AT: usize = 48;
 const SCAN_BLOCK_BYTES: usize = 1 << 20;
 
 /// One chunk of the journal.
@@ -80,32 +83,59 @@ pub(super) fn parse_name(name: &str, extension: &str) -> Option<Position> {
     (digits.len() == 20).then(|| digits.parse().ok().map(Position::new))?
 }
 
-pub(super) fn header(first: Position) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_BYTES as usize);
-    out.extend(MAGIC);
-    out.extend(VERSION.to_le_bytes());
-    out.extend([0; 4]);
-    out.extend(first.get().to_le_bytes());
-    out.extend(crc32c::crc32c(&out).to_le_bytes());
-    out.extend([0; 4]);
-    out
+/// What the header of a chunk says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub first: Position,
+    /// The identity of the journal.
+    pub id: JournalId,
+    /// The digest of the history before the chunk.
+    pub before: u64,
 }
 
-/// Checks the header of the chunk that should begin with `first`.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn check_header(bytes: &[u8], first: Position) -> Result<(), String> {
-    if bytes.len() < HEADER_BYTES as usize || &bytes[..8] != MAGIC {
-        return Err("no header of a chunk is there".into());
+impl Header {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES as usize);
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        out.extend([0; 4]);
+        out.extend(self.first.get().to_le_bytes());
+        out.extend(self.id.bytes());
+        out.extend(self.before.to_le_bytes());
+        out.extend(crc32c::crc32c(&out).to_le_bytes());
+        out.resize(HEADER_BYTES as usize, 0);
+        out
     }
-    if u32_at(bytes, 24) != Some(crc32c::crc32c(&bytes[..24])) {
-        return Err("the checksum of its header does not match".into());
-    }
-    match (u32_at(bytes, 8), u64_at(bytes, 16)) {
-        (Some(VERSION), Some(found)) if found == first.get() => Ok(()),
-        (Some(VERSION), found) => Err(format!("its header says that it begins with position {found:?}")),
-        (version, _) => Err(format!("it has format {version:?}, this release of dacapo knows {VERSION}")),
+
+    /// Reads the header of the chunk that should begin with `first`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(bytes: &[u8], first: Position) -> Result<Self, String> {
+        let no_header = || "no header of a chunk is there".to_owned();
+        if bytes.get(..8) != Some(MAGIC) {
+            return Err(no_header());
+        }
+        // First, because the rest has another form in other versions.
+        match u32_at(bytes, 8) {
+            Some(VERSION) => {}
+            Some(1) => {
+                return Err(format!("it has format 1 of builds before the first release, this one knows {VERSION}"));
+            }
+            version => return Err(format!("it has format {version:?}, this release of dacapo knows {VERSION}")),
+        }
+        if bytes.len() < HEADER_BYTES as usize {
+            return Err("its header is cut off".into());
+        }
+        if u32_at(bytes, CHECKSUM_AT) != Some(crc32c::crc32c(&bytes[..CHECKSUM_AT])) {
+            return Err("the checksum of its header does not match".into());
+        }
+        let (found, id) = (u64_at(bytes, 16), bytes[24..].first_chunk().copied().map(JournalId::from_bytes));
+        match (found, id, u64_at(bytes, 40)) {
+            (Some(found), Some(id), Some(before)) if found == first.get() => Ok(Self { first, id, before }),
+            (Some(found), ..) => Err(format!("its header says that it begins with position {found}")),
+            (None, ..) => Err(no_header()),
+        }
     }
 }
 
@@ -123,26 +153,30 @@ pub(super) struct Scan {
     /// The first byte of the last group, or of the header where there is none: everything before it was durable
     /// when it was written.
     pub last_group: u64,
+    /// The digest of the history through the last good record.
+    pub digest: u64,
     /// When the last good record was appended.
     pub recorded: Option<Timestamp>,
     /// What is wrong at `end`, unless that is where the scan was to end.
     pub problem: Option<&'static str>,
 }
 
-/// Goes through the records from the header through the byte before `end`, and shows each to `visit`,
-/// which says whether it goes with those before.
+/// Goes through the records from the header, which is `header`, through the byte before `end`, and shows each with where
+/// it begins and the digest through it to `visit`, which says whether it goes with those before.
 pub(super) fn scan(
     file: &dyn DiskFile,
-    first: Position,
+    header: &Header,
     end: u64,
-    mut visit: impl FnMut(&EventRef<'_>, u32) -> bool,
+    mut visit: impl FnMut(&EventRef<'_>, u32, u64) -> bool,
 ) -> io::Result<Scan> {
+    let first = header.first;
     let mut scan = Scan {
         end: HEADER_BYTES,
         next: first,
         whole_end: HEADER_BYTES,
         whole_next: first,
         last_group: 0,
+        digest: header.before,
         recorded: None,
         problem: None,
     };
@@ -164,10 +198,14 @@ pub(super) fn scan(
         let rest = &block[(scan.end - block_at) as usize..];
         match record::verify(rest) {
             Ok((event, len)) => {
-                if let Some(problem) = out_of_place(&event, &scan, &mut visit) {
+                let digest = record::link(scan.digest, rest);
+                let behind = record::history_before(&rest[..len]);
+                let visit = |at| visit(&event, at, digest);
+                if let Some(problem) = out_of_place(&event, behind, &scan, visit) {
                     scan.problem = Some(problem);
                     return Ok(scan);
                 }
+                scan.digest = digest;
                 if event.is_first_of_group() {
                     scan.last_group = scan.end;
                 }
@@ -189,8 +227,9 @@ pub(super) fn scan(
 
 fn out_of_place(
     event: &EventRef<'_>,
+    behind: Option<u64>,
     scan: &Scan,
-    visit: &mut impl FnMut(&EventRef<'_>, u32) -> bool,
+    visit: impl FnOnce(u32) -> bool,
 ) -> Option<&'static str> {
     if event.position != scan.next {
         return Some("the record has another position than its place says");
@@ -198,8 +237,11 @@ fn out_of_place(
     if event.is_first_of_group() && scan.whole_end != scan.end {
         return Some("the append before this record is not whole");
     }
+    if event.is_first_of_group() && behind != Some(scan.digest) {
+        return Some("the record was written behind another history than the one before it");
+    }
     let Ok(at) = u32::try_from(scan.end) else { return Some("the chunk is larger than 4 GiB") };
-    (!visit(event, at)).then_some("the record does not follow from those before it in its stream, or repeats an id")
+    (!visit(at)).then_some("the record does not follow from those before it in its stream, or repeats an id")
 }
 
 /// Whether a record that begins a group with position `from` or later is in `bytes`, which begin at a

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use dacapo_model::{EventId, EventType, Metadata, NewEvent, Position, Revision, StreamName};
+use dacapo_model::{EventId, EventType, JournalId, Metadata, NewEvent, Position, Revision, StreamName};
 use proptest::prelude::*;
 
 use super::chunk::Chunk;
@@ -71,8 +71,8 @@ fn dir() -> PathBuf {
 }
 
 fn open_journal(disk: &SimDisk, chunk_bytes: u64) -> Result<Open, StoreError> {
-    let (chunks, start) = open::open(disk, &dir())?;
-    let log = Arc::new(Log::new(Arc::new(disk.clone()), dir(), chunks, start.head, 2_000));
+    let (found, start) = open::open(disk, &dir(), JournalId::from_bytes([7; 16]))?;
+    let log = Arc::new(Log::new(Arc::new(disk.clone()), dir(), found, 2_000));
     let (sender, sealed) = sync_channel(100);
     let writer = Writer::new(Arc::clone(&log), Arc::new(SystemClock), chunk_bytes, start, sender);
     Ok(Open { log, writer, sealed })

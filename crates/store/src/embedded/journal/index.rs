@@ -13,6 +13,10 @@ use crate::record::EventRef;
 /// The index of one chunk.
 #[derive(Debug, Default)]
 pub(super) struct MemoryIndex {
+    /// The digest of the history before the chunk.
+    before: u64,
+    /// The digest of the history through each record, in the order of positions.
+    digests: Vec<u64>,
     /// Where each record begins, in the order of positions.
     offsets: Vec<u32>,
     slots: HashMap<StreamName, u32>,
@@ -53,11 +57,33 @@ impl MemoryIndex {
     /// An empty index with room for as many events and streams as the chunk before had.
     pub fn like(previous: &Self) -> Self {
         Self {
+            before: previous.digest(),
+            digests: Vec::with_capacity(previous.digests.len()),
             offsets: Vec::with_capacity(previous.offsets.len()),
             slots: HashMap::with_capacity(previous.slots.len()),
             streams: Vec::with_capacity(previous.streams.len()),
             ids: HashMap::with_capacity(previous.ids.len()),
         }
+    }
+
+    /// An empty index of a chunk, where `before` is the digest of the history before it.
+    pub fn behind(before: u64) -> Self {
+        Self { before, ..Self::default() }
+    }
+
+    /// The digest of the history before the chunk.
+    pub fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// The digest of the history through the last record.
+    pub fn digest(&self) -> u64 {
+        self.digests.last().copied().unwrap_or(self.before)
+    }
+
+    /// The digest of the history through each record, in the order of positions.
+    pub fn digests(&self) -> &[u64] {
+        &self.digests
     }
 
     pub fn offsets(&self) -> &[u32] {
@@ -93,7 +119,7 @@ impl MemoryIndex {
     }
 
     /// Enters the next event, whose record begins at `at`, and tells its revision. If its id is there
-    /// already nothing is entered.
+    /// already nothing is entered. Its digest is entered once its record is made.
     pub fn add_event(&mut self, slot: Slot, id: EventId, at: u32) -> Option<Revision> {
         match self.ids.entry(id) {
             hashbrown::hash_map::Entry::Occupied(_) => return None,
@@ -105,23 +131,35 @@ impl MemoryIndex {
         Some(stream.last())
     }
 
+    /// Enters the digest of the history through the event that was entered last.
+    pub fn add_digest(&mut self, digest: u64) {
+        self.digests.push(digest);
+        assert_eq!(self.digests.len(), self.offsets.len(), "each event has a digest");
+    }
+
     /// Takes out the event that was entered last.
     pub fn remove_last(&mut self, slot: Slot, id: EventId) {
+        self.digests.truncate(self.offsets.len() - 1);
         let at = self.offsets.pop();
         let posting = self.streams[slot.0 as usize].postings.pop();
         let of_id = self.ids.remove(&id);
         assert!(at.is_some() && at == posting && at == of_id, "events are taken out in reverse order");
     }
 
-    /// Enters an event that was read from the chunk. False when it contradicts what is there: its
-    /// revision does not follow, or its id is there.
-    pub fn add_read(&mut self, event: &EventRef<'_>, at: u32) -> bool {
+    /// Enters an event that was read from the chunk, with the digest through it. False when it contradicts what is
+    /// there: its revision does not follow, or its id is there.
+    pub fn add_read(&mut self, event: &EventRef<'_>, at: u32, digest: u64) -> bool {
         let slot = self.slot(event.stream).or_else(|| {
             let before = Revision::new(event.revision.get().checked_sub(1)?);
             Some(self.add_stream(StreamName::new(event.stream).ok()?, before))
         });
         let Some(slot) = slot else { return false };
-        self.stream(slot).last().next() == event.revision && self.add_event(slot, event.id, at).is_some()
+        let follows = self.stream(slot).last().next() == event.revision;
+        let entered = follows && self.add_event(slot, event.id, at).is_some();
+        if entered {
+            self.add_digest(digest);
+        }
+        entered
     }
 
     /// The position of the record that begins at `at`, in the chunk that begins with `first`.

@@ -5,8 +5,9 @@
 //!             8  u32 version        12  u32 events       16  u64 first position
 //!            24  u64 bytes of the chunk
 //!            32  lowest id, 16 bytes                     48  highest id, 16 bytes
-//!            64  4 × (u32 length, u32 CRC-32C): the sections below
-//!            96  u32 CRC-32C of all before              100  u32 zero
+//!            64  u64 digest of the history before the chunk   72  u64 of the history through its end
+//!            80  4 × (u32 length, u32 CRC-32C): the sections below
+//!           112  u32 CRC-32C of all before              116  u32 zero
 //!   filters   of streams, of ids (see filter.rs)
 //!   streams   u64 count; for each, sorted by name: u32 end of its name, u32 end of its postings,
 //!             u64 revision before this chunk, u64 position of its last event; then the names; then the
@@ -25,8 +26,10 @@ use super::index::MemoryIndex;
 use crate::record::{u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"dacapoix";
-const VERSION: u32 = 1;
-pub(super) const HEADER_BYTES: usize = 104;
+const VERSION: u32 = 2;
+pub(super) const HEADER_BYTES: usize = 120;
+const SECTIONS_AT: usize = 80;
+const CHECKSUM_AT: usize = 112;
 const ENTRY_BYTES: usize = 24;
 const ID_BYTES: usize = 20;
 
@@ -44,6 +47,9 @@ pub(super) struct Summary {
     pub events: u64,
     pub first: Position,
     pub chunk_bytes: u64,
+    /// The digest of the history before the chunk, and through its end.
+    pub before: u64,
+    pub digest: u64,
     lowest_id: EventId,
     highest_id: EventId,
     sections: [(u32, u32); 4],
@@ -69,6 +75,8 @@ pub(super) fn encode(index: &MemoryIndex, first: Position, chunk_bytes: u64) -> 
     out.extend(chunk_bytes.to_le_bytes());
     out.extend(edge(ids.first()));
     out.extend(edge(ids.last()));
+    out.extend(index.before().to_le_bytes());
+    out.extend(index.digest().to_le_bytes());
     for section in &sections {
         out.extend(u32_of(section.len()));
         out.extend(crc32c::crc32c(section).to_le_bytes());
@@ -136,13 +144,13 @@ impl Summary {
         if &header[..8] != MAGIC {
             return Err("it is no index");
         }
-        if u32_at(header, 96) != Some(crc32c::crc32c(&header[..96])) {
+        if u32_at(header, CHECKSUM_AT) != Some(crc32c::crc32c(&header[..CHECKSUM_AT])) {
             return Err("the checksum of its header does not match");
         }
         if u32_at(header, 8) != Some(VERSION) {
             return Err("it has another version");
         }
-        Ok(HEADER_BYTES + u32_at(header, 64).ok_or("its header is cut off")? as usize)
+        Ok(HEADER_BYTES + u32_at(header, SECTIONS_AT).ok_or("its header is cut off")? as usize)
     }
 
     /// Reads the summary from the first bytes of a file.
@@ -150,7 +158,10 @@ impl Summary {
         let cut_off = "it is cut off";
         let end = Self::bytes(bytes)?;
         let mut filters = bytes.get(HEADER_BYTES..end).ok_or(cut_off)?;
-        let section = |index: usize| Some((u32_at(bytes, 64 + index * 8)?, u32_at(bytes, 68 + index * 8)?));
+        let section = |index: usize| {
+            let at = SECTIONS_AT + index * 8;
+            Some((u32_at(bytes, at)?, u32_at(bytes, at + 4)?))
+        };
         let sections = [section(0), section(1), section(2), section(3)].map(|section| section.expect("in the header"));
         if crc32c::crc32c(filters) != sections[0].1 {
             return Err("the checksum of its filters does not match");
@@ -160,6 +171,8 @@ impl Summary {
             events: u32_at(bytes, 12).ok_or(cut_off)?.into(),
             first: Position::new(u64_at(bytes, 16).ok_or(cut_off)?),
             chunk_bytes: u64_at(bytes, 24).ok_or(cut_off)?,
+            before: u64_at(bytes, 64).ok_or(cut_off)?,
+            digest: u64_at(bytes, 72).ok_or(cut_off)?,
             lowest_id: id(32),
             highest_id: id(48),
             sections,

@@ -8,10 +8,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use dacapo_model::{EventId, Position, Revision, StreamName, stream_hash};
+use dacapo_model::{EventId, JournalId, Position, Revision, StreamName, stream_hash};
 use lru::LruCache;
 
-use super::chunk::{self, Chunk, Index};
+use super::chunk::{self, Chunk, Header, Index};
 use super::index::MemoryIndex;
 use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile};
@@ -28,6 +28,8 @@ const RECORD_GUESS_BYTES: usize = 4096;
 pub(super) struct Log {
     pub disk: Arc<dyn Disk>,
     pub dir: PathBuf,
+    /// The identity of the journal.
+    pub id: JournalId,
     pub head: Head,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
@@ -38,6 +40,14 @@ pub(super) struct Log {
     places: Mutex<LruCache<Position, u64>>,
 }
 
+/// What was found when the journal was opened.
+pub(super) struct Found {
+    pub id: JournalId,
+    /// The newest one last.
+    pub chunks: Vec<Arc<Chunk>>,
+    pub head: Position,
+}
+
 /// Index sections in memory, the least recently used given up first.
 struct Sections {
     cache: LruCache<(Position, Section), Arc<Vec<u8>>>,
@@ -46,12 +56,13 @@ struct Sections {
 }
 
 impl Log {
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, chunks: Vec<Arc<Chunk>>, head: Position, cache_bytes: usize) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, found: Found, cache_bytes: usize) -> Self {
         Self {
             disk,
             dir,
-            head: Head::new(head),
-            chunks: RwLock::new(Arc::new(chunks)),
+            id: found.id,
+            head: Head::new(found.head),
+            chunks: RwLock::new(Arc::new(found.chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
             revisions: Mutex::new(LruCache::new(REVISIONS_MAX)),
@@ -305,9 +316,10 @@ pub(super) fn rebuild(
     let file = disk.open(&path).map_err(failed)?;
     let mut header = Vec::new();
     file.read_at(0, chunk::HEADER_BYTES as usize, &mut header).map_err(failed)?;
-    chunk::check_header(&header, first).map_err(|found| corrupt_at(&path, 0, &found))?;
-    let mut index = MemoryIndex::default();
-    let scan = chunk::scan(&*file, first, end, |event, at| index.add_read(event, at)).map_err(failed)?;
+    let header = Header::decode(&header, first).map_err(|found| corrupt_at(&path, 0, &found))?;
+    let mut index = MemoryIndex::behind(header.before);
+    let scan =
+        chunk::scan(&*file, &header, end, |event, at, digest| index.add_read(event, at, digest)).map_err(failed)?;
     if let Some(problem) = scan.problem {
         return Err(corrupt_at(&path, scan.end, problem));
     }

@@ -21,6 +21,7 @@ mod filter;
 mod index;
 mod index_file;
 mod log;
+mod marks;
 mod open;
 mod read;
 mod sequencer;
@@ -56,6 +57,8 @@ pub struct JournalOptions {
     pub clock: Arc<dyn Clock>,
     /// Keeps the files.
     pub disk: Arc<dyn Disk>,
+    /// The identity of the journal if it is begun now. A journal that is there keeps its own.
+    pub id: JournalId,
     /// A chunk with at least so many bytes is sealed before the next write; at most 1 GiB.
     pub chunk_bytes: u64,
     /// How many bytes of indexes stay in memory once they were needed.
@@ -67,10 +70,17 @@ impl Default for JournalOptions {
         Self {
             clock: Arc::new(SystemClock),
             disk: Arc::new(FileDisk),
+            id: fresh_id(),
             chunk_bytes: 64 << 20,
             index_cache_bytes: 64 << 20,
         }
     }
+}
+
+/// An identity that no other journal has.
+#[expect(clippy::disallowed_methods, reason = "the one place where identities of journals come in")]
+fn fresh_id() -> JournalId {
+    JournalId::from_bytes(uuid::Uuid::now_v7().into_bytes())
 }
 
 /// The journal in a data directory.
@@ -95,8 +105,8 @@ impl EmbeddedJournal {
     /// [`StoreError::Unavailable`] when the disk refuses.
     pub fn open(dir: &DataDir, options: JournalOptions) -> Result<Self, StoreError> {
         let path = dir.path().join("journal");
-        let (chunks, start) = open::open(&*options.disk, &path)?;
-        let log = Arc::new(Log::new(options.disk, path, chunks, start.head, options.index_cache_bytes));
+        let (found, start) = open::open(&*options.disk, &path, options.id)?;
+        let log = Arc::new(Log::new(options.disk, path, found, options.index_cache_bytes));
         let failed = |error: std::io::Error| StoreError::unavailable("start a thread of the journal", error);
         let (sealed, indexer) = sequencer::start_indexer(Arc::clone(&log)).map_err(failed)?;
         let chunk_bytes = options.chunk_bytes.min(CHUNK_BYTES_MAX);
@@ -127,11 +137,17 @@ fn closed() -> StoreError {
 #[async_trait]
 impl Journal for EmbeddedJournal {
     fn id(&self) -> JournalId {
-        JournalId::from_bytes([0; 16])
+        self.log.id
     }
 
-    async fn mark(&self, _through: Position) -> Result<Mark, StoreError> {
-        Ok(Mark::START)
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        match self.log.recent_mark(through)? {
+            Some(mark) => Ok(mark),
+            None => {
+                let log = Arc::clone(&self.log);
+                blocking(move || log.sealed_mark(through)).await
+            }
+        }
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {

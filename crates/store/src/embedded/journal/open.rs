@@ -9,6 +9,9 @@
 //!                                                                           end of the last whole append
 //! ```
 //!
+//! Chunks are chained: each tells in its header which journal it belongs to and what the digest of the history before it
+//! is. So a chunk of another journal, or of another copy that went its own way, is found out.
+//!
 //! An index file is written only after the chunk behind it is durable, so an index of the newest chunk,
 //! or one without its chunk, tells of a chunk that is missing.
 
@@ -16,19 +19,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo_model::{Position, Timestamp};
+use dacapo_model::{JournalId, Mark, Position, Timestamp};
 
-use super::chunk::{self, Chunk, HEADER_BYTES, Index, Scan};
+use super::chunk::{self, Chunk, HEADER_BYTES, Header, Index, Scan};
 use super::index::MemoryIndex;
 use super::index_file::{self, Summary};
-use super::log::{corrupt_at, disk_error, rebuild};
+use super::log::{Found, corrupt_at, disk_error, rebuild};
 use super::writer::Start;
 use crate::embedded::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 
-/// The chunks of the journal in `dir`, the newest last, and where writing goes on. Makes the first one
-/// if there is none.
-pub(super) fn open(disk: &dyn Disk, dir: &Path) -> Result<(Vec<Arc<Chunk>>, Start), StoreError> {
+/// The journal in `dir`, and where writing goes on. Begins one with the identity `fresh` if there is none.
+pub(super) fn open(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Found, Start), StoreError> {
     disk.create_dir(dir).map_err(|error| disk_error("make", dir, &error))?;
     if let Some(parent) = dir.parent() {
         disk.sync_dir(parent).map_err(|error| disk_error("flush", parent, &error))?;
@@ -42,13 +44,14 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path) -> Result<(Vec<Arc<Chunk>>, Star
     let (logs, indexes): (BTreeSet<Position>, BTreeSet<Position>) = (firsts(".log"), firsts(".idx"));
     check_none_missing(dir, &logs, &indexes)?;
     let (mut chunks, mut next) = (Vec::new(), Position::new(1));
+    let mut chain = Chain { id: None, digest: Mark::START.digest };
     let newest = logs.last().copied().unwrap_or(next);
     let mut highest_sealed_id = None;
     for &first in logs.iter().filter(|first| **first != newest) {
         if first != next {
             return Err(missing(dir, next, first));
         }
-        let summary = sealed(disk, dir, first)?;
+        let summary = sealed(disk, dir, first, &mut chain)?;
         next = first.plus(summary.events);
         highest_sealed_id = highest_sealed_id.max(Some(summary.highest_id()));
         chunks.push(Arc::new(Chunk::new(first, summary.chunk_bytes, Index::File(Arc::new(summary)))));
@@ -56,19 +59,45 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path) -> Result<(Vec<Arc<Chunk>>, Star
     if newest != next {
         return Err(missing(dir, next, newest));
     }
-    let Newest { chunk, file, scan } = newest_chunk(disk, dir, newest)?;
+    let Newest { chunk, file, scan, id } = newest_chunk(disk, dir, newest, &chain, fresh)?;
     let highest_id = match &*chunk.index() {
         Index::Memory(index) => highest_sealed_id.max(index.ids().map(|(id, _)| id).max()),
         Index::File(_) => highest_sealed_id,
     };
     let recorded = match (scan.recorded, chunks.last()) {
         (Some(recorded), _) => recorded,
-        (None, Some(sealed)) => last_recorded(disk, dir, sealed)?,
+        (None, Some(sealed)) => last_recorded(disk, dir, sealed, id)?,
         (None, None) => Timestamp::from_micros(i64::MIN),
     };
     let head = Position::new(scan.whole_next.get() - 1);
     chunks.push(Arc::clone(&chunk));
-    Ok((chunks, Start { chunk, file, head, recorded, highest_sealed_id, highest_id }))
+    Ok((Found { id, chunks, head }, Start { chunk, file, head, recorded, highest_sealed_id, highest_id }))
+}
+
+/// How the history is chained through the chunks that were looked at.
+struct Chain {
+    /// The identity that all of them have; `None` before the first.
+    id: Option<JournalId>,
+    /// The digest of the history through the last of them.
+    digest: u64,
+}
+
+impl Chain {
+    /// Holds the header of the next chunk against those before it.
+    fn check(&self, path: &Path, header: &Header) -> Result<(), StoreError> {
+        if let Some(id) = self.id.filter(|id| *id != header.id) {
+            let found = format!("it belongs to the journal {}, those before it to {id}", header.id);
+            return Err(corrupt_at(path, 0, &found));
+        }
+        if header.before != self.digest {
+            let found = format!(
+                "it was written behind another history: the digest before it is {:016x}, it says {:016x}",
+                self.digest, header.before
+            );
+            return Err(corrupt_at(path, 0, &found));
+        }
+        Ok(())
+    }
 }
 
 fn check_none_missing(dir: &Path, logs: &BTreeSet<Position>, indexes: &BTreeSet<Position>) -> Result<(), StoreError> {
@@ -106,10 +135,27 @@ fn missing(dir: &Path, from: Position, next: Position) -> StoreError {
 }
 
 /// The summary of a sealed chunk's index, which is made again if it is not right.
-fn sealed(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Summary, StoreError> {
+fn sealed(disk: &dyn Disk, dir: &Path, first: Position, chain: &mut Chain) -> Result<Summary, StoreError> {
     let path = dir.join(chunk::log_name(first));
-    let size = disk.open(&path).and_then(|file| file.size()).map_err(|error| disk_error("open", &path, &error))?;
-    let found = match load_summary(disk, dir, first) {
+    let failed = |error: std::io::Error| disk_error("open", &path, &error);
+    let file = disk.open(&path).map_err(failed)?;
+    let (size, header) = (file.size().map_err(failed)?, read_header(&*file).map_err(failed)?);
+    let header = Header::decode(&header, first).map_err(|found| corrupt_at(&path, 0, &found))?;
+    chain.check(&path, &header)?;
+    let summary = summary_of(disk, dir, &header, size)?;
+    *chain = Chain { id: Some(header.id), digest: summary.digest };
+    Ok(summary)
+}
+
+fn read_header(file: &dyn DiskFile) -> std::io::Result<Vec<u8>> {
+    let mut header = Vec::new();
+    file.read_at(0, HEADER_BYTES as usize, &mut header)?;
+    Ok(header)
+}
+
+fn summary_of(disk: &dyn Disk, dir: &Path, header: &Header, size: u64) -> Result<Summary, StoreError> {
+    let (first, path) = (header.first, dir.join(chunk::log_name(header.first)));
+    let found = match load_summary(disk, dir, header) {
         Ok(summary) if size < summary.chunk_bytes => {
             let found = format!("the file ends here, its index says at byte {}", summary.chunk_bytes);
             return Err(corrupt_at(&path, size, &found));
@@ -123,7 +169,8 @@ fn sealed(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Summary, Store
     rebuild(disk, dir, first, size).map(|(summary, _)| summary)
 }
 
-fn load_summary(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Summary, String> {
+fn load_summary(disk: &dyn Disk, dir: &Path, header: &Header) -> Result<Summary, String> {
+    let first = header.first;
     let file = disk.open(&dir.join(chunk::index_name(first))).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.read_at(0, index_file::HEADER_BYTES, &mut bytes).map_err(|error| error.to_string())?;
@@ -131,6 +178,9 @@ fn load_summary(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Summary,
     file.read_at(bytes.len() as u64, filters, &mut bytes).map_err(|error| error.to_string())?;
     let summary = Summary::decode(&bytes)?;
     let size = file.size().map_err(|error| error.to_string())?;
+    if summary.before != header.before {
+        return Err("it is for a chunk of another history".into());
+    }
     match (summary.first == first, size == summary.file_bytes()) {
         (true, true) => Ok(summary),
         (true, false) => Err(format!("it has {size} bytes and should have {}", summary.file_bytes())),
@@ -143,27 +193,37 @@ struct Newest {
     chunk: Arc<Chunk>,
     file: Arc<dyn DiskFile>,
     scan: Scan,
+    id: JournalId,
 }
 
 /// Reads the newest chunk, cuts off its torn tail and makes the rest durable: after a kill -9 it may be
 /// in the memory of the operating system only, and whoever reads it now must find it again later.
-fn newest_chunk(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Newest, StoreError> {
+fn newest_chunk(
+    disk: &dyn Disk,
+    dir: &Path,
+    first: Position,
+    chain: &Chain,
+    fresh: JournalId,
+) -> Result<Newest, StoreError> {
     let path = dir.join(chunk::log_name(first));
     let failed = |error: std::io::Error| disk_error("recover", &path, &error);
     let exists = disk.list(dir).map_err(failed)?.contains(&chunk::log_name(first));
     let file = if exists { disk.open(&path) } else { disk.create(&path) }.map_err(failed)?;
     let mut size = file.size().map_err(failed)?;
-    let mut header = Vec::new();
-    file.read_at(0, HEADER_BYTES as usize, &mut header).map_err(failed)?;
-    if let Err(found) = chunk::check_header(&header, first) {
-        if size > HEADER_BYTES {
-            return Err(corrupt_at(&path, 0, &found));
+    let bytes = read_header(&*file).map_err(failed)?;
+    let header = match Header::decode(&bytes, first) {
+        Ok(header) => header,
+        Err(found) if size > HEADER_BYTES => return Err(corrupt_at(&path, 0, &found)),
+        Err(_) => {
+            // Records are written only behind a durable header, so none was: the chunk was just begun.
+            let header = Header { first, id: chain.id.unwrap_or(fresh), before: chain.digest };
+            file.write_at(0, &header.encode()).map_err(failed)?;
+            size = HEADER_BYTES;
+            header
         }
-        // Records are written only behind a durable header, so none was: the chunk was just begun.
-        file.write_at(0, &chunk::header(first)).map_err(failed)?;
-        size = HEADER_BYTES;
-    }
-    let (mut index, mut scan) = read_newest(&*file, first, size).map_err(failed)?;
+    };
+    chain.check(&path, &header)?;
+    let (mut index, mut scan) = read_newest(&*file, &header, size).map_err(failed)?;
     if scan.problem.is_some() || scan.whole_end < size {
         check_torn(&*file, &path, &scan, size)?;
         tracing::warn!(
@@ -171,12 +231,13 @@ fn newest_chunk(disk: &dyn Disk, dir: &Path, first: Position) -> Result<Newest, 
             "what was being written when the process ended is cut off; nobody was told that it lasts"
         );
         file.set_len(scan.whole_end).map_err(failed)?;
-        (index, scan) = read_newest(&*file, first, scan.whole_end).map_err(failed)?;
+        (index, scan) = read_newest(&*file, &header, scan.whole_end).map_err(failed)?;
     }
     write_again(&*file, scan.last_group, scan.whole_end).map_err(failed)?;
     file.sync_data().map_err(failed)?;
     disk.sync_dir(dir).map_err(failed)?;
-    Ok(Newest { chunk: Arc::new(Chunk::new(first, scan.whole_end, Index::Memory(index))), file, scan })
+    let chunk = Arc::new(Chunk::new(first, scan.whole_end, Index::Memory(index)));
+    Ok(Newest { chunk, file, scan, id: header.id })
 }
 
 /// Writes what was read once more, so that the flush that follows really takes it to the disk: after a flush that
@@ -188,9 +249,9 @@ fn write_again(file: &dyn DiskFile, from: u64, end: u64) -> std::io::Result<()> 
     file.write_at(from, &bytes)
 }
 
-fn read_newest(file: &dyn DiskFile, first: Position, end: u64) -> std::io::Result<(MemoryIndex, Scan)> {
-    let mut index = MemoryIndex::default();
-    let scan = chunk::scan(file, first, end, |event, at| index.add_read(event, at))?;
+fn read_newest(file: &dyn DiskFile, header: &Header, end: u64) -> std::io::Result<(MemoryIndex, Scan)> {
+    let mut index = MemoryIndex::behind(header.before);
+    let scan = chunk::scan(file, header, end, |event, at, digest| index.add_read(event, at, digest))?;
     Ok((index, scan))
 }
 
@@ -207,11 +268,16 @@ fn check_torn(file: &dyn DiskFile, path: &Path, scan: &Scan, size: u64) -> Resul
 }
 
 /// When the last event of a sealed chunk was appended.
-fn last_recorded(disk: &dyn Disk, dir: &Path, chunk: &Chunk) -> Result<Timestamp, StoreError> {
+fn last_recorded(disk: &dyn Disk, dir: &Path, chunk: &Chunk, id: JournalId) -> Result<Timestamp, StoreError> {
     let path = dir.join(chunk::log_name(chunk.first));
     let failed = |error: std::io::Error| disk_error("read", &path, &error);
     let file = disk.open(&path).map_err(failed)?;
-    let scan = chunk::scan(&*file, chunk.first, chunk.durable(), |_, _| true).map_err(failed)?;
+    let before = match &*chunk.index() {
+        Index::Memory(index) => index.before(),
+        Index::File(summary) => summary.before,
+    };
+    let header = Header { first: chunk.first, id, before };
+    let scan = chunk::scan(&*file, &header, chunk.durable(), |_, _, _| true).map_err(failed)?;
     match (scan.problem, scan.recorded) {
         (None, Some(recorded)) => Ok(recorded),
         (found, _) => Err(corrupt_at(&path, scan.end, found.unwrap_or("the chunk has no events"))),

@@ -15,7 +15,7 @@ use std::sync::mpsc::SyncSender;
 
 use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp};
 
-use super::chunk::{self, Chunk, Index};
+use super::chunk::{self, Chunk, Header, Index};
 use super::index::{MemoryIndex, Slot};
 use super::index_file::id_hash;
 use super::log::{Log, disk_error};
@@ -137,9 +137,14 @@ impl Writer {
     fn roll(&mut self) -> Result<(), Failed> {
         let first = self.head.next();
         let path = self.log.log_path(first);
+        let index = match &*self.chunk.index() {
+            Index::Memory(index) => MemoryIndex::like(index),
+            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
+        };
+        let header = Header { first, id: self.log.id, before: index.before() };
         let create = || -> std::io::Result<Arc<dyn DiskFile>> {
             let file = self.log.disk.create(&path)?;
-            file.write_at(0, &chunk::header(first))?;
+            file.write_at(0, &header.encode())?;
             file.sync_data()?;
             self.log.disk.sync_dir(&self.log.dir)?;
             Ok(file)
@@ -147,10 +152,6 @@ impl Writer {
         let file = match create() {
             Ok(file) => file,
             Err(error) => return Err(Box::new(move || disk_error("begin the chunk", &path, &error))),
-        };
-        let index = match &*self.chunk.index() {
-            Index::Memory(index) => MemoryIndex::like(index),
-            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
         };
         let next = Arc::new(Chunk::new(first, chunk::HEADER_BYTES, Index::Memory(index)));
         self.log.push(Arc::clone(&next));
@@ -234,7 +235,13 @@ impl Writer {
             }
             let position = self.head.plus(self.staged.len() as u64);
             let place = Place { stream: stream.as_str(), position, revision, recorded: self.recorded, flags };
-            record::encode(&mut self.group, place, event);
+            let (begin, before) = (self.group.len(), index.digest());
+            if begin == 0 {
+                record::encode_chained(&mut self.group, place, event, before);
+            } else {
+                record::encode(&mut self.group, place, event);
+            }
+            index.add_digest(record::link(before, &self.group[begin..]));
             written += 1;
             if last_id == Some(event.id) {
                 place_of_last = Some((position, revision));
