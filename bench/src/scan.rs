@@ -80,7 +80,7 @@ pub(crate) async fn scan_decoded(journal: &Arc<dyn Journal>) -> Done<f64> {
     let head = *journal.head().borrow();
     let (mut count, mut sum) = (0, 0);
     let begun = Instant::now();
-    let mut subscription = Subscription::new(Arc::clone(journal), Position::START, Filter::everything());
+    let mut subscription = Subscription::new(Arc::clone(journal), Position::START, Filter::everything()).await?;
     while subscription.position() < head {
         let Some(batch) = subscription.next().await? else { return Err("the journal was closed".into()) };
         sum += decode_all(&batch)?;

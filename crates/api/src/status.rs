@@ -238,7 +238,7 @@ pub struct Stall {
 pub struct WaitingOn {
     /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
     /// `code`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
-    /// `stand_by`.
+    /// `stand_by`, `beyond_head`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -366,6 +366,11 @@ impl From<&model::WaitingOn> for WaitingOn {
                 "index"
             }
             model::WaitingOn::Processor => "processor",
+            model::WaitingOn::BeyondHead { position, head } => {
+                field("position", position.get().into());
+                field("head", head.get().into());
+                "beyond_head"
+            }
             model::WaitingOn::FlipCommand => "flip_command",
             model::WaitingOn::StandBy { remaining } => {
                 field("remaining_ms", millis(*remaining));

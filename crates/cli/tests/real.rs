@@ -8,8 +8,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
+use dacapo_api::{Api, ApiError, ClientLimits, HttpClient, PhasesRequest, ReadRequest};
 use dacapo_postgres::testbed::Server;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use common::{dacapo, script};
 
@@ -98,6 +99,46 @@ fn a_served_node_ends_in_order_when_it_is_asked_to() {
         let read = output(&["read", "--data", data], NOWHERE);
         assert_eq!(read.lines().count(), position, "I-2: {read}");
     }
+}
+
+#[test]
+fn a_reader_beyond_the_end_is_told_where_that_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut node = Running::start(&["serve", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let url = Running::address(&mut node.out, "listening on http://");
+    for _ in 0..29 {
+        output(&["append", "a-1", "--type", "t", "--data", "1"], &url);
+    }
+    for args in [&["read", "--after", "100"][..], &["read", "--after", "100", "--follow"]] {
+        let refused = dacapo(args, &url).output().unwrap();
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{args:?}: {refused:?}");
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("position 100 is not in the journal, which ends at position 29"), "{said}");
+    }
+    let refused = dacapo(&["read", "--after", "100", "--stream", "a-1"], &url).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("revision 100 is not in stream a-1, which ends at revision 29"), "{said}");
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = HttpClient::new(&url, ClientLimits::default()).unwrap();
+    let read = |after, stream: Option<&str>| {
+        let request =
+            ReadRequest { after, stream: stream.map(str::to_owned), wait_ms: Some(30_000), ..Default::default() };
+        runtime.block_on(client.read(request))
+    };
+    let fields = |found: Result<(), ApiError>| match found {
+        Err(ApiError::Refused(problem)) => Value::Object(problem.fields),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(fields(read(100, None).map(drop)), json!({"after": 100, "head": 29}));
+    assert_eq!(fields(read(30, Some("a-1")).map(drop)), json!({"stream": "a-1", "after": 30, "last": 29}));
+    let phases = PhasesRequest { projection: None, after: 30, limit: None };
+    assert_eq!(fields(runtime.block_on(client.phases(phases)).map(drop)), json!({"after": 30, "head": 29}));
+    // At the end is not beyond it.
+    let at_end = ReadRequest { after: 29, ..ReadRequest::default() };
+    let answer = runtime.block_on(client.read(at_end)).unwrap();
+    assert_eq!((answer.events.len(), answer.through, answer.head), (0, 29, 29));
 }
 
 #[test]

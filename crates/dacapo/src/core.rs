@@ -10,7 +10,7 @@ use dacapo_model::{
     Phase, Position, ProjectionName, ProjectionState, Segment, Token, VersionState, ViewId, WaitingOn, WorkShare,
     limits,
 };
-use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
+use dacapo_store::{Filter, Journal, Limit, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -159,6 +159,30 @@ impl Core {
 
     pub(crate) fn head(&self) -> Position {
         *self.journal.head().borrow()
+    }
+
+    /// Checks that `after` is in the journal, which somebody has seen. Another node may have appended what this one has
+    /// not heard of, so the journal is asked before anybody is refused.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`] if it is not.
+    pub(crate) async fn check_seen(&self, after: Position) -> Result<(), StoreError> {
+        if after > self.head() {
+            self.journal.read(after, &Filter::everything(), Limit { events: 1, bytes: 1 }).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the journal ends, if it has nothing behind `after`.
+    pub(crate) async fn ends_at(&self, after: Position) -> Result<Option<Position>, StoreError> {
+        if after < self.head() {
+            return Ok(None);
+        }
+        match self.journal.read(after, &Filter::everything(), Limit { events: 1, bytes: 1 }).await {
+            Ok(batch) => Ok(batch.is_empty().then_some(batch.through)),
+            Err(StoreError::BeyondHead { head, .. }) => Ok(Some(head)),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn carried(&self) -> Vec<Carried> {

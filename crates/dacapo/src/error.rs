@@ -162,7 +162,7 @@ impl Error {
     /// That `position` cannot be covered yet because the journal ends before it.
     pub(crate) fn beyond_head(position: Position, head: Position, waited: Duration) -> Self {
         let what = format!("position {position} is not in the journal, which ends at {head},");
-        Self::TimedOut { what, waited, waiting_on: vec![] }
+        Self::TimedOut { what, waited, waiting_on: vec![WaitingOn::BeyondHead { position, head }] }
     }
 }
 

@@ -31,8 +31,10 @@ impl Node {
     /// The dead letters of a version behind the event at `after`, in the order of their events, at most `most`.
     ///
     /// # Errors
-    /// [`Error::Catalog`] without such a version; [`Error::Store`] when its view is not open on this node.
+    /// [`Error::Catalog`] without such a version; [`Error::Store`] when its view is not open on this node, or when
+    /// `after` is not in the journal.
     pub async fn letters(&self, view: &ViewId, after: Position, most: usize) -> Result<Vec<DeadLetter>, Error> {
+        self.core.check_seen(after).await?;
         let open = self.with_letters(view)?;
         let mut letters = Vec::new();
         for letter in open.view.letters(after, most).await? {

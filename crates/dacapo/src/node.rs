@@ -263,10 +263,23 @@ impl Node {
         self.core.head()
     }
 
+    /// Checks that `after`, which somebody says to have seen, is in the journal. What other nodes appended a moment ago
+    /// is asked for, where the journal is shared.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`](dacapo_store::StoreError::BeyondHead), as [`Error::Store`], if it is not.
+    pub async fn check_seen(&self, after: Position) -> Result<(), Error> {
+        Ok(self.core.check_seen(after).await?)
+    }
+
     /// The events behind `after` that `filter` wants: those that are there, then those that come, each once and in
     /// order. The caller sets the pace; who is near the head shares what is read with the others.
-    pub fn subscribe(&self, after: Position, filter: Filter) -> Subscription {
-        Subscription::on(Arc::clone(&self.running.tail), after, filter)
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`](dacapo_store::StoreError::BeyondHead), as [`Error::Store`], when `after` is not in the
+    /// journal: whoever asks has seen another one, or a history that this one has lost.
+    pub async fn subscribe(&self, after: Position, filter: Filter) -> Result<Subscription, Error> {
+        Ok(Subscription::on(Arc::clone(&self.running.tail), after, filter).await?)
     }
 
     /// Asks the version that serves: `node.ask(query).await`, or `node.ask(query).after(position).await`.

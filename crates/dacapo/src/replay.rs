@@ -74,8 +74,7 @@ pub(crate) async fn request(
         .ok_or_else(|| Error::NotCarried { projection: projection.clone(), version: Some(version) })?;
     let after = behind(core, from).await?;
     let rows = rows(&view, carried.options.in_place, after)?;
-    if after >= core.head() {
-        let head = core.head();
+    if let Some(head) = core.ends_at(after).await? {
         return Err(Error::NoTarget(format!("there is nothing to replay from {from} on: the journal ends at {head}")));
     }
     let command = CatalogCommand::RequestReplay { view: view.clone(), after, rows };

@@ -44,13 +44,21 @@ pub struct Subscription {
 impl Subscription {
     /// The events of `journal` behind `after` that `filter` wants, with a tail of its own. Those of one node share
     /// one: [`Node::subscribe`](crate::Node::subscribe).
-    pub fn new(journal: Arc<dyn Journal>, after: Position, filter: Filter) -> Self {
-        Self::on(Arc::new(Tail::new(journal, Bounds::default())), after, filter)
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`] when `after` is not in the journal; another [`StoreError`] when the journal cannot tell.
+    pub async fn new(journal: Arc<dyn Journal>, after: Position, filter: Filter) -> Result<Self, StoreError> {
+        Self::on(Arc::new(Tail::new(journal, Bounds::default())), after, filter).await
     }
 
-    pub(crate) fn on(tail: Arc<Tail>, after: Position, filter: Filter) -> Self {
+    /// Checked here, once: later the journal may have grown past a position that was never in it.
+    pub(crate) async fn on(tail: Arc<Tail>, after: Position, filter: Filter) -> Result<Self, StoreError> {
         let head = tail.journal().head();
-        Self { tail, head, filter: Arc::new(filter), position: after, ahead: None }
+        if after > *head.borrow() {
+            // What is known here may lag what others have appended; the journal asks before it refuses.
+            tail.journal().read(after, &Filter::everything(), Limit { events: 1, bytes: 1 }).await?;
+        }
+        Ok(Self { tail, head, filter: Arc::new(filter), position: after, ahead: None })
     }
 
     /// Everything through here was given, or is not wanted. Another subscription from here on goes on where this one

@@ -551,14 +551,14 @@ async fn a_subscription_ends_with_its_journal() {
             None => builder,
         };
         let node = builder.start().await.unwrap();
-        let mut subscription = node.subscribe(Position::START, Filter::default());
+        let mut subscription = node.subscribe(Position::START, Filter::default()).await.unwrap();
         add(&node, "ledger-1", 1).await;
         assert_eq!(subscription.next().await.unwrap().unwrap().len(), 1);
         let waiting = tokio::spawn(async move { subscription.next().await });
         node.shutdown().await;
         let ended = tokio::time::timeout(WAIT_MAX, waiting).await.expect("it ends").unwrap().unwrap();
         assert!(ended.is_none());
-        let mut late = node.subscribe(Position::START, Filter::default());
+        let mut late = node.subscribe(Position::START, Filter::default()).await.unwrap();
         assert_eq!(late.next().await.unwrap().unwrap().len(), 1, "what is there can still be read");
         assert!(late.next().await.unwrap().is_none());
     }

@@ -52,7 +52,7 @@ async fn a_subscription_gives_what_is_there_and_then_what_comes() {
     for number in 1..=10 {
         add(&node, "ledger-1", number).await;
     }
-    let mut subscription = node.subscribe(Position::START, Filter::default());
+    let mut subscription = node.subscribe(Position::START, Filter::default()).await.unwrap();
     let mut seen = Vec::new();
     let writer = tokio::spawn({
         let node = node.clone();
@@ -294,7 +294,7 @@ async fn metadata_and_ids_travel_with_the_event() {
     let first = node.append_batch(append.clone()).await.unwrap();
     let again = node.append_batch(append).await.unwrap();
     assert_eq!((again.position, again.written), (first.position, 0), "I-2: recognised");
-    let batch = node.subscribe(Position::START, Filter::default()).next().await.unwrap().unwrap();
+    let batch = node.subscribe(Position::START, Filter::default()).await.unwrap().next().await.unwrap().unwrap();
     let read = batch.get(0);
     assert_eq!((read.id, read.extra().unwrap().0, read.payload), (event.id, metadata, &br#"{"amount":5}"#[..]));
     node.shutdown().await;

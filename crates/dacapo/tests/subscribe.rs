@@ -6,10 +6,12 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    ExpectedRevision, Filter, HandlerError, Node, NodeBuilder, Position, Recorded, Streams, Subscriber, limits,
+    Asked, Error, ExpectedRevision, Filter, HandlerError, Node, NodeBuilder, Position, Recorded, ReplayFrom,
+    StoreError, Streams, Subscriber, WaitingOn, limits,
 };
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -44,10 +46,10 @@ async fn many_who_begin_while_others_append_get_each_event_once() {
         let writers: Vec<_> = writers.collect();
         let mut following = vec![];
         for number in 0..40 {
-            let after = Position::new(number * 7 % 100);
+            let after = Position::new(number * 7 % 100).min(node.head());
             let books = Filter { streams: Streams::Categories(vec!["book".into()]), types: None };
             let filter = if number % 2 == 0 { Filter::default() } else { books };
-            let subscription = node.subscribe(after, filter.clone());
+            let subscription = node.subscribe(after, filter.clone()).await.unwrap();
             following.push((after, filter, tokio::spawn(to_the_end(subscription))));
             add(&node, "ledger-x", 1).await;
         }
@@ -74,8 +76,10 @@ async fn a_slow_subscriber_holds_up_nobody_and_loses_nothing_when_the_tail_overf
     let directory = tempfile::tempdir().unwrap();
     for builder in builders(directory.path()) {
         let node = builder.start().await.unwrap();
-        let (mut slow, mut quick) =
-            (node.subscribe(Position::START, Filter::default()), node.subscribe(Position::START, Filter::default()));
+        let (mut slow, mut quick) = (
+            node.subscribe(Position::START, Filter::default()).await.unwrap(),
+            node.subscribe(Position::START, Filter::default()).await.unwrap(),
+        );
         let first = add(&node, "ledger-1", 1).await;
         assert_eq!(slow.next().await.unwrap().unwrap().len(), 1);
         // More than the tail has room for, several times over.
@@ -107,7 +111,7 @@ async fn a_slow_subscriber_holds_up_nobody_and_loses_nothing_when_the_tail_overf
 async fn a_subscription_is_a_stream_too() {
     let node = Node::builder().start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
-    let mut stream = pin!(node.subscribe(Position::START, Filter::default()).into_stream());
+    let mut stream = pin!(node.subscribe(Position::START, Filter::default()).await.unwrap().into_stream());
     assert_eq!(stream.next().await.unwrap().unwrap().through, last);
     node.shutdown().await;
     assert!(stream.next().await.is_none());
@@ -247,4 +251,64 @@ async fn subscribers_end_with_a_node_that_is_dropped() {
     add(&node, "ledger-1", 1).await;
     drop(node);
     tokio::time::timeout(WAIT_MAX, shut.closed()).await.expect("the subscriber is dropped as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_seen_what_is_not_in_the_journal_is_told_at_every_door() {
+    let directory = tempfile::tempdir().unwrap();
+    for builder in builders(directory.path()) {
+        let node = builder.carry(carry_v1(v1())).start().await.unwrap();
+        add(&node, "ledger-1", 1).await;
+        // The catalog's own events come when they like.
+        let beyond = Position::new(1_000);
+        let told = |found: Result<(), Error>| match found {
+            Err(Error::Store(StoreError::BeyondHead { after, head })) => {
+                assert!(after == beyond && head > Position::START && head <= node.head());
+            }
+            other => panic!("{other:?}"),
+        };
+        told(node.subscribe(beyond, Filter::default()).await.map(drop));
+        told(node.letters(&view("v1.1"), beyond, 9).await.map(drop));
+        told(node.check_seen(beyond).await);
+        let from = ReplayFrom::Position(beyond);
+        let replay = node.replay(&totals(), Some(version("v1.1")), from, Asked::by("test")).await;
+        assert!(matches!(replay, Err(Error::NotInPlace { .. } | Error::NoTarget(_))), "{replay:?}");
+        // A position may be about to come from elsewhere, so whoever asks for it waits, and is told in the end.
+        let asked = node.ask(TotalOf("ledger-1".into())).after(beyond).within(Duration::from_millis(1)).await;
+        let Err(Error::TimedOut { waiting_on, .. }) = asked else { panic!("{asked:?}") };
+        assert!(matches!(waiting_on[..], [WaitingOn::BeyondHead { position, .. }] if position == beyond));
+        node.shutdown().await;
+    }
+}
+
+/// Says that it has seen what is not there.
+struct Ahead(Notes);
+
+impl Subscriber for Ahead {
+    const NAME: &'static str = "ahead";
+    type Event = LedgerEvent;
+
+    fn after(&self, head: Position) -> Position {
+        head.plus(2)
+    }
+
+    async fn receive(&self, event: &Recorded<'_, LedgerEvent>) -> Result<(), HandlerError> {
+        self.0.receive(event).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_begins_beyond_the_end_is_given_nothing_and_says_why() {
+    let (notes, others) = (Notes::default(), Notes::default());
+    let node = Node::builder().subscriber(Ahead(notes.clone())).subscriber(others.clone()).start().await.unwrap();
+    let status = until(&node, "it is told", |status| !status.subscribers[0].waiting_on.is_empty()).await;
+    let (position, head) = (Position::new(2), Position::START);
+    assert_eq!(status.subscribers[0].waiting_on, [WaitingOn::BeyondHead { position, head }]);
+    for number in 1..=5 {
+        add(&node, "ledger-1", number).await;
+    }
+    let status = until(&node, "the other one is at the head", |status| status.subscribers[1].lag == 0).await;
+    assert_eq!(status.subscribers[0].waiting_on, [WaitingOn::BeyondHead { position, head }]);
+    node.shutdown().await;
+    assert_eq!((notes.seen().len(), others.seen().len()), (0, 5));
 }

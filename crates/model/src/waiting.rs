@@ -160,6 +160,13 @@ pub enum WaitingOn {
     },
     /// Nobody applies its events just now.
     Processor,
+    /// A position that somebody has seen is not in the journal.
+    BeyondHead {
+        /// The position.
+        position: Position,
+        /// Where the journal ends.
+        head: Position,
+    },
     /// The version is verified before anyone reads it.
     Verification {
         /// The version.
@@ -191,6 +198,7 @@ impl WaitingOn {
     pub fn needs_somebody(&self, retry: &Retry) -> bool {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
+            Self::BeyondHead { .. } => true,
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } => *attempts >= retry.attempts,
             _ => false,
         }
@@ -254,6 +262,11 @@ impl fmt::Display for WaitingOn {
                 write!(f, "the index {index}, which is being built ({number} of {of})")
             }
             Self::Processor => write!(f, "its processor, which has not begun or has ended"),
+            Self::BeyondHead { position, head } => write!(
+                f,
+                "position {position}, which is not in the journal: that ends at {head}. It may be about to come from \
+                 another node; else it is of another journal, or of a history that this one has lost"
+            ),
             Self::Verification { version, part: None, .. } => write!(f, "the verification of {version}"),
             Self::Verification { version, part: Some(part), looked_at } => {
                 write!(f, "the verification of {version}: {part}, {looked_at} {} so far", part.unit())

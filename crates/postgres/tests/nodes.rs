@@ -373,3 +373,23 @@ async fn a_long_read_that_is_given_up_leaves_nothing_behind_for_the_next_one() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_comes_from_another_node_is_not_refused_for_what_this_one_has_not_heard_of() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let (one, other) = (node(&url, 1).await, node(&url, 2).await);
+    for number in 1..=50 {
+        let seen = one.append(append("a-1", ExpectedRevision::Any, [number])).await.unwrap();
+        // Long before it is told of.
+        let batch = other.read(seen.position, &Filter::default(), Limit::events(9)).await.unwrap();
+        assert!(batch.is_empty() && batch.through >= seen.position);
+        let batch = other.read_stream(&name("a-1"), seen.revision, Limit::events(9)).await.unwrap();
+        assert!(batch.is_empty());
+    }
+    let beyond = other.read(Position::new(51), &Filter::default(), Limit::events(9)).await;
+    assert!(
+        matches!(beyond, Err(StoreError::BeyondHead { after, head }) if (after.get(), head.get()) == (51, 50)),
+        "{beyond:?}"
+    );
+}

@@ -248,6 +248,7 @@ impl Api for NodeApi {
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
         let projection = request.projection.as_deref().map(parse_projection).transpose()?;
+        self.node.check_seen(Position::new(request.after)).await.map_err(refused)?;
         let history = self.node.history().await.map_err(refused)?;
         let wanted = |name: &ProjectionName| projection.as_ref().is_none_or(|wanted| wanted == name);
         if let Some(projection) = &projection
@@ -501,6 +502,13 @@ fn unavailable(error: StoreError) -> ApiError {
             Problem::new("corrupt", message).found(found).field("place", place).corrupt()
         }
         StoreError::Invalid(_) => Problem::new("invalid", message).invalid(),
+        StoreError::BeyondHead { after, head } => {
+            Problem::new("beyond_head", message).field("after", after.get()).field("head", head.get()).refused()
+        }
+        StoreError::BeyondStream { stream, after, last } => {
+            let problem = Problem::new("beyond_stream", message).field("stream", stream.as_str());
+            problem.field("after", after.get()).field("last", last.get()).refused()
+        }
     }
 }
 

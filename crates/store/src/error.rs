@@ -24,12 +24,58 @@ pub enum StoreError {
     /// The request itself cannot be carried out, such as SQL with an error in it.
     #[error("{0}")]
     Invalid(String),
+    /// A reader says that it has seen a position that is not in the journal. Whatever gets that position later is
+    /// another event than the one it has seen, so nothing may be read after it.
+    #[error(
+        "position {after} is not in the journal, which ends at position {head}: the reader comes from another journal, or \
+         from a history that this one has lost; let it begin again, or put the right journal back"
+    )]
+    BeyondHead {
+        /// What the reader has seen.
+        after: Position,
+        /// Where the journal ends.
+        head: Position,
+    },
+    /// The same of a revision that a stream does not have.
+    #[error(
+        "revision {after} is not in stream {stream}, which ends at revision {last}: the reader comes from another \
+         journal, or from a history that this one has lost; let it begin again, or put the right journal back"
+    )]
+    BeyondStream {
+        /// The stream.
+        stream: StreamName,
+        /// What the reader has seen.
+        after: Revision,
+        /// Where the stream ends.
+        last: Revision,
+    },
 }
 
 impl StoreError {
     /// It did not work this time: `tried` names the act, `found` what came back.
     pub fn unavailable(tried: impl Into<String>, found: impl ToString) -> Self {
         Self::Unavailable { tried: tried.into(), found: found.to_string() }
+    }
+
+    /// Whether a reader asks for what comes after a place that is not there: it works neither now nor later.
+    pub fn is_beyond_end(&self) -> bool {
+        matches!(self, Self::BeyondHead { .. } | Self::BeyondStream { .. })
+    }
+
+    /// Checks that a reader may go on after `after` in a journal that ends at `head`.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`] unless `after` is in the journal.
+    pub fn check_head(after: Position, head: Position) -> Result<(), Self> {
+        if after > head { Err(Self::BeyondHead { after, head }) } else { Ok(()) }
+    }
+
+    /// Checks that a reader may go on after the revision `after` of a stream that ends at `last`.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondStream`] unless the stream has the revision.
+    pub fn check_stream(stream: &StreamName, after: Revision, last: Revision) -> Result<(), Self> {
+        if after > last { Err(Self::BeyondStream { stream: stream.clone(), after, last }) } else { Ok(()) }
     }
 
     /// Bytes at `place` are wrong.

@@ -184,14 +184,15 @@ pub trait Journal: Send + Sync + 'static {
     /// the head. The batch tells how far was looked; at the head that is the head.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// [`StoreError::BeyondHead`] when `after` is not in the journal. A store that several nodes share is asked where it
+    /// ends before it refuses. Another [`StoreError`] when the events cannot be read.
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError>;
 
     /// The events behind `after` for whoever counts them: as [`read`](Self::read) gives everything, but only their
     /// positions, streams and types are sure to be there. A store for which the rest is dear leaves it out.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// As [`read`](Self::read).
     async fn read_places(&self, after: Position, limit: Limit) -> Result<EventBatch, StoreError> {
         self.read(after, &Filter::everything(), limit).await
     }
@@ -200,7 +201,8 @@ pub trait Journal: Send + Sync + 'static {
     /// batch covers the position of its last event.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// [`StoreError::BeyondStream`] when the stream does not have the revision `after`; another [`StoreError`] when the
+    /// events cannot be read.
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError>;
 
     /// The last revision of a stream; [`Revision::START`] when it has no events.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{Position, WaitingOn, limits};
-use dacapo_store::{EventRef, Filter, Streams};
+use dacapo_store::{EventRef, Filter, StoreError, Streams};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
@@ -55,7 +55,8 @@ pub trait Subscriber: Send + Sync + 'static {
     type Event: Event;
 
     /// Where it begins: behind this position. `head` is the end of the journal when the node starts, where it begins
-    /// unless it says otherwise.
+    /// unless it says otherwise. One that begins beyond the end is given nothing: it is logged as an error, and its
+    /// status names both positions ([`WaitingOn::BeyondHead`]).
     fn after(&self, head: Position) -> Position {
         head
     }
@@ -161,12 +162,11 @@ impl Subscribed {
     pub(crate) fn begin(subscriber: Arc<dyn AnySubscriber>, tail: Arc<Tail>, mut stop: watch::Receiver<bool>) -> Self {
         let head = *tail.journal().head().borrow();
         let position = subscriber.after(head);
-        let subscription = Subscription::on(tail, position, subscriber.filter());
         let (tell, told) = watch::channel(Told { position, ..Told::default() });
         let name = subscriber.name();
         let run = tokio::spawn(async move {
             tokio::select! {
-                () = run(&*subscriber, subscription, tell) => {}
+                () = run(&*subscriber, tail, position, tell) => {}
                 () = async { while stop.changed().await.is_ok() {} } => {}
             }
         });
@@ -195,12 +195,25 @@ impl Subscribed {
 }
 
 /// Hands over events until the journal ends. Whatever it fails to take is told, and the next one follows.
-async fn run(subscriber: &dyn AnySubscriber, mut subscription: Subscription, tell: watch::Sender<Told>) {
-    let mut wait = RETRY_FIRST;
+async fn run(subscriber: &dyn AnySubscriber, tail: Arc<Tail>, after: Position, tell: watch::Sender<Told>) {
+    let (mut wait, mut begun) = (RETRY_FIRST, None);
     loop {
-        let batch = match subscription.look().await {
+        let looked = match &mut begun {
+            None => match Subscription::on(Arc::clone(&tail), after, subscriber.filter()).await {
+                Ok(subscription) => begun.insert(subscription).look().await,
+                Err(error) => Err(error),
+            },
+            Some(subscription) => subscription.look().await,
+        };
+        let batch = match looked {
             Ok(Some(batch)) => batch,
             Ok(None) => return,
+            // Tried again, it would go on as soon as the journal has grown past there, and lack what came before.
+            Err(error @ StoreError::BeyondHead { after: position, head }) => {
+                tracing::error!(subscriber = subscriber.name(), %error, "it is given nothing");
+                tell.send_modify(|told| told.waiting_on = Some(WaitingOn::BeyondHead { position, head }));
+                return;
+            }
             Err(error) => {
                 tracing::warn!(subscriber = subscriber.name(), %error, "it cannot go on for the moment");
                 tell.send_modify(|told| told.waiting_on = Some(WaitingOn::Store { error: error.to_string() }));

@@ -154,10 +154,15 @@ fn filter(who: &Who) -> Filter {
     }
 }
 
-/// What `who` is given from the beginning to the end of the journal.
-async fn follow(tail: Arc<Tail>, who: Who) -> Vec<u64> {
+/// What `who` is given from where it begins, which it has seen, to the end of the journal.
+async fn follow(tail: Arc<Tail>, who: Who) -> (u64, Vec<u64>) {
     pause(who.begins).await;
-    let mut subscription = Subscription::on(tail, Position::new(who.after), filter(&who));
+    let after = Position::new(who.after).min(*tail.journal().head().borrow());
+    (after.get(), given_after(after, tail, who).await)
+}
+
+async fn given_after(after: Position, tail: Arc<Tail>, who: Who) -> Vec<u64> {
+    let mut subscription = Subscription::on(tail, after, filter(&who)).await.unwrap();
     let mut seen = Vec::new();
     loop {
         for _ in 0..who.gives_up {
@@ -200,9 +205,9 @@ proptest! {
             }
             journal.close().await;
             for (who, following) in followers.iter().zip(following) {
-                let seen = following.await.unwrap();
+                let (after, seen) = following.await.unwrap();
                 let all: Vec<u64> = if who.only_a { of_a.clone() } else { (1..=written).collect() };
-                let wanted: Vec<u64> = all.into_iter().filter(|position| *position > who.after).collect();
+                let wanted: Vec<u64> = all.into_iter().filter(|position| *position > after).collect();
                 prop_assert_eq!(seen, wanted, "{:?}", who);
             }
             Ok(())
@@ -219,8 +224,10 @@ async fn given(subscription: &mut Subscription) -> Vec<u64> {
 async fn who_is_live_shares_one_read() {
     let journal = Slow::new(vec![2]);
     let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 8, bytes_max: 4096 }));
-    let mut live: Vec<_> =
-        (0..50).map(|_| Subscription::on(Arc::clone(&tail), Position::START, Filter::default())).collect();
+    let mut live = Vec::new();
+    for _ in 0..50 {
+        live.push(Subscription::on(Arc::clone(&tail), Position::START, Filter::default()).await.unwrap());
+    }
     for number in 1..=20 {
         journal.append_to("a-1", number, 1).await;
         for seen in futures::future::join_all(live.iter_mut().map(given)).await {
@@ -234,8 +241,8 @@ async fn who_is_live_shares_one_read() {
 async fn who_falls_behind_the_tail_reads_the_journal_and_comes_back() {
     let journal = Slow::new(vec![0]);
     let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 }));
-    let on = || Subscription::on(Arc::clone(&tail), Position::START, Filter::default());
-    let (mut quick, mut slow) = (on(), on());
+    let on = async || Subscription::on(Arc::clone(&tail), Position::START, Filter::default()).await.unwrap();
+    let (mut quick, mut slow) = (on().await, on().await);
     for number in 1..=10 {
         journal.append_to("a-1", number, 1).await;
         assert_eq!(given(&mut quick).await, [number]);
@@ -256,11 +263,11 @@ async fn a_tail_that_nobody_followed_is_not_read_on_from_where_it_ended() {
     let journal = Slow::new(vec![0]);
     let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 }));
     journal.append_to("a-1", 1, 1).await;
-    let mut first = Subscription::on(Arc::clone(&tail), Position::START, Filter::default());
+    let mut first = Subscription::on(Arc::clone(&tail), Position::START, Filter::default()).await.unwrap();
     assert_eq!(given(&mut first).await, [1]);
     journal.append_to("a-1", 2, 100).await;
     let before = journal.reads();
-    let mut late = Subscription::on(Arc::clone(&tail), Position::new(100), Filter::default());
+    let mut late = Subscription::on(Arc::clone(&tail), Position::new(100), Filter::default()).await.unwrap();
     assert_eq!(given(&mut late).await, [101]);
     assert_eq!(journal.reads(), before + 1);
 }
@@ -270,7 +277,7 @@ async fn a_long_read_has_a_thread_of_its_own_if_it_may_block() {
     for blocks in [true, false] {
         let journal = Arc::new(Slow::of(vec![0], blocks));
         let tail = Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 });
-        let mut catching_up = Subscription::on(Arc::new(tail), Position::START, Filter::default());
+        let mut catching_up = Subscription::on(Arc::new(tail), Position::START, Filter::default()).await.unwrap();
         journal.append_to("a-1", 1, 100).await;
         assert!(!given(&mut catching_up).await.is_empty());
         let here = thread::current().id();

@@ -157,7 +157,7 @@ impl Reader {
     }
 
     pub async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        let head = self.head.get();
+        let head = self.head_for(after).await?;
         if after >= head {
             return Ok(EventBatch::empty(head));
         }
@@ -173,6 +173,17 @@ impl Reader {
             return Ok(page.finish(head));
         }
         Ok(page.finish(to))
+    }
+
+    /// The head, as far as it is known, for who has seen `after`. What this node knows of it may lag, so the database is
+    /// asked before somebody is refused.
+    async fn head_for(&self, after: Position) -> Result<Position, StoreError> {
+        if after > self.head.get() {
+            let head = head(&self.pool).await?;
+            self.head.advance(head);
+            StoreError::check_head(after, head)?;
+        }
+        Ok(self.head.get())
     }
 
     /// A page and its end, row by row.
@@ -198,7 +209,7 @@ impl Reader {
 
     /// Positions, streams and types only.
     pub async fn read_places(&self, after: Position, limit: Limit) -> Result<EventBatch, StoreError> {
-        let head = self.head.get();
+        let head = self.head_for(after).await?;
         if after >= head {
             return Ok(EventBatch::empty(head));
         }
@@ -246,6 +257,9 @@ impl Reader {
             .bind(int8(after.get()))
             .bind(int8(most as u64));
         let mut page = self.fetch(sql, most).await?;
+        if page.batch.is_empty() && after > Revision::START {
+            StoreError::check_stream(stream, after, self.stream_revision(stream).await?)?;
+        }
         // The batch of a stream covers its last event, not what lies behind that.
         page.whole &= page.batch.is_empty();
         // Another node's event may have been seen before the head was told of it.

@@ -59,6 +59,7 @@ macro_rules! journal_contract {
             times_are_found
             ids_are_found
             a_stream_is_read_by_pages
+            beyond_the_end_is_refused
             streams_are_listed_by_pages
             the_head_wakes_who_follows
             large_events_are_read_back

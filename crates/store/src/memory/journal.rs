@@ -137,10 +137,8 @@ impl Journal for MemoryJournal {
     async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
         let state = self.state();
         let Some(at) = through.get().checked_sub(1) else { return Ok(Mark::START) };
-        match state.digests.get(at as usize) {
-            Some(digest) => Ok(Mark { position: through, digest: *digest }),
-            None => Err(StoreError::Invalid(format!("position {through} lies beyond the head, {}", state.head()))),
-        }
+        StoreError::check_head(through, state.head())?;
+        Ok(Mark { position: through, digest: state.digests[at as usize] })
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
@@ -164,8 +162,9 @@ impl Journal for MemoryJournal {
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let state = self.state();
+        StoreError::check_head(after, state.head())?;
         let mut batch = Batch { bytes: Vec::new(), offsets: Vec::new() };
-        let (mut through, mut looked) = (after.min(state.head()), 0);
+        let (mut through, mut looked) = (after, 0);
         while through < state.head() && batch.offsets.len() < limit.events.max(1) {
             let record = state.record(through.next());
             if looked > 0 && looked + record.len() > limit.bytes {
@@ -183,6 +182,7 @@ impl Journal for MemoryJournal {
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
         let state = self.state();
         let positions = state.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        StoreError::check_stream(stream, after, Revision::new(positions.len() as u64))?;
         let mut batch = Batch { bytes: Vec::new(), offsets: Vec::new() };
         let mut through = state.head();
         for position in positions.iter().skip(after.get() as usize).take(limit.events.max(1)) {

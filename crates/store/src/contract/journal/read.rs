@@ -1,6 +1,7 @@
 //! Checks of reading.
 
 use super::*;
+use crate::error::StoreError;
 use crate::journal::Streams;
 
 /// By events and by bytes, with at least one event.
@@ -113,8 +114,52 @@ pub async fn a_stream_is_read_by_pages(home: &mut dyn JournalHome) {
     let one = journal.read_stream(&stream, Revision::new(4), Limit { events: 9, bytes: 1 }).await.unwrap();
     assert_eq!((one.len(), one.get(0).revision.get()), (1, 5));
     assert!(journal.read_stream(&stream, Revision::new(20), Limit::events(6)).await.unwrap().is_empty());
-    assert!(journal.read_stream(&stream, Revision::new(99), Limit::events(6)).await.unwrap().is_empty());
     assert_eq!(journal.stream_revision(&stream).await.unwrap(), Revision::new(20));
+}
+
+/// A reader that has seen what is not there is told, for what gets that place later is not what it has seen.
+pub async fn beyond_the_end_is_refused(home: &mut dyn JournalHome) {
+    let journal = open(home).await;
+    let beyond = async |after: u64| {
+        let after = Position::new(after);
+        let refused = [
+            journal.read(after, &Filter::everything(), Limit::events(9)).await.map(drop),
+            journal.read(after, &Filter { types: Some(vec![]), ..Filter::default() }, Limit::events(9)).await.map(drop),
+            journal.read_places(after, Limit::events(9)).await.map(drop),
+        ];
+        refused.map(|found| match found {
+            Err(StoreError::BeyondHead { after, head }) => Some((after.get(), head.get())),
+            Ok(()) => None,
+            Err(error) => panic!("{error}"),
+        })
+    };
+    let of_stream = async |stream: &str, after: u64| match journal
+        .read_stream(&name(stream), Revision::new(after), Limit::events(9))
+        .await
+    {
+        Err(StoreError::BeyondStream { stream, after, last }) => Err((stream.to_string(), after.get(), last.get())),
+        Ok(batch) => Ok(batch.len()),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(beyond(0).await, [None; 3]);
+    assert_eq!(beyond(1).await, [Some((1, 0)); 3]);
+    assert_eq!(of_stream("a-1", 0).await, Ok(0));
+    assert_eq!(of_stream("a-1", 1).await, Err(("a-1".to_owned(), 1, 0)));
+    for number in 0..29 {
+        appended(&*journal, any(if number % 2 == 0 { "a-1" } else { "a-2" }, [number])).await;
+    }
+    assert_eq!(beyond(28).await, [None; 3]);
+    assert_eq!(beyond(29).await, [None; 3]);
+    assert_eq!(beyond(30).await, [Some((30, 29)); 3]);
+    assert_eq!(beyond(u64::MAX).await.map(|found| found.map(|(_, head)| head)), [Some(29); 3]);
+    assert_eq!(of_stream("a-1", 14).await, Ok(1));
+    assert_eq!(of_stream("a-1", 15).await, Ok(0));
+    assert_eq!(of_stream("a-1", 16).await, Err(("a-1".to_owned(), 16, 15)));
+    assert_eq!(of_stream("a-3", 1).await, Err(("a-3".to_owned(), 1, 0)));
+    // Nothing was lost or skipped by having asked.
+    appended(&*journal, any("a-1", [29])).await;
+    assert_eq!(beyond(30).await, [None; 3]);
+    assert_eq!(everything(&*journal).await.len(), 30);
 }
 
 /// In the order of bytes, all or one category.

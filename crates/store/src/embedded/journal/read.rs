@@ -103,6 +103,7 @@ impl Reader {
     /// The events behind `after`, from at most one block that has any.
     pub fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let head = self.log.head();
+        StoreError::check_head(after, head)?;
         let chunks = self.log.chunks();
         let (mut next, mut looked) = (after, 0);
         while next < head && (looked < limit.bytes || looked == 0) {
@@ -116,7 +117,7 @@ impl Reader {
                 return Ok(self.batch(block, next));
             }
         }
-        Ok(EventBatch::empty(if after < head { next } else { head }))
+        Ok(EventBatch::empty(next))
     }
 
     /// Reads one block of `chunk` from the record of `from`. `None` when the first record does not fit
@@ -212,6 +213,9 @@ impl Reader {
     pub fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
         let head = self.log.head();
         let places = self.places(stream, after, limit)?;
+        if places.is_empty() && after > Revision::START {
+            StoreError::check_stream(stream, after, self.log.revision(stream)?)?;
+        }
         let mut out =
             Scattered { stream, revision: after, head, limit, bytes: Vec::new(), offsets: Vec::new(), through: head };
         let ranges: Vec<_> = places.iter().flat_map(|(chunk, places)| ranges(chunk, places)).collect();
