@@ -169,7 +169,7 @@ pub trait Journal: Send + Sync + 'static {
     /// it returns the same mark for ever, so what keeps a mark can tell later whether this is still its history.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read, or when `through` lies beyond the head.
+    /// [`StoreError::BeyondHead`] when `through` is not in the journal; another [`StoreError`] when it cannot be read.
     async fn mark(&self, through: Position) -> Result<Mark, StoreError>;
 
     /// Appends a batch: all of it or nothing. Once this returns, the events are durable, and every

@@ -237,9 +237,7 @@ impl Reader {
             Ok((position(&row, 0)?, position(&row, 1)?, row.try_get::<Vec<u8>, _>(2)?))
         });
         let (head, position, digest) = found.await?;
-        if through > head {
-            return Err(StoreError::Invalid(format!("position {through} lies beyond the head, {head}")));
-        }
+        StoreError::check_head(through, head)?;
         mark(position, &digest)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::error::StoreError;
 use dacapo_model::{JournalId, Mark};
 
 /// The mark at the last position through each position.
@@ -54,9 +55,13 @@ pub async fn marks_are_stable(home: &mut dyn JournalHome) {
 /// There is no history yet.
 pub async fn a_mark_beyond_the_head_is_an_error(home: &mut dyn JournalHome) {
     let journal = open(home).await;
-    assert!(journal.mark(Position::new(1)).await.is_err());
+    let beyond = async |through| match journal.mark(Position::new(through)).await {
+        Err(StoreError::BeyondHead { after, head }) => Some((after.get(), head.get())),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(beyond(1).await, Some((1, 0)));
     appended(&*journal, any("a-1", [1, 2])).await;
-    assert!(journal.mark(Position::new(3)).await.is_err());
+    assert_eq!(beyond(3).await, Some((3, 2)));
     assert_eq!(journal.mark(Position::new(2)).await.unwrap().position, Position::new(2));
 }
 

@@ -21,11 +21,7 @@ impl Log {
         if through == Position::START {
             return Ok(Some(Mark::START));
         }
-        if through > head {
-            return Err(StoreError::Invalid(format!(
-                "position {through} lies beyond the head of the journal, which is {head}"
-            )));
-        }
+        StoreError::check_head(through, head)?;
         let chunk = self.chunk_of(through);
         let digest = match &*chunk.index() {
             Index::Memory(index) => index.digests()[through.since(chunk.first) as usize],
