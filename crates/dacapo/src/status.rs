@@ -9,7 +9,7 @@ use dacapo_model::{
     Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Refusal, Stage, Timestamp, Token, VersionId,
     VersionState, ViewId, WaitingOn, limits, replay,
 };
-use dacapo_store::{Filter, Limit};
+use dacapo_store::{Filter, Health, Limit};
 
 use crate::core::{Core, OpenVersion};
 use crate::processor::Progress;
@@ -124,10 +124,13 @@ fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> V
     if is_carried { core.flip_state(projection).waiting_on } else { vec![WaitingOn::Code { version: to }] }
 }
 
-/// Why this node cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
+/// Why this node cannot append, or cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
 /// so that it can be told while that is away.
 pub(crate) fn not_ready(core: &Core) -> Vec<WaitingOn> {
     let mut reasons: Vec<_> = core.cluster.lost().map(|error| WaitingOn::Lease { error }).into_iter().collect();
+    if let Health::Failing(error) = core.journal.health() {
+        reasons.push(WaitingOn::Store { error });
+    }
     let catalog = core.catalog.current();
     for (projection, state) in &catalog.projections {
         let Some(version) = state.serving else { continue };

@@ -16,7 +16,7 @@ use dacapo::{
     StartError, Status, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
 };
 use dacapo_model::CleanUpReason;
-use dacapo_store::catalog_form;
+use dacapo_store::{Health, catalog_form};
 use faulty::{Call, Fault, Faults};
 
 /// A second projection, whose name comes behind that of the first.
@@ -50,6 +50,20 @@ async fn waiting(node: &Node, text: &str) -> String {
     let totals = status.projections.iter().find(|found| found.name == totals()).unwrap();
     let found = totals.versions.iter().find(|found| found.version == version(text)).unwrap();
     found.waiting_on.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[tokio::test]
+async fn a_node_whose_journal_fails_is_not_ready_and_says_why() {
+    let faults = Faults::default();
+    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
+    let node = Node::builder().store(store).start().await.unwrap();
+    assert_eq!(node.not_ready(), []);
+    faults.set_health(Health::Failing("cannot append: the disk is full".to_owned()));
+    let told: Vec<_> = node.not_ready().iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["the store: cannot append: the disk is full"]);
+    faults.set_health(Health::Well);
+    assert_eq!(node.not_ready(), []);
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

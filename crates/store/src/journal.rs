@@ -157,6 +157,16 @@ pub struct StreamInfo {
     pub last: Position,
 }
 
+/// Whether a journal does what it is asked, as the last calls of it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing is known to speak against it.
+    #[default]
+    Well,
+    /// What is asked of it fails. The text, for people, says what was tried, what was found and what to do.
+    Failing(String),
+}
+
 /// The ordered log of all events: positions are dense and given in commit order (I-1), what is
 /// acknowledged lasts (I-2).
 #[async_trait]
@@ -260,6 +270,12 @@ pub trait Journal: Send + Sync + 'static {
     /// own. Where they only wait for messages that would cost two changes of threads for each of them.
     fn blocks(&self) -> bool {
         true
+    }
+
+    /// Whether it works, as its last appends and reads went. It waits for nothing. A store that can recover looks again
+    /// by itself, also when nobody appends any more because the node says that it is not ready.
+    fn health(&self) -> Health {
+        Health::Well
     }
 
     /// The last durable position, as a watch that wakes whoever follows. It ends when the journal is closed.

@@ -29,7 +29,7 @@ mod views;
 pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
 pub use head::Head;
-pub use journal::{Append, Appended, Filter, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
+pub use journal::{Append, Appended, Filter, Health, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use members::Members;
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;

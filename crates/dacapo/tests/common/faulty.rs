@@ -13,8 +13,8 @@ use dacapo::{
 };
 use dacapo_model::{JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, FirstRows, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
-    ViewWriter, Views, WhichLetters,
+    AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,
+    ViewReader, ViewWriter, Views, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -73,11 +73,13 @@ pub struct Faults {
     plan: Arc<Mutex<Plan>>,
     /// Told whenever there is another plan.
     planned: watch::Sender<()>,
+    /// What the journal tells of itself.
+    health: Arc<Mutex<Health>>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { plan: Arc::new(Mutex::new(Box::new(|_| None))), planned: watch::Sender::new(()) }
+        Self { plan: Arc::new(Mutex::new(Box::new(|_| None))), planned: watch::Sender::new(()), health: Arc::default() }
     }
 }
 
@@ -99,6 +101,11 @@ impl Faults {
             _ => None,
         });
         opened
+    }
+
+    /// From here on, the journal tells this of itself.
+    pub fn set_health(&self, health: Health) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
     /// From here on, nothing goes wrong.
@@ -183,6 +190,10 @@ impl Journal for FaultyJournal {
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
         self.inner.streams(category, after, most).await
+    }
+
+    fn health(&self) -> Health {
+        self.faults.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn head(&self) -> watch::Receiver<Position> {
