@@ -146,7 +146,8 @@ impl ApiError {
                 "method_not_allowed" => 405,
                 "too_large" => 413,
                 "unsupported_media_type" => 415,
-                "unprocessable" | "invalid_name" | "invalid_version" | "invalid_id" | "invalid_time" => 422,
+                "unprocessable" | "unknown_key" | "doubled_key" | "key_reused" | "invalid_name" | "invalid_version"
+                | "invalid_id" | "invalid_time" => 422,
                 _ => 400,
             },
         }

@@ -37,10 +37,10 @@ pub struct NewEvent {
     /// Its payload, kept byte for byte.
     pub data: Json,
     /// What is known about it.
-    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
     /// A few indexed labels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }
 
@@ -203,6 +203,11 @@ pub struct StreamSummary {
     pub revision: u64,
     /// The position of its last event.
     pub last: u64,
+}
+
+/// `null` for what is absent, as other systems write it.
+pub(crate) fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<T, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
 impl NewEvent {

@@ -65,11 +65,48 @@ pub fn format_time(time: Timestamp) -> String {
 /// # Errors
 /// [`ApiError::Invalid`] with the code `invalid_time`.
 pub fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
-    let time: jiff::Timestamp = text.parse().map_err(|error| {
-        let message = format!("{text:?} is not a time in RFC 3339, such as 2026-03-01T12:00:00Z: {error}");
+    let invalid = |found: &dyn fmt::Display| {
+        let message = format!("{text:?} is not a time in RFC 3339, such as 2026-03-01T12:00:00Z: {found}");
         Problem::new("invalid_time", message).field("time", text).invalid()
-    })?;
+    };
+    is_rfc_3339(text).map_err(|found| invalid(&found))?;
+    let time: jiff::Timestamp = text.parse().map_err(|error| invalid(&error))?;
     Ok(Timestamp::from_micros(time.as_microsecond()))
+}
+
+/// Whether the text has the form of a `date-time`. The parser takes much more, such as a time without seconds, or with
+/// the name of a zone, which other readers of the same text would not.
+fn is_rfc_3339(text: &str) -> Result<(), &'static str> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let like = |text: &str, form: &str| {
+        text.len() == form.len()
+            && text
+                .bytes()
+                .zip(form.bytes())
+                .all(|(byte, form)| if form == b'0' { byte.is_ascii_digit() } else { byte.eq_ignore_ascii_case(&form) })
+    };
+    const SECONDS: &str = "0000-00-00T00:00:00";
+    let (seconds, rest) = text.split_at_checked(SECONDS.len()).ok_or("it is too short")?;
+    if !like(seconds, SECONDS) {
+        return Err("it does not begin like 2026-03-01T12:00:00");
+    }
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let end = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+            let (fraction, zone) = fraction.split_at(end);
+            if !digits(fraction) {
+                return Err("digits must follow the point");
+            }
+            zone
+        }
+        None => rest,
+    };
+    match zone {
+        "Z" | "z" => Ok(()),
+        "" => Err("it says no offset from UTC: end it with Z, or with one like +01:00"),
+        zone if like(zone, "+00:00") || like(zone, "-00:00") => Ok(()),
+        _ => Err("it must end with Z, or with an offset like +01:00"),
+    }
 }
 
 /// The event id in a text: a UUID of any version.
@@ -121,6 +158,29 @@ mod tests {
         assert_eq!(format_time(Timestamp::from_micros(1_700_000_000_123_456)), "2023-11-14T22:13:20.123456Z");
         assert_eq!(format_time(Timestamp::from_micros(0)), "1970-01-01T00:00:00Z");
         assert_eq!(parse_time("1970-01-01T01:00:00+01:00").unwrap(), Timestamp::from_micros(0));
+        for good in ["2026-03-01T12:00:00.5Z", "2026-03-01t12:00:00z", "2026-03-01T12:00:00.123456789-08:30"] {
+            assert!(parse_time(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "2026-03-01T12:00:00",
+            "2026-03-01 12:00:00Z",
+            "2026-03-01T12:00Z",
+            "2026-03-01T12Z",
+            "20260301T120000Z",
+            "2026-03-01T12:00:00+01",
+            "2026-03-01T12:00:00+0100",
+            "2026-03-01T12:00:00.Z",
+            "2026-03-01T12:00:00,5Z",
+            "2026-03-01T12:00:00Z[UTC]",
+            "2026-03-01T12:00:00+01:00[Europe/Paris]",
+            "+002026-03-01T12:00:00Z",
+            "2026-02-30T12:00:00Z",
+            "2026-03-01T12:00:00Zé",
+            "",
+        ] {
+            let error = parse_time(bad).unwrap_err();
+            assert_eq!(error.problem().code, "invalid_time", "{bad}");
+        }
         let error = parse_time("yesterday").unwrap_err();
         assert_eq!((error.http_status(), error.problem().code.as_str()), (422, "invalid_time"));
         assert_eq!(format_time(Timestamp::from_micros(i64::MAX)), "9999-12-30T22:00:00.999999999Z");

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::Event;
 use crate::form::format_time;
-use crate::operate::Asked;
+use crate::operate::{Asked, asks};
 
 /// Which dead letters to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,20 +83,25 @@ impl Letter {
     }
 }
 
+asks! {
+    SettleRequest { version: Option<String>, position: Option<u64>, stream: Option<String>, all: bool }
+    PauseRequest { version: Option<String> }
+}
+
 /// What shall be retried or dropped: exactly one of `position`, `stream` and `all`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SettleRequest {
     /// Of this version; where absent, of the only one that has any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The event at this position.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
     /// The events of this stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
     /// All.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
     /// Who asks and why; kept in the log of the node. Asking again is safe with or without a key.
     #[serde(flatten)]
@@ -115,10 +120,10 @@ pub struct SettleResponse {
 }
 
 /// A version to be paused or resumed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PauseRequest {
     /// Which version; where absent, the only one that it can be asked of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Who asks and why.
     #[serde(flatten)]

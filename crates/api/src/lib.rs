@@ -19,6 +19,7 @@ mod letters;
 mod operate;
 pub mod paths;
 mod status;
+pub mod strict;
 mod verification;
 
 use async_trait::async_trait;

@@ -8,28 +8,67 @@ use crate::form::format_time;
 use crate::status::{WaitingOn, kind_of_flip};
 
 /// Who asks for a change, why, and the key under which it is asked once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Asked {
     /// Who asks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
     /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// A text of the caller's choice, the same for every try of one request: what was asked under it
     /// before is answered again and not done again. The header `Idempotency-Key` does the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }
 
+/// The reading of requests that ask for a change: what is flattened into them must be known by name too, so that a key
+/// that none of them has is refused (serde cannot do both at once).
+macro_rules! asks {
+    ($($request:ident { $($field:ident: $type:ty),* $(,)? })+) => {
+        $(impl<'de> serde::Deserialize<'de> for $request {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(serde::Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Form {
+                    $(#[serde(default)] $field: $type,)*
+                    #[serde(default)]
+                    actor: Option<String>,
+                    #[serde(default)]
+                    reason: Option<String>,
+                    #[serde(default)]
+                    idempotency_key: Option<String>,
+                }
+                let Form { $($field,)* actor, reason, idempotency_key } = Form::deserialize(deserializer)?;
+                Ok(Self { $($field,)* asked: crate::operate::Asked { actor, reason, idempotency_key } })
+            }
+        })+
+    };
+}
+pub(crate) use asks;
+
+asks! {
+    RebuildRequest { code: Option<u32>, from_copy: bool }
+    FlipRequest { to: Option<String>, wait_ms: Option<u64> }
+    ReplayRequest {
+        version: Option<String>,
+        from: Option<u64>,
+        from_time: Option<String>,
+        from_event: Option<String>,
+        from_start: bool,
+        wait_ms: Option<u64>,
+    }
+    CleanUpRequest {}
+}
+
 /// A new version of a projection.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RebuildRequest {
     /// Of this code version; the newest that is carried when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
     /// Begin as a copy of the view that serves, as the code says, and read only what came after.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub from_copy: bool,
     /// Who asks and why.
     #[serde(flatten)]
@@ -48,13 +87,13 @@ pub struct RebuildResponse {
 }
 
 /// Another version to serve.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FlipRequest {
     /// The version; the newest above (for a rollback: the one that served last below) when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Wait at most so long until it has happened; 0 and absent answer at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
     /// Who asks and why.
     #[serde(flatten)]
@@ -94,25 +133,25 @@ pub struct FlipResponse {
 
 /// Past events shall go through a version again, in its own view. Just one of the four says where that begins; what is
 /// named is replayed too.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayRequest {
     /// The version; the one that serves when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// With the event at this position.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
     /// With the first event that was recorded at this time or later, in RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from_time: Option<String>,
     /// With the event of this id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from_event: Option<String>,
     /// With the first event there is.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub from_start: bool,
     /// Wait at most so long for its end; 0 and absent answer at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
     /// Who asks and why.
     #[serde(flatten)]
@@ -139,7 +178,7 @@ pub struct ReplayResponse {
 }
 
 /// The view of a version is to be dropped.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CleanUpRequest {
     /// Who asks and why.
     #[serde(flatten)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dacapo_model::verify as model;
 use serde::{Deserialize, Serialize};
 
-use crate::operate::Asked;
+use crate::operate::{Asked, asks};
 use crate::status::WaitingOn;
 
 /// Which version's verification.
@@ -20,11 +20,15 @@ pub struct VerificationRequest {
     pub wait_ms: Option<u64>,
 }
 
+asks! {
+    VerifyRequest { version: Option<String> }
+}
+
 /// A version is to be verified again, or somebody answers for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyRequest {
     /// The version; when absent, the newest that is being built.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// Who asks and why. Whoever waives a verdict says why.
     #[serde(flatten)]

@@ -1,16 +1,18 @@
 //! Extractors that decline in the form of every other error.
 
-use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Request};
 use axum::response::{IntoResponse, Response};
 use dacapo_api::{
     ApiError, Asked, CleanUpRequest, FlipRequest, PauseRequest, Problem, RebuildRequest, ReplayRequest, SettleRequest,
-    VerifyRequest, paths,
+    VerifyRequest, paths, strict,
 };
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
-use serde::Serialize;
+use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// An answer, or an error in its form.
 pub(crate) struct Answer<T>(pub Result<T, ApiError>);
@@ -34,18 +36,43 @@ impl IntoResponse for Declined {
     }
 }
 
-/// A body of JSON.
+/// A body of JSON: one object, all of whose keys are understood.
 pub(crate) struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Declined;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(Declined(of_body(&rejection))),
+        if key(request.headers()).map_err(Declined)?.is_some() {
+            let message = "this request does not take the header Idempotency-Key";
+            let help = "give each event an id: then a retry of the append is recognised";
+            return Err(Declined(Problem::new("bad_request", message).help(help).invalid()));
         }
+        read(request, state).await.map(Self)
     }
+}
+
+async fn read<S: Send + Sync, T: DeserializeOwned>(request: Request, state: &S) -> Result<T, Declined> {
+    let Query(NoParameters {}) = query(request.uri().query())?;
+    if !is_json(request.headers()) {
+        let problem =
+            Problem::new("unsupported_media_type", "the body must be JSON, and the header content-type say so");
+        return Err(Declined(problem.help("set content-type: application/json").invalid()));
+    }
+    let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let (code, help) = match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "send less in one request"),
+            _ => ("bad_request", "send the whole body"),
+        };
+        Declined(Problem::new(code, rejection.body_text()).help(help).invalid())
+    })?;
+    strict::from_json(&body).map_err(Declined)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(named) = headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()) else { return false };
+    let essence = named.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 /// What asks for a change, and may say under which key.
@@ -72,48 +99,53 @@ impl<S: Send + Sync, T: DeserializeOwned + Asks> FromRequest<S> for Keyed<T> {
     type Rejection = Declined;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
-        let header = request.headers().get(paths::IDEMPOTENCY_KEY).cloned();
-        let Body(mut body) = Body::<T>::from_request(request, state).await?;
-        key(header.as_ref(), body.asked()).map_err(Declined)?;
+        let header = key(request.headers()).map_err(Declined)?;
+        let mut body: T = read(request, state).await?;
+        take_over(header, body.asked()).map_err(Declined)?;
         Ok(Self(body))
     }
 }
 
-/// Takes the key over. One that contradicts the body's is a mistake to be told.
-fn key(header: Option<&HeaderValue>, asked: &mut Asked) -> Result<(), ApiError> {
-    let Some(header) = header else { return Ok(()) };
+/// The key in the header, which may be there once.
+fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let invalid = |message: &str| Problem::new("bad_request", message).invalid();
-    let key = header.to_str().map_err(|_| invalid("the header Idempotency-Key is not plain text"))?;
-    if asked.idempotency_key.as_ref().is_some_and(|own| own != key) {
-        return Err(invalid("the header Idempotency-Key and the body's idempotency_key differ: give one of them"));
+    let mut given = headers.get_all(paths::IDEMPOTENCY_KEY).iter();
+    let Some(header) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(invalid("the header Idempotency-Key is there twice"));
     }
-    asked.idempotency_key = Some(key.to_owned());
-    Ok(())
+    let key = header.to_str().map_err(|_| invalid("the header Idempotency-Key is not plain text"))?;
+    Ok(Some(key.to_owned()))
 }
 
-fn of_body(rejection: &JsonRejection) -> ApiError {
-    let (code, help) = match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "send less in one request"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "set content-type: application/json"),
-        StatusCode::UNPROCESSABLE_ENTITY => ("unprocessable", "see the form of this request in the API's reference"),
-        _ => ("bad_request", "the body must be one JSON object"),
-    };
-    Problem::new(code, rejection.body_text()).help(help).invalid()
+/// Takes the key over. One that contradicts the body's is a mistake to be told.
+fn take_over(header: Option<String>, asked: &mut Asked) -> Result<(), ApiError> {
+    let Some(key) = header else { return Ok(()) };
+    if asked.idempotency_key.as_ref().is_some_and(|own| *own != key) {
+        let message = "the header Idempotency-Key and the body's idempotency_key differ: give one of them";
+        return Err(Problem::new("bad_request", message).invalid());
+    }
+    asked.idempotency_key = Some(key);
+    Ok(())
 }
 
 /// The parameters of a query; one that is many is repeated.
 pub(crate) struct Query<T>(pub T);
 
+/// No parameters.
+#[derive(Deserialize)]
+pub(crate) struct NoParameters {}
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Declined;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Declined> {
-        let query = parts.uri.query().unwrap_or_default();
-        serde_html_form::from_str(query).map(Self).map_err(|error| {
-            let message = format!("the query {query:?} is not understood: {error}");
-            Declined(Problem::new("bad_request", message).invalid())
-        })
+        query(parts.uri.query())
     }
+}
+
+fn query<T: DeserializeOwned>(query: Option<&str>) -> Result<Query<T>, Declined> {
+    strict::from_query(query.unwrap_or_default()).map(Query).map_err(Declined)
 }
 
 /// The parts of a path.

@@ -14,7 +14,7 @@ use dacapo_api::{
 use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
 use http::{Method, Uri};
 
-use crate::extract::{Answer, Body, Keyed, PathParts, Query};
+use crate::extract::{Answer, Body, Keyed, NoParameters, PathParts, Query};
 use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, WAIT_TIME_MAX};
 
 type Node = State<Arc<dyn Api>>;
@@ -64,7 +64,7 @@ async fn readyz(State(api): Node) -> Answer<NodeStatus> {
     }))
 }
 
-async fn status(State(api): Node) -> Answer<Status> {
+async fn status(State(api): Node, Query(NoParameters {}): Query<NoParameters>) -> Answer<Status> {
     Answer(api.status().await)
 }
 

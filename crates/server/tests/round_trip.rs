@@ -1,5 +1,8 @@
 //! Every call and every class of error through the real client, a loopback socket and the real router.
 
+#[path = "round_trip/strict.rs"]
+mod strict;
+
 use std::sync::Arc;
 
 use dacapo_api::fake::{FakeApi, Fault, node_status};
@@ -323,8 +326,8 @@ async fn what_is_no_request_is_declined_in_the_form_of_errors() {
         (json(http.post(&events)).body(r#"{"events":1}"#), 422, "unprocessable"),
         (http.post(&events).body("{}"), 415, "unsupported_media_type"),
         (json(http.post(format!("{url}/v1/projections/b/flip"))).body(vec![b' '; 70_000]), 413, "too_large"),
-        (http.get(format!("{events}?after=x")), 400, "bad_request"),
-        (http.get(format!("{events}?affter=1")), 400, "bad_request"),
+        (http.get(format!("{events}?after=x")), 422, "unprocessable"),
+        (http.get(format!("{events}?affter=1")), 422, "unknown_key"),
         (http.delete(&events), 405, "method_not_allowed"),
         (http.get(format!("{url}/v1/nothing")), 404, "no_such_path"),
         (http.get(format!("{url}/v1/status")).header("host", "evil.example"), 403, "forbidden"),

@@ -1,0 +1,160 @@
+//! A request that is not understood is refused by name, at every route.
+
+use std::collections::BTreeSet;
+
+use dacapo_api::{Problem, paths};
+use serde_json::json;
+
+use super::Served;
+
+/// Every route that takes a body, with the smallest body that is understood and a key of it that can be mistyped.
+const BODIES: [(&str, &str, &str, &str); 13] = [
+    ("EVENTS", paths::EVENTS, r#"{"events":[{"stream":"a-1","type":"t","data":{}}]}"#, "expected"),
+    ("REBUILD", paths::REBUILD, r#"{"code":2}"#, "from_copy"),
+    ("FLIP", paths::FLIP, r#"{"to":"v2.1"}"#, "wait_ms"),
+    ("ROLLBACK", paths::ROLLBACK, r#"{"to":"v1.1"}"#, "reason"),
+    ("REPLAY", paths::REPLAY, r#"{"from":7}"#, "from_event"),
+    ("CLEAN_UP", paths::CLEAN_UP, r#"{"actor":"ana"}"#, "reason"),
+    ("VERIFICATION", paths::VERIFICATION, r#"{"actor":"ana"}"#, "version"),
+    ("WAIVE", paths::WAIVE, r#"{"reason":"known"}"#, "version"),
+    ("PAUSE", paths::PAUSE, r#"{"actor":"ana"}"#, "version"),
+    ("RESUME", paths::RESUME, r#"{"actor":"ana"}"#, "version"),
+    ("RETRY_LETTERS", paths::RETRY_LETTERS, r#"{"position":7}"#, "stream"),
+    ("DROP_LETTERS", paths::DROP_LETTERS, r#"{"all":true}"#, "version"),
+    ("any", paths::FLIP, r#"{}"#, "idempotency_key"),
+];
+
+/// The names of the routes in the source that `method` is one of.
+fn routes(method: &str) -> BTreeSet<String> {
+    let source = include_str!("../../src/routes.rs");
+    let lines = source.lines().filter(|line| line.contains(&format!("{method}(")) || line.contains("events)"));
+    lines.filter_map(|line| Some(line.split_once("paths::")?.1.split_once(',')?.0.to_owned())).collect()
+}
+
+async fn refused(request: reqwest::RequestBuilder, code: &str, name: &str) -> Problem {
+    let answer = request.send().await.unwrap();
+    let (status, body) = (answer.status().as_u16(), answer.text().await.unwrap());
+    let problem: Problem = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{name} answers {status}: {body}"));
+    assert_eq!((status, problem.code.as_str()), (422, code), "{name}: {problem:?}");
+    assert!(problem.message.contains(name), "{name} is not named: {problem:?}");
+    problem
+}
+
+#[tokio::test]
+async fn every_body_is_understood_or_refused_by_name() {
+    let covered: BTreeSet<String> = BODIES.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    let missing: Vec<_> = routes("post").into_iter().filter(|name| !covered.contains(name)).collect();
+    assert!(missing.is_empty(), "routes without a body here: {missing:?}");
+    let served = Served::start().await;
+    for (_, path, body, known) in BODIES {
+        let url = format!("{}{}", served.url, path.replace("{projection}", "balances").replace("{version}", "v1.1"));
+        let post = |body: String| served.http().post(&url).header("content-type", "application/json").body(body);
+        let with = |more: String| {
+            let open = body.strip_suffix('}').unwrap();
+            let comma = if open == "{" { "" } else { "," };
+            post(format!("{open}{comma}{more}}}"))
+        };
+        // A key that nothing is like, and one that is nearly another.
+        refused(with(r#""zzz":1"#.into()), "unknown_key", "zzz").await;
+        let slip = &known[..known.len() - 1];
+        let problem = refused(with(format!(r#""{slip}":null"#)), "unknown_key", slip).await;
+        assert_eq!(problem.fields["meant"], known, "{problem:?}");
+        let nothing = if known == "from_copy" {
+            "false"
+        } else if known == "expected" {
+            "[]"
+        } else {
+            "null"
+        };
+        let doubled = format!(r#""{known}":{nothing},"{known}":{nothing}"#);
+        refused(with(doubled), "doubled_key", known).await;
+        refused(with(format!(r#""{known}":{{"a":1}}"#)), "unprocessable", known).await;
+        refused(post("[]".into()), "unprocessable", "an array").await;
+        refused(post(r#"[null,null,null,"k"]"#.into()), "unprocessable", "an array").await;
+        refused(post(body.into()).query(&[("wait", "1")]), "unknown_key", "wait").await;
+    }
+    assert!(served.fake.script().appends.is_empty() && served.fake.script().asked.is_empty());
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn every_form_within_an_append_is_understood_or_refused_by_name() {
+    let served = Served::start().await;
+    let url = format!("{}{}", served.url, paths::EVENTS);
+    let post = |body: String| served.http().post(&url).header("content-type", "application/json").body(body);
+    let event = r#""stream":"a-1","type":"t","data":{}"#;
+    for (body, code, at, named) in [
+        (format!(r#"{{"events":[{{{event}}}],"expected_revision":41}}"#), "unknown_key", None, "\"expected\"?"),
+        (format!(r#"{{"events":[{{{event},"expected":"no_stream"}}]}}"#), "unknown_key", Some("events[0]"), "expected"),
+        (format!(r#"{{"events":[{{{event},"eventId":"x"}}]}}"#), "unknown_key", Some("events[0]"), "eventId"),
+        (
+            format!(r#"{{"events":[{{{event}}},{{{event},"metadata":{{"correlationId":"x"}}}}]}}"#),
+            "unknown_key",
+            Some("events[1].metadata"),
+            "\"correlation\"?",
+        ),
+        (
+            format!(r#"{{"events":[{{{event},"metadata":{{"fields":{{"a":"1","a":"2"}}}}}}]}}"#),
+            "doubled_key",
+            Some("events[0].metadata.fields"),
+            "\"a\"",
+        ),
+        (format!(r#"{{"events":[{{{event},"data":1}}]}}"#), "doubled_key", Some("events[0]"), "\"data\""),
+        (format!(r#"[[{{{event}}}]]"#), "unprocessable", None, "an array"),
+        (r#"{"events":[["a-1",null,"t",{}]]}"#.into(), "unprocessable", Some("events[0]"), "an array"),
+        (
+            format!(r#"{{"events":[{{{event},"metadata":[null,null,"me",{{}}]}}]}}"#),
+            "unprocessable",
+            Some("events[0].metadata"),
+            "an array",
+        ),
+        (
+            format!(r#"{{"events":[{{{event}}}],"expected":[["a-1",1]]}}"#),
+            "unprocessable",
+            Some("expected[0]"),
+            "array",
+        ),
+        (
+            format!(r#"{{"events":[{{{event}}}],"expected":[{{"stream":"a-1","revision":-1}}]}}"#),
+            "unprocessable",
+            Some("expected[0].revision"),
+            "revision",
+        ),
+        (format!(r#"{{"events":[{{{event}}}],"on_known":"Skip"}}"#), "unprocessable", Some("on_known"), "Skip"),
+    ] {
+        let problem = refused(post(body), code, named).await;
+        assert_eq!(problem.fields.get("at").cloned(), at.map(Into::into), "{problem:?}");
+    }
+    // What looks like a key of ours within a payload is the caller's, and so are its doubled keys.
+    let payload = r#"{"expected":1,"expected":2,"events":[[]]}"#;
+    let body = format!(r#"{{"events":[{{"stream":"a-1","type":"t","data":{payload},"tags":null,"metadata":null}}]}}"#);
+    assert_eq!(post(body).send().await.unwrap().status().as_u16(), 200);
+    assert_eq!(served.fake.script().events[0].data.as_str(), payload);
+    // A key that nobody would look at promises what is not done.
+    let keyed = post(json!({"events": []}).to_string()).header("idempotency-key", "k-1").send().await.unwrap();
+    assert_eq!(keyed.status().as_u16(), 400);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn every_query_is_understood_or_refused_by_name() {
+    let served = Served::start().await;
+    let gets = routes("get");
+    assert_eq!(gets.len(), 6, "see whether the new route refuses unknown parameters: {gets:?}");
+    for path in [paths::EVENTS, paths::STREAMS, paths::PHASES, paths::LETTERS, paths::VERIFICATION, paths::STATUS] {
+        let url = format!("{}{}", served.url, path.replace("{projection}", "balances"));
+        refused(served.http().get(format!("{url}?zzz=secret")), "unknown_key", "zzz").await;
+        if path == paths::STATUS {
+            continue;
+        }
+        let problem = refused(served.http().get(format!("{url}?limits=1")), "unknown_key", "limits").await;
+        assert!(!problem.message.contains("secret"), "{problem:?}");
+    }
+    let events = format!("{}{}", served.url, paths::EVENTS);
+    refused(served.http().get(format!("{events}?after=1&after=2")), "doubled_key", "after").await;
+    refused(served.http().get(format!("{events}?after=x")), "unprocessable", "after").await;
+    refused(served.http().get(format!("{events}?after=18446744073709551616")), "unprocessable", "after").await;
+    let read = served.http().get(format!("{events}?types=a&types=b")).send().await.unwrap();
+    assert_eq!(read.status().as_u16(), 200, "what is many is repeated");
+    served.stop().await;
+}
