@@ -15,6 +15,7 @@ use dacapo_model::limits;
 use crate::args::{Append, Read, Streams};
 use crate::connect;
 use crate::error::CliError;
+use crate::import::line_of;
 use crate::local::Missing;
 use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of, narrow};
@@ -86,7 +87,7 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         request.limit = Some(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)));
         let read = if args.follow { patient(&*api, &request).await? } else { api.read(request.clone()).await? };
         for event in &read.events {
-            if args.json { out.json(event)? } else { out.line(one_line(event))? }
+            if args.json { out.line(line_of(event).map_err(CliError::new)?)? } else { out.line(one_line(event))? }
         }
         out.flush()?;
         left -= (read.events.len() as u64).min(left);

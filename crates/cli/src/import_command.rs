@@ -41,6 +41,10 @@ async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), Cli
         Ok(summary) => (summary, None),
         Err(Ended { error, summary }) => (summary, Some(in_words(&error, args))),
     };
+    if let Some(path) = &args.skip_bad {
+        drop(skipped);
+        tidy(path, summary.bad);
+    }
     out.line(words(summary, started.elapsed()))?;
     out.flush()?;
     failure.map_or(Ok(()), |problem| Err(problem.into()))
@@ -66,11 +70,34 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> 
     Ok((Box::new(bar.wrap_read(file)), bar))
 }
 
+/// A place for bad lines, which is never one that holds something already.
 fn create(path: &Path) -> Result<File, CliError> {
-    File::create(path).map_err(|error| {
+    let cannot = |error: io::Error, help: &str| {
         let problem = Problem::new("cannot_write", format!("cannot write bad lines to {}: {error}", path.display()));
-        problem.help("name a file that can be written with --skip-bad").into()
-    })
+        CliError::from(problem.help(help))
+    };
+    match File::create_new(path) {
+        // A terminal, a pipe or /dev/null holds nothing that could be lost.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match path.metadata() {
+            Ok(found) if !found.is_file() && !found.is_dir() => File::options()
+                .write(true)
+                .open(path)
+                .map_err(|error| cannot(error, "name a file that can be written with --skip-bad")),
+            _ => Err(cannot(error, "name a file with --skip-bad that is not there yet: what is there is kept")),
+        },
+        made => made.map_err(|error| cannot(error, "name a file that can be written with --skip-bad")),
+    }
+}
+
+/// Takes the place for bad lines away again where there were none, so that the same command can be given again.
+fn tidy(path: &Path, bad: u64) {
+    let is_empty = path.metadata().is_ok_and(|found| found.is_file() && found.len() == 0);
+    if bad == 0
+        && is_empty
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        tracing::warn!(%error, path = %path.display(), "the empty file for bad lines stays");
+    }
 }
 
 /// What is behind the bar: lines, how fast they go, and how long the rest of a file takes.

@@ -1,5 +1,8 @@
 //! The importer against a journal in memory: importing again, from anywhere, changes nothing.
 
+#[path = "import/round_trip.rs"]
+mod round_trip;
+
 use std::io::{self, Cursor, Read, Write};
 use std::time::Duration;
 
@@ -114,19 +117,34 @@ fn what_a_line_must_not_be() {
         (r#"{"stream":"a-1","type":"t","data":1"#.to_owned(), "EOF while parsing an object, at byte 35 of the line"),
         (r#"{"stream":"a-1","type":"t","data":1} 2"#.to_owned(), "trailing characters"),
         (r#"{"stream":"a-1","type":"t","type":"u","data":1}"#.to_owned(), r#"the key "type" is there twice"#),
-        (r#"{"stream":"a-1","type":"t","data":[{"x":1,"x":1}]}"#.to_owned(), r#"the key "x" is there twice"#),
-        (r#"{"stream":"a-1","type":"t","data":1,"tag":"t"}"#.to_owned(), "unknown field `tag`"),
+        (
+            r#"{"stream":"a-1","type":"t","data":1,"metadata":{"fields":{"x":"1","x":"1"}}}"#.to_owned(),
+            r#"metadata.fields: the key "x" is there twice"#,
+        ),
+        (r#"{"stream":"a-1","type":"t","data":1,"tag":"t"}"#.to_owned(), r#"the key "tag" is not known, did you mean "tags"?"#),
+        (r#"{"stream":"a-1","type":"t","data":1,"metadata":{"userId":"t"}}"#.to_owned(), "metadata: the key \"userId\""),
+        (r#"["order-17","placed",{"total":5}]"#.to_owned(), "an array, expected an object"),
+        (r#"["8f14e45f-ceea-467f-9575-8d4c1a3b0f11","order-17","OrderPlaced"]"#.to_owned(), "an array, expected an object"),
+        (
+            r#"{"stream":"order-18","type":"placed","data":{},"metadata":["6b5ec3f0-0000-4000-8000-000000000001",null,"me",{}]}"#
+                .to_owned(),
+            "metadata: invalid type: an array, expected an object",
+        ),
+        (r#"{"stream":"a-1","type":"t","data_text":"{"}"#.to_owned(), "data_text is not JSON"),
+        (r#"{"stream":"a-1","type":"t","data":1,"data_text":"2"}"#.to_owned(), "data and data_text differ"),
+        (r#"{"stream":"a-1","type":"t","data":1,"time":"2024-03-01T10:15:30.123456"}"#.to_owned(), "end it with Z"),
+        (r#"{"stream":"a-1","type":"t","data":1,"time":"2024-03-01 10:15:30Z"}"#.to_owned(), "RFC 3339"),
         (r#"{"stream":"a-1","type":"t"}"#.to_owned(), "missing field `data`"),
         (r#"{"stream":"","type":"t","data":1}"#.to_owned(), "it is empty"),
         (r#"{"stream":"$catalog","type":"t","data":1}"#.to_owned(), "dacapo's own"),
         (format!(r#"{{"stream":"{long}","type":"t","data":1}}"#), "600 bytes, at most 512 are allowed"),
         (format!(r#"{{"stream":"a-1","type":"{long}","data":1}}"#), "600 bytes, at most 255 are allowed"),
-        (format!(r#"{{"stream":"a-1","type":"t","data":1,"tags":["{long}"]}}"#), "a tag has 600 bytes"),
-        (format!(r#"{{"stream":"a-1","type":"t","data":1,"tags":{tags}}}"#), "17 tags, at most 16"),
+        (format!(r#"{{"stream":"a-1","type":"t","data":1,"tags":["{long}"]}}"#), "the size of a tag in bytes is 600, at most 255"),
+        (format!(r#"{{"stream":"a-1","type":"t","data":1,"tags":{tags}}}"#), "the number of tags is 17, at most 16"),
         (r#"{"stream":"a-1","type":"t","data":1,"time":"yesterday"}"#.to_owned(), "RFC 3339"),
         (r#"{"stream":"a-1","type":"t","data":1,"id":"7"}"#.to_owned(), "a UUID"),
         (r#"{"stream":"a-1","type":"t","data":1,"metadata":{"causation":"7"}}"#.to_owned(), "a UUID"),
-        ("[1]".to_owned(), "invalid"),
+        ("[1]".to_owned(), "invalid type"),
     ] {
         let found = parse(1, line.as_bytes()).unwrap_err();
         assert!(found.contains(reason), "{found:?} does not say {reason:?}");

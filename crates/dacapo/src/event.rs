@@ -1,8 +1,9 @@
 //! Events as types: an enum whose variants are types of events, with the names under which they are stored.
 
-use dacapo_model::limits;
+use dacapo_model::{NewEvent, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 /// A set of events that belong together, such as those of one aggregate. Derive it:
 ///
@@ -61,7 +62,7 @@ pub trait Event: Sized + Send + Sync + 'static {
 pub struct EventError {
     /// The type of the event.
     pub event_type: String,
-    /// `read` or `write`.
+    /// `read`, `write` or `append`.
     pub act: &'static str,
     /// What serde says, with the place in the payload.
     pub source: serde_json::Error,
@@ -77,6 +78,16 @@ pub fn encode(event_type: &str, payload: &impl Serialize) -> Result<Vec<u8>, Eve
 #[doc(hidden)]
 pub fn decode<T: DeserializeOwned>(event_type: &str, payload: &[u8]) -> Result<T, EventError> {
     serde_json::from_slice(payload).map_err(|source| EventError { event_type: event_type.into(), act: "read", source })
+}
+
+/// What every reader of an event relies on: its payload is one JSON value, whichever door it came in by.
+pub(crate) fn check_payload(event: &mut NewEvent) -> Result<(), EventError> {
+    let no_json = |source| EventError { event_type: event.event_type.to_string(), act: "append", source };
+    let value: &RawValue = serde_json::from_slice(&event.payload).map_err(no_json)?;
+    if value.get().len() < event.payload.len() {
+        event.payload = value.get().into();
+    }
+    Ok(())
 }
 
 const _: () = assert!(limits::EVENT_TYPE_BYTES_MAX == 255, "the derive refuses longer names by this number");

@@ -19,7 +19,7 @@ use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
 use crate::cluster::{Cluster, SharedClock};
 use crate::core::Core;
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{self, Event};
 use crate::flip::FlipReport;
 use crate::processor::Orders;
 use crate::projection::{Carried, Query};
@@ -228,11 +228,16 @@ impl Node {
         self.append_batch(Append::to_stream(stream.try_into()?, expected, events)).await
     }
 
-    /// Appends a batch of events of any streams: all of them or none.
+    /// Appends a batch of events of any streams: all of them or none. A payload is one value of JSON; only space around
+    /// it is dropped.
     ///
     /// # Errors
-    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself.
-    pub async fn append_batch(&self, append: Append) -> Result<Appended, Error> {
+    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself; [`Error::Event`] for a payload
+    /// that is not JSON.
+    pub async fn append_batch(&self, mut append: Append) -> Result<Appended, Error> {
+        for event in &mut append.events {
+            event::check_payload(&mut event.event)?;
+        }
         if let Some(event) = append.events.iter().find(|event| event.stream.is_system()) {
             return Err(Error::SystemStream(event.stream.clone()));
         }

@@ -12,6 +12,9 @@ pub const PROJECTION_NAME_BYTES_MAX: usize = 48;
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// Largest metadata of one event as stored, in bytes.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
+/// Longest field `time` of an event's metadata that does not count towards [`METADATA_BYTES_MAX`], in bytes: imports add
+/// such a field, and whatever was appended anywhere can be imported.
+pub const METADATA_TIME_BYTES_MAX: usize = 64;
 /// Most tags of one event.
 pub const TAGS_MAX: usize = 16;
 /// Longest tag, in bytes.

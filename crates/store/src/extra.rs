@@ -5,8 +5,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use dacapo_model::{EventId, Metadata};
+use dacapo_model::{EventId, Metadata, limits};
 use serde::{Deserialize, Serialize};
+
+/// The field that an import adds: when the event happened.
+const TIME: &str = "time";
 
 #[derive(Default, Serialize, Deserialize)]
 struct Form<'a> {
@@ -34,6 +37,18 @@ pub(crate) fn encode(metadata: &Metadata, tags: &[String]) -> Vec<u8> {
         tags: (!tags.is_empty()).then_some(Cow::Borrowed(tags)),
     };
     serde_json::to_vec(&form).expect("strings and bytes are always JSON")
+}
+
+/// How many bytes of it count towards the limit: not those of a short field `time`, which an import may have added.
+pub(crate) fn counted(metadata: &Metadata, tags: &[String]) -> usize {
+    let all = encode(metadata, tags).len();
+    let added = metadata.fields.get(TIME).is_some_and(|time| time.len() <= limits::METADATA_TIME_BYTES_MAX);
+    if all <= limits::METADATA_BYTES_MAX || !added {
+        return all;
+    }
+    let mut own = metadata.clone();
+    own.fields.remove(TIME);
+    encode(&own, tags).len()
 }
 
 pub(crate) fn decode(extra: &[u8]) -> Result<(Metadata, Vec<String>), serde_json::Error> {

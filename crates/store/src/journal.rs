@@ -67,7 +67,7 @@ impl Append {
             for tag in &event.tags {
                 within("the size of a tag in bytes", tag.len(), limits::TAG_BYTES_MAX)?;
             }
-            let extra = crate::extra::encode(&event.metadata, &event.tags).len();
+            let extra = crate::extra::counted(&event.metadata, &event.tags);
             within("the size of the metadata in bytes", extra, limits::METADATA_BYTES_MAX)?;
             bytes += encoded_len(stream.as_str(), event);
         }

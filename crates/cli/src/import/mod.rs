@@ -23,7 +23,7 @@ use dacapo_api::{Api, ApiError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-pub use line::{Line, derived_id, parse};
+pub use line::{Line, derived_id, line_of, parse};
 pub use source::{BadLine, LINE_BYTES_MAX};
 
 use batch::{Appender, Fate};

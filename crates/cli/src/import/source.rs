@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::Options;
 use super::line::{self, Line};
 
-/// Longest line, in bytes: the largest payload and everything beside it.
-pub const LINE_BYTES_MAX: usize = limits::PAYLOAD_BYTES_MAX + (1 << 20);
+/// Longest line, in bytes: the largest payload, as JSON and as a text of JSON, in which each byte may take two, and
+/// everything beside it.
+pub const LINE_BYTES_MAX: usize = 3 * limits::PAYLOAD_BYTES_MAX + (1 << 20);
 
 const _: () = assert!(limits::PAYLOAD_BYTES_MAX + limits::METADATA_BYTES_MAX < LINE_BYTES_MAX);
 
