@@ -10,10 +10,13 @@ use serde::de::DeserializeOwned;
 use crate::error::{ApiError, Problem};
 use crate::events::{AppendRequest, AppendResponse, ReadRequest, ReadResponse, StreamsRequest, StreamsResponse};
 use crate::form::{parse_projection, parse_version};
-use crate::letters::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
+use crate::letters::{
+    LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest, SetAsideResponse, SettleRequest,
+    SettleResponse,
+};
 use crate::operate::{
-    CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest, RebuildRequest,
-    RebuildResponse, ReplayRequest, ReplayResponse,
+    CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest,
+    RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
 };
 use crate::status::Status;
 use crate::verification::{Verification, VerificationRequest, VerifyRequest, VerifyResponse};
@@ -268,6 +271,14 @@ impl Api for HttpClient {
 
     async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
         self.post(&projection_path(paths::DROP_LETTERS, projection)?, &request, None).await
+    }
+
+    async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
+        self.post(&projection_path(paths::SET_ASIDE, projection)?, &request, None).await
+    }
+
+    async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
+        self.post(&projection_path(paths::CANCEL, projection)?, &request, None).await
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

@@ -218,6 +218,18 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("no_replay_under_way").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()
             }
+            CatalogRefused::TooLate { view, found, .. } => {
+                let problem = refused("too_late").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).field("found", found).refused()
+            }
+            CatalogRefused::FirstFlip { view } => {
+                let problem = refused("first_flip").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
+            CatalogRefused::NotRestored { view } => {
+                let problem = refused("not_restored").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
             CatalogRefused::NotVerified { view } => {
                 let problem = refused("not_verified").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()

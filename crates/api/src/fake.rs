@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
-    Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
-    History, HistoryEntry, Letter, LettersRequest, LettersResponse, NodeStatus, OnKnown, PauseRequest, PauseResponse,
-    PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
-    RevisionDemand, SettleRequest, SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse,
-    Verification, VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
+    Api, ApiError, AppendRequest, AppendResponse, CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse,
+    EffectLetter, Event, FlipRequest, FlipResponse, History, HistoryEntry, Letter, LettersRequest, LettersResponse,
+    NodeStatus, OnKnown, PauseRequest, PauseResponse, PhasesRequest, Problem, ReadRequest, ReadResponse,
+    RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse, RevisionDemand, SetAsideRequest, SetAsideResponse,
+    SettleRequest, SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse, Verification,
+    VerificationRequest, VerifyRequest, VerifyResponse, parse_projection,
 };
 
 /// The time at which everything happens.
@@ -50,6 +51,8 @@ pub struct Script {
     pub history: Vec<HistoryEntry>,
     /// The dead letters of every version.
     pub letters: Vec<Letter>,
+    /// The effects of every version that were tried in vain.
+    pub effects: Vec<EffectLetter>,
     /// The failures of the next appends.
     pub faults: VecDeque<Fault>,
     /// Every call that asked for a change of the catalog: its name, its path and its request.
@@ -327,7 +330,8 @@ impl Api for FakeApi {
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
         self.ask("rebuild", projection, &request)?;
         let version = format!("v{}.1", request.code.unwrap_or(2));
-        Ok(RebuildResponse { projection: projection.to_owned(), version, requested: *self.head.borrow() + 1 })
+        let requested = *self.head.borrow() + 1;
+        Ok(RebuildResponse { projection: projection.to_owned(), version, requested, discards: vec![] })
     }
 
     async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
@@ -401,7 +405,8 @@ impl Api for FakeApi {
         let more = letters.len() > limit;
         letters.truncate(limit);
         let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
-        Ok(LettersResponse { projection: projection.to_owned(), version, letters, more })
+        let (letters, effects) = if request.effects { (vec![], script.effects.clone()) } else { (letters, vec![]) };
+        Ok(LettersResponse { projection: projection.to_owned(), version, letters, effects, more })
     }
 
     async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
@@ -412,6 +417,21 @@ impl Api for FakeApi {
     async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
         self.ask("drop_letters", projection, &request)?;
         Ok(self.settled(projection, request))
+    }
+
+    async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
+        self.ask("set_aside", projection, &request)?;
+        let requested = Some(*self.head.borrow() + 1);
+        let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
+        Ok(SetAsideResponse { projection: projection.to_owned(), version, position: request.position, requested })
+    }
+
+    async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
+        self.ask("cancel", projection, &request)?;
+        let requested = Some(*self.head.borrow() + 1);
+        let version = request.version.unwrap_or_else(|| "v2.1".to_owned());
+        let what = request.what.unwrap_or_else(|| "flip".to_owned());
+        Ok(CancelResponse { projection: projection.to_owned(), version, what, requested })
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {

@@ -4,7 +4,7 @@ use dacapo_model::{self as model, LetterKind, Wish};
 use serde::{Deserialize, Serialize};
 
 use crate::events::Event;
-use crate::form::format_time;
+use crate::form::{Json, format_time};
 use crate::operate::{Asked, asks};
 
 /// Which dead letters to list.
@@ -20,6 +20,9 @@ pub struct LettersRequest {
     /// At most so many; the node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Effects that were tried in vain, in place of events. Then `after` is the number of an effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub effects: bool,
 }
 
 /// Dead letters, in the order of their events.
@@ -31,6 +34,9 @@ pub struct LettersResponse {
     pub version: String,
     /// The letters.
     pub letters: Vec<Letter>,
+    /// The effects, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<EffectLetter>,
     /// Whether more follow behind the last.
     pub more: bool,
 }
@@ -84,7 +90,8 @@ impl Letter {
 }
 
 asks! {
-    SettleRequest { version: Option<String>, position: Option<u64>, stream: Option<String>, all: bool }
+    SettleRequest { version: Option<String>, position: Option<u64>, stream: Option<String>, all: bool, effects: bool }
+    SetAsideRequest { version: Option<String>, position: u64 }
     PauseRequest { version: Option<String> }
 }
 
@@ -103,9 +110,93 @@ pub struct SettleRequest {
     /// All.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Who asks and why; kept in the log of the node. Asking again is safe with or without a key.
+    /// Effects that were tried in vain, in place of events that were set aside.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub effects: bool,
+    /// Who asks and why.
     #[serde(flatten)]
     pub asked: Asked,
+}
+
+/// An effect that was tried in vain, or that a version which is cleaned up still owes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EffectLetter {
+    /// Its place in the outbox of its version.
+    pub number: u64,
+    /// Its idempotency key.
+    pub key: String,
+    /// The event that it follows from.
+    pub position: u64,
+    /// The stream of that event.
+    pub stream: String,
+    /// The name of its kind.
+    pub name: String,
+    /// `set_aside`, or `failing` while it is tried again and its stream waits, or `waiting` when it was never tried.
+    pub state: String,
+    /// What it is; absent where that is not JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Json>,
+    /// What was said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was set aside, or is tried next, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+}
+
+impl EffectLetter {
+    /// The form of an effect of `projection`.
+    pub fn new(projection: &model::ProjectionName, letter: &model::EffectLetter) -> Self {
+        let model::PendingEffect { number, effect, attempts, error, due } = &letter.pending;
+        let (projection, ordinal) = (projection.clone(), effect.ordinal);
+        let key = model::EffectKey { projection, position: effect.position, ordinal };
+        let (state, time) = match (letter.aside, attempts) {
+            (Some(at), _) => ("set_aside", Some(at)),
+            (None, 0) => ("waiting", None),
+            (None, _) => ("failing", Some(*due).filter(|due| due.micros() > 0)),
+        };
+        Self {
+            number: *number,
+            key: key.to_string(),
+            position: effect.position.get(),
+            stream: effect.stream.to_string(),
+            name: effect.name.clone(),
+            state: state.to_owned(),
+            data: Json::from_payload(&effect.payload).ok(),
+            error: error.clone(),
+            attempts: *attempts,
+            time: time.map(format_time),
+        }
+    }
+}
+
+/// An event at which a segment halts shall be set aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SetAsideRequest {
+    /// In this version; where absent, in the only one that halts there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The event at this position.
+    pub position: u64,
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// What was asked for. It happens once the event is refused again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAsideResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// In which version.
+    pub version: String,
+    /// The event.
+    pub position: u64,
+    /// The position at which the catalog has the request; absent when it was set aside or asked for already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
 }
 
 /// How many dead letters will be retried or dropped. It happens soon; the list tells what came of it.

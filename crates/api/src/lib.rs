@@ -32,11 +32,12 @@ pub use events::{
 };
 pub use form::{Json, format_time, parse_event_id, parse_projection, parse_time, parse_version};
 pub use letters::{
-    Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse,
+    EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
+    SetAsideResponse, SettleRequest, SettleResponse,
 };
 pub use operate::{
-    Asked, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, HistoryEntry, PhasesRequest,
-    RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
+    Asked, CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History,
+    HistoryEntry, PhasesRequest, RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse, name_of_cancel,
 };
 pub use status::{
     FlipStatus, MemberStatus, NodeStatus, ProjectionStatus, SegmentStatus, Stall, Status, SubscriberFailure,
@@ -168,6 +169,19 @@ pub trait Api: Send + Sync {
     /// # Errors
     /// As [`letters`](Self::letters); [`ApiError::Refused`] for one event that is behind another of its stream.
     async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError>;
+
+    /// Lets the event be set aside at which a segment halts.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters); [`ApiError::Refused`] when no segment halts there.
+    async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError>;
+
+    /// Gives up what was asked for and has not happened: a flip, a rebuild, a clean-up or a replay in place.
+    ///
+    /// # Errors
+    /// [`ApiError::NotFound`] without such a version; [`ApiError::Refused`] when it is too late, there is nothing to
+    /// cancel, or more than one thing.
+    async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError>;
 
     /// Gives up events that were set aside.
     ///

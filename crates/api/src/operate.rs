@@ -1,7 +1,7 @@
 //! Forms of operating projections: rebuild, flip, rollback, clean-up, and the history of all that.
 
 use dacapo_model::verify::Verdict;
-use dacapo_model::{CatalogEvent, FlipKind, Position, Timestamp};
+use dacapo_model::{Cancel, CatalogEvent, FlipKind, LettersOf, Position, Timestamp, WhichLetters, Wish};
 use serde::{Deserialize, Serialize};
 
 use crate::form::format_time;
@@ -48,7 +48,8 @@ macro_rules! asks {
 pub(crate) use asks;
 
 asks! {
-    RebuildRequest { code: Option<u32>, from_copy: bool }
+    RebuildRequest { code: Option<u32>, from_copy: bool, discard: bool }
+    CancelRequest { what: Option<String>, version: Option<String> }
     FlipRequest { to: Option<String>, wait_ms: Option<u64> }
     ReplayRequest {
         version: Option<String>,
@@ -70,6 +71,9 @@ pub struct RebuildRequest {
     /// Begin as a copy of the view that serves, as the code says, and read only what came after.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub from_copy: bool,
+    /// Take the place of a version that is ready and only has to be flipped to. Without it, that is refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
     /// Who asks and why.
     #[serde(flatten)]
     pub asked: Asked,
@@ -84,6 +88,9 @@ pub struct RebuildResponse {
     pub version: String,
     /// The position at which the catalog has the request.
     pub requested: u64,
+    /// The versions whose place it takes; their views are dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub discards: Vec<String>,
 }
 
 /// Another version to serve.
@@ -194,6 +201,44 @@ pub struct CleanUpResponse {
     pub version: String,
     /// The position at which the catalog has the request.
     pub requested: u64,
+}
+
+/// Something that was asked for and has not happened is given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CancelRequest {
+    /// What: `flip`, `rebuild`, `clean_up` or `replay`; the only thing that could be when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    /// Of this version; of the only one that it could be when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Who asks and why.
+    #[serde(flatten)]
+    pub asked: Asked,
+}
+
+/// What was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelResponse {
+    /// Of which projection.
+    pub projection: String,
+    /// Of which version.
+    pub version: String,
+    /// `flip`, `rebuild`, `clean_up` or `replay`.
+    pub what: String,
+    /// The position at which the catalog has it; absent when it was cancelled already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
+}
+
+/// The name of what can be cancelled.
+pub fn name_of_cancel(what: Cancel) -> &'static str {
+    match what {
+        Cancel::Flip => "flip",
+        Cancel::Rebuild => "rebuild",
+        Cancel::CleanUp => "clean_up",
+        Cancel::Replay => "replay",
+    }
 }
 
 /// Which part of the history.
@@ -309,6 +354,20 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         CatalogEvent::CleaningUp { reason, .. } => {
             ("version_cleaning_up", format!("view of {version} being dropped: {reason}"))
         }
+        CatalogEvent::Dropping { .. } => ("version_dropping", format!("view of {version} goes now")),
+        CatalogEvent::CleanUpCancelled { .. } => {
+            ("clean_up_cancelled", format!("clean-up of {version} cancelled: it stands by again"))
+        }
+        CatalogEvent::FlipCancelled { .. } => {
+            ("flip_cancelled", format!("flip to {version} cancelled; it flips on command from here on"))
+        }
+        CatalogEvent::ReplayCancelled { .. } => ("replay_cancelled", format!("replay of {version} in place cancelled")),
+        CatalogEvent::SetAside { event, .. } => {
+            ("event_set_aside", format!("event {event} to be set aside in {version}, should it be refused again"))
+        }
+        CatalogEvent::LettersDecided { of, which, wish, .. } => {
+            ("letters_decided", format!("{} of {version} {}", meant(*of, which), done(*wish)))
+        }
         CatalogEvent::Obsolete { .. } => ("version_obsolete", format!("view of {version} gone")),
         CatalogEvent::Failed { reason, .. } => ("version_failed", format!("{version} failed: {reason}")),
         CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
@@ -330,6 +389,26 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
             ("replay_requested", format!("replay of {version} in place from behind position {after} requested"))
         }
         CatalogEvent::ReplayEnded { .. } => ("replay_ended", format!("replay of {version} in place ended")),
+    }
+}
+
+/// What somebody decided about, in words.
+fn meant(of: LettersOf, which: &WhichLetters) -> String {
+    let what = match of {
+        LettersOf::Events => "dead letters",
+        LettersOf::Effects => "effects",
+    };
+    match which {
+        WhichLetters::One(position) => format!("{what} of event {position}"),
+        WhichLetters::Stream(stream) => format!("{what} of {stream}"),
+        WhichLetters::All => format!("all {what}"),
+    }
+}
+
+fn done(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Retry => "to be retried",
+        Wish::Drop => "to be dropped",
     }
 }
 

@@ -33,5 +33,9 @@ pub const LETTERS: &str = "/v1/projections/{projection}/letters";
 pub const RETRY_LETTERS: &str = "/v1/projections/{projection}/letters/retry";
 /// `POST`: they are given up.
 pub const DROP_LETTERS: &str = "/v1/projections/{projection}/letters/drop";
+/// `POST`: an event at which a segment halts is set aside.
+pub const SET_ASIDE: &str = "/v1/projections/{projection}/letters/set-aside";
+/// `POST`: what was asked for and has not happened is given up.
+pub const CANCEL: &str = "/v1/projections/{projection}/cancel";
 /// The header that may carry the idempotency key in place of the field of the body.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -183,9 +183,15 @@ pub struct VersionStatus {
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_not_ready: Option<String>,
+    /// What it has applied, as far as the answering node applies it: more than it covers in the middle of a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<u64>,
     /// How many events are set aside in it as dead letters.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub letters: u64,
+    /// How many of its effects are set aside.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub effects_aside: u64,
     /// What it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
@@ -308,6 +314,10 @@ impl From<&model::WaitingOn> for WaitingOn {
                 field("attempts", (*attempts).into());
                 field("error", error.as_str().into());
                 "effect"
+            }
+            model::WaitingOn::EffectsBefore { version } => {
+                field("version", version.to_string().into());
+                "effects_before"
             }
             model::WaitingOn::Effects { pending } => {
                 field("pending", (*pending).into());

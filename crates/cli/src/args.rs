@@ -45,12 +45,14 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Drop the view of a version that does not serve
     Cleanup(Cleanup),
+    /// Give up what was asked for and has not happened: a flip, a rebuild, a clean-up, a replay in place
+    Cancel(Cancel),
     /// Apply no more events to a version until it is resumed
     Pause(Pause),
     /// Apply events to a version again, and try at once what its handler refused
     #[command(mut_arg("version", |arg| arg.help("The version, such as v1.1; where absent, the one that is paused")))]
     Resume(Pause),
-    /// List the events that a version has set aside, retry them, or give them up
+    /// List the events that a version has set aside, or effects that fail; retry them, or give them up
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Letters(Letters),
     /// Show what was found of a version before readers move to it; verify it again, or answer for it
@@ -250,6 +252,9 @@ pub(crate) struct Rebuild {
     /// Begin as a copy of the view that serves, as the code says, and read only what came after
     #[arg(long)]
     pub from_copy: bool,
+    /// Take the place of a version that is ready and only has to be flipped to
+    #[arg(long)]
+    pub discard: bool,
     /// Wait until the new version serves, or is ready and waits for the command to flip
     #[arg(long)]
     pub wait: bool,
@@ -324,6 +329,33 @@ pub(crate) struct Cleanup {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    /// The projection
+    pub projection: String,
+    /// What; the only thing that it could be when absent
+    pub what: Option<CancelWhat>,
+    /// Of this version, such as v2.1; of the only one that it could be when absent
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum CancelWhat {
+    /// The requested flip
+    Flip,
+    /// The building of a version that has not served; its view is dropped
+    Rebuild,
+    /// The clean-up of a version whose view is not being dropped yet
+    Cleanup,
+    /// The replay in place
+    Replay,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     /// The projection
     pub projection: String,
@@ -374,6 +406,9 @@ pub(crate) enum Settle {
     Retry(SettleLetters),
     /// Give up events that were set aside: the view goes without them
     Drop(SettleLetters),
+    /// Set the event aside at which a segment halts, so that it goes on
+    #[command(mut_arg("reason", |arg| arg.required(true)))]
+    SetAside(SetAside),
 }
 
 #[derive(Debug, clap::Args)]
@@ -384,7 +419,10 @@ pub(crate) struct ListLetters {
     /// Of this version, such as v1.1; where absent, of the only one that has any
     #[arg(long, value_name = "VERSION")]
     pub version: Option<String>,
-    /// Only those of events behind this position
+    /// Effects that were tried in vain, in place of events
+    #[arg(long)]
+    pub effects: bool,
+    /// Only those of events behind this position; of effects, those after this number
     #[arg(long, value_name = "N")]
     pub after: Option<u64>,
     /// At most so many
@@ -393,6 +431,22 @@ pub(crate) struct ListLetters {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetAside {
+    /// The projection
+    pub projection: String,
+    /// In this version, such as v1.1; where absent, in the only one that halts there
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// The event at this position
+    #[arg(long, value_name = "N")]
+    pub event: u64,
+    #[command(flatten)]
+    pub who: Who,
     #[command(flatten)]
     pub target: Target,
 }
@@ -414,6 +468,9 @@ pub(crate) struct SettleLetters {
     /// All
     #[arg(long)]
     pub all: bool,
+    /// Effects that were tried in vain, in place of events
+    #[arg(long)]
+    pub effects: bool,
     #[command(flatten)]
     pub who: Who,
     #[command(flatten)]

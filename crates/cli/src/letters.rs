@@ -4,7 +4,9 @@ use comfy_table::CellAlignment;
 use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, SettleRequest};
 
 use crate::args::{Letters, ListLetters, Pause, Settle, SettleLetters};
+use crate::cancel;
 use crate::connect;
+use crate::effects;
 use crate::error::CliError;
 use crate::numbers::{count, counted};
 use crate::operate::{asked, to_the_second};
@@ -34,31 +36,37 @@ pub(crate) async fn letters(out: &mut Out, args: Letters) -> Result<(), CliError
     match args.settle {
         Some(Settle::Retry(args)) => settle(out, args, true).await,
         Some(Settle::Drop(args)) => settle(out, args, false).await,
+        Some(Settle::SetAside(args)) => cancel::set_aside(out, args).await,
         None => list(out, args.list).await,
     }
 }
 
 async fn list(out: &mut Out, args: ListLetters) -> Result<(), CliError> {
-    let ListLetters { projection, version, after, limit, json, target } = args;
+    let ListLetters { projection, version, effects, after, limit, json, target } = args;
     // The command line is not taken without one.
     let projection = projection.unwrap_or_default();
-    let request = LettersRequest { version, after: after.unwrap_or(0), limit };
+    let named = version.is_some();
+    let request = LettersRequest { version, after: after.unwrap_or(0), limit, effects };
     connect::with(&target, |api| async move {
         let answer = api.letters(&projection, request).await?;
         if json {
             answer.letters.iter().try_for_each(|letter| out.json(letter))?;
+            answer.effects.iter().try_for_each(|effect| out.json(effect))?;
             return out.flush();
         }
-        out.text(&page(out, &answer))?;
+        let text = if effects { effects::page(out, &answer) } else { page(out, &answer, named) };
+        out.text(&text)?;
         out.flush()
     })
     .await
 }
 
-fn page(out: &Out, answer: &LettersResponse) -> String {
-    let LettersResponse { projection, version, letters, more } = answer;
+fn page(out: &Out, answer: &LettersResponse, named: bool) -> String {
+    let LettersResponse { projection, version, letters, more, .. } = answer;
     let Some(last) = letters.last() else {
-        return format!("{projection} {version} has set nothing aside\n");
+        // Where no version was named, one with letters would have been listed.
+        let of = if named { format!("{projection} {version}") } else { projection.clone() };
+        return format!("{of} has set nothing aside\n");
     };
     let mut table = out.table(&["POSITION", "TIME", "STREAM", "TYPE", "WHY", "TRIES", "ERROR", "DATA"]);
     narrow(&mut table, 0..=0, CellAlignment::Right);
@@ -92,14 +100,23 @@ fn why(letter: &Letter) -> String {
 }
 
 async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), CliError> {
-    let SettleLetters { projection, version, event, stream, all, who, target } = args;
-    let request = SettleRequest { version, position: event, stream, all, asked: asked(who) };
+    let SettleLetters { projection, version, event, stream, all, effects, who, target } = args;
+    let request = SettleRequest { version, position: event, stream, all, effects, asked: asked(who) };
     connect::with(&target, |api| async move {
         let answer = match retry {
             true => api.retry_letters(&projection, request).await?,
             false => api.drop_letters(&projection, request).await?,
         };
         let (version, letters) = (&answer.version, counted(answer.letters, "event"));
+        if effects {
+            let effects = counted(answer.letters, "effect");
+            let done = if retry { "to be tried now" } else { "given up" };
+            out.line(match answer.letters {
+                0 => format!("{projection} {version} has no such effect that was tried in vain"),
+                _ => format!("{projection} {version}: {effects} {done}"),
+            })?;
+            return out.flush();
+        }
         let done = if retry { "retried" } else { "given up" };
         out.line(match answer.letters {
             0 => format!("{projection} {version} has set no such event aside"),

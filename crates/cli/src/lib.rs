@@ -5,8 +5,10 @@
 //! importer, [`import`], is usable by itself.
 
 mod args;
+mod cancel;
 mod connect;
 mod demo;
+mod effects;
 mod error;
 mod events;
 pub mod import;
@@ -62,6 +64,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Rollback(args) => operate::rollback(out, args).await,
         Command::Replay(args) => operate::replay(out, args).await,
         Command::Cleanup(args) => operate::clean_up(out, args).await,
+        Command::Cancel(args) => cancel::cancel(out, args).await,
         Command::Pause(args) => letters::order(out, args, true).await,
         Command::Resume(args) => letters::order(out, args, false).await,
         Command::Letters(args) => letters::letters(out, args).await,

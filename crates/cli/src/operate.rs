@@ -17,16 +17,21 @@ use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
 pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
-    let request = RebuildRequest { code: args.code, from_copy: args.from_copy, asked: asked(args.who) };
-    let (projection, wait) = (args.projection, args.wait);
+    let request =
+        RebuildRequest { code: args.code, from_copy: args.from_copy, discard: args.discard, asked: asked(args.who) };
+    let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
         let built = api.rebuild(&projection, request).await?;
         out.line(format_args!("{projection} {} scheduled at position {}", built.version, count(built.requested)))?;
+        for version in &built.discards {
+            out.line(format_args!("{projection} {version} is discarded: the new version takes its place"))?;
+        }
         out.flush()?;
         if !wait {
             return Ok(());
         }
-        let end = wait::until_built(&*api, &projection, &built.version).await?;
+        let what = format!("the rebuild of {projection} {}", built.version);
+        let end = wait::or_left(wait::until_built(&*api, &projection, &built.version), &what, local).await?;
         out.line(end)?;
         out.flush()
     })
@@ -45,14 +50,19 @@ pub(crate) async fn rollback(out: &mut Out, args: Flip) -> Result<(), CliError> 
 
 async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result<(), CliError> {
     let request = FlipRequest { to: args.to, wait_ms: None, asked: asked(args.who) };
-    let (projection, wait) = (args.projection, args.wait);
+    let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
         let answer = if wait {
-            wait::until_flipped(&*api, &projection, direction, request).await?
+            let what = format!("what was asked for of {projection}");
+            let flipped = wait::until_flipped(&*api, &projection, direction, request);
+            wait::or_left(flipped, &what, local).await?
         } else {
             direction.ask(&*api, &projection, request).await?
         };
         out.text(&outcome(&answer))?;
+        if let (Direction::Flip, "rollback", Some(from)) = (direction, answer.kind.as_str(), &answer.from) {
+            out.line(format_args!("{} is older than {from}, so this is a rollback", answer.to))?;
+        }
         out.flush()
     })
     .await
@@ -93,10 +103,13 @@ pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> 
         wait_ms: None,
         asked: asked(args.who),
     };
-    let (projection, wait) = (args.projection, args.wait);
+    let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
         let answer = match wait {
-            true => wait::until_replayed(&*api, &projection, request).await?,
+            true => {
+                let what = format!("the replay of {projection}");
+                wait::or_left(wait::until_replayed(&*api, &projection, request), &what, local).await?
+            }
             false => api.replay(&projection, request).await?,
         };
         let (version, requested) = (&answer.version, count(answer.requested));

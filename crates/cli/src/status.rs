@@ -35,14 +35,18 @@ pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
     .await
 }
 
-/// Shows the status again and again, on a terminal in the place of the one before. A node that is away
-/// for a while is waited for once it was there.
+/// Shows the status again and again, on a terminal in the place of the one before. A node that is not there is waited
+/// for, and what it said last stays to be seen meanwhile.
 async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
-    let mut shown = false;
+    let (mut shown, mut last) = (false, None);
     loop {
         let page = match api.status().await {
-            Ok(status) => page(out, &status),
-            Err(error) if error.is_transient() && shown => format!("{error}; asking again\n"),
+            Ok(status) => last.insert(page(out, &status)).clone(),
+            Err(error) if error.is_transient() => match &last {
+                // Elsewhere it is there to be read already.
+                Some(last) if out.is_terminal() => format!("{error}; asking again. Its last state:\n\n{last}"),
+                _ => format!("{error}; asking again\n"),
+            },
             Err(error) => return Err(error.into()),
         };
         if out.is_terminal() {
@@ -192,6 +196,13 @@ fn behind(version: &VersionStatus) -> Option<String> {
     }
 }
 
+/// Whether a version is above the one that serves.
+fn is_newer(version: &VersionStatus, projection: &ProjectionStatus) -> bool {
+    let number = |text: &str| dacapo_api::parse_version(text).ok();
+    let serving = projection.serving.as_deref().and_then(number);
+    serving.zip(number(&version.version)).is_some_and(|(serving, version)| version > serving)
+}
+
 /// What a table has no room for: what is waited on, and why things are as they are.
 fn notes(projection: &ProjectionStatus) -> Vec<String> {
     let mut notes = vec![];
@@ -212,11 +223,26 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
             let list = format!("`dacapo letters {} --version {of}` lists them", projection.name);
             notes.push(format!("{name}: {events} set aside; {list}"));
         }
+        if version.effects_aside > 0 {
+            let (effects, of) = (counted(version.effects_aside, "effect"), &version.version);
+            let list = format!("`dacapo letters {} --effects --version {of}` lists them", projection.name);
+            notes.push(format!("{name}: {effects} set aside; {list}"));
+        } else if version.waiting_on.iter().any(|reason| reason.kind == "effect" || reason.kind == "effects") {
+            let (project, of) = (&projection.name, &version.version);
+            notes.push(format!(
+                "{name}: `dacapo letters {project} --effects --version {of}` lists effects, and drops them"
+            ));
+        }
         if version.phase == "StandingBy" {
+            let newer = is_newer(version, projection);
+            let what = if newer { "flip" } else { "rollback" };
             notes.push(match &version.rollback_not_ready {
-                _ if version.rollback_ready => format!("{name}: ready for a rollback"),
-                Some(why) => format!("{name}: no rollback, {why}"),
-                None => format!("{name}: no rollback, it does not say why"),
+                _ if version.rollback_ready => {
+                    let (project, of, back) = (&projection.name, &version.version, if newer { "" } else { " back" });
+                    format!("{name}: ready for a {what}; `dacapo {what} {project} --to {of}` moves readers{back} to it")
+                }
+                Some(why) => format!("{name}: not ready for a {what}, it waits on {why}"),
+                None => format!("{name}: not ready for a {what}, it does not say why"),
             });
         }
     }

@@ -1,6 +1,7 @@
 //! Waiting for a rebuild or a flip, and showing how it goes. Whoever stops waiting stops nothing: what
 //! was asked for is in the catalog.
 
+use std::future::Future;
 use std::time::Duration;
 
 use dacapo_api::{
@@ -30,6 +31,24 @@ impl Direction {
         match self {
             Self::Flip => api.flip(projection, request).await,
             Self::Rollback => api.rollback(projection, request).await,
+        }
+    }
+}
+
+/// Waits, unless the user leaves with Ctrl-C: what was asked for goes on all the same, of which they are told. `local`:
+/// it is done by a node in this process, and goes on with the next one.
+pub(crate) async fn or_left<T>(
+    waiting: impl Future<Output = Result<T, CliError>>,
+    what: &str,
+    local: bool,
+) -> Result<T, CliError> {
+    tokio::select! {
+        biased;
+        done = waiting => done,
+        _ = tokio::signal::ctrl_c() => {
+            let goes_on = if local { "goes on when a node has this directory open" } else { "goes on" };
+            let problem = Problem::new("left", format!("nobody waits any more; {what} {goes_on}"));
+            Err(problem.help("`dacapo status` shows how far it is, `dacapo cancel` gives it up").into())
         }
     }
 }
@@ -140,7 +159,8 @@ fn version_in<'a>(status: &'a Status, projection: &str, version: &str) -> Result
 
 fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
     bar.set_length(status.node.head);
-    bar.set_position(version.covers.unwrap_or(0));
+    // What is applied and not committed yet, of a batch that takes long, counts as well.
+    bar.set_position(version.reached.or(version.covers).unwrap_or(0));
     let stage = version.stage.as_ref().unwrap_or(&version.phase);
     bar.set_prefix(format!("{} {stage}", version.version));
     let mut parts = vec![];

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
 use dacapo_api::{
-    FlipResponse, HistoryEntry, Letter, Problem, ReplayResponse, Status, Verification, WaitingOn, Waiver,
+    EffectLetter, FlipResponse, HistoryEntry, Letter, Problem, ReplayResponse, Status, Verification, WaitingOn, Waiver,
 };
 
 use common::{Node, dacapo, with_input};
@@ -50,7 +50,7 @@ fn flipping() -> Status {
              "stall":{"seconds":7,"text":"no progress for 7 s, it waits on the store: full","waiting_on":[
                {"kind":"store","text":"the store: full"}]},
              "waiting_on":[{"kind":"store","text":"the store: full"}],
-             "rollback_ready":false,"rollback_not_ready":"it is 99990 behind","segments":[]},
+             "rollback_ready":false,"rollback_not_ready":"segment 0 of v1.2, 99990 behind","segments":[]},
             {"version":"v2.1","phase":"Serving","since":"2026-03-01T10:00:00Z","carried":true,"rollback_ready":false,
              "segments":[],"lag":0},
             {"version":"v2.2","phase":"Initializing","stage":"Ready","since":"2026-03-01T10:00:00Z","carried":true,
@@ -153,6 +153,19 @@ fn operations() {
 }
 
 #[test]
+fn a_flip_to_an_older_version_says_what_it_is() {
+    let node = Node::start();
+    node.fake.script().statuses.push_back(replaying());
+    let back: FlipResponse = serde_json::from_str(
+        r#"{"projection":"balances","kind":"rollback","from":"v2.1","to":"v1.1","requested":8,"flipped":true,
+            "position":9,"covers":8,"pause_ms":12}"#,
+    )
+    .unwrap();
+    node.fake.script().flips.push_back(back);
+    node.script("flip_back", dir().path());
+}
+
+#[test]
 fn letters() {
     let node = Node::start();
     node.fake.script().statuses.push_back(replaying());
@@ -168,8 +181,23 @@ fn letters() {
         letter(7, r#""kind":"refused","error":"no fee is known for account-1","attempts":10"#),
         letter(8, r#""kind":"behind","first":7,"error":"no fee is known for account-1","attempts":0,"wish":"retry""#),
     ]);
+    let effect = |number: u64, rest: &str| {
+        let text = format!(
+            r#"{{"number":{number},"key":"balances-7-0","position":7,"stream":"account-1","name":"mail",
+                "data":{{"to":"ann"}},"attempts":3,"error":"no stamps",{rest}}}"#
+        );
+        serde_json::from_str::<EffectLetter>(&text).unwrap()
+    };
+    node.fake.script().effects.extend([
+        effect(4, r#""state":"failing","time":"2026-03-01T12:00:09.5Z""#),
+        effect(5, r#""state":"set_aside","time":"2026-03-01T12:00:01Z""#),
+    ]);
     node.script("letters", dir().path());
     let script = node.fake.script();
+    let of_effects = script.asked.iter().filter(|asked| asked["request"]["effects"] == true);
+    assert_eq!(of_effects.map(|asked| &asked["call"]).collect::<Vec<_>>(), ["retry_letters", "drop_letters"]);
+    let set_aside = script.asked.iter().find(|asked| asked["call"] == "set_aside").unwrap();
+    assert_eq!(set_aside["request"]["reason"], "nobody knows this account");
     assert_eq!(script.asked[0]["request"]["position"], 7);
     assert_eq!(script.asked[0]["request"]["reason"], "the fees are known now");
     assert_eq!(script.asked[2]["call"], "drop_letters");

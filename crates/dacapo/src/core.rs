@@ -7,8 +7,8 @@ use std::time::Duration;
 use dacapo_model::assign;
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    Phase, Position, ProjectionName, ProjectionState, Segment, Token, VersionState, ViewId, WaitingOn, WorkShare,
-    limits,
+    Phase, Position, ProjectionName, ProjectionState, Segment, Token, VersionId, VersionState, ViewId, WaitingOn,
+    WorkShare, limits,
 };
 use dacapo_store::{Filter, Journal, Limit, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
@@ -110,6 +110,8 @@ pub(crate) struct OpenVersion {
     voices: watch::Sender<Voices>,
     /// What it still owes to the world outside, as its delivery saw it last.
     pub(crate) outbox: watch::Sender<Outbox>,
+    /// The version whose effects come before its own in their streams.
+    pub(crate) before: watch::Sender<Option<VersionId>>,
     /// The delivery of its effects, if it reacts.
     delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
     /// How much of the time its processor works.
@@ -117,6 +119,8 @@ pub(crate) struct OpenVersion {
     orders: watch::Sender<Orders>,
     wishes: watch::Sender<()>,
     busy: Arc<Busy>,
+    /// The furthest that a batch was seen at, and since when that batch is under way.
+    reached: std::sync::Mutex<Option<(Instant, Position)>>,
     /// The run of its processor; whoever stops it has this until it has ended.
     run: Mutex<Option<RunHandle>>,
 }
@@ -501,8 +505,8 @@ impl OpenVersion {
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
         let (seen, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
-        let (lifted, share, busy, run, looked, meeting) = Default::default();
-        let (voices, outbox, delivery) = Default::default();
+        let (lifted, share, busy, run, looked, meeting, reached) = Default::default();
+        let (voices, outbox, before, delivery) = Default::default();
         Self {
             id,
             view,
@@ -516,8 +520,10 @@ impl OpenVersion {
             orders,
             wishes,
             busy,
+            reached,
             voices,
             outbox,
+            before,
             delivery,
             run,
         }
@@ -534,6 +540,7 @@ impl OpenVersion {
             carried,
             progress: self.progress.clone(),
             outbox: self.outbox.clone(),
+            before: self.before.clone(),
             stop: stopped,
         };
         *self.delivery.lock().await = Some((stop, tokio::spawn(delivery.run())));
@@ -575,12 +582,29 @@ impl OpenVersion {
 
     /// Tells the processor what the catalog says of its version.
     pub(crate) fn order(&self, orders: Orders) {
-        self.orders.send_if_modified(|known| std::mem::replace(known, orders) != orders);
+        self.orders.send_if_modified(|known| {
+            let is_news = *known != orders;
+            *known = orders;
+            is_news
+        });
     }
 
     /// Tells the processor that something is wished for dead letters.
     pub(crate) fn wished(&self) {
         self.wishes.send_replace(());
+    }
+
+    /// How far it is counting what the batch under way here has applied and not committed yet, where all segments cover
+    /// `covers`.
+    pub(crate) fn reached(&self, covers: Position) -> Option<Position> {
+        let (after, since) = self.progress.borrow().batch.filter(|(after, _)| *after == covers)?;
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Between two reads, and while it commits, it is as far as it was.
+        let known = reached.filter(|(batch, _)| *batch == since).map_or(after, |(_, known)| known);
+        let at = self.busy.at().map_or(after, |at| Position::new(at.get() - 1));
+        let furthest = known.max(at);
+        *reached = Some((since, furthest));
+        Some(furthest).filter(|furthest| *furthest > covers)
     }
 
     /// What the processor waits on, as it tells or as it is seen.

@@ -128,6 +128,35 @@ pub enum Error {
         /// The stream of both.
         stream: dacapo_model::StreamName,
     },
+    /// No segment of the version halts at the event, so it cannot be set aside.
+    #[error("no segment of {view} halts at event {event}, so it cannot be set aside: {}", halts_text(.halts))]
+    NotHalted {
+        /// The version.
+        view: ViewId,
+        /// The event asked for.
+        event: Position,
+        /// The events at which segments halt.
+        halts: Vec<Position>,
+    },
+    /// A new build would discard a version that is found right and only has to be flipped to.
+    #[error(
+        "a new build of {} would discard {view}, which is ready: flip to it, or say that it may be discarded",
+        .view.projection
+    )]
+    WouldDiscard {
+        /// The version that is ready.
+        view: ViewId,
+    },
+    /// No code of this number is carried.
+    #[error("this node carries no version {code} of the code of {projection}: it carries {}", codes_text(.carried))]
+    NoSuchCode {
+        /// The projection.
+        projection: ProjectionName,
+        /// The code version asked for.
+        code: u32,
+        /// Those that it carries.
+        carried: Vec<u32>,
+    },
     /// The code that answers the query failed.
     #[error("the query failed: {0}")]
     Answer(HandlerError),
@@ -173,6 +202,16 @@ fn list(names: &[&str]) -> String {
 fn known_projections(known: &[ProjectionName]) -> String {
     let known: Vec<_> = known.iter().map(ProjectionName::as_str).collect();
     if known.is_empty() { "there are none yet".to_owned() } else { format!("the projections are {}", known.join(", ")) }
+}
+
+fn halts_text(halts: &[Position]) -> String {
+    let halts: Vec<_> = halts.iter().map(ToString::to_string).collect();
+    if halts.is_empty() { "none halts".to_owned() } else { format!("they halt at {}", halts.join(", ")) }
+}
+
+fn codes_text(carried: &[u32]) -> String {
+    let carried: Vec<_> = carried.iter().map(ToString::to_string).collect();
+    if carried.is_empty() { "none of it".to_owned() } else { carried.join(", ") }
 }
 
 fn far_text(progress: &Option<(Position, Position)>) -> String {

@@ -1,16 +1,23 @@
-//! Dead letters as operators meet them: listed with their events, retried, dropped.
+//! Dead letters and effects that do not come about, as operators meet them: listed, set aside, retried, dropped.
 //!
-//! A wish is recorded in the view and carried out by the version's processor under its claim, so that it survives
-//! whatever happens to the node that took it; while the version is paused, it waits. Nothing here applies an event.
+//! Who wants what and why is kept in the catalog first. A wish for dead letters is then recorded in the view and carried
+//! out by the version's processor under its claim, so that it survives whatever happens to the node that took it; while
+//! the version is paused, it waits. What is decided about effects is done in the outbox at once. Nothing here applies an
+//! event or makes an effect.
 
-use dacapo_model::{CatalogRefused, Letter, Letters, Phase, Position, ViewId, Wish, limits};
-use dacapo_store::{EventBatch, EventRef, StoreError, WhichLetters};
+use std::sync::Arc;
+
+use dacapo_model::{
+    CatalogCommand, CatalogRefused, EffectLetter, Letter, Letters, LettersOf, Phase, Position, ViewId, Wish, limits,
+};
+use dacapo_store::{EventBatch, EventRef, StoreError, WhichEffects, WhichLetters};
 
 use crate::catalog::Asked;
 use crate::core::OpenVersion;
 use crate::error::Error;
 use crate::feed;
-use crate::node::Node;
+use crate::node::{Node, Requested};
+use crate::processor::Orders;
 
 /// A dead letter with the event that was set aside.
 #[derive(Clone, Debug)]
@@ -77,8 +84,124 @@ impl Node {
         self.wish(&open, which, Wish::Drop, asked).await
     }
 
+    /// Lets the event be set aside at which a segment of the version halts, whatever the policy is: it is tried once more,
+    /// and should it be refused again it becomes a dead letter like any other. Where the order of streams matters, later
+    /// events of its stream wait behind it. It happens soon, maybe after this has returned, on whichever node has the
+    /// segment, and once a version that is paused is resumed.
+    ///
+    /// # Errors
+    /// [`Error::NotHalted`] when no segment halts at the event; as [`letters`](Self::letters).
+    pub async fn set_aside(&self, view: &ViewId, event: Position, asked: Asked) -> Result<Requested, Error> {
+        self.core.catalog.refresh().await?;
+        let open = self.with_letters(view)?;
+        if let Some(entries) = self.core.catalog.repeated(&asked).await {
+            return Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) });
+        }
+        let before = Position::new(event.get().saturating_sub(1));
+        let is_aside = open.view.letters(before, 1).await?.first().is_some_and(|letter| letter.position == event);
+        let halts: Vec<Position> = open.view.refusals().await?.iter().map(|refusal| refusal.position).collect();
+        if is_aside {
+            return Ok(Requested { view: view.clone(), position: None });
+        }
+        if !halts.contains(&event) {
+            return Err(Error::NotHalted { view: view.clone(), event, halts });
+        }
+        let command = CatalogCommand::SetAside { view: view.clone(), event };
+        let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        if let Some(state) = self.core.catalog.current().version(view) {
+            open.order(Orders::of(state));
+        }
+        Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) })
+    }
+
+    /// The effects of a version that were tried in vain, set aside or not, in the order in which they were emitted, of
+    /// those whose number is above `after` at most `most`. Of a version that is cleaned up, all that it owes.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub async fn effect_letters(&self, view: &ViewId, after: u64, most: usize) -> Result<Vec<EffectLetter>, Error> {
+        let (stored, phase) = self.with_outbox(view).await?;
+        Ok(stored.effect_letters(after, most, phase == Phase::CleaningUp).await?)
+    }
+
+    /// Lets effects be tried at once, and returns how many there are. One that was set aside is made before what waits in
+    /// its stream, and after what was made of it meanwhile.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub async fn retry_effects(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
+        self.decide_effects(view, which, Wish::Retry, asked).await
+    }
+
+    /// Gives up effects that were tried in vain, and returns how many there are: they are not made any more, unless a try
+    /// is under way just now, and the later ones of their streams are. That of one event is given up, and all of a version
+    /// that is cleaned up, also when it was never tried.
+    ///
+    /// # Errors
+    /// As [`letters`](Self::letters).
+    pub async fn drop_effects(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
+        self.decide_effects(view, which, Wish::Drop, asked).await
+    }
+
+    async fn decide_effects(
+        &self,
+        view: &ViewId,
+        which: &WhichLetters,
+        wish: Wish,
+        asked: &Asked,
+    ) -> Result<u64, Error> {
+        self.core.catalog.refresh().await?;
+        let (stored, phase) = self.with_outbox(view).await?;
+        let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
+        let is_known = self.core.catalog.repeated(asked).await.is_some();
+        if !is_known && !has_effects(&*stored, which, untried).await? {
+            return Ok(0);
+        }
+        // Asked again under the same key, what is not done yet is done: of events before the request only.
+        let through = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
+        let which = WhichEffects { which: which.clone(), through, untried };
+        let decided = stored.decide_effects(&which, wish).await?;
+        let Asked { actor, reason, .. } = asked;
+        tracing::info!(%view, ?which, ?wish, effects = decided, actor, reason, "effects were decided about");
+        Ok(decided)
+    }
+
+    /// Keeps in the catalog who wants it and why, and returns where. Nothing is done before it is there.
+    async fn decided(
+        &self,
+        view: &ViewId,
+        of: LettersOf,
+        which: &WhichLetters,
+        wish: Wish,
+        asked: &Asked,
+    ) -> Result<Position, Error> {
+        let command = CatalogCommand::DecideLetters { view: view.clone(), of, which: which.clone(), wish };
+        let entries = Arc::clone(&self.core.catalog).change(command, asked.clone()).await?;
+        Ok(entries.first().map(|entry| entry.position).unwrap_or_default())
+    }
+
     async fn wish(&self, open: &OpenVersion, which: &WhichLetters, wish: Wish, asked: &Asked) -> Result<u64, Error> {
-        let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, open.view.wish(which, Some(wish))).await;
+        self.core.catalog.refresh().await?;
+        let is_known = self.core.catalog.repeated(asked).await.is_some();
+        let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
+        let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
+        let meant: Vec<Position> = meant.map(|letter| letter.position).collect();
+        if meant.is_empty() && !is_known {
+            return Ok(0);
+        }
+        let through = self.decided(&open.id, LettersOf::Events, which, wish, asked).await?;
+        let wishing = async {
+            if !is_known {
+                return open.view.wish(which, Some(wish)).await;
+            }
+            // Asked again under the same key, what is not done yet is done: of events before the request only.
+            let mut wished = 0;
+            for position in meant.into_iter().filter(|position| *position <= through) {
+                wished += open.view.wish(&WhichLetters::One(position), Some(wish)).await?;
+            }
+            Ok(wished)
+        };
+        let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, wishing).await;
         // Also after an error: it may be recorded although the answer was lost.
         open.wished();
         let Ok(wished) = wished else {
@@ -91,20 +214,53 @@ impl Node {
         Ok(wished)
     }
 
-    /// The version, if there is one that can have dead letters here.
-    fn with_letters(&self, view: &ViewId) -> Result<std::sync::Arc<OpenVersion>, Error> {
+    /// The view of a version, and its phase, whether it is open on this node or not.
+    async fn with_outbox(&self, view: &ViewId) -> Result<(Arc<dyn dacapo_store::View>, Phase), Error> {
+        let phase = self.known(view)?;
+        let stored = match self.core.open_version(view) {
+            Some(open) => Some(Arc::clone(&open.view)),
+            None => self.core.views.find(view).await?,
+        };
+        let tried = || format!("look for effects of {view}");
+        let stored =
+            stored.ok_or_else(|| StoreError::unavailable(tried(), format!("it is {phase} and has no view")))?;
+        Ok((stored, phase))
+    }
+
+    /// The phase of the version, if there is one.
+    fn known(&self, view: &ViewId) -> Result<Phase, Error> {
         let catalog = self.core.catalog.current();
-        let Some(state) = catalog.version(view).filter(|state| state.phase != Phase::Obsolete) else {
+        let state = catalog.version(view).filter(|state| state.phase != Phase::Obsolete);
+        Ok(state.map(|state| state.phase).ok_or_else(|| {
             let versions = catalog.versions().filter(|(known, _)| known.projection == view.projection);
             let known = versions.map(|(known, _)| known.version).collect();
-            return Err(CatalogRefused::NoSuchVersion { view: view.clone(), known }.into());
-        };
+            CatalogRefused::NoSuchVersion { view: view.clone(), known }
+        })?)
+    }
+
+    /// The version, if there is one that can have dead letters here.
+    fn with_letters(&self, view: &ViewId) -> Result<Arc<OpenVersion>, Error> {
+        let phase = self.known(view)?;
         let not_open = || {
             StoreError::unavailable(
                 format!("look for dead letters of {view}"),
-                format!("it is {}, and its view is not open on this node", state.phase),
+                format!("it is {phase}, and its view is not open on this node"),
             )
         };
         Ok(self.core.open_version(view).ok_or_else(not_open)?)
+    }
+}
+
+/// Whether there is an effect of those that are meant.
+async fn has_effects(view: &dyn dacapo_store::View, which: &WhichLetters, untried: bool) -> Result<bool, StoreError> {
+    let mut after = 0;
+    loop {
+        let letters = view.effect_letters(after, limits::LETTERS_READ_MAX, untried).await?;
+        let Some(last) = letters.last() else { return Ok(false) };
+        after = last.pending.number;
+        let effects = letters.iter().map(|letter| &letter.pending.effect);
+        if effects.into_iter().any(|effect| which.has(effect.position, &effect.stream)) {
+            return Ok(true);
+        }
     }
 }

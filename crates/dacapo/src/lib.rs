@@ -19,6 +19,7 @@ struct Verification;
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;
 
+mod cancel;
 mod catalog;
 mod cluster;
 mod core;
@@ -43,15 +44,16 @@ pub mod verify;
 pub mod view;
 mod world;
 
+pub use cancel::Cancelled;
 pub use catalog::{Asked, CatalogEntry};
 pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::assign::Rows;
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
-    Catalog, CatalogEvent, CatalogRefused, CodeId, EffectKey, EventId, EventType, ExpectedRevision, FlipKind,
-    FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId, Metadata, NewEvent, OnFailure, PastEffects, Phase,
-    Policy, Position, ProjectionName, Retry, Revision, Segment, SegmentCount, Stage, StreamName, Timestamp, Token,
-    VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
+    Cancel, Catalog, CatalogEvent, CatalogRefused, CodeId, EffectFailure, EffectKey, EffectLetter, EventId, EventType,
+    ExpectedRevision, FlipKind, FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId, Metadata, NewEvent,
+    OnFailure, PastEffects, Phase, Policy, Position, ProjectionName, Retry, Revision, Segment, SegmentCount, Stage,
+    StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -61,7 +63,7 @@ pub use error::Error;
 pub use event::{Event, EventError};
 pub use flip::FlipReport;
 pub use letters::DeadLetter;
-pub use node::{Node, NodeBuilder, Requested, StartError};
+pub use node::{Node, NodeBuilder, RebuildOptions, Rebuilt, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
 pub use reactor::{Acts, Effect, EffectOptions};

@@ -91,6 +91,26 @@ pub struct Requested {
     pub position: Option<Position>,
 }
 
+/// How a projection is rebuilt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RebuildOptions {
+    /// Of this code version; of the newest that the node carries when absent.
+    pub code: Option<u32>,
+    /// Whether it begins as a copy of the view that serves, as its code says.
+    pub from_copy: bool,
+    /// Whether it may take the place of a version that is ready and only has to be flipped to.
+    pub discard: bool,
+}
+
+/// A new build that was scheduled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// The new version, and where the catalog has it.
+    pub requested: Requested,
+    /// The versions that it takes the place of, which are cleaned up.
+    pub discards: Vec<VersionId>,
+}
+
 impl NodeBuilder {
     /// Keeps everything in this directory, which is made if it is not there. One process at a time has it.
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -318,17 +338,18 @@ impl Node {
     }
 
     /// Schedules a new build of a projection beside the serving version: of the newest code that this
-    /// node carries, or of `code`.
+    /// node carries, or of `code`. It takes the place of a version that is being built, or is ready.
     ///
     /// # Errors
-    /// [`Error::NotCarried`] when this node does not carry it.
+    /// [`Error::NotCarried`] and [`Error::NoSuchCode`] when this node does not carry it.
     pub async fn rebuild(
         &self,
         projection: &ProjectionName,
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        self.schedule(projection, code, asked, false).await
+        let how = RebuildOptions { code, discard: true, ..RebuildOptions::default() };
+        Ok(self.rebuild_with(projection, how, asked).await?.requested)
     }
 
     /// As [`rebuild`](Self::rebuild), but the new build begins as a copy of the view that serves, as its code says
@@ -342,36 +363,52 @@ impl Node {
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        self.schedule(projection, code, asked, true).await
+        let how = RebuildOptions { code, from_copy: true, discard: true };
+        Ok(self.rebuild_with(projection, how, asked).await?.requested)
     }
 
-    async fn schedule(
+    /// As [`rebuild`](Self::rebuild), and tells which versions the new build takes the place of.
+    ///
+    /// # Errors
+    /// As `rebuild` and [`rebuild_from_copy`](Self::rebuild_from_copy); [`Error::WouldDiscard`] where it would take the
+    /// place of a version that only has to be flipped to, unless `how` lets it.
+    pub async fn rebuild_with(
         &self,
         projection: &ProjectionName,
-        code: Option<u32>,
+        how: RebuildOptions,
         asked: Asked,
-        seeded: bool,
-    ) -> Result<Requested, Error> {
-        if let Some(requested) = self.repeated(&asked).await? {
-            return Ok(requested);
+    ) -> Result<Rebuilt, Error> {
+        self.core.catalog.refresh().await?;
+        if let Some(entries) = self.core.catalog.repeated(&asked).await {
+            return Ok(rebuilt(&entries));
         }
+        let RebuildOptions { code, from_copy: seeded, discard } = how;
         let carried = self.core.carried();
         let of_projection = carried.iter().filter(|carried| carried.code.projection == *projection);
         let wanted = of_projection.filter(|carried| code.is_none_or(|code| carried.code.code == code));
         let Some(newest) = wanted.max_by_key(|carried| carried.code.code) else {
-            return Err(
-                self.unknown_or(projection, || Error::NotCarried { projection: projection.clone(), version: None })
-            );
+            let carried = carried.iter().filter(|carried| carried.code.projection == *projection);
+            let missing = || match code {
+                Some(code) => {
+                    let carried = carried.map(|carried| carried.code.code).collect();
+                    Error::NoSuchCode { projection: projection.clone(), code, carried }
+                }
+                None => Error::NotCarried { projection: projection.clone(), version: None },
+            };
+            return Err(self.unknown_or(projection, missing));
         };
+        let catalog = self.core.catalog.current();
+        let ready = catalog.projections.get(projection).and_then(|state| state.would_discard().next());
+        if let Some(version) = ready.filter(|_| !discard) {
+            return Err(Error::WouldDiscard { view: view_of(projection, version) });
+        }
         if seeded {
             let refused = |why| Error::NoCopy { projection: projection.clone(), why };
             self.core.may_copy(newest).map_err(refused)?;
         }
         let schedule = dacapo_model::rebuild::Code { seeded, ..newest.code.clone() }.schedule();
         let entries = Arc::clone(&self.core.catalog).change(schedule, asked).await?;
-        let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
-        let scheduled = scheduled.expect("a schedule that is accepted schedules a version");
-        Ok(Requested { view: scheduled.event.view().clone(), position: Some(scheduled.position) })
+        Ok(rebuilt(&entries))
     }
 
     /// Asks that readers move to version `to`, or to the newest above the serving one. It happens as soon
@@ -547,11 +584,19 @@ impl Node {
         let later =
             history.into_iter().filter(|entry| entry.position > asked_at && *entry.event.view() == requested.view);
         let settled = |entry: &CatalogEntry| {
-            matches!(entry.event, CatalogEvent::Flipped { .. } | CatalogEvent::FlipAborted { .. })
+            matches!(
+                entry.event,
+                CatalogEvent::Flipped { .. } | CatalogEvent::FlipAborted { .. } | CatalogEvent::FlipCancelled { .. }
+            )
         };
         // The first one after a request settles it; without one, the last is why things are as they are.
         let mut settled = later.filter(settled);
         let entry = if requested.position.is_some() { settled.next() } else { settled.last() };
+        if let Some(CatalogEntry { event: CatalogEvent::FlipCancelled { .. }, asked, .. }) = &entry {
+            let why = asked.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let reason = format!("{} cancelled it{why}", asked.actor);
+            return Err(Error::FlipAborted { projection: projection.clone(), to: *to, reason });
+        }
         match entry.map(|entry| (entry.event, entry.position)) {
             Some((CatalogEvent::Flipped { from, kind, covers, .. }, flipped)) => {
                 let pause = self.core.flip_pause(projection, flipped).await;
@@ -701,7 +746,7 @@ impl Node {
         futures::future::join_all(self.running.subscribers.iter().map(Subscribed::end)).await;
     }
 
-    fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {
+    pub(crate) fn unknown_or(&self, projection: &ProjectionName, known: impl FnOnce() -> Error) -> Error {
         let catalog = self.core.catalog.current();
         let carried = self.core.carried().into_iter().map(|carried| carried.code.projection);
         let mut all: Vec<_> = catalog.projections.keys().cloned().chain(carried).collect();
@@ -716,4 +761,15 @@ impl Node {
 
 fn view_of(projection: &ProjectionName, version: VersionId) -> ViewId {
     ViewId { projection: projection.clone(), version }
+}
+
+/// What these entries scheduled.
+fn rebuilt(entries: &[CatalogEntry]) -> Rebuilt {
+    let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
+    // Asked again under the key of something else, it is answered as that was.
+    let first = scheduled.or(entries.first()).expect("a schedule that is accepted schedules a version");
+    let cleaned = entries.iter().filter(|entry| matches!(entry.event, CatalogEvent::CleaningUp { .. }));
+    let discards = cleaned.map(|entry| entry.event.view().version).collect();
+    let requested = Requested { view: first.event.view().clone(), position: Some(first.position) };
+    Rebuilt { requested, discards }
 }

@@ -66,7 +66,7 @@ use claims::ClaimLook;
 
 pub(crate) use busy::Busy;
 pub(crate) use claims::Claims;
-pub(crate) use letters::Aside;
+pub(crate) use letters::{Aside, shortened};
 pub(crate) use segments::Progress;
 
 /// How long the first retry after a failure of the store waits; each further one waits twice as long.
@@ -109,7 +109,7 @@ pub(crate) struct Assignment {
 }
 
 /// What a processor must know of its version's state in the catalog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Orders {
     /// By which its policy is chosen.
     phase: Phase,
@@ -119,11 +119,19 @@ pub(crate) struct Orders {
     resumed_at: Option<Position>,
     /// The last replay in place that was asked for.
     replay: Option<PendingReplay>,
+    /// Events that are set aside once they are refused.
+    set_aside: Arc<BTreeSet<Position>>,
 }
 
 impl Orders {
     pub(crate) fn of(state: &VersionState) -> Self {
-        Self { phase: state.phase, paused: state.paused, resumed_at: state.resumed_at, replay: state.last_replay }
+        Self {
+            phase: state.phase,
+            paused: state.paused,
+            resumed_at: state.resumed_at,
+            replay: state.last_replay,
+            set_aside: Arc::clone(&state.set_aside),
+        }
     }
 }
 
@@ -253,6 +261,8 @@ struct Run<'a> {
     orders: watch::Receiver<Orders>,
     /// The last resumption that was heeded.
     resumed_at: Option<Position>,
+    /// How many wishes to set an event aside were heeded.
+    set_aside: usize,
     /// The phase that was heeded last.
     phase: Phase,
     wishes: watch::Receiver<()>,
@@ -343,6 +353,7 @@ impl<'a> Run<'a> {
             aside,
             orders,
             resumed_at,
+            set_aside: 0,
             phase,
             wishes,
             wished_elsewhere: false,
@@ -385,6 +396,9 @@ impl<'a> Run<'a> {
         }
         if let Some(from) = self.seed {
             return self.begin_as_copy(from).await;
+        }
+        if let Break(end) = self.leave_replay().await? {
+            return Ok(Break(end));
         }
         let is_whole = self.segments.is_whole();
         if !is_whole && self.assignment.carried.options.rows == Rows::AcrossSegments {
@@ -430,13 +444,17 @@ impl<'a> Run<'a> {
 
     /// Looks what the catalog says of the version.
     fn heed(&mut self) -> Orders {
-        let orders = *self.orders.borrow_and_update();
+        let orders = self.orders.borrow_and_update().clone();
         // In another phase another policy says what becomes of what halts.
         let phase = std::mem::replace(&mut self.phase, orders.phase);
         if orders.resumed_at > self.resumed_at || orders.phase != phase {
             self.resumed_at = orders.resumed_at;
             self.segments.refusals.try_now(self.assignment.clock.now());
             self.failed_reset.iter_mut().chain(&mut self.failed_seed).for_each(Tried::try_now);
+        }
+        if orders.set_aside.len() > self.set_aside {
+            self.set_aside = orders.set_aside.len();
+            self.segments.refusals.try_these(&orders.set_aside, self.assignment.clock.now());
         }
         orders
     }

@@ -9,7 +9,8 @@
 //! A handler emits an effect as it changes rows, so the two are there together or not at all. One task a version and
 //! node takes what is due from the outbox, asks whose voice speaks for the event ([`ProjectionState::voice`], I-9),
 //! acts, and records what it came to. Between acting and recording a process may die; then it acts again, under the
-//! same key. Effects of one stream are made one after the other; one that fails holds back only its stream.
+//! same key. Effects of one stream are made one after the other, also where another version speaks for the earlier ones;
+//! one that fails holds back only its stream, until it is set aside by [`EffectOptions::on_failure`] or dropped.
 
 use std::any::type_name;
 use std::collections::{BTreeSet, HashSet};
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    EffectKey, NewEffect, PastEffects, PendingEffect, Position, ProjectionState, Segment, Settled, StreamName,
-    Timestamp, VersionId, ViewId, Voice, WaitingOn, limits,
+    EffectFailure, EffectKey, NewEffect, PastEffects, PendingEffect, Position, ProjectionState, Segment, Settled,
+    StreamName, Timestamp, VersionId, ViewId, Voice, WaitingOn, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
 use futures::future::BoxFuture;
@@ -32,8 +33,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::catalog::CatalogError;
-use crate::core::Core;
-use crate::processor::Progress;
+use crate::core::{Core, OpenVersion};
+use crate::processor::{Progress, shortened};
 use crate::projection::{Carried, HandlerError, Projection, chain, panic_text};
 
 /// How often to look when nothing tells that something changed while effects are pending.
@@ -86,6 +87,8 @@ pub struct EffectOptions {
     pub retry_first: Duration,
     /// The longest wait between two tries. 5 minutes unless set.
     pub retry_longest: Duration,
+    /// What becomes of an effect that fails. It is tried for ever and its stream waits, unless set.
+    pub on_failure: EffectFailure,
     /// Whether effects of events are made that were in the journal before the projection's first version was scheduled,
     /// by that version. They are not, unless set.
     pub past: PastEffects,
@@ -97,6 +100,7 @@ impl Default for EffectOptions {
             time_max: Duration::from_secs(30),
             retry_first: Duration::from_millis(500),
             retry_longest: Duration::from_secs(300),
+            on_failure: EffectFailure::Halt,
             past: PastEffects::Silent,
         }
     }
@@ -235,6 +239,8 @@ pub(crate) struct Delivery {
     pub(crate) carried: Carried,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) outbox: watch::Sender<Outbox>,
+    /// The version whose effects come before its own.
+    pub(crate) before: watch::Sender<Option<VersionId>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -246,6 +252,10 @@ struct UnderWay {
     acts: FuturesUnordered<Act>,
     busy: HashSet<u64>,
     settled: Vec<(u64, Settled)>,
+    /// The last resumption that was heeded.
+    resumed_at: Option<Position>,
+    /// Since that one, until everything that fails was tried at once: what was.
+    retried: Option<HashSet<u64>>,
 }
 
 /// How often one that does not make the effects looks whether it is to.
@@ -310,8 +320,21 @@ impl Delivery {
         let now = core.world.clock.now();
         let (longest, most) =
             (self.carried.options.effects.retry_longest, limits::EFFECTS_READ_MAX + under_way.busy.len());
-        let due = self.view.effects_due(now, longest, most).await?;
-        let mut silent = 0;
+        self.heed(projection, under_way);
+        // What waits for its next try is tried at once after a resumption.
+        let through = if under_way.retried.is_some() { Timestamp::from_micros(i64::MAX) } else { now };
+        let mut due = match core.is_paused(&self.id) {
+            true => vec![],
+            false => self.view.effects_due(through, longest, most).await?,
+        };
+        let is_due = |it: &PendingEffect| it.due <= now || it.due > now.plus(longest);
+        if let Some(retried) = &under_way.retried {
+            due.retain(|it| is_due(it) || !retried.contains(&it.number));
+            if due.iter().all(is_due) {
+                under_way.retried = None;
+            }
+        }
+        let (mut silent, mut before) = (0, None);
         for pending in due {
             let NewEffect { position, .. } = pending.effect;
             if under_way.busy.contains(&pending.number) || position > head {
@@ -320,8 +343,11 @@ impl Delivery {
             match projection.voice(position, self.carried.options.effects.past) {
                 Voice::Of(version) if version == self.id.version || planted::is(Fault::EveryVoice) => {
                     let room = under_way.acts.len() < limits::EFFECTS_AT_ONCE_MAX;
-                    if room && !self.is_behind_another(core, projection, &pending).await? {
+                    let first = if room { self.comes_before(core, projection, &pending).await? } else { None };
+                    before = before.or(first);
+                    if room && first.is_none() {
                         under_way.busy.insert(pending.number);
+                        under_way.retried.iter_mut().for_each(|retried| retried.extend([pending.number]));
                         under_way.acts.push(self.act(core, pending));
                     }
                 }
@@ -334,9 +360,11 @@ impl Delivery {
             }
         }
         self.settle(under_way).await?;
+        self.before.send_replace(before);
         let outbox = self.view.outbox(FAILING_TOLD).await?;
         let next_due = outbox.next_due.map(|due| due.since(now));
-        let pending = outbox.pending > 0;
+        // Somebody may have something tried that was set aside.
+        let pending = outbox.pending + outbox.aside > 0;
         self.outbox.send_replace(outbox);
         Ok(match next_due {
             _ if silent > 0 => Duration::ZERO,
@@ -358,31 +386,81 @@ impl Delivery {
         Ok(())
     }
 
-    /// Whether another version has yet to make an earlier effect of the same stream.
-    async fn is_behind_another(
+    /// Takes note of a resumption.
+    fn heed(&self, projection: &ProjectionState, under_way: &mut UnderWay) {
+        let resumed_at = projection.versions.get(&self.id.version).and_then(|state| state.resumed_at);
+        if resumed_at > under_way.resumed_at {
+            (under_way.resumed_at, under_way.retried) = (resumed_at, Some(HashSet::new()));
+        }
+    }
+
+    /// The version, if there is one, that has yet to make an earlier effect of the same stream, as far as that is known
+    /// or can come to be.
+    async fn comes_before(
         &self,
         core: &Core,
         projection: &ProjectionState,
         pending: &PendingEffect,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<VersionId>, StoreError> {
         for other in core.open_versions() {
             let (theirs, ours) = (&other.id, &self.id);
             if theirs.projection != ours.projection || theirs.version == ours.version {
                 continue;
             }
+            // First, since what it comes past meanwhile is in its outbox then.
+            if self.is_on_its_way(core, projection, &other, pending).await? {
+                return Ok(Some(theirs.version));
+            }
             let first = other.view.first_effect(&pending.effect.stream).await?;
             let earlier = first.filter(|first| *first < pending.effect.position);
             let past = self.carried.options.effects.past;
             if earlier.is_some_and(|first| projection.voice(first, past) == Voice::Of(theirs.version)) {
-                return Ok(true);
+                return Ok(Some(theirs.version));
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// Whether another version that spoke before `pending` has yet to come past some of that in the segment of its
+    /// stream, and gets on. One that halts there, is paused, stands still, or whose code is nowhere is not waited for: it
+    /// might be for ever.
+    async fn is_on_its_way(
+        &self,
+        core: &Core,
+        projection: &ProjectionState,
+        other: &OpenVersion,
+        pending: &PendingEffect,
+    ) -> Result<bool, StoreError> {
+        let NewEffect { position, stream, .. } = &pending.effect;
+        let Some(until) = projection.spoke_before(other.id.version, *position) else { return Ok(false) };
+        let Some(state) = projection.versions.get(&other.id.version).filter(|state| state.phase.applies()) else {
+            return Ok(false);
+        };
+        let segment = state.segments.segment_of(stream.as_str());
+        let has_come = || {
+            let progress = other.progress.borrow();
+            progress.tokens.iter().any(|token| token.segment == segment && token.shown() >= until)
+        };
+        if has_come() {
+            return Ok(false);
+        }
+        // Another member may have taken it there.
+        other.look().await?;
+        let has_code = core.code_of(&other.id).is_some() || core.cluster.has_code_of(&other.id);
+        if has_come() || state.paused || !has_code {
+            return Ok(false);
+        }
+        let halts = other.view.refusals().await?.iter().any(|refusal| refusal.segment == segment);
+        let tokens = other.progress.borrow().tokens.clone();
+        let reached = other.reached(other.progress.borrow().covers());
+        let still = core.trails.look(&other.id, &tokens, reached, core.head()).still(core.trails.now());
+        Ok(!halts && still < limits::STALL_TIME_MAX)
     }
 
     /// One try.
     fn act(&self, core: &Core, pending: PendingEffect) -> Act {
         let PendingEffect { number, effect, attempts, .. } = pending;
+        let aside = self.outbox.borrow().aside;
         let projection = self.id.projection.clone();
         let key = EffectKey { projection, position: effect.position, ordinal: effect.ordinal };
         let (act, options) = (self.carried.act_on(&effect.name), self.carried.options.effects);
@@ -400,7 +478,12 @@ impl Delivery {
                 Err(_) => format!("it took longer than {} ms", options.time_max.as_millis()),
             };
             let attempts = attempts + 1;
+            if options.on_failure.sets_aside(attempts, aside) {
+                tracing::error!(%view, effect = %key, name = effect.name, attempts, error, "an effect is set aside");
+                return (number, Settled::SetAside { error: shortened(error), at: clock.now() });
+            }
             tracing::warn!(%view, effect = %key, name = effect.name, attempts, error, "an effect fails");
+            let error = shortened(error);
             let due: Timestamp = clock.now().plus(options.back_off(attempts));
             (number, Settled::Failed { error, due })
         })

@@ -305,7 +305,8 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
                 Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
                 _ => WorkShare::ALL,
             });
-            core.trails.look(id, &tokens, core.head());
+            let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+            core.trails.look(id, &tokens, version.reached(covers), core.head());
             lift_stray(core, &version, &tokens).await?;
             uncap_stray(core, &version, &tokens).await?;
             let bare = state.phase == Phase::Initializing && core.is_bare(id).await?;
@@ -438,6 +439,12 @@ async fn clean_up(core: &Arc<Core>, id: &ViewId) -> Result<(), CatalogError> {
     // From here on nobody adds to them; a batch that was under way may have.
     if owes(core, id).await? {
         return Ok(());
+    }
+    // From here on the clean-up cannot be cancelled; until here it may have been.
+    match Arc::clone(&core.catalog).change(CatalogCommand::BeginDrop(id.clone()), Asked::by_plan()).await {
+        Ok(_) => {}
+        Err(CatalogError::Refused(_)) => return Ok(()),
+        Err(error) => return Err(error),
     }
     core.views.drop_view(id).await?;
     core.world.probe.completed(Step::Dropped);

@@ -150,15 +150,22 @@ pub(crate) async fn ended(core: &Core, requested: &Requested, within: Duration) 
     }
     let history = catalog::history(&*core.journal).await?;
     let mut of_view = history.into_iter().filter(|entry| entry.event.view() == view);
-    let mut asked = None;
+    let (mut asked, mut cancelled) = (None, None);
     let end = of_view.find_map(|entry| match entry.event {
         CatalogEvent::ReplayRequested { after, .. } if Some(entry.position) == *position => {
             asked = Some(after);
             None
         }
+        CatalogEvent::ReplayCancelled { .. } if asked.is_some() => {
+            cancelled = Some(entry.asked.actor);
+            None
+        }
         CatalogEvent::ReplayEnded { .. } if asked.is_some() => Some(entry.position),
         _ => None,
     });
+    if let Some(by) = cancelled.filter(|_| end.is_some()) {
+        return Err(Error::NoTarget(format!("the replay of {view} was cancelled by {by}")));
+    }
     match (asked, end, position) {
         (Some(after), Some(ended), Some(requested)) => {
             Ok(ReplayReport { view: view.clone(), requested: *requested, after, ended })

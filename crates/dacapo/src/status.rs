@@ -63,6 +63,8 @@ pub struct VersionStatus {
     pub tokens: Vec<Token>,
     /// The position that all of its segments cover.
     pub covers: Position,
+    /// What it has applied where this node applies it: in the middle of a batch that is more than what it covers.
+    pub reached: Option<Position>,
     /// How many positions the lowest of its segments is behind the head.
     pub lag: u64,
     /// How old the oldest event is that it does not cover, by the time at which that was appended.
@@ -82,6 +84,8 @@ pub struct VersionStatus {
     pub replay: Option<ReplayStatus>,
     /// How many events are set aside in it as dead letters.
     pub letters: u64,
+    /// How many of its effects are set aside.
+    pub effects_aside: u64,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -170,6 +174,7 @@ async fn version_status(
     };
     waiting_on.extend(halts_elsewhere(core, &id, &tokens).await);
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+    let reached = open.as_ref().and_then(|open| open.reached(covers));
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let (bare, unreadable) = match core.is_bare(&id).await {
         Ok(bare) => (bare && state.phase == Phase::Initializing, unreadable),
@@ -191,10 +196,11 @@ async fn version_status(
     let (lag_time, time_left, pace, stall) = match lag {
         0 => (Duration::ZERO, (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), None, None),
         _ => {
-            let trail = core.trails.look(&id, &tokens, head);
+            let trail = core.trails.look(&id, &tokens, reached, head);
             let lag_time = age_behind(core, covers).await;
             let stall = stalled(trail.still(core.trails.now()), &waiting_on, busy);
-            (lag_time, Some(time_left(lag, lag_time, trail.pace())), trail.pace(), stall)
+            let left = head.since(reached.unwrap_or(covers));
+            (lag_time, Some(time_left(left, lag_time, trail.pace())), trail.pace(), stall)
         }
     };
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
@@ -213,6 +219,8 @@ async fn version_status(
     // An effect that fails keeps nobody from a rollback.
     let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
     waiting_on.extend(reactor::waiting_on(&outbox));
+    let before = open.as_ref().and_then(|open| *open.before.borrow());
+    waiting_on.extend(before.map(|version| WaitingOn::EffectsBefore { version }));
     waiting_on.extend(core.unpublished(&id, projection));
     if state.phase == Phase::CleaningUp && outbox.pending > 0 {
         waiting_on.push(WaitingOn::Effects { pending: outbox.pending });
@@ -236,6 +244,7 @@ async fn version_status(
         carried: carried.is_some(),
         tokens,
         covers,
+        reached,
         lag,
         lag_time,
         rate: pace.map(|pace| pace.rate),
@@ -245,6 +254,7 @@ async fn version_status(
         rollback_ready,
         replay,
         letters,
+        effects_aside: outbox.aside,
         waiting_on,
     }
 }

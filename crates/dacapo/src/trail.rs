@@ -25,12 +25,12 @@ impl Trails {
         self.begun.elapsed()
     }
 
-    /// Notes how far a version is, and returns what is known of it.
-    pub(crate) fn look(&self, id: &ViewId, tokens: &[Token], head: Position) -> Trail {
+    /// Notes how far a version is, with what it has `reached` of a batch under way, and returns what is known of it.
+    pub(crate) fn look(&self, id: &ViewId, tokens: &[Token], reached: Option<Position>, head: Position) -> Trail {
         let mut trails = self.trails.lock().unwrap_or_else(PoisonError::into_inner);
         let trail = trails.entry(id.clone()).or_default();
         if let Some(covers) = tokens.iter().map(|token| token.position).min() {
-            trail.look(Look { at: self.now(), covers, head });
+            trail.look(Look { at: self.now(), covers: reached.unwrap_or(covers).max(covers), head });
         }
         trail.clone()
     }

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    Answers, Asked, Carried, Error, EventRef, ExpectedRevision, Filter, FlipPolicy, HandlerError, LetterKind, Limit,
-    Node, OnFailure, Options, Phase, Policy, Position, Projection, ReadView, Recorded, Retry, Row, Rows, SegmentCount,
-    Stage, Status, Store, StoreError, SystemClock, Table, Verify, VersionStatus, View, WaitingOn, WhichLetters, limits,
+    Answers, Asked, Carried, CatalogEvent, Error, EventRef, ExpectedRevision, Filter, FlipPolicy, HandlerError,
+    LetterKind, Limit, Node, OnFailure, Options, Phase, Policy, Position, Projection, ReadView, Recorded, Retry, Row,
+    Rows, SegmentCount, Stage, Status, Store, StoreError, SystemClock, Table, Verify, VersionStatus, View, WaitingOn,
+    WhichLetters, limits,
 };
 use dacapo_model::verify::Part;
 use faulty::{Call, Fault, Faults};
@@ -1172,5 +1173,63 @@ async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
     .await;
     let told = status.projections[0].versions[0].waiting_on[0].to_string();
     assert!(told.contains("row \"all\" of table everything is written by events of segments"), "{told}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_at_which_a_segment_halts_is_set_aside_by_somebody_and_the_segment_goes_on() {
+    let version_1 = told::<1>(Policy::Halt);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    round(&node).await;
+    let position = doubt(&node, "ledger-3", 5).await;
+    round(&node).await;
+    halts(&node, "v1.1", position).await;
+    let asked = |reason: &str| Asked::by("ana").because(reason);
+    let other = node.set_aside(&view("v1.1"), Position::new(2), asked("a slip")).await.unwrap_err();
+    assert!(matches!(&other, Error::NotHalted { halts, .. } if *halts == [position]), "{other}");
+    let keyed = Asked { idempotency_key: Some("k".into()), ..asked("nobody knows this account") };
+    let requested = node.set_aside(&view("v1.1"), position, keyed.clone()).await.unwrap();
+    assert!(requested.position.is_some());
+    assert_eq!(node.set_aside(&view("v1.1"), position, keyed).await.unwrap(), requested, "asked again under its key");
+    let head = node.head();
+    let found = until_version(&node, "v1.1", "it goes on", |found| found.covers >= head).await;
+    check_counts(&node, &found).await;
+    let set_aside = letters(&node, "v1.1").await;
+    assert_eq!(set_aside[0], (position.get(), LetterKind::Refused, 3), "tried once more");
+    assert!(matches!(set_aside[1..], [(_, LetterKind::Behind { .. }, 0)]), "the rest of its stream: {set_aside:?}");
+    let again = node.set_aside(&view("v1.1"), position, asked("once more")).await.unwrap();
+    assert_eq!(again.position, None, "it is set aside already");
+    let history = node.history().await.unwrap();
+    let entry = history.iter().find(|it| matches!(it.event, CatalogEvent::SetAside { event, .. } if event == position));
+    let asked = entry.map(|entry| (entry.asked.actor.as_str(), entry.asked.reason.as_deref()));
+    assert_eq!(asked, Some(("ana", Some("nobody knows this account"))));
+
+    // The next one halts: it was decided about one event.
+    let next = doubt(&node, "ledger-5", 5).await;
+    halts(&node, "v1.1", next).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_dead_letters_is_in_the_history_and_is_done_once_under_its_key() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Refuse);
+    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    doubt(&node, "ledger-3", 5).await;
+    until_letters(&node, "v1.1", 1).await;
+    let asked = Asked { idempotency_key: Some("k".into()), ..Asked::by("ana").because("a test account") };
+    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &asked).await.unwrap(), 1);
+    until_letters(&node, "v1.1", 0).await;
+    let later = doubt(&node, "ledger-3", 6).await;
+    until_letters(&node, "v1.1", 1).await;
+    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &asked).await.unwrap(), 0, "that came later");
+    assert_eq!(letters(&node, "v1.1").await, [(later.get(), LetterKind::Refused, 2)]);
+    let history = node.history().await.unwrap();
+    let decided = history.iter().filter(|entry| matches!(entry.event, CatalogEvent::LettersDecided { .. }));
+    let decided: Vec<_> = decided.map(|entry| (entry.asked.actor.as_str(), entry.asked.reason.as_deref())).collect();
+    assert_eq!(decided, [("ana", Some("a test account"))]);
     node.shutdown().await;
 }

@@ -1,8 +1,12 @@
 //! Reactors: effects are made at least once, in order, and by one voice. // I-9
 
+#[path = "reactor/cancel.rs"]
+mod cancel;
 mod common;
 #[path = "common/faulty.rs"]
 mod faulty;
+#[path = "reactor/letters.rs"]
+mod letters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,6 +46,8 @@ struct Office {
     panic: Mutex<BTreeSet<String>>,
     /// The handler refuses events that are doubted.
     refuses: AtomicBool,
+    /// While this is so, the handler of the first version waits before each event.
+    lags: watch::Sender<bool>,
 }
 
 impl Office {
@@ -94,6 +100,9 @@ impl<const CODE: u32> Projection for Notices<CODE> {
     }
 
     async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        if CODE == 1 {
+            self.office.lags.subscribe().wait_for(|lags| !lags).await?;
+        }
         if matches!(event.data, LedgerEvent::Doubted { .. }) && self.office.refuses.load(Ordering::SeqCst) {
             // Before it refuses: what it emits must not outlive that.
             view.emit(&Mail { ledger: event.stream.to_owned(), amount: 0 })?;

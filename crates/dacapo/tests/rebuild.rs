@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, HandlerError, Node, Options, Phase, Position,
-    Probe, Projection, Recorded, Revision, Row, Step, Table, View, WaitingOn, WorkShare,
+    Asked, Cancel, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, HandlerError, Node, Options, Phase,
+    Position, Probe, Projection, RebuildOptions, Recorded, Revision, Row, Step, Table, View, WaitingOn, WorkShare,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -446,5 +446,96 @@ async fn a_batch_that_has_a_transaction_open_is_no_longer_than_any_other() {
     );
     gate.send_replace(true);
     phase(&node, "v1.1", Phase::Serving).await;
+    node.shutdown().await;
+}
+
+fn refusal(error: Error) -> dacapo::CatalogRefused {
+    match error {
+        Error::Catalog(refused) => refused,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    add(&node, "ledger-1", 1).await;
+    let mut second = v2();
+    second.options.flip = FlipPolicy::WhenReady;
+    let gate = second.behaviour.gate.clone();
+    gate.send_replace(false);
+    node.carry(carry_v2(second)).unwrap();
+    phase(&node, "v2.1", Phase::Initializing).await;
+    // It is asked for, and cannot happen yet.
+    let requested = node.flip(&totals(), None, Asked::by("ana")).await.unwrap();
+    let unclear = node.cancel(&totals(), None, None, Asked::by("ben")).await.unwrap_err().to_string();
+    assert!(unclear.contains("the flip to v2.1, or the rebuild of v2.1"), "{unclear}");
+    let waits = tokio::spawn({
+        let (node, requested) = (node.clone(), requested.clone());
+        async move { node.flipped(&requested, WAIT_MAX).await }
+    });
+    let asked = Asked { idempotency_key: Some("k".into()), ..Asked::by("ben").because("not today") };
+    let cancelled = node.cancel(&totals(), Some(Cancel::Flip), None, asked.clone()).await.unwrap();
+    assert_eq!(cancelled.requested.view, view("v2.1"));
+    let told = waits.await.unwrap().unwrap_err();
+    assert!(matches!(&told, Error::FlipAborted { reason, .. } if reason == "ben cancelled it: not today"), "{told}");
+    gate.send_replace(true);
+    ready(&node, "v2.1").await;
+    check_serving(&node).await;
+    assert_eq!(node.catalog().borrow().serving(&totals()), Some(version("v1.1")), "nor by itself");
+
+    flip(&node).await;
+    let late = node.cancel(&totals(), Some(Cancel::Flip), None, Asked::by("ben")).await.unwrap_err();
+    assert_eq!(refusal(late).to_string(), "the flip to totals v2.1 cannot be cancelled, it is too late: it serves");
+    let late = node.cancel(&totals(), Some(Cancel::Rebuild), Some(version("v2.1")), Asked::by("ben")).await;
+    assert!(matches!(refusal(late.unwrap_err()), dacapo::CatalogRefused::TooLate { .. }));
+    assert_eq!(node.cancel(&totals(), Some(Cancel::Flip), None, asked).await.unwrap(), cancelled, "under its key");
+
+    gate.send_replace(false);
+    let rebuilt = node.rebuild(&totals(), None, Asked::by("ana")).await.unwrap();
+    let cancelled = node.cancel(&totals(), None, None, Asked::by("ben")).await.unwrap();
+    assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::Rebuild, &rebuilt.view));
+    gate.send_replace(true);
+    phase(&node, "v2.2", Phase::Obsolete).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_says_what_it_discards_and_needs_to_be_told_so_for_what_is_ready() {
+    let node = Node::builder().carry(carry_v1(v1())).carry(carry_v2(v2())).start().await.unwrap();
+    ready_and_flip(&node, "v2.1").await;
+    let how = RebuildOptions::default();
+    let first = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap();
+    assert_eq!(first.discards, []);
+    ready(&node, "v2.2").await;
+    let refused = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap_err();
+    assert!(matches!(&refused, Error::WouldDiscard { view: of } if *of == view("v2.2")), "{refused}");
+    let how = RebuildOptions { discard: true, ..how };
+    assert_eq!(node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap().discards, [version("v2.2")]);
+    let how = RebuildOptions { code: Some(7), ..how };
+    let missing = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap_err().to_string();
+    assert_eq!(missing, "this node carries no version 7 of the code of totals: it carries 1, 2");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_takes_long_is_seen_to_get_on() {
+    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let first = add(&node, "ledger-1", 1).await;
+    let second = v2();
+    let gate = second.behaviour.gate.clone();
+    gate.send_replace(false);
+    node.carry(carry_v2(second)).unwrap();
+    // In the middle of its batch, which has committed nothing.
+    let status = until(&node, "it is told where the handler is", |status| {
+        status.projections[0].versions.get(1).is_some_and(|found| found.reached.is_some())
+    })
+    .await;
+    let found = &status.projections[0].versions[1];
+    assert_eq!((found.covers, found.reached), (Position::START, Some(Position::new(first.get() - 1))));
+    gate.send_replace(true);
+    ready(&node, "v2.1").await;
     node.shutdown().await;
 }

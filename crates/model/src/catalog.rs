@@ -26,4 +26,4 @@ mod tests;
 pub use command::CatalogCommand;
 pub use event::{CatalogEvent, CleanUpReason, FlipKind, FlipPolicy};
 pub use refused::CatalogRefused;
-pub use state::{Catalog, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState};
+pub use state::{Cancel, Catalog, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState};

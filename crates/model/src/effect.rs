@@ -12,6 +12,7 @@
 use std::fmt;
 
 use crate::catalog::ProjectionState;
+use crate::limits;
 use crate::name::{ProjectionName, StreamName};
 use crate::position::Position;
 use crate::segment::Segment;
@@ -67,6 +68,38 @@ pub struct PendingEffect {
     pub due: Timestamp,
 }
 
+/// What becomes of an effect that fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EffectFailure {
+    /// It is tried again for ever, and later effects of its stream wait for it.
+    #[default]
+    Halt,
+    /// After so many tries it is set aside, and its stream goes on without it.
+    SetAside {
+        /// How often it is tried, at least once.
+        tries: u32,
+    },
+}
+
+impl EffectFailure {
+    /// Whether an effect that was tried so often is set aside, where so many are already.
+    pub fn sets_aside(self, attempts: u32, aside: u64) -> bool {
+        match self {
+            Self::Halt => false,
+            Self::SetAside { tries } => attempts >= tries.max(1) && aside < limits::EFFECT_LETTERS_MAX,
+        }
+    }
+}
+
+/// An effect that does not come about: it fails, or was set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectLetter {
+    /// The effect, its tries and its error.
+    pub pending: PendingEffect,
+    /// When it was set aside; `None` while it is tried again.
+    pub aside: Option<Timestamp>,
+}
+
 /// What a try came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -78,6 +111,13 @@ pub enum Settled {
         error: String,
         /// When.
         due: Timestamp,
+    },
+    /// It was not, and its stream goes on without it.
+    SetAside {
+        /// What was said.
+        error: String,
+        /// When.
+        at: Timestamp,
     },
 }
 
@@ -113,6 +153,13 @@ impl ProjectionState {
         // What came before the first flip is of the version that it went to.
         let served = self.served.iter().rev().find(|(since, _)| *since <= position).or(self.served.first());
         served.map_or(Voice::First, |(_, version)| Voice::Of(*version))
+    }
+
+    /// The last flip at or before `position` with which a version left that had served until then: through there it
+    /// speaks, and only then does another one. `None` when it speaks at `position` itself, or spoke for nothing before.
+    pub fn spoke_before(&self, version: VersionId, position: Position) -> Option<Position> {
+        let until = self.served.windows(2).filter(|pair| pair[0].1 == version && pair[1].1 != version);
+        until.map(|pair| pair[1].0).rfind(|until| *until <= position)
     }
 
     /// The position of the flip behind which a version that served speaks for nothing more; `None` for the last one that
@@ -283,8 +330,20 @@ mod tests {
         let gone = ProjectionState { served: served[..2].to_vec(), ..before.clone() };
         assert_eq!((gone.spoke_until(one), gone.spoke_until(two)), (Some(Position::new(30)), None));
         assert_eq!((state.spoke_until(one), state.spoke_until(two)), (None, Some(Position::new(40))));
+        let left = |version, position| state.spoke_before(version, Position::new(position)).map(Position::get);
+        assert_eq!([left(one, 29), left(one, 30), left(one, 99)], [None, Some(30), Some(30)]);
+        assert_eq!([left(two, 39), left(two, 40), left(two, 99)], [None, Some(40), Some(40)]);
         assert_eq!(voice(&before, 11, PastEffects::Silent), Voice::First);
         assert_eq!(voice(&ProjectionState::default(), 11, PastEffects::Silent), Voice::Nobody);
+    }
+
+    #[test]
+    fn an_effect_is_set_aside_only_by_its_policy_and_while_there_is_room() {
+        let policy = EffectFailure::SetAside { tries: 3 };
+        assert_eq!([1, 2, 3, 4].map(|attempts| policy.sets_aside(attempts, 0)), [false, false, true, true]);
+        assert!(!policy.sets_aside(9, limits::EFFECT_LETTERS_MAX), "then the stream halts");
+        assert!(!EffectFailure::Halt.sets_aside(u32::MAX, 0));
+        assert!(EffectFailure::SetAside { tries: 0 }.sets_aside(1, 0), "it is tried at least once");
     }
 
     #[test]

@@ -66,6 +66,37 @@ pub enum Wish {
     Drop,
 }
 
+/// What is decided about: events that were set aside, or effects that fail or were set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LettersOf {
+    /// Dead letters.
+    Events,
+    /// Effects.
+    Effects,
+}
+
+/// Which dead letters or effects of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhichLetters {
+    /// That of one event.
+    One(Position),
+    /// Those of one stream.
+    Stream(StreamName),
+    /// All.
+    All,
+}
+
+impl WhichLetters {
+    /// Whether what belongs to this event is meant.
+    pub fn has(&self, position: Position, stream: &StreamName) -> bool {
+        match self {
+            Self::One(one) => *one == position,
+            Self::Stream(wanted) => wanted == stream,
+            Self::All => true,
+        }
+    }
+}
+
 /// A dead letter: an event set aside, in the view of the version whose handler refused it. The event itself is in
 /// the journal for good; the letter says which one it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

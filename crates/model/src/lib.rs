@@ -34,14 +34,14 @@ mod version;
 mod waiting;
 
 pub use catalog::{
-    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
+    Cancel, Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
     PendingReplay, ProjectionState, Verified, VersionState,
 };
-pub use effect::{EffectKey, NewEffect, PastEffects, PendingEffect, Settled, Voice};
+pub use effect::{EffectFailure, EffectKey, EffectLetter, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
 pub use journal::{JournalId, Mark};
-pub use letter::{Letter, LetterKind, Letters, Refusal, Wish};
+pub use letter::{Letter, LetterKind, Letters, LettersOf, Refusal, WhichLetters, Wish};
 pub use member::{CodeId, Member, MemberId};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
 pub use phase::{Phase, Stage};

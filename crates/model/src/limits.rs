@@ -71,6 +71,8 @@ pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 pub const LETTERS_READ_MAX: usize = 1_000;
 /// Largest effect as kept in an outbox, in bytes.
 pub const EFFECT_BYTES_MAX: usize = 1 << 20;
+/// Most effects of a version that are set aside. With more, the stream of the next one halts.
+pub const EFFECT_LETTERS_MAX: u64 = 10_000;
 /// Most effects of a version that a node makes at the same time, each of another stream.
 pub const EFFECTS_AT_ONCE_MAX: usize = 64;
 /// Most effects that are due and looked at together.
@@ -83,6 +85,9 @@ pub const TAIL_BYTES_MAX: usize = 16 << 20;
 pub const READY_LAG_MAX: u64 = 10_000;
 /// The time over which the pace of a version is measured.
 pub const PACE_TIME_MAX: Duration = Duration::from_secs(10);
+/// For how long more must have arrived than was covered, and how old the oldest event must be that is not covered, before
+/// it is said that a version never catches up.
+pub const NEVER_TIME_MIN: Duration = Duration::from_secs(5);
 /// How old the oldest event may be that a version near the head does not cover, for it to count as following.
 pub const FOLLOWING_AGE_MAX: Duration = Duration::from_secs(1);
 /// How long a version that has something to do may stand still before it is told as stalled.

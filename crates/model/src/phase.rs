@@ -1,9 +1,9 @@
 //! The phases of a version and their moves.
 //!
 //! ```text
-//!   Scheduled ──▶ Initializing ──▶ Serving ◀──▶ StandingBy
-//!       │             │  │                          │
-//!       │             │  └──▶ Failed ─┐             │
+//!   Scheduled ──▶ Initializing ──▶ Serving ◀──▶ StandingBy ◀─────┐
+//!       │             │  │                          │            │ cancelled
+//!       │             │  └──▶ Failed ─┐             │            │
 //!       └─────────────┴───────────────┴─────────────┴──▶ CleaningUp ──▶ Obsolete
 //! ```
 
@@ -52,7 +52,7 @@ impl Phase {
                 | (Serving, StandingBy)
                 | (StandingBy, Serving | CleaningUp)
                 | (Failed, CleaningUp)
-                | (CleaningUp, Obsolete)
+                | (CleaningUp, Obsolete | StandingBy)
         )
     }
 

@@ -76,7 +76,7 @@ pub enum NoTimeLeft {
     Following,
     /// It was not watched for long enough.
     Unknown,
-    /// As much arrives as it covers, or more: at this pace it never catches up.
+    /// As much arrives as it covers, or more, for so long that it is no burst: at this pace it never catches up.
     DoesNotShrink(Basis),
 }
 
@@ -148,6 +148,10 @@ pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft
     let shrinks = pace.rate - pace.arrivals;
     // Centuries are no time that anyone waits for, and less than the measure is exact to.
     let left = Duration::try_from_secs_f64(lag as f64 / shrinks).ok().filter(|left| left.as_secs() < 10_000_000_000);
+    // A burst, or a pause between two batches, is no pace.
+    if left.is_none() && (pace.over < limits::NEVER_TIME_MIN || age < limits::NEVER_TIME_MIN) {
+        return Err(NoTimeLeft::Unknown);
+    }
     left.map(|left| TimeLeft { left, basis }).ok_or(NoTimeLeft::DoesNotShrink(basis))
 }
 
@@ -237,6 +241,17 @@ mod tests {
         );
         let pace = trail(&[(0.0, 7, 100_000), (10.0, 7, 100_000)]).pace();
         assert!(matches!(time_left(99_993, OLD, pace), Err(NoTimeLeft::DoesNotShrink(_))), "it stands still");
+    }
+
+    #[test]
+    fn a_burst_is_not_told_as_what_never_ends() {
+        let pace = trail(&[(0.0, 0, 100_000), (1.0, 100, 150_000)]).pace();
+        let second = Duration::from_secs(1);
+        assert_eq!(time_left(149_900, second, pace), Err(NoTimeLeft::Unknown), "one second says nothing");
+        assert_eq!(time_left(149_900, OLD, pace), Err(NoTimeLeft::Unknown), "nor does a pace of one second");
+        let pace = trail(&[(0.0, 0, 100_000), (6.0, 100, 150_000)]).pace();
+        assert_eq!(time_left(149_900, second, pace), Err(NoTimeLeft::Unknown));
+        assert!(matches!(time_left(149_900, OLD, pace), Err(NoTimeLeft::DoesNotShrink(_))));
     }
 
     #[test]

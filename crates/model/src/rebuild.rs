@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::catalog::{Catalog, CatalogCommand, CleanUpReason, FlipPolicy, ProjectionState, VersionState};
+use crate::catalog::{
+    Catalog, CatalogCommand, CleanUpReason, FlipPolicy, PendingReplay, ProjectionState, VersionState,
+};
 use crate::limits;
 use crate::name::ProjectionName;
 use crate::phase::{Phase, Stage};
@@ -90,9 +92,12 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
     let code = facts.carried.iter().find(|code| code.projection == view.projection && code.code == view.version.code);
     let projection = &catalog.projections[&view.projection];
     // Whoever sees it first says so, and the catalog takes it once.
-    if let Some(requested) = state.replay.map(|replay| replay.requested)
+    if let Some(PendingReplay { requested, cancelled, .. }) = state.replay
         && state.phase.applies()
-        && facts.tokens.get(&view).is_some_and(|tokens| replay::is_over(tokens, requested))
+        && facts.tokens.get(&view).is_some_and(|tokens| match cancelled {
+            true => replay::is_left(tokens, requested),
+            false => replay::is_over(tokens, requested),
+        })
     {
         return Some(CatalogCommand::EndReplay { view, request: requested });
     }

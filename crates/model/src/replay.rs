@@ -28,13 +28,25 @@ impl Token {
     /// The move with which this token takes up `replay`; `None` once it has. A segment that is not as far as the
     /// replay begins only marks it.
     pub fn take_up(&self, replay: &PendingReplay) -> Option<TokenMove> {
-        if self.replay.is_some_and(|mark| mark.request >= replay.requested) {
+        if replay.cancelled || self.replay.is_some_and(|mark| mark.request >= replay.requested) {
             return None;
         }
         let to = self.position.min(replay.after);
         let applied = if to == self.position { self.applied } else { Applied { after: to, events: 0 } };
         let mark = ReplayMark { request: replay.requested, through: self.shown() };
         Some(TokenMove { to, applied, replay: Some(mark), ..self.step(to, 0) })
+    }
+
+    /// The move with which this token leaves `replay`, which was cancelled: to where it was when it went back. `None` when
+    /// it is there, or never went back. Rows that stayed right all the while are those of that position.
+    pub fn leave(&self, replay: &PendingReplay) -> Option<TokenMove> {
+        let mark = self.replay.filter(|mark| replay.cancelled && mark.request == replay.requested && self.replays())?;
+        if replay.rows == ReplayRows::Reset {
+            // What is gone comes back only on the way.
+            return None;
+        }
+        let applied = Applied { after: mark.through, events: 0 };
+        Some(TokenMove { to: mark.through, applied, ..self.step(mark.through, 0) })
     }
 
     /// The last position that is a replay for this segment: where it was when it went back.
@@ -62,6 +74,12 @@ pub fn is_over(tokens: &[Token], requested: Position) -> bool {
         return tokens.iter().any(over);
     }
     !tokens.is_empty() && tokens.iter().all(over)
+}
+
+/// Whether no segment is on its way in the replay that was requested there, and cancelled.
+pub fn is_left(tokens: &[Token], requested: Position) -> bool {
+    let on_its_way = |token: &Token| token.replay.is_some_and(|mark| mark.request == requested) && token.replays();
+    !tokens.is_empty() && !tokens.iter().any(on_its_way)
 }
 
 /// How far `replay` is: what the slowest segment covers again, and where the last of them has to get. A segment that
@@ -98,7 +116,7 @@ mod tests {
     }
 
     fn asked(requested: u64, after: u64, rows: ReplayRows) -> PendingReplay {
-        PendingReplay { requested: Position::new(requested), after: Position::new(after), rows }
+        PendingReplay { requested: Position::new(requested), after: Position::new(after), rows, cancelled: false }
     }
 
     #[test]
@@ -111,6 +129,24 @@ mod tests {
         let on = back.moved(back.step(Position::new(6), 2)).unwrap();
         let again = on.moved(on.take_up(&asked(30, 0, ReplayRows::Keep)).unwrap()).unwrap();
         assert_eq!((again.position.get(), again.replays_through().get()), (0, 10), "what was shown stays marked");
+    }
+
+    #[test]
+    fn a_replay_that_was_cancelled_is_left_where_it_began_and_not_taken_up() {
+        let cancelled = |rows| PendingReplay { cancelled: true, ..asked(20, 4, rows) };
+        let before = token(10, None);
+        assert_eq!(before.take_up(&cancelled(ReplayRows::Keep)), None);
+        assert_eq!(before.leave(&cancelled(ReplayRows::Keep)), None);
+        assert!(is_left(&[before], Position::new(20)), "it never began");
+        let back = before.moved(before.take_up(&asked(20, 4, ReplayRows::Keep)).unwrap()).unwrap();
+        assert_eq!(back.leave(&asked(20, 4, ReplayRows::Keep)), None, "it was not cancelled");
+        assert!(!is_left(&[before, back], Position::new(20)));
+        let left = back.moved(back.leave(&cancelled(ReplayRows::Keep)).unwrap()).unwrap();
+        assert_eq!((left.position, left.replays(), left.shown()), (before.position, false, before.shown()));
+        assert!(is_left(&[before, left], Position::new(20)));
+        let last = Some(cancelled(ReplayRows::Keep));
+        assert_eq!(shown(&[back], last.as_ref()), Some(before.position), "what was shown is shown on (I-7)");
+        assert_eq!(back.leave(&cancelled(ReplayRows::Reset)), None, "rows that are gone come back only on the way");
     }
 
     #[test]

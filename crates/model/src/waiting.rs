@@ -99,6 +99,11 @@ pub enum WaitingOn {
         /// What was said last.
         error: String,
     },
+    /// Effects of another version come before its own in their streams, and are not made yet or not even known.
+    EffectsBefore {
+        /// The other version.
+        version: VersionId,
+    },
     /// The version still owes effects of events that it speaks for.
     Effects {
         /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
@@ -236,6 +241,9 @@ impl fmt::Display for WaitingOn {
             }
             Self::Effect { position, stream, attempts, error } => {
                 write!(f, "an effect of event {position} in {stream}, which fails (try {attempts}): {error}")
+            }
+            Self::EffectsBefore { version } => {
+                write!(f, "effects of {version}, which come before its own in their streams")
             }
             Self::Effects { pending: 1 } => write!(f, "its outbox, which still has an effect"),
             Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),

@@ -5,8 +5,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Request};
 use axum::response::{IntoResponse, Response};
 use dacapo_api::{
-    ApiError, Asked, CleanUpRequest, FlipRequest, PauseRequest, Problem, RebuildRequest, ReplayRequest, SettleRequest,
-    VerifyRequest, paths, strict,
+    ApiError, Asked, CancelRequest, CleanUpRequest, FlipRequest, PauseRequest, Problem, RebuildRequest, ReplayRequest,
+    SetAsideRequest, SettleRequest, VerifyRequest, paths, strict,
 };
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -91,6 +91,7 @@ macro_rules! asks {
 }
 
 asks!(RebuildRequest, FlipRequest, ReplayRequest, CleanUpRequest, VerifyRequest, PauseRequest, SettleRequest);
+asks!(SetAsideRequest, CancelRequest);
 
 /// A body of JSON that asks for a change, with the idempotency key from the header.
 pub(crate) struct Keyed<T>(pub T);

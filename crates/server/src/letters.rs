@@ -1,9 +1,9 @@
 //! Dead letters, pauses and resumptions: which version is meant, and what the forms mean to the node.
 
-use dacapo::{Position, StreamName, VersionStatus, WhichLetters};
+use dacapo::{Phase, Position, StreamName, VersionStatus, WhichLetters};
 use dacapo_api::{
-    ApiError, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, Problem, SettleRequest,
-    SettleResponse, parse_projection, parse_version,
+    ApiError, EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, Problem,
+    SetAsideRequest, SetAsideResponse, SettleRequest, SettleResponse, parse_projection, parse_version,
 };
 use dacapo_model::{ProjectionName, ViewId, WaitingOn};
 
@@ -44,8 +44,14 @@ impl NodeApi {
         projection: &str,
         request: LettersRequest,
     ) -> Result<LettersResponse, ApiError> {
-        let view = self.with_letters(projection, request.version).await?;
+        let view = match request.effects {
+            true => self.with_effects(projection, request.version).await?,
+            false => self.with_letters(projection, request.version).await?,
+        };
         let most = request.limit.unwrap_or(ANSWER_LETTERS).clamp(1, 1_000) as usize;
+        if request.effects {
+            return self.list_effects(view, request.after, most).await;
+        }
         // One more than asked for tells whether more follow.
         let found = self.node().letters(&view, Position::new(request.after), most + 1).await;
         let mut found = found.map_err(refused)?;
@@ -57,7 +63,48 @@ impl NodeApi {
             projection: view.projection.to_string(),
             version: view.version.to_string(),
             letters,
+            effects: vec![],
             more,
+        })
+    }
+
+    async fn list_effects(&self, view: ViewId, after: u64, most: usize) -> Result<LettersResponse, ApiError> {
+        // One more than asked for tells whether more follow.
+        let mut found = self.node().effect_letters(&view, after, most + 1).await.map_err(refused)?;
+        let more = found.len() > most;
+        found.truncate(most);
+        Ok(LettersResponse {
+            projection: view.projection.to_string(),
+            version: view.version.to_string(),
+            letters: vec![],
+            effects: found.iter().map(|letter| EffectLetter::new(&view.projection, letter)).collect(),
+            more,
+        })
+    }
+
+    pub(crate) async fn set_event_aside(
+        &self,
+        projection: &str,
+        request: SetAsideRequest,
+    ) -> Result<SetAsideResponse, ApiError> {
+        if request.position == 0 {
+            let problem = Problem::new("bad_request", "it is not clear which event is meant");
+            return Err(problem.help("name one by its position").invalid());
+        }
+        let event = Position::new(request.position);
+        let applies = |version: &VersionStatus| version.phase.applies();
+        let halts = |version: &VersionStatus| {
+            let there =
+                |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { position, .. } if *position == event);
+            version.waiting_on.iter().any(there)
+        };
+        let view = self.which(projection, request.version, applies, halts).await?;
+        let requested = self.node().set_aside(&view, event, asked(request.asked)).await.map_err(refused)?;
+        Ok(SetAsideResponse {
+            projection: view.projection.to_string(),
+            version: view.version.to_string(),
+            position: event.get(),
+            requested: requested.position.map(Position::get),
         })
     }
 
@@ -76,11 +123,16 @@ impl NodeApi {
                 return Err(problem.help("name one event by its position, or a stream, or all").invalid());
             }
         };
-        let view = self.with_letters(projection, request.version).await?;
+        let view = match request.effects {
+            true => self.with_effects(projection, request.version).await?,
+            false => self.with_letters(projection, request.version).await?,
+        };
         let asked = asked(request.asked);
-        let settled = match settle {
-            Settle::Retry => self.node().retry_letters(&view, &which, &asked).await,
-            Settle::Drop => self.node().drop_letters(&view, &which, &asked).await,
+        let settled = match (settle, request.effects) {
+            (Settle::Retry, false) => self.node().retry_letters(&view, &which, &asked).await,
+            (Settle::Drop, false) => self.node().drop_letters(&view, &which, &asked).await,
+            (Settle::Retry, true) => self.node().retry_effects(&view, &which, &asked).await,
+            (Settle::Drop, true) => self.node().drop_effects(&view, &which, &asked).await,
         };
         let letters = settled.map_err(refused)?;
         Ok(SettleResponse { projection: view.projection.to_string(), version: view.version.to_string(), letters })
@@ -88,7 +140,36 @@ impl NodeApi {
 
     async fn with_letters(&self, projection: &str, version: Option<String>) -> Result<ViewId, ApiError> {
         let applies = |version: &VersionStatus| version.phase.applies();
-        self.which(projection, version, applies, |version| version.letters > 0).await
+        self.with_some(projection, version, applies, |version| version.letters > 0).await
+    }
+
+    /// The same of effects, which a version that is cleaned up may still owe.
+    async fn with_effects(&self, projection: &str, version: Option<String>) -> Result<ViewId, ApiError> {
+        let may = |version: &VersionStatus| version.phase.applies() || version.phase == Phase::CleaningUp;
+        let fails = |reason: &WaitingOn| matches!(reason, WaitingOn::Effect { .. } | WaitingOn::Effects { .. });
+        let some = |version: &VersionStatus| version.effects_aside > 0 || version.waiting_on.iter().any(fails);
+        self.with_some(projection, version, may, some).await
+    }
+
+    /// The version that is named, or the only one with some; where none has any, the one that serves says so.
+    async fn with_some(
+        &self,
+        projection: &str,
+        version: Option<String>,
+        may: impl Fn(&VersionStatus) -> bool,
+        some: impl Fn(&VersionStatus) -> bool,
+    ) -> Result<ViewId, ApiError> {
+        if version.is_none() {
+            let status = self.node().status().await.map_err(refused)?;
+            let found = status.projections.iter().find(|found| found.name.as_str() == projection);
+            let has_some = |version: &VersionStatus| may(version) && some(version);
+            if let Some((found, serving)) = found.and_then(|found| Some((found, found.serving?)))
+                && !found.versions.iter().any(has_some)
+            {
+                return Ok(ViewId { projection: found.name.clone(), version: serving });
+            }
+        }
+        self.which(projection, version, may, some).await
     }
 
     /// The version that is named, or the only one that `may` be meant and `rather` is: what is guessed wrong here would

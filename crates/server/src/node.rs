@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{AppendRefused, Error, FlipReport, NoTimeLeft, Node, ReplayFrom, Requested, StoreError};
+use dacapo::{
+    AppendRefused, Cancel, Error, FlipReport, NoTimeLeft, Node, RebuildOptions, ReplayFrom, Requested, StoreError,
+};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     FlipStatus, History, HistoryEntry, MemberStatus, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus,
@@ -12,7 +14,10 @@ use dacapo_api::{
     Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip,
     parse_event_id, parse_projection, parse_time, parse_version,
 };
-use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
+use dacapo_api::{
+    CancelRequest, CancelResponse, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
+    SetAsideResponse, SettleRequest, SettleResponse, name_of_cancel,
+};
 use dacapo_model::{
     CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, VersionId, ViewId, WaitingOn, limits,
 };
@@ -141,16 +146,14 @@ impl Api for NodeApi {
 
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
         let projection = parse_projection(projection)?;
-        let (code, asked) = (request.code, asked(request.asked));
-        let requested = match request.from_copy {
-            true => self.node.rebuild_from_copy(&projection, code, asked).await,
-            false => self.node.rebuild(&projection, code, asked).await,
-        };
-        let requested = requested.map_err(refused)?;
+        let how = RebuildOptions { code: request.code, from_copy: request.from_copy, discard: request.discard };
+        let rebuilt = self.node.rebuild_with(&projection, how, asked(request.asked)).await.map_err(refused)?;
+        let requested = rebuilt.requested;
         Ok(RebuildResponse {
             projection: projection.to_string(),
             version: requested.view.version.to_string(),
             requested: requested.position.unwrap_or_default().get(),
+            discards: rebuilt.discards.iter().map(ToString::to_string).collect(),
         })
     }
 
@@ -244,6 +247,24 @@ impl Api for NodeApi {
 
     async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
         self.settle_letters(projection, request, Settle::Drop).await
+    }
+
+    async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
+        self.set_event_aside(projection, request).await
+    }
+
+    async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
+        let projection = parse_projection(projection)?;
+        let version = request.version.as_deref().map(parse_version).transpose()?;
+        let what = request.what.as_deref().map(parse_cancel).transpose()?;
+        let cancelled = self.node.cancel(&projection, what, version, asked(request.asked)).await.map_err(refused)?;
+        let requested = cancelled.requested;
+        Ok(CancelResponse {
+            projection: projection.to_string(),
+            version: requested.view.version.to_string(),
+            what: name_of_cancel(cancelled.what).to_owned(),
+            requested: requested.position.map(Position::get),
+        })
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
@@ -400,6 +421,14 @@ fn flipped_form(requested: &Requested, report: FlipReport) -> FlipResponse {
     }
 }
 
+fn parse_cancel(what: &str) -> Result<Cancel, ApiError> {
+    let all = [Cancel::Flip, Cancel::Rebuild, Cancel::CleanUp, Cancel::Replay];
+    all.into_iter().find(|known| name_of_cancel(*known) == what).ok_or_else(|| {
+        let problem = Problem::new("unprocessable", format!("{what:?} is nothing that can be cancelled"));
+        problem.help("name flip, rebuild, clean_up or replay").invalid()
+    })
+}
+
 /// Where a replay begins: just one way to say so must be there.
 fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiError> {
     let ReplayRequest { from, from_time, from_event, from_start, .. } = request;
@@ -487,7 +516,9 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
             Some(Err(reason)) => Some(reason.to_string()),
             _ => None,
         },
+        reached: version.reached.map(Position::get),
         letters: version.letters,
+        effects_aside: version.effects_aside,
         waiting_on: version.waiting_on.iter().map(Into::into).collect(),
     }
 }
@@ -549,6 +580,20 @@ pub(crate) fn refused(error: Error) -> ApiError {
             let problem = Problem::new("behind_another", message).field("version", view.version.to_string());
             let problem = problem.field("position", position.get()).field("first", first.get());
             problem.field("stream", stream.as_str()).refused()
+        }
+        Error::NotHalted { view, event, halts } => {
+            let problem = Problem::new("not_halted", message).field("version", view.version.to_string());
+            let halts: Vec<u64> = halts.iter().map(|position| position.get()).collect();
+            problem.field("position", event.get()).field("halts", halts).refused()
+        }
+        Error::WouldDiscard { view } => {
+            let problem = Problem::new("would_discard", message).field("version", view.version.to_string());
+            let help = format!("`dacapo flip {}` moves readers to it, `--discard` discards it", view.projection);
+            problem.help(help).refused()
+        }
+        Error::NoSuchCode { code, carried, .. } => {
+            let problem = Problem::new("not_carried", message).field("code", code).field("carried", carried);
+            problem.help("ask a node whose program has it, or name a version that is carried").not_found()
         }
         Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
         Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),

@@ -11,7 +11,10 @@ use dacapo_api::{
     ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest, VerifyRequest,
     VerifyResponse, paths,
 };
-use dacapo_api::{LettersRequest, LettersResponse, PauseRequest, PauseResponse, SettleRequest, SettleResponse};
+use dacapo_api::{
+    CancelRequest, CancelResponse, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
+    SetAsideResponse, SettleRequest, SettleResponse,
+};
 use http::{Method, Uri};
 
 use crate::extract::{Answer, Body, Keyed, NoParameters, PathParts, Query};
@@ -40,6 +43,8 @@ pub fn router(api: Arc<dyn Api>) -> Router {
         .route(paths::LETTERS, get(letters))
         .route(paths::RETRY_LETTERS, post(retry_letters))
         .route(paths::DROP_LETTERS, post(drop_letters))
+        .route(paths::SET_ASIDE, post(set_aside))
+        .route(paths::CANCEL, post(cancel))
         .route(paths::VERIFICATION, get(verification).post(verify))
         .route(paths::WAIVE, post(waive))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -191,6 +196,22 @@ async fn drop_letters(
     Keyed(request): Keyed<SettleRequest>,
 ) -> Answer<SettleResponse> {
     Answer(api.drop_letters(&projection, request).await)
+}
+
+async fn set_aside(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    Keyed(request): Keyed<SetAsideRequest>,
+) -> Answer<SetAsideResponse> {
+    Answer(api.set_aside(&projection, request).await)
+}
+
+async fn cancel(
+    State(api): Node,
+    PathParts(projection): PathParts<String>,
+    Keyed(request): Keyed<CancelRequest>,
+) -> Answer<CancelResponse> {
+    Answer(api.cancel(&projection, request).await)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Answer<()> {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
-    Api, ApiError, AppendRequest, Asked, CleanUpRequest, ClientLimits, Expected, FlipRequest, FlipResponse, FlipStatus,
-    HistoryEntry, HttpClient, Json, MemberStatus, Metadata, NewEvent, OnKnown, PhasesRequest, Problem,
-    ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus, Stall, Status,
-    StreamsRequest, SubscriberFailure, SubscriberStatus, TimeLeft, Verification, VerificationRequest, VerifyRequest,
-    VersionStatus, WaitingOn,
+    Api, ApiError, AppendRequest, Asked, CancelRequest, CleanUpRequest, ClientLimits, Expected, FlipRequest,
+    FlipResponse, FlipStatus, HistoryEntry, HttpClient, Json, MemberStatus, Metadata, NewEvent, OnKnown, PhasesRequest,
+    Problem, ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus,
+    SetAsideRequest, SettleRequest, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus, TimeLeft,
+    Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, bind, router, serve};
 use tokio::sync::oneshot;
@@ -106,7 +106,9 @@ fn full_status() -> Status {
         }),
         rollback_ready: false,
         rollback_not_ready: Some("it never served".into()),
+        reached: Some(12),
         letters: 3,
+        effects_aside: 2,
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
     };
     let flip = FlipStatus {
@@ -204,8 +206,8 @@ async fn operations_round_trip_with_actor_reason_and_key() {
     let served = Served::start().await;
     served.fake.script().statuses.push_back(full_status());
     let (client, projection) = (&served.client, "balances");
-    let rebuilt =
-        client.rebuild(projection, RebuildRequest { code: Some(3), from_copy: true, asked: asked() }).await.unwrap();
+    let rebuild = RebuildRequest { code: Some(3), from_copy: true, discard: true, asked: asked() };
+    let rebuilt = client.rebuild(projection, rebuild).await.unwrap();
     assert_eq!((rebuilt.version.as_str(), rebuilt.requested), ("v3.1", 1));
     let waiting = FlipResponse {
         projection: projection.into(),
@@ -229,8 +231,16 @@ async fn operations_round_trip_with_actor_reason_and_key() {
     let request = ReplayRequest { from_event, wait_ms: Some(50), asked: asked(), ..ReplayRequest::default() };
     let replayed = client.replay(projection, request).await.unwrap();
     assert_eq!((replayed.version.as_str(), replayed.ended, replayed.position), ("v1.1", true, Some(2)));
+    let (what, version) = (Some("clean_up".to_owned()), Some("v1.1".to_owned()));
+    let cancelled = client.cancel(projection, CancelRequest { what, version, asked: asked() }).await.unwrap();
+    assert_eq!((cancelled.what.as_str(), cancelled.version.as_str()), ("clean_up", "v1.1"));
+    let request = SetAsideRequest { version: None, position: 17, asked: asked() };
+    assert_eq!(client.set_aside(projection, request).await.unwrap().position, 17);
+    let request = SettleRequest { all: true, effects: true, asked: asked(), ..SettleRequest::default() };
+    client.drop_letters(projection, request).await.unwrap();
     let calls: Vec<_> = served.fake.script().asked.clone();
-    assert_eq!(calls.len(), 5);
+    assert_eq!(calls.len(), 8);
+    assert_eq!(calls[7]["request"]["effects"], true);
     assert!(calls.iter().all(|call| call.to_string().contains(r#""actor":"ana""#)), "{calls:?}");
     assert!(calls.iter().all(|call| call.to_string().contains(r#""idempotency_key":"k-1""#)), "{calls:?}");
     served.stop().await;

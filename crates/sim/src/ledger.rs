@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use dacapo::verify::Part;
 use dacapo::{
-    Acts, Answers, Carried, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace, OnFailure, Options,
-    PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Seed, SegmentCount, Table,
-    Verify, View, WorkShare,
+    Acts, Answers, Carried, EffectFailure, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace,
+    OnFailure, Options, PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Seed,
+    SegmentCount, Table, Verify, View, WorkShare,
 };
 
 use crate::effects::{self, Told, effects_of};
@@ -279,6 +279,7 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
             time_max: effects::TIME_MAX,
             retry_first: Duration::from_millis(100),
             retry_longest: Duration::from_secs(2),
+            on_failure: EffectFailure::Halt,
             past: if makes_past_effects(world, projection) { PastEffects::Made } else { PastEffects::Silent },
         },
         ..failures(world, projection, code)

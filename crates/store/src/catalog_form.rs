@@ -10,10 +10,12 @@ use std::sync::Arc;
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::verify::Verdict;
 use dacapo_model::{
-    CatalogEvent, CleanUpReason, EventType, FlipKind, FlipPolicy, Position, ProjectionName, SegmentCount, StreamName,
-    VersionId, ViewId,
+    CatalogEvent, CleanUpReason, EventType, FlipKind, FlipPolicy, LettersOf, Position, ProjectionName, SegmentCount,
+    StreamName, VersionId, ViewId, WhichLetters, Wish,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::view_form::wish_name;
 
 /// The stream that holds the catalog.
 pub const STREAM: &str = "$catalog";
@@ -55,6 +57,14 @@ struct Form {
     after: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rows: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wish: Option<String>,
 }
 
 /// The event type and payload under which `event` is stored.
@@ -77,6 +87,10 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
         by: None,
         after: None,
         rows: None,
+        of: None,
+        event: None,
+        stream: None,
+        wish: None,
     };
     let event_type = match event {
         CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
@@ -109,6 +123,7 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
                     CleanUpReason::StandByOver => "stand-by-over",
                     CleanUpReason::Superseded { .. } => "superseded",
                     CleanUpReason::Asked => "asked",
+                    CleanUpReason::Cancelled => "cancelled",
                 }
                 .into(),
             );
@@ -116,6 +131,24 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
                 form.superseded_by = Some(by.to_string());
             }
             "version-cleaning-up"
+        }
+        CatalogEvent::Dropping { .. } => "version-dropping",
+        CatalogEvent::CleanUpCancelled { .. } => "clean-up-cancelled",
+        CatalogEvent::FlipCancelled { .. } => "flip-cancelled",
+        CatalogEvent::ReplayCancelled { .. } => "replay-cancelled",
+        CatalogEvent::SetAside { event, .. } => {
+            form.event = Some(event.get());
+            "event-set-aside"
+        }
+        CatalogEvent::LettersDecided { of, which, wish, .. } => {
+            form.of = Some(of_name(*of).into());
+            match which {
+                WhichLetters::One(position) => form.event = Some(position.get()),
+                WhichLetters::Stream(stream) => form.stream = Some(stream.to_string()),
+                WhichLetters::All => {}
+            }
+            form.wish = Some(wish_name(*wish).into());
+            "letters-decided"
         }
         CatalogEvent::Obsolete { .. } => "version-obsolete",
         CatalogEvent::Failed { reason, .. } => {
@@ -193,6 +226,7 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
             let reason = match reason()?.as_str() {
                 "stand-by-over" => CleanUpReason::StandByOver,
                 "asked" => CleanUpReason::Asked,
+                "cancelled" => CleanUpReason::Cancelled,
                 "superseded" => {
                     let by = form.superseded_by.as_deref().ok_or_else(|| missing("superseded_by"))?;
                     CleanUpReason::Superseded { by: version(by)? }
@@ -201,6 +235,14 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
             };
             Ok(CatalogEvent::CleaningUp { view, reason })
         }
+        "version-dropping" => Ok(CatalogEvent::Dropping { view }),
+        "clean-up-cancelled" => Ok(CatalogEvent::CleanUpCancelled { view }),
+        "flip-cancelled" => Ok(CatalogEvent::FlipCancelled { view }),
+        "replay-cancelled" => Ok(CatalogEvent::ReplayCancelled { view }),
+        "event-set-aside" => {
+            Ok(CatalogEvent::SetAside { view, event: Position::new(form.event.ok_or_else(|| missing("event"))?) })
+        }
+        "letters-decided" => letters_decided(view, &form),
         "version-obsolete" => Ok(CatalogEvent::Obsolete { view }),
         "version-failed" => Ok(CatalogEvent::Failed { view, reason: reason()? }),
         "version-paused" => Ok(CatalogEvent::Paused { view }),
@@ -229,6 +271,32 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
         }
         "replay-ended" => Ok(CatalogEvent::ReplayEnded { view }),
         other => Err(format!("unknown catalog event {other:?}: it was written by a later release of dacapo")),
+    }
+}
+
+fn letters_decided(view: ViewId, form: &Form) -> Result<CatalogEvent, String> {
+    let of = match form.of.as_deref() {
+        Some("events") => LettersOf::Events,
+        Some("effects") => LettersOf::Effects,
+        other => return Err(format!("letters-decided is about {other:?}, which is not known")),
+    };
+    let which = match (form.event, &form.stream) {
+        (Some(event), _) => WhichLetters::One(Position::new(event)),
+        (None, Some(stream)) => WhichLetters::Stream(StreamName::new(stream).map_err(|error| error.to_string())?),
+        (None, None) => WhichLetters::All,
+    };
+    let wish = match form.wish.as_deref() {
+        Some("retry") => Wish::Retry,
+        Some("drop") => Wish::Drop,
+        other => return Err(format!("the wish {other:?} of letters-decided is not known")),
+    };
+    Ok(CatalogEvent::LettersDecided { view, of, which, wish })
+}
+
+fn of_name(of: LettersOf) -> &'static str {
+    match of {
+        LettersOf::Events => "events",
+        LettersOf::Effects => "effects",
     }
 }
 
@@ -287,6 +355,18 @@ mod tests {
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":12}"#),
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":0,"rows":"reset"}"#),
         ("replay-ended", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("version-dropping", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("version-cleaning-up", r#"{"projection":"balances","version":"v2.1","reason":"cancelled"}"#),
+        ("clean-up-cancelled", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("flip-cancelled", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("replay-cancelled", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("event-set-aside", r#"{"projection":"balances","version":"v2.1","event":17}"#),
+        ("letters-decided", r#"{"projection":"balances","version":"v2.1","of":"events","event":17,"wish":"drop"}"#),
+        (
+            "letters-decided",
+            r#"{"projection":"balances","version":"v2.1","of":"effects","stream":"account-1","wish":"retry"}"#,
+        ),
+        ("letters-decided", r#"{"projection":"balances","version":"v2.1","of":"effects","wish":"drop"}"#),
     ];
 
     #[test]

@@ -3,8 +3,8 @@
 //! Every store of views has these columns, with these texts in them; how they are made and found is its own.
 
 use dacapo_model::{
-    Applied, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect, PendingEffect, Position, Refusal, ReplayMark,
-    Segment, SegmentCount, StreamName, Timestamp, Token, Wish, limits,
+    Applied, EffectLetter, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect, PendingEffect, Position, Refusal,
+    ReplayMark, Segment, SegmentCount, StreamName, Timestamp, Token, Wish, limits,
 };
 
 /// A row of the table of tokens.
@@ -65,6 +65,7 @@ pub struct EffectForm {
     pub attempts: i64,
     pub due: Option<i64>,
     pub error: Option<String>,
+    pub aside: Option<i64>,
 }
 
 fn member(bytes: Vec<u8>) -> Result<MemberId, String> {
@@ -143,6 +144,15 @@ impl LetterForm {
 }
 
 impl EffectForm {
+    /// The effect, with when it was set aside.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    pub fn letter(self) -> Result<EffectLetter, String> {
+        let aside = self.aside.map(Timestamp::from_micros);
+        Ok(EffectLetter { pending: self.pending()?, aside })
+    }
+
     /// The effect.
     ///
     /// # Errors

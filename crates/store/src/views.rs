@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    Letter, MemberId, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled, StreamName,
-    Timestamp, Token, TokenMove, ViewId, Wish,
+    EffectLetter, Letter, MemberId, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled,
+    StreamName, Timestamp, Token, TokenMove, ViewId, Wish,
 };
+
+pub use dacapo_model::WhichLetters;
 
 use crate::error::{CommitError, StoreError};
 use crate::table::{Index, Table, Value};
@@ -53,6 +55,8 @@ pub fn of_none(values: impl IntoIterator<Item = Vec<Value>>) -> impl Iterator<It
 pub struct Outbox {
     /// How many effects are still to be made.
     pub pending: u64,
+    /// How many were set aside beside these.
+    pub aside: u64,
     /// When the next one is to be tried.
     pub next_due: Option<Timestamp>,
     /// Some that were tried in vain, in the order of their events.
@@ -92,15 +96,15 @@ pub struct FirstRows {
     pub all: u64,
 }
 
-/// Which dead letters of a view.
+/// Which effects of an outbox something is decided about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WhichLetters {
-    /// That of one event.
-    One(Position),
-    /// Those of one stream.
-    Stream(StreamName),
-    /// All.
-    All,
+pub struct WhichEffects {
+    /// Those of these events.
+    pub which: WhichLetters,
+    /// Of no event behind this position.
+    pub through: Position,
+    /// Also those that were never tried. Otherwise those that were tried in vain, whether they are set aside or not.
+    pub untried: bool,
 }
 
 /// The views of a store.
@@ -239,6 +243,20 @@ pub trait View: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be read.
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError>;
+
+    /// The effects whose number is above `after`, in the order of their numbers, at most `most`: those that were tried in
+    /// vain, set aside or not, and with `untried` all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError>;
+
+    /// Lets effects be tried at once, those that were set aside too, which come before what waits in their streams; or
+    /// takes them away, so that the next ones of their streams are due. Returns how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written; then nothing of it is.
+    async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError>;
 
     /// Records what tries came to, by the numbers of the effects. What is done goes, and the next one of its stream is
     /// due. It needs no fence: an effect that was made is made, whoever says so.

@@ -44,6 +44,12 @@ impl Busy {
         self.position.store(position.get(), Ordering::Relaxed);
     }
 
+    /// The event being handled, if one is: everything before it in the batch was applied.
+    pub(crate) fn at(&self) -> Option<Position> {
+        let position = self.position.load(Ordering::Relaxed);
+        (position > 0).then(|| Position::new(position))
+    }
+
     /// The handler has returned.
     pub(crate) fn rests(&self) {
         self.position.store(0, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! What becomes of an event that was not applied: its segment stops before it, or it is set aside.
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{AfterRefusal, Position, Refusal, Segment, Timestamp};
+use dacapo_model::{AfterRefusal, LetterKind, Position, Refusal, Segment, Timestamp};
 use dacapo_store::{EventRef, StoreError};
 
 use crate::feed;
@@ -29,7 +29,13 @@ impl Run<'_> {
         let now = self.assignment.clock.now();
         let policy = options.on_failure.in_phase(self.orders.borrow().phase);
         let attempts = self.segments.attempts(segment, position).saturating_add(1);
-        let wait = match options.retry.after(policy, attempts) {
+        // Somebody has decided about it, whatever the policy is.
+        let decided = self.orders.borrow().set_aside.contains(&position);
+        let after = match decided {
+            true => AfterRefusal::SetAside(LetterKind::Refused),
+            false => options.retry.after(policy, attempts),
+        };
+        let wait = match after {
             AfterRefusal::SetAside(kind) if !no_room && !self.aside.is_full() => {
                 tracing::error!(view = %id, %segment, %position, attempts, error, ?kind, "an event is set aside");
                 if !planted::is(Fault::NoLetter) {

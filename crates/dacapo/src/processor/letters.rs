@@ -151,7 +151,7 @@ pub(super) fn letter(
 }
 
 /// What a handler said, no longer than is kept.
-pub(super) fn shortened(mut error: String) -> String {
+pub(crate) fn shortened(mut error: String) -> String {
     if error.len() > limits::HANDLER_ERROR_BYTES_MAX {
         let end = (0..=limits::HANDLER_ERROR_BYTES_MAX).rev().find(|at| error.is_char_boundary(*at)).unwrap_or(0);
         error.truncate(end);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{Refusal, Retry, Segment, Timestamp, Token, WaitingOn, limits};
+use dacapo_model::{Position, Refusal, Retry, Segment, Timestamp, Token, WaitingOn, limits};
 
 pub(super) struct Refusals {
     kept: BTreeMap<Segment, Refusal>,
@@ -57,6 +57,12 @@ impl Refusals {
     /// Whatever halts is tried at once.
     pub(super) fn try_now(&mut self, now: Timestamp) {
         self.kept.values_mut().for_each(|refusal| refusal.due = refusal.due.min(now));
+    }
+
+    /// What halts before one of these events is tried at once.
+    pub(super) fn try_these(&mut self, events: &BTreeSet<Position>, now: Timestamp) {
+        let these = self.kept.values_mut().filter(|refusal| events.contains(&refusal.position));
+        these.for_each(|refusal| refusal.due = refusal.due.min(now));
     }
 
     /// There is room for more letters: what halts for want of it is tried at once.

@@ -7,11 +7,15 @@ use std::ops::ControlFlow::{Break, Continue};
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::replay::ReplayRows;
-use dacapo_model::{PendingReplay, Position, Segment, TokenMove, WaitingOn, limits};
+use dacapo_model::{
+    Letter, LetterKind, Letters, PendingReplay, Policy, Position, Segment, TokenMove, WaitingOn, limits,
+};
 use dacapo_store::{Commit, StoreError};
 
+use super::letters::letter;
 use super::tries::Tried;
 use super::{Assignment, Committed, Next, Run, unavailable};
+use crate::feed;
 use crate::projection::FailureCause;
 use crate::world::Step;
 
@@ -69,6 +73,57 @@ impl Run<'_> {
         tracing::info!(%view, %requested, %after, "a replay in place begins");
         self.assignment.probe.completed(Step::ReplayBegun);
         Ok(Break(None))
+    }
+
+    /// Leaves a replay that was cancelled: the tokens go to where they were before. Events that were set aside when it
+    /// began, and that it has not come to, are set aside again, in the same transaction. The run begins anew then.
+    pub(super) async fn leave_replay(&mut self) -> Result<Next, StoreError> {
+        let asked = self.orders.borrow().replay;
+        let moves: Vec<TokenMove> = match asked {
+            Some(asked) if asked.cancelled => self.segments.tokens().iter().filter_map(|it| it.leave(&asked)).collect(),
+            _ => vec![],
+        };
+        if moves.is_empty() {
+            return Ok(Continue(()));
+        }
+        let letters = self.set_aside_again(&moves).await?;
+        let commit = Commit { letters, ..Commit::of(moves) };
+        self.view.end_events();
+        match self.land(&commit).await? {
+            Committed::Done => {}
+            Committed::ApplyAgain => return Ok(Continue(())),
+            Committed::Capped(_) => return Ok(self.wait().await),
+            Committed::Wrong(error) => return Err(unavailable(error)),
+            Committed::Ended(ended) => return Ok(Break(Some(ended))),
+        }
+        tracing::info!(view = %self.assignment.id, "a replay in place was cancelled and is left");
+        Ok(Break(None))
+    }
+
+    /// The letters of events that were never applied, of those that segments pass over by these moves.
+    async fn set_aside_again(&mut self, moves: &[TokenMove]) -> Result<Vec<Letter>, StoreError> {
+        let options = &self.assignment.carried.options;
+        let policy = options.on_failure.in_phase(self.orders.borrow().phase);
+        let now = self.assignment.clock.now();
+        let mut again = Letters::default();
+        for position in self.unspoken.iter().copied() {
+            let event = feed::event_at(&*self.assignment.journal, position).await?;
+            let event = event.get(0);
+            let segment = self.segments.count().segment_of(event.stream);
+            let passes = |it: &&TokenMove| it.segment == segment && position > it.from && position <= it.to;
+            if !moves.iter().any(|it| passes(&it)) {
+                continue;
+            }
+            let first = self.aside.kept().first_of(event.stream).or_else(|| again.first_of(event.stream));
+            let kind = match (policy, first.filter(|_| options.order_matters)) {
+                (Policy::Skip, _) => LetterKind::Skipped,
+                (_, Some(first)) => LetterKind::Behind { first: first.position },
+                (_, None) => LetterKind::Refused,
+            };
+            let error = "the replay that was to try it again was cancelled".to_owned();
+            again.put(letter(segment, &event, kind, error, 0, now));
+        }
+        Ok(again.iter().cloned().collect())
     }
 
     /// Whether an event that is set aside was applied before the replay in which it was.

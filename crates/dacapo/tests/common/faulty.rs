@@ -11,10 +11,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::{JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
+use dacapo_model::{EffectLetter, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,
-    ViewReader, ViewWriter, Views, WhichLetters,
+    ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -300,6 +300,14 @@ impl View for FaultyView {
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
         self.inner.outbox(most).await
+    }
+
+    async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
+        self.inner.effect_letters(after, most, untried).await
+    }
+
+    async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
+        self.inner.decide_effects(which, wish).await
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::catalog::{CleanUpReason, FlipPolicy};
+use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::name::ProjectionName;
 use crate::position::Position;
 use crate::replay::ReplayRows;
@@ -52,6 +53,32 @@ pub enum CatalogCommand {
         /// The hold that is given up.
         hold: Position,
     },
+    /// Give up the requested flip to a version.
+    CancelFlip(ViewId),
+    /// Give up a version that has not served.
+    CancelRebuild(ViewId),
+    /// Let a version stand by again whose view is not being dropped yet.
+    CancelCleanUp(ViewId),
+    /// Give up the replay of a version.
+    CancelReplay(ViewId),
+    /// Set the event aside at which a segment halts.
+    SetAside {
+        /// Which version.
+        view: ViewId,
+        /// The event.
+        event: Position,
+    },
+    /// Decide about dead letters or effects of a version.
+    DecideLetters {
+        /// Which version.
+        view: ViewId,
+        /// Of what.
+        of: LettersOf,
+        /// Which of them.
+        which: WhichLetters,
+        /// What shall be done.
+        wish: Wish,
+    },
     /// Drop the view of a version that does not serve.
     CleanUp {
         /// Which version.
@@ -59,6 +86,8 @@ pub enum CatalogCommand {
         /// Why.
         reason: CleanUpReason,
     },
+    /// Drop the view now: whoever drops it asks for this first, so that a clean-up is cancelled in time or not at all.
+    BeginDrop(ViewId),
     /// The view has been dropped.
     FinishCleanUp(ViewId),
     /// The version cannot be built.

@@ -45,8 +45,38 @@ impl Catalog {
                 Ok(vec![CatalogEvent::FlipPostponed { view: view.clone() }])
             }
             CatalogCommand::CleanUp { view, reason } => self.clean_up(view, reason),
+            CatalogCommand::CancelFlip(view) => self.cancel_flip(view),
+            CatalogCommand::CancelRebuild(view) => self.cancel_rebuild(view),
+            CatalogCommand::CancelCleanUp(view) => self.cancel_clean_up(view),
+            CatalogCommand::CancelReplay(view) => match self.known(view)?.replay {
+                Some(replay) if replay.cancelled => Ok(vec![]),
+                Some(_) => Ok(vec![CatalogEvent::ReplayCancelled { view: view.clone() }]),
+                None => Err(CatalogRefused::NoReplayUnderWay { view: view.clone() }),
+            },
+            CatalogCommand::SetAside { view, event } => {
+                let known = self.applied(view, "set an event aside in")?.set_aside.contains(event);
+                let set_aside = CatalogEvent::SetAside { view: view.clone(), event: *event };
+                Ok((!known).then_some(set_aside).into_iter().collect())
+            }
+            CatalogCommand::DecideLetters { view, of, which, wish } => match self.known(view)?.phase {
+                phase @ (Phase::Scheduled | Phase::Obsolete) => {
+                    Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "decide about letters of" })
+                }
+                _ => {
+                    let (view, of, which, wish) = (view.clone(), *of, which.clone(), *wish);
+                    Ok(vec![CatalogEvent::LettersDecided { view, of, which, wish }])
+                }
+            },
+            CatalogCommand::BeginDrop(view) => match (self.known(view)?.phase, self.known(view)?.dropping) {
+                (Phase::CleaningUp, false) => Ok(vec![CatalogEvent::Dropping { view: view.clone() }]),
+                (Phase::CleaningUp, true) => Ok(vec![]),
+                (phase, _) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "drop" }),
+            },
+            // I-12: nobody drops a view whose clean-up may still be cancelled.
             CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
-                Phase::CleaningUp => Ok(vec![CatalogEvent::Obsolete { view: view.clone() }]),
+                Phase::CleaningUp if self.known(view)?.dropping => {
+                    Ok(vec![CatalogEvent::Obsolete { view: view.clone() }])
+                }
                 phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "finish cleaning up" }),
             },
             CatalogCommand::Fail { view, reason } => match self.known(view)?.phase {
@@ -203,6 +233,42 @@ impl Catalog {
         }
     }
 
+    fn cancel_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let phase = self.known(view)?.phase;
+        let projection = &self.projections[&view.projection];
+        match projection.flip.filter(|flip| flip.to == view.version) {
+            // It would be asked for again at once.
+            Some(_) if projection.serving.is_none() => Err(CatalogRefused::FirstFlip { view: view.clone() }),
+            Some(_) => Ok(vec![CatalogEvent::FlipCancelled { view: view.clone() }]),
+            None if phase == Phase::Serving => Err(too_late(view, "the flip to", "it serves")),
+            None => Err(CatalogRefused::NoFlipUnderWay { projection: view.projection.clone() }),
+        }
+    }
+
+    fn cancel_rebuild(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        match self.known(view)?.phase {
+            Phase::Scheduled | Phase::Initializing | Phase::Failed => self.clean_up(view, &CleanUpReason::Cancelled),
+            Phase::Serving => Err(too_late(view, "the rebuild of", "it serves")),
+            Phase::StandingBy => Err(too_late(view, "the rebuild of", "it has served and stands by")),
+            Phase::CleaningUp => Ok(vec![]),
+            Phase::Obsolete => Err(too_late(view, "the rebuild of", "its view is gone")),
+        }
+    }
+
+    fn cancel_clean_up(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let state = self.known(view)?;
+        match state.phase {
+            Phase::CleaningUp if state.dropping => Err(too_late(view, "the clean-up of", "its view is being dropped")),
+            // One that never served was given up for another, or by somebody: it has nothing to go back to.
+            Phase::CleaningUp if !self.projections[&view.projection].has_served(view.version) => {
+                Err(CatalogRefused::NotRestored { view: view.clone() })
+            }
+            Phase::CleaningUp => Ok(vec![CatalogEvent::CleanUpCancelled { view: view.clone() }]),
+            Phase::Obsolete => Err(too_late(view, "the clean-up of", "its view is gone")),
+            phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "cancel a clean-up of" }),
+        }
+    }
+
     fn confirm_flip(
         &self,
         view: &ViewId,
@@ -260,4 +326,8 @@ impl Catalog {
             CatalogRefused::NoSuchVersion { view: view.clone(), known: known.map(|(id, _)| *id).collect() }
         })
     }
+}
+
+fn too_late(view: &ViewId, what: &'static str, found: &'static str) -> CatalogRefused {
+    CatalogRefused::TooLate { view: view.clone(), what, found }
 }

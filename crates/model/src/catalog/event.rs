@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::position::Position;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
@@ -41,6 +42,8 @@ pub enum CleanUpReason {
     },
     /// Somebody asked for it.
     Asked,
+    /// Somebody cancelled its rebuild.
+    Cancelled,
 }
 
 impl fmt::Display for CleanUpReason {
@@ -49,6 +52,7 @@ impl fmt::Display for CleanUpReason {
             Self::StandByOver => f.write_str("its stand-by is over"),
             Self::Superseded { by } => write!(f, "superseded by {by}"),
             Self::Asked => f.write_str("asked for"),
+            Self::Cancelled => f.write_str("its rebuild was cancelled"),
         }
     }
 }
@@ -97,6 +101,11 @@ pub enum CatalogEvent {
         /// Why not.
         reason: String,
     },
+    /// Somebody cancelled the requested flip. The version flips on command only from here on.
+    FlipCancelled {
+        /// The version that would have served.
+        view: ViewId,
+    },
     /// Readers have moved to `view`. This event is the flip (I-5).
     Flipped {
         /// The version that serves from here on.
@@ -114,6 +123,16 @@ pub enum CatalogEvent {
         view: ViewId,
         /// Why.
         reason: CleanUpReason,
+    },
+    /// The view is dropped from here on: its clean-up cannot be cancelled any more (I-12).
+    Dropping {
+        /// Which version.
+        view: ViewId,
+    },
+    /// Its clean-up was cancelled before anything was dropped: it stands by again.
+    CleanUpCancelled {
+        /// Which version.
+        view: ViewId,
     },
     /// The view is gone (I-12).
     Obsolete {
@@ -169,6 +188,29 @@ pub enum CatalogEvent {
         /// What becomes of the rows that they made before.
         rows: ReplayRows,
     },
+    /// Somebody cancelled the replay under way: segments go on from where they were when they went back.
+    ReplayCancelled {
+        /// Which version.
+        view: ViewId,
+    },
+    /// The event shall be set aside as a dead letter, should its handler refuse it once more.
+    SetAside {
+        /// Which version.
+        view: ViewId,
+        /// The event at which a segment halts.
+        event: Position,
+    },
+    /// Somebody decided about dead letters or effects of the version.
+    LettersDecided {
+        /// Which version.
+        view: ViewId,
+        /// Of what.
+        of: LettersOf,
+        /// Which of them.
+        which: WhichLetters,
+        /// What shall be done.
+        wish: Wish,
+    },
     /// Every segment of the version is where it was when it went back.
     ReplayEnded {
         /// Which version.
@@ -187,6 +229,12 @@ impl CatalogEvent {
             | Self::FlipAborted { view, .. }
             | Self::Flipped { view, .. }
             | Self::CleaningUp { view, .. }
+            | Self::Dropping { view }
+            | Self::CleanUpCancelled { view }
+            | Self::FlipCancelled { view }
+            | Self::ReplayCancelled { view }
+            | Self::SetAside { view, .. }
+            | Self::LettersDecided { view, .. }
             | Self::Obsolete { view }
             | Self::Failed { view, .. }
             | Self::Paused { view }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, CatalogEvent, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState};
+use crate::catalog::{
+    Catalog, CatalogEvent, FlipPolicy, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
+};
 use crate::phase::Phase;
 use crate::position::Position;
 use crate::time::Timestamp;
@@ -37,6 +39,8 @@ impl Catalog {
                     verified: None,
                     verify_again: None,
                     replay: None,
+                    dropping: false,
+                    set_aside: Arc::default(),
                     last_replay: None,
                 };
                 let before = projection.versions.insert(view.version, scheduled);
@@ -55,6 +59,11 @@ impl Catalog {
                 pending.hold = position;
             }
             CatalogEvent::FlipAborted { .. } => projection.flip = None,
+            CatalogEvent::FlipCancelled { .. } => {
+                projection.flip = None;
+                // By itself it would be asked for again at once.
+                projection.known(view.version).flip = FlipPolicy::OnCommand;
+            }
             CatalogEvent::Flipped { from, .. } => {
                 assert_eq!(projection.serving, *from, "I-5: the version that served is the one that steps back");
                 if let Some(from) = from {
@@ -67,6 +76,20 @@ impl Catalog {
             }
             CatalogEvent::CleaningUp { reason, .. } => {
                 projection.enter(view.version, Phase::CleaningUp, recorded).reason = Some(reason.to_string());
+            }
+            CatalogEvent::Dropping { .. } => projection.known(view.version).dropping = true,
+            CatalogEvent::CleanUpCancelled { .. } => {
+                projection.enter(view.version, Phase::StandingBy, recorded).reason = None;
+            }
+            CatalogEvent::SetAside { event, .. } => {
+                Arc::make_mut(&mut projection.known(view.version).set_aside).insert(*event);
+            }
+            // The view has them, and what becomes of them.
+            CatalogEvent::LettersDecided { .. } => {}
+            CatalogEvent::ReplayCancelled { .. } => {
+                let state = projection.known(view.version);
+                let pending = state.replay.iter_mut().chain(&mut state.last_replay);
+                pending.for_each(|pending| pending.cancelled = true);
             }
             CatalogEvent::Obsolete { .. } => {
                 projection.enter(view.version, Phase::Obsolete, recorded);
@@ -94,7 +117,7 @@ impl Catalog {
                 verified.expect("only a verdict is waived").waived = Some((by.clone(), why.clone()));
             }
             CatalogEvent::ReplayRequested { after, rows, .. } => {
-                let pending = PendingReplay { requested: position, after: *after, rows: *rows };
+                let pending = PendingReplay { requested: position, after: *after, rows: *rows, cancelled: false };
                 let state = projection.known(view.version);
                 state.last_replay = Some(pending);
                 let before = state.replay.replace(pending);

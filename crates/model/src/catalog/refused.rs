@@ -45,6 +45,25 @@ pub enum CatalogRefused {
         /// The position of the request.
         requested: Position,
     },
+    /// What shall be cancelled has happened.
+    TooLate {
+        /// The version that it is about.
+        view: ViewId,
+        /// What shall be cancelled.
+        what: &'static str,
+        /// How things are.
+        found: &'static str,
+    },
+    /// The first version of a projection flips by itself.
+    FirstFlip {
+        /// The first version.
+        view: ViewId,
+    },
+    /// A version that never served was given up, and does not come back.
+    NotRestored {
+        /// Which version.
+        view: ViewId,
+    },
     /// There is no verdict that could be waived.
     NotVerified {
         /// The version asked for.
@@ -102,13 +121,25 @@ impl fmt::Display for CatalogRefused {
             }
             Self::WrongPhase { view, phase, asked } => write!(f, "cannot {asked} {view}: it is {phase}"),
             Self::FlipUnderWay { view } => {
-                write!(f, "a flip to {view} is under way: wait for it, or clean that version up to abort it")
+                write!(f, "a flip to {view} is under way: wait for it, or cancel it")
             }
             Self::NoFlipUnderWay { projection } => write!(f, "no such flip of {projection} is under way"),
             Self::ReplayUnderWay { view, after, requested } => write!(
                 f,
                 "a replay of {view} from behind position {after} is under way, asked for at position {requested}: \
                  wait for its end"
+            ),
+            Self::TooLate { view, what, found } => {
+                write!(f, "{what} {view} cannot be cancelled, it is too late: {found}")
+            }
+            Self::FirstFlip { view } => write!(
+                f,
+                "the flip to {view} cannot be cancelled: nothing serves yet, so it flips by itself; pause it, or cancel \
+                 its rebuild"
+            ),
+            Self::NotRestored { view } => write!(
+                f,
+                "the clean-up of {view} cannot be cancelled: it never served, and was given up; rebuild the projection"
             ),
             Self::NotVerified { view } => {
                 write!(f, "{view} was not verified yet, so there is no verdict to waive: wait until it has caught up")

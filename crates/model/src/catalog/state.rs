@@ -1,9 +1,10 @@
 //! What the catalog knows: the fold of `$catalog`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
-use crate::catalog::{FlipKind, FlipPolicy};
+use crate::catalog::{CatalogCommand, FlipKind, FlipPolicy};
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
@@ -43,6 +44,10 @@ pub struct VersionState {
     pub verify_again: Option<Position>,
     /// The replay in place under way.
     pub replay: Option<PendingReplay>,
+    /// Whether its view is being dropped, so that a clean-up cannot be cancelled any more.
+    pub dropping: bool,
+    /// Events that somebody wants set aside, should they be refused.
+    pub set_aside: Arc<BTreeSet<Position>>,
     /// The last one that was requested, also when it has ended: a view that lost its last commits takes it up again.
     pub last_replay: Option<PendingReplay>,
 }
@@ -90,6 +95,8 @@ pub struct PendingReplay {
     pub after: Position,
     /// What becomes of the rows that they made before.
     pub rows: ReplayRows,
+    /// Whether somebody cancelled it.
+    pub cancelled: bool,
 }
 
 /// A flip that was requested and not yet confirmed or aborted.
@@ -108,6 +115,42 @@ pub struct PendingFlip {
     pub hold: Position,
 }
 
+/// What is given up before it has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// The requested flip to a version.
+    Flip,
+    /// The building of a version that has not served.
+    Rebuild,
+    /// The clean-up of a version that stood by.
+    CleanUp,
+    /// The replay in place of a version.
+    Replay,
+}
+
+impl Cancel {
+    /// The command for `view`.
+    pub fn of(self, view: ViewId) -> CatalogCommand {
+        match self {
+            Self::Flip => CatalogCommand::CancelFlip(view),
+            Self::Rebuild => CatalogCommand::CancelRebuild(view),
+            Self::CleanUp => CatalogCommand::CancelCleanUp(view),
+            Self::Replay => CatalogCommand::CancelReplay(view),
+        }
+    }
+}
+
+impl fmt::Display for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flip => "the flip to",
+            Self::Rebuild => "the rebuild of",
+            Self::CleanUp => "the clean-up of",
+            Self::Replay => "the replay of",
+        })
+    }
+}
+
 /// One projection as the catalog knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProjectionState {
@@ -124,6 +167,30 @@ pub struct ProjectionState {
 }
 
 impl ProjectionState {
+    /// Whether the version has served at some time.
+    pub fn has_served(&self, version: VersionId) -> bool {
+        self.served.iter().any(|(_, served)| *served == version)
+    }
+
+    /// The versions that a new build would discard although they are found right and only have to be flipped to.
+    pub fn would_discard(&self) -> impl Iterator<Item = VersionId> {
+        let ready = |state: &VersionState| state.phase == Phase::Initializing && state.may_serve();
+        self.versions.iter().filter(move |(_, state)| ready(state)).map(|(id, _)| *id)
+    }
+
+    /// What could be cancelled now.
+    pub fn cancellable(&self) -> Vec<(Cancel, VersionId)> {
+        let of_version = |(id, state): (&VersionId, &VersionState)| {
+            let is_built = matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed);
+            let comes_back = state.phase == Phase::CleaningUp && !state.dropping && self.has_served(*id);
+            let replays = state.phase.applies() && state.replay.is_some_and(|replay| !replay.cancelled);
+            let what = [(is_built, Cancel::Rebuild), (comes_back, Cancel::CleanUp), (replays, Cancel::Replay)];
+            what.into_iter().filter(|(may, _)| *may).map(|(_, what)| (what, *id)).collect::<Vec<_>>()
+        };
+        let flip = self.flip.filter(|_| self.serving.is_some()).map(|flip| (Cancel::Flip, flip.to));
+        flip.into_iter().chain(self.versions.iter().flat_map(of_version)).collect()
+    }
+
     /// The version that a plain `flip` moves to: the newest one above the serving one that is being
     /// built or stands by.
     pub fn flip_target(&self) -> Option<VersionId> {

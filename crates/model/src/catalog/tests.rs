@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::position::Position;
@@ -123,6 +124,7 @@ fn a_version_goes_the_whole_way() {
 
     let reason = CleanUpReason::Asked;
     world.when(&CatalogCommand::CleanUp { view: view("v2.1"), reason }).unwrap();
+    world.when(&CatalogCommand::BeginDrop(view("v2.1"))).unwrap();
     world.when(&CatalogCommand::FinishCleanUp(view("v2.1"))).unwrap();
     assert_eq!(world.phase("v2.1"), Phase::Obsolete);
     world.when(&schedule(2)).unwrap();
@@ -257,7 +259,20 @@ fn any_command() -> impl Strategy<Value = CatalogCommand> {
         (version.clone(), 0..200_u64)
             .prop_map(|(view, hold)| CatalogCommand::PostponeFlip { view, hold: Position::new(hold) }),
         version.clone().prop_map(|view| CatalogCommand::CleanUp { view, reason: CleanUpReason::Asked }),
+        version.clone().prop_map(CatalogCommand::BeginDrop),
         version.clone().prop_map(CatalogCommand::FinishCleanUp),
+        version.clone().prop_map(CatalogCommand::CancelFlip),
+        version.clone().prop_map(CatalogCommand::CancelRebuild),
+        version.clone().prop_map(CatalogCommand::CancelCleanUp),
+        version.clone().prop_map(CatalogCommand::CancelReplay),
+        (version.clone(), 0..9_u64)
+            .prop_map(|(view, event)| CatalogCommand::SetAside { view, event: Position::new(event) }),
+        version.clone().prop_map(|view| CatalogCommand::DecideLetters {
+            view,
+            of: LettersOf::Effects,
+            which: WhichLetters::All,
+            wish: Wish::Drop,
+        }),
         version.clone().prop_map(|view| CatalogCommand::Fail { view, reason: "broken".into() }),
         version.clone().prop_map(CatalogCommand::Pause),
         version.clone().prop_map(CatalogCommand::Resume),
@@ -285,6 +300,8 @@ proptest! {
         for (command, truthful) in commands {
             let gone: Vec<_> = world.catalog.projections.values().flat_map(|state| &state.versions)
                 .filter(|(_, state)| state.phase == Phase::Obsolete).map(|(id, _)| *id).collect();
+            let dropping: Vec<_> = world.catalog.projections.values().flat_map(|state| &state.versions)
+                .filter(|(_, state)| state.dropping).map(|(id, _)| *id).collect();
             let pending = world.catalog.projections.get(&name()).and_then(|state| state.flip);
             // Half of the confirmations answer the flip that is under way.
             let command = match (command, pending) {
@@ -304,6 +321,11 @@ proptest! {
             };
             let before = world.catalog.clone();
             let decided = world.when(&command);
+            if let (CatalogCommand::CancelFlip(view), Ok(events)) = (&command, &decided) {
+                let state = &world.catalog.projections[&view.projection];
+                prop_assert!(state.flip.is_none() && state.serving.is_some() && state.serving != Some(view.version));
+                prop_assert_eq!(events.len(), 1, "what is not under way is not cancelled");
+            }
             for event in decided.iter().flatten() {
                 if let CatalogEvent::Flipped { view, covers, .. } = event {
                     prop_assert!(before.version(view).is_some_and(VersionState::may_serve), "I-6");
@@ -316,6 +338,10 @@ proptest! {
                 let serving: Vec<_> = state.versions.iter()
                     .filter(|(_, version)| version.phase == Phase::Serving).map(|(id, _)| *id).collect();
                 prop_assert_eq!(serving, Vec::from_iter(state.serving), "I-5");
+                for version in &dropping {
+                    let phase = state.versions[version].phase;
+                    prop_assert!(matches!(phase, Phase::CleaningUp | Phase::Obsolete), "I-12: too late to cancel");
+                }
                 for version in &gone {
                     prop_assert_eq!(state.versions[version].phase, Phase::Obsolete, "I-12");
                 }
@@ -484,4 +510,101 @@ fn a_verification_that_was_begun_before_another_was_asked_for_answers_nothing() 
     world.when(&flip("v1.1")).unwrap();
     world.settle("v1.1");
     assert!(matches!(world.when(&again), Err(CatalogRefused::WrongPhase { .. })));
+}
+
+#[test]
+fn a_flip_is_cancelled_until_it_is_confirmed() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    world.when(&verified(view("v2.1"), None, true)).unwrap();
+    let confirm = world.confirm("v2.1");
+    let cancel = CatalogCommand::CancelFlip(view("v2.1"));
+    assert_eq!(world.when(&cancel), Ok(vec![CatalogEvent::FlipCancelled { view: view("v2.1") }]));
+    assert!(matches!(world.when(&confirm), Err(CatalogRefused::NoFlipUnderWay { .. })), "a late controller, I-7");
+    assert!(matches!(world.when(&cancel), Err(CatalogRefused::NoFlipUnderWay { .. })));
+    let state = world.catalog.version(&view("v2.1")).unwrap();
+    assert_eq!(
+        (state.phase, state.flip),
+        (Phase::Initializing, FlipPolicy::OnCommand),
+        "it does not come again by itself"
+    );
+    world.when(&flip("v2.1")).unwrap();
+    world.settle("v2.1");
+    let late = world.when(&cancel).unwrap_err().to_string();
+    assert_eq!(late, "the flip to balances v2.1 cannot be cancelled, it is too late: it serves");
+    let mut first = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
+    let refused = first.when(&CatalogCommand::CancelFlip(view("v1.1")));
+    assert!(matches!(refused, Err(CatalogRefused::FirstFlip { .. })), "it would be asked for again at once");
+}
+
+#[test]
+fn a_rebuild_is_cancelled_until_it_serves_and_takes_its_flip_with_it() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let cancel = CatalogCommand::CancelRebuild(view("v2.1"));
+    let events = world.when(&cancel).unwrap();
+    assert!(matches!(events[..], [CatalogEvent::FlipAborted { .. }, CatalogEvent::CleaningUp { .. }]), "{events:?}");
+    assert_eq!(world.when(&cancel), Ok(vec![]));
+    assert_eq!((world.phase("v2.1"), world.catalog.projections[&name()].flip), (Phase::CleaningUp, None));
+    let back = world.when(&CatalogCommand::CancelCleanUp(view("v2.1")));
+    assert!(matches!(back, Err(CatalogRefused::NotRestored { .. })));
+    assert!(matches!(world.when(&CatalogCommand::CancelRebuild(view("v1.1"))), Err(CatalogRefused::TooLate { .. })));
+}
+
+// I-12
+#[test]
+fn a_clean_up_is_cancelled_until_the_view_is_dropped() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    world.settle("v2.1");
+    let clean_up = CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::Asked };
+    let cancel = CatalogCommand::CancelCleanUp(view("v1.1"));
+    world.when(&clean_up).unwrap();
+    assert!(world.when(&CatalogCommand::FinishCleanUp(view("v1.1"))).is_err(), "nobody has said that it is dropped");
+    world.when(&cancel).unwrap();
+    assert_eq!(world.phase("v1.1"), Phase::StandingBy);
+    let drop = CatalogCommand::BeginDrop(view("v1.1"));
+    assert!(world.when(&drop).is_err(), "whoever was about to drop it hears of it");
+    world.when(&clean_up).unwrap();
+    world.when(&drop).unwrap();
+    assert_eq!(world.when(&drop), Ok(vec![]), "another node drops it as well");
+    let late = world.when(&cancel).unwrap_err().to_string();
+    assert_eq!(late, "the clean-up of balances v1.1 cannot be cancelled, it is too late: its view is being dropped");
+    world.when(&CatalogCommand::FinishCleanUp(view("v1.1"))).unwrap();
+    assert!(matches!(world.when(&cancel), Err(CatalogRefused::TooLate { .. })));
+}
+
+#[test]
+fn a_replay_is_cancelled_once_and_ends_when_every_segment_has_left_it() {
+    let mut world = serving_first();
+    let (after, rows) = (Position::new(1), ReplayRows::Keep);
+    world.when(&CatalogCommand::RequestReplay { view: view("v1.1"), after, rows }).unwrap();
+    let request = world.catalog.position;
+    let cancel = CatalogCommand::CancelReplay(view("v1.1"));
+    assert_eq!(world.when(&cancel).unwrap().len(), 1);
+    assert_eq!(world.when(&cancel), Ok(vec![]));
+    let state = world.catalog.version(&view("v1.1")).unwrap();
+    assert!(state.replay.unwrap().cancelled && state.last_replay.unwrap().cancelled, "nobody takes it up any more");
+    world.when(&CatalogCommand::EndReplay { view: view("v1.1"), request }).unwrap();
+    assert!(matches!(world.when(&cancel), Err(CatalogRefused::NoReplayUnderWay { .. })));
+}
+
+#[test]
+fn what_would_be_discarded_is_what_only_has_to_be_flipped_to() {
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1")] {
+        world.when(&command).unwrap();
+    }
+    let discards = |world: &World| world.catalog.projections[&name()].would_discard().count();
+    assert_eq!(discards(&world), 0);
+    world.when(&verified(view("v2.1"), None, false)).unwrap();
+    assert_eq!(discards(&world), 0, "it was not found right");
+    world.when(&verified(view("v2.1"), None, true)).unwrap();
+    assert_eq!(discards(&world), 1);
 }

@@ -18,7 +18,7 @@ use super::value::{added, storage};
 use crate::quote::{literal, quoted};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// What a view says about itself.
 pub(super) struct About {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, ViewId, Wish,
+    EffectLetter, Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, ViewId,
+    Wish,
 };
-use dacapo_store::{Outbox, StoreError, Table, View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
+use dacapo_store::{Outbox, StoreError, Table, View, ViewCopy, ViewReader, ViewWriter, WhichEffects, WhichLetters};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
@@ -130,6 +131,14 @@ impl View for PgView {
         control!(self, "look at the outbox of", outbox::whole, most)
     }
 
+    async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
+        control!(self, "read the effects that do not come about of", outbox::letters, after, most, untried)
+    }
+
+    async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
+        control!(self, "decide about effects of", decide, which, wish)
+    }
+
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         control!(self, "record what effects came to of", settle, settled)
     }
@@ -158,6 +167,13 @@ async fn settle(session: &mut Session, schema: &str, settled: &[(u64, Settled)])
     session.begin("BEGIN".to_owned()).await?;
     outbox::settle(session, schema, settled).await?;
     Ok(session.commit().await?)
+}
+
+async fn decide(session: &mut Session, schema: &str, which: &WhichEffects, wish: Wish) -> Sent<u64> {
+    session.begin("BEGIN".to_owned()).await?;
+    let decided = outbox::decide(session, schema, which, wish).await?;
+    session.commit().await?;
+    Ok(decided)
 }
 
 /// The names of the indexes that are there.

@@ -42,6 +42,8 @@ pub struct Fold {
     /// Every replay there was, by the position of its request.
     asked_replays: BTreeMap<u64, Replay>,
     paused: BTreeSet<Version>,
+    /// What was under way in a version when its clean-up was asked for: its replay, and whether it was paused.
+    shelved: BTreeMap<Version, (Option<Replay>, bool)>,
     faults: Vec<String>,
 }
 
@@ -89,7 +91,8 @@ impl Fold {
             "version-obsolete" => self.enter(record, &view, &["CleaningUp"], "Obsolete"),
             "version-failed" => self.enter(record, &view, &["Initializing"], "Failed"),
             "flip-requested" => self.request_flip(record, view),
-            "flip-aborted" => drop(self.flips.remove(&view.0)),
+            "flip-aborted" | "flip-cancelled" => drop(self.flips.remove(&view.0)),
+            "clean-up-cancelled" => self.restore(record, &view),
             "flipped" => self.flip(record, view),
             "version-verified" => self.verify(view, field("verdict").as_deref() == Some("Pass")),
             "verification-requested" => drop(self.verdicts.remove(&view)),
@@ -127,11 +130,20 @@ impl Fold {
 
     fn clean_up(&mut self, record: &Record, view: &Version) {
         self.enter(record, view, &["Scheduled", "Initializing", "StandingBy", "Failed"], "CleaningUp");
-        self.replays.remove(view);
-        self.paused.remove(view);
+        let before = (self.replays.remove(view), self.paused.remove(view));
+        self.shelved.insert(view.clone(), before);
         let (projection, version) = view;
         if self.flips.get(projection).is_some_and(|(to, _)| to == version) {
             self.fault(format!("I-12: {projection} {version} is cleaned up while a flip to it is under way"));
+        }
+    }
+
+    /// A clean-up was cancelled: the version stands by as it did before.
+    fn restore(&mut self, record: &Record, view: &Version) {
+        self.enter(record, view, &["CleaningUp"], "StandingBy");
+        if let Some((replay, paused)) = self.shelved.remove(view) {
+            self.replays.extend(replay.map(|replay| (view.clone(), replay)));
+            self.paused.extend(paused.then(|| view.clone()));
         }
     }
 

@@ -9,10 +9,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
     StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
-use dacapo_model::{JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
+use dacapo_model::{EffectLetter, JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
-    ViewWriter, Views, WhichLetters,
+    ViewWriter, Views, WhichEffects, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -366,6 +366,14 @@ impl View for SimView {
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
         self.meet("look at the outbox", self.inner.outbox(most)).await
+    }
+
+    async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
+        self.meet("read effects that do not come about", self.inner.effect_letters(after, most, untried)).await
+    }
+
+    async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
+        self.meet("decide about effects", self.inner.decide_effects(which, wish)).await
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use dacapo_model::{
 
 use crate::{
     Column, ColumnKind, Commit, CommitError, FirstRows, Index, Outbox, StoreError, Table, Value, View, ViewWriter,
-    Views, WhichLetters, key_order, of_none,
+    Views, WhichEffects, WhichLetters, key_order, of_none,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -34,6 +34,7 @@ macro_rules! views_contract {
             what_is_kept_of_refused_events_is_fenced_as_rows_are
             effects_of_a_stream_are_due_one_after_the_other
             an_effect_that_fails_is_due_later_and_holds_back_only_its_stream
+            an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dropped
             effects_are_kept_with_the_rows_or_not_at_all
             what_was_never_applied_may_speak_when_it_comes_again
             a_hold_blocks_commits_until_it_is_lifted
@@ -504,7 +505,7 @@ pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(vi
     assert_eq!(due(&*view, 499).await, [(3, 0)]);
     assert_eq!(due(&*view, 99).await, [(3, 0), (1, 0)], "no wait is that long: another clock is ahead");
     assert_eq!(due(&*view, 500).await, [(3, 0), (1, 0)]);
-    let Outbox { pending, next_due, failing } = view.outbox(10).await.expect("read");
+    let Outbox { pending, next_due, failing, .. } = view.outbox(10).await.expect("read");
     assert_eq!((pending, next_due, failing.len()), (3, Some(Timestamp::from_micros(0)), 1));
     let failing = &failing[0];
     assert_eq!((failing.attempts, failing.error.as_deref(), failing.due.micros()), (2, Some("try 2"), 500));
@@ -512,6 +513,52 @@ pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(vi
     assert_eq!(view.outbox(10).await.expect("read").next_due, Some(Timestamp::from_micros(500)));
     settle(&*view, 1, Settled::Done).await;
     assert_eq!(due(&*view, 0).await, [(2, 0)]);
+}
+
+/// Whoever decides about effects leaves each stream with one that is due.
+pub async fn an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dropped(views: &dyn Views) {
+    let (view, _) = claimed(views).await;
+    let token = view.tokens().await.expect("tokens")[0];
+    let all = [1, 2, 3].map(|position| effect(&token, position, 0, "a-1"));
+    emit(&*view, all.into_iter().chain([effect(&token, 4, 0, "a-2")]).collect()).await;
+    let listed = async |untried| {
+        let letters = view.effect_letters(0, 10, untried).await.expect("read");
+        letters.iter().map(|it| (it.pending.effect.position.get(), it.aside.is_some())).collect::<Vec<_>>()
+    };
+    let decide = async |which: WhichLetters, through: u64, untried, wish| {
+        let which = WhichEffects { which, through: Position::new(through), untried };
+        view.decide_effects(&which, wish).await.expect("recorded")
+    };
+    let aside = || Settled::SetAside { error: "no\0t now".into(), at: Timestamp::from_micros(9) };
+    settle(&*view, 1, aside()).await;
+    assert_eq!(due(&*view, 0).await, [(2, 0), (4, 0)], "its stream goes on without it");
+    let Outbox { pending, aside: kept, .. } = view.outbox(10).await.expect("read");
+    assert_eq!((pending, kept), (3, 1));
+    let stream = StreamName::new("a-1").expect("a valid name");
+    assert_eq!(view.first_effect(&stream).await.expect("read"), Some(Position::new(2)));
+    settle(&*view, 2, Settled::Failed { error: "no".into(), due: Timestamp::from_micros(300) }).await;
+    assert_eq!(listed(false).await, [(1, true), (2, false)]);
+    assert_eq!(listed(true).await.len(), 4);
+    let letter = &view.effect_letters(0, 1, false).await.expect("read")[0];
+    let kept = (letter.aside.map(Timestamp::micros), letter.pending.attempts);
+    assert_eq!(kept, (Some(9), 1), "{letter:?}");
+    assert_eq!(view.effect_letters(letter.pending.number, 1, false).await.expect("read").len(), 1, "the next one");
+    emit(&*view, vec![effect(&token, 1, 0, "a-1")]).await;
+    assert_eq!(listed(true).await.len(), 4, "what is set aside is there already");
+
+    assert_eq!(decide(WhichLetters::All, 0, false, Wish::Drop).await, 0, "nothing of an event so early");
+    assert_eq!(decide(WhichLetters::Stream(stream.clone()), 9, false, Wish::Retry).await, 2);
+    assert_eq!(due(&*view, 0).await, [(1, 0), (4, 0)], "it comes first again, and the others wait");
+    settle(&*view, 1, aside()).await;
+    assert_eq!(due(&*view, 0).await, [(2, 0), (4, 0)]);
+    assert_eq!(decide(WhichLetters::One(Position::new(2)), 9, true, Wish::Drop).await, 1);
+    assert_eq!(due(&*view, 0).await, [(3, 0), (4, 0)], "what waited behind it is due");
+    assert_eq!(decide(WhichLetters::All, 9, false, Wish::Drop).await, 1, "what was never tried stays");
+    assert_eq!((listed(true).await.len(), due(&*view, 0).await), (2, vec![(3, 0), (4, 0)]));
+    assert_eq!(decide(WhichLetters::All, 9, true, Wish::Drop).await, 2);
+    assert_eq!(view.outbox(10).await.expect("read"), Outbox::default());
+    emit(&*view, vec![effect(&token, 5, 0, "a-1")]).await;
+    assert_eq!(due(&*view, 0).await, [(5, 0)]);
 }
 
 // I-3, I-4

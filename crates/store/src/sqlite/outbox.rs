@@ -2,29 +2,30 @@
 //!
 //! `number` gives the order in which they were emitted, which within a stream is the order of its events. Only the
 //! first of each stream has a time at which it is due; the next one gets it when that one goes. So what is due is found
-//! by an index, however many wait behind one that fails.
+//! by an index, however many wait behind one that fails. One that is set aside has no such time, and nothing waits for it.
 
 use std::time::Duration;
 
-use dacapo_model::{NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp};
+use dacapo_model::{EffectLetter, NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp, Wish};
+use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::view_form::{EffectForm, at, number};
-use crate::views::Outbox;
+use crate::views::{Outbox, WhichEffects, WhichLetters};
 
 /// The table and what finds things in it.
 pub(super) const CREATE: &str = "
     CREATE TABLE _dacapo_outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, position INTEGER NOT NULL,
                                  ordinal INTEGER NOT NULL, segment INTEGER NOT NULL, stream TEXT NOT NULL,
                                  name TEXT NOT NULL, payload BLOB NOT NULL, attempts INTEGER NOT NULL, due INTEGER,
-                                 error TEXT, UNIQUE (position, ordinal)) STRICT;
+                                 error TEXT, aside INTEGER, UNIQUE (position, ordinal)) STRICT;
     CREATE INDEX _dacapo_outbox_stream ON _dacapo_outbox (stream, number);
     CREATE TABLE _dacapo_unspoken (position INTEGER PRIMARY KEY, segment INTEGER NOT NULL) STRICT;
     CREATE INDEX _dacapo_outbox_due ON _dacapo_outbox (due) WHERE due IS NOT NULL;";
 
-const COLUMNS: &str = "number, position, ordinal, segment, stream, name, payload, attempts, due, error";
+const COLUMNS: &str = "number, position, ordinal, segment, stream, name, payload, attempts, due, error, aside";
 
 impl Db {
     /// Puts effects into the outbox, in the open transaction.
@@ -36,7 +37,7 @@ impl Db {
             let mut insert = connection.prepare_cached(
                 "INSERT OR IGNORE INTO _dacapo_outbox (position, ordinal, segment, stream, name, payload, attempts, due)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0,
-                         CASE WHEN EXISTS (SELECT 1 FROM _dacapo_outbox WHERE stream = ?4) THEN NULL ELSE 0 END)",
+                         CASE WHEN EXISTS (SELECT 1 FROM _dacapo_outbox WHERE stream = ?4 AND aside IS NULL) THEN NULL ELSE 0 END)",
             )?;
             for NewEffect { position, ordinal, segment, stream, name, payload } in effects {
                 insert.execute((number(*position), ordinal, segment.get(), stream.as_str(), name, payload))?;
@@ -90,7 +91,7 @@ impl Db {
 
     /// The position of the first effect of a stream.
     pub(crate) fn first_effect(&mut self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        let sql = "SELECT position FROM _dacapo_outbox WHERE stream = ?1 ORDER BY number LIMIT 1";
+        let sql = "SELECT position FROM _dacapo_outbox WHERE stream = ?1 AND aside IS NULL ORDER BY number LIMIT 1";
         let found: Option<i64> = self.tried("look for an effect", |connection| {
             connection.prepare_cached(sql)?.query_row([stream.as_str()], |row| row.get(0)).optional()
         })?;
@@ -99,18 +100,66 @@ impl Db {
 
     /// What is in the outbox as a whole.
     pub(crate) fn outbox(&mut self, most: usize) -> Result<Outbox, StoreError> {
-        let (pending, next_due): (i64, Option<i64>) = self.tried("look at the outbox", |connection| {
-            let pending = connection.prepare_cached("SELECT count(*) FROM _dacapo_outbox")?;
+        let (pending, aside, next_due): (i64, i64, Option<i64>) = self.tried("look at the outbox", |connection| {
+            let pending = connection.prepare_cached("SELECT count(*) FROM _dacapo_outbox WHERE aside IS NULL")?;
+            let aside = connection.prepare_cached("SELECT count(*) FROM _dacapo_outbox WHERE aside IS NOT NULL")?;
             let next = "SELECT min(due) FROM _dacapo_outbox WHERE due IS NOT NULL";
-            Ok((one(pending)?, one(connection.prepare_cached(next)?)?))
+            Ok((one(pending)?, one(aside)?, one(connection.prepare_cached(next)?)?))
         })?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let sql = format!(
             "SELECT {COLUMNS} FROM _dacapo_outbox WHERE due IS NOT NULL AND attempts > 0 ORDER BY position LIMIT ?1"
         );
         let failing = self.pending("read the effects that fail", &sql, [most])?;
-        let pending = u64::try_from(pending).unwrap_or(0);
-        Ok(Outbox { pending, next_due: next_due.map(Timestamp::from_micros), failing })
+        let (pending, aside) = (pending.unsigned_abs(), aside.unsigned_abs());
+        Ok(Outbox { pending, aside, next_due: next_due.map(Timestamp::from_micros), failing })
+    }
+
+    /// The effects with a number above `after`, in order: those tried in vain, or all.
+    pub(crate) fn effect_letters(
+        &mut self,
+        after: u64,
+        most: usize,
+        untried: bool,
+    ) -> Result<Vec<EffectLetter>, StoreError> {
+        let bounds = (i64::try_from(after).unwrap_or(i64::MAX), untried, i64::try_from(most).unwrap_or(i64::MAX));
+        let sql = format!(
+            "SELECT {COLUMNS} FROM _dacapo_outbox WHERE number > ?1 AND (attempts > 0 OR ?2) ORDER BY number LIMIT ?3"
+        );
+        let stored: Vec<EffectForm> = self.tried("read the effects that do not come about", |connection| {
+            connection.prepare_cached(&sql)?.query_map(bounds, form)?.collect()
+        })?;
+        stored.into_iter().map(|stored| stored.letter().map_err(|found| self.damaged(&found))).collect()
+    }
+
+    /// Lets effects be tried at once, or takes them away, and puts the turns of their streams right.
+    pub(crate) fn decide_effects(&mut self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
+        let WhichEffects { which, through, untried } = which;
+        let (of, named) = match which {
+            WhichLetters::All => ("?3 IS NULL", SqlValue::Null),
+            WhichLetters::One(position) => ("position = ?3", SqlValue::Integer(number(*position))),
+            WhichLetters::Stream(stream) => ("stream = ?3", SqlValue::Text(stream.as_str().to_owned())),
+        };
+        let act = match wish {
+            Wish::Retry => {
+                "UPDATE _dacapo_outbox SET due = 0, attempts = CASE WHEN aside IS NULL THEN attempts ELSE 0 END, aside = NULL"
+            }
+            Wish::Drop => "DELETE FROM _dacapo_outbox",
+        };
+        let sql = format!("{act} WHERE position <= ?1 AND (attempts > 0 OR ?2) AND {of}");
+        self.tried("decide about effects", |connection| {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let decided = transaction.execute(&sql, (number(*through), untried, named))?;
+            let before = "EXISTS (SELECT 1 FROM _dacapo_outbox AS before WHERE before.stream = _dacapo_outbox.stream
+                          AND before.aside IS NULL AND before.number < _dacapo_outbox.number)";
+            let waits = format!("UPDATE _dacapo_outbox SET due = NULL WHERE due IS NOT NULL AND {before}");
+            let first =
+                format!("UPDATE _dacapo_outbox SET due = 0 WHERE due IS NULL AND aside IS NULL AND NOT {before}");
+            transaction.execute(&waits, [])?;
+            transaction.execute(&first, [])?;
+            transaction.commit()?;
+            Ok(decided as u64)
+        })
     }
 
     /// Records what tries came to.
@@ -154,21 +203,36 @@ fn settle(connection: &Connection, place: i64, settled: &Settled) -> rusqlite::R
                 )?
                 .execute((place, error, due.micros()))?;
         }
+        Settled::SetAside { error, at } => {
+            let stream = connection
+                .prepare_cached(
+                    "UPDATE _dacapo_outbox SET attempts = attempts + 1, error = ?2, due = NULL, aside = ?3
+                     WHERE number = ?1 AND due IS NOT NULL RETURNING stream",
+                )?
+                .query_row((place, error, at.micros()), |row| row.get(0))
+                .optional()?;
+            next(connection, stream)?;
+        }
         Settled::Done => {
-            let stream: Option<String> = connection
+            let stream = connection
                 .prepare_cached("DELETE FROM _dacapo_outbox WHERE number = ?1 RETURNING stream")?
                 .query_row([place], |row| row.get(0))
                 .optional()?;
-            // Told twice, it is gone already.
-            if let Some(stream) = stream {
-                connection
-                    .prepare_cached(
-                        "UPDATE _dacapo_outbox SET due = 0
-                         WHERE due IS NULL AND number = (SELECT min(number) FROM _dacapo_outbox WHERE stream = ?1)",
-                    )?
-                    .execute([stream])?;
-            }
+            next(connection, stream)?;
         }
+    }
+    Ok(())
+}
+
+/// The next effect of a stream is due. Told twice, the one before it is gone already.
+fn next(connection: &Connection, stream: Option<String>) -> rusqlite::Result<()> {
+    if let Some(stream) = stream {
+        connection
+            .prepare_cached(
+                "UPDATE _dacapo_outbox SET due = 0 WHERE due IS NULL AND number =
+                 (SELECT min(number) FROM _dacapo_outbox WHERE stream = ?1 AND aside IS NULL)",
+            )?
+            .execute([stream])?;
     }
     Ok(())
 }
@@ -185,5 +249,6 @@ fn form(row: &Row<'_>) -> rusqlite::Result<EffectForm> {
         attempts: row.get(7)?,
         due: row.get(8)?,
         error: row.get(9)?,
+        aside: row.get(10)?,
     })
 }

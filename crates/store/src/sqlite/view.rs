@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo_model::{Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish};
+use dacapo_model::{
+    EffectLetter, Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish,
+};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::StoreError;
@@ -12,7 +14,7 @@ use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
 use crate::table::Table;
-use crate::views::{Outbox, View, ViewCopy, ViewReader, ViewWriter, WhichLetters};
+use crate::views::{Outbox, View, ViewCopy, ViewReader, ViewWriter, WhichEffects, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -132,6 +134,14 @@ impl<H: Home> View for SqliteView<H> {
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
         self.home.control(|db| db.outbox(most))
+    }
+
+    async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
+        self.home.control(|db| db.effect_letters(after, most, untried))
+    }
+
+    async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
+        self.mark(|db| db.decide_effects(which, wish)).await
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {

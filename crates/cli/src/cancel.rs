@@ -1,0 +1,58 @@
+//! `dacapo cancel` and `dacapo letters set-aside`.
+
+use dacapo_api::{CancelRequest, SetAsideRequest};
+
+use crate::args::{Cancel, CancelWhat, SetAside};
+use crate::connect;
+use crate::error::CliError;
+use crate::numbers::count;
+use crate::operate::asked;
+use crate::output::Out;
+
+/// `dacapo cancel`.
+pub(crate) async fn cancel(out: &mut Out, args: Cancel) -> Result<(), CliError> {
+    let what = args.what.map(|what| match what {
+        CancelWhat::Flip => "flip",
+        CancelWhat::Rebuild => "rebuild",
+        CancelWhat::Cleanup => "clean_up",
+        CancelWhat::Replay => "replay",
+    });
+    let request = CancelRequest { what: what.map(str::to_owned), version: args.version, asked: asked(args.who) };
+    let projection = args.projection;
+    connect::with(&args.target, |api| async move {
+        let answer = api.cancel(&projection, request).await?;
+        let what = match answer.what.as_str() {
+            "flip" => "flip to",
+            "rebuild" => "rebuild of",
+            "clean_up" => "clean-up of",
+            "replay" => "replay of",
+            other => other,
+        };
+        let version = &answer.version;
+        out.line(match answer.requested {
+            Some(position) => format!("{projection}: {what} {version} cancelled at position {}", count(position)),
+            None => format!("{projection}: {what} {version} was cancelled already"),
+        })?;
+        out.flush()
+    })
+    .await
+}
+
+/// `dacapo letters set-aside`.
+pub(crate) async fn set_aside(out: &mut Out, args: SetAside) -> Result<(), CliError> {
+    let request = SetAsideRequest { version: args.version, position: args.event, asked: asked(args.who) };
+    let projection = args.projection;
+    connect::with(&args.target, |api| async move {
+        let answer = api.set_aside(&projection, request).await?;
+        let (version, event) = (&answer.version, count(answer.position));
+        out.line(match answer.requested {
+            Some(_) => format!(
+                "{projection} {version}: event {event} to be set aside, should it be refused once more; `dacapo letters \
+                 {projection} --version {version}` tells when it is"
+            ),
+            None => format!("{projection} {version}: event {event} is set aside already, or about to be"),
+        })?;
+        out.flush()
+    })
+    .await
+}

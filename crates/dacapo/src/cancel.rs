@@ -1,0 +1,114 @@
+//! Giving up what was asked for and has not happened: a flip, a rebuild, a clean-up, a replay in place.
+//!
+//! A cancellation is a change of the catalog, decided on the same state as what it cancels, so that of the two one comes
+//! first: whoever confirms a flip, drops a view or takes up a replay afterwards finds it cancelled, and whoever cancels
+//! afterwards is told that it is too late. Nothing here stops anything; the drivers do when they hear of it.
+
+use std::sync::Arc;
+
+use dacapo_model::replay::ReplayRows;
+use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, VersionId, ViewId};
+
+use crate::catalog::{Asked, CatalogEntry};
+use crate::error::Error;
+use crate::node::{Node, Requested};
+use crate::processor::Orders;
+
+/// What was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// What.
+    pub what: Cancel,
+    /// Of which version, and where the catalog has it; no position when it was cancelled already.
+    pub requested: Requested,
+}
+
+impl Node {
+    /// Cancels what was asked for of a projection and has not happened: `what`, or the only thing that there is to cancel,
+    /// of `version`, or of the only version that it could be.
+    ///
+    /// A flip is given up until it is confirmed; the version flips only on command from then on. A rebuild is given up,
+    /// and its view dropped, until the version serves. A clean-up of a version that stood by is given up until its view is
+    /// being dropped; it stands by anew. A replay that keeps its rows is left where it is; one that resets them is
+    /// given up until it has begun.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] when it is too late; [`Error::NoTarget`] when there is nothing to cancel, or more than one thing.
+    pub async fn cancel(
+        &self,
+        projection: &ProjectionName,
+        what: Option<Cancel>,
+        version: Option<VersionId>,
+        asked: Asked,
+    ) -> Result<Cancelled, Error> {
+        self.core.catalog.refresh().await?;
+        if let Some(cancelled) = self.core.catalog.repeated(&asked).await.and_then(|entries| cancelled(&entries)) {
+            return Ok(cancelled);
+        }
+        let (what, version) = self.to_cancel(projection, what, version)?;
+        let view = ViewId { projection: projection.clone(), version };
+        if what == Cancel::Replay {
+            self.check_rows_are_there(&view).await?;
+        }
+        let entries = Arc::clone(&self.core.catalog).change(what.of(view.clone()), asked).await?;
+        // The rebuild driver would tell it as well, but only when it comes around.
+        if let (Some(open), Some(state)) = (self.core.open_version(&view), self.core.catalog.current().version(&view)) {
+            open.order(Orders::of(state));
+        }
+        let position = entries.first().map(|entry| entry.position);
+        Ok(Cancelled { what, requested: Requested { view, position } })
+    }
+
+    fn to_cancel(
+        &self,
+        projection: &ProjectionName,
+        what: Option<Cancel>,
+        version: Option<VersionId>,
+    ) -> Result<(Cancel, VersionId), Error> {
+        let catalog = self.core.catalog.current();
+        let state = catalog.projections.get(projection);
+        let none = || Error::NoTarget(format!("nothing of {projection} is under way that could be cancelled"));
+        let state = state.ok_or_else(|| self.unknown_or(projection, none))?;
+        let wanted = |(is, of): &(Cancel, VersionId)| {
+            what.is_none_or(|what| what == *is) && version.is_none_or(|version| version == *of)
+        };
+        let found: Vec<_> = state.cancellable().into_iter().filter(wanted).collect();
+        match (&found[..], what, version.or(state.serving)) {
+            ([only], ..) => Ok(*only),
+            // The catalog says why not.
+            ([], Some(what), Some(version)) => Ok((what, version)),
+            ([], ..) => Err(none()),
+            (several, ..) => {
+                let names: Vec<_> = several.iter().map(|(what, of)| format!("{what} {of}")).collect();
+                let text = format!("it is not clear what of {projection} is to be cancelled: {}", names.join(", or "));
+                Err(Error::NoTarget(text))
+            }
+        }
+    }
+
+    /// Rows that are gone for a replay come back only by it.
+    async fn check_rows_are_there(&self, view: &ViewId) -> Result<(), Error> {
+        let replay = self.core.catalog.current().version(view).and_then(|state| state.replay);
+        let Some(replay) = replay.filter(|replay| replay.rows == ReplayRows::Reset) else { return Ok(()) };
+        let tokens = self.core.tokens(view).await?.unwrap_or_default();
+        if tokens.iter().any(|token| token.replay.is_some_and(|mark| mark.request >= replay.requested)) {
+            let (what, found) = ("the replay of", "its rows were reset, and only the replay brings them back");
+            return Err(CatalogRefused::TooLate { view: view.clone(), what, found }.into());
+        }
+        Ok(())
+    }
+}
+
+/// What these entries cancelled.
+fn cancelled(entries: &[CatalogEntry]) -> Option<Cancelled> {
+    let (first, last) = (entries.first()?, entries.last()?);
+    let what = match last.event {
+        CatalogEvent::FlipCancelled { .. } => Cancel::Flip,
+        CatalogEvent::CleanUpCancelled { .. } => Cancel::CleanUp,
+        CatalogEvent::ReplayCancelled { .. } => Cancel::Replay,
+        CatalogEvent::CleaningUp { .. } => Cancel::Rebuild,
+        _ => return None,
+    };
+    let requested = Requested { view: last.event.view().clone(), position: Some(first.position) };
+    Some(Cancelled { what, requested })
+}
