@@ -249,6 +249,10 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("not_covered").field("requested", requested.get());
                 problem.field("covers", covers.get()).refused()
             }
+            CatalogRefused::Reads { projection, code, unlike } => {
+                let problem = refused("reads_changed").field("projection", projection.as_str());
+                problem.field("code", code).field("unlike", unlike.to_string()).refused()
+            }
             CatalogRefused::Fingerprint { projection, code, recorded, declared } => {
                 let problem = refused("fingerprint_changed").field("projection", projection.as_str());
                 problem.field("code", code).field("recorded", recorded).field("declared", declared).refused()

@@ -331,6 +331,19 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
             let copy = seed.map(|source| format!(", begins as a copy of {source}")).unwrap_or_default();
             ("version_scheduled", format!("{version} scheduled, {segments} {unit}{copy}"))
         }
+        CatalogEvent::ReadsAnnounced { checked, .. } => {
+            let code = version.code;
+            ("reads_announced", format!("code v{code} shall read more types, of which there is none through {checked}"))
+        }
+        CatalogEvent::ReadsRecorded { reads, .. } => {
+            let types = reads.types.iter().flatten().map(String::as_str).collect::<Vec<_>>();
+            let types = if reads.types.is_none() { "every type".to_owned() } else { types.join(", ") };
+            ("reads_recorded", format!("code v{} reads {types}", version.code))
+        }
+        CatalogEvent::ReadsDeclined { found: (event_type, position), .. } => {
+            let code = version.code;
+            ("reads_declined", format!("code v{code} goes on as it was: event {position} is of type {event_type}"))
+        }
         CatalogEvent::Initializing { .. } => ("version_initializing", format!("{version} begins to be built")),
         CatalogEvent::FlipRequested { from: Some(from), kind, .. } => {
             ("flip_requested", format!("{} from {from} to {version} requested", direction(kind)))

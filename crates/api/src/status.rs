@@ -243,7 +243,7 @@ pub struct Stall {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
     /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
-    /// `code`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
+    /// `code`, `reads`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
     /// `stand_by`, `beyond_head`.
     pub kind: String,
     /// The reason in words.
@@ -330,6 +330,11 @@ impl From<&model::WaitingOn> for WaitingOn {
             model::WaitingOn::Code { version } => {
                 field("version", version.to_string().into());
                 "code"
+            }
+            model::WaitingOn::Reads { version, unlike } => {
+                field("version", version.to_string().into());
+                field("unlike", unlike.to_string().into());
+                "reads"
             }
             model::WaitingOn::Verification { version, part, looked_at } => {
                 field("version", version.to_string().into());

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
@@ -82,6 +83,8 @@ pub(crate) struct CatalogLog {
     journal: Arc<dyn Journal>,
     world: World,
     folded: Mutex<Folded>,
+    /// Whatever the catalog says through here is in what is told as current.
+    folded_through: AtomicU64,
     current: watch::Sender<Arc<Catalog>>,
 }
 
@@ -97,7 +100,7 @@ impl CatalogLog {
         let mut folded = Folded::default();
         fold_on(&*journal, &mut folded).await?;
         let current = watch::Sender::new(Arc::new(folded.catalog.clone()));
-        Ok(Self { journal, world, folded: Mutex::new(folded), current })
+        Ok(Self { journal, world, folded: Mutex::new(folded), folded_through: AtomicU64::new(0), current })
     }
 
     pub(crate) fn current(&self) -> Arc<Catalog> {
@@ -110,21 +113,52 @@ impl CatalogLog {
 
     /// Brings the fold up to date, should the journal have been unreadable after an append.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        // Of what is in the journal by now the stream knows when it is asked.
+        let head = *self.journal.head().borrow();
         let mut folded = self.folded.lock().await;
-        if self.journal.stream_revision(&catalog_form::stream()).await? > folded.catalog.revision {
-            self.fold_on(&mut folded).await?;
+        self.look(&mut folded, head).await
+    }
+
+    /// The fold of whatever the catalog says through `through`, which the caller has seen in the journal. Asks the journal
+    /// only if that is not known yet.
+    pub(crate) async fn through(&self, through: Position) -> Result<Arc<Catalog>, StoreError> {
+        let is_known = || self.folded_through.load(Ordering::Acquire) >= through.get();
+        if !is_known() {
+            let mut folded = self.folded.lock().await;
+            if !is_known() {
+                self.look(&mut folded, through).await?;
+            }
         }
+        Ok(self.current())
+    }
+
+    /// Folds what the journal has of the catalog, which is all through `through`.
+    async fn look(&self, folded: &mut Folded, through: Position) -> Result<(), StoreError> {
+        if self.journal.stream_revision(&catalog_form::stream()).await? > folded.catalog.revision {
+            self.fold_on(folded).await?;
+        }
+        // A look that was given up in the middle has folded what nobody was told.
+        self.tell(folded);
+        self.folded_through.fetch_max(through.get(), Ordering::Release);
         Ok(())
+    }
+
+    /// Tells whoever watches of the fold. Told of what is not new, the rebuild driver would try again at once whatever
+    /// has just failed.
+    fn tell(&self, folded: &Folded) {
+        self.current.send_if_modified(|known| {
+            let is_new = known.revision != folded.catalog.revision;
+            if is_new {
+                *known = Arc::new(folded.catalog.clone());
+            }
+            is_new
+        });
     }
 
     /// Folds what is in the journal behind the fold, tells whoever watches of it, and returns it.
     async fn fold_on(&self, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
-        let before = folded.catalog.revision;
         let entries = fold_on(&*self.journal, folded).await;
-        // Told of what is not new, the rebuild driver would try again at once whatever has just failed.
-        if folded.catalog.revision != before {
-            self.current.send_replace(Arc::new(folded.catalog.clone()));
-        }
+        self.tell(folded);
         entries
     }
 

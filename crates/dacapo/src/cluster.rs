@@ -113,10 +113,10 @@ impl Cluster {
         self.live.borrow().iter().any(|member| member.has_code_of(view))
     }
 
-    /// Tells the others what this node carries.
-    pub(crate) fn carries(&self, carried: &[Carried]) {
+    /// Tells the others of the code with which this node may be given work.
+    pub(crate) fn carries<'a>(&self, carried: impl IntoIterator<Item = &'a Carried>) {
         let code = |carried: &Carried| CodeId { projection: carried.code.projection.clone(), code: carried.code.code };
-        let carries: Vec<CodeId> = carried.iter().map(code).collect();
+        let carries: Vec<CodeId> = carried.into_iter().map(code).collect();
         self.me.send_if_modified(|me| {
             let changed = me.carries != carries;
             me.carries = carries;

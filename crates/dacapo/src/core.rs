@@ -7,8 +7,8 @@ use std::time::Duration;
 use dacapo_model::assign;
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    Phase, Position, ProjectionName, ProjectionState, Segment, Token, VersionId, VersionState, ViewId, WaitingOn,
-    WorkShare, limits,
+    Phase, Position, ProjectionName, ProjectionState, Segment, Token, Unlike, VersionId, VersionState, ViewId,
+    WaitingOn, WorkShare, limits,
 };
 use dacapo_store::{Filter, Journal, Limit, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::processor::{self, Assignment, Beginning, Busy, Claims, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
+use crate::reads::Fence;
 use crate::seed::{SeedFrom, check, lacks};
 use crate::trail::Trails;
 use crate::verify::{Looking, Shadowing};
@@ -49,6 +50,8 @@ pub(crate) struct Core {
     /// Why views cannot be opened, read or dropped as their phases want.
     troubles: RwLock<BTreeMap<ViewId, String>>,
     published: RwLock<BTreeMap<ProjectionName, Published>>,
+    /// What the log was told of the code that is carried.
+    told: std::sync::Mutex<Told>,
     /// The views that this process has opened, or tried to, until their versions are gone. Locked while a version is
     /// opened, and by whoever relies on one being closed.
     pub(crate) opening: Mutex<BTreeSet<ViewId>>,
@@ -80,6 +83,15 @@ struct Published {
     flip: Position,
     /// Why it does not see it yet.
     trouble: Option<String>,
+}
+
+/// What the log was told of the code that is carried.
+#[derive(Default)]
+struct Told {
+    /// Code that is not what was recorded for its number.
+    unlike: BTreeMap<(ProjectionName, u32), Unlike>,
+    /// The versions that serve and whose code is not here.
+    lacking: BTreeSet<ViewId>,
 }
 
 /// Segments of a version that nobody live has, since a node noticed.
@@ -151,6 +163,7 @@ impl Core {
             open: RwLock::default(),
             troubles: RwLock::default(),
             published: RwLock::default(),
+            told: Default::default(),
             opening: Mutex::default(),
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
@@ -197,9 +210,53 @@ impl Core {
         let mut all = self.carried.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| (&known.code.projection, known.code.code) != (&carried.code.projection, carried.code.code));
         all.push(carried);
-        self.cluster.carries(&all);
         drop(all);
+        self.tell_carried();
         self.opened.send_replace(());
+    }
+
+    /// Tells the other nodes which code of this one may be given work, and the log which may not and why, as well as which
+    /// versions serve whose code is not here.
+    pub(crate) fn tell_carried(&self) {
+        let (catalog, carried) = (self.catalog.current(), self.carried());
+        let mut unlike = BTreeMap::new();
+        for Carried { code, .. } in &carried {
+            match catalog.unlike(code) {
+                // What is not decided is soon.
+                None | Some(Unlike::Undecided { .. }) => {}
+                Some(found) => drop(unlike.insert((code.projection.clone(), code.code), found)),
+            }
+        }
+        let may_run = |carried: &&Carried| !unlike.contains_key(&(carried.code.projection.clone(), carried.code.code));
+        self.cluster.carries(carried.iter().filter(may_run));
+        let serving = catalog
+            .projections
+            .iter()
+            .filter_map(|(projection, state)| Some(ViewId { projection: projection.clone(), version: state.serving? }));
+        let lacking = serving.filter(|id| self.code_of(id).is_none()).collect();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((projection, code), unlike) in unlike.iter().filter(|(of, unlike)| told.unlike.get(*of) != Some(unlike)) {
+            let advice = unlike.advice();
+            tracing::error!(%projection, code, %unlike, advice, "this node gets no segments of a version it carries");
+        }
+        for (projection, code) in told.unlike.keys().filter(|of| !unlike.contains_key(*of)) {
+            tracing::info!(%projection, code, "this node may be given segments of the version again");
+        }
+        for view in (&lacking as &BTreeSet<ViewId>).difference(&told.lacking) {
+            tracing::warn!(%view, "this node does not carry the code of the version that serves and cannot answer for it");
+        }
+        for view in told.lacking.difference(&lacking) {
+            tracing::info!(%view, "this node is not without the code of what serves any more");
+        }
+        *told = Told { unlike, lacking };
+    }
+
+    /// In what the code of a version that this node carries is unlike what was recorded for it, if it is.
+    pub(crate) fn unlike(&self, id: &ViewId) -> Option<WaitingOn> {
+        let carried = self.code_of(id)?;
+        let state = self.catalog.current();
+        let unlike = state.version(id)?.unlike(carried.code.segments, &carried.code.reads)?;
+        Some(WaitingOn::Reads { version: id.version, unlike })
     }
 
     pub(crate) fn code_of(&self, id: &ViewId) -> Option<Carried> {
@@ -474,6 +531,7 @@ impl OpenVersion {
         let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
         let assignment = Assignment {
             id: open.id.clone(),
+            fence: Fence::new(Arc::clone(&core.catalog), open.id.clone(), &carried),
             carried,
             beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
             share: open.share.subscribe(),

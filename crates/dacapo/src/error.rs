@@ -8,6 +8,7 @@ use dacapo_store::{AppendError, AppendRefused, StoreError};
 use crate::catalog::CatalogError;
 use crate::event::EventError;
 use crate::projection::HandlerError;
+use crate::reads::CarryRefused;
 
 /// Why a node did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum Error {
     /// The catalog declines the change.
     #[error(transparent)]
     Catalog(#[from] CatalogRefused),
+    /// The version cannot be carried as it is.
+    #[error(transparent)]
+    Carry(#[from] CarryRefused),
     /// There is no version to flip or roll back to.
     #[error("{0}")]
     NoTarget(String),

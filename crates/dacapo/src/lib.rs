@@ -15,6 +15,10 @@ struct Readme;
 #[doc = include_str!("../../../docs/verification.md")]
 struct Verification;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/events.md")]
+struct Events;
+
 // What the derives generate names `::dacapo`, in this crate's own tests as well.
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;
@@ -33,6 +37,7 @@ mod processor;
 mod projection;
 mod query;
 mod reactor;
+mod reads;
 mod rebuild;
 mod replay;
 mod row;
@@ -52,8 +57,8 @@ pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::{
     Cancel, Catalog, CatalogEvent, CatalogRefused, CodeId, EffectFailure, EffectKey, EffectLetter, EventId, EventType,
     ExpectedRevision, FlipKind, FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId, Metadata, NewEvent,
-    OnFailure, PastEffects, Phase, Policy, Position, ProjectionName, Retry, Revision, Segment, SegmentCount, Stage,
-    StreamName, Timestamp, Token, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
+    OnFailure, PastEffects, Phase, Policy, Position, ProjectionName, Reads, Retry, Revision, Segment, SegmentCount,
+    Stage, StreamName, Timestamp, Token, Unlike, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
@@ -67,10 +72,11 @@ pub use node::{Node, NodeBuilder, RebuildOptions, Rebuilt, Requested, StartError
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};
 pub use query::{Answered, Ask, Reading};
 pub use reactor::{Acts, Effect, EffectOptions};
+pub use reads::CarryRefused;
 pub use replay::{ReplayFrom, ReplayReport};
 pub use row::{Field, FieldError, Row, RowError};
 pub use seed::Seed;
-pub use status::{ProjectionStatus, ReplayStatus, Status, VersionStatus};
+pub use status::{NotReady, ProjectionStatus, ReplayStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, EventId, ExpectedRevision, InvalidName,
-    Member, MemberId, Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, WaitingOn,
-    limits,
+    Member, MemberId, Metadata, NewEvent, Phase, Position, ProjectionName, StreamName, VersionId, ViewId, limits,
 };
 use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
@@ -24,9 +23,10 @@ use crate::flip::FlipReport;
 use crate::processor::Orders;
 use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
+use crate::reads::{self, CarryRefused};
 use crate::rebuild;
 use crate::replay::{self, ReplayFrom, ReplayReport};
-use crate::status::{self, Status};
+use crate::status::{self, NotReady, Status};
 use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
 use crate::verify::{self, Verification};
 use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
@@ -37,6 +37,9 @@ pub enum StartError {
     /// The code it carries does not fit what is stored.
     #[error(transparent)]
     Code(#[from] CatalogRefused),
+    /// A version that it was given could not run.
+    #[error(transparent)]
+    Carry(#[from] CarryRefused),
     /// The store cannot be opened, or its views are not of its journal.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -179,6 +182,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`], which says what to do.
     pub async fn start(mut self) -> Result<Node, StartError> {
+        reads::check_all(&self.carried)?;
         let clock = Arc::clone(&self.world.clock);
         let store = match self.place {
             Place::Memory => Store::memory(clock),
@@ -187,12 +191,19 @@ impl NodeBuilder {
         };
         let shared_clock = Arc::new(SharedClock::new(Arc::clone(&self.world.clock)));
         self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
-        let catalog = CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?;
+        let catalog = Arc::new(CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?);
         for carried in &self.carried {
             // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
-            catalog.current().decide(&carried.code.schedule())?;
+            match catalog.current().decide(&carried.code.schedule()) {
+                // It may read more, or be looked at again: see below.
+                Ok(_) | Err(CatalogRefused::Reads { .. }) => {}
+                Err(refused) => return Err(refused.into()),
+            }
         }
         rebuild::check_views(&store, &catalog).await?;
+        for carried in &self.carried {
+            reads::agree(&store.journal, &catalog, carried).await?;
+        }
         let (journal, views) = (Arc::clone(&store.journal), Arc::clone(&store.views));
         let id = MemberId::from_bytes(self.world.ids.next().bytes());
         let name = self.name.unwrap_or_else(|| format!("node {id}"));
@@ -201,7 +212,7 @@ impl NodeBuilder {
         cluster.carries(&self.carried);
         let (leave, left) = watch::channel(false);
         let keeper = tokio::spawn(cluster.join(left).await?.run());
-        let core = Arc::new(Core::new(journal, views, Arc::new(catalog), cluster, self.world, self.carried));
+        let core = Arc::new(Core::new(journal, views, catalog, cluster, self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
         let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
         let tail = Arc::new(tail.done_by(core.world.offload));
@@ -329,9 +340,11 @@ impl Node {
     /// it carries already, such as corrected code of one that is being built: its processor goes on from where it is.
     ///
     /// # Errors
-    /// [`Error::Catalog`] when its code has changed under an unchanged version number.
+    /// [`Error::Catalog`] when its code has changed under an unchanged version number: also when it only reads more types,
+    /// which is accepted at the start of a node alone; [`Error::Carry`] when it could not run as it is.
     pub fn carry(&self, version: impl Into<Carried>) -> Result<(), Error> {
         let carried = version.into();
+        reads::check(&carried)?;
         self.core.catalog.current().decide(&carried.code.schedule())?;
         self.core.carry(carried);
         Ok(())
@@ -713,7 +726,7 @@ impl Node {
 
     /// Why this node cannot answer queries on every projection that has a serving version: its code is not here, its view
     /// is not open, the store is away. Empty when it can. It asks no store, so it can be told at once.
-    pub fn not_ready(&self) -> Vec<WaitingOn> {
+    pub fn not_ready(&self) -> Vec<NotReady> {
         status::not_ready(&self.core)
     }
 

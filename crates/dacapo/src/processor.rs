@@ -19,7 +19,8 @@
 //! A handler that fails before it has changed any row costs the others nothing: the batch goes on behind the event.
 //! Only if it has are its rows taken back with those of the batch, which is then applied again through the event.
 //!
-//! It never decides about phases, and it never reads the catalog: what it must know of that comes as [`Orders`].
+//! It never decides about phases. What it must know of the catalog comes as [`Orders`], late as it may be; but before it
+//! takes events it asks the catalog, folded as far as they go, whether its code is the one to read them ([`Fence`]).
 
 mod busy;
 mod claims;
@@ -53,6 +54,7 @@ use tokio::time::Instant;
 use crate::feed::Ahead;
 use crate::projection::{Carried, Work};
 use crate::reactor::{Speaks, Voices};
+use crate::reads::Fence;
 use crate::seed::SeedFrom;
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::{Offload, Probe};
@@ -80,6 +82,8 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) carried: Carried,
+    /// What keeps it from passing events that the version reads and this code does not.
+    pub(crate) fence: Fence,
     pub(crate) beginning: Beginning,
     /// How much of the time it works while the head is far.
     pub(crate) share: watch::Receiver<WorkShare>,
@@ -121,6 +125,8 @@ pub(crate) struct Orders {
     replay: Option<PendingReplay>,
     /// Events that are set aside once they are refused.
     set_aside: Arc<BTreeSet<Position>>,
+    /// Where the catalog last said something of what the code reads, which is looked up then.
+    reads_at: Option<Position>,
 }
 
 impl Orders {
@@ -131,6 +137,7 @@ impl Orders {
             resumed_at: state.resumed_at,
             replay: state.last_replay,
             set_aside: Arc::clone(&state.set_aside),
+            reads_at: state.reads_at,
         }
     }
 }
@@ -222,6 +229,11 @@ impl Assignment {
         tracing::warn!(view = %self.id, %error, "the processor cannot go on for the moment");
         let waiting = WaitingOn::Store { error: error.to_string() };
         self.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
+    }
+
+    /// Whether its code may not move a token through there. What is wrong with it is told with the status.
+    async fn is_barred(&self, through: Position) -> Result<bool, StoreError> {
+        Ok(self.fence.unlike(through).await?.is_some())
     }
 
     /// Waits, and tells whether the stop came meanwhile.
@@ -395,6 +407,10 @@ impl<'a> Run<'a> {
             return Ok(self.stay_paused().await);
         }
         if let Some(from) = self.seed {
+            let head = *self.head.borrow();
+            if self.assignment.is_barred(head).await? {
+                return Ok(self.wait().await);
+            }
             return self.begin_as_copy(from).await;
         }
         if let Break(end) = self.leave_replay().await? {
@@ -437,6 +453,9 @@ impl<'a> Run<'a> {
             Some(at) => share.through(at),
             None => share,
         };
+        if self.assignment.is_barred(share.moves_through()).await? {
+            return Ok(self.wait().await);
+        }
         self.pace.aim(head.since(share.after), self.phase != Phase::Initializing);
         self.throttle.begin(self.pace.is_far());
         self.take(share).await

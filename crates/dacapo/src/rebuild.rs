@@ -24,6 +24,7 @@ use crate::flip;
 use crate::processor::Orders;
 use crate::projection::Carried;
 use crate::reactor::Voices;
+use crate::reads;
 use crate::seed::{SeedFrom, check};
 use crate::verify;
 use crate::world::Step;
@@ -167,6 +168,8 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     // Looked at before the catalog is: every flip through here is known then.
     let head = core.head();
     core.catalog.refresh().await?;
+    decide_reads(core).await?;
+    core.tell_carried();
     let_go(core).await;
     let (mut tokens, mut bare, mut speaking) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     for (id, state) in core.catalog.current().versions() {
@@ -229,6 +232,16 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     for (id, state) in core.catalog.current().versions() {
         let Some(tokens) = tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else { continue };
         examine(core, tasks, &id, wants_verification(state, tokens, bare.contains(&id), facts.head));
+    }
+    Ok(())
+}
+
+/// Decides about what code of a newer release shall read, should whoever announced it be gone.
+async fn decide_reads(core: &Core) -> Result<(), StoreError> {
+    for (view, state) in core.catalog.current().announced() {
+        if let Some(announced) = &state.announced {
+            reads::settle(&core.journal, &core.catalog, view, announced, state.reads.as_ref()).await?;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! How a node and its versions are, as data: the facts behind every table, progress bar and console.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,24 @@ pub struct ReplayStatus {
     pub through: Position,
 }
 
+/// Why a node cannot answer queries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// On which projection; on none of them if there is no name.
+    pub projection: Option<ProjectionName>,
+    /// What it waits on.
+    pub reason: WaitingOn,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.projection {
+            Some(projection) => write!(f, "{projection}: {}", self.reason),
+            None => self.reason.fmt(f),
+        }
+    }
+}
+
 pub(crate) async fn status(core: &Arc<Core>) -> Status {
     let catalog = core.catalog.current();
     let head = core.head();
@@ -130,23 +149,26 @@ fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> V
 
 /// Why this node cannot append, or cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
 /// so that it can be told while that is away.
-pub(crate) fn not_ready(core: &Core) -> Vec<WaitingOn> {
-    let mut reasons: Vec<_> = core.cluster.lost().map(|error| WaitingOn::Lease { error }).into_iter().collect();
+pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
+    let lost = core.cluster.lost().map(|error| WaitingOn::Lease { error });
+    let mut reasons: Vec<_> = lost.map(|reason| NotReady { projection: None, reason }).into_iter().collect();
     if let Health::Failing(error) = core.journal.health() {
-        reasons.push(WaitingOn::Store { error });
+        reasons.push(NotReady { projection: None, reason: WaitingOn::Store { error } });
     }
     let catalog = core.catalog.current();
     for (projection, state) in &catalog.projections {
         let Some(version) = state.serving else { continue };
         let id = ViewId { projection: projection.clone(), version };
+        let of = |reason| NotReady { projection: Some(projection.clone()), reason };
         if core.code_of(&id).is_none() {
-            reasons.push(WaitingOn::Code { version });
+            reasons.push(of(WaitingOn::Code { version }));
             continue;
         }
         let is_open = core.open_version(&id).is_some_and(|open| !open.progress.borrow().tokens.is_empty());
         if !is_open || core.trouble(&id).is_some() {
             let told = core.waiting_on(&id);
-            reasons.extend(if told.is_empty() { vec![WaitingOn::Processor] } else { told });
+            let told = if told.is_empty() { vec![WaitingOn::Processor] } else { told };
+            reasons.extend(told.into_iter().map(of));
         }
     }
     reasons
@@ -185,6 +207,9 @@ async fn version_status(
     waiting_on.extend(unreadable.filter(|_| core.trouble(&id).is_none()));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
+    }
+    if state.phase.applies() || state.phase == Phase::Scheduled {
+        waiting_on.extend(core.unlike(&id));
     }
     let looking = core.looking(&id);
     // While it meets the version that serves it rests for a moment, which is no falling behind.

@@ -3,10 +3,12 @@
 mod common;
 #[path = "common/faulty.rs"]
 mod faulty;
+#[path = "cluster/reads.rs"]
+mod reads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,11 +32,14 @@ struct Shared {
     cut: Arc<AtomicBool>,
     /// While this is false, nothing is heard of the catalog.
     hears: watch::Sender<bool>,
+    /// What somebody else appends just before this node announces that its code reads more.
+    early: Arc<Mutex<Option<Append>>>,
 }
 
 impl Shared {
     fn new() -> Self {
-        Self { store: Store::memory(Arc::new(SystemClock)), cut: Arc::default(), hears: watch::Sender::new(true) }
+        let (store, hears) = (Store::memory(Arc::new(SystemClock)), watch::Sender::new(true));
+        Self { store, cut: Arc::default(), hears, early: Arc::default() }
     }
 
     /// The same store as another node has it.
@@ -48,13 +53,14 @@ impl Shared {
 
     /// One whose store goes wrong like this.
     fn node_with(&self, faults: &Faults, name: &str) -> NodeBuilder {
-        let journal = Arc::new(Apart(Arc::clone(&self.store.journal), self.hears.subscribe()));
+        let early = Arc::clone(&self.early);
+        let journal = Arc::new(Apart(Arc::clone(&self.store.journal), self.hears.subscribe(), early));
         let members = Arc::new(Cut { inner: Arc::clone(&self.store.members), cut: Arc::clone(&self.cut) });
         Node::builder().store(faults.over(&Store { journal, members, ..self.store.clone() })).name(name)
     }
 }
 
-struct Apart(Arc<dyn Journal>, watch::Receiver<bool>);
+struct Apart(Arc<dyn Journal>, watch::Receiver<bool>, Arc<Mutex<Option<Append>>>);
 
 #[async_trait]
 impl Journal for Apart {
@@ -67,6 +73,12 @@ impl Journal for Apart {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        if append.events[0].event.event_type.as_str() == "reads-announced" {
+            let early = self.2.lock().unwrap().take();
+            if let Some(early) = early {
+                self.0.append(early).await?;
+            }
+        }
         self.0.append(append).await
     }
 
@@ -604,7 +616,7 @@ async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked()
     phase(&two, "v1.1", Phase::Serving).await;
     shared(&two, "v1.1", &[("two", 8)]).await;
     let behind = Arc::new(Behind { inner: Arc::clone(&store.store.members), renewed: watch::Sender::new(0) });
-    let journal = Arc::new(Apart(Arc::clone(&store.store.journal), store.hears.subscribe()));
+    let journal = Arc::new(Apart(Arc::clone(&store.store.journal), store.hears.subscribe(), Arc::default()));
     let apart = Store { journal, members: Arc::clone(&behind) as Arc<dyn Members>, ..store.store.clone() };
     let one = Node::builder().store(apart).name("one").carry(first()).start().await.unwrap();
     shared(&two, "v1.1", &[("one", 4), ("two", 4)]).await;

@@ -443,6 +443,7 @@ async fn a_clean_up_that_fails_rests_before_it_is_tried_again() {
             segments: SegmentCount::ONE,
             flip: FlipPolicy::OnCommand,
             fingerprint: String::new(),
+            reads: None,
             seed: None,
         },
         CatalogEvent::CleaningUp { view: id.clone(), reason: CleanUpReason::Asked },

@@ -1,6 +1,8 @@
 //! What a node does: append, follow, answer, start again, stop.
 
 mod common;
+#[path = "node/reads.rs"]
+mod reads;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

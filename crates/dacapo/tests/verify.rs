@@ -752,10 +752,10 @@ async fn a_comparison_that_is_required_is_not_gone_without() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_in_the_middle_lets_it_begin_against_the_version_that_serves_then() {
     let node = serving(100).await;
-    node.carry(carry_v2(v2())).unwrap();
+    let second = Second::default();
+    node.carry(carry_v2(TotalsV2 { options: second.options.clone(), ..v2() })).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
-    let second = Second::default();
     second.gate.send_replace(false);
     node.carry(carry(&second)).unwrap();
     node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();

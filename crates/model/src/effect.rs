@@ -175,6 +175,7 @@ mod tests {
     use super::*;
     use crate::catalog::{Catalog, CatalogCommand, CatalogEvent, CleanUpReason, FlipKind, FlipPolicy};
     use crate::phase::Phase;
+    use crate::reads::Reads;
     use crate::replay::ReplayRows;
     use crate::segment::SegmentCount;
     use crate::version::ViewId;
@@ -187,7 +188,17 @@ mod tests {
 
     fn schedule(code: u32) -> CatalogCommand {
         let (segments, flip, fingerprint) = (SegmentCount::ONE, FlipPolicy::OnCommand, String::new());
-        CatalogCommand::Schedule { projection: name(), code, segments, flip, fingerprint, seeded: false, if_new: false }
+        let reads = Reads::default();
+        CatalogCommand::Schedule {
+            projection: name(),
+            code,
+            segments,
+            flip,
+            fingerprint,
+            reads,
+            seeded: false,
+            if_new: false,
+        }
     }
 
     /// A journal of events and catalog entries, and what each version has come past.

@@ -40,6 +40,8 @@ faults! {
     Twice "i-2-twice" ["I-2"],
     /// I-3: a token passes an event that was not applied.
     Skip "i-3-skip" ["I-3"],
+    /// I-3: code goes on past events that it does not read and a newer code of its version does.
+    Unread "i-3-unread" ["I-3"],
     /// I-3: the rows of a commit stay although its tokens were refused.
     RowsAlone "i-3-rows-alone" ["I-3"],
     /// I-3: a reset that fails leaves what it has taken away already.

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::name::ProjectionName;
 use crate::phase::{Phase, Stage};
 use crate::position::Position;
+use crate::reads::Reads;
 use crate::replay;
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
@@ -35,6 +36,8 @@ pub struct Code {
     pub stand_by: Duration,
     /// What the code declares about itself.
     pub fingerprint: String,
+    /// What it reads.
+    pub reads: Reads,
     /// Whether new code begins as a copy of what serves, by itself.
     pub seeded: bool,
 }
@@ -57,6 +60,7 @@ impl Code {
             segments: self.segments,
             flip: self.flip,
             fingerprint: self.fingerprint.clone(),
+            reads: self.reads.clone(),
             seeded: self.seeded,
             if_new,
         }
@@ -218,6 +222,7 @@ mod tests {
             flip,
             stand_by: Duration::from_secs(60),
             fingerprint: String::new(),
+            reads: Reads::default(),
             seeded: false,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::failure::Retry;
 use crate::name::StreamName;
 use crate::position::Position;
+use crate::reads::Unlike;
 use crate::segment::Segment;
 use crate::share::WorkShare;
 use crate::time::Timestamp;
@@ -119,6 +120,14 @@ pub enum WaitingOn {
         /// The version whose code is missing.
         version: VersionId,
     },
+    /// The code of this version that a node carries is not what was recorded for its number, so that node applies nothing
+    /// with it.
+    Reads {
+        /// The version.
+        version: VersionId,
+        /// In what it is unlike.
+        unlike: Unlike,
+    },
     /// Segments are nobody's for longer than a dead member's may be (I-10).
     Unowned {
         /// The first of them.
@@ -204,6 +213,7 @@ impl WaitingOn {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
             Self::BeyondHead { .. } => true,
+            Self::Reads { unlike, .. } => !matches!(unlike, Unlike::Undecided { .. }),
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } => *attempts >= retry.attempts,
             _ => false,
         }
@@ -249,6 +259,14 @@ impl fmt::Display for WaitingOn {
             Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),
             Self::Lease { error } => write!(f, "a lease, which is not renewed: {error}"),
             Self::Code { version } => write!(f, "a node that carries the code of {version}"),
+            Self::Reads { version, unlike: unlike @ Unlike::Undecided { .. } } => {
+                write!(f, "the decision what {version} reads: {unlike}")
+            }
+            Self::Reads { version, unlike } => write!(
+                f,
+                "code that is what was recorded for {version}; that of this node is not: {unlike}; {}",
+                unlike.advice()
+            ),
             Self::Unowned { segment, segments: 1, since } => {
                 write!(f, "a member that takes over segment {segment}, which has been nobody's for {}", span(*since))
             }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use dacapo_model::flip::{FlipFacts, From, Gate, gate};
 use dacapo_model::verify::{Report, Verdict};
 use dacapo_model::{
-    Applied, Catalog, CatalogCommand, CatalogEvent, Epoch, FlipPolicy, PendingFlip, Position, ProjectionName,
+    Applied, Catalog, CatalogCommand, CatalogEvent, Epoch, FlipPolicy, PendingFlip, Position, ProjectionName, Reads,
     SegmentCount, Timestamp, Token, TokenRefused, VersionId, ViewId,
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -481,6 +481,7 @@ impl Model for Flips {
                 segments: count,
                 flip,
                 fingerprint,
+                reads: Reads::default(),
                 seeded: false,
                 if_new: false,
             };

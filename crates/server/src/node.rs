@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
-    AppendRefused, Cancel, Error, FlipReport, NoTimeLeft, Node, RebuildOptions, ReplayFrom, Requested, StoreError,
+    AppendRefused, Cancel, Error, FlipReport, NoTimeLeft, Node, NotReady, RebuildOptions, ReplayFrom, Requested,
+    StoreError,
 };
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
@@ -65,7 +66,7 @@ impl NodeApi {
             // I-1: positions are dense, so the last one is their number.
             events: head.get(),
             ready: not_ready.is_empty(),
-            waiting_on: not_ready.iter().map(Into::into).collect(),
+            waiting_on: not_ready.iter().map(not_ready_form).collect(),
         }
     }
 }
@@ -523,6 +524,16 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
     }
 }
 
+/// Why the node is not ready, with the projection that it is about.
+fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
+    let mut form = dacapo_api::WaitingOn::from(&found.reason);
+    if let Some(projection) = &found.projection {
+        form.text = found.to_string();
+        form.fields.insert("projection".to_owned(), projection.as_str().into());
+    }
+    form
+}
+
 fn unavailable(error: StoreError) -> ApiError {
     let message = error.to_string();
     match error {
@@ -565,6 +576,7 @@ pub(crate) fn refused(error: Error) -> ApiError {
                 None => problem.refused(),
             }
         }
+        Error::Carry(_) => Problem::new("not_carried_so", message).refused(),
         Error::NoReason => Problem::new("no_reason", message).invalid(),
         Error::NoCopy { why, .. } => Problem::new("no_copy", message).found(why).refused(),
         Error::NoTarget(_) => Problem::new("no_target", message).refused(),

@@ -3,6 +3,7 @@
 //! Old events must stay readable for good. A new field is optional and is read with a default; an event
 //! whose meaning changes gets a new type name.
 
+mod reads;
 mod report;
 
 use std::sync::Arc;
@@ -35,6 +36,10 @@ struct Form {
     flip: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reads: Option<reads::Form>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    found: Option<(String, u64)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +81,8 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
         segments: None,
         flip: None,
         fingerprint: None,
+        reads: None,
+        found: None,
         from: None,
         kind: None,
         covers: None,
@@ -93,12 +100,26 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
         wish: None,
     };
     let event_type = match event {
-        CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
+        CatalogEvent::Scheduled { segments, flip, fingerprint, reads, seed, .. } => {
+            form.reads = reads.as_ref().map(reads::form);
             form.seed = seed.map(|seed| seed.to_string());
             form.segments = Some(segments.get());
             form.flip = Some(flip_name(*flip).into());
             form.fingerprint = Some(fingerprint.clone());
             "version-scheduled"
+        }
+        CatalogEvent::ReadsAnnounced { reads, checked, .. } => {
+            form.reads = Some(reads::form(reads));
+            form.covers = Some(checked.get());
+            "reads-announced"
+        }
+        CatalogEvent::ReadsRecorded { reads, .. } => {
+            form.reads = Some(reads::form(reads));
+            "reads-recorded"
+        }
+        CatalogEvent::ReadsDeclined { found: (event_type, position), .. } => {
+            form.found = Some((event_type.clone(), position.get()));
+            "reads-declined"
         }
         CatalogEvent::Initializing { .. } => "version-initializing",
         CatalogEvent::FlipRequested { from, kind, .. } => {
@@ -211,8 +232,22 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
                 segments: SegmentCount::new(segments).map_err(|error| error.to_string())?,
                 flip,
                 fingerprint: form.fingerprint.ok_or_else(|| missing("fingerprint"))?,
+                reads: form.reads.map(reads::reads).transpose()?,
                 seed: form.seed.as_deref().map(version).transpose()?,
             })
+        }
+        "reads-announced" => {
+            let checked = Position::new(form.covers.ok_or_else(|| missing("covers"))?);
+            let reads = reads::reads(form.reads.ok_or_else(|| missing("reads"))?)?;
+            Ok(CatalogEvent::ReadsAnnounced { view, reads, checked })
+        }
+        "reads-recorded" => {
+            let reads = reads::reads(form.reads.ok_or_else(|| missing("reads"))?)?;
+            Ok(CatalogEvent::ReadsRecorded { view, reads })
+        }
+        "reads-declined" => {
+            let (event_type, position) = form.found.ok_or_else(|| missing("found"))?;
+            Ok(CatalogEvent::ReadsDeclined { view, found: (event_type, Position::new(position)) })
         }
         "version-initializing" => Ok(CatalogEvent::Initializing { view }),
         "flip-requested" => Ok(CatalogEvent::FlipRequested { view, from, kind: kind()? }),
@@ -325,6 +360,13 @@ mod tests {
             "version-scheduled",
             r#"{"projection":"balances","version":"v2.1","segments":4,"flip":"when-ready","fingerprint":"f"}"#,
         ),
+        (
+            "version-scheduled",
+            r#"{"projection":"balances","version":"v2.1","segments":4,"flip":"when-ready","fingerprint":"f","reads":{"types":["a","b"],"categories":["account"],"rows":"across-segments"}}"#,
+        ),
+        ("reads-announced", r#"{"projection":"balances","version":"v2.1","reads":{"types":["a","b"]},"covers":9}"#),
+        ("reads-recorded", r#"{"projection":"balances","version":"v2.1","reads":{}}"#),
+        ("reads-declined", r#"{"projection":"balances","version":"v2.1","found":["b",12]}"#),
         ("version-initializing", r#"{"projection":"balances","version":"v2.1"}"#),
         ("flip-requested", r#"{"projection":"balances","version":"v2.1","from":"v1.1","kind":"flip"}"#),
         ("flip-aborted", r#"{"projection":"balances","version":"v2.1","reason":"superseded by v3.1"}"#),

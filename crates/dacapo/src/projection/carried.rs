@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use dacapo_model::rebuild::Code;
-use dacapo_model::{InvalidName, ProjectionName, VersionId};
+use dacapo_model::{InvalidName, ProjectionName, Reads, VersionId};
 use dacapo_store::{Filter, Index, Streams, Table};
 use futures::future::BoxFuture;
 
@@ -73,6 +73,11 @@ impl Carried {
             flip: options.flip,
             stand_by: options.stand_by,
             fingerprint: fingerprint(P::TABLES),
+            reads: Reads {
+                types: Some(P::Event::TYPES.iter().map(|name| (*name).to_owned()).collect()),
+                categories: options.categories.clone().map(|categories| categories.into_iter().collect()),
+                rows: options.rows,
+            },
             // Whether it may, the driver finds out when it comes to it.
             seeded: false,
         };

@@ -29,7 +29,7 @@ pub enum InPlace {
 /// How a version is built and run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Into how many segments a new build is cut. Events of one stream are always in one segment and in
+    /// Into how many segments it is cut, part of the version as its tables are: another number needs another version number. Events of one stream are always in one segment and in
     /// order; a segment whose handler fails does not hold the others back, and in a cluster the nodes share them. 1
     /// unless set.
     pub segments: SegmentCount,
@@ -43,7 +43,8 @@ pub struct Options {
     /// How long a version stands by after a flip, following and ready for a rollback, before it is
     /// cleaned up. One day unless set.
     pub stand_by: Duration,
-    /// Only streams of these categories; all unless set.
+    /// Only streams of these categories; all unless set. A category is what comes before the first `-` of a stream's name, so
+    /// it has no `-` itself. Part of the version: other categories need another version number.
     pub categories: Option<Vec<String>>,
     /// What the rows in memory may take, in bytes. 64 MiB unless set.
     pub row_cache_bytes: usize,

@@ -6,6 +6,8 @@ use crate::catalog::{CleanUpReason, FlipPolicy};
 use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::name::ProjectionName;
 use crate::position::Position;
+use crate::reads::Reads;
+use crate::rebuild::Code;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::verify::{Report, Verdict};
@@ -26,11 +28,29 @@ pub enum CatalogCommand {
         flip: FlipPolicy,
         /// What the code declares about itself.
         fingerprint: String,
+        /// What the code reads.
+        reads: Reads,
         /// Whether it begins as a copy of the view that serves.
         seeded: bool,
         /// Only if no build of this code or of later code is known: of nodes that find new code at the same time, one has
         /// it built.
         if_new: bool,
+    },
+    /// The code of a version shall read more types, of which the journal has no event yet.
+    AnnounceReads {
+        /// The code.
+        code: Code,
+        /// Through where the journal was found to have none.
+        checked: Position,
+    },
+    /// The journal was looked through to the announcement.
+    SettleReads {
+        /// The version of the announcement.
+        view: ViewId,
+        /// Its position, so that a late decision never answers for a later one.
+        announced: Position,
+        /// The first event of the added types, if there is one.
+        found: Option<(String, Position)>,
     },
     /// Start to build a scheduled version.
     Begin(ViewId),

@@ -11,9 +11,19 @@ use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
 use crate::position::Position;
+use crate::reads::{Reads, Unlike};
+use crate::rebuild::Code;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::version::{VersionId, ViewId};
+
+/// What code declares about itself.
+struct Declared<'a> {
+    code: u32,
+    segments: SegmentCount,
+    fingerprint: &'a str,
+    reads: &'a Reads,
+}
 
 impl Catalog {
     /// What follows from `command`. An empty answer means that things already are as asked.
@@ -25,14 +35,17 @@ impl Catalog {
             CatalogCommand::Schedule { projection, code, if_new: true, .. } if !self.is_new(projection, *code) => {
                 Ok(vec![])
             }
-            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded, if_new: _ } => {
+            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, reads, seeded, if_new: _ } => {
                 let seed = match (seeded, self.serving(projection)) {
                     (false, _) => None,
                     (true, Some(serving)) => Some(serving),
                     (true, None) => return Err(CatalogRefused::NothingToCopy { projection: projection.clone() }),
                 };
-                self.schedule(projection, *code, *segments, *flip, fingerprint, seed)
+                let declared = Declared { code: *code, segments: *segments, fingerprint, reads };
+                self.schedule(projection, &declared, *flip, seed)
             }
+            CatalogCommand::AnnounceReads { code, checked } => self.announce_reads(code, *checked),
+            CatalogCommand::SettleReads { view, announced, found } => Ok(self.settle_reads(view, *announced, found)),
             CatalogCommand::Begin(view) => match self.known(view)?.phase {
                 Phase::Scheduled => Ok(vec![CatalogEvent::Initializing { view: view.clone() }]),
                 Phase::Initializing => Ok(vec![]),
@@ -170,12 +183,11 @@ impl Catalog {
     fn schedule(
         &self,
         projection: &ProjectionName,
-        code: u32,
-        segments: SegmentCount,
+        declared: &Declared<'_>,
         flip: FlipPolicy,
-        fingerprint: &str,
         seed: Option<VersionId>,
     ) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let Declared { code, segments, fingerprint, reads } = *declared;
         let none = BTreeMap::new();
         let versions = self.projections.get(projection).map_or(&none, |state| &state.versions);
         let forgotten = |state: &VersionState| planted::is(Fault::NumberAgain) && state.phase == Phase::Obsolete;
@@ -188,12 +200,16 @@ impl Catalog {
                 declared: fingerprint.to_owned(),
             });
         }
+        let newest = builds.clone().next_back().map(|(_, newest)| newest);
+        if let Some(unlike) = newest.and_then(|newest| newest.unlike(segments, reads)) {
+            return Err(CatalogRefused::Reads { projection: projection.clone(), code, unlike });
+        }
         // I-12: builds are counted over obsolete versions too, so a number never comes back.
         let build = builds.next_back().map_or(1, |(last, _)| last.build + 1);
         let view = ViewId { projection: projection.clone(), version: VersionId { code, build } };
         let by = view.version;
-        let fingerprint = fingerprint.to_owned();
-        let mut events = vec![CatalogEvent::Scheduled { view, segments, flip, fingerprint, seed }];
+        let (fingerprint, reads) = (fingerprint.to_owned(), Some(reads.clone()));
+        let mut events = vec![CatalogEvent::Scheduled { view, segments, flip, fingerprint, reads, seed }];
         let superseded = versions
             .iter()
             .filter(|(_, state)| matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed));
@@ -203,6 +219,30 @@ impl Catalog {
             events.push(CatalogEvent::CleaningUp { view, reason: CleanUpReason::Superseded { by } });
         }
         Ok(events)
+    }
+
+    fn announce_reads(&self, code: &Code, checked: Position) -> Result<Vec<CatalogEvent>, CatalogRefused> {
+        let Some((version, state)) = self.newest_build(&code.projection, code.code) else { return Ok(vec![]) };
+        let view = ViewId { projection: code.projection.clone(), version };
+        let reads = code.reads.clone();
+        match state.unlike(code.segments, &reads) {
+            // What an earlier release has scheduled is taken as it is first seen.
+            None if state.reads.is_none() => Ok(vec![CatalogEvent::ReadsRecorded { view, reads }]),
+            None => Ok(vec![]),
+            Some(Unlike::Added { .. }) => Ok(vec![CatalogEvent::ReadsAnnounced { view, reads, checked }]),
+            Some(unlike) => Err(CatalogRefused::Reads { projection: code.projection.clone(), code: code.code, unlike }),
+        }
+    }
+
+    /// Nothing where another node was first.
+    fn settle_reads(&self, view: &ViewId, at: Position, found: &Option<(String, Position)>) -> Vec<CatalogEvent> {
+        let announced = self.version(view).and_then(|state| state.announced.as_ref());
+        let Some(announced) = announced.filter(|announced| announced.position == at) else { return vec![] };
+        let view = view.clone();
+        vec![match found {
+            None => CatalogEvent::ReadsRecorded { view, reads: announced.reads.clone() },
+            Some(found) => CatalogEvent::ReadsDeclined { view, found: found.clone() },
+        }]
     }
 
     fn request_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::position::Position;
+use crate::reads::Reads;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::verify::{Report, Verdict};
@@ -70,8 +71,34 @@ pub enum CatalogEvent {
         flip: FlipPolicy,
         /// What its code declared about itself; the same version number never comes with another one.
         fingerprint: String,
+        /// What its code reads; unknown of those that an earlier release scheduled.
+        reads: Option<Reads>,
         /// The version whose view it begins as a copy of.
         seed: Option<VersionId>,
+    },
+    /// A node carries code of this number that reads more types, of which the journal has no event through `checked`.
+    /// Until that is decided nothing is committed past the position of this event.
+    ReadsAnnounced {
+        /// The newest build of the code, for all of them.
+        view: ViewId,
+        /// What the code reads.
+        reads: Reads,
+        /// Through where the journal was looked through.
+        checked: Position,
+    },
+    /// What the code of this number reads from here on, for all builds of it. Code that reads less gets no segments.
+    ReadsRecorded {
+        /// The newest build of the code.
+        view: ViewId,
+        /// What the code reads.
+        reads: Reads,
+    },
+    /// The announced code may not run: the journal has events of the added types.
+    ReadsDeclined {
+        /// The newest build of the code.
+        view: ViewId,
+        /// The type of the first of them, and its position.
+        found: (String, Position),
     },
     /// Its view is being built.
     Initializing {
@@ -223,6 +250,9 @@ impl CatalogEvent {
     pub fn view(&self) -> &ViewId {
         match self {
             Self::Scheduled { view, .. }
+            | Self::ReadsAnnounced { view, .. }
+            | Self::ReadsRecorded { view, .. }
+            | Self::ReadsDeclined { view, .. }
             | Self::Initializing { view }
             | Self::FlipRequested { view, .. }
             | Self::FlipPostponed { view }

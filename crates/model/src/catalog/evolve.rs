@@ -7,6 +7,7 @@ use crate::catalog::{
 };
 use crate::phase::Phase;
 use crate::position::Position;
+use crate::reads::Announced;
 use crate::time::Timestamp;
 use crate::version::VersionId;
 
@@ -23,7 +24,7 @@ impl Catalog {
         let view = event.view();
         let projection = self.projections.entry(view.projection.clone()).or_default();
         match event {
-            CatalogEvent::Scheduled { segments, flip, fingerprint, seed, .. } => {
+            CatalogEvent::Scheduled { segments, flip, fingerprint, reads, seed, .. } => {
                 projection.first.get_or_insert(position);
                 let scheduled = VersionState {
                     phase: Phase::Scheduled,
@@ -31,6 +32,9 @@ impl Catalog {
                     segments: *segments,
                     flip: *flip,
                     fingerprint: fingerprint.clone(),
+                    reads: reads.clone(),
+                    announced: None,
+                    reads_at: None,
                     began_at: None,
                     reason: None,
                     seed: *seed,
@@ -45,6 +49,22 @@ impl Catalog {
                 };
                 let before = projection.versions.insert(view.version, scheduled);
                 assert!(before.is_none(), "I-12: {view} was scheduled twice");
+            }
+            CatalogEvent::ReadsAnnounced { reads, checked, .. } => {
+                let announced = Announced { position, reads: reads.clone(), checked: *checked };
+                for state in projection.builds_of(view.version.code) {
+                    (state.announced, state.reads_at) = (Some(announced.clone()), Some(position));
+                }
+            }
+            CatalogEvent::ReadsRecorded { reads, .. } => {
+                for state in projection.builds_of(view.version.code) {
+                    (state.reads, state.announced, state.reads_at) = (Some(reads.clone()), None, Some(position));
+                }
+            }
+            CatalogEvent::ReadsDeclined { .. } => {
+                for state in projection.builds_of(view.version.code) {
+                    (state.announced, state.reads_at) = (None, Some(position));
+                }
             }
             CatalogEvent::Initializing { .. } => {
                 projection.enter(view.version, Phase::Initializing, recorded).began_at = Some(position);
@@ -129,6 +149,10 @@ impl Catalog {
 }
 
 impl ProjectionState {
+    fn builds_of(&mut self, code: u32) -> impl Iterator<Item = &mut VersionState> {
+        self.versions.iter_mut().filter(move |(id, _)| id.code == code).map(|(_, state)| state)
+    }
+
     fn known(&mut self, version: VersionId) -> &mut VersionState {
         self.versions.get_mut(&version).expect("a version is scheduled before anything happens to it")
     }

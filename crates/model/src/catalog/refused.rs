@@ -5,6 +5,7 @@ use std::fmt;
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::position::Position;
+use crate::reads::Unlike;
 use crate::version::{VersionId, ViewId};
 
 /// Why the catalog declined a change.
@@ -107,6 +108,15 @@ pub enum CatalogRefused {
         /// What is declared now.
         declared: String,
     },
+    /// What the code reads changed under an unchanged version number.
+    Reads {
+        /// The projection.
+        projection: ProjectionName,
+        /// The code version.
+        code: u32,
+        /// In what it is unlike what was recorded.
+        unlike: Unlike,
+    },
 }
 
 impl fmt::Display for CatalogRefused {
@@ -163,6 +173,11 @@ impl fmt::Display for CatalogRefused {
                 f,
                 "the code of {projection} v{code} has changed under an unchanged version number (it declared \
                  {recorded:?}, now {declared:?}): raise the version number, so that the view is rebuilt"
+            ),
+            Self::Reads { projection, code, unlike } => write!(
+                f,
+                "the code of {projection} v{code} is not what was recorded for this version number: {unlike}; {}",
+                unlike.advice()
             ),
         }
     }

@@ -9,6 +9,8 @@ use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
 use crate::position::{Position, Revision};
+use crate::reads::{Announced, Reads, Unlike};
+use crate::rebuild::Code;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
@@ -28,6 +30,12 @@ pub struct VersionState {
     pub flip: FlipPolicy,
     /// What its code declared.
     pub fingerprint: String,
+    /// What its code reads; `None` while no code was carried since an earlier release scheduled it.
+    pub reads: Option<Reads>,
+    /// What a newer code of its number shall read, until that is decided.
+    pub announced: Option<Announced>,
+    /// Where the catalog last said something of what it reads.
+    pub reads_at: Option<Position>,
     /// Where its building began: events through here are the past that it replays.
     pub began_at: Option<Position>,
     /// Why it failed or is cleaned up.
@@ -53,6 +61,18 @@ pub struct VersionState {
 }
 
 impl VersionState {
+    /// In what code with so many segments that reads this is unlike what was recorded of the version; `None` as well
+    /// where nothing was.
+    pub fn unlike(&self, segments: SegmentCount, reads: &Reads) -> Option<Unlike> {
+        if let Some(announced) = &self.announced {
+            return Some(Unlike::Undecided { announced: announced.position });
+        }
+        if self.segments != segments {
+            return Some(Unlike::Segments { recorded: self.segments, declared: segments });
+        }
+        reads.unlike(self.reads.as_ref()?)
+    }
+
     /// Whether a verification is to be done: there is none, or another one was asked for.
     pub fn is_unverified(&self) -> bool {
         self.phase == Phase::Initializing && (self.verified.is_none() || self.verify_again.is_some())
@@ -233,11 +253,43 @@ impl Catalog {
         self.projections.get(projection)?.serving
     }
 
+    /// The newest build of a code version, be it obsolete.
+    pub fn newest_build(&self, projection: &ProjectionName, code: u32) -> Option<(VersionId, &VersionState)> {
+        let versions = &self.projections.get(projection)?.versions;
+        versions.iter().filter(|(id, _)| id.code == code).map(|(id, state)| (*id, state)).next_back()
+    }
+
+    /// In what this code is unlike what was recorded for its number. `None` where it may run: it is the same, or nothing
+    /// was recorded yet.
+    pub fn unlike(&self, code: &Code) -> Option<Unlike> {
+        let (_, state) = self.newest_build(&code.projection, code.code)?;
+        state.unlike(code.segments, &code.reads)
+    }
+
+    /// What a node with this code must have recorded before it runs: the version was scheduled by a release that did not
+    /// say what its code reads.
+    pub fn lacks_reads(&self, code: &Code) -> bool {
+        self.newest_build(&code.projection, code.code).is_some_and(|(_, state)| state.reads.is_none())
+    }
+
     /// Whether this code is later than all that was ever scheduled. What is not is carried for the sake of versions that
     /// exist, not to be built anew.
     pub fn is_new(&self, projection: &ProjectionName, code: u32) -> bool {
         let versions = self.projections.get(projection).map(|state| &state.versions);
         versions.is_none_or(|versions| versions.keys().all(|known| known.code < code))
+    }
+
+    /// The newest build of each code that shall read more types, while that is not decided.
+    pub fn announced(&self) -> impl Iterator<Item = (ViewId, &VersionState)> {
+        self.projections.iter().flat_map(|(projection, state)| {
+            let announced = state.versions.iter().filter(|(_, version)| version.announced.is_some());
+            let is_newest = |id: &VersionId| {
+                let later = VersionId { build: id.build + 1, ..*id };
+                !state.versions.contains_key(&later)
+            };
+            let newest = announced.filter(move |(id, _)| is_newest(id));
+            newest.map(move |(id, version)| (ViewId { projection: projection.clone(), version: *id }, version))
+        })
     }
 
     /// Every version that is not obsolete, with its state.

@@ -7,11 +7,14 @@ use crate::letter::{LettersOf, WhichLetters, Wish};
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::position::Position;
+use crate::reads::Reads;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::time::Timestamp;
 use crate::verify::{Report, Verdict};
 use crate::version::ViewId;
+
+mod reads;
 
 /// A catalog and its history, driven through `decide` as the library does it.
 #[derive(Default)]
@@ -73,6 +76,7 @@ fn schedule(code: u32) -> CatalogCommand {
         segments: SegmentCount::ONE,
         flip: FlipPolicy::WhenReady,
         fingerprint: format!("code {code}"),
+        reads: Reads::default(),
         seeded: false,
         if_new: false,
     }
@@ -80,10 +84,9 @@ fn schedule(code: u32) -> CatalogCommand {
 
 #[test]
 fn of_nodes_that_find_new_code_at_the_same_time_one_has_it_built() {
-    let CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded, .. } = schedule(2) else {
-        unreachable!()
-    };
-    let found = CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded, if_new: true };
+    let mut found = schedule(2);
+    let CatalogCommand::Schedule { if_new, .. } = &mut found else { unreachable!() };
+    *if_new = true;
     let mut catalog = Catalog::default();
     let events = catalog.decide(&found).unwrap();
     assert_eq!(events.len(), 1);
@@ -200,16 +203,9 @@ fn a_rollback_asked_for_in_the_last_moment_of_the_stand_by_is_not_taken_back() {
 #[test]
 fn changed_code_under_an_unchanged_version_is_refused() {
     let mut world = serving_first();
-    let CatalogCommand::Schedule { projection, code, segments, flip, .. } = schedule(1) else { unreachable!() };
-    let changed = CatalogCommand::Schedule {
-        projection,
-        code,
-        segments,
-        flip,
-        fingerprint: "other".into(),
-        seeded: false,
-        if_new: false,
-    };
+    let mut changed = schedule(1);
+    let CatalogCommand::Schedule { fingerprint, .. } = &mut changed else { unreachable!() };
+    *fingerprint = "other".into();
     let refused = world.when(&changed).unwrap_err();
     assert!(refused.to_string().contains("raise the version number"), "{refused}");
 }
@@ -442,11 +438,11 @@ fn every_flip_is_remembered_with_its_position() {
 
 #[test]
 fn a_copy_is_made_of_what_serves() {
-    let seeded = |code| match schedule(code) {
-        CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, .. } => {
-            CatalogCommand::Schedule { projection, code, segments, flip, fingerprint, seeded: true, if_new: false }
-        }
-        other => other,
+    let seeded = |code| {
+        let mut command = schedule(code);
+        let CatalogCommand::Schedule { seeded, .. } = &mut command else { unreachable!() };
+        *seeded = true;
+        command
     };
     let mut world = World::given([]);
     assert!(matches!(world.when(&seeded(1)), Err(CatalogRefused::NothingToCopy { .. })));
@@ -463,6 +459,7 @@ fn flips_of_earlier_releases_need_no_verdict_afterwards() {
         segments: SegmentCount::ONE,
         flip: FlipPolicy::WhenReady,
         fingerprint: String::new(),
+        reads: None,
         seed: None,
     };
     let flipped = |text: &str, from: Option<&str>| {
