@@ -3,7 +3,7 @@
 use dacapo_model::{EventId, ExpectedRevision, Position, Revision, StreamName, TokenRefused};
 
 /// The store could not do it. Not the caller's fault.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It did not work this time; it may work later.
     #[error("cannot {tried}: {found}")]

@@ -1,6 +1,7 @@
 //! What the embedded journal does about files that are damaged, missing or torn: it never reads them as
 //! truth, and it says which place is wrong.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
@@ -48,6 +49,39 @@ async fn filled() -> (tempfile::TempDir, Vec<PathBuf>) {
     logs.sort();
     assert!(logs.len() > 4);
     (dir, logs)
+}
+
+/// The same, as a process leaves it that is killed: copied while it is open.
+async fn killed() -> (tempfile::TempDir, Vec<PathBuf>) {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let journal = open(dir.path()).unwrap();
+    for number in 1..=EVENTS {
+        journal.append(append(number)).await.unwrap();
+    }
+    std::fs::create_dir(copy.path().join("journal")).unwrap();
+    std::fs::copy(dir.path().join("format"), copy.path().join("format")).unwrap();
+    // Of a sealed chunk the index may not be there yet; it is made again.
+    for (name, bytes) in files(dir.path()).into_iter().filter(|(name, _)| !name.ends_with(".tmp")) {
+        std::fs::write(copy.path().join("journal").join(name), bytes).unwrap();
+    }
+    drop(journal);
+    let logs = files(copy.path()).into_keys().filter(|name| name.ends_with(".log"));
+    let logs = logs.map(|name| copy.path().join("journal").join(name)).collect();
+    (copy, logs)
+}
+
+/// Every file of the journal, byte for byte.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| Some((file_name(&path).to_owned(), std::fs::read(&path).ok()?));
+    entries.filter_map(read).collect()
+}
+
+/// Asserts that no byte of any file was changed.
+fn assert_same(now: &BTreeMap<String, Vec<u8>>, before: &BTreeMap<String, Vec<u8>>) {
+    let changed = now.iter().filter(|(name, bytes)| before.get(*name) != Some(bytes)).map(|(name, _)| name);
+    let gone = before.keys().filter(|name| !now.contains_key(*name));
+    assert_eq!(changed.chain(gone).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 fn flip(path: &Path, at: usize) {
@@ -125,24 +159,151 @@ async fn damage_in_the_newest_chunk_before_later_groups_refuses_to_open() {
     assert_whole(dir.path(), EVENTS).await;
 }
 
+/// Not before something is appended: until then nothing is changed.
 #[tokio::test]
-async fn a_torn_tail_is_cut_off() {
-    let (dir, logs) = filled().await;
-    let newest = logs.last().unwrap();
-    let bytes = std::fs::read(newest).unwrap();
-    for torn in [&bytes[..100], &[0_u8; 700][..], &[0xff; 31][..], &bytes[64..448][..383]] {
+async fn a_torn_tail_is_kept_beside_and_cut_off() {
+    for torn in [0, 1, 2, 3] {
+        let (dir, logs) = killed().await;
+        let newest = logs.last().unwrap();
+        let bytes = std::fs::read(newest).unwrap();
+        let torn = [&bytes[..100], &[0_u8; 700][..], &[0xff; 31][..], &bytes[64..448][..383]][torn];
         std::fs::write(newest, [&bytes[..], torn].concat()).unwrap();
+        let before = files(dir.path());
         let journal = open(dir.path()).unwrap();
         assert_eq!(all(&journal).await.unwrap(), EVENTS);
         drop(journal);
-        assert_eq!(std::fs::read(newest).unwrap(), bytes);
+        assert_same(&files(dir.path()), &before);
+        assert_whole(dir.path(), EVENTS).await;
+        assert_eq!(std::fs::read(newest).unwrap()[..bytes.len()], bytes);
+        let stem = file_name(newest).replace(".log", ".cut-");
+        let kept: Vec<_> = files(dir.path()).into_iter().filter(|(name, _)| name.starts_with(&stem)).collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].1, torn);
     }
-    assert_whole(dir.path(), EVENTS).await;
+}
+
+/// An event that somebody was told of is never taken for a torn one.
+#[tokio::test]
+async fn a_damaged_last_group_refuses_to_open_and_nothing_is_changed() {
+    for closed in [true, false] {
+        let (dir, logs) = if closed { filled().await } else { killed().await };
+        let newest = logs.last().unwrap();
+        let whole = std::fs::read(newest).unwrap();
+        let last = whole.len() - RECORD_BYTES;
+        let flipped = [0, 3, 4, 20, 24, 64, 200, RECORD_BYTES - 1].map(|at| {
+            let mut bytes = whole.clone();
+            bytes[last + at] ^= 0x10;
+            bytes
+        });
+        let cut = [last, last + 100, whole.len() - 1, 64, 40, 0].map(|len| whole[..len].to_vec());
+        let mut zeroed = whole.clone();
+        zeroed[last..].fill(0);
+        for damaged in flipped.into_iter().chain(cut).chain([zeroed]) {
+            std::fs::write(newest, &damaged).unwrap();
+            let before = files(dir.path());
+            assert_corrupt(open(dir.path()), &[file_name(newest), "at byte ", "dacapo repair"]);
+            assert_same(&files(dir.path()), &before);
+        }
+        std::fs::remove_file(newest).unwrap();
+        let before = files(dir.path());
+        assert_corrupt(open(dir.path()), &["missing"]);
+        assert_same(&files(dir.path()), &before);
+        std::fs::write(newest, &whole).unwrap();
+        assert_whole(dir.path(), EVENTS).await;
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_was_closed_has_nothing_behind_its_end() {
+    let (dir, logs) = filled().await;
+    let newest = logs.last().unwrap();
+    let whole = std::fs::read(newest).unwrap();
+    std::fs::write(newest, [&whole[..], &[0; 40]].concat()).unwrap();
+    let before = files(dir.path());
+    assert_corrupt(open(dir.path()), &[file_name(newest), "closed in order"]);
+    assert_same(&files(dir.path()), &before);
+}
+
+/// One slot of two may be damaged; without both, what was acknowledged is not known.
+#[tokio::test]
+async fn a_damaged_commit_is_refused_and_one_damaged_slot_is_not_enough() {
+    for closed in [true, false] {
+        let (dir, logs) = if closed { filled().await } else { killed().await };
+        let commit = dir.path().join("journal/commit");
+        let whole = std::fs::read(&commit).unwrap();
+        for wrong in [vec![], vec![0; whole.len()], whole[..30].to_vec()] {
+            std::fs::write(&commit, wrong).unwrap();
+            let before = files(dir.path());
+            assert_corrupt(open(dir.path()), &["commit", "dacapo repair"]);
+            assert_same(&files(dir.path()), &before);
+        }
+        std::fs::remove_file(&commit).unwrap();
+        assert_corrupt(open(dir.path()), &["commit", "missing"]);
+        for slot in [0, 4096] {
+            std::fs::write(&commit, &whole).unwrap();
+            flip(&commit, slot + 50);
+            let journal = open(dir.path()).unwrap();
+            assert_eq!(all(&journal).await.unwrap(), EVENTS);
+            drop(journal);
+            let newest = logs.last().unwrap();
+            let last = std::fs::metadata(newest).unwrap().len() as usize - RECORD_BYTES;
+            if closed {
+                flip(newest, last + 100);
+                assert_corrupt(open(dir.path()), &[file_name(newest)]);
+                flip(newest, last + 100);
+            }
+        }
+        std::fs::write(&commit, &whole).unwrap();
+        assert_whole(dir.path(), EVENTS).await;
+    }
+}
+
+#[tokio::test]
+async fn opening_to_look_changes_no_byte() {
+    for closed in [true, false] {
+        let (dir, logs) = if closed { filled().await } else { killed().await };
+        std::fs::remove_file(logs[1].with_extension("idx")).ok();
+        let before = files(dir.path());
+        let journal = open(dir.path()).unwrap();
+        assert_eq!(all(&journal).await.unwrap(), EVENTS);
+        let read = journal.read_stream(&stream(1), Revision::START, Limit::events(100)).await.unwrap();
+        assert_eq!(read.len() as u64, EVENTS / 3);
+        journal.close().await;
+        drop(journal);
+        assert_same(&files(dir.path()), &before);
+    }
+}
+
+/// Also when it fits as well as one of its own.
+#[tokio::test]
+async fn a_chunk_of_another_journal_or_another_history_is_refused() {
+    let (dir, logs) = filled().await;
+    let (_other, others) = filled().await;
+    let own = std::fs::read(&logs[2]).unwrap();
+    std::fs::copy(&others[2], &logs[2]).unwrap();
+    assert_corrupt(open(dir.path()), &[file_name(&logs[2]), "belongs to the journal"]);
+    // A copy goes another way from the last chunk on.
+    std::fs::write(&logs[2], own).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("journal")).unwrap();
+    for (name, bytes) in files(dir.path()) {
+        std::fs::write(copy.path().join("journal").join(name), bytes).unwrap();
+    }
+    for (dir, numbers) in [(dir.path(), 61..90), (copy.path(), 91..120)] {
+        let journal = open(dir).unwrap();
+        for number in numbers {
+            journal.append(append(number)).await.unwrap();
+        }
+        journal.close().await;
+    }
+    let last = files(dir.path()).into_keys().rfind(|name| name.ends_with(".log")).unwrap();
+    std::fs::copy(copy.path().join("journal").join(&last), dir.path().join("journal").join(&last)).unwrap();
+    assert_corrupt(open(dir.path()), &[&last, "another history"]);
 }
 
 #[tokio::test]
 async fn a_chunk_that_was_just_begun_is_recovered() {
-    let (dir, _) = filled().await;
+    let (dir, _) = killed().await;
     let next = dir.path().join("journal").join(format!("chunk-{:020}.log", EVENTS + 1));
     for torn in [&b""[..], b"dacapo", &[0; 64]] {
         std::fs::write(&next, torn).unwrap();

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::chunk::Chunk;
 use super::log::Log;
-use super::open;
+use super::open::{self, Believe};
 use super::read::Reader;
 use super::sequencer::seal;
 use super::writer::Writer;
@@ -30,6 +30,7 @@ enum Step {
     Fill(u16),
     Free,
     Reopen,
+    Close,
     /// The power goes after so many more changes of the disk.
     Power(u8),
     PowerCycle,
@@ -44,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..4000_u16).prop_map(Step::Fill),
         2 => Just(Step::Free),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Close),
         2 => (0..12_u8).prop_map(Step::Power),
         2 => Just(Step::PowerCycle),
     ]
@@ -71,7 +73,7 @@ fn dir() -> PathBuf {
 }
 
 fn open_journal(disk: &SimDisk, chunk_bytes: u64) -> Result<Open, StoreError> {
-    let (found, start) = open::open(disk, &dir(), JournalId::from_bytes([7; 16]))?;
+    let (found, start) = open::open(disk, &dir(), JournalId::from_bytes([7; 16]), Believe::Evidence)?;
     let log = Arc::new(Log::new(Arc::new(disk.clone()), dir(), found, 2_000));
     let (sender, sealed) = sync_channel(100);
     let writer = Writer::new(Arc::clone(&log), Arc::new(SystemClock), chunk_bytes, start, sender);
@@ -190,7 +192,10 @@ proptest! {
                 Step::Fill(room) => disk.set_room(Some((*room).into())),
                 Step::Free => disk.set_room(None),
                 Step::Power(changes) => disk.power_for(Some((*changes).into())),
-                Step::Reopen | Step::PowerCycle => {
+                Step::Reopen | Step::Close | Step::PowerCycle => {
+                    if matches!(step, Step::Close) {
+                        journal.writer.close();
+                    }
                     drop(journal);
                     if matches!(step, Step::PowerCycle) {
                         disk.power_cycle(&mut chance);

@@ -90,6 +90,12 @@ impl MemoryIndex {
         &self.offsets
     }
 
+    /// Where the last record begins that begins at byte `at` or before; 0, where the header is, if none does.
+    pub fn record_at_or_before(&self, at: u64) -> u64 {
+        let before = self.offsets.partition_point(|offset| u64::from(*offset) <= at);
+        before.checked_sub(1).map_or(0, |last| self.offsets[last].into())
+    }
+
     pub fn streams(&self) -> &[StreamEntry] {
         &self.streams
     }

@@ -6,12 +6,13 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use dacapo_model::{EventId, JournalId, Position, Revision, StreamName, stream_hash};
 use lru::LruCache;
 
 use super::chunk::{self, Chunk, Header, Index};
+use super::commit::Flush;
 use super::index::MemoryIndex;
 use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile};
@@ -31,6 +32,9 @@ pub(super) struct Log {
     /// The identity of the journal.
     pub id: JournalId,
     pub head: Head,
+    /// Flushes the notes of commits; there once the journal has been written to since it was opened. Before that nothing
+    /// on the disk is changed.
+    settled: OnceLock<Flush>,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
     sections: Mutex<Sections>,
@@ -62,6 +66,7 @@ impl Log {
             dir,
             id: found.id,
             head: Head::new(found.head),
+            settled: OnceLock::new(),
             chunks: RwLock::new(Arc::new(found.chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
@@ -72,6 +77,18 @@ impl Log {
 
     pub fn head(&self) -> Position {
         self.head.get()
+    }
+
+    pub fn set_settled(&self, flush: Flush) {
+        // There is one writer, which does this once.
+        self.settled.set(flush).ok();
+    }
+
+    /// Makes durable what was noted of commits.
+    pub fn flush_commits(&self) {
+        if let Some(flush) = self.settled.get() {
+            flush.run();
+        }
     }
 
     /// The chunks in order, the one that is written to last.
@@ -265,6 +282,11 @@ impl Log {
                 let path = self.dir.join(chunk::index_name(chunk.first));
                 tracing::warn!(file = %path.display(), found, "an index is damaged: it is made again from its chunk");
                 let (_, file) = rebuild(&*self.disk, &self.dir, chunk.first, chunk.durable())?;
+                if self.settled.get().is_some()
+                    && let Err(error) = write_index(&*self.disk, &self.dir, chunk.first, &file)
+                {
+                    tracing::warn!(%error, "an index cannot be written: it will be made again when it is needed");
+                }
                 let bytes = file.get(from as usize..from as usize + len);
                 bytes.ok_or_else(|| self.corrupt(chunk.first, 0, "it is another chunk than its index says"))?.to_vec()
             }
@@ -304,7 +326,7 @@ pub(super) fn streams_of(section: &[u8]) -> StoredStreams<'_> {
     StoredStreams::new(section).expect("it was checked when it was read")
 }
 
-/// Makes the index of a sealed chunk again from its records and writes it. Returns it whole, too.
+/// Makes the index of a sealed chunk again from its records.
 pub(super) fn rebuild(
     disk: &dyn Disk,
     dir: &Path,
@@ -328,9 +350,6 @@ pub(super) fn rebuild(
     }
     let bytes = index_file::encode(&index, first, end);
     let summary = Summary::decode(&bytes).expect("it was just encoded");
-    if let Err(error) = write_index(disk, dir, first, &bytes) {
-        tracing::warn!(%error, "an index cannot be written: it will be made again when it is needed");
-    }
     Ok((summary, bytes))
 }
 

@@ -5,16 +5,19 @@
 //!   chunk-00000000000000000001.log    sealed: header, records
 //!   chunk-00000000000000000001.idx    its index: filters, streams, ids, offsets; derived
 //!   chunk-00000000000000214113.log    newest: its index is in memory
+//!   chunk-00000000000000214113.cut-TIME  a torn tail that was cut off it, kept for whoever asks
+//!   commit                            how far the journal was acknowledged, and whether it was closed in order
 //!
 //!   append ─▶ sequencer (sequencer.rs) ─▶ writer (writer.rs) ─▶ chunk, head
 //!   read   ─▶ reader (read.rs) ─▶ log (log.rs): chunks, indexes, caches
-//!   open   ─▶ open.rs: torn tails, damage, missing files
+//!   open   ─▶ open.rs: torn tails, damage, missing files; changes nothing ─▶ settle.rs: before the first write
 //! ```
 //!
 //! This module owns every byte in that directory. What an append may do is decided in `admit`; the form of
 //! a record is that of [`record`](crate::record).
 
 mod chunk;
+mod commit;
 #[cfg(all(test, feature = "contract"))]
 mod crash_tests;
 mod filter;
@@ -25,12 +28,13 @@ mod marks;
 mod open;
 mod read;
 mod sequencer;
+mod settle;
 mod streams;
-
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName};
@@ -43,6 +47,7 @@ use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamInfo};
 use crate::record::EventBatch;
 use log::Log;
+use open::Believe;
 use read::Reader;
 use sequencer::{Request, WAITING_MAX};
 use writer::Writer;
@@ -61,6 +66,8 @@ pub struct JournalOptions {
     pub id: JournalId,
     /// A chunk with at least so many bytes is sealed before the next write; at most 1 GiB.
     pub chunk_bytes: u64,
+    /// How often what was noted of acknowledged events, apart from the events themselves, is made durable.
+    pub commits_flushed_every: Duration,
     /// How many bytes of indexes stay in memory once they were needed.
     pub index_cache_bytes: usize,
 }
@@ -72,6 +79,7 @@ impl Default for JournalOptions {
             disk: Arc::new(FileDisk),
             id: fresh_id(),
             chunk_bytes: 64 << 20,
+            commits_flushed_every: Duration::from_millis(200),
             index_cache_bytes: 64 << 20,
         }
     }
@@ -105,10 +113,11 @@ impl EmbeddedJournal {
     /// [`StoreError::Unavailable`] when the disk refuses.
     pub fn open(dir: &DataDir, options: JournalOptions) -> Result<Self, StoreError> {
         let path = dir.path().join("journal");
-        let (found, start) = open::open(&*options.disk, &path, options.id)?;
+        let (found, start) = open::open(&*options.disk, &path, options.id, Believe::Evidence)?;
         let log = Arc::new(Log::new(options.disk, path, found, options.index_cache_bytes));
         let failed = |error: std::io::Error| StoreError::unavailable("start a thread of the journal", error);
-        let (sealed, indexer) = sequencer::start_indexer(Arc::clone(&log)).map_err(failed)?;
+        let (sealed, indexer) =
+            sequencer::start_indexer(Arc::clone(&log), options.commits_flushed_every).map_err(failed)?;
         let chunk_bytes = options.chunk_bytes.min(CHUNK_BYTES_MAX);
         let writer = Writer::new(Arc::clone(&log), options.clock, chunk_bytes, start, sealed);
         let (requests, queue) = mpsc::channel(WAITING_MAX);

@@ -1,12 +1,16 @@
-//! Opening: finds out what is durable, cuts off what is torn, and refuses what is damaged.
+//! Opening: finds out what is durable, tells what is torn from what is damaged, and changes no byte of a journal that is
+//! there. What is to be done about a torn tail is done before the first write (settle.rs), or by `dacapo repair`.
 //!
 //! ```text
-//!   chunk-…1.log + .idx   sealed: length and position against the index, records on first read
+//!   chunk-…1.log + .idx   sealed: length, position and digest against the index, records on first read
 //!   chunk-…7.log + .idx   sealed; an index that is missing or damaged is made again from the chunk
 //!   chunk-…9.log          newest: every record is read; at the first bad one, at byte o:
-//!                           a later record that began a group is there  ─▶ o was durable: damaged, refuse
-//!                           none is                                      ─▶ never acknowledged: cut at the
-//!                                                                           end of the last whole append
+//!                           `commit` says that the journal was durable behind o  ─▶ damaged, refuse
+//!                           `commit` says that it was closed in order            ─▶ damaged, refuse
+//!                           a later record that began a group is there           ─▶ damaged, refuse
+//!                           none of these                                        ─▶ never acknowledged: torn, to be
+//!                                                                                   cut at the end of the last
+//!                                                                                   whole append, and kept beside
 //! ```
 //!
 //! Chunks are chained: each tells in its header which journal it belongs to and what the digest of the history before it
@@ -22,30 +26,45 @@ use std::sync::Arc;
 use dacapo_model::{JournalId, Mark, Position, Timestamp};
 
 use super::chunk::{self, Chunk, HEADER_BYTES, Header, Index, Scan};
+use super::commit::{self, Commit, CommitFile, Kept};
 use super::index::MemoryIndex;
 use super::index_file::{self, Summary};
 use super::log::{Found, corrupt_at, disk_error, rebuild};
+use super::settle::Unsettled;
 use super::writer::Start;
 use crate::embedded::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 
+/// What is believed about how far the journal was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Believe {
+    /// All evidence there is.
+    Evidence,
+    /// Only the records, as far as they are good: for a repair that somebody asked for.
+    Records,
+}
+
 /// The journal in `dir`, and where writing goes on. Begins one with the identity `fresh` if there is none.
-pub(super) fn open(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Found, Start), StoreError> {
+pub(super) fn open(
+    disk: &dyn Disk,
+    dir: &Path,
+    fresh: JournalId,
+    believe: Believe,
+) -> Result<(Found, Start), StoreError> {
     disk.create_dir(dir).map_err(|error| disk_error("make", dir, &error))?;
-    if let Some(parent) = dir.parent() {
-        disk.sync_dir(parent).map_err(|error| disk_error("flush", parent, &error))?;
-    }
     let names = disk.list(dir).map_err(|error| disk_error("list", dir, &error))?;
-    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
-        let path = dir.join(name);
-        disk.remove(&path).map_err(|error| disk_error("remove", &path, &error))?;
-    }
     let firsts = |extension| names.iter().filter_map(|name| chunk::parse_name(name, extension)).collect();
     let (logs, indexes): (BTreeSet<Position>, BTreeSet<Position>) = (firsts(".log"), firsts(".idx"));
     check_none_missing(dir, &logs, &indexes)?;
+    let kept = CommitFile::read(disk, dir)?;
+    let Some(newest) = logs.last().copied() else {
+        return match kept.and_then(|kept| kept.commit) {
+            Some(commit) => Err(missing_newest(dir, &commit)),
+            None => begin(disk, dir, fresh),
+        };
+    };
     let (mut chunks, mut next) = (Vec::new(), Position::new(1));
     let mut chain = Chain { id: None, digest: Mark::START.digest };
-    let newest = logs.last().copied().unwrap_or(next);
     let mut highest_sealed_id = None;
     for &first in logs.iter().filter(|first| **first != newest) {
         if first != next {
@@ -59,10 +78,12 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Fou
     if newest != next {
         return Err(missing(dir, next, newest));
     }
-    let Newest { chunk, file, scan, id } = newest_chunk(disk, dir, newest, &chain, fresh)?;
-    let highest_id = match &*chunk.index() {
-        Index::Memory(index) => highest_sealed_id.max(index.ids().map(|(id, _)| id).max()),
-        Index::File(_) => highest_sealed_id,
+    let evidence = Evidence { kept, believe };
+    let Newest { chunk, file, scan, id, unsettled } =
+        newest_chunk(disk, dir, newest, (&chain, fresh), (&chunks, evidence))?;
+    let (highest_id, digest) = match &*chunk.index() {
+        Index::Memory(index) => (highest_sealed_id.max(index.ids().map(|(id, _)| id).max()), index.digest()),
+        Index::File(_) => unreachable!("the newest chunk has its index in memory"),
     };
     let recorded = match (scan.recorded, chunks.last()) {
         (Some(recorded), _) => recorded,
@@ -70,8 +91,35 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Fou
         (None, None) => Timestamp::from_micros(i64::MIN),
     };
     let head = Position::new(scan.whole_next.get() - 1);
+    tracing::debug!(%id, %head, digest, "the journal is open");
     chunks.push(Arc::clone(&chunk));
-    Ok((Found { id, chunks, head }, Start { chunk, file, head, recorded, highest_sealed_id, highest_id }))
+    Ok((Found { id, chunks, head }, Start { chunk, file, head, recorded, highest_sealed_id, highest_id, unsettled }))
+}
+
+/// Begins a journal. A crash on the way leaves a chunk without records, which is begun again.
+fn begin(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Found, Start), StoreError> {
+    let first = Position::new(1);
+    let path = dir.join(chunk::log_name(first));
+    let header = Header { first, id: fresh, before: Mark::START.digest };
+    let make = || -> std::io::Result<(Arc<dyn DiskFile>, CommitFile)> {
+        if let Some(parent) = dir.parent() {
+            disk.sync_dir(parent)?;
+        }
+        let file = disk.create(&path)?;
+        file.write_at(0, &header.encode())?;
+        file.sync_data()?;
+        Ok((file, CommitFile::create(disk, dir)?))
+    };
+    let (file, mut commit) = make().map_err(|error| disk_error("begin the journal with", &path, &error))?;
+    let head = Position::START;
+    let digest = header.before;
+    commit.keep(&Commit { id: fresh, chunk: first, end: HEADER_BYTES, head, digest, closed: true })?;
+    disk.sync_dir(dir).map_err(|error| disk_error("flush", dir, &error))?;
+    let chunk = Arc::new(Chunk::new(first, HEADER_BYTES, Index::Memory(MemoryIndex::behind(header.before))));
+    let unsettled = Unsettled { header: None, tail: None, commit: Some(commit) };
+    let recorded = Timestamp::from_micros(i64::MIN);
+    let found = Found { id: fresh, chunks: vec![Arc::clone(&chunk)], head };
+    Ok((found, Start { chunk, file, head, recorded, highest_sealed_id: None, highest_id: None, unsettled }))
 }
 
 /// How the history is chained through the chunks that were looked at.
@@ -98,6 +146,112 @@ impl Chain {
         }
         Ok(())
     }
+}
+
+/// What tells how far the journal was acknowledged, and whether that counts.
+struct Evidence {
+    kept: Option<Kept>,
+    believe: Believe,
+}
+
+impl Evidence {
+    /// The commit that the newest chunk is held against; `None` where there need not be one.
+    fn commit(&self, dir: &Path, has_records: bool) -> Result<Option<Commit>, StoreError> {
+        if self.believe == Believe::Records {
+            return Ok(None);
+        }
+        match &self.kept {
+            Some(Kept { commit: Some(commit), .. }) => Ok(Some(*commit)),
+            // A journal that was just being begun.
+            _ if !has_records => Ok(None),
+            kept => {
+                let what = if kept.is_some() { "it is not readable" } else { "it is missing" };
+                Err(StoreError::corrupt(
+                    commit::path(dir).display(),
+                    format!("{what}, so how far the journal was acknowledged is not known; {}", advice(dir)),
+                ))
+            }
+        }
+    }
+
+    /// Holds what was found against what was acknowledged. `size` is that of the newest chunk.
+    fn judge(&self, dir: &Path, newest: &Judged<'_>, sealed: &[Arc<Chunk>]) -> Result<(), StoreError> {
+        let (path, scan) = (dir.join(chunk::log_name(newest.header.first)), newest.scan);
+        let whole = scan.problem.is_none() && scan.whole_end == newest.size;
+        if let Some(commit) = self.commit(dir, newest.size > HEADER_BYTES || !sealed.is_empty())? {
+            check_commit(dir, &commit, newest, sealed)?;
+            if commit.closed && commit.chunk == newest.header.first && !whole {
+                let found = scan.problem.unwrap_or("the append that begins here is not whole");
+                let found = format!("{found}, and the journal was closed in order, so nothing was being written");
+                return Err(damaged_tail(dir, &path, scan.whole_end, &found));
+            }
+        }
+        if !whole && self.believe == Believe::Evidence {
+            check_torn(newest.file, dir, &path, scan, newest.size)?;
+        }
+        Ok(())
+    }
+}
+
+/// The newest chunk, as it was found.
+struct Judged<'a> {
+    file: &'a dyn DiskFile,
+    header: &'a Header,
+    size: u64,
+    scan: &'a Scan,
+    index: &'a MemoryIndex,
+}
+
+/// Refuses a journal that lacks what was acknowledged, or that is another one.
+fn check_commit(dir: &Path, commit: &Commit, newest: &Judged<'_>, sealed: &[Arc<Chunk>]) -> Result<(), StoreError> {
+    let (first, id, scan) = (newest.header.first, newest.header.id, newest.scan);
+    let path = dir.join(chunk::log_name(commit.chunk));
+    if commit.id != id {
+        let found =
+            format!("it is of the journal {}, the chunks are of {id}: put back what belongs together", commit.id);
+        return Err(StoreError::corrupt(commit::path(dir).display(), found));
+    }
+    if commit.chunk > first {
+        return Err(missing_newest(dir, commit));
+    }
+    if commit.chunk < first {
+        let of_commit = sealed.iter().find(|chunk| chunk.first == commit.chunk);
+        let ends = of_commit.map(|chunk| chunk.durable());
+        return match ends {
+            // One that was begun for an append that failed holds nothing.
+            Some(end) if end >= commit.end && (!commit.closed || newest.size <= HEADER_BYTES) => Ok(()),
+            Some(end) if end < commit.end => {
+                let found = format!("the file ends here, it was durable through byte {}", commit.end);
+                Err(damaged_tail(dir, &path, end, &found))
+            }
+            Some(_) => {
+                let found = "the journal was closed in order with an earlier chunk, so nobody wrote this one";
+                Err(damaged_tail(dir, &dir.join(chunk::log_name(first)), 0, found))
+            }
+            None => {
+                let found = format!("it tells of a chunk that begins with position {}, none does", commit.chunk);
+                Err(StoreError::corrupt(commit::path(dir).display(), format!("{found}; {}", advice(dir))))
+            }
+        };
+    }
+    let acknowledged =
+        format!("events through position {} were acknowledged, in bytes through {}", commit.head, commit.end);
+    if newest.size < commit.end && scan.end >= newest.size {
+        return Err(damaged_tail(dir, &path, newest.size, &format!("the file ends here, but {acknowledged}")));
+    }
+    if scan.whole_end < commit.end {
+        let found = scan.problem.unwrap_or("the append that begins here is not whole");
+        return Err(damaged_tail(dir, &path, scan.end, &format!("{found}, but {acknowledged}")));
+    }
+    let digest = match commit.head.get().checked_sub(first.get()) {
+        Some(ordinal) => newest.index.digests().get(ordinal as usize).copied(),
+        None => Some(newest.header.before),
+    };
+    if digest != Some(commit.digest) {
+        let found = format!("the history through position {} is not the one that was acknowledged", commit.head);
+        return Err(damaged_tail(dir, &path, 0, &found));
+    }
+    Ok(())
 }
 
 fn check_none_missing(dir: &Path, logs: &BTreeSet<Position>, indexes: &BTreeSet<Position>) -> Result<(), StoreError> {
@@ -132,6 +286,27 @@ fn missing(dir: &Path, from: Position, next: Position) -> StoreError {
              journal"
         ),
     )
+}
+
+fn missing_newest(dir: &Path, commit: &Commit) -> StoreError {
+    StoreError::corrupt(
+        dir.join(chunk::log_name(commit.chunk)).display(),
+        format!(
+            "it is missing, but events through position {} were acknowledged: restore it from a backup or from a \
+                 replicated journal",
+            commit.head
+        ),
+    )
+}
+
+/// What was acknowledged at the end of the journal is not there any more.
+fn damaged_tail(dir: &Path, path: &Path, at: u64, found: &str) -> StoreError {
+    StoreError::corrupt(format!("{} at byte {at}", path.display()), format!("{found}; {}", advice(dir)))
+}
+
+fn advice(dir: &Path) -> String {
+    let data = dir.parent().unwrap_or(dir).display();
+    format!("nothing was changed: restore it from a backup, or see what `dacapo repair --data {data}` would do")
 }
 
 /// The summary of a sealed chunk's index, which is made again if it is not right.
@@ -194,50 +369,54 @@ struct Newest {
     file: Arc<dyn DiskFile>,
     scan: Scan,
     id: JournalId,
+    unsettled: Unsettled,
 }
 
-/// Reads the newest chunk, cuts off its torn tail and makes the rest durable: after a kill -9 it may be
-/// in the memory of the operating system only, and whoever reads it now must find it again later.
+/// Reads the newest chunk and makes what is whole durable: after a kill -9 it may be in the memory of the operating
+/// system only, and whoever reads it now must find it again later.
 fn newest_chunk(
     disk: &dyn Disk,
     dir: &Path,
     first: Position,
-    chain: &Chain,
-    fresh: JournalId,
+    (chain, fresh): (&Chain, JournalId),
+    (sealed, evidence): (&[Arc<Chunk>], Evidence),
 ) -> Result<Newest, StoreError> {
     let path = dir.join(chunk::log_name(first));
     let failed = |error: std::io::Error| disk_error("recover", &path, &error);
-    let exists = disk.list(dir).map_err(failed)?.contains(&chunk::log_name(first));
-    let file = if exists { disk.open(&path) } else { disk.create(&path) }.map_err(failed)?;
-    let mut size = file.size().map_err(failed)?;
+    let file = disk.open(&path).map_err(failed)?;
+    let size = file.size().map_err(failed)?;
     let bytes = read_header(&*file).map_err(failed)?;
-    let header = match Header::decode(&bytes, first) {
-        Ok(header) => header,
+    let (header, begun) = match Header::decode(&bytes, first) {
+        Ok(header) => (header, true),
         Err(found) if size > HEADER_BYTES => return Err(corrupt_at(&path, 0, &found)),
-        Err(_) => {
-            // Records are written only behind a durable header, so none was: the chunk was just begun.
-            let header = Header { first, id: chain.id.unwrap_or(fresh), before: chain.digest };
-            file.write_at(0, &header.encode()).map_err(failed)?;
-            size = HEADER_BYTES;
-            header
-        }
+        // Records are written only behind a durable header, so none was: the chunk was just begun.
+        Err(_) => (Header { first, id: chain.id.unwrap_or(fresh), before: chain.digest }, false),
     };
     chain.check(&path, &header)?;
-    let (mut index, mut scan) = read_newest(&*file, &header, size).map_err(failed)?;
-    if scan.problem.is_some() || scan.whole_end < size {
-        check_torn(&*file, &path, &scan, size)?;
+    let (mut index, mut scan) =
+        read_newest(&*file, &header, if begun { size } else { HEADER_BYTES }).map_err(failed)?;
+    let judged = Judged { file: &*file, header: &header, size, scan: &scan, index: &index };
+    evidence.judge(dir, &judged, sealed)?;
+    let mut tail = None;
+    if begun && (scan.problem.is_some() || scan.whole_end < size) {
         tracing::warn!(
             file = %path.display(), from = scan.whole_end, through = size, found = scan.problem.unwrap_or("half an append"),
-            "what was being written when the process ended is cut off; nobody was told that it lasts"
+            "the end of the newest chunk is not whole; nobody was told that it lasts, and nothing of it is read"
         );
-        file.set_len(scan.whole_end).map_err(failed)?;
+        tail = Some(size);
         (index, scan) = read_newest(&*file, &header, scan.whole_end).map_err(failed)?;
     }
-    write_again(&*file, scan.last_group, scan.whole_end).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
-    disk.sync_dir(dir).map_err(failed)?;
+    // What was closed in order was durable then, its name included.
+    let commit = evidence.kept.as_ref().and_then(|kept| kept.commit);
+    let closed = commit.is_some_and(|commit| commit.closed && commit.chunk == first);
+    if begun && !closed {
+        write_again(&*file, scan.last_group, scan.whole_end).map_err(failed)?;
+        file.sync_data().map_err(failed)?;
+        disk.sync_dir(dir).map_err(failed)?;
+    }
     let chunk = Arc::new(Chunk::new(first, scan.whole_end, Index::Memory(index)));
-    Ok(Newest { chunk, file, scan, id: header.id })
+    let unsettled = Unsettled { header: (!begun).then_some(header), tail, commit: evidence.kept.map(|kept| kept.file) };
+    Ok(Newest { chunk, file, scan, id: header.id, unsettled })
 }
 
 /// Writes what was read once more, so that the flush that follows really takes it to the disk: after a flush that
@@ -256,13 +435,14 @@ fn read_newest(file: &dyn DiskFile, header: &Header, end: u64) -> std::io::Resul
 }
 
 /// Tells a torn tail, which nobody was told of, from damage to what was durable.
-fn check_torn(file: &dyn DiskFile, path: &Path, scan: &Scan, size: u64) -> Result<(), StoreError> {
+fn check_torn(file: &dyn DiskFile, dir: &Path, path: &Path, scan: &Scan, size: u64) -> Result<(), StoreError> {
     let mut rest = Vec::new();
-    let len = (size - scan.end) as usize;
+    let len = size.saturating_sub(scan.end) as usize;
     file.read_at(scan.end, len, &mut rest).map_err(|error| disk_error("read", path, &error))?;
     if chunk::has_later_group(&rest, scan.next) {
         let found = scan.problem.unwrap_or("the append that ends here is not whole");
-        return Err(corrupt_at(path, scan.end, &format!("{found}, and events that were written later are there")));
+        let found = format!("{found}, and events that were written later are there");
+        return Err(damaged_tail(dir, path, scan.end, &found));
     }
     Ok(())
 }

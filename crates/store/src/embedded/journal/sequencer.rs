@@ -9,8 +9,9 @@
 //! While one group is being flushed the next one gathers, so the more wait the fewer flushes an append costs.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,6 +59,9 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
             let full = appends.len() >= GROUP_APPENDS_MAX || group_bytes >= GROUP_BYTES_MAX;
             next = if full { None } else { requests.try_recv().ok() };
         }
+        if appends.is_empty() {
+            continue;
+        }
         let committed = writer.commit(&appends);
         for (answer, result) in answers.drain(..).zip(committed) {
             // Whoever stopped waiting gets no answer; the append stands, a retry is recognised.
@@ -65,24 +69,37 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
         }
         appends.clear();
     }
+    writer.close();
     drop(writer);
     drop(ended);
 }
 
-/// Starts the thread that writes the indexes of sealed chunks. It ends when the sender is dropped.
-pub(super) fn start_indexer(log: Arc<Log>) -> std::io::Result<(SyncSender<Arc<Chunk>>, JoinHandle<()>)> {
+/// Starts the thread that writes the indexes of sealed chunks, and now and then makes notes of commits durable. It ends
+/// when the sender is dropped.
+pub(super) fn start_indexer(
+    log: Arc<Log>,
+    flush_every: Duration,
+) -> std::io::Result<(SyncSender<Arc<Chunk>>, JoinHandle<()>)> {
     let (sender, receiver) = sync_channel(SEALED_MAX);
-    let thread =
-        std::thread::Builder::new().name("dacapo-indexer".into()).spawn(move || index_sealed(&log, &receiver))?;
+    let thread = std::thread::Builder::new()
+        .name("dacapo-indexer".into())
+        .spawn(move || index_sealed(&log, &receiver, flush_every))?;
     Ok((sender, thread))
 }
 
-fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>) {
+fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>, flush_every: Duration) {
     // Those whose index could not be written are tried again with the next one.
     let mut waiting = Vec::new();
-    for chunk in sealed {
-        waiting.push(chunk);
-        waiting.retain(|chunk| !seal(log, chunk));
+    loop {
+        match sealed.recv_timeout(flush_every) {
+            Ok(chunk) => {
+                waiting.push(chunk);
+                waiting.retain(|chunk| !seal(log, chunk));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        log.flush_commits();
     }
 }
 

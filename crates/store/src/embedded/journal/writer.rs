@@ -3,8 +3,14 @@
 //! ```text
 //!   appends ─▶ stage each: admit, enter into the index, encode ─▶ write_at ─▶ sync_data ─▶ publish the head
 //!                                                                  │ fails      │ fails
-//!                                                    take out, cut ┘            └ take out, refuse until reopened
+//!                                                    take out, cut ┘            └ take out, write the end again
 //! ```
+//!
+//! After a write that failed, what it left is cut off before the next one. After a flush that failed, nothing that was
+//! written since the last good one is believed to be on the disk, whatever the operating system shows: the events are
+//! taken out and cut off, and the end of what was durable, which shares a block with them, is written and flushed again.
+//!
+//! Once a group is durable and before anybody is told, `commit` notes how far the journal is durable.
 //!
 //! Readers do not see what is staged, because it lies beyond the durable end of the chunk. Whether an
 //! append may be written is decided in [`admit`](crate::admit); the common case, events with new ids, is
@@ -16,9 +22,11 @@ use std::sync::mpsc::SyncSender;
 use dacapo_model::{EventId, Position, Revision, StreamName, Timestamp};
 
 use super::chunk::{self, Chunk, Header, Index};
+use super::commit::{Commit, CommitFile};
 use super::index::{MemoryIndex, Slot};
 use super::index_file::id_hash;
 use super::log::{Log, disk_error};
+use super::settle::Unsettled;
 use crate::admit::{Admission, Known, Past, admit};
 use crate::clock::Clock;
 use crate::embedded::disk::DiskFile;
@@ -26,6 +34,8 @@ use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, StreamEvent};
 use crate::record::{self, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
+/// What may share a block with bytes that a failed flush was to write; more than any block of a file system.
+const REWRITTEN_BYTES: u64 = 64 << 10;
 /// A buffer that grew beyond this for one large group is given back.
 const BUFFER_BYTES_KEPT: usize = 16 << 20;
 
@@ -38,6 +48,8 @@ pub(super) struct Writer {
     file: Arc<dyn DiskFile>,
     end: u64,
     state: State,
+    /// What is to be done before the first write, if anything, and then where commits are noted.
+    settled: Settled,
     head: Position,
     recorded: Timestamp,
     /// No id in a sealed chunk is higher. Ids that grow with time are known to be new by this alone.
@@ -55,8 +67,14 @@ enum State {
     Good,
     /// Bytes of a failed write may lie behind the end; they must be gone before the next write.
     Uncut,
-    /// A flush failed, so what is on the disk is unknown until the journal is opened again.
+    /// A flush failed, so what is on the disk is unknown until the end is written and flushed again.
     Broken(String),
+}
+
+/// Whether the journal is ready for its first write since it was opened.
+enum Settled {
+    Not(Unsettled),
+    Yes(CommitFile),
 }
 
 /// Where the write side goes on.
@@ -67,6 +85,7 @@ pub(super) struct Start {
     pub recorded: Timestamp,
     pub highest_sealed_id: Option<EventId>,
     pub highest_id: Option<EventId>,
+    pub unsettled: Unsettled,
 }
 
 impl Writer {
@@ -85,6 +104,7 @@ impl Writer {
             chunk: start.chunk,
             file: start.file,
             state: State::Good,
+            settled: Settled::Not(start.unsettled),
             head: start.head,
             recorded: start.recorded,
             highest_sealed_id: start.highest_sealed_id,
@@ -93,6 +113,37 @@ impl Writer {
             staged: Vec::new(),
             sealed,
         }
+    }
+
+    /// Says that the journal is closed in order. One that was only looked at is as it was.
+    pub fn close(&mut self) {
+        let commit = Commit { closed: true, ..self.at() };
+        if let (State::Good, Settled::Yes(kept)) = (&self.state, &mut self.settled)
+            && let Err(error) = kept.keep(&commit)
+        {
+            tracing::warn!(%error, "that the journal is closed in order cannot be noted");
+        }
+    }
+
+    /// How far the journal is durable.
+    fn at(&self) -> Commit {
+        let digest = match &*self.chunk.index() {
+            Index::Memory(index) => index.digest(),
+            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
+        };
+        let (id, chunk, end, head) = (self.log.id, self.chunk.first, self.end, self.head);
+        Commit { id, chunk, end, head, digest, closed: false }
+    }
+
+    /// Does what is to be done before the first write since the journal was opened.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        let (at, now) = (self.at(), self.clock.now());
+        if let Settled::Not(unsettled) = &mut self.settled {
+            let kept = unsettled.settle(&self.log, &*self.file, &at, now)?;
+            self.log.set_settled(kept.flush());
+            self.settled = Settled::Yes(kept);
+        }
+        Ok(())
     }
 
     /// Appends each of `appends`, in order, as one group. What is answered with success is durable.
@@ -117,15 +168,10 @@ impl Writer {
         match &self.state {
             State::Good => {}
             State::Uncut => self.cut()?,
-            State::Broken(found) => {
-                let (path, found) = (self.log.log_path(self.chunk.first), found.clone());
-                return Err(Box::new(move || {
-                    StoreError::unavailable(
-                        format!("append to {}", path.display()),
-                        format!("an earlier flush failed ({found}): look after the disk, then open the journal again"),
-                    )
-                }));
-            }
+            State::Broken(_) => self.write_end_again()?,
+        }
+        if let Err(error) = self.settle() {
+            return Err(Box::new(move || error.clone()));
         }
         if self.end >= self.chunk_bytes {
             self.roll()?;
@@ -273,18 +319,18 @@ impl Writer {
         }
         if let Err(error) = self.file.sync_data() {
             self.take_out_all();
-            tracing::error!(file = %path.display(), %error, "a flush failed: no more appends until reopened");
-            // So that opening again does not take from memory what the disk never got.
-            if let Err(error) = self.file.set_len(self.end) {
-                tracing::warn!(file = %path.display(), %error, "what was not flushed cannot be cut off");
-            }
+            tracing::error!(file = %path.display(), %error, "a flush failed: what it was to make durable is taken back");
             self.state = State::Broken(error.to_string());
+            // So that opening again does not take from memory what the disk never got. If it fails it is tried again
+            // before the next write; this error is the one to tell.
+            let again = self.write_end_again();
+            tracing::warn!(file = %path.display(), again = again.is_ok(), "the end of the journal was written again");
             return Err(Box::new(move || {
                 StoreError::unavailable(
                     format!("{tried} {}", path.display()),
                     format!(
-                        "the flush failed ({error}), so whether these events last is unknown: look after the disk, \
-                         open the journal again and retry with the same ids"
+                        "the flush failed ({error}), so whether these events last is unknown: look after the disk \
+                         and retry with the same ids; no restart is needed"
                     ),
                 )
             }));
@@ -294,8 +340,54 @@ impl Writer {
         self.staged.clear();
         // In this order: whoever sees the head finds everything through it.
         self.chunk.set_durable(self.end);
+        let at = self.at();
+        if let Settled::Yes(kept) = &mut self.settled {
+            kept.note(&at);
+        }
         self.log.head.advance(self.head);
         Ok(())
+    }
+
+    /// After a flush that failed: cuts off what it was to make durable, writes the end of what was durable before once
+    /// more, since it shares blocks with that, and flushes again. Until that succeeds nothing is appended.
+    fn write_end_again(&mut self) -> Result<(), Failed> {
+        let State::Broken(found) = &self.state else { return Ok(()) };
+        let (path, found) = (self.log.log_path(self.chunk.first), found.clone());
+        let from = match &*self.chunk.index() {
+            Index::Memory(index) => index.record_at_or_before(self.end.saturating_sub(REWRITTEN_BYTES)),
+            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
+        };
+        let header = Header { first: self.chunk.first, id: self.log.id, before: 0 };
+        let again = || -> std::io::Result<()> {
+            let mut bytes = Vec::new();
+            self.file.read_at(from, (self.end - from) as usize, &mut bytes)?;
+            let mut at = 0;
+            if from == 0 {
+                Header::decode(&bytes, header.first).map_err(std::io::Error::other)?;
+                at = chunk::HEADER_BYTES as usize;
+            }
+            while at < bytes.len() {
+                at += record::verify(&bytes[at..]).map_err(std::io::Error::other)?.1;
+            }
+            self.file.set_len(self.end)?;
+            self.file.write_at(from, &bytes)?;
+            self.file.sync_data()
+        };
+        match again() {
+            Ok(()) => {
+                self.state = State::Good;
+                Ok(())
+            }
+            Err(error) => Err(Box::new(move || {
+                StoreError::unavailable(
+                    format!("append to {}", path.display()),
+                    format!(
+                        "an earlier flush failed ({found}), and the end of the journal cannot be written again ({error}): \
+                         look after the disk; it is tried again by itself, no restart is needed"
+                    ),
+                )
+            })),
+        }
     }
 
     fn take_out_all(&mut self) {
