@@ -90,6 +90,10 @@ BEGIN
     is_there := EXISTS (SELECT FROM events e WHERE e.id = ANY (ids));
 
     PERFORM FROM sequencer FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'data_corrupted', MESSAGE = 'the one row of the table sequencer is gone',
+            HINT = 'insert it again, with the identity of this journal as a backup has it';
+    END IF;
     SELECT e.position, e.recorded, e.total, e.digest INTO head, last, bytes, chain
         FROM events e ORDER BY e.position DESC LIMIT 1;
     head := coalesce(head, 0);
@@ -112,6 +116,10 @@ BEGIN
     IF NOT written THEN
         RETURN;
     END IF;
+    IF chain = '' THEN
+        -- The end of the last group is gone, which only somebody by hand can have done.
+        SELECT e.digest INTO chain FROM events e WHERE e.digest <> '' ORDER BY e.position DESC LIMIT 1;
+    END IF;
     digest := substr(sha256(coalesce(chain, '') || hash), 1, 8);
     -- By their places: unnest would write each array into a table of its own first, which takes as long again.
     INSERT INTO events (position, recorded, revision, size, total, flags, id, stream, type, extra, payload,
@@ -120,11 +128,15 @@ BEGIN
         revisions[places[n]] + steps[n], sizes[n], bytes + totals[n], flags[n], ids[n], streams[n], types[n], extras[n],
         payloads[n], CASE WHEN n = cardinality(ids) THEN append.digest ELSE '' END
     FROM generate_series(1, cardinality(ids)) AS n;
+    IF cardinality(ids) = 0 THEN
+        -- Somebody only asks whether this works.
+        RETURN;
+    END IF;
     -- Whoever listens learns of it with the commit. A listener that stopped keeps the queue of the server from getting
     -- shorter, and a full one fails every commit that tells something: well before that nobody is told, and all find the
     -- head by asking. Above one half the server's log names the process that is in the way.
     IF pg_notification_queue_usage() < 0.75 THEN
-        PERFORM pg_notify('journal ' || current_schema(), (head + cardinality(ids))::text);
+        PERFORM pg_notify('journal ' || current_schema(), (head + cardinality(ids))::text || ' ' || encode(digest, 'hex'));
     END IF;
 END
 $$;

@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection, Postgres};
 use crate::fault::fault;
 use crate::options::{Options, servers};
 use crate::servers::{Pool, Servers};
-use crate::{limits, migrate};
+use crate::{limits, migrate, settings};
 
 /// A database whose schema has the form that this program knows.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Database {
     options: Options,
     servers: Arc<Servers>,
     pool: Pool,
+    /// How connections are encrypted, for people; nothing on this machine.
+    encryption: Option<String>,
 }
 
 impl Database {
@@ -27,18 +29,22 @@ impl Database {
     /// [`StoreError::Unavailable`] when no server answers or none takes writes, [`StoreError::Invalid`] when the URL,
     /// the options or the form of the tables cannot be used.
     pub async fn connect(url: &str, options: Options) -> Result<Self, StoreError> {
-        let servers = Servers::new(servers(url, &options)?);
+        let servers = Servers::new(servers(url, &options)?, &options.schema);
         let mut connection = servers.connect().await?;
-        let flushes = check_server(&mut connection).await?;
+        check_server(&mut connection).await?;
+        let encryption = servers.encryption(&mut connection).await?;
+        let mut other = servers.connect().await?;
+        let apart = settings::check_sessions(&mut connection, &mut other).await;
+        other.close().await.map_err(|error| fault("close a connection", &error))?;
+        apart?;
         let migrated = migrate::migrate(&mut connection, &options.schema).await;
         // With it goes the lock of the migration.
         let closed = connection.close().await;
         migrated?;
         closed.map_err(|error| fault("close a connection", &error))?;
-        // I-2
-        let servers = Arc::new(if flushes { servers } else { servers.with("synchronous_commit", "on") });
+        let servers = Arc::new(servers);
         let pool = Pool::new(Arc::clone(&servers), options.connections_max);
-        Ok(Self { options, servers, pool })
+        Ok(Self { options, servers, pool, encryption })
     }
 
     /// The options it was opened with.
@@ -56,7 +62,11 @@ impl Database {
 
     /// Where it is, for people: never with the password.
     pub fn description(&self) -> String {
-        format!("{}, schema {}", self.servers.description(), self.options.schema)
+        let place = format!("{}, schema {}", self.servers.description(), self.options.schema);
+        match &self.encryption {
+            Some(encryption) => format!("{place}, {encryption}"),
+            None => place,
+        }
     }
 
     /// Closes every connection that nobody uses, and the others once they are given back.
@@ -69,11 +79,11 @@ impl Database {
     }
 }
 
-/// Whether the server is one that can be used, and whether a commit there waits for the disk unless it is told to.
-async fn check_server(connection: &mut PgConnection) -> Result<bool, StoreError> {
+/// Whether the server is one that can be used.
+async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
     let ask = "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'), \
-               current_setting('synchronous_commit') <> 'off', current_setting('fsync') = 'on'";
-    let (version, encoding, flushes, fsync): (i32, String, bool, bool) =
+               current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on'";
+    let (version, encoding, fsync, full_pages): (i32, String, bool, bool) =
         sqlx::query_as(ask).fetch_one(connection).await.map_err(|error| fault("ask the server what it is", &error))?;
     if version < limits::SERVER_VERSION_MIN {
         return Err(StoreError::Invalid(format!(
@@ -90,5 +100,8 @@ async fn check_server(connection: &mut PgConnection) -> Result<bool, StoreError>
     if !fsync {
         tracing::warn!("the server runs with fsync off: what was acknowledged does not survive a power cut");
     }
-    Ok(flushes)
+    if fsync && !full_pages {
+        tracing::warn!("the server runs with full_page_writes off: a power cut may damage what was acknowledged");
+    }
+    Ok(())
 }

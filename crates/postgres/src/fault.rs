@@ -3,11 +3,20 @@
 use dacapo_store::StoreError;
 use sqlx::postgres::PgDatabaseError;
 
-/// The failure of `tried`.
+/// The failure of `tried`, which is a matter of this store alone.
 pub(crate) fn fault(tried: &str, error: &sqlx::Error) -> StoreError {
+    told(tried, error, of_own_code)
+}
+
+/// The failure of `tried`, where a statement or the rows that it writes are those of whoever called.
+pub(crate) fn fault_of_call(tried: &str, error: &sqlx::Error) -> StoreError {
+    told(tried, error, of_code)
+}
+
+fn told(tried: &str, error: &sqlx::Error, whose: impl Fn(&str) -> Fault) -> StoreError {
     use sqlx::Error;
     match error {
-        Error::Database(database) => of_server(tried, database.downcast_ref::<PgDatabaseError>()),
+        Error::Database(database) => of_server(tried, database.downcast_ref::<PgDatabaseError>(), whose),
         Error::PoolTimedOut => StoreError::unavailable(
             tried,
             "no connection to the database within the time allowed: see whether it runs and lets more connect",
@@ -23,17 +32,102 @@ pub(crate) fn fault(tried: &str, error: &sqlx::Error) -> StoreError {
     }
 }
 
-fn of_server(tried: &str, error: &PgDatabaseError) -> StoreError {
+/// Whose fault it is that a statement failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Of what was asked: it can never work.
+    Caller,
+    /// Of the server, its operator, the connection or other transactions: it may work later.
+    Store,
+    /// Of what is kept there, which is not as it was made.
+    Damage,
+}
+
+/// By the code of the error, where the statement, or what it writes, is that of whoever called.
+fn of_code(code: &str) -> Fault {
+    match (class(code), code) {
+        // Data or an index is corrupted.
+        (_, "XX001" | "XX002") => Fault::Damage,
+        // Rights, which somebody may give; statements that a connection has or has not prepared, which a pooler mixes up.
+        (_, "42501" | "42P05") => Fault::Store,
+        // Not supported; what a statement, its values and the constraints on them say; limits of the server.
+        ("09" | "0A" | "20" | "21" | "22" | "23" | "24" | "2B" | "2D" | "2F" | "34" | "38" | "39", _) => Fault::Caller,
+        ("3F" | "42" | "44" | "54" | "P0", _) => Fault::Caller,
+        // The connection, passwords, transactions, resources, the operator, the configuration, and what else there may be.
+        _ => Fault::Store,
+    }
+}
+
+/// What the code of an error begins with.
+fn class(code: &str) -> &str {
+    code.get(..2).unwrap_or_default()
+}
+
+/// By the code, where the statement is one of this store. A caller can have given it no more than values.
+fn of_own_code(code: &str) -> Fault {
+    match (of_code(code), class(code)) {
+        (Fault::Caller, "22" | "54") => Fault::Caller,
+        // What must be unique is there already, or a constraint is not held.
+        (Fault::Caller, "23") => Fault::Damage,
+        // Tables or functions that cannot be found, a trigger that somebody put there.
+        (Fault::Caller, _) => Fault::Store,
+        (fault, _) => fault,
+    }
+}
+
+fn of_server(tried: &str, error: &PgDatabaseError, whose: impl Fn(&str) -> Fault) -> StoreError {
     let code = error.code();
     let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
     let found = format!("{}{hint} [SQLSTATE {code}]", error.message());
-    match (&code[..2], code) {
-        // Data or index corrupted.
-        ("XX", "XX001" | "XX002") => StoreError::corrupt("the database", format!("cannot {tried}: {found}")),
-        // The connection, the server's resources, its operator, other transactions, a server that only reads.
-        ("08" | "25" | "40" | "53" | "55" | "57" | "58" | "XX", _) => StoreError::unavailable(tried, found),
-        // A password or a right that somebody may mend while this runs, and a database that is not there yet.
-        ("28" | "3D", _) | (_, "42501") => StoreError::unavailable(tried, found),
-        _ => StoreError::Invalid(format!("cannot {tried}: {found}")),
+    match whose(code) {
+        Fault::Damage => StoreError::corrupt("the database", format!("cannot {tried}: {found}")),
+        Fault::Store if matches!(code, "3F000" | "42P01" | "42883" | "42703" | "42704") => {
+            let advice =
+                "the tables were dropped, or this user may not use their schema any more (GRANT USAGE ON SCHEMA)";
+            StoreError::unavailable(tried, format!("{found}: {advice}"))
+        }
+        Fault::Store => StoreError::unavailable(tried, found),
+        Fault::Caller => StoreError::Invalid(format!("cannot {tried}: {found}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_apart_by_whose_fault_they_are() {
+        use Fault::{Caller, Damage, Store};
+        for (code, of_call, own) in [
+            ("08006", Store, Store),
+            ("22021", Caller, Caller),
+            ("23505", Caller, Damage),
+            ("25006", Store, Store),
+            ("26000", Store, Store),
+            ("28P01", Store, Store),
+            ("3D000", Store, Store),
+            ("3F000", Caller, Store),
+            ("40001", Store, Store),
+            ("40P01", Store, Store),
+            ("42501", Store, Store),
+            ("42601", Caller, Store),
+            ("42883", Caller, Store),
+            ("42P01", Caller, Store),
+            ("42P05", Store, Store),
+            ("53100", Store, Store),
+            ("54000", Caller, Caller),
+            ("55P03", Store, Store),
+            ("57014", Store, Store),
+            ("57P01", Store, Store),
+            ("58030", Store, Store),
+            ("F0000", Store, Store),
+            ("P0001", Caller, Store),
+            ("XX000", Store, Store),
+            ("XX001", Damage, Damage),
+            ("XX002", Damage, Damage),
+            ("", Store, Store),
+        ] {
+            assert_eq!((of_code(code), of_own_code(code)), (of_call, own), "{code}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The PostgreSQL store: one journal, and the views over it, for a cluster of nodes on one database.
 //!
 //! ```text
-//!   connect ─▶ Database (database.rs): servers, pool, limits of every connection
+//!   connect ─▶ Database (database.rs): servers, pool
+//!                 │ settings.rs: how every connection reads, writes and waits; history.rs: whether the journal is the same
 //!                 │ migrate.rs: the tables, brought to the form that this program knows
 //!                 ├─▶ PostgresJournal (journal/): events, group commit, head
 //!                 ├─▶ PostgresViews (views.rs, views/): a schema a version, rows, tokens
@@ -14,6 +15,7 @@
 mod back_off;
 mod database;
 mod fault;
+mod history;
 mod journal;
 pub mod limits;
 mod members;
@@ -21,6 +23,7 @@ mod migrate;
 mod options;
 mod quote;
 mod servers;
+mod settings;
 #[cfg(feature = "testbed")]
 pub mod testbed;
 mod tries;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dacapo_model::limits;
 
-/// Most connections of a node to the database, unless it is set otherwise. The one that listens comes on top.
+/// Most connections of a node for views, unless it is set otherwise. Those of the journal come on top.
 pub const CONNECTIONS_MAX: u32 = 16;
 /// How long to try for a connection before a request is told that there is none.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub const GROUP_EVENTS_MAX: usize = 4096;
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// How many turns other tasks get before a group is written, while each turn brings appends to it.
 pub const GATHER_TURNS_MAX: usize = 4;
+/// Most marks of the journal's history that a node knows.
+pub const KNOWN_MARKS_MAX: usize = 512;
 /// Most streams of which a node knows the last revision while nobody else appends.
 pub const KNOWN_STREAMS_MAX: usize = 65_536;
 /// Most connections that read the journal at once.
@@ -51,6 +53,11 @@ pub const READERS_MAX: u32 = 4;
 pub const LOOK_EVENTS_MIN: usize = 16_384;
 /// Below one wanted event in so many, the index of types is asked where the next ones are.
 pub const SPARSE_RATIO: usize = 8;
+/// Most positions that one read goes through by the index of types. They are counted, to see that none is missing, which
+/// takes some 0.1 s for a million.
+pub const SPARSE_LOOK_EVENTS_MAX: u64 = 1 << 20;
+/// How many positions are counted with each look at the head, over and over through all of the journal.
+pub const SCRUB_EVENTS_MAX: u64 = 16_384;
 /// How often the head is asked for. What other nodes append is told at once; this is for when that fails.
 pub const HEAD_POLL_TIME: Duration = Duration::from_secs(1);
 /// How long the server keeps a listener that takes no notifications, where it can see that: over TCP.

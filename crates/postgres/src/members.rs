@@ -49,6 +49,7 @@ impl PostgresMembers {
         tried: &str,
         act: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, StoreError> {
+        self.database.servers().history().holds()?;
         let mut kept = self.connection.lock().await;
         let mut connection = match kept.take() {
             Some(connection) => connection,

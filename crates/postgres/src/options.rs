@@ -1,11 +1,12 @@
 //! Where the database is and how to speak to it.
 
-use std::time::Duration;
-
 use dacapo_store::StoreError;
 use sqlx::postgres::PgConnectOptions;
 
 use crate::limits;
+
+/// What connections are called where the URL does not say.
+pub(crate) const APPLICATION_NAME: &str = "dacapo";
 
 /// How a node uses its database.
 #[derive(Clone, Debug)]
@@ -13,7 +14,8 @@ pub struct Options {
     /// The schema that has the journal; it is made if it is not there. 1 to [`limits::SCHEMA_NAME_BYTES_MAX`] bytes of
     /// `a-z`, `0-9` and `_`, not beginning with a digit or `pg_`.
     pub schema: String,
-    /// Most connections at once. The one that listens comes on top.
+    /// Most connections for views at once, at least 2. On top come those of the journal: up to
+    /// [`limits::READERS_MAX`] that read, one that appends, one that listens and one that keeps the lease, so 7 as it is.
     pub connections_max: u32,
     /// Where the jitter of pauses comes from. Nodes should differ in it, so that they do not all come back at the
     /// same moment.
@@ -48,7 +50,7 @@ impl Options {
     }
 }
 
-/// The servers that a URL names, each with everything that a connection is set up with.
+/// The servers that a URL names.
 ///
 /// The driver knows one host in a URL; several, as libpq writes them (`postgres://user@one:5432,two:5433/name`), are
 /// taken apart here. `target_session_attrs` is accepted with the values that mean a server that can be written to,
@@ -71,7 +73,9 @@ pub(crate) fn servers(url: &str, options: &Options) -> Result<Vec<PgConnectOptio
                 // The error of the driver names a part, never the password.
                 invalid(error.to_string())
             })?;
-        Ok(set_up(one, &options.schema))
+        // What a pooler may not know is set once the connection is there, as everything else is (settings.rs).
+        let one = one.extra_float_digits(None);
+        Ok(if one.get_application_name().is_some() { one } else { one.application_name(APPLICATION_NAME) })
     };
     hosts.split(',').map(of_host).collect()
 }
@@ -91,24 +95,6 @@ fn without_target(query: &str) -> Result<String, String> {
     Ok(kept.join("&"))
 }
 
-/// What holds for every connection. Sent with its start, so no statement ever runs without it.
-fn set_up(options: PgConnectOptions, schema: &str) -> PgConnectOptions {
-    let millis = |time: Duration| time.as_millis().to_string();
-    let options = match options.get_application_name() {
-        Some(_) => options,
-        None => options.application_name("dacapo"),
-    };
-    options.options([
-        ("search_path", format!("{schema},pg_temp")),
-        ("idle_in_transaction_session_timeout", millis(limits::IDLE_IN_TRANSACTION_TIME_MAX)),
-        ("lock_timeout", millis(limits::LOCK_TIME_MAX)),
-        ("statement_timeout", millis(limits::STATEMENT_TIME_MAX)),
-        ("default_transaction_isolation", "read committed".to_owned()),
-        // Every statement here is short: compiling one takes longer than it saves.
-        ("jit", "off".to_owned()),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +111,7 @@ mod tests {
         assert_eq!(hosts(url), [("one".into(), 1), ("two".into(), 2), ("[::1]".into(), 3)]);
         let server = &servers(url, &Options::default()).unwrap()[1];
         assert_eq!((server.get_username(), server.get_database()), ("me", Some("db")));
-        assert!(server.get_options().unwrap().contains("search_path=dacapo,pg_temp"));
+        assert_eq!((server.get_application_name(), server.get_options()), (Some("dacapo"), None));
     }
 
     #[test]

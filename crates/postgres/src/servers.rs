@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dacapo_model::Position;
 use dacapo_store::StoreError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres};
+use tokio::sync::watch;
 
 use crate::fault::fault;
+use crate::history::History;
 use crate::limits;
+use crate::options::APPLICATION_NAME;
+use crate::settings::Settings;
 
 /// The servers that a URL names.
 #[derive(Debug)]
@@ -17,28 +22,41 @@ pub(crate) struct Servers {
     list: Vec<PgConnectOptions>,
     /// Which of them was last seen to take writes: whoever finds another one finds it for all.
     primary: Arc<AtomicUsize>,
+    settings: Settings,
+    history: Arc<History>,
 }
 
 impl Servers {
-    pub(crate) fn new(list: Vec<PgConnectOptions>) -> Self {
+    /// The servers of the journal in `schema`.
+    pub(crate) fn new(list: Vec<PgConnectOptions>, schema: &str) -> Self {
         assert!(!list.is_empty(), "a URL names at least one server");
-        Self { list, primary: Arc::new(AtomicUsize::new(0)) }
+        let settings = Settings::new(schema, list[0].get_application_name().unwrap_or(APPLICATION_NAME));
+        Self { list, primary: Arc::new(AtomicUsize::new(0)), settings, history: Arc::default() }
     }
 
     /// The same servers with one more setting for each connection.
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
-        let list = self.list.iter().map(|server| server.clone().options([(name, value)])).collect();
-        Self { list, primary: Arc::clone(&self.primary) }
+        let mut settings = self.settings.clone();
+        settings.set(name, value);
+        let (list, primary, history) = (self.list.clone(), Arc::clone(&self.primary), Arc::clone(&self.history));
+        Self { list, primary, settings, history }
+    }
+
+    /// What is known of the history of the journal there.
+    pub(crate) fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     /// A connection to the server that takes writes. The last one that did is tried first.
     pub(crate) async fn connect(&self) -> Result<PgConnection, StoreError> {
+        self.history.holds()?;
         let first = self.primary();
         let mut failed = Vec::new();
         for index in (0..self.list.len()).map(|step| (first + step) % self.list.len()) {
-            match connect(&self.list[index]).await {
+            match self.connect_to(&self.list[index]).await {
                 Ok(connection) => {
                     self.primary.store(index, Ordering::Relaxed);
+                    self.history.holds()?;
                     return Ok(connection);
                 }
                 Err(error) => failed.push(error),
@@ -58,8 +76,47 @@ impl Servers {
         format!("PostgreSQL at {}, database {name}", servers.join(","))
     }
 
+    /// Which mode of TLS is asked for and what came of it on a connection, for people; nothing for a socket of this
+    /// machine.
+    pub(crate) async fn encryption(&self, connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
+        let server = &self.list[self.primary()];
+        if server.get_socket().is_some() || server.get_host().starts_with('/') {
+            return Ok(None);
+        }
+        let ask = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
+        let version: Option<Option<String>> = sqlx::query_scalar(ask)
+            .fetch_optional(connection)
+            .await
+            .map_err(|error| fault("ask how the connection is encrypted", &error))?;
+        let found = match version {
+            None => "not encrypted".to_owned(),
+            Some(version) => version.unwrap_or_else(|| "encrypted".to_owned()),
+        };
+        Ok(Some(format!("TLS {}, {found}", mode(server.get_ssl_mode()))))
+    }
+
     fn primary(&self) -> usize {
         self.primary.load(Ordering::Relaxed)
+    }
+
+    async fn connect_to(&self, server: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+        let connected = async {
+            let mut connection = server.connect().await?;
+            self.prepare(&mut connection).await?;
+            Ok(connection)
+        };
+        let tried = || format!("connect to {}", address(server));
+        match tokio::time::timeout(limits::CONNECT_TIME_MAX, connected).await {
+            Ok(connected) => connected.map_err(|error| fault(&tried(), &error)),
+            Err(_) => Err(StoreError::unavailable(tried(), format!("no answer within {:?}", limits::CONNECT_TIME_MAX))),
+        }
+    }
+
+    /// What each new connection goes through before anything else is done on it.
+    async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        takes_writes(connection).await?;
+        self.settings.apply(connection).await?;
+        self.history.check(connection, Position::START).await
     }
 }
 
@@ -70,23 +127,56 @@ pub(crate) struct Pool {
     /// The one of them that new connections go to.
     towards: AtomicUsize,
     pool: PgPool,
+    /// Why the last connection that was tried cannot be used, if that is not for its server to say.
+    refused: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Pool {
     pub(crate) fn new(servers: Arc<Servers>, connections_max: u32) -> Self {
         let towards = servers.primary();
+        let refused = Arc::new(watch::Sender::new(None));
+        let (preparing, refusing) = (Arc::clone(&servers), Arc::clone(&refused));
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(limits::CONNECT_TIME_MAX)
             // A statement finds out itself, and whoever tries again knows how.
             .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(takes_writes(connection)))
+            .after_connect(move |connection, _| {
+                let (servers, refused) = (Arc::clone(&preparing), Arc::clone(&refusing));
+                Box::pin(async move {
+                    let prepared = servers.prepare(connection).await;
+                    // The pool tries again for as long as it may, and tells nobody why.
+                    if let Err(sqlx::Error::Configuration(why)) = &prepared {
+                        refused.send_replace(Some(why.to_string()));
+                    }
+                    prepared
+                })
+            })
             .connect_lazy_with(servers.list[towards].clone());
-        Self { servers, towards: AtomicUsize::new(towards), pool }
+        Self { servers, towards: AtomicUsize::new(towards), pool, refused }
     }
 
     /// A connection to the server that takes writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] once the journal there is not the one that was known, [`StoreError::Invalid`] where a
+    /// setting cannot be had, [`StoreError::Unavailable`] where there is no connection in time.
     pub(crate) async fn acquire(&self, tried: &str) -> Result<PoolConnection<Postgres>, StoreError> {
+        let history = self.servers.history();
+        history.holds()?;
+        let mut refused = self.refused.subscribe();
+        tokio::select! {
+            biased;
+            error = history.ended() => Err(error),
+            _ = refused.changed() => {
+                let why = refused.borrow().clone().unwrap_or_default();
+                Err(StoreError::Invalid(format!("cannot {tried}: {why}")))
+            }
+            acquired = self.acquire_from_any(tried) => acquired,
+        }
+    }
+
+    async fn acquire_from_any(&self, tried: &str) -> Result<PoolConnection<Postgres>, StoreError> {
         self.turn();
         match self.pool.acquire().await {
             Ok(connection) => Ok(connection),
@@ -123,16 +213,14 @@ impl Pool {
     }
 }
 
-async fn connect(server: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let connected = async {
-        let mut connection = server.connect().await?;
-        takes_writes(&mut connection).await?;
-        Ok(connection)
-    };
-    let tried = || format!("connect to {}", address(server));
-    match tokio::time::timeout(limits::CONNECT_TIME_MAX, connected).await {
-        Ok(connected) => connected.map_err(|error| fault(&tried(), &error)),
-        Err(_) => Err(StoreError::unavailable(tried(), format!("no answer within {:?}", limits::CONNECT_TIME_MAX))),
+fn mode(mode: PgSslMode) -> &'static str {
+    match mode {
+        PgSslMode::Disable => "disable",
+        PgSslMode::Allow => "allow",
+        PgSslMode::Prefer => "prefer",
+        PgSslMode::Require => "require",
+        PgSslMode::VerifyCa => "verify-ca",
+        PgSslMode::VerifyFull => "verify-full",
     }
 }
 

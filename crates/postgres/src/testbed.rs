@@ -3,6 +3,10 @@
 //! A server lives in a temporary directory and listens on a socket there, so that it meets nobody else's. It ends with
 //! its value, also when a test panics, and with the process, also when that is killed where `setpriv` can arrange it.
 
+mod pooler;
+
+pub use pooler::Pooler;
+
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::chown;

@@ -32,6 +32,11 @@ impl JournalHome for InDatabase {
 
 dacapo_store::journal_contract!(InDatabase { server: Server::shared(), url: None });
 
+dacapo_store::journal_contract!(@history InDatabase { server: Server::shared(), url: None });
+
+#[path = "contract/settings.rs"]
+mod settings;
+
 mod members {
     use super::*;
 

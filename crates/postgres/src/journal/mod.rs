@@ -17,6 +17,7 @@
 mod copied;
 mod follow;
 mod group;
+mod health;
 mod known;
 mod read;
 mod sequencer;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName};
 use dacapo_store::{
-    Append, AppendError, Appended, Clock, EventBatch, Filter, Head, Journal, Limit, StoreError, StreamInfo,
+    Append, AppendError, Appended, Clock, EventBatch, Filter, Head, Health, Journal, Limit, StoreError, StreamInfo,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -36,7 +37,9 @@ use crate::database::Database;
 use crate::limits;
 use crate::servers::Pool;
 use crate::tries::Tries;
+use follow::Follower;
 use group::Waiting;
+use health::Went;
 use read::Reader;
 use sequencer::Request;
 use writer::Writer;
@@ -46,6 +49,7 @@ pub struct PostgresJournal {
     id: JournalId,
     head: Arc<Head>,
     reader: Reader,
+    went: Arc<Went>,
     seed: u64,
     requests: mpsc::Sender<Request>,
     /// Closes when the sequencer has finished.
@@ -66,15 +70,25 @@ impl PostgresJournal {
         let seed = database.options().seed;
         let pool = Arc::new(Pool::new(Arc::clone(&servers), limits::READERS_MAX));
         let id = read::id(&pool).await?;
-        let head = Arc::new(Head::new(read::head(&pool).await?));
+        let history = Arc::clone(servers.history());
+        history.is_of(id);
+        let head = Arc::new(Head::new(read::head(&pool, &history, Position::START).await?));
         let (requests, queue) = mpsc::channel(limits::WAITING_APPENDS_MAX);
         let (ending, ended) = watch::channel(());
         let writer = Writer::new(Arc::clone(&servers), clock);
-        let sequencer = tokio::spawn(sequencer::run(writer, Arc::clone(&head), queue, seed, ending));
-        let schema = database.options().schema.clone();
-        let follower = tokio::spawn(follow::run(servers, Arc::clone(&pool), Arc::clone(&head), schema, seed));
-        let reader = Reader::new(pool, Arc::clone(&head));
-        Ok(Self { id, reader, head, seed, requests, ended, sequencer, follower })
+        let went = Arc::new(Went::new(Arc::clone(&history)));
+        let sequencer = tokio::spawn(sequencer::run(writer, Arc::clone(&head), Arc::clone(&went), queue, seed, ending));
+        let follower = Follower {
+            servers,
+            pool: Arc::clone(&pool),
+            head: Arc::clone(&head),
+            went: Arc::clone(&went),
+            schema: database.options().schema.clone(),
+            seed,
+        };
+        let follower = tokio::spawn(follower.run());
+        let reader = Reader::new(pool, Arc::clone(&head), history);
+        Ok(Self { id, reader, went, head, seed, requests, ended, sequencer, follower })
     }
 }
 
@@ -87,7 +101,9 @@ macro_rules! tried {
     ($journal:expr, $attempt:expr) => {{
         let mut tries = Tries::new($journal.seed);
         loop {
-            match $attempt.await {
+            let answer = $attempt.await;
+            $journal.went.read(&answer);
+            match answer {
                 Ok(done) => break Ok(done),
                 Err(error) => tries.again(error).await?,
             }
@@ -144,6 +160,10 @@ impl Journal for PostgresJournal {
 
     fn blocks(&self) -> bool {
         false
+    }
+
+    fn health(&self) -> Health {
+        self.went.health()
     }
 
     fn head(&self) -> watch::Receiver<Position> {

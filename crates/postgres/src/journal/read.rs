@@ -10,6 +10,7 @@
 //! Each answer is bounded in bytes by the server: a row that would exceed them comes without its payload, as the mark
 //! that there is more. A copy has all of its rows, or none.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 use super::copied::{Columns, Copied, damaged};
 use crate::fault::fault;
+use crate::history::History;
 use crate::limits;
 use crate::quote::literal;
 use crate::servers::Pool;
@@ -53,12 +55,12 @@ macro_rules! bounded {
     };
 }
 
-/// The same of positions through one that is there: nothing at all comes if it is not, and an empty row if nothing is
-/// chosen.
-macro_rules! through {
-    ($($choice:expr),+) => {
+/// The same of positions of which none is missing: nothing at all comes if one is, and an empty row if nothing is chosen.
+macro_rules! counted {
+    ($through:literal, $count:literal, $($choice:expr),+) => {
         concat!(
-            "SELECT read.* FROM (SELECT FROM events WHERE position = $3) AS last LEFT JOIN (",
+            "SELECT read.* FROM (SELECT FROM events WHERE position > $2 AND position <= ", $through,
+            " HAVING count(*) = ", $count, ") AS counted LEFT JOIN (",
             bounded!(order "position", $($choice),+),
             ") AS read ON true ORDER BY position"
         )
@@ -80,18 +82,26 @@ const EVERYTHING: &str = "SELECT position, recorded, revision, flags, id, stream
     WHERE position > $2 AND position <= $3 AND (position <= $2 + 2 OR total - size <= bound) ORDER BY position LIMIT $4";
 
 /// The wanted ones among all positions of a page.
-const PAGE: &str = through!(
+const PAGE: &str = counted!(
+    "$3",
+    "$3 - $2",
     "SELECT * FROM events WHERE position > $2 AND position <= $3 AND ($7::text[] IS NULL OR type = ANY ($7))",
     wanted!()
 );
 
-/// The wanted ones, wherever they are: of each type the next ones, of these the first.
-const SPARSE: &str = through!(
+/// The wanted ones, wherever they are: of each type the next ones, of these the first. Only the first position is counted:
+/// the others are once it is known how far it went ([`COUNT`]).
+const SPARSE: &str = counted!(
+    "$2 + 1",
+    "1",
     "SELECT of_type.* FROM unnest($7::text[]) AS wanted (type) CROSS JOIN LATERAL (\
      SELECT * FROM events WHERE events.type = wanted.type AND position > $2 AND position <= $3",
     wanted!(),
     " ORDER BY position LIMIT $4) AS of_type"
 );
+
+/// How many events there are. Of what was vacuumed that is read off the index alone, ten times as fast as events are.
+const COUNT: &str = "SELECT count(*) FROM events WHERE position > $1 AND position <= $2";
 
 const STREAM: &str = bounded!(order "revision", "SELECT * FROM events WHERE stream = $2 AND revision > $3");
 
@@ -111,18 +121,39 @@ const MARK: &str = "SELECT coalesce((SELECT max(position) FROM events), 0), coal
         SELECT position, digest FROM events WHERE position <= $1 AND digest <> '' ORDER BY position DESC LIMIT 1\
     ) AS last ON true";
 
+/// Where the journal ends, its digest there, and that at another position.
+const HEAD: &str = "SELECT position, digest, (SELECT digest FROM events WHERE position = $1) FROM events \
+    ORDER BY position DESC LIMIT 1";
+
 const LAST_OF_STREAM: &str =
     "SELECT stream, revision, position FROM events WHERE stream = $1 ORDER BY revision DESC LIMIT 1";
 
 type Sql<'q> = Query<'q, Postgres, PgArguments>;
 
-/// The last position that is committed.
-pub(super) async fn head(pool: &Pool) -> Result<Position, StoreError> {
-    let sql = sqlx::query("SELECT position FROM events ORDER BY position DESC LIMIT 1");
-    let row = within(pool, limits::HEAD_TIME_MAX, "ask for the journal's head", async |connection| {
-        sql.fetch_optional(connection).await?.map(|row| position(&row, 0)).transpose()
+/// The last position that is committed, of a journal that still has what was `seen`.
+pub(super) async fn head(pool: &Pool, history: &History, seen: Position) -> Result<Position, StoreError> {
+    let known = history.last();
+    let sql = sqlx::query(HEAD).bind(int8(known.position.get()));
+    let head = within(pool, limits::HEAD_TIME_MAX, "ask for the journal's head", async |connection| {
+        let (mut head, mut last, mut same) = (Position::START, Mark::START, known == Mark::START);
+        if let Some(row) = sql.fetch_optional(&mut *connection).await? {
+            head = position(&row, 0)?;
+            let digest: &[u8] = row.try_get(1)?;
+            // Somebody took the end of a group away if there is none.
+            if !digest.is_empty() {
+                last = mark(head, digest)?;
+            }
+            same |= row.try_get::<Option<&[u8]>, _>(2)? == Some(&known.digest.to_be_bytes());
+        }
+        if head < seen || !same {
+            history.check(connection, seen).await?;
+        }
+        Ok((head, last))
     });
-    Ok(row.await?.unwrap_or(Position::START))
+    let (head, last) = head.await?;
+    history.holds()?;
+    history.learn(last);
+    Ok(head)
 }
 
 /// The identity of the journal.
@@ -139,17 +170,27 @@ pub(super) async fn id(pool: &Pool) -> Result<JournalId, StoreError> {
     Ok(JournalId::from_bytes(id.ok_or_else(lost)?.into_bytes()))
 }
 
+/// How many of the events behind `after` and through `to` there are.
+pub(super) async fn count(pool: &Pool, after: Position, to: Position) -> Result<u64, StoreError> {
+    let sql = sqlx::query_scalar(COUNT).bind(int8(after.get())).bind(int8(to.get()));
+    let count: i64 =
+        within(pool, limits::ANSWER_TIME_MAX, "count events", async |connection| sql.fetch_one(connection).await)
+            .await?;
+    Ok(count.cast_unsigned())
+}
+
 pub(super) struct Reader {
     pool: Arc<Pool>,
     head: Arc<Head>,
+    history: Arc<History>,
     /// The mean size of a record when last seen. The server looks at every row up to the limit of a read, so the limit
     /// is one that the bound in bytes lets through.
     record_bytes: AtomicUsize,
 }
 
 impl Reader {
-    pub fn new(pool: Arc<Pool>, head: Arc<Head>) -> Self {
-        Self { pool, head, record_bytes: AtomicUsize::new(HEADER_BYTES) }
+    pub fn new(pool: Arc<Pool>, head: Arc<Head>, history: Arc<History>) -> Self {
+        Self { pool, head, history, record_bytes: AtomicUsize::new(HEADER_BYTES) }
     }
 
     pub async fn close(&self) {
@@ -161,6 +202,7 @@ impl Reader {
         if after >= head {
             return Ok(EventBatch::empty(head));
         }
+        let filter = &*storable(filter);
         let most = self.most(limit);
         let (page, to) = match self.read_whole(after, head, filter, limit).await? {
             Some(copied) => copied,
@@ -168,9 +210,13 @@ impl Reader {
         };
         let few = ((page.batch.len() * limits::SPARSE_RATIO) as u64) < to.since(after);
         if page.whole && to < head && few && filter.types.is_some() {
-            let page = self.fetch(range(SPARSE, after, head, filter, most, limit), most).await?;
-            answered(&page, after, head)?;
-            return Ok(page.finish(head));
+            let to = head.min(after.plus(limits::SPARSE_LOOK_EVENTS_MAX));
+            let page = self.fetch(range(SPARSE, after, to, filter, most, limit), most).await?;
+            answered(&page, after, to)?;
+            let batch = page.finish(to);
+            // I-1
+            let counted = count(&self.pool, after, batch.through).await?;
+            return if counted == batch.through.since(after) { Ok(batch) } else { Err(missing(after, batch.through)) };
         }
         Ok(page.finish(to))
     }
@@ -179,7 +225,7 @@ impl Reader {
     /// asked before somebody is refused.
     async fn head_for(&self, after: Position) -> Result<Position, StoreError> {
         if after > self.head.get() {
-            let head = head(&self.pool).await?;
+            let head = head(&self.pool, &self.history, self.head.get()).await?;
             self.head.advance(head);
             StoreError::check_head(after, head)?;
         }
@@ -234,11 +280,11 @@ impl Reader {
         let sql = sqlx::query(MARK).bind(int8(through.get()));
         let found = within(&self.pool, limits::ANSWER_TIME_MAX, "look at the history", async |connection| {
             let row = sql.fetch_one(connection).await?;
-            Ok((position(&row, 0)?, position(&row, 1)?, row.try_get::<Vec<u8>, _>(2)?))
+            Ok((position(&row, 0)?, mark(position(&row, 1)?, row.try_get(2)?)?))
         });
-        let (head, position, digest) = found.await?;
+        let (head, mark) = found.await?;
         StoreError::check_head(through, head)?;
-        mark(position, &digest)
+        Ok(mark)
     }
 
     pub async fn read_stream(
@@ -262,7 +308,16 @@ impl Reader {
         page.whole &= page.batch.is_empty();
         // Another node's event may have been seen before the head was told of it.
         self.head.advance(page.last);
-        Ok(page.finish(head))
+        let batch = page.finish(head);
+        let mut next = after;
+        for event in batch.iter() {
+            next = next.next();
+            if event.revision != next {
+                let found = format!("the next event has the revision {}: restore those between", event.revision);
+                return Err(StoreError::corrupt(format!("the event of {stream} with the revision {next}"), found));
+            }
+        }
+        Ok(batch)
     }
 
     pub async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
@@ -286,7 +341,8 @@ impl Reader {
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
         let mut found = Vec::new();
-        if most == 0 {
+        // No category has a hyphen, and no name has what PostgreSQL has no text with.
+        if most == 0 || category.is_some_and(|category| category.contains(['-', '\0'])) {
             return Ok(found);
         }
         // No name has a control character, so this is the first that may follow.
@@ -437,6 +493,26 @@ impl Reader {
     }
 }
 
+/// The filter without names that nothing has because PostgreSQL has no text with them.
+fn storable(filter: &Filter) -> Cow<'_, Filter> {
+    let odd = |names: &[String]| names.iter().any(|name| name.contains('\0'));
+    let categories = match &filter.streams {
+        Streams::Categories(categories) => categories.as_slice(),
+        Streams::User | Streams::All => &[],
+    };
+    if !odd(categories) && !filter.types.as_deref().is_some_and(odd) {
+        return Cow::Borrowed(filter);
+    }
+    let mut filter = filter.clone();
+    if let Streams::Categories(categories) = &mut filter.streams {
+        categories.retain(|name| !name.contains('\0'));
+    }
+    if let Some(types) = &mut filter.types {
+        types.retain(|name| !name.contains('\0'));
+    }
+    Cow::Owned(filter)
+}
+
 /// The positions behind one, through another.
 #[derive(Clone, Copy)]
 struct Span {
@@ -523,23 +599,24 @@ fn dense(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
 }
 
 // I-1
-/// Of a choice a page is told apart from one whose last position is not there.
+/// Of a choice a page is told apart from one of which positions are not there.
 fn answered(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
     if page.answered { Ok(()) } else { Err(missing(after, to)) }
 }
 
 /// A mark as the database has it.
-fn mark(position: Position, digest: &[u8]) -> Result<Mark, StoreError> {
+pub(super) fn mark(position: Position, digest: &[u8]) -> Result<Mark, sqlx::Error> {
     match digest {
         [] if position == Position::START => Ok(Mark::START),
-        _ => match digest.try_into() {
-            Ok(digest) => Ok(Mark { position, digest: u64::from_be_bytes(digest) }),
-            Err(_) => Err(StoreError::corrupt(format!("the digest at position {position}"), "it has not 8 bytes")),
-        },
+        _ => {
+            let digest = digest.try_into().map_err(|_| damaged("the digest at the end of a group has not 8 bytes"))?;
+            Ok(Mark { position, digest: u64::from_be_bytes(digest) })
+        }
     }
 }
 
-fn missing(after: Position, to: Position) -> StoreError {
+/// What is told of events that are not all there.
+pub(super) fn missing(after: Position, to: Position) -> StoreError {
     let found = format!(
         "events between {after} and {to} are missing though they were there: it was replaced by a server or a backup \
          that lacks them; restore them"
@@ -640,7 +717,7 @@ fn text(column: Option<&[u8]>) -> Result<&str, sqlx::Error> {
 /// server looks at row by row costs a fifth of the time. A `COPY` takes no parameters.
 ///
 /// Of everything it has no positions: where as many rows come as there are positions, none is missing. Of a choice it has
-/// them, and the last event of the part in any case: with that, all that was chosen is there.
+/// them, and the last event of the part in any case, but only if as many are there as there are positions.
 fn copy(part: Span, page: Span, filter: &Filter, bytes: usize) -> String {
     let list = |texts: &[String]| match texts {
         [] => "(NULL)".to_owned(),
@@ -657,7 +734,11 @@ fn copy(part: Span, page: Span, filter: &Filter, bytes: usize) -> String {
     let (page_after, page_to, bytes) = (int8(page.after.get()), int8(page.to.get()), int8(bytes as u64));
     let (position, choice) = match wanted.as_slice() {
         [] => ("", String::new()),
-        wanted => ("position, ", format!("AND (position = {to} OR {})", wanted.join(" AND "))),
+        wanted => {
+            let counted = format!("SELECT count(*) FROM events WHERE position > {after} AND position <= {to}");
+            let all = format!("({counted}) = {}", int8(part.to.since(part.after)));
+            ("position, ", format!("AND {all} AND (position = {to} OR {})", wanted.join(" AND ")))
+        }
     };
     format!(
         "COPY (SELECT {position}recorded, revision, flags, id, stream, type, extra, payload FROM events \

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::group::{Group, Waiting};
+use super::health::Went;
 use super::writer::{Failed, Outcome, Writer};
 use crate::back_off::BackOff;
 use crate::limits;
@@ -29,12 +30,13 @@ pub(super) enum Request {
 pub(super) async fn run(
     writer: Writer,
     head: Arc<Head>,
+    went: Arc<Went>,
     mut requests: mpsc::Receiver<Request>,
     seed: u64,
     ended: watch::Sender<()>,
 ) {
     let mut sequencer =
-        Sequencer { writer, head, waiting: VecDeque::new(), back_off: BackOff::new(seed), last_error: None };
+        Sequencer { writer, head, went, waiting: VecDeque::new(), back_off: BackOff::new(seed), last_error: None };
     loop {
         if sequencer.waiting.is_empty() {
             match requests.recv().await {
@@ -65,6 +67,7 @@ pub(super) async fn run(
 struct Sequencer {
     writer: Writer,
     head: Arc<Head>,
+    went: Arc<Went>,
     waiting: VecDeque<Waiting>,
     back_off: BackOff,
     /// What the last failed call said, for those who are given up.
@@ -90,7 +93,7 @@ impl Sequencer {
         }
         let seen = self.head.get();
         match self.writer.append(&group, seen, call_until(&group.members)).await {
-            Ok(Outcome::Written { head, revisions }) => {
+            Ok(Outcome::Written { head, revisions, .. }) => {
                 self.reached();
                 let through = head.plus(group.rows.len() as u64);
                 // Before the answers: whoever has one finds its events before the head.
@@ -108,13 +111,8 @@ impl Sequencer {
                 }));
                 self.decide(members).await;
             }
-            Ok(Outcome::WentBack { head }) => {
-                let found = format!(
-                    "it ends at {head}, but events through {seen} were there: it was replaced by a server or a backup \
-                     that lacks them; restore them, or start every node anew to go on without"
-                );
-                refuse(group.members, &StoreError::corrupt("the journal in the database", found));
-            }
+            // What came back meanwhile is not trusted before it is looked at again.
+            Ok(Outcome::WentBack) => self.put_back(group.members),
             Err(Failed { error, unknown }) => self.failed(group.members, error, unknown.then_some(seen)).await,
         }
     }
@@ -136,6 +134,7 @@ impl Sequencer {
 
     /// Nothing came of `members` this time; they may be written behind `sent`, if they were sent.
     async fn failed(&mut self, mut members: Vec<Waiting>, error: StoreError, sent: Option<Position>) {
+        self.went.append_failed(&error);
         if !matches!(error, StoreError::Unavailable { .. }) {
             tracing::error!(%error, "events cannot be appended");
             return refuse(members, &error);
@@ -176,6 +175,7 @@ impl Sequencer {
     /// The database answered.
     fn reached(&mut self) {
         self.back_off.reset();
+        self.went.appended();
         self.last_error = None;
     }
 }

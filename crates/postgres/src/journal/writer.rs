@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo_model::{EventId, Position, Revision, StreamName};
+use dacapo_model::{EventId, Mark, Position, Revision, StreamName};
 use dacapo_store::{Clock, StoreError};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::{PgConnection, Row as _};
@@ -11,17 +11,18 @@ use uuid::Uuid;
 
 use super::group::{Facts, Found, Group, Waiting};
 use super::known::Known;
+use super::read;
 use crate::fault::fault;
 use crate::servers::Servers;
 
 /// What came of a group.
 pub(super) enum Outcome {
     /// It is written behind this position and these revisions of its streams.
-    Written { head: Position, revisions: Vec<Revision> },
+    Written { head: Position, revisions: Vec<Revision>, mark: Mark },
     /// Something is not as it was thought to be, so nothing of it was written.
     OtherThanThought,
     /// The journal ends before events that were seen, so nothing was written.
-    WentBack { head: Position },
+    WentBack,
 }
 
 /// Why nothing is known of a group, or that it was not written.
@@ -57,8 +58,20 @@ impl Writer {
         let answered = tokio::time::timeout_at(until, call(&mut connected, group, seen, now)).await;
         match answered {
             Ok(Ok(outcome)) => {
-                if let Outcome::Written { head, revisions } = &outcome {
-                    connected.known.wrote(*head, group, revisions);
+                match &outcome {
+                    Outcome::Written { head, revisions, mark } => {
+                        connected.known.wrote(*head, group, revisions);
+                        self.servers.history().learn(*mark);
+                    }
+                    Outcome::OtherThanThought => {}
+                    Outcome::WentBack => {
+                        let history = self.servers.history();
+                        let looked = history.check(&mut connected.connection, seen);
+                        let looked = tokio::time::timeout_at(until, looked).await.unwrap_or(Ok(()));
+                        let failed = |error| Failed { error, unknown: false };
+                        looked.map_err(|error| failed(fault(tried, &error)))?;
+                        history.holds().map_err(failed)?;
+                    }
                 }
                 self.connected = Some(connected);
                 Ok(outcome)
@@ -74,6 +87,17 @@ impl Writer {
             Err(_) => {
                 Err(Failed { error: StoreError::unavailable(tried, "the database does not answer"), unknown: true })
             }
+        }
+    }
+
+    /// Whether an append would do, as far as one without events tells.
+    pub async fn probe(&mut self, until: Instant) -> Result<(), StoreError> {
+        let tried = "append";
+        let mut connected = self.take(until).await?;
+        let nothing = Group::default();
+        match tokio::time::timeout_at(until, call(&mut connected, &nothing, Position::START, None)).await {
+            Ok(called) => called.map(drop).map_err(|error| fault(tried, &error)),
+            Err(_) => Err(StoreError::unavailable(tried, "the database does not answer")),
         }
     }
 
@@ -93,6 +117,7 @@ impl Writer {
 
     /// The connection, out of its place: it comes back there only after an answer.
     async fn take(&mut self, until: Instant) -> Result<Connected, StoreError> {
+        self.servers.history().holds()?;
         if let Some(connected) = self.connected.take() {
             return Ok(connected);
         }
@@ -125,7 +150,7 @@ async fn call(
     let int4 = |number: usize| i32::try_from(number).expect("a group is small");
     // All answers are read, because the last one is that to the commit: before it nothing is durable (I-2).
     let answers = sqlx::query(
-        "SELECT written, head, revisions \
+        "SELECT written, head, revisions, digest \
          FROM append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(seen.get().cast_signed())
@@ -149,12 +174,13 @@ async fn call(
     .await?;
     let answer = answers.first().ok_or(sqlx::Error::RowNotFound)?;
     let head = Position::new(answer.try_get::<i64, _>(1)?.cast_unsigned());
-    if answer.try_get(0)? {
+    if answer.try_get(0)? && !group.rows.is_empty() {
         let revisions: Vec<i64> = answer.try_get(2)?;
         let revisions = revisions.into_iter().map(|revision| Revision::new(revision.cast_unsigned())).collect();
-        return Ok(Outcome::Written { head, revisions });
+        let mark = read::mark(head.plus(group.rows.len() as u64), answer.try_get(3)?)?;
+        return Ok(Outcome::Written { head, revisions, mark });
     }
-    Ok(if head < seen { Outcome::WentBack { head } } else { Outcome::OtherThanThought })
+    Ok(if head < seen { Outcome::WentBack } else { Outcome::OtherThanThought })
 }
 
 async fn facts(connection: &mut PgConnection, waiting: &[Waiting]) -> Result<Facts, sqlx::Error> {

@@ -226,7 +226,7 @@ pub(super) fn wrong(home: &Home, id: &ViewId, failed: Failed) -> StoreError {
         }
         _ => match failed {
             Failed::Here(error) => error,
-            Failed::There(error) => crate::fault::fault(&tried, &error),
+            Failed::There(error) => crate::fault::fault_of_call(&tried, &error),
         },
     }
 }

@@ -8,7 +8,7 @@ use sqlx::{Column, Either, Statement};
 use super::rows::{Failed, Sent};
 use super::session::Session;
 use super::value::{arguments, from_query, tagged, types};
-use crate::fault::fault;
+use crate::fault::fault_of_call;
 
 /// What a statement that writes may begin with. Others end the transaction or change how the connection works.
 const WRITES: &[&str] =
@@ -110,7 +110,7 @@ pub(super) fn wrong(place: &str, sql: &str, failed: Failed) -> StoreError {
         {
             StoreError::Invalid(format!("cannot {tried}: {error}"))
         }
-        Failed::There(error) => match fault(&tried, &error) {
+        Failed::There(error) => match fault_of_call(&tried, &error) {
             StoreError::Invalid(why) if sql.contains('?') => {
                 StoreError::Invalid(format!("{why}; parameters are $1, $2 and so on"))
             }

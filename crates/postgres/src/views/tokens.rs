@@ -31,7 +31,7 @@ fn read_sql(schema: &str) -> String {
 
 /// Gives the tokens that are still of the epochs that were seen the next one, and an owner (I-4).
 pub(super) fn claim(by: Option<MemberId>, seen: &[Token]) -> String {
-    let owner = by.map_or("NULL".to_owned(), |by| format!("'\\x{}'::bytea", hex(by)));
+    let owner = by.map_or("NULL".to_owned(), |by| format!("decode('{}', 'hex')", hex(by)));
     let pair = |token: &Token| format!("({}, {})", token.segment, epoch_number(token.epoch));
     let pairs = seen.iter().map(pair).collect::<Vec<_>>().join(", ");
     format!("SET epoch = epoch + 1, owner = {owner} WHERE (segment, epoch) IN ({pairs})")

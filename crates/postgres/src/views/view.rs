@@ -193,7 +193,7 @@ pub(super) fn fault(id: &ViewId, tried: &str, failed: Failed) -> StoreError {
     }
     match failed {
         Failed::Here(error) => error,
-        Failed::There(error) => crate::fault::fault(&format!("{tried} the view {id}"), &error),
+        Failed::There(error) => crate::fault::fault_of_call(&format!("{tried} the view {id}"), &error),
     }
 }
 

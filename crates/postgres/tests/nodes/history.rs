@@ -1,11 +1,13 @@
 //! Which journal it is, and whether its history is still the one that a node knows.
 
-use dacapo_model::{ExpectedRevision, Mark, Position};
-use dacapo_postgres::testbed::Server;
-use dacapo_postgres::{Database, Options, PostgresJournal};
-use dacapo_store::{Journal, StoreError};
+use std::sync::Arc;
 
-use super::support::{append, node};
+use dacapo_model::{EventType, ExpectedRevision, Mark, Position, Revision};
+use dacapo_postgres::testbed::{Server, name_of};
+use dacapo_postgres::{Database, Options, PostgresJournal, PostgresMembers};
+use dacapo_store::{Append, AppendError, Filter, Journal, Limit, Members, OnKnown, StoreError, StreamEvent, Streams};
+
+use super::support::{append, event, name, node};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
@@ -31,8 +33,7 @@ async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
         }
     }
     let error = one.mark(Position::new(16)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Invalid(_)), "{error:?}");
-    assert!(error.to_string().contains("position 16 lies beyond the head, 15"), "{error}");
+    assert!(matches!(error, StoreError::BeyondHead { .. }), "{error:?}");
     let mut digests: Vec<_> = marks.iter().map(|mark| mark.digest).collect();
     digests.dedup();
     assert_eq!(digests.len(), 5);
@@ -48,4 +49,135 @@ async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
     for (mark, same) in marks.iter().zip([true, true, false, false]) {
         assert_eq!(beside.mark(mark.position).await.unwrap() == *mark, same, "at {}", mark.position);
     }
+}
+
+/// Puts the database `copy` in the place of that at `url`, as a fail-over does: connections end, and new ones lead there.
+async fn replace(server: &Server, url: &str, copy: &str) {
+    let name = name_of(url);
+    server.run("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
+    let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = ";
+    server.run("postgres", &format!("{end}'{name}'")).await;
+    server.run("postgres", &format!("ALTER DATABASE {name} RENAME TO {name}_lost")).await;
+    server.run("postgres", &format!("ALTER DATABASE {copy} RENAME TO {name}")).await;
+}
+
+fn damage<T: std::fmt::Debug>(result: Result<T, impl Into<AppendError>>) -> String {
+    match result.map_err(Into::into) {
+        Err(AppendError::Store(error @ StoreError::Corrupt { .. })) => error.to_string(),
+        other => panic!("damage must be told, but: {other:?}"),
+    }
+}
+
+// I-2
+/// A stand-by takes over that had not received the last events; then nobody appends, or somebody does who never saw them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_notice_that_a_server_took_over_without_the_last_events() {
+    let server = Server::shared();
+    for (others, found) in [
+        (0, "it ends at 5, but events through 9 were there; the first position that differs is 6"),
+        (2, "it ends at 7, but events through 9 were there; the first position that differs is 6"),
+        (4, "it has other events through 9 than were there; the first position that differs is 6"),
+        (9, "it has other events through 9 than were there; the first position that differs is 6"),
+    ] {
+        let url = server.database().await;
+        let before = node(&url, 0).await;
+        before.append(append("a-1", ExpectedRevision::Any, 1..=3)).await.unwrap();
+        before.append(append("a-1", ExpectedRevision::Any, 4..=5)).await.unwrap();
+        before.close().await;
+        drop(before);
+        let copy = format!("{}_copy", name_of(&url));
+        server.run("postgres", &format!("CREATE DATABASE {copy} TEMPLATE {}", name_of(&url))).await;
+        if others > 0 {
+            let restarted = node(&server.url(&copy), 3).await;
+            restarted.append(append("b-1", ExpectedRevision::Any, 11..11 + others)).await.unwrap();
+            restarted.close().await;
+        }
+
+        let database = Database::connect(&url, Options::default()).await.unwrap();
+        let (one, other) = (PostgresJournal::open(&database, None).await.unwrap(), node(&url, 2).await);
+        one.append(append("a-1", ExpectedRevision::Any, [6])).await.unwrap();
+        one.append(append("a-1", ExpectedRevision::Any, 7..=9)).await.unwrap();
+        other.head().wait_for(|head| *head == Position::new(9)).await.unwrap();
+        replace(&server, &url, &copy).await;
+
+        let told = damage(one.append(append("c-1", ExpectedRevision::Any, [30])).await);
+        assert!(told.contains(found), "{told}");
+        // Nobody appends here, so it finds out by itself.
+        let told = damage(until_refused(&other).await);
+        assert!(told.contains(found.split(';').next().unwrap()), "{told}");
+        // Views of that database are not shown any more either.
+        damage(database.acquire("show a view").await.map(drop));
+        damage(PostgresMembers::new(Arc::new(database)).live().await);
+        // A node that begins anew goes on from what is there.
+        let anew = node(&url, 4).await;
+        assert_eq!(anew.append(append("c-1", ExpectedRevision::Any, [30])).await.unwrap().position.get(), 6 + others);
+    }
+}
+
+/// Reads again until that is refused.
+async fn until_refused(journal: &dyn Journal) -> Result<(), StoreError> {
+    loop {
+        match journal.read(Position::START, &Filter::everything(), Limit::events(10)).await {
+            Ok(_) | Err(StoreError::Unavailable { .. }) => tokio::task::yield_now().await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+// I-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_gone_is_missed_by_every_read_that_goes_over_it() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    for from in (1..=24_000).step_by(8_000) {
+        let of = |number: u64| {
+            let mut event = event(number);
+            event.event_type = EventType::new(if number % 6_000 == 5 { "rare" } else { "happened" }).unwrap();
+            StreamEvent { stream: name(["a-1", "b-1"][number as usize % 2]), event }
+        };
+        let events = (from..from + 8_000).map(of).collect();
+        journal.append(Append { events, expected: vec![], on_known: OnKnown::Recognise }).await.unwrap();
+    }
+    let types = |wanted: &str| Some(vec![wanted.to_owned()]);
+    let filters = [
+        Filter::default(),
+        Filter { types: types("happened"), ..Filter::default() },
+        Filter { types: types("rare"), ..Filter::default() },
+        Filter { types: types("none"), ..Filter::default() },
+        Filter { streams: Streams::Categories(vec!["b".into()]), types: None },
+        Filter { streams: Streams::Categories(vec!["none".into()]), types: None },
+        Filter { streams: Streams::Categories(vec!["a".into()]), types: types("rare") },
+    ];
+    let all = async |filter: &Filter, events: usize, after: u64| {
+        let mut after = Position::new(after);
+        while after < Position::new(24_000) {
+            after = journal.read(after, filter, Limit::events(events)).await?.through;
+        }
+        Ok::<_, StoreError>(())
+    };
+    let each = || filters.iter().flat_map(|filter| [(filter, 3), (filter, 700), (filter, 8_000)]);
+    for (filter, events) in each() {
+        all(filter, events, 23_900).await.unwrap();
+    }
+    journal.read_stream(&name("b-1"), Revision::START, Limit::events(10_000)).await.unwrap();
+
+    server.run(name_of(&url), "DELETE FROM dacapo.events WHERE position = 10011").await;
+    for (filter, events) in each() {
+        // What does not go over it is not held up.
+        all(filter, events, if events > 3 { 10_011 } else { 23_900 }).await.unwrap();
+        let error = all(filter, events, 10_000).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{filter:?} by {events}: {error:?}");
+        assert!(error.to_string().contains("are missing though they were there"), "{filter:?} by {events}: {error}");
+    }
+    let told = damage(journal.read_stream(&name("b-1"), Revision::START, Limit::events(10_000)).await);
+    assert!(told.contains("the event of b-1 with the revision 5006"), "{told}");
+    let mut after = Position::START;
+    let told = loop {
+        match journal.read_places(after, Limit::events(8_000)).await {
+            Ok(batch) => after = batch.through,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(told.contains("events between 8000 and 16000 are missing"), "{told}");
 }

@@ -40,7 +40,14 @@ pub trait JournalHome: Send {
 #[macro_export]
 macro_rules! journal_contract {
     ($home:expr) => {
-        $crate::journal_contract!(@each $home =>
+        $crate::journal_contract!(@checks @each $home);
+    };
+    // One test of all of them, at once: for a home that costs much to make.
+    (@together $name:ident $home:expr) => {
+        $crate::journal_contract!(@checks @one $name $home);
+    };
+    (@checks $($how:tt)*) => {
+        $crate::journal_contract!($($how)* =>
             an_empty_journal_is_at_the_start
             what_is_appended_is_read_back
             recorded_times_never_decrease
@@ -77,6 +84,18 @@ macro_rules! journal_contract {
         async fn journals_that_are_made_apart_differ() {
             let (mut one, mut other) = ($home, $home);
             $crate::contract::journal::journals_that_are_made_apart_differ(&mut one, &mut other).await;
+        }
+    };
+    (@one $name:ident $home:expr => $($check:ident)*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            $(
+                let $check = async {
+                    let mut home = $home;
+                    $crate::contract::journal::$check(&mut home).await;
+                };
+            )*
+            tokio::join!($($check),*);
         }
     };
     (@each $home:expr => $($check:ident)*) => {

@@ -21,7 +21,14 @@ use crate::{
 #[macro_export]
 macro_rules! views_contract {
     ($make:expr) => {
-        $crate::views_contract!($make;
+        $crate::views_contract!(@checks @each $make);
+    };
+    // One test of all of them, at once.
+    (@together $name:ident $make:expr) => {
+        $crate::views_contract!(@checks @one $name $make);
+    };
+    (@checks $($how:tt)*) => {
+        $crate::views_contract!($($how)* =>
             rows_and_tokens_commit_together
             a_move_of_another_start_or_epoch_lands_nothing
             a_claim_between_begin_and_commit_fences
@@ -59,7 +66,19 @@ macro_rules! views_contract {
             views_are_found_listed_dropped_and_made_anew
         );
     };
-    ($make:expr; $($name:ident)*) => {
+    (@one $test:ident $make:expr => $($name:ident)*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $test() {
+            $(
+                let $name = async {
+                    let (views, _keep) = $make;
+                    $crate::contract::views::$name(&views).await;
+                };
+            )*
+            tokio::join!($($name),*);
+        }
+    };
+    (@each $make:expr => $($name:ident)*) => {
         $(
             #[tokio::test]
             async fn $name() {

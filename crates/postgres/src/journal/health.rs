@@ -1,0 +1,82 @@
+//! Whether the journal works, as the last calls of it went.
+//!
+//! A call that its caller has made wrongly says nothing about the journal. What failed is tried again by whoever follows
+//! the head, so that it is found to work once more also when nobody asks any more.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dacapo_store::{Health, StoreError};
+
+use crate::history::History;
+
+/// What the last calls said.
+pub(super) struct Went {
+    history: Arc<History>,
+    last: Mutex<Last>,
+}
+
+/// Why they failed, if they did.
+#[derive(Default)]
+struct Last {
+    append: Option<String>,
+    read: Option<String>,
+    /// Events that should be there and are not.
+    count: Option<String>,
+}
+
+impl Went {
+    pub fn new(history: Arc<History>) -> Self {
+        Self { history, last: Mutex::default() }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn appended(&self) {
+        self.last().append = None;
+    }
+
+    pub fn append_failed(&self, error: &StoreError) {
+        if is_of_store(error) {
+            self.last().append = Some(error.to_string());
+        }
+    }
+
+    pub fn appends_fail(&self) -> bool {
+        self.last().append.is_some()
+    }
+
+    pub fn read<T>(&self, answer: &Result<T, StoreError>) {
+        match answer {
+            Ok(_) => self.last().read = None,
+            Err(error) if is_of_store(error) => self.last().read = Some(error.to_string()),
+            Err(_) => {}
+        }
+    }
+
+    /// Events between two places were counted. What is missing stays missing until that place is counted again.
+    pub fn counted(&self, missing: Option<String>) {
+        self.last().count = missing;
+    }
+
+    pub fn is_missing_events(&self) -> bool {
+        self.last().count.is_some()
+    }
+
+    pub fn health(&self) -> Health {
+        if let Err(error) = self.history.holds() {
+            return Health::Failing(error.to_string());
+        }
+        let last = self.last();
+        match last.append.as_ref().or(last.read.as_ref()).or(last.count.as_ref()) {
+            Some(failed) => Health::Failing(failed.clone()),
+            None => Health::Well,
+        }
+    }
+}
+
+/// Whether an error says something about the store, and not about what was asked of it.
+fn is_of_store(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
+}

@@ -1,0 +1,184 @@
+//! The contract where nothing is as it comes: through a pooler, and with settings that somebody made otherwise.
+
+use std::sync::{Arc, Weak};
+
+use dacapo_postgres::testbed::{Pooler, name_of};
+use dacapo_postgres::{Database, PostgresViews};
+use dacapo_store::StoreError;
+use tokio::sync::Mutex;
+
+use super::*;
+
+/// A superuser, so that every setting may be made otherwise for it.
+const STRANGE: &str = "strange";
+/// What a server, a database or a user may preset, as badly as it can be.
+const HOSTILE: &[(&str, &str)] = &[
+    ("search_path", "elsewhere, public"),
+    ("standard_conforming_strings", "off"),
+    ("backslash_quote", "off"),
+    ("transform_null_equals", "on"),
+    ("array_nulls", "off"),
+    ("quote_all_identifiers", "on"),
+    ("xmloption", "document"),
+    ("xmlbinary", "hex"),
+    ("client_encoding", "LATIN1"),
+    ("bytea_output", "escape"),
+    ("DateStyle", "German, DMY"),
+    ("IntervalStyle", "iso_8601"),
+    ("TimeZone", "Asia/Kathmandu"),
+    ("timezone_abbreviations", "India"),
+    ("extra_float_digits", "-15"),
+    ("synchronous_commit", "off"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_read_only", "on"),
+    ("default_transaction_deferrable", "on"),
+    ("session_replication_role", "replica"),
+    ("zero_damaged_pages", "on"),
+    ("ignore_checksum_failure", "on"),
+    ("gin_fuzzy_search_limit", "1"),
+    ("exit_on_error", "on"),
+    ("statement_timeout", "2s"),
+    ("lock_timeout", "3s"),
+    ("idle_in_transaction_session_timeout", "20min"),
+    ("idle_session_timeout", "5s"),
+    ("jit", "on"),
+    ("enable_indexscan", "off"),
+];
+
+/// A server with a user for whom everything is otherwise, and a pooler before it that pools sessions.
+struct Elsewhere {
+    server: Arc<Server>,
+    pooler: Pooler,
+}
+
+impl Elsewhere {
+    /// The one that the checks of a test share.
+    async fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Elsewhere>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(there) = shared.upgrade() {
+            return there;
+        }
+        let server = Server::shared();
+        let role = format!(
+            "DO $$ BEGIN CREATE ROLE {STRANGE} LOGIN SUPERUSER; EXCEPTION WHEN duplicate_object THEN NULL; END $$; {}",
+            presets(&format!("ROLE {STRANGE}"))
+        );
+        server.run("postgres", &role).await;
+        let pooler = Pooler::start(&server, "session", &[STRANGE]);
+        let there = Arc::new(Self { server, pooler });
+        *shared = Arc::downgrade(&there);
+        there
+    }
+
+    /// A database where everything is otherwise, in which another application's table is found first.
+    async fn database(&self) -> String {
+        let name = name_of(&self.server.database().await).to_owned();
+        self.server.run(&name, "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.events (position bigint)").await;
+        self.server.run("postgres", &presets(&format!("DATABASE {name}"))).await;
+        self.pooler.url_of(STRANGE, &name)
+    }
+}
+
+/// Makes everything otherwise, for a database or a user.
+fn presets(what: &str) -> String {
+    let each = HOSTILE.iter().map(|(name, value)| match *name {
+        // A list, which quotes would make one name.
+        "search_path" => format!("ALTER {what} SET {name} = {value};"),
+        _ => format!("ALTER {what} SET {name} = '{value}';"),
+    });
+    each.collect()
+}
+
+/// A journal there.
+struct Strange {
+    there: Option<Arc<Elsewhere>>,
+    url: Option<String>,
+}
+
+/// Fewer connections than one has for itself: all checks share what the server has.
+fn options() -> Options {
+    Options { connections_max: 12, ..Options::default() }
+}
+
+#[async_trait]
+impl JournalHome for Strange {
+    fn lasts(&self) -> bool {
+        true
+    }
+
+    async fn open(&mut self, clock: Arc<dyn Clock>) -> Arc<dyn Journal> {
+        let there = match self.there.take() {
+            Some(there) => there,
+            None => Elsewhere::shared().await,
+        };
+        let url = match self.url.take() {
+            Some(url) => url,
+            None => there.database().await,
+        };
+        self.there = Some(there);
+        let database = Database::connect(&url, options()).await.unwrap();
+        self.url = Some(url);
+        Arc::new(PostgresJournal::open(&database, Some(clock)).await.unwrap())
+    }
+}
+
+dacapo_store::journal_contract!(@together
+    a_journal_through_a_pooler_and_with_strange_settings Strange { there: None, url: None });
+
+dacapo_store::views_contract!(@together views_through_a_pooler_and_with_strange_settings {
+    let there = Elsewhere::shared().await;
+    let database = Database::connect(&there.database().await, options()).await.unwrap();
+    (PostgresViews::new(Arc::new(database)), there)
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_setting_is_as_it_must_be_on_every_connection() {
+    let there = Elsewhere::shared().await;
+    let url = there.database().await;
+    for url in [url.clone(), there.server.url_of(STRANGE, name_of(&url))] {
+        let database = Database::connect(&url, Options::default()).await.unwrap();
+        // How it is encrypted is told of what goes over a network.
+        let told = database.description().ends_with("schema dacapo, TLS disable, not encrypted");
+        assert_eq!(told, url.contains("127.0.0.1"), "{}", database.description());
+        let mut connection = database.acquire("test").await.unwrap();
+        for (setting, hostile) in HOSTILE.iter().filter(|(setting, _)| *setting != "enable_indexscan") {
+            let found: String = sqlx::query_scalar("SELECT current_setting($1)")
+                .bind(setting)
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+            assert_ne!(found, *hostile, "{setting}");
+        }
+    }
+}
+
+/// What only a superuser may set is refused by name, where one has set it for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_cannot_be_had_is_refused_by_name() {
+    let server = Server::shared();
+    server.run("postgres", "CREATE ROLE plain LOGIN").await;
+    for (setting, value) in
+        [("session_replication_role", "replica"), ("zero_damaged_pages", "on"), ("ignore_checksum_failure", "on")]
+    {
+        let url = server.database().await;
+        let name = name_of(&url);
+        server.run("postgres", &format!("GRANT CREATE ON DATABASE {name} TO plain")).await;
+        server.run("postgres", &format!("ALTER DATABASE {name} SET {setting} = {value}")).await;
+        let error = Database::connect(&server.url_of("plain", name), Options::default()).await.unwrap_err();
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_does_not_pool_sessions_is_refused() {
+    let server = Server::shared();
+    for mode in ["transaction", "statement"] {
+        let pooler = Pooler::start(&server, mode, &["owner"]);
+        let url = pooler.url_of("owner", name_of(&server.database().await));
+        let error = Database::connect(&url, Options::default()).await.unwrap_err();
+        let told = error.to_string();
+        assert!(matches!(error, StoreError::Invalid(_)), "{mode}: {told}");
+        assert!(told.contains("it pool sessions") || told.contains("it must pool sessions"), "{mode}: {told}");
+    }
+}

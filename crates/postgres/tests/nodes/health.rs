@@ -1,0 +1,105 @@
+//! Whose fault a failure is, and what a node says of itself meanwhile.
+
+use dacapo_model::{ExpectedRevision, Position};
+use dacapo_postgres::testbed::{Server, name_of};
+use dacapo_store::{AppendError, Filter, Health, Journal, Limit, StoreError, Streams};
+
+use super::support::{append, node};
+
+/// Waits until the journal says that it works.
+async fn well(journal: &dyn Journal) {
+    while journal.health() != Health::Well {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until the journal says that it fails, for a reason that is told so.
+async fn failing(journal: &dyn Journal, told: &str) {
+    loop {
+        match journal.health() {
+            Health::Failing(why) if why.contains(told) => return,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// Rights that are taken away and given again, and the row that appends lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_broke_is_not_the_fault_of_who_appends() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let name = name_of(&url);
+    let grants = "GRANT CREATE, USAGE ON SCHEMA dacapo TO app; GRANT INSERT ON dacapo.events TO app";
+    server.run("postgres", &format!("CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE {name} TO app")).await;
+    let journal = node(&server.url_of("app", name), 1).await;
+    journal.append(append("a-1", ExpectedRevision::Any, [1])).await.unwrap();
+    assert_eq!(journal.health(), Health::Well);
+    let cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'app'";
+    for (number, (broken, mended, code)) in (2..).zip([
+        ("REVOKE INSERT ON dacapo.events FROM app", grants, "[SQLSTATE 42501]"),
+        ("REVOKE USAGE ON SCHEMA dacapo FROM app", grants, "GRANT USAGE ON SCHEMA"),
+        (
+            "CREATE TABLE dacapo.kept AS SELECT * FROM dacapo.sequencer; DELETE FROM dacapo.sequencer",
+            "INSERT INTO dacapo.sequencer SELECT * FROM dacapo.kept",
+            "the one row of the table sequencer is gone",
+        ),
+    ]) {
+        server.run(name, broken).await;
+        server.run("postgres", cut).await;
+        // Long before the append is given up.
+        let refused = async {
+            match journal.append(append("a-1", ExpectedRevision::Any, [number])).await {
+                Err(AppendError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. })) => {}
+                other => panic!("{broken}: {other:?}"),
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = refused => {}
+            () = failing(&journal, code) => {}
+        }
+        // It finds out by itself that it works again.
+        server.run(name, mended).await;
+        well(&journal).await;
+        journal.append(append("a-1", ExpectedRevision::Any, [number])).await.unwrap();
+    }
+}
+
+// I-1
+/// A stream whose last event is gone, which no read of the stream can notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_gone_are_found_in_the_course_of_time() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    journal.append(append("a-1", ExpectedRevision::Any, [1, 2])).await.unwrap();
+    journal.append(append("b-1", ExpectedRevision::Any, [3])).await.unwrap();
+    let taken = "CREATE TABLE dacapo.kept AS SELECT * FROM dacapo.events WHERE position = 2; \
+                 DELETE FROM dacapo.events WHERE position = 2";
+    server.run(name_of(&url), taken).await;
+    failing(&journal, "events between 0 and 3 are missing").await;
+    server.run(name_of(&url), "INSERT INTO dacapo.events SELECT * FROM dacapo.kept").await;
+    well(&journal).await;
+}
+
+/// PostgreSQL has no text with a NUL, so nothing that it has is called so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_nothing_can_have_are_answered_at_once() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let journal = node(&url, 1).await;
+    journal.append(append("a-1", ExpectedRevision::Any, 1..=2_000)).await.unwrap();
+    let odd = || vec!["\0".to_owned(), "hap\0pened".to_owned()];
+    for most in [1, 2_000] {
+        for filter in [
+            Filter { types: Some(odd()), ..Filter::default() },
+            Filter { streams: Streams::Categories(odd()), types: None },
+            Filter { streams: Streams::Categories(odd()), types: Some(odd()) },
+        ] {
+            let batch = journal.read(Position::START, &filter, Limit::events(most)).await.unwrap();
+            assert!(batch.is_empty() && batch.through == Position::new(2_000), "{filter:?}");
+        }
+    }
+    assert_eq!(journal.streams(Some("a\0"), None, 10).await.unwrap(), []);
+    assert_eq!(journal.health(), Health::Well);
+}
