@@ -266,6 +266,10 @@ async fn a_wrong_sum_is_found_and_no_command_flips_to_it_until_it_is_waived() {
     .await;
     let position = add(&node, "ledger-7", 1).await;
     assert_eq!(ask(&node, "ledger-7", position).await.1, 11, "the serving version is not held for it");
+    // It can be taken back.
+    node.cancel(&totals(), Some(dacapo::Cancel::Flip), None, asked("not like this")).await.unwrap();
+    assert!(matches!(node.flipped(&requested, WAIT_MAX).await, Err(Error::FlipAborted { .. })));
+    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
 
     let error = node.waive(&totals(), None, Asked::by("ana")).await.unwrap_err();
     assert!(matches!(error, Error::NoReason), "{error}");

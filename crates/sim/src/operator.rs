@@ -35,6 +35,10 @@ enum Act {
     ListLetters,
     RetryLetters,
     DropLetters,
+    SetAside,
+    CancelFlip,
+    CancelRebuild,
+    CancelCleanUp,
 }
 
 const ACTS: &[(u32, Act)] = &[
@@ -51,6 +55,10 @@ const ACTS: &[(u32, Act)] = &[
     (8, Act::ListLetters),
     (14, Act::RetryLetters),
     (3, Act::DropLetters),
+    (4, Act::SetAside),
+    (2, Act::CancelFlip),
+    (1, Act::CancelRebuild),
+    (3, Act::CancelCleanUp),
 ];
 
 /// An operator who operates for as long as it is stormy.
@@ -72,8 +80,10 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         match act {
             Act::Look => looks.look(&world).await,
             Act::Rebuild => {
-                let from_copy = body("from_copy", json!(chance.bool()));
-                ask(&world, &mut chance, projection, "rebuild", &from_copy).await;
+                let mut rebuild = body("from_copy", json!(chance.bool()));
+                // Somebody wants it, whatever is ready.
+                rebuild["discard"] = json!(true);
+                ask(&world, &mut chance, projection, "rebuild", &rebuild).await;
             }
             Act::Verify => ask(&world, &mut chance, projection, "verification", &asked).await,
             Act::Flip => {
@@ -110,6 +120,17 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
             Act::ListLetters => {
                 let Some(version) = looks.any_version(projection, &mut chance) else { continue };
                 looks.list_letters(&world, projection, version).await;
+            }
+            Act::SetAside => {
+                let Some((version, position)) = looks.any_halt(projection, &mut chance) else { continue };
+                let mut halt = body("version", json!(version));
+                halt["position"] = json!(position);
+                ask(&world, &mut chance, projection, "letters/set-aside", &halt).await;
+            }
+            Act::CancelFlip => ask(&world, &mut chance, projection, "cancel", &body("what", json!("flip"))).await,
+            Act::CancelRebuild => ask(&world, &mut chance, projection, "cancel", &body("what", json!("rebuild"))).await,
+            Act::CancelCleanUp => {
+                ask(&world, &mut chance, projection, "cancel", &body("what", json!("clean_up"))).await;
             }
             Act::RetryLetters | Act::DropLetters => {
                 let Some((version, position, stream)) = looks.any_letter(projection, &mut chance) else { continue };
@@ -155,6 +176,8 @@ pub struct Looks {
     versions: BTreeMap<String, Vec<String>>,
     /// Dead letters that were listed last, by projection: version, position and stream of each.
     letters: BTreeMap<String, Vec<(String, u64, String)>>,
+    /// Events at which segments were seen to halt last, by projection: version and position of each.
+    halts: BTreeMap<String, Vec<(String, u64)>>,
     /// By slot of the node that said so.
     stood: BTreeMap<(usize, String), Stood>,
 }
@@ -162,6 +185,10 @@ pub struct Looks {
 impl Looks {
     fn any_version(&self, projection: &str, chance: &mut fastrand::Rng) -> Option<String> {
         chance.choice(self.versions.get(projection)?).cloned()
+    }
+
+    fn any_halt(&self, projection: &str, chance: &mut fastrand::Rng) -> Option<(String, u64)> {
+        chance.choice(self.halts.get(projection)?).cloned()
     }
 
     fn any_letter(&self, projection: &str, chance: &mut fastrand::Rng) -> Option<(String, u64, String)> {
@@ -221,10 +248,13 @@ impl Looks {
             let at = json!([flip["to"], flip["requested"]]);
             self.stands(world, (slot, format!("the flip of {name}")), at, !flip.is_null(), &flip["waiting_on"]);
             let versions = projection["versions"].as_array().into_iter().flatten();
-            let mut names = vec![];
+            let (mut names, mut halts) = (vec![], vec![]);
             for version in versions {
                 let (text, phase) = (version["version"].as_str().unwrap_or_default(), &version["phase"]);
                 names.push(text.to_owned());
+                let reasons = version["waiting_on"].as_array().into_iter().flatten();
+                let handlers = reasons.filter(|reason| reason["kind"] == "handler");
+                halts.extend(handlers.filter_map(|at| Some((text.to_owned(), at["position"].as_u64()?))));
                 let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
                 let (at, reasons) = (json!([phase, version["covers"], version["stage"]]), &version["waiting_on"]);
                 self.stands(world, (slot, format!("{name} {text}")), at, behind, reasons);
@@ -237,6 +267,7 @@ impl Looks {
                 }
             }
             self.versions.insert(name.to_owned(), names);
+            self.halts.insert(name.to_owned(), halts);
         }
         locked(&world.books).alarms.push(Alarms { at: world.now(), slot, versions: alarms });
     }

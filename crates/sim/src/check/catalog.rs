@@ -42,6 +42,8 @@ pub struct Fold {
     /// Every replay there was, by the position of its request.
     asked_replays: BTreeMap<u64, Replay>,
     paused: BTreeSet<Version>,
+    /// Events that somebody wanted set aside.
+    set_aside: BTreeSet<(Version, u64)>,
     /// What was under way in a version when its clean-up was asked for: its replay, and whether it was paused.
     shelved: BTreeMap<Version, (Option<Replay>, bool)>,
     faults: Vec<String>,
@@ -91,7 +93,9 @@ impl Fold {
             "version-obsolete" => self.enter(record, &view, &["CleaningUp"], "Obsolete"),
             "version-failed" => self.enter(record, &view, &["Initializing"], "Failed"),
             "flip-requested" => self.request_flip(record, view),
-            "flip-aborted" | "flip-cancelled" => drop(self.flips.remove(&view.0)),
+            "flip-aborted" => drop(self.flips.remove(&view.0)),
+            "flip-cancelled" => self.cancel_flip(view),
+            "event-set-aside" => drop(self.set_aside.insert((view, record.data["event"].as_u64().unwrap_or_default()))),
             "clean-up-cancelled" => self.restore(record, &view),
             "flipped" => self.flip(record, view),
             "version-verified" => self.verify(view, field("verdict").as_deref() == Some("Pass")),
@@ -145,6 +149,19 @@ impl Fold {
             self.replays.extend(replay.map(|replay| (view.clone(), replay)));
             self.paused.extend(paused.then(|| view.clone()));
         }
+    }
+
+    /// The version flips on command only from here on.
+    fn cancel_flip(&mut self, view: Version) {
+        if self.flips.remove(&view.0).is_none_or(|(to, _)| to != view.1) {
+            self.fault(format!("I-5: a flip to {} {} was cancelled, and none was under way", view.0, view.1));
+        }
+        self.policies.insert(view, "on-command".to_owned());
+    }
+
+    /// Whether somebody wanted an event set aside in a version.
+    pub fn is_set_aside(&self, view: &Version, event: u64) -> bool {
+        self.set_aside.contains(&(view.clone(), event))
     }
 
     fn request_flip(&mut self, record: &Record, (projection, version): Version) {

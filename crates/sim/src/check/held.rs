@@ -16,7 +16,7 @@ use dacapo::{LetterKind, Policy, StreamName, ViewId, WhichLetters, Wish};
 use dacapo_model::{Letter, TokenMove};
 use dacapo_store::Commit;
 
-use super::catalog::{Following, Verdict, Version, code_of};
+use super::catalog::{Fold, Following, Verdict, Version, code_of};
 use super::journal::Record;
 use super::landed::text;
 use crate::disk::Landed;
@@ -294,7 +294,8 @@ impl<'a> Holdings<'a> {
         } else {
             let rules = rules(self.world, &projection, code_of(&version));
             let phase = self.catalog.fold.phase(&projection, &version);
-            let mut taking = Taking { view, rules, phase, held, faults: &mut self.faults };
+            let fold = &self.catalog.fold;
+            let mut taking = Taking { view, rules, phase, fold, held, faults: &mut self.faults };
             for moved in &commit.moves {
                 let events = &self.records[moved.from.get() as usize..moved.to.get() as usize];
                 taking.take_up(moved, events, commit);
@@ -376,6 +377,7 @@ struct Taking<'a> {
     view: &'a ViewId,
     rules: Rules,
     phase: &'static str,
+    fold: &'a Fold,
     held: &'a mut Held,
     faults: &'a mut Vec<String>,
 }
@@ -414,6 +416,8 @@ impl Taking<'_> {
             on_failure.initializing == policy || (self.phase != "Initializing" && on_failure.serving == policy)
         };
         let allowed = match letter.kind {
+            // Or somebody wanted it so.
+            LetterKind::Refused if self.fold.is_set_aside(&text(self.view), letter.position.get()) => true,
             LetterKind::Refused => is_policy(Policy::DeadLetter) && letter.attempts >= attempts,
             LetterKind::Skipped => is_policy(Policy::Skip) && letter.attempts >= attempts,
             LetterKind::Behind { first: of } => first == Some(of.get()),
