@@ -11,6 +11,7 @@ use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, Version
 
 use crate::catalog::{Asked, CatalogEntry};
 use crate::error::Error;
+use crate::keys::Request;
 use crate::node::{Node, Requested};
 use crate::processor::Orders;
 
@@ -42,15 +43,24 @@ impl Node {
         asked: Asked,
     ) -> Result<Cancelled, Error> {
         self.core.catalog.refresh().await?;
-        if let Some(cancelled) = self.core.catalog.repeated(&asked).await.and_then(|entries| cancelled(&entries)) {
+        // What is not named is what was found before.
+        let before = self.core.catalog.under_key(&asked).await.and_then(|entries| cancelled(&entries));
+        let what = what.or(before.map(|before| before.what));
+        let request = |what: Option<Cancel>| {
+            let request = Request::new("cancel", projection, version);
+            what.map_or(request.clone(), |what| request.with(format_args!("({what} it)")))
+        };
+        let repeated = self.core.catalog.repeated(&asked, &request(what)).await?;
+        if let Some(cancelled) = repeated.and_then(|entries| cancelled(&entries)) {
             return Ok(cancelled);
         }
         let (what, version) = self.to_cancel(projection, what, version)?;
+        let request = request(Some(what));
         let view = ViewId { projection: projection.clone(), version };
         if what == Cancel::Replay {
             self.check_rows_are_there(&view).await?;
         }
-        let entries = Arc::clone(&self.core.catalog).change(what.of(view.clone()), asked).await?;
+        let entries = Arc::clone(&self.core.catalog).change_for(request, what.of(view.clone()), asked).await?;
         // The rebuild driver would tell it as well, but only when it comes around.
         if let (Some(open), Some(state)) = (self.core.open_version(&view), self.core.catalog.current().version(&view)) {
             open.order(Orders::of(state));

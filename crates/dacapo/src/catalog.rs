@@ -15,12 +15,15 @@ use dacapo_model::{
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
 
+use crate::keys::{KeyReused, Request};
 use crate::world::World;
 
 /// The field of a catalog event's metadata that says why it was asked for.
 const REASON: &str = "reason";
 /// The field that holds the key under which a request may be repeated.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The field that says what was asked under that key; events of releases before it have none.
+const REQUEST: &str = "request";
 
 /// Who asks for a change, and why. Kept with the change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct CatalogEntry {
     pub event: CatalogEvent,
     /// Who asked for it, and why.
     pub asked: Asked,
+    /// What was asked under the key, in words.
+    pub(crate) request: Option<String>,
 }
 
 /// Why a change of the catalog did not happen.
@@ -74,6 +79,9 @@ pub enum CatalogError {
     /// The request itself is over a limit, such as a reason of many pages.
     #[error(transparent)]
     Append(AppendRefused),
+    /// Its key belongs to another request.
+    #[error(transparent)]
+    KeyReused(#[from] KeyReused),
     /// The journal cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -162,9 +170,19 @@ impl CatalogLog {
         entries
     }
 
-    /// What was done before under the idempotency key of `asked`.
-    pub(crate) async fn repeated(&self, asked: &Asked) -> Option<Vec<CatalogEntry>> {
+    /// What was done before under the idempotency key of `asked`, whatever that was.
+    pub(crate) async fn under_key(&self, asked: &Asked) -> Option<Vec<CatalogEntry>> {
         self.folded.lock().await.keys.get(asked.idempotency_key.as_ref()?).cloned()
+    }
+
+    /// What was done before under the idempotency key of `asked`, which belongs to one request.
+    pub(crate) async fn repeated(
+        &self,
+        asked: &Asked,
+        request: &Request,
+    ) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
+        let folded = self.folded.lock().await;
+        known(&folded, asked, Some(request))
     }
 
     /// Carries out `command`, and returns the entries it led to: none when things are as asked already,
@@ -177,7 +195,26 @@ impl CatalogLog {
         command: CatalogCommand,
         asked: Asked,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
-        let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked).await });
+        self.change_as_asked(command, asked, None).await
+    }
+
+    /// The same for a `request` that may have a key.
+    pub(crate) async fn change_for(
+        self: Arc<Self>,
+        request: Request,
+        command: CatalogCommand,
+        asked: Asked,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        self.change_as_asked(command, asked, Some(request)).await
+    }
+
+    async fn change_as_asked(
+        self: Arc<Self>,
+        command: CatalogCommand,
+        asked: Asked,
+        request: Option<Request>,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked, request.as_ref()).await });
         change.await.unwrap_or_else(|ended| match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(StoreError::unavailable("change the catalog", "the node is shutting down").into()),
@@ -188,11 +225,12 @@ impl CatalogLog {
         &self,
         command: &CatalogCommand,
         asked: &Asked,
+        request: Option<&Request>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let mut folded = self.folded.lock().await;
         loop {
-            if let Some(entries) = asked.idempotency_key.as_ref().and_then(|key| folded.keys.get(key)) {
-                return Ok(entries.clone());
+            if let Some(entries) = known(&folded, asked, request)? {
+                return Ok(entries);
             }
             let events = folded.catalog.decide(command)?;
             if events.is_empty() {
@@ -202,7 +240,8 @@ impl CatalogLog {
                 true => ExpectedRevision::Any,
                 false => ExpectedRevision::Exact(folded.catalog.revision),
             };
-            let new = events.iter().map(|event| self.new_event(event, asked)).collect();
+            let kept = request.and_then(|request| request.kept(&events));
+            let new = events.iter().map(|event| self.new_event(event, asked, &kept)).collect();
             let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;
             // Also after an error: the events may be there although the answer was lost.
             let entries = self.fold_on(&mut folded).await;
@@ -227,10 +266,12 @@ impl CatalogLog {
         }
     }
 
-    fn new_event(&self, event: &CatalogEvent, asked: &Asked) -> NewEvent {
+    fn new_event(&self, event: &CatalogEvent, asked: &Asked, request: &Option<String>) -> NewEvent {
         let (event_type, payload) = catalog_form::encode(event);
         let field = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
-        let fields = [field(REASON, &asked.reason), field(IDEMPOTENCY_KEY, &asked.idempotency_key)];
+        let key = &asked.idempotency_key;
+        let request = key.as_ref().and(request.as_ref()).cloned();
+        let fields = [field(REASON, &asked.reason), field(IDEMPOTENCY_KEY, key), field(REQUEST, &request)];
         let metadata = Metadata {
             actor: Some(asked.actor.clone()),
             fields: fields.into_iter().flatten().collect(),
@@ -238,6 +279,14 @@ impl CatalogLog {
         };
         NewEvent { id: self.world.ids.next(), event_type, payload, metadata, tags: vec![] }
     }
+}
+
+/// What was done before under the key of `asked`. What dacapo asks by itself has none.
+fn known(folded: &Folded, asked: &Asked, request: Option<&Request>) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
+    let Some(key) = &asked.idempotency_key else { return Ok(None) };
+    let Some(entries) = folded.keys.get(key) else { return Ok(None) };
+    request.map_or(Ok(()), |request| request.check(key, entries))?;
+    Ok(Some(entries.clone()))
 }
 
 /// How often at most the catalog is looked at because the journal grows.
@@ -298,10 +347,11 @@ fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
     let decoded = catalog_form::decode(event.event_type, event.payload)
         .map_err(|found| StoreError::corrupt(format!("the catalog at position {}", event.position), found))?;
     let (mut metadata, _) = event.extra()?;
+    let request = metadata.fields.remove(REQUEST);
     let asked = Asked {
         actor: metadata.actor.unwrap_or_default(),
         reason: metadata.fields.remove(REASON),
         idempotency_key: metadata.fields.remove(IDEMPOTENCY_KEY),
     };
-    Ok(CatalogEntry { position: event.position, recorded: event.recorded, event: decoded, asked })
+    Ok(CatalogEntry { position: event.position, recorded: event.recorded, event: decoded, asked, request })
 }

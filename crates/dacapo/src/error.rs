@@ -7,6 +7,7 @@ use dacapo_store::{AppendError, AppendRefused, StoreError};
 
 use crate::catalog::CatalogError;
 use crate::event::EventError;
+use crate::keys::KeyReused;
 use crate::projection::HandlerError;
 use crate::reads::CarryRefused;
 
@@ -19,6 +20,9 @@ pub enum Error {
     /// An event cannot be written as JSON, or what is stored is not of the type that is read.
     #[error(transparent)]
     Event(#[from] EventError),
+    /// The idempotency key belongs to another request; nothing was done.
+    #[error(transparent)]
+    KeyReused(#[from] KeyReused),
     /// The append is declined; nothing of it was written.
     #[error(transparent)]
     Append(#[from] AppendRefused),
@@ -186,6 +190,7 @@ impl From<CatalogError> for Error {
         match error {
             CatalogError::Refused(refused) => Self::Catalog(refused),
             CatalogError::Append(refused) => Self::Append(refused),
+            CatalogError::KeyReused(reused) => Self::KeyReused(reused),
             CatalogError::Store(error) => Self::Store(error),
         }
     }

@@ -16,6 +16,7 @@ use crate::catalog::Asked;
 use crate::core::OpenVersion;
 use crate::error::Error;
 use crate::feed;
+use crate::keys::{Request, Which};
 use crate::node::{Node, Requested};
 use crate::processor::Orders;
 
@@ -94,7 +95,9 @@ impl Node {
     pub async fn set_aside(&self, view: &ViewId, event: Position, asked: Asked) -> Result<Requested, Error> {
         self.core.catalog.refresh().await?;
         let open = self.with_letters(view)?;
-        if let Some(entries) = self.core.catalog.repeated(&asked).await {
+        let request = Request::new("set-aside", &view.projection, Which::Version(view.version));
+        let request = request.with(format_args!("event {event}"));
+        if let Some(entries) = self.core.catalog.repeated(&asked, &request).await? {
             return Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) });
         }
         let before = Position::new(event.get().saturating_sub(1));
@@ -107,7 +110,7 @@ impl Node {
             return Err(Error::NotHalted { view: view.clone(), event, halts });
         }
         let command = CatalogCommand::SetAside { view: view.clone(), event };
-        let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        let entries = Arc::clone(&self.core.catalog).change_for(request, command, asked).await?;
         if let Some(state) = self.core.catalog.current().version(view) {
             open.order(Orders::of(state));
         }
@@ -151,9 +154,13 @@ impl Node {
         asked: &Asked,
     ) -> Result<u64, Error> {
         self.core.catalog.refresh().await?;
+        if let WhichLetters::One(position) = which {
+            self.core.check_seen(*position).await?;
+        }
         let (stored, phase) = self.with_outbox(view).await?;
         let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
-        let is_known = self.core.catalog.repeated(asked).await.is_some();
+        let request = settling(view, LettersOf::Effects, which, wish);
+        let is_known = self.core.catalog.repeated(asked, &request).await?.is_some();
         if !is_known && !has_effects(&*stored, which, untried).await? {
             return Ok(0);
         }
@@ -176,13 +183,18 @@ impl Node {
         asked: &Asked,
     ) -> Result<Position, Error> {
         let command = CatalogCommand::DecideLetters { view: view.clone(), of, which: which.clone(), wish };
-        let entries = Arc::clone(&self.core.catalog).change(command, asked.clone()).await?;
+        let request = settling(view, of, which, wish);
+        let entries = Arc::clone(&self.core.catalog).change_for(request, command, asked.clone()).await?;
         Ok(entries.first().map(|entry| entry.position).unwrap_or_default())
     }
 
     async fn wish(&self, open: &OpenVersion, which: &WhichLetters, wish: Wish, asked: &Asked) -> Result<u64, Error> {
         self.core.catalog.refresh().await?;
-        let is_known = self.core.catalog.repeated(asked).await.is_some();
+        if let WhichLetters::One(position) = which {
+            self.core.check_seen(*position).await?;
+        }
+        let request = settling(&open.id, LettersOf::Events, which, wish);
+        let is_known = self.core.catalog.repeated(asked, &request).await?.is_some();
         let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
         let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
         let meant: Vec<Position> = meant.map(|letter| letter.position).collect();
@@ -248,6 +260,22 @@ impl Node {
             )
         };
         Ok(self.core.open_version(view).ok_or_else(not_open)?)
+    }
+}
+
+/// What is asked of letters, to be kept with its key.
+fn settling(view: &ViewId, of: LettersOf, which: &WhichLetters, wish: Wish) -> Request {
+    let act = match (wish, of) {
+        (Wish::Retry, LettersOf::Events) => "letters-retry",
+        (Wish::Retry, LettersOf::Effects) => "effects-retry",
+        (Wish::Drop, LettersOf::Events) => "letters-drop",
+        (Wish::Drop, LettersOf::Effects) => "effects-drop",
+    };
+    let request = Request::new(act, &view.projection, Which::Version(view.version));
+    match which {
+        WhichLetters::One(position) => request.with(format_args!("of event {position}")),
+        WhichLetters::Stream(stream) => request.with(format_args!("of stream {stream}")),
+        WhichLetters::All => request.with("all"),
     }
 }
 

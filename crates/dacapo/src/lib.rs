@@ -31,6 +31,7 @@ mod error;
 mod event;
 mod feed;
 mod flip;
+mod keys;
 mod letters;
 mod node;
 mod processor;
@@ -67,6 +68,7 @@ pub use dacapo_store::{
 pub use error::Error;
 pub use event::{Event, EventError};
 pub use flip::FlipReport;
+pub use keys::KeyReused;
 pub use letters::DeadLetter;
 pub use node::{Node, NodeBuilder, RebuildOptions, Rebuilt, Requested, StartError};
 pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};

@@ -20,6 +20,7 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::flip::FlipReport;
+use crate::keys::{Request, Which};
 use crate::processor::Orders;
 use crate::projection::{Carried, Query};
 use crate::query::{self, Ask, Reading};
@@ -391,11 +392,13 @@ impl Node {
         how: RebuildOptions,
         asked: Asked,
     ) -> Result<Rebuilt, Error> {
+        let RebuildOptions { code, from_copy: seeded, discard } = how;
+        let request = Request::new("rebuild", projection, code.map_or(Which::Any, Which::Code));
+        let request = if seeded { request.with("from a copy") } else { request };
         self.core.catalog.refresh().await?;
-        if let Some(entries) = self.core.catalog.repeated(&asked).await {
+        if let Some(entries) = self.core.catalog.repeated(&asked, &request).await? {
             return Ok(rebuilt(&entries));
         }
-        let RebuildOptions { code, from_copy: seeded, discard } = how;
         let carried = self.core.carried();
         let of_projection = carried.iter().filter(|carried| carried.code.projection == *projection);
         let wanted = of_projection.filter(|carried| code.is_none_or(|code| carried.code.code == code));
@@ -420,7 +423,7 @@ impl Node {
             self.core.may_copy(newest).map_err(refused)?;
         }
         let schedule = dacapo_model::rebuild::Code { seeded, ..newest.code.clone() }.schedule();
-        let entries = Arc::clone(&self.core.catalog).change(schedule, asked).await?;
+        let entries = Arc::clone(&self.core.catalog).change_for(request, schedule, asked).await?;
         Ok(rebuilt(&entries))
     }
 
@@ -444,7 +447,8 @@ impl Node {
             })?;
             Ok((to, CatalogCommand::RequestFlip(view_of(projection, to))))
         };
-        self.request(projection, asked, find).await
+        let request = Request::new("flip", projection, to);
+        self.request(projection, request, asked, find).await
     }
 
     /// Asks that readers move back to version `to`, or to the one below the serving one that served last.
@@ -470,7 +474,8 @@ impl Node {
             }
             Ok((to, CatalogCommand::RequestFlip(view_of(projection, to))))
         };
-        self.request(projection, asked, find).await
+        let request = Request::new("rollback", projection, to);
+        self.request(projection, request, asked, find).await
     }
 
     /// Has the catalog changed as `find` says, for the version that it finds; what was asked under the same key before is
@@ -478,14 +483,15 @@ impl Node {
     async fn request(
         &self,
         projection: &ProjectionName,
+        request: Request,
         asked: Asked,
         find: impl FnOnce(&Asked) -> Result<(VersionId, CatalogCommand), Error>,
     ) -> Result<Requested, Error> {
-        if let Some(requested) = self.repeated(&asked).await? {
+        if let Some(requested) = self.repeated(&asked, &request).await? {
             return Ok(requested);
         }
         let (version, command) = find(&asked)?;
-        let entries = Arc::clone(&self.core.catalog).change(command, asked).await?;
+        let entries = Arc::clone(&self.core.catalog).change_for(request, command, asked).await?;
         let position = entries.first().map(|entry| entry.position);
         Ok(Requested { view: view_of(projection, version), position })
     }
@@ -520,7 +526,8 @@ impl Node {
             let view = self.verification(projection, version)?.view;
             Ok((view.version, CatalogCommand::RequestVerification(view)))
         };
-        self.request(projection, asked, find).await
+        let request = Request::new("verify", projection, version);
+        self.request(projection, request, asked, find).await
     }
 
     /// Answers for a version that was not found right: it may serve all the same. Who and why are kept.
@@ -538,7 +545,8 @@ impl Node {
             let why = asked.reason.clone().filter(|reason| !reason.trim().is_empty()).ok_or(Error::NoReason)?;
             Ok((view.version, CatalogCommand::Waive { view, by: asked.actor.clone(), why }))
         };
-        self.request(projection, asked, find).await
+        let request = Request::new("waive", projection, version);
+        self.request(projection, request, asked, find).await
     }
 
     /// Waits until a version is verified, for up to `within`, and tells what came of it.
@@ -569,9 +577,9 @@ impl Node {
     /// What a request led to that was made before under the same idempotency key.
     ///
     /// Whatever is decided next is decided on what is known then: also of what other nodes have changed.
-    async fn repeated(&self, asked: &Asked) -> Result<Option<Requested>, Error> {
+    async fn repeated(&self, asked: &Asked, request: &Request) -> Result<Option<Requested>, Error> {
         self.core.catalog.refresh().await?;
-        let entry = self.core.catalog.repeated(asked).await.and_then(|entries| entries.into_iter().next());
+        let entry = self.core.catalog.repeated(asked, request).await?.and_then(|entries| entries.into_iter().next());
         Ok(entry.map(|entry| Requested { view: entry.event.view().clone(), position: Some(entry.position) }))
     }
 
@@ -637,14 +645,15 @@ impl Node {
         from: ReplayFrom,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        if let Some(requested) = self.repeated(&asked).await? {
+        let request = Request::new("replay", projection, version).with(format_args!("from {from}"));
+        if let Some(requested) = self.repeated(&asked, &request).await? {
             return Ok(requested);
         }
         if !self.core.catalog.current().projections.contains_key(projection) {
             let none = || Error::NoTarget(format!("no version of {projection} serves, so there is none to replay"));
             return Err(self.unknown_or(projection, none));
         }
-        replay::request(&self.core, projection, version, from, asked).await
+        replay::request(&self.core, request, projection, version, from, asked).await
     }
 
     /// Waits for the end of a replay that was asked for, for up to `within`.
@@ -671,7 +680,7 @@ impl Node {
             tracing::warn!(%view, "it is cleaned up before it has come to all that it speaks for: that has no effects");
         }
         let command = CatalogCommand::CleanUp { view: view.clone(), reason: CleanUpReason::Asked };
-        self.order(command, view, asked).await
+        self.order("clean-up", command, view, asked).await
     }
 
     /// Applies no more events to the view of a version, after the batch it is in, until it is resumed. A copy that it
@@ -680,7 +689,7 @@ impl Node {
     /// # Errors
     /// [`Error::Catalog`] when no events are applied to it anyway.
     pub async fn pause(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
-        self.order(CatalogCommand::Pause(view.clone()), view, asked).await
+        self.order("pause", CatalogCommand::Pause(view.clone()), view, asked).await
     }
 
     /// Applies events to the view of a version again, and tries at once what its handler refused, and a copy or a reset
@@ -689,11 +698,18 @@ impl Node {
     /// # Errors
     /// [`Error::Catalog`] when no events are applied to a version in its phase.
     pub async fn resume(&self, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
-        self.order(CatalogCommand::Resume(view.clone()), view, asked).await
+        self.order("resume", CatalogCommand::Resume(view.clone()), view, asked).await
     }
 
-    async fn order(&self, command: CatalogCommand, view: &ViewId, asked: Asked) -> Result<Requested, Error> {
-        let requested = self.request(&view.projection, asked, |_| Ok((view.version, command))).await?;
+    async fn order(
+        &self,
+        act: &'static str,
+        command: CatalogCommand,
+        view: &ViewId,
+        asked: Asked,
+    ) -> Result<Requested, Error> {
+        let request = Request::new(act, &view.projection, Which::Version(view.version));
+        let requested = self.request(&view.projection, request, asked, |_| Ok((view.version, command))).await?;
         // The rebuild driver would tell it as well, but only when it comes around.
         if let (Some(open), Some(state)) = (self.core.open_version(view), self.core.catalog.current().version(view)) {
             open.order(Orders::of(state));

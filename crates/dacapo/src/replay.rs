@@ -13,6 +13,7 @@ use dacapo_model::{
 use crate::catalog::{self, Asked, CatalogError};
 use crate::core::Core;
 use crate::error::Error;
+use crate::keys::Request;
 use crate::node::Requested;
 use crate::projection::InPlace;
 use crate::query;
@@ -60,6 +61,7 @@ pub struct ReplayReport {
 /// Asks for a replay of `version`, or of the one that serves.
 pub(crate) async fn request(
     core: &Arc<Core>,
+    request: Request,
     projection: &ProjectionName,
     version: Option<VersionId>,
     from: ReplayFrom,
@@ -78,7 +80,7 @@ pub(crate) async fn request(
         return Err(Error::NoTarget(format!("there is nothing to replay from {from} on: the journal ends at {head}")));
     }
     let command = CatalogCommand::RequestReplay { view: view.clone(), after, rows };
-    match Arc::clone(&core.catalog).change(command, asked).await {
+    match Arc::clone(&core.catalog).change_for(request, command, asked).await {
         Ok(entries) => Ok(Requested { view, position: entries.first().map(|entry| entry.position) }),
         Err(CatalogError::Refused(CatalogRefused::ReplayUnderWay { .. })) => Err(under_way(core, view).await),
         Err(error) => Err(error.into()),

@@ -560,6 +560,11 @@ pub(crate) fn refused(error: Error) -> ApiError {
         Error::Name(invalid) => invalid.into(),
         Error::Catalog(refused) => refused.into(),
         Error::Store(error) => unavailable(error),
+        Error::KeyReused(reused) => {
+            let dacapo::KeyReused { key, before, now } = reused;
+            let problem = Problem::new("key_reused", message).field("idempotency_key", key);
+            problem.field("before", before).field("now", now).invalid()
+        }
         Error::Append(refused) => append_refused(refused, message),
         Error::Event(_) => Problem::new("invalid_event", message).invalid(),
         Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
