@@ -4,6 +4,8 @@
 //! skipped, demands on revisions hold. Its projections are a script: each status, flip and failure is
 //! what the test has put there. Its clock stands still, so that output can be compared.
 
+#![expect(clippy::expect_used, reason = "it is part of tests")]
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;

@@ -9,6 +9,8 @@
 //! This crate never decides anything and knows no store; [`Api`] is implemented for a node by
 //! `dacapo-server` and for a far one by [`HttpClient`].
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 mod client;
 mod error;
 mod events;

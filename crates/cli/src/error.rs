@@ -1,12 +1,13 @@
 //! How a command fails: what was tried, what was found, what to do next.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use dacapo_api::{ApiError, Problem};
 
-use crate::output::{lines_of, narrow};
+use crate::output::{known_width, lines_of, narrow};
+use crate::shown;
 
 /// Why a command ends early.
 #[derive(Debug)]
@@ -48,16 +49,19 @@ pub(crate) fn report(error: &CliError) -> ExitCode {
 fn page(problem: &Problem) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).use_stderr();
-    table.add_row(["dacapo:", &problem.message]);
+    if io::stderr().is_terminal() {
+        known_width(&mut table);
+    }
+    table.add_row(["dacapo:", &*shown::shown(&problem.message)]);
     for (name, text) in [("tried:", &problem.tried), ("found:", &problem.found), ("help:", &problem.help)] {
         // What the message says already is not said again.
         if let Some(text) = text.as_ref().filter(|text| !problem.message.contains(*text)) {
-            table.add_row([name, text]);
+            table.add_row([name, &*shown::shown(text)]);
         }
     }
     narrow(&mut table, 0..=0, CellAlignment::Right);
     for column in table.column_iter_mut() {
         column.set_padding((0, 1));
     }
-    lines_of(&table)
+    shown::page(&lines_of(&table), io::stderr().is_terminal()).into_owned()
 }

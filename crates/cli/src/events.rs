@@ -19,8 +19,11 @@ use crate::import::line_of;
 use crate::local::Missing;
 use crate::numbers::{count, counted};
 use crate::output::{Out, lines_of, narrow};
+use crate::shown::cut;
 
 const PAGE: u32 = 1_000;
+/// How much of a payload a terminal is shown.
+const DATA_CHARS_MAX: usize = 2_000;
 const FOLLOW_WAIT: Duration = Duration::from_secs(30);
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 /// How often a follower asks in vain before it gives up: about a minute.
@@ -87,7 +90,11 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         request.limit = Some(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)));
         let read = if args.follow { patient(&*api, &request).await? } else { api.read(request.clone()).await? };
         for event in &read.events {
-            if args.json { out.line(line_of(event).map_err(CliError::new)?)? } else { out.line(one_line(event))? }
+            if args.json {
+                out.json_line(&line_of(event).map_err(CliError::new)?)?
+            } else {
+                out.line(one_line(event, out.is_terminal()))?
+            }
         }
         out.flush()?;
         left -= (read.events.len() as u64).min(left);
@@ -121,9 +128,11 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn one_line(event: &Event) -> String {
+/// The event in a line, which on a terminal is no longer than helps.
+fn one_line(event: &Event, terminal: bool) -> String {
     let Event { position, time, stream, revision, event_type, data, .. } = event;
     let data = data.as_str().replace(['\n', '\r'], " ");
+    let data = if terminal { cut(&data, DATA_CHARS_MAX) } else { data };
     format!("{position}  {time}  {stream} {revision}  {event_type}  {data}")
 }
 

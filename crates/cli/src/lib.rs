@@ -4,6 +4,8 @@
 //! opened in this process. This crate owns words, tables and exit codes; it decides nothing. The
 //! importer, [`import`], is usable by itself.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 mod args;
 mod cancel;
 mod connect;
@@ -20,6 +22,7 @@ mod operate;
 mod output;
 mod progress;
 mod serve;
+mod shown;
 mod status;
 mod verify;
 mod wait;

@@ -13,6 +13,7 @@ use crate::connect;
 use crate::error::CliError;
 use crate::numbers::count;
 use crate::output::{Out, lines_of, narrow};
+use crate::shown::shown;
 use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
@@ -170,7 +171,8 @@ fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
     for entry in history {
         let mut row = vec![count(entry.position), to_the_second(&entry.time)];
         row.extend((!named).then_some(entry.projection));
-        row.extend([entry.text, entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default()]);
+        let theirs = [entry.text, entry.actor.unwrap_or_default(), entry.reason.unwrap_or_default()];
+        row.extend(theirs.map(|text| shown(&text).into_owned()));
         table.add_row(row);
     }
     lines_of(&table)

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, pr
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::shown;
 
 /// How wide tables are where neither a terminal nor `COLUMNS` says so.
 const WIDTH_ELSEWHERE: u16 = 120;
@@ -30,21 +31,35 @@ impl Out {
         self.terminal
     }
 
-    /// Writes a line.
+    /// Writes a line, with what would act on a terminal escaped.
     pub fn line(&mut self, text: impl std::fmt::Display) -> Result<(), CliError> {
-        writeln!(self.to, "{text}").map_err(of_output)
+        writeln!(self.to, "{}", shown::shown(&text.to_string())).map_err(of_output)
+    }
+
+    /// Writes a line of JSON. On a terminal what would act on it is escaped; elsewhere it is as it is.
+    pub fn json_line(&mut self, json: &str) -> Result<(), CliError> {
+        let json = if self.terminal { shown::json(json) } else { json.into() };
+        writeln!(self.to, "{json}").map_err(of_output)
     }
 
     /// Writes something as one line of JSON.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
         let json = serde_json::to_string(value).map_err(CliError::new)?;
         // Payloads are kept as they came. A line break in JSON can only be space between its parts.
-        self.line(if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json })
+        self.json_line(&if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json })
     }
 
-    /// Writes text as it is.
+    /// Writes a page, with what would act on a terminal escaped, but for line breaks and the colours of tables.
     pub fn text(&mut self, text: &str) -> Result<(), CliError> {
-        self.to.write_all(text.as_bytes()).map_err(of_output)
+        self.to.write_all(shown::page(text, self.terminal).as_bytes()).map_err(of_output)
+    }
+
+    /// Writes a page on a terminal in the place of the one before, or on an empty screen.
+    pub fn screen(&mut self, page: &str, cleared: bool) -> Result<(), CliError> {
+        let page = shown::page(page, self.terminal);
+        // An empty screen once; from then on each line over the one before, which does not flicker.
+        let clear = if cleared { "\x1b[2J" } else { "" };
+        write!(self.to, "{clear}\x1b[H{}\x1b[J", page.replace('\n', "\x1b[K\n")).map_err(of_output)
     }
 
     /// Lets the reader see what was written.
@@ -58,13 +73,21 @@ impl Out {
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
         if !self.terminal {
             let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-            table.force_no_tty().set_width(columns.unwrap_or(WIDTH_ELSEWHERE));
+            table.force_no_tty().set_width(columns.filter(|columns| *columns > 0).unwrap_or(WIDTH_ELSEWHERE));
         }
+        known_width(&mut table);
         table.set_header(header);
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
         table
+    }
+}
+
+/// A terminal that has no width, or that does not tell it, is taken for one of the usual width.
+pub(crate) fn known_width(table: &mut Table) {
+    if table.width().is_none_or(|width| width == 0) {
+        table.set_width(WIDTH_ELSEWHERE);
     }
 }
 
@@ -85,7 +108,7 @@ fn of_output(error: io::Error) -> CliError {
 /// Keeps these columns whole: a number or a time in two parts is misread. Numbers stand at the right.
 pub(crate) fn narrow(table: &mut Table, columns: RangeInclusive<usize>, alignment: CellAlignment) {
     for column in columns {
-        let column = table.column_mut(column).expect("the table has the column");
+        let Some(column) = table.column_mut(column) else { continue };
         column.set_constraint(ColumnConstraint::ContentWidth).set_cell_alignment(alignment);
     }
 }

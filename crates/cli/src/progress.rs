@@ -6,6 +6,7 @@ use std::fmt::Write;
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 
 use crate::numbers::{count, duration, rate};
+use crate::shown::shown;
 
 /// A bar that counts to `length`, and tells how fast it goes and how long it takes yet.
 pub(crate) fn counting(length: u64, title: &'static str) -> ProgressBar {
@@ -17,6 +18,11 @@ pub(crate) fn counting(length: u64, title: &'static str) -> ProgressBar {
 /// A bar whose caller sets the message behind it.
 pub(crate) fn told(length: u64) -> ProgressBar {
     with(length, "{prefix}  {wide_bar} {percent:>3} %  {msg}")
+}
+
+/// Sets the message behind a bar, with what would act on a terminal escaped.
+pub(crate) fn say(bar: &ProgressBar, message: &str) {
+    bar.set_message(shown(message).into_owned());
 }
 
 /// Something under way whose end nobody knows.
@@ -33,6 +39,7 @@ fn with(length: u64, template: &str) -> ProgressBar {
 }
 
 fn style(template: &str) -> ProgressStyle {
+    #[expect(clippy::expect_used, reason = "the templates are this module's")]
     let style = ProgressStyle::with_template(template).expect("the template is well formed");
     style
         .with_key("done", |state: &ProgressState, to: &mut dyn Write| write(to, count(state.pos())))

@@ -11,6 +11,7 @@ use crate::connect;
 use crate::error::CliError;
 use crate::numbers::{count, counted, duration, rate};
 use crate::output::{Out, lines_of, narrow};
+use crate::shown::texts;
 
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -27,7 +28,7 @@ pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
             if args.json {
                 out.json(&status)?
             } else {
-                out.text(&page(out, &status))?
+                out.text(&page(out, &texts(&status)))?
             }
             out.flush()
         }
@@ -41,7 +42,7 @@ async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
     let (mut shown, mut last) = (false, None);
     loop {
         let page = match api.status().await {
-            Ok(status) => last.insert(page(out, &status)).clone(),
+            Ok(status) => last.insert(page(out, &texts(&status))).clone(),
             Err(error) if error.is_transient() => match &last {
                 // Elsewhere it is there to be read already.
                 Some(last) if out.is_terminal() => format!("{error}; asking again. Its last state:\n\n{last}"),
@@ -50,9 +51,7 @@ async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
             Err(error) => return Err(error.into()),
         };
         if out.is_terminal() {
-            // An empty screen once; from then on each line over the one before, which does not flicker.
-            let clear = if shown { "" } else { "\x1b[2J" };
-            out.text(&format!("{clear}\x1b[H{}\x1b[J", page.replace('\n', "\x1b[K\n")))?;
+            out.screen(&page, !shown)?;
         } else {
             out.text(&page)?;
         }

@@ -10,6 +10,7 @@ use crate::error::CliError;
 use crate::numbers::{count, counted};
 use crate::operate::asked;
 use crate::output::{Out, lines_of, narrow};
+use crate::shown::texts;
 use crate::{connect, progress};
 
 const POLL_PAUSE: Duration = Duration::from_millis(250);
@@ -43,7 +44,7 @@ pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
         };
         match json {
             true => out.json(&found)?,
-            false => out.text(&page(out, &found))?,
+            false => out.text(&page(out, &texts(&found)))?,
         }
         out.flush()?;
         if wait && found.halts {
@@ -68,7 +69,7 @@ async fn until_verified(
         let built = matches!(&*found.phase, "Scheduled" | "Initializing");
         if built && (found.verdict.is_none() || found.again) && !found.halts {
             let reason = found.waiting_on.as_ref().map_or("it to be built", |reason| reason.text.as_str());
-            bar.set_message(format!("{}: waits on {reason}", found.version));
+            progress::say(&bar, &format!("{}: waits on {reason}", found.version));
             request.version = Some(found.version);
             // A node that answers at once must not be asked in a circle.
             tokio::time::sleep(POLL_PAUSE).await;

@@ -74,7 +74,7 @@ pub(crate) async fn until_flipped(
                 }
                 (asked, failures) = (true, 0);
                 let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
-                bar.set_message(format!("{} to {}: waits on {}", answer.kind, answer.to, reasons.join("; ")));
+                progress::say(&bar, &format!("{} to {}: waits on {}", answer.kind, answer.to, reasons.join("; ")));
                 request.to = Some(answer.to);
             }
             Err(error) => {
@@ -82,7 +82,7 @@ pub(crate) async fn until_flipped(
                 if !asked || !error.is_transient() || failures >= TRIES_MAX {
                     return Err(error.into());
                 }
-                bar.set_message(format!("{error}; asking again"));
+                progress::say(&bar, &format!("{error}; asking again"));
             }
         }
         // A node that answers at once must not be asked in a circle.
@@ -106,14 +106,14 @@ pub(crate) async fn until_replayed(
             Ok(answer) => {
                 (asked, failures) = (true, 0);
                 let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
-                bar.set_message(format!("replay of {}: waits on {}", answer.version, reasons.join("; ")));
+                progress::say(&bar, &format!("replay of {}: waits on {}", answer.version, reasons.join("; ")));
             }
             Err(error) => {
                 failures += 1;
                 if !asked || !error.is_transient() || failures >= TRIES_MAX {
                     return Err(error.into());
                 }
-                bar.set_message(format!("{error}; asking again"));
+                progress::say(&bar, &format!("{error}; asking again"));
             }
         }
         tokio::time::sleep(POLL_PAUSE).await;
@@ -140,7 +140,7 @@ pub(crate) async fn until_built(api: &dyn Api, projection: &str, version: &str) 
                 if !error.is_transient() || failures >= TRIES_MAX {
                     return Err(error.into());
                 }
-                bar.set_message(format!("{error}; asking again"));
+                progress::say(&bar, &format!("{error}; asking again"));
             }
         }
         tokio::time::sleep(POLL_PAUSE).await;
@@ -172,7 +172,7 @@ fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
         (None, None, Some(left)) => parts.push(format!("{} left", duration(left.seconds))),
         (None, None, None) => parts.extend(version.no_time_left.clone()),
     }
-    bar.set_message(parts.join(", "));
+    progress::say(bar, &parts.join(", "));
 }
 
 /// A version that somebody must do something about before readers can move to it.

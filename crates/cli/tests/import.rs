@@ -1,5 +1,7 @@
 //! The importer against a journal in memory: importing again, from anywhere, changes nothing.
 
+#[path = "import/edges.rs"]
+mod edges;
 #[path = "import/round_trip.rs"]
 mod round_trip;
 

@@ -7,6 +7,8 @@
 //! There is no authentication yet, so [`bind`] takes loopback addresses only unless it is told
 //! otherwise, and [`guard`] keeps web pages in a browser on the same machine from reaching it.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 mod extract;
 mod guard;
 mod letters;

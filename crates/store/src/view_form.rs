@@ -175,9 +175,10 @@ impl EffectForm {
     }
 }
 
-/// A position as it is stored.
+/// A position as it is stored. What is beyond every number that a store has comes from outside, is in no journal, and
+/// is compared as the largest of them, which is in none either.
 pub fn number(position: Position) -> i64 {
-    i64::try_from(position.get()).expect("no journal is that long")
+    i64::try_from(position.get()).unwrap_or(i64::MAX)
 }
 
 /// An epoch as it is stored.

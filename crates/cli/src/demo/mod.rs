@@ -73,6 +73,7 @@ pub(crate) async fn demo(out: &mut Out, args: DemoArgs) -> Result<(), CliError> 
     let temporary = args.data.is_none().then(tempfile::tempdir).transpose();
     let temporary = temporary.map_err(|error| ApiError::unavailable("make a temporary directory", error))?;
     let directory = args.data.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path));
+    #[expect(clippy::expect_used, reason = "one of the two is there")]
     let directory = directory.expect("without --data there is a temporary directory");
 
     let demo = Demo::start(&args, directory).await?;

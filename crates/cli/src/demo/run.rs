@@ -280,6 +280,7 @@ fn version_2() -> Carried {
 }
 
 fn options() -> Options {
+    #[expect(clippy::expect_used, reason = "a number of this file")]
     let segments = SegmentCount::new(4).expect("four is in range");
     Options { segments, flip: FlipPolicy::OnCommand, ..Options::default() }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use dacapo::{Append, Node, OnKnown, StreamEvent};
+use dacapo::{Append, Node, NodeBuilder, OnKnown, StreamEvent};
 use dacapo_api::{
     Api, ApiError, AppendRequest, ClientLimits, Event, HttpClient, Json, Metadata, NewEvent, ReadRequest,
 };
@@ -18,8 +18,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// A real node behind HTTP.
-struct Served {
-    node: Node,
+pub struct Served {
+    pub node: Node,
+    pub url: String,
     client: HttpClient,
     /// Everything through here was looked at by earlier cases.
     through: u64,
@@ -33,18 +34,18 @@ impl Served {
         let app = router(Arc::new(NodeApi::new(node.clone(), "n")));
         tokio::spawn(serve(listener, app, Access::Loopback, std::future::pending()));
         let client = HttpClient::new(&url, ClientLimits::default()).unwrap();
-        Self { node, client, through: 0, _data: data }
+        Self { node, url, client, through: 0, _data: data }
     }
 
-    async fn of_every_store(server: &Server) -> Vec<Self> {
+    pub async fn of_every_store(server: &Server, with: impl Fn(NodeBuilder) -> NodeBuilder) -> Vec<Self> {
         let dir = tempfile::tempdir().unwrap();
         let options = dacapo_postgres::Options::default();
         let database = server.database().await;
         let store = dacapo_postgres::connect(&database, options).await.unwrap();
         let nodes = [
-            (Node::builder().start().await.unwrap(), None),
-            (Node::builder().data(dir.path()).start().await.unwrap(), Some(dir)),
-            (Node::builder().store(store).start().await.unwrap(), None),
+            (with(Node::builder()).start().await.unwrap(), None),
+            (with(Node::builder().data(dir.path())).start().await.unwrap(), Some(dir)),
+            (with(Node::builder().store(store)).start().await.unwrap(), None),
         ];
         let mut served = vec![];
         for (node, data) in nodes {
@@ -226,7 +227,7 @@ async fn round(served: &mut [Served], from: usize, events: Vec<NewEvent>) -> Res
 fn what_one_node_accepts_another_imports_as_it_is() {
     let runtime = Runtime::new().unwrap();
     let server = Server::shared();
-    let mut served = runtime.block_on(Served::of_every_store(&server));
+    let mut served = runtime.block_on(Served::of_every_store(&server, |builder| builder));
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let cell = std::cell::RefCell::new(&mut served);

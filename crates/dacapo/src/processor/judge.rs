@@ -39,7 +39,7 @@ impl Run<'_> {
             AfterRefusal::SetAside(kind) if !no_room && !self.aside.is_full() => {
                 tracing::error!(view = %id, %segment, %position, attempts, error, ?kind, "an event is set aside");
                 if !planted::is(Fault::NoLetter) {
-                    self.aside.refuse(letter(segment, event, kind, error, attempts, now));
+                    self.aside.refuse(letter(segment, event, kind, error, attempts, now)?);
                 }
                 return Ok(true);
             }

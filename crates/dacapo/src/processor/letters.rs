@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{EventType, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, Wish, limits};
+use dacapo_model::{
+    EventType, InvalidName, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, Wish, limits,
+};
 use dacapo_store::{EventRef, StoreError, View as StoredView};
 
 /// How many letters are read at once at the claim.
@@ -123,12 +125,16 @@ impl Aside {
         // A retry goes on with what comes while it is under way: else one of a busy stream would never be through.
         let last = self.batch.last_of(event.stream).or_else(|| self.kept.last_of(event.stream));
         let wish = last.and_then(|last| last.wish).filter(|wish| *wish == Wish::Retry);
-        self.batch.put(Letter { wish, ..letter(segment, event, kind, error, 0, self.now) });
+        let letter = letter(segment, event, kind, error, 0, self.now).map_err(|error| error.to_string())?;
+        self.batch.put(Letter { wish, ..letter });
         Ok(true)
     }
 }
 
 /// The letter of an event.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when the journal has the event under a name that no append takes.
 pub(super) fn letter(
     segment: Segment,
     event: &EventRef<'_>,
@@ -136,18 +142,19 @@ pub(super) fn letter(
     error: String,
     attempts: u32,
     recorded: Timestamp,
-) -> Letter {
-    Letter {
+) -> Result<Letter, StoreError> {
+    let damaged = |name: InvalidName| StoreError::corrupt(format!("event {}", event.position), name.to_string());
+    Ok(Letter {
         position: event.position,
         segment,
-        stream: StreamName::new(event.stream).expect("an event of the journal has a valid stream"),
-        event_type: EventType::new(event.event_type).expect("an event of the journal has a valid type"),
+        stream: StreamName::new(event.stream).map_err(damaged)?,
+        event_type: EventType::new(event.event_type).map_err(damaged)?,
         kind,
         error,
         attempts,
         recorded,
         wish: None,
-    }
+    })
 }
 
 /// What a handler said, no longer than is kept.

@@ -121,7 +121,7 @@ impl Run<'_> {
                 (_, None) => LetterKind::Refused,
             };
             let error = "the replay that was to try it again was cancelled".to_owned();
-            again.put(letter(segment, &event, kind, error, 0, now));
+            again.put(letter(segment, &event, kind, error, 0, now)?);
         }
         Ok(again.iter().cloned().collect())
     }

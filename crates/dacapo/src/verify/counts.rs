@@ -24,7 +24,8 @@ pub(super) async fn count(
     mut progress: impl FnMut(u64),
 ) -> Result<(), StoreError> {
     let segments = u16::try_from(tokens.len()).ok().and_then(|count| SegmentCount::new(count).ok());
-    let segments = segments.expect("the tokens of a version are within the limit");
+    let found = || format!("there are {} of them", tokens.len());
+    let segments = segments.ok_or_else(|| StoreError::corrupt("the tokens of a view", found()))?;
     let mut after = tokens.iter().map(|token| token.applied.after).min().unwrap_or_default();
     let through = tokens.iter().map(|token| token.position).max().unwrap_or_default();
     let begin = |after| Ahead::begin_places(offload, journal, after, Limit::events(limits::READ_EVENTS_MAX));

@@ -422,6 +422,11 @@ pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     assert_eq!(view.letters(Position::START, 10).await.expect("read"), letters);
     let mut before = view.reader().await.expect("a reader");
     assert_eq!(view.letters(Position::new(2), 1).await.expect("read"), letters[1..2]);
+    // No store has numbers that large.
+    for beyond in [i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX].map(Position::new) {
+        assert_eq!(view.letters(beyond, 10).await.expect("read"), []);
+        assert_eq!(view.wish(&WhichLetters::One(beyond), Some(Wish::Retry)).await.expect("recorded"), 0);
+    }
 
     let stream = WhichLetters::Stream(letters[0].stream.clone());
     assert_eq!(view.wish(&stream, Some(Wish::Retry)).await.expect("recorded"), 2);

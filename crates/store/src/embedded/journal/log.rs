@@ -143,7 +143,8 @@ impl Log {
         };
         let section = self.section(chunk, &summary, Section::Offsets)?;
         let at = index_file::find_offset(&section, ordinal);
-        Ok(at.expect("an index has as many offsets as its chunk has events").into())
+        let fewer = || self.corrupt(chunk.first, 0, "its index has fewer places than the chunk has events");
+        Ok(at.ok_or_else(fewer)?.into())
     }
 
     /// The revision of `stream` in the newest chunk that has it, of those that begin before `before`.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dacapo_model::{Position, Revision, StreamName, category_of};
+use dacapo_model::{InvalidName, Position, Revision, StreamName, category_of};
 
 use super::chunk::{Chunk, Index};
 use super::index::MemoryIndex;
@@ -41,7 +41,8 @@ impl Log {
             let in_reach = |name: &str| category.is_none_or(|category| name.starts_with(category));
             let found = streams.from(from).take_while(|stream| in_reach(stream.name));
             for stream in found.filter(|stream| wanted(stream.name)).take(most) {
-                let name = StreamName::new(stream.name).expect("it was checked when it was appended");
+                let damaged = |invalid: InvalidName| self.corrupt(chunk.first, 0, &format!("its index: {invalid}"));
+                let name = StreamName::new(stream.name).map_err(damaged)?;
                 page.insert(name, (stream.revision(), stream.last));
             }
         }
