@@ -8,7 +8,13 @@ use dacapo_api::RevisionDemand;
 
 /// Event sourcing whose read models are rebuilt without downtime.
 #[derive(Debug, Parser)]
-#[command(name = "dacapo", version, max_term_width = 100)]
+#[command(
+    name = "dacapo",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 asked wrongly, 3 refused, 4 not found, 5 unavailable, 6 not found right, \
+                  7 damaged, 8 status shows what needs somebody."
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -33,6 +39,7 @@ pub(crate) enum Command {
     /// List streams
     Streams(Streams),
     /// Show the node, its projections and what they wait on
+    #[command(after_help = "It exits with 8 where something stays as it is until somebody does something about it.")]
     Status(Status),
     /// Build a new version of a projection beside the serving one
     Rebuild(Rebuild),
@@ -56,10 +63,37 @@ pub(crate) enum Command {
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Letters(Letters),
     /// Show what was found of a version before readers move to it; verify it again, or answer for it
-    #[command(after_help = "It exits with 1 where the version was not found right and nobody answers for it.")]
+    #[command(after_help = "It exits with 6 where the version was not found right and nobody answers for it.")]
     Verify(Verify),
     /// Show what happened to versions, who asked for it and why
     Phases(Phases),
+}
+
+impl Command {
+    /// Whether the answer is to be JSON, and so is the error.
+    pub fn says_json(&self) -> bool {
+        match self {
+            Self::Serve(_) | Self::Demo(_) => false,
+            Self::Import(args) => args.json,
+            Self::Append(args) => args.json,
+            Self::Read(args) => args.json,
+            Self::Streams(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Rebuild(args) => args.who.json,
+            Self::Flip(args) | Self::Rollback(args) => args.who.json,
+            Self::Replay(args) => args.who.json,
+            Self::Cleanup(args) => args.who.json,
+            Self::Cancel(args) => args.who.json,
+            Self::Pause(args) | Self::Resume(args) => args.who.json,
+            Self::Letters(args) => match &args.settle {
+                Some(Settle::Retry(args) | Settle::Drop(args)) => args.who.json,
+                Some(Settle::SetAside(args)) => args.who.json,
+                None => args.list.json,
+            },
+            Self::Verify(args) => args.who.json,
+            Self::Phases(args) => args.json,
+        }
+    }
 }
 
 /// Which node to talk to.
@@ -98,6 +132,9 @@ pub(crate) struct Who {
     /// Ask under this key: what was asked under it before is not done again
     #[arg(long = "key", value_name = "KEY")]
     pub key: Option<String>,
+    /// The answer, or the error, as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -149,6 +186,9 @@ pub(crate) struct Import {
     /// Go on behind bad lines, and write them to this file with their numbers and what is wrong
     #[arg(long, value_name = "FILE")]
     pub skip_bad: Option<PathBuf>,
+    /// What was done, or the error, as one JSON object
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub target: Target,
 }
@@ -180,6 +220,9 @@ pub(crate) struct Append {
     /// Open this directory in this process instead; no other process may have it open
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// The answer, or the error, as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -371,9 +414,6 @@ pub(crate) struct Verify {
     /// Wait until it is verified
     #[arg(long)]
     pub wait: bool,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub who: Who,
     #[command(flatten)]

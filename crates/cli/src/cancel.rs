@@ -17,10 +17,15 @@ pub(crate) async fn cancel(out: &mut Out, args: Cancel) -> Result<(), CliError> 
         CancelWhat::Cleanup => "clean_up",
         CancelWhat::Replay => "replay",
     });
+    let json = args.who.json;
     let request = CancelRequest { what: what.map(str::to_owned), version: args.version, asked: asked(args.who) };
     let projection = args.projection;
     connect::with(&args.target, |api| async move {
         let answer = api.cancel(&projection, request).await?;
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         let what = match answer.what.as_str() {
             "flip" => "flip to",
             "rebuild" => "rebuild of",
@@ -40,10 +45,15 @@ pub(crate) async fn cancel(out: &mut Out, args: Cancel) -> Result<(), CliError> 
 
 /// `dacapo letters set-aside`.
 pub(crate) async fn set_aside(out: &mut Out, args: SetAside) -> Result<(), CliError> {
+    let json = args.who.json;
     let request = SetAsideRequest { version: args.version, position: args.event, asked: asked(args.who) };
     let projection = args.projection;
     connect::with(&args.target, |api| async move {
         let answer = api.set_aside(&projection, request).await?;
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         let (version, event) = (&answer.version, count(answer.position));
         out.line(match answer.requested {
             Some(_) => format!(

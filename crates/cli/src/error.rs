@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use dacapo_api::{ApiError, Problem};
 
+use crate::exit::Exit;
 use crate::output::{known_width, lines_of, narrow};
 use crate::shown;
 
@@ -13,7 +14,9 @@ use crate::shown;
 #[derive(Debug)]
 pub(crate) enum CliError {
     /// It cannot do what was asked.
-    Failed(Box<Problem>),
+    Failed(Box<Problem>, Exit),
+    /// It has said all there is to say.
+    Told(Exit),
     /// Nobody reads what it writes any more, which is no failure.
     NobodyReads,
 }
@@ -27,22 +30,32 @@ impl CliError {
 
 impl From<Problem> for CliError {
     fn from(problem: Problem) -> Self {
-        Self::Failed(Box::new(problem))
+        let exit = Exit::of_problem(&problem);
+        Self::Failed(Box::new(problem), exit)
     }
 }
 
 impl From<ApiError> for CliError {
     fn from(error: ApiError) -> Self {
-        error.problem().clone().into()
+        let exit = Exit::of(&error);
+        Self::Failed(Box::new(error.problem().clone()), exit)
     }
 }
 
-/// Tells the user, and says how the process ends.
-pub(crate) fn report(error: &CliError) -> ExitCode {
-    let CliError::Failed(problem) = error else { return ExitCode::SUCCESS };
+/// Tells the user, as JSON where that was asked for, and says how the process ends.
+pub(crate) fn report(error: &CliError, json: bool) -> ExitCode {
+    let (problem, exit) = match error {
+        CliError::Failed(problem, exit) => (problem, *exit),
+        CliError::Told(exit) => return (*exit).into(),
+        CliError::NobodyReads => return ExitCode::SUCCESS,
+    };
+    let text = match serde_json::to_string(problem) {
+        Ok(problem) if json => format!("{}\n", shown::json(&problem)),
+        _ => page(problem),
+    };
     // Where standard error cannot be written to, nobody is there to be told.
-    let _ = io::stderr().lock().write_all(page(problem).as_bytes());
-    ExitCode::FAILURE
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    exit.into()
 }
 
 /// The problem in words: a line for each part, broken between words where a terminal has no more room.

@@ -53,6 +53,10 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
     let request = AppendRequest { events: vec![event], expected, on_known: OnKnown::Recognise };
     let ask = |api: Arc<dyn Api>| async move { Ok(api.append(request).await?) };
     let appended = connect::with_node(&args.at, args.data_dir.as_deref(), Missing::Make, ask).await?;
+    if args.json {
+        out.json(&appended)?;
+        return out.flush();
+    }
     let note = if appended.written == 0 { ", where it was already" } else { "" };
     let (position, revision) = (count(appended.position), count(appended.revision));
     out.line(format_args!("{} revision {revision} at position {position}{note}", args.stream))?;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::args::Import;
 use crate::connect;
 use crate::error::CliError;
+use crate::exit::Exit;
 use crate::import::{Ended, ImportError, Options, Summary, import as run};
 use crate::local::Missing;
 use crate::numbers::{count, counted, duration, per_second, rate};
@@ -39,15 +40,18 @@ async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), Cli
     bar.finish_and_clear();
     let (summary, failure) = match imported {
         Ok(summary) => (summary, None),
-        Err(Ended { error, summary }) => (summary, Some(in_words(&error, args))),
+        Err(Ended { error, summary }) => (summary, Some(failed(&error, args))),
     };
     if let Some(path) = &args.skip_bad {
         drop(skipped);
         tidy(path, summary.bad);
     }
-    out.line(words(summary, started.elapsed()))?;
+    match args.json {
+        true => out.json(&summary)?,
+        false => out.line(words(summary, started.elapsed()))?,
+    }
     out.flush()?;
-    failure.map_or(Ok(()), |problem| Err(problem.into()))
+    failure.map_or(Ok(()), Err)
 }
 
 /// The bytes to import, and a bar that follows their reading.
@@ -118,6 +122,14 @@ fn words(summary: Summary, elapsed: Duration) -> String {
         count(bad),
         speed.unwrap_or_default()
     )
+}
+
+fn failed(error: &ImportError, args: &Import) -> CliError {
+    let exit = match error {
+        ImportError::Api { error, .. } => Exit::of(error),
+        ImportError::BadLine(_) | ImportError::Read { .. } | ImportError::Skip(_) => Exit::Failed,
+    };
+    CliError::Failed(Box::new(in_words(error, args)), exit)
 }
 
 fn in_words(error: &ImportError, args: &Import) -> Problem {

@@ -18,6 +18,7 @@ const CELL_CHARS_MAX: usize = 500;
 
 /// `dacapo pause` and `dacapo resume`.
 pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(), CliError> {
+    let json = args.who.json;
     let request = PauseRequest { version: args.version, asked: asked(args.who) };
     let projection = args.projection;
     connect::with(&args.target, |api| async move {
@@ -25,6 +26,10 @@ pub(crate) async fn order(out: &mut Out, args: Pause, pause: bool) -> Result<(),
             true => api.pause(&projection, request).await?,
             false => api.resume(&projection, request).await?,
         };
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         let done = if pause { "paused" } else { "resumed" };
         out.line(match answer.requested {
             Some(position) => format!("{projection} {}: {done} at position {}", answer.version, count(position)),
@@ -105,12 +110,17 @@ fn why(letter: &Letter) -> String {
 
 async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), CliError> {
     let SettleLetters { projection, version, event, stream, all, effects, who, target } = args;
+    let json = who.json;
     let request = SettleRequest { version, position: event, stream, all, effects, asked: asked(who) };
     connect::with(&target, |api| async move {
         let answer = match retry {
             true => api.retry_letters(&projection, request).await?,
             false => api.drop_letters(&projection, request).await?,
         };
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         let (version, letters) = (&answer.version, counted(answer.letters, "event"));
         if effects {
             let effects = counted(answer.letters, "effect");

@@ -13,6 +13,7 @@ mod demo;
 mod effects;
 mod error;
 mod events;
+mod exit;
 pub mod import;
 mod import_command;
 mod letters;
@@ -35,20 +36,21 @@ use crate::args::{Args, Command};
 use crate::error::CliError;
 use crate::output::Out;
 
-/// Runs the command line of this process: 0 when it did what was asked, 1 when it could not, 2 when it
-/// was asked wrongly.
+/// Runs the command line of this process: 0 when it did what was asked, 2 when it was asked wrongly, and a number that
+/// says why when it could not; see `docs/exit-codes.md`.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    let json = args.command.says_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return error::report(&CliError::new(format!("cannot start: {error}"))),
+        Err(error) => return error::report(&CliError::new(format!("cannot start: {error}")), json),
     };
     let done = runtime.block_on(run(args.command));
     // A thread that reads standard input cannot be stopped, and must not keep the process from ending.
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error::report(&error),
+        Err(error) => error::report(&error, json),
     }
 }
 

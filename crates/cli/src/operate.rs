@@ -18,14 +18,19 @@ use crate::wait::{self, Direction};
 
 /// `dacapo rebuild`.
 pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError> {
+    let json = args.who.json;
     let request =
         RebuildRequest { code: args.code, from_copy: args.from_copy, discard: args.discard, asked: asked(args.who) };
     let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
         let built = api.rebuild(&projection, request).await?;
-        out.line(format_args!("{projection} {} scheduled at position {}", built.version, count(built.requested)))?;
-        for version in &built.discards {
-            out.line(format_args!("{projection} {version} is discarded: the new version takes its place"))?;
+        if json {
+            out.json(&built)?;
+        } else {
+            out.line(format_args!("{projection} {} scheduled at position {}", built.version, count(built.requested)))?;
+            for version in &built.discards {
+                out.line(format_args!("{projection} {version} is discarded: the new version takes its place"))?;
+            }
         }
         out.flush()?;
         if !wait {
@@ -33,7 +38,9 @@ pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError
         }
         let what = format!("the rebuild of {projection} {}", built.version);
         let end = wait::or_left(wait::until_built(&*api, &projection, &built.version), &what, local).await?;
-        out.line(end)?;
+        if !json {
+            out.line(end)?;
+        }
         out.flush()
     })
     .await
@@ -50,6 +57,7 @@ pub(crate) async fn rollback(out: &mut Out, args: Flip) -> Result<(), CliError> 
 }
 
 async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result<(), CliError> {
+    let json = args.who.json;
     let request = FlipRequest { to: args.to, wait_ms: None, asked: asked(args.who) };
     let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
@@ -60,6 +68,10 @@ async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result
         } else {
             direction.ask(&*api, &projection, request).await?
         };
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         out.text(&outcome(&answer))?;
         if let (Direction::Flip, "rollback", Some(from)) = (direction, answer.kind.as_str(), &answer.from) {
             out.line(format_args!("{} is older than {from}, so this is a rollback", answer.to))?;
@@ -95,6 +107,7 @@ fn outcome(answer: &FlipResponse) -> String {
 /// `dacapo replay`.
 pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> {
     let ReplayFrom { position, time, event, start } = args.from;
+    let json = args.who.json;
     let request = ReplayRequest {
         version: args.version,
         from: position,
@@ -113,6 +126,10 @@ pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> 
             }
             false => api.replay(&projection, request).await?,
         };
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         let (version, requested) = (&answer.version, count(answer.requested));
         match answer.position {
             Some(ended) => {
@@ -131,10 +148,15 @@ pub(crate) async fn replay(out: &mut Out, args: Replay) -> Result<(), CliError> 
 
 /// `dacapo cleanup`.
 pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliError> {
+    let json = args.who.json;
     let request = CleanUpRequest { asked: asked(args.who) };
     let (projection, version) = (args.projection, args.version);
     connect::with(&args.target, |api| async move {
         let answer = api.clean_up(&projection, &version, request).await?;
+        if json {
+            out.json(&answer)?;
+            return out.flush();
+        }
         let requested = count(answer.requested);
         out.line(format_args!("{projection} {}: clean-up requested at position {requested}", answer.version))?;
         out.flush()

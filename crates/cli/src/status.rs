@@ -9,6 +9,7 @@ use dacapo_api::{Api, MemberStatus, ProjectionStatus, Status, SubscriberStatus, 
 use crate::args::Status as Args;
 use crate::connect;
 use crate::error::CliError;
+use crate::exit::{Exit, needs_somebody};
 use crate::numbers::{count, counted, duration, rate};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
@@ -30,7 +31,12 @@ pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
             } else {
                 out.text(&page(out, &texts(&status)))?
             }
-            out.flush()
+            out.flush()?;
+            if needs_somebody(&status, args.target.data.is_some()) {
+                Err(CliError::Told(Exit::NeedsSomebody))
+            } else {
+                Ok(())
+            }
         }
     })
     .await

@@ -18,7 +18,8 @@ const WAIT_MS: u64 = 1_000;
 
 /// `dacapo verify`.
 pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
-    let Args { projection, version, again, waive, wait, json, who, target } = args;
+    let Args { projection, version, again, waive, wait, who, target } = args;
+    let json = who.json;
     connect::with(&target, |api| async move {
         let mut request = VerificationRequest { version, wait_ms: None };
         if again || waive {

@@ -183,7 +183,7 @@ fn a_database_that_is_not_there_is_told_with_what_to_do() {
     let nowhere = ["serve", "--store", "postgres://me:secret@127.0.0.1:1/none", "--listen", "127.0.0.1:0"];
     let refused = dacapo(&nowhere, NOWHERE).output().unwrap();
     let told = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert_eq!(refused.status.code(), Some(5), "{told}");
     assert!(told.contains("see whether the server runs") && !told.contains("secret"), "{told}");
     let both = dacapo(&["serve", "--store", "postgres://one/db", "--data", "d"], NOWHERE).output().unwrap();
     assert_eq!(both.status.code(), Some(2));
@@ -199,7 +199,7 @@ fn an_address_that_is_taken_is_told_before_the_directory_is_touched() {
         let args = [command, "--listen", &address, "--data", data.to_str().unwrap()];
         let refused = dacapo(&args, NOWHERE).output().unwrap();
         let text = String::from_utf8(refused.stderr).unwrap();
-        assert_eq!(refused.status.code(), Some(1), "{text}");
+        assert_eq!(refused.status.code(), Some(5), "{text}");
         assert!(text.starts_with(&format!("dacapo: cannot listen on {address}: ")), "{text}");
         assert!(text.contains("--listen"), "{text}");
         assert!(!data.exists());
@@ -242,7 +242,7 @@ fn the_demo_gives_its_account_and_stays_up_if_asked_to() {
     assert!(summary["rollback_ms"].as_f64().unwrap() > 0.0 && summary["flip_pause_ms"].as_f64().unwrap() > 0.0);
 
     let again = demo(dir.path(), &[]).end();
-    assert!(again.0.code() == Some(1) && again.2.contains("events already"), "{again:?}");
+    assert!(again.0.code() == Some(3) && again.2.contains("events already"), "{again:?}");
 }
 
 #[test]
@@ -261,5 +261,5 @@ fn the_demo_ends_in_order_when_it_is_broken_off() {
     assert!(err.contains("dacapo: the demo was ended before its audit"), "{err}");
     assert!(output(&["status", "--data", path], NOWHERE).contains("balances"));
     let again = demo(&data, &[]).end();
-    assert!(again.0.code() == Some(1) && again.2.contains("events already"), "{again:?}");
+    assert!(again.0.code() == Some(3) && again.2.contains("events already"), "{again:?}");
 }

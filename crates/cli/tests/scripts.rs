@@ -329,11 +329,11 @@ fn an_import_outlives_a_moment_without_the_node() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2_and_a_missing_node_with_1() {
+fn wrong_usage_exits_with_2_and_a_missing_node_with_5() {
     let usage = dacapo(&["flip"], "http://127.0.0.1:1").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
     let missing = dacapo(&["status"], "http://127.0.0.1:1").output().unwrap();
-    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(missing.status.code(), Some(5));
     let text = String::from_utf8(missing.stderr).unwrap();
     for part in
         ["no node answers at http://127.0.0.1:1", "tried: GET http://127.0.0.1:1/v1/status", "found: ", "help: "]
@@ -474,4 +474,35 @@ fn texts_of_others_reach_the_terminal_escaped() {
     // What is read by programs stays what it is.
     let json = String::from_utf8(node.command(&["read", "--json"]).output().unwrap().stdout).unwrap();
     assert!(json.contains('\u{9b}'), "{json}");
+}
+
+#[test]
+fn each_kind_of_end_has_its_own_exit_code() {
+    let node = Node::start();
+    let exit = |args: &[&str]| node.command(args).output().unwrap();
+    node.fake.script().statuses.push_back(built("Serving", ""));
+    assert_eq!(exit(&["status"]).status.code(), Some(0));
+    let failed = exit(&["flip", "nothing", "--json"]);
+    let problem: Problem = serde_json::from_slice(&failed.stderr).unwrap();
+    assert_eq!((failed.status.code(), problem.code.as_str()), (Some(4), "no_such_projection"));
+    let answer: FlipResponse = serde_json::from_slice(&exit(&["flip", "balances", "--json"]).stdout).unwrap();
+    assert!(answer.flipped);
+    let append = ["append", "a-1", "--type", "t", "--data", "1", "--json"];
+    for (error, code) in [
+        (Problem::new("wrong_revision", "m").refused(), 3),
+        (Problem::new("unavailable", "m").unavailable(), 5),
+        (Problem::new("corrupt", "m").corrupt(), 7),
+        (Problem::new("too_large", "m").invalid(), 1),
+    ] {
+        node.fake.script().faults.push_back(Fault::Before(error.clone()));
+        let failed = exit(&append);
+        assert_eq!(failed.status.code(), Some(code), "{error:?}");
+        assert_eq!(&serde_json::from_slice::<Problem>(&failed.stderr).unwrap(), error.problem());
+    }
+    let appended: serde_json::Value = serde_json::from_slice(&exit(&append).stdout).unwrap();
+    assert_eq!(appended["written"], 1);
+    node.fake.script().statuses = [replaying()].into();
+    let shown = exit(&["status", "--json"]);
+    assert_eq!((shown.status.code(), shown.stderr.is_empty()), (Some(8), true), "a version has failed");
+    assert!(serde_json::from_slice::<Status>(&shown.stdout).is_ok());
 }

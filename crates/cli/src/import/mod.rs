@@ -54,7 +54,7 @@ impl Default for Options {
 }
 
 /// What an import has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Lines that were looked at, blank ones left out.
     pub lines: u64,

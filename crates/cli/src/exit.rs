@@ -1,0 +1,128 @@
+//! How the process ends, as a number that scripts can rely on. The numbers are a form: they are documented in
+//! `docs/exit-codes.md` and never change.
+
+use std::process::ExitCode;
+
+use dacapo_api::{ApiError, Problem, Status, WaitingOn};
+use dacapo_model::Retry;
+
+/// Why a command ended other than by doing what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It could not, for a reason that none of the others names: a line that is no event, a file that cannot be read, a
+    /// request that can never work.
+    Failed = 1,
+    // 2 is what the parser of the command line ends with.
+    /// Things are not as the request demands.
+    Refused = 3,
+    /// What it names does not exist.
+    NotFound = 4,
+    /// No node answers, or the node or its store cannot at the moment: it may work later.
+    Unavailable = 5,
+    /// A version was not found right, and nobody answers for it.
+    NotRight = 6,
+    /// Bytes on disk or from the network are wrong.
+    Damaged = 7,
+    /// `status` shows something that stays as it is until somebody does something about it.
+    NeedsSomebody = 8,
+}
+
+impl Exit {
+    /// For what a node or the way to it said.
+    pub fn of(error: &ApiError) -> Self {
+        match error {
+            ApiError::Refused(problem) if problem.code == "no_verdict" => Self::NotRight,
+            ApiError::Refused(_) => Self::Refused,
+            ApiError::NotFound(_) => Self::NotFound,
+            ApiError::Invalid(_) => Self::Failed,
+            ApiError::Unavailable(_) => Self::Unavailable,
+            ApiError::Corrupt(_) => Self::Damaged,
+        }
+    }
+
+    /// For what this program found by itself.
+    pub fn of_problem(problem: &Problem) -> Self {
+        if problem.code == "not_right" { Self::NotRight } else { Self::Failed }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Whether something in the status stays as it is until somebody does something about it: the node is not ready, a
+/// version has failed, events or effects are set aside, a subscriber has failed, or something is waited for that does not
+/// come by itself. A node that was only opened to look carries no code and is never ready, which says nothing.
+pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
+    let versions = || status.projections.iter().flat_map(|projection| &projection.versions);
+    let flips = status.projections.iter().filter_map(|projection| projection.flip.as_ref());
+    let mut waits = versions()
+        .flat_map(|version| &version.waiting_on)
+        .chain(flips.flat_map(|flip| &flip.waiting_on))
+        .chain(status.subscribers.iter().flat_map(|subscriber| &subscriber.waiting_on));
+    (!status.node.ready && !opened_here)
+        || versions().any(|version| version.phase == "Failed" || version.letters > 0 || version.effects_aside > 0)
+        || status.subscribers.iter().any(|subscriber| subscriber.failed > 0)
+        || waits.any(|reason| stays(reason) && !(opened_here && reason.kind == "code"))
+}
+
+/// Whether what is waited for does not come by itself. The node knows how often its handlers are tried; here what every
+/// projection has unless it says otherwise stands for it.
+fn stays(reason: &WaitingOn) -> bool {
+    match reason.kind.as_str() {
+        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "unowned" => true,
+        "handler" | "seed" | "reset" | "effect" => {
+            let attempts = serde_json::to_value(reason).ok().and_then(|value| value.get("attempts")?.as_u64());
+            attempts.is_some_and(|attempts| attempts >= Retry::default().attempts.into())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(version: &str) -> Status {
+        let text = format!(
+            r#"{{"node":{{"name":"n","release":"0","pid":1,"uptime_seconds":1,"store":"memory","head":1,"events":1,
+                "ready":true}},"projections":[{{"name":"p","versions":[{{"version":"v1.1","phase":"Serving",
+                "since":"2026-03-01T10:00:00Z","carried":true,"rollback_ready":false,"segments":[]{version}}}]}}]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_comes_by_itself_needs_nobody() {
+        let waits = |kind: &str, attempts: u32| {
+            format!(r#","waiting_on":[{{"kind":"{kind}","text":"t","attempts":{attempts}}}]"#)
+        };
+        for calm in ["".into(), waits("segment", 0), waits("share", 0), waits("flip_command", 0), waits("handler", 3)] {
+            assert!(!needs_somebody(&status(&calm), false), "{calm}");
+        }
+        for trouble in [waits("paused", 0), waits("handler", 10), waits("verdict", 0), r#","letters":1"#.into()] {
+            assert!(needs_somebody(&status(&trouble), true), "{trouble}");
+        }
+        let mut away = status("");
+        away.node.ready = false;
+        assert!(needs_somebody(&away, false) && !needs_somebody(&away, true));
+        let without_code = status(&waits("code", 0));
+        assert!(needs_somebody(&without_code, false) && !needs_somebody(&without_code, true));
+    }
+
+    #[test]
+    fn each_class_of_error_has_its_own_number() {
+        let problem = || Problem::new("c", "m");
+        let errors = [
+            problem().invalid(),
+            problem().refused(),
+            problem().not_found(),
+            problem().unavailable(),
+            problem().corrupt(),
+            Problem::new("no_verdict", "m").refused(),
+        ];
+        assert_eq!(errors.map(|error| Exit::of(&error) as u8), [1, 3, 4, 5, 7, 6]);
+    }
+}
