@@ -52,7 +52,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
-use crate::projection::{Carried, Work};
+use crate::projection::{Carried, FailureCause, Work};
 use crate::reactor::{Speaks, Voices};
 use crate::reads::Fence;
 use crate::seed::SeedFrom;
@@ -292,6 +292,8 @@ struct Run<'a> {
     /// How far the store lets its segments move, as far as it was noticed.
     cap: Option<Position>,
     has_moved: bool,
+    /// Through here a batch failed as a whole, by the mistake of one of its events: the next ones close in on that.
+    suspect: Option<Position>,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     index_at: Option<Position>,
 }
@@ -300,6 +302,8 @@ struct Run<'a> {
 struct Batch {
     share: Share,
     started: Instant,
+    /// When it was begun that is under way: a batch may have to be applied again, and has its time anew then.
+    tried: Instant,
     /// Segments that stop in it before an event that was refused.
     refused: BTreeSet<Segment>,
 }
@@ -378,6 +382,7 @@ impl<'a> Run<'a> {
             unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
             cap: None,
             has_moved: false,
+            suspect: None,
             index_at,
         };
         run.report();
@@ -457,7 +462,6 @@ impl<'a> Run<'a> {
             return Ok(self.wait().await);
         }
         self.pace.aim(head.since(share.after), self.phase != Phase::Initializing);
-        self.throttle.begin(self.pace.is_far());
         self.take(share).await
     }
 
@@ -521,11 +525,14 @@ impl<'a> Run<'a> {
 
     /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
     async fn take(&mut self, share: Share) -> Result<Next, StoreError> {
-        let mut batch = Batch { share, started: Instant::now(), refused: BTreeSet::new() };
+        let (share, started) = (self.close_in(share), Instant::now());
+        let mut batch = Batch { share, started, tried: started, refused: BTreeSet::new() };
         self.aside.begin(self.assignment.clock.now());
         let began = Some((batch.share.after, batch.started));
         self.assignment.progress.send_modify(|progress| progress.batch = began);
         loop {
+            batch.tried = Instant::now();
+            self.throttle.begin(self.pace.is_far());
             let Some(Applied { events, by_segment }) = self.apply(&mut batch).await? else {
                 if self.view.wants_indexes() {
                     return self.index_first().await;
@@ -538,7 +545,7 @@ impl<'a> Run<'a> {
                 Committed::Done => {
                     self.aside.committed();
                     self.has_moved = true;
-                    self.pace.took(events, self.throttle.worked(batch.started));
+                    self.pace.took(events, self.throttle.worked(batch.tried));
                     self.report();
                     self.rest().await;
                     return Ok(Continue(()));
@@ -585,7 +592,7 @@ impl<'a> Run<'a> {
             ahead = (!is_full).then(|| {
                 Ahead::begin(*offload, journal, after, &self.filter, Limit::events(self.pace.events() - events))
             });
-            let left = self.pace.target().saturating_sub(batch.started.elapsed());
+            let left = self.pace.target().saturating_sub(batch.tried.elapsed());
             let until = Instant::now() + left.min(limits::BATCH_TIME_TARGET_FAR);
             let mut from = 0;
             let last = loop {
@@ -611,6 +618,12 @@ impl<'a> Run<'a> {
                     Ok(last) => break last,
                     Err(failure) => failure,
                 };
+                // What refused it may follow from the mistake of an earlier event.
+                if !matches!(failure.cause, FailureCause::Store(_))
+                    && self.is_blamed_on_another(read.get(failure.index).position, batch).await?
+                {
+                    return Ok(None);
+                }
                 let (event, changed) = (read.get(failure.index), failure.changed);
                 from = failure.index + 1;
                 let (segment, is_aside) = (failure.segment, self.judge(failure, &event, batch)?);
@@ -635,7 +648,7 @@ impl<'a> Run<'a> {
     /// Whether a batch should end though there is more to read. One that began a transaction with a statement of its own
     /// is not kept open for longer than any other may take, since it blocks others, and a store may end what is idle.
     fn is_over(&self, batch: &Batch) -> bool {
-        let time = batch.started.elapsed();
+        let time = batch.tried.elapsed();
         let is_open = self.view.has_sent() && time >= limits::BATCH_TIME_TARGET_FAR;
         time >= self.pace.target() || is_open || self.view.is_full() || self.is_waited_for()
     }

@@ -12,7 +12,7 @@ use dacapo_model::{
     Announced, CatalogCommand, CatalogRefused, Position, ProjectionName, Reads, SegmentCount, Unlike, ViewId,
     category_of, limits,
 };
-use dacapo_store::{Filter, Journal, Limit, StoreError, Streams};
+use dacapo_store::{Filter, Journal, Limit, StoreError, Streams, Table};
 
 use crate::catalog::{Asked, CatalogError, CatalogLog};
 use crate::node::StartError;
@@ -61,6 +61,23 @@ pub enum CarryRefused {
         /// The category as its options name it.
         category: String,
     },
+    /// It has a unique index and more than one segment. Segments come past events each at its own pace, also on one node, so
+    /// which of two rows had a value first would depend on that.
+    #[error(
+        "{projection} v{code} has a unique index on table {table} and {segments} segments: what is unique can be promised \
+         within one segment only. Give it one segment, or make the index a plain one and let a check of the version look \
+         for values that are there twice"
+    )]
+    Unique {
+        /// The projection.
+        projection: ProjectionName,
+        /// The code version.
+        code: u32,
+        /// The table with the unique index.
+        table: &'static str,
+        /// How many segments it asks for.
+        segments: SegmentCount,
+    },
     /// It names no category at all.
     #[error("{projection} v{code} asks for streams of no category: name some, or leave `categories` unset for all")]
     NoCategory {
@@ -71,12 +88,18 @@ pub enum CarryRefused {
     },
 }
 
-/// Looks whether a version could ever apply an event.
+/// Looks whether a version could ever apply an event, and whether what it asks for can be promised.
 ///
 /// # Errors
-/// [`CarryRefused`] when its options name categories that no stream of a user has.
+/// [`CarryRefused`] when its options name categories that no stream of a user has, or several segments beside a unique
+/// index.
 pub(crate) fn check(carried: &Carried) -> Result<(), CarryRefused> {
     let (projection, code) = (carried.code.projection.clone(), carried.code.code);
+    let has_unique = |table: &&Table| table.indexes.iter().any(|index| index.unique);
+    let segments = carried.options.segments;
+    if let Some(table) = carried.tables.iter().find(has_unique).filter(|_| segments != SegmentCount::ONE) {
+        return Err(CarryRefused::Unique { projection, code, table: table.name, segments });
+    }
     let Some(categories) = &carried.options.categories else { return Ok(()) };
     if categories.is_empty() {
         return Err(CarryRefused::NoCategory { projection, code });

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
 
-use dacapo_model::Timestamp;
+use dacapo_model::{Timestamp, limits};
 use dacapo_store::{ColumnKind, Table, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,6 +62,28 @@ pub trait Row: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`RowError`] when one of them is not what the row's type says.
     fn from_values(values: Vec<Value>) -> Result<Self, RowError>;
+
+    /// The value of one column, as [`to_values`](Self::to_values) has it. `place` is one of [`Table::columns`].
+    ///
+    /// # Errors
+    /// [`RowError`] when a store cannot keep it.
+    fn column_value(&self, place: usize) -> Result<Value, RowError> {
+        Ok(self.to_values()?.swap_remove(place))
+    }
+
+    /// How much that value counts in a key or an index ([`Value::index_bytes`]); without making it, where that can be.
+    fn column_bytes(&self, place: usize) -> usize {
+        self.column_value(place).map_or(0, |value| value.index_bytes())
+    }
+
+    /// Whether every store can keep the row; without making its values, where that can be. It is asked after each event
+    /// that wrote the row. The derive does not look at what is kept as JSON.
+    ///
+    /// # Errors
+    /// [`RowError`] when it cannot.
+    fn check_values(&self) -> Result<(), RowError> {
+        self.to_values().map(drop)
+    }
 }
 
 /// A type whose values fit one column. Implement it for a type of your own by way of one that has it:
@@ -100,6 +122,23 @@ pub trait Field: Sized {
     /// # Errors
     /// [`FieldError`] when it is not of this type.
     fn from_value(value: Value) -> Result<Self, FieldError>;
+
+    /// Whether every store can keep the value. Asked after each event, so types for which that is plain say it without
+    /// making the value.
+    ///
+    /// # Errors
+    /// [`FieldError`] when one cannot.
+    fn check_value(&self) -> Result<(), FieldError> {
+        match self.to_value()? {
+            Value::Text(own) => text(&own).map_err(FieldError),
+            value => value.check().map_err(FieldError),
+        }
+    }
+
+    /// How much the value counts in a key or an index ([`Value::index_bytes`]).
+    fn value_bytes(&self) -> usize {
+        self.to_value().map_or(0, |value| value.index_bytes())
+    }
 }
 
 /// Why a value and a column do not go together.
@@ -126,9 +165,10 @@ impl FieldError {
     }
 }
 
-/// A type that has a kind of value to itself, and converts without loss.
+/// A type that has a kind of value to itself, and converts without loss. `check` tells whether it can be kept, `bytes` how
+/// much it counts in an index.
 macro_rules! field {
-    ($($ty:ty, $kind:ident, $own:ident => $value:expr, $stored:ident => $back:expr;)*) => {
+    ($($ty:ty, $kind:ident, $own:ident => $value:expr, $stored:ident => $back:expr, $check:expr, $bytes:expr;)*) => {
         $(impl Field for $ty {
             const KIND: ColumnKind = ColumnKind::$kind;
 
@@ -143,19 +183,39 @@ macro_rules! field {
                     other => Err(FieldError::unexpected(stringify!($ty), &other)),
                 }
             }
+
+            fn check_value(&self) -> Result<(), FieldError> {
+                let check: fn(&Self) -> Result<(), String> = $check;
+                check(self).map_err(FieldError)
+            }
+
+            fn value_bytes(&self) -> usize {
+                let bytes: fn(&Self) -> usize = $bytes;
+                bytes(self)
+            }
         })*
     };
 }
 
+const ONE: usize = limits::INDEX_VALUE_BYTES;
+
 field! {
-    String, Text, own => own.clone(), stored => stored;
-    bool, Boolean, own => *own, stored => stored;
-    f64, Float, own => *own, stored => stored;
+    String, Text, own => own.clone(), stored => stored, |own| text(own), |own| own.len();
+    bool, Boolean, own => *own, stored => stored, |_| Ok(()), |_| ONE;
+    f64, Float, own => *own, stored => stored, |own| Value::Float(*own).check(), |_| ONE;
     // Every f32 is an f64, and comes back as itself.
-    f32, Float, own => f64::from(*own), stored => stored as f32;
-    Vec<u8>, Bytes, own => own.clone(), stored => stored;
-    uuid::Uuid, Uuid, own => own.into_bytes(), stored => uuid::Uuid::from_bytes(stored);
-    Timestamp, Time, own => *own, stored => stored;
+    f32, Float, own => f64::from(*own), stored => stored as f32, |own| Value::Float((*own).into()).check(), |_| ONE;
+    Vec<u8>, Bytes, own => own.clone(), stored => stored, |_| Ok(()), |own| own.len();
+    uuid::Uuid, Uuid, own => own.into_bytes(), stored => uuid::Uuid::from_bytes(stored), |_| Ok(()), |_| ONE;
+    Timestamp, Time, own => *own, stored => stored, |own| Value::Time(*own).check(), |_| ONE;
+}
+
+/// Refuses text that not every store keeps.
+fn text(text: &str) -> Result<(), String> {
+    if !text.contains('\0') {
+        return Ok(());
+    }
+    Err("no store keeps text with the character U+0000: leave it out, or make the column bytes".to_owned())
 }
 
 /// Integers, as far as they fit the 64 signed bits of a column.
@@ -174,6 +234,14 @@ macro_rules! integers {
                     return Err(FieldError::unexpected(stringify!($ty), &value));
                 };
                 number.try_into().map_err(|_| FieldError::unexpected(stringify!($ty), &value))
+            }
+
+            fn check_value(&self) -> Result<(), FieldError> {
+                self.to_value().map(drop)
+            }
+
+            fn value_bytes(&self) -> usize {
+                ONE
             }
         })*
     };
@@ -207,6 +275,11 @@ impl Field for serde_json::Value {
     fn from_value(value: Value) -> Result<Self, FieldError> {
         json(value)
     }
+
+    // What serde_json has read or made, it can write.
+    fn check_value(&self) -> Result<(), FieldError> {
+        Ok(())
+    }
 }
 
 impl<T: Field> Field for Option<T> {
@@ -222,6 +295,14 @@ impl<T: Field> Field for Option<T> {
 
     fn from_value(value: Value) -> Result<Self, FieldError> {
         if value == Value::Null { Ok(None) } else { T::from_value(value).map(Some) }
+    }
+
+    fn check_value(&self) -> Result<(), FieldError> {
+        self.as_ref().map_or(Ok(()), Field::check_value)
+    }
+
+    fn value_bytes(&self) -> usize {
+        self.as_ref().map_or(0, Field::value_bytes)
     }
 }
 
@@ -254,6 +335,12 @@ fn written(
     let panicked = |panic: Box<dyn Any + Send>| Err(FieldError(format!("it panicked: {}", panic_text(&*panic))));
     let value = std::panic::catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(panicked);
     value.map_err(|reason| RowError { table, column, reason })
+}
+
+/// Whether every store can keep a field.
+#[doc(hidden)]
+pub fn check_column<T: Field>(field: &T, table: &'static str, column: &'static str) -> Result<(), RowError> {
+    field.check_value().map_err(|reason| RowError { table, column, reason })
 }
 
 /// The field of a column's value.

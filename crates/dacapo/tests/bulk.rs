@@ -75,8 +75,7 @@ impl Projection for WideV1 {
 }
 
 fn wide(index_last: bool, by_sql: bool) -> Carried {
-    let options =
-        Options { segments: SegmentCount::new(2).unwrap(), batch_events_max: 50, index_last, ..Options::default() };
+    let options = Options { segments: SegmentCount::ONE, batch_events_max: 50, index_last, ..Options::default() };
     Carried::new(WideV1 { options, by_sql, is_careless: false })
 }
 

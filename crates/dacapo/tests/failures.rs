@@ -41,14 +41,14 @@ enum Act {
 
 type Plan = Arc<dyn Fn(&EventRef<'_>) -> Act + Send + Sync>;
 
-/// A row that there can be one of.
+/// A row that may be too long to be indexed.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]
-#[row(table = "unique_marks")]
+#[row(table = "marks")]
 struct Mark {
     #[row(key)]
     position: i64,
-    #[row(unique)]
-    mark: i64,
+    #[row(index)]
+    mark: String,
 }
 
 /// A row that cannot be written down.
@@ -134,9 +134,8 @@ impl<const V: u32> Projection for Told<V> {
                 }
             }
             Act::Violate => {
-                for position in [0, i64::try_from(event.position.get())?] {
-                    view.put(Mark { position, mark: 7 })?;
-                }
+                let mark = "long ".repeat(1_000);
+                view.put(Mark { position: i64::try_from(event.position.get())?, mark })?;
             }
             Act::Brittle => view.put(Brittle { position: i64::try_from(event.position.get())?, note: Unwritable })?,
             Act::Apply | Act::RefuseLate | Act::Panic => {}
@@ -676,7 +675,7 @@ async fn a_row_that_the_store_does_not_take_is_its_events_failure() {
     let all = letters(&node, "v1.1").await;
     assert_eq!(all[0], (doubted.get(), LetterKind::Refused, 2));
     let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
-    assert!(listed[0].letter.error.contains("unique_marks"), "{}", listed[0].letter.error);
+    assert!(listed[0].letter.error.contains("the index mark of a row of table marks"), "{}", listed[0].letter.error);
     let last = round(&node).await;
     assert_eq!(ask(&node, "ledger-4", last).await, (3, 3));
     // A retry meets the same, and says so.
@@ -687,6 +686,32 @@ async fn a_row_that_the_store_does_not_take_is_its_events_failure() {
     until_letters(&node, "v1.1", 0).await;
     check_serving(&node).await;
     node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_only_the_commit_refuses_costs_a_few_tries_of_its_batch() {
+    let events = |ledger: u64| (0..100).map(move |_| LedgerEvent::Added { amount: ledger as i64 });
+    for policy in [Policy::Skip, Policy::DeadLetter] {
+        let version_1 = Told::<1>::new(Options { order_matters: false, ..with(policy) });
+        version_1.doubt(Act::Brittle);
+        let node = Node::builder().start().await.unwrap();
+        for ledger in 0..7 {
+            node.append(&*format!("ledger-{ledger}"), ExpectedRevision::Any, events(ledger)).await.unwrap();
+        }
+        doubt(&node, "ledger-3", 5).await;
+        let mut last = Position::START;
+        for ledger in 0..13 {
+            let events = events(ledger);
+            last = node.append(&*format!("ledger-{ledger}"), ExpectedRevision::Any, events).await.unwrap().position;
+        }
+        node.carry(version_1.carried()).unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        assert_eq!(ask(&node, "ledger-1", last).await, (200, 200));
+        assert_eq!(letters(&node, "v1.1").await.len(), 1);
+        let handed: u64 = version_1.all_handed().values().sum();
+        assert!(handed <= 4 * 2_001, "{handed} events were handed to the handler for 2,001, {policy:?}");
+        node.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,9 @@ use syn::{DeriveInput, parse_macro_input};
 ///   snake case.
 /// - `#[row(key)]` on one field or several makes the primary key, in the order of the fields.
 /// - `#[row(index)]` indexes a column, `#[row(unique)]` makes its values unique. Fields that share a name,
-///   as in `#[row(index = "by_owner")]`, share an index. Rows are written in bulk, so two rows of one batch
-///   cannot exchange unique values; a row may take over those of a deleted one.
+///   as in `#[row(index = "by_owner")]`, share an index. What is unique holds after each event: within an event values
+///   may go from row to row as they like, and an event after which two rows share one is refused. NULL equals nothing.
+///   A version with a unique index has one segment. A key or an index has at most 2,000 bytes of a row.
 /// - `#[row(json)]` keeps any type that serde knows as JSON.
 /// - `#[row(column = "name")]` names the column; without it, it is the field's name.
 ///

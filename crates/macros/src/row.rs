@@ -214,6 +214,17 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
         let function = if *json { quote!(to_json) } else { quote!(to_column) };
         quote! { ::dacapo::__private::#function(&self.#ident, #table, #name)? }
     });
+    let one = columns.iter().enumerate().map(|(place, Column { ident, name, json, .. })| {
+        let function = if *json { quote!(to_json) } else { quote!(to_column) };
+        quote! { #place => ::dacapo::__private::#function(&self.#ident, #table, #name) }
+    });
+    let plain = || columns.iter().enumerate().filter(|(_, column)| !column.json);
+    let bytes = plain().map(|(place, Column { ident, .. })| {
+        quote! { #place => ::dacapo::Field::value_bytes(&self.#ident) }
+    });
+    let checks = plain().map(|(_, Column { ident, name, .. })| {
+        quote! { ::dacapo::__private::check_column(&self.#ident, #table, #name)?; }
+    });
     let read = columns.iter().map(|Column { ident, name, json, .. }| {
         let function = if *json { quote!(from_json) } else { quote!(from_column) };
         quote! { #ident: ::dacapo::__private::#function(values.next(), #table, #name)? }
@@ -221,6 +232,22 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     quote! {
         fn to_values(&self) -> ::core::result::Result<::std::vec::Vec<::dacapo::Value>, ::dacapo::RowError> {
             Ok(::std::vec![#(#write),*])
+        }
+        fn column_value(&self, place: usize) -> ::core::result::Result<::dacapo::Value, ::dacapo::RowError> {
+            match place {
+                #(#one,)*
+                _ => ::core::unreachable!("a table has no such column"),
+            }
+        }
+        fn column_bytes(&self, place: usize) -> usize {
+            match place {
+                #(#bytes,)*
+                _ => ::dacapo::Row::column_value(self, place).map_or(0, |value| value.index_bytes()),
+            }
+        }
+        fn check_values(&self) -> ::core::result::Result<(), ::dacapo::RowError> {
+            #(#checks)*
+            Ok(())
         }
         fn from_values(
             values: ::std::vec::Vec<::dacapo::Value>,

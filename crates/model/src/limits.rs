@@ -41,6 +41,15 @@ pub const BATCH_TIME_TARGET_FAR: Duration = Duration::from_secs(1);
 pub const BATCH_TIME_TARGET_BUILD: Duration = Duration::from_secs(4);
 /// Most bytes of unchanged rows that a view keeps in memory from batch to batch, unless it is set otherwise.
 pub const ROW_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of the values that a row has in the columns of its key, or of one index: what every store can index. A
+/// text or bytes count as long as they are, and any other value as [`INDEX_VALUE_BYTES`].
+pub const INDEX_BYTES_MAX: usize = 2_000;
+/// What a value of a kind whose values are all of one size counts in a key or an index, in bytes.
+pub const INDEX_VALUE_BYTES: usize = 16;
+/// Most columns of a key or an index.
+pub const INDEX_COLUMNS_MAX: usize = 32;
+/// Most unique values that a view takes without having asked its store whether another row has them.
+pub const UNIQUE_UNASKED_MAX: usize = 10_000;
 /// How long a member counts as alive after it has renewed its lease.
 pub const LEASE_TIME: Duration = Duration::from_secs(3);
 /// How long a segment may be nobody's before every node says so (I-10).
@@ -109,6 +118,11 @@ pub const SHADOWS_MAX: usize = 256;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
+const _: () = assert!(
+    // What PostgreSQL adds to each value and to all of them, and what a third of its page holds.
+    INDEX_BYTES_MAX + INDEX_COLUMNS_MAX * 11 + 16 <= 2_704 && INDEX_COLUMNS_MAX * INDEX_VALUE_BYTES <= INDEX_BYTES_MAX,
+    "what is indexed fits every store"
+);
 const _: () = assert!(EFFECTS_AT_ONCE_MAX <= EFFECTS_READ_MAX, "what is made at the same time can be looked at");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= TAIL_BYTES_MAX, "the largest event fits the tail");
 const _: () = assert!(TAIL_EVENTS_MAX <= READ_EVENTS_MAX, "the tail is never read with more than one read may have");

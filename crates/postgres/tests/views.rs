@@ -16,6 +16,9 @@ use dacapo_store::{
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+#[path = "../../dacapo/tests/common/seats.rs"]
+mod seats;
+
 mod contract {
     dacapo_store::views_contract!(super::World::new().await.views_alone().await);
 }
@@ -655,4 +658,13 @@ async fn a_row_of_one_segment_is_not_written_or_deleted_for_another() {
         .unwrap();
     writer.rollback().await.unwrap();
     assert_eq!(texts(&*one).await, [text("of 0"), text("of 1"), text("nobody's")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_events_come_to_the_same_wherever_batches_end() {
+    let server = Server::shared();
+    seats::same_wherever_batches_end(6..8, async || {
+        dacapo_postgres::connect(&server.database().await, Options::default()).await.unwrap()
+    })
+    .await;
 }

@@ -1,5 +1,7 @@
 //! What tables a view can have, and how two shapes of a view differ. Every store asks these rules.
 
+use dacapo_model::limits;
+
 use crate::error::StoreError;
 use crate::table::{Column, Table};
 
@@ -66,6 +68,14 @@ pub fn check(tables: &[Table]) -> Result<(), StoreError> {
         let used = table.key.iter().chain(table.indexes.iter().flat_map(|index| index.columns));
         if let Some(place) = used.into_iter().find(|place| **place >= table.columns.len()) {
             return refuse(format!("its key or an index names column {place} of {}", table.columns.len()));
+        }
+        let columns_max = limits::INDEX_COLUMNS_MAX;
+        if table.key.len() > columns_max {
+            return refuse(format!("its key has {} columns, and may have {columns_max}", table.key.len()));
+        }
+        if let Some(index) = table.indexes.iter().find(|index| index.columns.len() > columns_max) {
+            let found = index.columns.len();
+            return refuse(format!("index {} has {found} columns, and may have {columns_max}", index.name));
         }
         if let Some(place) = table.key.iter().find(|place| table.columns[**place].optional) {
             return refuse(format!("column {} is part of the key and cannot be optional", table.columns[*place].name));

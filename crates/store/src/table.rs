@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
 
-use dacapo_model::Timestamp;
+use dacapo_model::{Timestamp, limits};
 
 use crate::error::StoreError;
 
@@ -153,6 +153,15 @@ impl Value {
                 Err(format!("{} microseconds since 1970 is not in the years 0000 through 9999", time.micros()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// How much it counts in a key or an index, of [`limits::INDEX_BYTES_MAX`].
+    pub fn index_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            _ => limits::INDEX_VALUE_BYTES,
         }
     }
 

@@ -302,7 +302,20 @@ pub trait ViewWriter: Send {
     /// [`StoreError`] when it cannot be read.
     async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError>;
 
-    /// Writes these rows whole, in place of those with the same keys. Bulk: it is called once a table and batch.
+    /// The rows that have one of these `values` in the columns of a unique `index`, as this transaction sees them, each with
+    /// the place of what it has among those. None of the values has a [`Null`](Value::Null). Bulk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn rows_with(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError>;
+
+    /// Writes these rows whole, in place of those with the same keys. Bulk: it is called once a table and batch. Unique
+    /// indexes are asked row by row: what is to move from one row to another is deleted with its row first.
     ///
     /// # Errors
     /// [`StoreError`] when they cannot be written; in a store that several nodes share, [`StoreError::Invalid`] when a row

@@ -6,6 +6,7 @@ use dacapo_store::{EventRef, StoreError};
 
 use crate::feed;
 use crate::processor::letters::{letter, shortened};
+use crate::processor::segments::Share;
 use crate::processor::{Batch, Run, unavailable};
 use crate::projection::{Failure, FailureCause};
 use crate::view::ViewError;
@@ -62,25 +63,68 @@ impl Run<'_> {
     }
 
     /// Finds the event whose rows the store does not take: it is known only by the commit of a batch, so the batch is
-    /// halved until it is one event.
+    /// halved until it is one event, and so are those that come behind what was committed meanwhile.
     pub(super) async fn narrow(&mut self, error: ViewError, batch: &mut Batch) -> Result<(), StoreError> {
         let (after, through) = (batch.share.after, batch.share.moves_through());
+        if let Some(position) = error.at().filter(|at| *at > after && *at <= through) {
+            return self.judge_at(position, error, batch).await;
+        }
+        self.suspect = Some(through);
         match through.since(after) {
             0 => Err(unavailable(error)),
             1 => {
-                let read = feed::event_at(&*self.assignment.journal, through).await?;
-                let event = read.get(0);
-                if !self.filter.wants(&event) {
-                    return Err(unavailable(error));
-                }
-                let segment = self.segments.count().segment_of(event.stream);
-                let cause = FailureCause::Handler(error.to_string());
-                self.judge(Failure { segment, index: 0, changed: true, cause }, &event, batch).map(drop)
+                self.suspect = None;
+                self.judge_at(through, error, batch).await
             }
-            positions => {
-                batch.share = batch.share.through(after.plus(positions / 2));
+            _ => {
+                batch.share = self.close_in(batch.share.clone());
                 Ok(())
             }
         }
+    }
+
+    /// The first half of what a batch is to have that would go through the event which failed an earlier one.
+    pub(super) fn close_in(&mut self, share: Share) -> Share {
+        self.suspect = self.suspect.filter(|suspect| *suspect > share.after);
+        match self.suspect {
+            Some(suspect) => share.through(share.after.plus(suspect.since(share.after).div_ceil(2))),
+            None => share,
+        }
+    }
+
+    /// Decides about an event that is known by its position.
+    async fn judge_at(&mut self, position: Position, error: ViewError, batch: &mut Batch) -> Result<(), StoreError> {
+        let read = feed::event_at(&*self.assignment.journal, position).await?;
+        let event = read.get(0);
+        if !self.filter.wants(&event) {
+            return Err(unavailable(error));
+        }
+        let segment = self.segments.count().segment_of(event.stream);
+        let cause = FailureCause::Handler(error.to_string());
+        self.judge(Failure { segment, index: 0, changed: true, cause }, &event, batch)?;
+        batch.share = batch.share.through(position);
+        Ok(())
+    }
+
+    /// Whether an event before the one at `position`, which was refused, must be decided about first: what it took, another
+    /// row has. The batch goes no further than that event then, and its rows must be taken back.
+    pub(super) async fn is_blamed_on_another(
+        &mut self,
+        position: Position,
+        batch: &mut Batch,
+    ) -> Result<bool, StoreError> {
+        let (error, at) = match self.view.blamed().await {
+            Ok(None) => return Ok(false),
+            Ok(Some(error)) => match error.at().filter(|at| *at < position) {
+                Some(at) => (error, at),
+                None => return Ok(false),
+            },
+            Err(error) if error.is_passing() => return Err(unavailable(error)),
+            Err(error) => {
+                batch.share = batch.share.through(position);
+                return self.narrow(error, batch).await.map(|()| true);
+            }
+        };
+        self.judge_at(at, error, batch).await.map(|()| true)
     }
 }

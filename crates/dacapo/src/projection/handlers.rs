@@ -149,7 +149,7 @@ async fn apply_all<P: Projection>(
         let skipped = planted::is(Fault::Skip) && place.position.get().is_multiple_of(41);
         if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
             work.busy.begins(place.position);
-            view.write_for(segment);
+            view.write_for(segment, place.position);
             if let Some(data) = P::Event::decode(place.event_type, place.payload).map_err(|error| of(error.into()))? {
                 let replay = place.position <= work.past[at];
                 if let Some(speaks) = work.speaks {
@@ -157,10 +157,11 @@ async fn apply_all<P: Projection>(
                 }
                 let event = Recorded { data, place, replay };
                 in_time(projection.apply(&event, view), work.time_max).await?;
+                view.end_event().map_err(|error| of(error.into()))?;
             }
         }
         work.applied[at] += 1;
-        if index + 1 < work.batch.len() && Instant::now() >= work.until {
+        if index + 1 < work.batch.len() && (view.should_ask() || Instant::now() >= work.until) {
             return Ok(Some(index));
         }
     }

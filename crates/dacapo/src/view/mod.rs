@@ -12,6 +12,9 @@ mod read;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod unique;
+#[cfg(test)]
+mod unique_tests;
 
 use std::any::{TypeId, type_name};
 
@@ -23,7 +26,7 @@ pub use read::{ReadView, Rows};
 
 use crate::reactor::{Effect, Emitter};
 use crate::row::{Row, RowError};
-use shelf::{AnyShelf, Shelf, row_bytes};
+use shelf::{AnyShelf, By, Shelf, row_bytes};
 
 /// The rows of a view, as a handler changes them.
 ///
@@ -53,8 +56,13 @@ pub struct View {
     sent: bool,
     /// Whether a row is to be written by events of one segment only.
     of_one_segment: bool,
-    /// The segment of the event that is being applied, where that is so.
-    segment: Option<Segment>,
+    /// The event that is being applied, and its segment where that is so.
+    by: By,
+    /// How many values were taken that only one row may have, without a look whether another row has them.
+    unasked: usize,
+    /// From how many on the batch ends: fewer after an event was found only so that takes what another row has, which
+    /// costs what came after it in its batch.
+    unasked_max: usize,
     /// What is emitted in this batch, if the projection reacts.
     emitter: Option<Emitter>,
     /// How many changes were begun: whether a handler that failed had changed anything.
@@ -63,6 +71,8 @@ pub struct View {
     /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
     mistake: Option<ViewError>,
 }
+
+const OF_ITS_ROWS: &str = "a shelf is found by the type of its rows";
 
 /// Whether the tables have the indexes that they ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +140,34 @@ pub enum ViewError {
         /// The segment of the event that would write it now.
         second: Segment,
     },
+    /// Two rows would have a value that only one may have, after this event.
+    #[error("value ({value}) of the unique index {index} of table {table} would be in two rows, {} and {}", .rows[0], .rows[1])]
+    Taken {
+        /// The table.
+        table: &'static str,
+        /// The index.
+        index: &'static str,
+        /// The value, or those of its columns.
+        value: String,
+        /// The keys of the rows.
+        rows: [String; 2],
+        /// The position of the event after which they would; none beside events.
+        at: Option<Position>,
+    },
+    /// What a row has in its key or in an index is more than every store can index.
+    #[error(
+        "{} of a row of table {table} has {bytes} bytes, and may have {}: index something shorter, such as its beginning",
+        .index.map_or_else(|| "the key".to_owned(), |index| format!("the index {index}")),
+        limits::INDEX_BYTES_MAX
+    )]
+    TooLong {
+        /// The table.
+        table: &'static str,
+        /// The index; none for the key.
+        index: Option<&'static str>,
+        /// How many bytes there are.
+        bytes: usize,
+    },
     /// A change put another key into a row; the batch cannot be committed.
     #[error("the key of row {key} in table {table} was changed: delete that row and put another one")]
     KeyChanged {
@@ -150,6 +188,11 @@ impl ViewError {
     /// Whether it is the store's failure and may pass, rather than a mistake of the handler.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::Store(error) if !matches!(**error, StoreError::Invalid(_)))
+    }
+
+    /// The position of the event whose mistake it is, where that is known.
+    pub(crate) fn at(&self) -> Option<Position> {
+        if let Self::Taken { at, .. } = self { *at } else { None }
     }
 }
 
@@ -184,7 +227,9 @@ impl View {
             wrote_sql: false,
             sent: false,
             of_one_segment: false,
-            segment: None,
+            by: By::default(),
+            unasked: 0,
+            unasked_max: limits::UNIQUE_UNASKED_MAX,
             emitter: None,
             indexes: Indexes::There,
             changes: 0,
@@ -264,9 +309,52 @@ impl View {
         Self { of_one_segment, ..self }
     }
 
-    /// What is written from here on follows from an event of this segment.
-    pub(crate) fn write_for(&mut self, segment: Segment) {
-        self.segment = self.of_one_segment.then_some(segment);
+    /// What is written from here on follows from this event of this segment.
+    pub(crate) fn write_for(&mut self, segment: Segment, at: Position) {
+        self.by = By { segment: self.of_one_segment.then_some(segment), at: Some(at) };
+    }
+
+    /// The event that was applied ends: what it has made of its rows must hold.
+    pub(crate) fn end_event(&mut self) -> Result<(), ViewError> {
+        if let Some(mistake) = &self.mistake {
+            return Err(mistake.clone());
+        }
+        let mut unasked = 0;
+        for at in 0..self.shelves.len() {
+            let shelf = &mut self.shelves[at].2;
+            let ended = shelf.end_event(self.by.at);
+            unasked += shelf.unasked();
+            self.noted(ended)?;
+        }
+        self.unasked = unasked;
+        Ok(())
+    }
+
+    /// Whether so many values were taken without a look that the batch should end with that.
+    pub(crate) fn should_ask(&self) -> bool {
+        self.unasked >= self.unasked_max
+    }
+
+    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. Asked when an event
+    /// is refused, since what it met may follow from that.
+    pub(crate) async fn blamed(&mut self) -> Result<Option<ViewError>, ViewError> {
+        let asked = self.ask().await?;
+        let known = self.mistake.clone().filter(|mistake| mistake.at().is_some());
+        Ok(asked.into_iter().chain(known).min_by_key(ViewError::at))
+    }
+
+    /// Asks the store about everything that was taken without a look.
+    async fn ask(&mut self) -> Result<Option<ViewError>, ViewError> {
+        let mut first: Option<ViewError> = None;
+        for (.., shelf) in &mut self.shelves {
+            let found = shelf.ask(&mut *self.writer).await?;
+            first = first.into_iter().chain(found).min_by_key(ViewError::at);
+        }
+        self.unasked = 0;
+        if first.is_some() {
+            self.unasked_max = 1;
+        }
+        Ok(first)
     }
 
     /// What is emitted from here on follows from this event.
@@ -278,7 +366,7 @@ impl View {
 
     /// What is emitted from here on follows from no event, and goes nowhere.
     pub(crate) fn end_events(&mut self) {
-        self.segment = None;
+        self.by = By::default();
         self.emitter.iter_mut().for_each(Emitter::silence);
     }
 
@@ -312,7 +400,7 @@ impl View {
     /// [`ViewError::NoTable`], [`ViewError::TwoTypes`].
     pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
         self.changes += 1;
-        let by = self.segment;
+        let by = self.by;
         let put = self.shelf::<R>()?.put(row, by);
         self.noted(put)
     }
@@ -328,7 +416,7 @@ impl View {
     ) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
         self.changes += 1;
-        let by = self.segment;
+        let by = self.by;
         let changed = self.shelf::<R>()?.change(place, by, change);
         self.noted(changed)
     }
@@ -345,7 +433,7 @@ impl View {
     ) -> Result<(), ViewError> {
         let place = self.locate_or_add::<R>(key).await?;
         self.changes += 1;
-        let by = self.segment;
+        let by = self.by;
         let shelf = self.shelf::<R>()?;
         let made = if shelf.entry(place).row.is_none() { shelf.set(place, Some(default()), by) } else { Ok(()) };
         let changed = made.and_then(|()| shelf.change(place, by, change));
@@ -359,7 +447,7 @@ impl View {
     pub async fn delete<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
         self.changes += 1;
-        let by = self.segment;
+        let by = self.by;
         let shelf = self.shelf::<R>()?;
         let there = shelf.entry(place).row.is_some();
         let deleted = if there { shelf.set(place, None, by) } else { Ok(()) };
@@ -427,6 +515,7 @@ impl View {
         match committed {
             Ok(()) => {
                 self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
+                self.unasked_max = self.unasked_max.saturating_mul(2).min(limits::UNIQUE_UNASKED_MAX);
                 self.wrote_sql = false;
                 self.evict();
                 Ok(())
@@ -467,8 +556,10 @@ impl View {
     /// Hands every change to the store's transaction.
     async fn flush(&mut self) -> Result<(), ViewError> {
         self.sent = true;
-        if let Some(mistake) = &self.mistake {
-            return Err(mistake.clone());
+        // In the middle of an event, what SQL is to see must hold already.
+        self.end_event()?;
+        if let Some(error) = self.ask().await? {
+            return self.noted(Err(error));
         }
         for (.., shelf) in &mut self.shelves {
             shelf.flush(&mut *self.writer).await?;
@@ -477,7 +568,7 @@ impl View {
     }
 
     fn forget_changes(&mut self) {
-        self.mistake = None;
+        (self.mistake, self.unasked) = (None, 0);
         for (.., shelf) in &mut self.shelves {
             // What was read after SQL wrote may be what it wrote.
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
@@ -549,36 +640,38 @@ impl View {
         if maybe_stored && let Some(place) = self.fetch::<R>(key.clone()).await? {
             return Ok(place);
         }
-        Ok(self.shelf::<R>()?.keep(key, None, 0))
+        self.shelf::<R>()?.keep(key, None, 0)
     }
 
     /// Asks the store for a row that is not known here.
     async fn fetch<R: Row>(&mut self, key: R::Key) -> Result<Option<u32>, ViewError> {
         let table = R::TABLE;
         if self.shelf::<R>()?.complete.is_none() {
-            let sql = format!("SELECT 1 FROM \"{}\" LIMIT 1", table.name.replace('"', "\"\""));
-            let empty = self.writer.query(&sql, &[]).await?.is_empty();
-            let shelf = self.shelf::<R>()?;
-            shelf.complete = Some(empty);
-            if empty {
+            let at = self.shelf_at::<R>()?;
+            let shelf = self.shelves[at].2.as_any().downcast_mut::<Shelf<R>>();
+            if shelf.expect(OF_ITS_ROWS).look_if_empty(&mut *self.writer).await? {
                 return Ok(None);
             }
         }
         let values = self.writer.load(&table, &R::key_values(&key)?).await?;
         let bytes = values.as_ref().map_or(size_of::<R::Key>(), |values| row_bytes::<R>(values));
         let row = values.map(R::from_values).transpose()?;
-        Ok(Some(self.shelf::<R>()?.keep(key, row, bytes)))
+        let kept = self.shelf::<R>()?.keep(key, row, bytes);
+        self.noted(kept).map(Some)
     }
 
     /// The shelf of a type of row, made when it is first asked for.
     fn shelf<R: Row>(&mut self) -> Result<&mut Shelf<R>, ViewError> {
+        let at = self.shelf_at::<R>()?;
+        Ok(self.shelves[at].2.as_any().downcast_mut().expect(OF_ITS_ROWS))
+    }
+
+    fn shelf_at<R: Row>(&mut self) -> Result<usize, ViewError> {
         let id = TypeId::of::<R>();
-        let at = match self.shelves.iter().position(|(known, ..)| *known == id) {
-            Some(at) => at,
-            None => self.add_shelf::<R>()?,
-        };
-        let shelf = self.shelves[at].2.as_any().downcast_mut();
-        Ok(shelf.expect("a shelf is found by the type of its rows"))
+        match self.shelves.iter().position(|(known, ..)| *known == id) {
+            Some(at) => Ok(at),
+            None => self.add_shelf::<R>(),
+        }
     }
 
     fn add_shelf<R: Row>(&mut self) -> Result<usize, ViewError> {
@@ -596,7 +689,7 @@ impl View {
     /// Keeps in mind that a change went wrong, so that a handler that goes on all the same commits nothing.
     fn noted<T>(&mut self, result: Result<T, ViewError>) -> Result<T, ViewError> {
         if let Err(error) = &result {
-            self.mistake = Some(error.clone());
+            self.mistake.get_or_insert_with(|| error.clone());
         }
         result
     }

@@ -12,15 +12,19 @@ use std::any::Any;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use async_trait::async_trait;
-use dacapo_model::Segment;
-use dacapo_store::{Value, ViewWriter};
+use dacapo_model::{Segment, limits};
+use dacapo_store::{ColumnKind, Index, Table, Value, ViewWriter};
 use hashbrown::HashTable;
 
 use crate::row::{Row, RowError};
+use crate::view::unique::{At, Clash, Found, Unasked, Uniques};
 use crate::view::{Lookup, ViewError};
 
 /// What an entry takes in memory besides its row, key and their own memory: hash, place, flags.
 const ENTRY_BYTES: usize = 32;
+
+/// What a value that only one row may have takes besides its own memory.
+const UNIQUE_BYTES: usize = 112;
 
 /// A row that is kept, or the knowledge that there is none.
 pub(super) struct Entry<R: Row> {
@@ -34,6 +38,8 @@ pub(super) struct Entry<R: Row> {
     pending: bool,
     /// Whether it was used since the eviction last passed.
     used: bool,
+    /// Whether the event that is being applied has written it.
+    touched: bool,
     /// The segment whose events wrote it, as far as that is known.
     segment: Option<Segment>,
     bytes: u32,
@@ -49,8 +55,16 @@ pub(super) struct Shelf<R: Row> {
     /// order of the changes, so that a run writes in the same order every time.
     changed: Vec<u32>,
     pending: Vec<u32>,
+    /// The places that the event has written that is being applied.
+    touched: Vec<u32>,
     /// Whether every row of the table has an entry, so that what is not here is nowhere. `None`: not looked.
     pub(super) complete: Option<bool>,
+    /// How many entries are not known.
+    unknown: usize,
+    /// Who has what only one row may have, where the table has unique indexes.
+    uniques: Option<Uniques>,
+    /// Whether the store has let go of what it was handed, so that nobody knows which of its rows are in whose way.
+    taken_back: bool,
     bytes: usize,
     /// Where the next eviction begins.
     hand: usize,
@@ -65,7 +79,11 @@ impl<R: Row> Shelf<R> {
             free: Vec::new(),
             changed: Vec::new(),
             pending: Vec::new(),
+            touched: Vec::new(),
             complete: None,
+            unknown: 0,
+            uniques: unique::<R>().next().map(|_| Uniques::default()),
+            taken_back: false,
             bytes: 0,
             hand: 0,
         }
@@ -84,23 +102,40 @@ impl<R: Row> Shelf<R> {
         entry
     }
 
-    /// Puts what the store has under `key` here.
-    pub(super) fn keep(&mut self, key: R::Key, row: Option<R>, bytes: usize) -> u32 {
+    /// Puts what the store has under `key` here. It fails when that shows that an event before took what only this row
+    /// may have.
+    pub(super) fn keep(&mut self, key: R::Key, row: Option<R>, bytes: usize) -> Result<u32, ViewError> {
         let place = match self.find(&Exactly(&key)) {
             Some(place) => place,
             None => self.add(key),
         };
-        let entry = self.entry(place);
-        (entry.row, entry.known) = (row, true);
+        if let (Some(uniques), Some(row)) = (&mut self.uniques, &row) {
+            for (number, index) in unique::<R>().enumerate() {
+                let values = values_in(row, index)?;
+                if let Err(clash) = uniques.read(place, number, values.as_deref()) {
+                    return Err(self.taken(clash, index, &values.unwrap_or_default()));
+                }
+            }
+        }
+        self.know(place);
+        self.entry(place).row = row;
         self.weigh(place, bytes);
-        place
+        Ok(place)
+    }
+
+    /// What is on a place from here on is what the transaction sees.
+    fn know(&mut self, place: u32) {
+        let known = std::mem::replace(&mut self.entry(place).known, true);
+        self.unknown -= usize::from(!known);
     }
 
     /// A place for a key that has none.
     pub(super) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
-        let entry =
-            Entry { key, row: None, known: false, changed: false, pending: false, used: true, segment: None, bytes: 0 };
+        let (row, segment) = (None, None);
+        let (known, changed, pending, used, touched) = (false, false, false, true, false);
+        let entry = Entry { key, row, known, changed, pending, used, touched, segment, bytes: 0 };
+        self.unknown += 1;
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place as usize] = Some(entry);
@@ -117,27 +152,39 @@ impl<R: Row> Shelf<R> {
     }
 
     /// Writes a row whole, whether there was one or not.
-    pub(super) fn put(&mut self, row: R, by: Option<Segment>) -> Result<(), ViewError> {
+    pub(super) fn put(&mut self, row: R, by: By) -> Result<(), ViewError> {
         let key = row.key();
         let place = match self.find(&Exactly(&key)) {
             Some(place) => place,
-            None => self.add(key),
+            None => {
+                let place = self.add(key);
+                if self.complete == Some(true) {
+                    self.know(place);
+                }
+                place
+            }
         };
         self.set(place, Some(row), by)
     }
 
     /// Sets or deletes the row of a place.
-    pub(super) fn set(&mut self, place: u32, row: Option<R>, by: Option<Segment>) -> Result<(), ViewError> {
+    pub(super) fn set(&mut self, place: u32, row: Option<R>, by: By) -> Result<(), ViewError> {
         self.written(place, by)?;
-        let entry = self.entry(place);
-        (entry.row, entry.known) = (row, true);
+        if !self.entry(place).known {
+            self.know(place);
+            if let Some(uniques) = &mut self.uniques {
+                uniques.unseen(place, by.at);
+            }
+        }
+        self.entry(place).row = row;
+        self.touch(place);
         self.mark(place);
         Ok(())
     }
 
     /// An event of this segment is about to write the row of a place, which must not be another segment's.
-    fn written(&mut self, place: u32, by: Option<Segment>) -> Result<(), ViewError> {
-        let Some(second) = by else { return Ok(()) };
+    fn written(&mut self, place: u32, by: By) -> Result<(), ViewError> {
+        let Some(second) = by.segment else { return Ok(()) };
         let entry = self.entry(place);
         match entry.segment.replace(second) {
             Some(first) if first != second => {
@@ -150,16 +197,12 @@ impl<R: Row> Shelf<R> {
     }
 
     /// Changes the row of a place, if it has one; fails if that changes its key.
-    pub(super) fn change(
-        &mut self,
-        place: u32,
-        by: Option<Segment>,
-        change: impl FnOnce(&mut R),
-    ) -> Result<bool, ViewError> {
+    pub(super) fn change(&mut self, place: u32, by: By, change: impl FnOnce(&mut R)) -> Result<bool, ViewError> {
         if self.entry(place).row.is_none() {
             return Ok(false);
         }
         self.written(place, by)?;
+        self.touch(place);
         let entry = self.entry(place);
         // First, so that a row that is left half changed by a panic is taken back.
         if !(entry.changed && entry.pending) {
@@ -172,6 +215,13 @@ impl<R: Row> Shelf<R> {
             return Ok(true);
         }
         Err(ViewError::KeyChanged { table: R::TABLE.name, key: format!("{:?}", self.entry(place).key) })
+    }
+
+    fn touch(&mut self, place: u32) {
+        let entry = entry_mut(&mut self.entries, place);
+        if !std::mem::replace(&mut entry.touched, true) {
+            self.touched.push(place);
+        }
     }
 
     fn mark(&mut self, place: u32) {
@@ -199,16 +249,122 @@ impl<R: Row> Shelf<R> {
         let found = self.places.find_entry(hash, |other| *other == place).expect("an entry is found by its key");
         found.remove();
         self.bytes -= entry.bytes as usize;
+        self.unknown -= usize::from(!entry.known);
+        if let Some(uniques) = &mut self.uniques {
+            uniques.forget(place);
+        }
         self.free.push(place);
+    }
+
+    /// What an event has made of its rows.
+    fn check(&mut self, at: At) -> Result<(), ViewError> {
+        let touched = std::mem::take(&mut self.touched);
+        for place in &touched {
+            let entry = entry_mut(&mut self.entries, *place);
+            entry.touched = false;
+            if let Some(row) = &entry.row {
+                row.check_values()?;
+                check_sizes(row)?;
+            }
+        }
+        let Some(uniques) = &mut self.uniques else { return Ok(()) };
+        let mut wanted = Vec::new();
+        for place in touched {
+            let row = entry(&self.entries, place).row.as_ref();
+            for (number, index) in unique::<R>().enumerate() {
+                let values = row.map(|row| values_in(row, index)).transpose()?.flatten();
+                wanted.extend(uniques.give_up(place, number, values));
+            }
+        }
+        let all = self.complete == Some(true) && self.unknown == 0 && !uniques.has_unseen();
+        for wanted in wanted {
+            let (place, number) = (wanted.place, wanted.index);
+            if let Err(clash) = uniques.take(wanted, at, all) {
+                let index = unique::<R>().nth(number).expect("an index is known by its number");
+                let row = entry(&self.entries, place).row.as_ref();
+                let values = row.map(|row| values_in(row, index)).transpose()?.flatten();
+                return Err(self.taken(clash, index, &values.unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
+    /// That two rows would have one value.
+    fn taken(&self, clash: Clash, index: &'static Index, values: &[Value]) -> ViewError {
+        let mut rows = clash.rows.map(|place| format!("{:?}", entry(&self.entries, place).key));
+        rows.sort();
+        let value = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
+        ViewError::Taken { table: R::TABLE.name, index: index.name, value, rows, at: clash.at }
+    }
+
+    /// Asks the store whether rows that are not in memory have what was taken, and returns the first event that took
+    /// what another row has.
+    async fn ask_store(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError> {
+        let Some(uniques) = &mut self.uniques else { return Ok(None) };
+        let asked = uniques.ask();
+        if asked.is_empty() {
+            return Ok(None);
+        }
+        let is_empty = self.complete.is_none() && self.look_if_empty(writer).await?;
+        let mut first: Option<(At, ViewError)> = None;
+        for (number, index) in unique::<R>().enumerate() {
+            let asked: Vec<&Unasked> = asked.iter().filter(|asked| asked.index == number).collect();
+            let values: Vec<Vec<Value>> = asked.iter().map(|asked| asked.values.clone()).collect();
+            let rows = if is_empty || values.is_empty() {
+                vec![]
+            } else {
+                writer.rows_with(&R::TABLE, index, &values).await?
+            };
+            let mut found = vec![None; asked.len()];
+            for (at, row) in rows {
+                found[at] = Some(R::from_values(row)?.key());
+            }
+            for (asked, key) in asked.into_iter().zip(found) {
+                let found = key.map(|key| self.found(key));
+                let uniques = self.uniques.as_mut().expect("it was there before");
+                if let Err(clash) = uniques.answer(asked, found)
+                    && first.as_ref().is_none_or(|(at, _)| clash.at < *at)
+                {
+                    first = Some((clash.at, self.taken(clash, index, &asked.values)));
+                }
+            }
+        }
+        Ok(first.map(|(_, error)| error))
+    }
+
+    /// The place of a row that the store has, made if it has none.
+    fn found(&mut self, key: R::Key) -> Found {
+        let place = match self.find(&Exactly(&key)) {
+            Some(place) => place,
+            None => self.add(key),
+        };
+        Found { place, known: self.entry(place).known }
+    }
+
+    /// Whether the store has no row, so that what is not here is nowhere. To be asked before any is written.
+    pub(super) async fn look_if_empty(&mut self, writer: &mut dyn ViewWriter) -> Result<bool, ViewError> {
+        let sql = format!("SELECT 1 FROM \"{}\" LIMIT 1", R::TABLE.name.replace('"', "\"\""));
+        let is_empty = writer.query(&sql, &[]).await?.is_empty();
+        self.complete = Some(is_empty);
+        Ok(is_empty)
     }
 
     async fn write(&mut self, writer: &mut dyn ViewWriter) -> Result<(), ViewError> {
         let (table, mut failed) = (R::TABLE, None);
         let mut noted = |values: Result<Vec<Value>, RowError>| values.map_err(|error| failed = Some(error)).ok();
         let (entries, pending) = (&mut self.entries, &self.pending);
-        // First the deletes: a new row may have what a unique index would not allow beside the old one.
-        if pending.iter().any(|place| entry(entries, *place).row.is_none()) {
-            let deleted = pending.iter().map(|place| entry(entries, *place)).filter(|entry| entry.row.is_none());
+        // First the deletes: a new row may have what a unique index would not allow beside the old one. A row that gives
+        // something to another is written anew.
+        let in_the_way = match &self.uniques {
+            Some(_) if self.taken_back => pending.clone(),
+            Some(uniques) => uniques.in_the_way(),
+            None => vec![],
+        };
+        let goes = |place: &u32| entry(entries, *place).row.is_none();
+        let mut deleted =
+            pending.iter().filter(|place| goes(place)).chain(in_the_way.iter().filter(|place| !goes(place)));
+        if let Some(first) = deleted.next() {
+            let deleted = std::iter::once(first).chain(deleted).map(|place| entry(entries, *place));
             let mut keys = deleted.map_while(|entry| Some((entry.segment, noted(R::key_values(&entry.key))?)));
             writer.delete(&table, &mut keys).await?;
         }
@@ -225,6 +381,49 @@ impl<R: Row> Shelf<R> {
         writer.put(&table, &mut rows).await?;
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+/// On whose behalf a row is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct By {
+    /// The segment of the event, where a row is to be written by events of one only.
+    pub(super) segment: Option<Segment>,
+    /// The event.
+    pub(super) at: At,
+}
+
+/// The unique indexes of a table, by which they are numbered.
+fn unique<R: Row>() -> impl Iterator<Item = &'static Index> {
+    R::TABLE.indexes.iter().filter(|index| index.unique)
+}
+
+/// What a row has in a unique index; nothing if a part of it is NULL, which equals nothing.
+fn values_in<R: Row>(row: &R, index: &Index) -> Result<Option<Vec<Value>>, RowError> {
+    let values = index.columns.iter().map(|place| row.column_value(*place)).collect::<Result<Vec<_>, _>>()?;
+    Ok(values.iter().all(|value| *value != Value::Null).then_some(values))
+}
+
+/// Refuses what not every store can index.
+fn check_sizes<R: Row>(row: &R) -> Result<(), ViewError> {
+    let table = R::TABLE;
+    let bytes_in = |columns: &[usize]| columns.iter().map(|place| row.column_bytes(*place)).sum::<usize>();
+    let too_long = |index: Option<&'static str>, bytes| ViewError::TooLong { table: table.name, index, bytes };
+    if is_sized(&table, table.key) && bytes_in(table.key) > limits::INDEX_BYTES_MAX {
+        return Err(too_long(None, bytes_in(table.key)));
+    }
+    for index in table.indexes.iter().filter(|index| is_sized(&table, index.columns)) {
+        if bytes_in(index.columns) > limits::INDEX_BYTES_MAX {
+            return Err(too_long(Some(index.name), bytes_in(index.columns)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether values in these columns may be of any size.
+fn is_sized(table: &Table, columns: &[usize]) -> bool {
+    let any =
+        |place: &usize| matches!(table.columns[*place].kind, ColumnKind::Text | ColumnKind::Bytes | ColumnKind::Json);
+    columns.iter().any(any)
 }
 
 /// A key that is looked up as it is.
@@ -259,8 +458,9 @@ pub(super) fn row_bytes<R: Row>(values: &[Value]) -> usize {
         Value::Bytes(bytes) => bytes.len(),
         _ => 0,
     };
-    let keys: usize = R::TABLE.key.iter().filter_map(|place| values.get(*place)).map(heap).sum();
-    size_of::<Entry<R>>() + ENTRY_BYTES + values.iter().map(heap).sum::<usize>() + keys
+    let of = |columns: &[usize]| columns.iter().filter_map(|place| values.get(*place)).map(heap).sum::<usize>();
+    let uniques: usize = unique::<R>().map(|index| UNIQUE_BYTES + of(index.columns)).sum();
+    size_of::<Entry<R>>() + ENTRY_BYTES + values.iter().map(heap).sum::<usize>() + of(R::TABLE.key) + uniques
 }
 
 /// A shelf of whatever rows.
@@ -269,7 +469,16 @@ pub(super) trait AnyShelf: Send {
     /// The table's name.
     fn table(&self) -> &'static str;
 
-    /// Hands every pending row to the store.
+    /// Looks at what an event has made of its rows, which ends; `at` is its position, if it is one.
+    fn end_event(&mut self, at: At) -> Result<(), ViewError>;
+
+    /// How many values were taken of which it is not known whether another row has them in the store.
+    fn unasked(&self) -> usize;
+
+    /// Asks the store about those, and returns what is wrong with the first event that took what another row has.
+    async fn ask(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError>;
+
+    /// Hands every pending row to the store. Everything was asked about.
     async fn flush(&mut self, writer: &mut dyn ViewWriter) -> Result<(), ViewError>;
 
     /// What was handed to the store is committed.
@@ -299,11 +508,25 @@ impl<R: Row> AnyShelf for Shelf<R> {
         R::TABLE.name
     }
 
+    fn end_event(&mut self, at: At) -> Result<(), ViewError> {
+        if self.touched.is_empty() { Ok(()) } else { self.check(at) }
+    }
+
+    fn unasked(&self) -> usize {
+        self.uniques.as_ref().map_or(0, Uniques::unasked)
+    }
+
+    async fn ask(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError> {
+        self.ask_store(writer).await
+    }
+
     async fn flush(&mut self, writer: &mut dyn ViewWriter) -> Result<(), ViewError> {
         if self.pending.is_empty() {
             return Ok(());
         }
         self.write(writer).await?;
+        self.taken_back = false;
+        self.uniques.iter_mut().for_each(Uniques::written);
         for place in std::mem::take(&mut self.pending) {
             self.entry(place).pending = false;
         }
@@ -323,6 +546,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
     }
 
     fn taken_back(&mut self) {
+        self.taken_back = true;
         for place in self.changed.clone() {
             self.mark(place);
         }
@@ -330,10 +554,16 @@ impl<R: Row> AnyShelf for Shelf<R> {
 
     fn rolled_back(&mut self) {
         self.pending.clear();
+        self.touched.clear();
+        self.taken_back = false;
+        if let Some(uniques) = &mut self.uniques {
+            uniques.rolled_back(self.changed.iter().copied());
+        }
         for place in std::mem::take(&mut self.changed) {
+            self.unknown += usize::from(self.entry(place).known);
             let entry = self.entry(place);
             (entry.row, entry.known, entry.changed, entry.pending) = (None, false, false, false);
-            entry.segment = None;
+            (entry.segment, entry.touched) = (None, false);
             self.weigh(place, size_of::<Entry<R>>() + ENTRY_BYTES);
         }
     }

@@ -208,7 +208,7 @@ async fn a_row_may_take_over_what_was_unique_to_a_deleted_one() {
     world.commit().await.unwrap();
     world.view.put(Login { id: 3, mail: "a@b".into() }).unwrap();
     let Err(NotCommitted::Failed(error)) = world.commit().await else { panic!("two rows have one address") };
-    assert!(error.to_string().contains("login.mail"), "{error}");
+    assert!(error.to_string().contains("unique index mail of table login"), "{error}");
 }
 
 #[tokio::test]

@@ -405,6 +405,15 @@ impl ViewWriter for FaultyWriter {
         self.inner.load(table, key).await
     }
 
+    async fn rows_with(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError> {
+        self.inner.rows_with(table, index, values).await
+    }
+
     async fn put(
         &mut self,
         table: &Table,

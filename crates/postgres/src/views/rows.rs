@@ -1,7 +1,7 @@
 //! Rows: bulk writes, and reads by key, by column and in pages.
 
 use dacapo_model::{Segment, limits};
-use dacapo_store::{OfSegment, StoreError, Table, Value};
+use dacapo_store::{Index, OfSegment, StoreError, Table, Value, of_none};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
@@ -217,6 +217,44 @@ impl<'a> RowSql<'a> {
             self.table.key.iter().zip(1..).map(|(place, at)| format!("{} = ${at}", self.column(*place))).collect();
         let sql = format!("SELECT {} FROM {} WHERE {}", self.columns, self.name, same.join(" AND "));
         Ok(self.rows(session.fetch(&tagged(&sql, key), arguments(key)?).await?)?.pop())
+    }
+
+    /// The rows that have one of these values in the columns of a unique index, each with the place of what it has.
+    pub(super) async fn with(
+        &self,
+        session: &mut Session,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Sent<Vec<(usize, Vec<Value>)>> {
+        let names: Vec<String> = (0..index.columns.len()).map(|at| format!("v{at}")).collect();
+        let same = index.columns.iter().zip(&names);
+        let same = same.map(|(place, name)| format!("kept.{} = asked.{name}", self.column(*place)));
+        // One look into the index each, whatever the planner believes of a table that is new.
+        let sql = format!(
+            "SELECT found.*, asked.at FROM {} WITH ORDINALITY AS asked ({}, at),
+                    LATERAL (SELECT {} FROM {} AS kept WHERE {} LIMIT 1) AS found",
+            self.unnest(index.columns, false),
+            names.join(", "),
+            self.columns,
+            self.name,
+            same.collect::<Vec<_>>().join(" AND "),
+        );
+        let mut found = Vec::new();
+        for (block, from) in values.chunks(BLOCK_ROWS).zip((0..).step_by(BLOCK_ROWS)) {
+            for value in block.iter().flatten() {
+                value::check(value, || format!("index {} of table {}", index.name, self.table.name))?;
+            }
+            let mut block: Vec<OfSegment> = of_none(block.iter().cloned()).collect();
+            let rows = session.fetch(&sql, self.arrays(index.columns, &mut block, false)?).await?;
+            let at = |row: &PgRow| -> Sent<usize> {
+                let at: i64 = row.try_get(self.table.columns.len())?;
+                let at = usize::try_from(at - 1).map_err(|_| StoreError::corrupt(&self.name, "a place below 1"))?;
+                Ok(from + at)
+            };
+            let places = rows.iter().map(at).collect::<Sent<Vec<_>>>()?;
+            found.extend(places.into_iter().zip(self.rows(rows)?));
+        }
+        Ok(found)
     }
 
     /// The rows in which each of `columns` has the given value, ordered by key, at most `most`.

@@ -104,6 +104,16 @@ impl Writer {
         RowSql::new(&place.schema, table).load(self.session().await?, key).await
     }
 
+    async fn rows_with_values(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Sent<Vec<(usize, Vec<Value>)>> {
+        let place = Arc::clone(&self.place);
+        RowSql::new(&place.schema, table).with(self.session().await?, index, values).await
+    }
+
     async fn write_sql(&mut self, sql: &str, parameters: &[Value]) -> Sent<u64> {
         let (place, attached) = (Arc::clone(&self.place), self.attached.clone());
         let session = self.enter().await?;
@@ -213,6 +223,16 @@ impl ViewWriter for Writer {
     async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
         let row = self.load_row(table, key).await;
         row.map_err(|failed| self.place.fault(&format!("read table {} of", table.name), failed))
+    }
+
+    async fn rows_with(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError> {
+        let rows = self.rows_with_values(table, index, values).await;
+        rows.map_err(|failed| self.place.fault(&format!("read table {} of", table.name), failed))
     }
 
     async fn put(

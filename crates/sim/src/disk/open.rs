@@ -459,6 +459,17 @@ impl ViewWriter for SimWriter {
         self.back(back, done).await
     }
 
+    async fn rows_with(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError> {
+        let back = self.there("look rows up").await?;
+        let done = self.inner.rows_with(table, index, values).await;
+        self.back(back, done).await
+    }
+
     async fn put(
         &mut self,
         table: &Table,

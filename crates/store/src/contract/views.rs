@@ -55,6 +55,7 @@ macro_rules! views_contract {
             a_value_of_another_kind_is_refused
             rows_are_written_whole_and_in_bulk
             rows_have_composite_keys
+            rows_are_found_by_what_only_one_may_have
             select_finds_by_column_in_the_order_of_keys
             pages_go_through_a_table_in_the_order_of_keys
             queries_name_their_columns
@@ -850,6 +851,57 @@ pub async fn rows_have_composite_keys(views: &dyn Views) {
     assert_eq!(reader.select(&ENTRIES, &[], 10).await.expect("read"), by_key);
     let why = invalid(writer.put(&ENTRIES, &mut of_none([entry(9, "z", text("x"))])).await);
     assert!(why.contains("where"), "{why}");
+}
+
+/// What a writer sees of who has which value; what moves from row to row is deleted first.
+pub async fn rows_are_found_by_what_only_one_may_have(views: &dyn Views) {
+    const INDEXES: &[Index] = &[
+        Index { name: "text", columns: &[1], unique: true },
+        Index { name: "rest", columns: &[8, 2, 3, 4, 5, 6, 7], unique: true },
+    ];
+    const UNIQUE: Table = Table { indexes: INDEXES, ..KINDS };
+    let view = views.open(&id(), &[UNIQUE], SegmentCount::ONE).await.expect("made");
+    let token = claim_all(&*view).await[0];
+    let row = |id: i64, own: &str, float: f64| {
+        vec![
+            Value::Integer(id),
+            text(own),
+            Value::Integer(i64::MIN),
+            Value::Float(float),
+            Value::Boolean(true),
+            Value::Bytes(vec![0, 255]),
+            Value::Time(Timestamp::from_micros(-1)),
+            Value::Uuid([7; 16]),
+            Value::Json("{}".into()),
+        ]
+    };
+    let of = |row: &[Value]| INDEXES[1].columns.iter().map(|place| row[*place].clone()).collect::<Vec<_>>();
+    let mut writer = view.writer().await.expect("a writer");
+    let (first, second) = (row(1, "a", 0.0), row(2, "B", 2.5));
+    put(&mut *writer, &UNIQUE, vec![first.clone(), second.clone()]).await;
+    for committed in [false, true] {
+        let asked = ["b", "B", "A", "a", "a "].map(|own| vec![text(own)]);
+        let mut found = writer.rows_with(&UNIQUE, &INDEXES[0], &asked).await.expect("read");
+        found.sort_by_key(|(at, _)| *at);
+        assert_eq!(found, [(1, second.clone()), (3, first.clone())], "text is equal by its bytes");
+        // The two zeros are equal.
+        let asked = [of(&row(9, "", 2.4)), of(&row(9, "", -0.0))];
+        let found = writer.rows_with(&UNIQUE, &INDEXES[1], &asked).await.expect("read");
+        assert_eq!(found, [(1, first.clone())]);
+        if !committed {
+            let step = token.step(Position::new(1), 1);
+            writer.commit(&Commit::of([step])).await.expect("committed");
+        }
+    }
+    assert!(writer.rows_with(&UNIQUE, &INDEXES[0], &[]).await.expect("read").is_empty());
+    let why = invalid(writer.put(&UNIQUE, &mut of_none([row(0, "a", 9.0)])).await);
+    assert!(why.contains("text"), "{why}");
+    writer.rollback().await.expect("rolled back");
+    writer.delete(&UNIQUE, &mut of_none([vec![Value::Integer(1)]])).await.expect("deleted");
+    put(&mut *writer, &UNIQUE, vec![row(0, "a", 0.0), row(1, "c", 9.0)]).await;
+    let token = token.moved(token.step(Position::new(1), 1)).expect("it was carried out");
+    writer.commit(&Commit::of([token.step(Position::new(2), 1)])).await.expect("committed");
+    assert_eq!(get(&*view, &UNIQUE, &[Value::Integer(0)]).await.expect("there")[1], text("a"));
 }
 
 /// By one column or several, NULL included, never more than asked for.

@@ -8,7 +8,7 @@ use crate::shape::RESERVED;
 use crate::sqlite::schema::quoted;
 use crate::sqlite::value::{Parameter, from_column, from_query};
 use crate::sqlite::{Db, fault};
-use crate::table::{Table, Value};
+use crate::table::{Index, Table, Value};
 use crate::views::{FirstRows, OfSegment};
 
 /// Parameters in one statement of a bulk write: a row costs no less in larger ones.
@@ -107,6 +107,23 @@ impl Db {
         let most = Value::Integer(i64::try_from(most).unwrap_or(i64::MAX));
         let parameters: Vec<Value> = after.iter().cloned().chain([most]).collect();
         self.rows(table, &format!("{} {behind} {}", sql.select, sql.order), &parameters, limits::PAGE_BYTES_MAX)
+    }
+
+    /// The rows that have one of these values in the columns of a unique index, each with the place of what it has.
+    pub(crate) fn rows_with(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError> {
+        let columns = index.columns.iter().map(|place| format!("{} = ?", quoted(table.columns[*place].name)));
+        let sql = format!("{} WHERE {}", self.sql(table).select, columns.collect::<Vec<_>>().join(" AND "));
+        let mut found = Vec::new();
+        for (at, values) in values.iter().enumerate() {
+            assert_eq!(values.len(), index.columns.len(), "index {} has a value a column", index.name);
+            found.extend(self.rows(table, &sql, values, usize::MAX)?.into_iter().map(|row| (at, row)));
+        }
+        Ok(found)
     }
 
     fn rows(

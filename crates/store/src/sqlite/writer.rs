@@ -148,6 +148,15 @@ impl<H: Home> ViewWriter for Writer<H> {
         self.read(|db| db.load(table, key))
     }
 
+    async fn rows_with(
+        &mut self,
+        table: &Table,
+        index: &Index,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError> {
+        aside::<H, _>(|| self.read(|db| db.rows_with(table, index, values)))
+    }
+
     async fn put(
         &mut self,
         table: &Table,
