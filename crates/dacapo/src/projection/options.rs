@@ -31,7 +31,7 @@ pub enum InPlace {
 pub struct Options {
     /// Into how many segments it is cut, part of the version as its tables are: another number needs another version number. Events of one stream are always in one segment and in
     /// order; a segment whose handler fails does not hold the others back, and in a cluster the nodes share them. 1
-    /// unless set.
+    /// unless set, and in a version with a unique index, of which more can be promised nowhere.
     pub segments: SegmentCount,
     /// Whether events of different segments change the same row, such as a total over all streams. Where they do, one
     /// node at a time has all segments, since a row that two nodes change at once would lose what one of them did. A row

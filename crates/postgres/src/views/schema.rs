@@ -135,7 +135,7 @@ fn create_table(schema: &str, table: &Table, several_segments: bool) -> String {
         .collect();
     let name = quoted(table.name);
     let mut sql = format!("CREATE TABLE {name} ({}, PRIMARY KEY ({}));", columns.join(", "), names(table.key));
-    // Handlers are to hear at once of rows that a unique index refuses.
+    // By these it is asked which row has a value, from the first event on.
     let unique = table.indexes.iter().filter(|index| index.unique);
     unique.for_each(|index| sql.push_str(&create_index(schema, table, index)));
     sql

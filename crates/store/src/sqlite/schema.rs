@@ -188,7 +188,7 @@ fn create_table(table: &Table) -> String {
         columns.join(", "),
         names(table.key)
     );
-    // Handlers are to hear at once of rows that a unique index refuses.
+    // By these it is asked which row has a value, from the first event on.
     table.indexes.iter().filter(|index| index.unique).for_each(|index| sql.push_str(&create_index(table, index)));
     sql
 }
