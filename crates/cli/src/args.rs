@@ -151,6 +151,10 @@ pub(crate) struct Serve {
     /// the port can do everything
     #[arg(long)]
     pub allow_remote: bool,
+    /// Answer requests that ask for this host, as a proxy or other machines name the node; may be given several times.
+    /// IP addresses, localhost and the host of --address are always answered
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
     /// What to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", hide_env_values = true, default_value = "info")]
     pub log: tracing::level_filters::LevelFilter,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use dacapo_api::fake::{Fault, node_status};
@@ -347,6 +347,56 @@ fn an_address_others_can_reach_needs_the_word() {
     let served = dacapo(&["serve", "--listen", "0.0.0.0:0"], "").output().unwrap();
     let text = String::from_utf8(served.stderr).unwrap();
     assert!(served.status.code() == Some(1) && text.contains("--allow-remote"), "{text}");
+}
+
+/// A node of this command line, and the address that it says it listens on.
+fn served(command: &mut std::process::Command) -> (std::process::Child, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.strip_prefix("listening on http://").and_then(|rest| rest.split_once(',')).unwrap().0.to_owned();
+    (child, address)
+}
+
+/// What is answered to `request` on a connection of its own.
+fn answered(address: &str, request: &str) -> String {
+    let mut connection = std::net::TcpStream::connect(address).unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_node_is_asked_for_by_the_names_that_it_was_given() {
+    let args = ["serve", "--listen", "127.0.0.1:0", "--host", "a.internal", "--host", "B.internal"];
+    let (mut child, address) = served(dacapo(&args, "").args(["--address", "http://c.internal:80"]));
+    for (host, status) in
+        [("a.internal", 200), ("b.internal:1", 200), ("c.internal", 200), (&address, 200), ("d.internal", 403)]
+    {
+        let request = format!("GET /v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = answered(&address, &request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let wrong = dacapo(&["serve", "--listen", "127.0.0.1:0", "--host", "http://a"], "").output().unwrap();
+    let text = String::from_utf8(wrong.stderr).unwrap();
+    assert!(wrong.status.code() == Some(1) && text.contains("is not the name of a host"), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn connections_that_ask_nothing_do_not_take_the_files_of_a_node() {
+    let mut command = std::process::Command::new("sh");
+    let serve = "ulimit -n 64 && exec \"$0\" serve --listen 127.0.0.1:0";
+    let (mut child, address) = served(command.args(["-c", serve, env!("CARGO_BIN_EXE_dacapo")]));
+    let silent: Vec<_> = (0..200).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    let answer = answered(&address, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(silent);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -14,6 +14,8 @@ use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::SMALL_BODY_BYTES_MAX;
+
 /// An answer, or an error in its form.
 pub(crate) struct Answer<T>(pub Result<T, ApiError>);
 
@@ -39,7 +41,7 @@ impl IntoResponse for Declined {
 /// A body of JSON: one object, all of whose keys are understood.
 pub(crate) struct Body<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Body<T> {
     type Rejection = Declined;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
@@ -52,7 +54,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-async fn read<S: Send + Sync, T: DeserializeOwned>(request: Request, state: &S) -> Result<T, Declined> {
+async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
+    request: Request,
+    state: &S,
+) -> Result<T, Declined> {
     let Query(NoParameters {}) = query(request.uri().query())?;
     if !is_json(request.headers()) {
         let problem =
@@ -66,7 +71,14 @@ async fn read<S: Send + Sync, T: DeserializeOwned>(request: Request, state: &S) 
         };
         Declined(Problem::new(code, rejection.body_text()).help(help).invalid())
     })?;
-    strict::from_json(&body).map_err(Declined)
+    if body.len() <= SMALL_BODY_BYTES_MAX {
+        return strict::from_json(&body).map_err(Declined);
+    }
+    // To understand a large one takes long.
+    match tokio::task::spawn_blocking(move || strict::from_json(&body)).await {
+        Ok(understood) => understood.map_err(Declined),
+        Err(error) => Err(Declined(ApiError::unavailable("understand the body", error))),
+    }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -96,7 +108,7 @@ asks!(SetAsideRequest, CancelRequest);
 /// A body of JSON that asks for a change, with the idempotency key from the header.
 pub(crate) struct Keyed<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Asks> FromRequest<S> for Keyed<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Asks + Send + 'static> FromRequest<S> for Keyed<T> {
     type Rejection = Declined;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
@@ -161,5 +173,49 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathPar
             Ok(Path(parts)) => Ok(Self(parts)),
             Err(rejection) => Err(Declined(Problem::new("bad_request", rejection.body_text()).invalid())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+    use std::time::Duration;
+
+    use serde::Deserialize;
+    use serde::de::{Deserializer, Error as _, IgnoredAny};
+
+    use super::*;
+
+    /// How often another task of the runtime must have its turn before a body is understood.
+    const BEATS: usize = 100;
+    static BEAT: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
+
+    struct Slow;
+
+    impl<'de> Deserialize<'de> for Slow {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            IgnoredAny::deserialize(from)?;
+            let Some(beat) = BEAT.lock().unwrap().take() else { return Ok(Self) };
+            for _ in 0..BEATS {
+                beat.recv_timeout(Duration::from_secs(20)).map_err(|_| D::Error::custom("the worker stands still"))?;
+            }
+            Ok(Self)
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_large_body_is_understood_beside_the_runtime() {
+        let (beats, beat) = mpsc::channel();
+        *BEAT.lock().unwrap() = Some(beat);
+        let heart = tokio::spawn(async move {
+            while beats.send(()).is_ok() {
+                tokio::task::yield_now().await;
+            }
+        });
+        let text = format!("{{{}}}", " ".repeat(SMALL_BODY_BYTES_MAX));
+        let request = Request::post("/").header("content-type", "application/json").body(text.into()).unwrap();
+        let understood = Body::<Slow>::from_request(request, &()).await;
+        assert!(understood.is_ok(), "{:?}", understood.err().map(|declined| declined.0));
+        heart.await.unwrap();
     }
 }

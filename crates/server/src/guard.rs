@@ -1,10 +1,13 @@
-//! Who may ask, while there is no authentication.
+//! Who may ask for an operation, while there is no authentication.
 //!
 //! A page in a browser can send requests to this machine. What it cannot do is choose the headers by
 //! which it is told apart: a page of another site sends its `Origin` (CSRF), and a page whose own name
-//! was pointed at this machine sends that name as `Host` (DNS rebinding).
+//! was pointed at this machine sends that name as `Host` (DNS rebinding). An address cannot be pointed
+//! anywhere, and neither can `localhost`, so these are safe; every other name must be one that the
+//! operator gave.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
@@ -19,48 +22,103 @@ use crate::extract::Declined;
 /// From where a server may be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// From this machine, under one of its loopback names.
+    /// From this machine.
     #[default]
     Loopback,
     /// From anywhere. Whoever can reach the port can do everything.
     Remote,
 }
 
-/// `router`, closed to requests that come from web pages of other sites and, with [`Access::Loopback`],
-/// to those that do not name this machine as their host.
-pub fn guard(router: Router, access: Access) -> Router {
-    router.layer(middleware::from_fn(move |request: Request, next: Next| check(access, request, next)))
+/// The names under which the operations may be asked for, beside addresses and `localhost`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts(Named);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Named {
+    Those(Arc<[String]>),
+    Any,
 }
 
-async fn check(access: Access, request: Request, next: Next) -> Response {
-    match allowed(access, request.headers()) {
+impl Default for Hosts {
+    /// Addresses and `localhost` only.
+    fn default() -> Self {
+        Self(Named::Those(Arc::default()))
+    }
+}
+
+impl Hosts {
+    /// These names too, such as the one by which a proxy or other machines reach the node. They have no port: any port
+    /// is let in.
+    ///
+    /// # Errors
+    /// [`ApiError::Invalid`] for what is not the name of a host.
+    pub fn named(names: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, ApiError> {
+        let names = names.into_iter().map(|name| match host_of(name.as_ref()) {
+            Some((host, false)) => Ok(host),
+            _ => {
+                let message = format!("{:?} is not the name of a host", name.as_ref());
+                Err(Problem::new("bad_host", message).help("give it without scheme, port and path").invalid())
+            }
+        });
+        Ok(Self(Named::Those(names.collect::<Result<_, _>>()?)))
+    }
+
+    /// Asks nothing: for an application that has a guard of its own before the operations.
+    pub fn any() -> Self {
+        Self(Named::Any)
+    }
+
+    fn allows(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Named::Those(names) = &self.0 else { return Ok(()) };
+        let forbidden = |message: String, help: &str| Err(Problem::new("forbidden", message).help(help).invalid());
+        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let host = text(header::HOST).unwrap_or_default();
+        let is_one = headers.get_all(header::HOST).iter().count() == 1;
+        if !is_one || !host_of(&host).is_some_and(|(name, _)| is_safe(&name) || names.contains(&name)) {
+            let help =
+                "ask for an IP address or localhost, or have the operator give this name to the node with --host";
+            return forbidden(format!("the operations of this node are not asked for as {host:?}"), help);
+        }
+        let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+        if origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) != Some(host.as_str()) {
+            let help = "web pages of other sites may not use this API; a proxy must pass on the header Host";
+            return forbidden(format!("the request comes from a page of {origin:?}, the server is {host:?}"), help);
+        }
+        Ok(())
+    }
+}
+
+/// `router`, closed to requests that come from web pages of other sites, and to those that name a host which is neither
+/// an address nor `localhost` nor among `hosts`.
+///
+/// The operations of [`router`](crate::router()) have it already. Routes of one's own have it only where they are given
+/// it: pages of other sites may be meant to use them.
+pub fn guard(router: Router, hosts: &Hosts) -> Router {
+    let hosts = hosts.clone();
+    router.layer(middleware::from_fn(move |request: Request, next: Next| check(hosts.clone(), request, next)))
+}
+
+async fn check(hosts: Hosts, request: Request, next: Next) -> Response {
+    match hosts.allows(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => Declined(error).into_response(),
     }
 }
 
-fn allowed(access: Access, headers: &HeaderMap) -> Result<(), ApiError> {
-    let forbidden = |message: String, help: &str| Err(Problem::new("forbidden", message).help(help).invalid());
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let host = text(header::HOST).unwrap_or_default();
-    if access == Access::Loopback && !is_loopback_name(&host) {
-        let help = "ask for 127.0.0.1, [::1] or localhost; to be reached under other names, serve with --allow-remote";
-        return forbidden(format!("this server is reached from its own machine only, not as {host:?}"), help);
-    }
-    let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
-    if origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) != Some(host.as_str()) {
-        let help = "web pages of other sites may not use this API";
-        return forbidden(format!("the request comes from a page of {origin:?}, the server is {host:?}"), help);
-    }
-    Ok(())
+/// The host in the value of a `Host` header, in one spelling, and whether a port follows it.
+fn host_of(text: &str) -> Option<(String, bool)> {
+    let authority = text.parse::<Authority>().ok()?;
+    let name = authority.host();
+    // What comes before an @ is for a server to ignore, and nobody here sends it.
+    let is_plain = !text.contains('@') && !name.is_empty();
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    is_plain.then(|| (name, text.len() > authority.host().len()))
 }
 
-/// Whether the value of a `Host` header names this machine's loopback.
-fn is_loopback_name(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let name = authority.host();
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+/// Whether nobody can point this host at another machine.
+fn is_safe(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -76,28 +134,48 @@ mod tests {
         headers
     }
 
+    fn status(hosts: &Hosts, headers: &HeaderMap) -> u16 {
+        hosts.allows(headers).map_or_else(|error| error.http_status(), |()| 200)
+    }
+
     #[test]
-    fn loopback_names_are_let_in_and_others_are_not() {
-        for host in ["127.0.0.1:7373", "127.0.0.1", "localhost:80", "LOCALHOST", "[::1]:7373", "127.8.9.1"] {
-            assert!(allowed(Access::Loopback, &headers(host, None)).is_ok(), "{host}");
+    fn addresses_and_localhost_are_let_in_and_other_names_are_not() {
+        let hosts = Hosts::default();
+        for host in ["127.0.0.1:7373", "127.0.0.1", "localhost:80", "LOCALHOST", "[::1]:7373", "10.0.0.7", "localhost."]
+        {
+            assert_eq!(status(&hosts, &headers(host, None)), 200, "{host}");
         }
-        for host in ["evil.example:7373", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", ""] {
-            let error = allowed(Access::Loopback, &headers(host, None)).unwrap_err();
-            assert_eq!(error.http_status(), 403, "{host}");
+        let others =
+            ["evil.example:7373", "127.0.0.1.evil.example", "localhost.evil.example", "", "a@127.0.0.1", "2130706433"];
+        for host in others {
+            assert_eq!(status(&hosts, &headers(host, None)), 403, "{host}");
         }
-        assert!(allowed(Access::Loopback, &HeaderMap::new()).is_err());
-        assert!(allowed(Access::Remote, &headers("node.internal", None)).is_ok());
+        assert_eq!(status(&hosts, &HeaderMap::new()), 403);
+        let mut two = headers("127.0.0.1", None);
+        two.append(header::HOST, "evil.example".parse().unwrap());
+        assert_eq!(status(&hosts, &two), 403);
+    }
+
+    #[test]
+    fn names_that_were_given_are_let_in() {
+        let hosts = Hosts::named(["Node.internal", "bank.example."]).unwrap();
+        for host in ["node.internal:7373", "NODE.internal", "bank.example", "127.0.0.1"] {
+            assert_eq!(status(&hosts, &headers(host, None)), 200, "{host}");
+        }
+        assert_eq!(status(&hosts, &headers("evil.node.internal", None)), 403);
+        assert_eq!(status(&Hosts::any(), &headers("evil.example", Some("http://evil.example"))), 200);
+        for wrong in ["node.internal:7373", "http://node.internal", "node.internal/", "", "a@node"] {
+            assert_eq!(Hosts::named([wrong]).unwrap_err().problem().code, "bad_host", "{wrong}");
+        }
     }
 
     #[test]
     fn pages_of_other_sites_are_not_let_in() {
         let own = headers("127.0.0.1:7373", Some("http://127.0.0.1:7373"));
-        assert!(allowed(Access::Loopback, &own).is_ok());
+        assert_eq!(status(&Hosts::default(), &own), 200);
+        let hosts = Hosts::named(["evil.example"]).unwrap();
         for origin in ["http://evil.example", "http://127.0.0.1:8080", "null", "https://127.0.0.1:7373.evil.example"] {
-            for access in [Access::Loopback, Access::Remote] {
-                let error = allowed(access, &headers("127.0.0.1:7373", Some(origin))).unwrap_err();
-                assert_eq!(error.http_status(), 403, "{origin}");
-            }
+            assert_eq!(status(&hosts, &headers("127.0.0.1:7373", Some(origin))), 403, "{origin}");
         }
     }
 }

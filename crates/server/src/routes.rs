@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use dacapo_api::{
     Api, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History,
@@ -17,19 +18,35 @@ use dacapo_api::{
 };
 use http::{Method, Uri};
 
+use crate::bodies::Bodies;
 use crate::extract::{Answer, Body, Keyed, NoParameters, PathParts, Query};
+use crate::guard::{Hosts, guard};
 use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, WAIT_TIME_MAX};
 
 type Node = State<Arc<dyn Api>>;
 
-/// The routes of the API, and `/livez` and `/readyz`, to be served by [`serve`](crate::serve()) or
-/// mounted in an application of one's own. Whoever mounts them says who may reach them: they do not ask
-/// who is calling, and [`guard`](crate::guard()) is not part of them.
-pub fn router(api: Arc<dyn Api>) -> Router {
-    let events = get(read).post(append).layer(DefaultBodyLimit::max(APPEND_BODY_BYTES_MAX));
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+/// All of the API, to be served by [`serve`](crate::serve()): [`probes`], the guarded [`operations`], and an answer to
+/// what is at none of these paths.
+pub fn router(api: Arc<dyn Api>, hosts: &Hosts) -> Router {
+    probes(Arc::clone(&api)).merge(operations(api, hosts)).fallback(no_such_path)
+}
+
+/// `/livez` and `/readyz`. They answer anyone, whatever the request says of its host: load balancers ask in ways of
+/// their own.
+pub fn probes(api: Arc<dyn Api>) -> Router {
+    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(api)
+}
+
+/// Everything under `/v1/`, to be mounted in an application of one's own. They do not ask who is calling, but for what
+/// [`guard`](crate::guard()) asks, which they have; the routes beside them do not have it.
+pub fn operations(api: Arc<dyn Api>, hosts: &Hosts) -> Router {
+    let bodies = Bodies::new();
+    let take_in = |bytes_max| {
+        let bodies = bodies.clone();
+        middleware::from_fn(move |request: Request, next: Next| bodies.clone().answer(bytes_max, request, next))
+    };
+    let events = get(read).post(append).layer(take_in(APPEND_BODY_BYTES_MAX));
+    let operations = Router::new()
         .route(paths::STATUS, get(status))
         .route(paths::STREAMS, get(streams))
         .route(paths::PHASES, get(phases))
@@ -47,11 +64,12 @@ pub fn router(api: Arc<dyn Api>) -> Router {
         .route(paths::CANCEL, post(cancel))
         .route(paths::VERIFICATION, get(verification).post(verify))
         .route(paths::WAIVE, post(waive))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(take_in(BODY_BYTES_MAX))
         .route(paths::EVENTS, events)
+        .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(wrong_method)
-        .fallback(no_such_path)
-        .with_state(api)
+        .with_state(api);
+    guard(operations, hosts)
 }
 
 async fn livez() -> &'static str {

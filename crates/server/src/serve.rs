@@ -1,15 +1,36 @@
 //! Binding and serving.
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
 use dacapo_api::{ApiError, Problem};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use http::{HeaderValue, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_io_timeout::TimeoutStream;
 
-use crate::guard::{Access, guard};
-use crate::limits::DRAIN_TIME_MAX;
+use crate::extract::Declined;
+use crate::guard::Access;
+use crate::limits::{self, DRAIN_TIME_MAX};
+use crate::room::{Room, Seat, UnderWay};
 
 /// Binds `address`. Only a loopback address without [`Access::Remote`], since whoever reaches the port
 /// can do everything.
@@ -31,35 +52,195 @@ pub async fn bind(address: SocketAddr, access: Access) -> Result<TcpListener, Ap
     })
 }
 
-/// Serves `router`, guarded, until `shutdown` completes; then lets the requests under way finish, for at
-/// most [`DRAIN_TIME_MAX`].
+/// What connections may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most connections. When there are so many, one that has no request under way is closed for the next one.
+    pub connections: usize,
+    /// Most connections on top, while all of the others have a request under way. They are answered `/livez` and
+    /// `/readyz`, and 503 for everything else.
+    pub reserve: usize,
+    /// How long the headers of a request may take to arrive, which is also how long a connection may rest between two.
+    pub header_time: Duration,
+    /// How long a caller may take nothing of its answer.
+    pub write_time: Duration,
+}
+
+impl Default for Bounds {
+    /// [`CONNECTIONS_MAX`](crate::CONNECTIONS_MAX) connections, or half as many as the process may have files.
+    fn default() -> Self {
+        Self {
+            connections: limits::CONNECTIONS_MAX.min(files_max() / 2).max(1),
+            reserve: limits::RESERVE_CONNECTIONS_MAX,
+            header_time: limits::HEADER_TIME_MAX,
+            write_time: limits::WRITE_TIME_MAX,
+        }
+    }
+}
+
+/// Serves `router` until `shutdown` completes, within the [`Bounds`] that are the default; then lets the requests under
+/// way finish, for at most [`DRAIN_TIME_MAX`]. Nothing else stands before its routes: [`guard`](crate::guard()) is part
+/// of the operations of dacapo only.
 ///
 /// # Errors
 /// [`ApiError::Unavailable`] when the listener breaks.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    access: Access,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ApiError> {
-    let (draining, drain) = oneshot::channel();
-    let signal = async move {
-        shutdown.await;
-        // Nobody listens only when serving has ended by itself.
-        let _ = draining.send(());
-    };
-    let serving = axum::serve(listener, guard(router, access)).with_graceful_shutdown(signal).into_future();
-    let out_of_time = async {
-        match drain.await {
-            Ok(()) => tokio::time::sleep(DRAIN_TIME_MAX).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        served = serving => served.map_err(|error| ApiError::unavailable("serve HTTP", error)),
-        () = out_of_time => {
-            tracing::warn!(seconds = DRAIN_TIME_MAX.as_secs(), "requests under way were cut off at shutdown");
-            Ok(())
+    serve_within(listener, router, Bounds::default(), shutdown).await
+}
+
+/// The same within bounds of one's own.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ApiError> {
+    let room = Room::new(bounds.connections, bounds.reserve);
+    let (end, ending) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    let mut log = Log(None);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                // Where there is no place for it, to close it says so.
+                Ok((stream, _)) => if let Some(seat) = room.enter() {
+                    connections.spawn(connection(stream, router.clone(), seat, bounds, ending.clone()));
+                },
+                Err(error) => not_accepted(&error, &room, &mut log).await?,
+            },
+            Some(ended) = connections.join_next() => log_panic(ended),
         }
     }
+    drop(listener);
+    // Nobody listens when there are no connections.
+    let _ = end.send(true);
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+    };
+    if tokio::time::timeout(DRAIN_TIME_MAX, all_ended).await.is_err() {
+        tracing::warn!(seconds = DRAIN_TIME_MAX.as_secs(), "requests under way were cut off at shutdown");
+    }
+    Ok(())
+}
+
+/// When it was last logged that no connection can be taken.
+struct Log(Option<Instant>);
+
+/// Rests when the system lets the process have no more, and has a connection that rests leave; what is wrong with one
+/// connection that wanted to come says nothing about the next.
+async fn not_accepted(error: &io::Error, room: &Room, log: &mut Log) -> Result<(), ApiError> {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
+    match error.kind() {
+        ConnectionAborted | ConnectionReset | Interrupted => return Ok(()),
+        InvalidInput => return Err(ApiError::unavailable("take connections", error)),
+        _ => {}
+    }
+    let open = room.len();
+    room.make_room();
+    let now = Instant::now();
+    if log.0.is_none_or(|last| now.duration_since(last) >= limits::ACCEPT_LOG_PAUSE) {
+        log.0 = Some(now);
+        tracing::error!(%error, open, "cannot take another connection: see how many files the process may have open");
+    }
+    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    Ok(())
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection was cut off");
+    }
+}
+
+/// Serves one connection until it ends, has to make room, or the server ends.
+async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bounds, mut ending: watch::Receiver<bool>) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(bounds.write_time));
+    let (seat, router) = (Arc::new(seat), TowerToHyperService::new(router));
+    let guest = Arc::clone(&seat.guest);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (under_way, router, reserve) = (seat.asks(), router.clone(), seat.guest.reserve);
+        async move {
+            let answer = match reserve && !matches!(request.uri().path(), "/livez" | "/readyz") {
+                true => busy(),
+                false => router.call(request.map(Body::new)).await?,
+            };
+            Ok::<_, Infallible>(answer.map(|body| Body::new(Held { body, _under_way: under_way })))
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(bounds.header_time).max_buf_size(limits::HEAD_BYTES_MAX);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(Box::pin(stream)), service).with_upgrades());
+    tokio::select! {
+        // What went wrong with a connection is for its other end to see; nothing of it is anybody else's concern.
+        _ = serving.as_mut() => return,
+        () = guest.leave.notified() => {}
+        // The sender is gone only with the server.
+        _ = ending.wait_for(|ending| *ending) => {}
+    }
+    let is_end = *ending.borrow();
+    if !guest.has_asked() {
+        return;
+    }
+    serving.as_mut().graceful_shutdown();
+    match is_end {
+        true => drop(serving.await),
+        false => drop(tokio::time::timeout(limits::LEAVE_TIME_MAX, serving).await),
+    }
+}
+
+fn busy() -> Response {
+    let problem = Problem::new("busy", "this node answers as many requests as it can have under way");
+    let mut answer = Declined(problem.help("ask again in a moment, or ask another node").unavailable()).into_response();
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// An answer whose request is under way until all of it is handed over.
+struct Held {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// How many files the process may have open.
+#[cfg(unix)]
+fn files_max() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+#[cfg(not(unix))]
+fn files_max() -> usize {
+    usize::MAX
 }

@@ -13,7 +13,7 @@ use dacapo_api::{
     SetAsideRequest, SettleRequest, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus, TimeLeft,
     Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
 };
-use dacapo_server::{Access, bind, router, serve};
+use dacapo_server::{Access, Hosts, bind, router, serve};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -32,7 +32,7 @@ impl Served {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { stopped.await.unwrap() };
-        let serving = tokio::spawn(serve(listener, router(fake.clone()), Access::Loopback, shutdown));
+        let serving = tokio::spawn(serve(listener, router(fake.clone(), &Hosts::default()), shutdown));
         let client = HttpClient::new(&url, ClientLimits::default()).unwrap();
         Self { fake, client, url, stop, serving }
     }

@@ -38,7 +38,7 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
         tokio::time::sleep(START_AGAIN).await;
     };
     world.note(format!("{name} runs"));
-    let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)));
+    let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)), &dacapo_server::Hosts::any());
     let app = routes(node.clone()).merge(operations);
     let mut ending = world.ending[slot].subscribe();
     let end = async move {

@@ -21,7 +21,7 @@ use dacapo::{
     AppendRefused, Appended, Carried, ExpectedRevision, FlipPolicy, Node, NodeBuilder, Options, Position, Revision,
     SegmentCount, Verify,
 };
-use dacapo_server::{Access, NodeApi};
+use dacapo_server::{Access, Hosts, NodeApi};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -57,6 +57,9 @@ pub struct Settings {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// A name under which a proxy asks for the operations of dacapo; may be given several times
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
     /// The versions of the view of balances that this release carries
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2",
           value_parser = clap::value_parser!(u32).range(1..=2))]
@@ -124,10 +127,11 @@ pub async fn run(args: Settings, carry: impl FnOnce(NodeBuilder) -> NodeBuilder)
         builder = builder.carry(Carried::version(webhooks).acts::<Movement>());
     }
     let node = builder.start().await?;
-    let operations = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), name)));
-    let app = routes(node.clone()).merge(operations);
+    let api = Arc::new(NodeApi::new(node.clone(), name));
+    // The operations are guarded, the routes of the bank are not: whoever may use those is for the bank to say.
+    let app = routes(node.clone()).merge(dacapo_server::router(api, &Hosts::named(&args.hosts)?));
     tracing::info!("listening on {at}");
-    let served = dacapo_server::serve(listener, app, Access::Loopback, end).await;
+    let served = dacapo_server::serve(listener, app, end).await;
     // Requests have ended before the node does.
     node.shutdown().await;
     tracing::info!("ended in order");

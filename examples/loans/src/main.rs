@@ -14,7 +14,7 @@ use std::sync::Arc;
 use clap::Parser;
 use dacapo::{Node, Options, Rows, SegmentCount};
 use dacapo_example_loans::{LoansV1, LoansV2};
-use dacapo_server::{Access, NodeApi};
+use dacapo_server::{Access, Hosts, NodeApi};
 
 /// Loan applications, on dacapo.
 #[derive(Parser)]
@@ -62,9 +62,9 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
         builder = if version == 1 { builder.carry(LoansV1 { options }) } else { builder.carry(LoansV2 { options }) };
     }
     let node = builder.start().await?;
-    let app = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), at.clone())));
+    let app = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), at.clone())), &Hosts::default());
     tracing::info!("listening on {at}");
-    let served = dacapo_server::serve(listener, app, Access::Loopback, end).await;
+    let served = dacapo_server::serve(listener, app, end).await;
     node.shutdown().await;
     Ok(served?)
 }

@@ -12,7 +12,7 @@ use dacapo::{
 };
 use dacapo_api::{ApiError, Problem};
 use dacapo_example_bank::{BalanceOf, BalancesV1, BalancesV2};
-use dacapo_server::{Access, NodeApi};
+use dacapo_server::{Access, Hosts, NodeApi};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -61,13 +61,13 @@ impl Demo {
             return Err(problem.help("the demo would mix them with its own: choose another directory").refused());
         }
         node.carry(version_1()).map_err(failed)?;
-        let router = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), "demo")));
+        let router = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), "demo")), &Hosts::default());
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async move {
             // Dropping the sender stops it as well.
             let _ = stopped.await;
         };
-        let serving = tokio::spawn(dacapo_server::serve(listener, router, Access::Loopback, stopped));
+        let serving = tokio::spawn(dacapo_server::serve(listener, router, stopped));
         let projection = ProjectionName::new("balances").map_err(ApiError::from)?;
         say("look on from another terminal:");
         say_more(&format!("dacapo status --watch --at http://{address}"));

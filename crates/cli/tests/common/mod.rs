@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use dacapo_api::fake::FakeApi;
-use dacapo_server::{Access, bind, router, serve};
+use dacapo_server::{Access, Hosts, bind, router, serve};
 use regex_lite::Regex;
 use tokio::runtime::Runtime;
 
@@ -30,8 +30,8 @@ impl Node {
         let fake = Arc::new(FakeApi::default());
         let listener = runtime.block_on(bind("127.0.0.1:0".parse().unwrap(), Access::Loopback)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = router(fake.clone());
-        runtime.spawn(serve(listener, app, Access::Loopback, std::future::pending()));
+        let app = router(fake.clone(), &Hosts::default());
+        runtime.spawn(serve(listener, app, std::future::pending()));
         Self { fake, url, _runtime: runtime }
     }
 

@@ -12,7 +12,7 @@ use dacapo_api::{
 use dacapo_cli::import::{Options, Summary, import, line_of};
 use dacapo_model::{EventId, EventType, limits};
 use dacapo_postgres::testbed::Server;
-use dacapo_server::{Access, NodeApi, bind, router, serve};
+use dacapo_server::{Access, Hosts, NodeApi, bind, router, serve};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -31,8 +31,8 @@ impl Served {
     async fn start(node: Node, data: Option<TempDir>) -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap(), Access::Loopback).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = router(Arc::new(NodeApi::new(node.clone(), "n")));
-        tokio::spawn(serve(listener, app, Access::Loopback, std::future::pending()));
+        let app = router(Arc::new(NodeApi::new(node.clone(), "n")), &Hosts::default());
+        tokio::spawn(serve(listener, app, std::future::pending()));
         let client = HttpClient::new(&url, ClientLimits::default()).unwrap();
         Self { node, url, client, through: 0, _data: data }
     }

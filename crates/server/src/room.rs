@@ -1,0 +1,171 @@
+//! Who is connected, and who leaves when there is no room.
+//!
+//! ```text
+//!   a connection comes ─┬─ there is room ──────────────────────────▶ it is in
+//!                       ├─ somebody has no request under way ─▶ the one that rests longest leaves, it is in
+//!                       ├─ all have one ─▶ it is in the reserve, which answers probes only
+//!                       └─ the reserve is full of requests ─▶ it is let go of
+//! ```
+//!
+//! So connections that ask nothing never keep out one that asks, and probes are answered whatever the others do.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Everyone who is connected.
+#[derive(Debug)]
+pub(crate) struct Room {
+    connections_max: usize,
+    reserve_max: usize,
+    guests: Mutex<HashMap<u64, Arc<Guest>>>,
+    /// Counts comings and restings, and so tells which was first.
+    moments: AtomicU64,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    /// Whether it is in the reserve.
+    pub reserve: bool,
+    /// Told that it shall make room.
+    pub leave: Notify,
+    under_way: AtomicUsize,
+    asked: AtomicU64,
+    resting_since: AtomicU64,
+}
+
+impl Guest {
+    /// Whether it has ever asked anything.
+    pub fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) > 0
+    }
+
+    fn rests(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+}
+
+/// The place of a connection in the room, until it is dropped.
+pub(crate) struct Seat {
+    room: Arc<Room>,
+    number: u64,
+    pub guest: Arc<Guest>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.room.guests().remove(&self.number);
+    }
+}
+
+impl Seat {
+    /// A request begins; it is under way until what is returned is dropped.
+    pub fn asks(&self) -> UnderWay {
+        self.guest.asked.fetch_add(1, Ordering::Relaxed);
+        self.guest.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay { room: Arc::clone(&self.room), guest: Arc::clone(&self.guest) }
+    }
+}
+
+/// A request, until its answer is handed over.
+pub(crate) struct UnderWay {
+    room: Arc<Room>,
+    guest: Arc<Guest>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.guest.resting_since.store(self.room.moment(), Ordering::Relaxed);
+        self.guest.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Room {
+    pub fn new(connections_max: usize, reserve_max: usize) -> Arc<Self> {
+        let (guests, moments) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { connections_max, reserve_max, guests, moments })
+    }
+
+    /// A place for one that comes; `None` when even the reserve has none.
+    pub fn enter(self: &Arc<Self>) -> Option<Seat> {
+        let mut guests = self.guests();
+        let has_room = |guests: &mut HashMap<u64, Arc<Guest>>, reserve, max| {
+            guests.values().filter(|guest| guest.reserve == reserve).count() < max
+                || send_off(guests, |guest| guest.reserve == reserve)
+        };
+        let reserve = !has_room(&mut guests, false, self.connections_max);
+        if reserve && !has_room(&mut guests, true, self.reserve_max) {
+            return None;
+        }
+        let number = self.moment();
+        let guest = Arc::new(Guest {
+            reserve,
+            leave: Notify::new(),
+            under_way: AtomicUsize::new(0),
+            asked: AtomicU64::new(0),
+            resting_since: AtomicU64::new(number),
+        });
+        guests.insert(number, Arc::clone(&guest));
+        Some(Seat { room: Arc::clone(self), number, guest })
+    }
+
+    /// Has the one that rests longest leave, so that the system has what it held.
+    pub fn make_room(&self) -> bool {
+        send_off(&mut self.guests(), |_| true)
+    }
+
+    /// How many are connected.
+    pub fn len(&self) -> usize {
+        self.guests().len()
+    }
+
+    fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn guests(&self) -> MutexGuard<'_, HashMap<u64, Arc<Guest>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends off the one that rests longest, of those `among` which. Its place is free at once.
+fn send_off(guests: &mut HashMap<u64, Arc<Guest>>, among: impl Fn(&Guest) -> bool) -> bool {
+    let resting = guests.iter().filter(|(_, guest)| among(guest) && guest.rests());
+    let longest = resting.min_by_key(|(_, guest)| guest.resting_since.load(Ordering::Relaxed));
+    let Some(number) = longest.map(|(number, _)| *number) else { return false };
+    if let Some(guest) = guests.remove(&number) {
+        guest.leave.notify_one();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_rests_longest_makes_room_and_requests_do_not() {
+        let room = Room::new(2, 1);
+        let (first, second) = (room.enter().unwrap(), room.enter().unwrap());
+        drop(first.asks());
+        // The second one rests longer now.
+        let third = room.enter().unwrap();
+        assert!(!third.guest.reserve && room.len() == 2);
+        assert!(room.guests().contains_key(&first.number) && !room.guests().contains_key(&second.number));
+        let (_one, _other) = (first.asks(), third.asks());
+        let probe = room.enter().unwrap();
+        assert!(probe.guest.reserve);
+        let asked = probe.asks();
+        assert!(room.enter().is_none());
+        drop(asked);
+        let next = room.enter().unwrap();
+        assert!(next.guest.reserve && !room.guests().contains_key(&probe.number));
+        drop(next);
+        assert!(!room.make_room(), "requests under way are not cut off");
+        drop(third);
+        assert!(!room.enter().unwrap().guest.reserve);
+    }
+}

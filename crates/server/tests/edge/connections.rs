@@ -1,0 +1,126 @@
+//! What callers may cost: connections, headers, bodies, and answers that nobody takes.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::routing::get as route;
+use dacapo_server::{APPEND_BODY_BYTES_MAX, Bounds, Hosts, router};
+use futures::stream;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+use super::{Served, answer, get};
+
+fn bounds(connections: usize) -> Bounds {
+    Bounds { connections, reserve: 1, ..Bounds::default() }
+}
+
+#[tokio::test]
+async fn connections_that_ask_nothing_make_room_for_one_that_asks() {
+    let served = Served::start(bounds(4), |api| router(api, &Hosts::default())).await;
+    let mut silent = Vec::new();
+    for number in 0..60 {
+        let text = if number % 2 == 0 { "" } else { "GET /v1/status HTTP/1.1\r\nHos" };
+        silent.push(served.sends(text).await);
+        let answer = served.answers(&get("/v1/status", "127.0.0.1")).await;
+        assert_eq!(answer.status, 200, "{number}: {answer:?}");
+    }
+    // Each that had to leave was closed.
+    for connection in silent.drain(..50) {
+        assert_eq!(answer(connection).await.status, 0);
+    }
+}
+
+#[tokio::test]
+async fn probes_are_answered_while_every_connection_has_a_request_under_way() {
+    let served = Served::start(bounds(3), |api| router(api, &Hosts::default())).await;
+    let mut waiting = Vec::new();
+    for number in 1..=3 {
+        waiting.push(served.sends(&get("/v1/events?wait_ms=60000", "127.0.0.1")).await);
+        while served.fake.readers() < number {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(served.answers(&get("/livez", "127.0.0.1")).await.status, 200);
+    assert_eq!(served.answers(&get("/readyz", "127.0.0.1")).await.status, 200);
+    let busy = served.answers(&get("/v1/status", "127.0.0.1")).await;
+    assert!(busy.status == 503 && busy.text.contains(r#""code":"busy""#), "{busy:?}");
+    // None of those that wait was cut off.
+    assert_eq!(served.fake.readers(), 3);
+    drop(waiting.pop());
+    while served.fake.readers() > 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut answered = served.answers(&get("/v1/status", "127.0.0.1")).await;
+    while answered.status == 503 {
+        answered = served.answers(&get("/v1/status", "127.0.0.1")).await;
+    }
+    assert_eq!(answered.status, 200);
+}
+
+#[tokio::test]
+async fn headers_that_do_not_come_end_the_connection() {
+    let header_time = Duration::from_millis(50);
+    let bounds = Bounds { header_time, ..Bounds::default() };
+    let served = Served::start(bounds, |api| router(api, &Hosts::default())).await;
+    for text in ["", "GET /livez HT", "GET /livez HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
+        // These come to an end, which they would not by themselves.
+        assert_ne!(answer(served.sends(text).await).await.status, 200, "{text}");
+    }
+    // One that rests behind an answer, too.
+    let rested = answer(served.sends("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await).await;
+    assert_eq!(rested.status, 200, "{rested:?}");
+}
+
+/// Tells when it is dropped.
+struct Gone(mpsc::UnboundedSender<()>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // Nobody listens once the test has ended.
+        let _ = self.0.send(());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    let (tell, mut given_up) = mpsc::unbounded_channel();
+    let endless = move || {
+        let gone = Gone(tell.clone());
+        async move {
+            Body::from_stream(stream::repeat_with(move || {
+                let Gone(_) = &gone;
+                Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 1 << 16]))
+            }))
+        }
+    };
+    let bounds = Bounds { write_time: Duration::from_millis(50), ..Bounds::default() };
+    let served = Served::start(bounds, |_| axum::Router::new().route("/endless", route(endless))).await;
+    let mut connection = served.sends(&get("/endless", "a")).await;
+    let mut first = [0; 12];
+    connection.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    // The caller takes no more, and keeps the connection.
+    given_up.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_too_large_is_refused_before_it_is_sent() {
+    let served = Served::start(Bounds::default(), |api| router(api, &Hosts::default())).await;
+    let head = |path: &str, length: usize| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    for (path, max) in [("/v1/events", APPEND_BODY_BYTES_MAX), ("/v1/projections/b/flip", 64 << 10)] {
+        let refused = served.answers(&head(path, max + 1)).await;
+        assert!(refused.status == 413 && refused.text.contains(r#""code":"too_large""#), "{refused:?}");
+    }
+    // One that does not say how long it is.
+    let chunk = format!("{:x}\r\n{}\r\n", 70_000, " ".repeat(70_000));
+    let request = format!(
+        "POST /v1/projections/b/flip HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{chunk}"
+    );
+    assert_eq!(served.answers(&request).await.status, 413);
+}
