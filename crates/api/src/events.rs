@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
-use dacapo_model::{self as model, EventId, EventType, ExpectedRevision, Position, Revision, StreamName, Timestamp};
+use dacapo_model::{
+    self as model, EventId, EventType, ExpectedRevision, Position, Revision, StreamName, Timestamp, limits,
+};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -13,10 +16,16 @@ use crate::form::{Json, format_time, parse_event_id};
 /// Events to append: all of them or nothing, in this order, in one place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AppendRequest {
-    /// The events, of one stream or of many.
+    /// The events, of one stream or of many; at most [`APPEND_EVENTS_MAX`](limits::APPEND_EVENTS_MAX).
+    #[serde(deserialize_with = "at_most::<_, _, { limits::APPEND_EVENTS_MAX }>")]
     pub events: Vec<NewEvent>,
-    /// What is demanded of streams before it. A stream that is not named may be at any revision.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// What is demanded of streams before it. A stream that is not named may be at any revision. At most
+    /// [`APPEND_EXPECTED_MAX`](limits::APPEND_EXPECTED_MAX) are named.
+    #[serde(
+        default,
+        deserialize_with = "at_most::<_, _, { limits::APPEND_EXPECTED_MAX }>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub expected: Vec<Expected>,
     /// What to do with events that are in the journal already.
     #[serde(default)]
@@ -369,6 +378,30 @@ impl<'de> Deserialize<'de> for RevisionDemand {
     }
 }
 
+/// A list that ends the reading at its limit: one that is much too long costs no more than one that is.
+fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMost<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX}")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut taken = Vec::new();
+            while let Some(one) = list.next_element()? {
+                if taken.len() == MAX {
+                    return Err(de::Error::invalid_length(MAX + 1, &self));
+                }
+                taken.push(one);
+            }
+            Ok(taken)
+        }
+    }
+    from.deserialize_seq(AtMost::<T, MAX>(PhantomData))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,6 +415,18 @@ mod tests {
         let (stream, event) = request.events[0].clone().into_model(|| id).unwrap();
         assert_eq!((stream.as_str(), event.event_type.as_str(), event.id), ("account-1", "opened", id));
         assert_eq!(event.payload, br#"{"limit": 1.0}"#);
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_not_read_to_its_end() {
+        let demand = r#"{"stream":"a-1","revision":"any"}"#;
+        let list = format!("{demand},").repeat(limits::APPEND_EXPECTED_MAX);
+        // What follows the limit is no JSON, and is never come to.
+        let text = format!(r#"{{"events":[],"expected":[{list}{demand},?"#);
+        let error = serde_json::from_str::<AppendRequest>(&text).unwrap_err().to_string();
+        assert!(error.contains("invalid length 10001, expected a list of at most 10000"), "{error}");
+        let text = format!(r#"{{"events":[],"expected":[{}]}}"#, list.trim_end_matches(','));
+        assert_eq!(serde_json::from_str::<AppendRequest>(&text).unwrap().expected.len(), limits::APPEND_EXPECTED_MAX);
     }
 
     #[test]

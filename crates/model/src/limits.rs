@@ -21,6 +21,8 @@ pub const TAGS_MAX: usize = 16;
 pub const TAG_BYTES_MAX: usize = 255;
 /// Most events in one append.
 pub const APPEND_EVENTS_MAX: usize = 10_000;
+/// Most streams of which one append demands a revision.
+pub const APPEND_EXPECTED_MAX: usize = APPEND_EVENTS_MAX;
 /// Largest append as stored, in bytes.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
 /// Most segments of a version.

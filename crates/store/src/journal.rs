@@ -60,6 +60,7 @@ impl Append {
             return Err(AppendRefused::Empty);
         }
         within("the number of events", self.events.len(), limits::APPEND_EVENTS_MAX)?;
+        within("the number of streams whose revision is demanded", self.expected.len(), limits::APPEND_EXPECTED_MAX)?;
         let mut bytes = 0;
         for StreamEvent { stream, event } in &self.events {
             within("the size of a payload in bytes", event.payload.len(), limits::PAYLOAD_BYTES_MAX)?;

@@ -189,6 +189,11 @@ pub async fn limits_are_held(home: &mut dyn JournalHome) {
     let mut append = any("a-1", [1]);
     append.events[0].event.payload = vec![b' '; limits::PAYLOAD_BYTES_MAX + 1];
     assert!(matches!(refused(&*journal, append).await, AppendRefused::Limit { .. }));
+    let mut append = any("a-1", [1]);
+    append.expected = vec![(name("b-1"), ExpectedRevision::NoStream); limits::APPEND_EXPECTED_MAX + 1];
+    let why = refused(&*journal, append.clone()).await;
+    assert!(matches!(why, AppendRefused::Limit { actual, .. } if actual == limits::APPEND_EXPECTED_MAX + 1), "{why}");
+    assert_eq!(everything(&*journal).await.len(), 0);
     assert_eq!(appended(&*journal, any("a-1", 0..max as u64)).await, at(max as u64, max as u64, max));
     assert_eq!(everything(&*journal).await.len(), max);
 }
