@@ -66,7 +66,7 @@ pub(crate) fn servers(url: &str, options: &Options) -> Result<Vec<PgConnectOptio
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
     let user = if user.is_empty() { String::new() } else { format!("{user}@") };
-    let query = without_target(query).map_err(invalid)?;
+    let query = understood(query).map_err(invalid)?;
     let of_host = |host: &str| {
         let one: PgConnectOptions =
             format!("postgres://{user}{host}/{path}?{query}").parse().map_err(|error: sqlx::Error| {
@@ -80,8 +80,31 @@ pub(crate) fn servers(url: &str, options: &Options) -> Result<Vec<PgConnectOptio
     hosts.split(',').map(of_host).collect()
 }
 
-/// The query of a URL without what the driver does not know.
-fn without_target(query: &str) -> Result<String, String> {
+/// The parameters of a URL that the driver knows.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// The query of a URL without what the driver does not know. One that it would ignore is refused: it would write the
+/// value to the log, which may be a password under a mistyped name.
+fn understood(query: &str) -> Result<String, String> {
     let mut kept = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
@@ -89,7 +112,13 @@ fn without_target(query: &str) -> Result<String, String> {
             Some(("target_session_attrs", other)) => {
                 return Err(format!("target_session_attrs is {other}, but a server that can be written to is needed"));
             }
-            _ => kept.push(pair),
+            found => {
+                let key = found.map_or(pair, |(key, _)| key);
+                if found.is_none() || !(PARAMETERS.contains(&key) || key.starts_with("options[")) {
+                    return Err(format!("it has no parameter {key:?}; there are {}", PARAMETERS.join(", ")));
+                }
+                kept.push(pair);
+            }
         }
     }
     Ok(kept.join("&"))
@@ -120,6 +149,14 @@ mod tests {
         assert!(why("mysql://one/db", &Options::default()).contains("begins with mysql://"));
         assert!(why("one/db", &Options::default()).contains("must begin with postgres://"));
         assert!(why("postgres://one/db?target_session_attrs=standby", &Options::default()).contains("is standby"));
+        let mistyped = why("postgres://one/db?sslmode=require&pasword=s3cret", &Options::default());
+        assert!(mistyped.contains(r#"no parameter "pasword""#) && !mistyped.contains("s3cret"), "{mistyped}");
+        for query in ["sslmode", "options[search_path]=a&Password=x", "%70assword=x"] {
+            assert!(
+                why(&format!("postgres://one/db?{query}"), &Options::default()).contains("no parameter"),
+                "{query}"
+            );
+        }
         for schema in ["", "Da", "pg_x", "1a", "a-b", "a;b", &"a".repeat(25)] {
             let options = Options { schema: schema.into(), ..Options::default() };
             assert!(why("postgres://one/db", &options).contains("cannot be the schema's name"), "{schema}");
