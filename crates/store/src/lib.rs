@@ -7,6 +7,7 @@
 //! Every store passes the suite in `contract`.
 
 pub mod admit;
+mod blocking;
 pub mod catalog_form;
 mod clock;
 #[cfg(feature = "contract")]

@@ -1,12 +1,13 @@
 //! What the embedded journal does when its disk is full, fails or loses power at an awkward moment.
 
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
 use dacapo_store::contract::Chance;
-use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions, SimDisk};
+use dacapo_store::embedded::{DataDir, Disk, DiskFile, EmbeddedJournal, FileDisk, JournalOptions, SimDisk};
 use dacapo_store::{Append, AppendError, Appended, Filter, Journal, Limit, StoreError};
 
 fn append(number: u64) -> Append {
@@ -173,4 +174,109 @@ fn it_works_without_a_runtime() {
         assert_eq!(journal.streams(None, None, 10).await.unwrap().len(), 1);
         journal.close().await;
     });
+}
+
+/// A disk of the system on which the next read waits until another task of the runtime has had its turn often enough.
+#[derive(Clone, Default)]
+struct SlowDisk {
+    beats: Arc<Mutex<Option<mpsc::Receiver<()>>>>,
+}
+
+struct SlowFile {
+    file: Arc<dyn DiskFile>,
+    disk: SlowDisk,
+}
+
+const BEATS: usize = 100;
+
+impl SlowDisk {
+    fn slow(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(SlowFile { file, disk: self.clone() })
+    }
+}
+
+impl Disk for SlowDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        FileDisk.create_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        FileDisk.list(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        FileDisk.open(path).map(|file| self.slow(file))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        FileDisk.create(path).map(|file| self.slow(file))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        FileDisk.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        FileDisk.rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        FileDisk.sync_dir(path)
+    }
+}
+
+impl DiskFile for SlowFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(beats) = self.disk.beats.lock().unwrap().take() {
+            for _ in 0..BEATS {
+                let beat = beats.recv_timeout(Duration::from_secs(20));
+                beat.map_err(|_| io::Error::other("the runtime stands still while the disk is waited for"))?;
+            }
+        }
+        self.file.read_at(offset, len, out)
+    }
+
+    fn read_now(&self, _: u64, _: usize, _: &mut Vec<u8>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn will_need(&self, offset: u64, len: usize) {
+        self.file.will_need(offset, len);
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn set_len(&self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_disk_that_is_slow_holds_up_no_worker() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SlowDisk::default());
+    let options = JournalOptions { disk: Arc::new(disk.clone()), ..JournalOptions::default() };
+    let journal = EmbeddedJournal::open(&DataDir::open(dir.path()).unwrap(), options).unwrap();
+    for number in 1..=100 {
+        journal.append(append(number)).await.unwrap();
+    }
+    let (beat, beats) = mpsc::channel();
+    *disk.beats.lock().unwrap() = Some(beats);
+    let heart = tokio::spawn(async move {
+        while beat.send(()).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(count(&journal).await, 100);
+    heart.await.unwrap();
+    assert_eq!(journal.stream_revision(&StreamName::new("s-1").unwrap()).await.unwrap(), Revision::new(100));
 }

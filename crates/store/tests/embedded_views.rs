@@ -52,6 +52,37 @@ async fn what_was_committed_is_there_after_opening_again() {
     assert!(reader.get(&NOTES, &[Value::Integer(1)]).await.unwrap().is_some());
 }
 
+/// How often another task of the runtime must have its turn while something is waited for.
+const BEATS: usize = 100;
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_write_lock_of_another_process_holds_up_neither_workers_nor_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = SqliteViews::open(dir.path()).unwrap();
+    write_one(&views).await;
+    let view = views.find(&id()).await.unwrap().unwrap();
+    let tokens = view.tokens().await.unwrap();
+    let other = rusqlite::Connection::open(dir.path().join("notes/v1.1.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (claiming, seen) = (std::sync::Arc::clone(&view), tokens.clone());
+    let claimed = tokio::spawn(async move { claiming.claim(None, &seen).await });
+    for _ in 0..BEATS {
+        tokio::task::yield_now().await;
+    }
+    // What reads does not wait for it, nor for the one here that does.
+    assert_eq!(view.tokens().await.unwrap(), tokens);
+    assert!(view.letters(Position::START, 10).await.unwrap().is_empty());
+    assert!(view.refusals().await.unwrap().is_empty());
+    assert_eq!(view.outbox(10).await.unwrap().pending, 0);
+    assert_eq!(view.missing_indexes(&[NOTES]).await.unwrap(), []);
+    assert_eq!(views.list().await.unwrap(), [id()]);
+    assert!(views.find(&id()).await.unwrap().is_some());
+    let mut reader = view.reader().await.unwrap();
+    assert!(reader.get(&NOTES, &[Value::Integer(1)]).await.unwrap().is_some());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(claimed.await.unwrap().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn an_empty_file_is_no_view_and_is_made_again() {
     let dir = tempfile::tempdir().unwrap();

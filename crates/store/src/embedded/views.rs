@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
 use crate::sqlite::{Db, Place, fault};
@@ -37,7 +38,9 @@ const READER_CACHE_KIB: i64 = -8_192;
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
 /// Views in one folder, a file each. One process has one of these a folder: they share no locks but SQLite's.
-pub struct SqliteViews {
+pub struct SqliteViews(Arc<Folder>);
+
+struct Folder {
     dir: PathBuf,
     /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
     open: Mutex<HashMap<ViewId, Arc<FileView>>>,
@@ -60,15 +63,27 @@ impl SqliteViews {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
         make_dir(&dir)?;
-        Ok(Self { dir, open: Mutex::default(), full: Arc::default() })
+        Ok(Self(Arc::new(Folder { dir, open: Mutex::default(), full: Arc::default() })))
     }
 
     /// From the next transaction of each view on, lets no view grow, as if the disk were full, or lets them grow again.
     #[cfg(feature = "contract")]
     pub fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::Release);
+        self.0.full.store(full, Ordering::Release);
     }
 
+    /// Does something to the folder beside the runtime's workers: files are opened and made, and another process may have
+    /// their locks.
+    async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Folder) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let folder = Arc::clone(&self.0);
+        blocking(move || work(&folder)).await
+    }
+}
+
+impl Folder {
     fn path(&self, id: &ViewId) -> PathBuf {
         self.dir.join(id.projection.as_str()).join(format!("{}.db", id.version))
     }
@@ -82,9 +97,14 @@ impl SqliteViews {
         make: impl FnOnce(&mut Db) -> Result<bool, StoreError>,
     ) -> Result<Option<Arc<dyn View>>, StoreError> {
         let mut open = locked(&self.open);
-        if let Some(view) = open.get(id) {
-            let made = view.home().control(make)?;
-            return Ok(made.then(|| Arc::clone(view) as Arc<dyn View>));
+        if let Some(view) = open.get(id).map(Arc::clone) {
+            // What is done to one view, which may wait for another process, is nothing to the others.
+            drop(open);
+            let made = match absent {
+                Absent::Make => view.home().control(make)?,
+                Absent::Leave => view.home().look(make)?,
+            };
+            return Ok(made.then(|| view as Arc<dyn View>));
         }
         let path = self.path(id);
         if !path.try_exists().map_err(|error| io_fault("look for", &path, &error))? {
@@ -108,15 +128,37 @@ impl SqliteViews {
 #[async_trait]
 impl Views for SqliteViews {
     async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
-        let view = self.shared(id, Absent::Make, |db| db.make(id, tables, segments).map(|()| true))?;
-        Ok(view.expect("a view that was made is there"))
+        let (id, tables) = (id.clone(), tables.to_vec());
+        let make = move |folder: &Folder| {
+            folder.shared(&id, Absent::Make, |db| db.make(&id, &tables, segments).map(|()| true))
+        };
+        Ok(self.apart(make).await?.expect("a view that was made is there"))
     }
 
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError> {
-        self.shared(id, Absent::Leave, |db| db.is_made(id))
+        let id = id.clone();
+        self.apart(move |folder| folder.shared(&id, Absent::Leave, |db| db.is_made(&id))).await
     }
 
     async fn list(&self) -> Result<Vec<ViewId>, StoreError> {
+        self.apart(Folder::list).await
+    }
+
+    async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.apart(move |folder| {
+            let mut open = locked(&folder.open);
+            if let Some(view) = open.remove(&id) {
+                view.home().place.gone.store(true, Ordering::Release);
+            }
+            remove_files(&folder.path(&id))
+        })
+        .await
+    }
+}
+
+impl Folder {
+    fn list(&self) -> Result<Vec<ViewId>, StoreError> {
         let mut views = Vec::new();
         for folder in names_in(&self.dir)? {
             let Ok(projection) = ProjectionName::new(&folder) else { continue };
@@ -132,14 +174,6 @@ impl Views for SqliteViews {
         }
         views.sort();
         Ok(views)
-    }
-
-    async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
-        let mut open = locked(&self.open);
-        if let Some(view) = open.remove(id) {
-            view.home().place.gone.store(true, Ordering::Release);
-        }
-        remove_files(&self.path(id))
     }
 }
 
@@ -163,6 +197,19 @@ impl Home for FileHome {
 
     fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
         act(&mut locked(&self.control))
+    }
+
+    fn look<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut db = self.snapshot()?;
+        let seen = act(&mut db);
+        self.give_back(db);
+        seen
+    }
+
+    fn snapshot_now(&self) -> Option<Db> {
+        let mut db = locked(&self.idle).pop()?;
+        db.tried("begin to read", |connection| connection.execute_batch("BEGIN")).ok()?;
+        Some(db)
     }
 
     fn snapshot(&self) -> Result<Db, StoreError> {

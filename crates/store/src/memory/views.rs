@@ -104,8 +104,16 @@ impl Home for MemoryHome {
         Ok(MemoryDesk(Arc::clone(self)))
     }
 
+    fn look<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.settled(act)
+    }
+
     fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.settled(act)
+    }
+
+    fn snapshot_now(&self) -> Option<Db> {
+        self.snapshot().ok()
     }
 
     fn snapshot(&self) -> Result<Db, StoreError> {

@@ -97,6 +97,16 @@ impl Db {
         self.tried("begin a transaction", |connection| connection.execute_batch("BEGIN IMMEDIATE"))
     }
 
+    /// Does something that fails where it would wait for another process.
+    pub(crate) fn at_once<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let patience =
+            |db: &mut Self, time| db.tried("set how long to wait", |connection| connection.busy_timeout(time));
+        patience(self, Duration::ZERO)?;
+        let done = act(self);
+        patience(self, BUSY_TIMEOUT)?;
+        done
+    }
+
     /// Ends the open transaction, if there is one, as if it had never been.
     pub(crate) fn rollback(&mut self) -> Result<(), StoreError> {
         // SQLite itself rolls back on some errors, such as a full disk.

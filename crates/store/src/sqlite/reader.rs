@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::sqlite::rows::Answer;
-use crate::sqlite::view::Home;
+use crate::sqlite::view::{Home, apart};
 use crate::table::{Table, Value};
 use crate::views::{FirstRows, ViewReader};
 
@@ -21,10 +21,20 @@ pub(super) struct Reader<H: Home> {
 }
 
 impl<H: Home> Reader<H> {
-    pub(super) fn open(home: Arc<H>) -> Result<Self, StoreError> {
-        let mut db = home.snapshot()?;
+    pub(super) async fn open(home: Arc<H>) -> Result<Self, StoreError> {
         // The first read of the transaction fixes the state that all later ones see.
-        let tokens = db.tokens()?;
+        if let Some(mut db) = home.snapshot_now()
+            && let Ok(tokens) = db.at_once(Db::tokens)
+        {
+            return Ok(Self { home, db: Some(db), tokens });
+        }
+        let asked = Arc::clone(&home);
+        let (db, tokens) = apart::<H, _>(move || {
+            let mut db = asked.snapshot()?;
+            let tokens = db.tokens()?;
+            Ok((db, tokens))
+        })
+        .await?;
         Ok(Self { home, db: Some(db), tokens })
     }
 
@@ -103,7 +113,7 @@ impl<H: Home> ViewReader for Reader<H> {
     }
 
     async fn letters(&mut self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
-        self.db()?.letters(after, most)
+        self.apart(move |db| db.letters(after, most)).await
     }
 }
 

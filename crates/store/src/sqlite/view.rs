@@ -9,6 +9,7 @@ use dacapo_model::{
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 
+use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
@@ -26,8 +27,14 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
     /// A desk for one writer.
     fn desk(self: &Arc<Self>) -> Result<Self::Desk, StoreError>;
 
+    /// Reads the committed state, and waits for nobody who writes, in this process or in another one.
+    fn look<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
+
     /// Does something short to the committed state. If it writes, the caller has the gate.
     fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
+
+    /// What [`snapshot`](Self::snapshot) gives, if that is to be had without waiting for anybody.
+    fn snapshot_now(&self) -> Option<Db>;
 
     /// A connection that sees the committed state in an open transaction, or that no one else writes to.
     fn snapshot(&self) -> Result<Db, StoreError>;
@@ -71,20 +78,39 @@ impl<H: Home> SqliteView<H> {
         &self.home
     }
 
-    async fn mark<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let _gate = self.gate.lock().await;
-        aside::<H, _>(|| self.home.control(act))
+    async fn mark<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let gate = Arc::clone(&self.gate).lock_owned().await;
+        let home = Arc::clone(&self.home);
+        // Whoever asked may be gone before it is done, so the gate goes along.
+        apart::<H, _>(move || {
+            let marked = home.control(act);
+            drop(gate);
+            marked
+        })
+        .await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let home = Arc::clone(&self.home);
+        apart::<H, _>(move || home.look(act)).await
     }
 }
 
 #[async_trait]
 impl<H: Home> View for SqliteView<H> {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.home.control(Db::tokens)
+        self.look(Db::tokens).await
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
-        self.mark(|db| db.claim(by, seen)).await
+        let seen = seen.to_vec();
+        self.mark(move |db| db.claim(by, &seen)).await
     }
 
     async fn revoke(&self) -> Result<(), StoreError> {
@@ -92,31 +118,32 @@ impl<H: Home> View for SqliteView<H> {
     }
 
     async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
-        self.mark(|db| db.hold(mark)).await
+        self.mark(move |db| db.hold(mark)).await
     }
 
     async fn lift(&self, mark: Position) -> Result<(), StoreError> {
-        self.mark(|db| db.lift(mark)).await
+        self.mark(move |db| db.lift(mark)).await
     }
 
     async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
-        self.mark(|db| db.cap(at)).await
+        self.mark(move |db| db.cap(at)).await
     }
 
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
-        self.home.control(Db::refusals)
+        self.look(Db::refusals).await
     }
 
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
-        self.home.control(|db| db.letters(after, most))
+        self.look(move |db| db.letters(after, most)).await
     }
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
-        self.mark(|db| db.wish(which, wish)).await
+        let which = which.clone();
+        self.mark(move |db| db.wish(&which, wish)).await
     }
 
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
-        self.home.control(Db::unspoken)
+        self.look(Db::unspoken).await
     }
 
     async fn effects_due(
@@ -125,45 +152,59 @@ impl<H: Home> View for SqliteView<H> {
         longest: Duration,
         most: usize,
     ) -> Result<Vec<PendingEffect>, StoreError> {
-        self.home.control(|db| db.effects_due(now, longest, most))
+        self.look(move |db| db.effects_due(now, longest, most)).await
     }
 
     async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        self.home.control(|db| db.first_effect(stream))
+        let stream = stream.clone();
+        self.look(move |db| db.first_effect(&stream)).await
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
-        self.home.control(|db| db.outbox(most))
+        self.look(move |db| db.outbox(most)).await
     }
 
     async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
-        self.home.control(|db| db.effect_letters(after, most, untried))
+        self.look(move |db| db.effect_letters(after, most, untried)).await
     }
 
     async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
-        self.mark(|db| db.decide_effects(which, wish)).await
+        let which = which.clone();
+        self.mark(move |db| db.decide_effects(&which, wish)).await
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
-        self.mark(|db| db.settle_effects(settled)).await
+        let settled = settled.to_vec();
+        self.mark(move |db| db.settle_effects(&settled)).await
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
-        self.home.control(|db| db.missing_indexes(tables))
+        let tables = tables.to_vec();
+        self.look(move |db| db.missing_indexes(&tables)).await
     }
 
     async fn copy(&self) -> Result<ViewCopy, StoreError> {
-        self.home.copy()
+        let home = Arc::clone(&self.home);
+        apart::<H, _>(move || home.copy()).await
     }
 
     async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
-        let desk = self.home.desk()?;
+        let home = Arc::clone(&self.home);
+        let desk = apart::<H, _>(move || home.desk()).await?;
         Ok(Box::new(Writer::<H>::new(desk, Arc::clone(&self.gate))))
     }
 
     async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
-        Ok(Box::new(Reader::open(Arc::clone(&self.home))?))
+        Ok(Box::new(Reader::open(Arc::clone(&self.home)).await?))
     }
+}
+
+/// Does work that may wait for the disk, or for a lock of another process, on a thread made for it, whatever runtime
+/// asks. It goes on when nobody waits for it any more.
+pub(super) async fn apart<H: Home, T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    if H::INLINE { work() } else { blocking(work).await }
 }
 
 /// Does work that may take a while without holding up the other tasks of this thread, where there is a

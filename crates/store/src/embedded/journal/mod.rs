@@ -42,6 +42,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::disk::{Disk, FileDisk};
 use super::lock::DataDir;
+use crate::blocking::blocking;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamInfo};
@@ -54,6 +55,9 @@ use writer::Writer;
 
 /// Chunks are never larger than this and one group, so that a place in one fits 32 bits.
 const CHUNK_BYTES_MAX: u64 = 1 << 30;
+
+/// So near to the head a read is done where it is asked for.
+const NEAR_EVENTS_MAX: u64 = 64;
 
 /// How an [`EmbeddedJournal`] works.
 #[derive(Clone)]
@@ -167,7 +171,13 @@ impl Journal for EmbeddedJournal {
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.reader.read(after, filter, limit)
+        // Whoever follows reads what was written just now, which is in the system's memory: to change threads would take
+        // longer than to read it.
+        if self.log.head().since(after) <= NEAR_EVENTS_MAX {
+            return self.reader.read(after, filter, limit);
+        }
+        let (reader, filter) = (self.reader.clone(), filter.clone());
+        blocking(move || reader.read(after, &filter, limit)).await
     }
 
     async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
@@ -176,7 +186,8 @@ impl Journal for EmbeddedJournal {
     }
 
     async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.log.revision(stream)
+        let (log, stream) = (Arc::clone(&self.log), stream.clone());
+        blocking(move || log.revision(&stream)).await
     }
 
     async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
@@ -217,19 +228,5 @@ impl Drop for EmbeddedJournal {
                 tracing::error!("a thread of the journal ended with a panic");
             }
         }
-    }
-}
-
-/// Does work that may wait for the disk beside the runtime's workers, if there is a runtime.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => match runtime.spawn_blocking(work).await {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Err(StoreError::unavailable("read", "the runtime is shutting down")),
-        },
-        Err(_) => work(),
     }
 }
