@@ -192,6 +192,9 @@ pub struct VersionStatus {
     /// How many of its effects are set aside.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub effects_aside: u64,
+    /// How old is what is told here of its view, in seconds, when that could not be read just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
     /// What it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,

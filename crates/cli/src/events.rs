@@ -103,7 +103,8 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         out.flush()?;
         left -= (read.events.len() as u64).min(left);
         let stuck = read.through <= request.after;
-        let at_head = read.events.is_empty() && (stuck || request.stream.is_some() || read.through >= read.head);
+        // Of a stream, what follows may be wanted although nothing of this was.
+        let at_head = read.events.is_empty() && (stuck || (request.stream.is_none() && read.through >= read.head));
         if at_head && !args.follow {
             break;
         }

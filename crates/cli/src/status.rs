@@ -214,6 +214,8 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
     for version in &projection.versions {
         let name = format!("{} {}", projection.name, version.version);
         notes.extend(version.reason.iter().map(|reason| format!("{name}: {reason}")));
+        let old = version.age_seconds.map(duration);
+        notes.extend(old.map(|age| format!("{name}: as it was {age} ago, since its view has not answered now")));
         let told = version.stall.as_ref().map_or(&[][..], |stall| &stall.waiting_on);
         notes.extend(version.stall.iter().map(|stall| format!("{name}: {}", stall.text)));
         let others = version.waiting_on.iter().filter(|reason| !told.contains(reason));

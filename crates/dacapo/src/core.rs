@@ -22,6 +22,7 @@ use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
 use crate::reads::Fence;
 use crate::seed::{SeedFrom, check, lacks};
+use crate::status::Lookout;
 use crate::trail::Trails;
 use crate::verify::{Looking, Shadowing};
 use crate::world::{Left, World};
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
     /// How every version got on lately.
     pub(crate) trails: Trails,
+    /// What the store told of versions.
+    pub(crate) lookout: Lookout,
     /// Segments that nobody live has.
     unowned: std::sync::Mutex<BTreeMap<ViewId, Unowned>>,
     /// What the verifications under way are at.
@@ -168,6 +171,7 @@ impl Core {
             opened: watch::Sender::new(()),
             flips: watch::Sender::default(),
             trails: Trails::new(),
+            lookout: Lookout::default(),
             unowned: Default::default(),
             looking: RwLock::default(),
             shadowing: RwLock::default(),

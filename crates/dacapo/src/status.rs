@@ -1,5 +1,8 @@
 //! How a node and its versions are, as data: the facts behind every table, progress bar and console.
 
+mod facts;
+
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +10,19 @@ use std::time::Duration;
 use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
 use dacapo_model::{
-    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Refusal, Stage, Timestamp, Token, VersionId,
-    VersionState, ViewId, WaitingOn, limits, replay,
+    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId,
+    VersionState, ViewId, WaitingOn, replay,
 };
-use dacapo_store::{Filter, Health, Limit};
+use dacapo_store::Health;
+use futures::future::join_all;
 
-use crate::core::{Core, OpenVersion};
-use crate::processor::Progress;
+use crate::core::Core;
 use crate::reactor;
 use crate::subscribe::SubscriberStatus;
 use crate::verify;
+use facts::{Facts, Known, is_ours};
+
+pub(crate) use facts::Lookout;
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -87,6 +93,8 @@ pub struct VersionStatus {
     pub letters: u64,
     /// How many of its effects are set aside.
     pub effects_aside: u64,
+    /// How old is what is told here of its view, when that could not be read just now.
+    pub age: Option<Duration>,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -125,20 +133,32 @@ impl fmt::Display for NotReady {
 pub(crate) async fn status(core: &Arc<Core>) -> Status {
     let catalog = core.catalog.current();
     let head = core.head();
+    let ids: Vec<ViewId> = catalog.projections.iter().flat_map(|(name, state)| told(name, state)).collect();
+    core.lookout.keep(&ids);
+    // First, so that what a version waits on is never later than what else is found of it.
+    let waiting: Vec<_> = ids.iter().map(|id| core.waiting_on(id)).collect();
+    let known = join_all(ids.iter().map(|id| core.lookout.look(core, id))).await;
+    let head = head.max(core.head());
+    let mut found: HashMap<_, _> = ids.into_iter().zip(waiting.into_iter().zip(known)).collect();
     let mut projections = Vec::new();
     for (name, state) in &catalog.projections {
         let mut versions = Vec::new();
-        for (version, version_state) in &state.versions {
-            if version_state.phase != Phase::Obsolete {
-                let id = ViewId { projection: name.clone(), version: *version };
-                versions.push(version_status(core, head, id, state, version_state).await);
-            }
+        for id in told(name, state) {
+            let version_state = &state.versions[&id.version];
+            let (waiting_on, known) = found.remove(&id).unwrap_or_default();
+            versions.push(version_status(core, head, id, (state, version_state), waiting_on, known));
         }
         let flip = state.flip.map(|flip| (flip, flip_waiting_on(core, name, flip.to)));
         projections.push(ProjectionStatus { name: name.clone(), serving: state.serving, flip, versions });
     }
     let members = if core.cluster.is_shared() { core.cluster.live().borrow().clone() } else { vec![] };
     Status { head, members, projections, subscribers: vec![] }
+}
+
+/// The versions of a projection that are told of.
+fn told(name: &ProjectionName, state: &ProjectionState) -> impl Iterator<Item = ViewId> {
+    let versions = state.versions.iter().filter(|(_, state)| state.phase != Phase::Obsolete);
+    versions.map(|(version, _)| ViewId { projection: name.clone(), version: *version })
 }
 
 /// What the flip to a version waits on. Where nobody drives it, that is somebody who can.
@@ -174,35 +194,23 @@ pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
     reasons
 }
 
-async fn version_status(
+fn version_status(
     core: &Arc<Core>,
     head: Position,
     id: ViewId,
-    projection: &ProjectionState,
-    state: &VersionState,
+    (projection, state): (&ProjectionState, &VersionState),
+    mut waiting_on: Vec<WaitingOn>,
+    known: Known,
 ) -> VersionStatus {
+    let Known { facts: Facts { tokens, unreadable, letters, halts, bare, oldest }, age } = known;
     let carried = core.code_of(&id);
-    // First, so that what it waits on is never later than what else is found.
-    let mut waiting_on = core.waiting_on(&id);
     let open = core.open_version(&id);
     let progress = open.as_ref().map(|open| open.progress.borrow().clone()).unwrap_or_default();
-    let (tokens, unreadable) = match core.tokens(&id).await {
-        Ok(tokens) => (tokens.unwrap_or_default(), None),
-        Err(error) => (vec![], Some(WaitingOn::Store { error: error.to_string() })),
-    };
-    let letters = match &open {
-        Some(open) => letters(open, &progress).await,
-        None => 0,
-    };
-    waiting_on.extend(halts_elsewhere(core, &id, &tokens).await);
+    waiting_on.extend(halts);
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let reached = open.as_ref().and_then(|open| open.reached(covers));
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
-    let (bare, unreadable) = match core.is_bare(&id).await {
-        Ok(bare) => (bare && state.phase == Phase::Initializing, unreadable),
-        Err(error) => (true, Some(WaitingOn::Store { error: error.to_string() })),
-    };
-    let stage = stage(state, &tokens, bare, head);
+    let stage = stage(state, &tokens, bare && state.phase == Phase::Initializing, head);
     let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
     waiting_on.extend(unreadable.filter(|_| core.trouble(&id).is_none()));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
@@ -220,9 +228,13 @@ async fn version_status(
     }
     let (lag_time, time_left, pace, stall) = match lag {
         0 => (Duration::ZERO, (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), None, None),
+        // What is not of now says nothing about a pace.
+        _ if age.is_some() => {
+            (oldest.map_or(Duration::ZERO, |first| core.world.clock.now().since(first)), None, None, None)
+        }
         _ => {
             let trail = core.trails.look(&id, &tokens, reached, head);
-            let lag_time = age_behind(core, covers).await;
+            let lag_time = oldest.map_or(Duration::ZERO, |first| core.world.clock.now().since(first));
             let stall = stalled(trail.still(core.trails.now()), &waiting_on, busy);
             let left = head.since(reached.unwrap_or(covers));
             (lag_time, Some(time_left(left, lag_time, trail.pace())), trail.pace(), stall)
@@ -280,46 +292,7 @@ async fn version_status(
         replay,
         letters,
         effects_aside: outbox.aside,
+        age,
         waiting_on,
-    }
-}
-
-fn is_ours(core: &Core, token: &Token) -> bool {
-    token.owner == Some(core.cluster.me())
-}
-
-/// The events that segments of other members stop before, as the view keeps them. What is wrong with the view is told by
-/// its tokens.
-async fn halts_elsewhere(core: &Core, id: &ViewId, tokens: &[Token]) -> Vec<WaitingOn> {
-    let theirs = |refusal: &Refusal| {
-        let token = tokens.iter().find(|token| token.segment == refusal.segment);
-        token.is_some_and(|token| !is_ours(core, token) && !token.covers(refusal.position))
-    };
-    let Some(open) = core.open_version(id).filter(|_| tokens.iter().any(|token| !is_ours(core, token))) else {
-        return vec![];
-    };
-    let refusals = open.view.refusals().await.unwrap_or_default();
-    refusals.into_iter().filter(theirs).map(|refusal| refusal.waiting_on()).collect()
-}
-
-/// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.
-async fn letters(open: &OpenVersion, progress: &Progress) -> u64 {
-    if let Some(letters) = progress.letters {
-        return letters;
-    }
-    let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
-    // What is wrong with the view is told by its tokens.
-    letters.map_or(0, |letters| letters.len() as u64)
-}
-
-/// How old the first event behind `covers` is; zero when there is none, or none that can be read just now.
-async fn age_behind(core: &Core, covers: Position) -> Duration {
-    let first = core.journal.read(covers, &Filter::everything(), Limit { events: 1, bytes: 1 }).await;
-    match first {
-        Ok(batch) => batch.iter().next().map(|event| core.world.clock.now().since(event.recorded)).unwrap_or_default(),
-        Err(error) => {
-            tracing::warn!(%covers, %error, "the event behind what a version covers cannot be read");
-            Duration::ZERO
-        }
     }
 }

@@ -67,6 +67,45 @@ async fn a_node_whose_journal_fails_is_not_ready_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_told_from_what_is_known_while_no_view_answers() {
+    let faults = Faults::default();
+    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
+    let node = Node::builder().store(store).carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let last = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    node.read("visits", last).await.unwrap();
+    let told = async || {
+        let status = tokio::time::timeout(Duration::from_secs(30), node.status()).await.expect("it is told").unwrap();
+        let versions: Vec<_> = status.projections.into_iter().flat_map(|found| found.versions).collect();
+        assert_eq!(versions.len(), 2);
+        versions
+    };
+    let known = told().await;
+    assert!(known.iter().all(|version| version.age.is_none() && !version.tokens.is_empty()), "{known:?}");
+    faults.plan(|call| matches!(call, Call::Tokens(_)).then_some(Fault::Waits));
+    for _ in 0..3 {
+        for (version, known) in told().await.iter().zip(&known) {
+            assert!(version.age.is_some(), "{version:?}");
+            assert_eq!((&version.tokens, version.letters), (&known.tokens, known.letters));
+        }
+    }
+    // One that cannot be read is known as well, and says why.
+    faults.plan(|call| matches!(call, Call::Tokens(_)).then_some(Fault::Fails));
+    let is_store = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. });
+    let says_why = async || {
+        while !told().await.iter().all(|version| version.waiting_on.iter().any(is_store)) {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), says_why()).await.expect("every version says why");
+    for (version, known) in told().await.iter().zip(&known) {
+        assert!(version.age.is_some() && version.tokens == known.tokens, "{version:?}");
+    }
+    faults.stop();
+    let is_fresh = async || while !told().await.iter().all(|version| version.age.is_none()) {};
+    tokio::time::timeout(Duration::from_secs(30), is_fresh()).await.expect("what is told is of now again");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(Visits).start().await.unwrap();

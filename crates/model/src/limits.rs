@@ -76,6 +76,8 @@ pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
 pub const SPEAK_TIME_MAX: Duration = Duration::from_secs(2);
 /// How often it looks.
 pub const SPEAK_LOOK: Duration = Duration::from_millis(20);
+/// How long a status waits for the store to tell how versions are, before it tells what was known before.
+pub const STATUS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most dead letters that are read at once.

@@ -16,6 +16,7 @@ mod guard;
 mod letters;
 mod limits;
 mod node;
+mod read;
 mod room;
 mod routes;
 mod serve;

@@ -19,20 +19,14 @@ use dacapo_api::{
     CancelRequest, CancelResponse, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
     SetAsideResponse, SettleRequest, SettleResponse, name_of_cancel,
 };
-use dacapo_model::{
-    CatalogEvent, FlipKind, Position, ProjectionName, Revision, StreamName, VersionId, ViewId, WaitingOn, limits,
-};
-use dacapo_store::{Append, EventBatch, EventRef, Filter, Limit, StreamEvent, Streams};
+use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, StreamName, VersionId, ViewId, WaitingOn};
+use dacapo_store::{Append, EventRef, StreamEvent};
 use tokio::time::Instant;
 
 use crate::letters::Settle;
 
-/// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Events in an answer, unless the reader says otherwise.
-const ANSWER_EVENTS: u32 = 1_000;
-/// The longest a reader may wait for events; it asks again.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Entries in an answer, unless the reader says otherwise.
+pub(crate) const ANSWER_EVENTS: u32 = 1_000;
 
 /// A node of this process, as the API sees it.
 #[derive(Clone)]
@@ -111,21 +105,7 @@ impl Api for NodeApi {
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
-        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
-        let deadline = Instant::now() + wait;
-        let mut head = self.node.journal().head();
-        loop {
-            head.mark_unchanged();
-            let response = self.read_now(&request).await?;
-            if !response.events.is_empty() || Instant::now() >= deadline {
-                return Ok(response);
-            }
-            match tokio::time::timeout_at(deadline, head.changed()).await {
-                Ok(Ok(())) => {}
-                // The time is over, or nothing more will come from a journal that is closed.
-                Ok(Err(_)) | Err(_) => return Ok(response),
-            }
-        }
+        self.read_patiently(request).await
     }
 
     async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
@@ -298,37 +278,6 @@ impl Api for NodeApi {
 }
 
 impl NodeApi {
-    async fn read_now(&self, request: &ReadRequest) -> Result<ReadResponse, ApiError> {
-        let journal = self.node.journal();
-        let events = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, limits::READ_EVENTS_MAX as u32) as usize;
-        let limit = Limit { events, bytes: ANSWER_BYTES_MAX };
-        let head = self.node.head();
-        let of_stream = request.stream.is_some();
-        let batch: EventBatch = match &request.stream {
-            Some(stream) => {
-                let stream = StreamName::new(stream)?;
-                journal.read_stream(&stream, Revision::new(request.after), limit).await.map_err(unavailable)?
-            }
-            None => {
-                let streams = match (request.categories.is_empty(), request.system) {
-                    (false, _) => Streams::Categories(request.categories.clone()),
-                    (true, true) => Streams::All,
-                    (true, false) => Streams::User,
-                };
-                let types = (!request.types.is_empty()).then(|| request.types.clone());
-                let filter = Filter { streams, types };
-                journal.read(Position::new(request.after), &filter, limit).await.map_err(unavailable)?
-            }
-        };
-        let wanted = |event: &EventRef<'_>| {
-            !of_stream || request.types.is_empty() || request.types.iter().any(|name| name == event.event_type)
-        };
-        let events = batch.iter().filter(wanted).map(|event| event_form(&event)).collect::<Result<_, _>>()?;
-        let last_revision = batch.iter().next_back().map_or(request.after, |event| event.revision.get());
-        let through = if of_stream { last_revision } else { batch.through.get() };
-        Ok(ReadResponse { events, through, head: head.get().max(batch.through.get()) })
-    }
-
     async fn move_readers(
         &self,
         projection: &str,
@@ -520,6 +469,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
         reached: version.reached.map(Position::get),
         letters: version.letters,
         effects_aside: version.effects_aside,
+        age_seconds: version.age.map(|age| age.as_secs_f64()),
         waiting_on: version.waiting_on.iter().map(Into::into).collect(),
     }
 }
@@ -534,7 +484,7 @@ fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
     form
 }
 
-fn unavailable(error: StoreError) -> ApiError {
+pub(crate) fn unavailable(error: StoreError) -> ApiError {
     let message = error.to_string();
     match error {
         StoreError::Unavailable { tried, found } => {

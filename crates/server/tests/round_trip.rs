@@ -109,6 +109,7 @@ fn full_status() -> Status {
         reached: Some(12),
         letters: 3,
         effects_aside: 2,
+        age_seconds: Some(12.0),
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
     };
     let flip = FlipStatus {

@@ -3,6 +3,7 @@
 mod connections;
 mod hosts;
 mod proxies;
+mod reads;
 
 use std::sync::Arc;
 

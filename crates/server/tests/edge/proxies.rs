@@ -153,7 +153,7 @@ async fn nginx_passes_the_name_on_and_answers_no_other() {
 
 /// What keeps nginx, which may be root's, in a directory of its own and before this test's eyes.
 fn in_directory(dir: &Path) -> String {
-    format!("user root;\ndaemon off;\npid {0}/nginx.pid;\nworker_processes 1;\nevents {{}}", dir.display())
+    format!("user root;\ndaemon off;\nmaster_process off;\npid {0}/nginx.pid;\nevents {{}}", dir.display())
 }
 
 fn in_directory_http(dir: &Path) -> String {

@@ -1,0 +1,142 @@
+//! Reading events, and waiting for them.
+//!
+//! ```text
+//!   read what is there ──▶ something: answered at once
+//!          │ nothing
+//!          ▼
+//!   a subscription goes on from there ──▶ something: answered at once
+//!          │ the time is over
+//!          ▼
+//!   how far it has looked: the next call goes on from there
+//! ```
+//!
+//! So nothing is looked at twice by one reader, and what comes is read once for all who wait.
+
+use std::time::Duration;
+
+use dacapo_api::{ApiError, ReadRequest, ReadResponse};
+use dacapo_model::{Position, Revision, StreamName, limits};
+use dacapo_store::{EventBatch, EventRef, Filter, Limit, Streams};
+use tokio::time::Instant;
+
+use crate::node::{ANSWER_EVENTS, NodeApi, event_form, refused, unavailable};
+
+/// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// The longest a reader may wait for events; it asks again.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+impl NodeApi {
+    pub(crate) async fn read_patiently(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
+        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
+        let deadline = Instant::now() + wait;
+        match &request.stream {
+            Some(stream) => self.read_stream(&StreamName::new(stream)?, &request, deadline).await,
+            None => self.read_journal(&request, deadline).await,
+        }
+    }
+
+    async fn read_journal(&self, request: &ReadRequest, deadline: Instant) -> Result<ReadResponse, ApiError> {
+        let streams = match (request.categories.is_empty(), request.system) {
+            (false, _) => Streams::Categories(request.categories.clone()),
+            (true, true) => Streams::All,
+            (true, false) => Streams::User,
+        };
+        let filter = Filter { streams, types: types(request) };
+        let (after, limit) = (Position::new(request.after), limit(request));
+        let batch = self.node().journal().read(after, &filter, limit).await.map_err(unavailable)?;
+        if !batch.is_empty() || Instant::now() >= deadline {
+            return self.answer(&batch, limit);
+        }
+        let mut subscription = self.node().subscribe(batch.through, filter).await.map_err(refused)?;
+        match tokio::time::timeout_at(deadline, subscription.next()).await {
+            Ok(Ok(Some(batch))) => self.answer(&batch, limit),
+            Ok(Err(error)) => Err(unavailable(error)),
+            // The time is over, or nothing more will come from a journal that is closed.
+            Ok(Ok(None)) | Err(_) => self.answer(&EventBatch::empty(subscription.position()), limit),
+        }
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamName,
+        request: &ReadRequest,
+        deadline: Instant,
+    ) -> Result<ReadResponse, ApiError> {
+        let types = types(request);
+        let wanted =
+            |event: &EventRef<'_>| types.as_ref().is_none_or(|types| types.iter().any(|name| name == event.event_type));
+        let limit = limit(request);
+        // Before the first look: what comes after it is woken for.
+        let mut seen = self.node().head();
+        let mut after = Revision::new(request.after);
+        loop {
+            let batch = self.node().journal().read_stream(stream, after, limit).await.map_err(unavailable)?;
+            let last = batch.iter().next_back().map(|event| event.revision);
+            let through = last.unwrap_or(after);
+            if batch.iter().any(|event| wanted(&event)) || Instant::now() >= deadline {
+                return self.stream_answer(&batch, wanted, through);
+            }
+            after = through;
+            if last.is_some() {
+                continue;
+            }
+            // Another reader's batch of the stream's category tells as well when there is more of it.
+            let filter =
+                Filter { streams: Streams::Categories(vec![stream.category().to_owned()]), types: types.clone() };
+            let mut subscription = self.node().subscribe(seen, filter).await.map_err(refused)?;
+            let comes = async {
+                loop {
+                    match subscription.next().await? {
+                        Some(batch) if batch.iter().any(|event| event.stream == stream.as_str()) => return Ok(true),
+                        Some(_) => {}
+                        None => return Ok(false),
+                    }
+                }
+            };
+            match tokio::time::timeout_at(deadline, comes).await {
+                Ok(Ok(true)) => seen = subscription.position(),
+                Ok(Err(error)) => return Err(unavailable(error)),
+                Ok(Ok(false)) | Err(_) => return self.stream_answer(&batch, wanted, after),
+            }
+        }
+    }
+
+    /// The events of `batch` within `limit`; what follows them is for the next call.
+    fn answer(&self, batch: &EventBatch, limit: Limit) -> Result<ReadResponse, ApiError> {
+        let (mut events, mut bytes, mut through) = (Vec::new(), 0, batch.through);
+        for event in batch.iter() {
+            // At least one, however large it is.
+            bytes += event.payload.len();
+            if events.len() == limit.events || (bytes > limit.bytes && !events.is_empty()) {
+                // The next call goes on behind the last one that is told.
+                through = Position::new(event.position.get() - 1);
+                break;
+            }
+            events.push(event_form(&event)?);
+        }
+        let head = self.node().head().max(through);
+        Ok(ReadResponse { events, through: through.get(), head: head.get() })
+    }
+
+    /// The wanted events of a batch of one stream, which is within the limits, read through this revision.
+    fn stream_answer(
+        &self,
+        batch: &EventBatch,
+        wanted: impl Fn(&EventRef<'_>) -> bool,
+        through: Revision,
+    ) -> Result<ReadResponse, ApiError> {
+        let events = batch.iter().filter(wanted).map(|event| event_form(&event)).collect::<Result<_, _>>()?;
+        let head = self.node().head().max(batch.through);
+        Ok(ReadResponse { events, through: through.get(), head: head.get() })
+    }
+}
+
+fn types(request: &ReadRequest) -> Option<Vec<String>> {
+    (!request.types.is_empty()).then(|| request.types.clone())
+}
+
+fn limit(request: &ReadRequest) -> Limit {
+    let events = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, limits::READ_EVENTS_MAX as u32) as usize;
+    Limit { events, bytes: ANSWER_BYTES_MAX }
+}

@@ -1,0 +1,88 @@
+//! Reads that wait cost their own time, and no more of it than they must.
+
+use dacapo::Node;
+use dacapo_api::{Api, AppendRequest, Json, Metadata, NewEvent, OnKnown, ReadRequest};
+use dacapo_server::NodeApi;
+
+async fn node() -> (Node, NodeApi) {
+    let node = Node::builder().start().await.unwrap();
+    (node.clone(), NodeApi::new(node, "test"))
+}
+
+async fn append(api: &NodeApi, stream: &str, event_type: &str, bytes: usize) -> u64 {
+    let event = NewEvent {
+        stream: stream.to_owned(),
+        id: None,
+        event_type: event_type.to_owned(),
+        data: Json::parse(&format!("\"{}\"", "x".repeat(bytes))).unwrap(),
+        metadata: Metadata::default(),
+        tags: vec![],
+    };
+    let request = AppendRequest { events: vec![event], expected: vec![], on_known: OnKnown::Recognise };
+    api.append(request).await.unwrap().position
+}
+
+fn waiting(types: &str, wait_ms: u64) -> ReadRequest {
+    ReadRequest { types: vec![types.to_owned()], wait_ms: Some(wait_ms), ..ReadRequest::default() }
+}
+
+#[tokio::test]
+async fn a_read_that_waits_looks_on_behind_much_that_it_does_not_want() {
+    let (node, api) = node().await;
+    for _ in 0..6 {
+        append(&api, "a-1", "common", 1 << 20).await;
+    }
+    let rare = append(&api, "a-1", "rare", 1).await;
+    append(&api, "a-1", "common", 1).await;
+    let read = api.read(waiting("rare", 30_000)).await.unwrap();
+    assert_eq!(read.events.iter().map(|event| event.position).collect::<Vec<_>>(), [rare]);
+    assert!(read.through >= rare);
+    // What is not there is looked for through the end, and the next call goes on from there.
+    let read = api.read(waiting("none", 1)).await.unwrap();
+    assert!(read.events.is_empty() && read.through >= rare + 1, "{read:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reader_of_a_stream_looks_on_behind_what_it_does_not_want() {
+    let (node, api) = node().await;
+    for _ in 0..3 {
+        append(&api, "a-1", "common", 1).await;
+    }
+    append(&api, "a-1", "rare", 1).await;
+    let of_stream = |wait_ms| ReadRequest { stream: Some("a-1".into()), limit: Some(2), ..waiting("rare", wait_ms) };
+    let read = api.read(of_stream(30_000)).await.unwrap();
+    assert_eq!(read.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [4]);
+    // At the end it is woken by its own stream only.
+    let request = ReadRequest { after: 4, ..of_stream(30_000) };
+    let (read, appended) = tokio::join!(api.read(request), async {
+        append(&api, "a-2", "rare", 1).await;
+        append(&api, "a-1", "common", 1).await;
+        append(&api, "a-1", "rare", 1).await
+    });
+    let read = read.unwrap();
+    assert_eq!(read.events.iter().map(|event| event.position).collect::<Vec<_>>(), [appended]);
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_at_its_limit_and_the_next_call_goes_on() {
+    let (node, api) = node().await;
+    let (mut found, mut request) = (Vec::new(), ReadRequest { limit: Some(2), ..waiting("rare", 30_000) });
+    let appends = async {
+        for _ in 0..5 {
+            append(&api, "a-1", "rare", 1).await;
+        }
+    };
+    let reads = async {
+        while found.len() < 5 {
+            let read = api.read(request.clone()).await.unwrap();
+            assert!((1..=2).contains(&read.events.len()), "{read:?}");
+            found.extend(read.events.iter().map(|event| event.revision));
+            request.after = read.through;
+        }
+    };
+    tokio::join!(reads, appends);
+    assert_eq!(found, [1, 2, 3, 4, 5]);
+    node.shutdown().await;
+}
