@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
+
 use common::{Script, Service, WAIT_MAX, dacapo, http};
 use tokio::sync::watch;
 
@@ -127,4 +129,26 @@ fn sigterm_under_traffic_ends_it_in_order() {
     let paid = http.block_on(paying).unwrap();
     let events = dacapo("read --data bank --type deposited", dir.path(), "");
     assert_eq!(i64::try_from(events.lines().count()).unwrap(), paid);
+}
+
+#[test]
+fn the_routes_of_the_bank_answer_anyone_and_the_operations_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(&dir.path().join("bank"), "1");
+    let address = service.url.strip_prefix("http://").unwrap();
+    let status = |request: &str| {
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    let of_a_page = "Host: bank.example\r\nOrigin: https://shop.example\r\nConnection: close\r\n";
+    let body = r#"{"owner":"ann"}"#;
+    let length = body.len();
+    let typed = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n");
+    assert_eq!(status(&format!("PUT /accounts/7 HTTP/1.1\r\n{of_a_page}{typed}\r\n{body}")), "201");
+    assert_eq!(status(&format!("GET /accounts/7?after=1 HTTP/1.1\r\n{of_a_page}\r\n")), "200");
+    assert_eq!(status(&format!("GET /v1/status HTTP/1.1\r\n{of_a_page}\r\n")), "403");
+    assert_eq!(status("GET /readyz HTTP/1.0\r\n\r\n"), "200");
 }
