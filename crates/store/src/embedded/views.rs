@@ -104,7 +104,7 @@ impl Folder {
                 Absent::Make => view.home().control(make)?,
                 Absent::Leave => view.home().look(make)?,
             };
-            return Ok(made.then(|| view as Arc<dyn View>));
+            return Ok(made.then_some(view as Arc<dyn View>));
         }
         let path = self.path(id);
         if !path.try_exists().map_err(|error| io_fault("look for", &path, &error))? {
