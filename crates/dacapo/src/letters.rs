@@ -216,6 +216,10 @@ impl Node {
         let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, wishing).await;
         // Also after an error: it may be recorded although the answer was lost.
         open.wished();
+        // Its processor may have been put in the place of another one meanwhile, with corrected code.
+        if let Some(now) = self.core.open_version(&open.id) {
+            now.wished();
+        }
         let Ok(wished) = wished else {
             let what = format!("what is wished for dead letters of {} is not recorded", open.id);
             let waiting_on = open.waiting_on();

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::rebuild::Code;
 use dacapo_model::{
     Announced, CatalogCommand, CatalogRefused, Position, ProjectionName, Reads, SegmentCount, Unlike, ViewId,
@@ -254,9 +253,6 @@ impl Fence {
     /// In what the code is unlike what the catalog has recorded for its number, at `through` at the latest: `None` lets
     /// tokens move through there. An announcement or a record behind it comes before all events that it is about.
     pub(crate) async fn unlike(&self, through: Position) -> Result<Option<Unlike>, StoreError> {
-        if planted::is(Fault::Unread) {
-            return Ok(None);
-        }
         let catalog = self.catalog.through(through).await?;
         Ok(catalog.version(&self.id).and_then(|state| state.unlike(self.segments, &self.reads)))
     }

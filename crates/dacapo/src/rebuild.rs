@@ -379,6 +379,8 @@ fn is_other(open: &OpenVersion, carried: Option<&Carried>) -> bool {
 async fn insert(core: &Arc<Core>, version: OpenVersion) {
     let version = Arc::new(version);
     core.insert_open(Arc::clone(&version));
+    // Whoever wished for something just before has told the one whose place it takes.
+    version.wished();
     version.deliver(core).await;
 }
 
