@@ -6,7 +6,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
 use super::session::Session;
-use super::value::{self, add_array, added, arguments, from_column, storage, tagged};
+use super::value::{self, add_array, added, arguments, from_column, is_nowhere, storage, tagged};
 use crate::quote::quoted;
 
 /// The column that says whose a row is, in versions with several segments.
@@ -173,7 +173,7 @@ impl<'a> RowSql<'a> {
             names.join(", "),
             self.same("gone", &names)
         );
-        let mut keys: Vec<OfSegment> = keys.collect();
+        let mut keys: Vec<OfSegment> = keys.filter(|(_, key)| !key.iter().any(is_nowhere)).collect();
         if keys.iter().any(|(segment, _)| segment.is_some()) {
             self.are_ours(session, keys.clone()).await?;
         }
@@ -213,6 +213,9 @@ impl<'a> RowSql<'a> {
     /// The row with this key.
     pub(super) async fn load(&self, session: &mut Session, key: &[Value]) -> Sent<Option<Vec<Value>>> {
         assert_eq!(key.len(), self.table.key.len(), "a key of table {} has a value a column", self.table.name);
+        if key.iter().any(is_nowhere) {
+            return Ok(None);
+        }
         let same: Vec<String> =
             self.table.key.iter().zip(1..).map(|(place, at)| format!("{} = ${at}", self.column(*place))).collect();
         let sql = format!("SELECT {} FROM {} WHERE {}", self.columns, self.name, same.join(" AND "));
@@ -264,6 +267,9 @@ impl<'a> RowSql<'a> {
         columns: &[(usize, Value)],
         most: usize,
     ) -> Sent<Vec<Vec<Value>>> {
+        if columns.iter().any(|(_, value)| is_nowhere(value)) {
+            return Ok(Vec::new());
+        }
         let (mut wanted, mut values) = (Vec::new(), Vec::new());
         for (place, value) in columns {
             // Only an equation is found by an index.

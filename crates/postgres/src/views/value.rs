@@ -63,11 +63,16 @@ impl Encode<'_, Postgres> for Time {
 pub(super) fn check(value: &Value, place: impl Fn() -> String) -> Result<(), StoreError> {
     let refused = |why: &str| Err(StoreError::Invalid(format!("{}: {why}", place())));
     match value {
-        Value::Text(text) | Value::Json(text) if text.contains('\0') => {
+        value if is_nowhere(value) => {
             refused("PostgreSQL has no text with the character U+0000: leave it out, or make the column Bytes")
         }
         _ => value.check().or_else(|why| refused(&why)),
     }
+}
+
+/// Whether no row can have a value, because PostgreSQL has no such text.
+pub(super) fn is_nowhere(value: &Value) -> bool {
+    matches!(value, Value::Text(text) | Value::Json(text) if text.contains('\0'))
 }
 
 /// Values as the parameters of a statement.
