@@ -247,7 +247,7 @@ pub struct Stall {
 pub struct WaitingOn {
     /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
     /// `code`, `reads`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
-    /// `stand_by`, `beyond_head`.
+    /// `stand_by`, `beyond_head`, `parted`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -384,6 +384,19 @@ impl From<&model::WaitingOn> for WaitingOn {
                 "index"
             }
             model::WaitingOn::Processor => "processor",
+            model::WaitingOn::Parted { parted } => {
+                match parted {
+                    model::Parted::Journal { made_from, found } => {
+                        field("made_from", made_from.to_string().into());
+                        field("found", found.to_string().into());
+                    }
+                    model::Parted::History { same_through, differs_at } => {
+                        field("same_through", same_through.get().into());
+                        field("differs_at", differs_at.get().into());
+                    }
+                }
+                "parted"
+            }
             model::WaitingOn::BeyondHead { position, head } => {
                 field("position", position.get().into());
                 field("head", head.get().into());

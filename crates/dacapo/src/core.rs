@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
 use crate::cluster::Cluster;
+use crate::history::{self, Guarded};
 use crate::processor::{self, Assignment, Beginning, Busy, Claims, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
@@ -39,6 +40,8 @@ const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
+    /// The same journal, which tells whether it is still the one that this node knows.
+    pub(crate) guarded: Arc<Guarded>,
     pub(crate) views: Arc<dyn Views>,
     pub(crate) catalog: Arc<CatalogLog>,
     pub(crate) cluster: Arc<Cluster>,
@@ -49,7 +52,7 @@ pub(crate) struct Core {
     carried: RwLock<Vec<Carried>>,
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
     /// Why views cannot be opened, read or dropped as their phases want.
-    troubles: RwLock<BTreeMap<ViewId, String>>,
+    troubles: RwLock<BTreeMap<ViewId, WaitingOn>>,
     published: RwLock<BTreeMap<ProjectionName, Published>>,
     /// What the log was told of the code that is carried.
     told: std::sync::Mutex<Told>,
@@ -118,6 +121,8 @@ pub(crate) struct OpenVersion {
     seen: Arc<watch::Sender<Progress>>,
     /// When its tokens were read last, for whoever waits for what another member does.
     looked: Mutex<Option<Instant>>,
+    /// When it was compared with the journal last.
+    compared: Mutex<Instant>,
     /// Held by whoever lets it meet another version, by a cap on its tokens.
     meeting: Arc<Mutex<()>>,
     pub(crate) lifted: Arc<Notify>,
@@ -147,16 +152,18 @@ struct RunHandle {
 
 impl Core {
     pub(crate) fn new(
-        journal: Arc<dyn Journal>,
+        guarded: Arc<Guarded>,
         views: Arc<dyn Views>,
         catalog: Arc<CatalogLog>,
         cluster: Arc<Cluster>,
         world: World,
         carried: Vec<Carried>,
     ) -> Self {
+        let journal = Arc::clone(&guarded) as Arc<dyn Journal>;
         let floor = *journal.head().borrow();
         Self {
             journal,
+            guarded,
             views,
             catalog,
             cluster,
@@ -290,19 +297,19 @@ impl Core {
     /// Why the view cannot be opened, read or dropped as the phase of its version wants.
     pub(crate) fn trouble(&self, id: &ViewId) -> Option<WaitingOn> {
         let troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner);
-        troubles.get(id).map(|error| WaitingOn::Store { error: error.clone() })
+        troubles.get(id).cloned()
     }
 
     /// Remembers what is wrong with a view, if anything; what is new of it is logged.
-    pub(crate) fn set_trouble(&self, id: &ViewId, trouble: Option<String>) {
+    pub(crate) fn set_trouble(&self, id: &ViewId, trouble: Option<WaitingOn>) {
         let mut troubles = self.troubles.write().unwrap_or_else(PoisonError::into_inner);
         if troubles.get(id) == trouble.as_ref() {
             return;
         }
         match trouble {
-            Some(error) => {
-                tracing::warn!(view = %id, error, "the rebuild driver cannot go on with a view for the moment");
-                troubles.insert(id.clone(), error);
+            Some(waiting_on) => {
+                tracing::warn!(view = %id, %waiting_on, "the rebuild driver cannot go on with a view for the moment");
+                troubles.insert(id.clone(), waiting_on);
             }
             None => {
                 tracing::info!(view = %id, "the rebuild driver goes on with a view");
@@ -576,6 +583,7 @@ impl OpenVersion {
             progress,
             seen: Arc::new(seen),
             looked,
+            compared: Mutex::new(Instant::now()),
             meeting,
             lifted,
             share,
@@ -606,6 +614,20 @@ impl OpenVersion {
             stop: stopped,
         };
         *self.delivery.lock().await = Some((stop, tokio::spawn(delivery.run())));
+    }
+
+    /// Compares its view with the journal, unless that was done a moment ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Parted`] when it does not belong to the journal any more; another [`StoreError`] when either cannot be
+    /// read.
+    pub(crate) async fn compare(&self, journal: &dyn Journal) -> Result<(), StoreError> {
+        let mut compared = self.compared.lock().await;
+        if compared.elapsed() >= history::VIEW_LOOK {
+            history::check(journal, &*self.view).await?;
+            *compared = Instant::now();
+        }
+        Ok(())
     }
 
     /// Tells the processor whose effects are whose.
@@ -708,7 +730,8 @@ impl OpenVersion {
         let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);
         match tokio::time::timeout(limits::STOP_TIME_MAX + limits::STOP_MARGIN_MAX, run.run.ended()).await {
-            Ok(Some(Ended::Stopped)) => {}
+            // What it parted from is told by whoever opens it again.
+            Ok(Some(Ended::Stopped | Ended::Parted)) => {}
             Ok(Some(Ended::GivenUp)) => {
                 tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
             }

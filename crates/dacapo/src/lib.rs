@@ -31,6 +31,7 @@ mod error;
 mod event;
 mod feed;
 mod flip;
+mod history;
 mod keys;
 mod letters;
 mod node;

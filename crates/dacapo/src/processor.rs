@@ -36,6 +36,7 @@ mod throttle;
 mod tries;
 mod wishes;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
@@ -43,8 +44,8 @@ use std::time::Duration;
 
 use dacapo_model::assign::Rows;
 use dacapo_model::{
-    PendingReplay, Phase, Position, Segment, SegmentCount, Token, TokenRefused, VersionState, ViewId, WaitingOn,
-    WorkShare, limits,
+    Parted, PendingReplay, Phase, Position, Segment, SegmentCount, Token, TokenMove, TokenRefused, VersionState,
+    ViewId, WaitingOn, WorkShare, limits,
 };
 use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::watch::error::RecvError;
@@ -52,6 +53,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::feed::Ahead;
+use crate::history;
 use crate::projection::{Carried, FailureCause, Work};
 use crate::reactor::{Speaks, Voices};
 use crate::reads::Fence;
@@ -159,6 +161,8 @@ pub(crate) enum Ended {
     GivenUp,
     /// Another claim took its segments (I-4).
     Fenced(TokenRefused),
+    /// The view does not belong to the journal any more.
+    Parted,
 }
 
 /// How a run goes on after a step: with the next one; or not, and then how it ended, or that it begins anew.
@@ -204,6 +208,7 @@ async fn run_on(assignment: &Assignment) -> Ended {
                     attempts = 0;
                     continue;
                 }
+                Err(StoreError::Parted(parted)) => return assignment.parted(parted),
                 Err(error) => {
                     // It may have failed between a resumption and the try that this was for.
                     try_now = try_now && !run.has_moved || run.resumed_at > resumed_at;
@@ -213,6 +218,7 @@ async fn run_on(assignment: &Assignment) -> Ended {
                     error
                 }
             },
+            Err(StoreError::Parted(parted)) => return assignment.parted(parted),
             Err(error) => error,
         };
         assignment.report_store(&error);
@@ -234,6 +240,13 @@ impl Assignment {
     /// Whether its code may not move a token through there. What is wrong with it is told with the status.
     async fn is_barred(&self, through: Position) -> Result<bool, StoreError> {
         Ok(self.fence.unlike(through).await?.is_some())
+    }
+
+    /// Nothing that comes from this journal may be applied to the view.
+    fn parted(&self, parted: Parted) -> Ended {
+        tracing::error!(view = %self.id, %parted, "the view does not belong to the journal, and is closed");
+        self.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Parted { parted }]);
+        Ended::Parted
     }
 
     /// Waits, and tells whether the stop came meanwhile.
@@ -294,6 +307,8 @@ struct Run<'a> {
     has_moved: bool,
     /// Through here a batch failed as a whole, by the mistake of one of its events: the next ones close in on that.
     suspect: Option<Position>,
+    /// The last mark that this run gave to the view: when, and how far its tokens were then.
+    marked: Option<(Instant, Position)>,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     index_at: Option<Position>,
 }
@@ -383,6 +398,7 @@ impl<'a> Run<'a> {
             cap: None,
             has_moved: false,
             suspect: None,
+            marked: None,
             index_at,
         };
         run.report();
@@ -451,7 +467,7 @@ impl<'a> Run<'a> {
         let index_at = self.index_at.filter(|_| !is_whole);
         let head = self.cap.into_iter().chain(index_at).fold(head, Position::min);
         let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
-            return Ok(if has_wish { Continue(()) } else { self.wait().await });
+            return if has_wish { Ok(Continue(())) } else { self.rest_at_head().await };
         };
         // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
         let share = match self.index_at.filter(|at| *at > share.after) {
@@ -463,6 +479,49 @@ impl<'a> Run<'a> {
         }
         self.pace.aim(head.since(share.after), self.phase != Phase::Initializing);
         self.take(share).await
+    }
+
+    /// There is nothing to apply. Once a while has passed, the view is told what history it is of.
+    async fn rest_at_head(&mut self) -> Result<Next, StoreError> {
+        if self.mark_due_in().is_none_or(|due| !due.is_zero()) {
+            return Ok(self.wait().await);
+        }
+        match self.land(&Commit::of(self.segments.still())).await? {
+            Committed::Done => self.report(),
+            Committed::ApplyAgain | Committed::Capped(_) => {}
+            Committed::Wrong(error) => return Err(unavailable(error)),
+            Committed::Ended(ended) => return Ok(Break(Some(ended))),
+        }
+        Ok(Continue(()))
+    }
+
+    /// How far the view has come in the segments of this run, with these moves.
+    fn furthest(&self, moves: &[TokenMove]) -> Position {
+        let moved = moves.iter().map(|asked| asked.to);
+        moved.chain(self.segments.tokens().iter().map(|token| token.position)).max().unwrap_or_default()
+    }
+
+    /// In how long a mark is due, if tokens have moved since the last one.
+    fn mark_due_in(&self) -> Option<Duration> {
+        let furthest = self.furthest(&[]);
+        match self.marked {
+            Some((_, through)) if through >= furthest => None,
+            Some((at, _)) => Some(limits::MARK_TIME_MAX.saturating_sub(at.elapsed())),
+            // One that begins where it was left has a mark; the first commit tells.
+            None => None,
+        }
+    }
+
+    /// The commit, with a mark of the history if one is due: with the first one of a run, and then now and then.
+    async fn with_mark<'c>(&mut self, commit: &'c Commit) -> Result<Cow<'c, Commit>, StoreError> {
+        let through = self.furthest(&commit.moves);
+        if self.marked.is_some_and(|(at, _)| at.elapsed() < limits::MARK_TIME_MAX) || through == Position::START {
+            return Ok(Cow::Borrowed(commit));
+        }
+        let Assignment { journal, view, .. } = self.assignment;
+        let history = history::next_mark(&**journal, &**view, through).await?;
+        self.marked = Some((Instant::now(), through));
+        Ok(Cow::Owned(Commit { history, ..commit.clone() }))
     }
 
     /// Looks what the catalog says of the version.
@@ -509,7 +568,7 @@ impl<'a> Run<'a> {
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
         let due = tried.chain(self.segments.next_due(self.assignment.clock.now()));
-        let due = due.chain(claims_due).chain(cap_due).min();
+        let due = due.chain(claims_due).chain(cap_due).chain(self.mark_due_in()).min();
         let stopped = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,
@@ -697,6 +756,16 @@ impl<'a> Run<'a> {
 
     /// Commits, waiting for the end of a hold if there is one.
     async fn land(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+        let marked = self.marked;
+        let commit = &*self.with_mark(commit).await?;
+        let landed = self.land_as_it_is(commit).await;
+        if !matches!(landed, Ok(Committed::Done)) {
+            self.marked = marked;
+        }
+        landed
+    }
+
+    async fn land_as_it_is(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         loop {
             // Asked for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);

@@ -121,6 +121,7 @@ pub(crate) async fn open(
     let mut obstacle = format!("no version of {projection} serves");
     let found = tokio::time::timeout(within, async {
         loop {
+            core.guarded.sound()?;
             let (version, carried) = serving(core, projection, &mut obstacle).await?;
             if !covered(core, &version, needed, &mut obstacle).await {
                 continue;

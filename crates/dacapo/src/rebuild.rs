@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::catalog::{Asked, CatalogError, CatalogLog};
 use crate::core::{self, Core, OpenVersion};
 use crate::flip;
+use crate::history;
 use crate::processor::Orders;
 use crate::projection::Carried;
 use crate::reactor::Voices;
@@ -165,6 +166,14 @@ impl Tasks {
 }
 
 async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
+    if let Some(parted) = core.guarded.parted() {
+        // What the catalog says is of a history that is gone.
+        for open in core.open_versions() {
+            stop(core, &open.id).await;
+            core.set_trouble(&open.id, Some(WaitingOn::Parted { parted }));
+        }
+        return Ok(());
+    }
     // Looked at before the catalog is: every flip through here is known then.
     let head = core.head();
     core.catalog.refresh().await?;
@@ -180,6 +189,10 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
             open.hear(Voices::new(projection, head));
         }
         let attended = attend(core, &id, state).await;
+        if let Err(CatalogError::Store(StoreError::Parted(_))) = attended {
+            // What it shows is not of this journal. It stays closed until that is there again, or it is built anew.
+            stop(core, &id).await;
+        }
         if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
             give_up(core, &id, error).await?;
         }
@@ -187,7 +200,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
             // How far it is cannot be told, so it is not known to have spoken.
             speaking.insert(id.clone());
         }
-        core.set_trouble(&id, attended.as_ref().err().map(ToString::to_string));
+        core.set_trouble(&id, attended.as_ref().err().map(trouble));
         if let Some(found) = attended.ok().flatten() {
             bare.extend(found.bare.then(|| id.clone()));
             speaking.extend(found.speaking.then(|| id.clone()));
@@ -273,6 +286,14 @@ fn examine(core: &Arc<Core>, tasks: &mut Tasks, id: &ViewId, verify: bool) {
     }
 }
 
+/// What a version waits on that could not be attended to.
+fn trouble(error: &CatalogError) -> WaitingOn {
+    match error {
+        CatalogError::Store(error) => history::waiting_on(error),
+        error => WaitingOn::Store { error: error.to_string() },
+    }
+}
+
 /// What the rules want to know of the code: it begins as a copy by itself only where it could.
 fn code(core: &Core, carried: Carried) -> Code {
     let seeded = carried.options.seed_new_code && core.may_copy(&carried).is_ok();
@@ -309,6 +330,7 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
         phase if phase.applies() => {
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
+            version.compare(&*core.journal).await?;
             version.order(Orders::of(state));
             // Looked at now and then, a handler that does not return is seen, and logged.
             drop(version.waiting_on());
@@ -355,11 +377,15 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
             if !core.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return Ok(());
             }
+            history::check(&*core.journal, &*view).await?;
             let seed = seed(core, id, state, &carried, &*view).await?;
             OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?
         }
         None => match core.views.find(id).await? {
-            Some(view) => OpenVersion::still(id.clone(), view, None, Orders::of(state)),
+            Some(view) => {
+                history::check(&*core.journal, &*view).await?;
+                OpenVersion::still(id.clone(), view, None, Orders::of(state))
+            }
             None => return Ok(()),
         },
     };
@@ -417,6 +443,10 @@ async fn seed(
             core.views.find(&source).await?.ok_or_else(gone)?
         }
     };
+    history::check(&*core.journal, &*view).await.map_err(|error| match error {
+        StoreError::Parted(parted) => refused(parted.to_string()),
+        error => error,
+    })?;
     Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
 }
 
@@ -429,7 +459,7 @@ async fn let_go(core: &Core) {
     for id in gone {
         stop(core, &id).await;
         let dropped = discard(&*core.views, &id).await;
-        core.set_trouble(&id, dropped.as_ref().err().map(ToString::to_string));
+        core.set_trouble(&id, dropped.as_ref().err().map(history::waiting_on));
         if dropped.is_ok() {
             core.opening.lock().await.remove(&id);
         }

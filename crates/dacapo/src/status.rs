@@ -175,6 +175,7 @@ pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
     if let Health::Failing(error) = core.journal.health() {
         reasons.push(NotReady { projection: None, reason: WaitingOn::Store { error } });
     }
+    reasons.extend(core.guarded.parted().map(|parted| WaitingOn::Parted { parted }));
     let catalog = core.catalog.current();
     for (projection, state) in &catalog.projections {
         let Some(version) = state.serving else { continue };

@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/faulty.rs"]
 mod faulty;
+#[path = "faults/history.rs"]
+mod history;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -41,7 +41,7 @@ pub use catalog::{
 pub use effect::{EffectFailure, EffectKey, EffectLetter, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
-pub use journal::{JournalId, Mark};
+pub use journal::{JournalId, Mark, Parted, forgotten};
 pub use letter::{Letter, LetterKind, Letters, LettersOf, Refusal, WhichLetters, Wish};
 pub use member::{CodeId, Member, MemberId};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};

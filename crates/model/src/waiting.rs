@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::failure::Retry;
+use crate::journal::Parted;
 use crate::name::StreamName;
 use crate::position::Position;
 use crate::reads::Unlike;
@@ -174,6 +175,11 @@ pub enum WaitingOn {
     },
     /// Nobody applies its events just now.
     Processor,
+    /// A view, or what the node knows, does not belong to the journal beside which it is found.
+    Parted {
+        /// How that shows.
+        parted: Parted,
+    },
     /// A position that somebody has seen is not in the journal.
     BeyondHead {
         /// The position.
@@ -212,7 +218,7 @@ impl WaitingOn {
     pub fn needs_somebody(&self, retry: &Retry) -> bool {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
-            Self::BeyondHead { .. } => true,
+            Self::BeyondHead { .. } | Self::Parted { .. } => true,
             Self::Reads { unlike, .. } => !matches!(unlike, Unlike::Undecided { .. }),
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } => *attempts >= retry.attempts,
             _ => false,
@@ -288,6 +294,9 @@ impl fmt::Display for WaitingOn {
                 write!(f, "the index {index}, which is being built ({number} of {of})")
             }
             Self::Processor => write!(f, "its processor, which has not begun or has ended"),
+            Self::Parted { parted } => {
+                write!(f, "the right journal, or a rebuild: {parted}")
+            }
             Self::BeyondHead { position, head } => write!(
                 f,
                 "position {position}, which is not in the journal: that ends at {head}. It may be about to come from \

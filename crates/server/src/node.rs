@@ -494,6 +494,10 @@ pub(crate) fn unavailable(error: StoreError) -> ApiError {
             Problem::new("corrupt", message).found(found).field("place", place).corrupt()
         }
         StoreError::Invalid(_) => Problem::new("invalid", message).invalid(),
+        StoreError::Parted(parted) => {
+            let problem = Problem::new("parted", message).found(parted);
+            problem.help("put the right journal back, or rebuild what was made from the other one").unavailable()
+        }
         StoreError::BeyondHead { after, head } => {
             Problem::new("beyond_head", message).field("after", after.get()).field("head", head.get()).refused()
         }

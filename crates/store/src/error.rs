@@ -1,6 +1,6 @@
 //! The ways in which a store can say no, told apart by what the caller can do about it.
 
-use dacapo_model::{EventId, ExpectedRevision, Position, Revision, StreamName, TokenRefused};
+use dacapo_model::{EventId, ExpectedRevision, Parted, Position, Revision, StreamName, TokenRefused};
 
 /// The store could not do it. Not the caller's fault.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum StoreError {
     /// The request itself cannot be carried out, such as SQL with an error in it.
     #[error("{0}")]
     Invalid(String),
+    /// A view, or what a node knows, does not belong to the journal beside which it is found.
+    #[error("{0}: put the right journal back, or build the view again (`rebuild`) from this one")]
+    Parted(Parted),
     /// A reader says that it has seen a position that is not in the journal. Whatever gets that position later is
     /// another event than the one it has seen, so nothing may be read after it.
     #[error(

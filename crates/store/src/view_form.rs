@@ -181,6 +181,21 @@ pub fn number(position: Position) -> i64 {
     i64::try_from(position.get()).unwrap_or(i64::MAX)
 }
 
+/// A position that was stored; `None` when it is none.
+pub fn position(number: i64) -> Option<Position> {
+    u64::try_from(number).ok().map(Position::new)
+}
+
+/// A digest as it is stored: the same bits.
+pub fn digest_number(digest: u64) -> i64 {
+    digest.cast_signed()
+}
+
+/// A digest that was stored.
+pub fn digest(number: i64) -> u64 {
+    number.cast_unsigned()
+}
+
 /// An epoch as it is stored.
 pub fn epoch_number(epoch: Epoch) -> i64 {
     i64::try_from(epoch.get()).expect("no segment is claimed that often")

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EffectLetter, Letter, MemberId, NewEffect, PendingEffect, Position, Refusal, Segment, SegmentCount, Settled,
-    StreamName, Timestamp, Token, TokenMove, ViewId, Wish,
+    EffectLetter, JournalId, Letter, Mark, MemberId, NewEffect, PendingEffect, Position, Refusal, Segment,
+    SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, ViewId, Wish,
 };
 
 pub use dacapo_model::WhichLetters;
@@ -33,6 +33,28 @@ pub struct Commit {
     pub unspoken: Vec<(Segment, Position)>,
     /// Effects that go to the outbox. One that is there already stays as it is.
     pub effects: Vec<NewEffect>,
+    /// What the history is of which the view is made, where it is known anew.
+    pub history: Option<NewMark>,
+}
+
+/// A mark that a view keeps of the history of its journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMark {
+    /// The journal.
+    pub journal: JournalId,
+    /// The mark. One that is kept of the same position already stays, so that no later history hides an earlier one.
+    pub mark: Mark,
+    /// The positions of marks that are kept no longer.
+    pub forget: Vec<Position>,
+}
+
+/// What a view keeps of the history that it is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewHistory {
+    /// The journal.
+    pub journal: JournalId,
+    /// Marks of its history, in the order of positions, the last one at most a little before the furthest token.
+    pub marks: Vec<Mark>,
 }
 
 impl Commit {
@@ -159,6 +181,12 @@ pub trait View: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when they cannot be read.
     async fn tokens(&self) -> Result<Vec<Token>, StoreError>;
+
+    /// The history that it is made of, as far as commits have said; `None` when none has.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn history(&self) -> Result<Option<ViewHistory>, StoreError>;
 
     /// Claims segments for the member `by`, or for nobody: each whose token still has the epoch that was `seen` gets the
     /// next one and its new owner, so that no commit of an earlier claim lands any more (I-4). Returns the tokens that

@@ -14,7 +14,7 @@ use dacapo::{
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,
-    ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
+    ViewHistory, ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -251,6 +251,10 @@ struct FaultyView {
 impl View for FaultyView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.faults.meet(Call::Tokens(&self.id), self.inner.tokens()).await
+    }
+
+    async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
+        self.inner.history().await
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {

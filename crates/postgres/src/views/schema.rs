@@ -96,6 +96,7 @@ impl About {
                                           owner bytea, held_for bigint, cap bigint, counted_after bigint NOT NULL,
                                           counted bigint NOT NULL, replay_request bigint, replay_through bigint)
                  WITH (fillfactor = 50);
+             CREATE TABLE _dacapo_history (position bigint PRIMARY KEY, digest bigint NOT NULL, journal uuid NOT NULL);
              CREATE TABLE _dacapo_refusals (segment bigint PRIMARY KEY, position bigint NOT NULL,
                                             attempts bigint NOT NULL, error text NOT NULL, since bigint NOT NULL,
                                             due bigint NOT NULL);

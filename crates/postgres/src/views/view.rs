@@ -8,7 +8,9 @@ use dacapo_model::{
     EffectLetter, Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, ViewId,
     Wish,
 };
-use dacapo_store::{Outbox, StoreError, Table, View, ViewCopy, ViewReader, ViewWriter, WhichEffects, WhichLetters};
+use dacapo_store::{
+    Outbox, StoreError, Table, View, ViewCopy, ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters,
+};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
@@ -18,7 +20,7 @@ use super::rows::{Failed, Sent};
 use super::session::Session;
 use super::value::added;
 use super::writer::Writer;
-use super::{Home, code, letters, outbox, tokens};
+use super::{Home, code, history, letters, outbox, tokens};
 
 /// A view. Nothing of it is kept here: every node has one of these, and they share only the database.
 pub(super) struct PgView {
@@ -70,6 +72,10 @@ macro_rules! control {
 impl View for PgView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         control!(self, "read the tokens of", tokens::read)
+    }
+
+    async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
+        control!(self, "read the history of", history::read)
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {

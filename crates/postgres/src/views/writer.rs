@@ -22,7 +22,7 @@ use super::session::Session;
 use super::sql::{self, Answer};
 use super::value::added;
 use super::view::Place;
-use super::{CHECK, code, letters, outbox, schema, tokens};
+use super::{CHECK, code, history, letters, outbox, schema, tokens};
 
 pub(super) struct Writer {
     place: Arc<Place>,
@@ -187,6 +187,9 @@ impl Writer {
             outbox::emit(session, &place.schema, &commit.effects).await?;
         }
         letters::keep(session, &place.schema, commit).await?;
+        if let Some(new) = &commit.history {
+            history::keep(session, &place.schema, new).await?;
+        }
         Ok(session.commit().await?)
     }
 

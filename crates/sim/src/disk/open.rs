@@ -11,8 +11,8 @@ use dacapo::{
 };
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewReader,
-    ViewWriter, Views, WhichEffects, WhichLetters,
+    AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewHistory,
+    ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -293,6 +293,10 @@ impl Members for SimMembers {
 impl View for SimView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.meet("read tokens", self.inner.tokens()).await
+    }
+
+    async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
+        self.meet("read the history of a view", self.inner.history()).await
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect, Position, ProjectionName, Refusal, ReplayMark,
-    SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId, ViewId, Wish, limits,
+    Applied, Epoch, EventType, JournalId, Letter, LetterKind, Mark, MemberId, NewEffect, Position, ProjectionName,
+    Refusal, ReplayMark, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId,
+    ViewId, Wish, limits,
 };
 
 use crate::{
-    Column, ColumnKind, Commit, CommitError, FirstRows, Index, Outbox, StoreError, Table, Value, View, ViewWriter,
-    Views, WhichEffects, WhichLetters, key_order, of_none,
+    Column, ColumnKind, Commit, CommitError, FirstRows, Index, NewMark, Outbox, StoreError, Table, Value, View,
+    ViewHistory, ViewWriter, Views, WhichEffects, WhichLetters, key_order, of_none,
 };
 
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
@@ -44,6 +45,7 @@ macro_rules! views_contract {
             an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dropped
             effects_are_kept_with_the_rows_or_not_at_all
             what_was_never_applied_may_speak_when_it_comes_again
+            marks_of_the_history_are_kept_with_the_rows_or_not_at_all
             a_hold_blocks_commits_until_it_is_lifted
             a_later_hold_outlives_the_lifting_of_an_earlier_one
             a_hold_does_not_wait_for_a_reading_writer
@@ -622,6 +624,35 @@ pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Vi
     let settled = vec![Position::new(4)];
     writer.commit(&Commit { settled, ..Commit::of([step(&token, 0)]) }).await.expect("committed");
     assert!(positions().await.is_empty());
+}
+
+// I-4
+/// One of a position that has one already changes nothing: what a later history has there hides no earlier one.
+pub async fn marks_of_the_history_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
+    let (view, first) = claimed(views).await;
+    let journal = JournalId::from_bytes([7; 16]);
+    let mark = |position, digest| Mark { position: Position::new(position), digest };
+    let with = |asked: TokenMove, mark, forget: &[u64]| {
+        let forget = forget.iter().copied().map(Position::new).collect();
+        Commit { history: Some(NewMark { journal, mark, forget }), ..Commit::of([asked]) }
+    };
+    assert_eq!(view.history().await.expect("read"), None);
+    let mut writer = view.writer().await.expect("a writer");
+    writer.commit(&with(first, mark(3, u64::MAX), &[])).await.expect("committed");
+    let token = view.tokens().await.expect("tokens")[0];
+    writer.commit(&with(step(&token, 2), mark(5, 1), &[])).await.expect("committed");
+    let token = view.tokens().await.expect("tokens")[0];
+    writer.commit(&with(step(&token, 0), mark(5, 2), &[])).await.expect("committed");
+    let kept = ViewHistory { journal, marks: vec![mark(3, u64::MAX), mark(5, 1)] };
+    assert_eq!(view.history().await.expect("read"), Some(kept.clone()));
+    let token = view.tokens().await.expect("tokens")[0];
+    claim_all(&*view).await;
+    refused(writer.commit(&with(step(&token, 1), mark(6, 3), &[3])).await);
+    assert_eq!(view.history().await.expect("read"), Some(kept));
+    let token = view.tokens().await.expect("tokens")[0];
+    writer.commit(&with(step(&token, 2), mark(7, 1 << 63), &[3, 4])).await.expect("committed");
+    let kept = ViewHistory { journal, marks: vec![mark(5, 1), mark(7, 1 << 63)] };
+    assert_eq!(view.history().await.expect("read"), Some(kept));
 }
 
 /// I-4: a commit that does not land keeps nothing.

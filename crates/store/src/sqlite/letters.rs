@@ -16,6 +16,7 @@ impl Db {
     /// Writes what a commit keeps beside rows and tokens, which have moved already.
     pub(super) fn keep(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.emit(&commit.effects)?;
+        commit.history.iter().try_for_each(|new| self.keep_mark(new))?;
         self.keep_refused(commit)?;
         self.note_unspoken(&commit.unspoken)
     }

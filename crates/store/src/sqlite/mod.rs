@@ -8,6 +8,7 @@
 
 mod db;
 mod fault;
+mod history;
 mod letters;
 mod outbox;
 mod reader;

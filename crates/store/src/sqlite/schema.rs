@@ -143,6 +143,8 @@ fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite:
          CREATE TABLE _dacapo_tokens (segment INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, position INTEGER NOT NULL,
                                       owner BLOB, held_for INTEGER, cap INTEGER, counted_after INTEGER NOT NULL, counted INTEGER NOT NULL,
                                       replay_request INTEGER, replay_through INTEGER) STRICT;
+         CREATE TABLE _dacapo_history (position INTEGER PRIMARY KEY, digest INTEGER NOT NULL,
+                                       journal BLOB NOT NULL) STRICT;
          CREATE TABLE _dacapo_refusals (segment INTEGER PRIMARY KEY, position INTEGER NOT NULL,
                                         attempts INTEGER NOT NULL, error TEXT NOT NULL, since INTEGER NOT NULL,
                                         due INTEGER NOT NULL) STRICT;

@@ -15,7 +15,7 @@ use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
 use crate::table::Table;
-use crate::views::{Outbox, View, ViewCopy, ViewReader, ViewWriter, WhichEffects, WhichLetters};
+use crate::views::{Outbox, View, ViewCopy, ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -106,6 +106,10 @@ impl<H: Home> SqliteView<H> {
 impl<H: Home> View for SqliteView<H> {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.look(Db::tokens).await
+    }
+
+    async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
+        self.home.control(Db::history)
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {

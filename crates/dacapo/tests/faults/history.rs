@@ -1,0 +1,105 @@
+//! Views beside a journal that they do not belong to.
+
+use std::path::Path;
+
+use super::common::*;
+use dacapo::{Asked, Error, Node, Phase, Position, WaitingOn};
+use dacapo_model::Parted;
+
+async fn node(directory: &Path) -> Node {
+    Node::builder().data(directory).carry(carry_v1(v1())).start().await.unwrap()
+}
+
+/// Appends so many events, and waits until they are applied.
+async fn fill(node: &Node, events: i64, amount: i64) -> Position {
+    let mut last = Position::START;
+    for number in 0..events {
+        last = add(node, &format!("ledger-{}", number % 3), amount).await;
+    }
+    ask(node, "ledger-0", last).await;
+    last
+}
+
+fn copy(from: &Path, to: &Path) {
+    if to.exists() {
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// The view is not shown, readiness and status say why, and a rebuild makes it right.
+async fn is_told_and_rebuilt(node: &Node, wanted: impl Fn(&Parted) -> bool) {
+    let told = |waiting_on: &[WaitingOn]| {
+        let parted = waiting_on.iter().find_map(|reason| match reason {
+            WaitingOn::Parted { parted } => Some(*parted),
+            _ => None,
+        });
+        assert!(parted.as_ref().is_some_and(&wanted), "{waiting_on:?}");
+    };
+    told(&node.not_ready());
+    let status = node.status().await.unwrap();
+    told(&status.projections[0].versions[0].waiting_on);
+    let asked = node.ask(TotalOf("ledger-0".into())).within(std::time::Duration::from_millis(20)).await;
+    let Err(Error::TimedOut { waiting_on, .. }) = asked else { panic!("{asked:?}") };
+    told(&waiting_on);
+    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    ready_and_flip(node, "v1.2").await;
+    phase(node, "v1.2", Phase::Serving).await;
+    check_serving(node).await;
+    assert!(node.not_ready().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_of_another_journal_is_not_served_and_can_be_rebuilt() {
+    let [one, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for (directory, events) in [(&one, 5), (&other, 40)] {
+        let node = node(directory.path()).await;
+        fill(&node, events, 1).await;
+        node.shutdown().await;
+    }
+    copy(&one.path().join("views"), &other.path().join("views"));
+    let node = node(other.path()).await;
+    is_told_and_rebuilt(&node, |parted| matches!(parted, Parted::Journal { .. })).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_went_on_differently_is_told_from_what_newer_views_have_seen() {
+    let [data, backup] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let at = |name: &str| data.path().join(name);
+    let first = node(data.path()).await;
+    let backed_up = fill(&first, 10, 1).await;
+    first.shutdown().await;
+    copy(data.path(), backup.path());
+
+    let second = node(data.path()).await;
+    fill(&second, 20, 1).await;
+    second.shutdown().await;
+    let newer = tempfile::tempdir().unwrap();
+    copy(&at("views"), newer.path());
+
+    copy(&backup.path().join("journal"), &at("journal"));
+    copy(&backup.path().join("views"), &at("views"));
+    let third = node(data.path()).await;
+    fill(&third, 60, 2).await;
+    third.shutdown().await;
+
+    copy(newer.path(), &at("views"));
+    let node = node(data.path()).await;
+    let differs = backed_up.next();
+    let wanted = |parted: &Parted| match parted {
+        Parted::History { same_through, differs_at } => {
+            *same_through > Position::START && *same_through < differs && *differs_at >= differs
+        }
+        Parted::Journal { .. } => false,
+    };
+    is_told_and_rebuilt(&node, wanted).await;
+    node.shutdown().await;
+}
