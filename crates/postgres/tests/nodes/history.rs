@@ -33,7 +33,8 @@ async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
         }
     }
     let error = one.mark(Position::new(16)).await.unwrap_err();
-    assert!(matches!(error, StoreError::BeyondHead { .. }), "{error:?}");
+    let StoreError::BeyondHead { after, head } = error else { panic!("{error:?}") };
+    assert_eq!((after, head), (Position::new(16), Position::new(15)));
     let mut digests: Vec<_> = marks.iter().map(|mark| mark.digest).collect();
     digests.dedup();
     assert_eq!(digests.len(), 5);
