@@ -175,7 +175,8 @@ pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
     if let Health::Failing(error) = core.journal.health() {
         reasons.push(NotReady { projection: None, reason: WaitingOn::Store { error } });
     }
-    reasons.extend(core.guarded.parted().map(|parted| WaitingOn::Parted { parted }));
+    let parted = core.guarded.parted().map(|parted| WaitingOn::Parted { parted });
+    reasons.extend(parted.map(|reason| NotReady { projection: None, reason }));
     let catalog = core.catalog.current();
     for (projection, state) in &catalog.projections {
         let Some(version) = state.serving else { continue };

@@ -43,7 +43,7 @@ async fn is_told_and_rebuilt(node: &Node, wanted: impl Fn(&Parted) -> bool) {
         });
         assert!(parted.as_ref().is_some_and(&wanted), "{waiting_on:?}");
     };
-    told(&node.not_ready());
+    told(&node.not_ready().into_iter().map(|found| found.reason).collect::<Vec<_>>());
     let status = node.status().await.unwrap();
     told(&status.projections[0].versions[0].waiting_on);
     let asked = node.ask(TotalOf("ledger-0".into())).within(std::time::Duration::from_millis(20)).await;
