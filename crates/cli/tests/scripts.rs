@@ -556,3 +556,42 @@ fn each_kind_of_end_has_its_own_exit_code() {
     assert_eq!((shown.status.code(), shown.stderr.is_empty()), (Some(8), true), "a version has failed");
     assert!(serde_json::from_slice::<Status>(&shown.stdout).is_ok());
 }
+
+#[test]
+fn watching_waits_for_a_node_that_is_not_there_yet() {
+    // Nobody listens there any more.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = dacapo(&["status", "--watch"], &format!("http://{address}"));
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let waits = lines.map(|line| line.unwrap()).filter(|line| line.contains("asking again")).take(2).count();
+    assert_eq!(waits, 2, "it would have ended");
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn whoever_leaves_a_wait_is_told_that_it_goes_on() {
+    let node = Node::start();
+    node.fake.script().statuses.push_back(replaying());
+    let waiting: FlipResponse = serde_json::from_str(
+        r#"{"projection":"balances","kind":"flip","from":"v1.1","to":"v2.1","requested":8,"flipped":false}"#,
+    )
+    .unwrap();
+    node.fake.script().flips.extend(vec![waiting; 1_000]);
+    let child = node.command(&["flip", "balances", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
+    // Asked again, it waits for the signal as well.
+    while node.fake.script().asked.len() < 2 {
+        std::thread::yield_now();
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(told.contains("goes on") && told.contains("`dacapo status`") && told.contains("`dacapo cancel`"), "{told}");
+}
+
+fn interrupt(child: &std::process::Child) {
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
