@@ -67,13 +67,25 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Show what happened to versions, who asked for it and why
     Phases(Phases),
+    /// Show what is wrong with the journal in a directory and what can be done about it; do it with --apply
+    Repair(Repair),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repair {
+    /// The directory; no process may have it open
+    #[arg(long = "data", visible_alias = "data-dir", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Do what is shown without it. What is cut off is kept in a file beside
+    #[arg(long)]
+    pub apply: bool,
 }
 
 impl Command {
     /// Whether the answer is to be JSON, and so is the error.
     pub fn says_json(&self) -> bool {
         match self {
-            Self::Serve(_) | Self::Demo(_) => false,
+            Self::Serve(_) | Self::Demo(_) | Self::Repair(_) => false,
             Self::Import(args) => args.json,
             Self::Append(args) => args.json,
             Self::Read(args) => args.json,

@@ -22,6 +22,7 @@ mod numbers;
 mod operate;
 mod output;
 mod progress;
+mod repair;
 mod serve;
 mod shown;
 mod status;
@@ -75,5 +76,6 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Letters(args) => letters::letters(out, args).await,
         Command::Verify(args) => verify::verify(out, args).await,
         Command::Phases(args) => operate::phases(out, args).await,
+        Command::Repair(args) => repair::repair(out, &args),
     }
 }

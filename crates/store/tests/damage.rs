@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
-use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions};
-use dacapo_store::{Append, Filter, Journal, Limit, StoreError};
+use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions, repair};
+use dacapo_store::{Append, Filter, Health, Journal, Limit, StoreError};
 
 const EVENTS: u64 = 60;
 const RECORD_BYTES: usize = 384;
@@ -379,4 +379,59 @@ async fn an_index_that_is_not_right_is_made_again() {
     std::fs::remove_file(&index).unwrap();
     assert_whole(dir.path(), EVENTS).await;
     assert_eq!(std::fs::read(&index).unwrap(), right);
+}
+
+#[tokio::test]
+async fn an_append_to_a_file_that_the_directory_does_not_name_is_refused() {
+    let (dir, _) = filled().await;
+    let journal = open(dir.path()).unwrap();
+    journal.append(append(EVENTS + 1)).await.unwrap();
+    let newest = files(dir.path()).into_keys().rfind(|name| name.ends_with(".log")).unwrap();
+    let (newest, aside) = (dir.path().join("journal").join(newest), dir.path().join("aside"));
+    std::fs::rename(&newest, &aside).unwrap();
+    for number in [EVENTS + 2, EVENTS + 3] {
+        let error = journal.append(append(number)).await.unwrap_err().to_string();
+        assert!(error.contains("removed or replaced"), "{error}");
+    }
+    assert!(matches!(journal.health(), Health::Failing(_)));
+    assert_eq!(journal.head().borrow().get(), EVENTS + 1);
+    // Put back, it goes on, and nothing of what was refused is there.
+    std::fs::rename(&aside, &newest).unwrap();
+    assert_eq!(journal.append(append(EVENTS + 2)).await.unwrap().position.get(), EVENTS + 2);
+    drop(journal);
+    assert_whole(dir.path(), EVENTS + 2).await;
+}
+
+#[tokio::test]
+async fn a_repair_is_shown_first_and_keeps_what_it_cuts_off() {
+    let (dir, logs) = filled().await;
+    let newest = logs.last().unwrap();
+    let whole = std::fs::read(newest).unwrap();
+    let last = whole.len() - RECORD_BYTES;
+    flip(newest, last + 100);
+    let before = files(dir.path());
+    let run = |apply| repair(&DataDir::open(dir.path()).unwrap(), JournalOptions::default(), apply).unwrap();
+    let shown = run(false);
+    assert_same(&files(dir.path()), &before);
+    let text = shown.steps.join("; ");
+    assert!(text.contains("GIVE UP the events at positions 60 through 60") && text.contains(".cut-TIME"), "{text}");
+    assert!(shown.problem.as_ref().is_some_and(|problem| problem.contains(file_name(newest))));
+    assert_eq!(run(true), shown);
+    let kept = files(dir.path()).into_iter().find(|(name, _)| name.contains(".cut-")).unwrap();
+    assert_eq!(kept.1, before[file_name(newest)][last..]);
+    assert_eq!(run(false).problem, None);
+    let journal = open(dir.path()).unwrap();
+    assert_eq!(all(&journal).await.unwrap(), EVENTS - 1);
+    assert_eq!(journal.append(append(1000)).await.unwrap().position.get(), EVENTS);
+}
+
+#[tokio::test]
+async fn a_lost_commit_is_made_again_and_a_damaged_sealed_chunk_is_not_repaired() {
+    let (dir, logs) = filled().await;
+    std::fs::remove_file(dir.path().join("journal/commit")).unwrap();
+    let run = |apply| repair(&DataDir::open(dir.path()).unwrap(), JournalOptions::default(), apply);
+    assert_eq!(run(true).unwrap().steps.len(), 1);
+    assert_whole(dir.path(), EVENTS).await;
+    flip(&logs[1], 3);
+    assert_corrupt(run(true), &[file_name(&logs[1])]);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
 use dacapo_store::contract::Chance;
 use dacapo_store::embedded::{DataDir, Disk, DiskFile, EmbeddedJournal, FileDisk, JournalOptions, SimDisk};
-use dacapo_store::{Append, AppendError, Appended, Filter, Journal, Limit, StoreError};
+use dacapo_store::{Append, AppendError, Appended, Filter, Health, Journal, Limit, StoreError};
 
 fn append(number: u64) -> Append {
     let event = NewEvent {
@@ -68,6 +68,30 @@ async fn a_full_disk_refuses_appends_until_there_is_room() {
         drop(journal);
         assert_eq!(count(&open(dir.path(), &disk, chunk_bytes).unwrap()).await, 4);
     }
+}
+
+/// Nobody appends to a node that is not ready, so asking how it is has it tried again.
+#[tokio::test]
+async fn health_follows_appends_and_is_looked_for_again() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+    journal.append(append(1)).await.unwrap();
+    assert_eq!(journal.health(), Health::Well);
+    disk.set_room(Some(0));
+    unavailable(journal.append(append(2)).await);
+    // The probes find no room either.
+    for _ in 0..3 {
+        let Health::Failing(found) = journal.health() else { panic!("appends fail") };
+        assert!(found.contains("make room"), "{found}");
+        unavailable(journal.append(append(2)).await);
+    }
+    disk.set_room(None);
+    while journal.health() != Health::Well {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(journal.append(append(2)).await.unwrap().position.get(), 2);
+    drop(journal);
+    assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 2);
 }
 
 #[tokio::test]

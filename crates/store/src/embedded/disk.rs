@@ -2,9 +2,9 @@
 //!
 //! This module owns the few operations that the journal needs. It never interprets a byte.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,6 +46,15 @@ pub trait Disk: Send + Sync + 'static {
     /// What the operating system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Whether `path` is the name of the open file, so that whoever opens it finds that one.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn is_named(&self, path: &Path, file: &dyn DiskFile) -> io::Result<bool> {
+        let _ = (path, file);
+        Ok(true)
+    }
+
     /// Makes durable which files are in a directory.
     ///
     /// # Errors
@@ -60,6 +69,14 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn size(&self) -> io::Result<u64>;
+
+    /// What tells the file from all others, whatever names it has; `None` where nothing does.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
 
     /// Puts `len` bytes from `offset` behind what is in `out`, fewer only where the file ends.
     ///
@@ -103,7 +120,7 @@ pub struct FileDisk;
 
 impl Disk for FileDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+        private_dir(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
@@ -115,7 +132,9 @@ impl Disk for FileDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
+        Ok(Arc::new(reserve::or_use(path, || options.open(path))?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -126,12 +145,78 @@ impl Disk for FileDisk {
         std::fs::rename(from, to)
     }
 
+    fn is_named(&self, path: &Path, file: &dyn DiskFile) -> io::Result<bool> {
+        match std::fs::metadata(path) {
+            Ok(named) => Ok(file.identity()?.is_none_or(|identity| identity == (named.dev(), named.ino()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        reserve::or_use(path, || File::open(path))?.sync_all()
+    }
+}
+
+/// What is stored is for the user that runs the process, and for nobody else.
+pub(super) const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// Makes a directory for the user that runs the process, and those above it, as far as they are missing.
+pub(super) fn private_dir(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+}
+
+/// A few files that are kept open for nothing, to be let go of when the process has no more files to open: the next
+/// chunk of a journal must not fail because a thousand callers are connected.
+mod reserve {
+    use std::fs::File;
+    use std::io;
+    use std::path::Path;
+    use std::sync::{Mutex, PoisonError};
+
+    const FILES: usize = 8;
+    /// Too many open files, of the process and of the system.
+    const EXHAUSTED: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+
+    static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+    /// Opens a file, in the place of a kept one if there is no other way.
+    pub fn or_use(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match open() {
+                Err(error) if error.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code)) => {
+                    tracing::warn!(file = %path.display(), left = kept.len(), %error, "no more files can be opened: \
+                        allow more (ulimit -n), or let fewer callers connect; one that was kept for the journal is used");
+                    // Another thread may be faster; then the next one is given up.
+                    if kept.pop().is_none() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    while kept.len() < FILES
+                        && let Ok(spare) = File::open("/dev/null")
+                    {
+                        kept.push(spare);
+                    }
+                    return Ok(file);
+                }
+            }
+        }
     }
 }
 
 impl DiskFile for File {
+    fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        let metadata = self.metadata()?;
+        Ok(Some((metadata.dev(), metadata.ino())))
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }

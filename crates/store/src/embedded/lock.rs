@@ -1,13 +1,16 @@
 //! A data directory and the right to it: one process owns it, and the lock file says which one.
 //!
-//! The lock is advisory and of the operating system, so it ends with the process, however that ends. The
-//! text in the file is for messages only.
+//! The lock is advisory and of the operating system, so it ends with the process, however that ends. It is on the
+//! directory itself, which nobody can replace under the owner without replacing everything in it. The text in the
+//! file `lock` is for messages only.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::disk::{FILE_MODE, private_dir};
 use crate::error::StoreError;
 
 /// What this release writes into `DIR/format`, and the newest it reads.
@@ -23,7 +26,7 @@ pub struct DataDir {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    // Held, never read: the lock is on the open file.
+    // Held, never read: the lock is on the open directory.
     _lock: File,
 }
 
@@ -38,18 +41,19 @@ impl DataDir {
         let path = path.as_ref().to_owned();
         let tried = || format!("open the data directory {}", path.display());
         let failed = |error: io::Error| StoreError::unavailable(tried(), error);
-        std::fs::create_dir_all(&path).map_err(failed)?;
-        let lock_path = path.join("lock");
-        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let lock = lock.as_mut().map_err(|error| StoreError::unavailable(tried(), &*error))?;
+        private_dir(&path).map_err(failed)?;
+        let lock = File::open(&path).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::unavailable(tried(), owner(lock, &path))),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::unavailable(tried(), owner(&path))),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        let (held, named) = (lock.metadata().map_err(failed)?, std::fs::metadata(&path).map_err(failed)?);
+        if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
+            return Err(StoreError::unavailable(tried(), "it was replaced just now: try again"));
+        }
         check_format(&path)?;
-        sign(lock).map_err(failed)?;
-        let lock = lock.try_clone().map_err(failed)?;
+        sign(&path).map_err(failed)?;
         Ok(Self { inner: Arc::new(Inner { path, _lock: lock }) })
     }
 
@@ -59,23 +63,25 @@ impl DataDir {
     }
 }
 
-/// Writes who owns the directory into the lock file; the time of writing is the file's own.
-fn sign(mut lock: &File) -> io::Result<()> {
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
-    lock.set_len(0)?;
-    lock.write_all(format!("{}\n{command}\n", std::process::id()).as_bytes())
+/// Writes who owns the directory into the lock file; the time of writing is the file's own. Nothing of the command line,
+/// which may hold secrets.
+fn sign(path: &Path) -> io::Result<()> {
+    let mut lock =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path.join("lock"))?;
+    lock.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    lock.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
 /// Which process owns the directory, and what to do about it.
-fn owner(mut lock: &File, path: &Path) -> String {
+fn owner(path: &Path) -> String {
+    let lock = File::open(path.join("lock"));
     let mut text = String::new();
-    let read = lock.read_to_string(&mut text);
-    let mut lines = text.lines();
-    let process = match (read, lines.next(), lines.next()) {
-        (Ok(_), Some(pid), Some(command)) => format!("process {pid} ({command})"),
+    let read = lock.as_ref().map(|mut lock| lock.read_to_string(&mut text));
+    let process = match (read, text.lines().next()) {
+        (Ok(Ok(_)), Some(pid)) => format!("process {pid}"),
         _ => "another process".to_owned(),
     };
-    let since = lock.metadata().and_then(|metadata| metadata.modified());
+    let since = lock.and_then(|lock| lock.metadata()).and_then(|metadata| metadata.modified());
     let since = since.ok().and_then(|since| jiff::Timestamp::try_from(since).ok());
     let since = since.map_or_else(String::new, |since| format!(" since {since:.0}"));
     format!("{process} has owned it{since}: stop that process, or use another directory than {}", path.display())
@@ -105,7 +111,8 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // First beside it, then in place, so that a crash never leaves half a file.
             let new = path.join("format.new");
-            let mut out = File::create(&new).map_err(failed)?;
+            let mut options = OpenOptions::new();
+            let mut out = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&new).map_err(failed)?;
             out.write_all(format!("dacapo {FORMAT}\n").as_bytes()).map_err(failed)?;
             out.sync_all().map_err(failed)?;
             std::fs::rename(&new, &file).map_err(failed)?;
@@ -134,6 +141,36 @@ mod tests {
         assert!(error.contains(" since 20") && error.contains("stop that process"), "{error}");
         drop(clone);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    /// Whatever is done to the files in it.
+    #[test]
+    fn a_removed_lock_file_gives_nobody_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let owned = DataDir::open(dir.path()).unwrap();
+        std::fs::remove_file(dir.path().join("lock")).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("another process has owned it"), "{error}");
+        drop(owned);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_stored_is_for_its_user_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, mode) =
+            (dir.path().join("data"), |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777);
+        let owned = DataDir::open(&data).unwrap();
+        assert_eq!(mode(&data), 0o700);
+        let options = crate::embedded::JournalOptions::default();
+        let journal = crate::embedded::EmbeddedJournal::open(&owned, options).unwrap();
+        assert_eq!(mode(&data.join("journal")), 0o700);
+        for file in ["lock", "format", "journal/commit", "journal/chunk-00000000000000000001.log"] {
+            assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+        }
+        let text = std::fs::read_to_string(data.join("lock")).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()), "nothing of the command line");
+        drop(journal);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/
 //!   format       the version of everything below, checked when the directory is opened
-//!   lock         held by the one process that owns the directory; says which
+//!   lock         says which process owns the directory; the right itself is on the directory
 //!   journal/     the events, see EmbeddedJournal
 //!   views/       a file a version with its rows and tokens, see SqliteViews
 //! ```
@@ -16,7 +16,7 @@ mod sim_disk;
 mod views;
 
 pub use disk::{Disk, DiskFile, FileDisk};
-pub use journal::{EmbeddedJournal, JournalOptions};
+pub use journal::{EmbeddedJournal, JournalOptions, Repair, repair};
 pub use lock::DataDir;
 #[cfg(feature = "contract")]
 pub use sim_disk::SimDisk;

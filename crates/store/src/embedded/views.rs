@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 use rusqlite::{Connection, OpenFlags};
 
+use super::disk::{FILE_MODE, private_dir};
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
@@ -279,7 +281,10 @@ fn make_file(path: &Path) -> Result<(), StoreError> {
     make_dir(path.parent().expect("a view's file is in its projection's folder"))?;
     // What a drop that was cut short left beside the file would be taken for the new file's.
     remove_files(path)?;
-    std::fs::File::create(path).map(drop).map_err(|error| io_fault("make", path, &error))
+    // What SQLite makes beside it gets the same mode.
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(FILE_MODE);
+    options.open(path).map(drop).map_err(|error| io_fault("make", path, &error))
 }
 
 /// Removes a view's files: the file first, since what is beside it is nothing without it.
@@ -297,7 +302,7 @@ fn remove_files(path: &Path) -> Result<(), StoreError> {
 }
 
 fn make_dir(path: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(path).map_err(|error| io_fault("make", path, &error))
+    private_dir(path).map_err(|error| io_fault("make", path, &error))
 }
 
 /// The names in a folder, as far as they are UTF-8; none if it is a file or not there.

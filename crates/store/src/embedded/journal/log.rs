@@ -6,6 +6,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use dacapo_model::{EventId, JournalId, Position, Revision, StreamName, stream_hash};
@@ -18,6 +19,7 @@ use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::head::Head;
+use crate::journal::Health;
 use crate::record;
 
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -35,6 +37,9 @@ pub(super) struct Log {
     /// Flushes the notes of commits; there once the journal has been written to since it was opened. Before that nothing
     /// on the disk is changed.
     settled: OnceLock<Flush>,
+    /// How appends went last, and whether somebody has been asked to try again.
+    health: Mutex<Health>,
+    probing: AtomicBool,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
     sections: Mutex<Sections>,
@@ -67,6 +72,8 @@ impl Log {
             id: found.id,
             head: Head::new(found.head),
             settled: OnceLock::new(),
+            health: Mutex::default(),
+            probing: AtomicBool::new(false),
             chunks: RwLock::new(Arc::new(found.chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
@@ -77,6 +84,21 @@ impl Log {
 
     pub fn head(&self) -> Position {
         self.head.get()
+    }
+
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    /// Tells how appends went, which ends a probe.
+    pub fn set_health(&self, health: Health) {
+        *lock(&self.health) = health;
+        self.probing.store(false, Ordering::Release);
+    }
+
+    /// Whether nobody is probing yet; then the caller is to.
+    pub fn begin_probe(&self) -> bool {
+        !self.probing.swap(true, Ordering::AcqRel)
     }
 
     pub fn set_settled(&self, flush: Flush) {

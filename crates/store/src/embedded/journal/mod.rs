@@ -27,6 +27,7 @@ mod log;
 mod marks;
 mod open;
 mod read;
+mod repair;
 mod sequencer;
 mod settle;
 mod streams;
@@ -45,11 +46,12 @@ use super::lock::DataDir;
 use crate::blocking::blocking;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{AppendError, StoreError};
-use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamInfo};
+use crate::journal::{Append, Appended, Filter, Health, Journal, Limit, StreamInfo};
 use crate::record::EventBatch;
 use log::Log;
 use open::Believe;
 use read::Reader;
+pub use repair::{Repair, repair};
 use sequencer::{Request, WAITING_MAX};
 use writer::Writer;
 
@@ -168,6 +170,16 @@ impl Journal for EmbeddedJournal {
         let (answer, answered) = oneshot::channel();
         self.requests().send(Request::Append { append, bytes, answer }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
+    }
+
+    fn health(&self) -> Health {
+        let health = self.log.health();
+        if health != Health::Well && self.log.begin_probe() {
+            // Nobody appends to a node that says that it is not ready, so whoever asks has it tried. If the queue is
+            // full, what waits in it tells.
+            self.requests().try_send(Request::Probe).ok();
+        }
+        health
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {

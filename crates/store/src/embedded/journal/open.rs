@@ -409,7 +409,7 @@ fn newest_chunk(
     // What was closed in order was durable then, its name included.
     let commit = evidence.kept.as_ref().and_then(|kept| kept.commit);
     let closed = commit.is_some_and(|commit| commit.closed && commit.chunk == first);
-    if begun && !closed {
+    if begun && !closed && evidence.believe == Believe::Evidence {
         write_again(&*file, scan.last_group, scan.whole_end).map_err(failed)?;
         file.sync_data().map_err(failed)?;
         disk.sync_dir(dir).map_err(failed)?;

@@ -37,6 +37,8 @@ pub(super) enum Request {
         bytes: usize,
         answer: oneshot::Sender<Result<Appended, AppendError>>,
     },
+    /// Look whether appends work again.
+    Probe,
     /// Finish what waits, then end.
     Close,
 }
@@ -46,7 +48,7 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
     let mut appends = Vec::new();
     let mut answers = Vec::new();
     while let Some(request) = requests.blocking_recv() {
-        let (mut next, mut group_bytes) = (Some(request), 0);
+        let (mut next, mut group_bytes, mut probe) = (Some(request), 0, false);
         while let Some(request) = next {
             match request {
                 Request::Append { append, bytes, answer } => {
@@ -54,12 +56,16 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
                     appends.push(append);
                     answers.push(answer);
                 }
+                Request::Probe => probe = true,
                 Request::Close => requests.close(),
             }
             let full = appends.len() >= GROUP_APPENDS_MAX || group_bytes >= GROUP_BYTES_MAX;
             next = if full { None } else { requests.try_recv().ok() };
         }
         if appends.is_empty() {
+            if probe {
+                writer.probe();
+            }
             continue;
         }
         let committed = writer.commit(&appends);

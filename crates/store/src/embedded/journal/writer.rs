@@ -31,11 +31,13 @@ use crate::admit::{Admission, Known, Past, admit};
 use crate::clock::Clock;
 use crate::embedded::disk::DiskFile;
 use crate::error::{AppendError, StoreError};
-use crate::journal::{Append, Appended, StreamEvent};
+use crate::journal::{Append, Appended, Health, StreamEvent};
 use crate::record::{self, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
 /// What may share a block with bytes that a failed flush was to write; more than any block of a file system.
 const REWRITTEN_BYTES: u64 = 64 << 10;
+/// What a probe writes and cuts off again.
+const PROBE_BYTES: usize = 64 << 10;
 /// A buffer that grew beyond this for one large group is given back.
 const BUFFER_BYTES_KEPT: usize = 16 << 20;
 
@@ -67,6 +69,8 @@ enum State {
     Good,
     /// Bytes of a failed write may lie behind the end; they must be gone before the next write.
     Uncut,
+    /// The directory named another file than the one that was written to.
+    Replaced,
     /// A flush failed, so what is on the disk is unknown until the end is written and flushed again.
     Broken(String),
 }
@@ -148,6 +152,29 @@ impl Writer {
 
     /// Appends each of `appends`, in order, as one group. What is answered with success is durable.
     pub fn commit(&mut self, appends: &[Append]) -> Vec<Result<Appended, AppendError>> {
+        let answers = self.try_commit(appends);
+        let failed = answers.iter().find_map(|answer| match answer {
+            Err(AppendError::Store(error)) => Some(Health::Failing(error.to_string())),
+            _ => None,
+        });
+        self.log.set_health(failed.unwrap_or_default());
+        answers
+    }
+
+    /// Looks whether appends work again, if they did not: with a write that is cut off again.
+    pub fn probe(&mut self) {
+        let works = self.prepare().and_then(|()| {
+            let path = self.log.log_path(self.chunk.first);
+            let written = self.file.write_at(self.end, &[0; PROBE_BYTES]);
+            self.state = State::Uncut;
+            let cut = self.cut();
+            written.map_err(|error| -> Failed { Box::new(move || disk_error("append to", &path, &error)) })?;
+            cut
+        });
+        self.log.set_health(works.map_or_else(|failed| Health::Failing(failed().to_string()), |()| Health::Well));
+    }
+
+    fn try_commit(&mut self, appends: &[Append]) -> Vec<Result<Appended, AppendError>> {
         if let Err(refuse) = self.prepare() {
             return appends.iter().map(|_| Err(refuse().into())).collect();
         }
@@ -169,6 +196,11 @@ impl Writer {
             State::Good => {}
             State::Uncut => self.cut()?,
             State::Broken(_) => self.write_end_again()?,
+            State::Replaced => {
+                self.check_named()?;
+                self.state = State::Broken("the file was replaced for a while".to_owned());
+                self.write_end_again()?;
+            }
         }
         if let Err(error) = self.settle() {
             return Err(Box::new(move || error.clone()));
@@ -335,6 +367,11 @@ impl Writer {
                 )
             }));
         }
+        if let Err(replaced) = self.check_named() {
+            self.take_out_all();
+            self.state = State::Replaced;
+            return Err(replaced);
+        }
         self.end += self.group.len() as u64;
         self.head = self.head.plus(self.staged.len() as u64);
         self.staged.clear();
@@ -346,6 +383,22 @@ impl Writer {
         }
         self.log.head.advance(self.head);
         Ok(())
+    }
+
+    /// Makes sure that the file that is written to is the one that whoever opens the directory finds.
+    fn check_named(&self) -> Result<(), Failed> {
+        let path = self.log.log_path(self.chunk.first);
+        match self.log.disk.is_named(&path, &*self.file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Box::new(move || {
+                StoreError::unavailable(
+                    format!("append to {}", path.display()),
+                    "the file was removed or replaced while this process had it open, so what is written now would be \
+                     lost: stop this process, and see who changed the directory",
+                )
+            })),
+            Err(error) => Err(Box::new(move || disk_error("look at", &path, &error))),
+        }
     }
 
     /// After a flush that failed: cuts off what it was to make durable, writes the end of what was durable before once

@@ -1,0 +1,102 @@
+//! Repairing: what opening refuses, laid open, and done only where somebody asked for it.
+//!
+//! A repair believes the records as far as they are good and gives up the rest. It keeps every byte that it takes away.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use dacapo_model::JournalId;
+
+use super::chunk::{self, HEADER_BYTES};
+use super::commit::CommitFile;
+use super::log::{Found, Log, disk_error};
+use super::open::{self, Believe};
+use super::writer::{Start, Writer};
+use super::{CHUNK_BYTES_MAX, JournalOptions};
+use crate::embedded::lock::DataDir;
+use crate::error::StoreError;
+
+/// What is wrong with a journal, and what a repair does about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Why opening refuses; `None` when it does not.
+    pub problem: Option<String>,
+    /// What is to be done, one step after the other, in words. Empty when there is nothing to do.
+    pub steps: Vec<String>,
+}
+
+/// Tells what a repair of the journal in `dir` would do, and does it if `apply` is set. Where it is not, no byte changes.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] when what is wrong cannot be repaired from what is there;
+/// [`StoreError::Unavailable`] when the disk refuses; [`StoreError::Invalid`] when there is no journal.
+pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Repair, StoreError> {
+    let path = dir.path().join("journal");
+    let names = options.disk.list(&path).map_err(|error| disk_error("list", &path, &error))?;
+    if !names.iter().any(|name| chunk::parse_name(name, ".log").is_some()) {
+        return Err(StoreError::Invalid(format!("{} has no chunks: there is nothing to repair", path.display())));
+    }
+    let problem = match open::open(&*options.disk, &path, options.id, Believe::Evidence) {
+        Ok((found, start)) => {
+            let steps = steps(&path, &found, &start).into_iter().map(|step| {
+                format!("{step} (nobody was told that it lasts; this is also done by itself at the next append)")
+            });
+            let steps = if start.unsettled.tail.is_some() { steps.collect() } else { vec![] };
+            if apply && !steps.is_empty() {
+                settle(&path, options, found, start)?;
+            }
+            return Ok(Repair { problem: None, steps });
+        }
+        Err(error @ StoreError::Corrupt { .. }) => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    let acknowledged = CommitFile::read(&*options.disk, &path)?.and_then(|kept| kept.commit);
+    let (found, start) = open::open(&*options.disk, &path, options.id, Believe::Records)?;
+    let mut steps = steps(&path, &found, &start);
+    steps.push(format!("note in {} that the journal ends with position {}", path.join("commit").display(), found.head));
+    if let Some(lost) = acknowledged.filter(|commit| commit.head > found.head) {
+        steps.push(format!(
+            "GIVE UP the events at positions {} through {}, which were acknowledged: other events get these positions. \
+             A backup or a replicated journal may have them, so look there first; views and readers that saw them must \
+             begin again",
+            found.head.next(),
+            lost.head
+        ));
+    }
+    if apply {
+        settle(&path, options, found, start)?;
+    }
+    Ok(Repair { problem: Some(problem), steps })
+}
+
+fn steps(path: &Path, found: &Found, start: &Start) -> Vec<String> {
+    let name = chunk::log_name(start.chunk.first);
+    let mut steps = Vec::new();
+    if let Some(size) = start.unsettled.tail {
+        let end = start.chunk.durable();
+        let stem = name.replace(".log", "");
+        steps.push(format!(
+            "copy bytes {end} through {size} of {} to {stem}.cut-TIME beside it, then cut them off; the last whole append \
+             before them ends with position {}",
+            path.join(&name).display(),
+            found.head
+        ));
+    }
+    if start.unsettled.header.is_some() {
+        steps.push(format!("write the header of {}, which has no events", path.join(&name).display()));
+    }
+    steps
+}
+
+fn settle(path: &Path, options: JournalOptions, found: Found, start: Start) -> Result<(), StoreError> {
+    let id: JournalId = found.id;
+    let chunk_bytes = options.chunk_bytes.clamp(HEADER_BYTES, CHUNK_BYTES_MAX);
+    let log = Arc::new(Log::new(options.disk, path.to_owned(), found, options.index_cache_bytes));
+    let (sealed, _none) = sync_channel(1);
+    let mut writer = Writer::new(log, options.clock, chunk_bytes, start, sealed);
+    writer.settle()?;
+    writer.close();
+    tracing::warn!(%id, journal = %path.display(), "the journal was repaired");
+    Ok(())
+}
