@@ -44,8 +44,8 @@ use std::time::Duration;
 
 use dacapo_model::assign::Rows;
 use dacapo_model::{
-    Parted, PendingReplay, Phase, Position, Segment, SegmentCount, Token, TokenMove, TokenRefused, VersionState,
-    ViewId, WaitingOn, WorkShare, limits,
+    Parted, PendingReplay, Phase, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, TokenRefused,
+    VersionState, ViewId, WaitingOn, WorkShare, limits,
 };
 use dacapo_store::{Clock, Commit, Filter, Journal, Limit, StoreError, View as StoredView};
 use tokio::sync::watch::error::RecvError;
@@ -309,6 +309,8 @@ struct Run<'a> {
     suspect: Option<Position>,
     /// The last mark that this run gave to the view: when, and how far its tokens were then.
     marked: Option<(Instant, Position)>,
+    /// When this step looked at what is due. Whoever waits afterwards counts from here.
+    looked: Timestamp,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     index_at: Option<Position>,
 }
@@ -399,6 +401,7 @@ impl<'a> Run<'a> {
             has_moved: false,
             suspect: None,
             marked: None,
+            looked: assignment.clock.now(),
             index_at,
         };
         run.report();
@@ -427,6 +430,7 @@ impl<'a> Run<'a> {
         if self.heed().paused {
             return Ok(self.stay_paused().await);
         }
+        self.looked = self.assignment.clock.now();
         if let Some(from) = self.seed {
             let head = *self.head.borrow();
             if self.assignment.is_barred(head).await? {
@@ -466,7 +470,7 @@ impl<'a> Run<'a> {
         // Where others have segments too, one of all builds the indexes, once every segment is there.
         let index_at = self.index_at.filter(|_| !is_whole);
         let head = self.cap.into_iter().chain(index_at).fold(head, Position::min);
-        let Some(share) = self.segments.next_share(head, self.assignment.clock.now()) else {
+        let Some(share) = self.segments.next_share(head, self.looked) else {
             return if has_wish { Ok(Continue(())) } else { self.rest_at_head().await };
         };
         // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
@@ -567,8 +571,11 @@ impl<'a> Run<'a> {
         let tried = self.failed_reset.iter().chain(&self.failed_seed).map(Tried::due_in);
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
-        let due = tried.chain(self.segments.next_due(self.assignment.clock.now()));
-        let due = due.chain(claims_due).chain(cap_due).chain(self.mark_due_in()).min();
+        // As of the look: what has come due since then was not seen to be, and nothing else would wake for it.
+        let due = tried.chain(self.segments.next_due(self.looked));
+        // A mark that is due already is given at the head; whoever waits for something else waits for that.
+        let mark_due = self.mark_due_in().filter(|due| !due.is_zero());
+        let due = due.chain(claims_due).chain(cap_due).chain(mark_due).min();
         let stopped = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => true,

@@ -342,6 +342,36 @@ async fn a_handler_that_waits_for_ever_has_refused_the_event() {
     node.shutdown().await;
 }
 
+/// A clock that goes on whenever somebody looks at it, so that hardly two looks see the same time.
+struct Hurried(ManualClock);
+
+impl dacapo::Clock for Hurried {
+    fn now(&self) -> dacapo_model::Timestamp {
+        self.0.advance(Duration::from_millis(1));
+        self.0.now()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_that_comes_due_between_two_looks_at_the_clock_is_made() {
+    let wait = Duration::from_millis(5);
+    let retry = Retry { attempts: 2, first: wait, longest: wait };
+    let version_1 = Told::<1>::new(Options { retry, ..with(Policy::Halt) });
+    version_1.doubt(Act::Refuse);
+    let clock = Arc::new(Hurried(ManualClock::default()));
+    let node = Node::builder().clock(clock).carry(version_1.carried()).start().await.unwrap();
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    // Nothing else happens: no try may need anything else to happen.
+    let tried = |found: &VersionStatus| {
+        let often = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { attempts, .. } if *attempts >= 30);
+        found.waiting_on.iter().any(often)
+    };
+    until_version(&node, "v1.1", "it was tried thirty times", tried).await;
+    version_1.heal();
+    until_version(&node, "v1.1", "it went on", |found| found.covers >= doubted).await;
+    node.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tries_and_their_times_outlive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
