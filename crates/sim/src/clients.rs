@@ -87,6 +87,7 @@ impl Client {
         let event_type = match self.chance.u8(..10) {
             0 => "noted",
             1..=3 => "taken",
+            4..=6 if self.world.upgrade.is_done() => "given",
             _ => "added",
         };
         Written { id: self.world.new_id(), stream, event_type, amount: self.chance.i64(1..1_000) }

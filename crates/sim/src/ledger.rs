@@ -4,6 +4,7 @@
 //! Both keep a digest that depends on the order of events, so that one that is lost, applied twice or applied too
 //! early shows for good.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +29,34 @@ pub enum LedgerEvent {
     Added { amount: i64 },
     #[event(name = "taken")]
     Taken { amount: i64 },
+    #[event(name = "given")]
+    Given { amount: i64 },
 }
 
-impl LedgerEvent {
+/// What the program of the first release knows of that.
+#[derive(Clone, Debug, Event)]
+pub enum FewerEvents {
+    #[event(name = "added")]
+    Added { amount: i64 },
+    #[event(name = "taken")]
+    Taken { amount: i64 },
+}
+
+/// How an event changes a sum.
+pub trait Change: Event {
+    fn change(&self) -> i64;
+}
+
+impl Change for LedgerEvent {
+    fn change(&self) -> i64 {
+        match self {
+            Self::Added { amount } | Self::Given { amount } => *amount,
+            Self::Taken { amount } => -*amount,
+        }
+    }
+}
+
+impl Change for FewerEvents {
     fn change(&self) -> i64 {
         match self {
             Self::Added { amount } => *amount,
@@ -92,9 +118,9 @@ struct Adding<'a> {
     keeps: bool,
 }
 
-async fn add(
+async fn add<E: Change>(
     Adding { world, code, row, keeps }: Adding<'_>,
-    event: &Recorded<'_, LedgerEvent>,
+    event: &Recorded<'_, E>,
     view: &mut View,
 ) -> Result<(), HandlerError> {
     world.meet(code, event.position.get()).await?;
@@ -146,22 +172,23 @@ async fn row(code: u32, row: &str, view: &mut ReadView) -> Result<Answer, Handle
     .unwrap_or_default())
 }
 
-pub struct Totals<const CODE: u32> {
+pub struct Totals<const CODE: u32, E> {
     world: Arc<World>,
     options: Options,
+    reads: PhantomData<fn(E)>,
 }
 
-impl<const CODE: u32> Projection for Totals<CODE> {
+impl<const CODE: u32, E: Change> Projection for Totals<CODE, E> {
     const NAME: &'static str = PROJECTIONS[0];
     const VERSION: u32 = CODE;
     const TABLES: &'static [Table] = tables(CODE);
-    type Event = LedgerEvent;
+    type Event = E;
 
     fn options(&self) -> Options {
         self.options.clone()
     }
 
-    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+    async fn apply(&self, event: &Recorded<'_, E>, view: &mut View) -> Result<(), HandlerError> {
         let keeps = self.options.in_place == InPlace::KeepsRows;
         add(Adding { world: &self.world, code: CODE, row: event.stream, keeps }, event, view).await
     }
@@ -178,37 +205,38 @@ impl Query for TotalOf {
     type Answer = Answer;
 }
 
-impl<const CODE: u32> Answers<TotalOf> for Totals<CODE> {
+impl<const CODE: u32, E: Change> Answers<TotalOf> for Totals<CODE, E> {
     async fn answer(&self, query: &TotalOf, view: &mut ReadView) -> Result<Answer, HandlerError> {
         row(CODE, &query.0, view).await
     }
 }
 
-impl<const CODE: u32> Acts<Told> for Totals<CODE> {
+impl<const CODE: u32, E: Change> Acts<Told> for Totals<CODE, E> {
     async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
         self.world.receive(CODE, told, key).await
     }
 }
 
-pub struct Tally<const CODE: u32> {
+pub struct Tally<const CODE: u32, E> {
     world: Arc<World>,
     options: Options,
+    reads: PhantomData<fn(E)>,
 }
 
 /// The key of the one row of `tally`.
 pub const ALL: &str = "all";
 
-impl<const CODE: u32> Projection for Tally<CODE> {
+impl<const CODE: u32, E: Change> Projection for Tally<CODE, E> {
     const NAME: &'static str = PROJECTIONS[1];
     const VERSION: u32 = CODE;
     const TABLES: &'static [Table] = tables(CODE);
-    type Event = LedgerEvent;
+    type Event = E;
 
     fn options(&self) -> Options {
         Options { segments: SegmentCount::ONE, ..self.options.clone() }
     }
 
-    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+    async fn apply(&self, event: &Recorded<'_, E>, view: &mut View) -> Result<(), HandlerError> {
         let keeps = self.options.in_place == InPlace::KeepsRows;
         add(Adding { world: &self.world, code: CODE, row: ALL, keeps }, event, view).await
     }
@@ -218,7 +246,7 @@ impl<const CODE: u32> Projection for Tally<CODE> {
     }
 }
 
-impl<const CODE: u32> Acts<Told> for Tally<CODE> {
+impl<const CODE: u32, E: Change> Acts<Told> for Tally<CODE, E> {
     async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
         self.world.receive(CODE, told, key).await
     }
@@ -231,24 +259,33 @@ impl Query for TheTally {
     type Answer = Answer;
 }
 
-impl<const CODE: u32> Answers<TheTally> for Tally<CODE> {
+impl<const CODE: u32, E: Change> Answers<TheTally> for Tally<CODE, E> {
     async fn answer(&self, _: &TheTally, view: &mut ReadView) -> Result<Answer, HandlerError> {
         row(CODE, ALL, view).await
     }
 }
 
-/// The code version `code` of a projection. How it is built and run follows from the seed.
-pub fn carried(world: &Arc<World>, projection: &str, code: u32) -> Carried {
-    let options = options(world, projection, code);
+/// The code version `code` of a projection, as a program has it that knows all events or fewer. How it is built and run
+/// follows from the seed.
+pub fn carried(world: &Arc<World>, projection: &str, code: u32, knows_fewer: bool) -> Carried {
+    if knows_fewer { of::<FewerEvents>(world, projection, code) } else { of::<LedgerEvent>(world, projection, code) }
+}
+
+fn of<E: Change>(world: &Arc<World>, projection: &str, code: u32) -> Carried {
+    let (options, reads) = (options(world, projection, code), PhantomData);
     let world = Arc::clone(world);
     macro_rules! of {
         ($($code:literal)*) => {
             match code {
                 $(
                     $code if projection == PROJECTIONS[0] => {
-                        Carried::version(Totals::<$code> { world, options }).answers::<TotalOf>().acts::<Told>().into()
+                        let version = Carried::version(Totals::<$code, E> { world, options, reads });
+                        version.answers::<TotalOf>().acts::<Told>().into()
                     }
-                    $code => Carried::version(Tally::<$code> { world, options }).answers::<TheTally>().acts::<Told>().into(),
+                    $code => {
+                        let version = Carried::version(Tally::<$code, E> { world, options, reads });
+                        version.answers::<TheTally>().acts::<Told>().into()
+                    }
                 )*
                 _ => panic!("there is no code version {code}"),
             }

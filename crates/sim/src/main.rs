@@ -22,6 +22,7 @@ mod node;
 mod operator;
 mod run;
 mod trouble;
+mod upgrade;
 mod world;
 
 use std::panic;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Listening, PORT};
 use crate::ledger::{self, TheTally, TotalOf, carried};
-use crate::world::{HOSTS, Program, SimClock, SimIds, Steps, World};
+use crate::world::{HOSTS, Program, SimClock, SimIds, Steps, World, locked};
 
 /// How long a node that did not start rests before it is started again.
 const START_AGAIN: Duration = Duration::from_millis(200);
@@ -51,9 +51,14 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
                 return;
             }
             let program = deployed.borrow_and_update().clone();
+            let knows_fewer = locked(&world.knows_fewer)[slot];
             for (projection, code) in codes(&program) {
+                // Of the first release, what is carried may not be what its number stands for any more.
+                if knows_fewer && world.upgrade.is_of_first(projection, code) {
+                    continue;
+                }
                 // Carrying what is carried already is carrying it.
-                if let Err(error) = node.carry(carried(&world, projection, code)) {
+                if let Err(error) = node.carry(carried(&world, projection, code, false)) {
                     world.violated(format!("{name} cannot carry {projection} v{code}: {error}"));
                 }
             }
@@ -80,10 +85,17 @@ async fn start(world: &Arc<World>, slot: usize, run: u64) -> Result<Node, dacapo
         .probe(Arc::new(Steps(Arc::clone(world), HOSTS[slot])))
         .offload(Offload::Inline);
     let program = world.deployed[slot].borrow().clone();
+    let knows_fewer = world.upgrade.is_before(world.now());
+    locked(&world.knows_fewer)[slot] = knows_fewer;
     for (projection, code) in codes(&program) {
-        builder = builder.carry(carried(world, projection, code));
+        let fewer = knows_fewer && world.upgrade.is_of_first(projection, code);
+        builder = builder.carry(carried(world, projection, code, fewer));
     }
-    builder.start().await
+    let node = builder.start().await?;
+    if !knows_fewer {
+        world.upgrade.look(&node.catalog().borrow());
+    }
+    Ok(node)
 }
 
 /// Every code version in a program.

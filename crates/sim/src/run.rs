@@ -12,7 +12,7 @@ use crate::disk::{Kind, Link, Weather};
 use crate::ledger::{CODE_MAX, PROJECTIONS};
 use crate::operator::Looks;
 use crate::trouble::{self, ResetTrouble, Trouble};
-use crate::world::{HOSTS, World};
+use crate::world::{HOSTS, World, locked};
 use crate::{check, clients, node, operator};
 
 /// How long one step of the simulation is.
@@ -72,6 +72,8 @@ struct Run<'a> {
     later: Vec<(Duration, Later)>,
     next: Duration,
     storm: Duration,
+    /// When the upgrade begins, until it does.
+    upgrade: Option<Duration>,
 }
 
 fn client(number: usize) -> String {
@@ -107,7 +109,8 @@ pub fn run(seed: u64) -> Arc<World> {
     sim.client("operator", operator::run(Arc::clone(&world)));
     sim.client("watch", watch(Arc::clone(&world)));
     let storm = Duration::from_secs(chance.u64(10..=40));
-    let mut run = Run { world: Arc::clone(&world), sim, chance, later: vec![], next: Duration::ZERO, storm };
+    let (next, upgrade) = (Duration::ZERO, world.upgrade.at());
+    let mut run = Run { world: Arc::clone(&world), sim, chance, later: vec![], next, storm, upgrade };
     run.go_on();
     check::all(&world);
     world
@@ -156,6 +159,7 @@ impl Run<'_> {
             let now = self.sim.elapsed();
             self.world.set_now(now);
             self.carry_out_due(now);
+            self.begin_upgrade(now);
             if *self.world.stormy.borrow() && now >= self.next {
                 if now >= self.storm {
                     self.calm();
@@ -165,6 +169,17 @@ impl Run<'_> {
                     self.next = now + Duration::from_millis(self.chance.u64(50..1_200));
                 }
             }
+        }
+    }
+
+    /// Starts one node again with the program of the second release, once it is time.
+    fn begin_upgrade(&mut self, now: Duration) {
+        if self.upgrade.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        if let Some(slot) = self.world.running().last().copied() {
+            self.crash(slot);
+            self.bounce(slot);
         }
     }
 
@@ -206,7 +221,8 @@ impl Run<'_> {
     /// Starts the node in `slot`, with all code that is deployed there or only the newer of it.
     fn bounce(&mut self, slot: usize) {
         self.world.ending[slot].send_replace(false);
-        let drops_old = self.chance.u8(..4) == 0;
+        // During an upgrade the new program has all code of the old one.
+        let drops_old = self.chance.u8(..4) == 0 && !self.world.upgrade.is_there();
         let chance = &mut self.chance;
         self.world.deployed[slot].send_modify(|program| {
             for codes in program.values_mut() {
@@ -361,6 +377,13 @@ impl Run<'_> {
         }
         for slot in 0..self.world.nodes {
             if *self.world.ending[slot].borrow() {
+                self.bounce(slot);
+            }
+        }
+        // The upgrade comes to its end.
+        for slot in self.world.running() {
+            if locked(&self.world.knows_fewer)[slot] {
+                self.crash(slot);
                 self.bounce(slot);
             }
         }

@@ -17,6 +17,7 @@ use crate::books::Books;
 use crate::disk::Disk;
 use crate::effects::Receiver;
 use crate::trouble::Troubles;
+use crate::upgrade::Upgrade;
 
 /// One simulated world.
 pub struct World {
@@ -29,6 +30,9 @@ pub struct World {
     pub nodes: usize,
     /// For each slot the code versions of each projection that the program which is deployed there carries.
     pub deployed: [watch::Sender<Program>; HOSTS.len()],
+    pub upgrade: Upgrade,
+    /// For each slot whether its node has the program of the first release.
+    pub knows_fewer: Mutex<[bool; HOSTS.len()]>,
     /// For each slot whether its node runs, or is about to.
     up: Mutex<[bool; HOSTS.len()]>,
     /// For each slot the last run of its node.
@@ -66,6 +70,8 @@ impl World {
             receiver: Receiver::new(seed),
             books: Mutex::default(),
             deployed: std::array::from_fn(|_| watch::Sender::new(deployed.clone())),
+            upgrade: Upgrade::new(part(seed, 7_000), nodes, deployed),
+            knows_fewer: Mutex::default(),
             up: Mutex::default(),
             runs: Mutex::default(),
             ending: std::array::from_fn(|_| watch::Sender::new(false)),
@@ -80,9 +86,7 @@ impl World {
 
     /// Chance that belongs to one part of the world, so that a change of another part does not change it.
     pub fn chance(&self, part: u64) -> fastrand::Rng {
-        fastrand::Rng::with_seed(
-            self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part.wrapping_mul(0xD1B5_4A32_D192_ED03),
-        )
+        self::part(self.seed, part)
     }
 
     /// The simulated time since the beginning.
@@ -169,6 +173,10 @@ impl World {
         id[8..].copy_from_slice(&self.ids.fetch_add(1, Ordering::SeqCst).to_be_bytes());
         id
     }
+}
+
+fn part(seed: u64, part: u64) -> fastrand::Rng {
+    fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part.wrapping_mul(0xD1B5_4A32_D192_ED03))
 }
 
 /// The hosts that nodes may run on.

@@ -29,7 +29,7 @@ impl Record {
     pub fn change(&self) -> Option<i64> {
         let amount = || self.data["amount"].as_i64();
         match self.event_type.as_str() {
-            "added" => amount(),
+            "added" | "given" => amount(),
             "taken" => amount().map(|amount| -amount),
             _ => None,
         }
