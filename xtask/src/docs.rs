@@ -1,5 +1,5 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the
-//! code map, links lead somewhere, and the words of the project are used.
+//! code map, each test that a promise names is there, links lead somewhere, and the words of the project are used.
 
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,12 @@ pub(crate) fn check(root: &Path) -> Done {
             faults.push(format!("docs/architecture.md: the code map lacks `{name}`"));
         }
     }
+    let guarantees = "docs/guarantees.md";
+    for test in named_tests(&read(&root.join(guarantees))?) {
+        if !sources.iter().any(|source| has_word(source, &test)) {
+            faults.push(format!("{guarantees}: no test in crates/ is called {test}"));
+        }
+    }
     let documents: Vec<PathBuf> =
         files(root, "md").into_iter().filter(|path| !path.starts_with(root.join("target"))).collect();
     for path in documents.iter().chain(&code) {
@@ -51,6 +57,21 @@ pub(crate) fn check(root: &Path) -> Done {
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+}
+
+/// The tests that a document names: what stands between backticks and is a name of five words or more.
+fn named_tests(text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.rsplit("::").next());
+    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    quoted.filter(is_name).filter(|name| name.matches('_').count() >= 4).map(str::to_owned).collect()
+}
+
+/// Whether `source` has the whole word `name`: a function, or what a macro makes one of.
+fn has_word(source: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    source
+        .match_indices(name)
+        .any(|(at, _)| !source[..at].ends_with(is_part) && !source[at + name.len()..].starts_with(is_part))
 }
 
 /// The numbers of the invariants that the document defines: lines that begin with `- **I-n`.
@@ -125,6 +146,14 @@ mod tests {
         assert!(cites("// I-1", 1) && cites("(I-1)", 1));
         assert!(!cites("// I-12", 1));
         assert_eq!(invariants("- **I-1 Order.** text\n- **I-12 Gone.**\n"), [1, 12]);
+    }
+
+    #[test]
+    fn a_document_names_tests_that_are_there() {
+        let text = "`a::what_is_there_is_found`, `snake_case`, `What is it?`, `no_such_test_is_here`";
+        assert_eq!(named_tests(text), ["what_is_there_is_found", "no_such_test_is_here"]);
+        assert!(has_word("async fn what_is_there_is_found(", "what_is_there_is_found"));
+        assert!(!has_word("fn what_is_there_is_found_twice()", "what_is_there_is_found"));
     }
 
     #[test]
