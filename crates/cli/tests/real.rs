@@ -91,7 +91,7 @@ fn a_served_node_ends_in_order_when_it_is_asked_to() {
         assert_eq!(appended, format!("a-1 revision {position} at position {position}\n"));
         let refused = dacapo(&["status", "--data", data], &url).output().unwrap();
         let refused = String::from_utf8(refused.stderr).unwrap();
-        assert!(refused.contains(&format!("process {} (", node.process.id())), "{refused}");
+        assert!(refused.contains(&format!("process {} has owned it", node.process.id())), "{refused}");
 
         node.signal(signal);
         let (ended, _, log) = node.end();
