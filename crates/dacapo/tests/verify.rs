@@ -429,6 +429,24 @@ impl Journal for Hiding {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_version_that_reads_nothing_of_the_journal_says_so() {
+    let node = Node::builder().store(Store::memory(Arc::new(SystemClock))).start().await.unwrap();
+    add(&node, "ledger-1", 1).await;
+    add(&node, "ledger-2", 1).await;
+    let mut elsewhere = Second::default();
+    elsewhere.options.categories = Some(vec!["ledgers".to_owned()]);
+    let (_, report) = report_of(&node, &elsewhere).await;
+    let notes = &part(&report, Part::Counts).notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].starts_with("it reads none of the 2 events in the journal: its code reads the types "),
+        "{notes:?}"
+    );
+    assert!(notes[0].ends_with(" of the categories ledgers, and the journal has added"), "{notes:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_fell_out_on_the_way_shows_at_lag_0() {
     let (store, hidden) = (Store::memory(Arc::new(SystemClock)), Arc::<Mutex<Option<Position>>>::default());
     let journal = Arc::new(Hiding { inner: Arc::clone(&store.journal), hidden: Arc::clone(&hidden) });

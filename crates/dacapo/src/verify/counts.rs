@@ -3,11 +3,12 @@
 //! The journal is read without its own filters and every event is looked at here, so that what falls out of an
 //! index falls out of one of the two counts only.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dacapo_model::verify::FindingKind;
 use dacapo_model::{LetterKind, Position, SegmentCount, Token, limits};
-use dacapo_store::{Filter, Journal, Limit, StoreError, View as StoredView, ViewReader};
+use dacapo_store::{EventRef, Filter, Journal, Limit, StoreError, Streams, View as StoredView, ViewReader};
 
 use crate::feed::Ahead;
 use crate::verify::tally::{Tally, Words};
@@ -34,12 +35,17 @@ pub(super) async fn count(
     if let Some(copied) = copied {
         tally.note(format!("events through {copied} are not counted, since it began as a copy"));
     }
+    let mut unread = Unread::default();
     let mut ahead = (after < through).then(|| begin(after));
     while let Some(read) = &mut ahead {
         let batch = read.done().await?;
         after = batch.through;
         ahead = (after < through).then(|| begin(after));
-        for event in batch.iter().filter(|event| filter.wants(event)) {
+        for event in batch.iter() {
+            if !filter.wants(&event) {
+                unread.look(&event);
+                continue;
+            }
             let segment = usize::from(segments.segment_of(event.stream).get());
             let token = &tokens[segment];
             if event.position > token.applied.after && token.covers(event.position) {
@@ -48,6 +54,9 @@ pub(super) async fn count(
             }
         }
         progress(tally.looked_at);
+    }
+    if copied.is_none() && tally.looked_at == 0 {
+        unread.note(filter, tally);
     }
     for (token, counted) in tokens.iter().zip(counted) {
         if token.applied.events != counted {
@@ -62,6 +71,50 @@ pub(super) async fn count(
         }
     }
     Ok(())
+}
+
+/// The events of users that a version does not read.
+#[derive(Default)]
+struct Unread {
+    events: u64,
+    /// The first types that were met.
+    types: BTreeSet<String>,
+}
+
+/// How many types of events a note names.
+const TYPES_TOLD: usize = 5;
+
+impl Unread {
+    fn look(&mut self, event: &EventRef<'_>) {
+        if event.stream.starts_with('$') {
+            return;
+        }
+        self.events += 1;
+        if self.types.len() < TYPES_TOLD && !self.types.contains(event.event_type) {
+            self.types.insert(event.event_type.to_owned());
+        }
+    }
+
+    /// A version that reads nothing of a journal with events is right as far as can be counted, and hardly what was meant.
+    fn note(&self, filter: &Filter, tally: &mut Tally) {
+        if self.events == 0 {
+            return;
+        }
+        let reads = match &filter.types {
+            Some(types) => format!("the types {}", types.join(", ")),
+            None => "all types".to_owned(),
+        };
+        let of = match &filter.streams {
+            Streams::Categories(categories) => format!(" of the categories {}", categories.join(", ")),
+            Streams::User | Streams::All => String::new(),
+        };
+        let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
+        tally.note(format!(
+            "it reads none of the {} in the journal: its code reads {reads}{of}, and the journal has {}",
+            events(self.events),
+            types.join(", ")
+        ));
+    }
 }
 
 fn events(count: u64) -> String {

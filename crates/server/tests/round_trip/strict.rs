@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Served;
 
 /// Every route that takes a body, with the smallest body that is understood and a key of it that can be mistyped.
-const BODIES: [(&str, &str, &str, &str); 13] = [
+const BODIES: [(&str, &str, &str, &str); 15] = [
     ("EVENTS", paths::EVENTS, r#"{"events":[{"stream":"a-1","type":"t","data":{}}]}"#, "expected"),
     ("REBUILD", paths::REBUILD, r#"{"code":2}"#, "from_copy"),
     ("FLIP", paths::FLIP, r#"{"to":"v2.1"}"#, "wait_ms"),
@@ -21,6 +21,8 @@ const BODIES: [(&str, &str, &str, &str); 13] = [
     ("RESUME", paths::RESUME, r#"{"actor":"ana"}"#, "version"),
     ("RETRY_LETTERS", paths::RETRY_LETTERS, r#"{"position":7}"#, "stream"),
     ("DROP_LETTERS", paths::DROP_LETTERS, r#"{"all":true}"#, "version"),
+    ("SET_ASIDE", paths::SET_ASIDE, r#"{"position":7}"#, "version"),
+    ("CANCEL", paths::CANCEL, r#"{"what":"flip"}"#, "version"),
     ("any", paths::FLIP, r#"{}"#, "idempotency_key"),
 ];
 
