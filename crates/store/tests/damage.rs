@@ -1,6 +1,9 @@
 //! What the embedded journal does about files that are damaged, missing or torn: it never reads them as
 //! truth, and it says which place is wrong.
 
+#[path = "damage/copies.rs"]
+mod copies;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
