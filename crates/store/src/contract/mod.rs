@@ -5,6 +5,19 @@ pub mod journal;
 pub mod members;
 pub mod views;
 
+use std::pin::Pin;
+
+use futures::StreamExt;
+
+/// How many checks run beside each other where all of them are one test: more would wait for each other's connections.
+const AT_ONCE: usize = 4;
+
+/// Runs checks, a few at a time.
+#[doc(hidden)]
+pub async fn a_few_at_a_time(checks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
+    futures::stream::iter(checks).buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
 /// A source of chance that tells its seed, so that a failure can be run again.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);

@@ -72,13 +72,11 @@ macro_rules! views_contract {
     (@one $test:ident $make:expr => $($name:ident)*) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            $(
-                let $name = async {
-                    let (views, _keep) = $make;
-                    $crate::contract::views::$name(&views).await;
-                };
-            )*
-            tokio::join!($($name),*);
+            $crate::contract::a_few_at_a_time(vec![$(Box::pin(async {
+                let (views, _keep) = $make;
+                $crate::contract::views::$name(&views).await;
+            })),*])
+            .await;
         }
     };
     (@each $make:expr => $($name:ident)*) => {

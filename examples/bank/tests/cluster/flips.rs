@@ -254,7 +254,8 @@ async fn a_node_that_is_killed_while_it_replays_is_taken_over() {
 /// What another node does when it appends, with its transaction held open: the function of the store, called by hand.
 const APPEND: &str = "SELECT written, head FROM append(0, ARRAY['account-held'], ARRAY[NULL]::bigint[], \
     ARRAY[NULL]::bigint[], 0, ARRAY[gen_random_uuid()], ARRAY[1], ARRAY[1], ARRAY['account-held'], ARRAY['deposited'], \
-    ARRAY[256], ARRAY[256]::bigint[], ARRAY[3]::smallint[], ARRAY['']::bytea[], ARRAY[convert_to($1, 'UTF8')], NULL)";
+    ARRAY[256], ARRAY[256]::bigint[], ARRAY[3]::smallint[], ARRAY['']::bytea[], ARRAY[convert_to($1, 'UTF8')], \
+    sha256(convert_to($1, 'UTF8')), NULL)";
 
 /// Appends, and keeps each transaction open until somebody else waits to append. Tells at which positions.
 async fn held_appends(world: &World, books: &Books, stop: &AtomicBool) -> Vec<u64> {
