@@ -72,7 +72,7 @@ pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
 /// projection has unless it says otherwise stands for it.
 fn stays(reason: &WaitingOn) -> bool {
     match reason.kind.as_str() {
-        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "unowned" => true,
+        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "unowned" => true,
         "handler" | "seed" | "reset" | "effect" => {
             let attempts = serde_json::to_value(reason).ok().and_then(|value| value.get("attempts")?.as_u64());
             attempts.is_some_and(|attempts| attempts >= Retry::default().attempts.into())
@@ -102,7 +102,13 @@ mod tests {
         for calm in ["".into(), waits("segment", 0), waits("share", 0), waits("flip_command", 0), waits("handler", 3)] {
             assert!(!needs_somebody(&status(&calm), false), "{calm}");
         }
-        for trouble in [waits("paused", 0), waits("handler", 10), waits("verdict", 0), r#","letters":1"#.into()] {
+        for trouble in [
+            waits("paused", 0),
+            waits("handler", 10),
+            waits("verdict", 0),
+            waits("parted", 0),
+            r#","letters":1"#.into(),
+        ] {
             assert!(needs_somebody(&status(&trouble), true), "{trouble}");
         }
         let mut away = status("");

@@ -14,7 +14,7 @@ use crate::output::Out;
 pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {
     if !args.data.join("format").exists() {
         let problem = Problem::new("no_data", format!("{} holds no data of dacapo", args.data.display()));
-        return Err(problem.help("see whether the path is right").into());
+        return Err(problem.help("see whether the path is right").not_found().into());
     }
     let options = JournalOptions { clock: Arc::new(SystemClock), ..JournalOptions::default() };
     let found = DataDir::open(&args.data).and_then(|dir| repaired(&dir, options, args.apply)).map_err(refused)?;
@@ -32,11 +32,13 @@ pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {
 }
 
 fn refused(error: StoreError) -> CliError {
-    let problem = match error {
+    let error = match error {
         StoreError::Corrupt { place, found } => Problem::new("damaged", format!("{place} is damaged"))
             .found(found)
-            .help("this cannot be repaired from what is there: restore the named file from a backup"),
-        error => Problem::new("cannot_repair", error),
+            .help("this cannot be repaired from what is there: restore the named file from a backup")
+            .corrupt(),
+        error @ StoreError::Unavailable { .. } => Problem::new("cannot_repair", error).unavailable(),
+        error => Problem::new("cannot_repair", error).invalid(),
     };
-    problem.into()
+    error.into()
 }

@@ -102,6 +102,27 @@ fn a_served_node_ends_in_order_when_it_is_asked_to() {
 }
 
 #[test]
+fn repair_ends_with_the_number_of_what_it_met() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let repair = |wanted: i32| {
+        let ended = dacapo(&["repair", "--data", data.to_str().unwrap()], NOWHERE).output().unwrap();
+        assert_eq!(ended.status.code(), Some(wanted), "{ended:?}");
+    };
+    repair(4);
+    let mut node = Running::start(&["serve", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let url = Running::address(&mut node.out, "listening on http://");
+    output(&["append", "a-1", "--type", "t", "--data", "1"], &url);
+    repair(5);
+    node.signal("-TERM");
+    assert!(node.end().0.success());
+    repair(0);
+    // What was acknowledged cannot be made again from nothing.
+    std::fs::remove_file(data.join("journal/chunk-00000000000000000001.log")).unwrap();
+    repair(7);
+}
+
+#[test]
 fn a_reader_beyond_the_end_is_told_where_that_is() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

@@ -289,6 +289,7 @@ async fn a_chunk_of_another_journal_or_another_history_is_refused() {
     std::fs::write(&logs[2], own).unwrap();
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("journal")).unwrap();
+    std::fs::copy(dir.path().join("format"), copy.path().join("format")).unwrap();
     for (name, bytes) in files(dir.path()) {
         std::fs::write(copy.path().join("journal").join(name), bytes).unwrap();
     }

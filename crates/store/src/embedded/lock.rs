@@ -109,6 +109,14 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
             )),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // It is written before anything else, so what is here is of a form that nobody can tell any more.
+            if path.join("journal").exists() {
+                let found = format!(
+                    "it is missing, and a journal is there: restore it from a backup, or write \"dacapo {FORMAT}\" into it \
+                     if this release wrote the directory"
+                );
+                return Err(StoreError::corrupt(file.display(), found));
+            }
             // First beside it, then in place, so that a crash never leaves half a file.
             let new = path.join("format.new");
             let mut options = OpenOptions::new();
@@ -171,6 +179,17 @@ mod tests {
         let text = std::fs::read_to_string(data.join("lock")).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()), "nothing of the command line");
         drop(journal);
+    }
+
+    #[test]
+    fn a_format_that_is_gone_is_not_made_up() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        std::fs::create_dir(dir.path().join("journal")).unwrap();
+        std::fs::remove_file(dir.path().join("format")).unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { place, .. } if place.ends_with("format")), "{error}");
+        assert!(!dir.path().join("format").exists(), "nothing was written");
     }
 
     #[test]

@@ -35,7 +35,14 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
     let path = dir.path().join("journal");
     let names = options.disk.list(&path).map_err(|error| disk_error("list", &path, &error))?;
     if !names.iter().any(|name| chunk::parse_name(name, ".log").is_some()) {
-        return Err(StoreError::Invalid(format!("{} has no chunks: there is nothing to repair", path.display())));
+        let acknowledged = CommitFile::read(&*options.disk, &path)?.and_then(|kept| kept.commit);
+        return Err(match acknowledged {
+            Some(commit) => StoreError::corrupt(
+                path.display(),
+                format!("no chunk is there, though `commit` notes that the journal ends with position {}", commit.head),
+            ),
+            None => StoreError::Invalid(format!("{} has no chunks: there is nothing to repair", path.display())),
+        });
     }
     let problem = match open::open(&*options.disk, &path, options.id, Believe::Evidence) {
         Ok((found, start)) => {
