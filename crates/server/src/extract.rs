@@ -131,8 +131,14 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(key.to_owned()))
 }
 
-/// Takes the key over. One that contradicts the body's is a mistake to be told.
+/// Takes the key over. One that contradicts the body's is a mistake to be told; so is an empty one, which is that of a
+/// variable that was not set, and would be shared by whoever forgot it.
 fn take_over(header: Option<String>, asked: &mut Asked) -> Result<(), ApiError> {
+    let is_empty = |key: &Option<String>| key.as_ref().is_some_and(String::is_empty);
+    if is_empty(&header) || is_empty(&asked.idempotency_key) {
+        let problem = Problem::new("bad_request", "the idempotency key is empty");
+        return Err(problem.help("leave it out, or make one for each request, such as a UUID").invalid());
+    }
     let Some(key) = header else { return Ok(()) };
     if asked.idempotency_key.as_ref().is_some_and(|own| *own != key) {
         let message = "the header Idempotency-Key and the body's idempotency_key differ: give one of them";

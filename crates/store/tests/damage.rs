@@ -439,3 +439,47 @@ async fn a_lost_commit_is_made_again_and_a_damaged_sealed_chunk_is_not_repaired(
     flip(&logs[1], 3);
     assert_corrupt(run(true), &[file_name(&logs[1])]);
 }
+
+/// A disk that is not mounted, or a restore of half a directory, is not a new journal.
+#[tokio::test]
+async fn a_journal_that_is_gone_is_not_begun_again() {
+    for (all, empties) in [(true, false), (false, false), (false, true)] {
+        let (dir, _) = filled().await;
+        let journal = dir.path().join("journal");
+        for name in files(dir.path()).into_keys() {
+            if empties {
+                std::fs::write(journal.join(name), "").unwrap();
+            } else {
+                std::fs::remove_file(journal.join(name)).unwrap();
+            }
+        }
+        if all {
+            std::fs::remove_dir(&journal).unwrap();
+        }
+        let before = if all { BTreeMap::new() } else { files(dir.path()) };
+        assert_corrupt(open(dir.path()), &["journal"]);
+        let repaired = repair(&DataDir::open(dir.path()).unwrap(), JournalOptions::default(), true);
+        assert_corrupt(repaired, &["journal"]);
+        let after = if journal.exists() { files(dir.path()) } else { BTreeMap::new() };
+        assert_same(&after, &before);
+    }
+}
+
+#[tokio::test]
+async fn a_repair_reads_what_opening_leaves_to_the_first_read() {
+    let (dir, logs) = filled().await;
+    let sealed = std::fs::metadata(&logs[0]).unwrap().len();
+    flip(&logs[0], usize::try_from(sealed / 2).unwrap());
+    let run = |apply| repair(&DataDir::open(dir.path()).unwrap(), JournalOptions::default(), apply);
+    assert_corrupt(run(false), &[file_name(&logs[0])]);
+}
+
+#[tokio::test]
+async fn a_repair_without_a_commit_says_that_acknowledged_events_may_go() {
+    let (dir, logs) = filled().await;
+    std::fs::remove_file(dir.path().join("journal/commit")).unwrap();
+    flip(logs.last().unwrap(), 100);
+    let run = |apply| repair(&DataDir::open(dir.path()).unwrap(), JournalOptions::default(), apply).unwrap();
+    let steps = run(false).steps;
+    assert!(steps.iter().any(|step| step.starts_with("GIVE UP whatever events after position ")), "{steps:?}");
+}

@@ -80,6 +80,20 @@ async fn every_body_is_understood_or_refused_by_name() {
 }
 
 #[tokio::test]
+async fn an_empty_idempotency_key_is_refused() {
+    let served = Served::start().await;
+    let url = format!("{}{}", served.url, paths::FLIP.replace("{projection}", "balances"));
+    let post = |body: &'static str| served.http().post(&url).header("content-type", "application/json").body(body);
+    for request in [post(r#"{"idempotency_key":""}"#), post("{}").header(paths::IDEMPOTENCY_KEY, "")] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 400);
+        assert!(answer.text().await.unwrap().contains("the idempotency key is empty"));
+    }
+    assert!(served.fake.script().asked.is_empty());
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn every_form_within_an_append_is_understood_or_refused_by_name() {
     let served = Served::start().await;
     let url = format!("{}{}", served.url, paths::EVENTS);

@@ -8,7 +8,9 @@ use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dacapo_model::JournalId;
 
 use super::disk::{FILE_MODE, private_dir};
 use crate::error::StoreError;
@@ -28,6 +30,8 @@ struct Inner {
     path: PathBuf,
     // Held, never read: the lock is on the open directory.
     _lock: File,
+    /// The journal that was begun here, as the format file says; `None` before there is one.
+    journal: Mutex<Option<JournalId>>,
 }
 
 impl DataDir {
@@ -52,9 +56,27 @@ impl DataDir {
         if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
             return Err(StoreError::unavailable(tried(), "it was replaced just now: try again"));
         }
-        check_format(&path)?;
+        let journal = Mutex::new(check_format(&path)?);
         sign(&path).map_err(failed)?;
-        Ok(Self { inner: Arc::new(Inner { path, _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { path, _lock: lock, journal }) })
+    }
+
+    /// The journal that was begun here: it must be there from then on. `None` before there is one.
+    pub fn journal(&self) -> Option<JournalId> {
+        *self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes durably that the journal `id` was begun here, if none was before.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it cannot be written.
+    pub fn begin_journal(&self, id: JournalId) -> Result<(), StoreError> {
+        let mut journal = self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if journal.is_none() {
+            write_format(&self.inner.path, Some(id))?;
+            *journal = Some(id);
+        }
+        Ok(())
     }
 
     /// Where it is.
@@ -87,27 +109,14 @@ fn owner(path: &Path) -> String {
     format!("{process} has owned it{since}: stop that process, or use another directory than {}", path.display())
 }
 
-fn check_format(path: &Path) -> Result<(), StoreError> {
+/// What the format file says after its first line, before the identity of the journal.
+const JOURNAL: &str = "journal ";
+
+/// Checks the format of the directory, a new one's being this release's, and tells which journal was begun in it.
+fn check_format(path: &Path) -> Result<Option<JournalId>, StoreError> {
     let file = path.join("format");
-    let failed = |error: io::Error| StoreError::unavailable(format!("use {}", file.display()), error);
-    match std::fs::read_to_string(&file) {
-        Ok(text) => match text.trim().strip_prefix("dacapo ").and_then(|version| version.parse::<u32>().ok()) {
-            Some(FORMAT) => Ok(()),
-            Some(1) => Err(StoreError::Invalid(format!(
-                "{} has format 1, of builds before the first release; this release of dacapo knows format {FORMAT}: \
-                 export its events with the build that wrote it and import them into a new directory",
-                path.display()
-            ))),
-            Some(version) => Err(StoreError::Invalid(format!(
-                "{} has format {version}, this release of dacapo knows format {FORMAT}: use the release \
-                 that wrote it, or a later one",
-                path.display()
-            ))),
-            None => Err(StoreError::corrupt(
-                file.display(),
-                format!("it reads {text:?} where \"dacapo {FORMAT}\" should be: restore the file from a backup"),
-            )),
-        },
+    let text = match std::fs::read(&file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // It is written before anything else, so what is here is of a form that nobody can tell any more.
             if path.join("journal").exists() {
@@ -117,21 +126,59 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
                 );
                 return Err(StoreError::corrupt(file.display(), found));
             }
-            // First beside it, then in place, so that a crash never leaves half a file.
-            let new = path.join("format.new");
-            let mut options = OpenOptions::new();
-            let mut out = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&new).map_err(failed)?;
-            out.write_all(format!("dacapo {FORMAT}\n").as_bytes()).map_err(failed)?;
-            out.sync_all().map_err(failed)?;
-            std::fs::rename(&new, &file).map_err(failed)?;
-            // The directory itself may be new, too.
-            for dir in [Some(path), path.canonicalize().map_err(failed)?.parent()].into_iter().flatten() {
-                File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-            }
-            Ok(())
+            return write_format(path, None).map(|()| None);
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => return Err(StoreError::unavailable(format!("use {}", file.display()), error)),
+    };
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    match first.strip_prefix("dacapo ").and_then(|version| version.parse::<u32>().ok()) {
+        Some(FORMAT) => {}
+        Some(1) => {
+            return Err(StoreError::Invalid(format!(
+                "{} has format 1, of builds before the first release; this release of dacapo knows format {FORMAT}: \
+                 export its events with the build that wrote it and import them into a new directory",
+                path.display()
+            )));
+        }
+        Some(version) => {
+            return Err(StoreError::Invalid(format!(
+                "{} has format {version}, this release of dacapo knows format {FORMAT}: use the release \
+                 that wrote it, or a later one",
+                path.display()
+            )));
+        }
+        None => return Err(bad_format(&file, first, &format!("dacapo {FORMAT}"))),
     }
+    let Some(line) = lines.next() else { return Ok(None) };
+    let id = line.strip_prefix(JOURNAL).and_then(|id| uuid::Uuid::try_parse(id).ok());
+    let id = id.ok_or_else(|| bad_format(&file, line, "the identity of the journal"))?;
+    Ok(Some(JournalId::from_bytes(id.into_bytes())))
+}
+
+fn bad_format(file: &Path, found: &str, wanted: &str) -> StoreError {
+    StoreError::corrupt(
+        file.display(),
+        format!("it reads {found:?} where {wanted:?} should be: restore the file from a backup"),
+    )
+}
+
+fn write_format(path: &Path, journal: Option<JournalId>) -> Result<(), StoreError> {
+    let file = path.join("format");
+    let failed = |error: io::Error| StoreError::unavailable(format!("use {}", file.display()), error);
+    let journal = journal.map_or_else(String::new, |id| format!("{JOURNAL}{id}\n"));
+    // First beside it, then in place, so that a crash never leaves half a file.
+    let new = path.join("format.new");
+    let mut options = OpenOptions::new();
+    let mut out = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&new).map_err(failed)?;
+    out.write_all(format!("dacapo {FORMAT}\n{journal}").as_bytes()).map_err(failed)?;
+    out.sync_all().map_err(failed)?;
+    std::fs::rename(&new, &file).map_err(failed)?;
+    // The directory itself may be new, too.
+    for dir in [Some(path), path.canonicalize().map_err(failed)?.parent()].into_iter().flatten() {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ mod settle;
 mod streams;
 mod writer;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -119,7 +120,10 @@ impl EmbeddedJournal {
     /// [`StoreError::Unavailable`] when the disk refuses.
     pub fn open(dir: &DataDir, options: JournalOptions) -> Result<Self, StoreError> {
         let path = dir.path().join("journal");
+        check_there(dir, &*options.disk, &path)?;
         let (found, start) = open::open(&*options.disk, &path, options.id, Believe::Evidence)?;
+        check_same(dir, &path, found.id)?;
+        dir.begin_journal(found.id)?;
         let log = Arc::new(Log::new(options.disk, path, found, options.index_cache_bytes));
         let failed = |error: std::io::Error| StoreError::unavailable("start a thread of the journal", error);
         let (sealed, indexer) =
@@ -143,6 +147,34 @@ impl EmbeddedJournal {
     fn requests(&self) -> &mpsc::Sender<Request> {
         self.requests.as_ref().expect("it is there until the journal is dropped")
     }
+}
+
+/// A journal that was begun in the directory is there: one that is missing is not begun again, or its positions would be
+/// given twice.
+fn check_there(dir: &DataDir, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let Some(id) = dir.journal() else { return Ok(()) };
+    let is_there = match disk.list(path) {
+        Ok(names) => names.iter().any(|name| chunk::parse_name(name, ".log").is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(log::disk_error("list", path, &error)),
+    };
+    let found = || {
+        format!(
+            "no chunk is there, and the journal {id} was begun in this directory: see whether its disk is mounted, or \
+             restore it from a backup"
+        )
+    };
+    if is_there { Ok(()) } else { Err(StoreError::corrupt(path.display(), found())) }
+}
+
+/// The journal in the directory is the one that was begun there.
+fn check_same(dir: &DataDir, path: &Path, found: JournalId) -> Result<(), StoreError> {
+    let Some(id) = dir.journal().filter(|id| *id != found) else { return Ok(()) };
+    let found = format!(
+        "the journal {id} was begun in this directory, and what is there is another one or has no events: restore the \
+         directory from a backup"
+    );
+    Err(StoreError::corrupt(path.display(), found))
 }
 
 fn closed() -> StoreError {

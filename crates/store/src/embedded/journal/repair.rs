@@ -8,12 +8,13 @@ use std::sync::mpsc::sync_channel;
 
 use dacapo_model::JournalId;
 
-use super::chunk::{self, HEADER_BYTES};
+use super::chunk::{self, HEADER_BYTES, Header};
 use super::commit::CommitFile;
-use super::log::{Found, Log, disk_error};
+use super::log::{Found, Log, corrupt_at, disk_error};
 use super::open::{self, Believe};
 use super::writer::{Start, Writer};
 use super::{CHUNK_BYTES_MAX, JournalOptions};
+use crate::embedded::disk::Disk;
 use crate::embedded::lock::DataDir;
 use crate::error::StoreError;
 
@@ -33,6 +34,7 @@ pub struct Repair {
 /// [`StoreError::Unavailable`] when the disk refuses; [`StoreError::Invalid`] when there is no journal.
 pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Repair, StoreError> {
     let path = dir.path().join("journal");
+    super::check_there(dir, &*options.disk, &path)?;
     let names = options.disk.list(&path).map_err(|error| disk_error("list", &path, &error))?;
     if !names.iter().any(|name| chunk::parse_name(name, ".log").is_some()) {
         let acknowledged = CommitFile::read(&*options.disk, &path)?.and_then(|kept| kept.commit);
@@ -46,6 +48,8 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
     }
     let problem = match open::open(&*options.disk, &path, options.id, Believe::Evidence) {
         Ok((found, start)) => {
+            super::check_same(dir, &path, found.id)?;
+            read_sealed(&*options.disk, &path, &found)?;
             let steps = steps(&path, &found, &start).into_iter().map(|step| {
                 format!("{step} (nobody was told that it lasts; this is also done by itself at the next append)")
             });
@@ -60,6 +64,8 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
     };
     let acknowledged = CommitFile::read(&*options.disk, &path)?.and_then(|kept| kept.commit);
     let (found, start) = open::open(&*options.disk, &path, options.id, Believe::Records)?;
+    super::check_same(dir, &path, found.id)?;
+    read_sealed(&*options.disk, &path, &found)?;
     let mut steps = steps(&path, &found, &start);
     steps.push(format!("note in {} that the journal ends with position {}", path.join("commit").display(), found.head));
     if let Some(lost) = acknowledged.filter(|commit| commit.head > found.head) {
@@ -71,10 +77,34 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
             lost.head
         ));
     }
+    if acknowledged.is_none() && start.unsettled.tail.is_some() {
+        steps.push(format!(
+            "GIVE UP whatever events after position {} were acknowledged, which nothing tells any more: other events get \
+             their positions. A backup or a replicated journal may have them, so look there first",
+            found.head
+        ));
+    }
     if apply {
         settle(&path, options, found, start)?;
     }
     Ok(Repair { problem: Some(problem), steps })
+}
+
+/// Reads every record of the sealed chunks, which opening leaves to the first read.
+fn read_sealed(disk: &dyn Disk, dir: &Path, found: &Found) -> Result<(), StoreError> {
+    for chunk in found.chunks.iter().rev().skip(1) {
+        let path = dir.join(chunk::log_name(chunk.first));
+        let failed = |error: std::io::Error| disk_error("read", &path, &error);
+        let file = disk.open(&path).map_err(failed)?;
+        let mut header = Vec::new();
+        file.read_at(0, HEADER_BYTES as usize, &mut header).map_err(failed)?;
+        let header = Header::decode(&header, chunk.first).map_err(|found| corrupt_at(&path, 0, &found))?;
+        let scan = chunk::scan(&*file, &header, chunk.durable(), |_, _, _| true).map_err(failed)?;
+        if let Some(problem) = scan.problem {
+            return Err(corrupt_at(&path, scan.end, problem));
+        }
+    }
+    Ok(())
 }
 
 fn steps(path: &Path, found: &Found, start: &Start) -> Vec<String> {
