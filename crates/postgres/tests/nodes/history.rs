@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use dacapo_model::{EventType, ExpectedRevision, Mark, Position, Revision};
 use dacapo_postgres::testbed::{Server, name_of};
 use dacapo_postgres::{Database, Options, PostgresJournal, PostgresMembers};
@@ -104,8 +106,7 @@ async fn nodes_notice_that_a_server_took_over_without_the_last_events() {
         let told = damage(one.append(append("c-1", ExpectedRevision::Any, [30])).await);
         assert!(told.contains(found), "{told}");
         // Nobody appends here, so it finds out by itself.
-        let told = damage(until_refused(&other).await);
-        assert!(told.contains(found.split(';').next().unwrap()), "{told}");
+        until_told(&other, found.split(';').next().unwrap()).await;
         // Views of that database are not shown any more either.
         damage(database.acquire("show a view").await.map(drop));
         damage(PostgresMembers::new(Arc::new(database)).live().await);
@@ -115,14 +116,21 @@ async fn nodes_notice_that_a_server_took_over_without_the_last_events() {
     }
 }
 
-/// Reads again until that is refused.
-async fn until_refused(journal: &dyn Journal) -> Result<(), StoreError> {
-    loop {
-        match journal.read(Position::START, &Filter::everything(), Limit::events(10)).await {
-            Ok(_) | Err(StoreError::Unavailable { .. }) => tokio::task::yield_now().await,
-            Err(error) => return Err(error),
+/// Reads again until that is refused with these words. A read may notice first that events are missing.
+async fn until_told(journal: &dyn Journal, words: &str) {
+    let told = async {
+        loop {
+            let read = journal.read(Position::START, &Filter::everything(), Limit::events(10)).await;
+            match read {
+                Err(StoreError::Corrupt { place, found }) if format!("{place} {found}").contains(words) => return,
+                Ok(_) | Err(StoreError::Unavailable { .. } | StoreError::Corrupt { .. }) => {
+                    tokio::task::yield_now().await
+                }
+                Err(error) => panic!("damage must be told, but: {error:?}"),
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.unwrap_or_else(|_| panic!("nobody was told {words:?}"));
 }
 
 // I-1
