@@ -82,8 +82,6 @@ faults! {
     Left "i-10-left" ["I-10"],
     /// I-10: nobody hands over what is another one's.
     Keeps "i-10-keeps" ["I-11"],
-    /// I-11: a segment that halts does not say so.
-    Silent "i-11-silent" ["I-11"],
     /// I-11: an event that is set aside gets no letter.
     NoLetter "i-11-no-letter" ["I-3", "I-11"],
     /// I-12: a view is dropped while its epochs are good.

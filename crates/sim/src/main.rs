@@ -53,6 +53,9 @@ struct Args {
     log: bool,
 }
 
+/// How many violations of one invariant are printed.
+const TOLD_EACH_MAX: usize = 5;
+
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 #[expect(clippy::print_stdout, reason = "this is what the program is for")]
@@ -103,8 +106,15 @@ fn main() -> ExitCode {
         lines.len(),
         violations.len()
     );
-    for violation in violations.iter().take(10) {
-        println!("  {violation}");
+    // The first ones of each kind: many of one must not hide another.
+    let mut told = std::collections::BTreeMap::<&str, usize>::new();
+    for violation in &violations {
+        let kind = violation.split_once(':').map_or("", |(kind, _)| kind);
+        let told = told.entry(kind).or_default();
+        *told += 1;
+        if *told <= TOLD_EACH_MAX {
+            println!("  {violation}");
+        }
     }
     if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Position, Refusal, Retry, Segment, Timestamp, Token, WaitingOn, limits};
 
 pub(super) struct Refusals {
@@ -84,9 +83,6 @@ impl Refusals {
 
     /// What the version waits on for their sake.
     pub(super) fn waiting_on(&self) -> Vec<WaitingOn> {
-        if planted::is(Fault::Silent) {
-            return vec![];
-        }
         let waiting = |refusal: &Refusal| {
             let Refusal { segment, position, .. } = *refusal;
             if !self.no_room.contains(&segment) {

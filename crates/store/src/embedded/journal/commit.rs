@@ -119,15 +119,22 @@ impl CommitFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed)?,
         };
-        let mut newest: Option<(u64, Commit)> = None;
+        let (mut newest, mut readable): (Option<(u64, Commit)>, usize) = (None, 0);
         for at in SLOT_AT {
             let mut slot = Vec::new();
             file.read_at(at, SLOT_BYTES, &mut slot).map_err(failed)?;
-            if let Some(found) = Commit::decode(&slot)
-                && newest.is_none_or(|(number, _)| number < found.0)
-            {
+            let Some(found) = Commit::decode(&slot) else { continue };
+            readable += 1;
+            if newest.is_none_or(|(number, _)| number < found.0) {
                 newest = Some(found);
             }
+        }
+        if readable == 1 {
+            tracing::warn!(
+                file = %path.display(),
+                "one of the two notes of how far the journal was acknowledged is not readable, as after a power cut or by \
+                 damage: the last events may have been acknowledged although they are taken for torn"
+            );
         }
         let number = newest.map_or(0, |(number, _)| number + 1);
         let commit = newest.map(|(_, commit)| commit);
