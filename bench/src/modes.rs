@@ -37,15 +37,16 @@ struct Account {
     entries: i64,
 }
 
-struct Indexed(Options);
+/// Apart by whether it has segments, since their number is part of a version.
+struct Indexed<const SEGMENTS: bool>(Options);
 
 /// Ten accounts have one owner.
 fn owner_of(account: &str) -> i64 {
     account.bytes().filter(u8::is_ascii_digit).fold(0, |number, digit| number * 10 + i64::from(digit - b'0')) / 10
 }
 
-impl Projection for Indexed {
-    const NAME: &'static str = "indexed";
+impl<const SEGMENTS: bool> Projection for Indexed<SEGMENTS> {
+    const NAME: &'static str = if SEGMENTS { "indexed-segments" } else { "indexed" };
     const VERSION: u32 = 1;
     const TABLES: &'static [Table] = &[Account::TABLE];
     type Event = AccountEvent;
@@ -115,7 +116,13 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Ve
         if !bench.begins(name) {
             continue;
         }
-        let measured = async || Ok(a_second(events, rebuilt(node, &options, false).await?));
+        let measured = async || {
+            let time = match options.segments {
+                SegmentCount::ONE => rebuilt::<false>(node, &options, false).await?,
+                _ => rebuilt::<true>(node, &options, false).await?,
+            };
+            Ok(a_second(events, time))
+        };
         let bare = async || {
             let place = bench.place()?;
             let begun = Instant::now();
@@ -131,8 +138,8 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Ve
         let source = place.path().join("source.db");
         by_hand(&source, &ledger.memory)?;
         // Something has to serve that it can be a copy of.
-        rebuilt(node, &last, false).await?;
-        let measured = async || Ok(a_second(events, rebuilt(node, &last, true).await?));
+        rebuilt::<false>(node, &last, false).await?;
+        let measured = async || Ok(a_second(events, rebuilt::<false>(node, &last, true).await?));
         let bare = async || {
             let place = bench.place()?;
             let begun = Instant::now();
@@ -152,12 +159,12 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Ve
 }
 
 /// Builds a new version and returns how long it took from asking to serving.
-async fn rebuilt(node: &Node, options: &Options, from_copy: bool) -> Done<Duration> {
-    let projection = ProjectionName::new("indexed")?;
+async fn rebuilt<const SEGMENTS: bool>(node: &Node, options: &Options, from_copy: bool) -> Done<Duration> {
+    let projection = ProjectionName::new(Indexed::<SEGMENTS>::NAME)?;
     let mut catalog = node.catalog();
     let before = catalog.borrow().serving(&projection);
     let begun = Instant::now();
-    node.carry(Carried::new(Indexed(options.clone())))?;
+    node.carry(Carried::new(Indexed::<SEGMENTS>(options.clone())))?;
     match (before, from_copy) {
         (None, _) => {}
         (Some(_), false) => drop(node.rebuild(&projection, None, Asked::default()).await?),
