@@ -90,7 +90,7 @@ impl Server {
         initdb.args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]);
         succeed(initdb);
         let on = if durability == Durability::Full { "on" } else { "off" };
-        let mut all = vec![("max_connections", "200"), ("fsync", on), ("synchronous_commit", on)];
+        let mut all = vec![("max_connections", "500"), ("fsync", on), ("synchronous_commit", on)];
         all.extend([("full_page_writes", on), ("log_min_messages", "log"), ("logging_collector", "off")]);
         all.extend(settings);
         let settings = all.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -45,11 +45,12 @@ impl Pooler {
         let free = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
         let port = free.local_addr().expect("a listener has an address").port();
         drop(free);
+        // Tests make many databases: connections to those that are done with would use up what the server takes.
         let (folder, of_server) = (dir.path().display(), server.dir.path().display());
         let configuration = format!(
             "[databases]\n* = host={of_server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users\npool_mode = {mode}\n\
-             default_pool_size = 150\nmax_client_conn = 1000\n"
+             default_pool_size = 150\nmax_client_conn = 1000\nserver_idle_timeout = 1\n"
         );
         let users: String = users.iter().map(|user| format!("\"{user}\" \"\"\n")).collect();
         let ini = dir.path().join("pgbouncer.ini");
