@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::catalog::CatalogLog;
 use crate::cluster::Cluster;
-use crate::history::{self, Guarded};
+use crate::history;
 use crate::processor::{self, Assignment, Beginning, Busy, Claims, Ended, Orders, Progress};
 use crate::projection::{Carried, Query};
 use crate::reactor::{Delivery, Voices};
@@ -40,8 +40,6 @@ const LOOK: Duration = Duration::from_millis(2);
 
 pub(crate) struct Core {
     pub(crate) journal: Arc<dyn Journal>,
-    /// The same journal, which tells whether it is still the one that this node knows.
-    pub(crate) guarded: Arc<Guarded>,
     pub(crate) views: Arc<dyn Views>,
     pub(crate) catalog: Arc<CatalogLog>,
     pub(crate) cluster: Arc<Cluster>,
@@ -152,18 +150,16 @@ struct RunHandle {
 
 impl Core {
     pub(crate) fn new(
-        guarded: Arc<Guarded>,
+        journal: Arc<dyn Journal>,
         views: Arc<dyn Views>,
         catalog: Arc<CatalogLog>,
         cluster: Arc<Cluster>,
         world: World,
         carried: Vec<Carried>,
     ) -> Self {
-        let journal = Arc::clone(&guarded) as Arc<dyn Journal>;
         let floor = *journal.head().borrow();
         Self {
             journal,
-            guarded,
             views,
             catalog,
             cluster,

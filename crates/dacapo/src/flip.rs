@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::catalog::{Asked, CatalogError};
 use crate::core::{Core, FlipState, OpenVersion};
+use crate::history;
 use crate::verify;
 use crate::world::Step;
 
@@ -243,8 +244,15 @@ impl Drive<'_> {
             // This node has not shown it since the start.
             return Ok(Some(core.floor));
         }
-        // A view that is not there is nowhere, and whatever it showed was in the journal before it went.
-        let is_gone = core.views.find(&self.view(version)).await?.is_none();
+        // A view that is not there is nowhere, and whatever it showed was in the journal before it went. One that does not
+        // belong to the journal is as good as gone: every node keeps it closed.
+        let is_gone = match core.views.find(&self.view(version)).await? {
+            None => true,
+            Some(view) => match history::check(&*core.journal, &*view).await {
+                Err(StoreError::Parted(_)) => true,
+                checked => checked.map(|_| false)?,
+            },
+        };
         self.gone_at = is_gone.then(|| self.gone_at.unwrap_or_else(|| core.head()));
         Ok(self.gone_at)
     }

@@ -1,27 +1,19 @@
-//! Whether a view, and what the node itself knows, still belong to the journal.
+//! Whether a view still belongs to the journal.
 //!
 //! ```text
-//!   a commit ──takes along──▶ marks in the view ──┐
-//!                                                 ├─ compared ─▶ the same: go on
-//!   the node ──looks now and then──▶ its own ─────┘            └▶ not: stop, and say where they part
+//!   a commit ──takes along──▶ marks in the view ─ compared ─▶ the same: go on
+//!                                                          └▶ not: stop, and say where they part
 //! ```
 //!
 //! A mark is a digest of all events through a position. Two journals, or two histories of one, that have the same mark
 //! have the same events through there, so a few marks tell whether what was made from a journal is of this one: also if
-//! another one is longer, or a backup was put back and went on differently. Positions alone tell nothing of that.
+//! another one is longer, or a backup was put back and went on differently. Positions alone tell nothing of that. What the node itself knows of the journal is not compared here: a store that can be replaced
+//! under a node looks after that itself (`dacapo_store::Journal`).
 
-use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use dacapo_model::{
-    EventId, JournalId, Mark, Parted, Position, Revision, StreamName, Timestamp, WaitingOn, forgotten, limits,
-};
-use dacapo_store::{
-    Append, AppendError, Appended, EventBatch, Filter, Health, Journal, Limit, NewMark, StoreError, StreamInfo, View,
-    ViewHistory,
-};
-use tokio::sync::watch;
+use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten, limits};
+use dacapo_store::{Journal, NewMark, StoreError, View, ViewHistory};
 
 /// Compares a view with the journal, and returns the history that it keeps; a new one has none.
 ///
@@ -93,159 +85,18 @@ pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
     }
 }
 
-/// The journal as a node uses it: once its history is another one than the node has seen, nothing goes through here any
-/// more, since all that the node knows, its catalog too, is of a history that is gone.
-pub(crate) struct Guarded {
-    inner: Arc<dyn Journal>,
-    parted: RwLock<Option<Parted>>,
-}
-
-impl Guarded {
-    pub(crate) fn new(inner: Arc<dyn Journal>) -> Self {
-        Self { inner, parted: RwLock::default() }
-    }
-
-    /// How the journal and what the node knows have parted, if they have.
-    pub(crate) fn parted(&self) -> Option<Parted> {
-        *self.parted.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// # Errors
-    /// [`StoreError::Parted`] once they have.
-    pub(crate) fn sound(&self) -> Result<(), StoreError> {
-        self.parted().map_or(Ok(()), |parted| Err(StoreError::Parted(parted)))
-    }
-
-    /// Compares the journal with what was known of it, and takes note of what is new.
-    async fn look(&self, known: &mut Vec<Mark>) -> Result<(), StoreError> {
-        let head = *self.inner.head().borrow();
-        let mark = self.inner.mark(head).await;
-        compare(&*self.inner, known).await?;
-        let mark = mark?;
-        if known.last().is_none_or(|last| last.position < mark.position) {
-            let at: Vec<Position> = known.iter().map(|mark| mark.position).collect();
-            let forgotten = forgotten(&at, mark.position);
-            known.retain(|mark| !forgotten.contains(&mark.position));
-            known.push(mark);
-        }
-        Ok(())
-    }
-}
-
-/// Looks at the history whenever the journal has grown, and now and then, until it is stopped, the journal closes, or
-/// they have parted, which is told to `parted`.
-pub(crate) async fn guard(guarded: Weak<Guarded>, mut stop: watch::Receiver<bool>) {
-    let Some(mut head) = guarded.upgrade().map(|guarded| guarded.inner.head()) else { return };
-    let mut known = Vec::new();
-    loop {
-        {
-            let Some(guarded) = guarded.upgrade() else { return };
-            head.mark_unchanged();
-            match guarded.look(&mut known).await {
-                Ok(()) => {}
-                Err(StoreError::Parted(parted)) => {
-                    tracing::error!(%parted, "the journal is not the one that this node knows: start the node again");
-                    *guarded.parted.write().unwrap_or_else(PoisonError::into_inner) = Some(parted);
-                    return;
-                }
-                Err(error) => tracing::debug!(%error, "the history cannot be looked at for the moment"),
-            }
-        }
-        let rest = async {
-            tokio::time::sleep(limits::HISTORY_LOOK_TIME_MIN).await;
-            tokio::time::timeout(limits::MARK_TIME_MAX - limits::HISTORY_LOOK_TIME_MIN, head.changed()).await
-        };
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            // A journal that closes takes its sender with it.
-            changed = rest => if matches!(changed, Ok(Err(_))) { return },
-        }
-    }
-}
-
-#[async_trait]
-impl Journal for Guarded {
-    fn id(&self) -> JournalId {
-        self.inner.id()
-    }
-
-    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.sound()?;
-        self.inner.mark(through).await
-    }
-
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.sound()?;
-        self.inner.append(append).await
-    }
-
-    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.sound()?;
-        self.inner.read(after, filter, limit).await
-    }
-
-    async fn read_places(&self, after: Position, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.sound()?;
-        self.inner.read_places(after, limit).await
-    }
-
-    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
-        self.sound()?;
-        self.inner.read_stream(stream, after, limit).await
-    }
-
-    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-        self.sound()?;
-        self.inner.stream_revision(stream).await
-    }
-
-    async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
-        self.sound()?;
-        self.inner.position_of(id).await
-    }
-
-    async fn position_before(&self, time: Timestamp) -> Result<Position, StoreError> {
-        self.sound()?;
-        self.inner.position_before(time).await
-    }
-
-    async fn streams(
-        &self,
-        category: Option<&str>,
-        after: Option<&StreamName>,
-        most: usize,
-    ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.sound()?;
-        self.inner.streams(category, after, most).await
-    }
-
-    fn blocks(&self) -> bool {
-        self.inner.blocks()
-    }
-
-    fn health(&self) -> Health {
-        self.inner.health()
-    }
-
-    fn head(&self) -> watch::Receiver<Position> {
-        self.inner.head()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
-
 /// How often at most a view is compared.
 pub(crate) const VIEW_LOOK: Duration = limits::MARK_TIME_MAX;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use dacapo_model::{EventType, ExpectedRevision, Metadata, NewEvent};
+    use std::sync::Arc;
+
+    use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, StreamName, Timestamp};
     use dacapo_store::memory::MemoryJournal;
-    use dacapo_store::{Clock, Head};
+    use dacapo_store::{Append, Clock};
+
+    use super::*;
 
     struct Still;
 
@@ -302,100 +153,5 @@ mod tests {
         let short = MemoryJournal::new(Arc::new(Still));
         write(&short, 1..=9).await;
         assert_eq!(parted(compare(&short, &each).await), Some((9, 10)), "what is lost differs too");
-    }
-
-    /// A journal that another server takes over, as nodes see it.
-    struct Failing(RwLock<Arc<MemoryJournal>>, Head);
-
-    impl Failing {
-        fn now(&self) -> Arc<MemoryJournal> {
-            Arc::clone(&self.0.read().unwrap())
-        }
-    }
-
-    #[async_trait]
-    impl Journal for Failing {
-        fn id(&self) -> JournalId {
-            JournalId::from_bytes([1; 16])
-        }
-
-        async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-            self.now().mark(through).await
-        }
-
-        async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-            let appended = self.now().append(append).await?;
-            self.1.advance(appended.position);
-            Ok(appended)
-        }
-
-        async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-            self.now().read(after, filter, limit).await
-        }
-
-        async fn read_stream(
-            &self,
-            stream: &StreamName,
-            after: Revision,
-            limit: Limit,
-        ) -> Result<EventBatch, StoreError> {
-            self.now().read_stream(stream, after, limit).await
-        }
-
-        async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
-            self.now().stream_revision(stream).await
-        }
-
-        async fn streams(
-            &self,
-            category: Option<&str>,
-            after: Option<&StreamName>,
-            most: usize,
-        ) -> Result<Vec<StreamInfo>, StoreError> {
-            self.now().streams(category, after, most).await
-        }
-
-        fn head(&self) -> watch::Receiver<Position> {
-            self.1.subscribe()
-        }
-
-        async fn close(&self) {
-            self.1.close();
-        }
-    }
-
-    /// Also where the journal is longer by then than all that the node has seen.
-    #[tokio::test(start_paused = true)]
-    async fn a_node_that_runs_on_while_a_tail_is_lost_lets_nothing_through_any_more() {
-        for events_after in [0, 3, 50] {
-            let [one, other] = [(); 2].map(|()| Arc::new(MemoryJournal::new(Arc::new(Still))));
-            let failing = Arc::new(Failing(RwLock::new(Arc::clone(&one)), Head::new(Position::START)));
-            let guarded = Arc::new(Guarded::new(Arc::clone(&failing) as Arc<dyn Journal>));
-            let (_stop, stopped) = watch::channel(false);
-            let guard = tokio::spawn(guard(Arc::downgrade(&guarded), stopped));
-            for number in 1..=20 {
-                write(&*guarded, [number]).await;
-                tokio::time::sleep(limits::MARK_TIME_MAX).await;
-            }
-            write(&*other, 1..=10).await;
-            *failing.0.write().unwrap() = other;
-            write(&*failing, 100..100 + events_after).await;
-            guard.await.unwrap();
-            let told = guarded.parted().unwrap();
-            let Parted::History { same_through, differs_at } = told else { panic!("{told}") };
-            assert!(same_through <= Position::new(10) && differs_at > Position::new(10), "{told}");
-            let refused = guarded.read(Position::START, &Filter::everything(), Limit::events(1)).await;
-            assert!(matches!(refused, Err(StoreError::Parted(_))), "{refused:?}");
-            assert!(matches!(
-                guarded.stream_revision(&StreamName::new("a-1").unwrap()).await,
-                Err(StoreError::Parted(_))
-            ));
-            assert!(
-                guarded
-                    .append(Append::to_stream(StreamName::new("a-1").unwrap(), ExpectedRevision::Any, vec![]))
-                    .await
-                    .is_err()
-            );
-        }
     }
 }

@@ -20,7 +20,6 @@ use crate::core::Core;
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::flip::FlipReport;
-use crate::history::{self, Guarded};
 use crate::keys::{Request, Which};
 use crate::processor::Orders;
 use crate::projection::{Carried, Query};
@@ -186,13 +185,11 @@ impl NodeBuilder {
     pub async fn start(mut self) -> Result<Node, StartError> {
         reads::check_all(&self.carried)?;
         let clock = Arc::clone(&self.world.clock);
-        let mut store = match self.place {
+        let store = match self.place {
             Place::Memory => Store::memory(clock),
             Place::Directory(directory) => Store::embedded(&directory, clock)?,
             Place::Opened(store) => store,
         };
-        let guarded = Arc::new(Guarded::new(store.journal));
-        store.journal = Arc::clone(&guarded) as Arc<dyn Journal>;
         let shared_clock = Arc::new(SharedClock::new(Arc::clone(&self.world.clock)));
         self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
         let catalog = Arc::new(CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?);
@@ -216,14 +213,12 @@ impl NodeBuilder {
         cluster.carries(&self.carried);
         let (leave, left) = watch::channel(false);
         let keeper = tokio::spawn(cluster.join(left).await?.run());
-        let core = Arc::new(Core::new(Arc::clone(&guarded), views, catalog, cluster, self.world, self.carried));
+        let core = Arc::new(Core::new(Arc::clone(&store.journal), views, catalog, cluster, self.world, self.carried));
         let (stop, stopped) = watch::channel(false);
         let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
         let tail = Arc::new(tail.done_by(core.world.offload));
         let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
         let subscribers = self.subscribers.into_iter().map(begin).collect();
-        // It ends with the node as well, and changes nothing that lasts.
-        drop(tokio::spawn(history::guard(Arc::downgrade(&guarded), stopped.clone())));
         let (looked, has_looked) = oneshot::channel();
         if store.shared {
             // It ends with the node, and nobody waits for it: it changes nothing.

@@ -22,6 +22,7 @@ use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     PendingReplay, Position, ProjectionName, ProjectionState, Token, VersionId, ViewId, WaitingOn, limits, replay,
 };
+use dacapo_store::{Health, StoreError};
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
@@ -121,7 +122,9 @@ pub(crate) async fn open(
     let mut obstacle = format!("no version of {projection} serves");
     let found = tokio::time::timeout(within, async {
         loop {
-            core.guarded.sound()?;
+            if let Health::Parted(parted) = core.journal.health() {
+                return Err(StoreError::Parted(parted).into());
+            }
             let (version, carried) = serving(core, projection, &mut obstacle).await?;
             if !covered(core, &version, needed, &mut obstacle).await {
                 continue;
@@ -172,7 +175,7 @@ fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec
     let short =
         short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
     let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
-    core.waiting_on(&id).into_iter().chain(replaying).chain(short).chain(unverified).collect()
+    core.waiting_on(&id).into_iter().chain(core.unlike(&id)).chain(replaying).chain(short).chain(unverified).collect()
 }
 
 /// The replay in place that a version is in, if it is in one.

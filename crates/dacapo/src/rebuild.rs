@@ -13,7 +13,7 @@ use dacapo_model::rebuild::{Code, Facts, no_source, plan, wants_verification};
 use dacapo_model::{
     CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare,
 };
-use dacapo_store::{Journal, Store, StoreError, Views};
+use dacapo_store::{Health, Journal, Store, StoreError, Views};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -166,7 +166,7 @@ impl Tasks {
 }
 
 async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogError> {
-    if let Some(parted) = core.guarded.parted() {
+    if let Health::Parted(parted) = core.journal.health() {
         // What the catalog says is of a history that is gone.
         for open in core.open_versions() {
             stop(core, &open.id).await;

@@ -123,9 +123,12 @@ pub struct NotReady {
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.projection {
-            Some(projection) => write!(f, "{projection}: {}", self.reason),
-            None => self.reason.fmt(f),
+        match (&self.projection, &self.reason) {
+            (Some(projection), reason) => write!(f, "{projection}: {reason}"),
+            (None, WaitingOn::Parted { parted }) => {
+                write!(f, "the right journal, or a start of every node anew to go on with what is there: {parted}")
+            }
+            (None, reason) => reason.fmt(f),
         }
     }
 }
@@ -172,11 +175,12 @@ fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> V
 pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
     let lost = core.cluster.lost().map(|error| WaitingOn::Lease { error });
     let mut reasons: Vec<_> = lost.map(|reason| NotReady { projection: None, reason }).into_iter().collect();
-    if let Health::Failing(error) = core.journal.health() {
-        reasons.push(NotReady { projection: None, reason: WaitingOn::Store { error } });
-    }
-    let parted = core.guarded.parted().map(|parted| WaitingOn::Parted { parted });
-    reasons.extend(parted.map(|reason| NotReady { projection: None, reason }));
+    let fails = match core.journal.health() {
+        Health::Well => None,
+        Health::Failing(error) => Some(WaitingOn::Store { error }),
+        Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
+    };
+    reasons.extend(fails.map(|reason| NotReady { projection: None, reason }));
     let catalog = core.catalog.current();
     for (projection, state) in &catalog.projections {
         let Some(version) = state.serving else { continue };

@@ -97,8 +97,6 @@ pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// How old the mark of a view's history may be before a commit takes a newer one with it, and how often at most each view
 /// is compared with the journal.
 pub const MARK_TIME_MAX: Duration = Duration::from_secs(1);
-/// How often at most a node compares what it knows of the journal's history with the journal.
-pub const HISTORY_LOOK_TIME_MIN: Duration = Duration::from_millis(100);
 /// Most events that a version may lag and still count as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
 /// The time over which the pace of a version is measured.

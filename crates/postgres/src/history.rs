@@ -11,12 +11,13 @@
 //! everything that is there, ends that.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dacapo_model::{JournalId, Mark, Position};
+use dacapo_model::{JournalId, Mark, Parted, Position};
 use dacapo_store::StoreError;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::limits;
 
@@ -25,7 +26,7 @@ use crate::limits;
 pub(crate) struct History {
     known: Mutex<Known>,
     /// Why it is not the one that is in the database.
-    lost: watch::Sender<Option<Arc<str>>>,
+    lost: watch::Sender<Option<Parted>>,
 }
 
 #[derive(Debug, Default)]
@@ -73,19 +74,21 @@ impl History {
         self.known().marks.back().map_or(Mark::START, |(_, mark)| *mark)
     }
 
+    /// How it is not the one in the database any more, if so.
+    pub(crate) fn parted(&self) -> Option<Parted> {
+        *self.lost.borrow()
+    }
+
     /// Refuses once the history is not the one in the database.
     pub(crate) fn holds(&self) -> Result<(), StoreError> {
-        match &*self.lost.borrow() {
-            None => Ok(()),
-            Some(found) => Err(gone(found)),
-        }
+        self.parted().map_or(Ok(()), |parted| Err(StoreError::Parted(parted)))
     }
 
     /// Tells when the history turns out not to be the one in the database.
     pub(crate) async fn ended(&self) -> StoreError {
         let mut lost = self.lost.subscribe();
-        let found = lost.wait_for(Option::is_some).await.expect("the sender is in this value").clone();
-        gone(&found.expect("it was waited for"))
+        let found = *lost.wait_for(Option::is_some).await.expect("the sender is in this value");
+        StoreError::Parted(found.expect("it was waited for"))
     }
 
     /// Whether the database behind a connection has the history that is known, events through `seen` included.
@@ -101,24 +104,28 @@ impl History {
         let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut *connection).await?;
         let (is, head): (Option<String>, i64) = (row.try_get(0)?, row.try_get(1)?);
         let (head, same): (_, bool) = (Position::new(head.cast_unsigned()), row.try_get(2)?);
-        let found = match is {
-            Some(is) if is != journal.to_string() => {
-                format!("it is the journal {is}, but {journal} was there: another database was put in its place")
+        let is = is.map(|is| Uuid::parse_str(&is)).transpose().map_err(|error| sqlx::Error::Decode(error.into()))?;
+        match is.map(|is| JournalId::from_bytes(is.into_bytes())) {
+            Some(found) if found != journal => {
+                self.lose(Parted::Journal { made_from: journal, found }, "another database was put in its place");
             }
             _ if head >= seen.max(last.position) && (same || last == Mark::START) => return Ok(()),
-            _ => self.parting(connection, head, seen.max(last.position)).await?,
-        };
-        self.lose(found);
+            _ => {
+                let seen = seen.max(last.position);
+                let parted = self.parting(connection, head, seen).await?;
+                self.lose(parted, &said(head, seen));
+            }
+        }
         Ok(())
     }
 
-    /// Where the history that is known and the one in the database part, for people.
+    /// Where the history that is known and the one in the database part.
     async fn parting(
         &self,
         connection: &mut PgConnection,
         head: Position,
         seen: Position,
-    ) -> Result<String, sqlx::Error> {
+    ) -> Result<Parted, sqlx::Error> {
         let marks: Vec<Mark> = self.known().marks.iter().map(|(_, mark)| *mark).collect();
         let agreed = if marks.is_empty() {
             Position::START
@@ -134,43 +141,32 @@ impl History {
             Position::new(agreed.cast_unsigned())
         };
         let next = marks.iter().map(|mark| mark.position).find(|position| *position > agreed).unwrap_or(seen);
-        Ok(parted(head, seen, agreed, next.min(head.next()).max(agreed.next())))
+        Ok(Parted::History { same_through: agreed, differs_at: next.min(head.next()).max(agreed.next()) })
     }
 
-    fn lose(&self, found: String) {
+    fn lose(&self, parted: Parted, found: &str) {
         self.lost.send_if_modified(|lost| {
             let first = lost.is_none();
             if first {
                 tracing::error!(
+                    %parted,
                     found,
-                    "the journal in the database is not the one that this node knows: it stops serving"
+                    "the journal in the database is not the one that this node knows: it stops serving. Put that back, or \
+                     start every node anew to go on with what is there"
                 );
-                *lost = Some(found.into());
+                *lost = Some(parted);
             }
             first
         });
     }
 }
 
-fn gone(found: &str) -> StoreError {
-    StoreError::corrupt("the journal in the database", found)
-}
-
-/// What is told of a journal that ends at `head`, of which events through `seen` were known: it is the same through
-/// `agreed`, and another one at `other` at the latest.
-fn parted(head: Position, seen: Position, agreed: Position, other: Position) -> String {
-    let what = match head < seen {
+/// What is told of a journal that ends at `head`, of which events through `seen` were known.
+fn said(head: Position, seen: Position) -> String {
+    match head < seen {
         true => format!("it ends at {head}, but events through {seen} were there"),
         false => format!("it has other events through {seen} than were there"),
-    };
-    let first = match other == agreed.next() {
-        true => format!("the first position that differs is {other}"),
-        false => format!("the first position that differs lies after {agreed}, at {other} at the latest"),
-    };
-    format!(
-        "{what}; {first}: it was replaced by a server or a backup that lacks them; restore them, or start every node \
-         anew to go on without"
-    )
+    }
 }
 
 #[cfg(test)]
@@ -190,17 +186,5 @@ mod tests {
         assert!(marks[0] < 2_000, "{marks:?}");
         let mut gaps = marks.windows(2).map(|pair| (pair[1] - pair[0], 10_000 - pair[0]));
         assert!(gaps.all(|(gap, age)| gap <= age / 4 + 1), "{marks:?}");
-    }
-
-    #[test]
-    fn the_first_position_that_differs_is_named_as_far_as_it_is_known() {
-        let said = |head, seen, agreed, other| {
-            let [head, seen, agreed, other] = [head, seen, agreed, other].map(Position::new);
-            parted(head, seen, agreed, other)
-        };
-        assert!(said(3, 5, 3, 4).starts_with("it ends at 3, but events through 5 were there; the first position that"));
-        assert!(said(3, 5, 3, 4).contains("differs is 4:"));
-        assert!(said(9, 8, 3, 7).starts_with("it has other events through 8 than were there; the first"));
-        assert!(said(9, 8, 3, 7).contains("differs lies after 3, at 7 at the latest:"));
     }
 }

@@ -159,7 +159,7 @@ impl Pool {
     /// A connection to the server that takes writes.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] once the journal there is not the one that was known, [`StoreError::Invalid`] where a
+    /// [`StoreError::Parted`] once the journal there is not the one that was known, [`StoreError::Invalid`] where a
     /// setting cannot be had, [`StoreError::Unavailable`] where there is no connection in time.
     pub(crate) async fn acquire(&self, tried: &str) -> Result<PoolConnection<Postgres>, StoreError> {
         let history = self.servers.history();
@@ -172,7 +172,12 @@ impl Pool {
                 let why = refused.borrow().clone().unwrap_or_default();
                 Err(StoreError::Invalid(format!("cannot {tried}: {why}")))
             }
-            acquired = self.acquire_from_any(tried) => acquired,
+            acquired = self.acquire_from_any(tried) => {
+                let connection = acquired?;
+                // A new one may have been the first to lead to another history.
+                history.holds()?;
+                Ok(connection)
+            }
         }
     }
 

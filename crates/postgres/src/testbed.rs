@@ -144,6 +144,31 @@ impl Server {
         self.url(&name)
     }
 
+    /// Copies the database at `url`, which nobody uses; the answer is the name of the copy.
+    pub async fn copy(&self, url: &str) -> String {
+        let copy = format!("{}_copy", name_of(url));
+        // Some may be about to be closed still.
+        self.cut_off(url).await;
+        self.run("postgres", &format!("CREATE DATABASE {copy} TEMPLATE {}", name_of(url))).await;
+        copy
+    }
+
+    /// Puts the database `copy` in the place of that at `url`, as a fail-over does: connections end, and new ones lead
+    /// there.
+    pub async fn replace(&self, url: &str, copy: &str) {
+        let name = name_of(url);
+        self.run("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
+        self.cut_off(url).await;
+        self.run("postgres", &format!("ALTER DATABASE {name} RENAME TO {name}_lost")).await;
+        self.run("postgres", &format!("ALTER DATABASE {copy} RENAME TO {name}")).await;
+    }
+
+    /// Ends every connection to the database at `url`.
+    pub async fn cut_off(&self, url: &str) {
+        let end = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = ";
+        self.run("postgres", &format!("{end}'{}'", name_of(url))).await;
+    }
+
     /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
         self.url_of(OWNER, database)

@@ -477,8 +477,8 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
 /// Why the node is not ready, with the projection that it is about.
 fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
     let mut form = dacapo_api::WaitingOn::from(&found.reason);
+    form.text = found.to_string();
     if let Some(projection) = &found.projection {
-        form.text = found.to_string();
         form.fields.insert("projection".to_owned(), projection.as_str().into());
     }
     form

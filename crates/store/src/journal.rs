@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EventId, ExpectedRevision, JournalId, Mark, NewEvent, Position, Revision, StreamName, Timestamp, category_of,
-    limits,
+    EventId, ExpectedRevision, JournalId, Mark, NewEvent, Parted, Position, Revision, StreamName, Timestamp,
+    category_of, limits,
 };
 use tokio::sync::watch;
 
@@ -166,10 +166,16 @@ pub enum Health {
     Well,
     /// What is asked of it fails. The text, for people, says what was tried, what was found and what to do.
     Failing(String),
+    /// Its history is not the one that was read from it any more, and nothing goes through it until it is opened anew.
+    Parted(Parted),
 }
 
 /// The ordered log of all events: positions are dense and given in commit order (I-1), what is
 /// acknowledged lasts (I-2).
+///
+/// Whoever uses it relies on a history that only grows. A store under which another one can be put while it is open, as a
+/// database that fails over, notices that before it gives or takes anything of the other history. From then on every call
+/// is answered with [`StoreError::Parted`], and [`health`](Self::health) says so.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
     /// Its identity, which it has from its birth and which every copy of it keeps.

@@ -65,8 +65,8 @@ impl Went {
     }
 
     pub fn health(&self) -> Health {
-        if let Err(error) = self.history.holds() {
-            return Health::Failing(error.to_string());
+        if let Some(parted) = self.history.parted() {
+            return Health::Parted(parted);
         }
         let last = self.last();
         match last.append.as_ref().or(last.read.as_ref()).or(last.count.as_ref()) {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use dacapo_model::{EventType, ExpectedRevision, Mark, Position, Revision};
+use dacapo_model::{EventType, ExpectedRevision, Mark, Parted, Position, Revision};
 use dacapo_postgres::testbed::{Server, name_of};
 use dacapo_postgres::{Database, Options, PostgresJournal, PostgresMembers};
-use dacapo_store::{Append, AppendError, Filter, Journal, Limit, Members, OnKnown, StoreError, StreamEvent, Streams};
+use dacapo_store::{
+    Append, AppendError, Filter, Health, Journal, Limit, Members, OnKnown, StoreError, StreamEvent, Streams,
+};
 
 use super::support::{append, event, name, node};
 
@@ -54,14 +56,11 @@ async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
     }
 }
 
-/// Puts the database `copy` in the place of that at `url`, as a fail-over does: connections end, and new ones lead there.
-async fn replace(server: &Server, url: &str, copy: &str) {
-    let name = name_of(url);
-    server.run("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
-    let end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = ";
-    server.run("postgres", &format!("{end}'{name}'")).await;
-    server.run("postgres", &format!("ALTER DATABASE {name} RENAME TO {name}_lost")).await;
-    server.run("postgres", &format!("ALTER DATABASE {copy} RENAME TO {name}")).await;
+fn parted<T: std::fmt::Debug>(result: Result<T, impl Into<AppendError>>) -> Parted {
+    match result.map_err(Into::into) {
+        Err(AppendError::Store(StoreError::Parted(parted))) => parted,
+        other => panic!("it must be told that they have parted, but: {other:?}"),
+    }
 }
 
 fn damage<T: std::fmt::Debug>(result: Result<T, impl Into<AppendError>>) -> String {
@@ -76,20 +75,14 @@ fn damage<T: std::fmt::Debug>(result: Result<T, impl Into<AppendError>>) -> Stri
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_notice_that_a_server_took_over_without_the_last_events() {
     let server = Server::shared();
-    for (others, found) in [
-        (0, "it ends at 5, but events through 9 were there; the first position that differs is 6"),
-        (2, "it ends at 7, but events through 9 were there; the first position that differs is 6"),
-        (4, "it has other events through 9 than were there; the first position that differs is 6"),
-        (9, "it has other events through 9 than were there; the first position that differs is 6"),
-    ] {
+    for others in [0, 2, 4, 9] {
         let url = server.database().await;
         let before = node(&url, 0).await;
         before.append(append("a-1", ExpectedRevision::Any, 1..=3)).await.unwrap();
         before.append(append("a-1", ExpectedRevision::Any, 4..=5)).await.unwrap();
         before.close().await;
         drop(before);
-        let copy = format!("{}_copy", name_of(&url));
-        server.run("postgres", &format!("CREATE DATABASE {copy} TEMPLATE {}", name_of(&url))).await;
+        let copy = server.copy(&url).await;
         if others > 0 {
             let restarted = node(&server.url(&copy), 3).await;
             restarted.append(append("b-1", ExpectedRevision::Any, 11..11 + others)).await.unwrap();
@@ -101,36 +94,36 @@ async fn nodes_notice_that_a_server_took_over_without_the_last_events() {
         one.append(append("a-1", ExpectedRevision::Any, [6])).await.unwrap();
         one.append(append("a-1", ExpectedRevision::Any, 7..=9)).await.unwrap();
         other.head().wait_for(|head| *head == Position::new(9)).await.unwrap();
-        replace(&server, &url, &copy).await;
+        server.replace(&url, &copy).await;
 
-        let told = damage(one.append(append("c-1", ExpectedRevision::Any, [30])).await);
-        assert!(told.contains(found), "{told}");
+        let found = Parted::History { same_through: Position::new(5), differs_at: Position::new(6) };
+        assert_eq!(parted(one.append(append("c-1", ExpectedRevision::Any, [30])).await), found);
+        assert_eq!(one.health(), Health::Parted(found));
         // Nobody appends here, so it finds out by itself.
-        until_told(&other, found.split(';').next().unwrap()).await;
+        until_told(&other, found).await;
+        assert_eq!(other.health(), Health::Parted(found));
         // Views of that database are not shown any more either.
-        damage(database.acquire("show a view").await.map(drop));
-        damage(PostgresMembers::new(Arc::new(database)).live().await);
+        parted(database.acquire("show a view").await.map(drop));
+        parted(PostgresMembers::new(Arc::new(database)).live().await);
         // A node that begins anew goes on from what is there.
         let anew = node(&url, 4).await;
         assert_eq!(anew.append(append("c-1", ExpectedRevision::Any, [30])).await.unwrap().position.get(), 6 + others);
     }
 }
 
-/// Reads again until that is refused with these words. A read may notice first that events are missing.
-async fn until_told(journal: &dyn Journal, words: &str) {
+/// Reads again until that is refused. No read ever shows or misses anything of the other history.
+async fn until_told(journal: &dyn Journal, wanted: Parted) {
     let told = async {
         loop {
-            let read = journal.read(Position::START, &Filter::everything(), Limit::events(10)).await;
-            match read {
-                Err(StoreError::Corrupt { place, found }) if format!("{place} {found}").contains(words) => return,
-                Ok(_) | Err(StoreError::Unavailable { .. } | StoreError::Corrupt { .. }) => {
-                    tokio::task::yield_now().await
-                }
-                Err(error) => panic!("damage must be told, but: {error:?}"),
+            match journal.read(Position::START, &Filter::everything(), Limit::events(10)).await {
+                Err(StoreError::Parted(found)) => return assert_eq!(found, wanted),
+                Ok(batch) => assert_eq!(batch.len(), 9),
+                Err(StoreError::Unavailable { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("it must be told that they have parted, but: {error:?}"),
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), told).await.unwrap_or_else(|_| panic!("nobody was told {words:?}"));
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("somebody was told");
 }
 
 // I-1

@@ -1,0 +1,23 @@
+//! Whole nodes on one database.
+
+#[path = "../../dacapo/tests/common/mod.rs"]
+mod common;
+#[path = "cluster/parted.rs"]
+mod parted;
+#[path = "cluster/upgrade.rs"]
+mod upgrade;
+
+use dacapo::{Node, NodeBuilder};
+use dacapo_postgres::Options;
+
+/// A node with few connections, so that many can be on one server.
+async fn node(url: &str, name: &str) -> NodeBuilder {
+    node_in(url, "dacapo", name).await
+}
+
+/// One whose journal is in this schema.
+async fn node_in(url: &str, schema: &str, name: &str) -> NodeBuilder {
+    let seed = name.bytes().map(u64::from).sum();
+    let options = Options { schema: schema.into(), connections_max: 6, seed };
+    Node::builder().store(dacapo_postgres::connect(url, options).await.unwrap()).name(name)
+}
