@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dacapo_model::Position;
 use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::world::Offload;
@@ -35,6 +36,24 @@ impl Ahead {
     ) -> Self {
         let (asked, filter) = (Arc::clone(journal), Arc::clone(filter));
         Self::of(offload, journal, async move { asked.read(after, &filter, limit).await })
+    }
+
+    /// The same for one of those that may only be so many at once, whose right to read ends with the read: also when
+    /// nobody asks for what was read.
+    pub(crate) fn begin_scan(
+        offload: Offload,
+        journal: &Arc<dyn Journal>,
+        after: Position,
+        filter: &Arc<Filter>,
+        limit: Limit,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let (asked, filter) = (Arc::clone(journal), Arc::clone(filter));
+        Self::of(offload, journal, async move {
+            let read = asked.read(after, &filter, limit).await;
+            drop(permit);
+            read
+        })
     }
 
     /// The same of [`Journal::read_places`].

@@ -10,7 +10,8 @@
 //!
 //! A subscription is a position, and asks for what comes behind it: from the tail if that has it, from the journal if
 //! not. So there is no moment of hand-over in which something could be lost or come twice; a subscription that was
-//! live and is too slow for the tail is simply one that catches up again. Nothing is put into a queue for anybody:
+//! live and is too slow for the tail is simply one that catches up again. Of those that catch up a few read at the same
+//! time and the others wait for their turn, a read each. Nothing is put into a queue for anybody:
 //! whoever does not ask gets nothing, and holds nobody up.
 
 mod subscriber;
@@ -114,14 +115,21 @@ impl Subscription {
             return Ok(batch.only(|event| event.position > self.position && self.filter.wants(event)));
         }
         let limit = Limit { events: limits::READ_EVENTS_MAX, bytes: limits::BATCH_BYTES_MAX };
-        let begin = |after| Ahead::begin(self.tail.offload(), self.tail.journal(), after, &self.filter, limit);
-        let ahead = self.ahead.get_or_insert_with(|| begin(self.position));
+        let begin = |after, permit| {
+            Ahead::begin_scan(self.tail.offload(), self.tail.journal(), after, &self.filter, limit, permit)
+        };
+        let ahead = match &mut self.ahead {
+            Some(ahead) => ahead,
+            begun => begun.insert(begin(self.position, self.tail.scan().await?)),
+        };
         let read = ahead.done().await;
         // Only now, so that a future that is dropped while it waits leaves the read to the next one.
         self.ahead = None;
         let batch = read?;
         // Near the head it is time to look into the tail, which reads once for all.
-        self.ahead = self.tail.is_far(batch.through, head).then(|| begin(batch.through));
+        if self.tail.is_far(batch.through, head) {
+            self.ahead = self.tail.scan_at_once().map(|permit| begin(batch.through, permit));
+        }
         Ok(batch)
     }
 }

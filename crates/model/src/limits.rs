@@ -29,6 +29,9 @@ pub const APPEND_BYTES_MAX: usize = 32 << 20;
 pub const SEGMENTS_MAX: u16 = 1024;
 /// Most events that one read returns.
 pub const READ_EVENTS_MAX: usize = 65_536;
+/// Most reads of the past at the same time on one node for those who wait for events or subscribe; others wait for
+/// their turn. Processors have their own.
+pub const SCANS_MAX: usize = 2;
 /// Most events that a processor applies in one batch.
 pub const BATCH_EVENTS_MAX: usize = 1 << 20;
 /// Most bytes of events that a processor reads at once.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dacapo_model::{Position, limits};
 use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::world::Offload;
 
@@ -31,6 +32,8 @@ pub(crate) struct Tail {
     kept: Mutex<Kept>,
     /// Had by whoever reads on for all.
     reading: tokio::sync::Mutex<()>,
+    /// Had by those who read for themselves, far from the head.
+    scans: Arc<Semaphore>,
 }
 
 /// Batches that follow each other without a gap.
@@ -47,7 +50,8 @@ struct Kept {
 impl Tail {
     pub(crate) fn new(journal: Arc<dyn Journal>, bounds: Bounds) -> Self {
         let (kept, reading) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { journal, bounds, offload: Offload::default(), kept, reading }
+        let scans = Arc::new(Semaphore::new(limits::SCANS_MAX));
+        Self { journal, bounds, offload: Offload::default(), kept, reading, scans }
     }
 
     pub(crate) fn done_by(self, offload: Offload) -> Self {
@@ -60,6 +64,18 @@ impl Tail {
 
     pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
         &self.journal
+    }
+
+    /// The right to one read of what is not kept, in the order in which it is asked for: however many read the past, they
+    /// take no more from others than a few would.
+    pub(crate) async fn scan(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let scan = Arc::clone(&self.scans).acquire_owned().await;
+        scan.map_err(|closed| StoreError::unavailable("read", closed))
+    }
+
+    /// The same, if nobody has to wait for it.
+    pub(crate) fn scan_at_once(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.scans).try_acquire_owned().ok()
     }
 
     /// Whether whoever is at `position` reads for itself: more than the tail would keep is before it.

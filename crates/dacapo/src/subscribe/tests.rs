@@ -6,7 +6,7 @@ use std::thread::{self, ThreadId};
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EventId, EventType, JournalId, Mark, Metadata, NewEvent, Position, Revision, StreamName, Timestamp,
+    EventId, EventType, JournalId, Mark, Metadata, NewEvent, Position, Revision, StreamName, Timestamp, limits,
 };
 use dacapo_store::memory::MemoryJournal;
 use dacapo_store::{
@@ -32,6 +32,9 @@ struct Slow {
     reads: AtomicU64,
     pauses: Vec<u8>,
     blocks: bool,
+    /// How many reads are under way, and how many were at most.
+    under_way: AtomicU64,
+    most: AtomicU64,
     /// Where the last read was.
     read_on: Mutex<Option<ThreadId>>,
 }
@@ -42,8 +45,9 @@ impl Slow {
     }
 
     fn of(pauses: Vec<u8>, blocks: bool) -> Self {
-        let (inner, reads) = (MemoryJournal::new(Arc::new(Epoch)), AtomicU64::new(0));
-        Self { inner, reads, pauses, blocks, read_on: Mutex::default() }
+        let inner = MemoryJournal::new(Arc::new(Epoch));
+        let (reads, under_way, most, read_on) = Default::default();
+        Self { inner, reads, pauses, blocks, under_way, most, read_on }
     }
 
     fn reads(&self) -> u64 {
@@ -90,9 +94,11 @@ impl Journal for Slow {
         let number = self.reads.fetch_add(1, Ordering::SeqCst) as usize;
         *self.read_on.lock().unwrap() = Some(thread::current().id());
         let times = self.pauses.get(number % self.pauses.len().max(1)).copied().unwrap_or(0);
+        self.most.fetch_max(self.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         pause(times / 2).await;
         let batch = self.inner.read(after, filter, limit).await;
         pause(times - times / 2).await;
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
         batch
     }
 
@@ -283,4 +289,44 @@ async fn a_long_read_has_a_thread_of_its_own_if_it_may_block() {
         let here = thread::current().id();
         assert_eq!(journal.read_on.lock().unwrap().unwrap() != here, blocks, "blocks: {blocks}");
     }
+}
+
+/// However many readers look for something far from the head, they scan a few at a time, and nobody is left out.
+#[tokio::test]
+async fn readers_far_from_the_head_scan_a_few_at_a_time() {
+    let journal = Arc::new(Slow::of(vec![40], false));
+    journal.append_to("a-1", 1, 50).await;
+    journal.append_to("rare-1", 51, 1).await;
+    journal.append_to("a-1", 52, 50).await;
+    let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 }));
+    let filter = Filter { streams: Streams::Categories(vec!["rare".into()]), types: None };
+    let readers = 20;
+    let look = async || {
+        let mut subscription = Subscription::on(Arc::clone(&tail), Position::START, filter.clone()).await.unwrap();
+        let found = subscription.next().await.unwrap().unwrap();
+        found.iter().map(|event| event.position.get()).collect::<Vec<_>>()
+    };
+    let found = futures::future::join_all((0..readers).map(|_| look())).await;
+    assert_eq!(found, vec![vec![51]; readers]);
+    assert_eq!(journal.most.load(Ordering::SeqCst), limits::SCANS_MAX as u64);
+    assert_eq!(journal.reads(), readers as u64);
+}
+
+/// Whoever has read ahead and asks no more keeps nobody from reading.
+#[tokio::test]
+async fn a_reader_that_does_not_ask_holds_up_no_scan() {
+    let journal = Arc::new(Slow::of(vec![2], false));
+    // Two reads of the past, and more than the tail keeps behind the first.
+    for first in (0..=limits::READ_EVENTS_MAX as u64).step_by(8_192) {
+        journal.append_to("a-1", 1 + first, 8_192).await;
+    }
+    let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 4, bytes_max: 4096 }));
+    let begin = async || Subscription::on(Arc::clone(&tail), Position::START, Filter::default()).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..2 * limits::SCANS_MAX {
+        let mut subscription = begin().await;
+        assert!(subscription.next().await.unwrap().is_some());
+        idle.push(subscription);
+    }
+    assert!(begin().await.next().await.unwrap().is_some());
 }
