@@ -300,8 +300,11 @@ mod tests {
     #[test]
     fn a_query_repeats_what_is_many() {
         let client = HttpClient::new("http://127.0.0.1:7373/", ClientLimits::default()).unwrap();
-        let request =
-            ReadRequest { categories: vec!["a,b".into(), "c".into()], limit: Some(5), ..ReadRequest::default() };
+        let request = ReadRequest {
+            categories: vec!["a,b".into(), "c".into()],
+            limit: 5_u32.try_into().ok(),
+            ..ReadRequest::default()
+        };
         let url = client.url(paths::EVENTS, Some(&request)).unwrap();
         assert_eq!(url.as_str(), "http://127.0.0.1:7373/v1/events?after=0&categories=a%2Cb&categories=c&limit=5");
         let read: ReadRequest = serde_html_form::from_str(url.query().unwrap()).unwrap();

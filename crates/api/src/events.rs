@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 
 use dacapo_model::{
     self as model, EventId, EventType, ExpectedRevision, Position, Revision, StreamName, Timestamp, limits,
@@ -132,7 +133,7 @@ pub struct ReadRequest {
     pub types: Vec<String>,
     /// At most so many events; the node has a limit of its own, in events and in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<NonZeroU32>,
     /// With nothing to read, wait for so long until there is something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
@@ -191,7 +192,7 @@ pub struct StreamsRequest {
     pub after: Option<String>,
     /// At most so many; the node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<NonZeroU32>,
 }
 
 /// Streams in the order of their names' bytes.

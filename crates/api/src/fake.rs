@@ -140,7 +140,7 @@ impl FakeApi {
                 && (request.types.is_empty() || request.types.contains(&event.event_type))
                 && (request.system || !event.stream.starts_with('$'))
         };
-        let limit = request.limit.map_or(1000, |limit| limit.max(1) as usize);
+        let limit = request.limit.map_or(1000, |limit| limit.get() as usize);
         let events: Vec<Event> = script.events.iter().filter(wanted).take(limit).cloned().collect();
         let head = script.events.len() as u64;
         let last = events.last().map(place);
@@ -323,7 +323,7 @@ impl Api for FakeApi {
                 && request.category.as_ref().is_none_or(|wanted| wanted == category)
         };
         let mut streams: Vec<StreamSummary> = streams.into_values().filter(wanted).collect();
-        let limit = request.limit.unwrap_or(1000) as usize;
+        let limit = request.limit.map_or(1000, |limit| limit.get() as usize);
         let more = streams.len() > limit;
         streams.truncate(limit);
         Ok(StreamsResponse { streams, more })
@@ -403,7 +403,7 @@ impl Api for FakeApi {
         let script = self.script();
         let behind = script.letters.iter().filter(|letter| letter.event.position > request.after).cloned();
         let mut letters: Vec<Letter> = behind.collect();
-        let limit = request.limit.unwrap_or(1000) as usize;
+        let limit = request.limit.map_or(1000, |limit| limit.get() as usize);
         let more = letters.len() > limit;
         letters.truncate(limit);
         let version = request.version.unwrap_or_else(|| "v1.1".to_owned());
@@ -442,7 +442,7 @@ impl Api for FakeApi {
             entry.position > request.after && request.projection.as_ref().is_none_or(|name| *name == entry.projection)
         };
         let mut history: Vec<HistoryEntry> = script.history.iter().filter(wanted).cloned().collect();
-        let limit = request.limit.unwrap_or(1000) as usize;
+        let limit = request.limit.map_or(1000, |limit| limit.get() as usize);
         let more = history.len() > limit;
         history.truncate(limit);
         let through = history.last().map_or(request.after, |entry| entry.position);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dacapo_model::{EventId, ProjectionName, Timestamp, VersionId};
+use dacapo_model::{EventId, InvalidName, ProjectionName, StreamName, Timestamp, VersionId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -127,6 +127,19 @@ pub fn parse_event_id(text: &str) -> Result<EventId, ApiError> {
 /// [`ApiError::Invalid`] with the code `invalid_name`.
 pub fn parse_projection(name: &str) -> Result<ProjectionName, ApiError> {
     Ok(ProjectionName::new(name)?)
+}
+
+/// Whether this can be the name of a category: what streams are called before their first hyphen.
+///
+/// # Errors
+/// [`ApiError::Invalid`] with the code `invalid_name`.
+pub fn check_category(name: &str) -> Result<(), ApiError> {
+    let invalid = |rule| InvalidName { kind: "category", name: name.to_owned(), rule };
+    let stream = StreamName::new(name).map_err(|found| invalid(found.rule))?;
+    if stream.category() != name {
+        return Err(invalid("it ends before the first hyphen of a stream's name".to_owned()).into());
+    }
+    Ok(())
 }
 
 /// The version named in a path or a form, such as `v2.1`.

@@ -1,5 +1,7 @@
 //! Forms of dead letters, and of pausing and resuming versions.
 
+use std::num::NonZeroU32;
+
 use dacapo_model::{self as model, LetterKind, Wish};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ pub struct LettersRequest {
     pub after: u64,
     /// At most so many; the node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<NonZeroU32>,
     /// Effects that were tried in vain, in place of events. Then `after` is the number of an effect.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub effects: bool,

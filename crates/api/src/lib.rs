@@ -32,7 +32,7 @@ pub use events::{
     AppendRequest, AppendResponse, Event, Expected, Metadata, NewEvent, OnKnown, ReadRequest, ReadResponse, Recorded,
     RevisionDemand, StreamSummary, StreamsRequest, StreamsResponse,
 };
-pub use form::{Json, format_time, parse_event_id, parse_projection, parse_time, parse_version};
+pub use form::{Json, check_category, format_time, parse_event_id, parse_projection, parse_time, parse_version};
 pub use letters::{
     EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
     SetAsideResponse, SettleRequest, SettleResponse,

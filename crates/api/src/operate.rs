@@ -1,5 +1,7 @@
 //! Forms of operating projections: rebuild, flip, rollback, clean-up, and the history of all that.
 
+use std::num::NonZeroU32;
+
 use dacapo_model::verify::Verdict;
 use dacapo_model::{Cancel, CatalogEvent, FlipKind, LettersOf, Position, Timestamp, WhichLetters, Wish};
 use serde::{Deserialize, Serialize};
@@ -253,7 +255,7 @@ pub struct PhasesRequest {
     pub after: u64,
     /// At most so many entries; the node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<NonZeroU32>,
 }
 
 /// What happened to versions, oldest first.

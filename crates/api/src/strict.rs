@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess,
     SeqAccess, Visitor,
@@ -41,6 +42,7 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 /// # Errors
 /// As [`from_json`].
 pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
+    query.split('&').try_for_each(is_legible)?;
     let trail = Trail::default();
     let inner = serde_html_form::Deserializer::from_bytes(query.as_bytes());
     T::deserialize(Strict { inner, trail: &trail }).map_err(|error| {
@@ -55,6 +57,29 @@ pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
         }
         trail.problem("the query", &error)
     })
+}
+
+/// Whether there is one way to read a parameter. Readers of queries take bytes that are no text, and escapes that are
+/// none, for something else without a word; and what one of them takes for a list is one name to another.
+fn is_legible(pair: &str) -> Result<(), ApiError> {
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let key = percent_decode_str(key).decode_utf8_lossy();
+    let refused = |found: &str, help: &str| {
+        let problem = Problem::new("unprocessable", format!("the query is not understood: {key}: {found}"));
+        Err(problem.field("at", &*key).help(help).invalid())
+    };
+    let is_escape = |rest: &str| rest.len() > 1 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    if !pair.split('%').skip(1).all(is_escape) {
+        return refused("a % is not followed by two hexadecimal digits", "write a % within a value as %25");
+    }
+    if percent_decode_str(pair).decode_utf8().is_err() {
+        return refused("its bytes are not UTF-8", "send texts in UTF-8");
+    }
+    if value.contains(',') {
+        let help = "repeat the parameter to give several values; write a comma within a value as %2C";
+        return refused("it has a comma, which could part values or be within one", help);
+    }
+    Ok(())
 }
 
 /// The form in one line of JSON, told apart from a request only by the words of its errors.

@@ -1,10 +1,13 @@
 //! What can be asked on the command line.
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use dacapo_api::RevisionDemand;
+
+use crate::given;
 
 /// Event sourcing whose read models are rebuilt without downtime.
 #[derive(Debug, Parser)]
@@ -127,7 +130,8 @@ pub(crate) struct At {
         value_name = "URL",
         env = "DACAPO_AT",
         hide_env_values = true,
-        default_value = "http://127.0.0.1:7373"
+        default_value = "http://127.0.0.1:7373",
+        value_parser = given::node
     )]
     pub url: String,
 }
@@ -165,7 +169,7 @@ pub(crate) struct Serve {
     pub allow_remote: bool,
     /// Answer requests that ask for this host, as a proxy or other machines name the node; may be given several times.
     /// IP addresses, localhost and the host of --address are always answered
-    #[arg(long = "host", value_name = "NAME")]
+    #[arg(long = "host", value_name = "NAME", value_parser = given::host)]
     pub hosts: Vec<String>,
     /// What to log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", hide_env_values = true, default_value = "info")]
@@ -190,7 +194,7 @@ pub(crate) struct Shared {
     #[arg(long, value_name = "NAME", env = "DACAPO_NAME")]
     pub name: Option<String>,
     /// Where others reach this node, such as http://10.0.0.7:7373; the address it listens on when absent
-    #[arg(long, value_name = "URL", env = "DACAPO_ADDRESS")]
+    #[arg(long, value_name = "URL", env = "DACAPO_ADDRESS", value_parser = given::address)]
     pub address: Option<String>,
 }
 
@@ -212,18 +216,19 @@ pub(crate) struct Import {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Append {
     /// The stream
+    #[arg(value_parser = given::stream)]
     pub stream: String,
     /// The type of the event
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = given::event_type)]
     pub event_type: String,
     /// The event's payload; read from standard input when absent
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", value_parser = given::json)]
     pub data: Option<String>,
     /// What the stream's last revision must be: any, no-stream, exists or a number
     #[arg(long, value_name = "REVISION", default_value = "any", value_parser = demand)]
     pub expect: RevisionDemand,
     /// The event's id; appending the same id again writes nothing
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = given::event_id)]
     pub id: Option<String>,
     /// A label; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
@@ -247,17 +252,17 @@ pub(crate) struct Read {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub after: u64,
     /// Only of this stream
-    #[arg(long, conflicts_with = "categories")]
+    #[arg(long, conflicts_with_all = ["categories", "system"], value_parser = given::stream)]
     pub stream: Option<String>,
     /// Only of streams of this category, such as `account` of account-17; may be given several times
-    #[arg(long = "category", value_name = "CATEGORY")]
+    #[arg(long = "category", value_name = "CATEGORY", conflicts_with = "system", value_parser = given::category)]
     pub categories: Vec<String>,
     /// Only of this type; may be given several times
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = given::event_type)]
     pub types: Vec<String>,
     /// At most so many
     #[arg(long, value_name = "N")]
-    pub limit: Option<u64>,
+    pub limit: Option<NonZeroU64>,
     /// With dacapo's own events
     #[arg(long)]
     pub system: bool,
@@ -274,14 +279,14 @@ pub(crate) struct Read {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Streams {
     /// Only of this category
-    #[arg(long)]
+    #[arg(long, value_parser = given::category)]
     pub category: Option<String>,
     /// Only what is after this name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = given::stream)]
     pub after: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N")]
-    pub limit: Option<u64>,
+    pub limit: Option<NonZeroU64>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -304,6 +309,7 @@ pub(crate) struct Status {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rebuild {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// Of this code version; the newest that is carried when absent
     #[arg(long, value_name = "N")]
@@ -326,9 +332,10 @@ pub(crate) struct Rebuild {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flip {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// To this version, such as v2.1; to the newest above the serving one when absent
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub to: Option<String>,
     /// Wait until it has happened
     #[arg(long)]
@@ -342,11 +349,12 @@ pub(crate) struct Flip {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     #[command(flatten)]
     pub from: ReplayFrom,
     /// Of this version, such as v1.1; of the one that serves when absent
-    #[arg(long = "of", value_name = "VERSION")]
+    #[arg(long = "of", value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// Wait for its end
     #[arg(long)]
@@ -365,10 +373,10 @@ pub(crate) struct ReplayFrom {
     #[arg(long = "from", value_name = "POSITION")]
     pub position: Option<u64>,
     /// With the first event recorded at this time or later, such as 2026-03-01T12:00:00Z
-    #[arg(long = "from-time", value_name = "TIME")]
+    #[arg(long = "from-time", value_name = "TIME", value_parser = given::time)]
     pub time: Option<String>,
     /// With this event
-    #[arg(long = "from-event", value_name = "UUID")]
+    #[arg(long = "from-event", value_name = "UUID", value_parser = given::event_id)]
     pub event: Option<String>,
     /// With the first event there is
     #[arg(long = "from-start")]
@@ -378,8 +386,10 @@ pub(crate) struct ReplayFrom {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cleanup {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// The version, such as v1.1
+    #[arg(value_parser = given::version)]
     pub version: String,
     #[command(flatten)]
     pub who: Who,
@@ -390,11 +400,12 @@ pub(crate) struct Cleanup {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// What; the only thing that it could be when absent
     pub what: Option<CancelWhat>,
     /// Of this version, such as v2.1; of the only one that it could be when absent
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     #[command(flatten)]
     pub who: Who,
@@ -417,9 +428,10 @@ pub(crate) enum CancelWhat {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Verify {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// Of this version, such as v2.1; of the newest that is being built or was verified when absent
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// Verify it again; until that is done the verdict does not count
     #[arg(long)]
@@ -439,8 +451,10 @@ pub(crate) struct Verify {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Pause {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// The version, such as v1.1; where absent, the only one there is
+    #[arg(value_parser = given::version)]
     pub version: Option<String>,
     #[command(flatten)]
     pub who: Who,
@@ -470,10 +484,10 @@ pub(crate) enum Settle {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListLetters {
     /// The projection
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = given::projection)]
     pub projection: Option<String>,
     /// Of this version, such as v1.1; where absent, of the only one that has any
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// Effects that were tried in vain, in place of events
     #[arg(long)]
@@ -483,7 +497,7 @@ pub(crate) struct ListLetters {
     pub after: Option<u64>,
     /// At most so many
     #[arg(long, value_name = "N")]
-    pub limit: Option<u32>,
+    pub limit: Option<NonZeroU32>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -494,12 +508,13 @@ pub(crate) struct ListLetters {
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetAside {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// In this version, such as v1.1; where absent, in the only one that halts there
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// The event at this position
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub event: u64,
     #[command(flatten)]
     pub who: Who,
@@ -511,15 +526,16 @@ pub(crate) struct SetAside {
 #[command(group(clap::ArgGroup::new("which").required(true).args(["event", "stream", "all"])))]
 pub(crate) struct SettleLetters {
     /// The projection
+    #[arg(value_parser = given::projection)]
     pub projection: String,
     /// Of this version, such as v1.1; where absent, of the only one that has any
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// The event at this position
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub event: Option<u64>,
     /// Those of this stream
-    #[arg(long, value_name = "STREAM")]
+    #[arg(long, value_name = "STREAM", value_parser = given::stream)]
     pub stream: Option<String>,
     /// All
     #[arg(long)]
@@ -536,6 +552,7 @@ pub(crate) struct SettleLetters {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Phases {
     /// Only of this projection
+    #[arg(value_parser = given::projection)]
     pub projection: Option<String>,
     /// One JSON object a line
     #[arg(long)]

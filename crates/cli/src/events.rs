@@ -1,6 +1,7 @@
 //! Commands on events and streams.
 
 use std::io::Read as _;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,13 +86,13 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         stream: args.stream.clone(),
         categories: args.categories.clone(),
         types: args.types.clone(),
-        limit: Some(PAGE),
+        limit: NonZeroU32::new(PAGE),
         wait_ms: None,
         system: args.system,
     };
-    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut left = args.limit.map_or(u64::MAX, NonZeroU64::get);
     while left > 0 {
-        request.limit = Some(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)));
+        request.limit = page(left);
         let read = if args.follow { patient(&*api, &request).await? } else { api.read(request.clone()).await? };
         for event in &read.events {
             if args.json {
@@ -112,6 +113,11 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         request.after = read.through.max(request.after);
     }
     Ok(())
+}
+
+/// How much to ask for at once when so many are wanted.
+fn page(left: u64) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)))
 }
 
 /// Reads, and tries again for a while when the node is away: a follower outlives its restart.
@@ -148,11 +154,10 @@ pub(crate) async fn streams(out: &mut Out, args: Streams) -> Result<(), CliError
 
 async fn list(out: &mut Out, api: Arc<dyn Api>, args: &Streams) -> Result<(), CliError> {
     let (category, mut after) = (args.category.clone(), args.after.clone());
-    let (mut left, mut listed) = (args.limit.unwrap_or(u64::MAX), 0);
+    let (mut left, mut listed) = (args.limit.map_or(u64::MAX, NonZeroU64::get), 0);
     let mut more = true;
     while more && left > 0 {
-        let limit = Some(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)));
-        let request = StreamsRequest { category: category.clone(), after: after.clone(), limit };
+        let request = StreamsRequest { category: category.clone(), after: after.clone(), limit: page(left) };
         let answer = api.streams(request).await?;
         let mut table = out.table(&["STREAM", "EVENTS", "LAST POSITION"]);
         narrow(&mut table, 1..=2, CellAlignment::Right);

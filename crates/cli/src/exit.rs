@@ -12,7 +12,8 @@ pub(crate) enum Exit {
     /// It could not, for a reason that none of the others names: a line that is no event, a file that cannot be read, a
     /// request that can never work.
     Failed = 1,
-    // 2 is what the parser of the command line ends with.
+    /// The command line is wrong, which its parser says in most cases.
+    Usage = 2,
     /// Things are not as the request demands.
     Refused = 3,
     /// What it names does not exist.
@@ -42,7 +43,11 @@ impl Exit {
 
     /// For what this program found by itself.
     pub fn of_problem(problem: &Problem) -> Self {
-        if problem.code == "not_right" { Self::NotRight } else { Self::Failed }
+        match problem.code.as_str() {
+            "not_right" => Self::NotRight,
+            "usage" => Self::Usage,
+            _ => Self::Failed,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod effects;
 mod error;
 mod events;
 mod exit;
+mod given;
 pub mod import;
 mod import_command;
 mod letters;
@@ -31,7 +32,7 @@ mod wait;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Args, Command};
 use crate::error::CliError;
@@ -40,7 +41,9 @@ use crate::output::Out;
 /// Runs the command line of this process: 0 when it did what was asked, 2 when it was asked wrongly, and a number that
 /// says why when it could not; see `docs/exit-codes.md`.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let found = given::without_empty_variables(Args::command()).try_get_matches();
+    let args = found.and_then(|found| Args::from_arg_matches(&found));
+    let args = args.unwrap_or_else(|error| given::escaped(error).exit());
     let json = args.command.says_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

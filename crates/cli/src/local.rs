@@ -1,6 +1,7 @@
 //! Opening a node in this process: the one place where that happens.
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use dacapo_api::{Api, ApiError, Problem};
 use dacapo_server::NodeApi;
 
 use crate::args::Shared;
+use crate::error::CliError;
 
 /// A node to talk to, and how to let go of it.
 pub(crate) struct Opened {
@@ -30,17 +32,37 @@ pub(crate) enum Missing {
 
 /// Opens a node without projections of its own on the directory `data`, or in memory.
 pub(crate) async fn open(data: Option<&Path>, missing: Missing) -> Result<Opened, ApiError> {
-    if let Some(data) = data.filter(|data| missing == Missing::Refuse && !data.join("format").exists()) {
-        let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));
-        let help = "see whether the path is right; `serve` and `import` begin a new directory";
-        return Err(problem.tried(format!("open a node on {}", data.display())).help(help).not_found());
+    if let Some(data) = data.filter(|_| missing == Missing::Refuse) {
+        is_there(data)?;
     }
     Ok(opened(start(data).await?, "dacapo"))
 }
 
+/// Whether the directory holds data. What cannot be looked at may be there.
+fn is_there(data: &Path) -> Result<(), ApiError> {
+    let tried = format!("open a node on {}", data.display());
+    let is_there = match data.join("format").try_exists() {
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(false),
+        found => found,
+    };
+    match is_there {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));
+            let help = "see whether the path is right; `serve` and `import` begin a new directory";
+            Err(problem.tried(tried).help(help).not_found())
+        }
+        Err(error) => {
+            let problem = Problem::new("unavailable", format!("cannot look into {}: {error}", data.display()));
+            let help = "see that the user of this process may read and write the directory and what is in it";
+            Err(problem.tried(tried).found(error).help(help).unavailable())
+        }
+    }
+}
+
 /// Opens a node without projections of its own on the database at `url`, which it shares with others; it listens `at`
 /// that address. Tells where the database is, too.
-pub(crate) async fn share(url: &str, shared: &Shared, at: &str) -> Result<(Opened, String), ApiError> {
+pub(crate) async fn share(url: &str, shared: &Shared, at: &str) -> Result<(Opened, String), CliError> {
     // Nodes that lost the database at the same moment do not all come back at the same moment.
     let seed = fastrand::u64(..);
     let (schema, connections_max) = (shared.schema.clone(), shared.connections);
@@ -48,9 +70,11 @@ pub(crate) async fn share(url: &str, shared: &Shared, at: &str) -> Result<(Opene
     let store = dacapo_postgres::connect(url, options).await.map_err(|error| match error {
         StoreError::Unavailable { tried, found } => {
             let help = "see whether the server runs, and whether it takes connections from here";
-            Problem::new("cannot_start", format!("cannot {tried}")).found(found).help(help).unavailable()
+            Problem::new("cannot_start", format!("cannot {tried}")).found(found).help(help).unavailable().into()
         }
-        error => not_started(&StartError::Store(error)),
+        // The store looks at what it was given before it does anything.
+        StoreError::Invalid(found) => CliError::from(Problem::new("usage", found)),
+        error => not_started(&StartError::Store(error)).into(),
     })?;
     let place = store.description.clone();
     let name = shared.name.as_deref().unwrap_or(at);
@@ -71,12 +95,19 @@ pub(crate) async fn start(data: Option<&Path>) -> Result<Node, ApiError> {
     builder.start().await.map_err(|error| not_started(&error))
 }
 
+/// What the store says of a directory that another process has; `tests/golden/directory.txt` tells when it says it
+/// otherwise.
+const OWNED: &str = " has owned it";
+
 fn not_started(error: &StartError) -> ApiError {
     let problem = |message: String| Problem::new("cannot_start", message);
     match error {
         StartError::Store(StoreError::Unavailable { tried, found }) => {
-            let help = "a running node is reached with --at and its address";
-            problem(format!("cannot {tried}")).found(found).help(help).unavailable()
+            let problem = problem(format!("cannot {tried}")).found(found);
+            match found.contains(OWNED) {
+                true => problem.help("a running node is reached with --at and its address").unavailable(),
+                false => problem.unavailable(),
+            }
         }
         StartError::Store(StoreError::Corrupt { place, found }) => {
             let help = "restore the named file from a backup; nothing was changed";

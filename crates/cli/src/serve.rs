@@ -1,19 +1,28 @@
 //! `dacapo serve`.
 
+use std::io::IsTerminal;
+
 use dacapo_server::{Access, Hosts, asked_to_end, bind, router};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Serve;
 use crate::error::CliError;
+use crate::given::host_of_address;
 use crate::local::{self, Missing};
 use crate::output::Out;
 
 /// Runs a node until Ctrl-C or SIGTERM, then lets go of everything in order.
 pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
-    let log = tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).finish();
+    // Colours are for somebody who looks, and does not say that they are not wanted (no-color.org).
+    let no_colours = std::env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
+    let colours = std::io::stderr().is_terminal() && !no_colours;
+    let log = tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).with_ansi(colours);
+    let log = log.finish();
     log.try_init().map_err(CliError::new)?;
     let access = if args.allow_remote { Access::Remote } else { Access::Loopback };
-    let hosts = Hosts::named(args.hosts.iter().map(String::as_str).chain(own_host(args.shared.address.as_deref())))?;
+    // The host of the address at which others reach this node is a name that the operator gave.
+    let own = args.shared.address.as_deref().and_then(host_of_address);
+    let hosts = Hosts::named(args.hosts.iter().chain(&own))?;
     // The address comes first: to open a large directory only to find the port taken helps nobody.
     let listener = bind(args.listen, access).await?;
     let at = format!("http://{}", listener.local_addr().map_err(CliError::new)?);
@@ -31,13 +40,4 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
     let served = dacapo_server::serve(listener, router(opened.api, &hosts), end).await;
     opened.close.await;
     Ok(served?)
-}
-
-/// The host of the address at which others reach this node: what the operator says there is a name that was given.
-fn own_host(address: Option<&str>) -> Option<&str> {
-    let (_, rest) = address?.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    // What has a second colon before the port is an IP address, which needs no word.
-    let host = authority.split_once(':').map_or(authority, |(host, _)| host);
-    (!host.is_empty() && !host.starts_with('[')).then_some(host)
 }

@@ -9,13 +9,17 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
 use crate::numbers::count;
 
-/// Whether a character does something beyond being seen.
+/// Whether a character does something beyond being seen, or is not seen at all, or is something else on each terminal.
 fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Unassigned)
 }
 
 /// A text in one line, with what acts escaped as in `\u{1b}`.
@@ -108,7 +112,13 @@ mod tests {
     fn what_acts_on_a_terminal_is_seen_and_not_done() {
         assert_eq!(shown("\x1b]0;owned\x07 ana\n\u{9b}2J"), r"\u{1b}]0;owned\u{7} ana\n\u{9b}2J");
         assert_eq!(shown("\u{202e}gnp.exe"), r"\u{202e}gnp.exe");
-        assert_eq!(shown("Ana Müller 😀"), "Ana Müller 😀");
+        assert_eq!(shown("Ana Müller 😀 日本 e\u{301}"), "Ana Müller 😀 日本 e\u{301}");
+        // What is not seen, what has no look of its own, and what nothing is known of.
+        for unseen in ["\u{200b}", "\u{ad}", "\u{2060}", "\u{180e}", "\u{e0041}", "\u{2029}", "\u{e000}", "\u{378}"] {
+            let code = format!("\\u{{{:x}}}", u32::from(unseen.chars().next().unwrap()));
+            assert_eq!(shown(&format!("a{unseen}b")), format!("a{code}b"));
+        }
+        assert_eq!(json("\"\u{e0041}\""), r#""\udb40\udc41""#);
         let coloured = "a\x1b[38;5;9mb\x1b[0m\x1b[2Jc\x1b[8m\n";
         assert_eq!(page(coloured, true), "a\x1b[38;5;9mb\x1b[0m\\u{1b}[2Jc\\u{1b}[8m\n");
         assert_eq!(page(coloured, false), "a\\u{1b}[38;5;9mb\\u{1b}[0m\\u{1b}[2Jc\\u{1b}[8m\n");

@@ -382,7 +382,7 @@ fn a_node_is_asked_for_by_the_names_that_it_was_given() {
     child.wait().unwrap();
     let wrong = dacapo(&["serve", "--listen", "127.0.0.1:0", "--host", "http://a"], "").output().unwrap();
     let text = String::from_utf8(wrong.stderr).unwrap();
-    assert!(wrong.status.code() == Some(1) && text.contains("is not the name of a host"), "{text}");
+    assert!(wrong.status.code() == Some(2) && text.contains("is not the name of a host"), "{text}");
 }
 
 #[cfg(unix)]
@@ -397,6 +397,102 @@ fn connections_that_ask_nothing_do_not_take_the_files_of_a_node() {
     drop(silent);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Whatever has the files, a load balancer is told how the node is.
+#[cfg(unix)]
+#[test]
+fn probes_are_answered_when_the_process_may_open_no_more_files() {
+    let data = dir();
+    let mut command = std::process::Command::new("sh");
+    let serve = "ulimit -n 40 && exec \"$0\" serve --listen 127.0.0.1:0 --data \"$1\"";
+    let args = ["-c", serve, env!("CARGO_BIN_EXE_dacapo"), data.path().to_str().unwrap()];
+    let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.strip_prefix("listening on http://").and_then(|rest| rest.split_once(',')).unwrap().0.to_owned();
+    let waits = "GET /v1/events?types=rare&wait_ms=60000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let all: Vec<_> = (0..60).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    // Those for which there is no room are let go of while they ask.
+    all.iter().for_each(|mut connection| drop(connection.write_all(waits.as_bytes())));
+    for probe in ["livez", "readyz"] {
+        let answer = answered(&address, &format!("GET /{probe} HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("cannot take another connection") && log.contains("ulimit -n"), "{log}");
+    assert!(!log.contains('\x1b'), "no terminal is there to show colours: {log:?}");
+    drop(all);
+}
+
+/// What is wrong with the command line is told as that, before anything is opened or asked.
+#[test]
+fn a_value_that_can_never_work_is_told_as_usage() {
+    let nowhere = "http://127.0.0.1:1";
+    for args in [
+        &["read", "--limit", "0"][..],
+        &["read", "--type", ""],
+        &["read", "--category", "a-1"],
+        &["read", "--stream", "a-1", "--system"],
+        &["streams", "--category", "a-1"],
+        &["read", "--at", "nowhere"],
+        &["append", "a-1", "--type", "t", "--data", "{"],
+        &["append", "a-1", "--type", "t", "--data", "1", "--id", "7"],
+        &["append", "", "--type", "t", "--data", "1"],
+        &["flip", "Balances"],
+        &["flip", "balances", "--to", "v02.1"],
+        &["rollback", "balances", "--to", "2.1"],
+        &["cleanup", "balances", "v+1.1"],
+        &["pause", "balances", "1"],
+        &["replay", "balances", "--from-time", "yesterday"],
+        &["replay", "balances", "--from-event", "7"],
+        &["letters", "balances", "--limit", "0"],
+        &["letters", "set-aside", "balances", "--event", "0", "--reason", "r"],
+        &["phases", "Balances"],
+        &["serve", "--listen", "127.0.0.1:0", "--store", "http://x"],
+        &["serve", "--listen", "127.0.0.1:0", "--store", "postgres://h/d", "--schema", "Of Mine"],
+        &["serve", "--listen", "127.0.0.1:0", "--address", "foo"],
+        &["serve", "--listen", "127.0.0.1:0", "--address", "http://"],
+        &["serve", "--listen", "127.0.0.1:0", "--host", "a/b"],
+    ] {
+        let output = dacapo(args, nowhere).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {told}");
+        assert!(!told.contains("--at and its address"), "{args:?}: {told}");
+    }
+    let output = dacapo(&["serve", "--listen", "127.0.0.1:0", "--address", "foo"], "").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("'foo'") && told.contains("--address") && told.contains("http://10.0.0.7:7373"), "{told}");
+}
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_there() {
+    // The default is tried, where a node of somebody else may answer.
+    let output = dacapo(&["status", "--json"], "").output().unwrap();
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+    let mut command = dacapo(&["serve", "--listen", "127.0.0.1:0"], "");
+    let names = ["DACAPO_STORE", "DACAPO_SCHEMA", "DACAPO_NAME", "DACAPO_ADDRESS", "DACAPO_LOG"];
+    let (mut child, _) = served(names.iter().fold(&mut command, |command, name| command.env(name, "")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_may_not_be_looked_into_is_not_told_as_empty() {
+    use std::os::unix::fs::symlink;
+    let dir = dir();
+    // Nobody may look through a link to itself, whoever runs the test.
+    symlink("loop", dir.path().join("loop")).unwrap();
+    for command in ["status", "streams"] {
+        let output = dacapo(&[command, "--data", "loop"], "").current_dir(dir.path()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(5) && told.contains("cannot look into loop"), "{told}");
+        assert!(!told.contains("--at") && !told.contains("no data"), "{told}");
+    }
 }
 
 #[test]

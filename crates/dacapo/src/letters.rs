@@ -91,9 +91,11 @@ impl Node {
     /// segment, and once a version that is paused is resumed.
     ///
     /// # Errors
-    /// [`Error::NotHalted`] when no segment halts at the event; as [`letters`](Self::letters).
+    /// [`Error::NotHalted`] when no segment halts at the event; as [`letters`](Self::letters), also when it is not in the
+    /// journal.
     pub async fn set_aside(&self, view: &ViewId, event: Position, asked: Asked) -> Result<Requested, Error> {
         self.core.catalog.refresh().await?;
+        self.core.check_seen(event).await?;
         let open = self.with_letters(view)?;
         let request = Request::new("set-aside", &view.projection, Which::Version(view.version));
         let request = request.with(format_args!("event {event}"));

@@ -37,8 +37,10 @@ impl std::str::FromStr for VersionId {
 
     fn from_str(text: &str) -> Result<Self, InvalidVersion> {
         let invalid = || InvalidVersion(text.to_owned());
-        let (code, build) = text.strip_prefix('v').unwrap_or(text).split_once('.').ok_or_else(invalid)?;
-        Ok(Self { code: code.parse().map_err(|_| invalid())?, build: build.parse().map_err(|_| invalid())? })
+        let (code, build) = text.strip_prefix('v').and_then(|rest| rest.split_once('.')).ok_or_else(invalid)?;
+        let version = Self { code: code.parse().map_err(|_| invalid())?, build: build.parse().map_err(|_| invalid())? };
+        // One text for each version: who compares texts compares versions.
+        if version.to_string() == text { Ok(version) } else { Err(invalid()) }
     }
 }
 
@@ -66,7 +68,11 @@ mod tests {
         let version = VersionId { code: 2, build: 11 };
         assert_eq!(version.to_string(), "v2.11");
         assert_eq!("v2.11".parse(), Ok(version));
-        assert_eq!("2.11".parse(), Ok(version));
         assert!("v2".parse::<VersionId>().unwrap_err().to_string().contains("v2.1"));
+        for other in
+            ["2.11", "v02.11", "v2.011", "v+2.11", "V2.11", "v2.11 ", "v2.11.0", "v2.", "v-2.1", "v4294967296.1"]
+        {
+            assert_eq!(other.parse::<VersionId>(), Err(InvalidVersion(other.to_owned())), "{other}");
+        }
     }
 }

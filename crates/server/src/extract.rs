@@ -8,9 +8,10 @@ use dacapo_api::{
     ApiError, Asked, CancelRequest, CleanUpRequest, FlipRequest, PauseRequest, Problem, RebuildRequest, ReplayRequest,
     SetAsideRequest, SettleRequest, VerifyRequest, paths, strict,
 };
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
+use mime::{Mime, Name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -59,11 +60,10 @@ async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
     state: &S,
 ) -> Result<T, Declined> {
     let Query(NoParameters {}) = query(request.uri().query())?;
-    if !is_json(request.headers()) {
-        let problem =
-            Problem::new("unsupported_media_type", "the body must be JSON, and the header content-type say so");
-        return Err(Declined(problem.help("set content-type: application/json").invalid()));
-    }
+    is_json(request.headers()).map_err(|found| {
+        let problem = Problem::new("unsupported_media_type", format!("the body is not taken: {found}"));
+        Declined(problem.help("send JSON in UTF-8 as it is, with content-type: application/json").invalid())
+    })?;
     let body = Bytes::from_request(request, state).await.map_err(|rejection| {
         let (code, help) = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "send less in one request"),
@@ -81,10 +81,30 @@ async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(named) = headers.get(CONTENT_TYPE).and_then(|named| named.to_str().ok()) else { return false };
-    let essence = named.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+/// Whether the body says that it is JSON in UTF-8, and nothing that was done to it; what else it says otherwise.
+fn is_json(headers: &HeaderMap) -> Result<(), String> {
+    let only = |name: &HeaderName| {
+        let mut given = headers.get_all(name).iter();
+        let first = given.next().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        if given.next().is_some() { Err(format!("the header {name} is there twice")) } else { Ok(first) }
+    };
+    let said = only(&CONTENT_TYPE)?.ok_or("the header content-type must say that it is JSON")?;
+    let kind: Mime = said.parse().map_err(|_| format!("the content-type {said:?} is none"))?;
+    if kind.type_() != mime::APPLICATION || (kind.subtype() != mime::JSON && kind.suffix() != Some(mime::JSON)) {
+        return Err(format!("its content-type is {said:?}, not JSON"));
+    }
+    // With a text these names are compared whatever their case.
+    let is_other = |charset: &Name<'_>| *charset != "utf-8" && *charset != "utf8";
+    let charsets = kind.params().filter(|(name, _)| *name == "charset").map(|(_, charset)| charset);
+    if let Some(charset) = charsets.into_iter().find(is_other) {
+        return Err(format!("its charset is {:?}, not UTF-8", charset.as_str()));
+    }
+    match only(&CONTENT_ENCODING)? {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
+            Err(format!("its content-encoding is {encoding:?}, which is not undone here"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What asks for a change, and may say under which key.

@@ -72,9 +72,13 @@ impl Hosts {
         let Named::Those(names) = &self.0 else { return Ok(()) };
         let forbidden = |message: String, help: &str| Err(Problem::new("forbidden", message).help(help).invalid());
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let named = headers.get_all(header::HOST).iter().count();
+        if named != 1 {
+            let found = if named == 0 { "no host".to_owned() } else { format!("{named} hosts") };
+            return forbidden(format!("the request names {found}"), "send the header Host once");
+        }
         let host = text(header::HOST).unwrap_or_default();
-        let is_one = headers.get_all(header::HOST).iter().count() == 1;
-        if !is_one || !host_of(&host).is_some_and(|(name, _)| is_safe(&name) || names.contains(&name)) {
+        if !host_of(&host).is_some_and(|(name, _)| is_safe(&name) || names.contains(&name)) {
             let help =
                 "ask for an IP address or localhost, or have the operator give this name to the node with --host";
             return forbidden(format!("the operations of this node are not asked for as {host:?}"), help);
@@ -154,6 +158,8 @@ mod tests {
         let mut two = headers("127.0.0.1", None);
         two.append(header::HOST, "evil.example".parse().unwrap());
         assert_eq!(status(&hosts, &two), 403);
+        assert_eq!(hosts.allows(&two).unwrap_err().to_string(), "the request names 2 hosts");
+        assert_eq!(hosts.allows(&HeaderMap::new()).unwrap_err().to_string(), "the request names no host");
     }
 
     #[test]

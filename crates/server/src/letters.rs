@@ -1,5 +1,7 @@
 //! Dead letters, pauses and resumptions: which version is meant, and what the forms mean to the node.
 
+use std::num::NonZeroU32;
+
 use dacapo::{Phase, Position, StreamName, VersionStatus, WhichLetters};
 use dacapo_api::{
     ApiError, EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, Problem,
@@ -48,7 +50,7 @@ impl NodeApi {
             true => self.with_effects(projection, request.version).await?,
             false => self.with_letters(projection, request.version).await?,
         };
-        let most = request.limit.unwrap_or(ANSWER_LETTERS).clamp(1, 1_000) as usize;
+        let most = request.limit.map_or(ANSWER_LETTERS, NonZeroU32::get).min(1_000) as usize;
         if request.effects {
             return self.list_effects(view, request.after, most).await;
         }
@@ -92,6 +94,7 @@ impl NodeApi {
             return Err(problem.help("name one by its position").invalid());
         }
         let event = Position::new(request.position);
+        self.node().check_seen(event).await.map_err(refused)?;
         let applies = |version: &VersionStatus| version.phase.applies();
         let halts = |version: &VersionStatus| {
             let there =

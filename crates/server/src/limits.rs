@@ -18,7 +18,7 @@ pub const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 pub const WAIT_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long requests under way may take to finish once the server shuts down.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-/// Most connections, unless the system lets the process have less than twice as many files.
+/// Most connections, unless the system lets the process have less than twice as many files, the reserve included.
 pub const CONNECTIONS_MAX: usize = 512;
 /// Most connections on top of those, for probes only, while all others have a request under way.
 pub const RESERVE_CONNECTIONS_MAX: usize = 16;
@@ -30,6 +30,10 @@ pub const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// How long a connection that has to make room may take for the answer that it is in.
 pub const LEAVE_TIME_MAX: Duration = Duration::from_secs(1);
+/// How many files are kept back for connections that come when the process may open no more.
+pub const SPARE_FILES: usize = 4;
+/// How many files a process should be let have at least: those of a store, a few views and a few connections.
+pub const FILES_MIN: usize = 64;
 /// How long to rest before the next connection is taken when the system lets the process have no more.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often that is logged at most.

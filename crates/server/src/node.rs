@@ -1,5 +1,6 @@
 //! A node behind the API: converts forms by hand, calls the node, converts back. It decides nothing.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,8 +13,8 @@ use dacapo_api::{
     FlipStatus, History, HistoryEntry, MemberStatus, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus,
     ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SegmentStatus,
     Stall, Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft,
-    Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, format_time, kind_of_flip,
-    parse_event_id, parse_projection, parse_time, parse_version,
+    Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, check_category,
+    format_time, kind_of_flip, parse_event_id, parse_projection, parse_time, parse_version,
 };
 use dacapo_api::{
     CancelRequest, CancelResponse, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
@@ -109,8 +110,9 @@ impl Api for NodeApi {
     }
 
     async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
-        let most = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, 10_000) as usize;
+        let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
         let after = request.after.map(StreamName::try_from).transpose()?;
+        request.category.as_deref().map(check_category).transpose()?;
         let journal = self.node.journal();
         // One more than asked for tells whether more follow.
         let found = journal.streams(request.category.as_deref(), after.as_ref(), most + 1).await;
@@ -259,7 +261,7 @@ impl Api for NodeApi {
             let message = format!("there is no projection {projection}");
             return Err(Problem::new("no_such_projection", message).help("`dacapo status` lists them").not_found());
         }
-        let most = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, 10_000) as usize;
+        let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
         let behind = history.iter().filter(|entry| entry.position.get() > request.after);
         let mut wanted = behind.filter(|entry| wanted(&entry.event.view().projection));
         let entries: Vec<HistoryEntry> = wanted

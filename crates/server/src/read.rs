@@ -12,10 +12,11 @@
 //!
 //! So nothing is looked at twice by one reader, and what comes is read once for all who wait.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use dacapo_api::{ApiError, ReadRequest, ReadResponse};
-use dacapo_model::{Position, Revision, StreamName, limits};
+use dacapo_api::{ApiError, Problem, ReadRequest, ReadResponse, check_category};
+use dacapo_model::{EventType, Position, Revision, StreamName, limits};
 use dacapo_store::{EventBatch, EventRef, Filter, Limit, Streams};
 use tokio::time::Instant;
 
@@ -30,6 +31,7 @@ impl NodeApi {
     pub(crate) async fn read_patiently(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
         let deadline = Instant::now() + wait;
+        is_clear(&request)?;
         match &request.stream {
             Some(stream) => self.read_stream(&StreamName::new(stream)?, &request, deadline).await,
             None => self.read_journal(&request, deadline).await,
@@ -132,11 +134,25 @@ impl NodeApi {
     }
 }
 
+/// Whether there is one way to understand the request, and there can be something that it names. What nothing can ever
+/// match is a slip, and would be waited for in vain.
+fn is_clear(request: &ReadRequest) -> Result<(), ApiError> {
+    let ReadRequest { stream, categories, types, system, .. } = request;
+    let named = [("stream", stream.is_some()), ("categories", !categories.is_empty()), ("system", *system)];
+    let mut named = named.into_iter().filter_map(|(name, is_there)| is_there.then_some(name));
+    if let (Some(one), Some(other)) = (named.next(), named.next()) {
+        let problem = Problem::new("unprocessable", format!("{one} and {other} are not given together"));
+        return Err(problem.field("at", other).help("name one of stream, categories and system").invalid());
+    }
+    types.iter().try_for_each(|name| EventType::new(name).map(drop))?;
+    categories.iter().try_for_each(|name| check_category(name))
+}
+
 fn types(request: &ReadRequest) -> Option<Vec<String>> {
     (!request.types.is_empty()).then(|| request.types.clone())
 }
 
 fn limit(request: &ReadRequest) -> Limit {
-    let events = request.limit.unwrap_or(ANSWER_EVENTS).clamp(1, limits::READ_EVENTS_MAX as u32) as usize;
+    let events = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(limits::READ_EVENTS_MAX as u32) as usize;
     Limit { events, bytes: ANSWER_BYTES_MAX }
 }

@@ -91,13 +91,19 @@ impl Room {
 
     /// A place for one that comes; `None` when even the reserve has none.
     pub fn enter(self: &Arc<Self>) -> Option<Seat> {
+        self.enter_as(false).or_else(|| self.enter_reserve())
+    }
+
+    /// A place in the reserve.
+    pub fn enter_reserve(self: &Arc<Self>) -> Option<Seat> {
+        self.enter_as(true)
+    }
+
+    fn enter_as(self: &Arc<Self>, reserve: bool) -> Option<Seat> {
         let mut guests = self.guests();
-        let has_room = |guests: &mut HashMap<u64, Arc<Guest>>, reserve, max| {
-            guests.values().filter(|guest| guest.reserve == reserve).count() < max
-                || send_off(guests, |guest| guest.reserve == reserve)
-        };
-        let reserve = !has_room(&mut guests, false, self.connections_max);
-        if reserve && !has_room(&mut guests, true, self.reserve_max) {
+        let max = if reserve { self.reserve_max } else { self.connections_max };
+        let is_like = |guest: &Guest| guest.reserve == reserve;
+        if guests.values().filter(|guest| is_like(guest)).count() >= max && !send_off(&mut guests, is_like) {
             return None;
         }
         let number = self.moment();

@@ -67,11 +67,13 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// [`CONNECTIONS_MAX`](crate::CONNECTIONS_MAX) connections, or half as many as the process may have files.
+    /// [`CONNECTIONS_MAX`](crate::CONNECTIONS_MAX) connections, or with the reserve half as many as the process may have
+    /// files.
     fn default() -> Self {
+        let reserve = limits::RESERVE_CONNECTIONS_MAX;
         Self {
-            connections: limits::CONNECTIONS_MAX.min(files_max() / 2).max(1),
-            reserve: limits::RESERVE_CONNECTIONS_MAX,
+            connections: limits::CONNECTIONS_MAX.min((files_max() / 2).saturating_sub(reserve)).max(1),
+            reserve,
             header_time: limits::HEADER_TIME_MAX,
             write_time: limits::WRITE_TIME_MAX,
         }
@@ -83,7 +85,7 @@ impl Default for Bounds {
 /// of the operations of dacapo only.
 ///
 /// # Errors
-/// [`ApiError::Unavailable`] when the listener breaks.
+/// [`ApiError::Unavailable`] when the listener breaks, or the process may have too few files to answer anybody.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -103,6 +105,7 @@ pub async fn serve_within(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ApiError> {
     let room = Room::new(bounds.connections, bounds.reserve);
+    let mut spares = Spares::of(&listener)?;
     let (end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -112,12 +115,19 @@ pub async fn serve_within(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 // Where there is no place for it, to close it says so.
-                Ok((stream, _)) => if let Some(seat) = room.enter() {
-                    connections.spawn(connection(stream, router.clone(), seat, bounds, ending.clone()));
-                },
-                Err(error) => not_accepted(&error, &room, &mut log).await?,
+                Ok((stream, _)) => {
+                    // What took a file that is kept back must not keep it for long.
+                    let seat = if spares.are_whole(&listener) { room.enter() } else { room.enter_reserve() };
+                    if let Some(seat) = seat {
+                        connections.spawn(connection(stream, router.clone(), seat, bounds, ending.clone()));
+                    }
+                }
+                Err(error) => not_accepted(&error, &room, &mut log, &mut spares).await?,
             },
-            Some(ended) = connections.join_next() => log_panic(ended),
+            Some(ended) = connections.join_next() => {
+                log_panic(ended);
+                spares.are_whole(&listener);
+            }
         }
     }
     drop(listener);
@@ -134,12 +144,53 @@ pub async fn serve_within(
     Ok(())
 }
 
+/// Files that are kept back for connections, so that probes are answered when the process may open no more: whatever else
+/// took the last one, a load balancer is told how this node is.
+struct Spares(Vec<Spare>);
+
+#[cfg(unix)]
+type Spare = std::os::fd::OwnedFd;
+#[cfg(not(unix))]
+type Spare = ();
+
+impl Spares {
+    fn of(listener: &TcpListener) -> Result<Self, ApiError> {
+        let mut spares = Self(Vec::with_capacity(limits::SPARE_FILES));
+        if spares.are_whole(listener) {
+            return Ok(spares);
+        }
+        let found = format!("this process may have {} files open, and has no more for connections", files_max());
+        let help = format!("allow at least {} (ulimit -n)", limits::FILES_MIN);
+        Err(Problem::new("too_few_files", &found).tried("take connections").help(help).unavailable())
+    }
+
+    /// Whether there are as many as there should be, once those that are free again were taken.
+    #[cfg(unix)]
+    fn are_whole(&mut self, listener: &TcpListener) -> bool {
+        while self.0.len() < limits::SPARE_FILES {
+            let Ok(spare) = rustix::io::fcntl_dupfd_cloexec(listener, 0) else { return false };
+            self.0.push(spare);
+        }
+        true
+    }
+
+    #[cfg(not(unix))]
+    fn are_whole(&mut self, _: &TcpListener) -> bool {
+        true
+    }
+
+    /// Lets the next connection have one.
+    fn give(&mut self) -> bool {
+        self.0.pop().is_some()
+    }
+}
+
 /// When it was last logged that no connection can be taken.
 struct Log(Option<Instant>);
 
-/// Rests when the system lets the process have no more, and has a connection that rests leave; what is wrong with one
-/// connection that wanted to come says nothing about the next.
-async fn not_accepted(error: &io::Error, room: &Room, log: &mut Log) -> Result<(), ApiError> {
+/// When the system lets the process have no more, gives up a file that was kept back; without one, has a connection that
+/// rests leave, and rests a moment; what is wrong with one connection that wanted to come says nothing about the next.
+async fn not_accepted(error: &io::Error, room: &Room, log: &mut Log, spares: &mut Spares) -> Result<(), ApiError> {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
     match error.kind() {
         ConnectionAborted | ConnectionReset | Interrupted => return Ok(()),
@@ -147,13 +198,17 @@ async fn not_accepted(error: &io::Error, room: &Room, log: &mut Log) -> Result<(
         _ => {}
     }
     let open = room.len();
-    room.make_room();
     let now = Instant::now();
     if log.0.is_none_or(|last| now.duration_since(last) >= limits::ACCEPT_LOG_PAUSE) {
         log.0 = Some(now);
-        tracing::error!(%error, open, "cannot take another connection: see how many files the process may have open");
+        tracing::error!(%error, open, files_max = files_max(), "cannot take another connection, but to answer probes: \
+            let the process have more files open (ulimit -n), or let fewer callers connect");
     }
-    tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    if !spares.give() {
+        // Those that have one may be done by then.
+        room.make_room();
+        tokio::time::sleep(limits::ACCEPT_PAUSE).await;
+    }
     Ok(())
 }
 

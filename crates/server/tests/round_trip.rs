@@ -165,7 +165,7 @@ async fn events_are_appended_and_read_byte_for_byte() {
         after: 0,
         categories: vec!["account".into(), "a,b".into()],
         types: vec!["deposited".into(), "x&y=z".into()],
-        limit: Some(1),
+        limit: 1_u32.try_into().ok(),
         system: true,
         ..ReadRequest::default()
     };
@@ -194,7 +194,11 @@ async fn streams_round_trip() {
     for stream in ["account-1", "account-2", "account-2", "loan-1"] {
         served.client.append(append(vec![event(stream, "{}")])).await.unwrap();
     }
-    let request = StreamsRequest { category: Some("account".into()), after: Some("account-1".into()), limit: Some(5) };
+    let request = StreamsRequest {
+        category: Some("account".into()),
+        after: Some("account-1".into()),
+        limit: 5_u32.try_into().ok(),
+    };
     let answer = served.client.streams(request).await.unwrap();
     assert_eq!((answer.streams.len(), answer.more), (1, false));
     let stream = &answer.streams[0];
@@ -288,7 +292,7 @@ async fn phases_round_trip() {
     )
     .unwrap();
     served.fake.script().history.push(entry.clone());
-    let request = PhasesRequest { projection: Some("balances".into()), after: 1, limit: Some(10) };
+    let request = PhasesRequest { projection: Some("balances".into()), after: 1, limit: 10_u32.try_into().ok() };
     let answer = served.client.phases(request).await.unwrap();
     assert_eq!((answer.history, answer.through, answer.more), (vec![entry], 4, false));
     served.stop().await;

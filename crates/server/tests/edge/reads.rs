@@ -1,7 +1,7 @@
 //! Reads that wait cost their own time, and no more of it than they must.
 
 use dacapo::Node;
-use dacapo_api::{Api, AppendRequest, Json, Metadata, NewEvent, OnKnown, ReadRequest};
+use dacapo_api::{Api, AppendRequest, Json, Metadata, NewEvent, OnKnown, ReadRequest, SetAsideRequest, StreamsRequest};
 use dacapo_server::NodeApi;
 
 async fn node() -> (Node, NodeApi) {
@@ -50,7 +50,8 @@ async fn a_reader_of_a_stream_looks_on_behind_what_it_does_not_want() {
         append(&api, "a-1", "common", 1).await;
     }
     append(&api, "a-1", "rare", 1).await;
-    let of_stream = |wait_ms| ReadRequest { stream: Some("a-1".into()), limit: Some(2), ..waiting("rare", wait_ms) };
+    let of_stream =
+        |wait_ms| ReadRequest { stream: Some("a-1".into()), limit: 2_u32.try_into().ok(), ..waiting("rare", wait_ms) };
     let read = api.read(of_stream(30_000)).await.unwrap();
     assert_eq!(read.events.iter().map(|event| event.revision).collect::<Vec<_>>(), [4]);
     // At the end it is woken by its own stream only.
@@ -68,7 +69,8 @@ async fn a_reader_of_a_stream_looks_on_behind_what_it_does_not_want() {
 #[tokio::test]
 async fn an_answer_is_cut_at_its_limit_and_the_next_call_goes_on() {
     let (node, api) = node().await;
-    let (mut found, mut request) = (Vec::new(), ReadRequest { limit: Some(2), ..waiting("rare", 30_000) });
+    let (mut found, mut request) =
+        (Vec::new(), ReadRequest { limit: 2_u32.try_into().ok(), ..waiting("rare", 30_000) });
     let appends = async {
         for _ in 0..5 {
             append(&api, "a-1", "rare", 1).await;
@@ -84,5 +86,39 @@ async fn an_answer_is_cut_at_its_limit_and_the_next_call_goes_on() {
     };
     tokio::join!(reads, appends);
     assert_eq!(found, [1, 2, 3, 4, 5]);
+    node.shutdown().await;
+}
+
+/// A filter that no event can ever match would be waited for in vain.
+#[tokio::test]
+async fn what_nothing_can_match_is_refused_by_name() {
+    let (node, api) = node().await;
+    append(&api, "a-1", "common", 1).await;
+    let refused = async |request: ReadRequest| {
+        let error = api.read(request.clone()).await.expect_err(&format!("{request:?}"));
+        assert_eq!(error.http_status(), 422, "{error}");
+        error.to_string()
+    };
+    let long = "x".repeat(1_000);
+    for name in ["", "a\nb", &long] {
+        let error = refused(ReadRequest { types: vec!["common".into(), name.into()], ..ReadRequest::default() }).await;
+        assert!(error.contains("event type"), "{error}");
+    }
+    for name in ["", "a-1", "-", &long] {
+        let error = refused(ReadRequest { categories: vec![name.into()], ..ReadRequest::default() }).await;
+        assert!(error.contains("category"), "{error}");
+        let streams = StreamsRequest { category: Some(name.into()), ..StreamsRequest::default() };
+        assert_eq!(api.streams(streams).await.unwrap_err().http_status(), 422, "{name}");
+    }
+    let of_stream = ReadRequest { stream: Some("a-1".into()), ..ReadRequest::default() };
+    let error = refused(ReadRequest { categories: vec!["a".into()], ..of_stream.clone() }).await;
+    assert!(error.contains("stream and categories"), "{error}");
+    assert!(refused(ReadRequest { system: true, ..of_stream }).await.contains("stream and system"));
+    // An event that is not in the journal is told as everywhere, with both places.
+    let beyond = SetAsideRequest { version: None, position: 99, ..SetAsideRequest::default() };
+    let error = api.set_aside("none", beyond).await.unwrap_err();
+    let problem = error.problem();
+    assert_eq!(problem.code, "beyond_head", "{error}");
+    assert_eq!((problem.fields["after"].as_u64(), problem.fields["head"].as_u64()), (Some(99), Some(1)));
     node.shutdown().await;
 }

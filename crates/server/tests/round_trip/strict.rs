@@ -174,3 +174,66 @@ async fn every_query_is_understood_or_refused_by_name() {
     assert_eq!(read.status().as_u16(), 200, "what is many is repeated");
     served.stop().await;
 }
+
+/// What readers of queries take for something else, and a limit that asks for nothing.
+#[tokio::test]
+async fn a_query_that_can_be_read_in_several_ways_is_refused_by_name() {
+    let served = Served::start().await;
+    let url = |path: &str| format!("{}{}", served.url, path.replace("{projection}", "balances"));
+    for path in [paths::EVENTS, paths::STREAMS, paths::PHASES, paths::LETTERS] {
+        refused(served.http().get(format!("{}?limit=0", url(path))), "unprocessable", "limit").await;
+    }
+    for odd in ["%ff", "%c3", "%c3&after=%a9", "a%zz", "a%4", "%", "a,b", "a,,b", ","] {
+        let odd = format!("{}?types={odd}", url(paths::EVENTS));
+        refused(served.http().get(odd), "unprocessable", "types").await;
+    }
+    refused(served.http().get(format!("{}?%ff=1", url(paths::EVENTS))), "unprocessable", "\u{fffd}").await;
+    let read = served.http().get(format!("{}?types=a%2Cb&types=%c3%a9+%25", url(paths::EVENTS))).send().await;
+    assert_eq!(read.unwrap().status().as_u16(), 200, "a comma and a % that are written so are part of a name");
+    let scalars = [
+        (paths::EVENTS, "after stream limit wait_ms system"),
+        (paths::STREAMS, "category after limit"),
+        (paths::PHASES, "projection after limit"),
+        (paths::LETTERS, "version after limit effects"),
+        (paths::VERIFICATION, "version wait_ms"),
+    ];
+    for (path, names) in scalars {
+        for name in names.split(' ') {
+            let value = if matches!(name, "system" | "effects") { "true" } else { "1" };
+            let twice = format!("{}?{name}={value}&{name}={value}", url(path));
+            refused(served.http().get(twice), "doubled_key", name).await;
+        }
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_says_it_is_not_json_in_utf_8_is_refused_by_name() {
+    let served = Served::start().await;
+    let url = format!("{}{}", served.url, paths::EVENTS);
+    let answer = async |headers: &[(&str, &str)]| {
+        let post = served.http().post(&url).body(r#"{"events":[{"stream":"a-1","type":"t","data":{}}]}"#);
+        let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, *value));
+        let answer = post.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let json = ("content-type", "application/json");
+    for (header, named) in [
+        (("content-encoding", "gzip"), "gzip"),
+        (("content-type", "application/json"), "content-type"),
+        (("content-encoding", "br, gzip"), "br, gzip"),
+    ] {
+        let (status, body) = answer(&[json, header]).await;
+        assert!(status == 415 && body.contains("unsupported_media_type") && body.contains(named), "{header:?}: {body}");
+    }
+    for kind in ["application/json; charset=latin1", "application/json;charset=\"utf-16\"", "text/json", "json", ""] {
+        let (status, body) = answer(&[("content-type", kind)]).await;
+        let named = kind.rsplit(['=', '"']).find(|part| !part.is_empty()).unwrap_or("content-type");
+        assert!(status == 415 && body.contains(named), "{kind}: {body}");
+    }
+    for kind in ["application/json; charset=UTF-8", "application/json;charset=\"utf-8\"", "Application/Cloud+JSON"] {
+        let (status, body) = answer(&[("content-type", kind), ("content-encoding", "identity")]).await;
+        assert_eq!(status, 200, "{kind}: {body}");
+    }
+    served.stop().await;
+}

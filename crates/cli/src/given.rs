@@ -1,0 +1,104 @@
+//! Values on the command line, looked at where they are given: what can never work is told as a wrong command line is,
+//! before anything is opened or asked.
+
+use std::fmt::Display;
+
+use clap::error::ContextValue;
+use clap::{Arg, Command};
+use dacapo_api::{
+    ClientLimits, HttpClient, Json, check_category, parse_event_id, parse_projection, parse_time, parse_version,
+};
+use dacapo_model::{EventType, StreamName};
+use dacapo_server::Hosts;
+use http::Uri;
+
+use crate::shown::shown;
+
+fn text<T, E: Display>(given: &str, found: Result<T, E>) -> Result<String, String> {
+    found.map(|_| given.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The address of a node to talk to.
+pub(crate) fn node(given: &str) -> Result<String, String> {
+    text(given, HttpClient::new(given, ClientLimits::default()))
+}
+
+/// The address at which others reach a node, a proxy before it perhaps.
+pub(crate) fn address(given: &str) -> Result<String, String> {
+    let uri = given.parse::<Uri>().ok();
+    let is_whole = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && host_of(uri).is_some();
+    match uri.is_some_and(|uri| is_whole(&uri)) {
+        true => Ok(given.to_owned()),
+        false => Err("it does not begin with http:// and a host: write it like http://10.0.0.7:7373".to_owned()),
+    }
+}
+
+/// The host that an address names, which [`address`] has looked at.
+pub(crate) fn host_of_address(address: &str) -> Option<String> {
+    host_of(&address.parse().ok()?)
+}
+
+fn host_of(uri: &Uri) -> Option<String> {
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    Some(authority.host().to_owned()).filter(|host| !host.is_empty())
+}
+
+pub(crate) fn host(given: &str) -> Result<String, String> {
+    text(given, Hosts::named([given]))
+}
+
+pub(crate) fn projection(given: &str) -> Result<String, String> {
+    text(given, parse_projection(given))
+}
+
+pub(crate) fn version(given: &str) -> Result<String, String> {
+    text(given, parse_version(given))
+}
+
+pub(crate) fn stream(given: &str) -> Result<String, String> {
+    text(given, StreamName::new(given))
+}
+
+pub(crate) fn event_type(given: &str) -> Result<String, String> {
+    text(given, EventType::new(given))
+}
+
+pub(crate) fn category(given: &str) -> Result<String, String> {
+    text(given, check_category(given))
+}
+
+pub(crate) fn event_id(given: &str) -> Result<String, String> {
+    text(given, parse_event_id(given))
+}
+
+pub(crate) fn time(given: &str) -> Result<String, String> {
+    text(given, parse_time(given))
+}
+
+pub(crate) fn json(given: &str) -> Result<String, String> {
+    text(given, Json::parse(given)).map_err(|error| format!("it is not JSON: {error}"))
+}
+
+/// The error of the command line, with what was given escaped as in everything that is shown.
+pub(crate) fn escaped(mut error: clap::Error) -> clap::Error {
+    let own = |text: &String| shown(text).into_owned();
+    let given: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in given {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(own(&text)),
+            ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(own).collect()),
+            // The others are made of what the commands say of themselves.
+            _ => continue,
+        };
+        error.insert(kind, value);
+    }
+    error
+}
+
+/// The same commands, to which a variable of the environment that is there and empty is one that is not there: who writes
+/// `DACAPO_AT=` means none.
+pub(crate) fn without_empty_variables(commands: Command) -> Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let commands = commands.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&'static str>) } else { arg });
+    commands.mut_subcommands(without_empty_variables)
+}
