@@ -112,7 +112,7 @@ pub struct Report {
 /// What one part found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartReport {
-    /// The part: `counts`, `checks`, `rows` or `answers`.
+    /// The part: `counts`, `checks`, `rows`, `answers` or `fold`.
     pub part: String,
     /// `passed`, `failed` or `not_done`.
     pub outcome: String,

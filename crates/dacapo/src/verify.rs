@@ -17,7 +17,9 @@ mod answers;
 mod checks;
 mod compare;
 mod counts;
+mod fold;
 mod meet;
+mod past;
 mod policy;
 mod rows;
 mod subject;
@@ -40,6 +42,8 @@ use crate::view::ReadView;
 use crate::world::Step;
 use compare::Pairs;
 use meet::{Met, NotMet};
+use past::Serving;
+use rows::Has;
 use subject::Subject;
 use tally::{Tally, Words, cut};
 
@@ -221,17 +225,20 @@ async fn look(core: &Core, id: &ViewId, subject: &Subject) -> Result<Option<Repo
     let (carried, against) = (&subject.code, subject.against);
     let it = Examination { core, id, subject, carried };
     // The states of the views are kept no longer than they are looked at, since the stores keep them meanwhile.
-    let (rows, samples);
+    let (rows, samples, fold);
     let mut view = match it.meet().await? {
         Ok((old, mut met)) => {
             rows = it.rows(old, &mut met).await?;
             samples = Ok(it.samples(old, &mut met).await?);
+            fold = it.fold(&mut met.new, Some(Serving { code: old, view: &mut met.old })).await?;
             met.new
         }
         Err(NotMet::Never(why)) => {
             rows = PartReport::not_done(Part::Rows, &why);
             samples = Err(why);
-            ReadView::new(open.view.reader().await?)
+            let mut view = ReadView::new(open.view.reader().await?);
+            fold = it.fold(&mut view, None).await?;
+            view
         }
         Err(NotMet::Later(why)) => {
             tracing::info!(view = %id, why, "the verification begins again");
@@ -245,14 +252,19 @@ async fn look(core: &Core, id: &ViewId, subject: &Subject) -> Result<Option<Repo
     drop(view);
     let counts = it.counts(&tokens, aside).await?;
     let answers = it.answers(samples).await;
-    let mut parts = vec![counts, checks, rows, answers];
+    let is_seeded = fold.is_some();
+    let mut parts: Vec<PartReport> = [counts, checks, rows, answers].into_iter().chain(fold).collect();
     for part in &mut parts {
         if it.leaves_out(part.part) {
             *part = PartReport::not_done(part.part, "the version's options leave it out");
         }
     }
     // A first version cannot be compared with anything, whatever is required of later ones.
-    let possible = |part: &Part| against.is_some() || matches!(part, Part::Counts | Part::Checks);
+    let possible = |part: &Part| match part {
+        Part::Counts | Part::Checks => true,
+        Part::Rows | Part::Answers => against.is_some(),
+        Part::Fold => is_seeded,
+    };
     let required = &carried.options.verify.required;
     let required = Part::ALL.into_iter().filter(|part| required.contains(part) && possible(part)).collect();
     Ok(Some(Report { at, against, required, parts }))
@@ -321,19 +333,24 @@ impl Examination<'_> {
         Ok(tally.report(Part::Checks))
     }
 
+    /// What the code declares of another version; or a report that says that it panics.
+    fn comparison(&self, old: u32, part: Part) -> Result<Comparison, PartReport> {
+        let declared = AssertUnwindSafe(|| self.carried.handlers.comparison(old));
+        std::panic::catch_unwind(declared).map_err(|panic| {
+            let (mut tally, place) = (Tally::default(), "the comparison of the code".to_owned());
+            let new = Some(format!("it panicked: {}", panic_text(&*panic)));
+            tally.wrong(FindingKind::Check, || Words { place, new, ..Words::default() });
+            tally.report(part)
+        })
+    }
+
     async fn rows(&self, old: &Carried, met: &mut Met) -> Result<PartReport, StoreError> {
         if self.leaves_out(Part::Rows) {
             return Ok(PartReport::not_done(Part::Rows, "it is left out"));
         }
-        let declared = AssertUnwindSafe(|| self.carried.handlers.comparison(old.code.code));
-        let comparison = match std::panic::catch_unwind(declared) {
+        let comparison = match self.comparison(old.code.code, Part::Rows) {
             Ok(comparison) => comparison,
-            Err(panic) => {
-                let (mut tally, place) = (Tally::default(), "the comparison of the code".to_owned());
-                let new = Some(format!("it panicked: {}", panic_text(&*panic)));
-                tally.wrong(FindingKind::Check, || Words { place, new, ..Words::default() });
-                return Ok(tally.report(Part::Rows));
-            }
+            Err(report) => return Ok(report),
         };
         let Pairs { pairs, notes, unlike } = compare::pairs(old.tables, self.carried.tables, &comparison);
         if pairs.is_empty() {
@@ -347,7 +364,7 @@ impl Examination<'_> {
         let tell = |looked_at| self.tell(Part::Rows, looked_at);
         for pair in &pairs {
             let (was, is) = (met.old.reader(), met.new.reader());
-            let compared = AssertUnwindSafe(rows::compare(pair, was, is, &mut tally, &tell)).catch_unwind();
+            let compared = AssertUnwindSafe(rows::compare(pair, Has::Every, was, is, &mut tally, &tell)).catch_unwind();
             match compared.await {
                 Ok(compared) => compared?,
                 Err(panic) => {

@@ -102,8 +102,14 @@ pub const TAIL_BYTES_MAX: usize = 16 << 20;
 pub const MARK_TIME_MAX: Duration = Duration::from_secs(1);
 /// Most events that a version may lag and still count as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
-/// The time over which the pace of a version is measured.
-pub const PACE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How far the last event's recorded time may be ahead of a node's clock before that is told.
+pub const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(60);
+/// How often a node looks.
+pub const CLOCK_LOOK_TIME: Duration = Duration::from_secs(10);
+/// How long ago a second was of which the pace of a version counts only a part of e.
+pub const PACE_TIME: Duration = Duration::from_secs(10);
+/// How long it must have been measured before it is told.
+pub const PACE_TIME_MIN: Duration = Duration::from_secs(1);
 /// For how long more must have arrived than was covered, and how old the oldest event must be that is not covered, before
 /// it is said that a version never catches up.
 pub const NEVER_TIME_MIN: Duration = Duration::from_secs(5);
@@ -123,6 +129,17 @@ pub const PAGE_ROWS_MAX: usize = 1_000;
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
 /// How long two versions may make no progress towards one position at which they can be compared.
 pub const MEET_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most events that a verification folds from the start, of a version that began as a copy, unless the version says
+/// otherwise.
+pub const FOLD_EVENTS_MAX: usize = 200_000;
+/// How long it does so at most, unless the version says otherwise.
+pub const FOLD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Most streams that it folds where there are more events than that.
+pub const FOLD_STREAMS_MAX: u64 = 1_000;
+/// Most bytes of their events that it keeps in memory.
+pub const FOLD_BYTES_MAX: usize = 64 << 20;
+/// Most rows of one table that it then looks up one by one.
+pub const FOLD_ROWS_MAX: u64 = 10_000;
 /// Most live queries that wait to be put to a version that is being built; more are dropped.
 pub const SHADOWS_MAX: usize = 256;
 
@@ -142,6 +159,6 @@ const _: () = assert!(
     "a batch of the length that is aimed at is no stall"
 );
 const _: () = assert!(
-    4 * 7 * FINDINGS_MAX * (4 * FINDING_BYTES_MAX + 64) + 4 * NOTES_MAX * FINDING_BYTES_MAX < PAYLOAD_BYTES_MAX / 4,
+    5 * 7 * FINDINGS_MAX * (4 * FINDING_BYTES_MAX + 64) + 5 * NOTES_MAX * FINDING_BYTES_MAX < PAYLOAD_BYTES_MAX / 4,
     "the largest report fits an event"
 );

@@ -1,16 +1,19 @@
 //! How a version gets on: its pace, the time that is left with what that rests on, and whether it stands still.
 //!
 //! ```text
-//!   looks:   (when, what it covers, the head)   one now and then, over the last ten seconds
+//!   looks:   (when, what it covers, the head)   one now and then
 //!              │
-//!              ├─▶ pace:      positions covered a second, and positions that arrive a second
+//!              ├─▶ pace:      positions covered a second, and positions that arrive a second, the last ones counting most
 //!              ├─▶ time left: what is left / (covered - arriving); none where that does not shrink
 //!              └─▶ still for: since it last moved, or last had nothing to do
 //! ```
 //!
+//! A version moves by whole batches, so a pace is measured from one move to a later one: as long as it stands, the pace
+//! is what it was, and so is the time left. Each second counts less the longer ago it was, by a factor of e after
+//! [`limits::PACE_TIME`]. Once it has stood for [`limits::STALL_TIME_MAX`], its pace is not known any more.
+//!
 //! Times are spans since any fixed moment: nothing here reads a clock.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ use crate::limits;
 use crate::position::Position;
 use crate::waiting::{WaitingOn, grouped, span};
 
-/// Two looks closer to each other than this are kept as one.
+/// Two moves closer to each other than this are measured as one.
 const LOOK_SPACING: Duration = Duration::from_millis(200);
 
 /// How far a version was at one moment.
@@ -32,18 +35,31 @@ pub struct Look {
     pub head: Position,
 }
 
-/// The looks at one version over the last [`limits::PACE_TIME_MAX`].
+/// What was seen of one version so far, as much as its pace rests on.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
-    looks: VecDeque<Look>,
+    last: Option<Look>,
+    /// From where the next piece of the pace is measured: where it last moved, or where it began.
+    from: Option<Look>,
     /// When it was first seen where it is, with something to do.
     moved: Option<Look>,
+    weighed: Weighed,
+}
+
+/// Sums in which each second counts less the longer ago it was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Weighed {
+    seconds: f64,
+    covered: f64,
+    arrived: f64,
+    /// The time that was measured, unweighed.
+    over: Duration,
 }
 
 /// How fast a version gets on, and how fast there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
-    /// The time that it was measured over.
+    /// The time that it was measured over, as far as that still counts.
     pub over: Duration,
     /// Positions covered a second.
     pub rate: f64,
@@ -74,8 +90,10 @@ pub struct TimeLeft {
 pub enum NoTimeLeft {
     /// It has caught up, or is so near the head that it follows.
     Following,
-    /// It was not watched for long enough.
+    /// It was not watched for long enough, or does not move.
     Unknown,
+    /// It is paused.
+    Paused,
     /// As much arrives as it covers, or more, for so long that it is no burst: at this pace it never catches up.
     DoesNotShrink(Basis),
 }
@@ -92,46 +110,68 @@ pub struct Stall {
 impl Trail {
     /// Notes how far the version is.
     pub fn look(&mut self, look: Look) {
-        let before = self.looks.back().copied();
-        let idle = |look: &Look| look.covers >= look.head;
-        let had_nothing = before.as_ref().is_some_and(idle);
+        let before = self.last.replace(look);
+        let had_nothing = before.is_some_and(|before| before.covers >= before.head);
+        let went_back = before.is_some_and(|before| look.covers < before.covers);
         if had_nothing || before.is_none_or(|before| before.covers != look.covers) {
             self.moved = Some(look);
         }
         // What it did before it had nothing to do, or before it was moved back, says nothing about now.
-        if had_nothing || before.is_some_and(|before| look.covers < before.covers) {
-            self.looks.clear();
+        if had_nothing || went_back {
+            (self.from, self.weighed) = (None, Weighed::default());
         }
-        let count = self.looks.len();
-        if count >= 2 && look.at.saturating_sub(self.looks[count - 2].at) < LOOK_SPACING {
-            self.looks.pop_back();
-        }
-        self.looks.push_back(look);
-        while self.looks.len() > 2 && look.at.saturating_sub(self.looks[1].at) >= limits::PACE_TIME_MAX {
-            self.looks.pop_front();
+        let from = *self.from.get_or_insert(look);
+        let time = look.at.saturating_sub(from.at);
+        if look.covers > from.covers && time >= LOOK_SPACING {
+            self.weighed.add(time, look.covers.since(from.covers), look.head.since(from.head));
+            self.from = Some(look);
         }
     }
 
-    /// Its pace; `None` while it was not watched for long enough.
+    /// Its pace; `None` while it was not watched for long enough, and once it has stood still for long.
     pub fn pace(&self) -> Option<Pace> {
-        let (first, last, moved) = (self.looks.front()?, self.looks.back()?, self.moved?);
-        // It moves by whole batches. In the middle of one as much is done as at its beginning, unless it takes long.
-        let (since, until) = (last.at.saturating_sub(moved.at), moved.at.saturating_sub(first.at));
-        let end = if since <= until.min(limits::STALL_TIME_MAX) { moved } else { *last };
-        let over = end.at.saturating_sub(first.at);
-        let a_second = |count: u64| count as f64 / over.as_secs_f64();
-        (over >= LOOK_SPACING).then(|| Pace {
-            over,
-            rate: a_second(end.covers.since(first.covers)),
-            arrivals: a_second(end.head.since(first.head)),
+        let Weighed { seconds, covered, arrived, over } = self.weighed;
+        let (last, moved) = (self.last?, self.moved?);
+        let still = last.at.saturating_sub(moved.at);
+        (over >= limits::PACE_TIME_MIN && still < limits::STALL_TIME_MAX).then(|| Pace {
+            over: over.min(limits::PACE_TIME * 3),
+            rate: covered / seconds,
+            arrivals: arrived / seconds,
         })
     }
 
     /// For how long it has not moved at `now` though there was something to do.
     pub fn still(&self, now: Duration) -> Duration {
-        let busy = self.looks.back().is_some_and(|last| last.covers < last.head);
+        let busy = self.last.is_some_and(|last| last.covers < last.head);
         self.moved.filter(|_| busy).map_or(Duration::ZERO, |moved| now.saturating_sub(moved.at))
     }
+}
+
+impl Weighed {
+    fn add(&mut self, time: Duration, covered: u64, arrived: u64) {
+        let fades = (-time.as_secs_f64() / limits::PACE_TIME.as_secs_f64()).exp();
+        self.seconds = self.seconds * fades + time.as_secs_f64();
+        self.covered = self.covered * fades + covered as f64;
+        self.arrived = self.arrived * fades + arrived as f64;
+        self.over += time;
+    }
+}
+
+/// A time left as exact as it can be known: the longer, the coarser, and never less.
+pub fn coarse(left: Duration) -> Duration {
+    let (minute, hour) = (60_u32, 3_600);
+    let seconds = left.as_secs_f64();
+    let step = match left.as_secs() {
+        0..10 => 1,
+        10..60 => 5,
+        60..600 => 30,
+        600..3_600 => minute,
+        3_600..36_000 => 10 * minute,
+        36_000..172_800 => hour,
+        _ => 24 * hour,
+    };
+    // What a float is off by is no step.
+    Duration::from_secs((seconds / f64::from(step) - 1e-6).ceil() as u64 * u64::from(step))
 }
 
 /// When a version that is `lag` positions behind will have caught up. `age` is how old the oldest event is that it
@@ -152,7 +192,7 @@ pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft
     if left.is_none() && (pace.over < limits::NEVER_TIME_MIN || age < limits::NEVER_TIME_MIN) {
         return Err(NoTimeLeft::Unknown);
     }
-    left.map(|left| TimeLeft { left, basis }).ok_or(NoTimeLeft::DoesNotShrink(basis))
+    left.map(|left| TimeLeft { left: coarse(left), basis }).ok_or(NoTimeLeft::DoesNotShrink(basis))
 }
 
 /// Whether a version that has been `still` for so long is stalled, and by what: what it waits on, or else the
@@ -190,6 +230,7 @@ impl fmt::Display for NoTimeLeft {
         match self {
             Self::Following => f.write_str("it follows the head"),
             Self::Unknown => f.write_str("its pace is not known yet"),
+            Self::Paused => f.write_str("it is paused"),
             Self::DoesNotShrink(basis) => write!(f, "at this pace it never catches up: {basis}"),
         }
     }
@@ -223,9 +264,9 @@ mod tests {
     fn time_left_counts_what_arrives_meanwhile() {
         let trail = trail(&[(0.0, 0, 100_000), (5.0, 10_000, 102_500), (10.0, 20_000, 105_000)]);
         let pace = trail.pace().unwrap();
-        assert_eq!((pace.rate, pace.arrivals), (2_000.0, 500.0));
+        assert_eq!((pace.rate.round(), pace.arrivals.round()), (2_000.0, 500.0));
         let left = time_left(85_000, OLD, Some(pace)).unwrap();
-        assert_eq!(left.left.as_secs(), 85_000 / 1_500);
+        assert_eq!(left.left.as_secs(), 60, "57 seconds, as exact as that is known");
         let basis = "the last 10 s at 2,000 positions a second; 85,000 left, 500 a second arrive";
         assert_eq!(left.basis.to_string(), basis);
     }
@@ -240,7 +281,54 @@ mod tests {
              arrive"
         );
         let pace = trail(&[(0.0, 7, 100_000), (10.0, 7, 100_000)]).pace();
-        assert!(matches!(time_left(99_993, OLD, pace), Err(NoTimeLeft::DoesNotShrink(_))), "it stands still");
+        assert_eq!(time_left(99_993, OLD, pace), Err(NoTimeLeft::Unknown), "it stands still, and may go on any time");
+    }
+
+    /// The times left that are told after each look.
+    fn told(looks: &[(f64, u64, u64)]) -> Vec<Option<u64>> {
+        let mut trail = Trail::default();
+        let told = looks.iter().map(|(seconds, covers, head)| {
+            trail.look(look(*seconds, *covers, *head));
+            time_left(head - covers, OLD, trail.pace()).ok().map(|left| left.left.as_secs())
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn the_time_left_stays_while_the_bar_stands() {
+        // A rebuild as it was recorded: ten batches of a second, then one that takes four.
+        let mut looks: Vec<(f64, u64, u64)> = (0..=10).map(|at| (at as f64, at * 5_000, 100_000)).collect();
+        looks.extend((1..=39).map(|at| (10.0 + f64::from(at) / 10.0, 50_000, 100_000)));
+        looks.push((14.0, 60_000, 100_000));
+        let told = told(&looks);
+        assert_eq!(told[0], None, "nothing is known yet");
+        assert_eq!((told[1], told[10]), (Some(20), Some(10)));
+        assert!(told[10..50].iter().all(|left| *left == Some(10)), "{told:?}");
+        // 40,000 positions at nearly 4,000 a second.
+        assert_eq!(told[50], Some(15), "{told:?}");
+    }
+
+    #[test]
+    fn the_time_left_does_not_jump_with_single_batches() {
+        // Batches of very different lengths at the same pace on average, and looks in between.
+        let (mut at, mut covers, mut looks) = (0.0, 0, vec![]);
+        for seconds in [1, 4, 1, 2, 4, 1, 1, 4, 2, 1, 4, 3] {
+            for step in 0..seconds * 5 {
+                looks.push((at + f64::from(step) / 5.0, covers, 1_000_000));
+            }
+            (at, covers) = (at + f64::from(seconds), covers + 2_500 * u64::from(seconds as u32) + 500);
+        }
+        let told: Vec<u64> = told(&looks).into_iter().flatten().collect();
+        let jump = told.windows(2).map(|pair| pair[1] as f64 / pair[0] as f64);
+        assert!(jump.clone().all(|by| (0.8..1.25).contains(&by)), "{told:?}");
+    }
+
+    #[test]
+    fn a_long_time_is_told_coarsely() {
+        let of = |seconds: u64| coarse(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([of(0), of(7), of(41), of(61), of(601), of(4_000), of(40_000)], [0, 7, 45, 90, 660, 4_200, 43_200]);
+        assert_eq!(of(200_000), 3 * 86_400);
+        assert_eq!(coarse(Duration::from_millis(200)).as_secs(), 1, "never less than it is");
     }
 
     #[test]
@@ -263,29 +351,30 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_of_the_last_ten_seconds_of_work() {
-        // Fast at first, then slow: only the last ten seconds count.
+    fn what_was_last_counts_most_in_a_pace() {
+        // Fast at first, then slow.
         let mut looks: Vec<_> =
             (0..20).map(|second| (f64::from(second), u64::from(second as u32) * 1_000, 90_000)).collect();
-        looks.extend((20..40).map(|second| (f64::from(second), 20_000 + (second as u64 - 20) * 10, 90_000)));
-        assert_eq!(trail(&looks).pace().unwrap().rate, 10.0);
+        looks.extend((20..60).map(|second| (f64::from(second), 20_000 + (second as u64 - 20) * 10, 90_000)));
+        let rate = trail(&looks).pace().unwrap().rate;
+        assert!((10.0..40.0).contains(&rate), "{rate}");
         // What happened before it had nothing to do, or before it was moved back, does not count.
         let pace = trail(&[(0.0, 0, 100), (10.0, 100, 100), (500.0, 100, 900), (501.0, 200, 900)]).pace().unwrap();
         assert_eq!(trail(&[(0.0, 0, 100), (1.0, 80, 100), (2.0, 10, 100)]).pace(), None);
-        assert_eq!((pace.rate, pace.over.as_secs()), (100.0, 1));
-        assert_eq!(trail(&[(0.0, 0, 100), (0.1, 50, 100)]).pace(), None, "too short to tell");
+        assert_eq!((pace.rate.round(), pace.over.as_secs()), (100.0, 1));
+        assert_eq!(trail(&[(0.0, 0, 100), (0.5, 50, 100)]).pace(), None, "too short to tell");
     }
 
     #[test]
     fn a_pace_does_not_sag_in_the_middle_of_a_batch() {
         let two_batches = [(0.0, 0, 9_000), (1.0, 1_000, 9_000), (2.0, 2_000, 9_000)];
-        let rate_after = |seconds: f64| {
+        let pace_after = |seconds: f64| {
             let mut trail = trail(&two_batches);
             trail.look(look(2.0 + seconds, 2_000, 9_000));
-            trail.pace().unwrap().rate
+            trail.pace().map(|pace| pace.rate.round())
         };
-        assert_eq!([0.5, 1.0, 1.9].map(rate_after), [1_000.0; 3]);
-        assert_eq!(rate_after(2.5).round(), 444.0, "that is no pause between two batches any more");
+        assert_eq!([0.5, 1.0, 9.9].map(pace_after), [Some(1_000.0); 3]);
+        assert_eq!(pace_after(10.0), None, "that is no pause between two batches any more");
     }
 
     #[test]
@@ -312,7 +401,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_trail_stays_short_and_its_pace_is_a_number(
+        fn a_pace_is_a_number(
             steps in proptest::collection::vec((0..3_000_u64, 0..500_u64, 0..500_u64), 1..400),
         ) {
             let (mut at, mut covers, mut head) = (0, 0, 0);
@@ -321,7 +410,6 @@ mod tests {
                 (at, head) = (at + millis, head + appended);
                 covers = head.min(covers + covered);
                 trail.look(look(at as f64 / 1_000.0, covers, head));
-                prop_assert!(trail.looks.len() <= 2 * limits::PACE_TIME_MAX.as_millis() as usize / LOOK_SPACING.as_millis() as usize);
                 if let Some(pace) = trail.pace() {
                     prop_assert!(pace.rate.is_finite() && pace.rate >= 0.0 && pace.arrivals >= 0.0);
                     if let Ok(left) = time_left(head - covers, OLD, Some(pace)) {

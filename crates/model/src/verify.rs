@@ -16,11 +16,13 @@ pub enum Part {
     Rows,
     /// Answers to live queries against those of the serving version.
     Answers,
+    /// Of a version that began as a copy: its rows, or some of them, against a fold of past events by its own code.
+    Fold,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 4] = [Self::Counts, Self::Checks, Self::Rows, Self::Answers];
+    pub const ALL: [Self; 5] = [Self::Counts, Self::Checks, Self::Rows, Self::Answers, Self::Fold];
 
     /// The name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Part {
             Self::Checks => "checks",
             Self::Rows => "rows",
             Self::Answers => "answers",
+            Self::Fold => "fold",
         }
     }
 
@@ -37,7 +40,7 @@ impl Part {
         match self {
             Self::Counts => "events",
             Self::Checks => "checks",
-            Self::Rows => "rows",
+            Self::Rows | Self::Fold => "rows",
             Self::Answers => "answers",
         }
     }

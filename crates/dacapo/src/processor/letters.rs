@@ -51,6 +51,12 @@ impl Aside {
         Ok(Self { order_matters, kept, others, ..Self::default() })
     }
 
+    /// Sets aside what was set aside before, and nothing else.
+    pub(crate) fn of(letters: impl IntoIterator<Item = Letter>) -> Self {
+        let refused = letters.into_iter().map(|letter| (letter.position, letter)).collect();
+        Self { refused, ..Self::default() }
+    }
+
     /// How many the view has, as far as this run knows.
     pub(super) fn count(&self) -> usize {
         self.kept.len() + self.others

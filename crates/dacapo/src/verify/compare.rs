@@ -259,13 +259,18 @@ impl Pair {
         self.only.as_ref().is_none_or(|only| only(key))
     }
 
-    /// How two rows of the same key differ.
+    /// How two rows of the same key differ: the columns that do.
     pub(super) fn differ(&self, old: &[Value], new: &[Value]) -> Result<Difference, RowError> {
         if let Some(by) = &self.by {
             return (by.differ)(old.to_vec(), new.to_vec());
         }
-        let same = self.columns.iter().all(|(was, is)| same(&old[*was], &new[*is]));
-        Ok((!same).then(|| (self.show_old(old), self.show_new(new))))
+        let differing = self.columns.iter().filter(|(was, is)| !same(&old[*was], &new[*is]));
+        let (was, is): (Vec<_>, Vec<_>) = differing.copied().unzip();
+        let show = |table: &Table, row: &[Value], columns: &[usize]| {
+            let column = |at: &usize| format!("{} {}", table.columns[*at].name, show(&row[*at]));
+            columns.iter().map(column).collect::<Vec<_>>().join(", ")
+        };
+        Ok((!was.is_empty()).then(|| (show(&self.old, old, &was), show(&self.new, new, &is))))
     }
 
     /// The columns of an old row that are compared.
@@ -290,7 +295,7 @@ impl Pair {
 }
 
 /// Whether two values are the same to a reader: documents are, however they are written.
-fn same(a: &Value, b: &Value) -> bool {
+pub(super) fn same(a: &Value, b: &Value) -> bool {
     let document = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     match (a, b) {
         (Value::Json(a), Value::Json(b)) => a == b || document(a).is_some_and(|a| Some(a) == document(b)),

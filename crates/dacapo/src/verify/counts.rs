@@ -135,7 +135,7 @@ pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError>
 }
 
 /// How many letters are read at once.
-const LETTERS: usize = 1_000;
+pub(super) const LETTERS: usize = 1_000;
 
 /// What was set aside in one state of a view: wrong, unless that is allowed or the policy was to skip it. Either way it is told.
 pub(super) async fn letters(view: &mut dyn ViewReader, allowed: bool, tally: &mut Tally) -> Result<(), StoreError> {

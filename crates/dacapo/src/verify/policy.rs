@@ -21,6 +21,11 @@ pub struct Verify {
     pub shadow_share: f64,
     /// Where answers are required: how many must have been compared before there is a verdict. 100 unless set.
     pub answers_min: u64,
+    /// Of a version that began as a copy: how many past events its code folds from the start at most, to compare what
+    /// comes of them with its rows. Where there are more, it is a sample of them. [`limits::FOLD_EVENTS_MAX`] unless set.
+    pub fold_events_max: usize,
+    /// How long that may take before it is given up. [`limits::FOLD_TIME_MAX`] unless set.
+    pub fold_time_max: Duration,
     /// How long the two versions may make no progress towards a position at which they can be compared, before they
     /// are not. [`limits::MEET_TIME_MAX`] unless set.
     pub meet_time_max: Duration,
@@ -34,6 +39,8 @@ impl Default for Verify {
             letters_allowed: false,
             shadow_share: 0.0,
             answers_min: 100,
+            fold_events_max: limits::FOLD_EVENTS_MAX,
+            fold_time_max: limits::FOLD_TIME_MAX,
             meet_time_max: limits::MEET_TIME_MAX,
         }
     }

@@ -1,0 +1,298 @@
+//! What a version that began as a copy has, against what its code makes of the past.
+//!
+//! ```text
+//!   few events          ──▶ fold all of them       ──▶ every row is compared
+//!   few in a segment    ──▶ fold those of one      ──▶ the rows that came of them are compared
+//!   more                ──▶ fold those of a sample ──▶ the rows that came of them alone are compared
+//!                           of streams
+//! ```
+//!
+//! A row of a sample may be changed by events of other streams as well; that is known by the version that serves: where
+//! its code makes of the same streams the very row that it serves, no other stream had a part in that. Nothing is found wrong of
+//! the others, and how many they are is told.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use dacapo_model::assign::Rows;
+use dacapo_model::verify::{FindingKind, Outcome, Part, PartReport};
+use dacapo_model::{Letter, Position, Segment, SegmentCount, ViewId, limits};
+use dacapo_store::{StoreError, Table, Value, ViewReader};
+use futures::FutureExt;
+
+use super::Examination;
+use super::compare::{self, Pair, Pairs, same, show_key};
+use super::counts::LETTERS;
+use super::fold::{Fold, Folded, Gathered, Take, fold, gather};
+use super::rows::{self, Has};
+use super::tally::{Tally, Words};
+use crate::projection::{Carried, panic_text};
+use crate::view::ReadView;
+
+/// Which events are folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Everything,
+    Segment(Segment),
+    Sample,
+}
+
+/// Which events of a journal with so many are folded: no more than the bound, as far as can be known before.
+fn choose(last: Position, segments: SegmentCount, rows: Rows, events_max: usize) -> Choice {
+    let events_max = events_max as u64;
+    let of_one = last.get() / u64::from(segments.get());
+    if last.get() <= events_max {
+        Choice::Everything
+    } else if rows == Rows::OfOneSegment && segments != SegmentCount::ONE && of_one <= events_max {
+        // Another one when it is verified again.
+        let number = last.get() % u64::from(segments.get());
+        let number = u16::try_from(number).expect("it is less than the count");
+        Choice::Segment(segments.segment(number).expect("it is less than the count"))
+    } else {
+        Choice::Sample
+    }
+}
+
+/// The version that serves, at the same position.
+pub(super) struct Serving<'a> {
+    pub(super) code: &'a Carried,
+    pub(super) view: &'a mut ReadView,
+}
+
+impl Examination<'_> {
+    /// The rows of a version that began as a copy, or some of them, against a fold of the past by its own code; `None`
+    /// when it did not begin so.
+    pub(super) async fn fold(
+        &self,
+        new: &mut ReadView,
+        serving: Option<Serving<'_>>,
+    ) -> Result<Option<PartReport>, StoreError> {
+        let catalog = self.core.catalog.current();
+        if catalog.version(self.id).is_none_or(|state| state.seed.is_none()) {
+            return Ok(None);
+        }
+        if self.leaves_out(Part::Fold) {
+            return Ok(Some(PartReport::not_done(Part::Fold, "it is left out")));
+        }
+        self.tell(Part::Fold, 0);
+        let comparison = match self.comparison(self.carried.code.code, Part::Fold) {
+            Ok(comparison) => comparison,
+            Err(report) => return Ok(Some(report)),
+        };
+        let Pairs { pairs, notes, .. } = compare::pairs(self.carried.tables, self.carried.tables, &comparison);
+        let through: Vec<Position> = new.reader().tokens().iter().map(|token| token.position).collect();
+        let (verify, rows) = (&self.carried.options.verify, self.carried.options.rows);
+        let last = through.iter().copied().max().unwrap_or_default();
+        let segments = u16::try_from(through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
+        let choice = choose(last, segments.unwrap_or(SegmentCount::ONE), rows, verify.fold_events_max);
+        let what = self.what(self.id, self.carried, through, letters(new.reader()).await?);
+        let mut tally = Tally::default();
+        let done = match (choice, serving) {
+            (Choice::Sample, None) => Err(format!(
+                "there are more than {} events (`fold_events_max`), and no version serves by which a sample of them \
+                 could be judged",
+                verify.fold_events_max
+            )),
+            (Choice::Sample, Some(serving)) => self.sample(what, last, serving, &pairs, new, &mut tally).await?,
+            (Choice::Everything, _) => self.whole(what, Take::Everything, &pairs, new, &mut tally).await?,
+            (Choice::Segment(segment), _) => self.whole(what, Take::Segment(segment), &pairs, new, &mut tally).await?,
+        };
+        notes.into_iter().for_each(|note| tally.note(note));
+        let mut report = tally.report(Part::Fold);
+        if let Err(why) = done {
+            report.outcome = Outcome::NotDone { why };
+        }
+        Ok(Some(report))
+    }
+
+    fn what(&self, id: &ViewId, carried: &Carried, through: Vec<Position>, aside: Vec<Letter>) -> Fold {
+        Fold {
+            journal: Arc::clone(&self.core.journal),
+            offload: self.core.world.offload,
+            id: id.clone(),
+            carried: carried.clone(),
+            through,
+            aside,
+            time_max: self.carried.options.verify.fold_time_max,
+        }
+    }
+
+    /// All rows of what is folded. The inner error says why there are none.
+    async fn whole(
+        &self,
+        what: Fold,
+        take: Take,
+        pairs: &[Pair],
+        new: &mut ReadView,
+        tally: &mut Tally,
+    ) -> Result<Result<(), String>, StoreError> {
+        let (has, of) = match take {
+            Take::Segment(segment) => (Has::Some, format!(" of segment {segment}, not those of the others")),
+            Take::Everything | Take::Gathered(_) => (Has::Every, String::new()),
+        };
+        let Folded { mut reader, events } = match fold(what, take).await? {
+            Ok(folded) => folded,
+            Err(why) => return Ok(Err(why)),
+        };
+        let tell = |looked_at| self.tell(Part::Fold, looked_at);
+        for pair in pairs {
+            let compared = rows::compare(pair, has, &mut *reader, new.reader(), tally, tell);
+            match AssertUnwindSafe(compared).catch_unwind().await {
+                Ok(compared) => compared?,
+                Err(panic) => panicked(pair, &*panic, tally),
+            }
+        }
+        tally.note(format!("compared with {} from the start{of}", counted(events, "event")));
+        Ok(Ok(()))
+    }
+
+    /// The rows that are of a sample of streams alone.
+    async fn sample(
+        &self,
+        what: Fold,
+        last: Position,
+        serving: Serving<'_>,
+        pairs: &[Pair],
+        new: &mut ReadView,
+        tally: &mut Tally,
+    ) -> Result<Result<(), String>, StoreError> {
+        let (filter, events_max) = (self.carried.filter.clone(), self.carried.options.verify.fold_events_max);
+        let gathered = gather(what.offload, Arc::clone(&what.journal), filter, last, events_max, what.time_max).await?;
+        let gathered: Arc<Gathered> = Arc::new(gathered);
+        let Serving { code, view } = serving;
+        let through = view.reader().tokens().iter().map(|token| token.position).collect();
+        let old = ViewId { version: self.subject.against.unwrap_or(self.id.version), ..self.id.clone() };
+        let old = self.what(&old, code, through, letters(view.reader()).await?);
+        let Folded { reader: mut was, .. } = match fold(old, Take::Gathered(Arc::clone(&gathered))).await? {
+            Ok(folded) => folded,
+            Err(why) => return Ok(Err(format!("in a sample of streams, of the version that serves: {why}"))),
+        };
+        let Folded { reader: mut is, events } = match fold(what, Take::Gathered(Arc::clone(&gathered))).await? {
+            Ok(folded) => folded,
+            Err(why) => return Ok(Err(format!("in a sample of streams: {why}"))),
+        };
+        let mut shared = 0;
+        for pair in pairs {
+            let mut witness = Witness { table: like(&pair.new, code.tables), fold: &mut *was, view: view.reader() };
+            let compared = self.some(pair, &mut *is, new.reader(), &mut witness, tally);
+            match AssertUnwindSafe(compared).catch_unwind().await {
+                Ok(compared) => shared += compared?,
+                Err(panic) => panicked(pair, &*panic, tally),
+            }
+        }
+        let sample = format!("{} of {}", counted(events, "event"), counted(gathered.streams, "stream"));
+        if tally.looked_at == 0 {
+            let why = format!("no row is known to be made of a sample of {sample} alone; raise `fold_events_max`");
+            return Ok(Err(why));
+        }
+        tally.note(format!(
+            "a sample of {sample} was folded; {} that other streams may have changed were not compared",
+            counted(shared, "row")
+        ));
+        Ok(Ok(()))
+    }
+
+    /// Compares the rows of a fold of some streams that are of these streams alone. Returns how many are not.
+    async fn some(
+        &self,
+        pair: &Pair,
+        fold: &mut dyn ViewReader,
+        view: &mut dyn ViewReader,
+        witness: &mut Witness<'_>,
+        tally: &mut Tally,
+    ) -> Result<u64, StoreError> {
+        let (mut after, mut shared, mut looked_at) = (None::<Vec<Value>>, 0, 0);
+        loop {
+            let page = fold.page(&pair.new, after.as_deref(), limits::PAGE_ROWS_MAX).await?;
+            let Some(last) = page.last() else { return Ok(shared) };
+            after = Some(pair.new.key_of(last));
+            for row in page {
+                let key = pair.new.key_of(&row);
+                if !pair.wants(&key) {
+                    continue;
+                }
+                if looked_at >= limits::FOLD_ROWS_MAX || !witness.knows(&key).await? {
+                    shared += 1;
+                    continue;
+                }
+                looked_at += 1;
+                tally.looked_at += 1;
+                let words = |old, new| Words { place: pair.new.name.to_owned(), key: Some(show_key(&key)), old, new };
+                match view.get(&pair.new, &key).await? {
+                    None => tally.wrong(FindingKind::Missing, || words(Some(pair.show_old(&row)), None)),
+                    Some(found) => match pair.differ(&row, &found) {
+                        Ok(None) => {}
+                        Ok(Some((was, is))) => tally.wrong(FindingKind::Differs, || words(Some(was), Some(is))),
+                        Err(error) => {
+                            let error = Some(error.to_string());
+                            tally.wrong(FindingKind::Differs, || words(Some(pair.show_old(&row)), error));
+                        }
+                    },
+                }
+            }
+            self.tell(Part::Fold, tally.looked_at);
+        }
+    }
+}
+
+/// The version that serves, and what its code makes of the same streams.
+struct Witness<'a> {
+    /// The table in it, if it has it with the same key.
+    table: Option<Table>,
+    fold: &'a mut dyn ViewReader,
+    view: &'a mut dyn ViewReader,
+}
+
+impl Witness<'_> {
+    /// Whether the row with this key is of these streams alone.
+    async fn knows(&mut self, key: &[Value]) -> Result<bool, StoreError> {
+        let Some(table) = self.table else { return Ok(false) };
+        let (Some(made), Some(served)) = (self.fold.get(&table, key).await?, self.view.get(&table, key).await?) else {
+            return Ok(false);
+        };
+        Ok(made.iter().zip(&served).all(|(made, served)| same(made, served)))
+    }
+}
+
+/// The table of the same name and key, if there is one.
+fn like(table: &Table, others: &[Table]) -> Option<Table> {
+    let key = |table: &Table| table.key.iter().map(|at| table.columns[*at]).collect::<Vec<_>>();
+    others.iter().find(|other| other.name == table.name && key(other) == key(table)).copied()
+}
+
+fn panicked(pair: &Pair, panic: &(dyn std::any::Any + Send), tally: &mut Tally) {
+    let new = Some(format!("its comparison panicked: {}", panic_text(panic)));
+    tally.wrong(FindingKind::Check, || Words { place: pair.new.name.to_owned(), new, ..Words::default() });
+}
+
+/// What was set aside in one state of a view.
+async fn letters(view: &mut dyn ViewReader) -> Result<Vec<Letter>, StoreError> {
+    let (mut letters, mut after) = (Vec::new(), Position::START);
+    loop {
+        let mut page = view.letters(after, LETTERS).await?;
+        let Some(last) = page.last() else { return Ok(letters) };
+        after = last.position;
+        letters.append(&mut page);
+    }
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_folded_is_as_much_as_the_bound_allows() {
+        let choice =
+            |last, segments, rows| choose(Position::new(last), SegmentCount::new(segments).unwrap(), rows, 1_000);
+        assert_eq!(choice(1_000, 1, Rows::OfOneSegment), Choice::Everything);
+        assert_eq!(choice(1_001, 1, Rows::OfOneSegment), Choice::Sample);
+        let first = SegmentCount::new(4).unwrap().segment(1).unwrap();
+        assert_eq!(choice(1_001, 4, Rows::OfOneSegment), Choice::Segment(first));
+        assert_eq!(choice(1_001, 4, Rows::AcrossSegments), Choice::Sample, "a row is of several segments");
+        assert_eq!(choice(4_004, 4, Rows::OfOneSegment), Choice::Sample);
+    }
+}
