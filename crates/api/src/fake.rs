@@ -262,6 +262,7 @@ pub fn node_status(events: u64) -> Status {
         events,
         ready: true,
         waiting_on: vec![],
+        warnings: vec![],
     };
     Status { node, members: vec![], projections: vec![], subscribers: vec![] }
 }

@@ -101,6 +101,9 @@ pub struct NodeStatus {
     /// Why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
+    /// What somebody should look at though it keeps the node from nothing, such as a clock that is wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One projection.
@@ -195,6 +198,10 @@ pub struct VersionStatus {
     /// How old is what is told here of its view, in seconds, when that could not be read just now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<f64>,
+    /// Whether events are applied no further until somebody does something about what it waits on, by what its options
+    /// say of retries; absent where the answering node does not carry its code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_somebody: Option<bool>,
     /// What it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,

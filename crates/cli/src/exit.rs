@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use dacapo_api::{ApiError, Problem, Status, WaitingOn};
+use dacapo_api::{ApiError, Problem, Status, VersionStatus, WaitingOn};
 use dacapo_model::Retry;
 
 /// Why a command ended other than by doing what was asked.
@@ -64,17 +64,23 @@ pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
     let versions = || status.projections.iter().flat_map(|projection| &projection.versions);
     let flips = status.projections.iter().filter_map(|projection| projection.flip.as_ref());
     let mut waits = versions()
-        .flat_map(|version| &version.waiting_on)
+        .flat_map(|version| version.waiting_on.iter().filter(|reason| !is_judged(version, reason)))
         .chain(flips.flat_map(|flip| &flip.waiting_on))
         .chain(status.subscribers.iter().flat_map(|subscriber| &subscriber.waiting_on));
     (!status.node.ready && !opened_here)
+        || versions().any(|version| version.needs_somebody == Some(true))
         || versions().any(|version| version.phase == "Failed" || version.letters > 0 || version.effects_aside > 0)
         || status.subscribers.iter().any(|subscriber| subscriber.failed > 0)
         || waits.any(|reason| stays(reason) && !(opened_here && reason.kind == "code"))
 }
 
-/// Whether what is waited for does not come by itself. The node knows how often its handlers are tried; here what every
-/// projection has unless it says otherwise stands for it.
+/// Whether the node has said what this means: it knows how often the version tries what fails.
+fn is_judged(version: &VersionStatus, reason: &WaitingOn) -> bool {
+    version.needs_somebody.is_some() && matches!(reason.kind.as_str(), "handler" | "seed" | "reset")
+}
+
+/// Whether what is waited for does not come by itself. A node without the code does not know how often it is tried; what
+/// every projection has unless it says otherwise stands for it.
 fn stays(reason: &WaitingOn) -> bool {
     match reason.kind.as_str() {
         "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "unowned" => true,
@@ -116,6 +122,11 @@ mod tests {
         ] {
             assert!(needs_somebody(&status(&trouble), true), "{trouble}");
         }
+        // The version's own options count, where the node knows them.
+        let judged = |attempts: u32, needs: bool| format!(r#"{},"needs_somebody":{needs}"#, waits("handler", attempts));
+        assert!(
+            needs_somebody(&status(&judged(3, true)), false) && !needs_somebody(&status(&judged(40, false)), false)
+        );
         let mut away = status("");
         away.node.ready = false;
         assert!(needs_somebody(&away, false) && !needs_somebody(&away, true));

@@ -2,6 +2,7 @@
 //! somebody looks at it.
 
 use std::fmt::Write;
+use std::io::Write as _;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 
@@ -23,6 +24,13 @@ pub(crate) fn told(length: u64) -> ProgressBar {
 /// Sets the message behind a bar, with what would act on a terminal escaped.
 pub(crate) fn say(bar: &ProgressBar, message: &str) {
     bar.set_message(shown(message).into_owned());
+}
+
+/// Writes a line that stays, above the bar where there is one.
+pub(crate) fn line(bar: &ProgressBar, line: &str) {
+    let line = shown(line);
+    // Where standard error cannot be written to, nobody is there to be told.
+    bar.suspend(|| std::io::stderr().lock().write_fmt(format_args!("{line}\n"))).ok();
 }
 
 /// Something under way whose end nobody knows.

@@ -85,6 +85,7 @@ fn page(out: &Out, status: &Status) -> String {
             if reasons.is_empty() { "does not say why".to_owned() } else { format!("waits on {}", reasons.join("; ")) };
         page.push_str(&format!("not ready, {waits}\n"));
     }
+    node.warnings.iter().for_each(|warning| page.push_str(&format!("warning: {warning}\n")));
     if status.projections.is_empty() {
         page.push_str("\nno projections\n");
         page.push_str(&members(out, status));

@@ -11,7 +11,7 @@ use crate::numbers::{count, counted};
 use crate::operate::asked;
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::texts;
-use crate::{connect, progress};
+use crate::{connect, progress, wait};
 
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 const WAIT_MS: u64 = 1_000;
@@ -85,21 +85,9 @@ async fn until_verified(
 fn halts(found: &Verification) -> Problem {
     let Verification { projection, version, waiting_on, .. } = found;
     let kind = waiting_on.as_ref().map_or("", |reason| reason.kind.as_str());
-    let help = match kind {
-        "paused" => format!("`dacapo resume {projection} {version}`"),
-        "letters" => format!(
-            "see `dacapo letters {projection} --version {version}`, then retry or drop some; where the code is wrong, fix \
-             it, raise its version and start the node with it"
-        ),
-        "code" => format!("start the node with that code; or `dacapo rebuild {projection}` with the code that it has"),
-        "seed" => format!("do what it says; or `dacapo rebuild {projection}`, which reads the past instead"),
-        _ => format!(
-            "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, \
-             raise its version and start the node with it"
-        ),
-    };
+    let help = wait::help(projection, version, kind).or_else(|| wait::help(projection, version, "handler"));
     let problem = Problem::new("halts", format!("{projection} {version} comes to no verdict by itself"));
-    let problem = problem.tried(format!("wait until {version} is verified")).help(help);
+    let problem = problem.tried(format!("wait until {version} is verified")).help(help.unwrap_or_default());
     match waiting_on {
         Some(reason) => problem.found(format!("it waits on {}", reason.text)),
         None => problem,
@@ -184,7 +172,7 @@ fn looked_at(part: &PartReport) -> String {
     match part.part.as_str() {
         "counts" => counted(part.looked_at, "event"),
         "checks" => counted(part.looked_at, "check"),
-        "rows" => counted(part.looked_at, "row"),
+        "rows" | "fold" => counted(part.looked_at, "row"),
         "answers" => counted(part.looked_at, "answer"),
         _ => count(part.looked_at),
     }
@@ -199,12 +187,14 @@ fn findings(part: &PartReport) -> String {
     for finding in &part.findings {
         let Finding { kind, place, key, old, new } = finding;
         let key = key.as_ref().map(|key| format!(" {key}")).unwrap_or_default();
+        let folded = part.part == "fold";
         let (was, is) = match kind.as_str() {
             "count" | "letter" => ("journal", "view"),
             "check" => ("expected", "found"),
+            _ if folded => ("fold", "view"),
             _ => ("old", "new"),
         };
-        text.push_str(&format!("  {place}{key}: {}\n", words(kind)));
+        text.push_str(&format!("  {place}{key}: {}\n", words(kind, folded)));
         let width = was.len().max(is.len());
         for (side, row) in [(was, old), (is, new)] {
             text.extend(row.as_ref().map(|row| format!("    {side:width$}  {row}\n")));
@@ -219,8 +209,10 @@ fn findings(part: &PartReport) -> String {
 }
 
 /// What a kind of finding is, in words.
-fn words(kind: &str) -> &str {
+fn words(kind: &str, folded: bool) -> &str {
     match kind {
+        "missing" if folded => "missing in the view",
+        "extra" if folded => "not in what the past folds to",
         "count" => "not every event was taken up",
         "letter" => "set aside",
         "check" => "not so",

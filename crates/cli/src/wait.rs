@@ -1,11 +1,12 @@
 //! Waiting for a rebuild or a flip, and showing how it goes. Whoever stops waiting stops nothing: what
 //! was asked for is in the catalog.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
 use dacapo_api::{
-    Api, ApiError, FlipRequest, FlipResponse, Problem, ReplayRequest, ReplayResponse, Status, VersionStatus,
+    Api, ApiError, FlipRequest, FlipResponse, Problem, ReplayRequest, ReplayResponse, Status, VersionStatus, WaitingOn,
 };
 use indicatif::ProgressBar;
 
@@ -15,6 +16,7 @@ use crate::progress;
 
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 const FLIP_WAIT_MS: u64 = 1_000;
+const FLIP_WAIT_FIRST_MS: u64 = 250;
 /// How many calls in a row may fail while waiting: a node may be restarted meanwhile.
 const TRIES_MAX: u32 = 60;
 
@@ -62,8 +64,9 @@ pub(crate) async fn until_flipped(
 ) -> Result<FlipResponse, CliError> {
     let bar = progress::endless();
     bar.enable_steady_tick(POLL_PAUSE);
-    request.wait_ms = Some(FLIP_WAIT_MS);
-    let mut asked = false;
+    // What it waits on is told soon; from then on each answer may take its time.
+    request.wait_ms = Some(FLIP_WAIT_FIRST_MS);
+    let (mut asked, mut told) = (false, Told::default());
     let mut failures = 0;
     loop {
         match direction.ask(api, projection, request.clone()).await {
@@ -75,7 +78,8 @@ pub(crate) async fn until_flipped(
                 (asked, failures) = (true, 0);
                 let reasons: Vec<&str> = answer.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
                 progress::say(&bar, &format!("{} to {}: waits on {}", answer.kind, answer.to, reasons.join("; ")));
-                request.to = Some(answer.to);
+                told.of(&bar, projection, &answer.to, &answer.waiting_on);
+                (request.to, request.wait_ms) = (Some(answer.to), Some(FLIP_WAIT_MS));
             }
             Err(error) => {
                 failures += 1;
@@ -87,6 +91,41 @@ pub(crate) async fn until_flipped(
         }
         // A node that answers at once must not be asked in a circle.
         tokio::time::sleep(POLL_PAUSE).await;
+    }
+}
+
+/// What somebody can do about something that does not come by itself; nothing for what does.
+pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String> {
+    Some(match kind {
+        "paused" => format!("`dacapo resume {projection} {version}`"),
+        "letters" => format!(
+            "see `dacapo letters {projection} --version {version}`, then retry or drop some; where the code is wrong, fix \
+             it, raise its version and start the node with it"
+        ),
+        "code" => format!("start the node with that code; or `dacapo rebuild {projection}` with the code that it has"),
+        "seed" => format!("do what it says; or `dacapo rebuild {projection}`, which reads the past instead"),
+        "handler" | "reset" => format!(
+            "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, \
+             raise its version and start the node with it"
+        ),
+        _ => return None,
+    })
+}
+
+/// The kinds of reasons that were told already.
+#[derive(Default)]
+struct Told(BTreeSet<String>);
+
+impl Told {
+    /// Tells, once each, what does not come by itself and what somebody can do about it. A line of its own stays to be
+    /// read, also where there is no terminal.
+    fn of(&mut self, bar: &ProgressBar, projection: &str, version: &str, reasons: &[WaitingOn]) {
+        for reason in reasons {
+            let Some(help) = help(projection, version, &reason.kind) else { continue };
+            if self.0.insert(reason.kind.clone()) {
+                progress::line(bar, &format!("{projection} {version} waits on {}; {help}", reason.text));
+            }
+        }
     }
 }
 

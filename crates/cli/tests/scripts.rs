@@ -166,6 +166,21 @@ fn a_flip_to_an_older_version_says_what_it_is() {
 }
 
 #[test]
+fn a_flip_that_waits_for_somebody_says_so_at_once() {
+    let node = Node::start();
+    let answer = |rest: &str| {
+        let text =
+            format!(r#"{{"projection":"balances","kind":"flip","from":"v1.1","to":"v2.1","requested":8,{rest}}}"#);
+        serde_json::from_str(&text).unwrap()
+    };
+    let paused = r#""flipped":false,"waiting_on":[{"kind":"paused","text":"the command to resume: it is paused"}]"#;
+    let done = r#""flipped":true,"position":9,"covers":8"#;
+    node.fake.script().statuses.push_back(replaying());
+    node.fake.script().flips.extend([answer(paused), answer(paused), answer(done)]);
+    node.script("flip_paused", dir().path());
+}
+
+#[test]
 fn letters() {
     let node = Node::start();
     node.fake.script().statuses.push_back(replaying());

@@ -79,6 +79,7 @@ impl Node {
         let state = catalog.projections.get(projection);
         let none = || Error::NoTarget(format!("nothing of {projection} is under way that could be cancelled"));
         let state = state.ok_or_else(|| self.unknown_or(projection, none))?;
+        version.map_or(Ok(()), |version| self.known_version(projection, version))?;
         let wanted = |(is, of): &(Cancel, VersionId)| {
             what.is_none_or(|what| what == *is) && version.is_none_or(|version| version == *of)
         };

@@ -24,6 +24,7 @@ use crate::reactor::{Delivery, Voices};
 use crate::reads::Fence;
 use crate::seed::{SeedFrom, check, lacks};
 use crate::status::Lookout;
+use crate::times::Times;
 use crate::trail::Trails;
 use crate::verify::{Looking, Shadowing};
 use crate::world::{Left, World};
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) trails: Trails,
     /// What the store told of versions.
     pub(crate) lookout: Lookout,
+    /// The time of the last event.
+    pub(crate) times: Times,
     /// Segments that nobody live has.
     unowned: std::sync::Mutex<BTreeMap<ViewId, Unowned>>,
     /// What the verifications under way are at.
@@ -175,6 +178,7 @@ impl Core {
             flips: watch::Sender::default(),
             trails: Trails::new(),
             lookout: Lookout::default(),
+            times: Times::default(),
             unowned: Default::default(),
             looking: RwLock::default(),
             shadowing: RwLock::default(),

@@ -29,6 +29,7 @@ use crate::rebuild;
 use crate::replay::{self, ReplayFrom, ReplayReport};
 use crate::status::{self, NotReady, Status};
 use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
+use crate::times::{self, ClockBehind};
 use crate::verify::{self, Verification};
 use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
@@ -224,6 +225,8 @@ impl NodeBuilder {
             // It ends with the node, and nobody waits for it: it changes nothing.
             drop(tokio::spawn(catalog::follow(Arc::clone(&core.catalog), stopped.clone())));
         }
+        core.times.look(&core).await;
+        drop(tokio::spawn(times::watch(Arc::downgrade(&core), stopped.clone())));
         let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
         // From here on the status shows every version that there is. It never fails: the driver tells or panics.
         has_looked.await.ok();
@@ -468,6 +471,7 @@ impl Node {
                 let text = "has no earlier version that stands by, so there is nothing to roll back to";
                 self.unknown_or(projection, || Error::NoTarget(format!("{projection} {text}")))
             })?;
+            self.known_version(projection, to)?;
             if let Some(serving) = state.and_then(|state| state.serving).filter(|serving| to >= *serving) {
                 let text = format!("{to} is not below {serving}, which serves: a rollback goes to an earlier version");
                 return Err(Error::NoTarget(text));
@@ -503,9 +507,10 @@ impl Node {
     /// [`Error::NoTarget`] without such a version.
     pub fn verification(&self, projection: &ProjectionName, version: Option<VersionId>) -> Result<Verification, Error> {
         verify::verification(&self.core, projection, version).ok_or_else(|| match version {
-            Some(version) => {
-                self.unknown_or(projection, || Error::NoTarget(format!("there is no {projection} {version}")))
-            }
+            Some(version) => match self.known_version(projection, version) {
+                Err(error) => error,
+                Ok(()) => Error::NoTarget(format!("{projection} {version} was never verified")),
+            },
             None => self.unknown_or(projection, || {
                 Error::NoTarget(format!("no version of {projection} is being built or was verified: ask for a rebuild"))
             }),
@@ -715,6 +720,29 @@ impl Node {
             open.order(Orders::of(state));
         }
         Ok(requested)
+    }
+
+    /// Whether there is such a version, or was.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProjection`], or [`Error::Catalog`] with those that there are.
+    pub(crate) fn known_version(&self, projection: &ProjectionName, version: VersionId) -> Result<(), Error> {
+        let catalog = self.core.catalog.current();
+        let view = view_of(projection, version);
+        if catalog.version(&view).is_some() {
+            return Ok(());
+        }
+        let versions = catalog
+            .versions()
+            .filter(|(known, state)| known.projection == *projection && state.phase != Phase::Obsolete);
+        let known = versions.map(|(known, _)| known.version).collect();
+        Err(self.unknown_or(projection, || CatalogRefused::NoSuchVersion { view, known }.into()))
+    }
+
+    /// That the journal's times are ahead of this node's clock by more than [`limits::CLOCK_BEHIND_MAX`], as far as it
+    /// has looked: every event that is appended gets the time of the last one until the clock has come to that.
+    pub fn clock_behind(&self) -> Option<ClockBehind> {
+        self.core.times.behind(self.core.world.clock.now())
     }
 
     /// The catalog: which versions exist, their phases, which one serves. The watch wakes at every change.

@@ -355,6 +355,32 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
     Ok(None)
 }
 
+/// Says that effects are made again: those that were still to be made, and which had been made, went with the view.
+async fn tell_of_effects(
+    core: &Core,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<(), StoreError> {
+    let served = matches!(state.phase, Phase::Serving | Phase::StandingBy);
+    if !served || carried.effect_names().is_empty() || !view.tokens().await?.iter().all(Token::is_new) {
+        return Ok(());
+    }
+    let catalog = core.catalog.current();
+    let projection = catalog.projections.get(&id.projection);
+    let past = carried.options.effects.past;
+    if let Some(from) = projection.and_then(|projection| projection.speaks_from(id.version, past)) {
+        tracing::warn!(
+            view = %id,
+            from = from.get(),
+            "its view was gone and is built again: the effects of events from position {from} on for which it speaks are \
+             made again, under the same keys, also those that were dropped"
+        );
+    }
+    Ok(())
+}
+
 /// Opens the version, and runs its processor if the code is here.
 async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
     let carried = core.code_of(id);
@@ -378,6 +404,7 @@ async fn open(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<(),
                 return Ok(());
             }
             history::check(&*core.journal, &*view).await?;
+            tell_of_effects(core, id, state, &carried, &*view).await?;
             let seed = seed(core, id, state, &carried, &*view).await?;
             OpenVersion::run(core, id.clone(), view, carried, state, seed, is_corrected)?
         }

@@ -95,6 +95,9 @@ pub struct VersionStatus {
     pub effects_aside: u64,
     /// How old is what is told here of its view, when that could not be read just now.
     pub age: Option<Duration>,
+    /// Whether events are applied no further until somebody does something about what it waits on, by what its options
+    /// say of retries; nothing where this node does not carry its code.
+    pub needs_somebody: Option<bool>,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -233,6 +236,10 @@ fn version_status(
         waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
     }
     let (lag_time, time_left, pace, stall) = match lag {
+        _ if state.paused && lag > 0 => {
+            let lag_time = oldest.map_or(Duration::ZERO, |first| core.world.clock.now().since(first));
+            (lag_time, age.is_none().then_some(Err(NoTimeLeft::Paused)), None, None)
+        }
         0 => (Duration::ZERO, (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), None, None),
         // What is not of now says nothing about a pace.
         _ if age.is_some() => {
@@ -246,6 +253,8 @@ fn version_status(
             (lag_time, Some(time_left(left, lag_time, trail.pace())), trail.pace(), stall)
         }
     };
+    let retry = carried.as_ref().map(|carried| carried.options.retry);
+    let needs_somebody = retry.map(|retry| waiting_on.iter().any(|reason| reason.needs_somebody(&retry)));
     if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
@@ -299,6 +308,7 @@ fn version_status(
         letters,
         effects_aside: outbox.aside,
         age,
+        needs_somebody,
         waiting_on,
     }
 }

@@ -155,6 +155,14 @@ impl ProjectionState {
         served.map_or(Voice::First, |(_, version)| Voice::Of(*version))
     }
 
+    /// From which event on a version speaks; `None` for one that never served.
+    pub fn speaks_from(&self, version: VersionId, past: PastEffects) -> Option<Position> {
+        let at = self.served.iter().position(|(_, served)| *served == version)?;
+        // What came before the first flip is of the version that it went to.
+        let first = if past == PastEffects::Silent { self.first.unwrap_or_default() } else { Position::START.next() };
+        Some(if at == 0 { first } else { self.served[at].0 })
+    }
+
     /// The last flip at or before `position` with which a version left that had served until then: through there it
     /// speaks, and only then does another one. `None` when it speaks at `position` itself, or spoke for nothing before.
     pub fn spoke_before(&self, version: VersionId, position: Position) -> Option<Position> {
@@ -184,6 +192,22 @@ mod tests {
 
     fn name() -> ProjectionName {
         ProjectionName::new("notices").unwrap()
+    }
+
+    #[test]
+    fn a_version_speaks_from_its_first_flip_on() {
+        let [one, two, three] = [1, 2, 3].map(|code| VersionId { code, build: 1 });
+        let at = Position::new;
+        let served = vec![(at(9), one), (at(20), two), (at(30), one)];
+        let state = ProjectionState { first: Some(at(5)), served, ..ProjectionState::default() };
+        assert_eq!(
+            state.speaks_from(one, PastEffects::Silent),
+            Some(at(5)),
+            "what waited for the first flip is its own"
+        );
+        assert_eq!(state.speaks_from(one, PastEffects::Made), Some(at(1)));
+        assert_eq!(state.speaks_from(two, PastEffects::Silent), Some(at(20)));
+        assert_eq!(state.speaks_from(three, PastEffects::Silent), None);
     }
 
     fn schedule(code: u32) -> CatalogCommand {

@@ -220,7 +220,9 @@ impl WaitingOn {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
             Self::BeyondHead { .. } | Self::Parted { .. } => true,
             Self::Reads { unlike, .. } => !matches!(unlike, Unlike::Undecided { .. }),
-            Self::Handler { attempts, .. } | Self::Seed { attempts, .. } => *attempts >= retry.attempts,
+            Self::Handler { attempts, .. } | Self::Seed { attempts, .. } | Self::Reset { attempts, .. } => {
+                *attempts >= retry.attempts
+            }
             _ => false,
         }
     }

@@ -166,10 +166,11 @@ impl NodeApi {
             let status = self.node().status().await.map_err(refused)?;
             let found = status.projections.iter().find(|found| found.name.as_str() == projection);
             let has_some = |version: &VersionStatus| may(version) && some(version);
-            if let Some((found, serving)) = found.and_then(|found| Some((found, found.serving?)))
-                && !found.versions.iter().any(has_some)
-            {
-                return Ok(ViewId { projection: found.name.clone(), version: serving });
+            if let Some(found) = found.filter(|found| !found.versions.iter().any(has_some)) {
+                let newest = || found.versions.iter().rev().find(|version| may(version)).map(|found| found.version);
+                if let Some(version) = found.serving.or_else(newest) {
+                    return Ok(ViewId { projection: found.name.clone(), version });
+                }
             }
         }
         self.which(projection, version, may, some).await

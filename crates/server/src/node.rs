@@ -62,6 +62,7 @@ impl NodeApi {
             events: head.get(),
             ready: not_ready.is_empty(),
             waiting_on: not_ready.iter().map(not_ready_form).collect(),
+            warnings: self.node.clock_behind().iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -469,6 +470,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
             _ => None,
         },
         reached: version.reached.map(Position::get),
+        needs_somebody: version.needs_somebody,
         letters: version.letters,
         effects_aside: version.effects_aside,
         age_seconds: version.age.map(|age| age.as_secs_f64()),

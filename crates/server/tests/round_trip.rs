@@ -110,6 +110,7 @@ fn full_status() -> Status {
         letters: 3,
         effects_aside: 2,
         age_seconds: Some(12.0),
+        needs_somebody: Some(true),
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
     };
     let flip = FlipStatus {

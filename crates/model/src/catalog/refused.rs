@@ -123,7 +123,8 @@ impl fmt::Display for CatalogRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSuchVersion { view, known } if known.is_empty() => {
-                write!(f, "there is no {view}: the projection has no versions")
+                let projection = &view.projection;
+                write!(f, "there is no {view}: {projection} has no versions, or there is no such projection")
             }
             Self::NoSuchVersion { view, known } => {
                 let known: Vec<_> = known.iter().map(ToString::to_string).collect();

@@ -2,6 +2,7 @@
 
 mod connections;
 mod hosts;
+mod letters;
 mod proxies;
 mod reads;
 
