@@ -385,6 +385,13 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         }
         CatalogEvent::Obsolete { .. } => ("version_obsolete", format!("view of {version} gone")),
         CatalogEvent::Failed { reason, .. } => ("version_failed", format!("{version} failed: {reason}")),
+        CatalogEvent::Parted { same_through, differs_at, .. } => {
+            let text = format!(
+                "view of {version} reaches beyond the journal: of another history, the same through position \
+                 {same_through}, another one at {differs_at} at the latest"
+            );
+            ("version_parted", text)
+        }
         CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
         CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
         CatalogEvent::Verified { verdict, report, .. } => {

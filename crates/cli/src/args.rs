@@ -82,13 +82,17 @@ pub(crate) struct Repair {
     /// Do what is shown without it. What is cut off is kept in a file beside
     #[arg(long)]
     pub apply: bool,
+    /// Answer as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl Command {
     /// Whether the answer is to be JSON, and so is the error.
     pub fn says_json(&self) -> bool {
         match self {
-            Self::Serve(_) | Self::Demo(_) | Self::Repair(_) => false,
+            Self::Serve(_) | Self::Demo(_) => false,
+            Self::Repair(args) => args.json,
             Self::Import(args) => args.json,
             Self::Append(args) => args.json,
             Self::Read(args) => args.json,

@@ -19,6 +19,17 @@ where
     with_node(&target.at, target.data.as_deref(), Missing::Refuse, ask).await
 }
 
+/// The same, for a command that only looks: in a directory that it opens nothing is changed, and nothing carried on.
+pub(crate) async fn look<T, F>(target: &Target, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, CliError>
+where
+    F: Future<Output = Result<T, CliError>>,
+{
+    match &target.data {
+        Some(data) => asked(local::look(data).await?, ask).await,
+        None => with(target, ask).await,
+    }
+}
+
 /// The same, for a command that may begin a directory or whose `--data` is something else.
 pub(crate) async fn with_node<T, F>(
     at: &At,
@@ -36,6 +47,13 @@ where
             Opened { api: Arc::new(client), close: Box::pin(std::future::ready(())) }
         }
     };
+    asked(opened, ask).await
+}
+
+async fn asked<T, F>(opened: Opened, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, CliError>
+where
+    F: Future<Output = Result<T, CliError>>,
+{
     let answer = ask(opened.api).await;
     opened.close.await;
     answer

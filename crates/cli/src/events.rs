@@ -77,7 +77,7 @@ fn payload_from_stdin() -> Result<String, CliError> {
 
 /// `dacapo read`.
 pub(crate) async fn read(out: &mut Out, args: Read) -> Result<(), CliError> {
-    connect::with(&args.target, |api| pages(out, api, &args)).await
+    connect::look(&args.target, |api| pages(out, api, &args)).await
 }
 
 async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliError> {
@@ -149,7 +149,7 @@ fn one_line(event: &Event, terminal: bool) -> String {
 
 /// `dacapo streams`.
 pub(crate) async fn streams(out: &mut Out, args: Streams) -> Result<(), CliError> {
-    connect::with(&args.target, |api| list(out, api, &args)).await
+    connect::look(&args.target, |api| list(out, api, &args)).await
 }
 
 async fn list(out: &mut Out, api: Arc<dyn Api>, args: &Streams) -> Result<(), CliError> {

@@ -56,7 +56,7 @@ async fn list(out: &mut Out, args: ListLetters) -> Result<(), CliError> {
     let projection = projection.unwrap_or_default();
     let named = version.is_some();
     let request = LettersRequest { version, after: after.unwrap_or(0), limit, effects };
-    connect::with(&target, |api| async move {
+    connect::look(&target, |api| async move {
         let answer = api.letters(&projection, request).await?;
         if json {
             answer.letters.iter().try_for_each(|letter| out.json(letter))?;

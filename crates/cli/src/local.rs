@@ -38,6 +38,13 @@ pub(crate) async fn open(data: Option<&Path>, missing: Missing) -> Result<Opened
     Ok(opened(start(data).await?, "dacapo"))
 }
 
+/// Opens a node on the directory `data` that only looks: it changes nothing there and carries nothing on.
+pub(crate) async fn look(data: &Path) -> Result<Opened, ApiError> {
+    is_there(data)?;
+    let node = Node::builder().data(data).looks().start().await.map_err(|error| not_started(&error))?;
+    Ok(opened(node, "dacapo"))
+}
+
 /// Whether the directory holds data. What cannot be looked at may be there.
 fn is_there(data: &Path) -> Result<(), ApiError> {
     let tried = format!("open a node on {}", data.display());

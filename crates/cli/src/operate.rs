@@ -167,7 +167,7 @@ pub(crate) async fn clean_up(out: &mut Out, args: Cleanup) -> Result<(), CliErro
 /// `dacapo phases`.
 pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> {
     let (named, projection, json) = (args.projection.is_some(), args.projection, args.json);
-    connect::with(&args.target, |api| async move {
+    connect::look(&args.target, |api| async move {
         let history = whole_history(api, projection).await?;
         if json {
             history.iter().try_for_each(|entry| out.json(entry))?;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use dacapo_api::Problem;
-use dacapo_store::embedded::{DataDir, JournalOptions, repair as repaired};
+use dacapo_store::embedded::{DataDir, JournalOptions, Repair, RepairAct, RepairStep, repair as repaired};
 use dacapo_store::{StoreError, SystemClock};
+use serde::Serialize;
 
 use crate::args::Repair as Args;
 use crate::error::CliError;
@@ -17,18 +18,60 @@ pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {
         return Err(problem.help("see whether the path is right").not_found().into());
     }
     let options = JournalOptions { clock: Arc::new(SystemClock), ..JournalOptions::default() };
-    let found = DataDir::open(&args.data).and_then(|dir| repaired(&dir, options, args.apply)).map_err(refused)?;
+    let dir = if args.apply { DataDir::open(&args.data) } else { DataDir::look(&args.data) };
+    let found = dir.and_then(|dir| repaired(&dir, options, args.apply)).map_err(refused)?;
+    if args.json {
+        out.json(&Form::new(&found, args.apply))?;
+        return out.flush();
+    }
     let problem = found.problem.map_or_else(|| "nothing is damaged".to_owned(), |problem| format!("found: {problem}"));
     let mut text = format!("{problem}\n");
     let would = if args.apply { "done:" } else { "would:" };
     for step in &found.steps {
-        text.push_str(&format!("{would} {step}\n"));
+        text.push_str(&format!("{would} {}\n", step.text));
     }
     if !args.apply && !found.steps.is_empty() {
         text.push_str("nothing was changed; copy the directory first, then add --apply to do it\n");
     }
     out.text(&text)?;
     out.flush()
+}
+
+/// What a repair found and does, as JSON.
+#[derive(Serialize)]
+struct Form<'a> {
+    /// Why the journal is not opened as it is; `null` when it is.
+    problem: Option<&'a str>,
+    /// Whether the steps were done.
+    applied: bool,
+    steps: Vec<StepForm<'a>>,
+}
+
+#[derive(Serialize)]
+struct StepForm<'a> {
+    kind: &'static str,
+    /// Of events that are given up: those behind this position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+    /// Through this one; absent where nothing tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    through: Option<u64>,
+    text: &'a str,
+}
+
+impl<'a> Form<'a> {
+    fn new(found: &'a Repair, applied: bool) -> Self {
+        let step = |step: &'a RepairStep| {
+            let (kind, after, through) = match step.act {
+                RepairAct::CutOff => ("cut_off", None, None),
+                RepairAct::WriteHeader => ("write_header", None, None),
+                RepairAct::WriteCommit => ("write_commit", None, None),
+                RepairAct::GiveUp { after, through } => ("give_up", Some(after.get()), through.map(|end| end.get())),
+            };
+            StepForm { kind, after, through, text: &step.text }
+        };
+        Self { problem: found.problem.as_deref(), applied, steps: found.steps.iter().map(step).collect() }
+    }
 }
 
 fn refused(error: StoreError) -> CliError {

@@ -18,7 +18,7 @@ const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// `dacapo status`.
 pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
-    connect::with(&args.target, |api| async {
+    connect::look(&args.target, |api| async {
         if args.watch {
             tokio::select! {
                 watched = watch(out, api) => watched,

@@ -1,5 +1,6 @@
 //! `dacapo verify`: what was found of a version before readers move to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Color};
@@ -19,10 +20,10 @@ const WAIT_MS: u64 = 1_000;
 /// `dacapo verify`.
 pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
     let Args { projection, version, again, waive, wait, who, target } = args;
-    let json = who.json;
-    connect::with(&target, |api| async move {
+    let (json, changes) = (who.json, again || waive);
+    let ask = |api: Arc<dyn Api>| async move {
         let mut request = VerificationRequest { version, wait_ms: None };
-        if again || waive {
+        if changes {
             let ask = VerifyRequest { version: request.version.take(), asked: asked(who) };
             let asked = match waive {
                 true => api.waive(&projection, ask).await?,
@@ -52,8 +53,8 @@ pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
             return Err(halts(&found).into());
         }
         judge(&found)
-    })
-    .await
+    };
+    if changes { connect::with(&target, ask).await } else { connect::look(&target, ask).await }
 }
 
 /// Asks until there is a verdict, or there will be none unless somebody does something.

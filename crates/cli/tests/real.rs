@@ -4,12 +4,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use dacapo_api::{Api, ApiError, ClientLimits, HttpClient, PhasesRequest, ReadRequest};
+use dacapo_model::{
+    CatalogEvent, CleanUpReason, EventId, ExpectedRevision, FlipPolicy, Metadata, NewEvent, ProjectionName,
+    SegmentCount, ViewId,
+};
 use dacapo_postgres::testbed::Server;
+use dacapo_store::{Append, Store, SystemClock, catalog_form};
 use serde_json::{Value, json};
 
 use common::{dacapo, script};
@@ -120,6 +127,138 @@ fn repair_ends_with_the_number_of_what_it_met() {
     // What was acknowledged cannot be made again from nothing.
     std::fs::remove_file(data.join("journal/chunk-00000000000000000001.log")).unwrap();
     repair(7);
+}
+
+/// Scripts read it.
+#[test]
+fn what_a_repair_would_do_is_told_as_json_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    for _ in 0..2 {
+        output(&["append", "a-1", "--type", "t", "--data", "1", "--data-dir", data], NOWHERE);
+    }
+    let repair = |apply: &[&str]| -> Value {
+        let args = [&["repair", "--data", data, "--json"], apply].concat();
+        serde_json::from_str(&output(&args, NOWHERE)).unwrap()
+    };
+    assert_eq!(repair(&[]), json!({ "problem": null, "applied": false, "steps": [] }));
+    // The last event, which was acknowledged.
+    let chunk = dir.path().join("data/journal/chunk-00000000000000000001.log");
+    let mut bytes = std::fs::read(&chunk).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&chunk, bytes).unwrap();
+    let before = files(dir.path());
+    let shown = repair(&[]);
+    assert_eq!(files(dir.path()), before);
+    let kinds = |shown: &Value| shown["steps"].as_array().unwrap().iter().map(|step| step["kind"].clone()).collect();
+    assert_eq!(kinds(&shown), ["cut_off", "write_commit", "give_up"].map(Value::from).to_vec());
+    let given_up = &shown["steps"][2];
+    assert_eq!((&given_up["after"], &given_up["through"]), (&json!(1), &json!(2)));
+    assert!(given_up["text"].as_str().is_some_and(|text| text.starts_with("GIVE UP")), "{shown}");
+    assert!(shown["problem"].as_str().is_some_and(|problem| problem.contains("is damaged")), "{shown}");
+    assert_eq!(repair(&["--apply"])["applied"], json!(true));
+    assert_eq!(repair(&[])["problem"], json!(null));
+    std::fs::remove_file(&chunk).unwrap();
+    let ended = dacapo(&["repair", "--data", data, "--json"], NOWHERE).output().unwrap();
+    let refused: Value = serde_json::from_slice(&ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), &refused["code"]), (Some(7), &json!("damaged")));
+}
+
+/// Every file in the directory, byte for byte.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap().is_dir() {
+            true => files.extend(self::files(&entry.path())),
+            false => drop(files.insert(entry.path(), std::fs::read(entry.path()).unwrap())),
+        }
+    }
+    files
+}
+
+/// A directory with a rebuild under way whose view is another one's, and a clean-up that is due.
+fn asked_for_much(data: &Path) {
+    let store = Store::embedded(data, Arc::new(SystemClock)).unwrap();
+    let view =
+        |version: &str| ViewId { projection: ProjectionName::new("books").unwrap(), version: version.parse().unwrap() };
+    let (one, two, three) = (view("v1.1"), view("v1.2"), view("v1.3"));
+    let scheduled = |view: &ViewId| CatalogEvent::Scheduled {
+        view: view.clone(),
+        segments: SegmentCount::new(1).unwrap(),
+        flip: FlipPolicy::WhenReady,
+        fingerprint: "f".into(),
+        reads: None,
+        seed: None,
+    };
+    let initializing = |view: &ViewId| CatalogEvent::Initializing { view: view.clone() };
+    let events = [
+        scheduled(&one),
+        initializing(&one),
+        CatalogEvent::Failed { view: one.clone(), reason: "no".into() },
+        scheduled(&two),
+        initializing(&two),
+        CatalogEvent::CleaningUp { view: two.clone(), reason: CleanUpReason::Asked },
+        scheduled(&three),
+        initializing(&three),
+    ];
+    let new = |(number, event): (usize, &CatalogEvent)| {
+        let ((event_type, payload), id) =
+            (catalog_form::encode(event), EventId::from_bytes((number as u128 + 1).to_be_bytes()));
+        NewEvent { id, event_type, payload, metadata: Metadata::default(), tags: vec![] }
+    };
+    let events = events.iter().enumerate().map(new).collect();
+    let append = Append::to_stream(catalog_form::stream(), ExpectedRevision::Any, events);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        store.journal.append(append).await.unwrap();
+        for id in [&one, &two] {
+            store.views.open(id, &[], SegmentCount::new(1).unwrap()).await.unwrap();
+        }
+        store.journal.close().await;
+    });
+    drop(store);
+    let [ours, theirs] = ["v1.1", "v1.3"].map(|version| data.join(format!("views/books/{version}.db")));
+    std::fs::copy(ours, theirs).unwrap();
+}
+
+#[test]
+fn a_command_that_only_looks_changes_no_byte_of_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    asked_for_much(&data);
+    let data = data.to_str().unwrap();
+    output(
+        &["append", "a-1", "--type", "t", "--data", "1", "--data-dir", dir.path().join("other").to_str().unwrap()],
+        NOWHERE,
+    );
+    let before = files(dir.path());
+    let commands: &[&[&str]] = &[
+        &["status"],
+        &["status", "--json"],
+        &["read"],
+        &["read", "--stream", "a-1"],
+        &["streams"],
+        &["phases"],
+        &["phases", "books"],
+        &["letters", "books"],
+        &["letters", "books", "--version", "v1.2"],
+        &["letters", "books", "--version", "v1.2", "--effects"],
+        &["verify", "books"],
+        &["verify", "books", "--version", "v1.3"],
+        &["repair"],
+        &["repair", "--json"],
+    ];
+    for command in commands {
+        let looked = dacapo(&[command, &["--data", data][..]].concat(), NOWHERE).output().unwrap();
+        let now = files(dir.path());
+        let changed: Vec<_> = now.iter().filter(|(path, bytes)| before.get(*path) != Some(bytes)).collect();
+        assert!(changed.is_empty() && now.len() == before.len(), "{command:?} changed {changed:?}: {looked:?}");
+    }
+    // What changes something carries on what was asked for.
+    output(&["append", "a-1", "--type", "t", "--data", "1", "--data-dir", data], NOWHERE);
+    let phases = output(&["phases", "--data", data], NOWHERE);
+    assert!(phases.contains("view of v1.2 gone") && phases.contains("v1.3 failed"), "{phases}");
 }
 
 #[test]

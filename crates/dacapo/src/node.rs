@@ -14,7 +14,7 @@ use dacapo_store::{Append, Appended, Clock, Filter, Journal, Store, StoreError, 
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::catalog::{self, Asked, CatalogEntry, CatalogLog};
+use crate::catalog::{self, Asked, CatalogEntry, CatalogError, CatalogLog};
 use crate::cluster::{Cluster, SharedClock};
 use crate::core::Core;
 use crate::error::Error;
@@ -47,6 +47,16 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
+impl From<CatalogError> for StartError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Refused(refused) => Self::Code(refused),
+            CatalogError::Store(error) => Self::Store(error),
+            error => Self::Store(StoreError::Invalid(error.to_string())),
+        }
+    }
+}
+
 /// Where a node keeps what lasts.
 enum Place {
     Memory,
@@ -62,6 +72,7 @@ pub struct NodeBuilder {
     address: Option<String>,
     carried: Vec<Carried>,
     subscribers: Vec<Arc<dyn AnySubscriber>>,
+    looks: bool,
     world: World,
 }
 
@@ -129,6 +140,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Only looks at what is stored: nothing is appended, built, flipped, cleaned up or otherwise carried on, and no byte of
+    /// a directory changes. What is asked of such a node beyond looking is refused by its store, or waits for ever.
+    pub fn looks(mut self) -> Self {
+        self.looks = true;
+        self
+    }
+
     /// What people call this node, such as its host name; it need not be unique.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -188,6 +206,7 @@ impl NodeBuilder {
         let clock = Arc::clone(&self.world.clock);
         let store = match self.place {
             Place::Memory => Store::memory(clock),
+            Place::Directory(directory) if self.looks => Store::look(&directory, clock)?,
             Place::Directory(directory) => Store::embedded(&directory, clock)?,
             Place::Opened(store) => store,
         };
@@ -202,9 +221,11 @@ impl NodeBuilder {
                 Err(refused) => return Err(refused.into()),
             }
         }
-        rebuild::check_views(&store, &catalog).await?;
-        for carried in &self.carried {
-            reads::agree(&store.journal, &catalog, carried).await?;
+        if !self.looks {
+            rebuild::check_views(&store, &catalog).await?;
+            for carried in &self.carried {
+                reads::agree(&store.journal, &catalog, carried).await?;
+            }
         }
         let views = Arc::clone(&store.views);
         let id = MemberId::from_bytes(self.world.ids.next().bytes());
@@ -227,11 +248,18 @@ impl NodeBuilder {
         }
         core.times.look(&core).await;
         drop(tokio::spawn(times::watch(Arc::downgrade(&core), stopped.clone())));
-        let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
-        // From here on the status shows every version that there is. It never fails: the driver tells or panics.
-        has_looked.await.ok();
-        core.cluster.set_ready(true);
-        let (conductor, keeper) = (Mutex::new(Some(conductor)), Mutex::new(Some(keeper)));
+        // From here on the status shows every version that there is.
+        let conductor = if self.looks {
+            rebuild::look(&core).await;
+            None
+        } else {
+            let conductor = tokio::spawn(rebuild::conduct(Arc::clone(&core), stopped, looked));
+            // It never fails: the driver tells or panics.
+            has_looked.await.ok();
+            Some(conductor)
+        };
+        core.cluster.set_ready(!self.looks);
+        let (conductor, keeper) = (Mutex::new(conductor), Mutex::new(Some(keeper)));
         let running = Running { stop, conductor, leave, keeper, tail, subscribers, store };
         Ok(Node { core, running: Arc::new(running) })
     }
@@ -242,8 +270,8 @@ impl Node {
     pub fn builder() -> NodeBuilder {
         let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
         let world = World { clock, ids, offload: Offload::default(), probe };
-        let (name, address) = (None, None);
-        NodeBuilder { place: Place::Memory, name, address, carried: Vec::new(), subscribers: Vec::new(), world }
+        let (name, address, looks) = (None, None, false);
+        NodeBuilder { place: Place::Memory, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
     }
 
     /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever

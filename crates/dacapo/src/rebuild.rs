@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dacapo_model::rebuild::{Code, Facts, no_source, plan, wants_verification};
 use dacapo_model::{
-    CatalogCommand, Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare,
+    CatalogCommand, Parted, Phase, Position, ProjectionName, Token, VersionState, ViewId, WaitingOn, WorkShare,
 };
 use dacapo_store::{Health, Journal, Store, StoreError, Views};
 use futures::FutureExt;
@@ -39,57 +39,118 @@ const PUBLISH_REST: Duration = Duration::from_secs(1);
 /// How long the head of a shared journal is waited for at a position that a view has reached.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
 
-/// Checks that the views are of this journal, before anything runs: one that covers more than there is, or that
-/// belongs to a version that was never built, was made from a journal that is there no more. Followed, it would
-/// silently lack whatever gets the positions that it covers already (I-3). One whose version is gone goes as well.
+/// Looks for views that reach beyond the journal, before anything runs: they were made from a history that is there no
+/// more. Followed, such a view would silently lack whatever gets the positions that it covers already (I-3). So the
+/// catalog keeps that its version has parted, before the journal comes to those positions. A view whose version is gone
+/// goes as well.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`], which names the view and says what to do. A view that cannot be read is not an error here.
-pub(crate) async fn check_views(store: &Store, catalog: &CatalogLog) -> Result<(), StoreError> {
-    let other = |id: &ViewId, found: String| {
-        let file = format!("{}/{}.db", id.projection, id.version);
-        let advice = format!(
-            "{found}, so it was made from another journal, or from this one before it was put back from a backup. Put \
-             the journal back that it was made from, or remove the view (embedded: the files views/{file}*); it is \
-             built again from the journal if it is still needed"
-        );
-        StoreError::corrupt(format!("the view {id}"), advice)
-    };
+/// [`CatalogError`] when the catalog cannot be changed. A view that cannot be read is not an error here.
+pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Result<(), CatalogError> {
     let views = &*store.views;
     for id in views.list().await? {
         // Of what another node has made since, the catalog is asked after the view was seen.
         if catalog.current().version(&id).is_none_or(|state| state.phase == Phase::Scheduled) {
             catalog.refresh().await?;
         }
-        match catalog.current().version(&id).map(|state| state.phase) {
-            None | Some(Phase::Scheduled) => {
-                let head = *store.journal.head().borrow();
-                return Err(other(&id, format!("the journal, which ends at {head}, knows of no such view")));
+        match catalog.current().version(&id).map(|state| (state.phase, state.parted)) {
+            None => {
+                let advice = "remove it, or put the journal back that it was made from";
+                tracing::warn!(view = %id, advice, "a view is there of which the journal knows nothing; it is left alone");
             }
-            Some(phase) if phase.applies() => {
+            Some((phase, None)) if phase.applies() => {
                 let Ok(Some(view)) = views.find(&id).await else { continue };
-                let Ok(tokens) = view.tokens().await else { continue };
-                let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
-                let Some(furthest) = marks.max() else { continue };
-                if let Err(head) = reaches(&*store.journal, furthest, store.shared).await {
-                    return Err(other(&id, format!("it is at position {furthest}, and the journal ends at {head}")));
+                let reaches = reaches(&*store.journal, &*view, store.shared).await;
+                let Err(StoreError::Parted(Parted::History { same_through, differs_at })) = reaches else { continue };
+                tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
+                let part = CatalogCommand::Part { view: id, same_through, differs_at };
+                match Arc::clone(catalog).change(part, Asked::by_plan()).await {
+                    // Somebody moved it on meanwhile.
+                    Ok(_) | Err(CatalogError::Refused(_)) => {}
+                    Err(error) => return Err(error),
                 }
             }
             // Made again by a process that was killed before it knew that the version is gone (I-12).
-            Some(Phase::Obsolete) => discard(views, &id).await?,
+            Some((Phase::Obsolete, _)) => discard(views, &id).await?,
             Some(_) => {}
         }
     }
     Ok(())
 }
 
-/// Whether the journal reaches `position`, or else where it ends. The head that is known of a shared journal may be a
-/// little behind what another node has appended and a third one has applied.
-async fn reaches(journal: &dyn Journal, position: Position, shared: bool) -> Result<(), Position> {
+/// Checks that the journal reaches as far as the view does. The head that is known of a shared journal may be a little
+/// behind what another node has appended and a third one has applied.
+///
+/// # Errors
+/// [`StoreError::Parted`] when it does not; another [`StoreError`] when the view cannot be read.
+async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View, shared: bool) -> Result<(), StoreError> {
+    let tokens = view.tokens().await?;
+    let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
+    let furthest = marks.max().unwrap_or_default();
     let mut head = journal.head();
     let wait = if shared { HEAD_WAIT } else { Duration::ZERO };
-    let reached = tokio::time::timeout(wait, head.wait_for(|head| *head >= position)).await;
-    if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(*journal.head().borrow()) }
+    let reached = tokio::time::timeout(wait, head.wait_for(|head| *head >= furthest)).await;
+    if matches!(reached, Ok(Ok(_))) {
+        return Ok(());
+    }
+    let head = *journal.head().borrow();
+    // Where its marks say more, that is told.
+    history::check(journal, view).await?;
+    let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
+    let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
+    Err(StoreError::Parted(Parted::History { same_through, differs_at: head.next() }))
+}
+
+/// Opens what there is of every version, for a node that only looks: nothing is changed, and nothing runs.
+pub(crate) async fn look(core: &Core) {
+    for (id, state) in core.catalog.current().versions() {
+        let looked = look_at(core, &id, state).await;
+        core.set_trouble(&id, looked.err().as_ref().map(history::waiting_on));
+    }
+}
+
+async fn look_at(core: &Core, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
+    let is_open = state.phase.applies() || state.phase == Phase::CleaningUp;
+    if state.phase == Phase::Scheduled {
+        return unbegun(core, id).await;
+    }
+    let Some(view) = core.views.find(id).await?.filter(|_| is_open) else { return Ok(()) };
+    if state.phase.applies() {
+        belongs(&*core.journal, &*view, state).await?;
+        reaches(&*core.journal, &*view, false).await?;
+    }
+    let version = OpenVersion::still(id.clone(), view, None, Orders::of(state));
+    version.tokens().await?;
+    version.outbox.send_replace(version.view.outbox(0).await?);
+    core.insert_open(Arc::new(version));
+    Ok(())
+}
+
+/// Checks that a view is of this journal.
+async fn belongs(journal: &dyn Journal, view: &dyn dacapo_store::View, state: &VersionState) -> Result<(), StoreError> {
+    history::check(journal, view).await?;
+    state.parted.map_or(Ok(()), |parted| Err(StoreError::Parted(parted)))
+}
+
+/// Checks that there is no view of a version that was never begun: it would be of another history, in which it was.
+async fn unbegun(core: &Core, id: &ViewId) -> Result<(), StoreError> {
+    let view = match core.views.find(id).await {
+        Ok(Some(view)) => view,
+        // One that cannot be read is not built upon either: the version fails once it has begun.
+        Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Another node may have begun it, before it made the view.
+    core.catalog.refresh().await?;
+    if core.catalog.current().version(id).is_none_or(|state| state.phase != Phase::Scheduled) {
+        return Ok(());
+    }
+    history::check(&*core.journal, &*view).await?;
+    let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
+    let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
+    let covered = view.tokens().await?.into_iter().map(|token| token.position);
+    let differs_at = covered.fold(core.head(), Position::max).next();
+    Err(StoreError::Parted(Parted::History { same_through, differs_at }))
 }
 
 /// Runs until it is stopped. Flips under way are left where they are; the next start takes them up. `looked` is
@@ -181,6 +242,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     core.tell_carried();
     let_go(core).await;
     let (mut tokens, mut bare, mut speaking) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    let mut may_begin = BTreeSet::new();
     for (id, state) in core.catalog.current().versions() {
         // What is wrong with one view stops no other.
         if let (Some(open), Some(projection)) =
@@ -201,6 +263,7 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
             speaking.insert(id.clone());
         }
         core.set_trouble(&id, attended.as_ref().err().map(trouble));
+        may_begin.extend((state.phase == Phase::Scheduled && attended.is_ok()).then(|| id.clone()));
         if let Some(found) = attended.ok().flatten() {
             bare.extend(found.bare.then(|| id.clone()));
             speaking.extend(found.speaking.then(|| id.clone()));
@@ -211,6 +274,10 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
     let (head, now) = (core.head(), core.world.clock.now());
     let facts = Facts { carried: &carried, tokens: &tokens, bare: &bare, speaking: &speaking, head, now };
     for command in plan(&core.catalog.current(), &facts) {
+        // One that is known only now is looked at first.
+        if matches!(&command, CatalogCommand::Begin(id) if !may_begin.contains(id)) {
+            continue;
+        }
         let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
         if ends_replay {
             core.world.probe.completed(Step::ReplayCovered);
@@ -328,6 +395,9 @@ struct Found {
 async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
         phase if phase.applies() => {
+            if let Some(parted) = state.parted {
+                return Err(StoreError::Parted(parted).into());
+            }
             open(core, id, state).await?;
             let Some(version) = core.open_version(id) else { return Ok(None) };
             version.compare(&*core.journal).await?;
@@ -348,6 +418,7 @@ async fn attend(core: &Arc<Core>, id: &ViewId, state: &VersionState) -> Result<O
             let speaking = state.phase == Phase::StandingBy && core.is_speaking(id, &*version.view, &tokens).await?;
             return Ok(Some(Found { tokens, bare, speaking }));
         }
+        Phase::Scheduled => unbegun(core, id).await?,
         Phase::CleaningUp => clean_up(core, id).await?,
         Phase::Failed => stop(core, id).await,
         _ => {}
@@ -470,7 +541,7 @@ async fn seed(
             core.views.find(&source).await?.ok_or_else(gone)?
         }
     };
-    history::check(&*core.journal, &*view).await.map_err(|error| match error {
+    belongs(&*core.journal, &*view, &projection.versions[&source.version]).await.map_err(|error| match error {
         StoreError::Parted(parted) => refused(parted.to_string()),
         error => error,
     })?;

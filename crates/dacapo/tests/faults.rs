@@ -5,6 +5,8 @@ mod common;
 mod faulty;
 #[path = "faults/history.rs"]
 mod history;
+#[path = "faults/look.rs"]
+mod look;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -197,38 +199,49 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Also once the journal has grown past where the view is: what got those positions is not in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_that_is_ahead_of_its_journal_is_refused() {
+async fn a_view_that_is_ahead_of_its_journal_has_parted_for_good_and_stops_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).start();
+    let node = start().await.unwrap();
     ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
-    node.shutdown().await;
     copy(&journal, &backup);
-    let node =
-        Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(v2())).start().await.unwrap();
-    ask(&node, "ledger-1", add(&node, "ledger-1", 6).await).await;
-    ready(&node, "v2.1").await;
+    // Soon enough, the view has no mark of it.
+    let ahead = add(&node, "ledger-1", 6).await;
+    ask(&node, "ledger-1", ahead).await;
     node.shutdown().await;
-
     std::fs::remove_dir_all(&journal).unwrap();
     copy(&backup, &journal);
-    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(v2())).start();
-    let error = start().await.err().expect("the rows are of events that are not in the journal");
-    assert!(matches!(error, StartError::Store(_)), "{error}");
-    let text = error.to_string();
-    assert!(text.contains("totals v1.1") && text.contains("the journal ends at"), "{text}");
 
-    // As the message says: the view is built again, and so is one that the journal does not know of.
-    std::fs::remove_dir_all(directory.path().join("views/totals")).unwrap();
+    let is_told = |reasons: &[WaitingOn]| reasons.iter().any(|reason| matches!(reason, WaitingOn::Parted { .. }));
+    for _ in 0..3 {
+        let node = start().await.unwrap();
+        let not_ready: Vec<_> = node.not_ready().into_iter().map(|found| found.reason).collect();
+        assert!(is_told(&not_ready), "{not_ready:?}");
+        let status = node.status().await.unwrap();
+        assert!(is_told(&status.projections[0].versions[0].waiting_on), "{status:?}");
+        let last = add(&node, "ledger-2", 1).await;
+        assert!(last > ahead, "it is past the view by now");
+        let asked = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(20)).await;
+        assert!(matches!(asked, Err(Error::TimedOut { .. })), "{asked:?}");
+        node.shutdown().await;
+    }
     let node = start().await.unwrap();
+    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    ready_and_flip(&node, "v1.2").await;
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
+    assert_eq!(ask(&node, "ledger-2", node.head()).await, (3, 3));
     check_serving(&node).await;
+    assert!(node.not_ready().is_empty());
+    let parted = node.history().await.unwrap().into_iter().map(|entry| entry.event);
+    assert_eq!(parted.filter(|event| matches!(event, CatalogEvent::Parted { .. })).count(), 1);
     node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_view_of_a_version_that_the_journal_does_not_know_is_refused() {
+async fn a_view_of_a_version_that_was_never_begun_stops_nothing_and_is_not_built_upon() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
     let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
@@ -241,8 +254,23 @@ async fn a_view_of_a_version_that_the_journal_does_not_know_is_refused() {
     node.shutdown().await;
     std::fs::remove_dir_all(&journal).unwrap();
     copy(&backup, &journal);
-    let error = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.err().unwrap();
-    assert!(error.to_string().contains("totals v2.1"), "its number would come back: {error}");
+
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    assert_eq!(ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await, (5, 1));
+    // Its number comes back.
+    node.carry(carry_v2(v2())).unwrap();
+    until(&node, "the view of another history is told", |status| {
+        let versions = status.projections[0].versions.iter();
+        let told = versions.flat_map(|version| &version.waiting_on);
+        told.into_iter().any(|reason| matches!(reason, WaitingOn::Parted { .. }))
+    })
+    .await;
+    phase(&node, "v2.1", Phase::Scheduled).await;
+    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    ready_and_flip(&node, "v2.2").await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
+    check_serving(&node).await;
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,10 @@ struct Form {
     stream: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wish: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    same_through: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    differs_at: Option<u64>,
 }
 
 /// The event type and payload under which `event` is stored.
@@ -98,6 +102,8 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
         event: None,
         stream: None,
         wish: None,
+        same_through: None,
+        differs_at: None,
     };
     let event_type = match event {
         CatalogEvent::Scheduled { segments, flip, fingerprint, reads, seed, .. } => {
@@ -170,6 +176,10 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
             }
             form.wish = Some(wish_name(*wish).into());
             "letters-decided"
+        }
+        CatalogEvent::Parted { same_through, differs_at, .. } => {
+            (form.same_through, form.differs_at) = (Some(same_through.get()), Some(differs_at.get()));
+            "version-parted"
         }
         CatalogEvent::Obsolete { .. } => "version-obsolete",
         CatalogEvent::Failed { reason, .. } => {
@@ -304,6 +314,12 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
             };
             Ok(CatalogEvent::ReplayRequested { view, after, rows })
         }
+        "version-parted" => {
+            let position = |field: Option<u64>, name| field.map(Position::new).ok_or_else(|| missing(name));
+            let same_through = position(form.same_through, "same_through")?;
+            let differs_at = position(form.differs_at, "differs_at")?;
+            Ok(CatalogEvent::Parted { view, same_through, differs_at })
+        }
         "replay-ended" => Ok(CatalogEvent::ReplayEnded { view }),
         other => Err(format!("unknown catalog event {other:?}: it was written by a later release of dacapo")),
     }
@@ -397,6 +413,7 @@ mod tests {
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":12}"#),
         ("replay-requested", r#"{"projection":"balances","version":"v2.1","after":0,"rows":"reset"}"#),
         ("replay-ended", r#"{"projection":"balances","version":"v2.1"}"#),
+        ("version-parted", r#"{"projection":"balances","version":"v2.1","same_through":9,"differs_at":12}"#),
         ("version-dropping", r#"{"projection":"balances","version":"v2.1"}"#),
         ("version-cleaning-up", r#"{"projection":"balances","version":"v2.1","reason":"cancelled"}"#),
         ("clean-up-cancelled", r#"{"projection":"balances","version":"v2.1"}"#),

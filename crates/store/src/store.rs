@@ -44,11 +44,31 @@ impl Store {
     /// [`StoreError`] when another process owns the directory (the message says which) or it cannot be read.
     pub fn embedded(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let owned = DataDir::open(directory)?;
-        // One process has the directory, so its members need not outlive it.
-        let members = Arc::new(MemoryMembers::new(Arc::clone(&clock)));
-        let journal = EmbeddedJournal::open(&owned, JournalOptions { clock, ..JournalOptions::default() })?;
+        let options = JournalOptions { clock: Arc::clone(&clock), ..JournalOptions::default() };
+        let journal = EmbeddedJournal::open(&owned, options)?;
         let views = SqliteViews::open(owned.path().join("views"))?;
-        let description = format!("embedded in {}", directory.display());
-        Ok(Self { journal: Arc::new(journal), views: Arc::new(views), members, shared: false, description })
+        Ok(Self::of_directory(directory, journal, views, clock))
+    }
+
+    /// The same only to look at it: no byte in the directory changes, and nothing can be appended or written.
+    ///
+    /// # Errors
+    /// As [`embedded`](Self::embedded); [`StoreError::Invalid`] when the directory holds no journal.
+    pub fn look(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let owned = DataDir::look(directory)?;
+        let journal = EmbeddedJournal::look(&owned)?;
+        let views = SqliteViews::look(owned.path().join("views"));
+        Ok(Self::of_directory(directory, journal, views, clock))
+    }
+
+    fn of_directory(directory: &Path, journal: EmbeddedJournal, views: SqliteViews, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            journal: Arc::new(journal),
+            views: Arc::new(views),
+            // One process has the directory, so its members need not outlive it.
+            members: Arc::new(MemoryMembers::new(clock)),
+            shared: false,
+            description: format!("embedded in {}", directory.display()),
+        }
     }
 }

@@ -130,6 +130,32 @@ async fn after_a_failed_flush_the_end_is_written_again() {
     assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 3);
 }
 
+/// The directory is moved between the look before the write and the one after the flush.
+#[tokio::test]
+async fn an_append_that_is_refused_after_it_was_written_is_not_kept() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+    journal.append(append(1)).await.unwrap();
+    let size = || {
+        let (path, mut size) = (dir.path().join("journal/chunk-00000000000000000001.log"), 0);
+        disk.tamper(&path, |bytes| size = bytes.len());
+        size
+    };
+    let before = size();
+    for looks in [0, 1, 2, 3] {
+        disk.named_for(Some(looks));
+        let error = unavailable(journal.append(append(2)).await);
+        assert!(error.contains("removed or replaced") && !error.contains("unknown"), "{error}");
+        assert_eq!(size(), before, "after {looks} looks");
+        assert!(matches!(journal.health(), Health::Failing(_)));
+        disk.named_for(None);
+        assert_eq!(journal.append(append(1)).await.unwrap().written, 0, "it goes on");
+    }
+    assert_eq!(journal.append(append(3)).await.unwrap().position.get(), 2);
+    drop(journal);
+    assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 2);
+}
+
 #[tokio::test]
 async fn losing_power_at_any_step_of_sealing_loses_nothing() {
     for changes in 0..24 {

@@ -117,6 +117,15 @@ pub enum CatalogCommand {
         /// Why not.
         reason: String,
     },
+    /// Its view reaches beyond the journal.
+    Part {
+        /// Which version.
+        view: ViewId,
+        /// Through here both histories are known to be the same.
+        same_through: Position,
+        /// The first position that differs is at most this.
+        differs_at: Position,
+    },
     /// Apply no more events to its view.
     Pause(ViewId),
     /// Apply events again, and try at once whatever halts.

@@ -100,6 +100,12 @@ impl Catalog {
                 Phase::Failed => Ok(vec![]),
                 phase => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "fail" }),
             },
+            CatalogCommand::Part { view, same_through, differs_at } => {
+                let is_known = self.applied(view, "part")?.parted.is_some();
+                let (view, same_through, differs_at) = (view.clone(), *same_through, *differs_at);
+                let parted = CatalogEvent::Parted { view, same_through, differs_at };
+                Ok((!is_known).then_some(parted).into_iter().collect())
+            }
             CatalogCommand::Pause(view) => {
                 let paused = self.applied(view, "pause")?.paused;
                 Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())

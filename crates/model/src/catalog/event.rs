@@ -173,6 +173,16 @@ pub enum CatalogEvent {
         /// Why not.
         reason: String,
     },
+    /// Its view was found to reach beyond the journal, so it is made from a history that is there no more. Whatever gets
+    /// those positions from here on is not in it: it is neither shown nor applied to again (I-3).
+    Parted {
+        /// Which version.
+        view: ViewId,
+        /// Through here both histories are known to be the same.
+        same_through: Position,
+        /// The first position that differs is at most this.
+        differs_at: Position,
+    },
     /// No events are applied to its view until it is resumed.
     Paused {
         /// Which version.
@@ -267,6 +277,7 @@ impl CatalogEvent {
             | Self::LettersDecided { view, .. }
             | Self::Obsolete { view }
             | Self::Failed { view, .. }
+            | Self::Parted { view, .. }
             | Self::Paused { view }
             | Self::Resumed { view }
             | Self::Verified { view, .. }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::catalog::{
     Catalog, CatalogEvent, FlipPolicy, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
 };
+use crate::journal::Parted;
 use crate::phase::Phase;
 use crate::position::Position;
 use crate::reads::Announced;
@@ -38,6 +39,7 @@ impl Catalog {
                     began_at: None,
                     reason: None,
                     seed: *seed,
+                    parted: None,
                     paused: false,
                     resumed_at: None,
                     verified: None,
@@ -116,6 +118,10 @@ impl Catalog {
             }
             CatalogEvent::Failed { reason, .. } => {
                 projection.enter(view.version, Phase::Failed, recorded).reason = Some(reason.clone());
+            }
+            CatalogEvent::Parted { same_through, differs_at, .. } => {
+                let (same_through, differs_at) = (*same_through, *differs_at);
+                projection.known(view.version).parted = Some(Parted::History { same_through, differs_at });
             }
             CatalogEvent::Paused { .. } => projection.known(view.version).paused = true,
             CatalogEvent::Resumed { .. } => {

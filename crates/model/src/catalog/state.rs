@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::catalog::{CatalogCommand, FlipKind, FlipPolicy};
+use crate::journal::Parted;
 use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
@@ -42,6 +43,9 @@ pub struct VersionState {
     pub reason: Option<String>,
     /// The version whose view it begins as a copy of.
     pub seed: Option<VersionId>,
+    /// How its view and this journal have parted, if it was found to reach beyond the journal once. It is never of this
+    /// journal again.
+    pub parted: Option<Parted>,
     /// Whether events are kept from its view.
     pub paused: bool,
     /// Where it was resumed last.

@@ -2,11 +2,15 @@
 //!
 //! This module owns the few operations that the journal needs. It never interprets a byte.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use crate::error::StoreError;
 
 /// A disk with directories and files.
 pub trait Disk: Send + Sync + 'static {
@@ -128,13 +132,13 @@ impl Disk for FileDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        Ok(Arc::new(open_file(OpenOptions::new().read(true).write(true), path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
-        Ok(Arc::new(reserve::or_use(path, || options.open(path))?))
+        Ok(Arc::new(reserve::or_use(path, || open_file(&options, path))?))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -158,6 +162,44 @@ impl Disk for FileDisk {
     }
 }
 
+/// The disk of the operating system, of which nothing is changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LookDisk;
+
+fn only_looked_at<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it was opened only to look at it"))
+}
+
+impl Disk for LookDisk {
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        only_looked_at()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        FileDisk.list(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(open_file(OpenOptions::new().read(true), path)?))
+    }
+
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        only_looked_at()
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        only_looked_at()
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        only_looked_at()
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        only_looked_at()
+    }
+}
+
 /// What is stored is for the user that runs the process, and for nobody else.
 pub(super) const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
@@ -168,6 +210,43 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(parent)?;
     }
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+}
+
+/// Opens a file, and nothing else: a pipe would be waited for without end, and what comes from a device is not what was
+/// written.
+pub(super) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    let other = |found: FileType| io::Error::new(io::ErrorKind::InvalidData, NotAFile(kind_of(found)));
+    match options.clone().custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path) {
+        Ok(file) => {
+            let found = file.metadata()?.file_type();
+            if found.is_file() { Ok(file) } else { Err(other(found)) }
+        }
+        // Some are not opened at all in this way.
+        Err(error) => match std::fs::metadata(path).map(|found| found.file_type()) {
+            Ok(found) if !found.is_file() => Err(other(found)),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Something else is where a file should be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is there in place of the file")]
+struct NotAFile(&'static str);
+
+/// That something else is where the file `path` should be, if that is what `error` says.
+pub(super) fn not_a_file(path: &Path, error: &io::Error) -> Option<StoreError> {
+    let found = error.get_ref().filter(|inner| inner.is::<NotAFile>())?;
+    Some(StoreError::corrupt(path.display(), format!("{found}: put the file back, from a backup if need be")))
+}
+
+fn kind_of(found: FileType) -> &'static str {
+    match found {
+        found if found.is_dir() => "a directory",
+        found if found.is_fifo() => "a pipe",
+        found if found.is_socket() => "a socket",
+        _ => "a device",
+    }
 }
 
 /// A few files that are kept open for nothing, to be let go of when the process has no more files to open: the next

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dacapo_model::JournalId;
+use rustix::fs::OFlags;
 
-use super::disk::{FILE_MODE, private_dir};
+use super::disk::{FILE_MODE, not_a_file, open_file, private_dir};
 use crate::error::StoreError;
 
 /// What this release writes into `DIR/format`, and the newest it reads.
@@ -43,21 +44,29 @@ impl DataDir {
     /// format file is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let tried = || format!("open the data directory {}", path.display());
-        let failed = |error: io::Error| StoreError::unavailable(tried(), error);
-        private_dir(&path).map_err(failed)?;
-        let lock = File::open(&path).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::unavailable(tried(), owner(&path))),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        let (held, named) = (lock.metadata().map_err(failed)?, std::fs::metadata(&path).map_err(failed)?);
-        if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
-            return Err(StoreError::unavailable(tried(), "it was replaced just now: try again"));
-        }
-        let journal = Mutex::new(check_format(&path)?);
-        sign(&path).map_err(failed)?;
+        private_dir(&path).map_err(|error| StoreError::unavailable(tried(&path), error))?;
+        let lock = locked(&path, File::try_lock)?;
+        let journal = match read_format(&path)? {
+            Some(journal) => journal,
+            None => {
+                write_format(&path, None)?;
+                None
+            }
+        };
+        sign(&path).map_err(|error| file_error(&path.join("lock"), &error))?;
+        Ok(Self { inner: Arc::new(Inner { path, _lock: lock, journal: Mutex::new(journal) }) })
+    }
+
+    /// Takes the directory at `path` only to look at it: nothing in it is changed. Several processes may do that at the
+    /// same time, but not beside one that owns it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreError::Invalid`] when it holds no data.
+    pub fn look(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let lock = locked(&path, File::try_lock_shared)?;
+        let nothing = || StoreError::Invalid(format!("{} holds no data of dacapo", path.display()));
+        let journal = Mutex::new(read_format(&path)?.ok_or_else(nothing)?);
         Ok(Self { inner: Arc::new(Inner { path, _lock: lock, journal }) })
     }
 
@@ -85,18 +94,49 @@ impl DataDir {
     }
 }
 
+fn tried(path: &Path) -> String {
+    format!("open the data directory {}", path.display())
+}
+
+/// The open directory at `path`, locked by `lock`.
+fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, StoreError> {
+    let failed = |error: io::Error| StoreError::unavailable(tried(path), error);
+    let directory = OFlags::DIRECTORY.bits().cast_signed();
+    let open = OpenOptions::new().read(true).custom_flags(directory).open(path).map_err(failed)?;
+    match lock(&open) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::unavailable(tried(path), owner(path, &open))),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    let (held, named) = (open.metadata().map_err(failed)?, std::fs::metadata(path).map_err(failed)?);
+    if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
+        return Err(StoreError::unavailable(tried(path), "it was replaced just now: try again"));
+    }
+    Ok(open)
+}
+
+/// A file beside the journal cannot be used.
+fn file_error(file: &Path, error: &io::Error) -> StoreError {
+    not_a_file(file, error).unwrap_or_else(|| StoreError::unavailable(format!("use {}", file.display()), error))
+}
+
 /// Writes who owns the directory into the lock file; the time of writing is the file's own. Nothing of the command line,
 /// which may hold secrets.
 fn sign(path: &Path) -> io::Result<()> {
-    let mut lock =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path.join("lock"))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(FILE_MODE);
+    let mut lock = open_file(&options, &path.join("lock"))?;
     lock.set_permissions(Permissions::from_mode(FILE_MODE))?;
     lock.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
 /// Which process owns the directory, and what to do about it.
-fn owner(path: &Path) -> String {
-    let lock = File::open(path.join("lock"));
+fn owner(path: &Path, directory: &File) -> String {
+    // Who only looks does not say so in the file.
+    if directory.try_lock_shared().is_ok() {
+        return "another process looks at it just now: try again when that has ended".to_owned();
+    }
+    let lock = open_file(OpenOptions::new().read(true), &path.join("lock"));
     let mut text = String::new();
     let read = lock.as_ref().map(|mut lock| lock.read_to_string(&mut text));
     let process = match (read, text.lines().next()) {
@@ -112,11 +152,13 @@ fn owner(path: &Path) -> String {
 /// What the format file says after its first line, before the identity of the journal.
 const JOURNAL: &str = "journal ";
 
-/// Checks the format of the directory, a new one's being this release's, and tells which journal was begun in it.
-fn check_format(path: &Path) -> Result<Option<JournalId>, StoreError> {
+/// Checks the format of the directory, and tells which journal was begun in it, if one was; `None` for a new directory.
+fn read_format(path: &Path) -> Result<Option<Option<JournalId>>, StoreError> {
     let file = path.join("format");
-    let text = match std::fs::read(&file) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+    let mut bytes = Vec::new();
+    let read = open_file(OpenOptions::new().read(true), &file).and_then(|mut file| file.read_to_end(&mut bytes));
+    match read {
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // It is written before anything else, so what is here is of a form that nobody can tell any more.
             if path.join("journal").exists() {
@@ -126,10 +168,11 @@ fn check_format(path: &Path) -> Result<Option<JournalId>, StoreError> {
                 );
                 return Err(StoreError::corrupt(file.display(), found));
             }
-            return write_format(path, None).map(|()| None);
+            return Ok(None);
         }
-        Err(error) => return Err(StoreError::unavailable(format!("use {}", file.display()), error)),
-    };
+        Err(error) => return Err(file_error(&file, &error)),
+    }
+    let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     match first.strip_prefix("dacapo ").and_then(|version| version.parse::<u32>().ok()) {
@@ -150,10 +193,10 @@ fn check_format(path: &Path) -> Result<Option<JournalId>, StoreError> {
         }
         None => return Err(bad_format(&file, first, &format!("dacapo {FORMAT}"))),
     }
-    let Some(line) = lines.next() else { return Ok(None) };
+    let Some(line) = lines.next() else { return Ok(Some(None)) };
     let id = line.strip_prefix(JOURNAL).and_then(|id| uuid::Uuid::try_parse(id).ok());
     let id = id.ok_or_else(|| bad_format(&file, line, "the identity of the journal"))?;
-    Ok(Some(JournalId::from_bytes(id.into_bytes())))
+    Ok(Some(Some(JournalId::from_bytes(id.into_bytes()))))
 }
 
 fn bad_format(file: &Path, found: &str, wanted: &str) -> StoreError {
@@ -165,12 +208,13 @@ fn bad_format(file: &Path, found: &str, wanted: &str) -> StoreError {
 
 fn write_format(path: &Path, journal: Option<JournalId>) -> Result<(), StoreError> {
     let file = path.join("format");
-    let failed = |error: io::Error| StoreError::unavailable(format!("use {}", file.display()), error);
+    let failed = |error: io::Error| file_error(&file, &error);
     let journal = journal.map_or_else(String::new, |id| format!("{JOURNAL}{id}\n"));
     // First beside it, then in place, so that a crash never leaves half a file.
     let new = path.join("format.new");
     let mut options = OpenOptions::new();
-    let mut out = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&new).map_err(failed)?;
+    options.write(true).create(true).truncate(true).mode(FILE_MODE);
+    let mut out = open_file(&options, &new).map_err(|error| file_error(&new, &error))?;
     out.write_all(format!("dacapo {FORMAT}\n{journal}").as_bytes()).map_err(failed)?;
     out.sync_all().map_err(failed)?;
     std::fs::rename(&new, &file).map_err(failed)?;

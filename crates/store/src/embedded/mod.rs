@@ -11,12 +11,13 @@
 mod disk;
 mod journal;
 mod lock;
+mod look;
 #[cfg(feature = "contract")]
 mod sim_disk;
 mod views;
 
 pub use disk::{Disk, DiskFile, FileDisk};
-pub use journal::{EmbeddedJournal, JournalOptions, Repair, repair};
+pub use journal::{EmbeddedJournal, JournalOptions, Repair, RepairAct, RepairStep, repair};
 pub use lock::DataDir;
 #[cfg(feature = "contract")]
 pub use sim_disk::SimDisk;

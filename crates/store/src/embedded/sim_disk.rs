@@ -38,6 +38,8 @@ struct World {
     power_for: Option<u64>,
     fail_write_after: Option<usize>,
     fail_sync: bool,
+    /// How often names are still those of the open files; `None` is for ever.
+    named_for: Option<u64>,
     /// Chooses what the operating system writes without being asked.
     write_back: Option<Chance>,
 }
@@ -77,6 +79,12 @@ impl SimDisk {
     /// The next flush of a file fails.
     pub fn fail_next_sync(&self) {
         self.world().fail_sync = true;
+    }
+
+    /// So many more times a name is that of an open file, then none is, as after somebody moved the directory; `None` is
+    /// for ever.
+    pub fn named_for(&self, times: Option<u64>) {
+        self.world().named_for = times;
     }
 
     /// From here on any part of what is written may be on the disk before it is flushed, as `chance` has it.
@@ -279,6 +287,13 @@ impl Disk for SimDisk {
         let mut world = self.world();
         world.find(from)?;
         world.rename(NameChange::Move(from.to_owned(), to.to_owned()))
+    }
+
+    fn is_named(&self, _: &Path, _: &dyn DiskFile) -> io::Result<bool> {
+        let mut world = self.world();
+        let left = world.named_for.map(|times| times.checked_sub(1));
+        world.named_for = left.map(Option::unwrap_or_default);
+        Ok(left != Some(None))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -21,6 +21,7 @@ use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 use rusqlite::{Connection, OpenFlags};
 
 use super::disk::{FILE_MODE, private_dir};
+use super::look;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
@@ -47,6 +48,8 @@ struct Folder {
     /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
     open: Mutex<HashMap<ViewId, Arc<FileView>>>,
     full: Arc<AtomicBool>,
+    /// Whether they are only looked at.
+    looks: bool,
 }
 
 type FileView = SqliteView<FileHome>;
@@ -65,7 +68,12 @@ impl SqliteViews {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
         make_dir(&dir)?;
-        Ok(Self(Arc::new(Folder { dir, open: Mutex::default(), full: Arc::default() })))
+        Ok(Self(Arc::new(Folder { dir, open: Mutex::default(), full: Arc::default(), looks: false })))
+    }
+
+    /// The views in `dir` only to look at them: none is made, and no byte changes, not even of what SQLite keeps beside them.
+    pub fn look(dir: impl Into<PathBuf>) -> Self {
+        Self(Arc::new(Folder { dir: dir.into(), open: Mutex::default(), full: Arc::default(), looks: true }))
     }
 
     /// From the next transaction of each view on, lets no view grow, as if the disk were full, or lets them grow again.
@@ -112,10 +120,15 @@ impl Folder {
         if !path.try_exists().map_err(|error| io_fault("look for", &path, &error))? {
             match absent {
                 Absent::Leave => return Ok(None),
+                Absent::Make if self.looks => {
+                    let found = "it is not there, and the directory is only looked at";
+                    return Err(StoreError::unavailable(format!("make {}", path.display()), found));
+                }
                 Absent::Make => make_file(&path)?,
             }
         }
-        let place = Place::on_disk(path.display().to_string(), Arc::clone(&self.full));
+        let name = path.display().to_string();
+        let place = if self.looks { Place::to_look_at(name) } else { Place::on_disk(name, Arc::clone(&self.full)) };
         let mut control = connect(&path, &place, READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);
@@ -262,6 +275,9 @@ impl Desk for Db {
 
 /// Opens a file that is there: whoever makes one does so knowingly.
 fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
+    if place.looks {
+        return look::connect(path, place, cache_kib);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| fault(&place.name, "open the view", &error))?;

@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) gone: AtomicBool,
     /// Whether nothing may grow, as on a disk that is full.
     pub(crate) full: Arc<AtomicBool>,
+    /// Whether it is only looked at.
+    pub(crate) looks: bool,
 }
 
 impl Place {
@@ -37,7 +39,12 @@ impl Place {
 
     /// A place on a disk that tells when it is full.
     pub(crate) fn on_disk(name: String, full: Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { name, gone: AtomicBool::new(false), full })
+        Arc::new(Self { name, gone: AtomicBool::new(false), full, looks: false })
+    }
+
+    /// A place on a disk that is only looked at.
+    pub(crate) fn to_look_at(name: String) -> Arc<Self> {
+        Arc::new(Self { name, gone: AtomicBool::new(false), full: Arc::default(), looks: true })
     }
 }
 
@@ -185,7 +192,7 @@ impl Db {
 }
 
 /// A path as it stands in a URI.
-fn escaped(path: &Path) -> String {
+pub(crate) fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {

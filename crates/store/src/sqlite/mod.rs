@@ -19,5 +19,5 @@ mod value;
 pub(crate) mod view;
 mod writer;
 
-pub(crate) use db::{Db, Place};
+pub(crate) use db::{Db, Place, escaped};
 pub(crate) use fault::fault;

@@ -13,6 +13,9 @@
 //! not flushed each time, which would double the flushes: a process that is killed leaves it behind all the same, and a
 //! moment later it is flushed. When the power goes within that moment, the digest that each group carries of the one
 //! before still tells of all groups but the last.
+//!
+//! Slots are written in turns, so one that is not sound may have told of a later group than the other. What is left then
+//! proves only that a journal that was closed in order ends there, since both slots say that.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,6 +111,15 @@ pub(super) struct Kept {
     pub file: CommitFile,
     /// `None` when neither slot is sound.
     pub commit: Option<Commit>,
+    /// Whether a slot is not sound, so that a later commit than the other one may have been in it.
+    pub is_partial: bool,
+}
+
+impl Kept {
+    /// Whether it tells how far the journal was acknowledged.
+    pub fn proves(&self) -> bool {
+        self.commit.is_some_and(|commit| commit.closed || !self.is_partial)
+    }
 }
 
 impl CommitFile {
@@ -129,22 +141,21 @@ impl CommitFile {
                 newest = Some(found);
             }
         }
-        if readable == 1 {
-            tracing::warn!(
-                file = %path.display(),
-                "one of the two notes of how far the journal was acknowledged is not readable, as after a power cut or by \
-                 damage: the last events may have been acknowledged although they are taken for torn"
-            );
-        }
         let number = newest.map_or(0, |(number, _)| number + 1);
         let commit = newest.map(|(_, commit)| commit);
-        Ok(Some(Kept { file: Self { file, path, number, dirty: Arc::default() }, commit }))
+        let is_partial = readable < SLOT_AT.len();
+        Ok(Some(Kept { file: Self { file, path, number, dirty: Arc::default() }, commit, is_partial }))
     }
 
     /// An empty file in `dir`, whose name is not durable yet.
     pub fn create(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let path = path(dir);
         Ok(Self { file: disk.create(&path)?, path, number: 0, dirty: Arc::default() })
+    }
+
+    /// The open file, and where it is.
+    pub fn named(&self) -> (&Path, &dyn DiskFile) {
+        (&self.path, &*self.file)
     }
 
     pub fn flush(&self) -> Flush {

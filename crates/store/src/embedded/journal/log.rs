@@ -16,7 +16,7 @@ use super::chunk::{self, Chunk, Header, Index};
 use super::commit::Flush;
 use super::index::MemoryIndex;
 use super::index_file::{self, Section, StoredStreams, Summary};
-use crate::embedded::disk::{Disk, DiskFile};
+use crate::embedded::disk::{Disk, DiskFile, not_a_file};
 use crate::error::StoreError;
 use crate::head::Head;
 use crate::journal::Health;
@@ -392,6 +392,9 @@ pub(super) fn write_index(disk: &dyn Disk, dir: &Path, first: Position, bytes: &
 
 /// The disk refused: what was tried, what it said, what to do about it.
 pub(super) fn disk_error(tried: &str, path: &Path, error: &io::Error) -> StoreError {
+    if let Some(other) = not_a_file(path, error) {
+        return other;
+    }
     let advice = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "make room on that disk, then try again: no restart is needed"

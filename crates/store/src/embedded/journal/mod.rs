@@ -42,7 +42,7 @@ use async_trait::async_trait;
 use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::disk::{Disk, FileDisk};
+use super::disk::{Disk, FileDisk, LookDisk};
 use super::lock::DataDir;
 use crate::blocking::blocking;
 use crate::clock::{Clock, SystemClock};
@@ -52,7 +52,7 @@ use crate::record::EventBatch;
 use log::Log;
 use open::Believe;
 use read::Reader;
-pub use repair::{Repair, repair};
+pub use repair::{Repair, RepairAct, RepairStep, repair};
 use sequencer::{Request, WAITING_MAX};
 use writer::Writer;
 
@@ -102,7 +102,7 @@ fn fresh_id() -> JournalId {
 pub struct EmbeddedJournal {
     log: Arc<Log>,
     reader: Reader,
-    /// Dropped to let the sequencer end.
+    /// Dropped to let the sequencer end; none where the journal is only looked at.
     requests: Option<mpsc::Sender<Request>>,
     /// Closes when the threads have finished.
     ended: watch::Receiver<()>,
@@ -144,8 +144,29 @@ impl EmbeddedJournal {
         })
     }
 
-    fn requests(&self) -> &mpsc::Sender<Request> {
-        self.requests.as_ref().expect("it is there until the journal is dropped")
+    /// Opens the journal in `dir` only to look at it: no byte changes, and nothing can be appended.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreError::Invalid`] when no journal was begun there.
+    pub fn look(dir: &DataDir) -> Result<Self, StoreError> {
+        let (disk, path) = (Arc::new(LookDisk), dir.path().join("journal"));
+        check_there(dir, &*disk, &path)?;
+        if !path.exists() {
+            return Err(StoreError::Invalid(format!("{} holds no journal of dacapo yet", dir.path().display())));
+        }
+        let options = JournalOptions::default();
+        let (found, _) = open::open(&*disk, &path, options.id, Believe::Looking)?;
+        check_same(dir, &path, found.id)?;
+        let log = Arc::new(Log::new(disk, path, found, options.index_cache_bytes));
+        let (_, ended) = watch::channel(());
+        let dir = Mutex::new(Some(dir.clone()));
+        Ok(Self { reader: Reader::new(Arc::clone(&log)), log, requests: None, ended, threads: vec![], dir })
+    }
+
+    /// Where what is asked of the write side goes, if there is one.
+    fn requests(&self) -> Result<&mpsc::Sender<Request>, StoreError> {
+        let looks = || StoreError::Invalid("the journal was opened only to look at it: nothing can be appended".into());
+        self.requests.as_ref().ok_or_else(looks)
     }
 }
 
@@ -200,16 +221,19 @@ impl Journal for EmbeddedJournal {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         let bytes = append.check()?;
         let (answer, answered) = oneshot::channel();
-        self.requests().send(Request::Append { append, bytes, answer }).await.map_err(|_| closed())?;
+        self.requests()?.send(Request::Append { append, bytes, answer }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
 
     fn health(&self) -> Health {
         let health = self.log.health();
-        if health != Health::Well && self.log.begin_probe() {
+        if let Ok(requests) = self.requests()
+            && health != Health::Well
+            && self.log.begin_probe()
+        {
             // Nobody appends to a node that says that it is not ready, so whoever asks has it tried. If the queue is
             // full, what waits in it tells.
-            self.requests().try_send(Request::Probe).ok();
+            requests.try_send(Request::Probe).ok();
         }
         health
     }
@@ -254,8 +278,10 @@ impl Journal for EmbeddedJournal {
     }
 
     async fn close(&self) {
-        // It fails when the journal is closed already; then there is only its end to wait for.
-        drop(self.requests().send(Request::Close).await);
+        if let Ok(requests) = self.requests() {
+            // It fails when the journal is closed already; then there is only its end to wait for.
+            drop(requests.send(Request::Close).await);
+        }
         // Nothing is ever sent: it returns when the sequencer drops its side.
         drop(self.ended.clone().changed().await);
         self.log.head.close();

@@ -40,6 +40,8 @@ use crate::error::StoreError;
 pub(super) enum Believe {
     /// All evidence there is.
     Evidence,
+    /// The same, and nothing is written: not even once more what is there.
+    Looking,
     /// Only the records, as far as they are good: for a repair that somebody asked for.
     Records,
 }
@@ -51,7 +53,9 @@ pub(super) fn open(
     fresh: JournalId,
     believe: Believe,
 ) -> Result<(Found, Start), StoreError> {
-    disk.create_dir(dir).map_err(|error| disk_error("make", dir, &error))?;
+    if believe != Believe::Looking {
+        disk.create_dir(dir).map_err(|error| disk_error("make", dir, &error))?;
+    }
     let names = disk.list(dir).map_err(|error| disk_error("list", dir, &error))?;
     let firsts = |extension| names.iter().filter_map(|name| chunk::parse_name(name, extension)).collect();
     let (logs, indexes): (BTreeSet<Position>, BTreeSet<Position>) = (firsts(".log"), firsts(".idx"));
@@ -60,6 +64,9 @@ pub(super) fn open(
     let Some(newest) = logs.last().copied() else {
         return match kept.and_then(|kept| kept.commit) {
             Some(commit) => Err(missing_newest(dir, &commit)),
+            None if believe == Believe::Looking => {
+                Err(StoreError::Invalid(format!("{} holds no journal of dacapo yet", dir.display())))
+            }
             None => begin(disk, dir, fresh),
         };
     };
@@ -161,16 +168,10 @@ impl Evidence {
             return Ok(None);
         }
         match &self.kept {
-            Some(Kept { commit: Some(commit), .. }) => Ok(Some(*commit)),
+            Some(kept) if kept.proves() => Ok(kept.commit),
             // A journal that was just being begun.
-            _ if !has_records => Ok(None),
-            kept => {
-                let what = if kept.is_some() { "it is not readable" } else { "it is missing" };
-                Err(StoreError::corrupt(
-                    commit::path(dir).display(),
-                    format!("{what}, so how far the journal was acknowledged is not known; {}", advice(dir)),
-                ))
-            }
+            None | Some(Kept { commit: None, .. }) if !has_records => Ok(None),
+            kept => Err(unproved(dir, kept.as_ref())),
         }
     }
 
@@ -186,11 +187,25 @@ impl Evidence {
                 return Err(damaged_tail(dir, &path, scan.whole_end, &found));
             }
         }
-        if !whole && self.believe == Believe::Evidence {
+        if !whole && self.believe != Believe::Records {
             check_torn(newest.file, dir, &path, scan, newest.size)?;
         }
         Ok(())
     }
+}
+
+/// That how far the journal was acknowledged cannot be told.
+fn unproved(dir: &Path, kept: Option<&Kept>) -> StoreError {
+    let what = match kept {
+        None => "it is missing".to_owned(),
+        Some(Kept { commit: None, .. }) => "it is not readable".to_owned(),
+        Some(Kept { commit: Some(commit), .. }) => format!(
+            "one of its two notes is not readable, and the other one tells of events through position {} only",
+            commit.head
+        ),
+    };
+    let found = format!("{what}, so how far the journal was acknowledged is not known; {}", advice(dir));
+    StoreError::corrupt(commit::path(dir).display(), found)
 }
 
 /// The newest chunk, as it was found.
@@ -390,7 +405,11 @@ fn newest_chunk(
         Ok(header) => (header, true),
         Err(found) if size > HEADER_BYTES => return Err(corrupt_at(&path, 0, &found)),
         // Records are written only behind a durable header, so none was: the chunk was just begun.
-        Err(_) => (Header { first, id: chain.id.unwrap_or(fresh), before: chain.digest }, false),
+        Err(_) => {
+            let acknowledged = evidence.kept.as_ref().and_then(|kept| kept.commit).map(|commit| commit.id);
+            let id = chain.id.or(acknowledged).unwrap_or(fresh);
+            (Header { first, id, before: chain.digest }, false)
+        }
     };
     chain.check(&path, &header)?;
     let (mut index, mut scan) =

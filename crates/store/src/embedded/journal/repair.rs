@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use dacapo_model::JournalId;
+use dacapo_model::{JournalId, Position};
 
 use super::chunk::{self, HEADER_BYTES, Header};
-use super::commit::CommitFile;
+use super::commit::{CommitFile, Kept};
 use super::log::{Found, Log, corrupt_at, disk_error};
 use super::open::{self, Believe};
 use super::writer::{Start, Writer};
@@ -23,8 +23,41 @@ use crate::error::StoreError;
 pub struct Repair {
     /// Why opening refuses; `None` when it does not.
     pub problem: Option<String>,
-    /// What is to be done, one step after the other, in words. Empty when there is nothing to do.
-    pub steps: Vec<String>,
+    /// What is to be done, one step after the other. Empty when there is nothing to do.
+    pub steps: Vec<RepairStep>,
+}
+
+/// One step of a repair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairStep {
+    /// What is done.
+    pub act: RepairAct,
+    /// The same in words.
+    pub text: String,
+}
+
+/// What a step of a repair does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairAct {
+    /// Keeps the end of the newest chunk beside it and cuts it off.
+    CutOff,
+    /// Writes the header of a chunk that has no events.
+    WriteHeader,
+    /// Notes how far the journal reaches.
+    WriteCommit,
+    /// Gives up events that were acknowledged, or may have been: other events get their positions.
+    GiveUp {
+        /// Those behind this position.
+        after: Position,
+        /// Through this one, if that is known.
+        through: Option<Position>,
+    },
+}
+
+impl RepairStep {
+    fn new(act: RepairAct, text: impl Into<String>) -> Self {
+        Self { act, text: text.into() }
+    }
 }
 
 /// Tells what a repair of the journal in `dir` would do, and does it if `apply` is set. Where it is not, no byte changes.
@@ -46,12 +79,14 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
             None => StoreError::Invalid(format!("{} has no chunks: there is nothing to repair", path.display())),
         });
     }
-    let problem = match open::open(&*options.disk, &path, options.id, Believe::Evidence) {
+    let believe = if apply { Believe::Evidence } else { Believe::Looking };
+    let problem = match open::open(&*options.disk, &path, options.id, believe) {
         Ok((found, start)) => {
             super::check_same(dir, &path, found.id)?;
             read_sealed(&*options.disk, &path, &found)?;
-            let steps = steps(&path, &found, &start).into_iter().map(|step| {
-                format!("{step} (nobody was told that it lasts; this is also done by itself at the next append)")
+            let steps = steps(&path, &found, &start).into_iter().map(|RepairStep { act, text }| {
+                let by_itself = "nobody was told that it lasts; this is also done by itself at the next append";
+                RepairStep::new(act, format!("{text} ({by_itself})"))
             });
             let steps = if start.unsettled.tail.is_some() { steps.collect() } else { vec![] };
             if apply && !steps.is_empty() {
@@ -62,27 +97,32 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
         Err(error @ StoreError::Corrupt { .. }) => error.to_string(),
         Err(error) => return Err(error),
     };
-    let acknowledged = CommitFile::read(&*options.disk, &path)?.and_then(|kept| kept.commit);
+    let kept = CommitFile::read(&*options.disk, &path)?;
+    let is_proved = kept.as_ref().is_some_and(Kept::proves);
+    let acknowledged = kept.and_then(|kept| kept.commit).map(|commit| commit.head);
     let (found, start) = open::open(&*options.disk, &path, options.id, Believe::Records)?;
     super::check_same(dir, &path, found.id)?;
     read_sealed(&*options.disk, &path, &found)?;
     let mut steps = steps(&path, &found, &start);
-    steps.push(format!("note in {} that the journal ends with position {}", path.join("commit").display(), found.head));
-    if let Some(lost) = acknowledged.filter(|commit| commit.head > found.head) {
-        steps.push(format!(
-            "GIVE UP the events at positions {} through {}, which were acknowledged: other events get these positions. \
-             A backup or a replicated journal may have them, so look there first; views and readers that saw them must \
-             begin again",
-            found.head.next(),
-            lost.head
-        ));
+    let (commit, head) = (path.join("commit"), found.head);
+    let note = format!("note in {} that the journal ends with position {head}", commit.display());
+    steps.push(RepairStep::new(RepairAct::WriteCommit, note));
+    if let Some(through) = acknowledged.filter(|acknowledged| *acknowledged > head) {
+        let text = format!(
+            "GIVE UP the events at positions {} through {through}, which were acknowledged: other events get these \
+             positions. A backup or a replicated journal may have them, so look there first; views and readers that saw \
+             them must begin again",
+            head.next()
+        );
+        steps.push(RepairStep::new(RepairAct::GiveUp { after: head, through: Some(through) }, text));
     }
-    if acknowledged.is_none() && start.unsettled.tail.is_some() {
-        steps.push(format!(
-            "GIVE UP whatever events after position {} were acknowledged, which nothing tells any more: other events get \
-             their positions. A backup or a replicated journal may have them, so look there first",
-            found.head
-        ));
+    if !is_proved && start.unsettled.tail.is_some() {
+        let after = acknowledged.unwrap_or_default().max(head);
+        let text = format!(
+            "GIVE UP whatever events after position {after} were acknowledged, which nothing tells any more: other events \
+             get their positions. A backup or a replicated journal may have them, so look there first"
+        );
+        steps.push(RepairStep::new(RepairAct::GiveUp { after, through: None }, text));
     }
     if apply {
         settle(&path, options, found, start)?;
@@ -107,21 +147,24 @@ fn read_sealed(disk: &dyn Disk, dir: &Path, found: &Found) -> Result<(), StoreEr
     Ok(())
 }
 
-fn steps(path: &Path, found: &Found, start: &Start) -> Vec<String> {
+fn steps(path: &Path, found: &Found, start: &Start) -> Vec<RepairStep> {
     let name = chunk::log_name(start.chunk.first);
+    let file = path.join(&name);
     let mut steps = Vec::new();
     if let Some(size) = start.unsettled.tail {
         let end = start.chunk.durable();
         let stem = name.replace(".log", "");
-        steps.push(format!(
+        let text = format!(
             "copy bytes {end} through {size} of {} to {stem}.cut-TIME beside it, then cut them off; the last whole append \
              before them ends with position {}",
-            path.join(&name).display(),
+            file.display(),
             found.head
-        ));
+        );
+        steps.push(RepairStep::new(RepairAct::CutOff, text));
     }
     if start.unsettled.header.is_some() {
-        steps.push(format!("write the header of {}, which has no events", path.join(&name).display()));
+        let text = format!("write the header of {}, which has no events", file.display());
+        steps.push(RepairStep::new(RepairAct::WriteHeader, text));
     }
     steps
 }

@@ -12,10 +12,15 @@
 //!
 //! Once a group is durable and before anybody is told, `commit` notes how far the journal is durable.
 //!
+//! Before each group and after its flush the files are looked at from outside: that the directory still names the chunk
+//! and `commit` that are written to, and that the chunk is as long as it was left. What somebody else removed, replaced
+//! or cut takes no more events, and says so.
+//!
 //! Readers do not see what is staged, because it lies beyond the durable end of the chunk. Whether an
 //! append may be written is decided in [`admit`](crate::admit); the common case, events with new ids, is
 //! found out by entering them and does not get there.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -69,8 +74,10 @@ enum State {
     Good,
     /// Bytes of a failed write may lie behind the end; they must be gone before the next write.
     Uncut,
-    /// The directory named another file than the one that was written to.
+    /// The directory named another file than one that is written to.
     Replaced,
+    /// Somebody else changed the chunk: what is wrong with it.
+    Changed(StoreError),
     /// A flush failed, so what is on the disk is unknown until the end is written and flushed again.
     Broken(String),
 }
@@ -198,13 +205,19 @@ impl Writer {
             State::Broken(_) => self.write_end_again()?,
             State::Replaced => {
                 self.check_named()?;
-                self.state = State::Broken("the file was replaced for a while".to_owned());
+                self.state = State::Broken("a file was replaced for a while".to_owned());
                 self.write_end_again()?;
+                tracing::warn!(journal = %self.log.dir.display(), "the files of the journal are where they belong again");
+            }
+            State::Changed(found) => {
+                let found = found.clone();
+                return Err(Box::new(move || found.clone()));
             }
         }
         if let Err(error) = self.settle() {
             return Err(Box::new(move || error.clone()));
         }
+        self.check_files()?;
         if self.end >= self.chunk_bytes {
             self.roll()?;
         }
@@ -369,8 +382,15 @@ impl Writer {
         }
         if let Err(replaced) = self.check_named() {
             self.take_out_all();
-            self.state = State::Replaced;
-            return Err(replaced);
+            self.state = State::Uncut;
+            let cut = self.cut().is_ok();
+            self.replaced(&replaced);
+            if cut {
+                return Err(replaced);
+            }
+            let unknown = "that was found after they were written, and they cannot be cut off, so whether these events last \
+                           is unknown: retry with the same ids";
+            return Err(Box::new(move || StoreError::unavailable(tried.clone(), format!("{}; {unknown}", replaced()))));
         }
         self.end += self.group.len() as u64;
         self.head = self.head.plus(self.staged.len() as u64);
@@ -385,16 +405,57 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes sure that the file that is written to is the one that whoever opens the directory finds.
+    /// Makes sure that nobody else has moved, replaced or changed what is written to.
+    fn check_files(&mut self) -> Result<(), Failed> {
+        if let Err(replaced) = self.check_named() {
+            self.replaced(&replaced);
+            return Err(replaced);
+        }
+        let path = self.log.log_path(self.chunk.first);
+        let size = match self.file.size() {
+            Ok(size) if size == self.end => return Ok(()),
+            Ok(size) => size,
+            Err(error) => return Err(Box::new(move || disk_error("look at", &path, &error))),
+        };
+        let found = format!(
+            "the file had {} bytes when this process wrote to it last, and has {size} now, so another program changed it: \
+             stop this process, see which program did, and restore the file from a backup",
+            self.end
+        );
+        let changed = StoreError::corrupt(format!("{} at byte {}", path.display(), size.min(self.end)), found);
+        tracing::error!(error = %changed, "the journal takes no more events");
+        self.state = State::Changed(changed.clone());
+        Err(Box::new(move || changed.clone()))
+    }
+
+    /// What is written to is not there any more, or not what the directory names.
+    fn replaced(&mut self, found: &Failed) {
+        tracing::error!(error = %found(), "the journal takes no more events while its files are gone");
+        self.state = State::Replaced;
+    }
+
+    /// Makes sure that the files that are written to are those that whoever opens the directory finds.
     fn check_named(&self) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
-        match self.log.disk.is_named(&path, &*self.file) {
+        self.check_name(&path, &*self.file)?;
+        match &self.settled {
+            Settled::Yes(kept) => {
+                let (path, file) = kept.named();
+                self.check_name(path, file)
+            }
+            Settled::Not(_) => Ok(()),
+        }
+    }
+
+    fn check_name(&self, path: &Path, file: &dyn DiskFile) -> Result<(), Failed> {
+        let path = path.to_owned();
+        match self.log.disk.is_named(&path, file) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Box::new(move || {
                 StoreError::unavailable(
                     format!("append to {}", path.display()),
-                    "the file was removed or replaced while this process had it open, so what is written now would be \
-                     lost: stop this process, and see who changed the directory",
+                    "the file was removed or replaced while this process had it open, or its directory was, so what is \
+                     written now would be lost: put it back, or stop this process, and see who changed the directory",
                 )
             })),
             Err(error) => Err(Box::new(move || disk_error("look at", &path, &error))),
@@ -414,6 +475,9 @@ impl Writer {
         let again = || -> std::io::Result<()> {
             let mut bytes = Vec::new();
             self.file.read_at(from, (self.end - from) as usize, &mut bytes)?;
+            if (bytes.len() as u64) < self.end - from {
+                return Err(std::io::Error::other("the file is shorter than it was left"));
+            }
             let mut at = 0;
             if from == 0 {
                 Header::decode(&bytes, header.first).map_err(std::io::Error::other)?;

@@ -1,0 +1,36 @@
+//! A view in a file, opened only to look at it: not a byte of it changes, nor of what SQLite keeps beside it.
+//!
+//! A plain connection, even a read-only one, makes the files `-wal` and `-shm`, or writes to them. So a file without a
+//! log is opened as one that nobody changes, and a file with one is read through an index of the log in memory, without
+//! locks. Either is right because whoever opens it has the directory, so that no other process of dacapo writes to it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::StoreError;
+use crate::sqlite::{Db, Place, escaped, fault};
+
+/// Opens the view in the file `path`.
+pub(super) fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let how = if has_log { "vfs=unix-none" } else { "immutable=1" };
+    let uri = format!("file:{}?mode=ro&{how}", escaped(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection =
+        Connection::open_with_flags(uri, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
+    let mut db = Db::new(connection, Arc::clone(place))?;
+    db.tried("open the view", |connection| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        if has_log {
+            // Before the first access: the index of the log is kept in memory then.
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        }
+        connection.pragma_update(None, "cache_size", cache_kib)
+    })?;
+    Ok(db)
+}
