@@ -151,8 +151,8 @@ fn what_a_repair_would_do_is_told_as_json_and_changes_nothing() {
     let before = files(dir.path());
     let shown = repair(&[]);
     assert_eq!(files(dir.path()), before);
-    let kinds = |shown: &Value| shown["steps"].as_array().unwrap().iter().map(|step| step["kind"].clone()).collect();
-    assert_eq!(kinds(&shown), ["cut_off", "write_commit", "give_up"].map(Value::from).to_vec());
+    let kinds: Vec<&Value> = shown["steps"].as_array().unwrap().iter().map(|step| &step["kind"]).collect();
+    assert_eq!(kinds, [&json!("cut_off"), &json!("write_commit"), &json!("give_up")]);
     let given_up = &shown["steps"][2];
     assert_eq!((&given_up["after"], &given_up["through"]), (&json!(1), &json!(2)));
     assert!(given_up["text"].as_str().is_some_and(|text| text.starts_with("GIVE UP")), "{shown}");
