@@ -246,8 +246,11 @@ impl Drive<'_> {
         }
         // A view that is not there is nowhere, and whatever it showed was in the journal before it went. One that does not
         // belong to the journal is as good as gone: every node keeps it closed.
-        let is_gone = match core.views.find(&self.view(version)).await? {
+        let id = self.view(version);
+        let has_parted = core.catalog.current().version(&id).is_some_and(|state| state.parted.is_some());
+        let is_gone = match core.views.find(&id).await? {
             None => true,
+            Some(_) if has_parted => true,
             Some(view) => match history::check(&*core.journal, &*view).await {
                 Err(StoreError::Parted(_)) => true,
                 checked => checked.map(|_| false)?,
