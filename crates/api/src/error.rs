@@ -222,10 +222,6 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("too_late").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).field("found", found).refused()
             }
-            CatalogRefused::FirstFlip { view } => {
-                let problem = refused("first_flip").field("projection", view.projection.as_str());
-                problem.field("version", view.version.to_string()).refused()
-            }
             CatalogRefused::NotRestored { view } => {
                 let problem = refused("not_restored").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()

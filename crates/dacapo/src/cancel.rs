@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use dacapo_model::replay::ReplayRows;
+use dacapo_model::replay::{ReplayRows, is_over};
 use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, VersionId, ViewId};
 
 use crate::catalog::{Asked, CatalogEntry};
@@ -28,10 +28,11 @@ impl Node {
     /// Cancels what was asked for of a projection and has not happened: `what`, or the only thing that there is to cancel,
     /// of `version`, or of the only version that it could be.
     ///
-    /// A flip is given up until it is confirmed; the version flips only on command from then on. A rebuild is given up,
-    /// and its view dropped, until the version serves. A clean-up of a version that stood by is given up until its view is
-    /// being dropped; it stands by anew. A replay that keeps its rows is left where it is; one that resets them is
-    /// given up until it has begun.
+    /// A flip is given up until it is confirmed, also one that would come by itself once the version is ready; the version
+    /// flips only on command from then on. A rebuild is given up, and its view dropped, until the version serves. A
+    /// clean-up is given up until the view is being dropped: a version that stood by stands by anew, one that was being
+    /// built is built on unless another one is by then. A replay that keeps its rows is left where it is until it has
+    /// ended; one that resets them is given up until it has begun.
     ///
     /// # Errors
     /// [`Error::Catalog`] when it is too late; [`Error::NoTarget`] when there is nothing to cancel, or more than one thing.
@@ -58,7 +59,7 @@ impl Node {
         let request = request(Some(what));
         let view = ViewId { projection: projection.clone(), version };
         if what == Cancel::Replay {
-            self.check_rows_are_there(&view).await?;
+            self.check_replay(&view).await?;
         }
         let entries = Arc::clone(&self.core.catalog).change_for(request, what.of(view.clone()), asked).await?;
         // The rebuild driver would tell it as well, but only when it comes around.
@@ -84,7 +85,8 @@ impl Node {
             what.is_none_or(|what| what == *is) && version.is_none_or(|version| version == *of)
         };
         let found: Vec<_> = state.cancellable().into_iter().filter(wanted).collect();
-        match (&found[..], what, version.or(state.serving)) {
+        let comes = state.flips_next().filter(|_| what == Some(Cancel::Flip));
+        match (&found[..], what, version.or(comes).or(state.serving)) {
             ([only], ..) => Ok(*only),
             // The catalog says why not.
             ([], Some(what), Some(version)) => Ok((what, version)),
@@ -97,16 +99,21 @@ impl Node {
         }
     }
 
-    /// Rows that are gone for a replay come back only by it.
-    async fn check_rows_are_there(&self, view: &ViewId) -> Result<(), Error> {
+    /// Whether a replay can still be left. Rows that are gone for one come back only by it, and what every segment has come
+    /// to the end of is done, also before the catalog says so.
+    async fn check_replay(&self, view: &ViewId) -> Result<(), Error> {
         let replay = self.core.catalog.current().version(view).and_then(|state| state.replay);
-        let Some(replay) = replay.filter(|replay| replay.rows == ReplayRows::Reset) else { return Ok(()) };
+        let Some(replay) = replay.filter(|replay| !replay.cancelled) else { return Ok(()) };
         let tokens = self.core.tokens(view).await?.unwrap_or_default();
-        if tokens.iter().any(|token| token.replay.is_some_and(|mark| mark.request >= replay.requested)) {
-            let (what, found) = ("the replay of", "its rows were reset, and only the replay brings them back");
-            return Err(CatalogRefused::TooLate { view: view.clone(), what, found }.into());
-        }
-        Ok(())
+        let has_begun = tokens.iter().any(|token| token.replay.is_some_and(|mark| mark.request >= replay.requested));
+        let found = if is_over(&tokens, replay.requested) {
+            "it has ended"
+        } else if replay.rows == ReplayRows::Reset && has_begun {
+            "its rows were reset, and only the replay brings them back"
+        } else {
+            return Ok(());
+        };
+        Err(CatalogRefused::TooLate { view: view.clone(), what: "the replay of", found }.into())
     }
 }
 

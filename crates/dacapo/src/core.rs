@@ -52,6 +52,8 @@ pub(crate) struct Core {
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
     /// Why views cannot be opened, read or dropped as their phases want.
     troubles: RwLock<BTreeMap<ViewId, WaitingOn>>,
+    /// What keeps the rebuild driver from everything that it would do here.
+    stuck: RwLock<Option<WaitingOn>>,
     published: RwLock<BTreeMap<ProjectionName, Published>>,
     /// What the log was told of the code that is carried.
     told: std::sync::Mutex<Told>,
@@ -171,6 +173,7 @@ impl Core {
             carried: RwLock::new(carried),
             open: RwLock::default(),
             troubles: RwLock::default(),
+            stuck: RwLock::default(),
             published: RwLock::default(),
             told: Default::default(),
             opening: Mutex::default(),
@@ -384,15 +387,14 @@ impl Core {
         self.flips.send_modify(|flips| change(flips.entry(projection.clone()).or_default()));
     }
 
-    /// Notes what keeps flips from being driven here, of which nothing else is known.
-    pub(crate) fn flips_wait_on(&self, reason: &WaitingOn) {
-        for (projection, _) in self.catalog.current().projections.iter().filter(|(_, state)| state.flip.is_some()) {
-            self.set_flip_state(projection, |state| {
-                if state.waiting_on.is_empty() {
-                    state.waiting_on = vec![reason.clone()];
-                }
-            });
-        }
+    /// Notes what keeps the rebuild driver from everything that it would do, if anything does.
+    pub(crate) fn set_stuck(&self, reason: Option<WaitingOn>) {
+        *self.stuck.write().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What keeps the rebuild driver from everything that it would do here. It is told wherever nothing else is known.
+    pub(crate) fn stuck(&self) -> Option<WaitingOn> {
+        self.stuck.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// For how long the flip at `flipped` held the old version; `None` when another node or run did it.
@@ -407,12 +409,13 @@ impl Core {
     }
 
     /// What a version waits on beside the flips that go to it: that it is paused, what its processor tells, a handler
-    /// that does not return, and what is wrong with its view.
+    /// that does not return, and what is wrong with its view; or else what keeps the rebuild driver from attending to it.
     pub(crate) fn waiting_on(&self, id: &ViewId) -> Vec<WaitingOn> {
         let paused = self.is_paused(id).then_some(WaitingOn::Paused);
         let told = self.open_version(id).map(|open| open.waiting_on()).unwrap_or_default();
         let unowned = self.unowned(id);
-        paused.into_iter().chain(told).chain(unowned).chain(self.trouble(id)).collect()
+        let told: Vec<_> = paused.into_iter().chain(told).chain(unowned).chain(self.trouble(id)).collect();
+        if told.is_empty() { self.stuck().into_iter().collect() } else { told }
     }
 
     /// Whether a version is on its way to events that it speaks for (I-9): whatever was appended while the flip away from

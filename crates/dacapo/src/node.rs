@@ -383,17 +383,18 @@ impl Node {
     }
 
     /// Schedules a new build of a projection beside the serving version: of the newest code that this
-    /// node carries, or of `code`. It takes the place of a version that is being built, or is ready.
+    /// node carries, or of `code`. It takes the place of a version that is being built.
     ///
     /// # Errors
-    /// [`Error::NotCarried`] and [`Error::NoSuchCode`] when this node does not carry it.
+    /// [`Error::NotCarried`] and [`Error::NoSuchCode`] when this node does not carry it. [`Error::WouldDiscard`] where it
+    /// would take the place of a version that only has to be flipped to: with [`RebuildOptions::discard`] that is wanted.
     pub async fn rebuild(
         &self,
         projection: &ProjectionName,
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        let how = RebuildOptions { code, discard: true, ..RebuildOptions::default() };
+        let how = RebuildOptions { code, ..RebuildOptions::default() };
         Ok(self.rebuild_with(projection, how, asked).await?.requested)
     }
 
@@ -408,15 +409,14 @@ impl Node {
         code: Option<u32>,
         asked: Asked,
     ) -> Result<Requested, Error> {
-        let how = RebuildOptions { code, from_copy: true, discard: true };
+        let how = RebuildOptions { code, from_copy: true, ..RebuildOptions::default() };
         Ok(self.rebuild_with(projection, how, asked).await?.requested)
     }
 
-    /// As [`rebuild`](Self::rebuild), and tells which versions the new build takes the place of.
+    /// As [`rebuild`](Self::rebuild), as `how` says, and tells which versions the new build takes the place of.
     ///
     /// # Errors
-    /// As `rebuild` and [`rebuild_from_copy`](Self::rebuild_from_copy); [`Error::WouldDiscard`] where it would take the
-    /// place of a version that only has to be flipped to, unless `how` lets it.
+    /// As `rebuild` and [`rebuild_from_copy`](Self::rebuild_from_copy).
     pub async fn rebuild_with(
         &self,
         projection: &ProjectionName,

@@ -168,10 +168,14 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             done = AssertUnwindSafe(reconcile(&core, &mut tasks)).catch_unwind() => match done {
-                Ok(Ok(())) => {}
+                // Once history has parted nothing is done any more.
+                Ok(Ok(())) => core.set_stuck(match core.journal.health() {
+                    Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
+                    Health::Well | Health::Failing(_) => None,
+                }),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the rebuild driver cannot go on for the moment");
-                    core.flips_wait_on(&WaitingOn::Store { error: error.to_string() });
+                    core.set_stuck(Some(trouble(&error)));
                 }
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
                 Err(_) => tracing::error!("the rebuild driver met a bug in dacapo and begins anew"),

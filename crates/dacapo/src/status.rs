@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
-use dacapo_model::rebuild::{flips_by_itself, rollback_ready, stage};
+use dacapo_model::rebuild::{rollback_ready, stage};
 use dacapo_model::{
     Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId,
     VersionState, ViewId, WaitingOn, replay,
@@ -170,7 +170,11 @@ fn told(name: &ProjectionName, state: &ProjectionState) -> impl Iterator<Item = 
 /// What the flip to a version waits on. Where nobody drives it, that is somebody who can.
 fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> Vec<WaitingOn> {
     let is_carried = core.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();
-    if is_carried { core.flip_state(projection).waiting_on } else { vec![WaitingOn::Code { version: to }] }
+    if !is_carried {
+        return vec![WaitingOn::Code { version: to }];
+    }
+    let told = core.flip_state(projection).waiting_on;
+    if told.is_empty() { core.stuck().into_iter().collect() } else { told }
 }
 
 /// Why this node cannot append, or cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
@@ -255,7 +259,7 @@ fn version_status(
     };
     let retry = carried.as_ref().map(|carried| carried.options.retry);
     let needs_somebody = retry.map(|retry| waiting_on.iter().any(|reason| reason.needs_somebody(&retry)));
-    if stage == Some(Stage::Ready) && projection.flip.is_none() && !flips_by_itself(projection, state) {
+    if stage == Some(Stage::Ready) && projection.flip.is_none() && !projection.flips_by_itself(state) {
         waiting_on.push(WaitingOn::FlipCommand);
     }
     let replay = state.replay.and_then(|pending| {

@@ -1,5 +1,7 @@
 //! What a node does when the store fails, loses its answers or is not what it was.
 
+#[path = "faults/cancel.rs"]
+mod cancel;
 mod common;
 #[path = "common/faulty.rs"]
 mod faulty;
@@ -16,8 +18,8 @@ use std::time::Duration;
 use common::*;
 use dacapo::{
     Append, Asked, CatalogEvent, Error, ExpectedRevision, Filter, FlipKind, FlipPolicy, HandlerError, Ids, NewEvent,
-    Node, OnFailure, Options, Phase, Policy, Position, Projection, ProjectionName, Recorded, Retry, Row, SegmentCount,
-    StartError, Status, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
+    Node, OnFailure, Options, Phase, Policy, Position, Projection, ProjectionName, RebuildOptions, Recorded, Retry,
+    Row, SegmentCount, StartError, Status, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
 };
 use dacapo_model::CleanUpReason;
 use dacapo_store::{Health, catalog_form};
@@ -153,7 +155,7 @@ async fn a_version_whose_view_is_damaged_while_it_is_built_fails_and_is_built_ag
         Call::Open(id) | Call::Find(id) if **id == view("v1.2") => Some(Fault::Damaged),
         _ => None,
     });
-    node.rebuild(&totals(), Some(1), Asked::by("test")).await.unwrap();
+    rebuild(&node, 1).await;
     phase(&node, "v1.2", Phase::Failed).await;
     let catalog = node.catalog().borrow().clone();
     assert!(catalog.version(&view("v1.2")).unwrap().reason.as_ref().unwrap().contains("is damaged"), "I-11");
@@ -330,6 +332,12 @@ async fn two_versions(directory: &Path, faults: &Faults) -> Node {
     node
 }
 
+/// Builds this code once more, in the place of whatever is ready.
+async fn rebuild(node: &Node, code: u32) {
+    let how = RebuildOptions { code: Some(code), discard: true, ..RebuildOptions::default() };
+    node.rebuild_with(&totals(), how, Asked::by("test")).await.unwrap();
+}
+
 /// Lets every append of this catalog event fail, and tells when one was tried.
 fn refuse(faults: &Faults, event_type: &'static str) -> tokio::sync::watch::Receiver<bool> {
     let (tried, trying) = tokio::sync::watch::channel(false);
@@ -392,6 +400,32 @@ async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_s
     .await;
     faults.stop();
     phase(&node, "v2.1", Phase::Serving).await;
+    node.shutdown().await;
+}
+
+// I-11
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_not_begun_since_the_catalog_cannot_be_read_says_so() {
+    let faults = Faults::default();
+    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
+    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let mut asked = false;
+    faults.plan(move |call| {
+        asked |= call.appends("version-scheduled");
+        (asked && matches!(call, Call::StreamRevision)).then_some(Fault::Fails)
+    });
+    node.carry(carry_v2(v2())).unwrap();
+    until(&node, "what was scheduled waits for the store", |status| {
+        let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1"));
+        let away =
+            |reason: &WaitingOn| matches!(reason, WaitingOn::Store { error } if error.contains("a fault of the test"));
+        found.is_some_and(|found| found.phase == Phase::Scheduled && found.waiting_on.iter().any(away))
+    })
+    .await;
+    faults.stop();
+    ready(&node, "v2.1").await;
+    assert_eq!(waiting(&node, "v1.1").await, "", "what is over is told no more");
     node.shutdown().await;
 }
 
@@ -711,7 +745,7 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
     tried(trying).await;
     let refused = node.rollback(&totals(), Some(version("v1.1")), Asked::by("test")).await.unwrap_err();
     assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
-    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    rebuild(&node, 2).await;
     let error = node.flipped(&requested, WAIT_MAX).await.unwrap_err();
     assert!(matches!(error, Error::FlipAborted { .. }), "{error}");
     let last = add(&node, "ledger-1", 5).await;
@@ -766,7 +800,7 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the query waits for the next one");
     // The rebuild driver.
     bug(&faults, |call| matches!(call, Call::Open(_)));
-    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    rebuild(&node, 2).await;
     ready(&node, "v2.2").await;
     // The driver of the flip, before and after the hold.
     bug(&faults, |call| matches!(call, Call::Hold(_)));

@@ -511,6 +511,11 @@ async fn a_rebuild_says_what_it_discards_and_needs_to_be_told_so_for_what_is_rea
     ready(&node, "v2.2").await;
     let refused = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap_err();
     assert!(matches!(&refused, Error::WouldDiscard { view: of } if *of == view("v2.2")), "{refused}");
+    let plain = node.rebuild(&totals(), None, Asked::by("ana")).await;
+    let copy = node.rebuild_from_copy(&totals(), None, Asked::by("ana")).await;
+    for refused in [plain, copy] {
+        assert!(matches!(refused, Err(Error::WouldDiscard { .. })), "however it is asked for: {refused:?}");
+    }
     let how = RebuildOptions { discard: true, ..how };
     assert_eq!(node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap().discards, [version("v2.2")]);
     let how = RebuildOptions { code: Some(7), ..how };

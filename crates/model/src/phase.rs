@@ -1,11 +1,13 @@
 //! The phases of a version and their moves.
 //!
 //! ```text
-//!   Scheduled ──▶ Initializing ──▶ Serving ◀──▶ StandingBy ◀─────┐
-//!       │             │  │                          │            │ cancelled
-//!       │             │  └──▶ Failed ─┐             │            │
+//!   Scheduled ──▶ Initializing ──▶ Serving ◀──▶ StandingBy
+//!       │             │  │                          │
+//!       │             │  └──▶ Failed ─┐             │
 //!       └─────────────┴───────────────┴─────────────┴──▶ CleaningUp ──▶ Obsolete
 //! ```
+//!
+//! A clean-up that is cancelled before anything is dropped leads back to the phase in which it was asked for.
 
 use std::fmt;
 
@@ -52,7 +54,7 @@ impl Phase {
                 | (Serving, StandingBy)
                 | (StandingBy, Serving | CleaningUp)
                 | (Failed, CleaningUp)
-                | (CleaningUp, Obsolete | StandingBy)
+                | (CleaningUp, Obsolete | Scheduled | Initializing | StandingBy | Failed)
         )
     }
 

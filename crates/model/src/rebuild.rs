@@ -108,7 +108,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
     match state.phase {
         Phase::Scheduled => code.map(|_| CatalogCommand::Begin(view)),
         Phase::Initializing => {
-            let by_itself = flips_by_itself(projection, state);
+            let by_itself = projection.flips_by_itself(state);
             let tokens = facts.tokens.get(&view)?;
             if tokens.iter().all(Token::is_new)
                 && let Some(reason) = no_source(&view, projection, state)
@@ -138,11 +138,6 @@ pub fn no_source(view: &ViewId, projection: &ProjectionState, state: &VersionSta
     let advice = "its view is gone. Rebuild the projection once more: from a copy of the version that serves, or from the \
                   past";
     (!is_kept).then(|| format!("{view} cannot begin as a copy of {source}: {advice}"))
-}
-
-/// Whether a version of this projection flips once it is ready, without a command.
-pub fn flips_by_itself(projection: &ProjectionState, version: &VersionState) -> bool {
-    version.flip == FlipPolicy::WhenReady || projection.serving.is_none()
 }
 
 /// Whether a rollback to a version that stands by would be carried out at once, or what it waits on (I-8).

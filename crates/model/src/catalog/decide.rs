@@ -280,13 +280,15 @@ impl Catalog {
     }
 
     fn cancel_flip(&self, view: &ViewId) -> Result<Vec<CatalogEvent>, CatalogRefused> {
-        let phase = self.known(view)?.phase;
-        let projection = &self.projections[&view.projection];
+        let (state, projection) = (self.known(view)?, &self.projections[&view.projection]);
+        let phase = state.phase;
         match projection.flip.filter(|flip| flip.to == view.version) {
-            // It would be asked for again at once.
-            Some(_) if projection.serving.is_none() => Err(CatalogRefused::FirstFlip { view: view.clone() }),
             Some(_) => Ok(vec![CatalogEvent::FlipCancelled { view: view.clone() }]),
             None if phase == Phase::Serving => Err(too_late(view, "the flip to", "it serves")),
+            // It would be asked for once the version is ready.
+            None if state.is_built() && projection.flips_by_itself(state) => {
+                Ok(vec![CatalogEvent::FlipCancelled { view: view.clone() }])
+            }
             None => Err(CatalogRefused::NoFlipUnderWay { projection: view.projection.clone() }),
         }
     }
@@ -305,8 +307,7 @@ impl Catalog {
         let state = self.known(view)?;
         match state.phase {
             Phase::CleaningUp if state.dropping => Err(too_late(view, "the clean-up of", "its view is being dropped")),
-            // One that never served was given up for another, or by somebody: it has nothing to go back to.
-            Phase::CleaningUp if !self.projections[&view.projection].has_served(view.version) => {
+            Phase::CleaningUp if !self.projections[&view.projection].may_come_back(view.version) => {
                 Err(CatalogRefused::NotRestored { view: view.clone() })
             }
             Phase::CleaningUp => Ok(vec![CatalogEvent::CleanUpCancelled { view: view.clone() }]),

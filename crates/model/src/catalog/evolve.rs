@@ -32,6 +32,7 @@ impl Catalog {
                     since: recorded,
                     segments: *segments,
                     flip: *flip,
+                    flip_cancelled: false,
                     fingerprint: fingerprint.clone(),
                     reads: reads.clone(),
                     announced: None,
@@ -45,6 +46,7 @@ impl Catalog {
                     verified: None,
                     verify_again: None,
                     replay: None,
+                    cleaned_from: None,
                     dropping: false,
                     set_aside: Arc::default(),
                     last_replay: None,
@@ -82,9 +84,10 @@ impl Catalog {
             }
             CatalogEvent::FlipAborted { .. } => projection.flip = None,
             CatalogEvent::FlipCancelled { .. } => {
-                projection.flip = None;
+                projection.flip = projection.flip.filter(|flip| flip.to != view.version);
                 // By itself it would be asked for again at once.
-                projection.known(view.version).flip = FlipPolicy::OnCommand;
+                let state = projection.known(view.version);
+                (state.flip, state.flip_cancelled) = (FlipPolicy::OnCommand, true);
             }
             CatalogEvent::Flipped { from, .. } => {
                 assert_eq!(projection.serving, *from, "I-5: the version that served is the one that steps back");
@@ -97,11 +100,21 @@ impl Catalog {
                 projection.flip = None;
             }
             CatalogEvent::CleaningUp { reason, .. } => {
-                projection.enter(view.version, Phase::CleaningUp, recorded).reason = Some(reason.to_string());
+                let state = projection.known(view.version);
+                let before = (state.phase, state.reason.take());
+                let state = projection.enter(view.version, Phase::CleaningUp, recorded);
+                (state.reason, state.cleaned_from) = (Some(reason.to_string()), Some(before));
             }
             CatalogEvent::Dropping { .. } => projection.known(view.version).dropping = true,
             CatalogEvent::CleanUpCancelled { .. } => {
-                projection.enter(view.version, Phase::StandingBy, recorded).reason = None;
+                let before = projection.known(view.version).cleaned_from.take();
+                let (phase, reason) = before.expect("only a clean-up under way is cancelled");
+                let state = projection.enter(view.version, phase, recorded);
+                state.reason = reason;
+                if state.is_built() {
+                    // A newer one may serve by now, which it must not take the place of by itself.
+                    state.flip = FlipPolicy::OnCommand;
+                }
             }
             CatalogEvent::SetAside { event, .. } => {
                 Arc::make_mut(&mut projection.known(view.version).set_aside).insert(*event);

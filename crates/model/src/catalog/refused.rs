@@ -55,12 +55,7 @@ pub enum CatalogRefused {
         /// How things are.
         found: &'static str,
     },
-    /// The first version of a projection flips by itself.
-    FirstFlip {
-        /// The first version.
-        view: ViewId,
-    },
-    /// A version that never served was given up, and does not come back.
+    /// A version whose building was given up does not come back while another one is being built.
     NotRestored {
         /// Which version.
         view: ViewId,
@@ -143,14 +138,10 @@ impl fmt::Display for CatalogRefused {
             Self::TooLate { view, what, found } => {
                 write!(f, "{what} {view} cannot be cancelled, it is too late: {found}")
             }
-            Self::FirstFlip { view } => write!(
-                f,
-                "the flip to {view} cannot be cancelled: nothing serves yet, so it flips by itself; pause it, or cancel \
-                 its rebuild"
-            ),
             Self::NotRestored { view } => write!(
                 f,
-                "the clean-up of {view} cannot be cancelled: it never served, and was given up; rebuild the projection"
+                "the clean-up of {view} cannot be cancelled: it was not built to its end, and another version is being \
+                 built by now; cancel that rebuild first"
             ),
             Self::NotVerified { view } => {
                 write!(f, "{view} was not verified yet, so there is no verdict to waive: wait until it has caught up")

@@ -29,6 +29,8 @@ pub struct VersionState {
     pub segments: SegmentCount,
     /// When it flips.
     pub flip: FlipPolicy,
+    /// Whether somebody cancelled a flip to it, so that it flips on command only, also if nothing serves.
+    pub flip_cancelled: bool,
     /// What its code declared.
     pub fingerprint: String,
     /// What its code reads; `None` while no code was carried since an earlier release scheduled it.
@@ -56,6 +58,8 @@ pub struct VersionState {
     pub verify_again: Option<Position>,
     /// The replay in place under way.
     pub replay: Option<PendingReplay>,
+    /// In which phase its clean-up was asked for, and the reason of that phase: where it goes if the clean-up is cancelled.
+    pub cleaned_from: Option<(Phase, Option<String>)>,
     /// Whether its view is being dropped, so that a clean-up cannot be cancelled any more.
     pub dropping: bool,
     /// Events that somebody wants set aside, should they be refused.
@@ -76,6 +80,11 @@ impl VersionState {
         }
         let unlike = reads.unlike(self.reads.as_ref()?);
         unlike.filter(|found| !(planted::is(Fault::Unread) && matches!(found, Unlike::Missing(_))))
+    }
+
+    /// Whether it is being built, or is about to.
+    pub fn is_built(&self) -> bool {
+        matches!(self.phase, Phase::Scheduled | Phase::Initializing)
     }
 
     /// Whether a verification is to be done: there is none, or another one was asked for.
@@ -143,11 +152,11 @@ pub struct PendingFlip {
 /// What is given up before it has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {
-    /// The requested flip to a version.
+    /// The flip to a version that was requested, or comes by itself.
     Flip,
     /// The building of a version that has not served.
     Rebuild,
-    /// The clean-up of a version that stood by.
+    /// The clean-up of a version.
     CleanUp,
     /// The replay in place of a version.
     Replay,
@@ -203,16 +212,34 @@ impl ProjectionState {
         self.versions.iter().filter(move |(_, state)| ready(state)).map(|(id, _)| *id)
     }
 
+    /// Whether a version of this projection flips once it is ready, without a command.
+    pub fn flips_by_itself(&self, version: &VersionState) -> bool {
+        version.flip == FlipPolicy::WhenReady || (self.serving.is_none() && !version.flip_cancelled)
+    }
+
+    /// The version that is being built, or is about to, and flips without a command.
+    pub fn flips_next(&self) -> Option<VersionId> {
+        let flips = |state: &VersionState| state.is_built() && self.flips_by_itself(state);
+        self.versions.iter().rfind(|(_, state)| flips(state)).map(|(id, _)| *id)
+    }
+
+    /// Whether a version that is cleaned up could go back to where it was: at most one is being built.
+    pub(super) fn may_come_back(&self, version: VersionId) -> bool {
+        let was_built =
+            matches!(self.versions[&version].cleaned_from, Some((Phase::Scheduled | Phase::Initializing, _)));
+        !was_built || !self.versions.values().any(VersionState::is_built)
+    }
+
     /// What could be cancelled now.
     pub fn cancellable(&self) -> Vec<(Cancel, VersionId)> {
         let of_version = |(id, state): (&VersionId, &VersionState)| {
             let is_built = matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed);
-            let comes_back = state.phase == Phase::CleaningUp && !state.dropping && self.has_served(*id);
+            let comes_back = state.phase == Phase::CleaningUp && !state.dropping && self.may_come_back(*id);
             let replays = state.phase.applies() && state.replay.is_some_and(|replay| !replay.cancelled);
             let what = [(is_built, Cancel::Rebuild), (comes_back, Cancel::CleanUp), (replays, Cancel::Replay)];
             what.into_iter().filter(|(may, _)| *may).map(|(_, what)| (what, *id)).collect::<Vec<_>>()
         };
-        let flip = self.flip.filter(|_| self.serving.is_some()).map(|flip| (Cancel::Flip, flip.to));
+        let flip = self.flip.map(|flip| (Cancel::Flip, flip.to));
         flip.into_iter().chain(self.versions.iter().flat_map(of_version)).collect()
     }
 

@@ -319,7 +319,9 @@ proptest! {
             let decided = world.when(&command);
             if let (CatalogCommand::CancelFlip(view), Ok(events)) = (&command, &decided) {
                 let state = &world.catalog.projections[&view.projection];
-                prop_assert!(state.flip.is_none() && state.serving.is_some() && state.serving != Some(view.version));
+                prop_assert!(state.flip.is_none_or(|flip| flip.to != view.version));
+                prop_assert!(state.serving != Some(view.version));
+                prop_assert!(!state.flips_by_itself(&state.versions[&view.version]), "nor does it come by itself");
                 prop_assert_eq!(events.len(), 1, "what is not under way is not cancelled");
             }
             for event in decided.iter().flatten() {
@@ -341,6 +343,8 @@ proptest! {
                 for version in &gone {
                     prop_assert_eq!(state.versions[version].phase, Phase::Obsolete, "I-12");
                 }
+                let built = state.versions.values().filter(|version| version.is_built()).count();
+                prop_assert!(built <= 1, "a newer one takes the place of what is not built yet");
                 if let Some(flip) = state.flip {
                     prop_assert_eq!(flip.from, state.serving);
                     prop_assert!(state.versions[&flip.to].phase.may_become(Phase::Serving));
@@ -531,9 +535,66 @@ fn a_flip_is_cancelled_until_it_is_confirmed() {
     world.settle("v2.1");
     let late = world.when(&cancel).unwrap_err().to_string();
     assert_eq!(late, "the flip to balances v2.1 cannot be cancelled, it is too late: it serves");
-    let mut first = World::given([schedule(1), begin("v1.1"), flip("v1.1")]);
-    let refused = first.when(&CatalogCommand::CancelFlip(view("v1.1")));
-    assert!(matches!(refused, Err(CatalogRefused::FirstFlip { .. })), "it would be asked for again at once");
+}
+
+#[test]
+fn the_first_flip_is_cancelled_before_and_after_it_is_asked_for() {
+    let cancel = CatalogCommand::CancelFlip(view("v1.1"));
+    for before in [&[][..], &[flip("v1.1")]] {
+        let mut world = World::given([schedule(1), begin("v1.1")]);
+        for command in before {
+            world.when(command).unwrap();
+        }
+        assert_eq!(world.when(&cancel), Ok(vec![CatalogEvent::FlipCancelled { view: view("v1.1") }]));
+        let state = &world.catalog.projections[&name()];
+        assert_eq!(state.flip, None);
+        assert!(!state.flips_by_itself(&state.versions[&view("v1.1").version]), "it does not come again by itself");
+        assert!(matches!(world.when(&cancel), Err(CatalogRefused::NoFlipUnderWay { .. })));
+        world.when(&flip("v1.1")).unwrap();
+        world.settle("v1.1");
+        assert_eq!(world.phase("v1.1"), Phase::Serving, "on command it flips");
+    }
+    let mut world = serving_first();
+    world.when(&schedule(2)).unwrap();
+    let state = |world: &World| world.catalog.projections[&name()].clone();
+    assert_eq!(state(&world).flips_next(), Some(view("v2.1").version));
+    world.when(&CatalogCommand::CancelFlip(view("v2.1"))).unwrap();
+    assert_eq!(state(&world).flips_next(), None, "nor does any that has not begun yet");
+}
+
+#[test]
+fn a_version_that_was_being_built_is_built_on_when_its_clean_up_is_cancelled() {
+    let cancel = CatalogCommand::CancelCleanUp(view("v2.1"));
+    let fail = CatalogCommand::Fail { view: view("v2.1"), reason: "broken".into() };
+    for (built, phase) in [
+        (vec![], Phase::Scheduled),
+        (vec![begin("v2.1")], Phase::Initializing),
+        (vec![begin("v2.1"), fail], Phase::Failed),
+    ] {
+        let mut world = serving_first();
+        for command in [schedule(2)].into_iter().chain(built) {
+            world.when(&command).unwrap();
+        }
+        let before = world.catalog.version(&view("v2.1")).unwrap().clone();
+        world.when(&CatalogCommand::CancelRebuild(view("v2.1"))).unwrap();
+        assert_eq!(world.catalog.projections[&name()].cancellable(), [(Cancel::CleanUp, view("v2.1").version)]);
+        world.when(&cancel).unwrap();
+        let state = world.catalog.version(&view("v2.1")).unwrap();
+        assert_eq!((state.phase, &state.reason), (phase, &before.reason));
+        assert_eq!(world.catalog.projections[&name()].flips_next(), None, "it flips on command");
+        world.when(&CatalogCommand::CancelRebuild(view("v2.1"))).unwrap();
+        world.when(&CatalogCommand::BeginDrop(view("v2.1"))).unwrap();
+        assert!(matches!(world.when(&cancel), Err(CatalogRefused::TooLate { .. })), "I-12");
+    }
+    let mut world = serving_first();
+    for command in [schedule(2), begin("v2.1"), schedule(2)] {
+        world.when(&command).unwrap();
+    }
+    assert!(matches!(world.when(&cancel), Err(CatalogRefused::NotRestored { .. })), "v2.2 took its place");
+    assert_eq!(world.catalog.projections[&name()].cancellable(), [(Cancel::Rebuild, view("v2.2").version)]);
+    world.when(&CatalogCommand::CancelRebuild(view("v2.2"))).unwrap();
+    world.when(&cancel).unwrap();
+    assert_eq!((world.phase("v2.1"), world.phase("v2.2")), (Phase::Initializing, Phase::CleaningUp));
 }
 
 #[test]
@@ -547,8 +608,6 @@ fn a_rebuild_is_cancelled_until_it_serves_and_takes_its_flip_with_it() {
     assert!(matches!(events[..], [CatalogEvent::FlipAborted { .. }, CatalogEvent::CleaningUp { .. }]), "{events:?}");
     assert_eq!(world.when(&cancel), Ok(vec![]));
     assert_eq!((world.phase("v2.1"), world.catalog.projections[&name()].flip), (Phase::CleaningUp, None));
-    let back = world.when(&CatalogCommand::CancelCleanUp(view("v2.1")));
-    assert!(matches!(back, Err(CatalogRefused::NotRestored { .. })));
     assert!(matches!(world.when(&CatalogCommand::CancelRebuild(view("v1.1"))), Err(CatalogRefused::TooLate { .. })));
 }
 

@@ -44,8 +44,10 @@ pub struct Fold {
     paused: BTreeSet<Version>,
     /// Events that somebody wanted set aside.
     set_aside: BTreeSet<(Version, u64)>,
-    /// What was under way in a version when its clean-up was asked for: its replay, and whether it was paused.
-    shelved: BTreeMap<Version, (Option<Replay>, bool)>,
+    /// What was under way in a version when its clean-up was asked for.
+    shelved: BTreeMap<Version, Shelved>,
+    /// Replays that somebody cancelled, by the positions of their requests.
+    cancelled_replays: BTreeSet<u64>,
     faults: Vec<String>,
 }
 
@@ -56,6 +58,13 @@ pub enum Verdict {
     Fail,
     /// Somebody answers for it.
     Waived,
+}
+
+/// What was under way in a version when its clean-up was asked for.
+struct Shelved {
+    phase: &'static str,
+    replay: Option<Replay>,
+    paused: bool,
 }
 
 /// A replay in place, as it was asked for.
@@ -97,6 +106,7 @@ impl Fold {
             "flip-cancelled" => self.cancel_flip(view),
             "event-set-aside" => drop(self.set_aside.insert((view, record.data["event"].as_u64().unwrap_or_default()))),
             "clean-up-cancelled" => self.restore(record, &view),
+            "replay-cancelled" => self.cancel_replay(record, &view),
             "flipped" => self.flip(record, view),
             "version-verified" => self.verify(view, field("verdict").as_deref() == Some("Pass")),
             "verification-requested" => drop(self.verdicts.remove(&view)),
@@ -133,30 +143,57 @@ impl Fold {
     }
 
     fn clean_up(&mut self, record: &Record, view: &Version) {
+        let phase = self.phase(&view.0, &view.1);
         self.enter(record, view, &["Scheduled", "Initializing", "StandingBy", "Failed"], "CleaningUp");
-        let before = (self.replays.remove(view), self.paused.remove(view));
-        self.shelved.insert(view.clone(), before);
+        let (replay, paused) = (self.replays.remove(view), self.paused.remove(view));
+        self.shelved.insert(view.clone(), Shelved { phase, replay, paused });
         let (projection, version) = view;
         if self.flips.get(projection).is_some_and(|(to, _)| to == version) {
             self.fault(format!("I-12: {projection} {version} is cleaned up while a flip to it is under way"));
         }
     }
 
-    /// A clean-up was cancelled: the version stands by as it did before.
+    /// A clean-up was cancelled: the version is as it was before. One that was being built flips on command only.
     fn restore(&mut self, record: &Record, view: &Version) {
-        self.enter(record, view, &["CleaningUp"], "StandingBy");
-        if let Some((replay, paused)) = self.shelved.remove(view) {
-            self.replays.extend(replay.map(|replay| (view.clone(), replay)));
-            self.paused.extend(paused.then(|| view.clone()));
+        let Some(Shelved { phase, replay, paused }) = self.shelved.remove(view) else {
+            return self.fault(format!("I-12: a clean-up of {} {} was cancelled, and there was none", view.0, view.1));
+        };
+        self.enter(record, view, &["CleaningUp"], phase);
+        self.replays.extend(replay.map(|replay| (view.clone(), replay)));
+        self.paused.extend(paused.then(|| view.clone()));
+        if matches!(phase, "Scheduled" | "Initializing") {
+            self.policies.insert(view.clone(), "on-command".to_owned());
+            let other = |((of, other), phase): (&Version, &&str)| {
+                *of == view.0 && *other != view.1 && matches!(*phase, "Scheduled" | "Initializing")
+            };
+            if self.phases.iter().any(other) {
+                self.fault(format!("I-12: {} {} is built on beside another one", view.0, view.1));
+            }
         }
     }
 
     /// The version flips on command only from here on.
     fn cancel_flip(&mut self, view: Version) {
-        if self.flips.remove(&view.0).is_none_or(|(to, _)| to != view.1) {
+        let under_way = self.flips.get(&view.0).is_some_and(|(to, _)| *to == view.1);
+        if under_way {
+            self.flips.remove(&view.0);
+        } else if !matches!(self.phase(&view.0, &view.1), "Scheduled" | "Initializing") {
             self.fault(format!("I-5: a flip to {} {} was cancelled, and none was under way", view.0, view.1));
         }
         self.policies.insert(view, "on-command".to_owned());
+    }
+
+    fn cancel_replay(&mut self, record: &Record, view: &Version) {
+        let Some(replay) = self.replays.get(view) else {
+            let ((projection, version), position) = (view, record.position);
+            return self.fault(format!("replay: none of {projection} {version} was cancelled at {position}"));
+        };
+        self.cancelled_replays.insert(replay.requested);
+    }
+
+    /// Whether somebody cancelled the replay that was asked for there.
+    pub fn is_cancelled(&self, requested: u64) -> bool {
+        self.cancelled_replays.contains(&requested)
     }
 
     /// Whether somebody wanted an event set aside in a version.
@@ -293,6 +330,16 @@ impl Fold {
     /// The replay in place that was asked for at this position.
     pub fn asked_replay(&self, requested: u64) -> Option<Replay> {
         self.asked_replays.get(&requested).copied()
+    }
+
+    /// The projections that nothing serves although a version is being built that flips on command.
+    pub fn waiting_for_a_flip(&self) -> Vec<String> {
+        let built = self.phases.iter().filter(|(_, phase)| **phase == "Initializing");
+        let on_command = built.filter(|(view, _)| self.policies.get(*view).is_some_and(|flip| flip == "on-command"));
+        let nobody = on_command.filter(|((projection, _), _)| {
+            !self.serving.contains_key(projection) && !self.flips.contains_key(projection)
+        });
+        nobody.map(|((projection, _), _)| projection.clone()).collect()
     }
 
     /// What still has to happen by itself.
