@@ -57,6 +57,16 @@ pub fn paused(world: &World) -> Vec<(String, String)> {
     Fold::of(&records(world)).paused().iter().cloned().collect()
 }
 
+/// The projections whose first version flips on command only.
+pub fn waiting_for_a_flip(world: &World) -> Vec<String> {
+    Fold::of(&records(world)).waiting_for_a_flip()
+}
+
+/// The versions in which effects are set aside.
+pub fn with_effects(world: &World) -> Vec<(String, String)> {
+    effects::set_aside(world).iter().map(landed::text).collect()
+}
+
 /// The version of a projection that serves.
 pub fn serving(world: &World, projection: &str) -> Option<String> {
     Fold::of(&records(world)).serving(projection).map(str::to_owned)

@@ -119,6 +119,16 @@ pub enum Landed {
         which: WhichLetters,
         wish: Option<Wish>,
     },
+    /// Somebody has given these effects up: the positions of their events, and which of each.
+    EffectsDropped {
+        view: ViewId,
+        effects: Vec<(u64, u32)>,
+    },
+    /// These effects are set aside, after tries in vain.
+    EffectsAside {
+        view: ViewId,
+        effects: Vec<(u64, u32)>,
+    },
     /// A view was copied, as it was at that moment.
     Copied {
         view: ViewId,

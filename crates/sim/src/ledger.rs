@@ -316,11 +316,17 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
             time_max: effects::TIME_MAX,
             retry_first: Duration::from_millis(100),
             retry_longest: Duration::from_secs(2),
-            on_failure: EffectFailure::Halt,
+            on_failure: effect_failure(world, projection, code),
             past: if makes_past_effects(world, projection) { PastEffects::Made } else { PastEffects::Silent },
         },
         ..failures(world, projection, code)
     }
+}
+
+/// What a code version does with effects that fail.
+fn effect_failure(world: &World, projection: &str, code: u32) -> EffectFailure {
+    let mut chance = world.chance(5_000 + u64::from(code) * 10 + projection.len() as u64);
+    if chance.bool() { EffectFailure::Halt } else { EffectFailure::SetAside { tries: chance.u32(1..4) } }
 }
 
 /// What a code version does with events that it refuses. In half of the seeds a projection sets none aside, whichever

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo::{Token, ViewId};
+use dacapo_store::Views as _;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -39,10 +43,13 @@ enum Act {
     CancelFlip,
     CancelRebuild,
     CancelCleanUp,
+    CancelReplay,
+    RetryEffects,
+    DropEffects,
 }
 
 const ACTS: &[(u32, Act)] = &[
-    (40, Act::Look),
+    (90, Act::Look),
     (4, Act::Rebuild),
     (4, Act::Verify),
     (8, Act::Flip),
@@ -59,6 +66,9 @@ const ACTS: &[(u32, Act)] = &[
     (2, Act::CancelFlip),
     (1, Act::CancelRebuild),
     (3, Act::CancelCleanUp),
+    (4, Act::CancelReplay),
+    (4, Act::RetryEffects),
+    (2, Act::DropEffects),
 ];
 
 /// An operator who operates for as long as it is stormy.
@@ -132,6 +142,22 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
             Act::CancelCleanUp => {
                 ask(&world, &mut chance, projection, "cancel", &body("what", json!("clean_up"))).await;
             }
+            Act::CancelReplay => ask(&world, &mut chance, projection, "cancel", &body("what", json!("replay"))).await,
+            Act::RetryEffects | Act::DropEffects => {
+                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                let Some((position, stream)) = any_effect(&world, projection, &version, &mut chance).await else {
+                    continue;
+                };
+                let mut which = body("version", json!(version));
+                which["effects"] = json!(true);
+                match chance.u8(..3) {
+                    0 => which["position"] = json!(position),
+                    1 => which["stream"] = json!(stream),
+                    _ => which["all"] = json!(true),
+                }
+                let what = if matches!(act, Act::RetryEffects) { "letters/retry" } else { "letters/drop" };
+                ask(&world, &mut chance, projection, what, &which).await;
+            }
             Act::RetryLetters | Act::DropLetters => {
                 let Some((version, position, stream)) = looks.any_letter(projection, &mut chance) else { continue };
                 let mut which = body("version", json!(version));
@@ -147,6 +173,20 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         tokio::time::sleep(Duration::from_millis(chance.u64(50..500))).await;
     }
     Ok(())
+}
+
+/// One of the effects of a version that do not come about: the position and stream of its event.
+async fn any_effect(
+    world: &World,
+    projection: &str,
+    version: &str,
+    chance: &mut fastrand::Rng,
+) -> Option<(u64, String)> {
+    let path = format!("/v1/projections/{projection}/letters?version={version}&effects=true&limit=1000");
+    let listed = request(world, Method::GET, &path, None).await.filter(Response::is_ok)?;
+    let effects = listed.body["effects"].as_array()?;
+    let found = chance.choice(effects)?;
+    Some((found["position"].as_u64()?, found["stream"].as_str()?.to_owned()))
 }
 
 /// Asks for a change, and again under the same key until there is an answer.
@@ -178,6 +218,8 @@ pub struct Looks {
     letters: BTreeMap<String, Vec<(String, u64, String)>>,
     /// Events at which segments were seen to halt last, by projection: version and position of each.
     halts: BTreeMap<String, Vec<(String, u64)>>,
+    /// Events at which segments halt as the disk has it, by view, segment and position: since when they were seen to.
+    refused: BTreeMap<(ViewId, u16, u64), Duration>,
     /// By slot of the node that said so.
     stood: BTreeMap<(usize, String), Stood>,
 }
@@ -219,14 +261,63 @@ impl Looks {
 
     /// Looks at the status of every node that runs: whatever stands still says why (I-11).
     pub async fn look(&mut self, world: &World) {
+        self.look_at_refusals(world).await;
         let running = world.running();
-        let ask = |slot: &usize| request_of(HOSTS[*slot], Method::GET, "/v1/status", None);
-        let answers = futures::future::join_all(running.iter().map(ask)).await;
-        for (slot, status) in running.into_iter().zip(answers) {
+        let ask = |slot: usize| async move { (slot, request_of(HOSTS[slot], Method::GET, "/v1/status", None).await) };
+        let mut answers: FuturesUnordered<_> = running.into_iter().map(ask).collect();
+        // Each when it comes: a node that does not answer must not make the others' answers old.
+        while let Some((slot, status)) = answers.next().await {
             // One that does not hear from the disk knows of nothing that it could tell.
             match status.filter(|status| status.is_ok() && world.disk.heard_since(slot).is_some()) {
                 Some(status) => self.look_at(world, slot, &status.body),
                 None => self.forget(slot),
+            }
+        }
+    }
+
+    /// Which segments halt, as the disk has it.
+    async fn look_at_refusals(&mut self, world: &World) {
+        let mut now = BTreeMap::new();
+        for view in world.disk.views.list().await.unwrap_or_default() {
+            let Ok(Some(found)) = world.disk.views.find(&view).await else { continue };
+            let tokens = found.tokens().await.unwrap_or_default();
+            for refusal in found.refusals().await.unwrap_or_default() {
+                let halts = |token: &Token| token.segment == refusal.segment && !token.covers(refusal.position);
+                if tokens.iter().any(halts) {
+                    let key = (view.clone(), refusal.segment.get(), refusal.position.get());
+                    let since = self.refused.get(&key).copied().unwrap_or(world.now());
+                    now.insert(key, since);
+                }
+            }
+        }
+        self.refused = now;
+    }
+
+    /// Whoever applies a version, or sees somebody else do it, tells the events at which it has halted for a while.
+    fn check_halts(&self, world: &World, slot: usize, name: &str, version: &Value) {
+        // Whoever cannot look, or applies nothing at all, tells that instead.
+        let reasons = version["waiting_on"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let other = ["paused", "store", "code", "reads", "lease", "parted", "unowned", "hold", "batch", "busy"];
+        if reasons.iter().any(|reason| other.iter().any(|kind| reason["kind"] == *kind))
+            || !version["age_seconds"].is_null()
+        {
+            return;
+        }
+        let heard = world.disk.heard_since(slot).unwrap_or(world.now());
+        for ((view, segment, position), since) in &self.refused {
+            let is_of = view.projection.as_str() == name && version["version"] == view.version.to_string().as_str();
+            let applies = ["Initializing", "Serving", "StandingBy"].iter().any(|phase| version["phase"] == *phase);
+            let told = reasons.iter().any(|reason| {
+                (reason["kind"] == "handler" || reason["kind"] == "letters") && reason["position"] == *position
+            });
+            let time = world.now().saturating_sub((*since).max(heard));
+            if is_of && applies && !told && time > STILL {
+                world.violated(format!(
+                    "I-11: {view} halts in segment {segment} at {position} for {:.1} s, and {} does not say so: {}",
+                    time.as_secs_f64(),
+                    HOSTS[slot],
+                    version["waiting_on"]
+                ));
             }
         }
     }
@@ -255,6 +346,9 @@ impl Looks {
                 let reasons = version["waiting_on"].as_array().into_iter().flatten();
                 let handlers = reasons.filter(|reason| reason["kind"] == "handler");
                 halts.extend(handlers.filter_map(|at| Some((text.to_owned(), at["position"].as_u64()?))));
+                if uptime >= STILL {
+                    self.check_halts(world, slot, name, version);
+                }
                 let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
                 let (at, reasons) = (json!([phase, version["covers"], version["stage"]]), &version["waiting_on"]);
                 self.stands(world, (slot, format!("{name} {text}")), at, behind, reasons);
@@ -301,6 +395,16 @@ pub fn mops_up(world: &World) -> bool {
 pub async fn bring_right(world: &World) {
     let paused = check::paused(world).into_iter().map(|of| (of, "resume"));
     let waived = check::to_waive(world).into_iter().map(|of| (of, "verification/waive"));
+    for projection in check::waiting_for_a_flip(world) {
+        let body = json!({ "actor": "operator", "reason": "it is calm" });
+        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/flip"), Some(&body)).await);
+    }
+    for (projection, version) in check::with_effects(world) {
+        let body = json!({
+            "actor": "operator", "reason": "it is calm", "version": version, "effects": true, "all": true,
+        });
+        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/letters/retry"), Some(&body)).await);
+    }
     let retried = check::with_letters(world, mops_up(world)).into_iter().map(|of| (of, "letters/retry"));
     for ((projection, version), what) in paused.chain(waived).chain(retried) {
         let mut body = json!({ "actor": "operator", "reason": "it is calm", "version": version });

@@ -102,6 +102,8 @@ impl History<'_> {
             | Landed::Flipped { .. }
             | Landed::Wished { .. }
             | Landed::Copied { .. }
+            | Landed::EffectsDropped { .. }
+            | Landed::EffectsAside { .. }
             | Landed::Attached { .. } => {}
         }
     }

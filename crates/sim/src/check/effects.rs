@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dacapo::ViewId;
+use dacapo_store::Views;
+use futures::FutureExt;
 
 use super::catalog::Fold;
 use super::held::Holdings;
@@ -71,11 +73,39 @@ fn kept(world: &World) -> BTreeMap<u64, Kept> {
     kept
 }
 
+/// Effects of views, each by the position of its event, and which of that it is.
+type Effects = BTreeSet<(ViewId, u64, u32)>;
+
+/// The effects that were ever set aside, and those that somebody gave up.
+fn aside_and_dropped(world: &World) -> (Effects, Effects) {
+    let (mut aside, mut dropped) = (Effects::new(), Effects::new());
+    for landed in world.disk.landed() {
+        let (all, view, effects) = match &*landed {
+            Landed::EffectsAside { view, effects } => (&mut aside, view, effects),
+            Landed::EffectsDropped { view, effects } => (&mut dropped, view, effects),
+            _ => continue,
+        };
+        all.extend(effects.iter().map(|(position, nth)| (view.clone(), *position, *nth)));
+    }
+    (aside, dropped)
+}
+
+/// The views in which effects are set aside now.
+pub fn set_aside(world: &World) -> Vec<ViewId> {
+    let mut views = world.disk.views.list().now_or_never().into_iter().flatten().flatten().collect::<Vec<_>>();
+    views.retain(|id| {
+        let Some(Ok(Some(view))) = world.disk.views.find(id).now_or_never() else { return false };
+        let letters = view.effect_letters(0, usize::MAX, false).now_or_never();
+        letters.into_iter().flatten().flatten().any(|letter| letter.aside.is_some())
+    });
+    views
+}
+
 /// Everything that was made, held against the journal, the catalog and what was committed.
 pub fn check(world: &World, records: &[Record]) {
     let served: BTreeMap<&str, Served> =
         PROJECTIONS.map(|projection| (projection, Served::of(records, projection))).into();
-    let kept = kept(world);
+    let (kept, (aside, dropped)) = (kept(world), aside_and_dropped(world));
     let mut runs: BTreeMap<(String, u64, u32), u64> = BTreeMap::new();
     let mut last: BTreeMap<(ViewId, String), (usize, u64, u32)> = BTreeMap::new();
     for Made { code, key, told } in world.receiver.made() {
@@ -102,6 +132,11 @@ pub fn check(world: &World, records: &[Record]) {
             let first = kept.get(&run).map(|kept| kept.view.to_string());
             world.violated(format!("I-9: the effect {key} was emitted and made by {first:?} and again by {view}"));
         }
+        // Its stream has gone on without it: until somebody wanted it tried again, or while a try was under way.
+        let name = (view.clone(), position, key.ordinal);
+        if aside.contains(&name) || dropped.contains(&name) {
+            continue;
+        }
         // A version makes the effects of a stream one after the other, as its events were applied; tries of one that was
         // made come again.
         let last = last.entry((view.clone(), told.stream.clone())).or_default();
@@ -123,7 +158,17 @@ pub fn missing(world: &World, fold: &Fold, records: &[Record], holdings: &Holdin
         .map(|made| (made.key.projection.to_string(), made.key.position.get(), made.key.ordinal))
         .collect();
     let mut missing = vec![];
-    let kept = kept(world);
+    let (kept, (aside, dropped)) = (kept(world), aside_and_dropped(world));
+    let is_dropped = |projection: &str, version: &str, position: u64, nth: u32| {
+        let is = |(view, at, of): &(ViewId, u64, u32)| {
+            view.projection.as_str() == projection
+                && view.version.to_string() == version
+                && (*at, *of) == (position, nth)
+        };
+        // With a version goes what is set aside in it.
+        dropped.iter().any(is)
+            || (matches!(fold.phase(projection, version), "CleaningUp" | "Obsolete") && aside.iter().any(is))
+    };
     for projection in PROJECTIONS {
         let (served, past) = (Served::of(records, projection), makes_past_effects(world, projection));
         let is_made = |position: u64, nth: u32| made.contains(&(projection.to_owned(), position, nth));
@@ -132,14 +177,19 @@ pub fn missing(world: &World, fold: &Fold, records: &[Record], holdings: &Holdin
             let Some(version) = served.voice(record.position, past) else { continue };
             let there = matches!(fold.phase(projection, version), "Serving" | "StandingBy")
                 && !holdings.is_unspoken(projection, version, record.position);
-            for nth in (0..effects_of(record.position)).filter(|nth| there && !is_made(record.position, *nth)) {
+            let owed = |nth: &u32| {
+                there && !is_made(record.position, *nth) && !is_dropped(projection, version, record.position, *nth)
+            };
+            for nth in (0..effects_of(record.position)).filter(owed) {
                 missing.push(format!("the effect {projection}-{}-{nth} was not made by {version}", record.position));
             }
         }
         // Whatever one has kept, also when it has gone since: a clean-up waits for it.
         for Kept { view, told, .. } in kept.values().filter(|kept| kept.view.projection.as_str() == projection) {
             let speaks = served.voice(told.position, past) == Some(view.version.to_string().as_str());
-            if speaks && !is_made(told.position, told.nth) {
+            let version = view.version.to_string();
+            if speaks && !is_made(told.position, told.nth) && !is_dropped(projection, &version, told.position, told.nth)
+            {
                 missing.push(format!(
                     "the effect {projection}-{}-{}, kept by {view}, was not made",
                     told.position, told.nth

@@ -37,6 +37,11 @@ pub struct Aside {
 }
 
 impl Aside {
+    fn new(letter: &Letter) -> Self {
+        let Letter { kind, wish, ref stream, .. } = *letter;
+        Self { kind, wish, stream: stream.clone(), wished: wish.into_iter().collect() }
+    }
+
     fn blocks(&self) -> bool {
         self.kind != LetterKind::Skipped
     }
@@ -203,6 +208,7 @@ impl<'a> Holdings<'a> {
                 }
             }
             Landed::Flipped { .. } | Landed::Renewed { .. } | Landed::Left { .. } | Landed::Way { .. } => {}
+            Landed::EffectsDropped { .. } | Landed::EffectsAside { .. } => {}
         }
     }
 
@@ -277,8 +283,15 @@ impl<'a> Holdings<'a> {
         let place = |moved: &TokenMove| held.places.get(usize::from(moved.segment.get())).copied().unwrap_or_default();
         let replays = |moved: &TokenMove| moved.replay.map_or(0, |mark| mark.request.get()) > place(moved).replay;
         let is_copy = |moved: &TokenMove| moved.applied.after.get() > place(moved).counted_after;
+        let leaves = |moved: &TokenMove| {
+            let Place { was, replay, .. } = place(moved);
+            let there = moved.to.get() == was && moved.applied.after.get() == was;
+            place(moved).replays() && there && self.catalog.fold.is_cancelled(replay)
+        };
         if commit.moves.iter().any(replays) {
             self.go_back(view, held, commit);
+        } else if commit.moves.iter().any(leaves) {
+            self.leave(view, held, commit);
         } else if commit.moves.iter().any(is_copy) {
             self.check_whole(view, held, commit);
             let copy = held.copy.and_then(|copy| self.copies.get(&copy));
@@ -339,6 +352,30 @@ impl<'a> Holdings<'a> {
                 .push(format!("I-11: {view} replays, {again:?} were set aside behind there, gone are {settled:?}"));
         }
         held.letters.retain(|position, _| !settled.contains(position));
+    }
+
+    /// A replay that was cancelled is left: what was set aside when it began, and it has not come to, is set aside again.
+    fn leave(&mut self, view: &ViewId, held: &mut Held, commit: &Commit) {
+        let segments = held.places.len();
+        for moved in &commit.moves {
+            let segment = usize::from(moved.segment.get());
+            let events = &self.records[moved.from.get() as usize..moved.to.get() as usize];
+            let ours = |record: &&Record| record.change().is_some() && segment_of(&record.stream, segments) == segment;
+            for Record { position, .. } in events.iter().filter(ours) {
+                let is_done = held.applied.contains(position) || held.given_up.contains(position);
+                let letter = commit.letters.iter().find(|letter| letter.position.get() == *position);
+                match letter {
+                    Some(letter) if !is_done => drop(held.letters.insert(*position, Aside::new(letter))),
+                    None if is_done => {}
+                    _ => self.faults.push(format!(
+                        "I-11: {view} has left a replay before {position}, done is {is_done}, set aside {letter:?}"
+                    )),
+                }
+            }
+        }
+        if !held.letters.is_empty() {
+            self.troubled.insert(view.projection.to_string());
+        }
     }
 
     /// A version is found wrong only where events were set aside. What is flipped to because it was found right has set
@@ -425,13 +462,7 @@ impl Taking<'_> {
         if !allowed {
             self.fault(format!("I-11: {} has set aside {letter:?}, the first of its stream was {first:?}", self.view));
         }
-        let aside = Aside {
-            kind: letter.kind,
-            wish: letter.wish,
-            stream: letter.stream.clone(),
-            wished: letter.wish.into_iter().collect(),
-        };
-        self.held.letters.insert(letter.position.get(), aside);
+        self.held.letters.insert(letter.position.get(), Aside::new(letter));
     }
 
     /// What stays set aside is told anew.

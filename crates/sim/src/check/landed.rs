@@ -70,6 +70,7 @@ pub fn check(world: &World, records: &[Record]) {
             Landed::Way { slot: Some(slot), good } => drop(history.ways.insert(*slot, good.then_some(now))),
             Landed::Dropped { view } => history.dropped(view),
             Landed::Wished { .. } | Landed::Copied { .. } | Landed::Attached { .. } => {}
+            Landed::EffectsDropped { .. } | Landed::EffectsAside { .. } => {}
             // The checkers of I-10 look at these.
             Landed::Renewed { .. } | Landed::Left { .. } | Landed::Way { .. } => {}
         }
@@ -202,7 +203,8 @@ impl History<'_> {
         let asked = fold.asked_replay(new.0);
         // A clean-up ends it in the catalog; who has not heard of that may still be in the reset, until it is revoked.
         let under_way = fold.replay(&text(view)).is_some_and(|replay| replay.requested == new.0);
-        let asked = asked.filter(|_| under_way || gone);
+        // So may one that has not heard that it was cancelled, which has ended it for the catalog before it began.
+        let asked = asked.filter(|_| under_way || gone || fold.is_cancelled(new.0));
         let goes_back = asked.is_some_and(|asked| to == from.min(asked.after));
         if new.0 <= mark.0 || new.1 != from.max(mark.1) || !goes_back {
             self.world.violated(format!(
@@ -221,7 +223,8 @@ impl History<'_> {
         let Some((view, positions)) = self.positions.iter().find(|(view, _)| text(view) == of) else { return };
         for (segment, at) in positions {
             let mark = self.marks.get(view).and_then(|marks| marks.get(segment)).copied().unwrap_or_default();
-            if mark.0 != replay.requested || *at < mark.1 {
+            let cancelled = self.catalog.fold.is_cancelled(replay.requested);
+            if (mark.0 != replay.requested && !cancelled) || (mark.0 == replay.requested && *at < mark.1) {
                 self.world.violated(format!(
                     "replay: that of {view} which {} asked for was told to have ended at {}, segment {segment} is at \
                      {at} with {mark:?}",

@@ -257,6 +257,20 @@ impl SimView {
     }
 }
 
+/// Every effect that the view still owes, those included that are set aside.
+async fn outbox_of(view: &Arc<dyn View>) -> Result<Vec<EffectLetter>, StoreError> {
+    view.effect_letters(0, usize::MAX, true).await
+}
+
+fn number(letter: &EffectLetter) -> u64 {
+    letter.pending.number
+}
+
+/// Of which event an effect is, and which one of that.
+fn place(letter: &EffectLetter) -> (u64, u32) {
+    (letter.pending.effect.position.get(), letter.pending.effect.ordinal)
+}
+
 struct SimMembers {
     way: Way,
 }
@@ -377,14 +391,39 @@ impl View for SimView {
     }
 
     async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
-        self.meet("decide about effects", self.inner.decide_effects(which, wish)).await
+        let act = async {
+            let before = outbox_of(&self.inner).await?;
+            let decided = self.inner.decide_effects(which, wish).await?;
+            let after = outbox_of(&self.inner).await?;
+            let gone = before.into_iter().filter(|letter| !after.iter().any(|kept| number(kept) == number(letter)));
+            let effects: Vec<_> = gone.map(|letter| place(&letter)).collect();
+            if !effects.is_empty() {
+                self.way.disk().land(Landed::EffectsDropped { view: self.id.clone(), effects });
+            }
+            Ok::<_, StoreError>(decided)
+        };
+        self.meet("decide about effects", act).await
     }
 
     async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         if !settled.is_empty() {
             self.way.world.note(format!("settles effects of {}: {settled:?}", self.id));
         }
-        self.meet("settle effects", self.inner.settle_effects(settled)).await
+        let act = async {
+            self.inner.settle_effects(settled).await?;
+            let is_aside = |found: &&EffectLetter| {
+                let of = |(of, settled): &(u64, Settled)| {
+                    *of == number(found) && matches!(settled, Settled::SetAside { .. })
+                };
+                settled.iter().any(of)
+            };
+            let effects: Vec<_> = outbox_of(&self.inner).await?.iter().filter(is_aside).map(place).collect();
+            if !effects.is_empty() {
+                self.way.disk().land(Landed::EffectsAside { view: self.id.clone(), effects });
+            }
+            Ok::<_, StoreError>(())
+        };
+        self.meet("settle effects", act).await
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
