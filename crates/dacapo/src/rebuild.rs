@@ -90,7 +90,7 @@ async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View, shared: b
     let mut head = journal.head();
     let wait = if shared { HEAD_WAIT } else { Duration::ZERO };
     let reached = tokio::time::timeout(wait, head.wait_for(|head| *head >= furthest)).await;
-    if matches!(reached, Ok(Ok(_))) {
+    if reached.is_ok_and(|found| found.is_ok()) {
         return Ok(());
     }
     let head = *journal.head().borrow();

@@ -19,7 +19,7 @@ use common::*;
 use dacapo::{
     Append, Asked, CatalogEvent, Error, ExpectedRevision, Filter, FlipKind, FlipPolicy, HandlerError, Ids, NewEvent,
     Node, OnFailure, Options, Phase, Policy, Position, Projection, ProjectionName, RebuildOptions, Recorded, Retry,
-    Row, SegmentCount, StartError, Status, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
+    Row, SegmentCount, Status, Store, SystemClock, SystemIds, Table, View, WaitingOn, limits,
 };
 use dacapo_model::CleanUpReason;
 use dacapo_store::{Health, catalog_form};

@@ -36,6 +36,6 @@ pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value, key_order};
 pub use views::{
-    Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHistory, ViewReader, ViewWriter,
-    Views, WhichEffects, WhichLetters, of_none,
+    Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewReader,
+    ViewWriter, Views, WhichEffects, WhichLetters, of_none,
 };

@@ -48,6 +48,15 @@ pub struct NewMark {
     pub forget: Vec<Position>,
 }
 
+/// How a view is, as far as what was done with it tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ViewHealth {
+    /// What was found first of it that is not what was written. What is not damaged can be read all the same.
+    pub damaged: Option<String>,
+    /// What is tried with it and fails until now, such as writing where the disk is full.
+    pub failing: Option<String>,
+}
+
 /// What a view keeps of the history that it is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewHistory {
@@ -159,6 +168,11 @@ pub trait Views: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when it cannot be dropped; it may be half gone, and dropping it again finishes it.
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError>;
+
+    /// Whether views have pages that somebody must look at now and then ([`View::look_at_pages`]), since nobody else does.
+    fn has_pages(&self) -> bool {
+        false
+    }
 
     /// Lets SQL from outside find the view of `serving` under the name of its projection from now on, in a store that is
     /// queried so; in others there is nothing to do. `flip` is the position of the flip by which it serves: names that
@@ -298,6 +312,20 @@ pub trait View: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the view cannot be read.
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError>;
+
+    /// How it is, as far as what was done with it tells. Asks nobody, so it never waits.
+    fn health(&self) -> ViewHealth {
+        ViewHealth::default()
+    }
+
+    /// Looks at what is stored behind the page `after`, at most `most` pages of it, though nobody asks for it. Returns
+    /// where to go on; `None` at the end, or where the store looks itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where something is not what was written, which [`health`](Self::health) tells from then on.
+    async fn look_at_pages(&self, _after: u64, _most: u64) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
 
     /// What another view of the same store needs to read this one as it is at one moment.
     ///

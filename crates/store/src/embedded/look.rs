@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::StoreError;
-use crate::sqlite::{Db, Place, escaped, fault};
+use crate::sqlite::{Db, Place, escaped};
 
 /// Opens the view in the file `path`.
 pub(super) fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
@@ -21,8 +21,7 @@ pub(super) fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result
     let how = if has_log { "vfs=unix-none" } else { "immutable=1" };
     let uri = format!("file:{}?mode=ro&{how}", escaped(path));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection =
-        Connection::open_with_flags(uri, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
+    let connection = Connection::open_with_flags(uri, flags).map_err(|error| place.fault("open the view", &error))?;
     let mut db = Db::new(connection, Arc::clone(place))?;
     db.tried("open the view", |connection| {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -5,6 +5,9 @@
 //! ordered, so a power loss takes the last commits and leaves an earlier state that is whole; the processor
 //! goes on from the token that it finds there. A killed process loses nothing.
 //!
+//! Each page has a checksum, which is looked at whenever the page is read, and so have those in the WAL. Nothing of a page
+//! that is damaged is used.
+//!
 //! Pages are not mapped into memory: a read error of the disk is then an error and not a signal.
 //!
 //! A reader that lives long keeps the WAL from being reused, so the file beside it grows meanwhile.
@@ -16,18 +19,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
-use rusqlite::{Connection, OpenFlags};
-
 use super::disk::{FILE_MODE, private_dir};
 use super::look;
 use crate::blocking::blocking;
 use crate::error::StoreError;
+use crate::sqlite::scrub::{self, Looked};
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
-use crate::sqlite::{Db, Place, fault};
+use crate::sqlite::{Db, Place};
 use crate::table::Table;
-use crate::views::{View, ViewCopy, Views};
+use crate::views::{View, ViewCopy, ViewHealth, Views};
+use async_trait::async_trait;
+use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 
 /// Idle connections for readers that a view keeps.
 const IDLE_READERS_MAX: usize = 8;
@@ -159,6 +161,10 @@ impl Views for SqliteViews {
         self.apart(Folder::list).await
     }
 
+    fn has_pages(&self) -> bool {
+        true
+    }
+
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
         let id = id.clone();
         self.apart(move |folder| {
@@ -245,6 +251,27 @@ impl Home for FileHome {
         Ok(ViewCopy::File(self.path.clone()))
     }
 
+    fn health(&self) -> ViewHealth {
+        self.place.health()
+    }
+
+    fn look_at_pages(&self, after: u64, most: u64) -> Result<Option<u64>, StoreError> {
+        let looked = self.place.file(&self.path).and_then(|file| scrub::look(&file, &self.path, after, most));
+        let Looked { next, damaged } = looked.map_err(|error| io_fault("look at the pages of", &self.path, &error))?;
+        match damaged {
+            // Of a view that was dropped meanwhile nothing is said.
+            Some(damage) if !self.place.gone.load(Ordering::Acquire) => {
+                let found = StoreError::corrupt(
+                    &damage.file,
+                    format!("{damage}, which was found by looking at all pages; rebuild the projection"),
+                );
+                self.place.damaged(&found);
+                Err(found)
+            }
+            _ => Ok(next),
+        }
+    }
+
     fn give_back(&self, mut db: Db) {
         // A connection that cannot even do this is closed, which ends its transaction as well.
         if db.rollback().is_ok() {
@@ -278,10 +305,7 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
     if place.looks {
         return look::connect(path, place, cache_kib);
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection =
-        Connection::open_with_flags(path, flags).map_err(|error| fault(&place.name, "open the view", &error))?;
-    let mut db = Db::new(connection, Arc::clone(place))?;
+    let mut db = Db::in_file(path, place)?;
     db.tried("open the view", |connection| {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;

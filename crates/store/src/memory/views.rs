@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use dacapo_model::{SegmentCount, ViewId};
-use rusqlite::{Connection, MAIN_DB};
+use rusqlite::MAIN_DB;
 
 use crate::error::StoreError;
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
-use crate::sqlite::{Db, Place, fault};
+use crate::sqlite::{Db, Place};
 use crate::table::Table;
-use crate::views::{View, ViewCopy, Views};
+use crate::views::{View, ViewCopy, ViewHealth, Views};
 
 /// Views that last as long as this value.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Views for MemoryViews {
             return Ok(Arc::clone(view) as Arc<dyn View>);
         }
         let place = Place::new(format!("the view {id} in memory"));
-        let mut db = in_memory(&place)?;
+        let mut db = Db::in_memory(&place)?;
         db.make(id, tables, segments)?;
         let view =
             Arc::new(SqliteView::new(MemoryHome { place, room: Arc::new(Mutex::new(Room { db, before: None })) }));
@@ -128,6 +128,14 @@ impl Home for MemoryHome {
     fn give_back(&self, db: Db) {
         drop(db);
     }
+
+    fn health(&self) -> ViewHealth {
+        self.place.health()
+    }
+
+    fn look_at_pages(&self, _after: u64, _most: u64) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// All writers of a view in memory share its connection; the gate keeps their transactions apart.
@@ -155,14 +163,9 @@ impl Desk for MemoryDesk {
     }
 }
 
-fn in_memory(place: &Arc<Place>) -> Result<Db, StoreError> {
-    let connection = Connection::open_in_memory().map_err(|error| fault(&place.name, "open the view", &error))?;
-    Db::new(connection, Arc::clone(place))
-}
-
 /// A view made from a copy of another.
 fn restored(copy: Vec<u8>, place: &Arc<Place>) -> Result<Db, StoreError> {
-    let mut db = in_memory(place)?;
+    let mut db = Db::in_memory(place)?;
     let size = copy.len();
     db.tried("open a copy of the view", |connection| {
         connection.deserialize_read_exact(MAIN_DB, copy.as_slice(), size, true)

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::{Connection, InterruptHandle, OpenFlags, ffi};
 
 use crate::error::StoreError;
-use crate::sqlite::fault;
 use crate::sqlite::rows::RowSql;
+use crate::sqlite::{Place, vfs};
 use crate::table::Table;
 use crate::views::ViewCopy;
 
@@ -19,38 +19,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many statements are kept prepared.
 const STATEMENTS_MAX: usize = 128;
 
-/// Where a view is kept.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Its name in messages.
-    pub(crate) name: String,
-    /// Whether the view was dropped.
-    pub(crate) gone: AtomicBool,
-    /// Whether nothing may grow, as on a disk that is full.
-    pub(crate) full: Arc<AtomicBool>,
-    /// Whether it is only looked at.
-    pub(crate) looks: bool,
-}
-
-impl Place {
-    pub(crate) fn new(name: String) -> Arc<Self> {
-        Self::on_disk(name, Arc::default())
-    }
-
-    /// A place on a disk that tells when it is full.
-    pub(crate) fn on_disk(name: String, full: Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { name, gone: AtomicBool::new(false), full, looks: false })
-    }
-
-    /// A place on a disk that is only looked at.
-    pub(crate) fn to_look_at(name: String) -> Arc<Self> {
-        Arc::new(Self { name, gone: AtomicBool::new(false), full: Arc::default(), looks: true })
-    }
-}
-
 /// A connection that knows its place in error messages and the SQL of the tables it has met.
 pub(crate) struct Db {
     connection: Connection,
+    /// Let go of after the connection.
     place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
     /// Whether this connection lets nothing grow.
@@ -69,9 +41,40 @@ impl Db {
         Ok(db)
     }
 
+    /// A view in memory.
+    pub(crate) fn in_memory(place: &Arc<Place>) -> Result<Self, StoreError> {
+        let connection = Connection::open_in_memory().map_err(|error| place.fault("open the view", &error))?;
+        Self::new(connection, Arc::clone(place))
+    }
+
+    /// A view in a file, which is there and may be empty. Its pages have checksums.
+    pub(crate) fn in_file(path: &Path, place: &Arc<Place>) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let failed = |error: rusqlite::Error| place.fault("open the view", &error);
+        let vfs = vfs::name().map_err(|code| failed(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)))?;
+        let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs).map_err(failed)?;
+        vfs::reserve(&mut connection).map_err(failed)?;
+        Self::new(connection, Arc::clone(place))
+    }
+
     /// Where the view is, for messages.
     pub(crate) fn place(&self) -> &str {
         &self.place.name
+    }
+
+    /// What an error means that was met while doing what `tried` says; the place remembers it.
+    pub(super) fn fault(&self, tried: &str, error: &rusqlite::Error) -> StoreError {
+        self.place.fault(tried, error)
+    }
+
+    /// A transaction was committed.
+    pub(super) fn committed(&self) {
+        self.place.written();
+    }
+
+    /// What `tried` says went well.
+    pub(super) fn well(&self, tried: impl FnOnce() -> String) {
+        self.place.well(tried);
     }
 
     /// Whether a transaction is open.
@@ -85,7 +88,9 @@ impl Db {
         what: &str,
         act: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        act(&mut self.connection).map_err(|error| fault(&self.place.name, what, &error))
+        let done = act(&mut self.connection).map_err(|error| self.place.fault(what, &error))?;
+        self.place.well(|| what.to_owned());
+        Ok(done)
     }
 
     /// The connection as it is, for what [`tried`](Self::tried) cannot say.

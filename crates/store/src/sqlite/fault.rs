@@ -3,11 +3,21 @@
 use rusqlite::{Error, ErrorCode};
 
 use crate::error::StoreError;
+use crate::sqlite::pages::Damage;
 
-/// What `error`, met at `place` while doing what `tried` says, means to the caller.
-pub(crate) fn fault(place: &str, tried: &str, error: &Error) -> StoreError {
+/// What `error`, met at `place` while doing what `tried` says, means to the caller. `damage` is the page that it is about.
+pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Damage>) -> StoreError {
     let found = error.to_string();
     let unavailable = |advice: &str| StoreError::unavailable(format!("{tried} in {place}"), format!("{found}{advice}"));
+    if damage.is_some_and(|damage| damage.is_bare) {
+        return StoreError::Invalid(format!(
+            "the pages of {place} have no checksums: another build made it, or its first page is damaged. Use the build \
+             that made it, or rebuild the projection with this one"
+        ));
+    }
+    if let Some(damage) = damage {
+        return corrupt(&damage.file, &format!("{damage}, which was found when it was tried to {tried}"));
+    }
     let Error::SqliteFailure(failure, _) = error else {
         return match error {
             Error::SqlInputError { error: failure, .. } if failure.code == ErrorCode::DatabaseCorrupt => {
@@ -55,7 +65,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (a BLOB); PRAGMA max_page_count = 2").unwrap();
         let error = connection.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err();
-        let fault = fault("/views/balances/v1.1.db", "write to table t", &error);
+        let fault = fault("/views/balances/v1.1.db", "write to table t", &error, None);
         assert!(matches!(fault, StoreError::Unavailable { .. }));
         let text = fault.to_string();
         assert!(text.starts_with("cannot write to table t in /views/balances/v1.1.db: "), "{text}");

@@ -1,7 +1,8 @@
 //! Views in SQLite, as the embedded store keeps them in files and the memory store in memory.
 //!
 //! Owns the schema of a view, the SQL of rows and tokens, and the one statement that moves a token. It never
-//! decides where a view is kept: [`Home`](view::Home) is that, with one form a store.
+//! decides where a view is kept: [`Home`](view::Home) is that, with one form a store. Where that is a file, its pages have
+//! checksums ([`pages`]), which SQLite reads and writes through a VFS of ours.
 //!
 //! Rows are columns of STRICT tables that anyone can read with SQL: times are RFC 3339 text in UTC with six
 //! digits of a second, so that they sort; UUIDs are hyphenated text; booleans are 0 and 1; JSON is text.
@@ -11,13 +12,17 @@ mod fault;
 mod history;
 mod letters;
 mod outbox;
+pub(crate) mod pages;
+mod place;
 mod reader;
 mod rows;
 mod schema;
+pub(crate) mod scrub;
 mod tokens;
 mod value;
+mod vfs;
 pub(crate) mod view;
 mod writer;
 
-pub(crate) use db::{Db, Place, escaped};
-pub(crate) use fault::fault;
+pub(crate) use db::{Db, escaped};
+pub(crate) use place::Place;

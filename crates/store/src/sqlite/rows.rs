@@ -5,9 +5,9 @@ use rusqlite::Statement;
 
 use crate::error::StoreError;
 use crate::shape::RESERVED;
+use crate::sqlite::Db;
 use crate::sqlite::schema::quoted;
 use crate::sqlite::value::{Parameter, from_column, from_query};
-use crate::sqlite::{Db, fault};
 use crate::table::{Index, Table, Value};
 use crate::views::{FirstRows, OfSegment};
 
@@ -133,7 +133,7 @@ impl Db {
         parameters: &[Value],
         bytes_max: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError> {
-        let failed = |error: rusqlite::Error| fault(self.place(), &format!("read table {}", table.name), &error);
+        let failed = |error: rusqlite::Error| self.fault(&format!("read table {}", table.name), &error);
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
         bind(&mut statement, 1, parameters).map_err(failed)?;
         let mut stored = statement.raw_query();
@@ -151,6 +151,7 @@ impl Db {
             bytes += values.iter().map(Value::bytes).sum::<usize>();
             rows.push(values);
         }
+        self.well(|| format!("read table {}", table.name));
         Ok(rows)
     }
 
@@ -162,7 +163,7 @@ impl Db {
         rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let sql = self.sql(table);
-        let failed = |error: rusqlite::Error| fault(self.place(), &format!("write to table {}", table.name), &error);
+        let failed = |error: rusqlite::Error| self.fault(&format!("write to table {}", table.name), &error);
         // One process writes here, and its rows in memory tell whose they are.
         let mut rows: Vec<Vec<Value>> = rows.map(|(_, row)| row).collect();
         rows.iter().try_for_each(|row| table.check_row(row))?;
@@ -192,7 +193,7 @@ impl Db {
         keys: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
         let sql = self.sql(table);
-        let failed = |error: rusqlite::Error| fault(self.place(), &format!("delete from table {}", table.name), &error);
+        let failed = |error: rusqlite::Error| self.fault(&format!("delete from table {}", table.name), &error);
         let mut statement = self.raw().prepare_cached(&sql.delete).map_err(failed)?;
         for (_, key) in keys {
             assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
@@ -258,7 +259,7 @@ impl Db {
     }
 
     fn wrong(&self, sql: &str, error: &rusqlite::Error) -> StoreError {
-        fault(self.place(), &format!("carry out {sql:?}"), error)
+        self.fault(&format!("carry out {sql:?}"), error)
     }
 }
 

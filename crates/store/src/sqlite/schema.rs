@@ -16,7 +16,7 @@ use crate::sqlite::outbox;
 use crate::table::{ColumnKind, Index, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 5;
 
 /// What a view says about itself.
 struct About {

@@ -114,7 +114,8 @@ impl Db {
             .iter()
             .try_for_each(|asked| self.move_token(*asked))
             .and_then(|()| Ok(self.keep(commit)?))
-            .and_then(|()| Ok(self.tried("commit", |connection| connection.execute_batch("COMMIT"))?));
+            .and_then(|()| Ok(self.tried("commit", |connection| connection.execute_batch("COMMIT"))?))
+            .inspect(|()| self.committed());
         if planted::is(Fault::RowsAlone) && matches!(result, Err(CommitError::Refused(_))) {
             self.tried("commit", |connection| connection.execute_batch("COMMIT"))?;
         } else if result.is_err() {

@@ -15,7 +15,9 @@ use crate::sqlite::Db;
 use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
 use crate::table::Table;
-use crate::views::{Outbox, View, ViewCopy, ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters};
+use crate::views::{
+    Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters,
+};
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
@@ -44,6 +46,12 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
 
     /// Takes back what [`snapshot`](Self::snapshot) gave.
     fn give_back(&self, db: Db);
+
+    /// How it is, as far as that was noticed.
+    fn health(&self) -> ViewHealth;
+
+    /// As [`View::look_at_pages`].
+    fn look_at_pages(&self, after: u64, most: u64) -> Result<Option<u64>, StoreError>;
 }
 
 /// What one writer works at.
@@ -185,6 +193,15 @@ impl<H: Home> View for SqliteView<H> {
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
         let tables = tables.to_vec();
         self.look(move |db| db.missing_indexes(&tables)).await
+    }
+
+    fn health(&self) -> ViewHealth {
+        self.home.health()
+    }
+
+    async fn look_at_pages(&self, after: u64, most: u64) -> Result<Option<u64>, StoreError> {
+        let home = Arc::clone(&self.home);
+        apart::<H, _>(move || home.look_at_pages(after, most)).await
     }
 
     async fn copy(&self) -> Result<ViewCopy, StoreError> {

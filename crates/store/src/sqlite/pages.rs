@@ -1,0 +1,173 @@
+//! Checksums of pages: what a page is, as it stands in the file of a view.
+//!
+//! ```text
+//!  byte 0                                                    4088      4096
+//!   │ what SQLite keeps in the page                           │ digest │
+//! ```
+//!
+//! The digest is of the number of the page and of everything before it (of the first page without what the header tells of
+//! the file itself), so a page that stands in another one's place is found as well. A page of zeros has no valid digest: every page that SQLite reads was written before.
+//!
+//! In the WAL beside the file, pages stand in frames and are sealed in the same way. A frame has a checksum of SQLite's own
+//! as well, which goes on from that of the frame before it and is looked at only when a WAL is opened that a process left
+//! behind. SQLite makes it before the page is sealed, so it is made anew here. Then whatever reads or moves pages by the
+//! means of SQLite, another program too, reads and moves sealed pages.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes of a page. A view is made with pages of this size.
+pub(crate) const PAGE_BYTES: usize = 4_096;
+/// Bytes at its end that SQLite leaves to us.
+pub(super) const RESERVED_BYTES: usize = 8;
+/// Where the header of a file has that number.
+const RESERVED_AT: usize = 20;
+/// What the header tells of the file and not of what is in it: how it is written, how often it was, its size, how often
+/// its tables changed, and by which SQLite. The digest is not of these, since a copy that SQLite makes of a file has others.
+/// Wrong ones lead to errors or to more work, never to another answer.
+const OF_FILE: &[Range<usize>] = &[18..20, 24..32, 40..44, 92..100];
+/// How the header of a file begins.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Bytes of the header of a file.
+pub(super) const HEADER_BYTES: usize = 100;
+
+/// Bytes of the header of a WAL.
+pub(super) const WAL_HEADER_BYTES: u64 = 32;
+/// Bytes of the header of a frame in it.
+pub(super) const FRAME_HEADER_BYTES: usize = 24;
+/// Bytes of a frame.
+pub(super) const FRAME_BYTES: u64 = (FRAME_HEADER_BYTES + PAGE_BYTES) as u64;
+
+/// The page at `PENDING_BYTE` of a file holds locks and is never written.
+const LOCKS_PAGE: u64 = 0x4000_0000 / PAGE_BYTES as u64 + 1;
+
+/// Whether the page, which is counted from 1, holds nothing.
+pub(super) fn holds_nothing(page: u64) -> bool {
+    page == LOCKS_PAGE
+}
+
+/// Writes the digest into a page.
+pub(super) fn seal(page: u64, bytes: &mut [u8; PAGE_BYTES]) {
+    let (content, end) = bytes.split_at_mut(PAGE_BYTES - RESERVED_BYTES);
+    end.copy_from_slice(&digest(page, content));
+}
+
+/// Whether a page is what was written there.
+pub(super) fn is_sound(page: u64, bytes: &[u8]) -> bool {
+    let (content, end) = bytes.split_at(PAGE_BYTES - RESERVED_BYTES);
+    bytes.len() == PAGE_BYTES && end == digest(page, content)
+}
+
+fn digest(page: u64, content: &[u8]) -> [u8; RESERVED_BYTES] {
+    if page != 1 {
+        return xxh3_64_with_seed(content, page).to_le_bytes();
+    }
+    let mut first = [0; PAGE_BYTES - RESERVED_BYTES];
+    first.copy_from_slice(content);
+    OF_FILE.iter().for_each(|of_file| first[of_file.clone()].fill(0));
+    xxh3_64_with_seed(&first, page).to_le_bytes()
+}
+
+/// Whether a file, by its header, is one without digests, as earlier builds made them and other programs do.
+pub(super) fn is_bare(header: &[u8]) -> bool {
+    header.starts_with(MAGIC) && header.get(RESERVED_AT) == Some(&0)
+}
+
+/// In which order a WAL takes the bytes of a word for its checksums, as the first four bytes of its header say.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    /// What the magic number of a WAL says.
+    pub(super) fn of(magic: [u8; 4]) -> Self {
+        if magic[3] & 1 == 1 { Self::Big } else { Self::Little }
+    }
+}
+
+/// Writes the checksum of a frame into its header. `before` is the one that the frame before it ends with, or that of the
+/// WAL's header: each goes on from there.
+pub(super) fn sum_up(before: [u8; 8], order: Order, header: &mut [u8; FRAME_HEADER_BYTES], page: &[u8; PAGE_BYTES]) {
+    let order = match order {
+        Order::Little => u32::from_le_bytes,
+        Order::Big => u32::from_be_bytes,
+    };
+    let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+    let begin = (word(&before[..4]), word(&before[4..]));
+    let (one, two) = frame_sum(frame_sum(begin, &header[..8], order), page, order);
+    header[16..20].copy_from_slice(&one.to_be_bytes());
+    header[20..].copy_from_slice(&two.to_be_bytes());
+}
+
+/// SQLite's checksum of a WAL (<https://sqlite.org/fileformat2.html#checksum_algorithm>).
+fn frame_sum((mut one, mut two): (u32, u32), bytes: &[u8], order: fn([u8; 4]) -> u32) -> (u32, u32) {
+    for pair in bytes.chunks_exact(8) {
+        let (first, second) = pair.split_at(4);
+        one = one.wrapping_add(order(first.try_into().expect("four bytes"))).wrapping_add(two);
+        two = two.wrapping_add(order(second.try_into().expect("four bytes"))).wrapping_add(one);
+    }
+    (one, two)
+}
+
+/// A page that is not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// The file.
+    pub(crate) file: String,
+    /// Where in it the page begins.
+    pub(crate) at: u64,
+    /// Whether the file says of itself that its pages have no digests.
+    pub(crate) is_bare: bool,
+}
+
+impl Damage {
+    /// Whether it is of the view whose file is at `path`, or of the WAL beside that. SQLite may know the folder by another
+    /// name, so the folder's own name and that of the file tell.
+    pub(crate) fn is_of(&self, path: &str) -> bool {
+        let tail = |path: &str| path.rsplit('/').take(2).map(str::to_owned).collect::<Vec<_>>();
+        tail(self.file.strip_suffix("-wal").unwrap_or(&self.file)) == tail(path)
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the page at byte {} is not what was written there", self.at)
+    }
+}
+
+thread_local! {
+    /// What was found damaged by the call into SQLite under way on this thread, whose own error cannot tell it.
+    static FOUND: RefCell<Option<Damage>> = const { RefCell::new(None) };
+}
+
+pub(super) fn found(damage: Damage) {
+    FOUND.set(Some(damage));
+}
+
+/// What the last call into SQLite on this thread found damaged, if it ended for that.
+pub(super) fn take_found() -> Option<Damage> {
+    FOUND.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_and_every_other_place_is_found() {
+        let mut page = [7; PAGE_BYTES];
+        seal(3, &mut page);
+        assert!(is_sound(3, &page) && !is_sound(4, &page) && !is_sound(3, &[0; PAGE_BYTES]));
+        for bit in 0..PAGE_BYTES * 8 {
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(!is_sound(3, &page), "bit {bit}");
+            page[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert!(is_sound(3, &page));
+    }
+}

@@ -1,0 +1,476 @@
+//! How SQLite reads and writes the files of views: through here, so that each page is sealed when it is written and
+//! looked at when it is read. What a sound page is, [`pages`](super::pages) says.
+//!
+//! ```text
+//!   SQLite ── xRead ─▶ here ── xRead ─▶ the operating system
+//!                        └─ page or frame not sound: SQLITE_IOERR_DATA, and which one it is
+//! ```
+//!
+//! SQLite has an interface for this, a VFS, and an example of one that keeps checksums (`ext/misc/cksumvfs.c`), which is
+//! not part of the library. That one looks at no page of the WAL, and one damaged byte of a file's header turns it off.
+//! See `docs/decisions/0019-checksums-of-pages.md`.
+//!
+//! This is the one place of the workspace with `unsafe`: SQLite's interface is C. Each file that is opened has one
+//! value of [`State`], which belongs to its connection, and a connection is used by one thread at a time.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::OnceLock;
+
+use rusqlite::{Connection, ffi};
+
+use super::pages::{self, Damage, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, Order, PAGE_BYTES, WAL_HEADER_BYTES};
+
+/// Its name to SQLite.
+const NAME: &CStr = c"dacapo";
+
+/// What SQLite is told to open the file of a view through.
+///
+/// # Errors
+/// SQLite's code, should it have no VFS of its own.
+pub(super) fn name() -> Result<&'static CStr, c_int> {
+    static REGISTERED: OnceLock<Result<(), c_int>> = OnceLock::new();
+    REGISTERED.get_or_init(register).map(|()| NAME)
+}
+
+/// Leaves room for digests in a file that is about to be made.
+pub(super) fn reserve(connection: &mut Connection) -> rusqlite::Result<()> {
+    let mut bytes = pages::RESERVED_BYTES as c_int;
+    // SAFETY: the handle is open for as long as the connection is, and this control reads and writes one int.
+    let code = unsafe {
+        let to = (&raw mut bytes).cast::<c_void>();
+        ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_RESERVE_BYTES, to)
+    };
+    match code {
+        ffi::SQLITE_OK => Ok(()),
+        code => Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)),
+    }
+}
+
+fn register() -> Result<(), c_int> {
+    let found = real_vfs();
+    if found.is_null() {
+        return Err(ffi::SQLITE_ERROR);
+    }
+    // SAFETY: SQLite's own VFS is there for as long as the process is, and is not changed once it is registered. Its
+    // other methods do without a state of the VFS, so they work for a copy of it.
+    let code = unsafe {
+        let mut vfs = *found;
+        vfs.pNext = std::ptr::null_mut();
+        vfs.zName = NAME.as_ptr();
+        vfs.szOsFile += size_of::<File>() as c_int;
+        vfs.xOpen = Some(open);
+        ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 0)
+    };
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(code) }
+}
+
+/// SQLite's own, which is the default: this one never is.
+fn real_vfs() -> *mut ffi::sqlite3_vfs {
+    struct Real(*mut ffi::sqlite3_vfs);
+    // SAFETY: a VFS may be used by all threads.
+    unsafe impl Send for Real {}
+    // SAFETY: as above.
+    unsafe impl Sync for Real {}
+    static REAL: OnceLock<Real> = OnceLock::new();
+    // SAFETY: it may be called at any time, and initialises SQLite where that was not done.
+    REAL.get_or_init(|| Real(unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) })).0
+}
+
+/// An open file, as SQLite has it. The file of the real VFS follows it in memory.
+#[repr(C)]
+struct File {
+    base: ffi::sqlite3_file,
+    state: *mut State,
+}
+
+/// What is known of an open file.
+struct State {
+    name: String,
+    kind: Kind,
+}
+
+enum Kind {
+    View,
+    Wal {
+        /// The header of a frame that was written last, and where: its page follows.
+        header: Option<(u64, [u8; FRAME_HEADER_BYTES])>,
+        /// In which order it takes bytes, once that is known.
+        order: Option<Order>,
+    },
+}
+
+impl State {
+    fn damaged(&self, at: u64, bytes: &[u8]) -> c_int {
+        let is_bare = matches!(self.kind, Kind::View) && at == 0 && pages::is_bare(bytes);
+        pages::found(Damage { file: self.name.clone(), at, is_bare });
+        ffi::SQLITE_IOERR_DATA
+    }
+}
+
+/// The file of the real VFS.
+///
+/// # Safety
+/// `file` was opened here.
+unsafe fn real(file: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
+    // SAFETY: `szOsFile` has room for both, one after the other.
+    unsafe { file.cast::<File>().add(1).cast() }
+}
+
+/// Its methods.
+///
+/// # Safety
+/// `file` was opened here, and is open.
+unsafe fn methods(file: *mut ffi::sqlite3_file) -> &'static ffi::sqlite3_io_methods {
+    // SAFETY: an open file has methods, which are constants of SQLite.
+    unsafe { &*(*real(file)).pMethods }
+}
+
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile.
+unsafe fn state<'a>(file: *mut ffi::sqlite3_file) -> &'a mut State {
+    // SAFETY: it is set when the file is opened and freed when it is closed.
+    unsafe { &mut *(*file.cast::<File>()).state }
+}
+
+unsafe extern "C" fn open(
+    _: *mut ffi::sqlite3_vfs,
+    name: ffi::sqlite3_filename,
+    file: *mut ffi::sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    let vfs = real_vfs();
+    // SAFETY: SQLite gives memory for a file of `szOsFile` bytes, and a name where the file has one. What is neither a
+    // view nor a WAL is opened in that memory as it is, and never comes here again.
+    unsafe {
+        let Some(open) = (*vfs).xOpen else { return ffi::SQLITE_CANTOPEN };
+        let kind = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
+            ffi::SQLITE_OPEN_MAIN_DB => Kind::View,
+            ffi::SQLITE_OPEN_WAL => Kind::Wal { header: None, order: None },
+            _ => return open(vfs, name, file, flags, out_flags),
+        };
+        (*file).pMethods = std::ptr::null();
+        (*real(file)).pMethods = std::ptr::null();
+        let code = open(vfs, name, real(file), flags, out_flags);
+        if code != ffi::SQLITE_OK {
+            // One that failed half way is closed by SQLite only if it has methods.
+            if !(*real(file)).pMethods.is_null()
+                && let Some(close) = methods(file).xClose
+            {
+                close(real(file));
+            }
+            return code;
+        }
+        let name = if name.is_null() { "a view".into() } else { CStr::from_ptr(name).to_string_lossy() };
+        (*file.cast::<File>()).state = Box::into_raw(Box::new(State { name: name.into_owned(), kind }));
+        (*file).pMethods = &METHODS;
+        ffi::SQLITE_OK
+    }
+}
+
+unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes an open file once.
+    unsafe {
+        drop(Box::from_raw((*file.cast::<File>()).state));
+        methods(file).xClose.map_or(ffi::SQLITE_OK, |close| close(real(file)))
+    }
+}
+
+/// Reads from the real file.
+///
+/// # Safety
+/// `file` was opened here and is open.
+unsafe fn read_real(file: *mut ffi::sqlite3_file, into: &mut [u8], at: u64) -> c_int {
+    let (Ok(length), Ok(at)) = (c_int::try_from(into.len()), i64::try_from(at)) else { return ffi::SQLITE_IOERR_READ };
+    // SAFETY: `into` has room for what is read.
+    unsafe {
+        methods(file)
+            .xRead
+            .map_or(ffi::SQLITE_IOERR_READ, |read| read(real(file), into.as_mut_ptr().cast(), length, at))
+    }
+}
+
+unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, length: c_int, at: i64) -> c_int {
+    // SAFETY: SQLite gives an open file and memory for `length` bytes.
+    unsafe {
+        let (Ok(length), Ok(at)) = (usize::try_from(length), u64::try_from(at)) else { return ffi::SQLITE_IOERR_READ };
+        let bytes = std::slice::from_raw_parts_mut(into.cast::<u8>(), length);
+        let code = read_real(file, bytes, at);
+        let state = state(file);
+        match &state.kind {
+            // SQLite looks into the header before it knows the size of pages; it reads the first page as such later.
+            Kind::View if length <= HEADER_BYTES => code,
+            Kind::View => {
+                let is_page = length == PAGE_BYTES && at.is_multiple_of(PAGE_BYTES as u64);
+                let is_there = code == ffi::SQLITE_OK || code == ffi::SQLITE_IOERR_SHORT_READ;
+                let is_sound = || is_page && pages::is_sound(at / PAGE_BYTES as u64 + 1, bytes);
+                if is_there && !is_sound() { state.damaged(at, bytes) } else { code }
+            }
+            Kind::Wal { .. } if is_page_of_frame(length, at) => match code {
+                ffi::SQLITE_OK => {
+                    let mut page = [0; 4];
+                    let code = read_real(file, &mut page, at - FRAME_HEADER_BYTES as u64);
+                    let is_sound = pages::is_sound(u32::from_be_bytes(page).into(), bytes);
+                    if code == ffi::SQLITE_OK && !is_sound { state.damaged(at, bytes) } else { code }
+                }
+                ffi::SQLITE_IOERR_SHORT_READ => state.damaged(at, bytes),
+                code => code,
+            },
+            Kind::Wal { .. } => code,
+        }
+    }
+}
+
+/// Whether so many bytes there are the page of a frame.
+fn is_page_of_frame(length: usize, at: u64) -> bool {
+    let before = WAL_HEADER_BYTES + FRAME_HEADER_BYTES as u64;
+    length == PAGE_BYTES && at >= before && (at - before).is_multiple_of(FRAME_BYTES)
+}
+
+/// The checksum that the frame behind `at` goes on from: that of the frame before it, or of the WAL's header.
+///
+/// # Safety
+/// `file` was opened here and is open.
+unsafe fn sum_before(file: *mut ffi::sqlite3_file, at: u64) -> Result<[u8; 8], c_int> {
+    let from = if at == WAL_HEADER_BYTES { WAL_HEADER_BYTES - 8 } else { at - PAGE_BYTES as u64 - 8 };
+    let mut before = [0; 8];
+    // SAFETY: as the caller's.
+    match unsafe { read_real(file, &mut before, from) } {
+        ffi::SQLITE_OK => Ok(before),
+        code => Err(code),
+    }
+}
+
+/// Seals the page of the frame at `at`, and makes the frame's checksum anew if it has one: where a page is written again
+/// within a transaction, SQLite makes the checksums when it commits, of what it reads back.
+///
+/// # Safety
+/// `file` was opened here and is open.
+unsafe fn sealed_frame(
+    file: *mut ffi::sqlite3_file,
+    order: &mut Option<Order>,
+    (at, mut header): (u64, [u8; FRAME_HEADER_BYTES]),
+    page: &mut [u8; PAGE_BYTES],
+) -> Result<[u8; FRAME_BYTES as usize], c_int> {
+    let number = u32::from_be_bytes(header[..4].try_into().expect("four bytes"));
+    pages::seal(number.into(), page);
+    if header[8..].iter().any(|byte| *byte != 0) {
+        let order = match order {
+            Some(order) => *order,
+            None => {
+                let mut magic = [0; 4];
+                // SAFETY: as the caller's.
+                match unsafe { read_real(file, &mut magic, 0) } {
+                    ffi::SQLITE_OK => *order.insert(Order::of(magic)),
+                    code => return Err(code),
+                }
+            }
+        };
+        // SAFETY: as the caller's.
+        pages::sum_up(unsafe { sum_before(file, at) }?, order, &mut header, page);
+    }
+    let mut frame = [0; FRAME_BYTES as usize];
+    frame[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+    frame[FRAME_HEADER_BYTES..].copy_from_slice(page);
+    Ok(frame)
+}
+
+unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, length: c_int, at: i64) -> c_int {
+    // SAFETY: SQLite gives an open file and `length` bytes.
+    unsafe {
+        let Some(write) = methods(file).xWrite else { return ffi::SQLITE_IOERR_WRITE };
+        let (Ok(bytes), Ok(place)) = (usize::try_from(length), u64::try_from(at)) else {
+            return ffi::SQLITE_IOERR_WRITE;
+        };
+        let bytes = std::slice::from_raw_parts(from.cast::<u8>(), bytes);
+        match &mut state(file).kind {
+            Kind::View => {
+                // What is no page would leave one behind that is not sound, so it is not written at all.
+                let Ok(mut page) = <[u8; PAGE_BYTES]>::try_from(bytes) else { return ffi::SQLITE_IOERR_WRITE };
+                if !place.is_multiple_of(PAGE_BYTES as u64) {
+                    return ffi::SQLITE_IOERR_WRITE;
+                }
+                pages::seal(place / PAGE_BYTES as u64 + 1, &mut page);
+                write(real(file), page.as_ptr().cast(), length, at)
+            }
+            Kind::Wal { header, order } => {
+                if let Ok(bytes) = <[u8; FRAME_HEADER_BYTES]>::try_from(bytes) {
+                    *header = Some((place, bytes));
+                    return write(real(file), from, length, at);
+                }
+                if !is_page_of_frame(bytes.len(), place) {
+                    return write(real(file), from, length, at);
+                }
+                let Ok(mut page) = <[u8; PAGE_BYTES]>::try_from(bytes) else { return ffi::SQLITE_IOERR_WRITE };
+                let frame_at = place - FRAME_HEADER_BYTES as u64;
+                match header.take().filter(|(written, _)| *written == frame_at) {
+                    Some(header) => match sealed_frame(file, order, header, &mut page) {
+                        Ok(frame) => write(
+                            real(file),
+                            frame.as_ptr().cast(),
+                            FRAME_BYTES as c_int,
+                            at - FRAME_HEADER_BYTES as i64,
+                        ),
+                        Err(code) => code,
+                    },
+                    // In the place of what was written of it earlier in the transaction.
+                    None => {
+                        let mut number = [0; 4];
+                        let code = read_real(file, &mut number, frame_at);
+                        if code != ffi::SQLITE_OK {
+                            return code;
+                        }
+                        pages::seal(u32::from_be_bytes(number).into(), &mut page);
+                        write(real(file), page.as_ptr().cast(), length, at)
+                    }
+                }
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn device_characteristics(file: *mut ffi::sqlite3_file) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    let found = unsafe { methods(file).xDeviceCharacteristics.map_or(0, |ask| ask(real(file))) };
+    // A part of a page cannot be looked at.
+    found & !ffi::SQLITE_IOCAP_SUBPAGE_READ
+}
+
+/// No page is mapped into memory, where it could not be looked at.
+unsafe extern "C" fn fetch(_: *mut ffi::sqlite3_file, _: i64, _: c_int, into: *mut *mut c_void) -> c_int {
+    // SAFETY: SQLite gives a place for the answer.
+    unsafe { *into = std::ptr::null_mut() };
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn unfetch(_: *mut ffi::sqlite3_file, _: i64, _: *mut c_void) -> c_int {
+    ffi::SQLITE_OK
+}
+
+/// Methods that do what the real ones do.
+macro_rules! forwarded {
+    ($($name:ident $method:ident ($($argument:ident: $kind:ty),*) -> $missing:expr;)*) => {
+        $(unsafe extern "C" fn $name(file: *mut ffi::sqlite3_file $(, $argument: $kind)*) -> c_int {
+            // SAFETY: SQLite gives an open file; the arguments are handed on as they are.
+            unsafe { methods(file).$method.map_or($missing, |method| method(real(file) $(, $argument)*)) }
+        })*
+    };
+}
+
+forwarded! {
+    truncate xTruncate(size: i64) -> ffi::SQLITE_IOERR_TRUNCATE;
+    sync xSync(flags: c_int) -> ffi::SQLITE_IOERR_FSYNC;
+    file_size xFileSize(size: *mut i64) -> ffi::SQLITE_IOERR_FSTAT;
+    lock xLock(level: c_int) -> ffi::SQLITE_IOERR_LOCK;
+    unlock xUnlock(level: c_int) -> ffi::SQLITE_IOERR_UNLOCK;
+    check_reserved_lock xCheckReservedLock(held: *mut c_int) -> ffi::SQLITE_IOERR_CHECKRESERVEDLOCK;
+    file_control xFileControl(what: c_int, argument: *mut c_void) -> ffi::SQLITE_NOTFOUND;
+    sector_size xSectorSize() -> PAGE_BYTES as c_int;
+    shm_map xShmMap(region: c_int, size: c_int, extend: c_int, into: *mut *mut c_void) -> ffi::SQLITE_IOERR_SHMMAP;
+    shm_lock xShmLock(offset: c_int, locks: c_int, flags: c_int) -> ffi::SQLITE_IOERR_SHMLOCK;
+    shm_unmap xShmUnmap(delete: c_int) -> ffi::SQLITE_OK;
+}
+
+unsafe extern "C" fn shm_barrier(file: *mut ffi::sqlite3_file) {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        if let Some(barrier) = methods(file).xShmBarrier {
+            barrier(real(file));
+        }
+    }
+}
+
+static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
+    iVersion: 3,
+    xClose: Some(close),
+    xRead: Some(read),
+    xWrite: Some(write),
+    xTruncate: Some(truncate),
+    xSync: Some(sync),
+    xFileSize: Some(file_size),
+    xLock: Some(lock),
+    xUnlock: Some(unlock),
+    xCheckReservedLock: Some(check_reserved_lock),
+    xFileControl: Some(file_control),
+    xSectorSize: Some(sector_size),
+    xDeviceCharacteristics: Some(device_characteristics),
+    xShmMap: Some(shm_map),
+    xShmLock: Some(shm_lock),
+    xShmBarrier: Some(shm_barrier),
+    xShmUnmap: Some(shm_unmap),
+    xFetch: Some(fetch),
+    xUnfetch: Some(unfetch),
+};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::sqlite::{Db, Place};
+
+    fn open(path: &Path) -> Db {
+        let mut db = Db::in_file(path, &Place::new(path.display().to_string())).unwrap();
+        db.tried("set it up", |connection| {
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            // Pages that are written to leave memory again and again.
+            connection.pragma_update(None, "cache_size", 8)
+        })
+        .unwrap();
+        db
+    }
+
+    fn sums(connection: &Connection) -> rusqlite::Result<(i64, i64, String)> {
+        let check = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+        connection.query_row("SELECT count(*), sum(n) FROM t", [], |row| Ok((row.get(0)?, row.get(1)?, check)))
+    }
+
+    /// Then SQLite makes the checksums of frames anew when the transaction is committed.
+    #[test]
+    fn pages_that_are_written_again_within_a_transaction_are_sound() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, wal) = (dir.path().join("a.db"), dir.path().join("a.db-wal"));
+        std::fs::File::create(&path).unwrap();
+        let mut db = open(&path);
+        let mut expected = Vec::new();
+        for round in 1..=4 {
+            db.tried("write", |connection| {
+                connection
+                    .execute_batch("BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, n, text)")?;
+                for id in 0..600_i64 {
+                    let row = (id * 7919 % 600, id * round, "text ".repeat(20));
+                    connection.execute("INSERT OR REPLACE INTO t VALUES (?, ?, ?)", row)?;
+                }
+                for _ in 0..3 {
+                    connection.execute("UPDATE t SET n = n + 1, text = text || 'x' WHERE id % 3 = 0", [])?;
+                }
+                // What is taken back was written to the WAL as well.
+                connection.execute_batch("SAVEPOINT s; UPDATE t SET n = 0; ROLLBACK TO s; COMMIT")
+            })
+            .unwrap();
+            expected = vec![600, (0..600).map(|id| id * round).sum::<i64>() + 600];
+            let seen = open(&path).tried("read", |connection| sums(connection)).unwrap();
+            assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected.clone(), "ok"), "another connection, round {round}");
+        }
+        // As a process leaves it that is killed: read by this build, and by any other SQLite.
+        let left = tempfile::tempdir().unwrap();
+        std::fs::copy(&path, left.path().join("a.db")).unwrap();
+        std::fs::copy(&wal, left.path().join("a.db-wal")).unwrap();
+        let seen = open(&left.path().join("a.db")).tried("read", |connection| sums(connection)).unwrap();
+        assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected.clone(), "ok"), "a WAL that was left behind");
+        let plain = Connection::open(&path).unwrap();
+        let seen = sums(&plain).unwrap();
+        assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected.clone(), "ok"), "another program");
+        // It moves pages into the file, which stay sound.
+        plain.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        drop((plain, db));
+        let file = std::fs::File::open(&path).unwrap();
+        let looked = crate::sqlite::scrub::look(&file, &path, 0, u64::MAX).unwrap();
+        assert_eq!((looked.next, looked.damaged), (None, None));
+        let seen = open(&path).tried("read", |connection| sums(connection)).unwrap();
+        assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected, "ok"), "what another program has moved");
+    }
+}
