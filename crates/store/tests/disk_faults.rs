@@ -94,6 +94,26 @@ async fn health_follows_appends_and_is_looked_for_again() {
     assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 2);
 }
 
+/// Nobody may come to the place again, so asking how it is has it read again.
+#[tokio::test]
+async fn health_follows_reads_and_is_looked_for_again() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
+    journal.append(append(1)).await.unwrap();
+    disk.fail_reads(true);
+    let read = journal.read(Position::START, &Filter::default(), Limit::events(1)).await;
+    assert!(matches!(read, Err(StoreError::Unavailable { .. })), "{read:?}");
+    for _ in 0..3 {
+        let Health::Failing(found) = journal.health() else { panic!("reads fail") };
+        assert!(found.contains("the disk cannot read it") && found.contains("chunk-"), "{found}");
+    }
+    disk.fail_reads(false);
+    while journal.health() != Health::Well {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(count(&journal).await, 1);
+}
+
 #[tokio::test]
 async fn a_write_that_fails_midway_leaves_nothing() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());

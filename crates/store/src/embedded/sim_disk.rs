@@ -40,6 +40,7 @@ struct World {
     fail_sync: bool,
     /// How often names are still those of the open files; `None` is for ever.
     named_for: Option<u64>,
+    fail_reads: bool,
     /// Chooses what the operating system writes without being asked.
     write_back: Option<Chance>,
 }
@@ -74,6 +75,11 @@ impl SimDisk {
     /// The next write fails after so many of its bytes.
     pub fn fail_next_write_after(&self, bytes: usize) {
         self.world().fail_write_after = Some(bytes);
+    }
+
+    /// From here on reads fail, or do not any more.
+    pub fn fail_reads(&self, fail: bool) {
+        self.world().fail_reads = fail;
     }
 
     /// The next flush of a file fails.
@@ -325,6 +331,9 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let world = self.world()?;
+        if world.fail_reads {
+            return Err(io::Error::other("the disk cannot read it"));
+        }
         let now = &world.contents[self.content].now;
         let from = (offset as usize).min(now.len());
         out.extend_from_slice(&now[from..(from + len).min(now.len())]);

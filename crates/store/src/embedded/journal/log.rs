@@ -40,6 +40,9 @@ pub(super) struct Log {
     /// How appends went last, and whether somebody has been asked to try again.
     health: Mutex<Health>,
     probing: AtomicBool,
+    /// The read that failed last, until something is read there.
+    unread: Mutex<Option<Unread>>,
+    reading: AtomicBool,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
     sections: Mutex<Sections>,
@@ -47,6 +50,15 @@ pub(super) struct Log {
     revisions: Mutex<LruCache<StreamName, (Revision, Position)>>,
     /// Where records begin at which reads ended, so that a reader who goes on needs no index.
     places: Mutex<LruCache<Position, u64>>,
+}
+
+/// A place that could not be read.
+#[derive(Clone)]
+struct Unread {
+    first: Position,
+    at: u64,
+    len: usize,
+    error: String,
 }
 
 /// What was found when the journal was opened.
@@ -74,6 +86,8 @@ impl Log {
             settled: OnceLock::new(),
             health: Mutex::default(),
             probing: AtomicBool::new(false),
+            unread: Mutex::default(),
+            reading: AtomicBool::new(false),
             chunks: RwLock::new(Arc::new(found.chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
@@ -88,6 +102,39 @@ impl Log {
 
     pub fn health(&self) -> Health {
         lock(&self.health).clone()
+    }
+
+    /// How reads went last.
+    pub fn read_health(&self) -> Health {
+        lock(&self.unread).as_ref().map_or(Health::Well, |unread| Health::Failing(unread.error.clone()))
+    }
+
+    /// Reads bytes of a chunk, as many of them as there are, and takes note of whether that goes.
+    pub fn read_bytes(&self, first: Position, at: u64, len: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let read = self.file(first).and_then(|file| {
+            file.read_at(at, len, out).map_err(|error| disk_error("read", &self.log_path(first), &error))
+        });
+        let mut unread = lock(&self.unread);
+        match &read {
+            Err(error) => *unread = Some(Unread { first, at, len, error: error.to_string() }),
+            Ok(()) => {
+                let is_read =
+                    |unread: &mut Unread| unread.first == first && unread.at >= at && unread.at < at + len as u64;
+                drop(unread.take_if(is_read));
+            }
+        }
+        read
+    }
+
+    /// Reads once more what could not be read, unless somebody does already: nobody else may come there again.
+    pub fn read_again(&self) {
+        let unread = lock(&self.unread).clone();
+        let Some(Unread { first, at, len, .. }) = unread else { return };
+        if !self.reading.swap(true, Ordering::AcqRel) {
+            // How it went is noted.
+            drop(self.read_bytes(first, at, len, &mut Vec::new()));
+            self.reading.store(false, Ordering::Release);
+        }
     }
 
     /// Tells how appends went, which ends a probe.
@@ -274,13 +321,12 @@ impl Log {
     /// The bytes of the record that begins at `at`, verified.
     pub fn record(&self, chunk: &Chunk, at: u32) -> Result<Vec<u8>, StoreError> {
         let at = u64::from(at);
-        let file = self.file(chunk.first)?;
         let path = self.log_path(chunk.first);
         let end = chunk.durable();
         let mut bytes = Vec::new();
         let read = |from: u64, len: usize, bytes: &mut Vec<u8>| {
             let len = (len as u64).min(end.saturating_sub(from)) as usize;
-            file.read_at(from, len, bytes).map_err(|error| disk_error("read", &path, &error))
+            self.read_bytes(chunk.first, from, len, bytes)
         };
         read(at, RECORD_GUESS_BYTES, &mut bytes)?;
         let len = record::record_len(&bytes).ok_or_else(|| corrupt_at(&path, at, "no record begins here"))?;

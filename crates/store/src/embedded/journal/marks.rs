@@ -7,7 +7,7 @@ use dacapo_model::{Mark, Position};
 
 use super::chunk::{Chunk, Index};
 use super::index_file::{Section, Summary, find_offset};
-use super::log::{Log, disk_error};
+use super::log::Log;
 use crate::error::StoreError;
 use crate::record;
 
@@ -54,13 +54,11 @@ impl Log {
         let offsets = self.section(chunk, summary, Section::Offsets)?;
         let last = through.since(chunk.first) as usize;
         let at = |ordinal| find_offset(&offsets, ordinal).map_or(summary.chunk_bytes, u64::from);
-        let (path, end, mut step) = (self.log_path(chunk.first), at(last + 1), STEP_BACK_RECORDS);
-        let file = self.file(chunk.first)?;
+        let (end, mut step) = (at(last + 1), STEP_BACK_RECORDS);
         loop {
             let first = last.saturating_sub(step);
             let (begin, mut bytes) = (at(first), Vec::new());
-            file.read_at(begin, (end - begin) as usize, &mut bytes)
-                .map_err(|error| disk_error("read", &path, &error))?;
+            self.read_bytes(chunk.first, begin, (end - begin) as usize, &mut bytes)?;
             let (mut rest, mut digest) = (&bytes[..], None);
             for ordinal in first..=last {
                 let corrupt = |found: &str| self.corrupt(chunk.first, at(ordinal), found);

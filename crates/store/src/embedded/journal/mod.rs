@@ -235,7 +235,18 @@ impl Journal for EmbeddedJournal {
             // full, what waits in it tells.
             requests.try_send(Request::Probe).ok();
         }
-        health
+        if health != Health::Well {
+            return health;
+        }
+        let reads = self.log.read_health();
+        if reads != Health::Well
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // The same for a place that could not be read.
+            let log = Arc::clone(&self.log);
+            drop(runtime.spawn_blocking(move || log.read_again()));
+        }
+        reads
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {

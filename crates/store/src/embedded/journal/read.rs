@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dacapo_model::{Position, Revision, StreamName, stream_hash};
 
 use super::chunk::Chunk;
-use super::log::{Log, disk_error};
+use super::log::Log;
 use crate::embedded::disk::DiskFile;
 use crate::error::StoreError;
 use crate::journal::{Filter, Limit};
@@ -181,10 +181,8 @@ impl Reader {
     }
 
     fn fill(&self, chunk: &Chunk, at: u64, len: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
-        let file = self.log.file(chunk.first)?;
         let before = out.len();
-        let read = file.read_at(at, len, out);
-        read.map_err(|error| disk_error("read", &self.log.log_path(chunk.first), &error))?;
+        self.log.read_bytes(chunk.first, at, len, out)?;
         if out.len() - before < len {
             let end = at + (out.len() - before) as u64;
             return Err(self.log.corrupt(chunk.first, end, "the file ends here, but events were durable behind it"));
