@@ -254,7 +254,7 @@ pub struct Stall {
 pub struct WaitingOn {
     /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
     /// `code`, `reads`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
-    /// `stand_by`, `beyond_head`, `parted`.
+    /// `stand_by`, `beyond_head`, `parted`, `damaged`.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -391,6 +391,10 @@ impl From<&model::WaitingOn> for WaitingOn {
                 "index"
             }
             model::WaitingOn::Processor => "processor",
+            model::WaitingOn::Damaged { error } => {
+                field("error", error.as_str().into());
+                "damaged"
+            }
             model::WaitingOn::Parted { parted } => {
                 match parted {
                     model::Parted::Journal { made_from, found } => {

@@ -58,8 +58,8 @@ impl From<Exit> for ExitCode {
 }
 
 /// Whether something in the status stays as it is until somebody does something about it: the node is not ready, a
-/// version has failed, events or effects are set aside, a subscriber has failed, or something is waited for that does not
-/// come by itself. A node that was only opened to look carries no code and is never ready, which says nothing.
+/// version has failed or the store keeps it from getting on, events or effects are set aside, a subscriber has failed, or
+/// something is waited for that does not come by itself. A node that was only opened to look carries no code and is never ready, which says nothing.
 pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
     let versions = || status.projections.iter().flat_map(|projection| &projection.versions);
     let flips = status.projections.iter().filter_map(|projection| projection.flip.as_ref());
@@ -71,7 +71,13 @@ pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
         || versions().any(|version| version.needs_somebody == Some(true))
         || versions().any(|version| version.phase == "Failed" || version.letters > 0 || version.effects_aside > 0)
         || status.subscribers.iter().any(|subscriber| subscriber.failed > 0)
+        || versions().any(is_stuck)
         || waits.any(|reason| stays(reason) && !(opened_here && reason.kind == "code"))
+}
+
+/// Whether the store has kept a version from getting on for a while, such as a disk that is full.
+fn is_stuck(version: &VersionStatus) -> bool {
+    version.stall.as_ref().is_some_and(|stall| stall.waiting_on.iter().any(|reason| reason.kind == "store"))
 }
 
 /// Whether the node has said what this means: it knows how often the version tries what fails.
@@ -83,7 +89,7 @@ fn is_judged(version: &VersionStatus, reason: &WaitingOn) -> bool {
 /// every projection has unless it says otherwise stands for it.
 fn stays(reason: &WaitingOn) -> bool {
     match reason.kind.as_str() {
-        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "unowned" => true,
+        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "damaged" | "unowned" => true,
         "handler" | "seed" | "reset" | "effect" => {
             let attempts = serde_json::to_value(reason).ok().and_then(|value| value.get("attempts")?.as_u64());
             attempts.is_some_and(|attempts| attempts >= Retry::default().attempts.into())
@@ -118,6 +124,8 @@ mod tests {
             waits("handler", 10),
             waits("verdict", 0),
             waits("parted", 0),
+            waits("damaged", 0),
+            r#","stall":{"seconds":9.0,"text":"t","waiting_on":[{"kind":"store","text":"t"}]}"#.into(),
             r#","letters":1"#.into(),
         ] {
             assert!(needs_somebody(&status(&trouble), true), "{trouble}");

@@ -54,6 +54,8 @@ pub(crate) struct Core {
     troubles: RwLock<BTreeMap<ViewId, WaitingOn>>,
     /// What keeps the rebuild driver from everything that it would do here.
     stuck: RwLock<Option<WaitingOn>>,
+    /// Where the journal ended when views were closed.
+    closed: RwLock<BTreeMap<ViewId, Position>>,
     published: RwLock<BTreeMap<ProjectionName, Published>>,
     /// What the log was told of the code that is carried.
     told: std::sync::Mutex<Told>,
@@ -174,6 +176,7 @@ impl Core {
             open: RwLock::default(),
             troubles: RwLock::default(),
             stuck: RwLock::default(),
+            closed: RwLock::default(),
             published: RwLock::default(),
             told: Default::default(),
             opening: Mutex::default(),
@@ -413,9 +416,37 @@ impl Core {
     pub(crate) fn waiting_on(&self, id: &ViewId) -> Vec<WaitingOn> {
         let paused = self.is_paused(id).then_some(WaitingOn::Paused);
         let told = self.open_version(id).map(|open| open.waiting_on()).unwrap_or_default();
-        let unowned = self.unowned(id);
-        let told: Vec<_> = paused.into_iter().chain(told).chain(unowned).chain(self.trouble(id)).collect();
-        if told.is_empty() { self.stuck().into_iter().collect() } else { told }
+        let (unowned, trouble) = (self.unowned(id), self.trouble(id));
+        let mut reasons: Vec<_> = paused.into_iter().chain(told).chain(unowned).chain(trouble).collect();
+        // Where it keeps somebody from something, that is told already.
+        let is_told = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { .. } | WaitingOn::Store { .. });
+        let health = self.open_version(id).map(|open| open.view.health()).unwrap_or_default();
+        match (health.damaged, health.failing) {
+            (Some(error), _) if !reasons.iter().any(|reason| matches!(reason, WaitingOn::Damaged { .. })) => {
+                reasons.push(WaitingOn::Damaged { error });
+            }
+            (None, Some(error)) if !reasons.iter().any(is_told) => reasons.push(WaitingOn::Store { error }),
+            _ => {}
+        }
+        if reasons.is_empty() { self.stuck().into_iter().collect() } else { reasons }
+    }
+
+    /// What of the view of a version is not what was written, if anything is known to be.
+    pub(crate) fn damage(&self, id: &ViewId) -> Option<WaitingOn> {
+        let error = self.open_version(id)?.view.health().damaged?;
+        Some(WaitingOn::Damaged { error })
+    }
+
+    /// Notes that the view of a version was closed while it was damaged. Whatever it showed was in the journal by then.
+    pub(crate) fn closed(&self, id: &ViewId) {
+        let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
+        closed.insert(id.clone(), self.head());
+    }
+
+    /// What a version that is not open on this node may have shown here at most.
+    pub(crate) fn shown(&self, id: &ViewId) -> Position {
+        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
+        closed.get(id).copied().unwrap_or_default().max(self.floor)
     }
 
     /// Whether a version is on its way to events that it speaks for (I-9): whatever was appended while the flip away from

@@ -241,8 +241,8 @@ impl Drive<'_> {
     async fn shown_elsewhere(&mut self, version: VersionId) -> Result<Option<Position>, StoreError> {
         let core = self.core;
         if core.cluster.is_alone() {
-            // This node has not shown it since the start.
-            return Ok(Some(core.floor));
+            // This node has not shown it since the start, or since it was closed.
+            return Ok(Some(core.shown(&self.view(version))));
         }
         // A view that is not there is nowhere, and whatever it showed was in the journal before it went. One that does not
         // belong to the journal is as good as gone: every node keeps it closed.
@@ -265,6 +265,9 @@ impl Drive<'_> {
         let version = self.pending.to;
         if self.core.is_paused(&self.view(version)) {
             return Err(WaitingOn::Paused);
+        }
+        if let Some(damaged) = self.core.damage(&self.view(version)) {
+            return Err(damaged);
         }
         let open = self.to.as_ref().filter(|to| to.carried.is_some());
         let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });

@@ -43,6 +43,7 @@ mod reads;
 mod rebuild;
 mod replay;
 mod row;
+mod scrub;
 mod seed;
 mod status;
 mod subscribe;

@@ -27,6 +27,7 @@ use crate::query::{self, Ask, Reading};
 use crate::reads::{self, CarryRefused};
 use crate::rebuild;
 use crate::replay::{self, ReplayFrom, ReplayReport};
+use crate::scrub;
 use crate::status::{self, NotReady, Status};
 use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Subscription, Tail};
 use crate::times::{self, ClockBehind};
@@ -241,6 +242,10 @@ impl NodeBuilder {
         let tail = Arc::new(tail.done_by(core.world.offload));
         let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
         let subscribers = self.subscribers.into_iter().map(begin).collect();
+        if core.views.has_pages() {
+            // It ends with the node as well, and changes nothing that lasts.
+            drop(tokio::spawn(scrub::scrub(Arc::downgrade(&core), stopped.clone())));
+        }
         let (looked, has_looked) = oneshot::channel();
         if store.shared {
             // It ends with the node, and nobody waits for it: it changes nothing.

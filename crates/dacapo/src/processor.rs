@@ -233,7 +233,10 @@ async fn run_on(assignment: &Assignment) -> Ended {
 impl Assignment {
     fn report_store(&self, error: &StoreError) {
         tracing::warn!(view = %self.id, %error, "the processor cannot go on for the moment");
-        let waiting = WaitingOn::Store { error: error.to_string() };
+        let waiting = match self.view.health().damaged {
+            Some(error) => WaitingOn::Damaged { error },
+            None => WaitingOn::Store { error: error.to_string() },
+        };
         self.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
     }
 

@@ -257,7 +257,15 @@ async fn reconcile(core: &Arc<Core>, tasks: &mut Tasks) -> Result<(), CatalogErr
         let attended = attend(core, &id, state).await;
         if let Err(CatalogError::Store(StoreError::Parted(_))) = attended {
             // What it shows is not of this journal. It stays closed until that is there again, or it is built anew.
-            stop(core, &id).await;
+            close(core, &id).await;
+        }
+        let damage = core.open_version(&id).and_then(|open| open.view.health().damaged);
+        if let (Some(_), Err(CatalogError::Store(StoreError::Corrupt { .. }))) = (&damage, &attended) {
+            // Nobody can be answered from it. What else is damaged is refused where it is read, and the rest answered.
+            close(core, &id).await;
+        }
+        if let (Phase::Initializing, Some(error)) = (state.phase, damage) {
+            give_up(core, &id, &StoreError::corrupt(format!("the view {id}"), error)).await?;
         }
         if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, &attended) {
             give_up(core, &id, error).await?;
@@ -572,6 +580,14 @@ async fn stop(core: &Core, id: &ViewId) {
     core.trails.forget(id);
     if let Some(open) = core.remove_open(id) {
         open.stop().await;
+    }
+}
+
+/// Closes a version from which nobody may be answered any more.
+async fn close(core: &Core, id: &ViewId) {
+    if core.open_version(id).is_some() {
+        stop(core, id).await;
+        core.closed(id);
     }
 }
 

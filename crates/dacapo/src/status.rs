@@ -16,7 +16,7 @@ use dacapo_model::{
 use dacapo_store::Health;
 use futures::future::join_all;
 
-use crate::core::Core;
+use crate::core::{Core, OpenVersion};
 use crate::reactor;
 use crate::subscribe::SubscriberStatus;
 use crate::verify;
@@ -197,14 +197,22 @@ pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
             reasons.push(of(WaitingOn::Code { version }));
             continue;
         }
-        let is_open = core.open_version(&id).is_some_and(|open| !open.progress.borrow().tokens.is_empty());
-        if !is_open || core.trouble(&id).is_some() {
+        let open = core.open_version(&id);
+        let is_open = open.as_ref().is_some_and(|open| !open.progress.borrow().tokens.is_empty());
+        if !is_open || core.trouble(&id).is_some() || open.is_some_and(|open| is_failing(&open)) {
             let told = core.waiting_on(&id);
             let told = if told.is_empty() { vec![WaitingOn::Processor] } else { told };
             reasons.extend(told.into_iter().map(of));
         }
     }
     reasons
+}
+
+/// Whether something is wrong with a view that is open, or its processor cannot go on for that.
+fn is_failing(open: &OpenVersion) -> bool {
+    let health = open.view.health();
+    let waits = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Damaged { .. });
+    health.damaged.is_some() || health.failing.is_some() || open.progress.borrow().waiting_on.iter().any(waits)
 }
 
 fn version_status(
@@ -225,7 +233,8 @@ fn version_status(
     let lag = if state.phase.applies() { head.since(covers) } else { 0 };
     let stage = stage(state, &tokens, bare && state.phase == Phase::Initializing, head);
     let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
-    waiting_on.extend(unreadable.filter(|_| core.trouble(&id).is_none()));
+    let is_told = waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Damaged { .. } | WaitingOn::Store { .. }));
+    waiting_on.extend(unreadable.filter(|_| !is_told && core.trouble(&id).is_none()));
     if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
         waiting_on.push(WaitingOn::Code { version: id.version });
     }

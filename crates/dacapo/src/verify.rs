@@ -295,6 +295,9 @@ impl Examination<'_> {
             return never(format!("the code of {against}, which serves, is not carried by this node"));
         };
         let old = ViewId { version: against, ..self.id.clone() };
+        if let Some(damaged) = self.core.damage(&old) {
+            return never(cut(format!("{against}, which serves, waits on {damaged}")));
+        }
         let met = meet::meet(self.core, &old, self.id, self.carried.options.verify.meet_time_max).await?;
         Ok(met.map(|met| (code, met)))
     }

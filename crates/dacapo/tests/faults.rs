@@ -3,6 +3,8 @@
 #[path = "faults/cancel.rs"]
 mod cancel;
 mod common;
+#[path = "faults/damage.rs"]
+mod damage;
 #[path = "common/faulty.rs"]
 mod faulty;
 #[path = "faults/history.rs"]

@@ -100,6 +100,14 @@ pub const TAIL_BYTES_MAX: usize = 16 << 20;
 /// How old the mark of a view's history may be before a commit takes a newer one with it, and how often at most each view
 /// is compared with the journal.
 pub const MARK_TIME_MAX: Duration = Duration::from_secs(1);
+/// In what time a node looks at all pages of its views, where that takes it more than [`SCRUB_REST_MAX`] for each look.
+pub const SCRUB_TIME: Duration = Duration::from_secs(86_400);
+/// Pages of a view that a node looks at in one go, of 4 KiB each.
+pub const SCRUB_PAGES_MAX: u64 = 256;
+/// The shortest rest between two such looks, which bounds what they read to 10 MiB a second.
+pub const SCRUB_REST_MIN: Duration = Duration::from_millis(100);
+/// The longest rest between two such looks.
+pub const SCRUB_REST_MAX: Duration = Duration::from_secs(60);
 /// Most events that a version may lag and still count as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
 /// How far the last event's recorded time may be ahead of a node's clock before that is told.

@@ -180,6 +180,12 @@ pub enum WaitingOn {
         /// How that shows.
         parted: Parted,
     },
+    /// Something that is stored, in most cases of its view, is not what was written. What is not damaged of a view can be
+    /// read all the same.
+    Damaged {
+        /// What was found, where, and what to do.
+        error: String,
+    },
     /// A position that somebody has seen is not in the journal.
     BeyondHead {
         /// The position.
@@ -218,7 +224,7 @@ impl WaitingOn {
     pub fn needs_somebody(&self, retry: &Retry) -> bool {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
-            Self::BeyondHead { .. } | Self::Parted { .. } => true,
+            Self::BeyondHead { .. } | Self::Parted { .. } | Self::Damaged { .. } => true,
             Self::Reads { unlike, .. } => !matches!(unlike, Unlike::Undecided { .. }),
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } | Self::Reset { attempts, .. } => {
                 *attempts >= retry.attempts
@@ -299,6 +305,7 @@ impl fmt::Display for WaitingOn {
             Self::Parted { parted } => {
                 write!(f, "the right journal, or a rebuild: {parted}")
             }
+            Self::Damaged { error } => write!(f, "somebody who mends it: {error}"),
             Self::BeyondHead { position, head } => write!(
                 f,
                 "position {position}, which is not in the journal: that ends at {head}. It may be about to come from \

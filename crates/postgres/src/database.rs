@@ -19,6 +19,8 @@ pub struct Database {
     pool: Pool,
     /// How connections are encrypted, for people; nothing on this machine.
     encryption: Option<String>,
+    /// Whether the pages of the server have checksums.
+    checksums: bool,
 }
 
 impl Database {
@@ -31,7 +33,7 @@ impl Database {
     pub async fn connect(url: &str, options: Options) -> Result<Self, StoreError> {
         let servers = Servers::new(servers(url, &options)?, &options.schema);
         let mut connection = servers.connect().await?;
-        check_server(&mut connection).await?;
+        let checksums = check_server(&mut connection).await?;
         let encryption = servers.encryption(&mut connection).await?;
         let mut other = servers.connect().await?;
         let apart = settings::check_sessions(&mut connection, &mut other).await;
@@ -44,7 +46,7 @@ impl Database {
         closed.map_err(|error| fault("close a connection", &error))?;
         let servers = Arc::new(servers);
         let pool = Pool::new(Arc::clone(&servers), options.connections_max);
-        Ok(Self { options, servers, pool, encryption })
+        Ok(Self { options, servers, pool, encryption, checksums })
     }
 
     /// The options it was opened with.
@@ -63,10 +65,9 @@ impl Database {
     /// Where it is, for people: never with the password.
     pub fn description(&self) -> String {
         let place = format!("{}, schema {}", self.servers.description(), self.options.schema);
-        match &self.encryption {
-            Some(encryption) => format!("{place}, {encryption}"),
-            None => place,
-        }
+        let encryption = self.encryption.iter().map(String::as_str);
+        let checksums = (!self.checksums).then_some("no checksums of pages");
+        [place.as_str()].into_iter().chain(encryption).chain(checksums).collect::<Vec<_>>().join(", ")
     }
 
     /// Closes every connection that nobody uses, and the others once they are given back.
@@ -79,11 +80,12 @@ impl Database {
     }
 }
 
-/// Whether the server is one that can be used.
-async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
+/// Checks that the server is one that can be used, and returns whether its pages have checksums.
+async fn check_server(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let ask = "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'), \
-               current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on'";
-    let (version, encoding, fsync, full_pages): (i32, String, bool, bool) =
+               current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on', \
+               current_setting('data_checksums') = 'on'";
+    let (version, encoding, fsync, full_pages, checksums): (i32, String, bool, bool, bool) =
         sqlx::query_as(ask).fetch_one(connection).await.map_err(|error| fault("ask the server what it is", &error))?;
     if version < limits::SERVER_VERSION_MIN {
         return Err(StoreError::Invalid(format!(
@@ -103,5 +105,11 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
     if fsync && !full_pages {
         tracing::warn!("the server runs with full_page_writes off: a power cut may damage what was acknowledged");
     }
-    Ok(())
+    if !checksums {
+        tracing::warn!(
+            "the server runs with data_checksums off: damage of what it stores may be answered as if it were right. Stop the \
+             server and enable them (pg_checksums --enable)"
+        );
+    }
+    Ok(checksums)
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::core::{Core, OpenVersion};
+use crate::history;
 
 /// What the store told of a version.
 #[derive(Clone, Debug, Default)]
@@ -135,7 +136,7 @@ impl Drop for UnderWay {
 }
 
 async fn gather(core: &Core, id: &ViewId) -> Facts {
-    let store = |error: StoreError| WaitingOn::Store { error: error.to_string() };
+    let store = |error: StoreError| history::waiting_on(&error);
     let open = core.open_version(id);
     let tokens = match core.tokens(id).await {
         Ok(tokens) => tokens.unwrap_or_default(),

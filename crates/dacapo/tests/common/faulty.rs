@@ -14,7 +14,7 @@ use dacapo::{
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,
-    ViewHistory, ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
+    ViewHealth, ViewHistory, ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
 };
 use tokio::sync::watch;
 
@@ -324,6 +324,10 @@ impl View for FaultyView {
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
         self.inner.missing_indexes(tables).await
+    }
+
+    fn health(&self) -> ViewHealth {
+        self.inner.health()
     }
 
     async fn copy(&self) -> Result<ViewCopy, StoreError> {

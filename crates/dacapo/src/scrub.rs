@@ -1,0 +1,101 @@
+//! Looks at the views of a node though nobody asks for them, so that damage is found while there is a rebuild to heal it.
+//!
+//! ```text
+//!   rest ──▶ wait while a batch is under way, for a minute at most ──▶ look at 1 MiB of a view ──▶ rest …
+//! ```
+//!
+//! A pass over all views takes about a day, or less where they are small: one look a minute at least. How much there is
+//! is known after the first pass, which takes one look a second. What is found the view remembers and logs; the status
+//! tells it. Nothing is kept of how far a pass is: after a start it begins anew.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use dacapo_model::{ViewId, limits};
+use dacapo_store::StoreError;
+use tokio::sync::watch;
+
+use crate::core::Core;
+
+/// How long it rests between two looks in the first pass.
+const REST_FIRST: Duration = Duration::from_secs(1);
+/// How often it looks whether a batch is still under way.
+const BUSY_LOOK: Duration = Duration::from_secs(1);
+
+/// Looks until it is stopped or the node is gone.
+pub(crate) async fn scrub(core: Weak<Core>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = passes(core) => {}
+    }
+}
+
+async fn passes(core: Weak<Core>) {
+    let mut rest = REST_FIRST;
+    loop {
+        let Some(open) = core.upgrade().map(|core| core.open_versions()) else { return };
+        let ids: Vec<ViewId> = open.iter().map(|open| open.id.clone()).collect();
+        drop(open);
+        let mut looks = 0;
+        for id in ids {
+            let mut next = Some(0);
+            while let Some(after) = next {
+                tokio::time::sleep(rest).await;
+                until_calm(&core).await;
+                looks += 1;
+                next = look(&core, &id, after).await;
+            }
+        }
+        match looks {
+            // Nothing is open yet.
+            0 => tokio::time::sleep(REST_FIRST).await,
+            _ => rest = rest_of(looks),
+        }
+    }
+}
+
+/// Looks at some pages of a view behind `after`, and returns where to go on, if there are more.
+async fn look(core: &Weak<Core>, id: &ViewId, after: u64) -> Option<u64> {
+    let open = core.upgrade()?.open_version(id)?;
+    match open.view.look_at_pages(after, limits::SCRUB_PAGES_MAX).await {
+        Ok(next) => next,
+        // The view tells it.
+        Err(StoreError::Corrupt { .. }) => None,
+        Err(error) => {
+            tracing::warn!(view = %id, %error, "the pages of a view cannot be looked at for the moment");
+            None
+        }
+    }
+}
+
+/// How long to rest after each look, where a pass takes so many.
+fn rest_of(looks: u32) -> Duration {
+    (limits::SCRUB_TIME / looks.max(1)).clamp(limits::SCRUB_REST_MIN, limits::SCRUB_REST_MAX)
+}
+
+/// Waits until no batch is under way. One that always has some to do is not spared for ever.
+async fn until_calm(core: &Weak<Core>) {
+    let mut left = limits::SCRUB_REST_MAX;
+    let is_busy = || {
+        let open = core.upgrade().map(|core| core.open_versions()).unwrap_or_default();
+        open.iter().any(|open| open.progress.borrow().batch.is_some())
+    };
+    while is_busy() && !left.is_zero() {
+        tokio::time::sleep(BUSY_LOOK).await;
+        left = left.saturating_sub(BUSY_LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_takes_a_day_unless_there_is_little() {
+        assert_eq!(rest_of(0), limits::SCRUB_REST_MAX);
+        assert_eq!(rest_of(100), limits::SCRUB_REST_MAX);
+        assert_eq!(rest_of(86_400), Duration::from_secs(1));
+        assert_eq!(rest_of(u32::MAX), limits::SCRUB_REST_MIN);
+    }
+}
