@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, NewEvent, Position, Timestamp,
+    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, Misfit, NewEvent, Position,
+    Timestamp,
 };
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
@@ -334,13 +335,20 @@ async fn fold_on(journal: &dyn Journal, folded: &mut Folded) -> Result<Vec<Catal
         }
         for event in batch.iter() {
             let entry = entry(&event)?;
-            folded.catalog.evolve(&entry.event, entry.position, entry.recorded);
+            folded.catalog.evolve(&entry.event, entry.position, entry.recorded).map_err(misfit)?;
             if let Some(key) = &entry.asked.idempotency_key {
                 folded.keys.entry(key.clone()).or_default().push(entry.clone());
             }
             entries.push(entry);
         }
     }
+}
+
+fn misfit(Misfit { position, found }: Misfit) -> StoreError {
+    StoreError::corrupt(
+        format!("the catalog at position {position}"),
+        format!("it does not fit what comes before: {found}"),
+    )
 }
 
 fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
@@ -354,4 +362,31 @@ fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
         idempotency_key: metadata.fields.remove(IDEMPOTENCY_KEY),
     };
     Ok(CatalogEntry { position: event.position, recorded: event.recorded, event: decoded, asked, request })
+}
+
+#[cfg(test)]
+mod tests {
+    use dacapo_model::{ProjectionName, VersionId, ViewId};
+    use dacapo_store::SystemClock;
+    use dacapo_store::memory::MemoryJournal;
+
+    use super::*;
+    use crate::world::{Ids, SystemIds};
+
+    /// What the catalog on a disk says is not what the rules would have written: damage, with its place.
+    #[tokio::test]
+    async fn an_entry_that_does_not_fit_is_damage_at_its_position() {
+        let journal = MemoryJournal::new(Arc::new(SystemClock));
+        let projection = ProjectionName::new("balances").unwrap();
+        let event = CatalogEvent::Paused { view: ViewId { projection, version: VersionId { code: 1, build: 1 } } };
+        let (event_type, payload) = catalog_form::encode(&event);
+        let new = NewEvent { id: SystemIds.next(), event_type, payload, metadata: Metadata::default(), tags: vec![] };
+        journal.append(Append::to_stream(catalog_form::stream(), ExpectedRevision::Any, vec![new])).await.unwrap();
+        match history(&journal).await {
+            Err(StoreError::Corrupt { place, found }) => {
+                assert!(place.contains("position 1") && found.contains("v1.1 was never scheduled"), "{place}: {found}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -25,5 +25,6 @@ mod tests;
 
 pub use command::CatalogCommand;
 pub use event::{CatalogEvent, CleanUpReason, FlipKind, FlipPolicy};
+pub use evolve::Misfit;
 pub use refused::CatalogRefused;
 pub use state::{Cancel, Catalog, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState};

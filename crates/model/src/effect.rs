@@ -243,7 +243,7 @@ mod tests {
 
         fn tell(&mut self, event: &CatalogEvent) {
             self.head = self.head.next();
-            self.catalog.evolve(event, self.head, Timestamp::from_micros(0));
+            self.catalog.evolve(event, self.head, Timestamp::from_micros(0)).unwrap();
         }
 
         /// Verdicts are nothing to this rule, so flips are told and not asked for.

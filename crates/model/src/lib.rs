@@ -35,8 +35,8 @@ mod version;
 mod waiting;
 
 pub use catalog::{
-    Cancel, Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, PendingFlip,
-    PendingReplay, ProjectionState, Verified, VersionState,
+    Cancel, Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, Misfit,
+    PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
 };
 pub use effect::{EffectFailure, EffectKey, EffectLetter, NewEffect, PastEffects, PendingEffect, Settled, Voice};
 pub use event::{EventId, Metadata, NewEvent};

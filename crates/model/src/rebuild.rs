@@ -263,7 +263,7 @@ mod tests {
             for command in commands {
                 for event in self.catalog.decide(command).unwrap() {
                     self.at = self.at.next();
-                    self.catalog.evolve(&event, self.at, Timestamp::from_micros(0));
+                    self.catalog.evolve(&event, self.at, Timestamp::from_micros(0)).unwrap();
                 }
             }
         }
@@ -405,7 +405,7 @@ mod tests {
         let verified = |pass| {
             let mut catalog = node.catalog.clone();
             for event in catalog.decide(&verdict(view.clone(), state, pass)).unwrap() {
-                catalog.evolve(&event, head, Timestamp::from_micros(0));
+                catalog.evolve(&event, head, Timestamp::from_micros(0)).unwrap();
             }
             catalog.version(&view).unwrap().clone()
         };

@@ -230,7 +230,7 @@ impl World {
             }
             self.journal.push(Entry::Catalog { digest: digest.finish(), flipped });
             let mut catalog = Catalog::clone(&self.catalog.0);
-            catalog.evolve(&event, self.head(), Timestamp::from_micros(0));
+            catalog.evolve(&event, self.head(), Timestamp::from_micros(0)).unwrap();
             self.catalog = Folded(Arc::new(catalog));
         }
         true

@@ -1,5 +1,6 @@
 //! From an event to the next state: the one door through which a phase changes and a version begins to serve.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::catalog::{
@@ -12,18 +13,54 @@ use crate::reads::Announced;
 use crate::time::Timestamp;
 use crate::version::VersionId;
 
+/// An event that does not fit what the catalog says before it: [`decide`](Catalog::decide) has not written it, or something
+/// before it is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The position of the event.
+    pub position: Position,
+    /// What does not fit.
+    pub found: String,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the event at position {} does not fit what comes before it in the catalog: {}",
+            self.position, self.found
+        )
+    }
+}
+
+impl std::error::Error for Misfit {}
+
 impl Catalog {
     /// The fold, one event further. `position` is the event's own and `recorded` the time it was appended.
     ///
-    /// # Panics
-    /// When the event makes a move that [`Phase::may_become`] does not know, or would leave a projection with
-    /// two serving versions (I-5): `$catalog` was not written by [`decide`](Self::decide).
-    pub fn evolve(&mut self, event: &CatalogEvent, position: Position, recorded: Timestamp) {
-        assert!(position > self.position, "catalog events are folded in order, each once");
+    /// # Errors
+    /// [`Misfit`] when the event makes a move that [`Phase::may_become`] does not know, would leave a projection with two
+    /// serving versions (I-5), or is about what is not there; then nothing has changed.
+    pub fn evolve(&mut self, event: &CatalogEvent, position: Position, recorded: Timestamp) -> Result<(), Misfit> {
+        let misfit = |found| Misfit { position, found };
+        if position <= self.position {
+            return Err(misfit(format!("that goes through position {}, and events are folded once", self.position)));
+        }
+        let name = &event.view().projection;
+        let mut projection = self.projections.get(name).cloned().unwrap_or_default();
+        projection.evolve(event, position, recorded).map_err(|found| misfit(format!("{}: {found}", event.view())))?;
+        self.projections.insert(name.clone(), projection);
         self.revision = self.revision.next();
         self.position = position;
+        Ok(())
+    }
+}
+
+impl ProjectionState {
+    /// The same of one projection, which is of no use any more after an error.
+    fn evolve(&mut self, event: &CatalogEvent, position: Position, recorded: Timestamp) -> Result<(), String> {
         let view = event.view();
-        let projection = self.projections.entry(view.projection.clone()).or_default();
+        let projection = self;
         match event {
             CatalogEvent::Scheduled { segments, flip, fingerprint, reads, seed, .. } => {
                 projection.first.get_or_insert(position);
@@ -51,8 +88,9 @@ impl Catalog {
                     set_aside: Arc::default(),
                     last_replay: None,
                 };
-                let before = projection.versions.insert(view.version, scheduled);
-                assert!(before.is_none(), "I-12: {view} was scheduled twice");
+                if projection.versions.insert(view.version, scheduled).is_some() {
+                    return Err("I-12: it was scheduled before".to_owned());
+                }
             }
             CatalogEvent::ReadsAnnounced { reads, checked, .. } => {
                 let announced = Announced { position, reads: reads.clone(), checked: *checked };
@@ -71,45 +109,50 @@ impl Catalog {
                 }
             }
             CatalogEvent::Initializing { .. } => {
-                projection.enter(view.version, Phase::Initializing, recorded).began_at = Some(position);
+                projection.enter(view.version, Phase::Initializing, recorded)?.began_at = Some(position);
             }
             CatalogEvent::FlipRequested { from, kind, .. } => {
-                assert!(projection.flip.is_none(), "two flips of {} at once", view.projection);
+                if let Some(pending) = &projection.flip {
+                    return Err(format!("a flip to {} is under way", pending.to));
+                }
                 let (to, from, kind) = (view.version, *from, *kind);
                 projection.flip = Some(PendingFlip { to, from, kind, requested: position, hold: position });
             }
             CatalogEvent::FlipPostponed { .. } => {
-                let pending = projection.flip.as_mut().expect("only a flip under way is postponed");
-                pending.hold = position;
+                projection.flip.as_mut().ok_or("no flip is under way")?.hold = position;
             }
             CatalogEvent::FlipAborted { .. } => projection.flip = None,
             CatalogEvent::FlipCancelled { .. } => {
                 projection.flip = projection.flip.filter(|flip| flip.to != view.version);
                 // By itself it would be asked for again at once.
-                let state = projection.known(view.version);
+                let state = projection.known(view.version)?;
                 (state.flip, state.flip_cancelled) = (FlipPolicy::OnCommand, true);
             }
             CatalogEvent::Flipped { from, .. } => {
-                assert_eq!(projection.serving, *from, "I-5: the version that served is the one that steps back");
-                if let Some(from) = from {
-                    projection.enter(*from, Phase::StandingBy, recorded);
+                if projection.serving != *from {
+                    let named = |version: Option<VersionId>| version.map_or("none".to_owned(), |it| it.to_string());
+                    let (serves, from) = (named(projection.serving), named(*from));
+                    return Err(format!("I-5: {from} steps back, but what serves is {serves}"));
                 }
-                projection.enter(view.version, Phase::Serving, recorded);
+                if let Some(from) = from {
+                    projection.enter(*from, Phase::StandingBy, recorded)?;
+                }
+                projection.enter(view.version, Phase::Serving, recorded)?;
                 projection.serving = Some(view.version);
                 projection.served.push((position, view.version));
                 projection.flip = None;
             }
             CatalogEvent::CleaningUp { reason, .. } => {
-                let state = projection.known(view.version);
+                let state = projection.known(view.version)?;
                 let before = (state.phase, state.reason.take());
-                let state = projection.enter(view.version, Phase::CleaningUp, recorded);
+                let state = projection.enter(view.version, Phase::CleaningUp, recorded)?;
                 (state.reason, state.cleaned_from) = (Some(reason.to_string()), Some(before));
             }
-            CatalogEvent::Dropping { .. } => projection.known(view.version).dropping = true,
+            CatalogEvent::Dropping { .. } => projection.known(view.version)?.dropping = true,
             CatalogEvent::CleanUpCancelled { .. } => {
-                let before = projection.known(view.version).cleaned_from.take();
-                let (phase, reason) = before.expect("only a clean-up under way is cancelled");
-                let state = projection.enter(view.version, phase, recorded);
+                let before = projection.known(view.version)?.cleaned_from.take();
+                let (phase, reason) = before.ok_or("only a clean-up under way is cancelled")?;
+                let state = projection.enter(view.version, phase, recorded)?;
                 state.reason = reason;
                 if state.is_built() {
                     // A newer one may serve by now, which it must not take the place of by itself.
@@ -117,71 +160,73 @@ impl Catalog {
                 }
             }
             CatalogEvent::SetAside { event, .. } => {
-                Arc::make_mut(&mut projection.known(view.version).set_aside).insert(*event);
+                Arc::make_mut(&mut projection.known(view.version)?.set_aside).insert(*event);
             }
             // The view has them, and what becomes of them.
             CatalogEvent::LettersDecided { .. } => {}
             CatalogEvent::ReplayCancelled { .. } => {
-                let state = projection.known(view.version);
+                let state = projection.known(view.version)?;
                 let pending = state.replay.iter_mut().chain(&mut state.last_replay);
                 pending.for_each(|pending| pending.cancelled = true);
             }
             CatalogEvent::Obsolete { .. } => {
-                projection.enter(view.version, Phase::Obsolete, recorded);
+                projection.enter(view.version, Phase::Obsolete, recorded)?;
             }
             CatalogEvent::Failed { reason, .. } => {
-                projection.enter(view.version, Phase::Failed, recorded).reason = Some(reason.clone());
+                projection.enter(view.version, Phase::Failed, recorded)?.reason = Some(reason.clone());
             }
             CatalogEvent::Parted { same_through, differs_at, .. } => {
                 let (same_through, differs_at) = (*same_through, *differs_at);
-                projection.known(view.version).parted = Some(Parted::History { same_through, differs_at });
+                projection.known(view.version)?.parted = Some(Parted::History { same_through, differs_at });
             }
-            CatalogEvent::Paused { .. } => projection.known(view.version).paused = true,
+            CatalogEvent::Paused { .. } => projection.known(view.version)?.paused = true,
             CatalogEvent::Resumed { .. } => {
-                let state = projection.known(view.version);
+                let state = projection.known(view.version)?;
                 state.paused = false;
                 state.resumed_at = Some(position);
             }
             CatalogEvent::Verified { verdict, report, .. } => {
                 let (verdict, report, waived) = (*verdict, Arc::clone(report), None);
-                let state = projection.known(view.version);
+                let state = projection.known(view.version)?;
                 state.verified = Some(Verified { position, verdict, report, waived });
                 state.verify_again = None;
             }
             CatalogEvent::VerificationRequested { .. } => {
-                projection.known(view.version).verify_again = Some(position);
+                projection.known(view.version)?.verify_again = Some(position);
             }
             CatalogEvent::Waived { by, why, .. } => {
-                let verified = projection.known(view.version).verified.as_mut();
-                verified.expect("only a verdict is waived").waived = Some((by.clone(), why.clone()));
+                let verified = projection.known(view.version)?.verified.as_mut();
+                verified.ok_or("it has no verdict")?.waived = Some((by.clone(), why.clone()));
             }
             CatalogEvent::ReplayRequested { after, rows, .. } => {
                 let pending = PendingReplay { requested: position, after: *after, rows: *rows, cancelled: false };
-                let state = projection.known(view.version);
+                let state = projection.known(view.version)?;
                 state.last_replay = Some(pending);
-                let before = state.replay.replace(pending);
-                assert!(before.is_none(), "two replays of {view} at once");
+                if let Some(before) = state.replay.replace(pending) {
+                    return Err(format!("the replay requested at position {} is under way", before.requested));
+                }
             }
-            CatalogEvent::ReplayEnded { .. } => projection.known(view.version).replay = None,
+            CatalogEvent::ReplayEnded { .. } => projection.known(view.version)?.replay = None,
         }
+        Ok(())
     }
-}
 
-impl ProjectionState {
     fn builds_of(&mut self, code: u32) -> impl Iterator<Item = &mut VersionState> {
         self.versions.iter_mut().filter(move |(id, _)| id.code == code).map(|(_, state)| state)
     }
 
-    fn known(&mut self, version: VersionId) -> &mut VersionState {
-        self.versions.get_mut(&version).expect("a version is scheduled before anything happens to it")
+    fn known(&mut self, version: VersionId) -> Result<&mut VersionState, String> {
+        self.versions.get_mut(&version).ok_or_else(|| format!("{version} was never scheduled"))
     }
 
     /// The one place where a phase is written.
-    fn enter(&mut self, version: VersionId, next: Phase, recorded: Timestamp) -> &mut VersionState {
-        let state = self.known(version);
-        assert!(state.phase.may_become(next), "{version} may not become {next} from {}", state.phase);
+    fn enter(&mut self, version: VersionId, next: Phase, recorded: Timestamp) -> Result<&mut VersionState, String> {
+        let state = self.known(version)?;
+        if !state.phase.may_become(next) {
+            return Err(format!("{version} may not become {next} from {}", state.phase));
+        }
         state.phase = next;
         state.since = recorded;
-        state
+        Ok(state)
     }
 }

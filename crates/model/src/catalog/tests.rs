@@ -36,7 +36,7 @@ impl World {
         let events = self.catalog.decide(command)?;
         for event in &events {
             let position = self.catalog.position.plus(3);
-            self.catalog.evolve(event, position, Timestamp::from_micros(position.get() as i64));
+            self.catalog.evolve(event, position, Timestamp::from_micros(position.get() as i64)).unwrap();
             self.history.push(event.clone());
         }
         Ok(events)
@@ -90,7 +90,7 @@ fn of_nodes_that_find_new_code_at_the_same_time_one_has_it_built() {
     let mut catalog = Catalog::default();
     let events = catalog.decide(&found).unwrap();
     assert_eq!(events.len(), 1);
-    catalog.evolve(&events[0], Position::new(1), Timestamp::from_micros(0));
+    catalog.evolve(&events[0], Position::new(1), Timestamp::from_micros(0)).unwrap();
     assert_eq!(catalog.decide(&found), Ok(vec![]), "the other one finds it scheduled");
     assert_eq!(catalog.decide(&schedule(2)).unwrap().len(), 1 + 1, "who asks for another build gets it");
 }
@@ -354,7 +354,7 @@ proptest! {
         let mut again = Catalog::default();
         for (at, event) in world.history.iter().enumerate() {
             let position = Position::new((at as u64 + 1) * 3);
-            again.evolve(event, position, Timestamp::from_micros(position.get() as i64));
+            again.evolve(event, position, Timestamp::from_micros(position.get() as i64)).unwrap();
         }
         prop_assert_eq!(again, world.catalog, "the fold depends on the events alone");
     }
@@ -479,7 +479,7 @@ fn flips_of_earlier_releases_need_no_verdict_afterwards() {
     let mut world = World::default();
     for event in flipped("v1.1", None).into_iter().chain(flipped("v2.1", Some("v1.1"))) {
         let position = world.catalog.position.next();
-        world.catalog.evolve(&event, position, Timestamp::from_micros(0));
+        world.catalog.evolve(&event, position, Timestamp::from_micros(0)).unwrap();
     }
     for version in ["v1.1", "v2.1"] {
         world.when(&CatalogCommand::RequestFlip(view(version))).unwrap();
@@ -663,4 +663,28 @@ fn what_would_be_discarded_is_what_only_has_to_be_flipped_to() {
     assert_eq!(discards(&world), 0, "it was not found right");
     world.when(&verified(view("v2.1"), None, true)).unwrap();
     assert_eq!(discards(&world), 1);
+}
+
+/// The catalog is read from a disk, and may have been written by who knows what.
+#[test]
+fn an_event_that_does_not_fit_is_an_error_and_changes_nothing() {
+    let mut world = World::given([schedule(1)]);
+    let first = || view("v1.1");
+    let (kind, covers, by) = (FlipKind::Flip, Position::new(1), String::from("ana"));
+    for (event, found) in [
+        (world.history[0].clone(), "was scheduled before"),
+        (CatalogEvent::Paused { view: view("v9.1") }, "v9.1 was never scheduled"),
+        (CatalogEvent::Obsolete { view: first() }, "v1.1 may not become Obsolete from Scheduled"),
+        (CatalogEvent::Waived { view: first(), by: by.clone(), why: by }, "it has no verdict"),
+        (CatalogEvent::FlipPostponed { view: first() }, "no flip is under way"),
+        (CatalogEvent::Flipped { view: first(), from: Some(first().version), kind, covers }, "what serves is none"),
+    ] {
+        let (before, position) = (world.catalog.clone(), world.catalog.position.plus(4));
+        let misfit = world.catalog.evolve(&event, position, Timestamp::from_micros(0)).unwrap_err();
+        assert_eq!(misfit.position, position);
+        assert!(misfit.to_string().contains(found), "{event:?}: {misfit}");
+        assert_eq!(world.catalog, before, "{event:?}");
+    }
+    let again = world.catalog.evolve(&world.history[0], world.catalog.position, Timestamp::from_micros(0));
+    assert!(again.unwrap_err().to_string().contains("folded once"));
 }

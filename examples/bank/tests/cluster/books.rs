@@ -220,7 +220,7 @@ async fn check_catalog(journal: &dyn Journal) -> Vec<(ViewId, usize)> {
                 assert_eq!(*from, serving, "I-5: at {}", event.position);
                 serving = Some(view.version);
             }
-            catalog.evolve(&decoded, event.position, event.recorded);
+            catalog.evolve(&decoded, event.position, event.recorded).unwrap();
         }
     }
     let applies = catalog.versions().filter(|(_, state)| state.phase.applies());

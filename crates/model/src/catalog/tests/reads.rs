@@ -105,7 +105,7 @@ fn what_an_earlier_release_scheduled_is_taken_as_it_is_first_seen() {
         reads: None,
         seed: None,
     };
-    world.catalog.evolve(&scheduled, Position::new(1), Timestamp::from_micros(0));
+    world.catalog.evolve(&scheduled, Position::new(1), Timestamp::from_micros(0)).unwrap();
     assert!(world.catalog.lacks_reads(&code(&["a"])) && world.catalog.unlike(&code(&["a"])).is_none());
     world.when(&announce(&["a"])).unwrap();
     assert!(!world.catalog.lacks_reads(&code(&["a"])));
