@@ -253,7 +253,7 @@ impl Server {
         let watcher = std::thread::spawn(move || {
             let child = command.spawn().expect("the server can be started");
             // Whoever started it waits for this, or for the end.
-            watch(child, |pid| started.send(pid).expect("it is waited for"))
+            watch(child, READY, |pid| started.send(pid).expect("it is waited for"))
         });
         match ready.recv() {
             Ok(pid) => Ok(Running { pid, watcher }),
@@ -286,15 +286,15 @@ fn succeed(mut command: Command) {
     assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Reads the log of a server until it ends, and tells when it is ready.
-fn watch(mut child: Child, ready: impl FnOnce(Pid)) -> Vec<String> {
+/// Reads the log of a program until it ends, and tells when it is ready, which a line with `mark` says.
+fn watch(mut child: Child, mark: &str, ready: impl FnOnce(Pid)) -> Vec<String> {
     let pid = Pid::from_child(&child);
     let mut ready = Some(ready);
     let mut log = Vec::new();
     let stderr = child.stderr.take().expect("it is piped");
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { break };
-        if line.contains(READY)
+        if line.contains(mark)
             && let Some(ready) = ready.take()
         {
             ready(pid);

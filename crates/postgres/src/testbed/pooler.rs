@@ -1,12 +1,15 @@
 //! A throw-away PgBouncer before a server.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 
-use super::{Server, as_user, other_user, own_folder};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Server, as_user, other_user, own_folder, watch};
 
 /// The line of its log with which it can be used.
 const READY: &str = "process up";
@@ -16,7 +19,8 @@ const START_TRIES: usize = 10;
 /// A pooler that listens on a port of this machine.
 pub struct Pooler {
     port: u16,
-    child: Child,
+    pid: Pid,
+    watcher: Option<JoinHandle<()>>,
     /// Its configuration lives as long as it does.
     _dir: tempfile::TempDir,
 }
@@ -62,19 +66,19 @@ impl Pooler {
         }
         let mut command = as_user(program);
         command.arg(&ini).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("PgBouncer can be started");
-        let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut line = String::new();
-        while log.read_line(&mut line).is_ok_and(|read| read > 0) {
-            if line.contains(READY) {
-                // Until it ends, so that it never waits for somebody to read.
-                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                return Some(Self { port, child, _dir: dir });
+        let (started, ready) = channel();
+        // As for a server: whoever started it may be a thread that ends with its test, which others outlast.
+        let watcher = std::thread::spawn(move || {
+            let child = command.spawn().expect("PgBouncer can be started");
+            drop(watch(child, READY, |pid| started.send(pid).expect("it is waited for")));
+        });
+        match ready.recv() {
+            Ok(pid) => Some(Self { port, pid, watcher: Some(watcher), _dir: dir }),
+            Err(_) => {
+                watcher.join().expect("the watcher does not panic");
+                None
             }
-            line.clear();
         }
-        child.wait().expect("a child can be waited for");
-        None
     }
 
     /// The URL of a database for a user, through it.
@@ -85,8 +89,11 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+        if let Err(error) = kill_process(self.pid, Signal::KILL) {
             tracing::warn!(%error, "PgBouncer ended by itself");
+        }
+        if self.watcher.take().is_some_and(|watcher| watcher.join().is_err()) {
+            tracing::warn!("the watcher of PgBouncer panicked");
         }
     }
 }

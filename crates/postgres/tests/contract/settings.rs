@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
+use dacapo_model::{ExpectedRevision, StreamName};
 use dacapo_postgres::testbed::{Pooler, name_of};
 use dacapo_postgres::{Database, PostgresViews};
-use dacapo_store::StoreError;
+use dacapo_store::contract::journal::{appended, event, everything};
+use dacapo_store::{Append, StoreError};
 use tokio::sync::Mutex;
 
 use super::*;
@@ -28,6 +30,10 @@ const HOSTILE: &[(&str, &str)] = &[
     ("TimeZone", "Asia/Kathmandu"),
     ("timezone_abbreviations", "India"),
     ("extra_float_digits", "-15"),
+    ("lc_monetary", "POSIX"),
+    ("lc_numeric", "POSIX"),
+    ("lc_time", "POSIX"),
+    ("row_security", "on"),
     ("synchronous_commit", "off"),
     ("default_transaction_isolation", "serializable"),
     ("default_transaction_read_only", "on"),
@@ -37,10 +43,11 @@ const HOSTILE: &[(&str, &str)] = &[
     ("ignore_checksum_failure", "on"),
     ("gin_fuzzy_search_limit", "1"),
     ("exit_on_error", "on"),
-    ("statement_timeout", "2s"),
-    ("lock_timeout", "3s"),
+    // Long enough for what comes before they are set, and for a connection to wait in the pooler, on a slow machine.
+    ("statement_timeout", "20s"),
+    ("lock_timeout", "9s"),
     ("idle_in_transaction_session_timeout", "20min"),
-    ("idle_session_timeout", "5s"),
+    ("idle_session_timeout", "20min"),
     ("jit", "on"),
     ("enable_indexscan", "off"),
 ];
@@ -151,6 +158,30 @@ async fn each_setting_is_as_it_must_be_on_every_connection() {
             assert_ne!(found, *hostile, "{setting}");
         }
     }
+}
+
+/// Somebody presets it all for a database that is in use, and every connection is made anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_preset_while_a_journal_is_open_changes_nothing() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let database = Database::connect(&url, Options::default()).await.unwrap();
+    let journal = PostgresJournal::open(&database, None).await.unwrap();
+    let name = |number: u64| StreamName::new(format!("a-{number}")).unwrap();
+    let put = |number: u64| Append::to_stream(name(number), ExpectedRevision::NoStream, vec![event(number)]);
+    appended(&journal, put(1)).await;
+    server.run(name_of(&url), "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.events (position bigint)").await;
+    server.run("postgres", &presets(&format!("DATABASE {}", name_of(&url)))).await;
+    server.cut_off(&url).await;
+    for number in 2..10 {
+        assert_eq!(appended(&journal, put(number)).await.position.get(), number);
+    }
+    let all = everything(&journal).await;
+    let payloads: Vec<_> = all.into_iter().map(|found| found.event.payload).collect();
+    assert_eq!(payloads, (1..10).map(|number| event(number).payload).collect::<Vec<_>>());
+    let mut connection = database.acquire("test").await.unwrap();
+    let found: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut *connection).await.unwrap();
+    assert_eq!(found, "dacapo, pg_temp");
 }
 
 /// What only a superuser may set is refused by name, where one has set it for others.

@@ -20,7 +20,7 @@ use dacapo_model::{
 };
 
 use crate::clock::Clock;
-use crate::error::{AppendError, AppendRefused};
+use crate::error::{AppendError, AppendRefused, StoreError};
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent};
 use crate::record::EventRef;
 
@@ -133,6 +133,9 @@ impl Clock for SetClock {
     }
 }
 
+/// How often an append is tried that takes longer than it may.
+const APPEND_TRIES: usize = 8;
+
 async fn open(home: &mut dyn JournalHome) -> Arc<dyn Journal> {
     home.open(Arc::new(SetClock::default())).await
 }
@@ -164,8 +167,24 @@ fn in_stream(stream: &str, number: u64) -> StreamEvent {
     StreamEvent { stream: name(stream), event: event(number) }
 }
 
-async fn appended(journal: &dyn Journal, append: Append) -> Appended {
-    journal.append(append).await.expect("nothing speaks against the append")
+/// Appends, as whoever is told that it is not known what came of it: again, with the same ids. A machine that is busy with
+/// something else may take longer than an append waits.
+///
+/// # Panics
+/// When it does not come about.
+pub async fn appended(journal: &dyn Journal, append: Append) -> Appended {
+    let mut answer = journal.append(append.clone()).await;
+    for _ in 1..APPEND_TRIES {
+        if !matches!(&answer, Err(AppendError::Store(StoreError::Unavailable { .. }))) {
+            break;
+        }
+        answer = journal.append(append.clone()).await.map(|again| match again.written {
+            // An earlier try had written it.
+            0 => Appended { written: append.events.len(), ..again },
+            _ => again,
+        });
+    }
+    answer.expect("nothing speaks against the append")
 }
 
 async fn refused(journal: &dyn Journal, append: Append) -> AppendRefused {
