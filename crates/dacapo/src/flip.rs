@@ -153,6 +153,7 @@ impl Drive<'_> {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "the gate holds only a version that is open")]
     async fn step(&mut self) -> Result<Next, CatalogError> {
         let PendingFlip { requested, hold, to, from, .. } = self.pending;
         let to_tokens = self.to_tokens().await;
@@ -298,6 +299,7 @@ impl Drive<'_> {
     }
 
     /// The append that is the flip.
+    #[expect(clippy::expect_used, reason = "a confirmed flip is an entry")]
     async fn flip(&mut self, covers: Position) -> Result<(), CatalogError> {
         self.core.world.probe.completed(Step::FlipMeasured);
         let confirm = CatalogCommand::ConfirmFlip { view: self.view(self.pending.to), hold: self.pending.hold, covers };

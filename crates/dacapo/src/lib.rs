@@ -7,6 +7,8 @@
 //! This crate owns the drivers: feed, processors, views in memory, queries, rebuilds, flips. The rules that they
 //! follow are in `dacapo-model`, what lasts is in `dacapo-store`.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

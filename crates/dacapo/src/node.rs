@@ -854,6 +854,7 @@ fn view_of(projection: &ProjectionName, version: VersionId) -> ViewId {
 }
 
 /// What these entries scheduled.
+#[expect(clippy::expect_used, reason = "a schedule that is accepted schedules a version")]
 fn rebuilt(entries: &[CatalogEntry]) -> Rebuilt {
     let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
     // Asked again under the key of something else, it is answered as that was.

@@ -349,6 +349,7 @@ enum Committed {
 
 impl<'a> Run<'a> {
     /// Claims, and takes up what the view keeps. `resumed_at` is the last resumption that an earlier run has heeded.
+    #[expect(clippy::expect_used, reason = "a version has segments")]
     async fn begin(
         assignment: &'a Assignment,
         resumed_at: Option<Position>,

@@ -1,5 +1,7 @@
 //! The derives of dacapo. What they generate names `::dacapo`, so users need no other crate.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 mod event;
 mod names;
 mod row;

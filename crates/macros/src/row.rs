@@ -65,6 +65,7 @@ fn table_name(input: &DeriveInput) -> Result<String> {
 }
 
 impl<'a> Column<'a> {
+    #[expect(clippy::expect_used, reason = "the fields are named")]
     fn of(field: &'a Field) -> Result<Self> {
         let ident = field.ident.as_ref().expect("the fields are named");
         let name = ident.to_string();

@@ -95,6 +95,10 @@ pub fn next(view: &ViewId, tokens: &[Token], live: &[Member], me: MemberId, spre
 }
 
 /// The member that each segment is for. Without a capable member there is none.
+#[expect(
+    clippy::expect_used,
+    reason = "a capable member has room or has had it; there is room for every segment; it was just chosen"
+)]
 pub fn assign(view: &ViewId, tokens: &[Token], live: &[Member], spread: Spread) -> BTreeMap<Segment, MemberId> {
     let capable: BTreeSet<MemberId> =
         live.iter().filter(|member| member.is_capable(view)).map(|member| member.id).collect();
@@ -142,6 +146,7 @@ pub fn driver(view: &ViewId, live: &[Member]) -> Option<MemberId> {
 }
 
 /// The one member that has all: whoever has the most already.
+#[expect(clippy::expect_used, reason = "there is a capable member")]
 fn whole(view: &ViewId, tokens: &[Token], capable: &BTreeSet<MemberId>) -> MemberId {
     let has = |member: MemberId| tokens.iter().filter(|token| token.owner == Some(member)).count();
     let one = capable.iter().copied().max_by_key(|member| (has(*member), score_of_view(view, *member), *member));

@@ -71,6 +71,7 @@ pub enum Gate {
 ///
 /// # Panics
 /// When a version has no tokens: every version has at least one segment.
+#[expect(clippy::expect_used, reason = "a version has segments")]
 pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     let (from, shown_before) = match facts.from {
         Some(From::Open(tokens)) => (tokens, Position::START),

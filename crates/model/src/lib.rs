@@ -7,6 +7,8 @@
 //!
 //! Bounds are words throughout: `after` excludes, `through` includes.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod assign;
 mod catalog;
 mod effect;

@@ -85,6 +85,7 @@ impl History {
     }
 
     /// Tells when the history turns out not to be the one in the database.
+    #[expect(clippy::expect_used, reason = "the sender is in this value; it was waited for")]
     pub(crate) async fn ended(&self) -> StoreError {
         let mut lost = self.lost.subscribe();
         let found = *lost.wait_for(Option::is_some).await.expect("the sender is in this value");

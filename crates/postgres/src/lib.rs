@@ -12,6 +12,8 @@
 //! This crate owns what is in its schema. It never decides what happens next, and no rule of the journal is made here:
 //! whether an append may be written is decided in `dacapo-store`.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 mod back_off;
 mod database;
 mod fault;
@@ -24,6 +26,7 @@ mod options;
 mod quote;
 mod servers;
 mod settings;
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "testbed")]
 pub mod testbed;
 mod tries;

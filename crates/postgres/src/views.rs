@@ -71,6 +71,7 @@ struct Home {
 
 impl PostgresViews {
     /// The views of `database`.
+    #[expect(clippy::expect_used, reason = "a u32 fits in a usize")]
     pub fn new(database: Arc<Database>) -> Self {
         let readers = (database.options().connections_max / 2).max(1);
         let readers = Arc::new(Semaphore::new(usize::try_from(readers).expect("a u32 fits in a usize")));

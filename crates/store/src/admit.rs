@@ -116,6 +116,7 @@ fn same_event(one: &StreamEvent, other: &StreamEvent) -> bool {
         && one.event.payload == other.event.payload
 }
 
+#[expect(clippy::expect_used, reason = "some are known; not all are known; it is known")]
 fn partly_known(append: &Append, known: &[Option<Known>]) -> AppendRefused {
     let there = known.iter().position(Option::is_some).expect("some are known");
     let missing = known.iter().position(Option::is_none).expect("not all are known");

@@ -22,6 +22,7 @@ use crate::view_form::wish_name;
 pub const STREAM: &str = "$catalog";
 
 /// The stream that holds the catalog, as a name.
+#[expect(clippy::expect_used, reason = "a valid name")]
 pub fn stream() -> StreamName {
     StreamName::new(STREAM).expect("a valid name")
 }
@@ -77,6 +78,7 @@ struct Form {
 }
 
 /// The event type and payload under which `event` is stored.
+#[expect(clippy::expect_used, reason = "strings and numbers are always JSON; a valid name")]
 pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
     let view = event.view();
     let mut form = Form {

@@ -25,6 +25,7 @@ struct Form<'a> {
     tags: Option<Cow<'a, [String]>>,
 }
 
+#[expect(clippy::expect_used, reason = "strings and bytes are always JSON")]
 pub(crate) fn encode(metadata: &Metadata, tags: &[String]) -> Vec<u8> {
     if metadata.is_empty() && tags.is_empty() {
         return Vec::new();

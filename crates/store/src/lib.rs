@@ -6,10 +6,13 @@
 //!
 //! Every store passes the suite in `contract`.
 
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod admit;
 mod blocking;
 pub mod catalog_form;
 mod clock;
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "contract")]
 pub mod contract;
 pub mod embedded;

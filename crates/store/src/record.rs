@@ -214,6 +214,7 @@ pub fn encode_content(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>) {
     encode_with(out, place, event, None);
 }
 
+#[expect(clippy::expect_used, reason = "limits were checked")]
 fn encode_with(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>, before: Option<u64>) {
     let start = out.len();
     let Content { id, event_type, extra, payload } = event;
@@ -291,6 +292,7 @@ impl EventBatch {
     /// # Panics
     /// When there is none.
     #[inline]
+    #[expect(clippy::expect_used, reason = "records are verified when a batch is made")]
     pub fn get(&self, index: usize) -> EventRef<'_> {
         let record = &self.block[self.offsets[index] as usize..];
         let len = record_len(record).expect("records are verified when a batch is made");
@@ -329,6 +331,7 @@ impl EventBatchBuilder {
     }
 
     /// Adds all events of another one behind those here.
+    #[expect(clippy::expect_used, reason = "a batch is below 4 GiB")]
     pub fn append(&mut self, other: &Self) {
         let shift = self.block.len() as u32;
         self.block.extend_from_slice(&other.block);
@@ -346,6 +349,7 @@ impl EventBatchBuilder {
         self.offsets.is_empty()
     }
 
+    #[expect(clippy::expect_used, reason = "a batch is below 4 GiB")]
     fn begin(&mut self) {
         self.offsets.push(u32::try_from(self.block.len()).expect("a batch is below 4 GiB"));
     }

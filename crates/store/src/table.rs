@@ -224,11 +224,16 @@ value_from! {
     Vec<u8>, bytes => Self::Bytes(bytes);
     &[u8], bytes => Self::Bytes(bytes.to_vec());
     Timestamp, time => Self::Time(time);
-    // Rounded towards the past, before 1970 as after it, so that order is kept.
-    jiff::Timestamp, time => Self::Time(Timestamp::from_micros(
-        i64::try_from(time.as_nanosecond().div_euclid(1_000)).expect("the years of a timestamp fit in microseconds"),
-    ));
     uuid::Uuid, id => Self::Uuid(id.into_bytes());
+}
+
+impl From<jiff::Timestamp> for Value {
+    /// Rounded towards the past, before 1970 as after it, so that order is kept.
+    #[expect(clippy::expect_used, reason = "the years of a timestamp fit in microseconds")]
+    fn from(time: jiff::Timestamp) -> Self {
+        let micros = time.as_nanosecond().div_euclid(1_000);
+        Self::Time(Timestamp::from_micros(i64::try_from(micros).expect("the years of a timestamp fit in microseconds")))
+    }
 }
 
 impl<T: Into<Self>> From<Option<T>> for Value {

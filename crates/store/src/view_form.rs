@@ -197,11 +197,13 @@ pub fn digest(number: i64) -> u64 {
 }
 
 /// An epoch as it is stored.
+#[expect(clippy::expect_used, reason = "no segment is claimed that often")]
 pub fn epoch_number(epoch: Epoch) -> i64 {
     i64::try_from(epoch.get()).expect("no segment is claimed that often")
 }
 
 /// A count of events as it is stored.
+#[expect(clippy::expect_used, reason = "no journal is that long")]
 pub fn count(events: u64) -> i64 {
     i64::try_from(events).expect("no journal is that long")
 }
@@ -231,6 +233,7 @@ pub fn at(number: i64) -> Result<Position, String> {
     whole(number, "a position").map(Position::new)
 }
 
+#[expect(clippy::expect_used, reason = "the limit is a count")]
 fn segment(number: i64) -> Result<Segment, String> {
     let every = SegmentCount::new(limits::SEGMENTS_MAX).expect("the limit is a count");
     every.segment(whole(number, "a segment")?).map_err(|_| format!("a segment is out of range: {number}"))

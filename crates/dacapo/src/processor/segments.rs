@@ -99,6 +99,7 @@ impl Segments {
         self.tokens.binary_search_by_key(&segment, |token| token.segment).is_ok()
     }
 
+    #[expect(clippy::expect_used, reason = "the segment is this run's")]
     fn token(&self, segment: Segment) -> &Token {
         let at = self.tokens.binary_search_by_key(&segment, |token| token.segment);
         &self.tokens[at.expect("the segment is this run's")]
@@ -171,6 +172,7 @@ impl Segments {
     }
 
     /// These moves are committed. The one place where a processor's idea of its tokens moves.
+    #[expect(clippy::expect_used, reason = "the segment is this run's; the store has carried out this move")]
     pub(super) fn committed(&mut self, moves: &[TokenMove]) {
         for asked in moves.iter().copied() {
             let at = self.tokens.binary_search_by_key(&asked.segment, |token| token.segment);

@@ -26,6 +26,7 @@ pub(super) struct Answerer<P, Q> {
 }
 
 impl<P: Answers<Q>, Q: Query> AnyAnswer for Answerer<P, Q> {
+    #[expect(clippy::expect_used, reason = "answers are registered under their query's type")]
     fn answer<'a>(
         &'a self,
         query: &'a (dyn Any + Send + Sync),
@@ -47,14 +48,17 @@ impl<Q: Query + Clone + fmt::Debug> Shadow for ShadowOf<Q>
 where
     Q::Answer: PartialEq + fmt::Debug,
 {
+    #[expect(clippy::expect_used, reason = "shadows are registered under their query's type")]
     fn copy(&self, query: &(dyn Any + Send + Sync)) -> AnyQuery {
         Arc::new(query.downcast_ref::<Q>().expect("shadows are registered under their query's type").clone())
     }
 
+    #[expect(clippy::expect_used, reason = "shadows are registered under their query's type")]
     fn show(&self, query: &(dyn Any + Send + Sync)) -> String {
         format!("{:?}", query.downcast_ref::<Q>().expect("shadows are registered under their query's type"))
     }
 
+    #[expect(clippy::expect_used, reason = "an answer is of its query's type")]
     fn show_answer(&self, answer: &(dyn Any + Send)) -> String {
         format!("{:?}", answer.downcast_ref::<Q::Answer>().expect("an answer is of its query's type"))
     }

@@ -106,6 +106,7 @@ impl Carried {
     }
 
     /// The answer of this version, from `view`; `None` when it does not answer such queries.
+    #[expect(clippy::expect_used, reason = "answers are registered under their query's type")]
     pub(crate) fn answer<'a, Q: Query>(
         &'a self,
         query: &'a Q,

@@ -108,6 +108,7 @@ impl<P: Projection> Handlers for P {
         Box::pin(Projection::migrate(self, source, view))
     }
 
+    #[expect(clippy::expect_used, reason = "only the handling of an event can fail")]
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<Option<usize>, Failure>> {
         Box::pin(async move {
             let (busy, mut current) = (work.busy, None);

@@ -124,6 +124,7 @@ struct Scratch {
 }
 
 impl Scratch {
+    #[expect(clippy::expect_used, reason = "a version has segments")]
     async fn new(what: Fold, asker: Weak<()>) -> Result<Self, Stopped> {
         let Carried { tables, options, .. } = &what.carried;
         let segments = u16::try_from(what.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
@@ -274,6 +275,7 @@ impl Scratch {
 ///
 /// # Errors
 /// [`StoreError`] when the journal cannot be read.
+#[expect(clippy::expect_used, reason = "it is before the last position")]
 pub(crate) async fn gather(
     offload: Offload,
     journal: Arc<dyn Journal>,

@@ -38,6 +38,7 @@ enum Choice {
 }
 
 /// Which events of a journal with so many are folded: no more than the bound, as far as can be known before.
+#[expect(clippy::expect_used, reason = "it is less than the count")]
 fn choose(last: Position, segments: SegmentCount, rows: Rows, events_max: usize) -> Choice {
     let events_max = events_max as u64;
     let of_one = last.get() / u64::from(segments.get());

@@ -38,6 +38,7 @@ impl<'a> Side<'a> {
         self.page.front().map(|row| self.table.key_of(row))
     }
 
+    #[expect(clippy::expect_used, reason = "a key was found, so there is a row")]
     fn take(&mut self) -> Vec<Value> {
         self.page.pop_front().expect("a key was found, so there is a row")
     }

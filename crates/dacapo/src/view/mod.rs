@@ -602,6 +602,7 @@ impl View {
     }
 
     /// Between batches, lets go of rows beyond the bound, of each table in proportion.
+    #[expect(clippy::expect_used, reason = "a share is less than the whole")]
     fn evict(&mut self) {
         let bytes = self.bytes();
         if bytes <= self.bytes_max {
@@ -644,6 +645,7 @@ impl View {
     }
 
     /// Asks the store for a row that is not known here.
+    #[expect(clippy::expect_used, reason = "a shelf is of the type of row that it was made for")]
     async fn fetch<R: Row>(&mut self, key: R::Key) -> Result<Option<u32>, ViewError> {
         let table = R::TABLE;
         if self.shelf::<R>()?.complete.is_none() {
@@ -661,6 +663,7 @@ impl View {
     }
 
     /// The shelf of a type of row, made when it is first asked for.
+    #[expect(clippy::expect_used, reason = "a shelf is of the type of row that it was made for")]
     fn shelf<R: Row>(&mut self) -> Result<&mut Shelf<R>, ViewError> {
         let at = self.shelf_at::<R>()?;
         Ok(self.shelves[at].2.as_any().downcast_mut().expect(OF_ITS_ROWS))

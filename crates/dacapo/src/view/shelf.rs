@@ -96,6 +96,7 @@ impl<R: Row> Shelf<R> {
         self.places.find(state.finish(), |place| key.is(&entry(&self.entries, *place).key)).copied()
     }
 
+    #[expect(clippy::expect_used, reason = "a place in use has an entry")]
     pub(super) fn entry(&mut self, place: u32) -> &mut Entry<R> {
         let entry = self.entries[place as usize].as_mut().expect("a place in use has an entry");
         entry.used = true;
@@ -130,6 +131,7 @@ impl<R: Row> Shelf<R> {
     }
 
     /// A place for a key that has none.
+    #[expect(clippy::expect_used, reason = "four billion rows do not fit in memory")]
     pub(super) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
         let (row, segment) = (None, None);
@@ -243,6 +245,7 @@ impl<R: Row> Shelf<R> {
         entry.bytes = bytes;
     }
 
+    #[expect(clippy::expect_used, reason = "only places in use are removed; an entry is found by its key")]
     fn remove(&mut self, place: u32) {
         let entry = self.entries[place as usize].take().expect("only places in use are removed");
         let hash = self.hasher.hash_one(&entry.key);
@@ -257,6 +260,7 @@ impl<R: Row> Shelf<R> {
     }
 
     /// What an event has made of its rows.
+    #[expect(clippy::expect_used, reason = "an index is known by its number")]
     fn check(&mut self, at: At) -> Result<(), ViewError> {
         let touched = std::mem::take(&mut self.touched);
         for place in &touched {
@@ -299,6 +303,7 @@ impl<R: Row> Shelf<R> {
 
     /// Asks the store whether rows that are not in memory have what was taken, and returns the first event that took
     /// what another row has.
+    #[expect(clippy::expect_used, reason = "it was there before")]
     async fn ask_store(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError> {
         let Some(uniques) = &mut self.uniques else { return Ok(None) };
         let asked = uniques.ask();
@@ -443,10 +448,12 @@ impl<K: Hash + Eq> Lookup<K> for Exactly<'_, K> {
     }
 }
 
+#[expect(clippy::expect_used, reason = "a place in use has an entry")]
 fn entry<R: Row>(entries: &[Option<Entry<R>>], place: u32) -> &Entry<R> {
     entries[place as usize].as_ref().expect("a place in use has an entry")
 }
 
+#[expect(clippy::expect_used, reason = "a place in use has an entry")]
 fn entry_mut<R: Row>(entries: &mut [Option<Entry<R>>], place: u32) -> &mut Entry<R> {
     entries[place as usize].as_mut().expect("a place in use has an entry")
 }
@@ -576,6 +583,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
         self.bytes
     }
 
+    #[expect(clippy::expect_used, reason = "a place is a u32")]
     fn evict(&mut self, bytes: usize) {
         // Twice around, since the first time may only find that everything was used.
         for _ in 0..2 * self.entries.len() {

@@ -109,6 +109,7 @@ impl Uniques {
     }
 
     /// What a row has in an index after an event, unless it had that before: it has given up what it had then.
+    #[expect(clippy::expect_used, reason = "what a row has is taken")]
     pub(super) fn give_up(&mut self, place: u32, index: usize, values: Option<Vec<Value>>) -> Option<Wanted> {
         let key = values.as_ref().map(|values| encoded(index, values));
         let had = self.has.get(place as usize).and_then(|has| has.get(index)?.as_ref());
@@ -155,6 +156,7 @@ impl Uniques {
     }
 
     /// The store has nothing else than what it has said: the row, at its place if it has one, that has what was asked.
+    #[expect(clippy::expect_used, reason = "what is asked about was taken")]
     pub(super) fn answer(&mut self, asked: &Unasked, found: Option<Found>) -> Result<(), Clash> {
         let taken = self.taken.get_mut(&asked.key).expect("what is asked about was taken");
         let Stored::Unasked { since, first } = taken.stored else { return Ok(()) };
@@ -241,6 +243,7 @@ pub(super) struct Found {
 }
 
 /// Values of one index, all of the kinds of its columns, as bytes that are equal where the stores find the values to be.
+#[expect(clippy::expect_used, reason = "a table has few indexes")]
 fn encoded(index: usize, values: &[Value]) -> Vec<u8> {
     let index = u16::try_from(index).expect("a table has few indexes");
     let mut bytes = index.to_le_bytes().to_vec();

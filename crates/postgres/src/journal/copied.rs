@@ -68,6 +68,7 @@ pub(super) fn damaged(found: &'static str) -> sqlx::Error {
 }
 
 /// What is behind the header; `None` where that is not there yet.
+#[expect(clippy::expect_used, reason = "a header has that many")]
 fn header(bytes: &[u8]) -> Result<Option<&[u8]>, sqlx::Error> {
     let Some((header, behind)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(None) };
     let Some(fields) = header.strip_prefix(SIGNATURE) else { return Err(damaged("a copy begins otherwise")) };

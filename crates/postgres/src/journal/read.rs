@@ -650,6 +650,7 @@ fn range<'q>(
 struct Lent(Option<PoolConnection<Postgres>>);
 
 impl Lent {
+    #[expect(clippy::expect_used, reason = "it is lent until it is given back")]
     fn connection(&mut self) -> &mut PgConnection {
         self.0.as_mut().expect("it is lent until it is given back")
     }

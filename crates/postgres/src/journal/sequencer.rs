@@ -133,6 +133,7 @@ impl Sequencer {
     }
 
     /// Nothing came of `members` this time; they may be written behind `sent`, if they were sent.
+    #[expect(clippy::expect_used, reason = "it has members")]
     async fn failed(&mut self, mut members: Vec<Waiting>, error: StoreError, sent: Option<Position>) {
         self.went.append_failed(&error);
         if !matches!(error, StoreError::Unavailable { .. }) {
@@ -181,6 +182,7 @@ impl Sequencer {
 }
 
 /// When to stop waiting for an answer about `members`.
+#[expect(clippy::expect_used, reason = "it has members")]
 fn call_until(members: &[Waiting]) -> Instant {
     let first = members.iter().map(|one| one.until).min().expect("it has members");
     first.max(Instant::now() + limits::CALL_TIME_MIN)

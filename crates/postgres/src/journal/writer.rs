@@ -132,6 +132,7 @@ fn is_plain(error: &PgDatabaseError) -> bool {
     !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
 }
 
+#[expect(clippy::expect_used, reason = "a group is small")]
 async fn call(
     Connected { connection, known }: &mut Connected,
     group: &Group,

@@ -197,6 +197,7 @@ impl<'a> RowSql<'a> {
     }
 
     /// The values of rows, which are taken, as an array for each of the places.
+    #[expect(clippy::expect_used, reason = "there are not that many segments")]
     fn arrays(&self, places: &[usize], rows: &mut [OfSegment], segments: bool) -> Result<PgArguments, StoreError> {
         let mut arguments = PgArguments::default();
         for (at, place) in places.iter().enumerate() {
@@ -294,6 +295,7 @@ impl<'a> RowSql<'a> {
     }
 
     /// The next rows behind a key. How many bytes they come to is counted by the server, so that it sends no more.
+    #[expect(clippy::expect_used, reason = "a page is not that large")]
     pub(super) async fn page(
         &self,
         session: &mut Session,

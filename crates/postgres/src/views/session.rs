@@ -229,6 +229,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    #[expect(clippy::expect_used, reason = "work is begun on a connection that is there")]
     fn connection(&mut self) -> &mut PgConnection {
         self.session.connection.as_mut().expect("work is begun on a connection that is there")
     }
@@ -249,6 +250,7 @@ impl Drop for Work<'_> {
 }
 
 /// Lets a reader in when there is room.
+#[expect(clippy::expect_used, reason = "nobody closes the semaphore")]
 async fn reader_permit(home: &Home, tried: &str) -> Result<OwnedSemaphorePermit, StoreError> {
     let readers = Arc::clone(&home.readers);
     let waited = tokio::time::timeout(limits::CONNECT_TIME_MAX, readers.acquire_owned()).await;

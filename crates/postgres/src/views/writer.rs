@@ -51,6 +51,7 @@ impl Writer {
     }
 
     /// A connection; that of the transaction if one is open.
+    #[expect(clippy::expect_used, reason = "it was just opened")]
     async fn session(&mut self) -> Result<&mut Session, StoreError> {
         if self.session.is_none() {
             let tried = format!("write to the view {}", self.place.id);
@@ -178,9 +179,11 @@ impl Writer {
                 );
             };
             if !found.moved {
-                let refused = found.token.moved(*asked);
-                let refused = refused.expect_err("the statement and the rule in the model refuse the same moves");
-                return Err(NotMoved::Refused(refused));
+                return Err(match found.token.moved(*asked) {
+                    Err(refused) => NotMoved::Refused(refused),
+                    // The statement and the rule in the model refuse the same moves.
+                    Ok(_) => StoreError::unavailable("move a token", "it was changed meanwhile from outside").into(),
+                });
             }
         }
         if !commit.effects.is_empty() {

@@ -12,6 +12,7 @@ mod disk;
 mod journal;
 mod lock;
 mod look;
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "contract")]
 mod sim_disk;
 mod views;

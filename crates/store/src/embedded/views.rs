@@ -144,6 +144,7 @@ impl Folder {
 
 #[async_trait]
 impl Views for SqliteViews {
+    #[expect(clippy::expect_used, reason = "a view that was made is there")]
     async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError> {
         let (id, tables) = (id.clone(), tables.to_vec());
         let make = move |folder: &Folder| {
@@ -317,6 +318,7 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
 }
 
 /// Makes an empty file for a view.
+#[expect(clippy::expect_used, reason = "a view's file is in its projection's folder")]
 fn make_file(path: &Path) -> Result<(), StoreError> {
     make_dir(path.parent().expect("a view's file is in its projection's folder"))?;
     // What a drop that was cut short left beside the file would be taken for the new file's.

@@ -58,6 +58,7 @@ impl State {
         &self.records[position.get() as usize - 1]
     }
 
+    #[expect(clippy::expect_used, reason = "it was just encoded")]
     fn event(&self, position: Position) -> EventRef<'_> {
         record::verify(self.record(position)).expect("it was just encoded").0
     }
@@ -66,6 +67,7 @@ impl State {
         Position::new(self.records.len() as u64)
     }
 
+    #[expect(clippy::expect_used, reason = "an append has events")]
     fn write(&mut self, append: &Append, known: &[Option<Known>], recorded: Timestamp) -> Appended {
         let is_new = |event: usize| known.get(event).is_none_or(Option::is_none);
         let last = (0..append.events.len()).rev().find(|event| is_new(*event));
@@ -118,6 +120,7 @@ struct Batch {
 }
 
 impl Batch {
+    #[expect(clippy::expect_used, reason = "a batch is below 4 GiB")]
     fn push(&mut self, record: &[u8]) {
         self.offsets.push(u32::try_from(self.bytes.len()).expect("a batch is below 4 GiB"));
         self.bytes.extend_from_slice(record);
@@ -204,6 +207,7 @@ impl Journal for MemoryJournal {
         Ok(self.state().ids.get(&id).copied())
     }
 
+    #[expect(clippy::expect_used, reason = "a stream has events")]
     async fn streams(
         &self,
         category: Option<&str>,

@@ -97,8 +97,8 @@ pub(super) fn sum_up(before: [u8; 8], order: Order, header: &mut [u8; FRAME_HEAD
         Order::Little => u32::from_le_bytes,
         Order::Big => u32::from_be_bytes,
     };
-    let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
-    let begin = (word(&before[..4]), word(&before[4..]));
+    let [a, b, c, d, e, f, g, h] = before;
+    let begin = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
     let (one, two) = frame_sum(frame_sum(begin, &header[..8], order), page, order);
     header[16..20].copy_from_slice(&one.to_be_bytes());
     header[20..].copy_from_slice(&two.to_be_bytes());
@@ -106,10 +106,9 @@ pub(super) fn sum_up(before: [u8; 8], order: Order, header: &mut [u8; FRAME_HEAD
 
 /// SQLite's checksum of a WAL (<https://sqlite.org/fileformat2.html#checksum_algorithm>).
 fn frame_sum((mut one, mut two): (u32, u32), bytes: &[u8], order: fn([u8; 4]) -> u32) -> (u32, u32) {
-    for pair in bytes.chunks_exact(8) {
-        let (first, second) = pair.split_at(4);
-        one = one.wrapping_add(order(first.try_into().expect("four bytes"))).wrapping_add(two);
-        two = two.wrapping_add(order(second.try_into().expect("four bytes"))).wrapping_add(one);
+    for &[a, b, c, d, e, f, g, h] in bytes.as_chunks::<8>().0 {
+        one = one.wrapping_add(order([a, b, c, d])).wrapping_add(two);
+        two = two.wrapping_add(order([e, f, g, h])).wrapping_add(one);
     }
     (one, two)
 }

@@ -79,7 +79,8 @@ fn in_wal(path: &Path, page: u64) -> io::Result<bool> {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
             read => read?,
         }
-        let number = u32::from_be_bytes(frame[..4].try_into().expect("four bytes"));
+        let [a, b, c, d, ..] = frame;
+        let number = u32::from_be_bytes([a, b, c, d]);
         // Those of an earlier round have another salt, and what is not committed yet may have none.
         let is_of_round = frame[8..16] == header[16..24] || frame[8..].iter().all(|byte| *byte == 0);
         if u64::from(number) == page && is_of_round {

@@ -1,7 +1,7 @@
 //! The token table: the one statement that moves a token, and those that claim, hold and lift.
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{MemberId, Position, Token, TokenMove, TokenRefused};
+use dacapo_model::{MemberId, Position, Token, TokenMove};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{CommitError, StoreError};
@@ -160,9 +160,11 @@ impl Db {
             return Err(StoreError::Invalid(format!("{} has no segment {segment}", self.place())).into());
         };
         let token = self.checked(vec![stored])?.remove(0);
-        let refused: TokenRefused =
-            token.moved(asked).expect_err("the statement and the rule in the model refuse the same moves");
-        Err(refused.into())
+        match token.moved(asked) {
+            Err(refused) => Err(refused.into()),
+            // The statement and the rule in the model refuse the same moves: another program has written to the view.
+            Ok(_) => Err(StoreError::unavailable("move a token", "it was changed meanwhile from outside").into()),
+        }
     }
 }
 

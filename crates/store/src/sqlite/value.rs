@@ -28,6 +28,7 @@ impl ToSql for Parameter<'_> {
     }
 }
 
+#[expect(clippy::expect_used, reason = "within the years that were checked")]
 fn time_text(time: Timestamp) -> String {
     let time = jiff::Timestamp::from_microsecond(time.micros()).expect("within the years that were checked");
     TIME.timestamp_to_string(&time)

@@ -254,8 +254,8 @@ unsafe fn sealed_frame(
     (at, mut header): (u64, [u8; FRAME_HEADER_BYTES]),
     page: &mut [u8; PAGE_BYTES],
 ) -> Result<[u8; FRAME_BYTES as usize], c_int> {
-    let number = u32::from_be_bytes(header[..4].try_into().expect("four bytes"));
-    pages::seal(number.into(), page);
+    let [a, b, c, d, ..] = header;
+    pages::seal(u32::from_be_bytes([a, b, c, d]).into(), page);
     if header[8..].iter().any(|byte| *byte != 0) {
         let order = match order {
             Some(order) => *order,

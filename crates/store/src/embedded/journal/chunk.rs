@@ -60,10 +60,12 @@ impl Chunk {
         self.durable.store(end, Ordering::Release);
     }
 
+    #[expect(clippy::expect_used, reason = "nobody panics while holding an index")]
     pub fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().expect("nobody panics while holding an index")
     }
 
+    #[expect(clippy::expect_used, reason = "nobody panics while holding an index")]
     pub fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().expect("nobody panics while holding an index")
     }

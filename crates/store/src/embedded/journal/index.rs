@@ -117,6 +117,7 @@ impl MemoryIndex {
     }
 
     /// Enters a stream that is not there yet and whose last revision is `before`.
+    #[expect(clippy::expect_used, reason = "a chunk has fewer streams than bytes")]
     pub fn add_stream(&mut self, name: StreamName, before: Revision) -> Slot {
         let slot = u32::try_from(self.streams.len()).expect("a chunk has fewer streams than bytes");
         self.slots.insert(name.clone(), slot);

@@ -98,6 +98,10 @@ fn filters(index: &MemoryIndex) -> Vec<u8> {
     out
 }
 
+#[expect(
+    clippy::expect_used,
+    reason = "streams without postings were left out; every posting is an offset of a record"
+)]
 fn streams(index: &MemoryIndex, first: Position) -> Vec<u8> {
     // A stream without postings was entered for an append that was not written.
     let mut streams: Vec<_> = index.streams().iter().filter(|stream| !stream.postings.is_empty()).collect();
@@ -133,6 +137,7 @@ fn offsets(index: &MemoryIndex) -> Vec<u8> {
     index.offsets().iter().flat_map(|at| at.to_le_bytes()).collect()
 }
 
+#[expect(clippy::expect_used, reason = "a chunk and its index are below 4 GiB")]
 fn u32_of(len: usize) -> [u8; 4] {
     u32::try_from(len).expect("a chunk and its index are below 4 GiB").to_le_bytes()
 }
@@ -154,6 +159,7 @@ impl Summary {
     }
 
     /// Reads the summary from the first bytes of a file.
+    #[expect(clippy::expect_used, reason = "in the header")]
     pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let cut_off = "it is cut off";
         let end = Self::bytes(bytes)?;

@@ -195,6 +195,7 @@ impl Log {
     }
 
     /// Where the record of `position` begins in `chunk`.
+    #[expect(clippy::expect_used, reason = "a durable position of the chunk has a record")]
     pub fn locate(&self, chunk: &Chunk, position: Position) -> Result<u64, StoreError> {
         if position == chunk.first {
             return Ok(chunk::HEADER_BYTES);
@@ -241,6 +242,7 @@ impl Log {
     }
 
     /// The last durable revision of `stream`.
+    #[expect(clippy::expect_used, reason = "a journal has a chunk")]
     pub fn revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
         let chunks = self.chunks();
         let newest = chunks.last().expect("a journal has a chunk");
@@ -303,6 +305,7 @@ impl Log {
     }
 
     /// The position of the durable event with this id.
+    #[expect(clippy::expect_used, reason = "it was verified when it was read")]
     pub fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
         let (head, hash) = (self.head(), index_file::id_hash(id));
         for chunk in self.chunks().iter().rev() {
@@ -339,6 +342,7 @@ impl Log {
     }
 
     /// A section of the index file of `chunk`, verified.
+    #[expect(clippy::expect_used, reason = "it has more than one")]
     pub fn section(&self, chunk: &Chunk, summary: &Summary, section: Section) -> Result<Arc<Vec<u8>>, StoreError> {
         let key = (chunk.first, section);
         if let Some(hit) = lock(&self.sections).cache.get(&key) {
@@ -391,11 +395,13 @@ impl Log {
 }
 
 /// The table in a section of streams that [`Log::section`] returned.
+#[expect(clippy::expect_used, reason = "it was checked when it was read")]
 pub(super) fn streams_of(section: &[u8]) -> StoredStreams<'_> {
     StoredStreams::new(section).expect("it was checked when it was read")
 }
 
 /// Makes the index of a sealed chunk again from its records.
+#[expect(clippy::expect_used, reason = "it was just encoded")]
 pub(super) fn rebuild(
     disk: &dyn Disk,
     dir: &Path,

@@ -18,6 +18,7 @@
 
 mod chunk;
 mod commit;
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(all(test, feature = "contract"))]
 mod crash_tests;
 mod filter;

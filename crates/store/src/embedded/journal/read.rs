@@ -191,6 +191,7 @@ impl Reader {
     }
 
     /// The wanted events as a batch. When they are few the block is not kept for them.
+    #[expect(clippy::expect_used, reason = "it was verified")]
     fn batch(&self, mut block: Block, through: Position) -> EventBatch {
         block.bytes.truncate(block.looked);
         if block.wanted_bytes >= block.bytes.len() / 4 {
@@ -282,6 +283,7 @@ impl Reader {
 
     /// Verifies the record at `place`, takes it over and tells its length. `None` when the batch is full or
     /// the head reached.
+    #[expect(clippy::expect_used, reason = "a batch is below 4 GiB")]
     fn take(
         &self,
         out: &mut Scattered<'_>,

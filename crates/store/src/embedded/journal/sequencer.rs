@@ -111,6 +111,7 @@ fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>, flush_every: Duration)
 
 /// Writes the index of a chunk and lets it go from memory. False when it could not be written: then the
 /// index stays in memory and is as good.
+#[expect(clippy::expect_used, reason = "it was just encoded")]
 pub(super) fn seal(log: &Log, chunk: &Chunk) -> bool {
     let bytes = match &*chunk.index() {
         Index::Memory(index) => index_file::encode(index, chunk.first, chunk.durable()),

@@ -51,6 +51,7 @@ impl Log {
     }
 }
 
+#[expect(clippy::expect_used, reason = "every posting is an offset of a record")]
 fn from_memory(page: &mut Page, chunk: &Chunk, index: &MemoryIndex, wanted: impl Fn(&str) -> bool, most: usize) {
     let durable = chunk.durable();
     let mut found: Vec<_> = index

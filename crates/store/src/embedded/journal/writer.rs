@@ -258,6 +258,7 @@ impl Writer {
     }
 
     /// Admits an append, enters its events and encodes them.
+    #[expect(clippy::expect_used, reason = "what is known was found before anything was entered")]
     fn stage(&mut self, append: &Append) -> Result<Appended, AppendError> {
         if crate::admit::expected(append, self).is_ok()
             && let Some(appended) = self.enter(append, &[])?
@@ -289,6 +290,7 @@ impl Writer {
         entered
     }
 
+    #[expect(clippy::expect_used, reason = "a chunk and one group are below 4 GiB; the last event is written or known")]
     fn enter_into(
         &mut self,
         index: &mut MemoryIndex,
@@ -548,6 +550,7 @@ impl Writer {
 type Failed = Box<dyn Fn() -> StoreError>;
 
 impl Past for Writer {
+    #[expect(clippy::expect_used, reason = "it was verified when it was read")]
     fn known(&mut self, event: &StreamEvent) -> Result<Option<Known>, StoreError> {
         let in_chunk = match &*self.chunk.index() {
             Index::Memory(index) => index.id(event.event.id),
