@@ -36,9 +36,6 @@ const LOOK_BUILDING: Duration = Duration::from_millis(50);
 const LOOK_IDLE: Duration = Duration::from_millis(500);
 /// How long to rest before it is tried again to let SQL from outside see what serves.
 const PUBLISH_REST: Duration = Duration::from_secs(1);
-/// How long the head of a shared journal is waited for at a position that a view has reached.
-const HEAD_WAIT: Duration = Duration::from_secs(5);
-
 /// Looks for views that reach beyond the journal, before anything runs: they were made from a history that is there no
 /// more. Followed, such a view would silently lack whatever gets the positions that it covers already (I-3). So the
 /// catalog keeps that its version has parted, before the journal comes to those positions. A view whose version is gone
@@ -60,7 +57,7 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
             }
             Some((phase, None)) if phase.applies() => {
                 let Ok(Some(view)) = views.find(&id).await else { continue };
-                let reaches = reaches(&*store.journal, &*view, store.shared).await;
+                let reaches = reaches(&*store.journal, &*view).await;
                 let Err(StoreError::Parted(Parted::History { same_through, differs_at })) = reaches else { continue };
                 tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
                 let part = CatalogCommand::Part { view: id, same_through, differs_at };
@@ -78,22 +75,18 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
     Ok(())
 }
 
-/// Checks that the journal reaches as far as the view does. The head that is known of a shared journal may be a little
-/// behind what another node has appended and a third one has applied.
+/// Checks that the journal reaches as far as the view does. The journal itself is asked, not the head that is known here:
+/// that of a shared one may be behind what another node has appended and a third one has applied.
 ///
 /// # Errors
-/// [`StoreError::Parted`] when it does not; another [`StoreError`] when the view cannot be read.
-async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View, shared: bool) -> Result<(), StoreError> {
+/// [`StoreError::Parted`] when it does not; another [`StoreError`] when either cannot be read.
+async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View) -> Result<(), StoreError> {
     let tokens = view.tokens().await?;
     let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
-    let furthest = marks.max().unwrap_or_default();
-    let mut head = journal.head();
-    let wait = if shared { HEAD_WAIT } else { Duration::ZERO };
-    let reached = tokio::time::timeout(wait, head.wait_for(|head| *head >= furthest)).await;
-    if reached.is_ok_and(|found| found.is_ok()) {
-        return Ok(());
-    }
-    let head = *journal.head().borrow();
+    let head = match journal.mark(marks.max().unwrap_or_default()).await {
+        Err(StoreError::BeyondHead { head, .. }) => head,
+        reached => return reached.map(drop),
+    };
     // Where its marks say more, that is told.
     history::check(journal, view).await?;
     let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
@@ -117,7 +110,7 @@ async fn look_at(core: &Core, id: &ViewId, state: &VersionState) -> Result<(), S
     let Some(view) = core.views.find(id).await?.filter(|_| is_open) else { return Ok(()) };
     if state.phase.applies() {
         belongs(&*core.journal, &*view, state).await?;
-        reaches(&*core.journal, &*view, false).await?;
+        reaches(&*core.journal, &*view).await?;
     }
     let version = OpenVersion::still(id.clone(), view, None, Orders::of(state));
     version.tokens().await?;
