@@ -45,14 +45,14 @@ pub(crate) async fn look(data: &Path) -> Result<Opened, ApiError> {
     Ok(opened(node, "dacapo"))
 }
 
-/// Whether the directory holds data. What cannot be looked at may be there.
-fn is_there(data: &Path) -> Result<(), ApiError> {
+/// Whether the directory holds data, or what is left of it. What cannot be looked at may be there.
+pub(crate) fn is_there(data: &Path) -> Result<(), ApiError> {
     let tried = format!("open a node on {}", data.display());
-    let is_there = match data.join("format").try_exists() {
+    let exists = |name: &str| match data.join(name).try_exists() {
         Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(false),
         found => found,
     };
-    match is_there {
+    match exists("format").and_then(|format| Ok(format || exists("journal")?)) {
         Ok(true) => Ok(()),
         Ok(false) => {
             let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));

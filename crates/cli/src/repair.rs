@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use dacapo_api::Problem;
-use dacapo_store::embedded::{DataDir, JournalOptions, Repair, RepairAct, RepairStep, repair as repaired};
+use dacapo_store::embedded::{
+    DataDir, Disk, FileDisk, JournalOptions, LookDisk, Repair, RepairAct, RepairStep, repair as repaired,
+};
 use dacapo_store::{StoreError, SystemClock};
 use serde::Serialize;
 
 use crate::args::Repair as Args;
 use crate::error::CliError;
+use crate::local;
 use crate::output::Out;
 
 /// `dacapo repair`.
 pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {
-    if !args.data.join("format").exists() {
-        let problem = Problem::new("no_data", format!("{} holds no data of dacapo", args.data.display()));
-        return Err(problem.help("see whether the path is right").not_found().into());
-    }
-    let options = JournalOptions { clock: Arc::new(SystemClock), ..JournalOptions::default() };
+    local::is_there(&args.data)?;
+    // Who only looks may have no right to write.
+    let disk: Arc<dyn Disk> = if args.apply { Arc::new(FileDisk) } else { Arc::new(LookDisk) };
+    let options = JournalOptions { clock: Arc::new(SystemClock), disk, ..JournalOptions::default() };
     let dir = if args.apply { DataDir::open(&args.data) } else { DataDir::look(&args.data) };
     let found = dir.and_then(|dir| repaired(&dir, options, args.apply)).map_err(refused)?;
     if args.json {

@@ -511,6 +511,20 @@ fn a_directory_that_may_not_be_looked_into_is_not_told_as_empty() {
 }
 
 #[test]
+fn a_directory_without_its_format_is_damaged_and_not_empty() {
+    let dir = dir();
+    let run = |arguments: &[&str], input: &str| with_input(dacapo(arguments, "").current_dir(dir.path()), input);
+    let imported = run(&["import", "--data", "d"], "{\"stream\":\"a-1\",\"type\":\"opened\",\"data\":1}\n");
+    assert!(imported.status.success(), "{imported:?}");
+    std::fs::remove_file(dir.path().join("d/format")).unwrap();
+    for command in [&["status"][..], &["read"], &["repair"], &["repair", "--apply"]] {
+        let output = run(&[command, &["--data", "d"]].concat(), "");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(7) && told.contains("it is missing, and a journal is there"), "{told}");
+    }
+}
+
+#[test]
 fn output_that_nobody_reads_ends_the_command_in_silence() {
     let node = Node::start();
     let line = r#"{"stream":"account-1","type":"opened","data":"0123456789012345678901234567890123456789"}"#;

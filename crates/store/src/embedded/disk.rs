@@ -163,16 +163,16 @@ impl Disk for FileDisk {
 }
 
 /// The disk of the operating system, of which nothing is changed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LookDisk;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LookDisk;
 
 fn only_looked_at<T>() -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it was opened only to look at it"))
 }
 
 impl Disk for LookDisk {
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        only_looked_at()
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() { Ok(()) } else { only_looked_at() }
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {

@@ -17,7 +17,7 @@ mod look;
 mod sim_disk;
 mod views;
 
-pub use disk::{Disk, DiskFile, FileDisk};
+pub use disk::{Disk, DiskFile, FileDisk, LookDisk};
 pub use journal::{EmbeddedJournal, JournalOptions, Repair, RepairAct, RepairStep, repair};
 pub use lock::DataDir;
 #[cfg(feature = "contract")]
