@@ -1252,7 +1252,9 @@ async fn an_event_at_which_a_segment_halts_is_set_aside_by_somebody_and_the_segm
     let found = until_version(&node, "v1.1", "it goes on", |found| found.covers >= head).await;
     check_counts(&node, &found).await;
     let set_aside = letters(&node, "v1.1").await;
-    assert_eq!(set_aside[0], (position.get(), LetterKind::Refused, 3), "tried once more");
+    // Tried twice until it halted, and once more; a slow node is at its next try by the time it hears of it.
+    let (at, kind, attempts) = set_aside[0];
+    assert!((at, kind) == (position.get(), LetterKind::Refused) && attempts >= 3, "{set_aside:?}");
     assert!(matches!(set_aside[1..], [(_, LetterKind::Behind { .. }, 0)]), "the rest of its stream: {set_aside:?}");
     let again = node.set_aside(&view("v1.1"), position, asked("once more")).await.unwrap();
     assert_eq!(again.position, None, "it is set aside already");
