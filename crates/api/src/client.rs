@@ -1,5 +1,7 @@
 //! The API over HTTP: one request a call, no retries. Whoever retries knows whether that is safe.
 
+use std::borrow::Cow;
+use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,12 +60,22 @@ impl HttpClient {
     /// [`ApiError::Invalid`] when `url` is not an `http://` address.
     pub fn new(url: &str, limits: ClientLimits) -> Result<Self, ApiError> {
         let invalid = |found: String| {
-            let problem = Problem::new("invalid_url", format!("{url:?} is not the address of a node: {found}"));
+            let shown = without_secrets(url);
+            let problem = Problem::new("invalid_url", format!("{shown:?} is not the address of a node: {found}"));
             problem.help("write it like http://127.0.0.1:7373").invalid()
         };
         let base = Url::parse(url).map_err(|error| invalid(error.to_string()))?;
         if base.scheme() != "http" || base.host().is_none() {
             return Err(invalid("it does not begin with http:// and a host".into()));
+        }
+        if url.contains('@') || !base.username().is_empty() || base.password().is_some() {
+            return Err(invalid("it has a user or a password, and a node asks for none".into()));
+        }
+        if base.query().is_some() {
+            return Err(invalid("it has a query (?), which would not be sent".into()));
+        }
+        if base.fragment().is_some() {
+            return Err(invalid("it has a fragment (#), which would not be sent".into()));
         }
         // Nodes are named by the user. A proxy of the environment or a redirect must not stand between.
         let http = reqwest::Client::builder()
@@ -149,7 +161,10 @@ impl HttpClient {
     fn unreachable(&self, tried: &str, error: &reqwest::Error) -> ApiError {
         let found = root_cause(error);
         let base = self.base.as_str().trim_end_matches('/');
-        let (message, help) = if error.is_connect() {
+        let (message, help) = if no_more_files(error) {
+            let help = "let this process have more files open (ulimit -n), or do less at once";
+            ("no more files can be opened here, and so no connection".to_owned(), help)
+        } else if error.is_connect() {
             let help = "start a node with `dacapo serve`, or name another one with --at or DACAPO_AT";
             (format!("no node answers at {base}"), help)
         } else if error.is_timeout() {
@@ -160,6 +175,23 @@ impl HttpClient {
         let code = if error.is_connect() { "unreachable" } else { "no_answer" };
         Problem::new(code, message).tried(tried).found(found).help(help).unavailable()
     }
+}
+
+/// An address as it may be shown: without what could be a user and a password, and without a query or a fragment. Of one
+/// that is not well formed rather too much is left out.
+pub fn without_secrets(url: &str) -> Cow<'_, str> {
+    let with_scheme = url.split_once("://").filter(|(scheme, _)| !scheme.contains('@'));
+    let (scheme, rest) = with_scheme.unwrap_or(("", url));
+    let whole = match rest.rsplit_once('@') {
+        Some((_, behind)) => Cow::Owned(format!("…@{behind}")),
+        None => Cow::Borrowed(rest),
+    };
+    let end = whole.find(['?', '#']).map(|at| at + 1);
+    if matches!(whole, Cow::Borrowed(_)) && end.is_none_or(|end| end == whole.len()) {
+        return Cow::Borrowed(url);
+    }
+    let shown = end.map_or_else(|| whole.to_string(), |end| format!("{}…", &whole[..end]));
+    if scheme.is_empty() { Cow::Owned(shown) } else { Cow::Owned(format!("{scheme}://{shown}")) }
 }
 
 /// The error in an answer that is no success. Something between may have answered in a form of its own.
@@ -180,6 +212,13 @@ fn beginning(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text: String = text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("an answer that begins with {text:?}")
+}
+
+/// Whether the system lets this process have no more files: EMFILE or ENFILE, which are 24 and 23 on every Unix.
+fn no_more_files(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io =
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref::<io::Error>());
+    cfg!(unix) && io.and_then(io::Error::raw_os_error).is_some_and(|code| matches!(code, 23 | 24))
 }
 
 /// The innermost error: what the system said.
@@ -315,6 +354,41 @@ mod tests {
     fn an_address_that_is_none_is_named() {
         let error = HttpClient::new("127.0.0.1:7373", ClientLimits::default()).unwrap_err();
         assert!(error.to_string().contains("127.0.0.1:7373"), "{error}");
+    }
+
+    #[test]
+    fn an_address_with_a_secret_or_a_query_is_refused_and_not_shown() {
+        for url in [
+            "http://me:s3cret@host",
+            "http://s3cret@host:7373/",
+            "http://:s3cret@host",
+            "http://me:s3cret@host:99999",
+            "http://me:s3/cret@host",
+            "http://me:s3?cret@host",
+            "https://me:s3cret@host",
+            "me:s3cret@host",
+            "http://host/?key=s3cret",
+            "http://host/#s3cret",
+            "http://host:x/?s3cret",
+            "http://@host",
+        ] {
+            let error = HttpClient::new(url, ClientLimits::default()).unwrap_err();
+            let text = serde_json::to_string(error.problem()).unwrap();
+            assert!(!text.contains("s3") && !text.contains("cret") && text.contains("host"), "{url}: {text}");
+        }
+        for (url, why) in [
+            ("http://me:s3cret@host", "a user or a password"),
+            ("http://host/?y", "a query"),
+            ("http://host/?", "a query"),
+            ("http://host/#y", "a fragment"),
+        ] {
+            let error = HttpClient::new(url, ClientLimits::default()).unwrap_err().to_string();
+            assert!(error.contains(why), "{url}: {error}");
+        }
+        for url in ["http://host", "http://host:7373/", "http://host/proxied/here"] {
+            HttpClient::new(url, ClientLimits::default()).unwrap();
+            assert_eq!(without_secrets(url), url);
+        }
     }
 
     #[test]

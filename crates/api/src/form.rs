@@ -1,6 +1,7 @@
 //! Forms that others are made of: raw JSON, times, ids and names.
 
 use std::fmt;
+use std::str::FromStr;
 
 use dacapo_model::{EventId, InvalidName, ProjectionName, StreamName, Timestamp, VersionId};
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,20 @@ fn is_rfc_3339(text: &str) -> Result<(), &'static str> {
         zone if like(zone, "+00:00") || like(zone, "-00:00") => Ok(()),
         _ => Err("it must end with Z, or with an offset like +01:00"),
     }
+}
+
+/// The number in a text, which is written in one way: in digits, without a sign and without zeros before it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn parse_number<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if !is_plain || text.is_empty() {
+        return Err(format!(
+            "{text:?} is not written like a whole number, such as 10: with digits alone, and no zeros before it"
+        ));
+    }
+    text.parse().map_err(|error| format!("{text}: {error}"))
 }
 
 /// The event id in a text: a UUID of any version.

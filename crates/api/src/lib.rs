@@ -26,13 +26,15 @@ mod verification;
 
 use async_trait::async_trait;
 
-pub use client::{ClientLimits, HttpClient};
+pub use client::{ClientLimits, HttpClient, without_secrets};
 pub use error::{ApiError, Problem};
 pub use events::{
     AppendRequest, AppendResponse, Event, Expected, Metadata, NewEvent, OnKnown, ReadRequest, ReadResponse, Recorded,
     RevisionDemand, StreamSummary, StreamsRequest, StreamsResponse,
 };
-pub use form::{Json, check_category, format_time, parse_event_id, parse_projection, parse_time, parse_version};
+pub use form::{
+    Json, check_category, format_time, parse_event_id, parse_number, parse_projection, parse_time, parse_version,
+};
 pub use letters::{
     EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
     SetAsideResponse, SettleRequest, SettleResponse,

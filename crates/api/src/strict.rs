@@ -16,6 +16,7 @@ use serde::de::{
 };
 
 use crate::error::{ApiError, Problem};
+use crate::form::parse_number;
 
 /// How alike two keys must be for the one to be suggested in place of the other, from 0 to 1.
 const ALIKE_MIN: f64 = 0.8;
@@ -43,7 +44,7 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 /// As [`from_json`].
 pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     query.split('&').try_for_each(is_legible)?;
-    let trail = Trail::default();
+    let trail = Trail { is_query: true, ..Trail::default() };
     let inner = serde_html_form::Deserializer::from_bytes(query.as_bytes());
     T::deserialize(Strict { inner, trail: &trail }).map_err(|error| {
         // The reader has put the values of one key together by now, and cannot say that there should be one.
@@ -108,6 +109,8 @@ fn without_place(error: &serde_json::Error) -> String {
 struct Trail {
     path: RefCell<Vec<String>>,
     found: RefCell<Option<Found>>,
+    /// Whether values are texts, to be read in one way each.
+    is_query: bool,
 }
 
 /// A key that is refused.
@@ -238,21 +241,26 @@ macro_rules! forwarded {
     };
 }
 
+/// What is a text in a query is looked at before it is taken for something else.
+macro_rules! texts {
+    ($($method:ident: $text:ident),+ $(,)?) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+            let visitor = Looking { visitor, fields: None, trail: self.trail };
+            if self.trail.is_query { self.inner.deserialize_str($text(visitor)) } else { self.inner.$method(visitor) }
+        })+
+    };
+}
+
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
     type Error = D::Error;
 
     forwarded!(
         deserialize_any,
-        deserialize_bool,
         deserialize_i8,
         deserialize_i16,
         deserialize_i32,
         deserialize_i64,
         deserialize_i128,
-        deserialize_u8,
-        deserialize_u16,
-        deserialize_u32,
-        deserialize_u64,
         deserialize_u128,
         deserialize_f32,
         deserialize_f64,
@@ -261,13 +269,26 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         deserialize_string,
         deserialize_bytes,
         deserialize_byte_buf,
-        deserialize_option,
         deserialize_unit,
         deserialize_seq,
         deserialize_map,
         deserialize_identifier,
         deserialize_ignored_any,
     );
+
+    texts!(
+        deserialize_bool: Word,
+        deserialize_u8: Digits,
+        deserialize_u16: Digits,
+        deserialize_u32: Digits,
+        deserialize_u64: Digits,
+    );
+
+    /// A parameter that is there has a value: the reader of queries would take an empty one for none.
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        let visitor = Looking { visitor, fields: None, trail: self.trail };
+        if self.trail.is_query { visitor.visit_some(self.inner) } else { self.inner.deserialize_option(visitor) }
+    }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
@@ -313,6 +334,40 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
 
     fn is_human_readable(&self) -> bool {
         self.inner.is_human_readable()
+    }
+}
+
+/// A number in a query.
+struct Digits<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Digits<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<V::Value, E> {
+        self.0.visit_u64(parse_number(text).map_err(E::custom)?)
+    }
+}
+
+/// Yes or no in a query.
+struct Word<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<V::Value, E> {
+        match text {
+            "true" => self.0.visit_bool(true),
+            "false" => self.0.visit_bool(false),
+            other => Err(E::custom(format!("{other:?} is neither true nor false"))),
+        }
     }
 }
 

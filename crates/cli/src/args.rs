@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use dacapo_api::RevisionDemand;
 
@@ -150,7 +151,7 @@ pub(crate) struct Who {
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     /// Ask under this key: what was asked under it before is not done again
-    #[arg(long = "key", value_name = "KEY")]
+    #[arg(long = "key", value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
     /// The answer, or the error, as one JSON object
     #[arg(long)]
@@ -192,7 +193,12 @@ pub(crate) struct Shared {
     #[arg(long, value_name = "NAME", env = "DACAPO_SCHEMA", default_value = "dacapo")]
     pub schema: String,
     /// Most connections for views; the journal, the lease and what listens have their own
-    #[arg(long, value_name = "N", default_value_t = dacapo_postgres::limits::CONNECTIONS_MAX)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = dacapo_postgres::limits::CONNECTIONS_MAX,
+        value_parser = given::number::<u32>
+    )]
     pub connections: u32,
     /// What people call this node; the address it listens on when absent
     #[arg(long, value_name = "NAME", env = "DACAPO_NAME")]
@@ -253,7 +259,7 @@ pub(crate) struct Append {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Read {
     /// Only what is after this position or, with --stream, after this revision
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = given::number::<u64>)]
     pub after: u64,
     /// Only of this stream
     #[arg(long, conflicts_with_all = ["categories", "system"], value_parser = given::stream)]
@@ -265,7 +271,7 @@ pub(crate) struct Read {
     #[arg(long = "type", value_name = "TYPE", value_parser = given::event_type)]
     pub types: Vec<String>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = given::number::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
     /// With dacapo's own events
     #[arg(long)]
@@ -289,7 +295,7 @@ pub(crate) struct Streams {
     #[arg(long, value_name = "NAME", value_parser = given::stream)]
     pub after: Option<String>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = given::number::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
     /// One JSON object a line
     #[arg(long)]
@@ -316,7 +322,7 @@ pub(crate) struct Rebuild {
     #[arg(value_parser = given::projection)]
     pub projection: String,
     /// Of this code version; the newest that is carried when absent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = given::number::<u32>)]
     pub code: Option<u32>,
     /// Begin as a copy of the view that serves, as the code says, and read only what came after
     #[arg(long)]
@@ -374,7 +380,7 @@ pub(crate) struct Replay {
 #[group(required = true, multiple = false)]
 pub(crate) struct ReplayFrom {
     /// With the event at this position
-    #[arg(long = "from", value_name = "POSITION")]
+    #[arg(long = "from", value_name = "POSITION", value_parser = given::number::<u64>)]
     pub position: Option<u64>,
     /// With the first event recorded at this time or later, such as 2026-03-01T12:00:00Z
     #[arg(long = "from-time", value_name = "TIME", value_parser = given::time)]
@@ -497,10 +503,10 @@ pub(crate) struct ListLetters {
     #[arg(long)]
     pub effects: bool,
     /// Only those of events behind this position; of effects, those after this number
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = given::number::<u64>)]
     pub after: Option<u64>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = given::number::<NonZeroU32>)]
     pub limit: Option<NonZeroU32>,
     /// One JSON object a line
     #[arg(long)]
@@ -518,7 +524,7 @@ pub(crate) struct SetAside {
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// The event at this position
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     pub event: u64,
     #[command(flatten)]
     pub who: Who,
@@ -536,7 +542,7 @@ pub(crate) struct SettleLetters {
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// The event at this position
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     pub event: Option<u64>,
     /// Those of this stream
     #[arg(long, value_name = "STREAM", value_parser = given::stream)]
@@ -570,7 +576,7 @@ fn demand(text: &str) -> Result<RevisionDemand, String> {
         "any" => Ok(RevisionDemand::Any),
         "no-stream" => Ok(RevisionDemand::NoStream),
         "exists" => Ok(RevisionDemand::Exists),
-        number => match number.parse() {
+        number => match given::number(number) {
             Ok(revision) => Ok(RevisionDemand::Exact(revision)),
             Err(_) => Err("write any, no-stream, exists or a number".to_owned()),
         },

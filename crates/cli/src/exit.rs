@@ -33,6 +33,8 @@ impl Exit {
     pub fn of(error: &ApiError) -> Self {
         match error {
             ApiError::Refused(problem) if problem.code == "no_verdict" => Self::NotRight,
+            // Found before anything was asked.
+            ApiError::Invalid(problem) if problem.code == "not_loopback" => Self::Usage,
             ApiError::Refused(_) => Self::Refused,
             ApiError::NotFound(_) => Self::NotFound,
             ApiError::Invalid(_) => Self::Failed,

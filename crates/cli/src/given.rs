@@ -2,11 +2,14 @@
 //! before anything is opened or asked.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
-use clap::error::ContextValue;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Command};
 use dacapo_api::{
-    ClientLimits, HttpClient, Json, check_category, parse_event_id, parse_projection, parse_time, parse_version,
+    ClientLimits, HttpClient, Json, check_category, parse_event_id, parse_number, parse_projection, parse_time,
+    parse_version, without_secrets,
 };
 use dacapo_model::{EventType, StreamName};
 use dacapo_server::Hosts;
@@ -15,7 +18,11 @@ use http::Uri;
 use crate::shown::shown;
 
 fn text<T, E: Display>(given: &str, found: Result<T, E>) -> Result<String, String> {
-    found.map(|_| given.to_owned()).map_err(|error| error.to_string())
+    let told = |error: E| match may_have_a_password(given) {
+        true => error.to_string().replace(given, &without_secrets(given)),
+        false => error.to_string(),
+    };
+    found.map(|_| given.to_owned()).map_err(told)
 }
 
 /// The address of a node to talk to.
@@ -27,10 +34,13 @@ pub(crate) fn node(given: &str) -> Result<String, String> {
 pub(crate) fn address(given: &str) -> Result<String, String> {
     let uri = given.parse::<Uri>().ok();
     let is_whole = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && host_of(uri).is_some();
-    match uri.is_some_and(|uri| is_whole(&uri)) {
-        true => Ok(given.to_owned()),
-        false => Err("it does not begin with http:// and a host: write it like http://10.0.0.7:7373".to_owned()),
-    }
+    let found = match uri.as_ref() {
+        _ if given.contains('@') => "it has a user or a password, which every node and everyone who asks would be told",
+        _ if given.contains(['?', '#']) => "it has a query or a fragment, which is no part of an address",
+        Some(uri) if is_whole(uri) => return Ok(given.to_owned()),
+        _ => "it does not begin with http:// and a host",
+    };
+    Err(format!("{found}: write it like http://10.0.0.7:7373"))
 }
 
 /// The host that an address names, which [`address`] has looked at.
@@ -38,9 +48,36 @@ pub(crate) fn host_of_address(address: &str) -> Option<String> {
     host_of(&address.parse().ok()?)
 }
 
+/// Whether the URL of a database has a password in it.
+pub(crate) fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || query.split('&').any(|pair| pair.starts_with("password="))
+}
+
 fn host_of(uri: &Uri) -> Option<String> {
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
     Some(authority.host().to_owned()).filter(|host| !host.is_empty())
+}
+
+/// A whole number of the type, in the one way in which one is written.
+pub(crate) fn number<T: FromStr<Err: Display>>(given: &str) -> Result<T, String> {
+    parse_number(given)
+}
+
+/// The same within bounds.
+pub(crate) fn within<T>(bounds: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr<Err: Display> + PartialOrd + Display + Clone,
+{
+    move |given| {
+        let found = number(given)?;
+        match bounds.contains(&found) {
+            true => Ok(found),
+            false => Err(format!("{found} is not between {} and {}", bounds.start(), bounds.end())),
+        }
+    }
 }
 
 pub(crate) fn host(given: &str) -> Result<String, String> {
@@ -79,9 +116,24 @@ pub(crate) fn json(given: &str) -> Result<String, String> {
     text(given, Json::parse(given)).map_err(|error| format!("it is not JSON: {error}"))
 }
 
+/// Also what is given to the wrong option may be an address with a password in it.
+fn may_have_a_password(given: &str) -> bool {
+    given.contains("://") && given.contains('@')
+}
+
+/// Whether the error is about the value of an option that is an address.
+fn is_of_address(error: &clap::Error) -> bool {
+    let option = error.get(ContextKind::InvalidArg);
+    matches!(option, Some(ContextValue::String(option)) if option.contains("<URL>"))
+}
+
 /// The error of the command line, with what was given escaped as in everything that is shown.
 pub(crate) fn escaped(mut error: clap::Error) -> clap::Error {
-    let own = |text: &String| shown(text).into_owned();
+    let of_address = is_of_address(&error);
+    let own = |text: &String| match of_address || may_have_a_password(text) {
+        true => shown(&without_secrets(text)).into_owned(),
+        false => shown(text).into_owned(),
+    };
     let given: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in given {
         let value = match value {

@@ -102,19 +102,15 @@ pub(crate) async fn start(data: Option<&Path>) -> Result<Node, ApiError> {
     builder.start().await.map_err(|error| not_started(&error))
 }
 
-/// What the store says of a directory that another process has; `tests/golden/directory.txt` tells when it says it
-/// otherwise.
-const OWNED: &str = " has owned it";
-
 fn not_started(error: &StartError) -> ApiError {
     let problem = |message: String| Problem::new("cannot_start", message);
     match error {
         StartError::Store(StoreError::Unavailable { tried, found }) => {
-            let problem = problem(format!("cannot {tried}")).found(found);
-            match found.contains(OWNED) {
-                true => problem.help("a running node is reached with --at and its address").unavailable(),
-                false => problem.unavailable(),
-            }
+            problem(format!("cannot {tried}")).found(found).unavailable()
+        }
+        StartError::Store(StoreError::Owned { tried, found }) => {
+            let help = "a running node is reached with --at and its address";
+            problem(format!("cannot {tried}")).found(found).help(help).unavailable()
         }
         StartError::Store(StoreError::Corrupt { place, found }) => {
             let help = "restore the named file from a backup; nothing was changed";

@@ -82,7 +82,9 @@ fn refused(error: StoreError) -> CliError {
             .found(found)
             .help("this cannot be repaired from what is there: restore the named file from a backup")
             .corrupt(),
-        error @ StoreError::Unavailable { .. } => Problem::new("cannot_repair", error).unavailable(),
+        error @ (StoreError::Unavailable { .. } | StoreError::Owned { .. }) => {
+            Problem::new("cannot_repair", error).unavailable()
+        }
         error => Problem::new("cannot_repair", error).invalid(),
     };
     error.into()

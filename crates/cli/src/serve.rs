@@ -7,7 +7,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Serve;
 use crate::error::CliError;
-use crate::given::host_of_address;
+use crate::given::{has_password, host_of_address};
 use crate::local::{self, Missing};
 use crate::output::Out;
 
@@ -19,6 +19,17 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
     let log = tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).with_ansi(colours);
     let log = log.finish();
     log.try_init().map_err(CliError::new)?;
+    if args
+        .shared
+        .store
+        .as_deref()
+        .is_some_and(|url| has_password(url) && std::env::args().any(|arg| arg.contains(url)))
+    {
+        tracing::warn!(
+            "the password of the database is on the command line, where who lists processes sees it: set \
+            DACAPO_STORE instead of --store"
+        );
+    }
     let access = if args.allow_remote { Access::Remote } else { Access::Loopback };
     // The host of the address at which others reach this node is a name that the operator gave.
     let own = args.shared.address.as_deref().and_then(host_of_address);

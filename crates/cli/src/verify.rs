@@ -21,6 +21,9 @@ const WAIT_MS: u64 = 1_000;
 pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
     let Args { projection, version, again, waive, wait, who, target } = args;
     let (json, changes) = (who.json, again || waive);
+    if waive && who.reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+        return Err(Problem::new("usage", "--reason says nothing: say why the verdict is waived").into());
+    }
     let ask = |api: Arc<dyn Api>| async move {
         let mut request = VerificationRequest { version, wait_ms: None };
         if changes {

@@ -361,7 +361,7 @@ fn wrong_usage_exits_with_2_and_a_missing_node_with_5() {
 fn an_address_others_can_reach_needs_the_word() {
     let served = dacapo(&["serve", "--listen", "0.0.0.0:0"], "").output().unwrap();
     let text = String::from_utf8(served.stderr).unwrap();
-    assert!(served.status.code() == Some(1) && text.contains("--allow-remote"), "{text}");
+    assert!(served.status.code() == Some(2) && text.contains("--allow-remote"), "{text}");
 }
 
 /// A node of this command line, and the address that it says it listens on.
@@ -472,6 +472,34 @@ fn a_value_that_can_never_work_is_told_as_usage() {
         &["serve", "--listen", "127.0.0.1:0", "--address", "foo"],
         &["serve", "--listen", "127.0.0.1:0", "--address", "http://"],
         &["serve", "--listen", "127.0.0.1:0", "--host", "a/b"],
+        &["serve", "--listen", "127.0.0.1:0", "--address", "http://h/?x"],
+        &["serve", "--listen", "127.0.0.1:0", "--address", "http://me@h"],
+        &["serve", "--listen", "127.0.0.1:0", "--store", "postgres://h/d", "--connections", "1"],
+        &["serve", "--listen", "127.0.0.1:0", "--store", "postgres://h/d", "--connections", "010"],
+        &["serve", "--listen", "0.0.0.0:0"],
+        &["serve", "--listen", "127.0.0.1:0", "--log", "loud"],
+        &["demo", "--events", "0"],
+        &["demo", "--events", "10", "--accounts", "20"],
+        &["demo", "--accounts", "0"],
+        &["demo", "--clients", "0"],
+        &["demo", "--clients", "+1"],
+        &["demo", "--events", "01"],
+        &["read", "--limit", "01"],
+        &["read", "--limit", "+1"],
+        &["read", "--limit", " 1"],
+        &["read", "--after", "007"],
+        &["streams", "--limit", "01"],
+        &["letters", "balances", "--limit", "1 "],
+        &["letters", "balances", "--after", "+1"],
+        &["letters", "retry", "balances", "--event", "01"],
+        &["letters", "set-aside", "balances", "--event", "+1", "--reason", "r"],
+        &["replay", "balances", "--from", "01"],
+        &["rebuild", "balances", "--code", "+1"],
+        &["append", "a-1", "--type", "t", "--data", "1", "--expect", "01"],
+        &["append", "a-1", "--type", "t", "--data", "1", "--expect", "+1"],
+        &["flip", "balances", "--key", ""],
+        &["verify", "balances", "--waive", "--reason", " "],
+        &["read", "--at", "http://h/?y"],
     ] {
         let output = dacapo(args, nowhere).output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
@@ -481,6 +509,70 @@ fn a_value_that_can_never_work_is_told_as_usage() {
     let output = dacapo(&["serve", "--listen", "127.0.0.1:0", "--address", "foo"], "").output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("'foo'") && told.contains("--address") && told.contains("http://10.0.0.7:7373"), "{told}");
+}
+
+/// Neither what is wrong with it nor where it stands shows a password.
+#[test]
+fn a_password_in_an_address_is_in_no_message() {
+    let wrong = "me:s3cret@h:7373";
+    let urls = [format!("http://{wrong}"), wrong.to_owned(), "http://h:7373/?s3cret".to_owned()];
+    for url in &urls {
+        for args in [
+            &["status", "--at", url][..],
+            &["status", url],
+            &["flip", url],
+            &["import", "x", url],
+            &["serve", "--address", url],
+            &["serve", "--listen", url],
+            &["serve", "--host", url],
+            &["serve", "--listen", "127.0.0.1:0", "--store", url],
+        ] {
+            let has_scheme = url.contains("://") && url.contains('@');
+            if !has_scheme && !args.iter().any(|arg| matches!(*arg, "--at" | "--address" | "--store")) {
+                // Nothing tells that it is an address.
+                continue;
+            }
+            let output = dacapo(args, "http://127.0.0.1:1").output().unwrap();
+            let told = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {told}");
+            assert!(!told.contains("s3cret"), "{args:?}: {told}");
+        }
+        let output = dacapo(&["status"], url).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && !told.contains("s3cret"), "{told}");
+    }
+}
+
+/// A node on it would carry on what is there, and note that it was closed.
+#[test]
+fn a_demo_on_a_directory_that_is_not_empty_changes_no_byte() {
+    let dir = dir();
+    let run = |arguments: &[&str], input: &str| with_input(dacapo(arguments, "").current_dir(dir.path()), input);
+    let imported = run(&["import", "--data", "d"], "{\"stream\":\"a-1\",\"type\":\"opened\",\"data\":1}\n");
+    assert!(imported.status.success(), "{imported:?}");
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    std::fs::write(dir.path().join("other/notes"), "of somebody").unwrap();
+    let files = |name: &str| {
+        let mut found = std::collections::BTreeMap::new();
+        let mut folders = vec![dir.path().join(name)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => folders.push(entry.path()),
+                    false => drop(found.insert(entry.path(), std::fs::read(entry.path()).unwrap())),
+                }
+            }
+        }
+        found
+    };
+    for name in ["d", "other"] {
+        let before = files(name);
+        let arguments = ["demo", "--data", name, "--events", "10", "--accounts", "5", "--listen", "127.0.0.1:0"];
+        let output = run(&arguments, "");
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(3) && told.contains("is not empty"), "{told}");
+        assert_eq!(files(name), before, "{name}");
+    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ pub(crate) async fn conduct(core: Arc<Core>, mut stop: watch::Receiver<bool>, lo
                 // Once history has parted nothing is done any more.
                 Ok(Ok(())) => core.set_stuck(match core.journal.health() {
                     Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
-                    Health::Well | Health::Failing(_) => None,
+                    Health::Well | Health::Failing(_) | Health::Damaged(_) => None,
                 }),
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the rebuild driver cannot go on for the moment");

@@ -185,6 +185,7 @@ pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
     let fails = match core.journal.health() {
         Health::Well => None,
         Health::Failing(error) => Some(WaitingOn::Store { error }),
+        Health::Damaged(error) => Some(WaitingOn::Damaged { error }),
         Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
     };
     reasons.extend(fails.map(|reason| NotReady { projection: None, reason }));

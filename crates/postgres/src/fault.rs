@@ -1,6 +1,6 @@
 //! What the driver says, as the three kinds of failure that a store tells apart.
 
-use dacapo_store::StoreError;
+use dacapo_store::{StoreError, no_more_files};
 use sqlx::postgres::PgDatabaseError;
 
 /// The failure of `tried`, which is a matter of this store alone.
@@ -28,6 +28,10 @@ fn told(tried: &str, error: &sqlx::Error, whose: impl Fn(&str) -> Fault) -> Stor
         Error::Configuration(_) | Error::InvalidArgument(_) | Error::Encode(_) => {
             StoreError::Invalid(format!("cannot {tried}: {error}"))
         }
+        Error::Io(io) => match no_more_files(io) {
+            Some(advice) => StoreError::unavailable(tried, format!("{io}; {advice}")),
+            None => StoreError::unavailable(tried, error),
+        },
         other => StoreError::unavailable(tried, other),
     }
 }

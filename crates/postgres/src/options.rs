@@ -60,7 +60,22 @@ pub(crate) fn servers(url: &str, options: &Options) -> Result<Vec<PgConnectOptio
     let invalid = |why: String| StoreError::Invalid(format!("the URL of the database cannot be used: {why}"));
     let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid("it must begin with postgres://".into()))?;
     if !matches!(scheme, "postgres" | "postgresql") {
-        return Err(invalid(format!("it begins with {scheme}://, not with postgres://")));
+        // What is no word may be anything, a password too.
+        let is_word = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let found = if is_word {
+            format!("it begins with {scheme}://, not with postgres://")
+        } else {
+            "it must begin with postgres://".into()
+        };
+        return Err(invalid(found));
+    }
+    // What comes before the @ is taken apart at these, and a part of a password would be shown as a host or a name.
+    if rest.split_once(['/', '?', '#']).is_some_and(|(_, behind)| behind.contains('@')) {
+        return Err(invalid(
+            "an @ comes after a /, ? or #: within a user, a password or the name of a database write / as %2F, ? as %3F, \
+             # as %23 and @ as %40"
+                .into(),
+        ));
     }
     let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
@@ -105,7 +120,7 @@ const PARAMETERS: [&str; 18] = [
 /// The query of a URL without what the driver does not know. One that it would ignore is refused: it would write the
 /// value to the log, which may be a password under a mistyped name.
 fn understood(query: &str) -> Result<String, String> {
-    let mut kept = Vec::new();
+    let mut kept: Vec<&str> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("target_session_attrs", "any" | "read-write" | "primary")) => {}
@@ -115,7 +130,12 @@ fn understood(query: &str) -> Result<String, String> {
             found => {
                 let key = found.map_or(pair, |(key, _)| key);
                 if found.is_none() || !(PARAMETERS.contains(&key) || key.starts_with("options[")) {
-                    return Err(format!("it has no parameter {key:?}; there are {}", PARAMETERS.join(", ")));
+                    // A password with an & in it has a parameter made of its rest.
+                    let name = match kept.last().is_some_and(|last| last.starts_with("password=")) {
+                        true => "of the name that follows the password (write & within it as %26)".to_owned(),
+                        false => format!("{key:?}"),
+                    };
+                    return Err(format!("it has no parameter {name}; there are {}", PARAMETERS.join(", ")));
                 }
                 kept.push(pair);
             }
@@ -126,7 +146,10 @@ fn understood(query: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::servers::{Pool, Servers};
 
     fn hosts(url: &str) -> Vec<(String, u16)> {
         let servers = servers(url, &Options::default()).unwrap();
@@ -143,6 +166,14 @@ mod tests {
         assert_eq!((server.get_application_name(), server.get_options()), (Some("dacapo"), None));
     }
 
+    #[tokio::test]
+    async fn nothing_that_is_printed_has_the_password() {
+        let url = "postgres://me:s3cret@one:1,two:2/db?application_name=x";
+        let servers = Arc::new(Servers::new(servers(url, &Options::default()).unwrap(), "dacapo"));
+        let printed = format!("{servers:?} {:?} {}", Pool::new(Arc::clone(&servers), 2), servers.description());
+        assert!(!printed.contains("s3cret") && printed.contains("one:1"), "{printed}");
+    }
+
     #[test]
     fn what_cannot_be_used_is_told() {
         let why = |url: &str, options: &Options| servers(url, options).unwrap_err().to_string();
@@ -151,6 +182,26 @@ mod tests {
         assert!(why("postgres://one/db?target_session_attrs=standby", &Options::default()).contains("is standby"));
         let mistyped = why("postgres://one/db?sslmode=require&pasword=s3cret", &Options::default());
         assert!(mistyped.contains(r#"no parameter "pasword""#) && !mistyped.contains("s3cret"), "{mistyped}");
+        for url in [
+            "postgres://me:12/s3cret@one/db",
+            "postgres://me:12?s3cret@one/db",
+            "postgres://me:12#s3cret@one/db",
+            "postgres://me:12/34#s3@cret@one/db",
+            "postgres://one/db?user=me&password=12&s3cret",
+            "postgres://one/db?user=me&password=12&s3cret=1",
+            "postgres://me:s3cret@one:99999/db",
+            "postgres://me:s3cret@one:x/db",
+            "postgres://me:s3cret@[::1/db",
+            "postgres://me:s3cret@one/db?port=x",
+            "postgres://me:s3cret%ff@one/db",
+            "me:s3cret@one://db",
+            "me:s3cret@one/db",
+        ] {
+            let found = why(url, &Options::default());
+            assert!(!found.contains("s3") && !found.contains("cret"), "{url}: {found}");
+        }
+        let text = why("postgres://me:12/34@one/db", &Options::default());
+        assert!(text.contains("write / as %2F"), "{text}");
         for query in ["sslmode", "options[search_path]=a&Password=x", "%70assword=x"] {
             assert!(
                 why(&format!("postgres://one/db?{query}"), &Options::default()).contains("no parameter"),

@@ -1,5 +1,6 @@
 //! The servers of one database, of which one takes writes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,13 +18,19 @@ use crate::options::APPLICATION_NAME;
 use crate::settings::Settings;
 
 /// The servers that a URL names.
-#[derive(Debug)]
 pub(crate) struct Servers {
     list: Vec<PgConnectOptions>,
     /// Which of them was last seen to take writes: whoever finds another one finds it for all.
     primary: Arc<AtomicUsize>,
     settings: Settings,
     history: Arc<History>,
+}
+
+/// What the driver prints of its options has the password in it.
+impl fmt::Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Servers").field("at", &self.description()).finish_non_exhaustive()
+    }
 }
 
 impl Servers {

@@ -51,6 +51,8 @@ impl NodeApi {
     fn own_status(&self) -> NodeStatus {
         let head = self.node.head();
         let not_ready = self.node.not_ready();
+        let mut warnings: Vec<_> = self.node.clock_behind().iter().map(ToString::to_string).collect();
+        warnings.extend(self.node.journal().warnings());
         NodeStatus {
             name: self.name.clone(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -62,7 +64,7 @@ impl NodeApi {
             events: head.get(),
             ready: not_ready.is_empty(),
             waiting_on: not_ready.iter().map(not_ready_form).collect(),
-            warnings: self.node.clock_behind().iter().map(ToString::to_string).collect(),
+            warnings,
         }
     }
 }
@@ -491,7 +493,7 @@ fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
 pub(crate) fn unavailable(error: StoreError) -> ApiError {
     let message = error.to_string();
     match error {
-        StoreError::Unavailable { tried, found } => {
+        StoreError::Unavailable { tried, found } | StoreError::Owned { tried, found } => {
             Problem::new("unavailable", message).tried(tried).found(found).unavailable()
         }
         StoreError::Corrupt { place, found } => {
@@ -587,6 +589,10 @@ fn append_refused(refused: AppendRefused, message: String) -> ApiError {
         AppendRefused::IdTaken { id, position } => {
             Problem::new("id_taken", message).field("id", id.to_string()).field("position", position.get()).refused()
         }
+        AppendRefused::IdTwice { id, first, second } => Problem::new("id_twice", message)
+            .field("id", id.to_string())
+            .field("at", [first, second].map(|event| format!("events[{event}]")))
+            .invalid(),
         AppendRefused::PartlyKnown { known, position, unknown } => Problem::new("partly_known", message)
             .field("known", known.to_string())
             .field("position", position.get())

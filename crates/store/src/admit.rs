@@ -96,11 +96,13 @@ fn known_events(append: &Append, past: &mut impl Past) -> Result<Vec<Option<Know
         let mut found = past.known(event)?;
         let earlier = *first_with_id.entry(id).or_insert(index);
         if earlier != index {
-            let same = append.on_known == OnKnown::Skip && same_event(&append.events[earlier], event);
+            if append.on_known != OnKnown::Skip || !same_event(&append.events[earlier], event) {
+                return Err(AppendRefused::IdTwice { id, first: earlier, second: index }.into());
+            }
             let of_first: Option<Known> = known[earlier];
             let (position, revision) =
                 of_first.map_or((Position::START, Revision::START), |first| (first.position, first.revision));
-            found = Some(Known { position, revision, same });
+            found = Some(Known { position, revision, same: true });
         }
         if let Some(Known { same: false, position, .. }) = found {
             return Err(AppendRefused::IdTaken { id, position }.into());

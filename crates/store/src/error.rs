@@ -13,6 +13,14 @@ pub enum StoreError {
         /// What came back, and what to do about it.
         found: String,
     },
+    /// Another process owns what was to be opened. It works once that one has ended.
+    #[error("cannot {tried}: {found}")]
+    Owned {
+        /// What was tried.
+        tried: String,
+        /// Which process it is, and what to do about it.
+        found: String,
+    },
     /// Bytes on disk are not what was written. Nothing of them is used.
     #[error("{place} is damaged: {found}")]
     Corrupt {
@@ -100,13 +108,27 @@ pub enum AppendRefused {
         /// The stream's last revision.
         actual: Revision,
     },
-    /// An event with this id exists and is another one, or the append names the id twice.
+    /// An event with this id exists and is another one.
     #[error("event id {id} is taken by another event at position {position}: every event needs an id of its own")]
     IdTaken {
         /// The id.
         id: EventId,
-        /// Where the other event is; [`Position::START`] when it is in the same append.
+        /// Where the other event is.
         position: Position,
+    },
+    /// The append names an id twice. With [`OnKnown::Skip`](crate::OnKnown::Skip) that is refused only if the two events
+    /// differ.
+    #[error(
+        "event id {id} is there twice, in events[{first}] and events[{second}] of the append: every event needs an id of \
+         its own"
+    )]
+    IdTwice {
+        /// The id.
+        id: EventId,
+        /// Which event has it, counted from 0.
+        first: usize,
+        /// Which other one.
+        second: usize,
     },
     /// Some of the events are in the journal and some are not, so this is no retry of an earlier append.
     #[error(

@@ -166,8 +166,21 @@ pub enum Health {
     Well,
     /// What is asked of it fails. The text, for people, says what was tried, what was found and what to do.
     Failing(String),
+    /// Something of it is not what was written, or is gone. Where what is appended from now on could be lost with that it
+    /// takes no more events until it is mended. The text, for people, says what was found, where, and what to do.
+    Damaged(String),
     /// Its history is not the one that was read from it any more, and nothing goes through it until it is opened anew.
     Parted(Parted),
+}
+
+impl From<&StoreError> for Health {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { .. } => Self::Damaged(error.to_string()),
+            StoreError::Parted(parted) => Self::Parted(*parted),
+            error => Self::Failing(error.to_string()),
+        }
+    }
 }
 
 /// The ordered log of all events: positions are dense and given in commit order (I-1), what is
@@ -283,6 +296,12 @@ pub trait Journal: Send + Sync + 'static {
     /// by itself, also when nobody appends any more because the node says that it is not ready.
     fn health(&self) -> Health {
         Health::Well
+    }
+
+    /// What somebody should look at though it keeps the journal from nothing: for people, with what to do. It waits for
+    /// nothing.
+    fn warnings(&self) -> Vec<String> {
+        vec![]
     }
 
     /// The last durable position, as a watch that wakes whoever follows. It ends when the journal is closed.

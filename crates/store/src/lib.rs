@@ -18,6 +18,7 @@ pub mod contract;
 pub mod embedded;
 mod error;
 mod extra;
+mod files;
 mod head;
 mod journal;
 mod members;
@@ -32,6 +33,7 @@ mod views;
 
 pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
+pub use files::no_more_files;
 pub use head::Head;
 pub use journal::{Append, Appended, Filter, Health, Journal, Limit, OnKnown, StreamEvent, StreamInfo, Streams};
 pub use members::Members;

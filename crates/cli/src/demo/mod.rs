@@ -22,6 +22,7 @@ use dacapo_api::{ApiError, Problem};
 use dacapo_server::asked_to_end;
 
 use crate::error::CliError;
+use crate::given;
 use crate::numbers::counted;
 use crate::output::Out;
 use report::Summary;
@@ -30,13 +31,13 @@ use run::Demo;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// How many events the bank is filled with
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     events: u64,
     /// Over how many accounts
-    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     accounts: u64,
     /// How many clients append and read meanwhile, each as fast as it is answered
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = given::within(1_u16..=1024))]
     clients: u16,
     /// Keep everything in this directory, which must be new or empty; in a temporary one when absent
     #[arg(long, value_name = "DIR")]
@@ -66,9 +67,10 @@ The exit code is 1 if a request failed, an event was lost or applied twice, or a
 pub(crate) async fn demo(out: &mut Out, args: DemoArgs) -> Result<(), CliError> {
     if args.events < args.accounts {
         let (events, accounts) = (counted(args.events, "event"), counted(args.accounts, "account"));
-        let problem = Problem::new("bad_arguments", format!("{events} cannot open {accounts}"));
+        let problem = Problem::new("usage", format!("{events} cannot open {accounts}"));
         return Err(problem.help("raise --events or lower --accounts").into());
     }
+    args.data.as_deref().map(run::is_new_or_empty).transpose()?;
     let mut end = std::pin::pin!(asked_to_end()?);
     let temporary = args.data.is_none().then(tempfile::tempdir).transpose();
     let temporary = temporary.map_err(|error| ApiError::unavailable("make a temporary directory", error))?;

@@ -38,6 +38,23 @@ const STEP_TIME_MAX: Duration = Duration::from_secs(4 * 60 * 60);
 const V1: VersionId = VersionId { code: 1, build: 1 };
 const V2: VersionId = VersionId { code: 2, build: 1 };
 
+/// Refuses a directory that holds anything, before anything in it is opened: a node would carry on what is there.
+pub(super) fn is_new_or_empty(directory: &Path) -> Result<(), ApiError> {
+    match std::fs::read_dir(directory).and_then(|mut entries| entries.next().transpose()) {
+        Ok(None) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(Some(entry)) => {
+            let found = format!("{} is there", entry.file_name().to_string_lossy());
+            let problem = Problem::new("not_empty", format!("{} is not empty", directory.display())).found(found);
+            Err(problem.help("the demo would mix what is there with its own: choose another directory").refused())
+        }
+        Err(error) => {
+            let problem = Problem::new("unavailable", format!("cannot look into {}: {error}", directory.display()));
+            Err(problem.found(error).help("name a directory that is new or empty").unavailable())
+        }
+    }
+}
+
 /// A node with a bank, and the API beside it for whoever looks on.
 pub(super) struct Demo {
     args: DemoArgs,
@@ -53,7 +70,7 @@ impl Demo {
         let listener = listen(args.listen).await?;
         let address = listener.local_addr().map_err(|error| ApiError::unavailable("learn the address", error))?;
         let node = local::start(Some(directory)).await?;
-        // Nothing is carried before this, so nothing has been written.
+        // Somebody may have been faster. Nothing is carried before this, so nothing has been written.
         if node.head() > Position::START {
             let found = counted(node.head().get(), "event");
             node.shutdown().await;

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::common::*;
-use dacapo::{Append, Asked, Metadata, Node, Phase, Position, Store, SystemClock, WaitingOn};
+use dacapo::{
+    Append, Asked, Error, ExpectedRevision, Filter, Limit, Metadata, Node, NotReady, Phase, Position, Store,
+    StoreError, SystemClock, WaitingOn,
+};
 use dacapo_store::embedded::SqliteViews;
 use dacapo_store::{OnKnown, StreamEvent};
 
@@ -127,6 +130,31 @@ async fn a_view_that_is_damaged_as_a_whole_while_it_serves_is_closed_and_healed_
     tokio::time::timeout(WAIT_MAX, told).await.expect("the damage is told");
     until_damaged(&node).await;
     is_healed_by_a_rebuild(&node).await;
+    node.shutdown().await;
+}
+
+// I-2
+/// What is appended behind it would be acknowledged, and lost with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_journal_is_damaged_takes_no_more_events_and_says_so_as_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = node(directory.path()).await;
+    let last = add(&node, "ledger-1", 4).await;
+    add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (9, 2));
+    assert_eq!(node.not_ready(), []);
+    let chunk = directory.path().join("journal/chunk-00000000000000000001.log");
+    flip_at(&chunk, std::fs::metadata(&chunk).unwrap().len() - 1);
+    let read = node.journal().read(Position::START, &Filter::everything(), Limit::events(99)).await.unwrap_err();
+    assert!(matches!(read, StoreError::Corrupt { .. }), "{read}");
+    let found = node.not_ready();
+    let [NotReady { projection: None, reason: WaitingOn::Damaged { error } }] = &found[..] else {
+        panic!("it is told as damage: {found:?}")
+    };
+    assert!(error.contains("chunk-") && error.contains("stop this process"), "{error}");
+    let refused = node.append("ledger-1", ExpectedRevision::Any, [added(1)]).await.unwrap_err();
+    assert!(matches!(&refused, Error::Store(StoreError::Corrupt { .. })), "{refused}");
+    assert_eq!(ask(&node, "ledger-1", last).await, (9, 2), "what is not damaged is answered");
     node.shutdown().await;
 }
 

@@ -125,7 +125,7 @@ impl Follower {
             if !self.went.is_missing_events() {
                 tracing::error!(%error, "the journal was counted");
             }
-            self.went.counted(Some(error.to_string()));
+            self.went.counted(Some(error));
         }
         Ok(())
     }

@@ -18,10 +18,10 @@ pub(super) struct Went {
 /// Why they failed, if they did.
 #[derive(Default)]
 struct Last {
-    append: Option<String>,
-    read: Option<String>,
+    append: Option<StoreError>,
+    read: Option<StoreError>,
     /// Events that should be there and are not.
-    count: Option<String>,
+    count: Option<StoreError>,
 }
 
 impl Went {
@@ -39,7 +39,7 @@ impl Went {
 
     pub fn append_failed(&self, error: &StoreError) {
         if is_of_store(error) {
-            self.last().append = Some(error.to_string());
+            self.last().append = Some(error.clone());
         }
     }
 
@@ -50,13 +50,13 @@ impl Went {
     pub fn read<T>(&self, answer: &Result<T, StoreError>) {
         match answer {
             Ok(_) => self.last().read = None,
-            Err(error) if is_of_store(error) => self.last().read = Some(error.to_string()),
+            Err(error) if is_of_store(error) => self.last().read = Some(error.clone()),
             Err(_) => {}
         }
     }
 
     /// Events between two places were counted. What is missing stays missing until that place is counted again.
-    pub fn counted(&self, missing: Option<String>) {
+    pub fn counted(&self, missing: Option<StoreError>) {
         self.last().count = missing;
     }
 
@@ -69,10 +69,8 @@ impl Went {
             return Health::Parted(parted);
         }
         let last = self.last();
-        match last.append.as_ref().or(last.read.as_ref()).or(last.count.as_ref()) {
-            Some(failed) => Health::Failing(failed.clone()),
-            None => Health::Well,
-        }
+        let failed = last.append.as_ref().or(last.read.as_ref()).or(last.count.as_ref());
+        failed.map_or(Health::Well, Health::from)
     }
 }
 

@@ -190,16 +190,6 @@ fn call_until(members: &[Waiting]) -> Instant {
 
 fn refuse(members: Vec<Waiting>, error: &StoreError) {
     for one in members {
-        let error = match error {
-            StoreError::Unavailable { tried, found } => StoreError::unavailable(tried, found),
-            StoreError::Corrupt { place, found } => StoreError::corrupt(place, found.clone()),
-            StoreError::Invalid(found) => StoreError::Invalid(found.clone()),
-            StoreError::Parted(parted) => StoreError::Parted(*parted),
-            StoreError::BeyondHead { after, head } => StoreError::BeyondHead { after: *after, head: *head },
-            StoreError::BeyondStream { stream, after, last } => {
-                StoreError::BeyondStream { stream: stream.clone(), after: *after, last: *last }
-            }
-        };
-        one.answer(Err(AppendError::Store(error)));
+        one.answer(Err(AppendError::Store(error.clone())));
     }
 }

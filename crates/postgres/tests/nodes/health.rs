@@ -17,7 +17,7 @@ async fn well(journal: &dyn Journal) {
 async fn failing(journal: &dyn Journal, told: &str) {
     loop {
         match journal.health() {
-            Health::Failing(why) if why.contains(told) => return,
+            Health::Failing(why) | Health::Damaged(why) if why.contains(told) => return,
             _ => tokio::task::yield_now().await,
         }
     }
@@ -78,6 +78,7 @@ async fn events_that_are_gone_are_found_in_the_course_of_time() {
                  DELETE FROM dacapo.events WHERE position = 2";
     server.run(name_of(&url), taken).await;
     failing(&journal, "events between 0 and 3 are missing").await;
+    assert!(matches!(journal.health(), Health::Damaged(_)), "{:?}", journal.health());
     server.run(name_of(&url), "INSERT INTO dacapo.events SELECT * FROM dacapo.kept").await;
     well(&journal).await;
 }

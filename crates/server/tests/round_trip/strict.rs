@@ -207,6 +207,38 @@ async fn a_query_that_can_be_read_in_several_ways_is_refused_by_name() {
     served.stop().await;
 }
 
+/// A number has one form, and so have yes and no: whoever else reads the same query must not read another one.
+#[tokio::test]
+async fn a_number_in_a_query_is_written_in_one_way_or_refused_by_name() {
+    let served = Served::start().await;
+    let url = |path: &str| format!("{}{}", served.url, path.replace("{projection}", "balances"));
+    let params = [
+        (paths::EVENTS, "after limit wait_ms"),
+        (paths::STREAMS, "limit"),
+        (paths::PHASES, "after limit"),
+        (paths::LETTERS, "after limit"),
+        (paths::VERIFICATION, "wait_ms"),
+    ];
+    for (path, names) in params {
+        for name in names.split(' ') {
+            for odd in [
+                "01", "00", "007", "%2B1", "+1", "%201", "1%20", "1%0A", "-1", "1.0", "1e3", "0x1", "1_0", "%D9%A1", "",
+            ] {
+                refused(served.http().get(format!("{}?{name}={odd}", url(path))), "unprocessable", name).await;
+            }
+            refused(served.http().get(format!("{}?{name}", url(path))), "unprocessable", name).await;
+            let plain = served.http().get(format!("{}?{name}=10", url(path))).send().await.unwrap();
+            assert_ne!(plain.status().as_u16(), 422, "{path} {name}");
+        }
+    }
+    for (path, name) in [(paths::EVENTS, "system"), (paths::LETTERS, "effects")] {
+        for odd in ["on", "1", "True", "yes", "%20true", ""] {
+            refused(served.http().get(format!("{}?{name}={odd}", url(path))), "unprocessable", name).await;
+        }
+    }
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_that_says_it_is_not_json_in_utf_8_is_refused_by_name() {
     let served = Served::start().await;

@@ -257,26 +257,25 @@ mod reserve {
     use std::path::Path;
     use std::sync::{Mutex, PoisonError};
 
-    const FILES: usize = 8;
-    /// Too many open files, of the process and of the system.
-    const EXHAUSTED: [i32; 2] = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+    use crate::files::no_more_files;
 
+    const FILES: usize = 8;
     static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
     /// Opens a file, in the place of a kept one if there is no other way.
     pub fn or_use(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match open() {
-                Err(error) if error.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code)) => {
-                    tracing::warn!(file = %path.display(), left = kept.len(), %error, "no more files can be opened: \
-                        allow more (ulimit -n), or let fewer callers connect; one that was kept for the journal is used");
+            match open().map_err(|error| (no_more_files(&error), error)) {
+                Err((Some(advice), error)) => {
+                    tracing::warn!(file = %path.display(), left = kept.len(), %error, advice, "no more files can be \
+                        opened; one that was kept for the journal is used");
                     // Another thread may be faster; then the next one is given up.
                     if kept.pop().is_none() {
                         return Err(error);
                     }
                 }
-                Err(error) => return Err(error),
+                Err((None, error)) => return Err(error),
                 Ok(file) => {
                     while kept.len() < FILES
                         && let Ok(spare) = File::open("/dev/null")

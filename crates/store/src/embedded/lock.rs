@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use super::disk::{FILE_MODE, not_a_file, open_file, private_dir};
 use crate::error::StoreError;
+use crate::files::with_advice;
 
 /// What this release writes into `DIR/format`, and the newest it reads.
 const FORMAT: u32 = 2;
@@ -39,12 +40,12 @@ impl DataDir {
     /// Takes the directory at `path`, making it if it is not there.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when another process owns it (the message says which) or it cannot be
-    /// made; [`StoreError::Invalid`] when a later release wrote it; [`StoreError::Corrupt`] when its
+    /// [`StoreError::Owned`] when another process owns it (the message says which), [`StoreError::Unavailable`] when
+    /// it cannot be made; [`StoreError::Invalid`] when a later release wrote it; [`StoreError::Corrupt`] when its
     /// format file is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        private_dir(&path).map_err(|error| StoreError::unavailable(tried(&path), error))?;
+        private_dir(&path).map_err(|error| StoreError::unavailable(tried(&path), with_advice(&error)))?;
         let lock = locked(&path, File::try_lock)?;
         let journal = match read_format(&path)? {
             Some(journal) => journal,
@@ -100,12 +101,12 @@ fn tried(path: &Path) -> String {
 
 /// The open directory at `path`, locked by `lock`.
 fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, StoreError> {
-    let failed = |error: io::Error| StoreError::unavailable(tried(path), error);
+    let failed = |error: io::Error| StoreError::unavailable(tried(path), with_advice(&error));
     let directory = OFlags::DIRECTORY.bits().cast_signed();
     let open = OpenOptions::new().read(true).custom_flags(directory).open(path).map_err(failed)?;
     match lock(&open) {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(StoreError::unavailable(tried(path), owner(path, &open))),
+        Err(TryLockError::WouldBlock) => return Err(not_ours(path, &open)),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
     let (held, named) = (open.metadata().map_err(failed)?, std::fs::metadata(path).map_err(failed)?);
@@ -117,7 +118,8 @@ fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Resu
 
 /// A file beside the journal cannot be used.
 fn file_error(file: &Path, error: &io::Error) -> StoreError {
-    not_a_file(file, error).unwrap_or_else(|| StoreError::unavailable(format!("use {}", file.display()), error))
+    not_a_file(file, error)
+        .unwrap_or_else(|| StoreError::unavailable(format!("use {}", file.display()), with_advice(error)))
 }
 
 /// Writes who owns the directory into the lock file; the time of writing is the file's own. Nothing of the command line,
@@ -130,11 +132,12 @@ fn sign(path: &Path) -> io::Result<()> {
     lock.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
-/// Which process owns the directory, and what to do about it.
-fn owner(path: &Path, directory: &File) -> String {
+/// Another process has the directory: which one, and what to do about it.
+fn not_ours(path: &Path, directory: &File) -> StoreError {
     // Who only looks does not say so in the file.
     if directory.try_lock_shared().is_ok() {
-        return "another process looks at it just now: try again when that has ended".to_owned();
+        let found = "another process looks at it just now: try again when that has ended";
+        return StoreError::unavailable(tried(path), found);
     }
     let lock = open_file(OpenOptions::new().read(true), &path.join("lock"));
     let mut text = String::new();
@@ -146,7 +149,9 @@ fn owner(path: &Path, directory: &File) -> String {
     let since = lock.and_then(|lock| lock.metadata()).and_then(|metadata| metadata.modified());
     let since = since.ok().and_then(|since| jiff::Timestamp::try_from(since).ok());
     let since = since.map_or_else(String::new, |since| format!(" since {since:.0}"));
-    format!("{process} has owned it{since}: stop that process, or use another directory than {}", path.display())
+    let found =
+        format!("{process} has owned it{since}: stop that process, or use another directory than {}", path.display());
+    StoreError::Owned { tried: tried(path), found }
 }
 
 /// What the format file says after its first line, before the identity of the journal.

@@ -23,6 +23,7 @@ use super::disk::{FILE_MODE, private_dir};
 use super::look;
 use crate::blocking::blocking;
 use crate::error::StoreError;
+use crate::files::with_advice;
 use crate::sqlite::scrub::{self, Looked};
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
 use crate::sqlite::{Db, Place};
@@ -359,5 +360,5 @@ fn names_in(path: &Path) -> Result<Vec<String>, StoreError> {
 }
 
 fn io_fault(act: &str, path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::unavailable(format!("{act} {}", path.display()), error)
+    StoreError::unavailable(format!("{act} {}", path.display()), with_advice(error))
 }

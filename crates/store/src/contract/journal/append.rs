@@ -170,13 +170,18 @@ pub async fn a_partly_known_append_is_refused_or_skipped(home: &mut dyn JournalH
 pub async fn an_id_named_twice_is_refused_or_skipped(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let why = refused(&*journal, any("a-1", [1, 2, 1])).await;
-    assert_eq!(why, AppendRefused::IdTaken { id: event(1).id, position: Position::START });
+    assert_eq!(why, AppendRefused::IdTwice { id: event(1).id, first: 0, second: 2 });
+    // Also where the id is known already.
+    appended(&*journal, any("k-1", [9])).await;
+    let why = refused(&*journal, any("k-1", [9, 9])).await;
+    assert_eq!(why, AppendRefused::IdTwice { id: event(9).id, first: 0, second: 1 });
     let mut twice = Append { on_known: OnKnown::Skip, ..any("a-1", [1, 2, 1]) };
-    assert_eq!(appended(&*journal, twice.clone()).await, at(1, 1, 2));
-    assert_eq!(appended(&*journal, twice.clone()).await, at(1, 1, 0));
+    assert_eq!(appended(&*journal, twice.clone()).await, at(2, 1, 2));
+    assert_eq!(appended(&*journal, twice.clone()).await, at(2, 1, 0));
     twice.events.push(in_stream("b-1", 1));
-    assert!(matches!(refused(&*journal, twice).await, AppendRefused::IdTaken { .. }));
-    assert_eq!(everything(&*journal).await.len(), 2);
+    let why = refused(&*journal, twice).await;
+    assert_eq!(why, AppendRefused::IdTwice { id: event(1).id, first: 0, second: 3 });
+    assert_eq!(everything(&*journal).await.len(), 3);
 }
 
 /// One more than is possible.

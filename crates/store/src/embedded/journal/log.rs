@@ -3,6 +3,8 @@
 //! Lookups go through the chunks' filters first, then through index sections that are read when they are
 //! needed and kept in a cache bounded in bytes. A damaged index is made again from its chunk.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use super::index::MemoryIndex;
 use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile, not_a_file};
 use crate::error::StoreError;
+use crate::files::no_more_files;
 use crate::head::Head;
 use crate::journal::Health;
 use crate::record;
@@ -43,6 +46,8 @@ pub(super) struct Log {
     /// The read that failed last, until something is read there.
     unread: Mutex<Option<Unread>>,
     reading: AtomicBool,
+    /// What was found not to be what was written, by the chunk that has it: the first find in each.
+    damage: Mutex<BTreeMap<Position, StoreError>>,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
     sections: Mutex<Sections>,
@@ -88,6 +93,7 @@ impl Log {
             probing: AtomicBool::new(false),
             unread: Mutex::default(),
             reading: AtomicBool::new(false),
+            damage: Mutex::default(),
             chunks: RwLock::new(Arc::new(found.chunks)),
             files: Mutex::new(LruCache::new(OPEN_FILES_MAX)),
             sections: Mutex::new(Sections { cache: LruCache::unbounded(), bytes: 0, bytes_max: cache_bytes }),
@@ -185,9 +191,42 @@ impl Log {
         Ok(file)
     }
 
-    /// The error for a record at `at` that is not what it must be.
+    /// The error for a record at `at` that is not what it must be. It is kept: the write side asks for it.
     pub fn corrupt(&self, first: Position, at: u64, found: &str) -> StoreError {
-        corrupt_at(&self.log_path(first), at, found)
+        let path = self.log_path(first);
+        let is_written_to = self.chunks().last().is_some_and(|chunk| chunk.first == first);
+        let error = match is_written_to {
+            // What is appended behind it is acknowledged, and lost with it: opening refuses what is behind damage in the
+            // newest chunk, and no backup has both what was there and what came after.
+            true => StoreError::corrupt(
+                format!("{} at byte {at}", path.display()),
+                format!(
+                    "{found}; nothing behind it is read and nothing more is appended: stop this process, then {}",
+                    mend(&self.dir)
+                ),
+            ),
+            // It never changes again, so any copy of it heals it and costs nothing that came after.
+            false => corrupt_at(&path, at, found),
+        };
+        let mut damage = lock(&self.damage);
+        if let Entry::Vacant(entry) = damage.entry(first) {
+            tracing::error!(%error, "the journal is damaged");
+            entry.insert(error.clone());
+        }
+        error
+    }
+
+    /// What was found damaged in the chunk that is written to, if anything was.
+    pub fn damage_written_to(&self) -> Option<StoreError> {
+        let newest = self.chunks().last().map(|chunk| chunk.first)?;
+        lock(&self.damage).get(&newest).cloned()
+    }
+
+    /// What was found damaged where nothing is written any more.
+    pub fn sealed_damage(&self) -> Vec<StoreError> {
+        let chunks = self.chunks();
+        let newest = chunks.last().map(|chunk| chunk.first);
+        lock(&self.damage).iter().filter(|(first, _)| Some(**first) != newest).map(|(_, error)| error.clone()).collect()
     }
 
     pub fn remember_place(&self, position: Position, at: u64) {
@@ -324,7 +363,6 @@ impl Log {
     /// The bytes of the record that begins at `at`, verified.
     pub fn record(&self, chunk: &Chunk, at: u32) -> Result<Vec<u8>, StoreError> {
         let at = u64::from(at);
-        let path = self.log_path(chunk.first);
         let end = chunk.durable();
         let mut bytes = Vec::new();
         let read = |from: u64, len: usize, bytes: &mut Vec<u8>| {
@@ -332,11 +370,11 @@ impl Log {
             self.read_bytes(chunk.first, from, len, bytes)
         };
         read(at, RECORD_GUESS_BYTES, &mut bytes)?;
-        let len = record::record_len(&bytes).ok_or_else(|| corrupt_at(&path, at, "no record begins here"))?;
+        let len = record::record_len(&bytes).ok_or_else(|| self.corrupt(chunk.first, at, "no record begins here"))?;
         if let Some(missing) = len.checked_sub(bytes.len()) {
             read(at + bytes.len() as u64, missing, &mut bytes)?;
         }
-        record::verify(&bytes).map_err(|found| corrupt_at(&path, at, found))?;
+        record::verify(&bytes).map_err(|found| self.corrupt(chunk.first, at, found))?;
         bytes.truncate(len);
         Ok(bytes)
     }
@@ -455,6 +493,7 @@ pub(super) fn disk_error(tried: &str, path: &Path, error: &io::Error) -> StoreEr
         io::ErrorKind::PermissionDenied => "give this process the right to it, then try again",
         _ => "look after the disk, then try again",
     };
+    let advice = no_more_files(error).unwrap_or_else(|| advice.to_owned());
     StoreError::unavailable(format!("{tried} {}", path.display()), format!("{error}; {advice}"))
 }
 
@@ -464,6 +503,12 @@ pub(super) fn corrupt_at(path: &Path, at: u64, found: &str) -> StoreError {
         format!("{} at byte {at}", path.display()),
         format!("{found}; nothing behind it is read: restore the file from a backup or from a replicated journal"),
     )
+}
+
+/// What to do about what was acknowledged and is not there any more.
+pub(super) fn mend(dir: &Path) -> String {
+    let data = dir.parent().unwrap_or(dir).display();
+    format!("restore it from a backup, or see what `dacapo repair --data {data}` would do")
 }
 
 /// Caches hold derived things only, so one that a panic left behind is as good as any.

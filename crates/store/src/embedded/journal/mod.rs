@@ -227,6 +227,9 @@ impl Journal for EmbeddedJournal {
     }
 
     fn health(&self) -> Health {
+        if let Some(damage) = self.log.damage_written_to() {
+            return Health::from(&damage);
+        }
         let health = self.log.health();
         if let Ok(requests) = self.requests()
             && health != Health::Well
@@ -248,6 +251,10 @@ impl Journal for EmbeddedJournal {
             drop(runtime.spawn_blocking(move || log.read_again()));
         }
         reads
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.log.sealed_damage().iter().map(|error| format!("{error}; what is appended behind it lasts")).collect()
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {

@@ -29,7 +29,7 @@ use super::chunk::{self, Chunk, HEADER_BYTES, Header, Index, Scan};
 use super::commit::{self, Commit, CommitFile, Kept};
 use super::index::MemoryIndex;
 use super::index_file::{self, Summary};
-use super::log::{Found, corrupt_at, disk_error, rebuild};
+use super::log::{Found, corrupt_at, disk_error, mend, rebuild};
 use super::settle::Unsettled;
 use super::writer::Start;
 use crate::embedded::disk::{Disk, DiskFile};
@@ -320,8 +320,7 @@ fn damaged_tail(dir: &Path, path: &Path, at: u64, found: &str) -> StoreError {
 }
 
 fn advice(dir: &Path) -> String {
-    let data = dir.parent().unwrap_or(dir).display();
-    format!("nothing was changed: restore it from a backup, or see what `dacapo repair --data {data}` would do")
+    format!("nothing was changed: {}", mend(dir))
 }
 
 /// The summary of a sealed chunk's index, which is made again if it is not right.

@@ -161,7 +161,7 @@ impl Writer {
     pub fn commit(&mut self, appends: &[Append]) -> Vec<Result<Appended, AppendError>> {
         let answers = self.try_commit(appends);
         let failed = answers.iter().find_map(|answer| match answer {
-            Err(AppendError::Store(error)) => Some(Health::Failing(error.to_string())),
+            Err(AppendError::Store(error)) => Some(Health::from(error)),
             _ => None,
         });
         self.log.set_health(failed.unwrap_or_default());
@@ -178,7 +178,7 @@ impl Writer {
             written.map_err(|error| -> Failed { Box::new(move || disk_error("append to", &path, &error)) })?;
             cut
         });
-        self.log.set_health(works.map_or_else(|failed| Health::Failing(failed().to_string()), |()| Health::Well));
+        self.log.set_health(works.map_or_else(|failed| Health::from(&failed()), |()| Health::Well));
     }
 
     fn try_commit(&mut self, appends: &[Append]) -> Vec<Result<Appended, AppendError>> {
@@ -199,6 +199,7 @@ impl Writer {
 
     /// Makes sure that the chunk can be written to, or begins the next one.
     fn prepare(&mut self) -> Result<(), Failed> {
+        self.check_damage()?;
         match &self.state {
             State::Good => {}
             State::Uncut => self.cut()?,
@@ -430,6 +431,15 @@ impl Writer {
         Err(Box::new(move || changed.clone()))
     }
 
+    /// Makes sure that nothing in the chunk that is written to was found damaged: what is appended behind it would be
+    /// lost with it.
+    fn check_damage(&self) -> Result<(), Failed> {
+        match self.log.damage_written_to() {
+            None => Ok(()),
+            Some(damage) => Err(Box::new(move || damage.clone())),
+        }
+    }
+
     /// What is written to is not there any more, or not what the directory names.
     fn replaced(&mut self, found: &Failed) {
         tracing::error!(error = %found(), "the journal takes no more events while its files are gone");
@@ -473,21 +483,10 @@ impl Writer {
             Index::Memory(index) => index.record_at_or_before(self.end.saturating_sub(REWRITTEN_BYTES)),
             Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
         };
-        let header = Header { first: self.chunk.first, id: self.log.id, before: 0 };
         let again = || -> std::io::Result<()> {
             let mut bytes = Vec::new();
             self.file.read_at(from, (self.end - from) as usize, &mut bytes)?;
-            if (bytes.len() as u64) < self.end - from {
-                return Err(std::io::Error::other("the file is shorter than it was left"));
-            }
-            let mut at = 0;
-            if from == 0 {
-                Header::decode(&bytes, header.first).map_err(std::io::Error::other)?;
-                at = chunk::HEADER_BYTES as usize;
-            }
-            while at < bytes.len() {
-                at += record::verify(&bytes[at..]).map_err(std::io::Error::other)?.1;
-            }
+            self.check_end(from, &bytes).map_err(std::io::Error::other)?;
             self.file.set_len(self.end)?;
             self.file.write_at(from, &bytes)?;
             self.file.sync_data()
@@ -507,6 +506,24 @@ impl Writer {
                 )
             })),
         }
+    }
+
+    /// Makes sure that what was durable, of which `bytes` begin at byte `from`, is what was written. Bytes that were
+    /// durable before a flush failed are so after it: whatever is wrong with them is damage.
+    fn check_end(&self, from: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let damaged = |at: usize, found: &str| self.log.corrupt(self.chunk.first, from + at as u64, found);
+        if (bytes.len() as u64) < self.end - from {
+            return Err(damaged(bytes.len(), "the file ends here, but events were durable behind it"));
+        }
+        let mut at = 0;
+        if from == 0 {
+            Header::decode(bytes, self.chunk.first).map_err(|found| damaged(0, &found))?;
+            at = chunk::HEADER_BYTES as usize;
+        }
+        while at < bytes.len() {
+            at += record::verify(&bytes[at..]).map_err(|found| damaged(at, found))?.1;
+        }
+        Ok(())
     }
 
     fn take_out_all(&mut self) {
