@@ -201,7 +201,7 @@ impl Disk for LookDisk {
 }
 
 /// What is stored is for the user that runs the process, and for nobody else.
-pub(super) const FILE_MODE: u32 = 0o600;
+pub(crate) const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
 /// Makes a directory for the user that runs the process, and those above it, as far as they are missing.
@@ -214,7 +214,7 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
 
 /// Opens a file, and nothing else: a pipe would be waited for without end, and what comes from a device is not what was
 /// written.
-pub(super) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
+pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let other = |found: FileType| io::Error::new(io::ErrorKind::InvalidData, NotAFile(kind_of(found)));
     match options.clone().custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path) {
         Ok(file) => {
@@ -233,6 +233,11 @@ pub(super) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> 
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is there in place of the file")]
 struct NotAFile(&'static str);
+
+/// Whether an error says that something else is where a file should be.
+pub(crate) fn is_not_a_file(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
+}
 
 /// That something else is where the file `path` should be, if that is what `error` says.
 pub(super) fn not_a_file(path: &Path, error: &io::Error) -> Option<StoreError> {

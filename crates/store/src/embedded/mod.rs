@@ -8,10 +8,12 @@
 //!   views/       a file a version with its rows and tokens, see SqliteViews
 //! ```
 
-mod disk;
+pub(crate) mod disk;
 mod journal;
 mod lock;
 mod look;
+#[cfg(test)]
+mod moved_tests;
 #[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "contract")]
 mod sim_disk;

@@ -24,6 +24,7 @@ use super::look;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::files::with_advice;
+use crate::sqlite::moved::{self, beside};
 use crate::sqlite::scrub::{self, Looked};
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
 use crate::sqlite::{Db, Place};
@@ -132,6 +133,12 @@ impl Folder {
         }
         let name = path.display().to_string();
         let place = if self.looks { Place::to_look_at(name) } else { Place::on_disk(name, Arc::clone(&self.full)) };
+        // Before SQLite takes up what is left of the WAL.
+        moved::look(&path).inspect_err(|error| {
+            if matches!(error, StoreError::Corrupt { .. }) {
+                place.damaged(error);
+            }
+        })?;
         let mut control = connect(&path, &place, READER_CACHE_KIB)?;
         if !make(&mut control)? {
             return Ok(None);
@@ -332,10 +339,8 @@ fn make_file(path: &Path) -> Result<(), StoreError> {
 
 /// Removes a view's files: the file first, since what is beside it is nothing without it.
 fn remove_files(path: &Path) -> Result<(), StoreError> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let path = PathBuf::from(name);
+    for suffix in ["", "-wal", "-shm", moved::NOTE, moved::NEW_NOTE] {
+        let path = beside(path, suffix);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(io_fault("remove", &path, &error)),
             _ => {}

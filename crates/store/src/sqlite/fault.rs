@@ -45,7 +45,7 @@ pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Dam
     }
 }
 
-fn corrupt(place: &str, found: &str) -> StoreError {
+pub(super) fn corrupt(place: &str, found: &str) -> StoreError {
     StoreError::corrupt(
         place,
         format!(

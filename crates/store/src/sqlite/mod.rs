@@ -11,6 +11,7 @@ mod db;
 mod fault;
 mod history;
 mod letters;
+pub(crate) mod moved;
 mod outbox;
 pub(crate) mod pages;
 mod place;
@@ -26,3 +27,5 @@ mod writer;
 
 pub(crate) use db::{Db, escaped};
 pub(crate) use place::Place;
+#[cfg(test)]
+pub(crate) use vfs::steps;

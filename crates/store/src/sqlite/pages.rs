@@ -90,22 +90,69 @@ impl Order {
     }
 }
 
+/// Bytes of the salts of a WAL: it gets others each time it is begun anew.
+pub(super) const SALT_BYTES: usize = 8;
+/// How a WAL begins, but for the last bit, which is the order.
+const WAL_MAGIC: u32 = 0x377f_0682;
+/// The one version of its form that there is.
+const WAL_VERSION: u32 = 3_007_000;
+
+/// What the header of a WAL says, which is true of all frames up to the next time it is begun anew.
+pub(super) struct Round {
+    pub(super) salts: [u8; SALT_BYTES],
+    /// The checksum of the header, which that of the first frame goes on from.
+    pub(super) sum: [u8; 8],
+    order: Order,
+}
+
+impl Round {
+    /// What a header says, if it is sound, as SQLite judges it.
+    pub(super) fn of(header: &[u8; WAL_HEADER_BYTES as usize]) -> Option<Self> {
+        let (words, _) = header.as_chunks::<4>();
+        let [magic, version, page_bytes, _, _, _, _, _] = *words else { return None };
+        let (said, sum) = header.split_at(header.len() - 8);
+        let order = Order::of(magic);
+        let is_known = u32::from_be_bytes(magic) & !1 == WAL_MAGIC
+            && u32::from_be_bytes(version) == WAL_VERSION
+            && u32::from_be_bytes(page_bytes) as usize == PAGE_BYTES;
+        let is_sound = sum == bytes_of(frame_sum((0, 0), said, order));
+        let round = Self { salts: *said.last_chunk()?, sum: *sum.first_chunk()?, order };
+        (is_known && is_sound).then_some(round)
+    }
+
+    /// The checksum of a frame, if it is sound behind one whose checksum is `before`.
+    pub(super) fn sum_of(&self, before: [u8; 8], frame: &[u8; FRAME_BYTES as usize]) -> Option<[u8; 8]> {
+        let header = frame.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let mut right = *header;
+        sum_up(before, self.order, &mut right, frame.last_chunk()?);
+        let is_sound = right == *header && header[8..16] == self.salts && header[..4] != [0; 4];
+        if is_sound { header.last_chunk().copied() } else { None }
+    }
+}
+
+fn bytes_of((one, two): (u32, u32)) -> [u8; 8] {
+    (u64::from(one) << 32 | u64::from(two)).to_be_bytes()
+}
+
 /// Writes the checksum of a frame into its header. `before` is the one that the frame before it ends with, or that of the
 /// WAL's header: each goes on from there.
 pub(super) fn sum_up(before: [u8; 8], order: Order, header: &mut [u8; FRAME_HEADER_BYTES], page: &[u8; PAGE_BYTES]) {
-    let order = match order {
-        Order::Little => u32::from_le_bytes,
-        Order::Big => u32::from_be_bytes,
-    };
     let [a, b, c, d, e, f, g, h] = before;
     let begin = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-    let (one, two) = frame_sum(frame_sum(begin, &header[..8], order), page, order);
-    header[16..20].copy_from_slice(&one.to_be_bytes());
-    header[20..].copy_from_slice(&two.to_be_bytes());
+    let sum = bytes_of(frame_sum(frame_sum(begin, &header[..8], order), page, order));
+    header[16..].copy_from_slice(&sum);
 }
 
 /// SQLite's checksum of a WAL (<https://sqlite.org/fileformat2.html#checksum_algorithm>).
-fn frame_sum((mut one, mut two): (u32, u32), bytes: &[u8], order: fn([u8; 4]) -> u32) -> (u32, u32) {
+fn frame_sum(begin: (u32, u32), bytes: &[u8], order: Order) -> (u32, u32) {
+    match order {
+        Order::Little => frame_sum_of(begin, bytes, u32::from_le_bytes),
+        Order::Big => frame_sum_of(begin, bytes, u32::from_be_bytes),
+    }
+}
+
+/// Made once for each order, since it runs over every byte that is written.
+fn frame_sum_of((mut one, mut two): (u32, u32), bytes: &[u8], order: impl Fn([u8; 4]) -> u32) -> (u32, u32) {
     for &[a, b, c, d, e, f, g, h] in bytes.as_chunks::<8>().0 {
         one = one.wrapping_add(order([a, b, c, d])).wrapping_add(two);
         two = two.wrapping_add(order([e, f, g, h])).wrapping_add(one);

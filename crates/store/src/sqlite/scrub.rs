@@ -8,8 +8,9 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::sqlite::moved::beside;
 use crate::sqlite::pages::{
     Damage, FRAME_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES, holds_nothing, is_sound,
 };
@@ -63,9 +64,7 @@ fn is_damaged(path: &Path, file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES])
 
 /// Whether the WAL has a state of the page.
 fn in_wal(path: &Path, page: u64) -> io::Result<bool> {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    let mut wal = match File::open(PathBuf::from(name)) {
+    let mut wal = match File::open(beside(path, "-wal")) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         wal => wal?,
     };

@@ -15,12 +15,23 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::{Connection, ffi};
 
-use super::pages::{self, Damage, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, Order, PAGE_BYTES, WAL_HEADER_BYTES};
+use super::moved::{self, Moved, Noted};
+use super::pages::{
+    self, Damage, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, Order, PAGE_BYTES, Round, WAL_HEADER_BYTES,
+};
+
+/// Where the index of a WAL says through which frame pages are being moved (<https://sqlite.org/walformat.html>,
+/// `nBackfillAttempted`).
+const ATTEMPTED_AT: usize = 128;
 
 /// Its name to SQLite.
 const NAME: &CStr = c"dacapo";
@@ -87,13 +98,15 @@ struct File {
 
 /// What is known of an open file.
 struct State {
-    name: String,
+    path: PathBuf,
     kind: Kind,
 }
 
 enum Kind {
-    View,
+    View(ViewFile),
     Wal {
+        /// The file of the view, which is open for longer than the WAL.
+        view: *mut ffi::sqlite3_file,
         /// The header of a frame that was written last, and where: its page follows.
         header: Option<(u64, [u8; FRAME_HEADER_BYTES])>,
         /// In which order it takes bytes, once that is known.
@@ -101,10 +114,63 @@ enum Kind {
     },
 }
 
+/// The file of a view, which in WAL mode is written to only while pages are moved from the WAL. What is moved is noted
+/// first (see [`moved`](super::moved)), or else not a byte is written.
+struct ViewFile {
+    /// The WAL, while that is open.
+    wal: *mut ffi::sqlite3_file,
+    /// The first region of the WAL's index in shared memory, while that is mapped.
+    index: *const u8,
+    moving: Moving,
+    /// Whether what is moved could not be noted when it was tried last.
+    fails: bool,
+}
+
+/// How far pages are moved.
+#[derive(Clone, Copy)]
+enum Moving {
+    Nothing,
+    /// What is moved could not be noted.
+    Refused(c_int),
+    Noted(Moved),
+    /// Nothing is left to be moved, and the file has its new size. It is flushed next.
+    All(Moved),
+}
+
+impl ViewFile {
+    /// Whether pages may be written to the file, or why not.
+    fn may_write(&self) -> Result<(), c_int> {
+        match self.moving {
+            _ if self.wal.is_null() => Ok(()),
+            Moving::Noted(_) | Moving::All(_) => Ok(()),
+            Moving::Refused(code) => Err(code),
+            Moving::Nothing => Err(ffi::SQLITE_IOERR_WRITE),
+        }
+    }
+
+    /// Notes what is moved in the file named `view`.
+    fn note(&mut self, view: &Path, moved: &Moved) -> Result<(), c_int> {
+        step(view, "note");
+        let noted = moved::note(view, moved);
+        step(view, "noted");
+        let was_failing = std::mem::replace(&mut self.fails, noted.is_err());
+        noted.map_err(|error| {
+            if !was_failing {
+                tracing::warn!(view = %view.display(), %error, "pages stay in the WAL of a view, which grows, since what is \
+                    moved into the file cannot be noted beside it");
+            }
+            match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
+                _ => ffi::SQLITE_IOERR_WRITE,
+            }
+        })
+    }
+}
+
 impl State {
     fn damaged(&self, at: u64, bytes: &[u8]) -> c_int {
-        let is_bare = matches!(self.kind, Kind::View) && at == 0 && pages::is_bare(bytes);
-        pages::found(Damage { file: self.name.clone(), at, is_bare });
+        let is_bare = matches!(self.kind, Kind::View(_)) && at == 0 && pages::is_bare(bytes);
+        pages::found(Damage { file: self.path.display().to_string(), at, is_bare });
         ffi::SQLITE_IOERR_DATA
     }
 }
@@ -147,8 +213,11 @@ unsafe extern "C" fn open(
     unsafe {
         let Some(open) = (*vfs).xOpen else { return ffi::SQLITE_CANTOPEN };
         let kind = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
-            ffi::SQLITE_OPEN_MAIN_DB => Kind::View,
-            ffi::SQLITE_OPEN_WAL => Kind::Wal { header: None, order: None },
+            ffi::SQLITE_OPEN_MAIN_DB => {
+                let (wal, index) = (std::ptr::null_mut(), std::ptr::null());
+                Kind::View(ViewFile { wal, index, moving: Moving::Nothing, fails: false })
+            }
+            ffi::SQLITE_OPEN_WAL => Kind::Wal { view: view_of(name), header: None, order: None },
             _ => return open(vfs, name, file, flags, out_flags),
         };
         (*file).pMethods = std::ptr::null();
@@ -163,16 +232,57 @@ unsafe extern "C" fn open(
             }
             return code;
         }
-        let name = if name.is_null() { "a view".into() } else { CStr::from_ptr(name).to_string_lossy() };
-        (*file.cast::<File>()).state = Box::into_raw(Box::new(State { name: name.into_owned(), kind }));
+        let path = if name.is_null() { c"a view" } else { CStr::from_ptr(name) };
+        let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+        if let Kind::Wal { view, .. } = kind
+            && let Some(view) = view_file(view)
+        {
+            view.wal = file;
+        }
+        (*file.cast::<File>()).state = Box::into_raw(Box::new(State { path, kind }));
         (*file).pMethods = &METHODS;
         ffi::SQLITE_OK
     }
 }
 
-unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
-    // SAFETY: SQLite closes an open file once.
+/// The file of the view whose WAL is being opened under `name`; null if it was not opened here.
+///
+/// # Safety
+/// `name` is what SQLite opens a WAL under.
+unsafe fn view_of(name: ffi::sqlite3_filename) -> *mut ffi::sqlite3_file {
+    if name.is_null() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: SQLite gives the file that it has opened before the WAL, and closes after it.
     unsafe {
+        let view = ffi::sqlite3_database_file_object(name);
+        if !view.is_null() && std::ptr::eq((*view).pMethods, &raw const METHODS) { view } else { std::ptr::null_mut() }
+    }
+}
+
+/// What is known of the file of a view.
+///
+/// # Safety
+/// `view` is null or was opened here and is open, and is not used by another thread meanwhile.
+unsafe fn view_file<'a>(view: *mut ffi::sqlite3_file) -> Option<&'a mut ViewFile> {
+    if view.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller's.
+    match unsafe { &mut state(view).kind } {
+        Kind::View(view) => Some(view),
+        Kind::Wal { .. } => None,
+    }
+}
+
+unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes an open file once, and a WAL before the file of its view.
+    unsafe {
+        if let Kind::Wal { view, .. } = state(file).kind
+            && let Some(view) = view_file(view)
+        {
+            view.wal = std::ptr::null_mut();
+        }
         drop(Box::from_raw((*file.cast::<File>()).state));
         methods(file).xClose.map_or(ffi::SQLITE_OK, |close| close(real(file)))
     }
@@ -201,8 +311,8 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, lengt
         let state = state(file);
         match &state.kind {
             // SQLite looks into the header before it knows the size of pages; it reads the first page as such later.
-            Kind::View if length <= HEADER_BYTES => code,
-            Kind::View => {
+            Kind::View(_) if length <= HEADER_BYTES => code,
+            Kind::View(_) => {
                 let is_page = length == PAGE_BYTES && at.is_multiple_of(PAGE_BYTES as u64);
                 let is_there = code == ffi::SQLITE_OK || code == ffi::SQLITE_IOERR_SHORT_READ;
                 let is_sound = || is_page && pages::is_sound(at / PAGE_BYTES as u64 + 1, bytes);
@@ -285,17 +395,22 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, from: *const c_void, le
             return ffi::SQLITE_IOERR_WRITE;
         };
         let bytes = std::slice::from_raw_parts(from.cast::<u8>(), bytes);
-        match &mut state(file).kind {
-            Kind::View => {
+        let State { path, kind } = state(file);
+        match kind {
+            Kind::View(view) => {
+                if let Err(code) = view.may_write() {
+                    return code;
+                }
                 // What is no page would leave one behind that is not sound, so it is not written at all.
                 let Ok(mut page) = <[u8; PAGE_BYTES]>::try_from(bytes) else { return ffi::SQLITE_IOERR_WRITE };
                 if !place.is_multiple_of(PAGE_BYTES as u64) {
                     return ffi::SQLITE_IOERR_WRITE;
                 }
                 pages::seal(place / PAGE_BYTES as u64 + 1, &mut page);
+                step(path, "page");
                 write(real(file), page.as_ptr().cast(), length, at)
             }
-            Kind::Wal { header, order } => {
+            Kind::Wal { header, order, .. } => {
                 if let Ok(bytes) = <[u8; FRAME_HEADER_BYTES]>::try_from(bytes) {
                     *header = Some((place, bytes));
                     return write(real(file), from, length, at);
@@ -338,6 +453,125 @@ unsafe extern "C" fn device_characteristics(file: *mut ffi::sqlite3_file) -> c_i
     found & !ffi::SQLITE_IOCAP_SUBPAGE_READ
 }
 
+unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        let Some(truncate) = methods(file).xTruncate else { return ffi::SQLITE_IOERR_TRUNCATE };
+        let Kind::View(view) = &mut state(file).kind else { return truncate(real(file), size) };
+        if let Err(code) = view.may_write() {
+            return code;
+        }
+        let code = truncate(real(file), size);
+        if code == ffi::SQLITE_OK
+            && let Moving::Noted(moved) = view.moving
+        {
+            view.moving = Moving::All(moved);
+        }
+        code
+    }
+}
+
+unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        let Some(sync) = methods(file).xSync else { return ffi::SQLITE_IOERR_FSYNC };
+        let code = sync(real(file), flags);
+        let State { path, kind } = state(file);
+        let Kind::View(view) = kind else { return code };
+        // Only after this does SQLite begin the WAL anew, or remove it.
+        match std::mem::replace(&mut view.moving, Moving::Nothing) {
+            Moving::All(moved) if code == ffi::SQLITE_OK => {
+                view.note(path, &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
+            }
+            _ => code,
+        }
+    }
+}
+
+unsafe extern "C" fn file_control(file: *mut ffi::sqlite3_file, what: c_int, argument: *mut c_void) -> c_int {
+    // SAFETY: SQLite gives an open file; the arguments are handed on as they are.
+    unsafe {
+        // The WAL is flushed, and pages are about to be moved.
+        if what == ffi::SQLITE_FCNTL_CKPT_START {
+            let begun = begin_to_move(file);
+            if let Kind::View(view) = &mut state(file).kind {
+                view.moving = begun.map_or_else(Moving::Refused, Moving::Noted);
+            }
+        }
+        methods(file).xFileControl.map_or(ffi::SQLITE_NOTFOUND, |control| control(real(file), what, argument))
+    }
+}
+
+/// Notes that pages are moved from the WAL, and through which frame.
+///
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile.
+unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
+    // SAFETY: as the caller's; the WAL and its index are there until they are closed and unmapped, and then forgotten here.
+    unsafe {
+        let State { path, kind } = state(file);
+        let Kind::View(view) = kind else { return Err(ffi::SQLITE_MISUSE) };
+        if view.wal.is_null() || view.index.is_null() {
+            return Err(ffi::SQLITE_IOERR_SHMMAP);
+        }
+        // Of a view that was dropped nothing is noted, since one that was made anew may have its name.
+        let mut is_gone: c_int = 0;
+        let control = methods(file).xFileControl;
+        control.map(|ask| ask(real(file), ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut is_gone).cast()));
+        if is_gone != 0 {
+            return Err(ffi::SQLITE_READONLY_DBMOVED);
+        }
+        let mut header = [0; WAL_HEADER_BYTES as usize];
+        let code = read_real(view.wal, &mut header, 0);
+        if code != ffi::SQLITE_OK {
+            return Err(code);
+        }
+        let Some(Round { salts, .. }) = Round::of(&header) else { return Err(ffi::SQLITE_CORRUPT) };
+        let frames = (*view.index.add(ATTEMPTED_AT).cast::<AtomicU32>()).load(Ordering::Acquire);
+        if frames == 0 {
+            return Err(ffi::SQLITE_PROTOCOL);
+        }
+        // What an earlier attempt has moved stays moved.
+        let before = match moved::read(path) {
+            Ok(Noted::Moved(before)) if before.salts == salts => before.frames,
+            _ => 0,
+        };
+        let moved = Moved { salts, frames: frames.max(before), whole: false };
+        view.note(path, &moved).map(|()| moved)
+    }
+}
+
+unsafe extern "C" fn shm_map(
+    file: *mut ffi::sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    into: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite gives an open file and a place for the answer.
+    unsafe {
+        let Some(map) = methods(file).xShmMap else { return ffi::SQLITE_IOERR_SHMMAP };
+        let code = map(real(file), region, size, extend, into);
+        if let Kind::View(view) = &mut state(file).kind
+            && code == ffi::SQLITE_OK
+            && region == 0
+        {
+            view.index = (*into).cast();
+        }
+        code
+    }
+}
+
+unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        if let Kind::View(view) = &mut state(file).kind {
+            view.index = std::ptr::null();
+        }
+        methods(file).xShmUnmap.map_or(ffi::SQLITE_OK, |unmap| unmap(real(file), delete))
+    }
+}
+
 /// No page is mapped into memory, where it could not be looked at.
 unsafe extern "C" fn fetch(_: *mut ffi::sqlite3_file, _: i64, _: c_int, into: *mut *mut c_void) -> c_int {
     // SAFETY: SQLite gives a place for the answer.
@@ -360,17 +594,12 @@ macro_rules! forwarded {
 }
 
 forwarded! {
-    truncate xTruncate(size: i64) -> ffi::SQLITE_IOERR_TRUNCATE;
-    sync xSync(flags: c_int) -> ffi::SQLITE_IOERR_FSYNC;
     file_size xFileSize(size: *mut i64) -> ffi::SQLITE_IOERR_FSTAT;
     lock xLock(level: c_int) -> ffi::SQLITE_IOERR_LOCK;
     unlock xUnlock(level: c_int) -> ffi::SQLITE_IOERR_UNLOCK;
     check_reserved_lock xCheckReservedLock(held: *mut c_int) -> ffi::SQLITE_IOERR_CHECKRESERVEDLOCK;
-    file_control xFileControl(what: c_int, argument: *mut c_void) -> ffi::SQLITE_NOTFOUND;
     sector_size xSectorSize() -> PAGE_BYTES as c_int;
-    shm_map xShmMap(region: c_int, size: c_int, extend: c_int, into: *mut *mut c_void) -> ffi::SQLITE_IOERR_SHMMAP;
     shm_lock xShmLock(offset: c_int, locks: c_int, flags: c_int) -> ffi::SQLITE_IOERR_SHMLOCK;
-    shm_unmap xShmUnmap(delete: c_int) -> ffi::SQLITE_OK;
 }
 
 unsafe extern "C" fn shm_barrier(file: *mut ffi::sqlite3_file) {
@@ -403,6 +632,28 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xFetch: Some(fetch),
     xUnfetch: Some(unfetch),
 };
+
+/// Tells a test what is about to be done, or was done, to the file of a view.
+#[cfg(test)]
+fn step(view: &Path, what: &'static str) {
+    steps::TOLD.with_borrow_mut(|told| told.as_mut().map(|told| told(view, what)));
+}
+
+#[cfg(not(test))]
+fn step(_: &Path, _: &'static str) {}
+
+/// What a test does while pages are moved on its thread.
+#[cfg(test)]
+pub(crate) mod steps {
+    use std::cell::RefCell;
+    use std::path::Path;
+
+    type Told = Box<dyn FnMut(&Path, &'static str)>;
+
+    thread_local! {
+        pub(crate) static TOLD: RefCell<Option<Told>> = const { RefCell::new(None) };
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,266 @@
+//! What was moved from the WAL of a view into its file, noted beside the file (`….db-moved`).
+//!
+//! SQLite moves pages from the WAL into the file now and then. Until the last one is there, the file has pages of two
+//! states, and only the WAL beside it, which has all the new ones, makes one state of them. If a process is killed
+//! meanwhile and the WAL is damaged or removed before the next start, SQLite takes up as much of the WAL as is sound, and
+//! every page that it reads is sound. So what the WAL must have is noted durably first, and looked at before SQLite opens
+//! the file.
+//!
+//! ```text
+//!  WAL flushed ─▶ noted: not whole ─▶ pages moved ─▶ file flushed ─▶ noted: whole ─▶ the WAL may be begun anew or removed
+//! ```
+//!
+//! | the WAL that is found | noted: not whole | noted: whole |
+//! |---|---|---|
+//! | the noted one, sound as far as noted | right | right |
+//! | the noted one, not sound as far | damaged | damaged: its older pages would hide those of the file |
+//! | another one, none, or no sound header | damaged | right: the file is of one state, and nothing hides it |
+//!
+//! Where nothing is noted, nothing was moved yet, or an earlier build did it.
+//!
+//! ```text
+//!   0  8 bytes "dacapomv"    8  u32 version    12  u32 1 where the file has all of it, else 0
+//!  16  8 bytes, the salts that the WAL has in its header
+//!  24  u32 frames of the WAL that were moved or may have been    28  u32 zero
+//!  32  u64 XXH3 of all before
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::embedded::disk::{FILE_MODE, is_not_a_file, open_file};
+use crate::error::StoreError;
+use crate::record::{u32_at, u64_at};
+use crate::sqlite::fault::corrupt;
+use crate::sqlite::pages::{FRAME_BYTES, Round, SALT_BYTES, WAL_HEADER_BYTES};
+
+/// Behind the name of a view's file.
+pub(crate) const NOTE: &str = "-moved";
+/// The same while it is being written.
+pub(crate) const NEW_NOTE: &str = "-moved.new";
+
+const MAGIC: &[u8; 8] = b"dacapomv";
+const VERSION: u32 = 1;
+const WHOLE: u32 = 1;
+const CHECKSUM_AT: usize = 32;
+const BYTES: usize = 40;
+
+/// What was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// Of which WAL.
+    pub(super) salts: [u8; SALT_BYTES],
+    /// Through which of its frames, counted from 1, pages were moved or may have been.
+    pub(super) frames: u32,
+    /// Whether all of them are in the file, for good.
+    pub(super) whole: bool,
+}
+
+/// What is noted of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    Nothing,
+    /// It is not what was written.
+    Unsound,
+    Moved(Moved),
+}
+
+impl Moved {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BYTES);
+        out.extend(MAGIC);
+        out.extend(VERSION.to_le_bytes());
+        out.extend(if self.whole { WHOLE } else { 0 }.to_le_bytes());
+        out.extend(self.salts);
+        out.extend(self.frames.to_le_bytes());
+        out.extend([0; 4]);
+        out.extend(xxh3_64(&out).to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let checked = bytes.len() == BYTES
+            && bytes.starts_with(MAGIC)
+            && u32_at(bytes, 8) == Some(VERSION)
+            && u64_at(bytes, CHECKSUM_AT) == Some(xxh3_64(bytes.get(..CHECKSUM_AT)?));
+        let moved = Self {
+            salts: *bytes.get(16..)?.first_chunk()?,
+            frames: u32_at(bytes, 24)?,
+            whole: u32_at(bytes, 12)? == WHOLE,
+        };
+        checked.then_some(moved)
+    }
+}
+
+/// The name of what is beside the file of a view.
+pub(crate) fn beside(view: &Path, suffix: &str) -> PathBuf {
+    let mut name = view.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// What is noted beside the file of a view.
+pub(super) fn read(view: &Path) -> io::Result<Noted> {
+    let file = match open_file(OpenOptions::new().read(true), &beside(view, NOTE)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Noted::Nothing),
+        Err(error) if is_not_a_file(&error) => return Ok(Noted::Unsound),
+        file => file?,
+    };
+    // A byte more shows whether it is longer.
+    let mut bytes = Vec::with_capacity(BYTES + 1);
+    file.take(BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Moved::decode(&bytes).map_or(Noted::Unsound, Noted::Moved))
+}
+
+/// Notes it in the place of what was noted before. Once this returns well, it is found also after a loss of power.
+pub(super) fn note(view: &Path, moved: &Moved) -> io::Result<()> {
+    let new = beside(view, NEW_NOTE);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(FILE_MODE);
+    let mut file = open_file(&options, &new)?;
+    file.write_all(&moved.encode())?;
+    file.sync_all()?;
+    std::fs::rename(&new, beside(view, NOTE))?;
+    let folder = view.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Looks whether the WAL beside a view has what it must have, before SQLite opens the view. Nothing is changed.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] where it has not, [`StoreError::Unavailable`] where that cannot be told.
+pub(crate) fn look(view: &Path) -> Result<(), StoreError> {
+    let failed =
+        |error: io::Error| StoreError::unavailable(format!("look at the WAL beside {}", view.display()), error);
+    match lost(view).map_err(failed)? {
+        None => Ok(()),
+        Some(lost) => Err(corrupt(&view.display().to_string(), &lost)),
+    }
+}
+
+/// What the WAL beside a view should have and has not.
+fn lost(view: &Path) -> io::Result<Option<String>> {
+    loop {
+        let noted = read(view)?;
+        let wal = Wal::open(view)?;
+        let Some(lost) = lost_of(view, noted, wal.as_ref())? else { return Ok(None) };
+        // Whoever has the view open already in this process may have moved more meanwhile, or begun the WAL anew.
+        let salts = |wal: Option<&Wal>| wal.and_then(|wal| wal.round.as_ref()).map(|round| round.salts);
+        if read(view)? == noted && salts(Wal::open(view)?.as_ref()) == salts(wal.as_ref()) {
+            return Ok(Some(lost));
+        }
+    }
+}
+
+fn lost_of(view: &Path, noted: Noted, wal: Option<&Wal>) -> io::Result<Option<String>> {
+    let moved = match noted {
+        Noted::Nothing => return Ok(None),
+        Noted::Unsound => {
+            let note = beside(view, NOTE);
+            return Ok(Some(format!(
+                "{} is not what was written there, so nothing tells how far pages were moved from the WAL into the file",
+                note.display()
+            )));
+        }
+        Noted::Moved(moved) => moved,
+    };
+    let name = beside(view, "-wal");
+    let name = name.display();
+    let found = match wal {
+        None => "it is not there".to_owned(),
+        Some(Wal { round: None, .. }) => "its header is not sound".to_owned(),
+        Some(Wal { round: Some(round), .. }) if round.salts != moved.salts => "another one is there".to_owned(),
+        Some(wal) => match wal.sound_frames(moved.frames)? {
+            sound if sound == moved.frames => return Ok(None),
+            sound => {
+                let at = WAL_HEADER_BYTES + u64::from(sound) * FRAME_BYTES;
+                return Ok(Some(format!(
+                    "{name} is not what was written there, from byte {at} on, and it has pages that belong together with \
+                     those in the file"
+                )));
+            }
+        },
+    };
+    Ok((!moved.whole).then(|| format!("only a part of the pages in {name} had been moved into the file, and {found}")))
+}
+
+/// A WAL that somebody left.
+struct Wal {
+    file: File,
+    /// What its header says, if that is sound.
+    round: Option<Round>,
+}
+
+impl Wal {
+    fn open(view: &Path) -> io::Result<Option<Self>> {
+        let file = match open_file(OpenOptions::new().read(true), &beside(view, "-wal")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut header = [0; WAL_HEADER_BYTES as usize];
+        let round = is_read(file.read_exact_at(&mut header, 0))?.then(|| Round::of(&header)).flatten();
+        Ok(Some(Self { file, round }))
+    }
+
+    /// How many of the first `most` frames are what was written.
+    fn sound_frames(&self, most: u32) -> io::Result<u32> {
+        let Some(round) = &self.round else { return Ok(0) };
+        let mut sum = round.sum;
+        let mut frame = [0; FRAME_BYTES as usize];
+        for sound in 0..most {
+            let at = WAL_HEADER_BYTES + u64::from(sound) * FRAME_BYTES;
+            if !is_read(self.file.read_exact_at(&mut frame, at))? {
+                return Ok(sound);
+            }
+            match round.sum_of(sum, &frame) {
+                Some(next) => sum = next,
+                None => return Ok(sound),
+            }
+        }
+        Ok(most)
+    }
+}
+
+/// Whether as much was there as was asked for.
+fn is_read(read: io::Result<()>) -> io::Result<bool> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_reads_back_and_every_flipped_bit_in_it_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let view = dir.path().join("v1.1.db");
+        assert_eq!(read(&view).unwrap(), Noted::Nothing);
+        for whole in [false, true] {
+            let moved = Moved { salts: *b"saltsalt", frames: 7, whole };
+            note(&view, &moved).unwrap();
+            assert_eq!(read(&view).unwrap(), Noted::Moved(moved));
+        }
+        let path = beside(&view, NOTE);
+        let written = std::fs::read(&path).unwrap();
+        for bit in 0..written.len() * 8 {
+            let mut bytes = written.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&view).unwrap(), Noted::Unsound, "bit {bit}");
+            assert!(matches!(look(&view), Err(StoreError::Corrupt { .. })), "bit {bit}");
+        }
+        for length in [0, BYTES - 1, BYTES + 1] {
+            let mut bytes = written.clone();
+            bytes.resize(length, 0);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(&view).unwrap(), Noted::Unsound, "{length} bytes");
+        }
+    }
+}
