@@ -111,6 +111,30 @@ async fn a_damaged_file_is_reported_by_name() {
     write_one(&views).await;
 }
 
+/// A pipe that is opened waits for somebody who writes, without end.
+#[tokio::test]
+async fn what_is_no_file_is_told_by_name_and_not_opened() {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let dir = tempfile::tempdir().unwrap();
+        write_one(&SqliteViews::open(dir.path()).unwrap()).await;
+        let path = dir.path().join(format!("notes/v1.1.db{suffix}"));
+        if path.exists() {
+            std::fs::remove_file(&path).unwrap();
+        }
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for views in [SqliteViews::look(dir.path()), SqliteViews::open(dir.path()).unwrap()] {
+            let Err(StoreError::Corrupt { place, found }) = views.find(&id()).await.map(drop) else {
+                panic!("not told")
+            };
+            assert!(place.ends_with(&format!("notes/v1.1.db{suffix}")) && found.contains("a pipe"), "{place}: {found}");
+            assert_eq!(views.list().await.unwrap(), [id()], "it is there, whatever is wrong with it");
+        }
+        let views = SqliteViews::open(dir.path()).unwrap();
+        views.drop_view(&id()).await.unwrap();
+        write_one(&views).await;
+    }
+}
+
 #[tokio::test]
 async fn a_dropped_view_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();

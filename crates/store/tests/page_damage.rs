@@ -1,7 +1,7 @@
 //! Bits that flip in the files of views: every answer is right or tells the damage.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -208,6 +208,56 @@ async fn a_backup_by_sqlite_has_sound_pages() {
     ask(&*copied, ROWS, &mut BTreeMap::new()).await;
     assert_eq!(copied.look_at_pages(0, u64::MAX).await.unwrap(), None);
     assert_eq!(copied.health(), Default::default());
+}
+
+/// When and how each file was changed last.
+fn changes(dir: &Path) -> BTreeMap<PathBuf, (i64, i64, u64)> {
+    let files = std::fs::read_dir(dir.join("notes")).unwrap().map(|entry| entry.unwrap());
+    let change = |file: &std::fs::Metadata| (file.ctime(), file.ctime_nsec(), file.len());
+    files.map(|file| (file.path(), change(&file.metadata().unwrap()))).collect()
+}
+
+#[tokio::test]
+async fn who_only_looks_is_told_of_damage_and_touches_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (views, view) = open(dir.path()).await.unwrap();
+    put(&*view, 1..=ROWS / 2).await;
+    drop((view, views));
+    let (_views, view) = open(dir.path()).await.unwrap();
+    put(&*view, ROWS / 2 + 1..=ROWS).await;
+    let left = tempfile::tempdir().unwrap();
+    std::fs::create_dir(left.path().join("notes")).unwrap();
+    for has_wal in [true, false] {
+        let (rows, suffixes) =
+            if has_wal { (ROWS, &["", "-wal", "-moved"][..]) } else { (ROWS / 2, &["", "-moved"][..]) };
+        for suffix in suffixes {
+            std::fs::copy(file(dir.path(), suffix), file(left.path(), suffix)).unwrap();
+        }
+        let before = changes(left.path());
+        assert_eq!(before.len(), suffixes.len());
+        let path = file(left.path(), "");
+        let mut answers = BTreeMap::new();
+        {
+            let view = SqliteViews::look(left.path()).find(&id()).await.unwrap().unwrap();
+            ask(&*view, rows, &mut answers).await;
+        }
+        assert_eq!(changes(left.path()), before, "with a WAL: {has_wal}");
+        assert_eq!(answers.keys().collect::<Vec<_>>(), [&"right"]);
+        let bits = std::fs::metadata(&path).unwrap().len() * 8;
+        for bit in places(bits).take(40) {
+            flip(&path, bit);
+            match SqliteViews::look(left.path()).find(&id()).await {
+                Ok(view) => ask(&*view.unwrap(), rows, &mut answers).await,
+                Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => *answers.entry("told").or_default() += 1,
+                Err(error) => panic!("bit {bit}: {error}"),
+            }
+            flip(&path, bit);
+        }
+        assert!(answers["told"] > 20, "with a WAL: {has_wal}: {answers:?}");
+        if has_wal {
+            std::fs::remove_file(file(left.path(), "-wal")).unwrap();
+        }
+    }
 }
 
 /// A program that ended without closing the file leaves a WAL behind, of which nothing that was committed is lost.

@@ -76,6 +76,21 @@ async fn is_healed_by_a_rebuild(node: &Node) {
     assert!(told.contains("v1.1.db is damaged"), "that rows were not compared is told: {told}");
 }
 
+/// What pages were moved from the WAL into the file is noted beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_which_nothing_tells_that_its_pages_belong_together_is_told_and_healed_by_a_rebuild() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = node(directory.path()).await;
+    fill(&first).await;
+    first.shutdown().await;
+    drop(first);
+    let note = directory.path().join("views/totals/v1.1.db-moved");
+    flip_at(&note, 20);
+    let node = node(directory.path()).await;
+    until_damaged(&node).await;
+    is_healed_by_a_rebuild(&node).await;
+}
+
 /// Nobody asks for the row before the damage is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_row_is_found_told_never_answered_and_healed_by_a_rebuild() {

@@ -245,6 +245,15 @@ pub(super) fn not_a_file(path: &Path, error: &io::Error) -> Option<StoreError> {
     Some(StoreError::corrupt(path.display(), format!("{found}: put the file back, from a backup if need be")))
 }
 
+/// What is at `path` if it is no file, which is not opened to see that: closing it would give up the locks that SQLite has on
+/// it.
+pub(crate) fn other_than_a_file(path: &Path) -> io::Result<Option<&'static str>> {
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => Ok(Some(found?.file_type()).filter(|found| !found.is_file()).map(kind_of)),
+    }
+}
+
 fn kind_of(found: FileType) -> &'static str {
     match found {
         found if found.is_dir() => "a directory",

@@ -6,7 +6,8 @@
 //! goes on from the token that it finds there. A killed process loses nothing.
 //!
 //! Each page has a checksum, which is looked at whenever the page is read, and so have those in the WAL. Nothing of a page
-//! that is damaged is used.
+//! that is damaged is used. What was moved from the WAL into the file is noted beside it, so that a WAL that was damaged after
+//! a kill is told as well.
 //!
 //! Pages are not mapped into memory: a read error of the disk is then an error and not a signal.
 //!
@@ -19,11 +20,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::disk::{FILE_MODE, private_dir};
+use super::disk::{FILE_MODE, other_than_a_file, private_dir};
 use super::look;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::files::with_advice;
+use crate::sqlite::fault::corrupt;
 use crate::sqlite::moved::{self, beside};
 use crate::sqlite::scrub::{self, Looked};
 use crate::sqlite::view::{Desk, Home, SqliteView, locked};
@@ -33,6 +35,10 @@ use crate::views::{View, ViewCopy, ViewHealth, Views};
 use async_trait::async_trait;
 use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 
+/// Behind the name of a view's file: itself first, since what is beside it is nothing without it.
+const SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", moved::NOTE, moved::NEW_NOTE];
+/// What SQLite opens of a view.
+const OPENED: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 /// Idle connections for readers that a view keeps.
 const IDLE_READERS_MAX: usize = 8;
 /// Pages of 4 KiB in the WAL before they are moved into the file: hot pages are then moved once for many commits.
@@ -133,8 +139,8 @@ impl Folder {
         }
         let name = path.display().to_string();
         let place = if self.looks { Place::to_look_at(name) } else { Place::on_disk(name, Arc::clone(&self.full)) };
-        // Before SQLite takes up what is left of the WAL.
-        moved::look(&path).inspect_err(|error| {
+        // Before SQLite opens anything, and takes up what is left of the WAL.
+        is_whole(&path).inspect_err(|error| {
             if matches!(error, StoreError::Corrupt { .. }) {
                 place.damaged(error);
             }
@@ -325,6 +331,17 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
     Ok(db)
 }
 
+/// Looks whether SQLite may open a view: whether there is nothing but files, and the WAL as far as it is needed.
+fn is_whole(path: &Path) -> Result<(), StoreError> {
+    for suffix in OPENED {
+        let path = beside(path, suffix);
+        if let Some(other) = other_than_a_file(&path).map_err(|error| io_fault("look at", &path, &error))? {
+            return Err(corrupt(&path.display().to_string(), &format!("{other} is there in place of the file")));
+        }
+    }
+    moved::look(path)
+}
+
 /// Makes an empty file for a view.
 #[expect(clippy::expect_used, reason = "a view's file is in its projection's folder")]
 fn make_file(path: &Path) -> Result<(), StoreError> {
@@ -337,9 +354,9 @@ fn make_file(path: &Path) -> Result<(), StoreError> {
     options.open(path).map(drop).map_err(|error| io_fault("make", path, &error))
 }
 
-/// Removes a view's files: the file first, since what is beside it is nothing without it.
+/// Removes a view's files.
 fn remove_files(path: &Path) -> Result<(), StoreError> {
-    for suffix in ["", "-wal", "-shm", moved::NOTE, moved::NEW_NOTE] {
+    for suffix in SUFFIXES {
         let path = beside(path, suffix);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(io_fault("remove", &path, &error)),

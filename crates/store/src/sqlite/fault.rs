@@ -45,7 +45,8 @@ pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Dam
     }
 }
 
-pub(super) fn corrupt(place: &str, found: &str) -> StoreError {
+/// Damage of a view, with what heals it.
+pub(crate) fn corrupt(place: &str, found: &str) -> StoreError {
     StoreError::corrupt(
         place,
         format!(

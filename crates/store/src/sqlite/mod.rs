@@ -8,7 +8,7 @@
 //! digits of a second, so that they sort; UUIDs are hyphenated text; booleans are 0 and 1; JSON is text.
 
 mod db;
-mod fault;
+pub(crate) mod fault;
 mod history;
 mod letters;
 pub(crate) mod moved;
@@ -21,7 +21,7 @@ mod schema;
 pub(crate) mod scrub;
 mod tokens;
 mod value;
-mod vfs;
+pub(crate) mod vfs;
 pub(crate) mod view;
 mod writer;
 

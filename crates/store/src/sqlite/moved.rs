@@ -34,6 +34,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::embedded::disk::{FILE_MODE, is_not_a_file, open_file};
 use crate::error::StoreError;
+use crate::files::with_advice;
 use crate::record::{u32_at, u64_at};
 use crate::sqlite::fault::corrupt;
 use crate::sqlite::pages::{FRAME_BYTES, Round, SALT_BYTES, WAL_HEADER_BYTES};
@@ -134,8 +135,9 @@ pub(super) fn note(view: &Path, moved: &Moved) -> io::Result<()> {
 /// # Errors
 /// [`StoreError::Corrupt`] where it has not, [`StoreError::Unavailable`] where that cannot be told.
 pub(crate) fn look(view: &Path) -> Result<(), StoreError> {
-    let failed =
-        |error: io::Error| StoreError::unavailable(format!("look at the WAL beside {}", view.display()), error);
+    let failed = |error: io::Error| {
+        StoreError::unavailable(format!("look at the WAL beside {}", view.display()), with_advice(&error))
+    };
     match lost(view).map_err(failed)? {
         None => Ok(()),
         Some(lost) => Err(corrupt(&view.display().to_string(), &lost)),
@@ -146,6 +148,9 @@ pub(crate) fn look(view: &Path) -> Result<(), StoreError> {
 fn lost(view: &Path) -> io::Result<Option<String>> {
     loop {
         let noted = read(view)?;
+        if noted == Noted::Nothing {
+            return Ok(None);
+        }
         let wal = Wal::open(view)?;
         let Some(lost) = lost_of(view, noted, wal.as_ref())? else { return Ok(None) };
         // Whoever has the view open already in this process may have moved more meanwhile, or begun the WAL anew.

@@ -15,7 +15,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -29,12 +29,19 @@ use super::pages::{
     self, Damage, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, Order, PAGE_BYTES, Round, WAL_HEADER_BYTES,
 };
 
+/// How often it is tried at once to give up a lock again.
+const UNLOCK_TRIES: usize = 3;
+
 /// Where the index of a WAL says through which frame pages are being moved (<https://sqlite.org/walformat.html>,
 /// `nBackfillAttempted`).
 const ATTEMPTED_AT: usize = 128;
 
 /// Its name to SQLite.
 const NAME: &CStr = c"dacapo";
+/// The name of the one that takes no locks and changes nothing.
+const LOOK_NAME: &CStr = c"dacapo-look";
+/// SQLite's own without locks.
+const REAL_LOOK_NAME: &CStr = c"unix-none";
 
 /// What SQLite is told to open the file of a view through.
 ///
@@ -42,7 +49,17 @@ const NAME: &CStr = c"dacapo";
 /// SQLite's code, should it have no VFS of its own.
 pub(super) fn name() -> Result<&'static CStr, c_int> {
     static REGISTERED: OnceLock<Result<(), c_int>> = OnceLock::new();
-    REGISTERED.get_or_init(register).map(|()| NAME)
+    // Its own is the default: this one never is.
+    REGISTERED.get_or_init(|| register(NAME, std::ptr::null())).map(|()| NAME)
+}
+
+/// What SQLite is told to open the file of a view through only to look at it, while nobody writes to it.
+///
+/// # Errors
+/// As [`name`].
+pub(crate) fn look_name() -> Result<&'static CStr, c_int> {
+    static REGISTERED: OnceLock<Result<(), c_int>> = OnceLock::new();
+    REGISTERED.get_or_init(|| register(LOOK_NAME, REAL_LOOK_NAME.as_ptr())).map(|()| LOOK_NAME)
 }
 
 /// Leaves room for digests in a file that is about to be made.
@@ -59,34 +76,25 @@ pub(super) fn reserve(connection: &mut Connection) -> rusqlite::Result<()> {
     }
 }
 
-fn register() -> Result<(), c_int> {
-    let found = real_vfs();
-    if found.is_null() {
-        return Err(ffi::SQLITE_ERROR);
-    }
-    // SAFETY: SQLite's own VFS is there for as long as the process is, and is not changed once it is registered. Its
-    // other methods do without a state of the VFS, so they work for a copy of it.
+/// Registers a VFS that works through the one of SQLite's own that is named `of`.
+fn register(name: &'static CStr, of: *const c_char) -> Result<(), c_int> {
+    // SAFETY: a VFS may be looked for at any time, which initialises SQLite where that was not done. SQLite's own are there
+    // for as long as the process is, and are not changed once they are registered. Their other methods do without a state of
+    // the VFS, so they work for a copy.
     let code = unsafe {
-        let mut vfs = *found;
+        let real = ffi::sqlite3_vfs_find(of);
+        if real.is_null() {
+            return Err(ffi::SQLITE_ERROR);
+        }
+        let mut vfs = *real;
         vfs.pNext = std::ptr::null_mut();
-        vfs.zName = NAME.as_ptr();
+        vfs.zName = name.as_ptr();
+        vfs.pAppData = real.cast();
         vfs.szOsFile += size_of::<File>() as c_int;
         vfs.xOpen = Some(open);
         ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 0)
     };
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(code) }
-}
-
-/// SQLite's own, which is the default: this one never is.
-fn real_vfs() -> *mut ffi::sqlite3_vfs {
-    struct Real(*mut ffi::sqlite3_vfs);
-    // SAFETY: a VFS may be used by all threads.
-    unsafe impl Send for Real {}
-    // SAFETY: as above.
-    unsafe impl Sync for Real {}
-    static REAL: OnceLock<Real> = OnceLock::new();
-    // SAFETY: it may be called at any time, and initialises SQLite where that was not done.
-    REAL.get_or_init(|| Real(unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) })).0
 }
 
 /// An open file, as SQLite has it. The file of the real VFS follows it in memory.
@@ -122,8 +130,18 @@ struct ViewFile {
     /// The first region of the WAL's index in shared memory, while that is mapped.
     index: *const u8,
     moving: Moving,
+    /// Locks of the index that could not be given up, which SQLite takes for given up.
+    kept: Vec<Locks>,
     /// Whether what is moved could not be noted when it was tried last.
     fails: bool,
+}
+
+/// Some locks of the index of a WAL, and how they are held.
+#[derive(Clone, Copy)]
+struct Locks {
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
 }
 
 /// How far pages are moved.
@@ -201,25 +219,30 @@ unsafe fn state<'a>(file: *mut ffi::sqlite3_file) -> &'a mut State {
 }
 
 unsafe extern "C" fn open(
-    _: *mut ffi::sqlite3_vfs,
+    vfs: *mut ffi::sqlite3_vfs,
     name: ffi::sqlite3_filename,
     file: *mut ffi::sqlite3_file,
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    let vfs = real_vfs();
-    // SAFETY: SQLite gives memory for a file of `szOsFile` bytes, and a name where the file has one. What is neither a
-    // view nor a WAL is opened in that memory as it is, and never comes here again.
+    // SAFETY: SQLite gives the VFS that was registered here, memory for a file of `szOsFile` bytes, and a name where the file
+    // has one. What is neither a view nor a WAL is opened in that memory as it is, and never comes here again.
     unsafe {
+        let is_look = CStr::from_ptr((*vfs).zName) == LOOK_NAME;
+        let vfs = (*vfs).pAppData.cast::<ffi::sqlite3_vfs>();
         let Some(open) = (*vfs).xOpen else { return ffi::SQLITE_CANTOPEN };
         let kind = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
             ffi::SQLITE_OPEN_MAIN_DB => {
                 let (wal, index) = (std::ptr::null_mut(), std::ptr::null());
-                Kind::View(ViewFile { wal, index, moving: Moving::Nothing, fails: false })
+                Kind::View(ViewFile { wal, index, moving: Moving::Nothing, kept: Vec::new(), fails: false })
             }
             ffi::SQLITE_OPEN_WAL => Kind::Wal { view: view_of(name), header: None, order: None },
             _ => return open(vfs, name, file, flags, out_flags),
         };
+        // SQLite would make a WAL that is not there, and give one that is there to its user again. What it takes for the file
+        // of a database it leaves alone.
+        let is_wal_to_look_at = is_look && matches!(kind, Kind::Wal { .. });
+        let flags = if is_wal_to_look_at { ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_MAIN_DB } else { flags };
         (*file).pMethods = std::ptr::null();
         (*real(file)).pMethods = std::ptr::null();
         let code = open(vfs, name, real(file), flags, out_flags);
@@ -562,10 +585,74 @@ unsafe extern "C" fn shm_map(
     }
 }
 
+/// Takes locks of the index, or gives them up.
+///
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile.
+unsafe fn lock_real(file: *mut ffi::sqlite3_file, Locks { offset, count, flags }: Locks) -> c_int {
+    #[cfg(test)]
+    if flags & ffi::SQLITE_SHM_UNLOCK != 0 && offset == steps::WRITE_LOCK && steps::UNLOCKS_THAT_FAIL.get() > 0 {
+        steps::UNLOCKS_THAT_FAIL.set(steps::UNLOCKS_THAT_FAIL.get() - 1);
+        return ffi::SQLITE_BUSY;
+    }
+    // SAFETY: as the caller's.
+    unsafe {
+        let lock = methods(file).xShmLock;
+        lock.map_or(ffi::SQLITE_IOERR_SHMLOCK, |lock| lock(real(file), offset, count, flags))
+    }
+}
+
+/// Gives up what could not be given up before.
+///
+/// # Safety
+/// As [`lock_real`].
+unsafe fn give_up_kept(file: *mut ffi::sqlite3_file) {
+    // SAFETY: as the caller's.
+    unsafe {
+        if let Kind::View(view) = &mut state(file).kind {
+            view.kept.retain(|locks| lock_real(file, *locks) != ffi::SQLITE_OK);
+        }
+    }
+}
+
+/// Where the system cannot give up a lock, SQLite goes on as if it had, and the lock would be this connection's for good:
+/// nobody could write any more, also not through it.
+unsafe extern "C" fn shm_lock(file: *mut ffi::sqlite3_file, offset: c_int, count: c_int, flags: c_int) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        let locks = Locks { offset, count, flags };
+        give_up_kept(file);
+        let code = lock_real(file, locks);
+        if flags & ffi::SQLITE_SHM_UNLOCK == 0 {
+            if code == ffi::SQLITE_OK
+                && let Kind::View(view) = &mut state(file).kind
+            {
+                // One that is still there is SQLite's again.
+                view.kept.retain(|kept| kept.offset + kept.count <= offset || offset + count <= kept.offset);
+            }
+            return code;
+        }
+        if code == ffi::SQLITE_OK {
+            return code;
+        }
+        if (0..UNLOCK_TRIES).any(|_| lock_real(file, locks) == ffi::SQLITE_OK) {
+            return ffi::SQLITE_OK;
+        }
+        let State { path, kind } = state(file);
+        if let Kind::View(view) = kind {
+            tracing::warn!(view = %path.display(), "a lock of a view cannot be given up: it is tried again with the next use");
+            view.kept.push(locks);
+        }
+        code
+    }
+}
+
 unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
     // SAFETY: SQLite gives an open file.
     unsafe {
+        give_up_kept(file);
         if let Kind::View(view) = &mut state(file).kind {
+            view.kept.clear();
             view.index = std::ptr::null();
         }
         methods(file).xShmUnmap.map_or(ffi::SQLITE_OK, |unmap| unmap(real(file), delete))
@@ -599,7 +686,6 @@ forwarded! {
     unlock xUnlock(level: c_int) -> ffi::SQLITE_IOERR_UNLOCK;
     check_reserved_lock xCheckReservedLock(held: *mut c_int) -> ffi::SQLITE_IOERR_CHECKRESERVEDLOCK;
     sector_size xSectorSize() -> PAGE_BYTES as c_int;
-    shm_lock xShmLock(offset: c_int, locks: c_int, flags: c_int) -> ffi::SQLITE_IOERR_SHMLOCK;
 }
 
 unsafe extern "C" fn shm_barrier(file: *mut ffi::sqlite3_file) {
@@ -645,12 +731,16 @@ fn step(_: &Path, _: &'static str) {}
 /// What a test does while pages are moved on its thread.
 #[cfg(test)]
 pub(crate) mod steps {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::path::Path;
+
+    pub(crate) const WRITE_LOCK: i32 = 0;
 
     type Told = Box<dyn FnMut(&Path, &'static str)>;
 
     thread_local! {
+        /// How many attempts to give up the lock of who writes fail, as the system may fail them.
+        pub(crate) static UNLOCKS_THAT_FAIL: Cell<usize> = const { Cell::new(0) };
         pub(crate) static TOLD: RefCell<Option<Told>> = const { RefCell::new(None) };
     }
 }
@@ -660,6 +750,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::error::StoreError;
     use crate::sqlite::{Db, Place};
 
     fn open(path: &Path) -> Db {
@@ -723,5 +814,43 @@ mod tests {
         assert_eq!((looked.next, looked.damaged), (None, None));
         let seen = open(&path).tried("read", |connection| sums(connection)).unwrap();
         assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected, "ok"), "what another program has moved");
+    }
+
+    fn write(db: &mut Db) -> Result<(), StoreError> {
+        db.tried("write", |connection| {
+            connection.busy_timeout(std::time::Duration::ZERO)?;
+            connection.execute_batch("CREATE TABLE IF NOT EXISTS t (n); INSERT INTO t VALUES (1)")
+        })
+    }
+
+    /// The system may fail to give up a lock, and SQLite does not look at that.
+    #[test]
+    fn a_lock_that_could_not_be_given_up_is_nobody_s_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        std::fs::File::create(&path).unwrap();
+        let (mut one, mut other) = (open(&path), open(&path));
+        write(&mut one).unwrap();
+        // For a moment.
+        steps::UNLOCKS_THAT_FAIL.set(2);
+        write(&mut one).unwrap();
+        assert_eq!(steps::UNLOCKS_THAT_FAIL.get(), 0);
+        write(&mut other).unwrap();
+        // For longer: until the connection that has it is used again.
+        let keep = |db: &mut Db| {
+            steps::UNLOCKS_THAT_FAIL.set(usize::MAX);
+            write(db).unwrap();
+            steps::UNLOCKS_THAT_FAIL.set(0);
+        };
+        keep(&mut one);
+        assert!(matches!(write(&mut other), Err(StoreError::Unavailable { .. })), "it has the lock");
+        one.tried("read", |connection| connection.execute_batch("SELECT * FROM t")).unwrap();
+        write(&mut other).unwrap();
+        write(&mut one).unwrap();
+        // Or closed.
+        keep(&mut one);
+        drop(one);
+        write(&mut other).unwrap();
+        write(&mut open(&path)).unwrap();
     }
 }
