@@ -5,7 +5,7 @@
 //! that does nothing else. The median of the ratios is what a row says; see `docs/performance.md`.
 //!
 //! ```text
-//!   appends.rs  scan.rs  rebuild.rs  modes.rs  stream.rs  follow.rs  serving.rs  full.rs  postgres.rs    what is measured
+//!   appends.rs  scan.rs  rebuild.rs  modes.rs  pages.rs  stream.rs  follow.rs  serving.rs  full.rs  postgres.rs    what is measured
 //!        └─────────┴─────────┴──────────┼──────────┴──────────┴──────────┴─────────┴──────────┘
 //!                 pair.rs: in turns, medians        ledger.rs: the events      floor.rs: the bare disk
 //!                              └──▶ report.rs: the table, JSON, docs/performance.md
@@ -20,6 +20,7 @@ mod full;
 mod ledger;
 mod machine;
 mod modes;
+mod pages;
 mod pair;
 mod postgres;
 mod postgres_rebuild;
@@ -115,6 +116,7 @@ async fn measure(bench: &Bench) -> Done<Vec<Row>> {
         node.shutdown().await;
         rows.extend(stream::rows(bench, &ledger).await?);
     }
+    rows.extend(pages::rows(bench).await?);
     rows.extend(follow::rows(bench).await?);
     rows.extend(serving::rows(bench).await?);
     rows.extend(full::rows(bench).await?);
