@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   docs    check the documents against the code
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
-  sim     the simulator: 300 seeds (80 in `ci`); `cargo xtask sim --help` tells of the planted faults and more
+  sim     the simulator: 300 seeds (in `ci` 80, and each planted fault once); `cargo xtask sim --help` tells more
   chaos   clusters of real processes in their long forms, which `ci` has short; a name picks one test";
 
 /// What a chore came to; the text says what to mend.

@@ -414,7 +414,7 @@ impl Core {
     /// What a version waits on beside the flips that go to it: that it is paused, what its processor tells, a handler
     /// that does not return, and what is wrong with its view; or else what keeps the rebuild driver from attending to it.
     pub(crate) fn waiting_on(&self, id: &ViewId) -> Vec<WaitingOn> {
-        let paused = self.is_paused(id).then_some(WaitingOn::Paused);
+        let paused = (self.is_paused(id) && !planted::is(Fault::Silent)).then_some(WaitingOn::Paused);
         let told = self.open_version(id).map(|open| open.waiting_on()).unwrap_or_default();
         let (unowned, trouble) = (self.unowned(id), self.trouble(id));
         let mut reasons: Vec<_> = paused.into_iter().chain(told).chain(unowned).chain(trouble).collect();

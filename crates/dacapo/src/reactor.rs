@@ -343,7 +343,10 @@ impl Delivery {
             match projection.voice(position, self.carried.options.effects.past) {
                 Voice::Of(version) if version == self.id.version || planted::is(Fault::EveryVoice) => {
                     let room = under_way.acts.len() < limits::EFFECTS_AT_ONCE_MAX;
-                    let first = if room { self.comes_before(core, projection, &pending).await? } else { None };
+                    let first = match room && !planted::is(Fault::AnyOrder) {
+                        true => self.comes_before(core, projection, &pending).await?,
+                        false => None,
+                    };
                     before = before.or(first);
                     if room && first.is_none() {
                         under_way.busy.insert(pending.number);

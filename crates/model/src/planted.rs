@@ -74,6 +74,8 @@ faults! {
     EveryVoice "i-9-every-voice" ["I-9"],
     /// I-9: a replay in place makes effects again.
     SpeaksAgain "i-9-speaks-again" ["I-9"],
+    /// I-9: a version does not wait for the effects that come before its own in their streams.
+    AnyOrder "i-9-any-order" ["I-9"],
     /// A replay in place is over when one segment is where it was.
     EndsEarly "replay-ends-early" ["replay"],
     /// I-10: a segment is taken from a member that lives.
@@ -84,6 +86,8 @@ faults! {
     Keeps "i-10-keeps" ["I-11"],
     /// I-11: an event that is set aside gets no letter.
     NoLetter "i-11-no-letter" ["I-3", "I-11"],
+    /// I-11: a version that is paused does not say so.
+    Silent "i-11-silent" ["I-11"],
     /// I-12: a view is dropped while its epochs are good.
     NotRevoked "i-12-not-revoked" ["I-12"],
     /// I-12: the numbers of obsolete versions are given again.

@@ -7,6 +7,7 @@ mod effects;
 mod held;
 mod journal;
 mod landed;
+mod order;
 mod views;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn all(world: &Arc<World>) {
     landed::check(world, &records);
     claims::check(world, &records);
     effects::check(world, &records);
+    order::check(world, &records);
     let holdings = Holdings::of(world, &records);
     for fault in &holdings.faults {
         world.violated(fault);

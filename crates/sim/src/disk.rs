@@ -164,6 +164,8 @@ pub struct Disk {
     pub views: Arc<MemoryViews>,
     pub members: Arc<MemoryMembers>,
     links: [watch::Sender<Link>; HOSTS.len()],
+    /// For each slot whether its node is to be paused when it is about to claim.
+    waits_for_claim: Mutex<[bool; HOSTS.len()]>,
     /// For each slot when its calls last began to be answered again, after they had waited.
     heard: Mutex<[Duration; HOSTS.len()]>,
     world: Weak<World>,
@@ -181,6 +183,8 @@ struct Inside {
     heads: Vec<(usize, Weak<Head>)>,
     /// Every copy of a view that was made, by its number.
     copies: Vec<ViewCopy>,
+    /// The slots whose nodes were paused as they were about to claim.
+    paused: Vec<usize>,
 }
 
 enum Fate {
@@ -192,12 +196,14 @@ enum Fate {
 impl Disk {
     pub fn new(seed: u64, world: Weak<World>) -> Self {
         let chance = fastrand::Rng::with_seed(seed ^ 0xD15C);
-        let inside = Inside { chance, weather: Weather::default(), landed: vec![], heads: vec![], copies: vec![] };
+        let (weather, landed, heads, copies, paused) = Default::default();
+        let inside = Inside { chance, weather, landed, heads, copies, paused };
         Self {
             journal: Arc::new(MemoryJournal::new(Arc::new(SimClock::DISK))),
             views: Arc::new(MemoryViews::new()),
             members: Arc::new(MemoryMembers::new(Arc::new(SimClock::DISK))),
             links: Default::default(),
+            waits_for_claim: Mutex::default(),
             heard: Mutex::default(),
             world,
             inside: Mutex::new(inside),
@@ -220,6 +226,25 @@ impl Disk {
 
     pub fn link(&self, slot: usize) -> Link {
         *self.links[slot].borrow()
+    }
+
+    /// Whether the next claim of the node in `slot` stands still on its way, and with it the node.
+    pub fn pause_at_claim(&self, slot: usize, pause: bool) {
+        locked(&self.waits_for_claim)[slot] = pause;
+    }
+
+    /// The node in `slot` has looked and is about to claim: between the two it may be paused, and others go on.
+    fn about_to_claim(&self, slot: usize) {
+        if std::mem::take(&mut locked(&self.waits_for_claim)[slot]) && self.link(slot) == Link::Good {
+            self.world().note(format!("{} is about to claim", HOSTS[slot]));
+            self.set_link(slot, Link::Hangs(None));
+            locked(&self.inside).paused.push(slot);
+        }
+    }
+
+    /// The slots whose nodes were paused as they were about to claim, once each.
+    pub fn take_paused(&self) -> Vec<usize> {
+        std::mem::take(&mut locked(&self.inside).paused)
     }
 
     /// Since when the node in `slot` hears from the disk; `None` while it waits for whatever it asks.
@@ -312,7 +337,8 @@ impl Disk {
         (before, fate, after)
     }
 
-    /// Waits for a while, now and then: between what a flip has looked at and the flip, everything else goes on.
+    /// Waits for a while, now and then: between what a flip or a claim has looked at and the flip or the claim, everything
+    /// else goes on.
     async fn linger(&self) {
         let time = {
             let chance = &mut locked(&self.inside).chance;

@@ -36,6 +36,7 @@ pub const fn effects_of(position: u64) -> u32 {
 /// An effect that was made.
 #[derive(Clone, Debug)]
 pub struct Made {
+    pub at: Duration,
     pub code: u32,
     pub key: EffectKey,
     pub told: Told,
@@ -77,7 +78,7 @@ impl World {
             return Err("the receiver does not answer (simulated)".into());
         }
         self.note(format!("v{code} makes {key} {told:?}"));
-        locked(&self.receiver.0).made.push(Made { code, key: key.clone(), told: told.clone() });
+        locked(&self.receiver.0).made.push(Made { at: self.now(), code, key: key.clone(), told: told.clone() });
         if stormy && !after.is_zero() {
             tokio::time::sleep(after).await;
         }

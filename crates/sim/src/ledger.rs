@@ -307,9 +307,9 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
         seed: Seed::Columns,
         seed_new_code: chance.bool(),
         // Only odd code versions keep what tells that an event is in a row already.
-        in_place: match chance.u8(..3) {
+        in_place: match chance.u8(..6) {
             0 => InPlace::No,
-            1 if !code.is_multiple_of(2) => InPlace::KeepsRows,
+            1 | 2 if !code.is_multiple_of(2) => InPlace::KeepsRows,
             _ => InPlace::Resets,
         },
         effects: EffectOptions {

@@ -1,7 +1,7 @@
 //! What operators do: rebuilds, flips, rollbacks, clean-ups, and looking at the status.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dacapo::{Token, ViewId};
@@ -26,7 +26,6 @@ const STILL_SCHEDULED: Duration = Duration::from_secs(dacapo::limits::UNOWNED_TI
 
 #[derive(Clone, Copy)]
 enum Act {
-    Look,
     Rebuild,
     Verify,
     Flip,
@@ -49,13 +48,12 @@ enum Act {
 }
 
 const ACTS: &[(u32, Act)] = &[
-    (90, Act::Look),
     (4, Act::Rebuild),
     (4, Act::Verify),
     (8, Act::Flip),
     (8, Act::Rollback),
     (3, Act::CleanUp),
-    (8, Act::Replay),
+    (14, Act::Replay),
     (3, Act::Pause),
     (5, Act::Resume),
     (3, Act::Waive),
@@ -71,10 +69,19 @@ const ACTS: &[(u32, Act)] = &[
     (2, Act::DropEffects),
 ];
 
-/// An operator who operates for as long as it is stormy.
-pub async fn run(world: Arc<World>) -> turmoil::Result {
+/// Somebody who looks at the status of all nodes for as long as it is stormy, whatever is done meanwhile.
+pub async fn look_on(world: Arc<World>, looks: Arc<Mutex<Looks>>) -> turmoil::Result {
+    let mut chance = world.chance(201);
+    while *world.stormy.borrow() {
+        Looks::look(&looks, &world).await;
+        tokio::time::sleep(Duration::from_millis(chance.u64(50..700))).await;
+    }
+    Ok(())
+}
+
+/// An operator who operates for as long as it is stormy, on what was seen at `looks`.
+pub async fn run(world: Arc<World>, looks: Arc<Mutex<Looks>>) -> turmoil::Result {
     let mut chance = world.chance(200);
-    let mut looks = Looks::default();
     let mut requests = 0;
     while *world.stormy.borrow() {
         let projection = *chance.choice(&PROJECTIONS).expect("there are some");
@@ -88,7 +95,6 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
             body
         };
         match act {
-            Act::Look => looks.look(&world).await,
             Act::Rebuild => {
                 let mut rebuild = body("from_copy", json!(chance.bool()));
                 // Somebody wants it, whatever is ready.
@@ -105,7 +111,7 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
                 ask(&world, &mut chance, projection, "rollback", &wait).await;
             }
             Act::CleanUp => {
-                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                let Some(version) = locked(&looks).any_version(projection, &mut chance) else { continue };
                 ask(&world, &mut chance, projection, &format!("versions/{version}/clean-up"), &asked).await;
             }
             Act::Replay => {
@@ -115,24 +121,24 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
                 } else {
                     replay["from"] = json!(chance.u64(1..200));
                 }
-                let version = looks.any_version(projection, &mut chance);
+                let version = locked(&looks).any_version(projection, &mut chance);
                 if let Some(version) = version.filter(|_| chance.bool()) {
                     replay["version"] = json!(version);
                 }
                 ask(&world, &mut chance, projection, "replay", &replay).await;
             }
             Act::Pause | Act::Resume => {
-                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                let Some(version) = locked(&looks).any_version(projection, &mut chance) else { continue };
                 let what = if matches!(act, Act::Pause) { "pause" } else { "resume" };
                 ask(&world, &mut chance, projection, what, &body("version", json!(version))).await;
             }
             Act::Waive => ask(&world, &mut chance, projection, "verification/waive", &asked).await,
             Act::ListLetters => {
-                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
-                looks.list_letters(&world, projection, version).await;
+                let Some(version) = locked(&looks).any_version(projection, &mut chance) else { continue };
+                Looks::list_letters(&looks, &world, projection, version).await;
             }
             Act::SetAside => {
-                let Some((version, position)) = looks.any_halt(projection, &mut chance) else { continue };
+                let Some((version, position)) = locked(&looks).any_halt(projection, &mut chance) else { continue };
                 let mut halt = body("version", json!(version));
                 halt["position"] = json!(position);
                 ask(&world, &mut chance, projection, "letters/set-aside", &halt).await;
@@ -144,7 +150,7 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
             }
             Act::CancelReplay => ask(&world, &mut chance, projection, "cancel", &body("what", json!("replay"))).await,
             Act::RetryEffects | Act::DropEffects => {
-                let Some(version) = looks.any_version(projection, &mut chance) else { continue };
+                let Some(version) = locked(&looks).any_version(projection, &mut chance) else { continue };
                 let Some((position, stream)) = any_effect(&world, projection, &version, &mut chance).await else {
                     continue;
                 };
@@ -159,7 +165,9 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
                 ask(&world, &mut chance, projection, what, &which).await;
             }
             Act::RetryLetters | Act::DropLetters => {
-                let Some((version, position, stream)) = looks.any_letter(projection, &mut chance) else { continue };
+                let Some((version, position, stream)) = locked(&looks).any_letter(projection, &mut chance) else {
+                    continue;
+                };
                 let mut which = body("version", json!(version));
                 match chance.u8(..3) {
                     0 => which["position"] = json!(position),
@@ -204,6 +212,25 @@ async fn ask(world: &World, chance: &mut fastrand::Rng, projection: &str, what: 
     world.note(format!("operator {what} {projection}: no answer"));
 }
 
+/// An event at which a segment halts: view, segment and position.
+type Halt = (ViewId, u16, u64);
+
+/// Which segments halt, as the disk has it.
+async fn halting(world: &World) -> Vec<Halt> {
+    let mut halting = vec![];
+    for view in world.disk.views.list().await.unwrap_or_default() {
+        let Ok(Some(found)) = world.disk.views.find(&view).await else { continue };
+        let tokens = found.tokens().await.unwrap_or_default();
+        for refusal in found.refusals().await.unwrap_or_default() {
+            let halts = |token: &Token| token.segment == refusal.segment && !token.covers(refusal.position);
+            if tokens.iter().any(halts) {
+                halting.push((view.clone(), refusal.segment.get(), refusal.position.get()));
+            }
+        }
+    }
+    halting
+}
+
 /// Where something stood, and since when.
 struct Stood {
     at: Value,
@@ -218,8 +245,8 @@ pub struct Looks {
     letters: BTreeMap<String, Vec<(String, u64, String)>>,
     /// Events at which segments were seen to halt last, by projection: version and position of each.
     halts: BTreeMap<String, Vec<(String, u64)>>,
-    /// Events at which segments halt as the disk has it, by view, segment and position: since when they were seen to.
-    refused: BTreeMap<(ViewId, u16, u64), Duration>,
+    /// Events at which segments halt as the disk has it: since when they were seen to.
+    refused: BTreeMap<Halt, Duration>,
     /// By slot of the node that said so.
     stood: BTreeMap<(usize, String), Stood>,
 }
@@ -238,7 +265,7 @@ impl Looks {
     }
 
     /// Lists the dead letters of a version: events of the journal, in order, each with what was said of it.
-    async fn list_letters(&mut self, world: &World, projection: &str, version: String) {
+    async fn list_letters(looks: &Mutex<Self>, world: &World, projection: &str, version: String) {
         let path = format!("/v1/projections/{projection}/letters?version={version}&limit=1000");
         let Some(response) = request(world, Method::GET, &path, None).await.filter(Response::is_ok) else { return };
         let mut listed: Vec<(String, u64, String)> = vec![];
@@ -254,14 +281,16 @@ impl Looks {
             listed.push((version.clone(), position, stream));
         }
         // Letters of other versions are known as well.
-        let known = self.letters.entry(projection.to_owned()).or_default();
+        let known = &mut locked(looks).letters;
+        let known = known.entry(projection.to_owned()).or_default();
         known.retain(|(of, ..)| *of != version);
         known.extend(listed);
     }
 
     /// Looks at the status of every node that runs: whatever stands still says why (I-11).
-    pub async fn look(&mut self, world: &World) {
-        self.look_at_refusals(world).await;
+    pub async fn look(looks: &Mutex<Self>, world: &World) {
+        let halting = halting(world).await;
+        locked(looks).look_at_halting(world, halting);
         let running = world.running();
         let ask = |slot: usize| async move { (slot, request_of(HOSTS[slot], Method::GET, "/v1/status", None).await) };
         let mut answers: FuturesUnordered<_> = running.into_iter().map(ask).collect();
@@ -269,28 +298,15 @@ impl Looks {
         while let Some((slot, status)) = answers.next().await {
             // One that does not hear from the disk knows of nothing that it could tell.
             match status.filter(|status| status.is_ok() && world.disk.heard_since(slot).is_some()) {
-                Some(status) => self.look_at(world, slot, &status.body),
-                None => self.forget(slot),
+                Some(status) => locked(looks).look_at(world, slot, &status.body),
+                None => locked(looks).forget(slot),
             }
         }
     }
 
-    /// Which segments halt, as the disk has it.
-    async fn look_at_refusals(&mut self, world: &World) {
-        let mut now = BTreeMap::new();
-        for view in world.disk.views.list().await.unwrap_or_default() {
-            let Ok(Some(found)) = world.disk.views.find(&view).await else { continue };
-            let tokens = found.tokens().await.unwrap_or_default();
-            for refusal in found.refusals().await.unwrap_or_default() {
-                let halts = |token: &Token| token.segment == refusal.segment && !token.covers(refusal.position);
-                if tokens.iter().any(halts) {
-                    let key = (view.clone(), refusal.segment.get(), refusal.position.get());
-                    let since = self.refused.get(&key).copied().unwrap_or(world.now());
-                    now.insert(key, since);
-                }
-            }
-        }
-        self.refused = now;
+    fn look_at_halting(&mut self, world: &World, halting: Vec<Halt>) {
+        let since = |halt: &Halt| self.refused.get(halt).copied().unwrap_or(world.now());
+        self.refused = halting.into_iter().map(|halt| (halt.clone(), since(&halt))).collect();
     }
 
     /// Whoever applies a version, or sees somebody else do it, tells the events at which it has halted for a while.

@@ -1,7 +1,7 @@
 //! One run: a storm of some seconds, a calm in which everything has to come right, then the checks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Method;
@@ -106,7 +106,9 @@ pub fn run(seed: u64) -> Arc<World> {
     for number in 0..CLIENTS {
         sim.client(client(number), clients::run(Arc::clone(&world), number));
     }
-    sim.client("operator", operator::run(Arc::clone(&world)));
+    let looks = Arc::<Mutex<Looks>>::default();
+    sim.client("operator", operator::run(Arc::clone(&world), Arc::clone(&looks)));
+    sim.client("lookout", operator::look_on(Arc::clone(&world), looks));
     sim.client("watch", watch(Arc::clone(&world)));
     let storm = Duration::from_secs(chance.u64(10..=40));
     let (next, upgrade) = (Duration::ZERO, world.upgrade.at());
@@ -122,10 +124,10 @@ async fn watch(world: Arc<World>) -> turmoil::Result {
     // The sender lasts as long as the world.
     let _ = stormy.wait_for(|stormy| !stormy).await;
     let deadline = world.now() + CALM_MAX;
-    let mut looks = Looks::default();
+    let looks = Mutex::default();
     loop {
         operator::bring_right(&world).await;
-        looks.look(&world).await;
+        Looks::look(&looks, &world).await;
         let missing = check::missing(&world);
         if missing.is_empty() {
             world.note("everything has come right");
@@ -159,6 +161,9 @@ impl Run<'_> {
             let now = self.sim.elapsed();
             self.world.set_now(now);
             self.carry_out_due(now);
+            for slot in self.world.disk.take_paused() {
+                self.pause(now, slot);
+            }
             self.begin_upgrade(now);
             if *self.world.stormy.borrow() && now >= self.next {
                 if now >= self.storm {
@@ -185,7 +190,7 @@ impl Run<'_> {
 
     /// The names of all who talk to nodes.
     fn talkers() -> impl Iterator<Item = String> {
-        (0..CLIENTS).map(client).chain(["operator".to_owned(), "watch".to_owned()])
+        (0..CLIENTS).map(client).chain(["operator", "lookout", "watch"].map(str::to_owned))
     }
 
     fn hosts(&self) -> &'static [&'static str] {
@@ -268,8 +273,12 @@ impl Run<'_> {
             }
             Act::Pause => {
                 let Some(slot) = self.slot(true) else { return };
-                self.pause(slot);
-                self.later(now, 100..10_000, Later::Wake(slot));
+                // At any time, or between a look and the claim that follows from it.
+                if self.chance.bool() {
+                    self.world.disk.pause_at_claim(slot, true);
+                } else {
+                    self.pause(now, slot);
+                }
             }
             Act::CutOff => {
                 let Some(slot) = self.slot(true) else { return };
@@ -339,10 +348,11 @@ impl Run<'_> {
     }
 
     /// Nothing that the node in `slot` does gets anywhere, and nobody's words get there.
-    fn pause(&mut self, slot: usize) {
+    fn pause(&mut self, now: Duration, slot: usize) {
         self.world.note(format!("world pauses {}", HOSTS[slot]));
         self.world.disk.set_link(slot, Link::Hangs(None));
         Self::talkers().for_each(|talker| self.sim.hold(talker, HOSTS[slot]));
+        self.later(now, 100..10_000, Later::Wake(slot));
     }
 
     fn cut_off(&mut self, now: Duration, slot: usize, kind: Option<Kind>, millis: std::ops::Range<u64>) {
@@ -376,6 +386,7 @@ impl Run<'_> {
             self.carry_out(what);
         }
         for slot in 0..self.world.nodes {
+            self.world.disk.pause_at_claim(slot, false);
             if *self.world.ending[slot].borrow() {
                 self.bounce(slot);
             }

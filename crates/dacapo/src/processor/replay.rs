@@ -128,8 +128,7 @@ impl Run<'_> {
 
     /// Whether an event that is set aside was applied before the replay in which it was.
     fn has_spoken(&self, segment: Segment, position: Position) -> bool {
-        let token = &self.segments.tokens()[usize::from(segment.get())];
-        position <= token.replays_through() && !self.unspoken.contains(&position)
+        position <= self.segments.replays_through(segment) && !self.unspoken.contains(&position)
     }
 
     fn reset_failed(&mut self, error: String) -> Next {

@@ -105,6 +105,11 @@ impl Segments {
         &self.tokens[at.expect("the segment is this run's")]
     }
 
+    /// The last position that a segment of this run has come past before.
+    pub(super) fn replays_through(&self, segment: Segment) -> Position {
+        self.token(segment).replays_through()
+    }
+
     /// For each segment of the version a position, that of its token where it is this run's.
     pub(super) fn each(&self, position: impl Fn(&Token) -> Position) -> Vec<Position> {
         let mut each = vec![Position::START; usize::from(self.count.get())];

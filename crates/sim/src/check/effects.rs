@@ -1,7 +1,8 @@
-//! I-9: of each event the effects were made of one emission, by the version that served at its position, in the order
-//! of its stream.
+//! I-9: of each event the effects were made of one emission, by the version that served at its position, and each version
+//! made those of a stream in the order in which it applied its events. The order across versions is looked at apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use dacapo::ViewId;
 use dacapo_store::Views;
@@ -17,14 +18,14 @@ use crate::world::World;
 
 /// Who has served a projection, from which position on.
 #[derive(Default)]
-struct Served {
+pub struct Served {
     /// Where its first version was scheduled.
     first: u64,
     versions: Vec<(u64, String)>,
 }
 
 impl Served {
-    fn of(records: &[Record], projection: &str) -> Self {
+    pub fn of(records: &[Record], projection: &str) -> Self {
         let mut served = Self::default();
         for record in
             records.iter().filter(|record| record.stream == "$catalog" && record.data["projection"] == projection)
@@ -42,31 +43,39 @@ impl Served {
     }
 
     /// Whose effects of the event at `position` are to be made; none if nobody's, or nobody knows yet.
-    fn voice(&self, position: u64, past: bool) -> Option<&str> {
+    pub fn voice(&self, position: u64, past: bool) -> Option<&str> {
         if self.first == 0 || (position < self.first && !past) {
             return None;
         }
         let before = self.versions.iter().take_while(|(since, _)| *since <= position).last();
         before.or(self.versions.first()).map(|(_, version)| version.as_str())
     }
+
+    /// The flip by which readers left the version that speaks at `position`; none if they are with it still.
+    pub fn left(&self, position: u64) -> Option<u64> {
+        let next = self.versions.iter().position(|(since, _)| *since > position).unwrap_or(self.versions.len());
+        // What came before the first flip is of the version that it went to.
+        self.versions.get(next.max(1)).map(|(since, _)| *since)
+    }
 }
 
 /// What a commit has kept of a run of a handler.
-struct Kept {
-    view: ViewId,
+pub struct Kept {
+    pub view: ViewId,
+    pub at: Duration,
     /// Which commit of all, in the order in which they landed.
     commit: usize,
     told: Told,
 }
 
 /// What was kept of each run of a handler.
-fn kept(world: &World) -> BTreeMap<u64, Kept> {
+pub fn kept(world: &World) -> BTreeMap<u64, Kept> {
     let mut kept = BTreeMap::new();
-    for (number, landed) in world.disk.landed().into_iter().enumerate() {
+    for (number, (at, landed)) in world.disk.landed_at().into_iter().enumerate() {
         let Landed::Committed { view, commit, .. } = &*landed else { continue };
         for effect in &commit.effects {
             if let Ok(told) = serde_json::from_slice::<Told>(&effect.payload) {
-                kept.insert(told.run, Kept { view: view.clone(), commit: number, told });
+                kept.insert(told.run, Kept { view: view.clone(), at, commit: number, told });
             }
         }
     }
@@ -74,10 +83,10 @@ fn kept(world: &World) -> BTreeMap<u64, Kept> {
 }
 
 /// Effects of views, each by the position of its event, and which of that it is.
-type Effects = BTreeSet<(ViewId, u64, u32)>;
+pub type Effects = BTreeSet<(ViewId, u64, u32)>;
 
 /// The effects that were ever set aside, and those that somebody gave up.
-fn aside_and_dropped(world: &World) -> (Effects, Effects) {
+pub fn aside_and_dropped(world: &World) -> (Effects, Effects) {
     let (mut aside, mut dropped) = (Effects::new(), Effects::new());
     for landed in world.disk.landed() {
         let (all, view, effects) = match &*landed {
@@ -108,7 +117,7 @@ pub fn check(world: &World, records: &[Record]) {
     let (kept, (aside, dropped)) = (kept(world), aside_and_dropped(world));
     let mut runs: BTreeMap<(String, u64, u32), u64> = BTreeMap::new();
     let mut last: BTreeMap<(ViewId, String), (usize, u64, u32)> = BTreeMap::new();
-    for Made { code, key, told } in world.receiver.made() {
+    for Made { code, key, told, .. } in world.receiver.made() {
         let (projection, position) = (key.projection.as_str(), key.position.get());
         let record = usize::try_from(position).ok().and_then(|position| records.get(position.wrapping_sub(1)));
         let same = |record: &Record| record.stream == told.stream && record.change() == Some(told.change);

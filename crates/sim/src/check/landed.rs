@@ -16,6 +16,9 @@ use crate::world::World;
 /// How long it may take until a node has noticed that a version is paused.
 const NOTICED: Duration = Duration::from_secs(4);
 
+/// How long before the end of a replay is told a node may have looked whether it is over: it may be paused in between.
+const LOOKED_MAX: Duration = Duration::from_secs(15);
+
 /// The last replay that a segment has taken up: the position of its request, and where the segment was.
 type Mark = (u64, u64);
 
@@ -31,6 +34,8 @@ struct History<'a> {
     epochs: BTreeMap<ViewId, Vec<u64>>,
     positions: BTreeMap<ViewId, BTreeMap<u16, u64>>,
     marks: BTreeMap<ViewId, BTreeMap<u16, Mark>>,
+    /// When each segment took up its last replay.
+    taken_up: BTreeMap<(ViewId, u16), Duration>,
     /// The highest position that each view has shown.
     shown: BTreeMap<ViewId, u64>,
     revoked: BTreeSet<ViewId>,
@@ -52,6 +57,7 @@ pub fn check(world: &World, records: &[Record]) {
         epochs: BTreeMap::new(),
         positions: BTreeMap::new(),
         marks: BTreeMap::new(),
+        taken_up: BTreeMap::new(),
         shown: BTreeMap::new(),
         revoked: BTreeSet::new(),
         orphans: BTreeSet::new(),
@@ -213,6 +219,7 @@ impl History<'_> {
             ));
         }
         *mark = new;
+        self.taken_up.insert((view.clone(), moved.segment.get()), self.now);
     }
 
     /// A replay has ended when every segment has taken it up and is where it was.
@@ -224,7 +231,10 @@ impl History<'_> {
         for (segment, at) in positions {
             let mark = self.marks.get(view).and_then(|marks| marks.get(segment)).copied().unwrap_or_default();
             let cancelled = self.catalog.fold.is_cancelled(replay.requested);
-            if (mark.0 != replay.requested && !cancelled) || (mark.0 == replay.requested && *at < mark.1) {
+            // Who has not heard of the cancellation may take it up after somebody saw that nobody had.
+            let taken_up = self.taken_up.get(&(view.clone(), *segment));
+            let unseen = cancelled && taken_up.is_some_and(|taken_up| self.now < *taken_up + LOOKED_MAX);
+            if (mark.0 != replay.requested && !cancelled) || (mark.0 == replay.requested && *at < mark.1 && !unseen) {
                 self.world.violated(format!(
                     "replay: that of {view} which {} asked for was told to have ended at {}, segment {segment} is at \
                      {at} with {mark:?}",

@@ -314,7 +314,9 @@ impl View for SimView {
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
+        self.way.disk().about_to_claim(self.way.slot);
         let act = async {
+            self.way.disk().linger().await;
             let tokens = self.inner.claim(by, seen).await?;
             let was_claimed = |seen: &&Token| tokens.iter().any(|token| token.segment == seen.segment);
             let segments = seen.iter().filter(was_claimed);
