@@ -501,6 +501,30 @@ async fn every_node_tells_why_a_segment_halts_whoever_has_it() {
 
 // I-11
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_cannot_read_why_a_segment_halts_says_so() {
+    let (store, behaviour, faults) =
+        (Shared::new(), Arc::new(Behaviour::default()), [(); 2].map(|()| Faults::default()));
+    behaviour.refuse.store(true, Ordering::SeqCst);
+    let [one, two] = ["one", "two"].map(|name| store.another().node_with(&faults[usize::from(name == "two")], name));
+    let one = one.carry(refusing(Policy::Halt, &behaviour)).start().await.unwrap();
+    let two = two.carry(refusing(Policy::Halt, &behaviour)).start().await.unwrap();
+    phase(&two, "v1.1", Phase::Serving).await;
+    shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
+    // Whoever has the segment knows; the other one has to look.
+    faults.iter().for_each(|of| of.plan(|call| matches!(call, Call::Refusals(_)).then_some(Fault::Fails)));
+    let doubted = doubt(&one, "ledger-1").await;
+    let handler = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { position, .. } if *position == doubted);
+    let store = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. });
+    for node in [&one, &two] {
+        let told = |reason: &WaitingOn| handler(reason) || store(reason);
+        until(node, "a reason", |status| status.projections[0].versions[0].waiting_on.iter().any(told)).await;
+    }
+    two.shutdown().await;
+    one.shutdown().await;
+}
+
+// I-11
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_cannot_drive_a_flip_says_that_it_waits_for_one_that_can() {
     let store = Shared::new();
     let old = store.node("old").carry(first()).start().await.unwrap();

@@ -142,11 +142,18 @@ async fn gather(core: &Core, id: &ViewId) -> Facts {
         Ok(tokens) => tokens.unwrap_or_default(),
         Err(error) => return Facts { unreadable: Some(store(error)), ..Facts::default() },
     };
-    let letters = match &open {
-        Some(open) => letters(open).await,
-        None => 0,
+    let kept = async {
+        let letters = match &open {
+            Some(open) => letters(open).await?,
+            None => 0,
+        };
+        Ok((letters, halts_elsewhere(core, open.as_deref(), &tokens).await?))
     };
-    let halts = halts_elsewhere(core, open.as_deref(), &tokens).await;
+    // Nothing is told as if it were not there that could not be read (I-11).
+    let (letters, halts) = match kept.await {
+        Ok(kept) => kept,
+        Err(error) => return Facts { tokens, unreadable: Some(store(error)), ..Facts::default() },
+    };
     let (bare, unreadable) = match core.is_bare(id).await {
         Ok(bare) => (bare, None),
         Err(error) => (true, Some(store(error))),
@@ -156,18 +163,21 @@ async fn gather(core: &Core, id: &ViewId) -> Facts {
     Facts { tokens, unreadable, letters, halts, bare, oldest }
 }
 
-/// The events that segments of other members stop before, as the view keeps them. What is wrong with the view is told by
-/// its tokens.
-async fn halts_elsewhere(core: &Core, open: Option<&OpenVersion>, tokens: &[Token]) -> Vec<WaitingOn> {
+/// The events that segments of other members stop before, as the view keeps them.
+async fn halts_elsewhere(
+    core: &Core,
+    open: Option<&OpenVersion>,
+    tokens: &[Token],
+) -> Result<Vec<WaitingOn>, StoreError> {
     let theirs = |refusal: &Refusal| {
         let token = tokens.iter().find(|token| token.segment == refusal.segment);
         token.is_some_and(|token| !is_ours(core, token) && !token.covers(refusal.position))
     };
     let Some(open) = open.filter(|_| tokens.iter().any(|token| !is_ours(core, token))) else {
-        return vec![];
+        return Ok(vec![]);
     };
-    let refusals = open.view.refusals().await.unwrap_or_default();
-    refusals.into_iter().filter(theirs).map(|refusal| refusal.waiting_on()).collect()
+    let refusals = open.view.refusals().await?;
+    Ok(refusals.into_iter().filter(theirs).map(|refusal| refusal.waiting_on()).collect())
 }
 
 pub(super) fn is_ours(core: &Core, token: &Token) -> bool {
@@ -175,14 +185,12 @@ pub(super) fn is_ours(core: &Core, token: &Token) -> bool {
 }
 
 /// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.
-async fn letters(open: &OpenVersion) -> u64 {
+async fn letters(open: &OpenVersion) -> Result<u64, StoreError> {
     let counted = open.progress.borrow().letters;
     if let Some(letters) = counted {
-        return letters;
+        return Ok(letters);
     }
-    let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await;
-    // What is wrong with the view is told by its tokens.
-    letters.map_or(0, |letters| letters.len() as u64)
+    Ok(open.view.letters(Position::START, limits::LETTERS_MAX).await?.len() as u64)
 }
 
 /// When the first event behind `covers` was recorded; nothing when there is none, or none that can be read just now.

@@ -30,6 +30,7 @@ pub enum Call<'a> {
     Drop(&'a ViewId),
     Publish(&'a ViewId),
     Tokens(&'a ViewId),
+    Refusals(&'a ViewId),
     Claim(&'a ViewId),
     /// Where it ends; `None` lifts it.
     Cap(&'a ViewId, Option<Position>),
@@ -278,7 +279,7 @@ impl View for FaultyView {
     }
 
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
-        self.inner.refusals().await
+        self.faults.meet(Call::Refusals(&self.id), self.inner.refusals()).await
     }
 
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
