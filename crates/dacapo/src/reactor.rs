@@ -22,7 +22,7 @@ use std::time::Duration;
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     EffectFailure, EffectKey, NewEffect, PastEffects, PendingEffect, Position, ProjectionState, Segment, Settled,
-    StreamName, Timestamp, VersionId, ViewId, Voice, WaitingOn, limits,
+    StreamName, Timestamp, Token, VersionId, ViewId, Voice, WaitingOn, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
 use futures::future::BoxFuture;
@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 use crate::catalog::CatalogError;
 use crate::core::{Core, OpenVersion};
+use crate::history;
 use crate::processor::{Progress, shortened};
 use crate::projection::{Carried, HandlerError, Projection, chain, panic_text};
 
@@ -244,6 +245,13 @@ pub(crate) struct Delivery {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
+/// Another version of the projection, as far as it is to be had here.
+struct Other {
+    id: ViewId,
+    view: Arc<dyn StoredView>,
+    open: Option<Arc<OpenVersion>>,
+}
+
 type Act = BoxFuture<'static, (u64, Settled)>;
 
 /// The tries under way, and those whose outcome is not recorded yet.
@@ -405,23 +413,50 @@ impl Delivery {
         projection: &ProjectionState,
         pending: &PendingEffect,
     ) -> Result<Option<VersionId>, StoreError> {
-        for other in core.open_versions() {
-            let (theirs, ours) = (&other.id, &self.id);
-            if theirs.projection != ours.projection || theirs.version == ours.version {
-                continue;
-            }
+        let others = projection.versions.iter().filter(|(version, _)| **version != self.id.version);
+        for version in others.filter(|(_, state)| state.phase.has_view()).map(|(version, _)| *version) {
+            let Some(other) = self.other(core, projection, version, pending).await? else { continue };
             // First, since what it comes past meanwhile is in its outbox then.
             if self.is_on_its_way(core, projection, &other, pending).await? {
-                return Ok(Some(theirs.version));
+                return Ok(Some(version));
             }
             let first = other.view.first_effect(&pending.effect.stream).await?;
             let earlier = first.filter(|first| *first < pending.effect.position);
             let past = self.carried.options.effects.past;
-            if earlier.is_some_and(|first| projection.voice(first, past) == Voice::Of(theirs.version)) {
-                return Ok(Some(theirs.version));
+            if earlier.is_some_and(|first| projection.voice(first, past) == Voice::Of(version)) {
+                return Ok(Some(version));
             }
         }
         Ok(None)
+    }
+
+    /// Another version, whose effects may come first. One that is not open here may be so on other nodes, may be opened
+    /// next or closed just now: what it owes is in its view all the same. Nothing that does not belong to the journal, or
+    /// cannot be read as it is, is waited for.
+    async fn other(
+        &self,
+        core: &Core,
+        projection: &ProjectionState,
+        version: VersionId,
+        pending: &PendingEffect,
+    ) -> Result<Option<Other>, StoreError> {
+        let id = ViewId { projection: self.id.projection.clone(), version };
+        if let Some(open) = core.open_version(&id) {
+            return Ok(Some(Other { id, view: Arc::clone(&open.view), open: Some(open) }));
+        }
+        let has_parted = projection.versions.get(&version).is_some_and(|state| state.parted.is_some());
+        if has_parted || projection.spoke_before(version, pending.effect.position).is_none() {
+            return Ok(None);
+        }
+        let found = async {
+            let Some(view) = core.views.find(&id).await? else { return Ok(None) };
+            history::check(&*core.journal, &*view).await?;
+            Ok(Some(Other { id, view, open: None }))
+        };
+        match found.await {
+            Err(StoreError::Parted(_) | StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(None),
+            found => found,
+        }
     }
 
     /// Whether another version that spoke before `pending` has yet to come past some of that in the segment of its
@@ -431,7 +466,7 @@ impl Delivery {
         &self,
         core: &Core,
         projection: &ProjectionState,
-        other: &OpenVersion,
+        other: &Other,
         pending: &PendingEffect,
     ) -> Result<bool, StoreError> {
         let NewEffect { position, stream, .. } = &pending.effect;
@@ -440,22 +475,24 @@ impl Delivery {
             return Ok(false);
         };
         let segment = state.segments.segment_of(stream.as_str());
-        let has_come = || {
-            let progress = other.progress.borrow();
-            progress.tokens.iter().any(|token| token.segment == segment && token.shown() >= until)
-        };
-        if has_come() {
+        let has_come = |tokens: &[Token]| tokens.iter().any(|token| token.segment == segment && token.shown() >= until);
+        if other.open.as_ref().is_some_and(|open| has_come(&open.progress.borrow().tokens)) {
             return Ok(false);
         }
         // Another member may have taken it there.
-        other.look().await?;
+        let tokens = match &other.open {
+            Some(open) => {
+                open.look().await?;
+                open.progress.borrow().tokens.clone()
+            }
+            None => other.view.tokens().await?,
+        };
         let has_code = core.code_of(&other.id).is_some() || core.cluster.has_code_of(&other.id);
-        if has_come() || state.paused || !has_code {
+        if has_come(&tokens) || state.paused || !has_code {
             return Ok(false);
         }
         let halts = other.view.refusals().await?.iter().any(|refusal| refusal.segment == segment);
-        let tokens = other.progress.borrow().tokens.clone();
-        let reached = other.reached(other.progress.borrow().covers());
+        let reached = other.open.as_ref().and_then(|open| open.reached(open.progress.borrow().covers()));
         let still = core.trails.look(&other.id, &tokens, reached, core.head()).still(core.trails.now());
         Ok(!halts && still < limits::STALL_TIME_MAX)
     }

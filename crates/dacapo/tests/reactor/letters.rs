@@ -176,3 +176,36 @@ async fn an_effect_waits_for_those_of_the_version_that_was_left_and_lags() {
     assert_eq!(by, [1, 2], "I-9");
     node.shutdown().await;
 }
+
+/// The version that was left is not open: it is waited for all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_waits_for_those_of_a_version_that_could_not_be_opened_yet() {
+    let (office, faults): (Arc<Office>, Faults) = Default::default();
+    let directory = tempfile::tempdir().unwrap();
+    let node = over(directory.path(), &faults, &office).await;
+    phase(&node, "v1.1", Phase::Serving).await;
+    office.fail.lock().unwrap().insert("ledger-1".into());
+    let first = add(&node, "ledger-1", 1).await;
+    node.carry(carry(notices::<2>(&office))).unwrap();
+    ready(&node, "v2.1").await;
+    flip(&node).await;
+    let second = add(&node, "ledger-1", 2).await;
+    until_listed(&node, "v1.1", &[(first.get(), false)]).await;
+    node.shutdown().await;
+    drop(node);
+
+    office.fail.lock().unwrap().clear();
+    faults.plan(|call| matches!(call, Call::Open(view) if view.version.code == 1).then_some(Fault::Fails));
+    let node = over(directory.path(), &faults, &office).await;
+    node.carry(carry(notices::<2>(&office))).unwrap();
+    until(&node, "it is told", |status| {
+        let before = WaitingOn::EffectsBefore { version: version("v1.1") };
+        status.projections[0].versions.iter().any(|found| found.waiting_on.contains(&before))
+    })
+    .await;
+    assert!(office.made().is_empty(), "{:?}", office.made());
+    faults.stop();
+    office.made_at_least(2).await;
+    assert_eq!(office.by_ledger()["ledger-1"], [first.get(), second.get()]);
+    node.shutdown().await;
+}
