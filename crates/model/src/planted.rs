@@ -88,6 +88,8 @@ faults! {
     NoLetter "i-11-no-letter" ["I-3", "I-11"],
     /// I-11: a version that is paused does not say so.
     Silent "i-11-silent" ["I-11"],
+    /// A view of another history is taken for one of this.
+    NotCompared "parted-not-compared" ["parted"],
     /// I-12: a view is dropped while its epochs are good.
     NotRevoked "i-12-not-revoked" ["I-12"],
     /// I-12: the numbers of obsolete versions are given again.

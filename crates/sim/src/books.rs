@@ -28,6 +28,7 @@ pub enum Outcome {
 /// An answer that a client got.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    pub at: Duration,
     pub client: usize,
     pub projection: &'static str,
     /// The stream that the row is about; none for all.

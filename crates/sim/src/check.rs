@@ -8,12 +8,17 @@ mod held;
 mod journal;
 mod landed;
 mod order;
+mod parted;
 mod views;
 
 use std::sync::Arc;
 
+use crate::ledger::PROJECTIONS;
 use crate::world::World;
 use catalog::Fold;
+use dacapo::ViewId;
+use dacapo_store::Views as _;
+use futures::FutureExt;
 use held::Holdings;
 use journal::records;
 
@@ -30,6 +35,7 @@ pub fn all(world: &Arc<World>) {
     claims::check(world, &records);
     effects::check(world, &records);
     order::check(world, &records);
+    parted::check(world, &records);
     let holdings = Holdings::of(world, &records);
     for fault in &holdings.faults {
         world.violated(fault);
@@ -44,6 +50,7 @@ pub fn missing(world: &World) -> Vec<String> {
     let fold = Fold::of(&records);
     let mut missing = fold.unfinished();
     missing.extend(claims::missing(world, &fold));
+    missing.extend(parted::missing(world, &fold));
     missing.extend(views::behind(world, &fold, records.len() as u64));
     missing.extend(effects::missing(world, &fold, &records, &Holdings::of(world, &records)));
     missing
@@ -51,7 +58,21 @@ pub fn missing(world: &World) -> Vec<String> {
 
 /// The versions of a projection that stand by, the newest first.
 pub fn standing_by(world: &World, projection: &str) -> Vec<String> {
-    Fold::of(&records(world)).in_phase(projection, "StandingBy")
+    let mut standing_by = Fold::of(&records(world)).in_phase(projection, "StandingBy");
+    standing_by.retain(|version| world.disk.parted_at(projection, version).is_none());
+    standing_by
+}
+
+/// What somebody has to do where the view that serves is of another history: the projections that are to be rebuilt, and
+/// those in which what was rebuilt waits for a flip.
+pub fn to_replace(world: &World) -> (Vec<String>, Vec<String>) {
+    let fold = Fold::of(&records(world));
+    let parted = parted::serving(world, &fold).into_iter().map(|(projection, _)| projection);
+    let is_built = |projection: &String| {
+        ["Scheduled", "Initializing"].iter().any(|phase| !fold.in_phase(projection, phase).is_empty())
+    };
+    let (built, not): (Vec<_>, Vec<_>) = parted.partition(is_built);
+    (not, built.into_iter().filter(|projection| fold.pending_flip(projection).is_none()).collect())
 }
 
 /// The versions that are paused.
@@ -69,6 +90,26 @@ pub fn with_effects(world: &World) -> Vec<(String, String)> {
     effects::set_aside(world).iter().map(landed::text).collect()
 }
 
+/// The projections of which a flip is under way to a version whose view is of another history: it never will be flipped to.
+pub fn in_vain(world: &World) -> Vec<&'static str> {
+    let fold = Fold::of(&records(world));
+    PROJECTIONS
+        .into_iter()
+        .filter(|of| fold.pending_flip(of).is_some_and(|(to, _)| world.disk.parted_at(of, to).is_some()))
+        .collect()
+}
+
+/// The views of versions that serve, and then of those that stand by.
+pub fn serving_views(world: &World) -> Vec<ViewId> {
+    let fold = Fold::of(&records(world));
+    let views: Vec<ViewId> = world.disk.views.list().now_or_never().into_iter().flatten().flatten().collect();
+    let is = |phase: &'static str| {
+        let fold = &fold;
+        move |view: &&ViewId| fold.phase(view.projection.as_str(), &view.version.to_string()) == phase
+    };
+    views.iter().filter(is("Serving")).chain(views.iter().filter(is("StandingBy"))).cloned().collect()
+}
+
 /// The version of a projection that serves.
 pub fn serving(world: &World, projection: &str) -> Option<String> {
     Fold::of(&records(world)).serving(projection).map(str::to_owned)
@@ -77,7 +118,10 @@ pub fn serving(world: &World, projection: &str) -> Option<String> {
 /// The versions that are being built and were not found right, where that may be: events were set aside.
 pub fn to_waive(world: &World) -> Vec<(String, String)> {
     let mut versions = Fold::of(&records(world)).not_found_right();
-    versions.retain(|(projection, _)| !world.disk.set_aside(projection).is_empty());
+    let parted = world.disk.parted();
+    versions.retain(|(projection, _)| {
+        !world.disk.set_aside(projection).is_empty() || parted.keys().any(|view| view.projection.as_str() == projection)
+    });
     versions
 }
 

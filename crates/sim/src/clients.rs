@@ -164,7 +164,8 @@ impl Client {
         let version = response.body["version"].as_str().unwrap_or_default().to_owned();
         let covers = response.number("covers");
         let (sum, events, digest) = (number("sum"), number("events"), number("digest"));
-        let seen = Seen { client: self.number, projection, ledger, version, covers, sum, events, digest };
+        let at = self.world.now();
+        let seen = Seen { at, client: self.number, projection, ledger, version, covers, sum, events, digest };
         self.world.note(format!("{seen:?}"));
         self.memory.check(&self.world, &seen, after);
         locked(&self.world.books).seen.push(seen);

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use dacapo::{Journal, Position, StoreError, ViewId};
-use dacapo_model::{Member, MemberId, Wish};
+use dacapo_model::{Mark, Member, MemberId, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryMembers, MemoryViews};
-use dacapo_store::{Commit, ViewCopy, WhichLetters};
+use dacapo_store::{Commit, CommitError, NewMark, ViewCopy, Views as _, WhichLetters};
+use futures::FutureExt;
 use tokio::sync::watch;
 
 use crate::world::{HOSTS, SimClock, World, locked};
@@ -147,6 +148,10 @@ pub enum Landed {
     Dropped {
         view: ViewId,
     },
+    /// A view is of another history from here on.
+    Parted {
+        view: ViewId,
+    },
 }
 
 /// Whom segments go to.
@@ -260,6 +265,59 @@ impl Disk {
     /// The same, each with the time at which it landed.
     pub fn landed_at(&self) -> Vec<(Duration, Arc<Landed>)> {
         locked(&self.inside).landed.clone()
+    }
+
+    /// Puts rows of another history into a view, as a backup does that is put back beside a journal that went on. Whether
+    /// that could be done.
+    pub fn part(&self, id: &ViewId) -> bool {
+        let done = self.put_other_rows(id).now_or_never().is_some_and(|put| put.is_ok_and(|put| put));
+        if done {
+            self.land(Landed::Parted { view: id.clone() });
+        }
+        done
+    }
+
+    async fn put_other_rows(&self, id: &ViewId) -> Result<bool, CommitError> {
+        let Some(view) = self.views.find(id).await? else { return Ok(false) };
+        let tokens = view.tokens().await?;
+        let furthest = tokens.iter().map(|token| token.position).max().unwrap_or_default();
+        if furthest == Position::START || tokens.iter().any(|token| token.held_for.is_some()) {
+            return Ok(false);
+        }
+        // Nobody commits to it meanwhile.
+        let mut writer = view.writer().await?;
+        writer.execute("UPDATE totals SET sum = sum + 1, digest = digest + 1", &[]).await?;
+        let mark = self.journal.mark(furthest).await?;
+        let mark = Mark { digest: mark.digest ^ 1, ..mark };
+        let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
+        let forget = kept.iter().map(|mark| mark.position).collect();
+        let history = Some(NewMark { journal: self.journal.id(), mark, forget });
+        let moves: Vec<_> = tokens.iter().map(|token| token.step(token.position, 0)).collect();
+        writer.commit(&Commit { history, ..Commit::of(moves) }).await?;
+        drop(writer);
+        // Whoever had claimed it has the rows of before in mind.
+        view.revoke().await?;
+        let tokens = view.tokens().await?;
+        let segments = tokens.iter().map(|token| (usize::from(token.segment.get()), token.epoch.get() - 1)).collect();
+        let epochs = tokens.iter().map(|token| token.epoch.get()).collect();
+        self.land(Landed::Claimed { view: id.clone(), segments, epochs, run: 0, claim: Claim::Revoked });
+        Ok(true)
+    }
+
+    /// The views that are of another history, and since when.
+    pub fn parted(&self) -> BTreeMap<ViewId, Duration> {
+        let landed = &locked(&self.inside).landed;
+        let parted = landed.iter().filter_map(|(at, landed)| match &**landed {
+            Landed::Parted { view } => Some((view.clone(), *at)),
+            _ => None,
+        });
+        parted.collect()
+    }
+
+    /// The same, of one version.
+    pub fn parted_at(&self, projection: &str, version: &str) -> Option<Duration> {
+        let is = |view: &ViewId| view.projection.as_str() == projection && view.version.to_string() == version;
+        self.parted().into_iter().find_map(|(view, at)| is(&view).then_some(at))
     }
 
     /// The events that each version of a projection has ever set aside.

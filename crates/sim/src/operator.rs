@@ -348,7 +348,7 @@ impl Looks {
         if uptime < STILL {
             self.forget(slot);
         }
-        let mut alarms = BTreeMap::new();
+        let (mut alarms, parted) = (BTreeMap::new(), world.disk.parted());
         for projection in status["projections"].as_array().into_iter().flatten() {
             let name = projection["name"].as_str().unwrap_or_default();
             let flip = &projection["flip"];
@@ -362,7 +362,12 @@ impl Looks {
                 let reasons = version["waiting_on"].as_array().into_iter().flatten();
                 let handlers = reasons.filter(|reason| reason["kind"] == "handler");
                 halts.extend(handlers.filter_map(|at| Some((text.to_owned(), at["position"].as_u64()?))));
-                if uptime >= STILL {
+                let since = parted
+                    .iter()
+                    .find(|(view, _)| view.projection.as_str() == name && view.version.to_string() == text);
+                if let Some((_, since)) = since.filter(|_| uptime >= STILL) {
+                    check_parted(world, slot, *since, name, version);
+                } else if uptime >= STILL {
                     self.check_halts(world, slot, name, version);
                 }
                 let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
@@ -401,6 +406,23 @@ impl Looks {
     }
 }
 
+/// A view of another history is told as one, or why it could not be looked at.
+fn check_parted(world: &World, slot: usize, since: Duration, name: &str, version: &Value) {
+    let reasons = version["waiting_on"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let told = ["parted", "store", "lease"].iter().any(|kind| reasons.iter().any(|reason| reason["kind"] == *kind));
+    let applies = ["Initializing", "Serving", "StandingBy"].iter().any(|phase| version["phase"] == *phase);
+    let heard = world.disk.heard_since(slot).unwrap_or(world.now());
+    if applies && !told && world.now() > since.max(heard) + STILL && version["age_seconds"].is_null() {
+        world.violated(format!(
+            "parted: {name} {} is of another history since {:.3} s, and {} does not say so: {}",
+            version["version"],
+            since.as_secs_f64(),
+            HOSTS[slot],
+            version["waiting_on"]
+        ));
+    }
+}
+
 /// Whether somebody has everything applied that was set aside, once it is calm.
 pub fn mops_up(world: &World) -> bool {
     world.chance(300).bool()
@@ -411,7 +433,16 @@ pub fn mops_up(world: &World) -> bool {
 pub async fn bring_right(world: &World) {
     let paused = check::paused(world).into_iter().map(|of| (of, "resume"));
     let waived = check::to_waive(world).into_iter().map(|of| (of, "verification/waive"));
-    for projection in check::waiting_for_a_flip(world) {
+    for projection in check::in_vain(world) {
+        let body = json!({ "actor": "operator", "reason": "its view is of another history", "what": "flip" });
+        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/cancel"), Some(&body)).await);
+    }
+    let (rebuilt, flipped) = check::to_replace(world);
+    for projection in rebuilt {
+        let body = json!({ "actor": "operator", "reason": "its view is of another history", "discard": true });
+        drop(request(world, Method::POST, &format!("/v1/projections/{projection}/rebuild"), Some(&body)).await);
+    }
+    for projection in check::waiting_for_a_flip(world).into_iter().chain(flipped) {
         let body = json!({ "actor": "operator", "reason": "it is calm" });
         drop(request(world, Method::POST, &format!("/v1/projections/{projection}/flip"), Some(&body)).await);
     }

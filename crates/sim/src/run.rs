@@ -74,6 +74,8 @@ struct Run<'a> {
     storm: Duration,
     /// When the upgrade begins, until it does.
     upgrade: Option<Duration>,
+    /// From when on a view that serves or stands by is to be one of another history; in some of the seeds, and once.
+    parts: Option<Duration>,
 }
 
 fn client(number: usize) -> String {
@@ -112,7 +114,9 @@ pub fn run(seed: u64) -> Arc<World> {
     sim.client("watch", watch(Arc::clone(&world)));
     let storm = Duration::from_secs(chance.u64(10..=40));
     let (next, upgrade) = (Duration::ZERO, world.upgrade.at());
-    let mut run = Run { world: Arc::clone(&world), sim, chance, later: vec![], next, storm, upgrade };
+    let mut parts = world.chance(8_000);
+    let parts = (parts.u8(..4) == 0).then(|| Duration::from_millis(parts.u64(3_000..20_000)));
+    let mut run = Run { world: Arc::clone(&world), sim, chance, later: vec![], next, storm, upgrade, parts };
     run.go_on();
     check::all(&world);
     world
@@ -165,6 +169,7 @@ impl Run<'_> {
                 self.pause(now, slot);
             }
             self.begin_upgrade(now);
+            self.part(now);
             if *self.world.stormy.borrow() && now >= self.next {
                 if now >= self.storm {
                     self.calm();
@@ -185,6 +190,16 @@ impl Run<'_> {
         if let Some(slot) = self.world.running().last().copied() {
             self.crash(slot);
             self.bounce(slot);
+        }
+    }
+
+    /// Makes a view one of another history, once it is time and one serves.
+    fn part(&mut self, now: Duration) {
+        let is_due = self.parts.is_some_and(|at| at <= now) && *self.world.stormy.borrow();
+        if is_due && check::serving_views(&self.world).iter().any(|view| self.world.disk.part(view)) {
+            self.parts = None;
+        } else if is_due {
+            self.parts = Some(now + Duration::from_millis(200));
         }
     }
 

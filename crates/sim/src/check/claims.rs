@@ -47,6 +47,8 @@ struct History<'a> {
     runs: BTreeMap<u64, MemberId>,
     owners: BTreeMap<ViewId, Vec<Owner>>,
     unowned: BTreeMap<(ViewId, usize), Unowned>,
+    /// Views of another history, which nobody is to have.
+    parted: BTreeSet<ViewId>,
     /// Since when the way of a node to the disk is good, or of all; none while it is not.
     ways: BTreeMap<Option<usize>, Option<Duration>>,
 }
@@ -61,6 +63,7 @@ pub fn check(world: &World, records: &[Record]) {
         runs: BTreeMap::new(),
         owners: BTreeMap::new(),
         unowned: BTreeMap::new(),
+        parted: BTreeSet::new(),
         ways: BTreeMap::new(),
     };
     let (alarms, mut next) = (&locked(&world.books).alarms, 0);
@@ -97,6 +100,7 @@ impl History<'_> {
                 self.claimed(now, view, segments, epochs.len(), (*run, *claim));
             }
             Landed::Made { view, .. } | Landed::Dropped { view } => drop(self.owners.remove(view)),
+            Landed::Parted { view } => drop(self.parted.insert(view.clone())),
             Landed::Way { slot, good } => drop(self.ways.insert(*slot, good.then_some(now))),
             Landed::Committed { .. }
             | Landed::Flipped { .. }
@@ -162,6 +166,9 @@ impl History<'_> {
     fn look(&mut self) {
         let applies = |view: &&ViewId| {
             let (projection, version) = text(view);
+            if self.parted.contains(*view) {
+                return false;
+            }
             matches!(self.catalog.fold.phase(&projection, &version), "Initializing" | "Serving" | "StandingBy")
         };
         let views: Vec<ViewId> = self.owners.keys().filter(applies).cloned().collect();
@@ -225,10 +232,11 @@ impl History<'_> {
 /// that none has two more than another.
 pub fn missing(world: &World, fold: &Fold) -> Vec<String> {
     let mut missing = vec![];
+    let parted = world.disk.parted();
     let Some(Ok(live)) = world.disk.members.live().now_or_never() else { return vec!["who lives is not known".into()] };
     for id in world.disk.views.list().now_or_never().into_iter().flatten().flatten() {
         let phase = fold.phase(id.projection.as_str(), &id.version.to_string());
-        if !matches!(phase, "Initializing" | "Serving" | "StandingBy") {
+        if !matches!(phase, "Initializing" | "Serving" | "StandingBy") || parted.contains_key(&id) {
             continue;
         }
         let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };

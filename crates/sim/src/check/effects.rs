@@ -166,7 +166,7 @@ pub fn missing(world: &World, fold: &Fold, records: &[Record], holdings: &Holdin
         .into_iter()
         .map(|made| (made.key.projection.to_string(), made.key.position.get(), made.key.ordinal))
         .collect();
-    let mut missing = vec![];
+    let (mut missing, parted) = (vec![], world.disk.parted());
     let (kept, (aside, dropped)) = (kept(world), aside_and_dropped(world));
     let is_dropped = |projection: &str, version: &str, position: u64, nth: u32| {
         let is = |(view, at, of): &(ViewId, u64, u32)| {
@@ -184,6 +184,10 @@ pub fn missing(world: &World, fold: &Fold, records: &[Record], holdings: &Holdin
         // Whatever a version that is still there has come past and not set aside.
         for record in records.iter().filter(|record| record.change().is_some()) {
             let Some(version) = served.voice(record.position, past) else { continue };
+            // What it owes is of another history.
+            if world.disk.parted_at(projection, version).is_some() {
+                continue;
+            }
             let there = matches!(fold.phase(projection, version), "Serving" | "StandingBy")
                 && !holdings.is_unspoken(projection, version, record.position);
             let owed = |nth: &u32| {
@@ -197,6 +201,7 @@ pub fn missing(world: &World, fold: &Fold, records: &[Record], holdings: &Holdin
         for Kept { view, told, .. } in kept.values().filter(|kept| kept.view.projection.as_str() == projection) {
             let speaks = served.voice(told.position, past) == Some(view.version.to_string().as_str());
             let version = view.version.to_string();
+            let speaks = speaks && !parted.contains_key(view);
             if speaks && !is_made(told.position, told.nth) && !is_dropped(projection, &version, told.position, told.nth)
             {
                 missing.push(format!(

@@ -76,7 +76,7 @@ pub fn check(world: &World, records: &[Record]) {
             Landed::Way { slot: Some(slot), good } => drop(history.ways.insert(*slot, good.then_some(now))),
             Landed::Dropped { view } => history.dropped(view),
             Landed::Wished { .. } | Landed::Copied { .. } | Landed::Attached { .. } => {}
-            Landed::EffectsDropped { .. } | Landed::EffectsAside { .. } => {}
+            Landed::EffectsDropped { .. } | Landed::EffectsAside { .. } | Landed::Parted { .. } => {}
             // The checkers of I-10 look at these.
             Landed::Renewed { .. } | Landed::Left { .. } | Landed::Way { .. } => {}
         }

@@ -41,7 +41,7 @@ pub fn check(world: &World, records: &[Record]) {
     let served = PROJECTIONS.map(|projection| (projection, Served::of(records, projection)));
     let served: BTreeMap<&str, Served> = served.into();
     let (kept, (aside, dropped)) = (kept(world), aside_and_dropped(world));
-    let excuses = Excuses::of(world, records);
+    let (excuses, parted) = (Excuses::of(world, records), world.disk.parted());
     let mut streams: BTreeMap<(String, String), Vec<Made>> = BTreeMap::new();
     let mut known = BTreeSet::new();
     for made in world.receiver.made() {
@@ -57,7 +57,8 @@ pub fn check(world: &World, records: &[Record]) {
             let (Some(one), Some(left)) = (served.voice(q, past), served.left(q)) else { continue };
             let Some(Kept { view, at: kept, .. }) = kept.get(&earlier.told.run) else { continue };
             let name = (view.clone(), q, earlier.key.ordinal);
-            let is_aside = aside.contains(&name)
+            let is_aside = parted.contains_key(view)
+                || aside.contains(&name)
                 || dropped.contains(&name)
                 || set_aside.get(one).is_some_and(|aside| aside.contains(&q));
             let comes_later = |later: &&Made| {

@@ -24,7 +24,9 @@ pub fn views(world: &World) {
 /// I-3 and I-11: rows, letters and counts are what they must be.
 pub fn check(world: &World, records: &[Record], holdings: &Holdings<'_>) {
     let none = Held::default();
-    for id in world.disk.views.list().now_or_never().into_iter().flatten().flatten() {
+    let parted = world.disk.parted();
+    let ids = world.disk.views.list().now_or_never().into_iter().flatten().flatten();
+    for id in ids.filter(|id| !parted.contains_key(id)) {
         let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };
         let Some(Ok(mut reader)) = view.reader().now_or_never() else {
             world.violated(format!("I-3: {id} cannot be read"));
@@ -96,7 +98,8 @@ fn rows(reader: &mut dyn ViewReader) -> Result<BTreeMap<String, Row>, String> {
 pub fn behind(world: &World, fold: &Fold, head: u64) -> Vec<String> {
     let mut behind = vec![];
     let Some(Ok(ids)) = world.disk.views.list().now_or_never() else { return vec!["views cannot be listed".into()] };
-    for id in ids {
+    let parted = world.disk.parted();
+    for id in ids.into_iter().filter(|id| !parted.contains_key(id)) {
         let phase = fold.phase(id.projection.as_str(), &id.version.to_string());
         let Some(Ok(Some(view))) = world.disk.views.find(&id).now_or_never() else { continue };
         let Some(Ok(tokens)) = view.tokens().now_or_never() else { continue };
@@ -128,6 +131,10 @@ pub fn check_seen(world: &World, records: &[Record], holdings: &Holdings<'_>) {
     let served = PROJECTIONS.map(|projection| (projection, Readers::of(records, projection)));
     let served: BTreeMap<&str, Readers<'_>> = served.into();
     for seen in &locked(&world.books).seen {
+        // What is seen of another history is looked at apart.
+        if world.disk.parted_at(seen.projection, &seen.version).is_some_and(|parted| parted <= seen.at) {
+            continue;
+        }
         let row = (seen.sum, seen.events, seen.digest);
         let of = (seen.projection.to_owned(), seen.version.clone());
         match holdings.knows(&of, seen.ledger.as_deref().unwrap_or(ALL), row, seen.covers) {
