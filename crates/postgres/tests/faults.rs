@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use dacapo_model::{ExpectedRevision, Position, Revision};
 use dacapo_postgres::testbed::{Durability, OWNER, Server, Stop, name_of};
-use dacapo_store::{AppendError, AppendRefused, Journal, StoreError};
+use dacapo_store::{AppendError, AppendRefused, Health, Journal, StoreError};
 use futures::future::join_all;
 use support::{Told, append, check, node};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,8 +68,12 @@ impl Load {
 
     /// Waits until more was acknowledged since now.
     async fn goes_on(&mut self) {
+        self.goes_on_by(BETWEEN).await;
+    }
+
+    async fn goes_on_by(&mut self, more: u64) {
         let so_far = *self.acknowledged.borrow();
-        self.acknowledged.wait_for(|count| *count >= so_far + BETWEEN).await.unwrap();
+        self.acknowledged.wait_for(|count| *count >= so_far + more).await.unwrap();
     }
 
     /// Holds what was acknowledged against what both nodes read.
@@ -99,6 +103,31 @@ async fn what_was_acknowledged_outlasts_every_stop_of_the_server() {
         restarted.await.unwrap();
     }
     load.goes_on().await;
+    load.end().await;
+}
+
+// I-1, I-2
+/// Again and again, in whatever a node is just doing: between its statements, while it waits for a commit, while it
+/// connects anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_outlasts_an_operator_who_ends_every_connection() {
+    const TIMES: usize = 12;
+    let server = Server::shared();
+    let url = server.database().await;
+    let mut load = Load::start(&url).await;
+    for time in 0..TIMES {
+        // Sometimes before anybody is back.
+        if time % 3 > 0 {
+            load.goes_on_by(BETWEEN / 10).await;
+        }
+        server.cut_off(&url).await;
+    }
+    load.goes_on().await;
+    for node in &load.nodes {
+        while node.health() != Health::Well {
+            tokio::task::yield_now().await;
+        }
+    }
     load.end().await;
 }
 
