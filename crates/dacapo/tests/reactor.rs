@@ -1,5 +1,7 @@
 //! Reactors: effects are made at least once, in order, and by one voice. // I-9
 
+#[path = "reactor/again.rs"]
+mod again;
 #[path = "reactor/cancel.rs"]
 mod cancel;
 mod common;

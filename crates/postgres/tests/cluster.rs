@@ -2,8 +2,12 @@
 
 #[path = "../../dacapo/tests/common/mod.rs"]
 mod common;
+#[path = "cluster/copies.rs"]
+mod copies;
 #[path = "cluster/parted.rs"]
 mod parted;
+#[path = "../../dacapo/tests/common/sums.rs"]
+mod sums;
 #[path = "cluster/upgrade.rs"]
 mod upgrade;
 
