@@ -1,9 +1,9 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the
-//! code map, each test that a promise names is there, links lead somewhere, and the words of the project are used.
+//! code map, modules import only from below, each test that a promise names is there, links lead somewhere, and the words of the project are used.
 
 use std::path::{Path, PathBuf};
 
-use crate::Done;
+use crate::{Done, floors};
 
 /// Words that the project has a better one for, with that one. Only such as mean nothing else here.
 const BANNED: &[(&str, &str)] = &[
@@ -37,6 +37,11 @@ pub(crate) fn check(root: &Path) -> Done {
         if !architecture.contains(&format!("`{name}`")) {
             faults.push(format!("docs/architecture.md: the code map lacks `{name}`"));
         }
+    }
+    let paths = floors::sources(root, &code, &sources);
+    for floors in floors::drawn(&architecture) {
+        let inside = paths.iter().filter(|(path, _)| path.starts_with(floors.folder()));
+        faults.extend(floors.faults(inside.map(|(path, text)| (path.as_path(), text.as_str()))));
     }
     let guarantees = "docs/guarantees.md";
     for test in named_tests(&read(&root.join(guarantees))?) {

@@ -1,6 +1,7 @@
 //! Checks and chores: `cargo xtask ci` runs all that a change must pass.
 
 mod docs;
+mod floors;
 mod readme;
 mod sim;
 

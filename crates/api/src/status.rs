@@ -1,6 +1,6 @@
 //! The form of a node's status.
 
-use dacapo_model::{self as model, FlipKind};
+use dacapo_model::{self as model, Fact, FlipKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -68,7 +68,7 @@ pub struct MemberStatus {
 impl MemberStatus {
     /// The form of a member.
     pub fn new(member: &model::Member) -> Self {
-        let code = |code: &model::CodeId| format!("{} v{}", code.projection, code.code);
+        let code = |code: &model::MemberCode| format!("{} v{}", code.id.projection, code.id.code);
         Self {
             id: member.id.to_string(),
             name: member.name.clone(),
@@ -252,9 +252,7 @@ pub struct Stall {
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingOn {
-    /// The kind in snake_case: `segment`, `handler`, `letters`, `busy`, `paused`, `store`, `hold`, `hold_budget`,
-    /// `code`, `reads`, `batch`, `copy`, `seed`, `share`, `index`, `processor`, `verification`, `verdict`, `flip_command`,
-    /// `stand_by`, `beyond_head`, `parted`, `damaged`.
+    /// The kind in snake_case; `docs/waiting-on.md` lists every one.
     pub kind: String,
     /// The reason in words.
     pub text: String,
@@ -265,161 +263,14 @@ pub struct WaitingOn {
 
 impl From<&model::WaitingOn> for WaitingOn {
     fn from(reason: &model::WaitingOn) -> Self {
-        let mut fields = Map::new();
-        let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-        let kind = match reason {
-            model::WaitingOn::Segment { version, segment, behind } => {
-                field("version", version.to_string().into());
-                field("segment", segment.get().into());
-                field("behind", (*behind).into());
-                "segment"
-            }
-            model::WaitingOn::Handler { segment, position, attempts, error, due } => {
-                field("segment", segment.get().into());
-                field("position", position.get().into());
-                field("attempts", (*attempts).into());
-                field("error", error.as_str().into());
-                field("due", format_time(*due).into());
-                "handler"
-            }
-            model::WaitingOn::Letters { segment, position, letters, error } => {
-                field("segment", segment.get().into());
-                field("position", position.get().into());
-                field("letters", (*letters).into());
-                field("error", error.as_str().into());
-                "letters"
-            }
-            model::WaitingOn::Busy { position, time } => {
-                field("position", position.get().into());
-                field("time_ms", millis(*time));
-                "busy"
-            }
-            model::WaitingOn::Paused => "paused",
-            model::WaitingOn::Store { error } => {
-                field("error", error.as_str().into());
-                "store"
-            }
-            model::WaitingOn::Hold { held_for } => {
-                field("held_for", held_for.get().into());
-                "hold"
-            }
-            model::WaitingOn::HoldBudget { budget } => {
-                field("budget_ms", millis(*budget));
-                "hold_budget"
-            }
-            model::WaitingOn::Replay { version, at, through } => {
-                field("version", version.to_string().into());
-                field("at", at.get().into());
-                field("through", through.get().into());
-                "replay"
-            }
-            model::WaitingOn::Reset { attempts, error } => {
-                field("attempts", (*attempts).into());
-                field("error", error.as_str().into());
-                "reset"
-            }
-            model::WaitingOn::Effect { position, stream, attempts, error } => {
-                field("position", position.get().into());
-                field("stream", stream.as_str().into());
-                field("attempts", (*attempts).into());
-                field("error", error.as_str().into());
-                "effect"
-            }
-            model::WaitingOn::EffectsBefore { version } => {
-                field("version", version.to_string().into());
-                "effects_before"
-            }
-            model::WaitingOn::Effects { pending } => {
-                field("pending", (*pending).into());
-                "effects"
-            }
-            model::WaitingOn::Lease { error } => {
-                field("error", error.as_str().into());
-                "lease"
-            }
-            model::WaitingOn::Code { version } => {
-                field("version", version.to_string().into());
-                "code"
-            }
-            model::WaitingOn::Reads { version, unlike } => {
-                field("version", version.to_string().into());
-                field("unlike", unlike.to_string().into());
-                "reads"
-            }
-            model::WaitingOn::Verification { version, part, looked_at } => {
-                field("version", version.to_string().into());
-                if let Some(part) = part {
-                    field("part", part.as_str().into());
-                    field("looked_at", (*looked_at).into());
-                }
-                "verification"
-            }
-            model::WaitingOn::Verdict { version, found } => {
-                field("version", version.to_string().into());
-                field("found", found.as_str().into());
-                "verdict"
-            }
-            model::WaitingOn::Unowned { segment, segments, since } => {
-                field("segment", segment.get().into());
-                field("segments", (*segments).into());
-                field("since_ms", millis(*since));
-                "unowned"
-            }
-            model::WaitingOn::Batch { after, since } => {
-                field("after", after.get().into());
-                field("since_ms", millis(*since));
-                "batch"
-            }
-            model::WaitingOn::Copy { of } => {
-                field("of", of.to_string().into());
-                "copy"
-            }
-            model::WaitingOn::Seed { source, attempts, error } => {
-                field("source", source.to_string().into());
-                field("attempts", (*attempts).into());
-                field("error", error.as_str().into());
-                "seed"
-            }
-            model::WaitingOn::Share { share } => {
-                field("percent", share.get().into());
-                "share"
-            }
-            model::WaitingOn::Index { index, number, of } => {
-                field("index", index.as_str().into());
-                field("number", (*number).into());
-                field("of", (*of).into());
-                "index"
-            }
-            model::WaitingOn::Processor => "processor",
-            model::WaitingOn::Damaged { error } => {
-                field("error", error.as_str().into());
-                "damaged"
-            }
-            model::WaitingOn::Parted { parted } => {
-                match parted {
-                    model::Parted::Journal { made_from, found } => {
-                        field("made_from", made_from.to_string().into());
-                        field("found", found.to_string().into());
-                    }
-                    model::Parted::History { same_through, differs_at } => {
-                        field("same_through", same_through.get().into());
-                        field("differs_at", differs_at.get().into());
-                    }
-                }
-                "parted"
-            }
-            model::WaitingOn::BeyondHead { position, head } => {
-                field("position", position.get().into());
-                field("head", head.get().into());
-                "beyond_head"
-            }
-            model::WaitingOn::FlipCommand => "flip_command",
-            model::WaitingOn::StandBy { remaining } => {
-                field("remaining_ms", millis(*remaining));
-                "stand_by"
-            }
+        let value = |fact| match fact {
+            Fact::Number(number) => number.into(),
+            Fact::Text(text) => text.into(),
+            Fact::Time(time) => format_time(time).into(),
+            Fact::Span(span) => millis(span),
         };
-        Self { kind: kind.to_owned(), text: reason.to_string(), fields }
+        let fields = reason.facts().into_iter().map(|(name, fact)| (name.to_owned(), value(fact)));
+        Self { kind: reason.kind().to_owned(), text: reason.to_string(), fields: fields.collect() }
     }
 }
 

@@ -4,16 +4,15 @@
 //! members that are alive (`dacapo_model::assign`) and is carried out by each processor for itself; here nothing is
 //! decided. A node whose lease ends goes on until it is fenced (I-4), which costs nothing but its own time.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dacapo_model::{CodeId, Member, MemberId, Timestamp, ViewId, assign, limits};
+use dacapo_model::{Member, MemberCode, MemberId, ProjectionName, Timestamp, ViewId, assign, limits};
 use dacapo_store::{Clock, Members, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-use crate::projection::Carried;
 
 /// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
 const RENEWALS: u32 = 3;
@@ -113,10 +112,20 @@ impl Cluster {
         self.live.borrow().iter().any(|member| member.has_code_of(view))
     }
 
+    /// The code of a version as some member that is alive carries it.
+    pub(crate) fn code_of(&self, view: &ViewId) -> Option<MemberCode> {
+        self.live.borrow().iter().find_map(|member| member.code_of(view).cloned())
+    }
+
+    /// The code of a projection that members which are alive carry.
+    pub(crate) fn code_of_projection(&self, projection: &ProjectionName) -> BTreeSet<u32> {
+        let live = self.live.borrow();
+        let all = live.iter().flat_map(|member| &member.carries).map(|carried| &carried.id);
+        all.filter(|id| id.projection == *projection).map(|id| id.code).collect()
+    }
+
     /// Tells the others of the code with which this node may be given work.
-    pub(crate) fn carries<'a>(&self, carried: impl IntoIterator<Item = &'a Carried>) {
-        let code = |carried: &Carried| CodeId { projection: carried.code.projection.clone(), code: carried.code.code };
-        let carries: Vec<CodeId> = carried.into_iter().map(code).collect();
+    pub(crate) fn carries(&self, carries: Vec<MemberCode>) {
         self.me.send_if_modified(|me| {
             let changed = me.carries != carries;
             me.carries = carries;

@@ -6,10 +6,9 @@ use dacapo_model::{CatalogRefused, InvalidName, Position, ProjectionName, Versio
 use dacapo_store::{AppendError, AppendRefused, StoreError};
 
 use crate::catalog::CatalogError;
+use crate::catalog::KeyReused;
+use crate::code::{CarryRefused, HandlerError};
 use crate::event::EventError;
-use crate::keys::KeyReused;
-use crate::projection::HandlerError;
-use crate::reads::CarryRefused;
 
 /// Why a node did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -155,14 +154,14 @@ pub enum Error {
         /// The version that is ready.
         view: ViewId,
     },
-    /// No code of this number is carried.
-    #[error("this node carries no version {code} of the code of {projection}: it carries {}", codes_text(.carried))]
+    /// No node that is alive carries code of this number.
+    #[error("no node carries version {code} of the code of {projection}: carried are {}", codes_text(.carried))]
     NoSuchCode {
         /// The projection.
         projection: ProjectionName,
         /// The code version asked for.
         code: u32,
-        /// Those that it carries.
+        /// Those that are carried.
         carried: Vec<u32>,
     },
     /// The code that answers the query failed.
@@ -234,4 +233,28 @@ fn version_text(version: &Option<VersionId>) -> String {
 fn waiting_text(waiting_on: &[WaitingOn]) -> String {
     let texts: Vec<_> = waiting_on.iter().map(ToString::to_string).collect();
     if texts.is_empty() { "try again".to_owned() } else { format!("it waits on {}", texts.join("; ")) }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The code it carries does not fit what is stored.
+    #[error(transparent)]
+    Code(#[from] CatalogRefused),
+    /// A version that it was given could not run.
+    #[error(transparent)]
+    Carry(#[from] CarryRefused),
+    /// The store cannot be opened, or its views are not of its journal.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CatalogError> for StartError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Refused(refused) => Self::Code(refused),
+            CatalogError::Store(error) => Self::Store(error),
+            error => Self::Store(StoreError::Invalid(error.to_string())),
+        }
+    }
 }

@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::catalog::{Asked, CatalogError};
-use crate::core::{Core, FlipState, OpenVersion};
 use crate::history;
 use crate::verify;
+use crate::versions::{FlipState, OpenVersion, Versions};
 use crate::world::Step;
 
 /// How often the gate is asked when nothing tells that something changed.
@@ -59,7 +59,7 @@ pub struct FlipReport {
 }
 
 struct Drive<'a> {
-    core: &'a Core,
+    versions: &'a Versions,
     projection: &'a ProjectionName,
     pending: PendingFlip,
     /// The version to serve, once its view is open.
@@ -81,16 +81,16 @@ enum Next {
 }
 
 /// Drives the pending flip of `projection` until it is done or given up.
-pub(crate) async fn drive(core: Arc<Core>, projection: ProjectionName) {
-    let mut catalog = core.catalog.watch();
+pub(crate) async fn drive(versions: Arc<Versions>, projection: ProjectionName) {
+    let mut catalog = versions.catalog.watch();
     let mut rest = REST;
     loop {
         let pending = catalog.borrow_and_update().projections.get(&projection).and_then(|state| state.flip);
         let Some(pending) = pending else { return };
-        core.world.probe.completed(Step::FlipRequested);
-        let (core, projection) = (&*core, &projection);
+        versions.world.probe.completed(Step::FlipRequested);
+        let (versions, projection) = (&*versions, &projection);
         let (to, from, gone_at, held_since, covered) = (None, None, None, None, false);
-        let mut drive = Drive { core, projection, pending, to, from, gone_at, held_since, covered, rest };
+        let mut drive = Drive { versions, projection, pending, to, from, gone_at, held_since, covered, rest };
         if drive.run(&mut catalog).await {
             return;
         }
@@ -126,12 +126,12 @@ impl Drive<'_> {
 
     /// Finds the versions as they are open now: the rebuild driver opens them, and opens them again.
     fn look(&mut self) {
-        self.to = self.core.open_version(&self.view(self.pending.to));
-        self.from = self.pending.from.and_then(|from| self.core.open_version(&self.view(from)));
+        self.to = self.versions.open_version(&self.view(self.pending.to));
+        self.from = self.pending.from.and_then(|from| self.versions.open_version(&self.view(from)));
     }
 
     fn wait_on(&self, waiting_on: Vec<WaitingOn>) {
-        self.core.set_flip_state(self.projection, |state| state.waiting_on = waiting_on);
+        self.versions.notes.set_flip_state(self.projection, |state| state.waiting_on = waiting_on);
     }
 
     async fn pause(&self, time: Duration, catalog: &mut watch::Receiver<Arc<Catalog>>) {
@@ -167,8 +167,8 @@ impl Drive<'_> {
             (Some(_), _) => Some(From::Open(&from_tokens)),
             (None, None) => None,
             (None, Some(version)) => {
-                _opening = Some(self.core.opening.lock().await);
-                if self.core.open_version(&self.view(version)).is_some() {
+                _opening = Some(self.versions.opening.lock().await);
+                if self.versions.open_version(&self.view(version)).is_some() {
                     return Ok(Next::Again);
                 }
                 match self.shown_elsewhere(version).await? {
@@ -184,14 +184,14 @@ impl Drive<'_> {
         };
         let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
         // A version that halts would only be waited for in vain: nothing is held for it.
-        let halts = self.to.as_ref().map(|to| to.waiting_on()).unwrap_or_default();
+        let halts = self.versions.kept(&self.view(to));
         let to_verified = self.to_verified();
         // After the tokens were read: whatever they cover and was set aside is known.
         if to_verified.is_ok() && self.is_outdated().await? {
             let id = self.view(to);
             tracing::warn!(view = %id, "events were set aside since it was found right: it is verified again");
             let again = CatalogCommand::RequestVerification(id);
-            Arc::clone(&self.core.catalog).change(again, Asked::by_plan()).await?;
+            Arc::clone(&self.versions.catalog).change(again, Asked::by_plan()).await?;
             return Ok(Next::Again);
         }
         match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified }) {
@@ -200,7 +200,7 @@ impl Drive<'_> {
                 Ok(Next::Rest)
             }
             Gate::Wait(mut reasons) => {
-                reasons.extend(halts);
+                reasons.extend(halts.into_iter().filter(|halt| !reasons.contains(halt)).collect::<Vec<_>>());
                 self.wait_on(reasons);
                 Ok(Next::Rest)
             }
@@ -210,13 +210,13 @@ impl Drive<'_> {
                 match tokio::time::timeout(limits::REQUEST_TIME_MAX, from.view.hold(hold)).await {
                     Ok(held) => drop(held?),
                     Err(_) => {
-                        self.wait_on(from.waiting_on());
+                        self.wait_on(from.told());
                         return Ok(Next::Rest);
                     }
                 }
                 // Until here it waited for the batch that was being written, and held nobody up.
                 self.held_since = Some(Instant::now());
-                self.core.world.probe.completed(Step::FlipHeld);
+                self.versions.world.probe.completed(Step::FlipHeld);
                 Ok(Next::Again)
             }
             Gate::Held(reasons) => {
@@ -240,45 +240,45 @@ impl Drive<'_> {
     /// What the version that serves, and that this node cannot open, may have shown; `None` when another node may show
     /// more of it at any time.
     async fn shown_elsewhere(&mut self, version: VersionId) -> Result<Option<Position>, StoreError> {
-        let core = self.core;
-        if core.cluster.is_alone() {
+        let versions = self.versions;
+        if versions.cluster.is_alone() {
             // This node has not shown it since the start, or since it was closed.
-            return Ok(Some(core.shown(&self.view(version))));
+            return Ok(Some(versions.shown(&self.view(version))));
         }
         // A view that is not there is nowhere, and whatever it showed was in the journal before it went. One that does not
         // belong to the journal is as good as gone: every node keeps it closed.
         let id = self.view(version);
-        let has_parted = core.catalog.current().version(&id).is_some_and(|state| state.parted.is_some());
-        let is_gone = match core.views.find(&id).await? {
+        let has_parted = versions.catalog.current().version(&id).is_some_and(|state| state.parted.is_some());
+        let is_gone = match versions.views.find(&id).await? {
             None => true,
             Some(_) if has_parted => true,
-            Some(view) => match history::check(&*core.journal, &*view).await {
+            Some(view) => match history::check(&*versions.journal, &*view).await {
                 Err(StoreError::Parted(_)) => true,
                 checked => checked.map(|_| false)?,
             },
         };
-        self.gone_at = is_gone.then(|| self.gone_at.unwrap_or_else(|| core.head()));
+        self.gone_at = is_gone.then(|| self.gone_at.unwrap_or_else(|| versions.head()));
         Ok(self.gone_at)
     }
 
     /// The tokens of the version to serve, or why nobody could answer from it.
     async fn to_tokens(&self) -> Result<Vec<Token>, WaitingOn> {
         let version = self.pending.to;
-        if self.core.is_paused(&self.view(version)) {
+        if self.versions.is_paused(&self.view(version)) {
             return Err(WaitingOn::Paused);
         }
-        if let Some(damaged) = self.core.damage(&self.view(version)) {
+        if let Some(damaged) = self.versions.damage(&self.view(version)) {
             return Err(damaged);
         }
         let open = self.to.as_ref().filter(|to| to.carried.is_some());
-        let missing = || self.core.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
+        let missing = || self.versions.notes.trouble(&self.view(version)).unwrap_or(WaitingOn::Code { version });
         let tokens = open.ok_or_else(missing)?.tokens().await;
         tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
     }
 
     /// Whether the verdict on the version to serve is no longer what a verification would find.
     async fn is_outdated(&self) -> Result<bool, StoreError> {
-        let catalog = self.core.catalog.current();
+        let catalog = self.versions.catalog.current();
         match (&self.to, catalog.version(&self.view(self.pending.to))) {
             (Some(to), Some(state)) => verify::is_outdated(to, state).await,
             _ => Ok(false),
@@ -287,24 +287,24 @@ impl Drive<'_> {
 
     /// Whether the verification of the version to serve lets it, or what that waits on.
     fn to_verified(&self) -> Result<(), WaitingOn> {
-        let (catalog, id) = (self.core.catalog.current(), self.view(self.pending.to));
-        let waiting = catalog.version(&id).and_then(|state| verify::waits_on(self.core, &id, state));
+        let (catalog, id) = (self.versions.catalog.current(), self.view(self.pending.to));
+        let waiting = catalog.version(&id).and_then(|state| self.versions.unverified(&id, state));
         waiting.map_or(Ok(()), Err)
     }
 
     fn cover(&mut self) {
         if !std::mem::replace(&mut self.covered, true) {
-            self.core.world.probe.completed(Step::FlipCovered);
+            self.versions.world.probe.completed(Step::FlipCovered);
         }
     }
 
     /// The append that is the flip.
     #[expect(clippy::expect_used, reason = "a confirmed flip is an entry")]
     async fn flip(&mut self, covers: Position) -> Result<(), CatalogError> {
-        self.core.world.probe.completed(Step::FlipMeasured);
+        self.versions.world.probe.completed(Step::FlipMeasured);
         let confirm = CatalogCommand::ConfirmFlip { view: self.view(self.pending.to), hold: self.pending.hold, covers };
         // Returns after the catalog shows the flip to every reader, so the old version is let go later (I-7).
-        let entries = match Arc::clone(&self.core.catalog).change(confirm, Asked::by_plan()).await {
+        let entries = match Arc::clone(&self.versions.catalog).change(confirm, Asked::by_plan()).await {
             Ok(entries) => entries,
             // Another controller was first, which is as good. The catalog is up to date by now.
             Err(CatalogError::Refused(refused)) => {
@@ -313,15 +313,15 @@ impl Drive<'_> {
             }
             Err(error) => return Err(error),
         };
-        self.core.world.probe.completed(Step::Flipped);
+        self.versions.world.probe.completed(Step::Flipped);
         let pause = self.held_since.map(|since| since.elapsed()).unwrap_or_default();
         self.let_go().await;
-        self.core.world.probe.completed(Step::FlipLifted);
+        self.versions.world.probe.completed(Step::FlipLifted);
         let flipped = entries.last().expect("a confirmed flip is an entry").position;
         tracing::info!(
             projection = %self.projection, to = %self.pending.to, %covers, pause_ms = pause.as_millis(), "flipped"
         );
-        self.core.set_flip_state(self.projection, |state| {
+        self.versions.notes.set_flip_state(self.projection, |state| {
             *state = FlipState { waiting_on: vec![], last: Some((flipped, pause)) };
         });
         Ok(())
@@ -330,7 +330,7 @@ impl Drive<'_> {
     /// The hold has run out of its budget: the journal says so, then it is lifted.
     async fn postpone(&mut self) -> Result<(), CatalogError> {
         let postpone = CatalogCommand::PostponeFlip { view: self.view(self.pending.to), hold: self.pending.hold };
-        match Arc::clone(&self.core.catalog).change(postpone, Asked::by_plan()).await {
+        match Arc::clone(&self.versions.catalog).change(postpone, Asked::by_plan()).await {
             Ok(_) | Err(CatalogError::Refused(_)) => {}
             Err(error) => return Err(error),
         }

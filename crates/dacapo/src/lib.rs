@@ -25,41 +25,41 @@ struct Events;
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;
 
-mod cancel;
 mod catalog;
 mod cluster;
-mod core;
+mod code;
+mod conductor;
+mod effect;
+mod effects;
 mod error;
 mod event;
 mod feed;
 mod flip;
 mod history;
-mod keys;
-mod letters;
 mod node;
+mod panics;
 mod processor;
-mod projection;
 mod query;
-mod reactor;
 mod reads;
-mod rebuild;
-mod replay;
 mod row;
 mod scrub;
-mod seed;
 mod status;
 mod subscribe;
 mod times;
-mod trail;
 pub mod verify;
+mod versions;
 pub mod view;
 mod world;
 
-pub use cancel::Cancelled;
-pub use catalog::{Asked, CatalogEntry};
+pub use catalog::{Asked, CatalogEntry, KeyReused};
+pub use code::{
+    Acts, Answers, Carried, CarriedVersion, CarryRefused, HandlerError, Options, Projection, Query, Recorded, Seed,
+    Verify,
+};
 pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::assign::Rows;
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
+pub use dacapo_model::replay::InPlace;
 pub use dacapo_model::{
     Cancel, Catalog, CatalogEvent, CatalogRefused, CodeId, EffectFailure, EffectKey, EffectLetter, EventId, EventType,
     ExpectedRevision, FlipKind, FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId, Metadata, NewEvent,
@@ -70,23 +70,18 @@ pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
     OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value, WhichLetters,
 };
-pub use error::Error;
+pub use effect::{Effect, EffectOptions};
+pub use error::{Error, StartError};
 pub use event::{Event, EventError};
 pub use flip::FlipReport;
-pub use keys::KeyReused;
-pub use letters::DeadLetter;
-pub use node::{Node, NodeBuilder, RebuildOptions, Rebuilt, Requested, StartError};
-pub use projection::{Answers, Carried, CarriedVersion, HandlerError, InPlace, Options, Projection, Query, Recorded};
+pub use node::{
+    Cancelled, DeadLetter, Node, NodeBuilder, RebuildOptions, Rebuilt, ReplayFrom, ReplayReport, Requested,
+};
 pub use query::{Answered, Ask, Reading};
-pub use reactor::{Acts, Effect, EffectOptions};
-pub use reads::CarryRefused;
-pub use replay::{ReplayFrom, ReplayReport};
 pub use row::{Field, FieldError, Row, RowError};
-pub use seed::Seed;
 pub use status::{NotReady, ProjectionStatus, ReplayStatus, Status, VersionStatus};
 pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
 pub use times::ClockBehind;
-pub use verify::Verify;
 pub use view::{ReadView, View, ViewError};
 pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 

@@ -19,16 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{
-    PendingReplay, Position, ProjectionName, ProjectionState, Token, VersionId, ViewId, WaitingOn, limits, replay,
-};
+use dacapo_model::reasons::VersionFacts;
+use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
 use dacapo_store::{Health, StoreError};
 use tokio::time::Instant;
 
-use crate::core::{Core, OpenVersion};
+use crate::code::{Carried, Query};
 use crate::error::Error;
-use crate::projection::{Carried, Query};
-use crate::verify;
+use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
 
 /// An answer, and what it is an answer to.
@@ -46,15 +44,15 @@ pub struct Answered<A> {
 /// A query that is about to be asked: `node.ask(query).after(position).await`.
 #[must_use = "a query is asked when it is awaited"]
 pub struct Ask<Q> {
-    core: Arc<Core>,
+    versions: Arc<Versions>,
     query: Q,
     after: Position,
     within: Duration,
 }
 
 impl<Q: Query> Ask<Q> {
-    pub(crate) fn new(core: Arc<Core>, query: Q) -> Self {
-        Self { core, query, after: Position::START, within: limits::REQUEST_TIME_MAX }
+    pub(crate) fn new(versions: Arc<Versions>, query: Q) -> Self {
+        Self { versions, query, after: Position::START, within: limits::REQUEST_TIME_MAX }
     }
 
     /// The answer shall cover `position`, such as that of an append whose effect must be seen.
@@ -72,7 +70,7 @@ impl<Q: Query> Ask<Q> {
 
     async fn ask(self) -> Result<Answered<Q::Answer>, Error> {
         let projection = ProjectionName::new(Q::PROJECTION)?;
-        let mut reading = open(&self.core, &projection, self.after, self.within).await?;
+        let mut reading = open(&self.versions, &projection, self.after, self.within).await?;
         let (version, covers) = (reading.version, reading.view.covers());
         let Some(answer) = reading.carried.answer(&self.query, &mut reading.view) else {
             let answers = reading.carried.query_names().to_vec();
@@ -81,7 +79,7 @@ impl<Q: Query> Ask<Q> {
         };
         let value = answer.await.map_err(Error::Answer)?;
         drop(reading);
-        self.core.offer(&projection, &self.query);
+        self.versions.offer(&projection, &self.query);
         Ok(Answered { value, version, covers })
     }
 }
@@ -112,35 +110,35 @@ const LOOK_FIRST: Duration = Duration::from_millis(1);
 
 /// Opens one state of the version of `projection` that serves, which covers `after`.
 pub(crate) async fn open(
-    core: &Core,
+    versions: &Versions,
     projection: &ProjectionName,
     after: Position,
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
-    let needed = if planted::is(Fault::NoWait) { Position::START } else { after.max(core.floor) };
+    let needed = if planted::is(Fault::NoWait) { Position::START } else { after.max(versions.floor) };
     let mut obstacle = format!("no version of {projection} serves");
     let found = tokio::time::timeout(within, async {
         loop {
-            if let Health::Parted(parted) = core.journal.health() {
+            if let Health::Parted(parted) = versions.journal.health() {
                 return Err(StoreError::Parted(parted).into());
             }
-            let (version, carried) = serving(core, projection, &mut obstacle).await?;
-            if !covered(core, &version, needed, &mut obstacle).await {
+            let (version, carried) = serving(versions, projection, &mut obstacle).await?;
+            if !covered(versions, &version, needed, &mut obstacle).await {
                 continue;
             }
             let reader = version.view.reader().await;
             // A flip that another node has made is in the store. One that is not there by now was not when the state
             // was opened.
-            if core.cluster.is_shared() && !planted::is(Fault::StaleReader) {
-                core.catalog.refresh().await?;
+            if versions.cluster.is_shared() && !planted::is(Fault::StaleReader) {
+                versions.catalog.refresh().await?;
             }
             // I-7; one that serves no more may also be gone already.
-            if core.catalog.current().serving(projection) != Some(version.id.version) {
+            if versions.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
             }
             // The catalog is looked at after the state was opened, so it knows the replay behind every mark in it.
-            match ReadView::shown(reader?, last_replay(core, &version.id).as_ref()) {
+            match ReadView::shown(reader?, last_replay(versions, &version.id).as_ref()) {
                 Some(view) if view.covers() >= needed => {
                     return Ok(Reading { version: version.id.version, view, carried });
                 }
@@ -155,59 +153,44 @@ pub(crate) async fn open(
     });
     match found.await {
         Ok(reading) => reading,
-        Err(_) if after > core.head() => Err(Error::beyond_head(after, core.head(), within)),
+        Err(_) if after > versions.head() => Err(Error::beyond_head(after, versions.head(), within)),
         Err(_) => {
-            let waiting_on = waiting_on(core, projection, needed);
+            let waiting_on = of_reader(versions, projection, needed);
             Err(Error::TimedOut { what: obstacle, waited: started.elapsed(), waiting_on })
         }
     }
 }
 
 /// What the version that serves, or will be the first to, waits on before it covers `needed`.
-fn waiting_on(core: &Core, projection: &ProjectionName, needed: Position) -> Vec<WaitingOn> {
-    let catalog = core.catalog.current();
+fn of_reader(versions: &Versions, projection: &ProjectionName, needed: Position) -> Vec<WaitingOn> {
+    let catalog = versions.catalog.current();
     let state = catalog.projections.get(projection);
     let Some(version) = state.and_then(|state| state.serving.or_else(|| state.flip_target())) else { return vec![] };
     let id = ViewId { projection: projection.clone(), version };
-    let progress = core.open_version(&id).map(|open| open.progress.borrow().clone()).unwrap_or_default();
-    let short = progress.tokens.iter().filter(|token| !token.covers(needed));
-    let replaying = replay_waiting(version, &progress.tokens, state);
-    let short =
-        short.map(|token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) });
-    let unverified = state.and_then(|state| verify::waits_on(core, &id, state.versions.get(&version)?));
-    core.waiting_on(&id).into_iter().chain(core.unlike(&id)).chain(replaying).chain(short).chain(unverified).collect()
-}
-
-/// The replay in place that a version is in, if it is in one.
-pub(crate) fn replay_waiting(
-    version: VersionId,
-    tokens: &[Token],
-    projection: Option<&ProjectionState>,
-) -> Option<WaitingOn> {
-    let pending = projection?.versions.get(&version)?.replay?;
-    let (at, through) = replay::progress(tokens, &pending)?;
-    Some(WaitingOn::Replay { version, at, through })
+    let tokens = versions.seen(&id);
+    let facts = versions.facts(&catalog, &id, &tokens).map(|facts| VersionFacts { needed: Some(needed), ..facts });
+    facts.map(|facts| facts.reasons().of_reader()).unwrap_or_default()
 }
 
 /// The serving version, as soon as there is one and it is open.
 async fn serving(
-    core: &Core,
+    versions: &Versions,
     projection: &ProjectionName,
     obstacle: &mut String,
 ) -> Result<(Arc<OpenVersion>, Carried), Error> {
-    let mut catalog = core.catalog.watch();
-    let mut opened = core.opened.subscribe();
+    let mut catalog = versions.catalog.watch();
+    let mut opened = versions.opened.subscribe();
     loop {
         let current = catalog.borrow_and_update().clone();
         opened.mark_unchanged();
-        let carried = core.carried();
+        let carried = versions.carried();
         if let Some(version) = current.serving(projection) {
             let id = ViewId { projection: projection.clone(), version };
             *obstacle = format!("{id}, which serves, is not open on this node");
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
-            if let Some(open) = core.open_version(&id).filter(|open| open.carried.is_some()) {
+            if let Some(open) = versions.open_version(&id).filter(|open| open.carried.is_some()) {
                 return Ok((open, code.clone()));
             }
         } else if !carried.iter().any(|code| code.code.projection == *projection) {
@@ -225,8 +208,8 @@ async fn serving(
 }
 
 /// The last replay in place that was asked for.
-fn last_replay(core: &Core, id: &ViewId) -> Option<PendingReplay> {
-    core.catalog.current().version(id).and_then(|state| state.last_replay)
+fn last_replay(versions: &Versions, id: &ViewId) -> Option<PendingReplay> {
+    versions.catalog.current().version(id).and_then(|state| state.last_replay)
 }
 
 fn replaying(version: &OpenVersion) -> String {
@@ -235,14 +218,14 @@ fn replaying(version: &OpenVersion) -> String {
 
 /// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves or it was
 /// opened again, because its processor had ended.
-async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle: &mut String) -> bool {
+async fn covered(versions: &Versions, version: &OpenVersion, needed: Position, obstacle: &mut String) -> bool {
     let mut progress = version.progress.clone();
-    let mut catalog = core.catalog.watch();
-    let mut opened = core.opened.subscribe();
+    let mut catalog = versions.catalog.watch();
+    let mut opened = versions.opened.subscribe();
     // A point in time: what this node itself commits must not put the next look off.
     let (mut rest, mut next) = (LOOK_FIRST, Instant::now() + LOOK_FIRST);
     loop {
-        let shown = progress.borrow_and_update().shown(last_replay(core, &version.id).as_ref());
+        let shown = progress.borrow_and_update().shown(last_replay(versions, &version.id).as_ref());
         if shown.is_some_and(|shown| shown >= needed) {
             return true;
         }
@@ -254,7 +237,7 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
             return false;
         }
         opened.mark_unchanged();
-        if core.open_version(&version.id).is_none_or(|open| !std::ptr::eq(&*open, version)) {
+        if versions.open_version(&version.id).is_none_or(|open| !std::ptr::eq(&*open, version)) {
             return false;
         }
         tokio::select! {
@@ -263,7 +246,7 @@ async fn covered(core: &Core, version: &OpenVersion, needed: Position, obstacle:
             _ = opened.changed() => {}
             _ = catalog.changed() => {}
             // What other members do is only seen by looking. A store that cannot tell is looked at again.
-            () = tokio::time::sleep_until(next), if core.cluster.is_shared() => {
+            () = tokio::time::sleep_until(next), if versions.cluster.is_shared() => {
                 drop(version.look().await);
                 rest = LOOK.min(rest * 2);
                 next = Instant::now() + rest;

@@ -10,7 +10,7 @@ use dacapo_store::{ColumnKind, Table, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::projection::panic_text;
+use crate::panics::panic_text;
 
 /// A row of a table of a view. Derive it:
 ///

@@ -15,7 +15,7 @@ use dacapo_model::{ViewId, limits};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 
-use crate::core::Core;
+use crate::versions::Versions;
 
 /// How long it rests between two looks in the first pass.
 const REST_FIRST: Duration = Duration::from_secs(1);
@@ -23,18 +23,18 @@ const REST_FIRST: Duration = Duration::from_secs(1);
 const BUSY_LOOK: Duration = Duration::from_secs(1);
 
 /// Looks until it is stopped or the node is gone.
-pub(crate) async fn scrub(core: Weak<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn scrub(versions: Weak<Versions>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
-        () = passes(core) => {}
+        () = passes(versions) => {}
     }
 }
 
-async fn passes(core: Weak<Core>) {
+async fn passes(versions: Weak<Versions>) {
     let mut rest = REST_FIRST;
     loop {
-        let Some(open) = core.upgrade().map(|core| core.open_versions()) else { return };
+        let Some(open) = versions.upgrade().map(|versions| versions.open_versions()) else { return };
         let ids: Vec<ViewId> = open.iter().map(|open| open.id.clone()).collect();
         drop(open);
         let mut looks = 0;
@@ -42,9 +42,9 @@ async fn passes(core: Weak<Core>) {
             let mut next = Some(0);
             while let Some(after) = next {
                 tokio::time::sleep(rest).await;
-                until_calm(&core).await;
+                until_calm(&versions).await;
                 looks += 1;
-                next = look(&core, &id, after).await;
+                next = look(&versions, &id, after).await;
             }
         }
         match looks {
@@ -56,8 +56,8 @@ async fn passes(core: Weak<Core>) {
 }
 
 /// Looks at some pages of a view behind `after`, and returns where to go on, if there are more.
-async fn look(core: &Weak<Core>, id: &ViewId, after: u64) -> Option<u64> {
-    let open = core.upgrade()?.open_version(id)?;
+async fn look(versions: &Weak<Versions>, id: &ViewId, after: u64) -> Option<u64> {
+    let open = versions.upgrade()?.open_version(id)?;
     match open.view.look_at_pages(after, limits::SCRUB_PAGES_MAX).await {
         Ok(next) => next,
         // The view tells it.
@@ -75,10 +75,10 @@ fn rest_of(looks: u32) -> Duration {
 }
 
 /// Waits until no batch is under way. One that always has some to do is not spared for ever.
-async fn until_calm(core: &Weak<Core>) {
+async fn until_calm(versions: &Weak<Versions>) {
     let mut left = limits::SCRUB_REST_MAX;
     let is_busy = || {
-        let open = core.upgrade().map(|core| core.open_versions()).unwrap_or_default();
+        let open = versions.upgrade().map(|versions| versions.open_versions()).unwrap_or_default();
         open.iter().any(|open| open.progress.borrow().batch.is_some())
     };
     while is_busy() && !left.is_zero() {

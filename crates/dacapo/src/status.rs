@@ -1,28 +1,22 @@
 //! How a node and its versions are, as data: the facts behind every table, progress bar and console.
 
-mod facts;
-
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::progress::{NoTimeLeft, Stall, TimeLeft, stalled, time_left};
-use dacapo_model::rebuild::{rollback_ready, stage};
+use dacapo_model::progress::{NoTimeLeft, Pace, Stall, TimeLeft, stalled, time_left};
+use dacapo_model::reasons::VersionFacts;
+use dacapo_model::rebuild::rollback_ready;
 use dacapo_model::{
-    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId,
-    VersionState, ViewId, WaitingOn, replay,
+    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, ViewId,
+    WaitingOn, replay,
 };
 use dacapo_store::Health;
 use futures::future::join_all;
 
-use crate::core::{Core, OpenVersion};
-use crate::reactor;
 use crate::subscribe::SubscriberStatus;
-use crate::verify;
-use facts::{Facts, Known, is_ours};
-
-pub(crate) use facts::Lookout;
+use crate::versions::{Facts, Known, Versions};
 
 /// A node and its projections.
 #[derive(Clone, Debug)]
@@ -136,28 +130,27 @@ impl fmt::Display for NotReady {
     }
 }
 
-pub(crate) async fn status(core: &Arc<Core>) -> Status {
-    let catalog = core.catalog.current();
-    let head = core.head();
+pub(crate) async fn status(versions: &Arc<Versions>) -> Status {
+    let catalog = versions.catalog.current();
+    let head = versions.head();
     let ids: Vec<ViewId> = catalog.projections.iter().flat_map(|(name, state)| told(name, state)).collect();
-    core.lookout.keep(&ids);
+    versions.lookout.keep(&ids);
     // First, so that what a version waits on is never later than what else is found of it.
-    let waiting: Vec<_> = ids.iter().map(|id| core.waiting_on(id)).collect();
-    let known = join_all(ids.iter().map(|id| core.lookout.look(core, id))).await;
-    let head = head.max(core.head());
-    let mut found: HashMap<_, _> = ids.into_iter().zip(waiting.into_iter().zip(known)).collect();
+    let facts: Vec<_> = ids.iter().map(|id| versions.facts(&catalog, id, &[])).collect();
+    let known = join_all(ids.iter().map(|id| versions.lookout.look(versions, id))).await;
+    let head = head.max(versions.head());
+    let mut found: HashMap<_, _> = ids.into_iter().zip(facts.into_iter().zip(known)).collect();
     let mut projections = Vec::new();
     for (name, state) in &catalog.projections {
-        let mut versions = Vec::new();
+        let mut told_of = Vec::new();
         for id in told(name, state) {
-            let version_state = &state.versions[&id.version];
-            let (waiting_on, known) = found.remove(&id).unwrap_or_default();
-            versions.push(version_status(core, head, id, (state, version_state), waiting_on, known));
+            let Some((Some(facts), known)) = found.remove(&id) else { continue };
+            told_of.push(version_status(versions, head, id, facts, known));
         }
-        let flip = state.flip.map(|flip| (flip, flip_waiting_on(core, name, flip.to)));
-        projections.push(ProjectionStatus { name: name.clone(), serving: state.serving, flip, versions });
+        let flip = state.flip.map(|flip| (flip, flip_waiting_on(versions, name, flip.to)));
+        projections.push(ProjectionStatus { name: name.clone(), serving: state.serving, flip, versions: told_of });
     }
-    let members = if core.cluster.is_shared() { core.cluster.live().borrow().clone() } else { vec![] };
+    let members = if versions.cluster.is_shared() { versions.cluster.live().borrow().clone() } else { vec![] };
     Status { head, members, projections, subscribers: vec![] }
 }
 
@@ -168,139 +161,85 @@ fn told(name: &ProjectionName, state: &ProjectionState) -> impl Iterator<Item = 
 }
 
 /// What the flip to a version waits on. Where nobody drives it, that is somebody who can.
-fn flip_waiting_on(core: &Core, projection: &ProjectionName, to: VersionId) -> Vec<WaitingOn> {
-    let is_carried = core.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();
+fn flip_waiting_on(versions: &Versions, projection: &ProjectionName, to: VersionId) -> Vec<WaitingOn> {
+    let is_carried = versions.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();
     if !is_carried {
         return vec![WaitingOn::Code { version: to }];
     }
-    let told = core.flip_state(projection).waiting_on;
-    if told.is_empty() { core.stuck().into_iter().collect() } else { told }
+    let told = versions.notes.flip_state(projection).waiting_on;
+    if told.is_empty() { versions.notes.stuck().into_iter().collect() } else { told }
 }
 
 /// Why this node cannot append, or cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
 /// so that it can be told while that is away.
-pub(crate) fn not_ready(core: &Core) -> Vec<NotReady> {
-    let lost = core.cluster.lost().map(|error| WaitingOn::Lease { error });
+pub(crate) fn not_ready(versions: &Versions) -> Vec<NotReady> {
+    let lost = versions.cluster.lost().map(|error| WaitingOn::Lease { error });
     let mut reasons: Vec<_> = lost.map(|reason| NotReady { projection: None, reason }).into_iter().collect();
-    let fails = match core.journal.health() {
+    let fails = match versions.journal.health() {
         Health::Well => None,
         Health::Failing(error) => Some(WaitingOn::Store { error }),
         Health::Damaged(error) => Some(WaitingOn::Damaged { error }),
         Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
     };
     reasons.extend(fails.map(|reason| NotReady { projection: None, reason }));
-    let catalog = core.catalog.current();
+    let catalog = versions.catalog.current();
     for (projection, state) in &catalog.projections {
         let Some(version) = state.serving else { continue };
         let id = ViewId { projection: projection.clone(), version };
         let of = |reason| NotReady { projection: Some(projection.clone()), reason };
-        if core.code_of(&id).is_none() {
-            reasons.push(of(WaitingOn::Code { version }));
-            continue;
-        }
-        let open = core.open_version(&id);
-        let is_open = open.as_ref().is_some_and(|open| !open.progress.borrow().tokens.is_empty());
-        if !is_open || core.trouble(&id).is_some() || open.is_some_and(|open| is_failing(&open)) {
-            let told = core.waiting_on(&id);
-            let told = if told.is_empty() { vec![WaitingOn::Processor] } else { told };
-            reasons.extend(told.into_iter().map(of));
-        }
+        let tokens = versions.seen(&id);
+        let told = versions.facts(&catalog, &id, &tokens).map(|facts| facts.not_ready()).unwrap_or_default();
+        reasons.extend(told.into_iter().map(of));
     }
     reasons
 }
 
-/// Whether something is wrong with a view that is open, or its processor cannot go on for that.
-fn is_failing(open: &OpenVersion) -> bool {
-    let health = open.view.health();
-    let waits = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Damaged { .. });
-    health.damaged.is_some() || health.failing.is_some() || open.progress.borrow().waiting_on.iter().any(waits)
-}
-
 fn version_status(
-    core: &Arc<Core>,
+    versions: &Arc<Versions>,
     head: Position,
     id: ViewId,
-    (projection, state): (&ProjectionState, &VersionState),
-    mut waiting_on: Vec<WaitingOn>,
+    facts: VersionFacts<'_>,
     known: Known,
 ) -> VersionStatus {
     let Known { facts: Facts { tokens, unreadable, letters, halts, bare, oldest }, age } = known;
-    let carried = core.code_of(&id);
-    let open = core.open_version(&id);
-    let progress = open.as_ref().map(|open| open.progress.borrow().clone()).unwrap_or_default();
-    waiting_on.extend(halts);
+    let facts = VersionFacts { head, tokens: &tokens, unreadable, halts, bare, ..facts };
+    let (state, reasons, stage, lag) = (facts.state, facts.reasons(), facts.stage(), facts.lag());
+    let carried = versions.code_of(&id);
+    let open = versions.open_version(&id);
     let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
     let reached = open.as_ref().and_then(|open| open.reached(covers));
-    let lag = if state.phase.applies() { head.since(covers) } else { 0 };
-    let stage = stage(state, &tokens, bare && state.phase == Phase::Initializing, head);
-    let busy = progress.batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
-    let is_told = waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Damaged { .. } | WaitingOn::Store { .. }));
-    waiting_on.extend(unreadable.filter(|_| !is_told && core.trouble(&id).is_none()));
-    if carried.is_none() && (state.phase.applies() || state.phase == Phase::Scheduled) {
-        waiting_on.push(WaitingOn::Code { version: id.version });
-    }
-    if state.phase.applies() || state.phase == Phase::Scheduled {
-        waiting_on.extend(core.unlike(&id));
-    }
-    let looking = core.looking(&id);
-    // While it meets the version that serves it rests for a moment, which is no falling behind.
-    let stage = if looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage };
-    if stage == Some(Stage::Verifying) {
-        waiting_on.extend(verify::waits_on(core, &id, state));
-        waiting_on.extend(looking.and_then(|looking| looking.error).map(|error| WaitingOn::Store { error }));
-    }
-    let (lag_time, time_left, pace, stall) = match lag {
+    let since = |first| versions.world.clock.now().since(first);
+    let lag_time = if lag > 0 { oldest.map_or(Duration::ZERO, since) } else { Duration::ZERO };
+    let pace = match lag {
         _ if state.paused && lag > 0 => {
-            let lag_time = oldest.map_or(Duration::ZERO, |first| core.world.clock.now().since(first));
-            (lag_time, age.is_none().then_some(Err(NoTimeLeft::Paused)), None, None)
+            Pacing { left: age.is_none().then_some(Err(NoTimeLeft::Paused)), ..Pacing::default() }
         }
-        0 => (Duration::ZERO, (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), None, None),
+        0 => Pacing { left: (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), ..Pacing::default() },
         // What is not of now says nothing about a pace.
-        _ if age.is_some() => {
-            (oldest.map_or(Duration::ZERO, |first| core.world.clock.now().since(first)), None, None, None)
-        }
+        _ if age.is_some() => Pacing::default(),
         _ => {
-            let trail = core.trails.look(&id, &tokens, reached, head);
-            let lag_time = oldest.map_or(Duration::ZERO, |first| core.world.clock.now().since(first));
-            let stall = stalled(trail.still(core.trails.now()), &waiting_on, busy);
-            let left = head.since(reached.unwrap_or(covers));
-            (lag_time, Some(time_left(left, lag_time, trail.pace())), trail.pace(), stall)
+            let trail = versions.trails.look(&id, &tokens, reached, head);
+            let batch = open.as_ref().and_then(|open| open.progress.borrow().batch);
+            let busy = batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
+            // How far a replay is explains no rest.
+            let is_rest = |reason: &&WaitingOn| !matches!(reason, WaitingOn::Replay { .. });
+            let waiting_on: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).filter(is_rest).cloned().collect();
+            let left = time_left(head.since(reached.unwrap_or(covers)), lag_time, trail.pace());
+            let stall = stalled(trail.still(versions.trails.now()), &waiting_on, busy);
+            Pacing { left: Some(left), pace: trail.pace(), stall }
         }
     };
     let retry = carried.as_ref().map(|carried| carried.options.retry);
-    let needs_somebody = retry.map(|retry| waiting_on.iter().any(|reason| reason.needs_somebody(&retry)));
-    if stage == Some(Stage::Ready) && projection.flip.is_none() && !projection.flips_by_itself(state) {
-        waiting_on.push(WaitingOn::FlipCommand);
-    }
+    let kept = || reasons.kept.iter().chain(&reasons.verdict);
+    let needs_somebody = retry.map(|retry| kept().any(|reason| reason.needs_somebody(&retry)));
     let replay = state.replay.and_then(|pending| {
         let (at, through) = replay::progress(&tokens, &pending)?;
         Some(ReplayStatus { requested: pending.requested, after: pending.after, at, through })
     });
-    // First, since nothing else explains a lag or a reader's wait while it runs.
-    if let Some(ReplayStatus { at, through, .. }) = replay {
-        waiting_on.insert(0, WaitingOn::Replay { version: id.version, at, through });
-    }
-    let rollback_ready =
-        (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &waiting_on));
     // An effect that fails keeps nobody from a rollback.
+    let kept: Vec<_> = kept().cloned().collect();
+    let rollback_ready = (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &kept));
     let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
-    waiting_on.extend(reactor::waiting_on(&outbox));
-    let before = open.as_ref().and_then(|open| *open.before.borrow());
-    waiting_on.extend(before.map(|version| WaitingOn::EffectsBefore { version }));
-    waiting_on.extend(core.unpublished(&id, projection));
-    if state.phase == Phase::CleaningUp && outbox.pending > 0 {
-        waiting_on.push(WaitingOn::Effects { pending: outbox.pending });
-        waiting_on.extend(carried.is_none().then_some(WaitingOn::Code { version: id.version }));
-    }
-    if let (Phase::StandingBy, Some(carried)) = (state.phase, &carried) {
-        let over = core.world.clock.now().since(state.since);
-        waiting_on.push(WaitingOn::StandBy { remaining: carried.options.stand_by.saturating_sub(over) });
-    }
-    // Why a segment rests that another member has is for that one to tell; which one it is, its token says.
-    let lowest = tokens.iter().min_by_key(|token| token.position);
-    if let Some(lowest) = lowest.filter(|lowest| lag > 0 && waiting_on.is_empty() && !is_ours(core, lowest)) {
-        waiting_on.push(WaitingOn::Segment { version: id.version, segment: lowest.segment, behind: lag });
-    }
     VersionStatus {
         version: id.version,
         phase: state.phase,
@@ -308,21 +247,29 @@ fn version_status(
         since: state.since,
         reason: state.reason.clone(),
         carried: carried.is_some(),
-        tokens,
         covers,
         reached,
         lag,
         lag_time,
-        rate: pace.map(|pace| pace.rate),
-        arrivals: pace.map(|pace| pace.arrivals),
-        time_left,
-        stall,
+        rate: pace.pace.map(|pace| pace.rate),
+        arrivals: pace.pace.map(|pace| pace.arrivals),
+        time_left: pace.left,
+        stall: pace.stall,
         rollback_ready,
         replay,
         letters,
         effects_aside: outbox.aside,
         age,
         needs_somebody,
-        waiting_on,
+        waiting_on: reasons.all(),
+        tokens,
     }
+}
+
+/// How a version gets on.
+#[derive(Default)]
+struct Pacing {
+    left: Option<Result<TimeLeft, NoTimeLeft>>,
+    pace: Option<Pace>,
+    stall: Option<Stall>,
 }

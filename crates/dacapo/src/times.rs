@@ -6,14 +6,12 @@
 //! told, so that the clocks are set right before it happens again.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dacapo_model::{Position, Timestamp, limits};
-use dacapo_store::{Filter, Limit, StoreError};
+use dacapo_store::{Clock, Filter, Journal, Limit, StoreError};
 use tokio::sync::watch;
-
-use crate::core::Core;
 
 /// The journal's times are ahead of a node's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +65,16 @@ impl Times {
     }
 
     /// Looks at the last event, unless that was done, and tells the log of what has changed.
-    pub(crate) async fn look(&self, core: &Core) {
-        let head = core.head();
+    pub(crate) async fn look(&self, journal: &dyn Journal, clock: &dyn Clock) {
+        let head = *journal.head().borrow();
         if head > self.seen().last.map_or(Position::START, |(position, _)| position) {
-            match last_event(core, head).await {
+            match last_event(journal, head).await {
                 Ok(Some(last)) => self.seen().last = Some(last),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the time of the last event cannot be looked at for the moment"),
             }
         }
-        let behind = self.behind(core.world.clock.now());
+        let behind = self.behind(clock.now());
         let told = std::mem::replace(&mut self.seen().told, behind.is_some());
         match behind {
             Some(behind) if !told => tracing::warn!("{behind}"),
@@ -90,21 +88,25 @@ impl Times {
     }
 }
 
-async fn last_event(core: &Core, head: Position) -> Result<Option<(Position, Timestamp)>, StoreError> {
+async fn last_event(journal: &dyn Journal, head: Position) -> Result<Option<(Position, Timestamp)>, StoreError> {
     let before = Position::new(head.get().saturating_sub(1));
-    let batch = core.journal.read(before, &Filter::everything(), Limit { events: 1, bytes: 1 }).await?;
+    let batch = journal.read(before, &Filter::everything(), Limit { events: 1, bytes: 1 }).await?;
     Ok(batch.iter().next_back().map(|event| (event.position, event.recorded)))
 }
 
 /// Looks now and then, until the node ends.
-pub(crate) async fn watch(core: Weak<Core>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn watch(
+    times: Arc<Times>,
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(limits::CLOCK_LOOK_TIME) => {}
         }
-        let Some(core): Option<Arc<Core>> = core.upgrade() else { return };
-        core.times.look(&core).await;
+        times.look(&*journal, &*clock).await;
     }
 }

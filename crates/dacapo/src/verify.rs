@@ -15,70 +15,44 @@
 
 mod answers;
 mod checks;
-mod compare;
 mod counts;
 mod fold;
 mod meet;
 mod past;
-mod policy;
 mod rows;
 mod subject;
-mod tally;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo_model::reasons::Looking;
 use dacapo_model::{
-    CatalogCommand, Phase, Position, ProjectionName, Token, VersionId, VersionState, ViewId, WaitingOn, rebuild,
+    CatalogCommand, Phase, Position, ProjectionName, Token, VersionId, VersionState, ViewId, WaitingOn,
 };
 use dacapo_store::StoreError;
 use futures::FutureExt;
 
 use crate::catalog::{Asked, CatalogError};
-use crate::core::{Core, OpenVersion};
-use crate::projection::{Carried, panic_text};
+use crate::code::{Carried, Pairs, Tally, Words, cut, pairs};
+use crate::panics::panic_text;
+use crate::versions::{OpenVersion, Subject, Versions};
 use crate::view::ReadView;
 use crate::world::Step;
-use compare::Pairs;
 use meet::{Met, NotMet};
 use past::Serving;
 use rows::Has;
-use subject::Subject;
-use tally::{Tally, Words, cut};
 
-pub use checks::{Assertion, Checks};
-pub use compare::{Comparison, TableComparison};
+pub use crate::code::{Assertion, Checks, Comparison, TableComparison, Verify};
 pub use dacapo_model::Verified;
 pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, Report, Verdict};
-pub use policy::Verify;
 
-pub(crate) use answers::{AnyQuery, Shadow, Shadowing, are_wanted, drive as shadow};
+pub(crate) use answers::{are_wanted, drive as shadow};
 
 /// How often it looks whether enough answers were compared, and how long it rests after a first failure of the store.
 const REST: Duration = Duration::from_millis(250);
 /// The longest rest after a failure of the store; each is twice as long as the one before.
 const REST_MAX: Duration = Duration::from_secs(30);
-
-/// What a verification is at, for whoever watches.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Looking {
-    pub(crate) part: Option<Part>,
-    pub(crate) looked_at: u64,
-    /// Why it cannot go on for the moment.
-    pub(crate) error: Option<String>,
-}
-
-/// What the version waits on before its verification lets it serve; nothing if it does.
-pub(crate) fn waits_on(core: &Core, id: &ViewId, state: &VersionState) -> Option<WaitingOn> {
-    match rebuild::verified(id.version, state).err()? {
-        WaitingOn::Verification { version, .. } => {
-            let Looking { part, looked_at, .. } = core.looking(id).unwrap_or_default();
-            Some(WaitingOn::Verification { version, part, looked_at })
-        }
-        other => Some(other),
-    }
-}
 
 /// Whether events were set aside in a version since it was found right, which its verdict knows nothing of. Where
 /// somebody answers for the version, that is up to them.
@@ -116,21 +90,25 @@ pub struct Verification {
 
 /// How the verification of a version of `projection` stands: of the one that is named, of the newest that is being
 /// built, or of the newest that was verified.
-pub(crate) fn verification(core: &Core, projection: &ProjectionName, named: Option<VersionId>) -> Option<Verification> {
-    let catalog = core.catalog.current();
-    let versions = &catalog.projections.get(projection)?.versions;
+pub(crate) fn verification(
+    versions: &Versions,
+    projection: &ProjectionName,
+    named: Option<VersionId>,
+) -> Option<Verification> {
+    let catalog = versions.catalog.current();
+    let all = &catalog.projections.get(projection)?.versions;
     let newest = |wanted: &dyn Fn(&VersionState) -> bool| {
-        versions.iter().rev().find(|(_, state)| wanted(state)).map(|(version, _)| *version)
+        all.iter().rev().find(|(_, state)| wanted(state)).map(|(version, _)| *version)
     };
     let built = || newest(&|state| state.phase == Phase::Initializing);
     let version = named.or_else(built).or_else(|| newest(&|state| state.verified.is_some()))?;
-    let state = versions.get(&version)?;
+    let state = all.get(&version)?;
     let view = ViewId { projection: projection.clone(), version };
-    let (waiting_on, halts) = match kept_from(core, &view, state) {
+    let (waiting_on, halts) = match kept_from(versions, &view, state) {
         Some((reason, halts)) => (Some(reason), halts),
-        None => (waits_on(core, &view, state), false),
+        None => (versions.unverified(&view, state), false),
     };
-    let live = core.shadowing(projection).filter(|shadowing| shadowing.is_of(&view));
+    let live = versions.shadowing(projection).filter(|shadowing| shadowing.is_of(&view));
     Some(Verification {
         phase: state.phase,
         verified: state.verified.clone(),
@@ -143,15 +121,15 @@ pub(crate) fn verification(core: &Core, projection: &ProjectionName, named: Opti
 }
 
 /// What keeps a version that is to be verified from that, and whether it does until somebody does something about it.
-fn kept_from(core: &Core, id: &ViewId, state: &VersionState) -> Option<(WaitingOn, bool)> {
+fn kept_from(versions: &Versions, id: &ViewId, state: &VersionState) -> Option<(WaitingOn, bool)> {
     if state.phase != Phase::Scheduled && !state.is_unverified() {
         return None;
     }
-    if let Some(looking) = core.looking(id) {
+    if let Some(looking) = versions.notes.looking(id) {
         return looking.error.map(|error| (WaitingOn::Store { error }, false));
     }
-    let Some(carried) = core.code_of(id) else { return Some((WaitingOn::Code { version: id.version }, true)) };
-    let reasons = core.waiting_on(id);
+    let Some(carried) = versions.code_of(id) else { return Some((WaitingOn::Code { version: id.version }, true)) };
+    let reasons = versions.kept(id);
     let halts = |reason: &&WaitingOn| reason.needs_somebody(&carried.options.retry);
     let halting = reasons.iter().find(halts).map(|reason| (reason.clone(), true));
     halting.or_else(|| reasons.first().map(|reason| (reason.clone(), false)))
@@ -159,41 +137,41 @@ fn kept_from(core: &Core, id: &ViewId, state: &VersionState) -> Option<(WaitingO
 
 /// Verifies a version that has caught up, until the catalog has a verdict or wants none any more, or the versions cannot
 /// be looked at for the moment: then the conductor begins anew.
-pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
+pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
     let mut rest = REST;
-    let now = || Subject::of(&core, &id, VersionState::is_unverified);
+    let now = || Subject::of(&versions, &id, VersionState::is_unverified);
     while let Some(subject) = now() {
-        core.set_looking(&id, Some(Looking::default()));
+        versions.notes.set_looking(&id, Some(Looking::default()));
         let report = tokio::select! {
             biased;
-            () = subject::changed(&core, &subject, now) => continue,
-            report = look(&core, &id, &subject) => report,
+            () = subject::changed(&versions, &subject, now) => continue,
+            report = look(&versions, &id, &subject) => report,
         };
         let done = match report {
-            Ok(Some(report)) => conclude(&core, &id, subject.asked, report).await,
+            Ok(Some(report)) => conclude(&versions, &id, subject.asked, report).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error.into()),
         };
         let Err(error) = done else { break };
         tracing::warn!(view = %id, %error, "the verification cannot go on for the moment");
-        core.set_looking(&id, Some(Looking { error: Some(error.to_string()), ..Looking::default() }));
+        versions.notes.set_looking(&id, Some(Looking { error: Some(error.to_string()), ..Looking::default() }));
         tokio::time::sleep(rest).await;
         rest = (rest * 2).min(REST_MAX);
     }
-    core.set_looking(&id, None);
+    versions.notes.set_looking(&id, None);
 }
 
 /// What was found becomes the verdict in the catalog.
 async fn conclude(
-    core: &Arc<Core>,
+    versions: &Arc<Versions>,
     id: &ViewId,
     answers: Option<Position>,
     report: Report,
 ) -> Result<(), CatalogError> {
-    core.world.probe.completed(Step::VersionExamined);
+    versions.world.probe.completed(Step::VersionExamined);
     let (verdict, summary) = (report.verdict(), report.summary());
     let verify = CatalogCommand::Verify { view: id.clone(), answers, verdict, report: Arc::new(report) };
-    match Arc::clone(&core.catalog).change(verify, Asked::by_plan()).await {
+    match Arc::clone(&versions.catalog).change(verify, Asked::by_plan()).await {
         Ok(_) => {}
         // It was asked for again, or is not being built any more: the conductor looks.
         Err(CatalogError::Refused(refused)) => {
@@ -202,7 +180,7 @@ async fn conclude(
         }
         Err(error) => return Err(error),
     }
-    core.world.probe.completed(Step::VersionVerified);
+    versions.world.probe.completed(Step::VersionVerified);
     match verdict {
         Verdict::Pass => tracing::info!(view = %id, "verified"),
         Verdict::Fail => tracing::warn!(view = %id, found = summary, "the version was not found right"),
@@ -212,7 +190,7 @@ async fn conclude(
 
 /// A verification under way.
 struct Examination<'a> {
-    core: &'a Core,
+    versions: &'a Versions,
     id: &'a ViewId,
     subject: &'a Subject,
     /// The code of the version.
@@ -220,10 +198,10 @@ struct Examination<'a> {
 }
 
 /// Looks at everything. Nothing comes of it when the versions cannot be looked at for the moment.
-async fn look(core: &Core, id: &ViewId, subject: &Subject) -> Result<Option<Report>, StoreError> {
-    let Some(open) = core.open_version(id) else { return Ok(None) };
+async fn look(versions: &Versions, id: &ViewId, subject: &Subject) -> Result<Option<Report>, StoreError> {
+    let Some(open) = versions.open_version(id) else { return Ok(None) };
     let (carried, against) = (&subject.code, subject.against);
-    let it = Examination { core, id, subject, carried };
+    let it = Examination { versions, id, subject, carried };
     // The states of the views are kept no longer than they are looked at, since the stores keep them meanwhile.
     let (rows, samples, fold);
     let mut view = match it.meet().await? {
@@ -277,7 +255,7 @@ impl Examination<'_> {
 
     /// Tells whoever watches how far the part is.
     fn tell(&self, part: Part, looked_at: u64) {
-        self.core.set_looking(self.id, Some(Looking { part: Some(part), looked_at, error: None }));
+        self.versions.notes.set_looking(self.id, Some(Looking { part: Some(part), looked_at, error: None }));
     }
 
     /// Brings the version and the one that serves, whose code it returns, to one position; or tells why they are not
@@ -295,10 +273,10 @@ impl Examination<'_> {
             return never(format!("the code of {against}, which serves, is not carried by this node"));
         };
         let old = ViewId { version: against, ..self.id.clone() };
-        if let Some(damaged) = self.core.damage(&old) {
+        if let Some(damaged) = self.versions.damage(&old) {
             return never(cut(format!("{against}, which serves, waits on {damaged}")));
         }
-        let met = meet::meet(self.core, &old, self.id, self.carried.options.verify.meet_time_max).await?;
+        let met = meet::meet(self.versions, &old, self.id, self.carried.options.verify.meet_time_max).await?;
         Ok(met.map(|met| (code, met)))
     }
 
@@ -317,8 +295,15 @@ impl Examination<'_> {
         if !self.leaves_out(Part::Counts) {
             self.tell(Part::Counts, 0);
             let tell = |looked_at| self.tell(Part::Counts, looked_at);
-            counts::count(self.core.world.offload, &self.core.journal, &self.carried.filter, tokens, &mut tally, tell)
-                .await?;
+            counts::count(
+                self.versions.world.offload,
+                &self.versions.journal,
+                &self.carried.filter,
+                tokens,
+                &mut tally,
+                tell,
+            )
+            .await?;
         }
         Ok(tally.report(Part::Counts))
     }
@@ -355,7 +340,7 @@ impl Examination<'_> {
             Ok(comparison) => comparison,
             Err(report) => return Ok(report),
         };
-        let Pairs { pairs, notes, unlike } = compare::pairs(old.tables, self.carried.tables, &comparison);
+        let Pairs { pairs, notes, unlike } = pairs(old.tables, self.carried.tables, &comparison);
         if pairs.is_empty() {
             let none = "the two versions have no table that could be compared".to_owned();
             let why = if unlike.is_empty() { none } else { cut(unlike.join("; ")) };
@@ -406,13 +391,13 @@ impl Examination<'_> {
         let required = verify.required.contains(&Part::Answers) && !self.leaves_out(Part::Answers);
         loop {
             let mut tally = samples.clone().unwrap_or_default();
-            let live = self.core.shadowing(&self.id.projection);
+            let live = self.versions.shadowing(&self.id.projection);
             // What was found before the request, or of other code, is not what was asked for.
             if let Some(shadowing) = live.filter(|live| live.is_of(self.id) && live.subject.is(self.subject)) {
                 tally.add(shadowing.tally());
             }
             let enough = tally.looked_at >= verify.answers_min;
-            let serves = self.core.catalog.current().serving(&self.id.projection).is_some();
+            let serves = self.versions.catalog.current().serving(&self.id.projection).is_some();
             if required && are_wanted(self.carried) && serves && !enough {
                 self.tell(Part::Answers, tally.looked_at);
                 tokio::time::sleep(REST).await;

@@ -188,7 +188,7 @@ pub fn unowned(tokens: &[Token], live: &[Member]) -> Vec<Segment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::member::CodeId;
+    use crate::member::{CodeId, MemberCode};
     use crate::name::ProjectionName;
     use crate::segment::SegmentCount;
     use crate::token::{Applied, Epoch};
@@ -206,8 +206,12 @@ mod tests {
         MemberId::from_bytes(bytes)
     }
 
+    fn carried(code: u32) -> MemberCode {
+        MemberCode { id: CodeId { projection: view().projection, code }, in_place: None }
+    }
+
     fn member(number: u8) -> Member {
-        let carries = vec![CodeId { projection: view().projection, code: 2 }];
+        let carries = vec![carried(2)];
         Member { id: id(number), name: format!("node {number}"), address: None, carries, ready: true }
     }
 
@@ -353,7 +357,7 @@ mod tests {
     #[test]
     fn only_who_carries_the_code_and_is_ready_is_given_work() {
         let tokens = tokens_of(SegmentCount::new(6).unwrap(), &[]);
-        let other = Member { carries: vec![CodeId { projection: view().projection, code: 1 }], ..member(1) };
+        let other = Member { carries: vec![carried(1)], ..member(1) };
         let starting = Member { ready: false, ..member(2) };
         let live = [other, starting, member(3)];
         let assigned = assign(&view(), &tokens, &live, Spread::Even);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::name::ProjectionName;
+use crate::replay::InPlace;
 use crate::version::ViewId;
 
 /// One run of a node. A node that is started again is another member, so that nothing of the run before is taken
@@ -44,6 +45,15 @@ pub struct CodeId {
     pub code: u32,
 }
 
+/// The code of a version as the node that carries it tells the others of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberCode {
+    /// Which code.
+    pub id: CodeId,
+    /// Whether past events may go through its versions again in place; `None` where an earlier release does not say.
+    pub in_place: Option<InPlace>,
+}
+
 /// A node as it tells the others of itself, each time it renews its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -54,7 +64,7 @@ pub struct Member {
     /// Where other nodes reach its API; `None` when they cannot.
     pub address: Option<String>,
     /// The code that it carries.
-    pub carries: Vec<CodeId>,
+    pub carries: Vec<MemberCode>,
     /// Whether it may be given work: it has caught up with the catalog and is not about to leave.
     pub ready: bool,
 }
@@ -67,6 +77,11 @@ impl Member {
 
     /// Whether it can be once it is ready.
     pub fn has_code_of(&self, view: &ViewId) -> bool {
-        self.carries.iter().any(|code| code.projection == view.projection && code.code == view.version.code)
+        self.code_of(view).is_some()
+    }
+
+    /// The code of this version, if it carries it.
+    pub fn code_of(&self, view: &ViewId) -> Option<&MemberCode> {
+        self.carries.iter().find(|it| it.id.projection == view.projection && it.id.code == view.version.code)
     }
 }

@@ -24,6 +24,55 @@ pub enum ReplayRows {
     Reset,
 }
 
+/// Whether past events may go through a version again in its own view, without a new version beside it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InPlace {
+    /// They may not: a rebuild does it without readers noticing.
+    #[default]
+    No,
+    /// From any position, and the rows stay: applying an event a second time makes of its row what it is already, as
+    /// where rows are put whole. Readers are answered all the while.
+    KeepsRows,
+    /// From the start, and the rows go first, by `Projection::reset`. Readers wait until they are there again.
+    Resets,
+    /// From any position, and `Projection::reset` takes away what later events made. Readers wait until it is there
+    /// again.
+    ResetsFrom,
+}
+
+impl InPlace {
+    /// Every one, with the name under which it is stored.
+    const NAMES: [(Self, &str); 4] = [
+        (Self::No, "no"),
+        (Self::KeepsRows, "keeps-rows"),
+        (Self::Resets, "resets"),
+        (Self::ResetsFrom, "resets-from"),
+    ];
+
+    /// The name under which it is stored.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.into_iter().find(|(it, _)| *it == self).map_or("no", |(_, name)| name)
+    }
+
+    /// The one that is stored under this name; a later release may store others.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(it, _)| it)
+    }
+
+    /// What becomes of the rows in a replay of the events after this position.
+    ///
+    /// # Errors
+    /// Why there can be none.
+    pub fn rows(self, after: Position) -> Result<ReplayRows, &'static str> {
+        match self {
+            Self::No => Err("its projection does not say that past events may go through it again"),
+            Self::KeepsRows => Ok(ReplayRows::Keep),
+            Self::Resets if after > Position::START => Err("its rows can only be reset as a whole: from the start"),
+            Self::Resets | Self::ResetsFrom => Ok(ReplayRows::Reset),
+        }
+    }
+}
+
 impl Token {
     /// The move with which this token takes up `replay`; `None` once it has. A segment that is not as far as the
     /// replay begins only marks it.

@@ -1,7 +1,15 @@
 //! Why something does not happen yet, as data (I-11).
+//!
+//! Each reason is one row of the table in `reasons!`: its name, its fields and its words. The enum, what reaches the
+//! API, and the reference (`docs/waiting-on.md`) come from that row. To add a reason, add a row.
+
+mod facts;
 
 use std::fmt;
 use std::time::Duration;
+
+use facts::Facts;
+pub use facts::{Fact, Kind};
 
 use crate::failure::Retry;
 use crate::journal::Parted;
@@ -14,208 +22,342 @@ use crate::time::Timestamp;
 use crate::verify::Part;
 use crate::version::VersionId;
 
-/// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WaitingOn {
+macro_rules! reasons {
+    ($f:ident: $(
+        $(#[doc = $meaning:literal])+
+        $reason:ident $name:literal
+        $({ $($(#[doc = $field_meaning:literal])+ $field:ident as $field_name:literal: $type:ty,)+ })?
+        => $words:expr,
+    )+) => {
+        /// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum WaitingOn {
+            $($(#[doc = $meaning])+ $reason $({ $($(#[doc = $field_meaning])+ $field: $type,)+ })?,)+
+        }
+
+        impl WaitingOn {
+            /// Every reason there is, with the fields that it has outside.
+            pub const KINDS: &[Kind] = &[$(Kind {
+                name: $name,
+                meaning: concat!($($meaning),+),
+                fields: &[$($(($field_name, concat!($($field_meaning),+)),)+)?],
+            },)+];
+
+            /// Its name outside, in snake_case.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$reason { .. } => $name,)+
+                }
+            }
+
+            /// Its fields, by their names outside.
+            pub fn facts(&self) -> Vec<(&'static str, Fact)> {
+                let mut facts = Vec::new();
+                match self {
+                    $(Self::$reason $({ $($field),+ })? => {
+                        $($($field.add($field_name, &mut facts);)+)?
+                    })+
+                }
+                facts
+            }
+        }
+
+        impl fmt::Display for WaitingOn {
+            fn fmt(&self, $f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(#[allow(unused_variables)] Self::$reason $({ $($field),+ })? => $words,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! { f:
     /// A segment does not cover the position that is needed.
-    Segment {
+    Segment "segment" {
         /// The version it belongs to.
-        version: VersionId,
+        version as "version": VersionId,
         /// The segment.
-        segment: Segment,
+        segment as "segment": Segment,
         /// How many positions it is behind what is needed.
-        behind: u64,
-    },
+        behind as "behind": u64,
+    } => {
+        write!(f, "segment {segment} of {version}, {behind} behind")
+        },
+
     /// A handler refuses an event; the segment halts there and tries again.
-    Handler {
+    Handler "handler" {
         /// The segment that halts.
-        segment: Segment,
+        segment as "segment": Segment,
         /// The event it refuses.
-        position: Position,
+        position as "position": Position,
         /// How often it was tried.
-        attempts: u32,
+        attempts as "attempts": u32,
         /// What the handler said.
-        error: String,
+        error as "error": String,
         /// When it is tried again.
-        due: Timestamp,
-    },
+        due as "due": Timestamp,
+    } => {
+        write!(f, "the handler, which refuses event {position} in segment {segment} (try {attempts}): {error}")
+        },
+
     /// A handler refuses an event that would be set aside, and so many are already that no more may be.
-    Letters {
+    Letters "letters" {
         /// The segment that halts.
-        segment: Segment,
+        segment as "segment": Segment,
         /// The event it halts before.
-        position: Position,
+        position as "position": Position,
         /// How many are set aside.
-        letters: usize,
+        letters as "letters": usize,
         /// What the handler said.
-        error: String,
-    },
+        error as "error": String,
+    } => write!(
+        f,
+        "room for dead letters: {letters} events are set aside, so segment {segment} halts before event \
+         {position}: {error}"
+        ),
+
     /// A handler does not return.
-    Busy {
+    Busy "busy" {
         /// The event it sits on.
-        position: Position,
+        position as "position": Position,
         /// For how long it was seen doing so.
-        time: Duration,
-    },
+        time as "time_ms": Duration,
+    } => {
+        write!(f, "the handler, which has been busy with event {position} for {}", span(*time))
+        },
+
     /// Somebody paused the version.
-    Paused,
+    Paused "paused" => write!(f, "the command to resume: it is paused"),
+
     /// The view cannot be written at the moment.
-    Store {
+    Store "store" {
         /// What was tried and what came back.
-        error: String,
-    },
+        error as "error": String,
+    } => write!(f, "the store: {error}"),
+
     /// A flip holds the version for a moment.
-    Hold {
+    Hold "hold" {
         /// The mark of the hold: a position in the catalog.
-        held_for: Position,
-    },
+        held_for as "held_for": Position,
+    } => write!(f, "the flip of position {held_for}, which holds it for a moment"),
+
     /// The last hold ran out of its budget and was lifted; the flip tries again.
-    HoldBudget {
+    HoldBudget "hold_budget" {
         /// How long the hold may last.
-        budget: Duration,
-    },
+        budget as "budget_ms": Duration,
+    } => {
+        write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
+        },
+
     /// A replay in place is under way; where the rows were reset, readers wait for its end.
-    Replay {
+    Replay "replay" {
         /// Of which version.
-        version: VersionId,
+        version as "version": VersionId,
         /// What it covers again.
-        at: Position,
+        at as "at": Position,
         /// Where it ends.
-        through: Position,
-    },
+        through as "through": Position,
+    } => {
+        write!(f, "the end of the replay of {version}, at position {at} of {through}")
+        },
+
     /// A replay in place that was asked for has not begun: the rows cannot be reset, and that is tried again.
-    Reset {
+    Reset "reset" {
         /// How often it was tried.
-        attempts: u32,
+        attempts as "attempts": u32,
         /// What the handler said.
-        error: String,
-    },
+        error as "error": String,
+    } => {
+        write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
+        },
+
     /// An effect cannot be made; it is tried again, and later effects of its stream wait.
-    Effect {
+    Effect "effect" {
         /// The event that it follows from.
-        position: Position,
+        position as "position": Position,
         /// The stream of that event.
-        stream: StreamName,
+        stream as "stream": StreamName,
         /// How often it was tried.
-        attempts: u32,
+        attempts as "attempts": u32,
         /// What was said last.
-        error: String,
-    },
+        error as "error": String,
+    } => {
+        write!(f, "an effect of event {position} in {stream}, which fails (try {attempts}): {error}")
+        },
+
     /// Effects of another version come before its own in their streams, and are not made yet or not even known.
-    EffectsBefore {
+    EffectsBefore "effects_before" {
         /// The other version.
-        version: VersionId,
-    },
+        version as "version": VersionId,
+    } => {
+        write!(f, "effects of {version}, which come before its own in their streams")
+        },
+
     /// The version still owes effects of events that it speaks for.
-    Effects {
+    Effects "effects" {
         /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
-        pending: u64,
+        pending as "pending": u64,
+    } => match pending {
+        1 => write!(f, "its outbox, which still has an effect"),
+        pending => write!(f, "its outbox, which still has {pending} effects"),
     },
+
     /// The node has no lease, so others take over what is its own.
-    Lease {
+    Lease "lease" {
         /// Why it could not be renewed.
-        error: String,
-    },
+        error as "error": String,
+    } => write!(f, "a lease, which is not renewed: {error}"),
+
     /// No live node carries the code of the version.
-    Code {
+    Code "code" {
         /// The version whose code is missing.
-        version: VersionId,
-    },
+        version as "version": VersionId,
+    } => write!(f, "a node that carries the code of {version}"),
+
     /// The code of this version that a node carries is not what was recorded for its number, so that node applies nothing
     /// with it.
-    Reads {
+    Reads "reads" {
         /// The version.
-        version: VersionId,
+        version as "version": VersionId,
         /// In what it is unlike.
-        unlike: Unlike,
+        unlike as "unlike": Unlike,
+    } => match unlike {
+        Unlike::Undecided { .. } => write!(f, "the decision what {version} reads: {unlike}"),
+        _ => write!(
+        f,
+        "code that is what was recorded for {version}; that of this node is not: {unlike}; {}",
+        unlike.advice()
+        ),
     },
+
     /// Segments are nobody's for longer than a dead member's may be (I-10).
-    Unowned {
+    Unowned "unowned" {
         /// The first of them.
-        segment: Segment,
+        segment as "segment": Segment,
         /// How many there are.
-        segments: usize,
+        segments as "segments": usize,
         /// For how long this node has seen that.
-        since: Duration,
+        since as "since_ms": Duration,
+    } => match segments {
+        1 => write!(f, "a member that takes over segment {segment}, which has been nobody's for {}", span(*since)),
+        segments => write!(
+        f,
+        "members that take over {segments} segments, segment {segment} among them, which have been nobody's for {}",
+        span(*since)
+        ),
     },
+
     /// Its batch has taken long: the handler or the store works, or hangs.
-    Batch {
+    Batch "batch" {
         /// The batch begins behind this position.
-        after: Position,
+        after as "after": Position,
         /// For how long it has gone on.
-        since: Duration,
-    },
+        since as "since_ms": Duration,
+    } => {
+        let (after, since) = (grouped(after.get()), span(*since));
+        write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+        },
+
     /// It is filled with what the view of another version has.
-    Copy {
+    Copy "copy" {
         /// The other version.
-        of: VersionId,
-    },
+        of as "of": VersionId,
+    } => write!(f, "the copy of {of} that it begins as"),
+
     /// It cannot begin as a copy of another version; that is tried again.
-    Seed {
+    Seed "seed" {
         /// The other version.
-        source: VersionId,
+        source as "source": VersionId,
         /// How often it was tried.
-        attempts: u32,
+        attempts as "attempts": u32,
         /// Why not.
-        error: String,
-    },
+        error as "error": String,
+    } => {
+        write!(f, "a copy of {source} to begin as, which does not come about (try {attempts}): {error}")
+        },
+
     /// It leaves the rest of the time to those that serve.
-    Share {
+    Share "share" {
         /// How much of the time it works.
-        share: WorkShare,
-    },
+        share as "percent": WorkShare,
+    } => write!(f, "its turn: it works {share} of the time, as its options say"),
+
     /// An index is built that the view went without while it replayed.
-    Index {
+    Index "index" {
         /// The table and the index: `accounts.owner`.
-        index: String,
+        index as "index": String,
         /// Which one it is, from 1.
-        number: usize,
+        number as "number": usize,
         /// Of how many.
-        of: usize,
-    },
+        of as "of": usize,
+    } => {
+        write!(f, "the index {index}, which is being built ({number} of {of})")
+        },
+
     /// Nobody applies its events just now.
-    Processor,
+    Processor "processor" => write!(f, "its processor, which has not begun or has ended"),
+
     /// A view, or what the node knows, does not belong to the journal beside which it is found.
-    Parted {
-        /// How that shows.
-        parted: Parted,
-    },
+    Parted "parted" {
+        /// How that shows: `made_from` and `found`, or `same_through` and `differs_at`.
+        parted as "parted": Parted,
+    } => {
+        write!(f, "the right journal, or a rebuild: {parted}")
+        },
+
     /// Something that is stored, in most cases of its view, is not what was written. What is not damaged of a view can be
     /// read all the same.
-    Damaged {
+    Damaged "damaged" {
         /// What was found, where, and what to do.
-        error: String,
-    },
+        error as "error": String,
+    } => write!(f, "somebody who mends it: {error}"),
+
     /// A position that somebody has seen is not in the journal.
-    BeyondHead {
+    BeyondHead "beyond_head" {
         /// The position.
-        position: Position,
+        position as "position": Position,
         /// Where the journal ends.
-        head: Position,
-    },
+        head as "head": Position,
+    } => write!(
+        f,
+        "position {position}, which is not in the journal: that ends at {head}. It may be about to come from \
+         another node; else it is of another journal, or of a history that this one has lost"
+        ),
+
     /// The version is verified before anyone reads it.
-    Verification {
+    Verification "verification" {
         /// The version.
-        version: VersionId,
+        version as "version": VersionId,
         /// The part that is under way, once one is.
-        part: Option<Part>,
+        part as "part": Option<Part>,
         /// How many events, checks, rows or answers that part has looked at.
-        looked_at: u64,
+        looked_at as "looked_at": u64,
+    } => match part {
+        None => write!(f, "the verification of {version}"),
+        Some(part) => write!(f, "the verification of {version}: {part}, {looked_at} {} so far", part.unit()),
     },
+
     /// The version was not found right, and nobody answers for it.
-    Verdict {
+    Verdict "verdict" {
         /// The version.
-        version: VersionId,
+        version as "version": VersionId,
         /// What is wrong with it, in a few words.
-        found: String,
-    },
+        found as "found": String,
+    } => write!(
+        f,
+        "a verdict that lets {version} serve ({found}): see what was found, then fix the code and rebuild, \
+         verify it again, or waive the verdict"
+        ),
+
     /// The version is ready; someone must ask for the flip.
-    FlipCommand,
+    FlipCommand "flip_command" => write!(f, "the command to flip"),
+
     /// The version stands by until its time is over.
-    StandBy {
+    StandBy "stand_by" {
         /// How long it still stands by.
-        remaining: Duration,
-    },
+        remaining as "remaining_ms": Duration,
+    } => write!(f, "the end of its stand-by in {}", span(*remaining)),
 }
 
 impl WaitingOn {
@@ -230,98 +372,6 @@ impl WaitingOn {
                 *attempts >= retry.attempts
             }
             _ => false,
-        }
-    }
-}
-
-impl fmt::Display for WaitingOn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Segment { version, segment, behind } => {
-                write!(f, "segment {segment} of {version}, {behind} behind")
-            }
-            Self::Handler { segment, position, attempts, error, due: _ } => {
-                write!(f, "the handler, which refuses event {position} in segment {segment} (try {attempts}): {error}")
-            }
-            Self::Letters { segment, position, letters, error } => write!(
-                f,
-                "room for dead letters: {letters} events are set aside, so segment {segment} halts before event \
-                 {position}: {error}"
-            ),
-            Self::Busy { position, time } => {
-                write!(f, "the handler, which has been busy with event {position} for {}", span(*time))
-            }
-            Self::Paused => write!(f, "the command to resume: it is paused"),
-            Self::Store { error } => write!(f, "the store: {error}"),
-            Self::Hold { held_for } => write!(f, "the flip of position {held_for}, which holds it for a moment"),
-            Self::HoldBudget { budget } => {
-                write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
-            }
-            Self::Replay { version, at, through } => {
-                write!(f, "the end of the replay of {version}, at position {at} of {through}")
-            }
-            Self::Reset { attempts, error } => {
-                write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
-            }
-            Self::Effect { position, stream, attempts, error } => {
-                write!(f, "an effect of event {position} in {stream}, which fails (try {attempts}): {error}")
-            }
-            Self::EffectsBefore { version } => {
-                write!(f, "effects of {version}, which come before its own in their streams")
-            }
-            Self::Effects { pending: 1 } => write!(f, "its outbox, which still has an effect"),
-            Self::Effects { pending } => write!(f, "its outbox, which still has {pending} effects"),
-            Self::Lease { error } => write!(f, "a lease, which is not renewed: {error}"),
-            Self::Code { version } => write!(f, "a node that carries the code of {version}"),
-            Self::Reads { version, unlike: unlike @ Unlike::Undecided { .. } } => {
-                write!(f, "the decision what {version} reads: {unlike}")
-            }
-            Self::Reads { version, unlike } => write!(
-                f,
-                "code that is what was recorded for {version}; that of this node is not: {unlike}; {}",
-                unlike.advice()
-            ),
-            Self::Unowned { segment, segments: 1, since } => {
-                write!(f, "a member that takes over segment {segment}, which has been nobody's for {}", span(*since))
-            }
-            Self::Unowned { segment, segments, since } => write!(
-                f,
-                "members that take over {segments} segments, segment {segment} among them, which have been nobody's for {}",
-                span(*since)
-            ),
-            Self::Batch { after, since } => {
-                let (after, since) = (grouped(after.get()), span(*since));
-                write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
-            }
-            Self::Copy { of } => write!(f, "the copy of {of} that it begins as"),
-            Self::Seed { source, attempts, error } => {
-                write!(f, "a copy of {source} to begin as, which does not come about (try {attempts}): {error}")
-            }
-            Self::Share { share } => write!(f, "its turn: it works {share} of the time, as its options say"),
-            Self::Index { index, number, of } => {
-                write!(f, "the index {index}, which is being built ({number} of {of})")
-            }
-            Self::Processor => write!(f, "its processor, which has not begun or has ended"),
-            Self::Parted { parted } => {
-                write!(f, "the right journal, or a rebuild: {parted}")
-            }
-            Self::Damaged { error } => write!(f, "somebody who mends it: {error}"),
-            Self::BeyondHead { position, head } => write!(
-                f,
-                "position {position}, which is not in the journal: that ends at {head}. It may be about to come from \
-                 another node; else it is of another journal, or of a history that this one has lost"
-            ),
-            Self::Verification { version, part: None, .. } => write!(f, "the verification of {version}"),
-            Self::Verification { version, part: Some(part), looked_at } => {
-                write!(f, "the verification of {version}: {part}, {looked_at} {} so far", part.unit())
-            }
-            Self::Verdict { version, found } => write!(
-                f,
-                "a verdict that lets {version} serve ({found}): see what was found, then fix the code and rebuild, \
-                 verify it again, or waive the verdict"
-            ),
-            Self::FlipCommand => write!(f, "the command to flip"),
-            Self::StandBy { remaining } => write!(f, "the end of its stand-by in {}", span(*remaining)),
         }
     }
 }
@@ -363,6 +413,30 @@ mod tests {
         assert_eq!([1, 2, 3, 4].map(|attempts| refused(attempts).needs_somebody(&retry)), [false, false, true, true]);
         assert!(WaitingOn::Paused.needs_somebody(&retry));
         assert!(!WaitingOn::Store { error: "full".into() }.needs_somebody(&retry));
+    }
+
+    #[test]
+    fn every_reason_is_in_the_reference() {
+        let row = |name: &str, meaning: &str| format!("| {name} | {} |", meaning.trim().replace('|', "\\|"));
+        let kind = |kind: &Kind| {
+            let fields = kind.fields.iter().map(|(name, meaning)| format!("`{name}`: {}", meaning.trim()));
+            format!(
+                "{} {} |\n",
+                row(&format!("`{}`", kind.name), kind.meaning),
+                fields.collect::<Vec<_>>().join("<br>")
+            )
+        };
+        let table: String = WaitingOn::KINDS.iter().map(kind).collect();
+        let reference = include_str!("../../../docs/waiting-on.md");
+        assert!(reference.contains(&table), "docs/waiting-on.md should have these rows:\n{table}");
+    }
+
+    #[test]
+    fn the_fields_of_a_reason_are_those_of_its_row() {
+        let reason = WaitingOn::Batch { after: Position::new(4), since: Duration::from_secs(9) };
+        assert_eq!(reason.kind(), "batch");
+        let facts = [("after", Fact::Number(4)), ("since_ms", Fact::Span(Duration::from_secs(9)))];
+        assert_eq!(reason.facts(), facts);
     }
 
     #[test]

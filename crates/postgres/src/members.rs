@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo_model::{CodeId, Member, MemberId, ProjectionName, Timestamp};
+use dacapo_model::replay::InPlace;
+use dacapo_model::{CodeId, Member, MemberCode, MemberId, ProjectionName, Timestamp};
 use dacapo_store::{Members, StoreError};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -20,10 +21,11 @@ use crate::limits;
 const RENEW: &str = "
     WITH lease AS (SELECT clock_timestamp() AS now, $7::bigint * interval '1 microsecond' AS long),
     renewed AS (
-        INSERT INTO members SELECT $1, $2, $3, $4, $5, $6, now + long FROM lease
+        INSERT INTO members SELECT $1, $2, $3, $4, $5, $6, now + long, $8 FROM lease
         ON CONFLICT (id) DO UPDATE
         SET name = excluded.name, address = excluded.address, projections = excluded.projections,
-            codes = excluded.codes, ready = excluded.ready, lease_ends = excluded.lease_ends
+            codes = excluded.codes, ready = excluded.ready, lease_ends = excluded.lease_ends,
+            in_place = excluded.in_place
         RETURNING *
     ), gone AS (
         DELETE FROM members USING lease WHERE id <> $1 AND lease_ends < now - interval '1 hour'
@@ -69,12 +71,21 @@ impl PostgresMembers {
 #[async_trait]
 impl Members for PostgresMembers {
     async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError> {
-        let projections: Vec<&str> = member.carries.iter().map(|code| code.projection.as_str()).collect();
-        let codes: Vec<i64> = member.carries.iter().map(|code| code.code.into()).collect();
+        let projections: Vec<&str> = member.carries.iter().map(|code| code.id.projection.as_str()).collect();
+        let codes: Vec<i64> = member.carries.iter().map(|code| code.id.code.into()).collect();
+        let in_place = |code: &MemberCode| code.in_place.map(InPlace::as_str);
+        let in_place: Vec<Option<&str>> = member.carries.iter().map(in_place).collect();
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
         let rows = self.done("renew the lease of this node", async |connection| {
             let renew = sqlx::query(RENEW).bind(member.id.bytes()).bind(&member.name).bind(&member.address);
-            renew.bind(projections).bind(codes).bind(member.ready).bind(lease).fetch_all(connection).await
+            renew
+                .bind(projections)
+                .bind(codes)
+                .bind(member.ready)
+                .bind(lease)
+                .bind(in_place)
+                .fetch_all(connection)
+                .await
         });
         rows.await?.iter().map(of_row).collect()
     }
@@ -114,12 +125,15 @@ fn of_row(row: &PgRow) -> Result<Member, StoreError> {
     let id = id.try_into().map_err(|_| damaged("an id that has not 16 bytes".to_owned()))?;
     let projections: Vec<String> = row.try_get("projections").map_err(failed)?;
     let codes: Vec<i64> = row.try_get("codes").map_err(failed)?;
-    let code = |(projection, code): (String, i64)| {
+    // A node of an earlier release does not say.
+    let in_place: Vec<Option<String>> = row.try_get("in_place").map_err(failed)?;
+    let in_place = in_place.into_iter().map(|name| InPlace::named(&name?)).chain(std::iter::repeat(None));
+    let code = |((projection, code), in_place): ((String, i64), _)| {
         let projection = ProjectionName::new(projection).map_err(|invalid| damaged(invalid.to_string()))?;
         let code = u32::try_from(code).map_err(|_| damaged(format!("{code} is no version of code")))?;
-        Ok(CodeId { projection, code })
+        Ok(MemberCode { id: CodeId { projection, code }, in_place })
     };
-    let carries = projections.into_iter().zip(codes).map(code).collect::<Result<_, StoreError>>()?;
+    let carries = projections.into_iter().zip(codes).zip(in_place).map(code).collect::<Result<_, StoreError>>()?;
     let ready = row.try_get("ready").map_err(failed)?;
     Ok(Member { id: MemberId::from_bytes(id), name, address, carries, ready })
 }

@@ -14,6 +14,7 @@ const STEPS: &[(&str, &str)] = &[
     ("journal", include_str!("../migrations/0001_journal.sql")),
     ("members", include_str!("../migrations/0002_members.sql")),
     ("published", include_str!("../migrations/0003_published.sql")),
+    ("in_place", include_str!("../migrations/0004_in_place.sql")),
 ];
 
 /// Brings `schema` to the form of the last step. The connection must be closed afterwards.

@@ -14,7 +14,8 @@ use dacapo_store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Assignment, Run};
+use super::Assignment;
+use super::run::Run;
 use crate::cluster::Cluster;
 
 /// How often a run that shares the version with others looks whether its claims are what they should be.

@@ -4,11 +4,13 @@ use dacapo_model::planted::{self, Fault};
 use dacapo_model::{AfterRefusal, LetterKind, Position, Refusal, Segment, Timestamp};
 use dacapo_store::{EventRef, StoreError};
 
+use crate::code::{Failure, FailureCause};
+use crate::code::{letter, shortened};
 use crate::feed;
-use crate::processor::letters::{letter, shortened};
+use crate::processor::batch::Batch;
+use crate::processor::run::Run;
 use crate::processor::segments::Share;
-use crate::processor::{Batch, Run, unavailable};
-use crate::projection::{Failure, FailureCause};
+use crate::processor::unavailable;
 use crate::view::ViewError;
 
 impl Run<'_> {

@@ -82,7 +82,7 @@ impl Refusals {
     }
 
     /// What the version waits on for their sake.
-    pub(super) fn waiting_on(&self) -> Vec<WaitingOn> {
+    pub(super) fn reasons(&self) -> Vec<WaitingOn> {
         let waiting = |refusal: &Refusal| {
             let Refusal { segment, position, .. } = *refusal;
             if !self.no_room.contains(&segment) {

@@ -332,7 +332,7 @@ mod tests {
         let some = vec![all.tokens[1], all.tokens[3]];
         let mut some = Segments::new(all.count(), some, Refusals::new(kept, Retry::default()));
         assert!(!some.is_whole() && all.is_whole());
-        assert_eq!(some.refusals.waiting_on().len(), 1, "the other is not its own");
+        assert_eq!(some.refusals.reasons().len(), 1, "the other is not its own");
         assert_eq!((some.covers(), some.each(|token| token.position).len()), (Position::new(3), 4));
         let mut reads = vec![];
         while let Some(share) = some.next_share(Position::new(12), START) {
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!((stays.from, stays.to), (Position::new(5), Position::new(5)), "what is recorded is fenced");
 
         commit(&mut segments, &again);
-        assert_eq!(segments.refusals.waiting_on(), [], "it got over the event");
+        assert_eq!(segments.refusals.reasons(), [], "it got over the event");
     }
 
     #[test]

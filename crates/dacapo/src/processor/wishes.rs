@@ -15,10 +15,13 @@ use dacapo_model::{Letter, LetterKind, Position, Segment, Token, TokenMove, Wish
 use dacapo_store::{Commit, StoreError};
 use tokio::time::Instant;
 
+use crate::code::Aside;
+use crate::code::shortened;
+use crate::code::{FailureCause, Work};
 use crate::feed;
-use crate::processor::letters::shortened;
-use crate::processor::{Aside, Assignment, Committed, Next, Run, unavailable};
-use crate::projection::{FailureCause, Work};
+use crate::processor::batch::Committed;
+use crate::processor::run::Run;
+use crate::processor::{Assignment, Next, unavailable};
 
 impl Run<'_> {
     /// The next letter that something can be done with.

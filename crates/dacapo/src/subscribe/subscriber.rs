@@ -12,8 +12,9 @@ use futures::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use crate::code::{HandlerError, Recorded};
 use crate::event::Event;
-use crate::projection::{HandlerError, Recorded, chain, panic_text};
+use crate::panics::{chain, panic_text};
 use crate::subscribe::{Subscription, Tail};
 
 /// How long the first try to read again waits; each further one waits twice as long.

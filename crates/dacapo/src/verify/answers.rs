@@ -3,10 +3,9 @@
 //! Live queries are only taken note of. In the background, some at a time, they are put to both versions at one
 //! identical position, so nobody waits for that and no answer fails by it; when there are too many, some are dropped.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::rebuild::stage;
@@ -16,11 +15,11 @@ use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
-use crate::core::Core;
-use crate::projection::{Carried, chain, panic_text};
+use crate::code::{AnyQuery, Carried, Shadow, Tally, Words};
+use crate::panics::{chain, panic_text};
 use crate::verify::meet::{self, Met, NotMet};
-use crate::verify::subject::{self, Subject};
-use crate::verify::tally::{Tally, Words};
+use crate::verify::subject;
+use crate::versions::{Noted, Shadowing, Subject, Versions};
 use crate::view::{ReadView, ViewError};
 
 /// How long the versions are left alone after each time they met.
@@ -29,83 +28,6 @@ const REST: Duration = Duration::from_millis(100);
 /// How long the versions may make no progress towards one position before the queries of that time are given up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A query of whatever type.
-pub(crate) type AnyQuery = Arc<dyn Any + Send + Sync>;
-
-/// What is needed to put queries of one type to two versions and to tell whether they agree.
-pub(crate) trait Shadow: Send + Sync {
-    fn copy(&self, query: &(dyn Any + Send + Sync)) -> AnyQuery;
-    fn show(&self, query: &(dyn Any + Send + Sync)) -> String;
-    fn show_answer(&self, answer: &(dyn Any + Send)) -> String;
-    /// How two answers differ; `None` when they do not.
-    fn differ(&self, old: &(dyn Any + Send), new: &(dyn Any + Send)) -> Option<(String, String)>;
-}
-
-/// A live query that was taken note of.
-struct Noted {
-    query: AnyQuery,
-    of: TypeId,
-}
-
-/// The live queries that are put to a version that does not serve yet, and what came of that.
-pub(crate) struct Shadowing {
-    pub(crate) id: ViewId,
-    /// What counts is what was found of this.
-    pub(super) subject: Subject,
-    asked: AtomicU64,
-    noted: mpsc::Sender<Noted>,
-    found: Mutex<Found>,
-}
-
-#[derive(Clone, Default)]
-struct Found {
-    tally: Tally,
-    /// How many were left out since there were too many at once.
-    dropped: u64,
-    /// How many were left out since the versions could not be asked.
-    missed: u64,
-    /// Why that was so the last time.
-    why: String,
-}
-
-impl Shadowing {
-    /// Takes note of a live query, if it is one of the share.
-    pub(crate) fn offer(&self, query: &(dyn Any + Send + Sync)) {
-        let of = (*query).type_id();
-        let Some(shadow) = self.subject.code.shadows.get(&of) else { return };
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        // Evenly, and without chance: each time another whole one is due.
-        let share = self.subject.code.options.verify.shadow_share.clamp(0.0, 1.0);
-        let due = |asked: u64| (asked as f64 * share) as u64;
-        if due(asked + 1) == due(asked) {
-            return;
-        }
-        let kept = self.noted.try_reserve().map(|place| place.send(Noted { query: shadow.copy(query), of }));
-        if kept.is_err() {
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).dropped += 1;
-        }
-    }
-
-    /// Whether it is for this version.
-    pub(crate) fn is_of(&self, id: &ViewId) -> bool {
-        self.id == *id
-    }
-
-    /// What was found so far.
-    pub(super) fn tally(&self) -> Tally {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Found { mut tally, dropped, missed, why } = found;
-        if dropped > 0 {
-            tally.note(format!("{dropped} live queries were left out, since there were too many at once"));
-        }
-        if missed > 0 {
-            tally
-                .note(format!("{missed} live queries were left out since versions could not be asked, at last: {why}"));
-        }
-        tally
-    }
-}
-
 /// Whether live queries shall be put to a version of this code.
 pub(crate) fn are_wanted(carried: &Carried) -> bool {
     carried.options.verify.shadow_share > 0.0 && !carried.shadows.is_empty()
@@ -113,43 +35,41 @@ pub(crate) fn are_wanted(carried: &Carried) -> bool {
 
 /// Puts live queries to a version until it is not being built any more. When it is to be verified again, has other code or
 /// is compared with another version, it begins anew: what was found before is of something else.
-pub(crate) async fn drive(core: Arc<Core>, id: ViewId) {
+pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
     let mut asked = None;
     // A request counts on after it is answered.
     let now = |asked: Option<Position>| {
-        let subject = Subject::of(&core, &id, |state| state.phase == Phase::Initializing)?;
+        let subject = Subject::of(&versions, &id, |state| state.phase == Phase::Initializing)?;
         Some(Subject { asked: subject.asked.or(asked), ..subject })
     };
     while let Some(subject) = now(asked).filter(|subject| are_wanted(&subject.code)) {
         // Queries that other members answer are not put to it: one is enough to cap it now and then.
-        if !core.cluster.drives(&id) {
+        if !versions.cluster.drives(&id) {
             break;
         }
         asked = subject.asked;
-        let (noted, mut queries) = mpsc::channel(limits::SHADOWS_MAX);
-        let (id, found) = (id.clone(), Mutex::default());
-        let shadowing = Arc::new(Shadowing { id, subject, asked: AtomicU64::new(0), noted, found });
-        core.begin_shadowing(Arc::clone(&shadowing));
+        let (shadowing, mut queries) = Shadowing::new(id.clone(), subject);
+        let shadowing = Arc::new(shadowing);
+        versions.begin_shadowing(Arc::clone(&shadowing));
         tokio::select! {
             biased;
-            () = subject::changed(&core, &shadowing.subject, || now(asked)) => {}
-            () = put_all(&core, &shadowing, &mut queries) => {}
+            () = subject::changed(&versions, &shadowing.subject, || now(asked)) => {}
+            () = put_all(&versions, &shadowing, &mut queries) => {}
         }
     }
-    core.end_shadowing(&id);
+    versions.end_shadowing(&id);
 }
 
 /// Puts live queries to a version without end.
-async fn put_all(core: &Core, shadowing: &Shadowing, queries: &mut mpsc::Receiver<Noted>) {
+async fn put_all(versions: &Versions, shadowing: &Shadowing, queries: &mut mpsc::Receiver<Noted>) {
     loop {
         let mut some = Vec::new();
         queries.recv_many(&mut some, limits::SHADOWS_MAX).await;
-        match put(core, shadowing, &some).await {
-            Ok(tally) => shadowing.found.lock().unwrap_or_else(PoisonError::into_inner).tally.add(tally),
+        match put(versions, shadowing, &some).await {
+            Ok(tally) => shadowing.add(tally),
             Err(why) => {
                 tracing::debug!(view = %shadowing.id, why, "live queries are not put to it for the moment");
-                let mut found = shadowing.found.lock().unwrap_or_else(PoisonError::into_inner);
-                (found.missed, found.why) = (found.missed + some.len() as u64, why);
+                shadowing.missed(some.len() as u64, why);
             }
         }
         tokio::time::sleep(REST).await;
@@ -157,14 +77,14 @@ async fn put_all(core: &Core, shadowing: &Shadowing, queries: &mut mpsc::Receive
 }
 
 /// Puts queries to both versions, or tells why that cannot be done now.
-async fn put(core: &Core, shadowing: &Shadowing, queries: &[Noted]) -> Result<Tally, String> {
+async fn put(versions: &Versions, shadowing: &Shadowing, queries: &[Noted]) -> Result<Tally, String> {
     let Shadowing { id, subject: Subject { code: carried, against, old_code, .. }, .. } = shadowing;
-    let catalog = core.catalog.current();
+    let catalog = versions.catalog.current();
     let serving = against.ok_or("no version serves")?;
-    let tokens = core.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
+    let tokens = versions.tokens(id).await.map_err(|error| error.to_string())?.unwrap_or_default();
     let state = catalog.version(id).ok_or("it is gone")?;
-    let bare = core.is_bare(id).await.map_err(|error| error.to_string())?;
-    if !matches!(stage(state, &tokens, bare, core.head()), Some(Stage::Verifying | Stage::Ready)) {
+    let bare = versions.is_bare(id).await.map_err(|error| error.to_string())?;
+    if !matches!(stage(state, &tokens, bare, versions.head()), Some(Stage::Verifying | Stage::Ready)) {
         return Err("it has not caught up".into());
     }
     let old = ViewId { version: serving, ..id.clone() };
@@ -175,11 +95,11 @@ async fn put(core: &Core, shadowing: &Shadowing, queries: &[Noted]) -> Result<Ta
         let flip = catalog.projections.get(&id.projection).and_then(|projection| projection.flip);
         flip.is_some() && catalog.version(id).is_none_or(VersionState::may_serve)
     };
-    let mut changes = core.catalog.watch();
+    let mut changes = versions.catalog.watch();
     let met = tokio::select! {
         biased;
         _ = changes.wait_for(flips) => return Err("a flip is under way".into()),
-        met = meet::meet(core, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)) => met,
+        met = meet::meet(versions, &old, id, PATIENCE.min(carried.options.verify.meet_time_max)) => met,
     };
     let mut met = met.map_err(|error| error.to_string())?.map_err(NotMet::into_why)?;
     let mut tally = Tally::default();

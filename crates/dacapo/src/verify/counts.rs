@@ -10,8 +10,8 @@ use dacapo_model::verify::FindingKind;
 use dacapo_model::{LetterKind, Position, SegmentCount, Token, limits};
 use dacapo_store::{EventRef, Filter, Journal, Limit, StoreError, Streams, View as StoredView, ViewReader};
 
+use crate::code::{Tally, Words};
 use crate::feed::Ahead;
-use crate::verify::tally::{Tally, Words};
 use crate::world::Offload;
 
 /// Counts again what the tokens say, as they are in one state of the view. Tells `progress` how many events were

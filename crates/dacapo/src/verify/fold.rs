@@ -16,9 +16,8 @@ use dacapo_store::{Commit, EventBatch, Filter, Journal, Limit, StoreError, View 
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use crate::code::{Aside, Busy, Carried, Failure, FailureCause, Work};
 use crate::feed::Ahead;
-use crate::processor::{Aside, Busy};
-use crate::projection::{Carried, Failure, FailureCause, Work};
 use crate::view::{NotCommitted, View, ViewError};
 use crate::world::Offload;
 

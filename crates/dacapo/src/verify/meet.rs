@@ -26,8 +26,8 @@ use dacapo_model::{Position, Token, ViewId, limits};
 use dacapo_store::{StoreError, ViewReader};
 use tokio::time::Instant;
 
-use crate::core::{Core, OpenVersion};
-use crate::verify::tally::cut;
+use crate::code::cut;
+use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
 use crate::world::Step;
 
@@ -61,28 +61,28 @@ impl NotMet {
 
 /// One state of each version at the same position; or why there is none.
 pub(super) async fn meet(
-    core: &Core,
+    versions: &Versions,
     old: &ViewId,
     new: &ViewId,
     patience: Duration,
 ) -> Result<Result<Met, NotMet>, StoreError> {
-    let (old, new) = match (open(core, old), open(core, new)) {
+    let (old, new) = match (open(versions, old), open(versions, new)) {
         (Ok(old), Ok(new)) => (old, new),
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
     // Whoever gives this up in between leaves a cap behind, of which the rebuild driver is told afterwards.
-    let _told = Told(core);
+    let _told = Told(versions);
     let _meeting = new.meeting().await;
-    let met = capped(core, &old, &new, patience).await;
+    let met = capped(versions, &old, &new, patience).await;
     new.uncap().await?;
     if met.as_ref().is_ok_and(Result::is_ok) {
-        core.world.probe.completed(Step::VersionsMet);
+        versions.world.probe.completed(Step::VersionsMet);
     }
     met
 }
 
 /// Wakes the rebuild driver when it is dropped.
-struct Told<'a>(&'a Core);
+struct Told<'a>(&'a Versions);
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
@@ -91,39 +91,39 @@ impl Drop for Told<'_> {
 }
 
 async fn capped(
-    core: &Core,
+    versions: &Versions,
     old: &Arc<OpenVersion>,
     new: &Arc<OpenVersion>,
     patience: Duration,
 ) -> Result<Result<Met, NotMet>, StoreError> {
-    let bound = cap_near(core, new).await?;
-    let shown = match shown(core, old, bound, patience).await? {
+    let bound = cap_near(versions, new).await?;
+    let shown = match shown(versions, old, bound, patience).await? {
         Ok(shown) => shown,
         Err(why) => return Ok(Err(why)),
     };
     let at = shown.covers();
     new.view.cap(Some(at)).await?;
-    let built = match settled(core, new, at..=at, &mut Patience::new(patience)).await? {
+    let built = match settled(versions, new, at..=at, &mut Patience::new(patience)).await? {
         Ok(built) => built,
         // It is verified once it gets on again, and not with less.
-        Err(why) if !core.waiting_on(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
+        Err(why) if !versions.kept(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
         Err(why) => return Ok(Err(why)),
     };
     Ok(Ok(Met { old: ReadView::new(shown), new: ReadView::new(built) }))
 }
 
 /// The version, if it is open with its code.
-fn open(core: &Core, id: &ViewId) -> Result<Arc<OpenVersion>, NotMet> {
-    let open = core.open_version(id).filter(|open| open.carried.is_some());
-    open.ok_or_else(|| match core.trouble(id) {
+fn open(versions: &Versions, id: &ViewId) -> Result<Arc<OpenVersion>, NotMet> {
+    let open = versions.open_version(id).filter(|open| open.carried.is_some());
+    open.ok_or_else(|| match versions.notes.trouble(id) {
         Some(trouble) => NotMet::Never(cut(format!("{} is not open on this node, it waits on {trouble}", id.version))),
         None => NotMet::Later(format!("{} is not open on this node for the moment", id.version)),
     })
 }
 
 /// Lets the version move no further than the head, or than its furthest segment is already, and returns where that is.
-async fn cap_near(core: &Core, version: &OpenVersion) -> Result<Position, StoreError> {
-    let mut bound = core.head();
+async fn cap_near(versions: &Versions, version: &OpenVersion) -> Result<Position, StoreError> {
+    let mut bound = versions.head();
     loop {
         let tokens = version.view.cap(Some(bound)).await?;
         match tokens.iter().map(|token| token.position).max().filter(|position| *position > bound) {
@@ -135,7 +135,7 @@ async fn cap_near(core: &Core, version: &OpenVersion) -> Result<Position, StoreE
 
 /// A state of the serving version at one position, `bound` or behind.
 async fn shown(
-    core: &Core,
+    versions: &Versions,
     old: &Arc<OpenVersion>,
     bound: Position,
     patience: Duration,
@@ -146,10 +146,10 @@ async fn shown(
         // By what is watched below as well, so that the two never disagree.
         let is_apart = is_apart(&old.progress.borrow().tokens);
         if is_apart {
-            let at = cap_near(core, old).await?;
+            let at = cap_near(versions, old).await?;
             let shown = tokio::select! {
                 biased;
-                shown = settled(core, old, at.max(bound)..=at, &mut patience) => Some(shown),
+                shown = settled(versions, old, at.max(bound)..=at, &mut patience) => Some(shown),
                 () = tokio::time::sleep(limits::HOLD_TIME_MAX) => None,
             };
             old.uncap().await?;
@@ -159,7 +159,7 @@ async fn shown(
         }
         tokio::select! {
             biased;
-            shown = settled(core, old, bound.., &mut patience) => return shown,
+            shown = settled(versions, old, bound.., &mut patience) => return shown,
             () = tokio::time::sleep(rest), if is_apart => rest = (rest * 2).min(REST_MAX),
             () = taken_apart(old), if !is_apart => {}
         }
@@ -210,7 +210,7 @@ fn one_position(tokens: &[Token]) -> Option<Position> {
 
 /// A state in which all tokens are at one wanted position, as soon as there is one; or why there is none.
 async fn settled(
-    core: &Core,
+    versions: &Versions,
     version: &Arc<OpenVersion>,
     wanted: impl RangeBounds<Position>,
     patience: &mut Patience,
@@ -231,7 +231,7 @@ async fn settled(
             return Ok(Err(NotMet::Later(format!("{} went on, another node lifted its cap", version.id.version))));
         }
         let left = patience.left(seen.covers());
-        let is_open = core.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));
+        let is_open = versions.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));
         if !is_open || version.has_ended() {
             // Other code takes its place, or it is opened again.
             return Ok(Err(NotMet::Later(format!("the processor of {} has ended", version.id.version))));
@@ -244,7 +244,7 @@ async fn settled(
             }
             continue;
         }
-        let reasons: Vec<String> = core.waiting_on(&version.id).iter().map(ToString::to_string).collect();
+        let reasons: Vec<String> = versions.kept(&version.id).iter().map(ToString::to_string).collect();
         let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
         // Every segment that halts has a reason, and a report must fit an event.
         return Ok(Err(NotMet::Never(cut(format!(

@@ -21,12 +21,11 @@ use dacapo_store::{StoreError, Table, Value, ViewReader};
 use futures::FutureExt;
 
 use super::Examination;
-use super::compare::{self, Pair, Pairs, same, show_key};
 use super::counts::LETTERS;
 use super::fold::{Fold, Folded, Gathered, Take, fold, gather};
 use super::rows::{self, Has};
-use super::tally::{Tally, Words};
-use crate::projection::{Carried, panic_text};
+use crate::code::{Carried, Pair, Pairs, Tally, Words, pairs, same, show_key};
+use crate::panics::panic_text;
 use crate::view::ReadView;
 
 /// Which events are folded.
@@ -68,7 +67,7 @@ impl Examination<'_> {
         new: &mut ReadView,
         serving: Option<Serving<'_>>,
     ) -> Result<Option<PartReport>, StoreError> {
-        let catalog = self.core.catalog.current();
+        let catalog = self.versions.catalog.current();
         if catalog.version(self.id).is_none_or(|state| state.seed.is_none()) {
             return Ok(None);
         }
@@ -80,7 +79,7 @@ impl Examination<'_> {
             Ok(comparison) => comparison,
             Err(report) => return Ok(Some(report)),
         };
-        let Pairs { pairs, notes, .. } = compare::pairs(self.carried.tables, self.carried.tables, &comparison);
+        let Pairs { pairs, notes, .. } = pairs(self.carried.tables, self.carried.tables, &comparison);
         let through: Vec<Position> = new.reader().tokens().iter().map(|token| token.position).collect();
         let (verify, rows) = (&self.carried.options.verify, self.carried.options.rows);
         let last = through.iter().copied().max().unwrap_or_default();
@@ -108,8 +107,8 @@ impl Examination<'_> {
 
     fn what(&self, id: &ViewId, carried: &Carried, through: Vec<Position>, aside: Vec<Letter>) -> Fold {
         Fold {
-            journal: Arc::clone(&self.core.journal),
-            offload: self.core.world.offload,
+            journal: Arc::clone(&self.versions.journal),
+            offload: self.versions.world.offload,
             id: id.clone(),
             carried: carried.clone(),
             through,

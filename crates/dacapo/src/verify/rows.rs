@@ -6,8 +6,7 @@ use dacapo_model::limits;
 use dacapo_model::verify::FindingKind;
 use dacapo_store::{StoreError, Table, Value, ViewReader, key_order};
 
-use crate::verify::compare::{Pair, show_key};
-use crate::verify::tally::{Tally, Words};
+use crate::code::{Pair, Tally, Words, show_key};
 
 /// The rows of one table of one state, in the order of keys, no more than a page of them in memory.
 struct Side<'a> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::catalog::{CatalogCommand, FlipKind, FlipPolicy};
 use crate::journal::Parted;
@@ -80,6 +81,21 @@ impl VersionState {
         }
         let unlike = reads.unlike(self.reads.as_ref()?);
         unlike.filter(|found| !(planted::is(Fault::Unread) && matches!(found, Unlike::Missing(_))))
+    }
+
+    /// Its code, as far as a new build of it needs to know; `None` of what an earlier release scheduled.
+    pub fn code(&self, projection: &ProjectionName, code: u32) -> Option<Code> {
+        Some(Code {
+            projection: projection.clone(),
+            code,
+            segments: self.segments,
+            // Somebody may have cancelled its flip, which is no policy of the code.
+            flip: if self.flip_cancelled { FlipPolicy::OnCommand } else { self.flip },
+            stand_by: Duration::ZERO,
+            fingerprint: self.fingerprint.clone(),
+            reads: self.reads.clone()?,
+            seeded: false,
+        })
     }
 
     /// Whether it is being built, or is about to.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dacapo_model::{CodeId, Member, MemberId, ProjectionName};
+use dacapo_model::replay::InPlace;
+use dacapo_model::{CodeId, Member, MemberCode, MemberId, ProjectionName};
 
 use crate::members::Members;
 
@@ -10,7 +11,8 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn member(number: u8) -> Member {
     let projection = ProjectionName::new("balances").expect("a valid name");
-    let carries = vec![CodeId { projection: projection.clone(), code: 1 }, CodeId { projection, code: 2 }];
+    let code = |code, in_place| MemberCode { id: CodeId { projection: projection.clone(), code }, in_place };
+    let carries = vec![code(1, None), code(2, Some(InPlace::ResetsFrom))];
     let address = Some(format!("http://127.0.0.1:{number}"));
     Member { id: MemberId::from_bytes([number; 16]), name: format!("node {number}"), address, carries, ready: true }
 }

@@ -7,7 +7,7 @@ use dacapo_store::{Column, ColumnKind, FirstRows};
 use proptest::prelude::*;
 
 use super::*;
-use crate::verify::compare::{Comparison, Pairs, TableComparison, pairs};
+use crate::code::{Comparison, Pairs, TableComparison, pairs};
 
 const fn column(name: &'static str, kind: ColumnKind) -> Column {
     Column { name, kind, optional: false }

@@ -1,0 +1,159 @@
+//! Idempotency keys belong to one request: what was asked under a key is kept with it, and another request under the same
+//! key is refused instead of being answered as if it were done.
+//!
+//! What is kept are words such as `flip balances v2.1`, which stay readable in the catalog. Who asks and why is no part of
+//! it, nor how long the caller waits. A request that names no version is the same as one that names the version which was
+//! found for it.
+
+use dacapo_model::{CatalogEvent, ProjectionName, VersionId};
+
+use super::CatalogEntry;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    act: &'static str,
+    projection: ProjectionName,
+    which: Which,
+    detail: String,
+}
+
+/// Of which version, as far as the request says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    Any,
+    Code(u32),
+    Version(VersionId),
+}
+
+impl From<Option<VersionId>> for Which {
+    fn from(version: Option<VersionId>) -> Self {
+        version.map_or(Self::Any, Self::Version)
+    }
+}
+
+impl Which {
+    fn allows(self, version: VersionId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Code(code) => version.code == code,
+            Self::Version(named) => version == named,
+        }
+    }
+}
+
+/// Another request under a key that is taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the idempotency key {key:?} was used for `{before}` and belongs to it; this is `{now}`: ask under a key of its own"
+)]
+pub struct KeyReused {
+    /// The key.
+    pub key: String,
+    /// What was asked under it.
+    pub before: String,
+    /// What is asked under it now.
+    pub now: String,
+}
+
+impl Request {
+    pub(crate) fn new(act: &'static str, projection: &ProjectionName, which: impl Into<Which>) -> Self {
+        Self { act, projection: projection.clone(), which: which.into(), detail: String::new() }
+    }
+
+    /// The same, with what else is asked.
+    pub(crate) fn with(mut self, detail: impl std::fmt::Display) -> Self {
+        self.detail = format!(" {detail}");
+        self
+    }
+
+    /// As it is kept with the events that it led to.
+    pub(crate) fn kept(&self, events: &[CatalogEvent]) -> Option<String> {
+        subject(events.iter()).map(|version| self.words(version))
+    }
+
+    fn words(&self, version: VersionId) -> String {
+        format!("{} {} {version}{}", self.act, self.projection, self.detail)
+    }
+
+    /// Whether it is the one that led to these entries, which have its key.
+    ///
+    /// # Errors
+    /// [`KeyReused`] when another one did.
+    pub(crate) fn check(&self, key: &str, entries: &[CatalogEntry]) -> Result<(), KeyReused> {
+        let Some(version) = subject(entries.iter().map(|entry| &entry.event)) else { return Ok(()) };
+        let before = match entries.iter().find_map(|entry| entry.request.clone()) {
+            Some(kept) if kept == self.words(version) && self.which.allows(version) => return Ok(()),
+            Some(kept) => kept,
+            // Of a release that kept no more than what came of it.
+            None => match entries.iter().find_map(|entry| Some((act_of(&entry.event)?, entry))) {
+                Some((act, entry)) => {
+                    let view = entry.event.view();
+                    let same = act == self.act || [act, self.act].iter().all(|act| ["flip", "rollback"].contains(act));
+                    if same && view.projection == self.projection && self.which.allows(version) {
+                        return Ok(());
+                    }
+                    format!("{act} {} {version}", view.projection)
+                }
+                None => return Ok(()),
+            },
+        };
+        let named = match self.which {
+            Which::Any => String::new(),
+            Which::Code(code) => format!(" v{code}"),
+            Which::Version(version) => format!(" {version}"),
+        };
+        let now = format!("{} {}{named}{}", self.act, self.projection, self.detail);
+        Err(KeyReused { key: key.to_owned(), before, now })
+    }
+}
+
+/// The version that a request is about: the one that it schedules, or else the one that it changes first.
+fn subject<'a>(events: impl Iterator<Item = &'a CatalogEvent> + Clone) -> Option<VersionId> {
+    let scheduled = events.clone().find(|event| matches!(event, CatalogEvent::Scheduled { .. }));
+    scheduled.or_else(|| events.clone().next()).map(|event| event.view().version)
+}
+
+/// What leads to such an event, where only one request does.
+fn act_of(event: &CatalogEvent) -> Option<&'static str> {
+    use dacapo_model::FlipKind::{Flip, Rollback};
+    match event {
+        CatalogEvent::Scheduled { .. } => Some("rebuild"),
+        CatalogEvent::FlipRequested { kind: Flip, .. } => Some("flip"),
+        CatalogEvent::FlipRequested { kind: Rollback, .. } => Some("rollback"),
+        CatalogEvent::VerificationRequested { .. } => Some("verify"),
+        CatalogEvent::Waived { .. } => Some("waive"),
+        CatalogEvent::ReplayRequested { .. } => Some("replay"),
+        CatalogEvent::CleaningUp { .. } => Some("clean-up"),
+        CatalogEvent::Paused { .. } => Some("pause"),
+        CatalogEvent::Resumed { .. } => Some("resume"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Asked;
+    use dacapo_model::{FlipKind, Position, Timestamp, ViewId};
+
+    #[test]
+    fn what_an_earlier_release_has_kept_still_belongs_to_its_request() {
+        let name = ProjectionName::new("totals").unwrap();
+        let (one, two): (VersionId, VersionId) = ("v1.1".parse().unwrap(), "v2.1".parse().unwrap());
+        let view = ViewId { projection: name.clone(), version: two };
+        let entry = |event| {
+            let (position, recorded) = (Position::new(7), Timestamp::from_micros(0));
+            [CatalogEntry { position, recorded, event, asked: Asked::by("ann"), request: None }]
+        };
+        let paused = entry(CatalogEvent::Paused { view: view.clone() });
+        let check = |act, which: Option<VersionId>, entries: &[_]| Request::new(act, &name, which).check("k", entries);
+        assert_eq!(check("pause", Some(two), &paused), Ok(()));
+        assert_eq!(check("pause", Some(one), &paused).unwrap_err().before, "pause totals v2.1");
+        assert_eq!(check("resume", Some(two), &paused).unwrap_err().now, "resume totals v2.1");
+        // Which of the two was asked for is not kept where readers move to an earlier version.
+        let back = entry(CatalogEvent::FlipRequested { view, from: Some(one), kind: FlipKind::Rollback });
+        assert_eq!((check("flip", None, &back), check("rollback", Some(two), &back)), (Ok(()), Ok(())));
+        assert!(check("rebuild", None, &back).is_err());
+    }
+}

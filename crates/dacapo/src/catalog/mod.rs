@@ -1,0 +1,396 @@
+//! The catalog as a node keeps it: the fold of `$catalog`, and the one door through which it changes.
+//!
+//! A change is decided from the fold and appended with the fold's exact revision. If another change came
+//! first, the fold is brought up to date and the change is decided again on what is there now.
+
+mod keys;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::{
+    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, Misfit, NewEvent, Position,
+    Timestamp,
+};
+use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
+use tokio::sync::{Mutex, watch};
+
+pub use keys::KeyReused;
+pub(crate) use keys::{Request, Which};
+
+use crate::world::World;
+
+/// The field of a catalog event's metadata that says why it was asked for.
+const REASON: &str = "reason";
+/// The field that holds the key under which a request may be repeated.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The field that says what was asked under that key; events of releases before it have none.
+const REQUEST: &str = "request";
+
+/// Who asks for a change, and why. Kept with the change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// A request that is repeated under the same key is carried out once.
+    pub idempotency_key: Option<String>,
+}
+
+impl Asked {
+    /// Asked by `actor`.
+    pub fn by(actor: impl Into<String>) -> Self {
+        Self { actor: actor.into(), ..Self::default() }
+    }
+
+    /// Because of `reason`.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Asked by dacapo itself, following the plan.
+    pub(crate) fn by_plan() -> Self {
+        Self::by("dacapo")
+    }
+}
+
+/// A change of the catalog, as it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogEntry {
+    /// Its position in the journal.
+    pub position: Position,
+    /// When it was appended.
+    pub recorded: Timestamp,
+    /// What happened.
+    pub event: CatalogEvent,
+    /// Who asked for it, and why.
+    pub asked: Asked,
+    /// What was asked under the key, in words.
+    pub(crate) request: Option<String>,
+}
+
+/// Why a change of the catalog did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The rules decline it.
+    #[error(transparent)]
+    Refused(#[from] CatalogRefused),
+    /// The request itself is over a limit, such as a reason of many pages.
+    #[error(transparent)]
+    Append(AppendRefused),
+    /// Its key belongs to another request.
+    #[error(transparent)]
+    KeyReused(#[from] KeyReused),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub(crate) struct CatalogLog {
+    journal: Arc<dyn Journal>,
+    world: World,
+    folded: Mutex<Folded>,
+    /// Whatever the catalog says through here is in what is told as current.
+    folded_through: AtomicU64,
+    current: watch::Sender<Arc<Catalog>>,
+}
+
+#[derive(Default)]
+struct Folded {
+    catalog: Catalog,
+    /// The entries that each idempotency key led to.
+    keys: HashMap<String, Vec<CatalogEntry>>,
+}
+
+impl CatalogLog {
+    pub(crate) async fn open(journal: Arc<dyn Journal>, world: World) -> Result<Self, StoreError> {
+        let mut folded = Folded::default();
+        fold_on(&*journal, &mut folded).await?;
+        let current = watch::Sender::new(Arc::new(folded.catalog.clone()));
+        Ok(Self { journal, world, folded: Mutex::new(folded), folded_through: AtomicU64::new(0), current })
+    }
+
+    pub(crate) fn current(&self) -> Arc<Catalog> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.current.subscribe()
+    }
+
+    /// Brings the fold up to date, should the journal have been unreadable after an append.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        // Of what is in the journal by now the stream knows when it is asked.
+        let head = *self.journal.head().borrow();
+        let mut folded = self.folded.lock().await;
+        self.look(&mut folded, head).await
+    }
+
+    /// The fold of whatever the catalog says through `through`, which the caller has seen in the journal. Asks the journal
+    /// only if that is not known yet.
+    pub(crate) async fn through(&self, through: Position) -> Result<Arc<Catalog>, StoreError> {
+        let is_known = || self.folded_through.load(Ordering::Acquire) >= through.get();
+        if !is_known() {
+            let mut folded = self.folded.lock().await;
+            if !is_known() {
+                self.look(&mut folded, through).await?;
+            }
+        }
+        Ok(self.current())
+    }
+
+    /// Folds what the journal has of the catalog, which is all through `through`.
+    async fn look(&self, folded: &mut Folded, through: Position) -> Result<(), StoreError> {
+        if self.journal.stream_revision(&catalog_form::stream()).await? > folded.catalog.revision {
+            self.fold_on(folded).await?;
+        }
+        // A look that was given up in the middle has folded what nobody was told.
+        self.tell(folded);
+        self.folded_through.fetch_max(through.get(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Tells whoever watches of the fold. Told of what is not new, the rebuild driver would try again at once whatever
+    /// has just failed.
+    fn tell(&self, folded: &Folded) {
+        self.current.send_if_modified(|known| {
+            let is_new = known.revision != folded.catalog.revision;
+            if is_new {
+                *known = Arc::new(folded.catalog.clone());
+            }
+            is_new
+        });
+    }
+
+    /// Folds what is in the journal behind the fold, tells whoever watches of it, and returns it.
+    async fn fold_on(&self, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
+        let entries = fold_on(&*self.journal, folded).await;
+        self.tell(folded);
+        entries
+    }
+
+    /// What was done before under the idempotency key of `asked`, whatever that was.
+    pub(crate) async fn under_key(&self, asked: &Asked) -> Option<Vec<CatalogEntry>> {
+        self.folded.lock().await.keys.get(asked.idempotency_key.as_ref()?).cloned()
+    }
+
+    /// What was done before under the idempotency key of `asked`, which belongs to one request.
+    pub(crate) async fn repeated(
+        &self,
+        asked: &Asked,
+        request: &Request,
+    ) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
+        let folded = self.folded.lock().await;
+        known(&folded, asked, Some(request))
+    }
+
+    /// Carries out `command`, and returns the entries it led to: none when things are as asked already,
+    /// the first ones when the request is a repetition.
+    ///
+    /// It goes on to its end when the caller goes away, so that the fold and its watchers know of whatever was
+    /// appended.
+    pub(crate) async fn change(
+        self: Arc<Self>,
+        command: CatalogCommand,
+        asked: Asked,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        self.change_as_asked(command, asked, None).await
+    }
+
+    /// The same for a `request` that may have a key.
+    pub(crate) async fn change_for(
+        self: Arc<Self>,
+        request: Request,
+        command: CatalogCommand,
+        asked: Asked,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        self.change_as_asked(command, asked, Some(request)).await
+    }
+
+    async fn change_as_asked(
+        self: Arc<Self>,
+        command: CatalogCommand,
+        asked: Asked,
+        request: Option<Request>,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked, request.as_ref()).await });
+        change.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StoreError::unavailable("change the catalog", "the node is shutting down").into()),
+        })
+    }
+
+    async fn change_to_the_end(
+        &self,
+        command: &CatalogCommand,
+        asked: &Asked,
+        request: Option<&Request>,
+    ) -> Result<Vec<CatalogEntry>, CatalogError> {
+        let mut folded = self.folded.lock().await;
+        loop {
+            if let Some(entries) = known(&folded, asked, request)? {
+                return Ok(entries);
+            }
+            let events = folded.catalog.decide(command)?;
+            if events.is_empty() {
+                return Ok(vec![]);
+            }
+            let expected = match planted::is(Fault::NoRevision) {
+                true => ExpectedRevision::Any,
+                false => ExpectedRevision::Exact(folded.catalog.revision),
+            };
+            let kept = request.and_then(|request| request.kept(&events));
+            let new = events.iter().map(|event| self.new_event(event, asked, &kept)).collect();
+            let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;
+            // Also after an error: the events may be there although the answer was lost.
+            let entries = self.fold_on(&mut folded).await;
+            let ours = entries.map(|mut entries| {
+                entries.truncate(events.len());
+                entries
+            });
+            match appended {
+                Ok(_) => return Ok(ours?),
+                Err(AppendError::Refused(AppendRefused::WrongRevision { .. })) => {
+                    ours?;
+                }
+                Err(AppendError::Refused(refused)) => return Err(CatalogError::Append(refused)),
+                Err(AppendError::Store(error)) => {
+                    let same = |ours: &Vec<CatalogEntry>| {
+                        let ours = ours.iter().map(|entry| (&entry.event, &entry.asked));
+                        ours.eq(events.iter().map(|event| (event, asked)))
+                    };
+                    return ours.ok().filter(same).ok_or(error.into());
+                }
+            }
+        }
+    }
+
+    fn new_event(&self, event: &CatalogEvent, asked: &Asked, request: &Option<String>) -> NewEvent {
+        let (event_type, payload) = catalog_form::encode(event);
+        let field = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
+        let key = &asked.idempotency_key;
+        let request = key.as_ref().and(request.as_ref()).cloned();
+        let fields = [field(REASON, &asked.reason), field(IDEMPOTENCY_KEY, key), field(REQUEST, &request)];
+        let metadata = Metadata {
+            actor: Some(asked.actor.clone()),
+            fields: fields.into_iter().flatten().collect(),
+            ..Metadata::default()
+        };
+        NewEvent { id: self.world.ids.next(), event_type, payload, metadata, tags: vec![] }
+    }
+}
+
+/// What was done before under the key of `asked`. What dacapo asks by itself has none.
+fn known(folded: &Folded, asked: &Asked, request: Option<&Request>) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
+    let Some(key) = &asked.idempotency_key else { return Ok(None) };
+    let Some(entries) = folded.keys.get(key) else { return Ok(None) };
+    request.map_or(Ok(()), |request| request.check(key, entries))?;
+    Ok(Some(entries.clone()))
+}
+
+/// How often at most the catalog is looked at because the journal grows.
+const FOLLOW: Duration = Duration::from_millis(20);
+/// How long to rest after the journal could not be read.
+const REST: Duration = Duration::from_millis(500);
+
+/// Keeps the fold up to date with what other nodes append, until it is stopped.
+pub(crate) async fn follow(log: Arc<CatalogLog>, mut stop: watch::Receiver<bool>) {
+    let mut head = log.journal.head();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            // A journal that closes takes its sender with it.
+            changed = head.changed() => if changed.is_err() { return },
+        }
+        let rest = match log.refresh().await {
+            Ok(()) => FOLLOW,
+            Err(error) => {
+                tracing::warn!(%error, "the catalog cannot be followed for the moment");
+                head.mark_changed();
+                REST
+            }
+        };
+        if tokio::time::timeout(rest, stop.wait_for(|stop| *stop)).await.is_ok() {
+            return;
+        }
+    }
+}
+
+/// Every change there ever was, in order.
+pub(crate) async fn history(journal: &dyn Journal) -> Result<Vec<CatalogEntry>, StoreError> {
+    fold_on(journal, &mut Folded::default()).await
+}
+
+/// Folds what is in the journal behind the fold, and returns it.
+async fn fold_on(journal: &dyn Journal, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
+    let mut entries = Vec::new();
+    loop {
+        let after = folded.catalog.revision;
+        let batch = journal.read_stream(&catalog_form::stream(), after, Limit::events(1_000)).await?;
+        if batch.is_empty() {
+            return Ok(entries);
+        }
+        for event in batch.iter() {
+            let entry = entry(&event)?;
+            folded.catalog.evolve(&entry.event, entry.position, entry.recorded).map_err(misfit)?;
+            if let Some(key) = &entry.asked.idempotency_key {
+                folded.keys.entry(key.clone()).or_default().push(entry.clone());
+            }
+            entries.push(entry);
+        }
+    }
+}
+
+fn misfit(Misfit { position, found }: Misfit) -> StoreError {
+    StoreError::corrupt(
+        format!("the catalog at position {position}"),
+        format!("it does not fit what comes before: {found}"),
+    )
+}
+
+fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
+    let decoded = catalog_form::decode(event.event_type, event.payload)
+        .map_err(|found| StoreError::corrupt(format!("the catalog at position {}", event.position), found))?;
+    let (mut metadata, _) = event.extra()?;
+    let request = metadata.fields.remove(REQUEST);
+    let asked = Asked {
+        actor: metadata.actor.unwrap_or_default(),
+        reason: metadata.fields.remove(REASON),
+        idempotency_key: metadata.fields.remove(IDEMPOTENCY_KEY),
+    };
+    Ok(CatalogEntry { position: event.position, recorded: event.recorded, event: decoded, asked, request })
+}
+
+#[cfg(test)]
+mod tests {
+    use dacapo_model::{ProjectionName, VersionId, ViewId};
+    use dacapo_store::SystemClock;
+    use dacapo_store::memory::MemoryJournal;
+
+    use super::*;
+    use crate::world::{Ids, SystemIds};
+
+    /// What the catalog on a disk says is not what the rules would have written: damage, with its place.
+    #[tokio::test]
+    async fn an_entry_that_does_not_fit_is_damage_at_its_position() {
+        let journal = MemoryJournal::new(Arc::new(SystemClock));
+        let projection = ProjectionName::new("balances").unwrap();
+        let event = CatalogEvent::Paused { view: ViewId { projection, version: VersionId { code: 1, build: 1 } } };
+        let (event_type, payload) = catalog_form::encode(&event);
+        let new = NewEvent { id: SystemIds.next(), event_type, payload, metadata: Metadata::default(), tags: vec![] };
+        journal.append(Append::to_stream(catalog_form::stream(), ExpectedRevision::Any, vec![new])).await.unwrap();
+        match history(&journal).await {
+            Err(StoreError::Corrupt { place, found }) => {
+                assert!(place.contains("position 1") && found.contains("v1.1 was never scheduled"), "{place}: {found}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

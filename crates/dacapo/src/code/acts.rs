@@ -1,0 +1,44 @@
+//! What a user declares about the effects of a projection, and the erased form of it.
+
+use std::any::type_name;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use dacapo_model::EffectKey;
+use futures::future::BoxFuture;
+
+use super::{HandlerError, Projection};
+use crate::effect::Effect;
+
+/// A projection that reacts: effects of type `E` that its handler [emits](crate::View::emit) are made by it. Register
+/// them with [`CarriedVersion::acts`](crate::CarriedVersion::acts).
+pub trait Acts<E: Effect>: Projection {
+    /// Makes an effect. It is called at least once for each, one after the other for those of one stream, and again
+    /// with the same `key` when it fails, takes longer than [`EffectOptions::time_max`], or the process ends before
+    /// what it came to is recorded: hand the key on to whoever can tell repetitions apart.
+    ///
+    /// # Errors
+    /// Whatever keeps it from happening. It is tried again, later and later.
+    fn act(&self, effect: &E, key: &EffectKey) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+/// The erased form of [`Acts`].
+pub(crate) trait AnyAct: Send + Sync {
+    fn act<'a>(&'a self, payload: &'a [u8], key: &'a EffectKey) -> BoxFuture<'a, Result<(), HandlerError>>;
+}
+
+pub(crate) struct Actor<P, E> {
+    pub(crate) projection: Arc<P>,
+    pub(crate) effect: PhantomData<fn(E)>,
+}
+
+impl<P: Acts<E>, E: Effect> AnyAct for Actor<P, E> {
+    fn act<'a>(&'a self, payload: &'a [u8], key: &'a EffectKey) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(async move {
+            let effect: E = serde_json::from_slice(payload)
+                .map_err(|error| format!("what was kept of it is no {}: {error}", type_name::<E>()))?;
+            self.projection.act(&effect, key).await
+        })
+    }
+}

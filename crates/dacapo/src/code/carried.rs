@@ -1,0 +1,238 @@
+//! Code of any event and row types, as a node carries it.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use dacapo_model::rebuild::Code;
+use dacapo_model::{CodeId, InvalidName, MemberCode, ProjectionName, Reads, VersionId};
+use dacapo_store::{Filter, Index, Streams, Table};
+use futures::future::BoxFuture;
+
+use super::acts::{Actor, AnyAct};
+use super::answers::{Answerer, AnyAnswer};
+use super::shadow::ShadowOf;
+use super::{Acts, Answers, AnyQuery, HandlerError, Handlers, Options, Projection, Query, Shadow};
+use crate::effect::Effect;
+use crate::event::Event;
+use crate::view::ReadView;
+
+/// One version of a projection with the queries it answers, as a node carries it: `Carried::new(BalancesV1)`, or
+/// `Carried::version(BalancesV1).answers::<BalanceOf>()`.
+#[derive(Clone)]
+pub struct Carried {
+    pub(crate) code: Code,
+    pub(crate) options: Options,
+    pub(crate) tables: &'static [Table],
+    pub(crate) filter: Filter,
+    pub(crate) handlers: Arc<dyn Handlers>,
+    answers: HashMap<TypeId, Arc<dyn AnyAnswer>>,
+    query_names: Vec<&'static str>,
+    acts: HashMap<&'static str, Arc<dyn AnyAct>>,
+    /// The types of queries whose answers are compared with those of another version.
+    pub(crate) shadows: HashMap<TypeId, Arc<dyn Shadow>>,
+    /// Queries of those types that are put to both versions when this one is verified.
+    pub(crate) samples: Vec<AnyQuery>,
+}
+
+impl<P: Projection> From<P> for Carried {
+    fn from(projection: P) -> Self {
+        Self::new(projection)
+    }
+}
+
+/// [`Carried`] while the type of its projection is known, so that queries can be added.
+pub struct CarriedVersion<P> {
+    projection: Arc<P>,
+    carried: Carried,
+}
+
+impl Carried {
+    /// The code of `projection`, without queries.
+    ///
+    /// # Panics
+    /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
+    pub fn new<P: Projection>(projection: P) -> Self {
+        Self::version(projection).carried
+    }
+
+    /// The code of `projection`, to which queries can be added.
+    ///
+    /// # Panics
+    /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
+    pub fn version<P: Projection>(projection: P) -> CarriedVersion<P> {
+        let name = ProjectionName::new(P::NAME).unwrap_or_else(|invalid: InvalidName| panic!("{invalid}"));
+        assert!(P::VERSION > 0, "versions of {name} are counted from 1");
+        let options = projection.options();
+        let projection = Arc::new(projection);
+        let code = Code {
+            projection: name,
+            code: P::VERSION,
+            segments: options.segments,
+            flip: options.flip,
+            stand_by: options.stand_by,
+            fingerprint: fingerprint(P::TABLES),
+            reads: Reads {
+                types: Some(P::Event::TYPES.iter().map(|name| (*name).to_owned()).collect()),
+                categories: options.categories.clone().map(|categories| categories.into_iter().collect()),
+                rows: options.rows,
+            },
+            // Whether it may, the driver finds out when it comes to it.
+            seeded: false,
+        };
+        let filter = Filter {
+            streams: options.categories.clone().map_or(Streams::User, Streams::Categories),
+            types: Some(P::Event::TYPES.iter().map(|name| (*name).to_owned()).collect()),
+        };
+        let carried = Self {
+            code,
+            options,
+            tables: P::TABLES,
+            filter,
+            handlers: Arc::clone(&projection) as Arc<dyn Handlers>,
+            answers: HashMap::new(),
+            query_names: Vec::new(),
+            acts: HashMap::new(),
+            shadows: HashMap::new(),
+            samples: Vec::new(),
+        };
+        CarriedVersion { projection, carried }
+    }
+
+    /// What the other nodes are told of it.
+    pub(crate) fn of_member(&self) -> MemberCode {
+        let id = CodeId { projection: self.code.projection.clone(), code: self.code.code };
+        MemberCode { id, in_place: Some(self.options.in_place) }
+    }
+
+    /// Whether this is the code of `version` of `projection`.
+    pub(crate) fn is_of(&self, projection: &ProjectionName, version: VersionId) -> bool {
+        self.code.projection == *projection && self.code.code == version.code
+    }
+
+    /// The answer of this version, from `view`; `None` when it does not answer such queries.
+    #[expect(clippy::expect_used, reason = "answers are registered under their query's type")]
+    pub(crate) fn answer<'a, Q: Query>(
+        &'a self,
+        query: &'a Q,
+        view: &'a mut ReadView,
+    ) -> Option<BoxFuture<'a, Result<Q::Answer, HandlerError>>> {
+        let answers = self.answers.get(&TypeId::of::<Q>())?;
+        let answer = answers.answer(query, view);
+        Some(Box::pin(async move {
+            let answer = answer.await?;
+            Ok(*answer.downcast::<Q::Answer>().expect("answers are registered under their query's type"))
+        }))
+    }
+
+    /// The names of the effects it acts on.
+    pub(crate) fn effect_names(&self) -> Vec<&'static str> {
+        self.acts.keys().copied().collect()
+    }
+
+    /// What acts on effects of this name.
+    pub(crate) fn act_on(&self, name: &str) -> Option<Arc<dyn AnyAct>> {
+        self.acts.get(name).cloned()
+    }
+
+    /// The answer of this version to a query of whatever type.
+    pub(crate) fn answer_any<'a>(
+        &'a self,
+        query: &'a (dyn Any + Send + Sync),
+        view: &'a mut ReadView,
+    ) -> Option<BoxFuture<'a, Result<Box<dyn Any + Send>, HandlerError>>> {
+        Some(self.answers.get(&query.type_id())?.answer(query, view))
+    }
+
+    /// The names of the types of queries it answers.
+    pub(crate) fn query_names(&self) -> &[&'static str] {
+        &self.query_names
+    }
+}
+
+impl<P: Projection> CarriedVersion<P> {
+    /// Lets the version answer queries of type `Q`.
+    #[must_use]
+    pub fn answers<Q: Query>(mut self) -> Self
+    where
+        P: Answers<Q>,
+    {
+        assert_eq!(Q::PROJECTION, P::NAME, "a query is answered by the projection that it names");
+        let answerer = Answerer { projection: Arc::clone(&self.projection), query: PhantomData::<fn(Q)> };
+        self.carried.answers.insert(TypeId::of::<Q>(), Arc::new(answerer));
+        self.carried.query_names.push(std::any::type_name::<Q>());
+        self
+    }
+
+    /// Lets the version answer queries of type `Q`, and compares what it answers with what the serving version does,
+    /// before readers move to it: to a share of the live queries
+    /// ([`Verify::shadow_share`](crate::Verify::shadow_share)), and to every [`sample`](Self::sample).
+    #[must_use]
+    pub fn shadows<Q: Query + Clone + fmt::Debug>(self) -> Self
+    where
+        P: Answers<Q>,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        let mut version = self.answers::<Q>();
+        let shadow = ShadowOf { query: PhantomData::<fn(Q)> };
+        version.carried.shadows.insert(TypeId::of::<Q>(), Arc::new(shadow));
+        version
+    }
+
+    /// Puts this query to both versions when this one is verified. As [`shadows`](Self::shadows) otherwise.
+    #[must_use]
+    pub fn sample<Q: Query + Clone + fmt::Debug>(self, query: Q) -> Self
+    where
+        P: Answers<Q>,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        let known = self.carried.shadows.contains_key(&TypeId::of::<Q>());
+        let mut version = if known { self } else { self.shadows::<Q>() };
+        version.carried.samples.push(Arc::new(query));
+        version
+    }
+}
+
+impl<P: Projection> CarriedVersion<P> {
+    /// Lets the version make effects of type `E` that its handler emits. Without it, emitting one is an error.
+    ///
+    /// # Panics
+    /// When another effect has the same name.
+    #[must_use]
+    pub fn acts<E: Effect>(mut self) -> Self
+    where
+        P: Acts<E>,
+    {
+        let actor = Actor { projection: Arc::clone(&self.projection), effect: PhantomData::<fn(E)> };
+        let before = self.carried.acts.insert(E::NAME, Arc::new(actor));
+        assert!(before.is_none(), "two kinds of effects of {} are called {:?}", P::NAME, E::NAME);
+        self
+    }
+}
+
+impl<P: Projection> From<CarriedVersion<P>> for Carried {
+    fn from(version: CarriedVersion<P>) -> Self {
+        version.carried
+    }
+}
+
+/// The shape of the tables as text: what can be seen of a change under an unchanged version number.
+fn fingerprint(tables: &[Table]) -> String {
+    let column = |table: &Table, at: usize| {
+        let column = &table.columns[at];
+        format!("{}:{:?}{}", column.name, column.kind, if column.optional { "?" } else { "" })
+    };
+    let table = |table: &Table| {
+        let columns: Vec<_> = (0..table.columns.len()).map(|at| column(table, at)).collect();
+        let names = |places: &[usize]| places.iter().map(|at| table.columns[*at].name).collect::<Vec<_>>().join(", ");
+        let index = |index: &Index| {
+            let unique = if index.unique { "unique " } else { "" };
+            format!("; {unique}index {} on {}", index.name, names(index.columns))
+        };
+        let indexes: String = table.indexes.iter().map(index).collect();
+        format!("{}({}; key {}{indexes})", table.name, columns.join(", "), names(table.key))
+    };
+    tables.iter().map(table).collect::<Vec<_>>().join(" ")
+}

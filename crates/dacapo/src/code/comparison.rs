@@ -1,0 +1,325 @@
+//! What is declared about the rows of two versions, and what follows from that for each table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dacapo_store::{ColumnKind, Table, Value};
+
+use crate::row::{Row, RowError};
+
+/// How the rows of a version differ by intent from those of the version that serves. Nothing declared: every table
+/// and column that both have, by name, has the same rows.
+///
+/// What is declared for a table or a column that the other version does not have changes nothing, so one declaration
+/// serves a version against whichever other one is there.
+///
+/// ```
+/// use dacapo::verify::{Comparison, TableComparison};
+///
+/// let comparison = Comparison::new()
+///     .without("search_terms")
+///     .table(TableComparison::of("accounts").except(["changed"]).renamed("sum", "balance"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    tables: Vec<TableComparison>,
+    without: Vec<&'static str>,
+}
+
+/// How the rows of one table differ by intent. See [`Comparison`].
+#[derive(Clone)]
+pub struct TableComparison {
+    table: &'static str,
+    old_table: Option<&'static str>,
+    except: Vec<&'static str>,
+    renamed: Vec<(&'static str, &'static str)>,
+    only: Option<KeyFilter>,
+    by: Option<By>,
+}
+
+type KeyFilter = Arc<dyn Fn(&[Value]) -> bool + Send + Sync>;
+
+/// Both rows as they differ, in words; `None` where they are the same.
+pub(crate) type Difference = Option<(String, String)>;
+
+type Differ = dyn Fn(Vec<Value>, Vec<Value>) -> Result<Difference, RowError> + Send + Sync;
+
+/// A comparison of rows by something that is made of each.
+#[derive(Clone)]
+struct By {
+    old: Table,
+    new: Table,
+    differ: Arc<Differ>,
+}
+
+impl Comparison {
+    /// Nothing declared.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The table is not compared.
+    #[must_use]
+    pub fn without(mut self, table: &'static str) -> Self {
+        self.without.push(table);
+        self
+    }
+
+    /// A table is compared in this way.
+    #[must_use]
+    pub fn table(mut self, table: TableComparison) -> Self {
+        self.tables.push(table);
+        self
+    }
+}
+
+impl TableComparison {
+    /// The table of this name in the new version.
+    pub fn of(table: &'static str) -> Self {
+        Self { table, old_table: None, except: vec![], renamed: vec![], only: None, by: None }
+    }
+
+    /// In the old version, the table has this name.
+    #[must_use]
+    pub fn was(mut self, table: &'static str) -> Self {
+        self.old_table = Some(table);
+        self
+    }
+
+    /// These columns of the new version are not compared.
+    #[must_use]
+    pub fn except(mut self, columns: impl IntoIterator<Item = &'static str>) -> Self {
+        self.except.extend(columns);
+        self
+    }
+
+    /// The column `old` of the old version is `new` in the new one. Columns of the key, too, may have new names.
+    #[must_use]
+    pub fn renamed(mut self, old: &'static str, new: &'static str) -> Self {
+        self.renamed.push((old, new));
+        self
+    }
+
+    /// Only rows whose keys this says yes to, in both versions.
+    #[must_use]
+    pub fn only(mut self, wanted: impl Fn(&[Value]) -> bool + Send + Sync + 'static) -> Self {
+        self.only = Some(Arc::new(wanted));
+        self
+    }
+
+    /// A row of the new version is what this makes of the old version's row with the same key; in place of comparing
+    /// columns.
+    #[must_use]
+    pub fn mapped<Old: Row, New: Row + PartialEq + fmt::Debug>(
+        self,
+        new: impl Fn(Old) -> New + Send + Sync + 'static,
+    ) -> Self {
+        self.by(new, |row: New| row)
+    }
+
+    /// What is made of the old version's row and what is made of the new version's row with the same key are equal;
+    /// in place of comparing columns.
+    #[must_use]
+    pub fn by<Old: Row, New: Row, T: PartialEq + fmt::Debug>(
+        mut self,
+        old: impl Fn(Old) -> T + Send + Sync + 'static,
+        new: impl Fn(New) -> T + Send + Sync + 'static,
+    ) -> Self {
+        let differ = move |old_row: Vec<Value>, new_row: Vec<Value>| {
+            let (old, new) = (old(Old::from_values(old_row)?), new(New::from_values(new_row)?));
+            Ok((old != new).then(|| (format!("{old:?}"), format!("{new:?}"))))
+        };
+        self.by = Some(By { old: Old::TABLE, new: New::TABLE, differ: Arc::new(differ) });
+        self
+    }
+}
+
+impl fmt::Debug for TableComparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, old_table, except, renamed, only, by } = self;
+        let mut shown = f.debug_struct("TableComparison");
+        shown.field("table", table).field("old_table", old_table).field("except", except).field("renamed", renamed);
+        shown.field("only", &only.is_some()).field("by", &by.is_some()).finish()
+    }
+}
+
+/// Two tables that are compared, row by row of the same key.
+#[derive(Clone)]
+pub(crate) struct Pair {
+    pub(crate) old: Table,
+    pub(crate) new: Table,
+    /// The columns that are compared, as places in either table.
+    columns: Vec<(usize, usize)>,
+    only: Option<KeyFilter>,
+    by: Option<By>,
+}
+
+/// What follows for two versions.
+#[derive(Default)]
+pub(crate) struct Pairs {
+    /// The tables that can be compared.
+    pub(crate) pairs: Vec<Pair>,
+    /// What is not compared, as both versions are or as it is declared.
+    pub(crate) notes: Vec<String>,
+    /// What both have, but so unlike each other that it cannot be compared.
+    pub(crate) unlike: Vec<String>,
+}
+
+/// The tables that can be compared, and what cannot and why.
+pub(crate) fn pairs(old: &[Table], new: &[Table], comparison: &Comparison) -> Pairs {
+    let Pairs { mut pairs, mut notes, mut unlike } = Pairs::default();
+    let declared = |name: &str| comparison.tables.iter().rev().find(|table| table.table == name);
+    let mut matched = Vec::new();
+    for table in new {
+        let plain = TableComparison::of(table.name);
+        let declared = declared(table.name).unwrap_or(&plain);
+        let find = |name: &str| old.iter().find(|old| old.name == name);
+        let found = declared.old_table.and_then(find).or_else(|| find(table.name));
+        matched.extend(found.map(|found| found.name));
+        match found {
+            _ if comparison.without.contains(&table.name) => {
+                notes.push(format!("table {} is not compared, as declared", table.name));
+            }
+            None => notes.push(format!("table {} is new", table.name)),
+            Some(found) => pairs.extend(pair(found, table, declared, &mut notes, &mut unlike)),
+        }
+    }
+    let gone = old.iter().filter(|table| !matched.contains(&table.name) && !comparison.without.contains(&table.name));
+    notes.extend(gone.map(|table| format!("table {} is gone", table.name)));
+    Pairs { pairs, notes, unlike }
+}
+
+fn pair(
+    old: &Table,
+    new: &Table,
+    declared: &TableComparison,
+    notes: &mut Vec<String>,
+    unlike: &mut Vec<String>,
+) -> Option<Pair> {
+    let old_name = |name: &'static str| {
+        let renamed = declared.renamed.iter().find(|(_, new)| *new == name).map(|(old, _)| *old);
+        renamed.filter(|old_name| place(old, old_name).is_some()).unwrap_or(name)
+    };
+    let key = |table: &Table, name: &dyn Fn(&'static str) -> &'static str| -> Vec<(&'static str, ColumnKind)> {
+        table.key.iter().map(|at| (name(table.columns[*at].name), table.columns[*at].kind)).collect()
+    };
+    let (old_key, new_key) = (key(old, &|name| name), key(new, &old_name));
+    if old_key != new_key {
+        let list = |key: &[(&str, ColumnKind)]| {
+            key.iter().map(|(name, kind)| format!("{name}: {kind:?}")).collect::<Vec<_>>().join(", ")
+        };
+        let (old_key, new_key) = (list(&old_key), list(&new_key));
+        unlike.push(format!("table {} cannot be compared: its key was ({old_key}) and is ({new_key})", new.name));
+        return None;
+    }
+    let by = declared.by.clone().filter(|by| same_shape(&by.old, old) && same_shape(&by.new, new));
+    let mut columns = Vec::new();
+    for (at, column) in new.columns.iter().enumerate().filter(|(at, _)| by.is_none() && !new.key.contains(at)) {
+        let name = format!("column {}.{}", new.name, column.name);
+        if declared.except.contains(&column.name) {
+            notes.push(format!("{name} is not compared, as declared"));
+            continue;
+        }
+        match place(old, old_name(column.name)) {
+            None => notes.push(format!("{name} is new")),
+            Some(found) if old.columns[found].kind != column.kind => {
+                let (was, is) = (old.columns[found].kind, column.kind);
+                unlike.push(format!("{name} cannot be compared: it was {was:?} and is {is:?}"));
+            }
+            Some(found) => columns.push((found, at)),
+        }
+    }
+    let taken = |at: &usize| old.key.contains(at) || columns.iter().any(|(old, _)| old == at);
+    let gone = (0..old.columns.len()).filter(|at| by.is_none() && !taken(at)).map(|at| old.columns[at].name);
+    let known = |name: &&str| {
+        let same = new.columns.iter().any(|column| column.name == *name);
+        !same && !declared.renamed.iter().any(|(old, _)| old == name)
+    };
+    notes.extend(gone.filter(known).map(|name| format!("column {}.{name} is gone", old.name)));
+    if by.is_some() {
+        notes.push(format!("table {} is compared by what is declared to be made of its rows", new.name));
+    }
+    if declared.only.is_some() {
+        notes.push(format!("of table {} only the rows that are declared are compared", new.name));
+    }
+    Some(Pair { old: *old, new: *new, columns, only: declared.only.clone(), by })
+}
+
+fn place(table: &Table, name: &str) -> Option<usize> {
+    table.columns.iter().position(|column| column.name == name)
+}
+
+fn same_shape(a: &Table, b: &Table) -> bool {
+    a.name == b.name && a.columns == b.columns && a.key == b.key
+}
+
+impl Pair {
+    /// Whether rows of this key are compared.
+    pub(crate) fn wants(&self, key: &[Value]) -> bool {
+        self.only.as_ref().is_none_or(|only| only(key))
+    }
+
+    /// How two rows of the same key differ: the columns that do.
+    pub(crate) fn differ(&self, old: &[Value], new: &[Value]) -> Result<Difference, RowError> {
+        if let Some(by) = &self.by {
+            return (by.differ)(old.to_vec(), new.to_vec());
+        }
+        let differing = self.columns.iter().filter(|(was, is)| !same(&old[*was], &new[*is]));
+        let (was, is): (Vec<_>, Vec<_>) = differing.copied().unzip();
+        let show = |table: &Table, row: &[Value], columns: &[usize]| {
+            let column = |at: &usize| format!("{} {}", table.columns[*at].name, show(&row[*at]));
+            columns.iter().map(column).collect::<Vec<_>>().join(", ")
+        };
+        Ok((!was.is_empty()).then(|| (show(&self.old, old, &was), show(&self.new, new, &is))))
+    }
+
+    /// The columns of an old row that are compared.
+    pub(crate) fn show_old(&self, row: &[Value]) -> String {
+        self.show(&self.old, row, |pair| pair.0)
+    }
+
+    /// The columns of a new row that are compared.
+    pub(crate) fn show_new(&self, row: &[Value]) -> String {
+        self.show(&self.new, row, |pair| pair.1)
+    }
+
+    fn show(&self, table: &Table, row: &[Value], side: impl Fn(&(usize, usize)) -> usize) -> String {
+        let all: Vec<usize> = match &self.by {
+            Some(_) => (0..table.columns.len()).filter(|at| !table.key.contains(at)).collect(),
+            None => self.columns.iter().map(side).collect(),
+        };
+        let column = |at: &usize| format!("{} {}", table.columns[*at].name, show(&row[*at]));
+        // A row that is nothing but its key is there, and that is all there is to say.
+        if all.is_empty() { "there".to_owned() } else { all.iter().map(column).collect::<Vec<_>>().join(", ") }
+    }
+}
+
+/// Whether two values are the same to a reader: documents are, however they are written.
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    let document = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    match (a, b) {
+        (Value::Json(a), Value::Json(b)) => a == b || document(a).is_some_and(|a| Some(a) == document(b)),
+        (a, b) => a == b,
+    }
+}
+
+/// A key as people read it.
+pub(crate) fn show_key(key: &[Value]) -> String {
+    key.iter().map(show).collect::<Vec<_>>().join(", ")
+}
+
+pub(crate) fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Text(text) | Value::Json(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(truth) => truth.to_string(),
+        Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Value::Time(time) => match jiff::Timestamp::from_microsecond(time.micros()) {
+            Ok(time) => time.to_string(),
+            Err(_) => format!("{} µs", time.micros()),
+        },
+        Value::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).to_string(),
+    }
+}

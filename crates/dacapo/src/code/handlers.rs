@@ -1,0 +1,177 @@
+//! How a batch goes through the handler of a projection whose types nobody else knows, and whose fault it is when it
+//! does not.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::task::Poll;
+use std::time::Duration;
+
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::{Position, Segment, SegmentCount};
+use dacapo_store::EventBatch;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::{
+    Aside, Assertion, Busy, Checks, Comparison, Failure, FailureCause, HandlerError, Projection, Recorded, Speaks,
+};
+use crate::event::Event;
+use crate::panics::{chain, panic_text};
+use crate::view::{ReadView, View, ViewError};
+
+/// A batch of events and how far each segment shall go in it.
+pub(crate) struct Work<'a> {
+    pub(crate) batch: &'a EventBatch,
+    /// The first of its events to take up, counted from 0.
+    pub(crate) from: usize,
+    pub(crate) segments: SegmentCount,
+    /// For each segment the last position to apply; one that takes no part has its own token here or less.
+    pub(crate) through: &'a [Position],
+    /// For each segment the last position that is a replay.
+    pub(crate) past: &'a [Position],
+    /// For which events effects are kept, where there are any.
+    pub(crate) speaks: Option<&'a Speaks>,
+    /// For each segment how many events it has taken up; added to.
+    pub(crate) applied: &'a mut [u64],
+    /// What is set aside instead.
+    pub(crate) aside: &'a mut Aside,
+    /// Where the handler is.
+    pub(crate) busy: &'a Busy,
+    /// How long the handler may wait in one event.
+    pub(crate) time_max: Duration,
+    /// When to leave the rest of the batch for later.
+    pub(crate) until: Instant,
+}
+
+/// The erased form of a projection.
+pub(crate) trait Handlers: Send + Sync {
+    fn assertions(&self) -> &'static [Assertion];
+
+    fn check<'a>(&'a self, view: &'a mut ReadView, checks: &'a mut Checks) -> BoxFuture<'a, Result<(), HandlerError>>;
+
+    fn comparison(&self, old: u32) -> Comparison;
+
+    /// Applies a batch, event by event, until it is done or one fails. Where there was no time for all of it, the place
+    /// in it of the last event that was taken up; one always is.
+    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<Option<usize>, Failure>>;
+
+    /// Takes away what the events behind `after` made.
+    fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>>;
+
+    /// Fills an empty view from that of another version.
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
+}
+
+/// Where in a batch the handler is.
+struct Current {
+    segment: Segment,
+    index: usize,
+    /// The changes that the view had seen before the event.
+    changes: u64,
+}
+
+impl<P: Projection> Handlers for P {
+    fn assertions(&self) -> &'static [Assertion] {
+        P::ASSERTIONS
+    }
+
+    fn check<'a>(&'a self, view: &'a mut ReadView, checks: &'a mut Checks) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::check(self, view, checks))
+    }
+
+    fn comparison(&self, old: u32) -> Comparison {
+        Projection::comparison(self, old)
+    }
+
+    fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(Projection::migrate(self, source, view))
+    }
+
+    #[expect(clippy::expect_used, reason = "only the handling of an event can fail")]
+    fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<Option<usize>, Failure>> {
+        Box::pin(async move {
+            let (busy, mut current) = (work.busy, None);
+            let run = AssertUnwindSafe(apply_all(self, work, view, &mut current)).catch_unwind().await;
+            busy.rests();
+            let cause = match run {
+                Ok(Ok(last)) => return Ok(last),
+                Ok(Err(cause)) => cause,
+                Err(panic) => FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic))),
+            };
+            let Current { segment, index, changes } = current.expect("only the handling of an event can fail");
+            Err(Failure { segment, index, changed: view.changes() != changes, cause })
+        })
+    }
+
+    fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>> {
+        let reset = async move { Projection::reset(self, view, after).await };
+        Box::pin(AssertUnwindSafe(reset).catch_unwind().map(|run| match run {
+            Ok(done) => done.map_err(of),
+            Err(panic) => Err(FailureCause::Handler(format!("it panicked: {}", panic_text(&*panic)))),
+        }))
+    }
+}
+
+async fn apply_all<P: Projection>(
+    projection: &P,
+    work: Work<'_>,
+    view: &mut View,
+    current: &mut Option<Current>,
+) -> Result<Option<usize>, FailureCause> {
+    for index in work.from..work.batch.len() {
+        let place = work.batch.get(index);
+        let segment = work.segments.segment_of(place.stream);
+        let at = usize::from(segment.get());
+        if place.position > work.through[at] {
+            continue;
+        }
+        *current = Some(Current { segment, index, changes: view.changes() });
+        let skipped = planted::is(Fault::Skip) && place.position.get().is_multiple_of(41);
+        if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
+            work.busy.begins(place.position);
+            view.write_for(segment, place.position);
+            if let Some(data) = P::Event::decode(place.event_type, place.payload).map_err(|error| of(error.into()))? {
+                let replay = place.position <= work.past[at];
+                if let Some(speaks) = work.speaks {
+                    view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
+                }
+                let event = Recorded { data, place, replay };
+                in_time(projection.apply(&event, view), work.time_max).await?;
+                view.end_event().map_err(|error| of(error.into()))?;
+            }
+        }
+        work.applied[at] += 1;
+        if index + 1 < work.batch.len() && (view.should_ask() || Instant::now() >= work.until) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+/// What a handler makes of an event, if it does so in time. Nearly always it is done at once; then no timer is set.
+async fn in_time(
+    applying: impl Future<Output = Result<(), HandlerError>>,
+    time_max: Duration,
+) -> Result<(), FailureCause> {
+    let mut applying = std::pin::pin!(applying);
+    if let Poll::Ready(applied) = futures::poll!(applying.as_mut()) {
+        return applied.map_err(of);
+    }
+    match tokio::time::timeout(time_max, applying).await {
+        Ok(applied) => applied.map_err(of),
+        Err(_) => {
+            let waited = time_max.as_secs_f64();
+            Err(FailureCause::Handler(format!("it did not return within {waited} s (`handler_time_max`)")))
+        }
+    }
+}
+
+/// Whose fault an error is, which a handler may have made one of its own of.
+fn of(error: HandlerError) -> FailureCause {
+    let causes = std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |cause| cause.source());
+    match causes.filter_map(|cause| cause.downcast_ref::<ViewError>()).find(|error| error.is_passing()) {
+        Some(error) => FailureCause::Store(error.clone()),
+        None => FailureCause::Handler(chain(&*error)),
+    }
+}

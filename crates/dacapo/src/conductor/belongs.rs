@@ -1,0 +1,100 @@
+//! Whether a view is of the journal that is here, and reaches no further.
+
+use std::sync::Arc;
+
+use dacapo_model::{CatalogCommand, Parted, Phase, Position, VersionState, ViewId};
+use dacapo_store::{Journal, Store, StoreError};
+
+use super::retire::discard;
+use crate::catalog::{Asked, CatalogError, CatalogLog};
+use crate::history;
+use crate::versions::Versions;
+
+/// Looks for views that reach beyond the journal, before anything runs: they were made from a history that is there no
+/// more. Followed, such a view would silently lack whatever gets the positions that it covers already (I-3). So the
+/// catalog keeps that its version has parted, before the journal comes to those positions. A view whose version is gone
+/// goes as well.
+///
+/// # Errors
+/// [`CatalogError`] when the catalog cannot be changed. A view that cannot be read is not an error here.
+pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Result<(), CatalogError> {
+    let views = &*store.views;
+    for id in views.list().await? {
+        // Of what another node has made since, the catalog is asked after the view was seen.
+        if catalog.current().version(&id).is_none_or(|state| state.phase == Phase::Scheduled) {
+            catalog.refresh().await?;
+        }
+        match catalog.current().version(&id).map(|state| (state.phase, state.parted)) {
+            None => {
+                let advice = "remove it, or put the journal back that it was made from";
+                tracing::warn!(view = %id, advice, "a view is there of which the journal knows nothing; it is left alone");
+            }
+            Some((phase, None)) if phase.applies() => {
+                let Ok(Some(view)) = views.find(&id).await else { continue };
+                let reaches = reaches(&*store.journal, &*view).await;
+                let Err(StoreError::Parted(Parted::History { same_through, differs_at })) = reaches else { continue };
+                tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
+                let part = CatalogCommand::Part { view: id, same_through, differs_at };
+                match Arc::clone(catalog).change(part, Asked::by_plan()).await {
+                    // Somebody moved it on meanwhile.
+                    Ok(_) | Err(CatalogError::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // Made again by a process that was killed before it knew that the version is gone (I-12).
+            Some((Phase::Obsolete, _)) => discard(views, &id).await?,
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the journal reaches as far as the view does. The journal itself is asked, not the head that is known here:
+/// that of a shared one may be behind what another node has appended and a third one has applied.
+///
+/// # Errors
+/// [`StoreError::Parted`] when it does not; another [`StoreError`] when either cannot be read.
+pub(super) async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View) -> Result<(), StoreError> {
+    let tokens = view.tokens().await?;
+    let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
+    let head = match journal.mark(marks.max().unwrap_or_default()).await {
+        Err(StoreError::BeyondHead { head, .. }) => head,
+        reached => return reached.map(drop),
+    };
+    // Where its marks say more, that is told.
+    history::check(journal, view).await?;
+    let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
+    let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
+    Err(StoreError::Parted(Parted::History { same_through, differs_at: head.next() }))
+}
+
+/// Checks that a view is of this journal.
+pub(super) async fn belongs(
+    journal: &dyn Journal,
+    view: &dyn dacapo_store::View,
+    state: &VersionState,
+) -> Result<(), StoreError> {
+    history::check(journal, view).await?;
+    state.parted.map_or(Ok(()), |parted| Err(StoreError::Parted(parted)))
+}
+
+/// Checks that there is no view of a version that was never begun: it would be of another history, in which it was.
+pub(super) async fn unbegun(versions: &Versions, id: &ViewId) -> Result<(), StoreError> {
+    let view = match versions.views.find(id).await {
+        Ok(Some(view)) => view,
+        // One that cannot be read is not built upon either: the version fails once it has begun.
+        Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Another node may have begun it, before it made the view.
+    versions.catalog.refresh().await?;
+    if versions.catalog.current().version(id).is_none_or(|state| state.phase != Phase::Scheduled) {
+        return Ok(());
+    }
+    history::check(&*versions.journal, &*view).await?;
+    let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
+    let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
+    let covered = view.tokens().await?.into_iter().map(|token| token.position);
+    let differs_at = covered.fold(versions.head(), Position::max).next();
+    Err(StoreError::Parted(Parted::History { same_through, differs_at }))
+}

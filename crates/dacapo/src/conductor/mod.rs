@@ -1,0 +1,150 @@
+//! The conductor: keeps what runs on this node as the catalog says, and the catalog as the plan says.
+//!
+//! ```text
+//!   catalog, tokens, time ──▶ observe: each version as its phase wants ──▶ plan ──▶ changes of the catalog
+//!            ▲                  start ◀─┴─▶ retire, strays                              │
+//!            └───────────────────────── tasks: flips, verifications ◀───────────────────┘
+//! ```
+//!
+//! One task looks at the catalog, the tokens and the time, does what is missing and waits for a change.
+//! It holds no state that matters: whatever it forgets it finds again. It never decides; the rules are
+//! [`dacapo_model::rebuild::plan`] and the catalog's own.
+
+mod belongs;
+mod observe;
+mod retire;
+mod start;
+mod strays;
+mod tasks;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::rebuild::{Code, Facts, plan};
+use dacapo_model::{CatalogCommand, Phase, VersionState, WaitingOn};
+use dacapo_store::{Health, StoreError};
+use futures::FutureExt;
+use tokio::sync::{oneshot, watch};
+
+use crate::catalog::{Asked, CatalogError};
+use crate::code::Carried;
+use crate::reads;
+use crate::versions::Versions;
+use crate::world::Step;
+use observe::{Observed, observe, trouble};
+use retire::{let_go, stop};
+use tasks::Tasks;
+
+pub(crate) use belongs::check_views;
+pub(crate) use start::look;
+
+/// How often to look while a version is being built or replayed, which gets ready without telling anyone.
+const LOOK_BUILDING: Duration = Duration::from_millis(50);
+/// How often to look otherwise: stand-by ends with time.
+const LOOK_IDLE: Duration = Duration::from_millis(500);
+
+/// Runs until it is stopped. Flips under way are left where they are; the next start takes them up. `looked` is
+/// told once it has been through everything for the first time.
+pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<bool>, looked: oneshot::Sender<()>) {
+    let mut looked = Some(looked);
+    let mut catalog = versions.catalog.watch();
+    let mut opened = versions.opened.subscribe();
+    let mut tasks = Tasks::default();
+    loop {
+        let gets_on = |state: &VersionState| state.phase == Phase::Initializing || state.replay.is_some();
+        let building = catalog.borrow_and_update().versions().any(|(_, state)| gets_on(state));
+        opened.mark_unchanged();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            done = AssertUnwindSafe(reconcile(&versions, &mut tasks)).catch_unwind() => match done {
+                // Once history has parted nothing is done any more.
+                Ok(Ok(())) => versions.notes.set_stuck(match versions.journal.health() {
+                    Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
+                    Health::Well | Health::Failing(_) | Health::Damaged(_) => None,
+                }),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the rebuild driver cannot go on for the moment");
+                    versions.notes.set_stuck(Some(trouble(&error)));
+                }
+                // It holds no state that a panic could leave half changed, and what serves must not depend on it.
+                Err(_) => tracing::error!("the rebuild driver met a bug in dacapo and begins anew"),
+            },
+        }
+        if let Some(looked) = looked.take() {
+            // Nobody waits for it only when the start was given up.
+            looked.send(()).ok();
+        }
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            _ = catalog.changed() => {}
+            _ = opened.changed() => {}
+            () = tokio::time::sleep(if building { LOOK_BUILDING } else { LOOK_IDLE }) => {}
+        }
+    }
+    tasks.end().await;
+}
+
+async fn reconcile(versions: &Arc<Versions>, tasks: &mut Tasks) -> Result<(), CatalogError> {
+    if let Health::Parted(parted) = versions.journal.health() {
+        // What the catalog says is of a history that is gone.
+        for open in versions.open_versions() {
+            stop(versions, &open.id).await;
+            versions.notes.set_trouble(&open.id, Some(WaitingOn::Parted { parted }));
+        }
+        return Ok(());
+    }
+    // Looked at before the catalog is: every flip through here is known then.
+    let head = versions.head();
+    versions.catalog.refresh().await?;
+    decide_reads(versions).await?;
+    versions.tell_carried();
+    let_go(versions).await;
+    let observed = observe(versions, head).await?;
+    follow_plan(versions, &observed).await?;
+    tasks.tend(versions, &observed).await;
+    Ok(())
+}
+
+/// Changes the catalog as the plan says.
+async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<(), CatalogError> {
+    let carried: Vec<Code> = versions.carried().into_iter().map(|carried| code(versions, carried)).collect();
+    let Observed { head, tokens, bare, speaking, may_begin } = observed;
+    let facts = Facts { carried: &carried, tokens, bare, speaking, head: *head, now: versions.world.clock.now() };
+    for command in plan(&versions.catalog.current(), &facts) {
+        // One that is known only now is looked at first.
+        if matches!(&command, CatalogCommand::Begin(id) if !may_begin.contains(id)) {
+            continue;
+        }
+        let ends_replay = matches!(command, CatalogCommand::EndReplay { .. });
+        if ends_replay {
+            versions.world.probe.completed(Step::ReplayCovered);
+        }
+        match Arc::clone(&versions.catalog).change(command, Asked::by_plan()).await {
+            Ok(_) if ends_replay => versions.world.probe.completed(Step::ReplayEnded),
+            Ok(_) => {}
+            // Somebody changed the catalog since it was looked at; the next look sees it.
+            Err(CatalogError::Refused(refused)) => tracing::debug!(%refused, "planned on an older catalog"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What the rules want to know of the code: it begins as a copy by itself only where it could.
+fn code(versions: &Versions, carried: Carried) -> Code {
+    let seeded = carried.options.seed_new_code && versions.may_copy(&carried).is_ok();
+    Code { seeded, ..carried.code }
+}
+
+/// Decides about what code of a newer release shall read, should whoever announced it be gone.
+async fn decide_reads(versions: &Versions) -> Result<(), StoreError> {
+    for (view, state) in versions.catalog.current().announced() {
+        if let Some(announced) = &state.announced {
+            reads::settle(&versions.journal, &versions.catalog, view, announced, state.reads.as_ref()).await?;
+        }
+    }
+    Ok(())
+}

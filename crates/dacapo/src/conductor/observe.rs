@@ -1,0 +1,153 @@
+//! Looks at every version, and does for it what its phase wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dacapo_model::{CatalogCommand, Phase, Position, Token, VersionState, ViewId, WaitingOn, WorkShare};
+use dacapo_store::StoreError;
+
+use super::belongs::unbegun;
+use super::retire::{clean_up, close, stop};
+use super::start::open;
+use super::strays::{lift_stray, uncap_stray};
+use crate::catalog::{Asked, CatalogError};
+use crate::code::Voices;
+use crate::history;
+use crate::processor::Orders;
+use crate::versions::Versions;
+
+/// What was found of all versions.
+#[derive(Default)]
+pub(super) struct Observed {
+    /// The head when they had been looked at.
+    pub(super) head: Position,
+    /// The tokens of those that are open here.
+    pub(super) tokens: BTreeMap<ViewId, Vec<Token>>,
+    /// Those that lack indexes, while they are being built.
+    pub(super) bare: BTreeSet<ViewId>,
+    /// Those that are on their way to events that they speak for, while they stand by.
+    pub(super) speaking: BTreeSet<ViewId>,
+    /// Those that may begin: nothing of another history is in their place.
+    pub(super) may_begin: BTreeSet<ViewId>,
+}
+
+/// Looks at every version, of which the catalog is known through `head`.
+pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<Observed, CatalogError> {
+    let mut observed = Observed::default();
+    for (id, state) in versions.catalog.current().versions() {
+        // What is wrong with one view stops no other.
+        if let (Some(open), Some(projection)) =
+            (versions.open_version(&id), versions.catalog.current().projections.get(&id.projection))
+        {
+            open.hear(Voices::new(projection, head));
+        }
+        let attended = attend(versions, &id, state).await;
+        shut(versions, &id, state, &attended).await?;
+        if matches!(attended, Err(CatalogError::Store(StoreError::Unavailable { .. }))) {
+            // How far it is cannot be told, so it is not known to have spoken.
+            observed.speaking.insert(id.clone());
+        }
+        versions.notes.set_trouble(&id, attended.as_ref().err().map(trouble));
+        observed.may_begin.extend((state.phase == Phase::Scheduled && attended.is_ok()).then(|| id.clone()));
+        if let Some(found) = attended.ok().flatten() {
+            observed.bare.extend(found.bare.then(|| id.clone()));
+            observed.speaking.extend(found.speaking.then(|| id.clone()));
+            observed.tokens.insert(id, found.tokens);
+        }
+    }
+    observed.head = versions.head();
+    Ok(observed)
+}
+
+/// Closes a version from which nobody may be answered, and fails one that is being built and never will be.
+async fn shut(
+    versions: &Arc<Versions>,
+    id: &ViewId,
+    state: &VersionState,
+    attended: &Result<Option<Found>, CatalogError>,
+) -> Result<(), CatalogError> {
+    if let Err(CatalogError::Store(StoreError::Parted(_))) = attended {
+        // What it shows is not of this journal. It stays closed until that is there again, or it is built anew.
+        close(versions, id).await;
+    }
+    let damage = versions.open_version(id).and_then(|open| open.view.health().damaged);
+    if let (Some(_), Err(CatalogError::Store(StoreError::Corrupt { .. }))) = (&damage, attended) {
+        // Nobody can be answered from it. What else is damaged is refused where it is read, and the rest answered.
+        close(versions, id).await;
+    }
+    if let (Phase::Initializing, Some(error)) = (state.phase, damage) {
+        give_up(versions, id, &StoreError::corrupt(format!("the view {id}"), error)).await?;
+    }
+    if let (Phase::Initializing, Err(CatalogError::Store(error))) = (state.phase, attended) {
+        give_up(versions, id, error).await?;
+    }
+    Ok(())
+}
+
+/// What a version waits on that could not be attended to.
+pub(super) fn trouble(error: &CatalogError) -> WaitingOn {
+    match error {
+        CatalogError::Store(error) => history::waiting_on(error),
+        error => WaitingOn::Store { error: error.to_string() },
+    }
+}
+
+/// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
+/// later build takes its place.
+async fn give_up(versions: &Arc<Versions>, id: &ViewId, error: &StoreError) -> Result<(), CatalogError> {
+    if matches!(error, StoreError::Unavailable { .. }) {
+        return Ok(());
+    }
+    tracing::warn!(view = %id, %error, "the version cannot be built");
+    let fail = CatalogCommand::Fail { view: id.clone(), reason: error.to_string() };
+    match Arc::clone(&versions.catalog).change(fail, Asked::by_plan()).await {
+        // Somebody moved it on meanwhile.
+        Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the rules want to know of a view.
+struct Found {
+    tokens: Vec<Token>,
+    /// Whether it lacks indexes, while it is being built.
+    bare: bool,
+    /// Whether it is on its way to events that it speaks for, while it stands by.
+    speaking: bool,
+}
+
+/// Does for one version what its phase wants, and returns what its view is like if that is open.
+async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
+    match state.phase {
+        phase if phase.applies() => {
+            if let Some(parted) = state.parted {
+                return Err(StoreError::Parted(parted).into());
+            }
+            open(versions, id, state).await?;
+            let Some(version) = versions.open_version(id) else { return Ok(None) };
+            version.compare(&*versions.journal).await?;
+            version.order(Orders::of(state));
+            // Looked at now and then, a handler that does not return is seen, and logged.
+            drop(version.told());
+            let tokens = version.tokens().await?;
+            versions.notes.watch_claims(id, &tokens, &versions.cluster);
+            version.work(match &version.carried {
+                Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
+                _ => WorkShare::ALL,
+            });
+            let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+            versions.trails.look(id, &tokens, version.reached(covers), versions.head());
+            lift_stray(versions, &version, &tokens).await?;
+            uncap_stray(versions, &version, &tokens).await?;
+            let bare = state.phase == Phase::Initializing && versions.is_bare(id).await?;
+            let speaking =
+                state.phase == Phase::StandingBy && versions.is_speaking(id, &*version.view, &tokens).await?;
+            return Ok(Some(Found { tokens, bare, speaking }));
+        }
+        Phase::Scheduled => unbegun(versions, id).await?,
+        Phase::CleaningUp => clean_up(versions, id).await?,
+        Phase::Failed => stop(versions, id).await,
+        _ => {}
+    }
+    Ok(None)
+}

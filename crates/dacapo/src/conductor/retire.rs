@@ -1,0 +1,129 @@
+//! Closes versions, and drops their views once they are gone (I-12).
+
+use std::sync::Arc;
+
+use dacapo_model::{CatalogCommand, Phase, ViewId};
+use dacapo_store::{StoreError, Views};
+
+use super::start::{insert, is_other};
+use crate::catalog::{Asked, CatalogError};
+use crate::history;
+use crate::processor::Orders;
+use crate::versions::{self, OpenVersion, Versions};
+use crate::world::Step;
+
+/// Closes what another node has cleaned up before this one heard of it, and drops its view again: opened meanwhile, it
+/// may have been made after the other node had dropped it, and nobody else would drop that one (I-12).
+pub(super) async fn let_go(versions: &Versions) {
+    let catalog = versions.catalog.current();
+    let is_gone = |id: &&ViewId| catalog.version(id).is_none_or(|state| state.phase == Phase::Obsolete);
+    let gone: Vec<_> = versions.opening.lock().await.iter().filter(is_gone).cloned().collect();
+    for id in gone {
+        stop(versions, &id).await;
+        let dropped = discard(&*versions.views, &id).await;
+        versions.notes.set_trouble(&id, dropped.as_ref().err().map(history::waiting_on));
+        if dropped.is_ok() {
+            versions.opening.lock().await.remove(&id);
+        }
+    }
+}
+
+pub(super) async fn stop(versions: &Versions, id: &ViewId) {
+    versions.trails.forget(id);
+    if let Some(open) = versions.remove_open(id) {
+        open.stop().await;
+    }
+}
+
+/// Closes a version from which nobody may be answered any more.
+pub(super) async fn close(versions: &Versions, id: &ViewId) {
+    if versions.open_version(id).is_some() {
+        stop(versions, id).await;
+        versions.closed(id);
+    }
+}
+
+/// Drops the view of a version that is cleaned up, once its processor has stopped and the effects that it owes are made.
+pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<(), CatalogError> {
+    versions.world.probe.completed(Step::CleaningUp);
+    if owes(versions, id).await? {
+        return Ok(());
+    }
+    stop(versions, id).await;
+    revoke(&*versions.views, id).await?;
+    // From here on nobody adds to them; a batch that was under way may have.
+    if owes(versions, id).await? {
+        return Ok(());
+    }
+    // From here on the clean-up cannot be cancelled; until here it may have been.
+    match Arc::clone(&versions.catalog).change(CatalogCommand::BeginDrop(id.clone()), Asked::by_plan()).await {
+        Ok(_) => {}
+        Err(CatalogError::Refused(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    versions.views.drop_view(id).await?;
+    versions.world.probe.completed(Step::Dropped);
+    match Arc::clone(&versions.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await {
+        // Another member was first.
+        Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Drops the view (I-12): its epochs are revoked, then it goes.
+pub(super) async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    revoke(views, id).await?;
+    views.drop_view(id).await
+}
+
+/// Revokes the epochs of a view that is dropped.
+async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    match versions::revoke(views, id).await {
+        // What is damaged has no claim that could still write to it.
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
+            tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
+            Ok(())
+        }
+        revoked => revoked,
+    }
+}
+
+/// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.
+async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError> {
+    let catalog = versions.catalog.current();
+    let Some(state) = catalog.version(id) else { return Ok(false) };
+    let served = catalog.projections.get(&id.projection).map(|state| state.served.as_slice()).unwrap_or_default();
+    // One that never served speaks for nothing. What another one speaks for, the delivery forgets.
+    if !served.iter().any(|(_, version)| *version == id.version) {
+        return Ok(false);
+    }
+    let found = match versions.views.find(id).await {
+        Ok(Some(view)) => view.outbox(0).await.map(|outbox| Some((view, outbox))),
+        other => other.map(|_| None),
+    };
+    match found {
+        Ok(Some((view, outbox))) if outbox.pending > 0 => {
+            let carried = versions.code_of(id);
+            let delivers = match versions.open_version(id) {
+                Some(open) if is_other(&open, carried.as_ref()) || open.is_silent().await => {
+                    open.stop().await;
+                    false
+                }
+                Some(open) => {
+                    open.stop_applying().await;
+                    true
+                }
+                None => false,
+            };
+            if !delivers {
+                versions.opening.lock().await.insert(id.clone());
+                let version = OpenVersion::still(id.clone(), view, carried, Orders::of(state));
+                version.outbox.send_replace(outbox);
+                insert(versions, version).await;
+            }
+            Ok(true)
+        }
+        Ok(_) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

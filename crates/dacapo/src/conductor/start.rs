@@ -1,0 +1,179 @@
+//! Opens versions, and starts what runs for them.
+
+use std::sync::Arc;
+
+use dacapo_model::rebuild::no_source;
+use dacapo_model::{Phase, Token, VersionState, ViewId};
+use dacapo_store::StoreError;
+use tokio::sync::watch;
+
+use super::belongs::{belongs, reaches, unbegun};
+use crate::code::{Carried, SeedFrom, check};
+use crate::effects::Delivery;
+use crate::history;
+use crate::processor::Orders;
+use crate::versions::{OpenVersion, Versions};
+
+/// Opens what there is of every version, for a node that only looks: nothing is changed, and nothing runs.
+pub(crate) async fn look(versions: &Versions) {
+    for (id, state) in versions.catalog.current().versions() {
+        let looked = look_at(versions, &id, state).await;
+        versions.notes.set_trouble(&id, looked.err().as_ref().map(history::waiting_on));
+    }
+}
+
+async fn look_at(versions: &Versions, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
+    let is_open = state.phase.applies() || state.phase == Phase::CleaningUp;
+    if state.phase == Phase::Scheduled {
+        return unbegun(versions, id).await;
+    }
+    let Some(view) = versions.views.find(id).await?.filter(|_| is_open) else { return Ok(()) };
+    if state.phase.applies() {
+        belongs(&*versions.journal, &*view, state).await?;
+        reaches(&*versions.journal, &*view).await?;
+    }
+    let version = OpenVersion::still(id.clone(), view, None, Orders::of(state));
+    version.tokens().await?;
+    version.outbox.send_replace(version.view.outbox(0).await?);
+    versions.insert_open(Arc::new(version));
+    Ok(())
+}
+
+/// Says that effects are made again: those that were still to be made, and which had been made, went with the view.
+async fn tell_of_effects(
+    versions: &Versions,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<(), StoreError> {
+    let served = matches!(state.phase, Phase::Serving | Phase::StandingBy);
+    if !served || carried.effect_names().is_empty() || !view.tokens().await?.iter().all(Token::is_new) {
+        return Ok(());
+    }
+    let catalog = versions.catalog.current();
+    let projection = catalog.projections.get(&id.projection);
+    let past = carried.options.effects.past;
+    if let Some(from) = projection.and_then(|projection| projection.speaks_from(id.version, past)) {
+        tracing::warn!(
+            view = %id,
+            from = from.get(),
+            "its view was gone and is built again: the effects of events from position {from} on for which it speaks are \
+             made again, under the same keys, also those that were dropped"
+        );
+    }
+    Ok(())
+}
+
+/// Opens the version, and runs its processor if the code is here.
+pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> Result<(), StoreError> {
+    let carried = versions.code_of(id);
+    let mut is_corrected = false;
+    if let Some(open) = versions.open_version(id) {
+        let is_other = is_other(&open, carried.as_ref());
+        if !is_other && !open.has_ended() {
+            return Ok(());
+        }
+        is_corrected = is_other && open.carried.is_some();
+        open.stop().await;
+    }
+    let mut opening = versions.opening.lock().await;
+    opening.insert(id.clone());
+    let version = match carried {
+        Some(carried) => {
+            let view = versions.views.open(id, carried.tables, state.segments).await?;
+            // It may have been cleaned up since the catalog was looked at.
+            versions.catalog.refresh().await?;
+            if !versions.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
+                return Ok(());
+            }
+            history::check(&*versions.journal, &*view).await?;
+            tell_of_effects(versions, id, state, &carried, &*view).await?;
+            let seed = seed(versions, id, state, &carried, &*view).await?;
+            OpenVersion::run(versions, id.clone(), view, carried, state, seed, is_corrected)?
+        }
+        None => match versions.views.find(id).await? {
+            Some(view) => {
+                history::check(&*versions.journal, &*view).await?;
+                OpenVersion::still(id.clone(), view, None, Orders::of(state))
+            }
+            None => return Ok(()),
+        },
+    };
+    insert(versions, version).await;
+    Ok(())
+}
+
+/// Whether this node carries code by now that the open version is not run with.
+pub(super) fn is_other(open: &OpenVersion, carried: Option<&Carried>) -> bool {
+    match (&open.carried, carried) {
+        (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
+        (None, carried) => carried.is_some(),
+        (Some(_), None) => false,
+    }
+}
+
+pub(super) async fn insert(versions: &Arc<Versions>, version: OpenVersion) {
+    let version = Arc::new(version);
+    versions.insert_open(Arc::clone(&version));
+    // Whoever wished for something just before has told the one whose place it takes.
+    version.wished();
+    deliver(versions, &version).await;
+}
+
+/// Lets its effects be made, if it reacts and its code is here.
+async fn deliver(versions: &Arc<Versions>, open: &OpenVersion) {
+    let Some(carried) = open.carried.clone().filter(|_| open.reacts()) else { return };
+    let (stop, stopped) = watch::channel(false);
+    let delivery = Delivery {
+        versions: Arc::downgrade(versions),
+        id: open.id.clone(),
+        view: Arc::clone(&open.view),
+        carried,
+        progress: open.progress.clone(),
+        outbox: open.outbox.clone(),
+        before: open.before.clone(),
+        stop: stopped,
+    };
+    open.delivers(stop, tokio::spawn(delivery.run())).await;
+}
+
+/// What the version begins as a copy of, if it is to and has not begun.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when that copy cannot be right, or is there no more.
+async fn seed(
+    versions: &Versions,
+    id: &ViewId,
+    state: &VersionState,
+    carried: &Carried,
+    view: &dyn dacapo_store::View,
+) -> Result<Option<SeedFrom>, StoreError> {
+    let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };
+    if !view.tokens().await?.iter().all(Token::is_new) {
+        return Ok(None);
+    }
+    let catalog = versions.catalog.current();
+    let projection = &catalog.projections[&id.projection];
+    if let Some(why) = no_source(id, projection, state) {
+        return Err(StoreError::Invalid(why));
+    }
+    let segments = projection.versions[&source].segments;
+    let source = ViewId { version: source, ..id.clone() };
+    let refused =
+        |why: String| StoreError::Invalid(format!("{id} cannot begin as a copy of {}: {why}", source.version));
+    let code = versions.code_of(&source);
+    check(carried, state.segments, source.version, segments, code.as_ref()).map_err(refused)?;
+    let view = match versions.open_version(&source) {
+        Some(open) => Arc::clone(&open.view),
+        None => {
+            let gone = || refused("its view is gone: rebuild the projection once more".to_owned());
+            versions.views.find(&source).await?.ok_or_else(gone)?
+        }
+    };
+    belongs(&*versions.journal, &*view, &projection.versions[&source.version]).await.map_err(|error| match error {
+        StoreError::Parted(parted) => refused(parted.to_string()),
+        error => error,
+    })?;
+    Ok(code.map(|code| SeedFrom { id: source.clone(), view, tables: code.tables }))
+}

@@ -1,0 +1,44 @@
+//! Takes away marks that drivers left on tokens when they were cut off.
+
+use dacapo_model::{Phase, Token, VersionState, ViewId};
+use dacapo_store::StoreError;
+
+use crate::versions::{OpenVersion, Versions};
+
+/// Takes away the cap of a verification that is over: it was cut off, or whoever made it died. While a version of the
+/// projection is being built, the member that verifies it is the one to know.
+pub(super) async fn uncap_stray(
+    versions: &Versions,
+    version: &OpenVersion,
+    tokens: &[Token],
+) -> Result<(), StoreError> {
+    if tokens.iter().all(|token| token.cap.is_none()) {
+        return Ok(());
+    }
+    let catalog = versions.catalog.current();
+    let projection = &version.id.projection;
+    let mut built = catalog.versions().filter(|(id, state)| {
+        id.projection == *projection && state.phase == Phase::Initializing && versions.cluster.has_capable(id)
+    });
+    let meets = |id: &ViewId| versions.open_version(id).is_some_and(|open| open.is_meeting());
+    let is_stray = |(id, _): (ViewId, &VersionState)| versions.cluster.drives(&id) && !meets(&id);
+    if built.all(is_stray) {
+        version.uncap().await?;
+    }
+    Ok(())
+}
+
+/// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at
+/// after `tokens` were read, so it knows the request behind every mark among them.
+pub(super) async fn lift_stray(versions: &Versions, version: &OpenVersion, tokens: &[Token]) -> Result<(), StoreError> {
+    let catalog = versions.catalog.current();
+    let id = &version.id;
+    let flip = catalog.projections.get(&id.projection).and_then(|state| state.flip);
+    let present = flip.filter(|flip| flip.from == Some(id.version)).map(|flip| flip.hold);
+    let marks = tokens.iter().filter_map(|token| token.held_for);
+    let stray = marks.filter(|mark| Some(*mark) != present && *mark <= catalog.position).max();
+    match stray {
+        Some(mark) => version.lift(mark).await,
+        None => Ok(()),
+    }
+}

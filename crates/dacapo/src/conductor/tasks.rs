@@ -1,0 +1,110 @@
+//! The drivers that run beside the conductor, at most one of a kind for each projection or version.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::rebuild::wants_verification;
+use dacapo_model::{Phase, Position, ProjectionName, ViewId};
+use tokio::task::JoinHandle;
+
+use super::observe::Observed;
+use crate::flip;
+use crate::verify;
+use crate::versions::Versions;
+
+/// How long to rest before it is tried again to let SQL from outside see what serves.
+const PUBLISH_REST: Duration = Duration::from_secs(1);
+
+/// What a driver does, and of what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    Flip(ProjectionName),
+    /// Lets SQL from outside find what serves, which no flip waits for.
+    Publish(ProjectionName),
+    Verify(ViewId),
+    /// Puts live queries to a version that does not serve yet.
+    Shadow(ViewId),
+}
+
+/// The drivers that run. Whatever is cut off with them is begun anew.
+#[derive(Default)]
+pub(super) struct Tasks(BTreeMap<Work, JoinHandle<()>>);
+
+impl Tasks {
+    /// Starts what is to run by the catalog and is not running.
+    pub(super) async fn tend(&mut self, versions: &Arc<Versions>, observed: &Observed) {
+        self.clear().await;
+        let catalog = versions.catalog.current();
+        for (projection, state) in &catalog.projections {
+            let to = state.flip.map(|flip| ViewId { projection: projection.clone(), version: flip.to });
+            // Any node may drive it, but only one that carries the version to serve can tell whether that is there.
+            if to.is_none_or(|to| versions.code_of(&to).is_none() && versions.cluster.has_capable(&to)) {
+                continue;
+            }
+            self.begin(Work::Flip(projection.clone()), || flip::drive(Arc::clone(versions), projection.clone()));
+        }
+        for (projection, state) in &catalog.projections {
+            let Some((flip, version)) = state.served.last().copied() else { continue };
+            let serving = ViewId { projection: projection.clone(), version };
+            if versions.notes.is_published(projection, flip) || !versions.cluster.drives(&serving) {
+                continue;
+            }
+            self.begin(Work::Publish(projection.clone()), || publish(Arc::clone(versions), serving, flip));
+        }
+        for (id, state) in catalog.versions() {
+            let Some(tokens) = observed.tokens.get(&id).filter(|_| state.phase == Phase::Initializing) else {
+                continue;
+            };
+            let verify = wants_verification(state, tokens, observed.bare.contains(&id), observed.head);
+            self.examine(versions, &id, verify);
+        }
+    }
+
+    /// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.
+    fn examine(&mut self, versions: &Arc<Versions>, id: &ViewId, verify: bool) {
+        let Some(open) = versions.open_version(id) else { return };
+        let Some(carried) = open.carried.clone().filter(|_| versions.cluster.drives(id)) else { return };
+        // One that halts or is paused would only be found unfinished. It says itself what it waits on.
+        if verify && !versions.is_paused(id) && open.progress.borrow().waiting_on.is_empty() {
+            self.begin(Work::Verify(id.clone()), || verify::drive(Arc::clone(versions), id.clone()));
+        }
+        if verify::are_wanted(&carried) {
+            self.begin(Work::Shadow(id.clone()), || verify::shadow(Arc::clone(versions), id.clone()));
+        }
+    }
+
+    fn begin<F: Future<Output = ()> + Send + 'static>(&mut self, work: Work, run: impl FnOnce() -> F) {
+        self.0.entry(work).or_insert_with(|| tokio::spawn(run()));
+    }
+
+    /// Lets go of those that have ended.
+    async fn clear(&mut self) {
+        let ended: Vec<_> = self.0.extract_if(.., |_, task| task.is_finished()).collect();
+        for (work, task) in ended {
+            if let Err(error) = task.await {
+                tracing::error!(?work, %error, "a task of the conductor ended by a bug in dacapo");
+            }
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) async fn end(self) {
+        for task in self.0.into_values() {
+            task.abort();
+            // Aborted or done: either way it does nothing any more, which is what is waited for.
+            drop(task.await);
+        }
+    }
+}
+
+/// Lets SQL from outside find what serves by the flip at `flip`. Where that fails it rests, and the next look tries again.
+async fn publish(versions: Arc<Versions>, serving: ViewId, flip: Position) {
+    let published = versions.views.publish(&serving, flip).await;
+    let failed = published.is_err();
+    versions.notes.set_published(&serving, flip, published.err().map(|error| error.to_string()));
+    if failed {
+        tokio::time::sleep(PUBLISH_REST).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! Puts a node together, and starts its parts in their order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dacapo_model::{CatalogRefused, Member, MemberId};
+use dacapo_store::{Clock, Store, SystemClock};
+use tokio::sync::{Mutex, oneshot, watch};
+
+use super::{Node, Running};
+use crate::catalog::{self, CatalogLog};
+use crate::cluster::{Cluster, SharedClock};
+use crate::code::{Carried, check_all_carried};
+use crate::conductor;
+use crate::error::StartError;
+use crate::reads;
+use crate::scrub;
+use crate::subscribe::{self, AnySubscriber, Subscribed, Subscriber, Tail};
+use crate::times::{self, Times};
+use crate::versions::Versions;
+use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
+
+/// Where a node keeps what lasts.
+enum Place {
+    Memory,
+    Directory(PathBuf),
+    Opened(Store),
+}
+
+/// Puts a node together; see [`Node::builder`].
+#[must_use = "a node runs once it is started"]
+pub struct NodeBuilder {
+    place: Place,
+    name: Option<String>,
+    address: Option<String>,
+    carried: Vec<Carried>,
+    subscribers: Vec<Arc<dyn AnySubscriber>>,
+    looks: bool,
+    world: World,
+}
+
+impl NodeBuilder {
+    pub(super) fn new() -> Self {
+        let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
+        let world = World { clock, ids, offload: Offload::default(), probe };
+        let (name, address, looks) = (None, None, false);
+        Self { place: Place::Memory, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
+    }
+
+    /// Keeps everything in this directory, which is made if it is not there. One process at a time has it.
+    pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.place = Place::Directory(directory.into());
+        self
+    }
+
+    /// Keeps everything in this store.
+    pub fn store(mut self, store: Store) -> Self {
+        self.place = Place::Opened(store);
+        self
+    }
+
+    /// Only looks at what is stored: nothing is appended, built, flipped, cleaned up or otherwise carried on, and no byte of
+    /// a directory changes. What is asked of such a node beyond looking is refused by its store, or waits for ever.
+    pub fn looks(mut self) -> Self {
+        self.looks = true;
+        self
+    }
+
+    /// What people call this node, such as its host name; it need not be unique.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where other nodes reach the API of this one, such as `http://10.0.0.7:7373`.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Carries this version of a projection. New code is built beside the serving version and flipped to
+    /// as its options say; keep carrying the old version for as long as it serves or stands by.
+    pub fn carry(mut self, version: impl Into<Carried>) -> Self {
+        self.carried.push(version.into());
+        self
+    }
+
+    /// Calls this subscriber with events as they are appended.
+    pub fn subscriber(mut self, subscriber: impl Subscriber) -> Self {
+        self.subscribers.push(Arc::new(subscriber));
+        self
+    }
+
+    /// Takes the time from `clock`; in a store that has a clock of its own for all nodes, it is set right by that one.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.world.clock = clock;
+        self
+    }
+
+    /// Takes ids from `ids`.
+    pub fn ids(mut self, ids: Arc<dyn Ids>) -> Self {
+        self.world.ids = ids;
+        self
+    }
+
+    /// Does work that may hold up its thread like this; on threads of its own unless set.
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.world.offload = offload;
+        self
+    }
+
+    /// Lets `probe` watch the steps of flips and clean-ups.
+    pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
+        self.world.probe = probe;
+        self
+    }
+
+    /// Starts the node: opens the store, reads the catalog, takes up whatever an earlier run left
+    /// unfinished, and runs the processors. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what to do.
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        check_all_carried(&self.carried)?;
+        let clock = Arc::clone(&self.world.clock);
+        let store = match self.place {
+            Place::Memory => Store::memory(clock),
+            Place::Directory(directory) if self.looks => Store::look(&directory, clock)?,
+            Place::Directory(directory) => Store::embedded(&directory, clock)?,
+            Place::Opened(store) => store,
+        };
+        let shared_clock = Arc::new(SharedClock::new(Arc::clone(&self.world.clock)));
+        self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
+        let catalog = Arc::new(CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?);
+        for carried in &self.carried {
+            // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
+            match catalog.current().decide(&carried.code.schedule()) {
+                // It may read more, or be looked at again: see below.
+                Ok(_) | Err(CatalogRefused::Reads { .. }) => {}
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        if !self.looks {
+            conductor::check_views(&store, &catalog).await?;
+            for carried in &self.carried {
+                reads::agree(&store.journal, &catalog, carried).await?;
+            }
+        }
+        let views = Arc::clone(&store.views);
+        let id = MemberId::from_bytes(self.world.ids.next().bytes());
+        let name = self.name.unwrap_or_else(|| format!("node {id}"));
+        let me = Member { id, name, address: self.address, carries: vec![], ready: false };
+        let cluster = Arc::new(Cluster::new(Arc::clone(&store.members), shared_clock, store.shared, me));
+        cluster.carries(self.carried.iter().map(Carried::of_member).collect());
+        let (leave, left) = watch::channel(false);
+        let keeper = tokio::spawn(cluster.join(left).await?.run());
+        let versions =
+            Arc::new(Versions::new(Arc::clone(&store.journal), views, catalog, cluster, self.world, self.carried));
+        let (stop, stopped) = watch::channel(false);
+        let tail = Tail::new(Arc::clone(&store.journal), subscribe::Bounds::default());
+        let tail = Arc::new(tail.done_by(versions.world.offload));
+        let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
+        let subscribers = self.subscribers.into_iter().map(begin).collect();
+        if versions.views.has_pages() {
+            // It ends with the node as well, and changes nothing that lasts.
+            drop(tokio::spawn(scrub::scrub(Arc::downgrade(&versions), stopped.clone())));
+        }
+        let (looked, has_looked) = oneshot::channel();
+        if store.shared {
+            // It ends with the node, and nobody waits for it: it changes nothing.
+            drop(tokio::spawn(catalog::follow(Arc::clone(&versions.catalog), stopped.clone())));
+        }
+        let times = Arc::new(Times::default());
+        times.look(&*versions.journal, &*versions.world.clock).await;
+        let (journal, clock) = (Arc::clone(&versions.journal), Arc::clone(&versions.world.clock));
+        drop(tokio::spawn(times::watch(Arc::clone(&times), journal, clock, stopped.clone())));
+        // From here on the status shows every version that there is.
+        let conductor = if self.looks {
+            conductor::look(&versions).await;
+            None
+        } else {
+            let conductor = tokio::spawn(conductor::conduct(Arc::clone(&versions), stopped, looked));
+            // It never fails: the driver tells or panics.
+            has_looked.await.ok();
+            Some(conductor)
+        };
+        versions.cluster.set_ready(!self.looks);
+        let (conductor, keeper) = (Mutex::new(conductor), Mutex::new(Some(keeper)));
+        let running = Running { times, stop, conductor, leave, keeper, tail, subscribers, store };
+        Ok(Node { versions, running: Arc::new(running) })
+    }
+}

@@ -1,0 +1,134 @@
+//! Giving up what was asked for and has not happened: a flip, a rebuild, a clean-up, a replay in place.
+//!
+//! A cancellation is a change of the catalog, decided on the same state as what it cancels, so that of the two one comes
+//! first: whoever confirms a flip, drops a view or takes up a replay afterwards finds it cancelled, and whoever cancels
+//! afterwards is told that it is too late. Nothing here stops anything; the drivers do when they hear of it.
+
+use std::sync::Arc;
+
+use dacapo_model::replay::{ReplayRows, is_over};
+use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, VersionId, ViewId};
+
+use super::{Node, Requested};
+use crate::catalog::Request;
+use crate::catalog::{Asked, CatalogEntry};
+use crate::error::Error;
+use crate::processor::Orders;
+
+/// What was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// What.
+    pub what: Cancel,
+    /// Of which version, and where the catalog has it; no position when it was cancelled already.
+    pub requested: Requested,
+}
+
+impl Node {
+    /// Cancels what was asked for of a projection and has not happened: `what`, or the only thing that there is to cancel,
+    /// of `version`, or of the only version that it could be.
+    ///
+    /// A flip is given up until it is confirmed, also one that would come by itself once the version is ready; the version
+    /// flips only on command from then on. A rebuild is given up, and its view dropped, until the version serves. A
+    /// clean-up is given up until the view is being dropped: a version that stood by stands by anew, one that was being
+    /// built is built on unless another one is by then. A replay that keeps its rows is left where it is until it has
+    /// ended; one that resets them is given up until it has begun.
+    ///
+    /// # Errors
+    /// [`Error::Catalog`] when it is too late; [`Error::NoTarget`] when there is nothing to cancel, or more than one thing.
+    pub async fn cancel(
+        &self,
+        projection: &ProjectionName,
+        what: Option<Cancel>,
+        version: Option<VersionId>,
+        asked: Asked,
+    ) -> Result<Cancelled, Error> {
+        self.versions.catalog.refresh().await?;
+        // What is not named is what was found before.
+        let before = self.versions.catalog.under_key(&asked).await.and_then(|entries| cancelled(&entries));
+        let what = what.or(before.map(|before| before.what));
+        let request = |what: Option<Cancel>| {
+            let request = Request::new("cancel", projection, version);
+            what.map_or(request.clone(), |what| request.with(format_args!("({what} it)")))
+        };
+        let repeated = self.versions.catalog.repeated(&asked, &request(what)).await?;
+        if let Some(cancelled) = repeated.and_then(|entries| cancelled(&entries)) {
+            return Ok(cancelled);
+        }
+        let (what, version) = self.to_cancel(projection, what, version)?;
+        let request = request(Some(what));
+        let view = ViewId { projection: projection.clone(), version };
+        if what == Cancel::Replay {
+            self.check_replay(&view).await?;
+        }
+        let entries = Arc::clone(&self.versions.catalog).change_for(request, what.of(view.clone()), asked).await?;
+        // The rebuild driver would tell it as well, but only when it comes around.
+        if let (Some(open), Some(state)) =
+            (self.versions.open_version(&view), self.versions.catalog.current().version(&view))
+        {
+            open.order(Orders::of(state));
+        }
+        let position = entries.first().map(|entry| entry.position);
+        Ok(Cancelled { what, requested: Requested { view, position } })
+    }
+
+    fn to_cancel(
+        &self,
+        projection: &ProjectionName,
+        what: Option<Cancel>,
+        version: Option<VersionId>,
+    ) -> Result<(Cancel, VersionId), Error> {
+        let catalog = self.versions.catalog.current();
+        let state = catalog.projections.get(projection);
+        let none = || Error::NoTarget(format!("nothing of {projection} is under way that could be cancelled"));
+        let state = state.ok_or_else(|| self.unknown_or(projection, none))?;
+        version.map_or(Ok(()), |version| self.known_version(projection, version))?;
+        let wanted = |(is, of): &(Cancel, VersionId)| {
+            what.is_none_or(|what| what == *is) && version.is_none_or(|version| version == *of)
+        };
+        let found: Vec<_> = state.cancellable().into_iter().filter(wanted).collect();
+        let comes = state.flips_next().filter(|_| what == Some(Cancel::Flip));
+        match (&found[..], what, version.or(comes).or(state.serving)) {
+            ([only], ..) => Ok(*only),
+            // The catalog says why not.
+            ([], Some(what), Some(version)) => Ok((what, version)),
+            ([], ..) => Err(none()),
+            (several, ..) => {
+                let names: Vec<_> = several.iter().map(|(what, of)| format!("{what} {of}")).collect();
+                let text = format!("it is not clear what of {projection} is to be cancelled: {}", names.join(", or "));
+                Err(Error::NoTarget(text))
+            }
+        }
+    }
+
+    /// Whether a replay can still be left. Rows that are gone for one come back only by it, and what every segment has come
+    /// to the end of is done, also before the catalog says so.
+    async fn check_replay(&self, view: &ViewId) -> Result<(), Error> {
+        let replay = self.versions.catalog.current().version(view).and_then(|state| state.replay);
+        let Some(replay) = replay.filter(|replay| !replay.cancelled) else { return Ok(()) };
+        let tokens = self.versions.tokens(view).await?.unwrap_or_default();
+        let has_begun = tokens.iter().any(|token| token.replay.is_some_and(|mark| mark.request >= replay.requested));
+        let found = if is_over(&tokens, replay.requested) {
+            "it has ended"
+        } else if replay.rows == ReplayRows::Reset && has_begun {
+            "its rows were reset, and only the replay brings them back"
+        } else {
+            return Ok(());
+        };
+        Err(CatalogRefused::TooLate { view: view.clone(), what: "the replay of", found }.into())
+    }
+}
+
+/// What these entries cancelled.
+fn cancelled(entries: &[CatalogEntry]) -> Option<Cancelled> {
+    let (first, last) = (entries.first()?, entries.last()?);
+    let what = match last.event {
+        CatalogEvent::FlipCancelled { .. } => Cancel::Flip,
+        CatalogEvent::CleanUpCancelled { .. } => Cancel::CleanUp,
+        CatalogEvent::ReplayCancelled { .. } => Cancel::Replay,
+        CatalogEvent::CleaningUp { .. } => Cancel::Rebuild,
+        _ => return None,
+    };
+    let requested = Requested { view: last.event.view().clone(), position: Some(first.position) };
+    Some(Cancelled { what, requested })
+}

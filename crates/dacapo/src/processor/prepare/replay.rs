@@ -1,0 +1,156 @@
+//! Taking up a replay in place: the rows that will be made again go, and the tokens move back, in one transaction.
+//!
+//! Afterwards the run begins anew, under a new claim and with what is stored. A reset that fails is tried again later;
+//! the version goes on as it was meanwhile.
+
+use std::ops::ControlFlow::{Break, Continue};
+
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::replay::ReplayRows;
+use dacapo_model::{
+    Letter, LetterKind, Letters, PendingReplay, Policy, Position, Segment, TokenMove, WaitingOn, limits,
+};
+use dacapo_store::{Commit, StoreError};
+
+use crate::code::FailureCause;
+use crate::code::letter;
+use crate::feed;
+use crate::processor::batch::Committed;
+use crate::processor::run::Run;
+use crate::processor::tries::Tried;
+use crate::processor::{Assignment, Next, unavailable};
+use crate::world::Step;
+
+pub(in crate::processor) fn reason(reset: &Tried) -> WaitingOn {
+    WaitingOn::Reset { attempts: reset.attempts, error: reset.error.clone() }
+}
+
+impl Run<'_> {
+    /// The replay that is asked for and that not every segment has taken up, unless its reset failed just now.
+    pub(in crate::processor) fn asked_replay(&self) -> Option<PendingReplay> {
+        let asked = self.assignment.orders.borrow().replay?;
+        let missing = self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some());
+        let rests = self.failed_reset.as_ref().is_some_and(Tried::rests);
+        (missing && !rests).then_some(asked)
+    }
+
+    /// Moves the tokens back: the run begins anew then. Should the rows not be reset, the version goes on as it was.
+    pub(in crate::processor) async fn take_up(&mut self, replay: PendingReplay) -> Result<Next, StoreError> {
+        let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
+        // What was set aside is about to be tried again, from where the replay begins. All of it counts as come past
+        // from here on, so what has not spoken is kept in mind.
+        let letters = letters_of(self.assignment, &moves).await?;
+        let comes_again =
+            |(segment, position): &(_, _)| moves.iter().any(|back| back.segment == *segment && *position > back.to);
+        let settled = letters.iter().filter(|letter| comes_again(letter)).map(|(_, position)| *position).collect();
+        let unspoken =
+            letters.into_iter().filter(|(segment, position)| !self.has_spoken(*segment, *position)).collect();
+        let commit = Commit { settled, unspoken, ..Commit::of(moves) };
+        self.view.end_events();
+        loop {
+            let reset = match replay.rows {
+                ReplayRows::Reset => self.assignment.carried.handlers.reset(&mut self.view, replay.after).await,
+                _ => Ok(()),
+            };
+            if self.view.wants_indexes() {
+                return self.index_first().await;
+            }
+            if let Err(cause) = reset {
+                if !planted::is(Fault::HalfReset) {
+                    self.view.rollback().await.map_err(unavailable)?;
+                }
+                return match cause {
+                    FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.reset_failed(error)),
+                    FailureCause::Store(error) => Err(unavailable(error)),
+                };
+            }
+            match self.land(&commit).await? {
+                Committed::Done => break,
+                Committed::ApplyAgain | Committed::Capped(_) => {}
+                Committed::Wrong(error) => return Ok(self.reset_failed(error.to_string())),
+                Committed::Ended(ended) => return Ok(Break(Some(ended))),
+            }
+        }
+        let (view, requested, after) = (&self.assignment.id, replay.requested, replay.after);
+        tracing::info!(%view, %requested, %after, "a replay in place begins");
+        self.assignment.probe.completed(Step::ReplayBegun);
+        Ok(Break(None))
+    }
+
+    /// Leaves a replay that was cancelled: the tokens go to where they were before. Events that were set aside when it
+    /// began, and that it has not come to, are set aside again, in the same transaction. The run begins anew then.
+    pub(in crate::processor) async fn leave_replay(&mut self) -> Result<Next, StoreError> {
+        let asked = self.orders.borrow().replay;
+        let moves: Vec<TokenMove> = match asked {
+            Some(asked) if asked.cancelled => self.segments.tokens().iter().filter_map(|it| it.leave(&asked)).collect(),
+            _ => vec![],
+        };
+        if moves.is_empty() {
+            return Ok(Continue(()));
+        }
+        let letters = self.set_aside_again(&moves).await?;
+        let commit = Commit { letters, ..Commit::of(moves) };
+        self.view.end_events();
+        match self.land(&commit).await? {
+            Committed::Done => {}
+            Committed::ApplyAgain => return Ok(Continue(())),
+            Committed::Capped(_) => return Ok(self.wait().await),
+            Committed::Wrong(error) => return Err(unavailable(error)),
+            Committed::Ended(ended) => return Ok(Break(Some(ended))),
+        }
+        tracing::info!(view = %self.assignment.id, "a replay in place was cancelled and is left");
+        Ok(Break(None))
+    }
+
+    /// The letters of events that were never applied, of those that segments pass over by these moves.
+    async fn set_aside_again(&mut self, moves: &[TokenMove]) -> Result<Vec<Letter>, StoreError> {
+        let options = &self.assignment.carried.options;
+        let policy = options.on_failure.in_phase(self.orders.borrow().phase);
+        let now = self.assignment.clock.now();
+        let mut again = Letters::default();
+        for position in self.unspoken.iter().copied() {
+            let event = feed::event_at(&*self.assignment.journal, position).await?;
+            let event = event.get(0);
+            let segment = self.segments.count().segment_of(event.stream);
+            let passes = |it: &&TokenMove| it.segment == segment && position > it.from && position <= it.to;
+            if !moves.iter().any(|it| passes(&it)) {
+                continue;
+            }
+            let first = self.aside.kept().first_of(event.stream).or_else(|| again.first_of(event.stream));
+            let kind = match (policy, first.filter(|_| options.order_matters)) {
+                (Policy::Skip, _) => LetterKind::Skipped,
+                (_, Some(first)) => LetterKind::Behind { first: first.position },
+                (_, None) => LetterKind::Refused,
+            };
+            let error = "the replay that was to try it again was cancelled".to_owned();
+            again.put(letter(segment, &event, kind, error, 0, now)?);
+        }
+        Ok(again.iter().cloned().collect())
+    }
+
+    /// Whether an event that is set aside was applied before the replay in which it was.
+    fn has_spoken(&self, segment: Segment, position: Position) -> bool {
+        position <= self.segments.replays_through(segment) && !self.unspoken.contains(&position)
+    }
+
+    fn reset_failed(&mut self, error: String) -> Next {
+        let tried = Tried::again(self.failed_reset.as_ref(), error, self.assignment.carried.options.retry);
+        let Tried { attempts, error, .. } = &tried;
+        tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
+        self.failed_reset = Some(tried);
+        self.report();
+        Continue(())
+    }
+}
+
+/// The dead letters of the segments that take up a replay.
+async fn letters_of(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
+    let (mut after, mut found) = (Position::START, Vec::new());
+    loop {
+        let letters = assignment.view.letters(after, limits::LETTERS_READ_MAX).await?;
+        let Some(last) = letters.last() else { return Ok(found) };
+        after = last.position;
+        let theirs = letters.iter().filter(|letter| moves.iter().any(|back| back.segment == letter.segment));
+        found.extend(theirs.map(|letter| (letter.segment, letter.position)));
+    }
+}

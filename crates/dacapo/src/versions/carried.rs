@@ -1,0 +1,84 @@
+//! The code that this node carries, and what the log and the other nodes were told of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use dacapo_model::{Catalog, ProjectionName, Unlike, ViewId};
+
+use crate::cluster::Cluster;
+use crate::code::Carried;
+
+/// The code that this node carries.
+pub(crate) struct CarriedHere {
+    all: RwLock<Vec<Carried>>,
+    /// What the log was told of it.
+    told: Mutex<Told>,
+}
+
+/// What the log was told of the code that is carried.
+#[derive(Default)]
+struct Told {
+    /// Code that is not what was recorded for its number.
+    unlike: BTreeMap<(ProjectionName, u32), Unlike>,
+    /// The versions that serve and whose code is not here.
+    lacking: BTreeSet<ViewId>,
+}
+
+impl CarriedHere {
+    pub(crate) fn new(all: Vec<Carried>) -> Self {
+        Self { all: RwLock::new(all), told: Mutex::default() }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Carried> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The code of this version, if it is here.
+    pub(crate) fn of(&self, id: &ViewId) -> Option<Carried> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|carried| carried.is_of(&id.projection, id.version)).cloned()
+    }
+
+    /// Adds this code, in place of what was carried of its number.
+    pub(super) fn add(&self, carried: Carried) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| (&known.code.projection, known.code.code) != (&carried.code.projection, carried.code.code));
+        all.push(carried);
+    }
+
+    /// Tells the other nodes which code may be given work, and the log which may not and why, as well as which versions
+    /// serve whose code is not here.
+    pub(super) fn tell(&self, catalog: &Catalog, cluster: &Cluster) {
+        let carried = self.all();
+        let mut unlike = BTreeMap::new();
+        for Carried { code, .. } in &carried {
+            match catalog.unlike(code) {
+                // What is not decided is soon.
+                None | Some(Unlike::Undecided { .. }) => {}
+                Some(found) => drop(unlike.insert((code.projection.clone(), code.code), found)),
+            }
+        }
+        let may_run = |carried: &&Carried| !unlike.contains_key(&(carried.code.projection.clone(), carried.code.code));
+        cluster.carries(carried.iter().filter(may_run).map(Carried::of_member).collect());
+        let serving = catalog
+            .projections
+            .iter()
+            .filter_map(|(projection, state)| Some(ViewId { projection: projection.clone(), version: state.serving? }));
+        let lacking = serving.filter(|id| self.of(id).is_none()).collect();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((projection, code), unlike) in unlike.iter().filter(|(of, unlike)| told.unlike.get(*of) != Some(unlike)) {
+            let advice = unlike.advice();
+            tracing::error!(%projection, code, %unlike, advice, "this node gets no segments of a version it carries");
+        }
+        for (projection, code) in told.unlike.keys().filter(|of| !unlike.contains_key(*of)) {
+            tracing::info!(%projection, code, "this node may be given segments of the version again");
+        }
+        for view in (&lacking as &BTreeSet<ViewId>).difference(&told.lacking) {
+            tracing::warn!(%view, "this node does not carry the code of the version that serves and cannot answer for it");
+        }
+        for view in told.lacking.difference(&lacking) {
+            tracing::info!(%view, "this node is not without the code of what serves any more");
+        }
+        *told = Told { unlike, lacking };
+    }
+}

@@ -1,0 +1,212 @@
+//! The versions that this node has open, and what it knows of each.
+//!
+//! This module owns the registry of open versions, the code that the node carries and the notes that the drivers leave
+//! for each other and for the status. It drives nothing: the conductor opens and closes, processors apply.
+
+mod carried;
+mod copy;
+mod facts;
+mod notes;
+mod open;
+mod reasons;
+mod shadowing;
+mod speaking;
+mod subject;
+mod trail;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dacapo_model::{Position, ProjectionName, Token, VersionId, ViewId};
+use dacapo_store::{Filter, Journal, Limit, StoreError, Views};
+use tokio::sync::{Mutex, watch};
+
+pub(crate) use carried::CarriedHere;
+pub(crate) use facts::{Facts, Known, Lookout};
+pub(crate) use notes::{FlipState, Notes};
+pub(crate) use open::{OpenVersion, revoke};
+pub(crate) use shadowing::{Noted, Shadowing};
+pub(crate) use subject::Subject;
+pub(crate) use trail::Trails;
+
+use crate::catalog::CatalogLog;
+use crate::cluster::Cluster;
+use crate::code::{Carried, Query};
+use crate::world::World;
+
+/// The versions of a node, and what they rest on.
+pub(crate) struct Versions {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) views: Arc<dyn Views>,
+    pub(crate) catalog: Arc<CatalogLog>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) world: World,
+    /// The head when this node started. Whatever was shown before the start is at most this, so an
+    /// answer that covers it sends nobody back, even if a view has lost its last commits to a power cut (I-7).
+    pub(crate) floor: Position,
+    /// The code that this node carries.
+    pub(crate) code: CarriedHere,
+    open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
+    /// The views that this process has opened, or tried to, until their versions are gone. Locked while a version is
+    /// opened, and by whoever relies on one being closed.
+    pub(crate) opening: Mutex<BTreeSet<ViewId>>,
+    /// Told whenever the code that is carried or what is open changes.
+    pub(crate) opened: watch::Sender<()>,
+    /// What the drivers have found.
+    pub(crate) notes: Notes,
+    /// How every version got on lately.
+    pub(crate) trails: Trails,
+    /// What the store told of versions.
+    pub(crate) lookout: Lookout,
+    /// The versions that some live queries are put to as well.
+    shadowing: RwLock<HashMap<ProjectionName, Arc<Shadowing>>>,
+}
+
+impl Versions {
+    pub(crate) fn new(
+        journal: Arc<dyn Journal>,
+        views: Arc<dyn Views>,
+        catalog: Arc<CatalogLog>,
+        cluster: Arc<Cluster>,
+        world: World,
+        carried: Vec<Carried>,
+    ) -> Self {
+        let floor = *journal.head().borrow();
+        Self {
+            journal,
+            views,
+            catalog,
+            cluster,
+            world,
+            floor,
+            code: CarriedHere::new(carried),
+            open: RwLock::default(),
+            opening: Mutex::default(),
+            opened: watch::Sender::new(()),
+            notes: Notes::default(),
+            trails: Trails::new(),
+            lookout: Lookout::default(),
+            shadowing: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Position {
+        *self.journal.head().borrow()
+    }
+
+    /// Checks that `after` is in the journal, which somebody has seen. Another node may have appended what this one has
+    /// not heard of, so the journal is asked before anybody is refused.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`] if it is not.
+    pub(crate) async fn check_seen(&self, after: Position) -> Result<(), StoreError> {
+        if after > self.head() {
+            self.journal.read(after, &Filter::everything(), Limit { events: 1, bytes: 1 }).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the journal ends, if it has nothing behind `after`.
+    pub(crate) async fn ends_at(&self, after: Position) -> Result<Option<Position>, StoreError> {
+        if after < self.head() {
+            return Ok(None);
+        }
+        match self.journal.read(after, &Filter::everything(), Limit { events: 1, bytes: 1 }).await {
+            Ok(batch) => Ok(batch.is_empty().then_some(batch.through)),
+            Err(StoreError::BeyondHead { head, .. }) => Ok(Some(head)),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn carried(&self) -> Vec<Carried> {
+        self.code.all()
+    }
+
+    /// The code of this number, if it is here.
+    pub(crate) fn code_here(&self, projection: &ProjectionName, code: u32) -> Option<Carried> {
+        self.code.of(&ViewId { projection: projection.clone(), version: VersionId { code, build: 1 } })
+    }
+
+    pub(crate) fn code_of(&self, id: &ViewId) -> Option<Carried> {
+        self.code.of(id)
+    }
+
+    /// Carries this version from here on, in place of other code of its number.
+    pub(crate) fn carry(&self, carried: Carried) {
+        self.code.add(carried);
+        self.tell_carried();
+        self.opened.send_replace(());
+    }
+
+    /// Tells the other nodes which code of this one may be given work, and the log what is new of that.
+    pub(crate) fn tell_carried(&self) {
+        self.code.tell(&self.catalog.current(), &self.cluster);
+    }
+
+    pub(crate) fn open_version(&self, id: &ViewId) -> Option<Arc<OpenVersion>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn open_versions(&self) -> Vec<Arc<OpenVersion>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn insert_open(&self, version: Arc<OpenVersion>) {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).insert(version.id.clone(), version);
+        self.opened.send_replace(());
+    }
+
+    pub(crate) fn remove_open(&self, id: &ViewId) -> Option<Arc<OpenVersion>> {
+        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(id)?;
+        self.opened.send_replace(());
+        Some(removed)
+    }
+
+    /// Notes that the view of a version was closed while it was damaged. Whatever it showed was in the journal by then.
+    pub(crate) fn closed(&self, id: &ViewId) {
+        self.notes.closed(id, self.head());
+    }
+
+    /// What a version that is not open on this node may have shown here at most.
+    pub(crate) fn shown(&self, id: &ViewId) -> Position {
+        self.notes.closed_at(id).unwrap_or_default().max(self.floor)
+    }
+
+    /// What live queries are put to, beside the version of `projection` that serves.
+    pub(crate) fn shadowing(&self, projection: &ProjectionName) -> Option<Arc<Shadowing>> {
+        self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection).cloned()
+    }
+
+    pub(crate) fn begin_shadowing(&self, shadowing: Arc<Shadowing>) {
+        let mut all = self.shadowing.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(shadowing.id.projection.clone(), shadowing);
+    }
+
+    pub(crate) fn end_shadowing(&self, id: &ViewId) {
+        self.shadowing.write().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !known.is_of(id));
+    }
+
+    /// Takes note of a live query, should it be put to a version that does not serve as well.
+    pub(crate) fn offer<Q: Query>(&self, projection: &ProjectionName, query: &Q) {
+        if let Some(shadowing) = self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection) {
+            shadowing.offer(query);
+        }
+    }
+
+    /// The tokens of a version as stored; `None` when this node has no view of it.
+    pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
+        match self.open_version(id) {
+            Some(version) => version.tokens().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the view of a version lacks indexes that its code asks for.
+    pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
+        let Some(version) = self.open_version(id) else { return Ok(false) };
+        match &version.carried {
+            Some(carried) => Ok(!version.view.missing_indexes(carried.tables).await?.is_empty()),
+            None => Ok(false),
+        }
+    }
+}

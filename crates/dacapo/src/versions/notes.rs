@@ -1,0 +1,203 @@
+//! What the drivers of a node have found of its versions, for each other and for whoever asks how they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use dacapo_model::reasons::Looking;
+use dacapo_model::{Position, ProjectionName, ProjectionState, Segment, Token, ViewId, WaitingOn, assign, limits};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+
+/// How long to wait for the end of a hold whose flip has happened.
+const PAUSE_WAIT: Duration = Duration::from_secs(1);
+/// How long to wait for it where another member may have held the version, which nobody else is told.
+const PAUSE_WAIT_SHARED: Duration = Duration::from_millis(100);
+
+/// What was found.
+#[derive(Default)]
+pub(crate) struct Notes {
+    /// Why views cannot be opened, read or dropped as their phases want.
+    troubles: RwLock<BTreeMap<ViewId, WaitingOn>>,
+    /// What keeps the conductor from everything that it would do here.
+    stuck: RwLock<Option<WaitingOn>>,
+    /// Where the journal ended when views were closed.
+    closed: RwLock<BTreeMap<ViewId, Position>>,
+    published: RwLock<BTreeMap<ProjectionName, Published>>,
+    flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
+    /// Segments that nobody live has.
+    unowned: Mutex<BTreeMap<ViewId, Unowned>>,
+    /// What the verifications under way are at.
+    looking: RwLock<BTreeMap<ViewId, Looking>>,
+}
+
+/// What is known about the flips of a projection beside the catalog.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlipState {
+    /// What the flip under way waits on.
+    pub(crate) waiting_on: Vec<WaitingOn>,
+    /// The last one that this node carried out: its position, and for how long it held the old version.
+    pub(crate) last: Option<(Position, Duration)>,
+}
+
+/// What this node knows of how SQL from outside follows a projection, since it drives what serves of it.
+struct Published {
+    /// The flip that it was tried to let it see.
+    flip: Position,
+    /// Why it does not see it yet.
+    trouble: Option<String>,
+}
+
+/// Segments of a version that nobody live has, since a node noticed.
+struct Unowned {
+    /// The first of them.
+    segment: Segment,
+    segments: usize,
+    since: Instant,
+    /// Whether the alarm was raised.
+    told: bool,
+}
+
+impl Notes {
+    /// Why the view cannot be opened, read or dropped as the phase of its version wants.
+    pub(crate) fn trouble(&self, id: &ViewId) -> Option<WaitingOn> {
+        let troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(id).cloned()
+    }
+
+    /// Remembers what is wrong with a view, if anything; what is new of it is logged.
+    pub(crate) fn set_trouble(&self, id: &ViewId, trouble: Option<WaitingOn>) {
+        let mut troubles = self.troubles.write().unwrap_or_else(PoisonError::into_inner);
+        if troubles.get(id) == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            Some(waiting_on) => {
+                tracing::warn!(view = %id, %waiting_on, "the rebuild driver cannot go on with a view for the moment");
+                troubles.insert(id.clone(), waiting_on);
+            }
+            None => {
+                tracing::info!(view = %id, "the rebuild driver goes on with a view");
+                troubles.remove(id);
+            }
+        }
+    }
+
+    /// Remembers whether SQL from outside sees by now that `serving` serves, by the flip at `flip`; what is new of that is
+    /// logged.
+    pub(crate) fn set_published(&self, serving: &ViewId, flip: Position, trouble: Option<String>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        let before = published.insert(serving.projection.clone(), Published { flip, trouble: trouble.clone() });
+        let before = before.filter(|before| before.flip == flip).and_then(|before| before.trouble);
+        match trouble {
+            Some(error) if before.as_ref() != Some(&error) => {
+                tracing::warn!(view = %serving, error, "SQL from outside does not see yet what serves");
+            }
+            None if before.is_some() => tracing::info!(view = %serving, "SQL from outside sees what serves"),
+            _ => {}
+        }
+    }
+
+    /// Whether SQL from outside has seen the flip at `flip`, as far as this node knows.
+    pub(crate) fn is_published(&self, projection: &ProjectionName, flip: Position) -> bool {
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.get(projection).is_some_and(|found| found.flip >= flip && found.trouble.is_none())
+    }
+
+    /// Why SQL from outside does not see yet that this version serves, if this node has tried to let it. It keeps nobody
+    /// from anything else.
+    pub(crate) fn unpublished(&self, id: &ViewId, projection: &ProjectionState) -> Option<WaitingOn> {
+        let (flip, _) = projection.served.last().filter(|(_, version)| *version == id.version)?;
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
+        let found = published.get(&id.projection).filter(|found| found.flip == *flip)?;
+        found.trouble.clone().map(|error| WaitingOn::Store { error })
+    }
+
+    /// Notes which segments of the version nobody live has, and raises the alarm when that lasts (I-10). Where no member
+    /// could take them, that is what the version waits on.
+    pub(crate) fn watch_claims(&self, id: &ViewId, tokens: &[Token], cluster: &Cluster) {
+        let unowned = assign::unowned(tokens, &cluster.live().borrow());
+        let capable = cluster.has_capable(id);
+        let mut all = self.unowned.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(segment) = unowned.first().copied().filter(|_| capable) else {
+            if all.remove(id).is_some_and(|before| before.told) {
+                tracing::info!(view = %id, "every segment is a member's again");
+            }
+            return;
+        };
+        let now = Instant::now();
+        let fresh = Unowned { segment, segments: 0, since: now, told: false };
+        let found = all.entry(id.clone()).or_insert(fresh);
+        (found.segment, found.segments) = (segment, unowned.len());
+        if !found.told && found.since.elapsed() >= limits::UNOWNED_TIME_MAX {
+            found.told = true;
+            tracing::error!(view = %id, %segment, segments = unowned.len(), "segments have been nobody's for too long");
+        }
+    }
+
+    pub(super) fn unowned(&self, id: &ViewId) -> Option<WaitingOn> {
+        let all = self.unowned.lock().unwrap_or_else(PoisonError::into_inner);
+        let Unowned { segment, segments, since, .. } = *all.get(id).filter(|found| found.told)?;
+        Some(WaitingOn::Unowned { segment, segments, since: since.elapsed() })
+    }
+
+    pub(crate) fn flip_state(&self, projection: &ProjectionName) -> FlipState {
+        self.flips.borrow().get(projection).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set_flip_state(&self, projection: &ProjectionName, change: impl FnOnce(&mut FlipState)) {
+        self.flips.send_modify(|flips| change(flips.entry(projection.clone()).or_default()));
+    }
+
+    /// Notes what keeps the rebuild driver from everything that it would do, if anything does.
+    pub(crate) fn set_stuck(&self, reason: Option<WaitingOn>) {
+        *self.stuck.write().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What keeps the rebuild driver from everything that it would do here. It is told wherever nothing else is known.
+    pub(crate) fn stuck(&self) -> Option<WaitingOn> {
+        self.stuck.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For how long the flip at `flipped` held the old version; `None` when another node or run did it. A node that is
+    /// `alone` has done it itself.
+    pub(crate) async fn flip_pause(
+        &self,
+        projection: &ProjectionName,
+        flipped: Position,
+        alone: bool,
+    ) -> Option<Duration> {
+        let mut flips = self.flips.subscribe();
+        let last = |flips: &HashMap<ProjectionName, FlipState>| flips.get(projection).and_then(|state| state.last);
+        // Readers follow a little before the hold is lifted and measured.
+        let known = flips.wait_for(|flips| last(flips).is_some_and(|(position, _)| position >= flipped));
+        let wait = if alone { PAUSE_WAIT } else { PAUSE_WAIT_SHARED };
+        let known = tokio::time::timeout(wait, known).await.ok()?.ok()?;
+        last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
+    }
+
+    /// What the verification of a version is at, if one is under way here.
+    pub(crate) fn looking(&self, id: &ViewId) -> Option<Looking> {
+        self.looking.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    pub(crate) fn set_looking(&self, id: &ViewId, looking: Option<Looking>) {
+        let mut all = self.looking.write().unwrap_or_else(PoisonError::into_inner);
+        match looking {
+            Some(looking) => all.insert(id.clone(), looking),
+            None => all.remove(id),
+        };
+    }
+
+    /// Notes where the journal ended when the view of a version was closed.
+    pub(super) fn closed(&self, id: &ViewId, head: Position) {
+        self.closed.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), head);
+    }
+
+    /// Where the journal ended when the view of a version was closed last.
+    pub(super) fn closed_at(&self, id: &ViewId) -> Option<Position> {
+        self.closed.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+}

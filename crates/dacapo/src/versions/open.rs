@@ -1,0 +1,328 @@
+//! One version whose view is open on this node.
+
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use dacapo_model::planted::{self, Fault};
+use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Versions;
+use crate::code::{Busy, Carried, SeedFrom, Voices};
+use crate::history;
+use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress};
+use crate::reads::Fence;
+use crate::world::Left;
+
+/// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
+/// would be waited for for ever, and everybody else with it.
+const REVOKE_WAIT: Duration = Duration::from_millis(500);
+/// How old may be what is known of where other members have taken a version, for whoever waits for that.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A version whose view is open on this node.
+pub(crate) struct OpenVersion {
+    pub(crate) id: ViewId,
+    pub(crate) view: Arc<dyn StoredView>,
+    /// Its code, if this node carries it; then its processor runs here.
+    pub(crate) carried: Option<Carried>,
+    /// How far it is, whoever takes it there.
+    pub(crate) progress: watch::Receiver<Progress>,
+    seen: Arc<watch::Sender<Progress>>,
+    /// When its tokens were read last, for whoever waits for what another member does.
+    looked: Mutex<Option<Instant>>,
+    /// When it was compared with the journal last.
+    compared: Mutex<Instant>,
+    /// Held by whoever lets it meet another version, by a cap on its tokens.
+    meeting: Arc<Mutex<()>>,
+    pub(crate) lifted: Arc<Notify>,
+    /// Whose effects are whose, for its processor.
+    voices: watch::Sender<Voices>,
+    /// What it still owes to the world outside, as its delivery saw it last.
+    pub(crate) outbox: watch::Sender<Outbox>,
+    /// The version whose effects come before its own in their streams.
+    pub(crate) before: watch::Sender<Option<VersionId>>,
+    /// The delivery of its effects, if it reacts.
+    delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
+    /// How much of the time its processor works.
+    share: watch::Sender<WorkShare>,
+    orders: watch::Sender<Orders>,
+    wishes: watch::Sender<()>,
+    busy: Arc<Busy>,
+    /// The furthest that a batch was seen at, and since when that batch is under way.
+    reached: StdMutex<Option<(Instant, Position)>>,
+    /// The run of its processor; whoever stops it has this until it has ended.
+    run: Mutex<Option<RunHandle>>,
+}
+
+struct RunHandle {
+    stop: watch::Sender<bool>,
+    run: Left<Ended>,
+}
+
+impl OpenVersion {
+    /// Opens a version whose code is carried and starts its processor. With `is_corrected` another code of the same
+    /// version ran before on this node.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the system has no thread for it.
+    pub(crate) fn run(
+        versions: &Versions,
+        id: ViewId,
+        view: Arc<dyn StoredView>,
+        carried: Carried,
+        state: &VersionState,
+        seed: Option<SeedFrom>,
+        is_corrected: bool,
+    ) -> Result<Self, StoreError> {
+        let (stop, stopped) = watch::channel(false);
+        let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
+        let assignment = Assignment {
+            id: open.id.clone(),
+            fence: Fence::new(Arc::clone(&versions.catalog), open.id.clone(), &carried),
+            carried,
+            beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
+            share: open.share.subscribe(),
+            journal: Arc::clone(&versions.journal),
+            offload: versions.world.offload,
+            view: Arc::clone(&open.view),
+            segments: state.segments,
+            claims: Claims(Arc::clone(&versions.cluster)),
+            clock: Arc::clone(&versions.world.clock),
+            is_corrected,
+            orders: open.orders.subscribe(),
+            wishes: open.wishes.subscribe(),
+            lifted: Arc::clone(&open.lifted),
+            busy: Arc::clone(&open.busy),
+            progress: Arc::clone(&open.seen),
+            voices: open.voices.subscribe(),
+            probe: Arc::clone(&versions.world.probe),
+            stop: stopped,
+        };
+        // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
+        let run = versions.world.offload.leave(&open.id.to_string(), processor::run(assignment));
+        let run = run.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error))?;
+        *open.run.get_mut() = Some(RunHandle { stop, run });
+        Ok(open)
+    }
+
+    /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
+    /// tokens can be seen and held, and its effects made.
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
+        let (seen, progress) = watch::channel(Progress::default());
+        let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
+        let (lifted, share, busy, run, looked, meeting, reached) = Default::default();
+        let (voices, outbox, before, delivery) = Default::default();
+        Self {
+            id,
+            view,
+            carried,
+            progress,
+            seen: Arc::new(seen),
+            looked,
+            compared: Mutex::new(Instant::now()),
+            meeting,
+            lifted,
+            share,
+            orders,
+            wishes,
+            busy,
+            reached,
+            voices,
+            outbox,
+            before,
+            delivery,
+            run,
+        }
+    }
+
+    /// Keeps the delivery of its effects, which ends with it.
+    pub(crate) async fn delivers(&self, stop: watch::Sender<bool>, run: JoinHandle<()>) {
+        *self.delivery.lock().await = Some((stop, run));
+    }
+
+    /// Compares its view with the journal, unless that was done a moment ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Parted`] when it does not belong to the journal any more; another [`StoreError`] when either cannot be
+    /// read.
+    pub(crate) async fn compare(&self, journal: &dyn Journal) -> Result<(), StoreError> {
+        let mut compared = self.compared.lock().await;
+        if compared.elapsed() >= history::VIEW_LOOK {
+            history::check(journal, &*self.view).await?;
+            *compared = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Tells the processor whose effects are whose.
+    pub(crate) fn hear(&self, voices: Voices) {
+        self.voices.send_replace(voices);
+    }
+
+    /// From the next batch on its processor works so much of the time.
+    pub(crate) fn work(&self, share: WorkShare) {
+        self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
+    }
+
+    /// Its tokens as stored, of which whoever watches it is told.
+    pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        let tokens = self.view.tokens().await?;
+        self.seen.send_if_modified(|progress| progress.see(&tokens));
+        Ok(tokens)
+    }
+
+    /// Looks where other members have taken it, unless somebody has looked just now.
+    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        let mut looked = self.looked.lock().await;
+        if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.tokens().await?;
+            *looked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether its processor should run but does not.
+    pub(crate) fn has_ended(&self) -> bool {
+        // One that is being stopped is not to be put in its place yet.
+        let Ok(run) = self.run.try_lock() else { return false };
+        self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
+    }
+
+    /// Tells the processor what the catalog says of its version.
+    pub(crate) fn order(&self, orders: Orders) {
+        self.orders.send_if_modified(|known| {
+            let is_news = *known != orders;
+            *known = orders;
+            is_news
+        });
+    }
+
+    /// Tells the processor that something is wished for dead letters.
+    pub(crate) fn wished(&self) {
+        self.wishes.send_replace(());
+    }
+
+    /// How far it is counting what the batch under way here has applied and not committed yet, where all segments cover
+    /// `covers`.
+    pub(crate) fn reached(&self, covers: Position) -> Option<Position> {
+        let (after, since) = self.progress.borrow().batch.filter(|(after, _)| *after == covers)?;
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Between two reads, and while it commits, it is as far as it was.
+        let known = reached.filter(|(batch, _)| *batch == since).map_or(after, |(_, known)| known);
+        let at = self.busy.at().map_or(after, |at| Position::new(at.get() - 1));
+        let furthest = known.max(at);
+        *reached = Some((since, furthest));
+        Some(furthest).filter(|furthest| *furthest > covers)
+    }
+
+    /// What the processor waits on, as it tells or as it is seen.
+    pub(crate) fn told(&self) -> Vec<WaitingOn> {
+        let busy = self.busy.look(Instant::now()).map(|busied| {
+            if busied.is_news {
+                let (position, seconds) = (busied.position, busied.time.as_secs());
+                tracing::warn!(view = %self.id, %position, seconds, "a handler has been busy with one event for long");
+            }
+            WaitingOn::Busy { position: busied.position, time: busied.time }
+        });
+        busy.into_iter().chain(self.progress.borrow().waiting_on.clone()).collect()
+    }
+
+    /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice is
+    /// stopping once.
+    pub(crate) async fn stop(&self) {
+        self.stop_applying().await;
+        if let Some((stop, ended)) = self.delivery.lock().await.take() {
+            stop.send_replace(true);
+            if let Err(error) = ended.await {
+                tracing::error!(view = %self.id, %error, "the delivery of effects ended by a bug in dacapo");
+            }
+        }
+    }
+
+    /// Whether it could make effects, and does not.
+    pub(crate) async fn is_silent(&self) -> bool {
+        self.reacts() && self.delivery.lock().await.is_none()
+    }
+
+    pub(crate) fn reacts(&self) -> bool {
+        self.carried.as_ref().is_some_and(|carried| !carried.effect_names().is_empty())
+    }
+
+    /// Lets the processor finish its batch, and waits for that, but not for ever.
+    pub(crate) async fn stop_applying(&self) {
+        let mut running = self.run.lock().await;
+        let Some(run) = &mut *running else { return };
+        run.stop.send_replace(true);
+        match tokio::time::timeout(limits::STOP_TIME_MAX + limits::STOP_MARGIN_MAX, run.run.ended()).await {
+            // What it parted from is told by whoever opens it again.
+            Ok(Some(Ended::Stopped | Ended::Parted)) => {}
+            Ok(Some(Ended::GivenUp)) => {
+                tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
+            }
+            Ok(Some(Ended::Fenced(refused))) => {
+                tracing::warn!(view = %self.id, %refused, "the processor lost its claim")
+            }
+            Ok(None) => tracing::error!(view = %self.id, "the processor ended by a bug in dacapo"),
+            Err(_) => self.leave_behind().await,
+        }
+        *running = None;
+    }
+
+    /// A handler that computes without end cannot be stopped. Its thread is left to itself; without its claim, nothing
+    /// of what it does lands any more (I-4).
+    async fn leave_behind(&self) {
+        let waiting = self.told();
+        let busy = waiting.iter().find(|reason| matches!(reason, WaitingOn::Busy { .. })).map(ToString::to_string);
+        let revoked = revoke_view(&*self.view).await;
+        let revoked = revoked.as_ref().map_or_else(ToString::to_string, |()| "its claim is revoked".to_owned());
+        let found = busy.unwrap_or_else(|| "its handler does not return".to_owned());
+        tracing::error!(view = %self.id, found, revoked, "a processor cannot be stopped, its thread is left behind");
+    }
+
+    /// The right to cap its tokens on this node, once nobody else has it.
+    pub(crate) async fn meeting(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.meeting).lock_owned().await
+    }
+
+    /// Whether somebody on this node has the right to cap its tokens.
+    pub(crate) fn is_meeting(&self) -> bool {
+        self.meeting.try_lock().is_err()
+    }
+
+    /// Lets its tokens move as far as they can, and tells the processor.
+    pub(crate) async fn uncap(&self) -> Result<(), StoreError> {
+        self.view.cap(None).await?;
+        self.lifted.notify_waiters();
+        Ok(())
+    }
+
+    /// Lifts the hold under `mark`, and tells the processor.
+    pub(crate) async fn lift(&self, mark: Position) -> Result<(), StoreError> {
+        self.view.lift(mark).await?;
+        self.lifted.notify_waiters();
+        Ok(())
+    }
+}
+
+/// Takes the right to write to the view of `id`, if there is one, from whoever has it (I-4).
+pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+    match views.find(id).await? {
+        Some(view) if !planted::is(Fault::NotRevoked) => revoke_view(&*view).await,
+        _ => Ok(()),
+    }
+}
+
+async fn revoke_view(view: &dyn StoredView) -> Result<(), StoreError> {
+    match tokio::time::timeout(REVOKE_WAIT, view.revoke()).await {
+        Ok(revoked) => revoked,
+        Err(_) => {
+            let found = "its handler has written by SQL and does not return from its batch; end the process if it never \
+                         does";
+            Err(StoreError::unavailable("revoke the claim on the view", found))
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What this node knows of a version that tells what that waits on. What follows from it, [`VersionFacts`] says.
+
+use dacapo_model::reasons::VersionFacts;
+use dacapo_model::{Catalog, Phase, Token, VersionState, ViewId, WaitingOn};
+
+use super::Versions;
+
+impl Versions {
+    /// What is known of a version without asking its store; `tokens` is how far it is, as far as somebody has seen.
+    /// Nothing if there is no such version.
+    pub(crate) fn facts<'a>(&self, catalog: &'a Catalog, id: &ViewId, tokens: &'a [Token]) -> Option<VersionFacts<'a>> {
+        let projection = catalog.projections.get(&id.projection)?;
+        let state = projection.versions.get(&id.version)?;
+        let (open, carried) = (self.open_version(id), self.code_of(id));
+        let health = open.as_ref().map(|open| open.view.health()).unwrap_or_default();
+        let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
+        let failing = outbox.failing.iter().map(|effect| WaitingOn::Effect {
+            position: effect.effect.position,
+            stream: effect.effect.stream.clone(),
+            attempts: effect.attempts,
+            error: effect.error.clone().unwrap_or_default(),
+        });
+        // The member that drives it is the one to know.
+        let drives = self.cluster.drives(id);
+        let stands_for = self.world.clock.now().since(state.since);
+        Some(VersionFacts {
+            version: id.version,
+            state,
+            projection,
+            head: self.head(),
+            tokens,
+            me: Some(self.cluster.me()),
+            carried: carried.is_some(),
+            open: open.is_some(),
+            bare: false,
+            told: open.as_ref().map(|open| open.told()).unwrap_or_default(),
+            trouble: self.notes.trouble(id),
+            stuck: self.notes.stuck(),
+            unowned: self.notes.unowned(id),
+            damaged: health.damaged,
+            failing: health.failing,
+            halts: vec![],
+            unreadable: None,
+            unlike: carried.as_ref().and_then(|it| state.unlike(it.code.segments, &it.code.reads)),
+            looking: self.notes.looking(id),
+            effects: failing.collect(),
+            pending: outbox.pending,
+            before: open.as_ref().and_then(|open| *open.before.borrow()),
+            unpublished: self.notes.unpublished(id, projection).filter(|_| drives),
+            stand_by: carried.map(|carried| carried.options.stand_by.saturating_sub(stands_for)),
+            needed: None,
+        })
+    }
+
+    /// How far a version is, as far as this node has seen.
+    pub(crate) fn seen(&self, id: &ViewId) -> Vec<Token> {
+        self.open_version(id).map(|open| open.progress.borrow().tokens.clone()).unwrap_or_default()
+    }
+
+    /// What keeps events from being applied to a version, or readers from its view.
+    pub(crate) fn kept(&self, id: &ViewId) -> Vec<WaitingOn> {
+        let (catalog, tokens) = (self.catalog.current(), self.seen(id));
+        self.facts(&catalog, id, &tokens).map(|facts| facts.reasons().kept).unwrap_or_default()
+    }
+
+    /// What of the view of a version is not what was written, if anything is known to be.
+    pub(crate) fn damage(&self, id: &ViewId) -> Option<WaitingOn> {
+        self.kept(id).into_iter().find(|reason| matches!(reason, WaitingOn::Damaged { .. }))
+    }
+
+    /// What a version that has caught up waits on before its verification lets it serve; nothing if it does.
+    pub(crate) fn unverified(&self, id: &ViewId, state: &VersionState) -> Option<WaitingOn> {
+        VersionFacts::verdict(id.version, state, self.notes.looking(id).as_ref())
+    }
+
+    /// Whether events are kept from the version's view.
+    pub(crate) fn is_paused(&self, id: &ViewId) -> bool {
+        let applies = |phase: Phase| phase.applies();
+        self.catalog.current().version(id).is_some_and(|state| state.paused && applies(state.phase))
+    }
+}

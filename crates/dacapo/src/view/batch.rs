@@ -1,0 +1,225 @@
+//! What a processor does with a view: it tells of which event the changes are, and commits them.
+
+use dacapo_model::{Position, Segment, TokenRefused, limits};
+use dacapo_store::{Commit, CommitError, EventRef, Table, ViewWriter};
+
+use super::emitter::Emitter;
+use super::shelf::By;
+use super::{Indexes, NotCommitted, View, ViewError};
+
+impl View {
+    /// A view to change through `writer`, with these tables.
+    pub(crate) fn new(writer: Box<dyn ViewWriter>, tables: &'static [Table]) -> Self {
+        Self {
+            writer,
+            tables,
+            shelves: Vec::new(),
+            bytes_max: limits::ROW_BYTES_MAX,
+            wrote_sql: false,
+            sent: false,
+            of_one_segment: false,
+            by: By::default(),
+            unasked: 0,
+            unasked_max: limits::UNIQUE_UNASKED_MAX,
+            emitter: None,
+            indexes: Indexes::There,
+            changes: 0,
+            mistake: None,
+        }
+    }
+
+    /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
+    pub(crate) fn with_bytes_max(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
+    }
+
+    /// Lets handlers emit effects of these names.
+    pub(crate) fn with_effects(self, names: Vec<&'static str>, segment: Segment) -> Self {
+        let emitter = (!names.is_empty()).then(|| Emitter::new(names, segment));
+        Self { emitter, ..self }
+    }
+
+    /// Whether it refuses that events of two segments write one row.
+    pub(crate) fn of_one_segment(self, of_one_segment: bool) -> Self {
+        Self { of_one_segment, ..self }
+    }
+
+    /// What is written from here on follows from this event of this segment.
+    pub(crate) fn write_for(&mut self, segment: Segment, at: Position) {
+        self.by = By { segment: self.of_one_segment.then_some(segment), at: Some(at) };
+    }
+
+    /// What is emitted from here on follows from this event.
+    pub(crate) fn begin_event(&mut self, place: &EventRef<'_>, segment: Segment, silent: bool) {
+        if let Some(emitter) = &mut self.emitter {
+            emitter.begin(place.position, segment, place.stream, silent);
+        }
+    }
+
+    /// The event that was applied ends: what it has made of its rows must hold.
+    pub(crate) fn end_event(&mut self) -> Result<(), ViewError> {
+        if let Some(mistake) = &self.mistake {
+            return Err(mistake.clone());
+        }
+        let mut unasked = 0;
+        for at in 0..self.shelves.len() {
+            let shelf = &mut self.shelves[at].2;
+            let ended = shelf.end_event(self.by.at);
+            unasked += shelf.unasked();
+            self.noted(ended)?;
+        }
+        self.unasked = unasked;
+        Ok(())
+    }
+
+    /// What is emitted from here on follows from no event, and goes nowhere.
+    pub(crate) fn end_events(&mut self) {
+        self.by = By::default();
+        self.emitter.iter_mut().for_each(Emitter::silence);
+    }
+
+    /// A number that grows with every change that is begun.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether the store may have a transaction open for this batch.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
+    /// stay until they are committed.
+    pub(crate) fn is_full(&self) -> bool {
+        let emitted = self.emitter.as_ref().map_or(0, Emitter::bytes);
+        self.bytes() + emitted > self.bytes_max.saturating_mul(2)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.shelves.iter().map(|(.., shelf)| shelf.bytes()).sum()
+    }
+
+    /// Between batches, lets go of rows beyond the bound, of each table in proportion.
+    #[expect(clippy::expect_used, reason = "a share is less than the whole")]
+    pub(super) fn evict(&mut self) {
+        let bytes = self.bytes();
+        if bytes <= self.bytes_max {
+            return;
+        }
+        // Somewhat more than needed, so that not every batch has to.
+        let keep = self.bytes_max / 8 * 7;
+        for (.., shelf) in &mut self.shelves {
+            let share = shelf.bytes() as u128 * keep as u128 / bytes as u128;
+            shelf.evict(usize::try_from(share).expect("a share is less than the whole"));
+        }
+    }
+
+    /// Whether so many values were taken without a look that the batch should end with that.
+    pub(crate) fn should_ask(&self) -> bool {
+        self.unasked >= self.unasked_max
+    }
+
+    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. Asked when an event
+    /// is refused, since what it met may follow from that.
+    pub(crate) async fn blamed(&mut self) -> Result<Option<ViewError>, ViewError> {
+        let asked = self.ask().await?;
+        let known = self.mistake.clone().filter(|mistake| mistake.at().is_some());
+        Ok(asked.into_iter().chain(known).min_by_key(ViewError::at))
+    }
+
+    /// Asks the store about everything that was taken without a look.
+    pub(super) async fn ask(&mut self) -> Result<Option<ViewError>, ViewError> {
+        let mut first: Option<ViewError> = None;
+        for (.., shelf) in &mut self.shelves {
+            let found = shelf.ask(&mut *self.writer).await?;
+            first = first.into_iter().chain(found).min_by_key(ViewError::at);
+        }
+        self.unasked = 0;
+        if first.is_some() {
+            self.unasked_max = 1;
+        }
+        Ok(first)
+    }
+
+    /// Commits every change since the last commit together with the moves of tokens (I-3).
+    pub(crate) async fn commit(&mut self, commit: &Commit) -> Result<(), NotCommitted> {
+        assert!(!self.wants_indexes(), "what was made of SQL that was refused is taken back");
+        if let Err(error) = self.flush().await {
+            self.forget_changes();
+            return match self.writer.rollback().await {
+                Ok(()) => Err(NotCommitted::Failed(error)),
+                Err(lost) => Err(NotCommitted::Failed(lost.into())),
+            };
+        }
+        let effects = self.emitter.as_mut().map(|emitter| std::mem::take(&mut emitter.emitted)).unwrap_or_default();
+        let with_effects = (!effects.is_empty()).then(|| Commit { effects, ..commit.clone() });
+        let committed = self.writer.commit(with_effects.as_ref().unwrap_or(commit)).await;
+        self.sent = false;
+        match committed {
+            Ok(()) => {
+                self.shelves.iter_mut().for_each(|(.., shelf)| shelf.committed());
+                self.unasked_max = self.unasked_max.saturating_mul(2).min(limits::UNIQUE_UNASKED_MAX);
+                self.wrote_sql = false;
+                self.evict();
+                Ok(())
+            }
+            Err(CommitError::Refused(TokenRefused::Held { held_for, .. })) => {
+                let must_reapply = self.wrote_sql;
+                if must_reapply {
+                    self.forget_changes();
+                } else {
+                    self.shelves.iter_mut().for_each(|(.., shelf)| shelf.taken_back());
+                    if let (Some(emitter), Some(commit)) = (&mut self.emitter, with_effects) {
+                        emitter.emitted = commit.effects;
+                    }
+                }
+                Err(NotCommitted::Held { held_for, must_reapply })
+            }
+            Err(CommitError::Refused(TokenRefused::Capped { cap, .. })) => {
+                self.forget_changes();
+                Err(NotCommitted::Capped(cap))
+            }
+            Err(CommitError::Refused(refused)) => {
+                self.forget_changes();
+                Err(NotCommitted::Fenced(refused))
+            }
+            Err(CommitError::Store(error)) => {
+                self.forget_changes();
+                Err(NotCommitted::Failed(error.into()))
+            }
+        }
+    }
+
+    /// Forgets every change since the last commit.
+    pub(crate) async fn rollback(&mut self) -> Result<(), ViewError> {
+        self.forget_changes();
+        Ok(self.writer.rollback().await?)
+    }
+
+    /// Hands every change to the store's transaction.
+    pub(super) async fn flush(&mut self) -> Result<(), ViewError> {
+        self.sent = true;
+        // In the middle of an event, what SQL is to see must hold already.
+        self.end_event()?;
+        if let Some(error) = self.ask().await? {
+            return self.noted(Err(error));
+        }
+        for (.., shelf) in &mut self.shelves {
+            shelf.flush(&mut *self.writer).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_changes(&mut self) {
+        (self.mistake, self.unasked) = (None, 0);
+        for (.., shelf) in &mut self.shelves {
+            // What was read after SQL wrote may be what it wrote.
+            if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
+        }
+        (self.wrote_sql, self.sent) = (false, false);
+        self.emitter.iter_mut().for_each(|emitter| emitter.emitted.clear());
+        if self.indexes == Indexes::Wanted {
+            self.indexes = Indexes::Missing;
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What a version waits on, put together in one place and in the order in which it is told (I-11).
+//!
+//! Status, readiness, a query that times out, a verification and a flip all ask this and nothing else, so they never
+//! say different things of the same version.
+
+use std::time::Duration;
+
+use crate::catalog::{ProjectionState, VersionState};
+use crate::member::MemberId;
+use crate::phase::{Phase, Stage};
+use crate::planted::{self, Fault};
+use crate::position::Position;
+use crate::reads::Unlike;
+use crate::rebuild::{stage, verified};
+use crate::replay;
+use crate::token::Token;
+use crate::verify::Part;
+use crate::version::VersionId;
+use crate::waiting::WaitingOn;
+
+/// What a verification under way is at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Looking {
+    /// The part that is under way.
+    pub part: Option<Part>,
+    /// How much of it was looked at.
+    pub looked_at: u64,
+    /// Why it cannot go on for the moment.
+    pub error: Option<String>,
+}
+
+/// What a node knows of one version, from whatever place.
+#[derive(Clone, Debug)]
+pub struct VersionFacts<'a> {
+    /// Which version.
+    pub version: VersionId,
+    /// As the catalog has it.
+    pub state: &'a VersionState,
+    /// Its projection, as the catalog has it.
+    pub projection: &'a ProjectionState,
+    /// Where the journal ends.
+    pub head: Position,
+    /// Its tokens; empty where they are not known.
+    pub tokens: &'a [Token],
+    /// The member that this node is.
+    pub me: Option<MemberId>,
+    /// Whether its code is here.
+    pub carried: bool,
+    /// Whether its view is open here.
+    pub open: bool,
+    /// Whether its view lacks indexes.
+    pub bare: bool,
+    /// What its processor tells.
+    pub told: Vec<WaitingOn>,
+    /// What keeps the conductor from the version.
+    pub trouble: Option<WaitingOn>,
+    /// What keeps the conductor from everything.
+    pub stuck: Option<WaitingOn>,
+    /// That segments are nobody's.
+    pub unowned: Option<WaitingOn>,
+    /// What of its view is not what was written.
+    pub damaged: Option<String>,
+    /// Why its view cannot be written or read at the moment.
+    pub failing: Option<String>,
+    /// The events that segments of other members stop before.
+    pub halts: Vec<WaitingOn>,
+    /// Why its tokens could not be read just now.
+    pub unreadable: Option<WaitingOn>,
+    /// In what the code here is unlike what was recorded.
+    pub unlike: Option<Unlike>,
+    /// What its verification is at, if one is under way here.
+    pub looking: Option<Looking>,
+    /// Its effects that fail.
+    pub effects: Vec<WaitingOn>,
+    /// How many effects it still owes.
+    pub pending: u64,
+    /// The version whose effects come before its own.
+    pub before: Option<VersionId>,
+    /// Why SQL from outside does not see yet that it serves.
+    pub unpublished: Option<WaitingOn>,
+    /// How long it still stands by, if its code is here.
+    pub stand_by: Option<Duration>,
+    /// What a reader needs it to cover, if one waits.
+    pub needed: Option<Position>,
+}
+
+/// What a version waits on, told apart by what it keeps from happening.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reasons {
+    /// What keeps events from being applied to it, or readers from its view.
+    pub kept: Vec<WaitingOn>,
+    /// What keeps it from being found right.
+    pub verdict: Vec<WaitingOn>,
+    /// What keeps nobody from its rows: the command to flip, effects, the time for which it stands by.
+    pub beside: Vec<WaitingOn>,
+    /// The segments that lag, where a reader needs more of them or nothing else is known.
+    pub short: Vec<WaitingOn>,
+}
+
+impl Reasons {
+    /// All of them, as they are told.
+    pub fn all(&self) -> Vec<WaitingOn> {
+        [&self.kept, &self.verdict, &self.beside, &self.short].into_iter().flatten().cloned().collect()
+    }
+
+    /// Those that keep a reader waiting.
+    pub fn of_reader(&self) -> Vec<WaitingOn> {
+        [&self.kept, &self.short, &self.verdict].into_iter().flatten().cloned().collect()
+    }
+}
+
+impl VersionFacts<'_> {
+    /// Its stage. While it meets the version that serves it rests for a moment, which is no falling behind.
+    pub fn stage(&self) -> Option<Stage> {
+        let stage = stage(self.state, self.tokens, self.bare && self.state.phase == Phase::Initializing, self.head);
+        if self.looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage }
+    }
+
+    /// How many positions the lowest of its segments lags.
+    pub fn lag(&self) -> u64 {
+        let covers = self.tokens.iter().map(|token| token.position).min().unwrap_or_default();
+        if self.state.phase.applies() { self.head.since(covers) } else { 0 }
+    }
+
+    /// What it waits on.
+    pub fn reasons(&self) -> Reasons {
+        let (kept, verdict) = (self.kept(), self.unverified());
+        let beside = self.beside();
+        let explained = !(kept.is_empty() && verdict.is_empty() && beside.is_empty());
+        let short = self.short(explained);
+        Reasons { kept, verdict, beside, short }
+    }
+
+    /// What keeps readers of a version that serves from their answers; empty when nothing does.
+    pub fn not_ready(&self) -> Vec<WaitingOn> {
+        let is_failing = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Damaged { .. });
+        let fails = self.damaged.is_some() || self.failing.is_some() || self.told.iter().any(is_failing);
+        let is_open = self.carried && self.open && !self.tokens.is_empty();
+        if is_open && self.trouble.is_none() && !fails {
+            return vec![];
+        }
+        let kept = self.kept();
+        if kept.is_empty() { vec![WaitingOn::Processor] } else { kept }
+    }
+
+    fn kept(&self) -> Vec<WaitingOn> {
+        let (version, applies) = (self.version, self.state.phase.applies());
+        let is_paused = applies && self.state.paused && !planted::is(Fault::Silent);
+        let mut kept: Vec<_> = is_paused.then_some(WaitingOn::Paused).into_iter().collect();
+        kept.extend(self.told.iter().chain(&self.unowned).chain(&self.trouble).cloned());
+        // Where it keeps somebody from something, that is told already.
+        let is_damaged = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { .. });
+        let is_told = |reason: &WaitingOn| is_damaged(reason) || matches!(reason, WaitingOn::Store { .. });
+        match (self.damaged.clone(), self.failing.clone()) {
+            (Some(error), _) if !kept.iter().any(is_damaged) => kept.push(WaitingOn::Damaged { error }),
+            (None, Some(error)) if !kept.iter().any(is_told) => kept.push(WaitingOn::Store { error }),
+            _ => {}
+        }
+        if kept.is_empty() {
+            kept.extend(self.stuck.clone());
+        }
+        kept.extend(self.halts.iter().cloned());
+        if self.trouble.is_none() && !kept.iter().any(is_told) {
+            kept.extend(self.unreadable.clone());
+        }
+        if applies || self.state.phase == Phase::Scheduled {
+            kept.extend((!self.carried).then_some(WaitingOn::Code { version }));
+            kept.extend(self.unlike.clone().map(|unlike| WaitingOn::Reads { version, unlike }));
+        }
+        // First, since nothing else explains a lag or a reader's wait while it runs.
+        let replay = self.state.replay.and_then(|pending| replay::progress(self.tokens, &pending));
+        let replay = replay.map(|(at, through)| WaitingOn::Replay { version, at, through });
+        replay.into_iter().chain(kept).collect()
+    }
+
+    fn unverified(&self) -> Vec<WaitingOn> {
+        if self.stage() != Some(Stage::Verifying) {
+            return vec![];
+        }
+        let error = self.looking.as_ref().and_then(|looking| looking.error.clone());
+        let verdict = Self::verdict(self.version, self.state, self.looking.as_ref());
+        verdict.into_iter().chain(error.map(|error| WaitingOn::Store { error })).collect()
+    }
+
+    /// What a version waits on before its verification lets it serve; nothing if it does.
+    pub fn verdict(version: VersionId, state: &VersionState, looking: Option<&Looking>) -> Option<WaitingOn> {
+        let (part, looked_at) = looking.map(|looking| (looking.part, looking.looked_at)).unwrap_or_default();
+        verified(version, state).err().map(|reason| match reason {
+            WaitingOn::Verification { version, .. } => WaitingOn::Verification { version, part, looked_at },
+            other => other,
+        })
+    }
+
+    fn beside(&self) -> Vec<WaitingOn> {
+        let (version, phase) = (self.version, self.state.phase);
+        let asks = self.stage() == Some(Stage::Ready)
+            && self.projection.flip.is_none()
+            && !self.projection.flips_by_itself(self.state);
+        let mut beside: Vec<_> = asks.then_some(WaitingOn::FlipCommand).into_iter().collect();
+        beside.extend(self.effects.iter().cloned());
+        beside.extend(self.before.map(|version| WaitingOn::EffectsBefore { version }));
+        beside.extend(self.unpublished.clone());
+        if phase == Phase::CleaningUp && self.pending > 0 {
+            beside.push(WaitingOn::Effects { pending: self.pending });
+            beside.extend((!self.carried).then_some(WaitingOn::Code { version }));
+        }
+        let stands_by = self.stand_by.filter(|_| phase == Phase::StandingBy);
+        beside.extend(stands_by.map(|remaining| WaitingOn::StandBy { remaining }));
+        beside
+    }
+
+    fn short(&self, explained: bool) -> Vec<WaitingOn> {
+        let of = |token: &Token, needed: Position| WaitingOn::Segment {
+            version: self.version,
+            segment: token.segment,
+            behind: needed.since(token.position),
+        };
+        if let Some(needed) = self.needed {
+            return self.tokens.iter().filter(|token| !token.covers(needed)).map(|token| of(token, needed)).collect();
+        }
+        // Why a segment rests that another member has is for that one to tell; which one it is, its token says.
+        let theirs = |token: &&Token| self.me.is_none_or(|me| token.owner != Some(me));
+        let lowest = self.tokens.iter().min_by_key(|token| token.position).filter(theirs);
+        lowest.filter(|_| self.lag() > 0 && !explained).map(|token| of(token, self.head)).into_iter().collect()
+    }
+}
