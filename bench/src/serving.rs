@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dacapo::{
-    Append, Asked, Carried, Catalog, FlipPolicy, Node, OnKnown, Options, Phase, ProjectionName, ViewId, WorkShare,
+    Append, Asked, Carried, Catalog, FlipPolicy, Node, OnKnown, Options, Phase, ProjectionName, Store, SystemClock,
+    ViewId, WorkShare,
 };
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use tokio::task::JoinHandle;
@@ -38,8 +39,9 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
         return Ok(rows);
     }
     let place = bench.place()?;
-    let node = Node::builder().data(place.path().join("data")).start().await?;
-    fill(node.journal(), bench.sizes.events, Maker::new(5, bench.sizes.accounts)).await?;
+    let store = Store::embedded(&place.path().join("data"), Arc::new(SystemClock))?;
+    fill(&store.journal, bench.sizes.events, Maker::new(5, bench.sizes.accounts)).await?;
+    let node = Node::builder().store(store).start().await?;
     node.carry(code(100)?)?;
     rebuilt_by(&node, &code(100)?).await?;
     if bench.begins("serve") {

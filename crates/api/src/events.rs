@@ -152,6 +152,9 @@ pub struct ReadResponse {
     pub through: u64,
     /// The last position of the journal.
     pub head: u64,
+    /// Which journal it is, for good: positions of another one say nothing here. Absent from nodes of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
 }
 
 /// A recorded event.

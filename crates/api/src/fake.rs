@@ -149,7 +149,7 @@ impl FakeApi {
             None if events.len() < limit => head,
             None => last.unwrap_or(head),
         };
-        ReadResponse { events, through, head }
+        ReadResponse { events, through, head, journal: None }
     }
 }
 

@@ -392,6 +392,7 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
             );
             ("version_parted", text)
         }
+        CatalogEvent::NothingToDo { .. } => ("nothing_to_do", format!("asked of {version} what was so already")),
         CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
         CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
         CatalogEvent::Verified { verdict, report, .. } => {

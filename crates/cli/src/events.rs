@@ -90,10 +90,11 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         wait_ms: None,
         system: args.system,
     };
-    let mut left = args.limit.map_or(u64::MAX, NonZeroU64::get);
+    let (mut left, mut journal) = (args.limit.map_or(u64::MAX, NonZeroU64::get), None);
     while left > 0 {
         request.limit = page(left);
         let read = if args.follow { patient(&*api, &request).await? } else { api.read(request.clone()).await? };
+        same_journal(&mut journal, read.journal.as_deref(), request.after)?;
         for event in &read.events {
             if args.json {
                 out.json_line(&line_of(event).map_err(CliError::new)?)?
@@ -113,6 +114,26 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         request.after = read.through.max(request.after);
     }
     Ok(())
+}
+
+/// Checks that a node still has the journal that was read before: one that was put in its place has other events at the
+/// same positions.
+fn same_journal(known: &mut Option<String>, found: Option<&str>, after: u64) -> Result<(), CliError> {
+    match (&known, found) {
+        (Some(known), Some(found)) if known != found => {
+            let text =
+                format!("the node has another journal now: {known} was read through {after}, and this is {found}");
+            let problem = Problem::new("other_journal", text);
+            let help = "positions of one journal say nothing in another: read that one from its start, or ask the node that \
+                        has the first one";
+            Err(problem.help(help).into())
+        }
+        (None, Some(found)) => {
+            *known = Some(found.to_owned());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How much to ask for at once when so many are wanted.

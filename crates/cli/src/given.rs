@@ -5,8 +5,9 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{Arg, Command};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
 use dacapo_api::{
     ClientLimits, HttpClient, Json, check_category, parse_event_id, parse_number, parse_projection, parse_time,
     parse_version, without_secrets,
@@ -153,4 +154,51 @@ pub(crate) fn without_empty_variables(commands: Command) -> Command {
     let is_empty = |arg: &Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
     let commands = commands.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&'static str>) } else { arg });
     commands.mut_subcommands(without_empty_variables)
+}
+
+/// Options of which the second is of no use beside the first. A default or a variable of the environment gives way; who
+/// writes both on one command line means something that would not be done.
+const ONE_OF: [(&str, &str); 2] = [("data", "url"), ("data_dir", "url")];
+/// Options that are of no use without another one, and what that is.
+const OF: [(&str, &str, &str); 2] = [("schema", "store", "--store"), ("connections", "store", "--store")];
+
+/// Refuses options that are written and would not be used.
+///
+/// # Errors
+/// One that names both.
+pub(crate) fn check_used(commands: &mut Command, found: &ArgMatches) -> Result<(), clap::Error> {
+    let Some((name, found)) = found.subcommand() else { return Ok(()) };
+    let Some(command) = commands.find_subcommand_mut(name) else { return Ok(()) };
+    let source = |id: &str| found.try_contains_id(id).ok().and_then(|_| found.value_source(id));
+    let is_written = |id: &str| source(id) == Some(ValueSource::CommandLine);
+    let long = |command: &Command, id: &str| {
+        let arg = command.get_arguments().find(|arg| arg.get_id() == id);
+        format!("--{}", arg.and_then(Arg::get_long).unwrap_or(id))
+    };
+    if let Some((one, other)) = ONE_OF.into_iter().find(|(one, other)| is_written(one) && is_written(other)) {
+        let (one, other) = (long(command, one), long(command, other));
+        let text =
+            format!("{one} opens a directory in this process, and {other} names a node: only one of them is used");
+        return Err(command.error(ErrorKind::ArgumentConflict, text));
+    }
+    let is_known = |id: &str| found.try_contains_id(id).is_ok();
+    let lacks = |(id, needs, _): &(&str, &str, &str)| is_written(id) && is_known(needs) && source(needs).is_none();
+    if let Some((id, _, needed)) = OF.into_iter().find(lacks) {
+        let text = format!("{} is of a database: it is not used without {needed}", long(command, id));
+        return Err(command.error(ErrorKind::MissingRequiredArgument, text));
+    }
+    check_used(command, found)
+}
+
+/// The same error, with the variable of the environment that one of its options is from, if it is.
+pub(crate) fn with_variable(error: clap::Error) -> clap::Error {
+    let written = std::env::args().any(|arg| arg == "--store" || arg.starts_with("--store="));
+    let is_set = std::env::var_os("DACAPO_STORE").is_some_and(|value| !value.is_empty());
+    let names = error.to_string().contains("--store <URL>");
+    if error.kind() != ErrorKind::ArgumentConflict || written || !is_set || !names {
+        return error;
+    }
+    let text = "--data keeps everything in a directory, and the environment variable DACAPO_STORE names a database: unset \
+                one of them";
+    clap::Error::raw(ErrorKind::ArgumentConflict, format!("{text}\n"))
 }

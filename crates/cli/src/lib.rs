@@ -41,9 +41,11 @@ use crate::output::Out;
 /// Runs the command line of this process: 0 when it did what was asked, 2 when it was asked wrongly, and a number that
 /// says why when it could not; see `docs/exit-codes.md`.
 pub fn main() -> ExitCode {
-    let found = given::without_empty_variables(Args::command()).try_get_matches();
+    let mut commands = given::without_empty_variables(Args::command());
+    let found = commands.try_get_matches_from_mut(std::env::args_os());
+    let found = found.and_then(|found| given::check_used(&mut commands, &found).map(|()| found));
     let args = found.and_then(|found| Args::from_arg_matches(&found));
-    let args = args.unwrap_or_else(|error| given::escaped(error).exit());
+    let args = args.unwrap_or_else(|error| given::escaped(given::with_variable(error)).exit());
     let json = args.command.says_json();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

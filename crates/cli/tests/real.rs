@@ -423,3 +423,58 @@ fn the_demo_ends_in_order_when_it_is_broken_off() {
     let again = demo(&data, &[]).end();
     assert!(again.0.code() == Some(3) && again.2.contains("events already"), "{again:?}");
 }
+
+#[test]
+fn options_that_would_not_be_used_are_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let data = data.to_str().unwrap();
+    let refused = |args: &[&str], store: Option<&str>| {
+        let mut command = dacapo(args, NOWHERE);
+        let output = command.envs(store.map(|url| ("DACAPO_STORE", url))).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for args in [
+        &["append", "a-1", "--type", "put", "--data", "{}", "--data-dir", data, "--at", NOWHERE][..],
+        &["status", "--data", data, "--at", NOWHERE],
+        &["letters", "retry", "totals", "--all", "--data", data, "--at", NOWHERE],
+    ] {
+        let told = refused(args, None);
+        assert!(told.contains("--data") && told.contains("--at") && told.contains("only one"), "{args:?}: {told}");
+    }
+    let told = refused(&["serve", "--data", data, "--schema", "crm"], None);
+    assert!(told.contains("--schema") && told.contains("without --store"), "{told}");
+    let told = refused(&["serve", "--data", data], Some("postgres://me:s3cret@127.0.0.1:1/db"));
+    assert!(told.contains("DACAPO_STORE") && !told.contains("s3cret"), "{told}");
+    assert!(!Path::new(data).exists(), "nothing was made");
+}
+
+/// Another journal in the place of the one that was followed has other events at the same positions.
+#[test]
+fn a_follower_does_not_go_on_over_another_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    for (name, events) in [("one", 2), ("two", 3)] {
+        let line = |n: u32| format!(r#"{{"stream":"a-{n}","type":"put","data":{n}}}"#);
+        std::fs::write(path("events"), (1..=events).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+        output(&["import", &path("events"), "--data", &path(name)], NOWHERE);
+    }
+    let mut one = Running::start(&["serve", "--data", &path("one"), "--listen", "127.0.0.1:0"]);
+    let url = Running::address(&mut one.out, "listening on http://");
+    let mut follow = Running::start(&["read", "--follow", "--at", &url]);
+    for position in 1..=2 {
+        let mut line = String::new();
+        follow.out.read_line(&mut line).unwrap();
+        assert!(line.starts_with(&format!("{position} ")), "{line}");
+    }
+    one.signal("-TERM");
+    assert!(one.end().0.success());
+    let listen = url.trim_start_matches("http://").to_owned();
+    let two = Running::start(&["serve", "--data", &path("two"), "--listen", &listen]);
+    let (ended, rest, told) = follow.end();
+    assert!(!ended.success() && told.contains("another journal now"), "{ended}: {told}");
+    assert_eq!(rest, "");
+    two.signal("-TERM");
+    assert!(two.end().0.success());
+}

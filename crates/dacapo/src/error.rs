@@ -244,6 +244,14 @@ pub enum StartError {
     /// A version that it was given could not run.
     #[error(transparent)]
     Carry(#[from] CarryRefused),
+    /// A subscriber that it was given would never be called.
+    #[error("the subscriber {name} cannot run: {why}")]
+    Subscriber {
+        /// Its name.
+        name: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// The store cannot be opened, or its views are not of its journal.
     #[error(transparent)]
     Store(#[from] StoreError),

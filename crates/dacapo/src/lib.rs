@@ -75,7 +75,8 @@ pub use error::{Error, StartError};
 pub use event::{Event, EventError};
 pub use flip::FlipReport;
 pub use node::{
-    Cancelled, DeadLetter, Node, NodeBuilder, RebuildOptions, Rebuilt, ReplayFrom, ReplayReport, Requested,
+    Cancelled, DeadLetter, JournalReader, Node, NodeBuilder, RebuildOptions, Rebuilt, ReplayFrom, ReplayReport,
+    Requested,
 };
 pub use query::{Answered, Ask, Reading};
 pub use row::{Field, FieldError, Row, RowError};

@@ -230,14 +230,14 @@ fn version_status(
         }
     };
     let retry = carried.as_ref().map(|carried| carried.options.retry);
-    let kept = || reasons.kept.iter().chain(&reasons.verdict);
-    let needs_somebody = retry.map(|retry| kept().any(|reason| reason.needs_somebody(&retry)));
+    let all = reasons.all();
+    let needs_somebody = retry.map(|retry| all.iter().any(|reason| reason.needs_somebody(&retry)));
     let replay = state.replay.and_then(|pending| {
         let (at, through) = replay::progress(&tokens, &pending)?;
         Some(ReplayStatus { requested: pending.requested, after: pending.after, at, through })
     });
     // An effect that fails keeps nobody from a rollback.
-    let kept: Vec<_> = kept().cloned().collect();
+    let kept: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).cloned().collect();
     let rollback_ready = (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &kept));
     let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
     VersionStatus {
@@ -261,7 +261,7 @@ fn version_status(
         effects_aside: outbox.aside,
         age,
         needs_somebody,
-        waiting_on: reasons.all(),
+        waiting_on: all,
         tokens,
     }
 }

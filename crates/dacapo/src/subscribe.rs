@@ -22,12 +22,13 @@ mod tests;
 use std::sync::Arc;
 
 use dacapo_model::{Position, limits};
-use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError};
+use dacapo_store::{EventBatch, Filter, Journal, Limit, StoreError, Streams};
 use futures::Stream;
 use tokio::sync::watch;
 
 pub use subscriber::{Subscriber, SubscriberFailure, SubscriberStatus};
 
+use crate::code::check_categories;
 use crate::feed::Ahead;
 pub(crate) use subscriber::{AnySubscriber, Subscribed};
 pub(crate) use tail::{Bounds, Tail};
@@ -54,6 +55,9 @@ impl Subscription {
 
     /// Checked here, once: later the journal may have grown past a position that was never in it.
     pub(crate) async fn on(tail: Arc<Tail>, after: Position, filter: Filter) -> Result<Self, StoreError> {
+        if let Streams::Categories(categories) = &filter.streams {
+            check_categories(categories, true).map_err(StoreError::Invalid)?;
+        }
         let head = tail.journal().head();
         if after > *head.borrow() {
             // What is known here may lag what others have appended; the journal asks before it refuses.

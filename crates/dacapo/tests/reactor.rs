@@ -9,6 +9,8 @@ mod common;
 mod faulty;
 #[path = "reactor/letters.rs"]
 mod letters;
+#[path = "reactor/unacted.rs"]
+mod unacted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -312,3 +312,34 @@ async fn a_subscriber_that_begins_beyond_the_end_is_given_nothing_and_says_why()
     node.shutdown().await;
     assert_eq!((notes.seen().len(), others.seen().len()), (0, 5));
 }
+
+/// Is called for streams of these categories.
+struct Of(Vec<String>);
+
+impl Subscriber for Of {
+    const NAME: &'static str = "of";
+    type Event = LedgerEvent;
+
+    fn categories(&self) -> Option<Vec<String>> {
+        Some(self.0.clone())
+    }
+
+    async fn receive(&self, _: &Recorded<'_, LedgerEvent>) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_of_a_category_that_no_stream_has_is_refused_by_name() {
+    for (category, told) in [("order-line", "\"order\""), ("", "first '-'"), ("$catalog", "belong to dacapo")] {
+        let refused = Node::builder().subscriber(Of(vec![category.into()])).start().await.err();
+        let text = refused.map(|refused| refused.to_string()).unwrap_or_default();
+        assert!(text.contains("subscriber of") && text.contains(told), "{category:?}: {text}");
+    }
+    let node = Node::builder().start().await.unwrap();
+    let of = |category: &str| Filter { streams: Streams::Categories(vec![category.into()]), types: None };
+    let refused = node.subscribe(Position::START, of("order-line")).await.err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|text| text.contains("first '-'")), "{refused:?}");
+    assert!(node.subscribe(Position::START, of("$catalog")).await.is_ok(), "an operator may look");
+    node.shutdown().await;
+}

@@ -46,6 +46,8 @@ pub struct VersionFacts<'a> {
     pub me: Option<MemberId>,
     /// Whether its code is here.
     pub carried: bool,
+    /// Whether that acts on effects.
+    pub acts: bool,
     /// Whether its view is open here.
     pub open: bool,
     /// Whether its view lacks indexes.
@@ -198,9 +200,12 @@ impl VersionFacts<'_> {
             && !self.projection.flips_by_itself(self.state);
         let mut beside: Vec<_> = asks.then_some(WaitingOn::FlipCommand).into_iter().collect();
         beside.extend(self.effects.iter().cloned());
+        // Emitted by earlier code of the version, which acted on them: nobody makes them any more.
+        let is_left = self.carried && !self.acts && self.pending > 0;
+        beside.extend(is_left.then_some(WaitingOn::Acts { pending: self.pending }));
         beside.extend(self.before.map(|version| WaitingOn::EffectsBefore { version }));
         beside.extend(self.unpublished.clone());
-        if phase == Phase::CleaningUp && self.pending > 0 {
+        if phase == Phase::CleaningUp && self.pending > 0 && !is_left {
             beside.push(WaitingOn::Effects { pending: self.pending });
             beside.extend((!self.carried).then_some(WaitingOn::Code { version }));
         }

@@ -194,6 +194,16 @@ reasons! { f:
         write!(f, "effects of {version}, which come before its own in their streams")
         },
 
+    /// Effects of the version wait, and its code here acts on none.
+    Acts "acts" {
+        /// How many there are.
+        pending as "pending": u64,
+    } => write!(
+        f,
+        "code that acts on its effects: {pending} wait in its outbox, and the code here acts on none; carry the \
+         projection with `acts`, or drop the effects"
+    ),
+
     /// The version still owes effects of events that it speaks for.
     Effects "effects" {
         /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
@@ -366,7 +376,7 @@ impl WaitingOn {
     pub fn needs_somebody(&self, retry: &Retry) -> bool {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
-            Self::BeyondHead { .. } | Self::Parted { .. } | Self::Damaged { .. } => true,
+            Self::BeyondHead { .. } | Self::Parted { .. } | Self::Damaged { .. } | Self::Acts { .. } => true,
             Self::Reads { unlike, .. } => !matches!(unlike, Unlike::Undecided { .. }),
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } | Self::Reset { attempts, .. } => {
                 *attempts >= retry.attempts

@@ -137,11 +137,30 @@ fn understood(query: &str) -> Result<String, String> {
                     };
                     return Err(format!("it has no parameter {name}; there are {}", PARAMETERS.join(", ")));
                 }
+                let is_same =
+                    |before: &&&str| before.split_once('=').is_some_and(|(before, _)| meant(before) == meant(key));
+                if let Some(before) = kept.iter().find(is_same) {
+                    let before = before.split_once('=').map_or(*before, |(before, _)| before);
+                    return Err(format!(
+                        "it has the parameter {key} beside {before}, and only one of them would count"
+                    ));
+                }
                 kept.push(pair);
             }
         }
     }
     Ok(kept.join("&"))
+}
+
+/// What a parameter means, of which some have several names.
+fn meant(name: &str) -> &str {
+    match name {
+        "ssl-mode" => "sslmode",
+        "ssl-root-cert" | "ssl-ca" => "sslrootcert",
+        "ssl-cert" => "sslcert",
+        "ssl-key" => "sslkey",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +200,10 @@ mod tests {
         assert!(why("one/db", &Options::default()).contains("must begin with postgres://"));
         assert!(why("postgres://one/db?target_session_attrs=standby", &Options::default()).contains("is standby"));
         let mistyped = why("postgres://one/db?sslmode=require&pasword=s3cret", &Options::default());
+        for twice in ["sslmode=verify-full&sslmode=disable", "sslmode=verify-full&ssl-mode=disable"] {
+            let twice = why(&format!("postgres://one/db?{twice}"), &Options::default());
+            assert!(twice.contains("beside sslmode"), "{twice}");
+        }
         assert!(mistyped.contains(r#"no parameter "pasword""#) && !mistyped.contains("s3cret"), "{mistyped}");
         for url in [
             "postgres://me:12/s3cret@one/db",

@@ -28,6 +28,10 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl NodeApi {
+    fn journal_id(&self) -> String {
+        self.node().journal().id().to_string()
+    }
+
     pub(crate) async fn read_patiently(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
         let deadline = Instant::now() + wait;
@@ -118,7 +122,7 @@ impl NodeApi {
             events.push(event_form(&event)?);
         }
         let head = self.node().head().max(through);
-        Ok(ReadResponse { events, through: through.get(), head: head.get() })
+        Ok(ReadResponse { events, through: through.get(), head: head.get(), journal: Some(self.journal_id()) })
     }
 
     /// The wanted events of a batch of one stream, which is within the limits, read through this revision.
@@ -130,7 +134,7 @@ impl NodeApi {
     ) -> Result<ReadResponse, ApiError> {
         let events = batch.iter().filter(wanted).map(|event| event_form(&event)).collect::<Result<_, _>>()?;
         let head = self.node().head().max(batch.through);
-        Ok(ReadResponse { events, through: through.get(), head: head.get() })
+        Ok(ReadResponse { events, through: through.get(), head: head.get(), journal: Some(self.journal_id()) })
     }
 }
 

@@ -207,6 +207,7 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
             "replay-requested"
         }
         CatalogEvent::ReplayEnded { .. } => "replay-ended",
+        CatalogEvent::NothingToDo { .. } => "nothing-to-do",
     };
     let payload = serde_json::to_vec(&form).expect("strings and numbers are always JSON");
     (EventType::new(event_type).expect("a valid name"), payload)
@@ -290,6 +291,7 @@ pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> 
             Ok(CatalogEvent::SetAside { view, event: Position::new(form.event.ok_or_else(|| missing("event"))?) })
         }
         "letters-decided" => letters_decided(view, &form),
+        "nothing-to-do" => Ok(CatalogEvent::NothingToDo { view }),
         "version-obsolete" => Ok(CatalogEvent::Obsolete { view }),
         "version-failed" => Ok(CatalogEvent::Failed { view, reason: reason()? }),
         "version-paused" => Ok(CatalogEvent::Paused { view }),

@@ -75,6 +75,13 @@ pub struct CatalogEntry {
     pub(crate) request: Option<String>,
 }
 
+impl CatalogEntry {
+    /// Whether it only keeps the key of a request for what was so already.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self.event, CatalogEvent::NothingToDo { .. })
+    }
+}
+
 /// Why a change of the catalog did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -235,11 +242,15 @@ impl CatalogLog {
         let mut folded = self.folded.lock().await;
         loop {
             if let Some(entries) = known(&folded, asked, request)? {
-                return Ok(entries);
+                return Ok(changes(entries));
             }
-            let events = folded.catalog.decide(command)?;
+            let mut events = folded.catalog.decide(command)?;
             if events.is_empty() {
-                return Ok(vec![]);
+                // A key belongs to its request also where there was nothing to do, or its repetition would do something
+                // once there is.
+                let keyed = request.is_some() && asked.idempotency_key.is_some();
+                let Some(view) = command.view().filter(|_| keyed) else { return Ok(vec![]) };
+                events.push(CatalogEvent::NothingToDo { view: view.clone() });
             }
             let expected = match planted::is(Fault::NoRevision) {
                 true => ExpectedRevision::Any,
@@ -255,7 +266,7 @@ impl CatalogLog {
                 entries
             });
             match appended {
-                Ok(_) => return Ok(ours?),
+                Ok(_) => return Ok(changes(ours?)),
                 Err(AppendError::Refused(AppendRefused::WrongRevision { .. })) => {
                     ours?;
                 }
@@ -265,7 +276,7 @@ impl CatalogLog {
                         let ours = ours.iter().map(|entry| (&entry.event, &entry.asked));
                         ours.eq(events.iter().map(|event| (event, asked)))
                     };
-                    return ours.ok().filter(same).ok_or(error.into());
+                    return ours.ok().filter(same).map(changes).ok_or(error.into());
                 }
             }
         }
@@ -284,6 +295,12 @@ impl CatalogLog {
         };
         NewEvent { id: self.world.ids.next(), event_type, payload, metadata, tags: vec![] }
     }
+}
+
+/// Those of the entries that changed something.
+fn changes(mut entries: Vec<CatalogEntry>) -> Vec<CatalogEntry> {
+    entries.retain(|entry| !entry.is_nothing());
+    entries
 }
 
 /// What was done before under the key of `asked`. What dacapo asks by itself has none.

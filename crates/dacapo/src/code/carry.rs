@@ -95,15 +95,54 @@ pub(crate) fn check(carried: &Carried) -> Result<(), CarryRefused> {
         return Err(CarryRefused::NoCategory { projection, code });
     }
     for category in categories.iter().cloned() {
-        if category.starts_with('$') {
-            return Err(CarryRefused::System { projection, code, category });
-        }
-        if category_of(&category) != category {
-            let instead = category_of(&category).to_owned();
-            return Err(CarryRefused::Category { projection, code, category, instead });
+        match never(&category) {
+            None => {}
+            Some(Never::System) => return Err(CarryRefused::System { projection, code, category }),
+            Some(Never::Category { instead }) => {
+                return Err(CarryRefused::Category { projection, code, category, instead });
+            }
         }
     }
     Ok(())
+}
+
+/// Why no stream that a user may read is of a category.
+enum Never {
+    System,
+    Category {
+        /// The category of streams whose names begin so.
+        instead: String,
+    },
+}
+
+fn never(category: &str) -> Option<Never> {
+    if category.starts_with('$') {
+        return Some(Never::System);
+    }
+    let instead = category_of(category);
+    (instead != category || category.is_empty()).then(|| Never::Category { instead: instead.to_owned() })
+}
+
+/// Checks the categories that a subscription asks for, as those of a projection are checked. Those of `system` streams are
+/// read by operators only.
+///
+/// # Errors
+/// Why no stream is of one of them.
+pub(crate) fn check_categories(categories: &[String], system: bool) -> Result<(), String> {
+    if categories.is_empty() {
+        return Err("streams of no category are asked for: name some, or leave categories away for all".into());
+    }
+    let checked = categories.iter().filter(|category| !(system && category.starts_with('$')));
+    match checked.into_iter().find_map(|category| Some((category, never(category)?))) {
+        None => Ok(()),
+        Some((category, Never::System)) => {
+            Err(format!("it asks for streams of the category {category:?}: those belong to dacapo itself"))
+        }
+        Some((category, Never::Category { instead })) => Err(format!(
+            "no stream is of the category {category:?}: a category is what comes before the first '-' of a stream's \
+             name; streams whose names begin so are of the category {instead:?}"
+        )),
+    }
 }
 
 /// Looks whether each version that a node starts with could run.

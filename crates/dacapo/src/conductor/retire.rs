@@ -61,7 +61,7 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
         Err(CatalogError::Refused(_)) => return Ok(()),
         Err(error) => return Err(error),
     }
-    versions.views.drop_view(id).await?;
+    discard(&*versions.views, id).await?;
     versions.world.probe.completed(Step::Dropped);
     match Arc::clone(&versions.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await {
         // Another member was first.
@@ -111,6 +111,10 @@ async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError>
                 }
                 Some(open) => {
                     open.stop_applying().await;
+                    if !open.reacts() {
+                        // No delivery looks, and what is owed is told.
+                        open.outbox.send_replace(outbox.clone());
+                    }
                     true
                 }
                 None => false,

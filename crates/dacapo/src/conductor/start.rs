@@ -100,6 +100,10 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
             None => return Ok(()),
         },
     };
+    if !version.reacts() {
+        // No delivery looks for what earlier code of the version has left, which is told.
+        version.outbox.send_replace(version.view.outbox(0).await?);
+    }
     insert(versions, version).await;
     Ok(())
 }

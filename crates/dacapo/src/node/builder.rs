@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dacapo_model::{CatalogRefused, Member, MemberId};
-use dacapo_store::{Clock, Store, SystemClock};
+use dacapo_store::{Clock, Store, Streams, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
 
 use super::{Node, Running};
 use crate::catalog::{self, CatalogLog};
 use crate::cluster::{Cluster, SharedClock};
-use crate::code::{Carried, check_all_carried};
+use crate::code::{Carried, check_all_carried, check_categories};
 use crate::conductor;
 use crate::error::StartError;
 use crate::reads;
@@ -122,6 +122,7 @@ impl NodeBuilder {
     /// [`StartError`], which says what to do.
     pub async fn start(mut self) -> Result<Node, StartError> {
         check_all_carried(&self.carried)?;
+        check_subscribers(&self.subscribers)?;
         let clock = Arc::clone(&self.world.clock);
         let store = match self.place {
             Place::Memory => Store::memory(clock),
@@ -189,4 +190,15 @@ impl NodeBuilder {
         let running = Running { times, stop, conductor, leave, keeper, tail, subscribers, store };
         Ok(Node { versions, running: Arc::new(running) })
     }
+}
+
+/// Looks whether each subscriber could ever be called.
+fn check_subscribers(subscribers: &[Arc<dyn AnySubscriber>]) -> Result<(), StartError> {
+    for subscriber in subscribers {
+        let refused = |why| StartError::Subscriber { name: subscriber.name(), why };
+        if let Streams::Categories(categories) = &subscriber.filter().streams {
+            check_categories(categories, false).map_err(refused)?;
+        }
+    }
+    Ok(())
 }

@@ -52,8 +52,12 @@ impl Node {
             what.map_or(request.clone(), |what| request.with(format_args!("({what} it)")))
         };
         let repeated = self.versions.catalog.repeated(&asked, &request(what)).await?;
-        if let Some(cancelled) = repeated.and_then(|entries| cancelled(&entries)) {
-            return Ok(cancelled);
+        if let Some(entries) = repeated {
+            let nothing = entries.iter().find(|entry| entry.is_nothing()).zip(what);
+            let nothing = nothing.map(|(entry, what)| Cancelled { what, requested: Requested::of(entry) });
+            if let Some(cancelled) = cancelled(&entries).or(nothing) {
+                return Ok(cancelled);
+            }
         }
         let (what, version) = self.to_cancel(projection, what, version)?;
         let request = request(Some(what));

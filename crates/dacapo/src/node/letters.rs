@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use dacapo_model::{
-    CatalogCommand, CatalogRefused, EffectLetter, Letter, Letters, LettersOf, Phase, Position, ViewId, Wish, limits,
+    CatalogCommand, CatalogRefused, EffectLetter, Letter, Letters, LettersOf, Phase, Position, Timestamp, ViewId, Wish,
+    limits,
 };
 use dacapo_store::{EventBatch, EventRef, StoreError, WhichEffects, WhichLetters};
 
@@ -46,7 +47,7 @@ impl Node {
         let open = self.with_letters(view)?;
         let mut letters = Vec::new();
         for letter in open.view.letters(after, most).await? {
-            let event = feed::event_at(&**self.journal(), letter.position).await?;
+            let event = feed::event_at(&*self.versions.journal, letter.position).await?;
             letters.push(DeadLetter { letter, event });
         }
         Ok(letters)
@@ -99,16 +100,18 @@ impl Node {
         let open = self.with_letters(view)?;
         let request = Request::new("set-aside", &view.projection, Which::Version(view.version));
         let request = request.with(format_args!("event {event}"));
-        if let Some(entries) = self.versions.catalog.repeated(&asked, &request).await? {
-            return Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) });
+        if let Some(requested) = self.repeated(&asked, &request).await? {
+            return Ok(requested);
         }
         let before = Position::new(event.get().saturating_sub(1));
         let is_aside = open.view.letters(before, 1).await?.first().is_some_and(|letter| letter.position == event);
         let halts: Vec<Position> = open.view.refusals().await?.iter().map(|refusal| refusal.position).collect();
-        if is_aside {
+        // Of one that is set aside already only the key is kept.
+        let keyed = asked.idempotency_key.is_some();
+        if is_aside && !keyed {
             return Ok(Requested { view: view.clone(), position: None });
         }
-        if !halts.contains(&event) {
+        if !is_aside && !halts.contains(&event) {
             return Err(Error::NotHalted { view: view.clone(), event, halts });
         }
         let command = CatalogCommand::SetAside { view: view.clone(), event };
@@ -163,11 +166,12 @@ impl Node {
         let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
         let request = settling(view, LettersOf::Effects, which, wish);
         let is_known = self.versions.catalog.repeated(asked, &request).await?.is_some();
-        if !is_known && !has_effects(&*stored, which, untried).await? {
+        // Where there are none, only the key is kept, should there be one.
+        if !is_known && asked.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
             return Ok(0);
         }
         // Asked again under the same key, what is not done yet is done: of events before the request only.
-        let through = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
+        let (through, _) = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
         let which = WhichEffects { which: which.clone(), through, untried };
         let decided = stored.decide_effects(&which, wish).await?;
         let Asked { actor, reason, .. } = asked;
@@ -175,7 +179,7 @@ impl Node {
         Ok(decided)
     }
 
-    /// Keeps in the catalog who wants it and why, and returns where. Nothing is done before it is there.
+    /// Keeps in the catalog who wants it and why, and returns where and when. Nothing is done before it is there.
     async fn decided(
         &self,
         view: &ViewId,
@@ -183,11 +187,12 @@ impl Node {
         which: &WhichLetters,
         wish: Wish,
         asked: &Asked,
-    ) -> Result<Position, Error> {
+    ) -> Result<(Position, Timestamp), Error> {
         let command = CatalogCommand::DecideLetters { view: view.clone(), of, which: which.clone(), wish };
         let request = settling(view, of, which, wish);
         let entries = Arc::clone(&self.versions.catalog).change_for(request, command, asked.clone()).await?;
-        Ok(entries.first().map(|entry| entry.position).unwrap_or_default())
+        let first = entries.first().map(|entry| (entry.position, entry.recorded));
+        Ok(first.unwrap_or((Position::START, Timestamp::from_micros(0))))
     }
 
     async fn wish(&self, open: &OpenVersion, which: &WhichLetters, wish: Wish, asked: &Asked) -> Result<u64, Error> {
@@ -199,18 +204,20 @@ impl Node {
         let is_known = self.versions.catalog.repeated(asked, &request).await?.is_some();
         let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
         let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
-        let meant: Vec<Position> = meant.map(|letter| letter.position).collect();
-        if meant.is_empty() && !is_known {
+        let meant: Vec<(Position, Timestamp)> = meant.map(|letter| (letter.position, letter.recorded)).collect();
+        // Where there are none, only the key is kept, should there be one.
+        if meant.is_empty() && !is_known && asked.idempotency_key.is_none() {
             return Ok(0);
         }
-        let through = self.decided(&open.id, LettersOf::Events, which, wish, asked).await?;
+        let (through, decided) = self.decided(&open.id, LettersOf::Events, which, wish, asked).await?;
         let wishing = async {
             if !is_known {
                 return open.view.wish(which, Some(wish)).await;
             }
-            // Asked again under the same key, what is not done yet is done: of events before the request only.
+            // Asked again under the same key, what is not done yet is done: of events that were set aside by then only.
             let mut wished = 0;
-            for position in meant.into_iter().filter(|position| *position <= through) {
+            let were_aside = meant.into_iter().filter(|(position, aside)| *position <= through && *aside <= decided);
+            for (position, _) in were_aside {
                 wished += open.view.wish(&WhichLetters::One(position), Some(wish)).await?;
             }
             Ok(wished)

@@ -31,6 +31,7 @@ pub use cancel::Cancelled;
 pub use letters::DeadLetter;
 pub use operate::{RebuildOptions, Rebuilt};
 pub use replay::{ReplayFrom, ReplayReport};
+pub use write::JournalReader;
 
 /// One process's share of the system: it appends to the journal, runs the processors of the versions
 /// whose code it carries, and answers queries. Clones are the same node.
@@ -63,6 +64,14 @@ pub struct Requested {
     pub view: ViewId,
     /// The position of the request in the journal; `None` when things were as asked already.
     pub position: Option<Position>,
+}
+
+impl Requested {
+    /// What is answered when the request of this entry is repeated.
+    fn of(entry: &CatalogEntry) -> Self {
+        let position = (!entry.is_nothing()).then_some(entry.position);
+        Self { view: entry.event.view().clone(), position }
+    }
 }
 
 impl Node {

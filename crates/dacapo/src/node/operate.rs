@@ -240,7 +240,7 @@ impl Node {
         self.versions.catalog.refresh().await?;
         let entry =
             self.versions.catalog.repeated(asked, request).await?.and_then(|entries| entries.into_iter().next());
-        Ok(entry.map(|entry| Requested { view: entry.event.view().clone(), position: Some(entry.position) }))
+        Ok(entry.map(|entry| Requested::of(&entry)))
     }
 
     /// Lets past events go through the serving version again, or through `version`, in its own view. Its projection

@@ -2,13 +2,79 @@
 
 use std::sync::Arc;
 
-use dacapo_model::{EventId, ExpectedRevision, InvalidName, Metadata, NewEvent, Position, StreamName};
-use dacapo_store::{Append, Appended, Filter, Journal};
+use dacapo_model::{
+    EventId, ExpectedRevision, InvalidName, JournalId, Metadata, NewEvent, Position, Revision, StreamName,
+};
+use dacapo_store::{Append, Appended, EventBatch, Filter, Journal, Limit, StoreError, StreamInfo};
+use tokio::sync::watch;
 
 use super::Node;
 use crate::error::Error;
 use crate::event::{self, Event};
 use crate::subscribe::Subscription;
+
+/// The journal of a node, to read from.
+#[derive(Clone, Copy)]
+pub struct JournalReader<'a>(&'a dyn Journal);
+
+impl JournalReader<'_> {
+    /// Its identity, which every copy of it keeps.
+    pub fn id(&self) -> JournalId {
+        self.0.id()
+    }
+
+    /// The last durable position, as a watch. It ends when the journal is closed.
+    pub fn head(&self) -> watch::Receiver<Position> {
+        self.0.head()
+    }
+
+    /// The events after `after` that `filter` wants, as many as `limit` allows.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondHead`] when `after` is not in the journal; another [`StoreError`] when it cannot be read.
+    pub async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.0.read(after, filter, limit).await
+    }
+
+    /// The events of a stream after the revision `after`, as many as `limit` allows.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read, or the stream has no such revision.
+    pub async fn read_stream(
+        &self,
+        stream: &StreamName,
+        after: Revision,
+        limit: Limit,
+    ) -> Result<EventBatch, StoreError> {
+        self.0.read_stream(stream, after, limit).await
+    }
+
+    /// The last revision of a stream; [`Revision::START`] when it has no events.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        self.0.stream_revision(stream).await
+    }
+
+    /// At most `most` streams in the order of their names: of a category, if one is named, and after a name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    pub async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        self.0.streams(category, after, most).await
+    }
+
+    /// What is wrong with it that keeps nobody from using it.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.warnings()
+    }
+}
 
 impl Node {
     /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
@@ -58,9 +124,10 @@ impl Node {
         self.versions.world.ids.next()
     }
 
-    /// The journal.
-    pub fn journal(&self) -> &Arc<dyn Journal> {
-        &self.versions.journal
+    /// The journal, to read from. What is appended goes through [`append`](Self::append) and
+    /// [`append_batch`](Self::append_batch), which keep the streams of dacapo itself to themselves.
+    pub fn journal(&self) -> JournalReader<'_> {
+        JournalReader(&*self.versions.journal)
     }
 
     /// The last position of the journal.

@@ -31,6 +31,7 @@ impl Versions {
             tokens,
             me: Some(self.cluster.me()),
             carried: carried.is_some(),
+            acts: carried.as_ref().is_some_and(|it| !it.effect_names().is_empty()),
             open: open.is_some(),
             bare: false,
             told: open.as_ref().map(|open| open.told()).unwrap_or_default(),

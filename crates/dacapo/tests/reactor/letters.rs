@@ -5,7 +5,7 @@ use dacapo::{CatalogEvent, EffectFailure};
 use super::*;
 
 /// A version whose effects are tried again only when somebody wants it.
-fn patient<const CODE: u32>(office: &Arc<Office>, on_failure: EffectFailure) -> Notices<CODE> {
+pub(super) fn patient<const CODE: u32>(office: &Arc<Office>, on_failure: EffectFailure) -> Notices<CODE> {
     let mut version = notices::<CODE>(office);
     let never = Duration::from_secs(3_600);
     let effects = &mut version.options.effects;

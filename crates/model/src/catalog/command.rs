@@ -170,3 +170,35 @@ pub enum CatalogCommand {
         request: Position,
     },
 }
+
+impl CatalogCommand {
+    /// The version that it is about, where that is known before it is decided.
+    pub fn view(&self) -> Option<&ViewId> {
+        match self {
+            Self::Schedule { .. } | Self::AnnounceReads { .. } => None,
+            Self::SettleReads { view, .. }
+            | Self::Begin(view)
+            | Self::RequestFlip(view)
+            | Self::ConfirmFlip { view, .. }
+            | Self::PostponeFlip { view, .. }
+            | Self::CancelFlip(view)
+            | Self::CancelRebuild(view)
+            | Self::CancelCleanUp(view)
+            | Self::CancelReplay(view)
+            | Self::SetAside { view, .. }
+            | Self::DecideLetters { view, .. }
+            | Self::CleanUp { view, .. }
+            | Self::BeginDrop(view)
+            | Self::FinishCleanUp(view)
+            | Self::Fail { view, .. }
+            | Self::Part { view, .. }
+            | Self::Pause(view)
+            | Self::Resume(view)
+            | Self::RequestVerification(view)
+            | Self::Verify { view, .. }
+            | Self::Waive { view, .. }
+            | Self::RequestReplay { view, .. }
+            | Self::EndReplay { view, .. } => Some(view),
+        }
+    }
+}

@@ -253,6 +253,12 @@ pub enum CatalogEvent {
         /// Which version.
         view: ViewId,
     },
+    /// Somebody asked, under a key, for what was so already. Nothing changed, and nothing will when it is asked again
+    /// under that key, which belongs to this request from here on.
+    NothingToDo {
+        /// Which version.
+        view: ViewId,
+    },
 }
 
 impl CatalogEvent {
@@ -284,6 +290,7 @@ impl CatalogEvent {
             | Self::VerificationRequested { view }
             | Self::Waived { view, .. }
             | Self::ReplayRequested { view, .. }
+            | Self::NothingToDo { view }
             | Self::ReplayEnded { view } => view,
         }
     }

@@ -164,6 +164,7 @@ impl ProjectionState {
             }
             // The view has them, and what becomes of them.
             CatalogEvent::LettersDecided { .. } => {}
+            CatalogEvent::NothingToDo { .. } => {}
             CatalogEvent::ReplayCancelled { .. } => {
                 let state = projection.known(view.version)?;
                 let pending = state.replay.iter_mut().chain(&mut state.last_replay);
