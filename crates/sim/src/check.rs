@@ -35,7 +35,7 @@ pub fn all(world: &Arc<World>) {
     claims::check(world, &records);
     effects::check(world, &records);
     order::check(world, &records);
-    parted::check(world, &records);
+    parted::check(world);
     let holdings = Holdings::of(world, &records);
     for fault in &holdings.faults {
         world.violated(fault);

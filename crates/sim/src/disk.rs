@@ -190,6 +190,8 @@ struct Inside {
     copies: Vec<ViewCopy>,
     /// The slots whose nodes were paused as they were about to claim.
     paused: Vec<usize>,
+    /// The views that are of another history, and since when.
+    parted: BTreeMap<ViewId, Duration>,
 }
 
 enum Fate {
@@ -201,8 +203,8 @@ enum Fate {
 impl Disk {
     pub fn new(seed: u64, world: Weak<World>) -> Self {
         let chance = fastrand::Rng::with_seed(seed ^ 0xD15C);
-        let (weather, landed, heads, copies, paused) = Default::default();
-        let inside = Inside { chance, weather, landed, heads, copies, paused };
+        let (weather, landed, heads, copies, paused, parted) = Default::default();
+        let inside = Inside { chance, weather, landed, heads, copies, paused, parted };
         Self {
             journal: Arc::new(MemoryJournal::new(Arc::new(SimClock::DISK))),
             views: Arc::new(MemoryViews::new()),
@@ -273,6 +275,8 @@ impl Disk {
         let done = self.put_other_rows(id).now_or_never().is_some_and(|put| put.is_ok_and(|put| put));
         if done {
             self.land(Landed::Parted { view: id.clone() });
+            let now = self.world().now();
+            locked(&self.inside).parted.insert(id.clone(), now);
         }
         done
     }
@@ -306,18 +310,14 @@ impl Disk {
 
     /// The views that are of another history, and since when.
     pub fn parted(&self) -> BTreeMap<ViewId, Duration> {
-        let landed = &locked(&self.inside).landed;
-        let parted = landed.iter().filter_map(|(at, landed)| match &**landed {
-            Landed::Parted { view } => Some((view.clone(), *at)),
-            _ => None,
-        });
-        parted.collect()
+        locked(&self.inside).parted.clone()
     }
 
     /// The same, of one version.
     pub fn parted_at(&self, projection: &str, version: &str) -> Option<Duration> {
+        let parted = &locked(&self.inside).parted;
         let is = |view: &ViewId| view.projection.as_str() == projection && view.version.to_string() == version;
-        self.parted().into_iter().find_map(|(view, at)| is(&view).then_some(at))
+        parted.iter().find_map(|(view, at)| is(view).then_some(*at))
     }
 
     /// The events that each version of a projection has ever set aside.

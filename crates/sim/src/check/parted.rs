@@ -1,4 +1,5 @@
-//! A view that is of another history than the journal is neither written to nor shown, and is replaced by a rebuild.
+//! A view that is of another history than the journal is neither written to nor shown. Where it serves, a rebuild takes its
+//! place.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,7 +7,6 @@ use std::time::Duration;
 use dacapo::ViewId;
 
 use super::catalog::{Fold, Version};
-use super::journal::Record;
 use super::landed::text;
 use crate::disk::Landed;
 use crate::world::{World, locked};
@@ -16,7 +16,7 @@ use crate::world::{World, locked};
 const NOTICED: Duration = Duration::from_secs(4);
 
 /// What was committed to such views, and what was answered from them.
-pub fn check(world: &World, _records: &[Record]) {
+pub fn check(world: &World) {
     let mut parted = BTreeSet::<ViewId>::new();
     let mut ways: Vec<(Duration, Option<usize>, bool)> = vec![];
     for (at, landed) in world.disk.landed_at() {
