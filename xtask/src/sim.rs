@@ -21,14 +21,14 @@ const PLANTED_SEEDS_MAX: u64 = 300;
 /// No seed takes that long; one that does waits for something that will not happen.
 const SEED_SECONDS_MAX: &str = "120";
 
-pub(crate) const USAGE: &str = "usage: cargo xtask sim [--seeds N] [--from S] | --seed S | --planted
+pub(crate) const USAGE: &str = "usage: cargo xtask sim [--seeds N] [--from S] | --seed S | --planted | --noted
 
   --seeds N   run N seeds (300)
   --from S    the first of them (1)
   --seed S    run one seed and print all that happened in it
   --planted   plant one fault after the other and see the checkers find it; what is found by another seed
-              than `crates/sim/planted-seeds.txt` says is written there. `cargo xtask ci` tries each fault
-              only with the seed that is written there";
+              than `crates/sim/planted-seeds.txt` says is written there
+  --noted     plant each fault with the seed that is written there alone, as `cargo xtask ci` does";
 
 /// What one run printed.
 struct Run {
@@ -73,6 +73,7 @@ pub(crate) fn run(arguments: &[String]) -> Done {
         ["--from", first] => seeds(number(first)?, SEEDS),
         ["--seed", seed] => one(number(seed)?),
         ["--planted"] => planted(),
+        ["--noted"] => noted(),
         _ => Err(USAGE.to_owned()),
     }
 }
