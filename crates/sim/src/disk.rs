@@ -69,6 +69,15 @@ impl Link {
     }
 }
 
+/// What a node does because of what it has seen, so that it matters what others do in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// It claims what it has seen to be nobody's.
+    Claim,
+    /// It reads events, and then commits what they come to, under the claims that it had when it read.
+    Read,
+}
+
 /// Something that has landed, or that changes what can.
 #[derive(Debug)]
 pub enum Landed {
@@ -169,8 +178,8 @@ pub struct Disk {
     pub views: Arc<MemoryViews>,
     pub members: Arc<MemoryMembers>,
     links: [watch::Sender<Link>; HOSTS.len()],
-    /// For each slot whether its node is to be paused when it is about to claim.
-    waits_for_claim: Mutex<[bool; HOSTS.len()]>,
+    /// For each slot before what its node is to be paused, if it is.
+    pauses: Mutex<[Option<Before>; HOSTS.len()]>,
     /// For each slot when its calls last began to be answered again, after they had waited.
     heard: Mutex<[Duration; HOSTS.len()]>,
     world: Weak<World>,
@@ -188,7 +197,7 @@ struct Inside {
     heads: Vec<(usize, Weak<Head>)>,
     /// Every copy of a view that was made, by its number.
     copies: Vec<ViewCopy>,
-    /// The slots whose nodes were paused as they were about to claim.
+    /// The slots whose nodes were paused as they were about to do something.
     paused: Vec<usize>,
     /// The views that are of another history, and since when.
     parted: BTreeMap<ViewId, Duration>,
@@ -210,7 +219,7 @@ impl Disk {
             views: Arc::new(MemoryViews::new()),
             members: Arc::new(MemoryMembers::new(Arc::new(SimClock::DISK))),
             links: Default::default(),
-            waits_for_claim: Mutex::default(),
+            pauses: Mutex::default(),
             heard: Mutex::default(),
             world,
             inside: Mutex::new(inside),
@@ -235,21 +244,22 @@ impl Disk {
         *self.links[slot].borrow()
     }
 
-    /// Whether the next claim of the node in `slot` stands still on its way, and with it the node.
-    pub fn pause_at_claim(&self, slot: usize, pause: bool) {
-        locked(&self.waits_for_claim)[slot] = pause;
+    /// The next call of this kind of the node in `slot` stands still on its way, and with it the node.
+    pub fn pause_before(&self, slot: usize, call: Option<Before>) {
+        locked(&self.pauses)[slot] = call;
     }
 
-    /// The node in `slot` has looked and is about to claim: between the two it may be paused, and others go on.
-    fn about_to_claim(&self, slot: usize) {
-        if std::mem::take(&mut locked(&self.waits_for_claim)[slot]) && self.link(slot) == Link::Good {
-            self.world().note(format!("{} is about to claim", HOSTS[slot]));
+    /// The node in `slot` has looked and is about to do something that follows from it: between the two it may be paused,
+    /// and others go on.
+    fn about_to(&self, slot: usize, call: Before) {
+        if locked(&self.pauses)[slot].take_if(|before| *before == call).is_some() && self.link(slot) == Link::Good {
+            self.world().note(format!("{} is about to {call:?}", HOSTS[slot]));
             self.set_link(slot, Link::Hangs(None));
             locked(&self.inside).paused.push(slot);
         }
     }
 
-    /// The slots whose nodes were paused as they were about to claim, once each.
+    /// The slots whose nodes were paused as they were about to do something, once each.
     pub fn take_paused(&self) -> Vec<usize> {
         std::mem::take(&mut locked(&self.inside).paused)
     }

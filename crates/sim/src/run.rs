@@ -8,7 +8,7 @@ use http::Method;
 use turmoil::Sim;
 
 use crate::clients::{choose, request};
-use crate::disk::{Kind, Link, Weather};
+use crate::disk::{Before, Kind, Link, Weather};
 use crate::ledger::{CODE_MAX, PROJECTIONS};
 use crate::operator::Looks;
 use crate::trouble::{self, ResetTrouble, Trouble};
@@ -43,7 +43,7 @@ const ACTS: &[(u32, Act)] = &[
     (10, Act::Crash),
     (5, Act::EndInOrder),
     (8, Act::Join),
-    (8, Act::Pause),
+    (12, Act::Pause),
     (16, Act::CutOff),
     (3, Act::Strand),
     (16, Act::Disk),
@@ -288,11 +288,11 @@ impl Run<'_> {
             }
             Act::Pause => {
                 let Some(slot) = self.slot(true) else { return };
-                // At any time, or between a look and the claim that follows from it.
-                if self.chance.bool() {
-                    self.world.disk.pause_at_claim(slot, true);
-                } else {
-                    self.pause(now, slot);
+                // At any time, or between a look and what follows from it.
+                match self.chance.u8(..4) {
+                    0 => self.world.disk.pause_before(slot, Some(Before::Claim)),
+                    1 => self.world.disk.pause_before(slot, Some(Before::Read)),
+                    _ => self.pause(now, slot),
                 }
             }
             Act::CutOff => {
@@ -401,7 +401,7 @@ impl Run<'_> {
             self.carry_out(what);
         }
         for slot in 0..self.world.nodes {
-            self.world.disk.pause_at_claim(slot, false);
+            self.world.disk.pause_before(slot, None);
             if *self.world.ending[slot].borrow() {
                 self.bounce(slot);
             }

@@ -16,7 +16,7 @@ use dacapo_store::{
 };
 use tokio::sync::watch;
 
-use super::{Back, Claim, Disk, Head, Kind, Landed};
+use super::{Back, Before, Claim, Disk, Head, Kind, Landed};
 use crate::world::{World, locked};
 
 /// How long the disk keeps a transaction for a node that it does not hear of. More than a call takes on a bad way.
@@ -137,6 +137,7 @@ impl Journal for SimJournal {
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let disk = self.way.disk();
+        disk.about_to(self.way.slot, Before::Read);
         self.way.meet_journal("read", disk.journal.read(after, filter, limit)).await
     }
 
@@ -314,7 +315,7 @@ impl View for SimView {
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
-        self.way.disk().about_to_claim(self.way.slot);
+        self.way.disk().about_to(self.way.slot, Before::Claim);
         let act = async {
             self.way.disk().linger().await;
             let tokens = self.inner.claim(by, seen).await?;
