@@ -50,7 +50,7 @@ pub struct NewEvent {
     #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
     /// A few indexed labels.
-    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "few_tags", skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
     /// Whatever else the writer wants to keep.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "bounded_fields", skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, String>,
 }
 
@@ -406,9 +406,65 @@ fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(fro
     from.deserialize_seq(AtMost::<T, MAX>(PhantomData))
 }
 
+/// Twice as many tags as an event may have: those that are somewhat too many are told so by the rule that knows the limit.
+fn few_tags<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Tags(#[serde(deserialize_with = "at_most::<_, _, { 2 * limits::TAGS_MAX }>")] Vec<String>);
+    Ok(Option::<Tags>::deserialize(from)?.map(|Tags(tags)| tags).unwrap_or_default())
+}
+
+/// Fields of twice as many bytes as metadata may have, for the same reason.
+fn bounded_fields<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Fields;
+    impl<'de> Visitor<'de> for Fields {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an object of texts of at most {} bytes", limits::METADATA_BYTES_MAX)
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+            let (mut fields, mut bytes) = (BTreeMap::new(), 0);
+            while let Some((key, value)) = object.next_entry::<String, String>()? {
+                // What stands around each in JSON counts as well, or empty ones would cost nothing.
+                bytes += key.len() + value.len() + r#""":"","#.len();
+                if bytes > 2 * limits::METADATA_BYTES_MAX {
+                    return Err(de::Error::invalid_length(bytes, &self));
+                }
+                fields.insert(key, value);
+            }
+            Ok(fields)
+        }
+    }
+    from.deserialize_map(Fields)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_and_fields_that_are_far_too_many_are_not_read_to_their_end() {
+        let read = |rest: &str| {
+            let text = format!(r#"{{"stream":"a-1","type":"t","data":1,{rest}"#);
+            serde_json::from_str::<NewEvent>(&text).map_err(|error| error.to_string())
+        };
+        // What follows is no JSON, and is never come to.
+        let error = read(&format!(r#""tags":[{}?"#, r#""t","#.repeat(2 * limits::TAGS_MAX + 1))).unwrap_err();
+        assert!(error.contains("invalid length 33, expected a list of at most 32"), "{error}");
+        for field in [r#"KEY:"","#.to_owned(), format!(r#"KEY:"{}","#, "x".repeat(5_000))] {
+            let fields: String = (0..30_000).map(|number| field.replace("KEY", &format!(r#""k{number}""#))).collect();
+            let error = read(&format!(r#""metadata":{{"fields":{{{fields}?"#)).unwrap_err();
+            assert!(error.contains("expected an object of texts of at most 65536 bytes"), "{error}");
+        }
+        // Those that are somewhat too many are for the rule to refuse.
+        let event = read(&format!(r#""tags":[{}"t"]}}"#, r#""t","#.repeat(limits::TAGS_MAX))).unwrap();
+        assert_eq!(event.tags.len(), limits::TAGS_MAX + 1);
+        let long = "x".repeat(limits::METADATA_BYTES_MAX + 9);
+        assert!(read(&format!(r#""metadata":{{"fields":{{"k":"{long}"}}}}}}"#)).is_ok());
+        assert_eq!(read(r#""tags":null,"metadata":null}"#).unwrap().tags, Vec::<String>::new());
+    }
 
     #[test]
     fn the_smallest_append_is_stream_type_and_data() {

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use mime::{Mime, Name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::limits::SMALL_BODY_BYTES_MAX;
 
@@ -38,6 +39,9 @@ impl IntoResponse for Declined {
         (status, Json(self.0.problem())).into_response()
     }
 }
+
+/// The turn of those who have a large body understood.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(1);
 
 /// A body of JSON: one object, all of whose keys are understood.
 pub(crate) struct Body<T>(pub T);
@@ -74,8 +78,14 @@ async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
     if body.len() <= SMALL_BODY_BYTES_MAX {
         return strict::from_json(&body).map_err(Declined);
     }
-    // To understand a large one takes long.
-    match tokio::task::spawn_blocking(move || strict::from_json(&body)).await {
+    // To understand a large one takes long, and many times its room: what is within the limits may be of many small parts.
+    let turn = LARGE_BODIES.acquire().await;
+    let understand = move || {
+        let understood = strict::from_json(&body);
+        drop((body, turn));
+        understood
+    };
+    match tokio::task::spawn_blocking(understand).await {
         Ok(understood) => understood.map_err(Declined),
         Err(error) => Err(Declined(ApiError::unavailable("understand the body", error))),
     }
@@ -227,6 +237,26 @@ mod tests {
             }
             Ok(Self)
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn large_bodies_are_understood_one_after_the_other() {
+        let text = format!("{{{}}}", " ".repeat(SMALL_BODY_BYTES_MAX));
+        let request = Request::post("/").header("content-type", "application/json").body(text.into()).unwrap();
+        let turn = LARGE_BODIES.acquire().await.unwrap();
+        let mut understood = std::pin::pin!(Body::<NoParameters>::from_request(request, &()));
+        let others = async {
+            for _ in 0..1_000 {
+                tokio::task::spawn_blocking(|| {}).await.unwrap();
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut understood => panic!("it is another one's turn"),
+            () = others => {}
+        }
+        drop(turn);
+        assert!(understood.await.is_ok());
     }
 
     #[tokio::test(flavor = "current_thread")]
