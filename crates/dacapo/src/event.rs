@@ -1,6 +1,9 @@
 //! Events as types: an enum whose variants are types of events, with the names under which they are stored.
 
+use std::error::Error;
+
 use dacapo_model::{NewEvent, limits};
+use dacapo_store::EventRef;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -49,7 +52,8 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// [`EventError`] when serde cannot write it, such as a map whose keys are no text.
     fn encode(&self) -> Result<Vec<u8>, EventError>;
 
-    /// The event of this type and payload; `None` when the type is not of this set.
+    /// The event of this type and payload; `None` when the type is not of this set. An event of one of
+    /// [`TYPES`](Self::TYPES) for which this is `None` is refused, not passed.
     ///
     /// # Errors
     /// [`EventError`] when the payload is not what the type says.
@@ -78,6 +82,17 @@ pub fn encode(event_type: &str, payload: &impl Serialize) -> Result<Vec<u8>, Eve
 #[doc(hidden)]
 pub fn decode<T: DeserializeOwned>(event_type: &str, payload: &[u8]) -> Result<T, EventError> {
     serde_json::from_slice(payload).map_err(|source| EventError { event_type: event_type.into(), act: "read", source })
+}
+
+/// An event as one of a set. One whose type the set names and does not read is not passed in silence (I-11).
+pub(crate) fn read<E: Event>(place: &EventRef<'_>) -> Result<Option<E>, Box<dyn Error + Send + Sync>> {
+    let data = E::decode(place.event_type, place.payload)?;
+    if data.is_none() && E::TYPES.contains(&place.event_type) {
+        let event_type = place.event_type;
+        let why = format!("events of type {event_type:?} are named in `Event::TYPES`, and `Event::decode` knows none");
+        return Err(why.into());
+    }
+    Ok(data)
 }
 
 /// What every reader of an event relies on: its payload is one JSON value, whichever door it came in by.

@@ -90,7 +90,7 @@ pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
 #[doc(hidden)]
 pub mod __private {
     pub use crate::event::{decode, encode};
-    pub use crate::row::{check_column, from_column, from_json, to_column, to_json};
+    pub use crate::row::{check_column, from_column, from_json, keep_column, keep_json, to_column, to_json};
     pub use {serde, serde_json};
 }
 

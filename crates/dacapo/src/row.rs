@@ -37,6 +37,13 @@ pub trait Row: Clone + Send + Sync + 'static {
     /// What tells rows apart: the type of the key's field, or a tuple of several.
     type Key: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static;
 
+    /// Whether every store gives back each row of this type just as it was, so that nothing is to be brought to the form
+    /// that is kept.
+    const EXACT: bool = false;
+
+    /// The same of its keys.
+    const KEY_EXACT: bool = false;
+
     /// The row's key.
     fn key(&self) -> Self::Key;
 
@@ -50,6 +57,12 @@ pub trait Row: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`RowError`] when a store cannot keep one of them.
     fn key_values(key: &Self::Key) -> Result<Vec<Value>, RowError>;
+
+    /// The key as a store gives it back, by which rows are known: a time without what is finer than its column.
+    ///
+    /// # Errors
+    /// [`RowError`] when a store cannot keep it.
+    fn kept_key(key: Self::Key) -> Result<Self::Key, RowError>;
 
     /// The row as values, in the order of [`Table::columns`].
     ///
@@ -77,12 +90,22 @@ pub trait Row: Clone + Send + Sync + 'static {
     }
 
     /// Whether every store can keep the row; without making its values, where that can be. It is asked after each event
-    /// that wrote the row. The derive does not look at what is kept as JSON.
+    /// that wrote the row. The derive leaves what is kept as JSON to [`keep`](Self::keep).
     ///
     /// # Errors
     /// [`RowError`] when it cannot.
     fn check_values(&self) -> Result<(), RowError> {
         self.to_values().map(drop)
+    }
+
+    /// Makes of the row what a store gives back of it, so that the next event finds the same row in memory and in the
+    /// store. It is done at the end of each event that wrote the row.
+    ///
+    /// # Errors
+    /// [`RowError`] when a store cannot keep the row, or what it gives back is not of the row's type.
+    fn keep(&mut self) -> Result<(), RowError> {
+        *self = Self::from_values(self.to_values()?.into_iter().map(kept).collect())?;
+        Ok(())
     }
 }
 
@@ -110,6 +133,9 @@ pub trait Field: Sized {
     const KIND: ColumnKind;
     /// Whether a row may be without a value.
     const OPTIONAL: bool = false;
+    /// Whether every store gives back each value of this type just as it was. Of others, handlers find what
+    /// [`from_value`](Self::from_value) makes of [`to_value`](Self::to_value) from the next event on.
+    const EXACT: bool = false;
 
     /// The value as a store keeps it.
     ///
@@ -165,12 +191,13 @@ impl FieldError {
     }
 }
 
-/// A type that has a kind of value to itself, and converts without loss. `check` tells whether it can be kept, `bytes` how
-/// much it counts in an index.
+/// A type that has a kind of value to itself. `exact` tells whether it converts without loss, `check` whether it can be
+/// kept, `bytes` how much it counts in an index.
 macro_rules! field {
-    ($($ty:ty, $kind:ident, $own:ident => $value:expr, $stored:ident => $back:expr, $check:expr, $bytes:expr;)*) => {
+    ($($ty:ty, $kind:ident, $exact:literal, $own:ident => $value:expr, $stored:ident => $back:expr, $check:expr, $bytes:expr;)*) => {
         $(impl Field for $ty {
             const KIND: ColumnKind = ColumnKind::$kind;
+            const EXACT: bool = $exact;
 
             fn to_value(&self) -> Result<Value, FieldError> {
                 let $own = self;
@@ -200,14 +227,15 @@ macro_rules! field {
 const ONE: usize = limits::INDEX_VALUE_BYTES;
 
 field! {
-    String, Text, own => own.clone(), stored => stored, |own| text(own), |own| own.len();
-    bool, Boolean, own => *own, stored => stored, |_| Ok(()), |_| ONE;
-    f64, Float, own => *own, stored => stored, |own| Value::Float(*own).check(), |_| ONE;
+    String, Text, true, own => own.clone(), stored => stored, |own| text(own), |own| own.len();
+    bool, Boolean, true, own => *own, stored => stored, |_| Ok(()), |_| ONE;
+    // No store is asked to tell the two zeros apart.
+    f64, Float, false, own => *own, stored => stored, |own| Value::Float(*own).check(), |_| ONE;
     // Every f32 is an f64, and comes back as itself.
-    f32, Float, own => f64::from(*own), stored => stored as f32, |own| Value::Float((*own).into()).check(), |_| ONE;
-    Vec<u8>, Bytes, own => own.clone(), stored => stored, |_| Ok(()), |own| own.len();
-    uuid::Uuid, Uuid, own => own.into_bytes(), stored => uuid::Uuid::from_bytes(stored), |_| Ok(()), |_| ONE;
-    Timestamp, Time, own => *own, stored => stored, |own| Value::Time(*own).check(), |_| ONE;
+    f32, Float, false, own => f64::from(*own), stored => stored as f32, |own| Value::Float((*own).into()).check(), |_| ONE;
+    Vec<u8>, Bytes, true, own => own.clone(), stored => stored, |_| Ok(()), |own| own.len();
+    uuid::Uuid, Uuid, true, own => own.into_bytes(), stored => uuid::Uuid::from_bytes(stored), |_| Ok(()), |_| ONE;
+    Timestamp, Time, true, own => *own, stored => stored, |own| Value::Time(*own).check(), |_| ONE;
 }
 
 /// Refuses text that not every store keeps.
@@ -223,6 +251,7 @@ macro_rules! integers {
     ($($ty:ty)*) => {
         $(impl Field for $ty {
             const KIND: ColumnKind = ColumnKind::Integer;
+            const EXACT: bool = true;
 
             fn to_value(&self) -> Result<Value, FieldError> {
                 let number = i64::try_from(*self);
@@ -288,6 +317,7 @@ impl<T: Field> Field for Option<T> {
         assert!(!T::OPTIONAL, "a column cannot tell None from Some(None)");
         true
     };
+    const EXACT: bool = T::EXACT;
 
     fn to_value(&self) -> Result<Value, FieldError> {
         self.as_ref().map_or(Ok(Value::Null), Field::to_value)
@@ -335,6 +365,43 @@ fn written(
     let panicked = |panic: Box<dyn Any + Send>| Err(FieldError(format!("it panicked: {}", panic_text(&*panic))));
     let value = std::panic::catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(panicked);
     value.map_err(|reason| RowError { table, column, reason })
+}
+
+/// The value as every store gives it back: the two zeros are one.
+fn kept(value: Value) -> Value {
+    if let Value::Float(number) = value { Value::Float(number + 0.0) } else { value }
+}
+
+/// Makes of a field what a store gives back of it.
+#[doc(hidden)]
+pub fn keep_column<T: Field>(field: &mut T, table: &'static str, column: &'static str) -> Result<(), RowError> {
+    if T::EXACT {
+        return Ok(());
+    }
+    let value = kept(to_column(field, table, column)?);
+    // One value may have several texts in JSON.
+    let once = (T::KIND != ColumnKind::Json).then(|| value.clone());
+    let back: T = from_column(Some(value), table, column)?;
+    if let Some(once) = once {
+        let again = to_column(&back, table, column)?;
+        if again != once {
+            let why = format!("it is kept as {once:?}, and what is read of that would be kept as {again:?}");
+            return Err(RowError { table, column, reason: FieldError(why) });
+        }
+    }
+    *field = back;
+    Ok(())
+}
+
+/// Makes of a field that is kept as JSON what a store gives back of it.
+#[doc(hidden)]
+pub fn keep_json<T: Serialize + DeserializeOwned>(
+    field: &mut T,
+    table: &'static str,
+    column: &'static str,
+) -> Result<(), RowError> {
+    *field = from_json(Some(to_json(field, table, column)?), table, column)?;
+    Ok(())
 }
 
 /// Whether every store can keep a field.

@@ -178,12 +178,17 @@ fn indexes(columns: &[Column<'_>]) -> Result<Vec<(String, bool, Vec<usize>)>> {
 
 fn key_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     let keys: Vec<&Column<'_>> = columns.iter().filter(|column| column.key).collect();
-    let types = keys.iter().map(|column| column.ty);
-    let names = keys.iter().map(|column| &column.name);
+    let types: Vec<&Type> = keys.iter().map(|column| column.ty).collect();
+    let names: Vec<&String> = keys.iter().map(|column| &column.name).collect();
     let fields: Vec<&Ident> = keys.iter().map(|column| column.ident).collect();
     if let [Column { ident, ty, name, .. }] = keys.as_slice() {
         return quote! {
             type Key = #ty;
+            const KEY_EXACT: bool = <#ty as ::dacapo::Field>::EXACT;
+            fn kept_key(mut key: Self::Key) -> ::core::result::Result<Self::Key, ::dacapo::RowError> {
+                ::dacapo::__private::keep_column(&mut key, #table, #name)?;
+                Ok(key)
+            }
             fn key(&self) -> Self::Key {
                 ::core::clone::Clone::clone(&self.#ident)
             }
@@ -198,6 +203,11 @@ fn key_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     let places: Vec<syn::Index> = (0..keys.len()).map(syn::Index::from).collect();
     quote! {
         type Key = (#(#types,)*);
+        const KEY_EXACT: bool = #(<#types as ::dacapo::Field>::EXACT)&&*;
+        fn kept_key(mut key: Self::Key) -> ::core::result::Result<Self::Key, ::dacapo::RowError> {
+            #(::dacapo::__private::keep_column(&mut key.#places, #table, #names)?;)*
+            Ok(key)
+        }
         fn key(&self) -> Self::Key {
             (#(::core::clone::Clone::clone(&self.#fields),)*)
         }
@@ -219,6 +229,14 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
         let function = if *json { quote!(to_json) } else { quote!(to_column) };
         quote! { #place => ::dacapo::__private::#function(&self.#ident, #table, #name) }
     });
+    let exact = columns.iter().map(|Column { ty, json, .. }| match json {
+        true => quote!(false),
+        false => quote!(<#ty as ::dacapo::Field>::EXACT),
+    });
+    let keeps = columns.iter().map(|Column { ident, name, json, .. }| {
+        let function = if *json { quote!(keep_json) } else { quote!(keep_column) };
+        quote! { ::dacapo::__private::#function(&mut self.#ident, #table, #name)?; }
+    });
     let plain = || columns.iter().enumerate().filter(|(_, column)| !column.json);
     let bytes = plain().map(|(place, Column { ident, .. })| {
         quote! { #place => ::dacapo::Field::value_bytes(&self.#ident) }
@@ -231,6 +249,11 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
         quote! { #ident: ::dacapo::__private::#function(values.next(), #table, #name)? }
     });
     quote! {
+        const EXACT: bool = #(#exact)&&*;
+        fn keep(&mut self) -> ::core::result::Result<(), ::dacapo::RowError> {
+            #(#keeps)*
+            Ok(())
+        }
         fn to_values(&self) -> ::core::result::Result<::std::vec::Vec<::dacapo::Value>, ::dacapo::RowError> {
             Ok(::std::vec![#(#write),*])
         }

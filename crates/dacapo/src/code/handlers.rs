@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     Aside, Assertion, Busy, Checks, Comparison, Failure, FailureCause, HandlerError, Projection, Recorded, Speaks,
 };
-use crate::event::Event;
+use crate::event;
 use crate::panics::{chain, panic_text};
 use crate::view::{ReadView, View, ViewError};
 
@@ -131,7 +131,7 @@ async fn apply_all<P: Projection>(
         if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
             work.busy.begins(place.position);
             view.write_for(segment, place.position);
-            if let Some(data) = P::Event::decode(place.event_type, place.payload).map_err(|error| of(error.into()))? {
+            if let Some(data) = event::read::<P::Event>(&place).map_err(of)? {
                 let replay = place.position <= work.past[at];
                 if let Some(speaks) = work.speaks {
                     view.begin_event(&place, segment, speaks.is_silent(segment, place.position));

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::code::{HandlerError, Recorded};
-use crate::event::Event;
+use crate::event::{self, Event};
 use crate::panics::{chain, panic_text};
 use crate::subscribe::{Subscription, Tail};
 
@@ -132,7 +132,7 @@ impl<S: Subscriber> AnySubscriber for S {
 
     fn receive<'a>(&'a self, place: EventRef<'a>) -> BoxFuture<'a, Result<(), String>> {
         let receive = async move {
-            let Some(data) = S::Event::decode(place.event_type, place.payload)? else { return Ok(()) };
+            let Some(data) = event::read::<S::Event>(&place)? else { return Ok(()) };
             Subscriber::receive(self, &Recorded::new(data, place)).await
         };
         Box::pin(AssertUnwindSafe(receive).catch_unwind().map(|done| match done {

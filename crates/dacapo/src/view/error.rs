@@ -22,7 +22,19 @@ pub enum ViewError {
         /// The type of row that would be in it.
         row: &'static str,
     },
-    /// Two types of rows would be kept apart though they are in one table.
+    /// The type of row describes its table otherwise than the projection.
+    #[error(
+        "table {table} of {row} is not the one that the projection declares: it has other columns, another key or other \
+         indexes; use the type of row that is named among the projection's tables"
+    )]
+    OtherTable {
+        /// The table.
+        table: &'static str,
+        /// The type of row.
+        row: &'static str,
+    },
+    /// Two types of rows would be kept apart though they are in one table. The one that is used first since the version was
+    /// started is taken, so use one type only.
     #[error("table {table} is used through {first} and through {second}: a table has rows of one type")]
     TwoTypes {
         /// The table.

@@ -59,6 +59,23 @@ impl Lookup<String> for &str {
     }
 }
 
+/// A key that is a store's own form of it.
+pub(super) struct Kept<K>(pub(super) K);
+
+impl<K: Hash + Eq> Lookup<K> for Kept<K> {
+    fn is(&self, key: &K) -> bool {
+        self.0 == *key
+    }
+
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Hash::hash(&self.0, state);
+    }
+
+    fn into_key(self) -> K {
+        self.0
+    }
+}
+
 /// Hashing one part after the other is how tuples hash.
 macro_rules! tuple {
     ($($key:ident $part:ident $at:tt),*) => {

@@ -6,6 +6,9 @@
 //! The rows in memory are the handler's own copy of what is committed, plus the changes of the batch. They stay
 //! from batch to batch, because nobody else writes to the view: a claim by another is noticed by the commit,
 //! which is refused (I-4), and then all that was not committed is forgotten.
+//!
+//! At the end of each event the rows that it wrote are made what a store gives back of them, so that it makes no difference
+//! whether the next event finds them in memory or in the store. A key is in that form from the beginning.
 
 mod batch;
 mod emitter;
@@ -33,6 +36,7 @@ pub(crate) use error::NotCommitted;
 use crate::effect::Effect;
 use crate::row::Row;
 use emitter::Emitter;
+use lookup::Kept;
 use shelf::{AnyShelf, By, Shelf, row_bytes};
 
 /// The rows of a view, as a handler changes them.
@@ -118,7 +122,8 @@ impl View {
     /// Writes a row whole, in place of one with the same key.
     ///
     /// # Errors
-    /// [`ViewError::NoTable`], [`ViewError::TwoTypes`].
+    /// [`ViewError::NoTable`], [`ViewError::OtherTable`], [`ViewError::TwoTypes`]; [`ViewError::Row`] when a store cannot
+    /// keep its key.
     pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
         self.changes += 1;
         let by = self.by;
@@ -221,6 +226,13 @@ impl View {
 
     /// The place of the row with this key, if there may be one: its entry is known.
     async fn locate<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<u32>, ViewError> {
+        match R::KEY_EXACT {
+            true => self.locate_kept::<R>(key).await,
+            false => self.locate_kept::<R>(Kept(R::kept_key(key.into_key())?)).await,
+        }
+    }
+
+    async fn locate_kept<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<u32>, ViewError> {
         let shelf = self.shelf::<R>()?;
         let found = shelf.find(&key);
         match found {
@@ -232,6 +244,13 @@ impl View {
 
     /// The place of the row with this key, made if it has none: its entry is known.
     async fn locate_or_add<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<u32, ViewError> {
+        match R::KEY_EXACT {
+            true => self.locate_kept_or_add::<R>(key).await,
+            false => self.locate_kept_or_add::<R>(Kept(R::kept_key(key.into_key())?)).await,
+        }
+    }
+
+    async fn locate_kept_or_add<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<u32, ViewError> {
         let shelf = self.shelf::<R>()?;
         let found = shelf.find(&key);
         if let Some(place) = found
@@ -282,8 +301,11 @@ impl View {
 
     fn add_shelf<R: Row>(&mut self) -> Result<usize, ViewError> {
         let (table, row) = (R::TABLE.name, type_name::<R>());
-        if !self.tables.iter().any(|known| known.name == table) {
-            return Err(ViewError::NoTable { table, row });
+        // Always, not only when it is the second type of the table: which one was the first is forgotten by a restart.
+        match self.tables.iter().find(|known| known.name == table) {
+            None => return Err(ViewError::NoTable { table, row }),
+            Some(known) if *known != R::TABLE => return Err(ViewError::OtherTable { table, row }),
+            Some(_) => {}
         }
         if let Some((_, first, _)) = self.shelves.iter().find(|(.., shelf)| shelf.table() == table) {
             return Err(ViewError::TwoTypes { table, first, second: row });

@@ -156,7 +156,8 @@ impl<R: Row> Shelf<R> {
     }
 
     /// Writes a row whole, whether there was one or not.
-    pub(in crate::view) fn put(&mut self, row: R, by: By) -> Result<(), ViewError> {
+    pub(in crate::view) fn put(&mut self, mut row: R, by: By) -> Result<(), ViewError> {
+        keep_key(&mut row)?;
         let key = row.key();
         let place = match self.find(&Exactly(&key)) {
             Some(place) => place,
@@ -172,8 +173,9 @@ impl<R: Row> Shelf<R> {
     }
 
     /// Sets or deletes the row of a place.
-    pub(in crate::view) fn set(&mut self, place: u32, row: Option<R>, by: By) -> Result<(), ViewError> {
+    pub(in crate::view) fn set(&mut self, place: u32, mut row: Option<R>, by: By) -> Result<(), ViewError> {
         self.written(place, by)?;
+        row.as_mut().map_or(Ok(()), keep_key)?;
         if !self.entry(place).known {
             self.know(place);
             if let Some(uniques) = &mut self.uniques {
@@ -220,6 +222,7 @@ impl<R: Row> Shelf<R> {
         let entry = self.entry(place);
         let Some(row) = &mut entry.row else { return Ok(false) };
         change(row);
+        keep_key(row)?;
         if row.has_key(&entry.key) {
             return Ok(true);
         }
@@ -273,9 +276,15 @@ impl<R: Row> Shelf<R> {
         for place in &touched {
             let entry = entry_mut(&mut self.entries, *place);
             entry.touched = false;
-            if let Some(row) = &entry.row {
+            if let Some(row) = &mut entry.row {
                 row.check_values()?;
                 check_sizes(row)?;
+                if !R::EXACT {
+                    row.keep()?;
+                }
+                if !R::EXACT && !row.has_key(&entry.key) {
+                    return Err(ViewError::KeyChanged { table: R::TABLE.name, key: format!("{:?}", entry.key) });
+                }
             }
         }
         let Some(uniques) = &mut self.uniques else { return Ok(()) };
@@ -393,6 +402,11 @@ impl<R: Row> Shelf<R> {
         writer.put(&table, &mut rows).await?;
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
+}
+
+/// A key is known as it is kept, also within an event.
+fn keep_key<R: Row>(row: &mut R) -> Result<(), ViewError> {
+    if R::KEY_EXACT { Ok(()) } else { Ok(row.keep()?) }
 }
 
 /// On whose behalf a row is written.
