@@ -39,6 +39,9 @@ pub type Told = Vec<(u64, Appended)>;
 /// Holds the journal against what was told: positions are dense, the events of each stream are numbered without a
 /// hole, times never decrease, every id is there once, and everything that was acknowledged is where it was said to be.
 pub async fn check(journal: &dyn Journal, told: &Told) -> Vec<Recorded> {
+    // What another node was told may be on its way to this one.
+    let last = told.iter().map(|(_, appended)| appended.position).max().unwrap_or_default();
+    journal.head().wait_for(|head| *head >= last).await.unwrap();
     let all = everything(journal).await;
     let mut revisions: HashMap<&str, u64> = HashMap::new();
     let mut ids = HashSet::new();
