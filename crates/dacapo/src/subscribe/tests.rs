@@ -243,6 +243,42 @@ async fn who_is_live_shares_one_read() {
     }
 }
 
+/// Though what they wait for does not come: what is appended is read once for all.
+#[tokio::test]
+async fn who_waits_for_what_does_not_come_does_not_look_again_with_each_append() {
+    const WAITING: usize = 20;
+    const APPENDS: u64 = 20;
+    let journal = Slow::new(vec![0]);
+    journal.append_to("b-1", 1, 200).await;
+    let tail = Arc::new(Tail::new(Arc::clone(&journal) as Arc<dyn Journal>, Bounds { events_max: 8, bytes_max: 4096 }));
+    let only_a = Filter { streams: Streams::Categories(vec!["a".into()]), types: None };
+    let mut waiting = Vec::new();
+    for _ in 0..WAITING {
+        let mut subscription = Subscription::on(Arc::clone(&tail), Position::START, only_a.clone()).await.unwrap();
+        waiting.push(tokio::spawn(async move { given(&mut subscription).await }));
+    }
+    // Until nobody reads any more: each has come to the end, and waits there.
+    let rest = || async {
+        let mut reads = u64::MAX;
+        while std::mem::replace(&mut reads, journal.reads()) != journal.reads() {
+            pause(250).await;
+        }
+        reads
+    };
+    let past = rest().await;
+    for number in 201..=200 + APPENDS {
+        journal.append_to("b-1", number, 1).await;
+        rest().await;
+    }
+    let looked = rest().await - past;
+    // Whoever comes from the past may look once more before it is live.
+    assert!(looked <= APPENDS + WAITING as u64, "{looked} reads for {APPENDS} appends and {WAITING} who wait");
+    journal.append_to("a-1", 221, 1).await;
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), [221]);
+    }
+}
+
 #[tokio::test]
 async fn who_falls_behind_the_tail_reads_the_journal_and_comes_back() {
     let journal = Slow::new(vec![0]);

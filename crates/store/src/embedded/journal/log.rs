@@ -515,3 +515,16 @@ pub(super) fn mend(dir: &Path) -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_no_more_files_can_be_opened_is_no_matter_of_the_disk() {
+        let of = |error: io::Error| disk_error("open", Path::new("/data/journal/chunk"), &error).to_string();
+        let files = of(rustix::io::Errno::MFILE.into());
+        assert!(files.contains("ulimit -n") && !files.contains("look after the disk"), "{files}");
+        assert!(of(rustix::io::Errno::IO.into()).contains("look after the disk"));
+    }
+}
