@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use dacapo_model::EventId;
-use dacapo_store::Clock;
+use dacapo_store::{Clock, uuid_at};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -16,17 +16,6 @@ pub trait Ids: Send + Sync + 'static {
     fn next(&self) -> EventId;
 }
 
-/// An id made at this time. A clock may say anything: before 1970, for which an id has no room, it is made as at its
-/// beginning, where its random part alone keeps it apart from others.
-#[expect(clippy::disallowed_methods, reason = "the one place where ids come in")]
-fn id_at(now: std::time::SystemTime) -> EventId {
-    let id = match now.duration_since(std::time::UNIX_EPOCH) {
-        Ok(_) => uuid::Uuid::now_v7(),
-        Err(_) => uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0)),
-    };
-    EventId::from_bytes(id.into_bytes())
-}
-
 /// UUIDs of version 7: unique, and increasing within a process.
 #[derive(Debug, Default)]
 pub struct SystemIds;
@@ -34,7 +23,7 @@ pub struct SystemIds;
 impl Ids for SystemIds {
     #[expect(clippy::disallowed_methods, reason = "the one place where ids come in")]
     fn next(&self) -> EventId {
-        id_at(std::time::SystemTime::now())
+        EventId::from_bytes(uuid_at(std::time::SystemTime::now()))
     }
 }
 
@@ -201,18 +190,4 @@ pub struct World {
     pub offload: Offload,
     /// Who watches.
     pub probe: Arc<dyn Probe>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
-
-    #[test]
-    fn a_clock_before_1970_makes_ids() {
-        let early = UNIX_EPOCH - Duration::from_secs(1);
-        let (one, other) = (id_at(early), id_at(early));
-        assert!(one != other && one.bytes()[6] >> 4 == 7, "{one} {other}");
-        assert_eq!(one.bytes()[..6], [0; 6]);
-    }
 }

@@ -31,7 +31,7 @@ mod table;
 pub mod view_form;
 mod views;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, uuid_at};
 pub use error::{AppendError, AppendRefused, CommitError, StoreError};
 pub use files::no_more_files;
 pub use head::Head;

@@ -46,7 +46,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::disk::{Disk, FileDisk, LookDisk};
 use super::lock::DataDir;
 use crate::blocking::blocking;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, uuid_at};
 use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, Filter, Health, Journal, Limit, StreamInfo};
 use crate::record::EventBatch;
@@ -96,7 +96,7 @@ impl Default for JournalOptions {
 /// An identity that no other journal has.
 #[expect(clippy::disallowed_methods, reason = "the one place where identities of journals come in")]
 fn fresh_id() -> JournalId {
-    JournalId::from_bytes(uuid::Uuid::now_v7().into_bytes())
+    JournalId::from_bytes(uuid_at(std::time::SystemTime::now()))
 }
 
 /// The journal in a data directory.
