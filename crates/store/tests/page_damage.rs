@@ -292,3 +292,35 @@ async fn a_file_without_checksums_is_refused_and_says_what_to_do() {
     assert!(matches!(error, StoreError::Invalid(_)) && text.contains("have no checksums"), "{text}");
     assert!(text.contains("rebuild the projection"), "{text}");
 }
+
+/// What the disk could not read for a while is there all the same: it is no damage, and nobody need do anything.
+#[tokio::test]
+async fn what_could_not_be_read_for_a_while_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    for moved in [false, true] {
+        let (views, view) = open(&dir).await.unwrap();
+        put(&*view, 1..=ROWS).await;
+        if moved {
+            // Closed, its pages are in the file and not in the WAL any more.
+            drop((views, view));
+        }
+        let (views, view) = open(&dir).await.unwrap();
+        views.fail_reads(true);
+        for _ in 0..3 {
+            let read = async { view.reader().await?.query("SELECT count(*) FROM notes", &[]).await };
+            let read = read.await;
+            assert!(matches!(read, Err(StoreError::Unavailable { .. })), "{read:?}");
+            let health = view.health();
+            assert!(health.damaged.is_none() && health.failing.is_some(), "{health:?}");
+        }
+        views.fail_reads(false);
+        // Looked for by whoever asks how it is, since nobody may read that again.
+        while view.health() != dacapo_store::ViewHealth::default() {
+            tokio::task::yield_now().await;
+        }
+        let mut answers = BTreeMap::new();
+        ask(&*view, ROWS, &mut answers).await;
+        assert_eq!(answers.keys().collect::<Vec<_>>(), [&"right"]);
+    }
+}

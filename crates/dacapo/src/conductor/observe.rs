@@ -71,9 +71,13 @@ async fn shut(
         close(versions, id).await;
     }
     let damage = versions.open_version(id).and_then(|open| open.view.health().damaged);
-    if let (Some(_), Err(CatalogError::Store(StoreError::Corrupt { .. }))) = (&damage, attended) {
+    if let (Some(_), Err(CatalogError::Store(error @ StoreError::Corrupt { .. }))) = (&damage, attended) {
         // Nobody can be answered from it. What else is damaged is refused where it is read, and the rest answered.
+        versions.notes.set_resting(id, error.clone());
         close(versions, id).await;
+    }
+    if attended.is_ok() {
+        versions.notes.end_rest(id);
     }
     if let (Phase::Initializing, Some(error)) = (state.phase, damage) {
         give_up(versions, id, &StoreError::corrupt(format!("the view {id}"), error)).await?;
@@ -122,6 +126,9 @@ async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> 
         phase if phase.applies() => {
             if let Some(parted) = state.parted {
                 return Err(StoreError::Parted(parted).into());
+            }
+            if let Some(damage) = versions.notes.resting(id) {
+                return Err(damage.into());
             }
             open(versions, id, state).await?;
             let Some(version) = versions.open_version(id) else { return Ok(None) };

@@ -45,6 +45,7 @@ use dacapo_model::{
 };
 use dacapo_store::{Clock, Journal, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::code::{Busy, Carried, SeedFrom, Voices};
 use crate::reads::Fence;
@@ -173,7 +174,9 @@ async fn run_on(assignment: &Assignment) -> Ended {
     let mut attempts = 0_u32;
     let mut resumed_at = assignment.orders.borrow().resumed_at;
     let mut try_now = assignment.is_corrected;
+    let mut told = None;
     loop {
+        let began = Instant::now();
         let error = match Run::begin(assignment, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
                 // What is another's now is claimed by it; the rest is claimed again.
@@ -195,14 +198,22 @@ async fn run_on(assignment: &Assignment) -> Ended {
                     // It may have failed between a resumption and the try that this was for.
                     try_now = try_now && !run.has_moved || run.resumed_at > resumed_at;
                     resumed_at = run.resumed_at;
-                    // Only a run that got somewhere begins the count anew: a disk may be full for every commit.
-                    attempts = if run.has_moved { 0 } else { attempts };
+                    // Only a run that got somewhere begins the count anew, and that went well for a while: a disk may be
+                    // full for every commit, or fail between two of them.
+                    if run.has_moved && began.elapsed() >= STORE_RETRY_MAX {
+                        (attempts, told) = (0, None);
+                    }
                     error
                 }
             },
             Err(StoreError::Parted(parted)) => return assignment.parted(parted),
             Err(error) => error,
         };
+        let found = error.to_string();
+        if told.as_ref() != Some(&found) {
+            tracing::warn!(view = %assignment.id, %error, "the processor cannot go on for the moment");
+            told = Some(found);
+        }
         assignment.report_store(&error);
         attempts += 1;
         let wait = STORE_RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16));
@@ -214,7 +225,6 @@ async fn run_on(assignment: &Assignment) -> Ended {
 
 impl Assignment {
     fn report_store(&self, error: &StoreError) {
-        tracing::warn!(view = %self.id, %error, "the processor cannot go on for the moment");
         let waiting = match self.view.health().damaged {
             Some(error) => WaitingOn::Damaged { error },
             None => WaitingOn::Store { error: error.to_string() },

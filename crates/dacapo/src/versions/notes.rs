@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use dacapo_model::reasons::Looking;
 use dacapo_model::{Position, ProjectionName, ProjectionState, Segment, Token, ViewId, WaitingOn, assign, limits};
+use dacapo_store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 
+/// How long a version rests that was closed for damage; each further time twice as long.
+const REST_FIRST: Duration = Duration::from_millis(500);
+/// The longest of these.
+const REST_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for the end of a hold whose flip has happened.
 const PAUSE_WAIT: Duration = Duration::from_secs(1);
 /// How long to wait for it where another member may have held the version, which nobody else is told.
@@ -21,6 +26,8 @@ const PAUSE_WAIT_SHARED: Duration = Duration::from_millis(100);
 pub(crate) struct Notes {
     /// Why views cannot be opened, read or dropped as their phases want.
     troubles: RwLock<BTreeMap<ViewId, WaitingOn>>,
+    /// Versions that were closed since their views are damaged as a whole.
+    resting: Mutex<BTreeMap<ViewId, Resting>>,
     /// What keeps the conductor from everything that it would do here.
     stuck: RwLock<Option<WaitingOn>>,
     /// Where the journal ended when views were closed.
@@ -60,7 +67,36 @@ struct Unowned {
     told: bool,
 }
 
+/// A version that was closed since nobody can be answered from its view.
+struct Resting {
+    /// What was found.
+    error: StoreError,
+    /// Before this it is not opened again.
+    until: Instant,
+    /// For how long it rested this time.
+    rest: Duration,
+}
+
 impl Notes {
+    /// Notes that a version was closed since its view is damaged as a whole. It is opened again after a pause, which is
+    /// longer each time: somebody may put the file back.
+    pub(crate) fn set_resting(&self, id: &ViewId, error: StoreError) {
+        let mut all = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = all.get(id).map_or(REST_FIRST, |before| (before.rest * 2).min(REST_MAX));
+        all.insert(id.clone(), Resting { error, until: Instant::now() + rest, rest });
+    }
+
+    /// Why a version is not opened again yet, if it is not.
+    pub(crate) fn resting(&self, id: &ViewId) -> Option<StoreError> {
+        let all = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(id).filter(|resting| Instant::now() < resting.until).map(|resting| resting.error.clone())
+    }
+
+    /// Notes that a version is well, or gone.
+    pub(crate) fn end_rest(&self, id: &ViewId) {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     /// Why the view cannot be opened, read or dropped as the phase of its version wants.
     pub(crate) fn trouble(&self, id: &ViewId) -> Option<WaitingOn> {
         let troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner);

@@ -41,6 +41,8 @@ pub enum Call<'a> {
     SettleEffects(&'a ViewId),
     Index(&'a ViewId),
     Attach(&'a ViewId),
+    /// Any fault is that something is damaged.
+    ViewHealth(&'a ViewId),
 }
 
 impl Call<'_> {
@@ -328,7 +330,10 @@ impl View for FaultyView {
     }
 
     fn health(&self) -> ViewHealth {
-        self.inner.health()
+        match self.faults.of(&Call::ViewHealth(&self.id)) {
+            Some(_) => ViewHealth { damaged: Some("a fault of the test".into()), failing: None },
+            None => self.inner.health(),
+        }
     }
 
     async fn copy(&self) -> Result<ViewCopy, StoreError> {

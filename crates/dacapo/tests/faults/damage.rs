@@ -3,8 +3,10 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::common::*;
+use super::faulty::{Call, Fault, Faults};
 use dacapo::{
     Append, Asked, Error, ExpectedRevision, Filter, Limit, Metadata, Node, NotReady, Phase, Position, Store,
     StoreError, SystemClock, WaitingOn,
@@ -199,5 +201,40 @@ async fn a_node_whose_serving_view_cannot_be_written_is_not_ready_and_says_why()
         tokio::task::yield_now().await;
     }
     check_serving(&node).await;
+    node.shutdown().await;
+}
+
+/// Whatever else happens on the node meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only() {
+    let faults = Faults::default();
+    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
+    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
+    let opened = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&opened);
+    faults.plan(move |call| match call {
+        Call::Tokens(_) | Call::ViewHealth(_) => Some(Fault::Damaged),
+        Call::Open(_) => {
+            seen.fetch_add(1, Ordering::SeqCst);
+            None
+        }
+        _ => None,
+    });
+    let is_damaged = |found: &NotReady| is_damaged(&found.reason);
+    until(&node, "it is told", |_| node.not_ready().iter().any(is_damaged)).await;
+    // Each is a reason to look at everything once more.
+    for number in 0..20 {
+        let asked = Asked { idempotency_key: Some(number.to_string()), ..Asked::by("test") };
+        match number % 2 {
+            0 => node.pause(&view("v1.1"), asked).await.unwrap(),
+            _ => node.resume(&view("v1.1"), asked).await.unwrap(),
+        };
+    }
+    let times = opened.load(Ordering::SeqCst);
+    assert!(times < 8, "it was opened {times} times");
+    faults.stop();
+    until(&node, "it is well", |_| node.not_ready().is_empty()).await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     node.shutdown().await;
 }

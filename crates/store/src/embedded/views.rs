@@ -92,6 +92,12 @@ impl SqliteViews {
         self.0.full.store(full, Ordering::Release);
     }
 
+    /// From here on no file of a view can be read, as if the disk failed, or all can again.
+    #[cfg(feature = "contract")]
+    pub fn fail_reads(&self, fail: bool) {
+        crate::sqlite::vfs::fails::set(&self.0.dir, fail);
+    }
+
     /// Does something to the folder beside the runtime's workers: files are opened and made, and another process may have
     /// their locks.
     async fn apart<T: Send + 'static>(
@@ -267,7 +273,11 @@ impl Home for FileHome {
     }
 
     fn health(&self) -> ViewHealth {
-        self.place.health()
+        let health = self.place.health();
+        if health.failing.is_some() {
+            self.place.read_again(&self.path);
+        }
+        health
     }
 
     fn look_at_pages(&self, after: u64, most: u64) -> Result<Option<u64>, StoreError> {

@@ -16,6 +16,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -172,12 +173,17 @@ pub(crate) struct Damage {
 }
 
 impl Damage {
-    /// Whether it is of the view whose file is at `path`, or of the WAL beside that. SQLite may know the folder by another
-    /// name, so the folder's own name and that of the file tell.
+    /// Whether it is of the view whose file is at `path`, or of the WAL beside that.
     pub(crate) fn is_of(&self, path: &str) -> bool {
-        let tail = |path: &str| path.rsplit('/').take(2).map(str::to_owned).collect::<Vec<_>>();
-        tail(self.file.strip_suffix("-wal").unwrap_or(&self.file)) == tail(path)
+        is_of(&self.file, path)
     }
+}
+
+/// Whether `file` is that of the view at `path`, or the WAL beside it. SQLite may know the folder by another name, so the
+/// folder's own name and that of the file tell.
+pub(super) fn is_of(file: &str, path: &str) -> bool {
+    let tail = |path: &str| path.rsplit('/').take(2).map(str::to_owned).collect::<Vec<_>>();
+    tail(file.strip_suffix("-wal").unwrap_or(file)) == tail(path)
 }
 
 impl fmt::Display for Damage {
@@ -186,7 +192,20 @@ impl fmt::Display for Damage {
     }
 }
 
+/// Bytes of a file that the disk could not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Where in it they begin.
+    pub(crate) at: u64,
+    /// How many they are.
+    pub(crate) length: usize,
+}
+
 thread_local! {
+    /// What the disk could not read in the call into SQLite under way on this thread.
+    static UNREAD: RefCell<Option<Unread>> = const { RefCell::new(None) };
     /// What was found damaged by the call into SQLite under way on this thread, whose own error cannot tell it.
     static FOUND: RefCell<Option<Damage>> = const { RefCell::new(None) };
 }
@@ -198,6 +217,15 @@ pub(super) fn found(damage: Damage) {
 /// What the last call into SQLite on this thread found damaged, if it ended for that.
 pub(super) fn take_found() -> Option<Damage> {
     FOUND.take()
+}
+
+pub(super) fn unread(unread: Unread) {
+    UNREAD.set(Some(unread));
+}
+
+/// What the disk could not read in the last call into SQLite on this thread, if it ended for that.
+pub(super) fn take_unread() -> Option<Unread> {
+    UNREAD.take()
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Where a view is kept, and what is known of how that is.
 
 use std::collections::BTreeMap;
+use std::ffi::c_int;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +13,8 @@ use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::error::StoreError;
 use crate::sqlite::fault::fault;
-use crate::sqlite::pages;
+use crate::sqlite::pages::{self, Unread};
+use crate::sqlite::vfs::fails;
 use crate::sqlite::view::locked;
 use crate::views::ViewHealth;
 
@@ -31,13 +34,23 @@ pub(crate) struct Place {
     pub(crate) looks: bool,
     /// What was found damaged first.
     damaged: Mutex<Option<String>>,
-    /// What failed when it was tried last, with the error.
-    failing: Mutex<BTreeMap<String, String>>,
+    /// What failed when it was tried last.
+    failing: Mutex<BTreeMap<String, Failing>>,
     /// Whether there is anything in there.
     is_failing: AtomicBool,
+    /// Whether somebody reads again what could not be read.
+    reading: AtomicBool,
     /// The file, for whoever looks at its pages. It is closed with the last connection and not before: whoever closes a
     /// file gives up all locks that his process has on it, and with them those of SQLite.
     file: Mutex<Option<Arc<File>>>,
+}
+
+/// What failed.
+#[derive(Debug)]
+struct Failing {
+    error: String,
+    /// What could not be read, if it was that.
+    unread: Option<Unread>,
 }
 
 impl Place {
@@ -56,8 +69,8 @@ impl Place {
     }
 
     fn of(name: String, full: Arc<AtomicBool>, looks: bool) -> Self {
-        let (gone, damaged, failing, is_failing, file) = Default::default();
-        Self { name, gone, full, looks, damaged, failing, is_failing, file }
+        let (gone, damaged, failing, is_failing, reading, file) = Default::default();
+        Self { name, gone, full, looks, damaged, failing, is_failing, reading, file }
     }
 
     /// The file at `path`, which is that of the view.
@@ -85,7 +98,9 @@ impl Place {
         if matches!(fault, StoreError::Unavailable { .. }) && is_failing {
             let mut failing = locked(&self.failing);
             if failing.len() < FAILING_MAX || failing.contains_key(tried) {
-                failing.insert(tried.to_owned(), fault.to_string());
+                let unread = is_of_read(error).then(pages::take_unread).flatten();
+                let unread = unread.filter(|unread| pages::is_of(&unread.file.to_string_lossy(), &self.name));
+                failing.insert(tried.to_owned(), Failing { error: fault.to_string(), unread });
             }
             self.is_failing.store(true, Ordering::Release);
         }
@@ -119,24 +134,73 @@ impl Place {
         self.retain(|tried| tried != well);
     }
 
+    /// Reads once more what could not be read, unless somebody does already: nobody else may come there again. `path` is
+    /// that of the view's file.
+    pub(crate) fn read_again(self: &Arc<Self>, path: &Path) {
+        let is_unread = || locked(&self.failing).values().any(|failing| failing.unread.is_some());
+        if !self.is_failing.load(Ordering::Acquire) || !is_unread() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.reading.swap(true, Ordering::AcqRel) {
+            let (place, path) = (Arc::clone(self), path.to_owned());
+            drop(runtime.spawn_blocking(move || {
+                place.read_unread(&path);
+                place.reading.store(false, Ordering::Release);
+            }));
+        }
+    }
+
+    fn read_unread(&self, path: &Path) {
+        let unread = |(tried, failing): (&String, &Failing)| Some((tried.clone(), failing.unread.clone()?));
+        let all: Vec<_> = locked(&self.failing).iter().filter_map(unread).collect();
+        for (tried, unread) in all {
+            // SQLite has no locks on a WAL that closing it could give up.
+            let is_wal = unread.file.as_os_str().as_encoded_bytes().ends_with(b"-wal");
+            let file = if is_wal { File::open(&unread.file).map(Arc::new) } else { self.file(path) };
+            let mut bytes = vec![0; unread.length];
+            let is_read = match file.and_then(|file| file.read_exact_at(&mut bytes, unread.at)) {
+                Ok(()) => !fails::to_read(&unread.file),
+                // What is not there any more is read by nobody.
+                Err(error) => matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound),
+            };
+            let is_same = |failing: &Failing| failing.unread.as_ref() == Some(&unread);
+            if is_read {
+                self.retain_if(|other, failing| *other != tried || !is_same(failing));
+            }
+        }
+    }
+
     fn retain(&self, fails: impl Fn(&str) -> bool) {
+        self.retain_if(|tried, _| fails(tried));
+    }
+
+    fn retain_if(&self, fails: impl Fn(&str, &Failing) -> bool) {
         let mut failing = locked(&self.failing);
-        failing.retain(|tried, _| fails(tried));
+        failing.retain(|tried, failing| fails(tried, failing));
         self.is_failing.store(!failing.is_empty(), Ordering::Release);
     }
 
     /// How the view is, as far as that was noticed.
     pub(crate) fn health(&self) -> ViewHealth {
         let damaged = locked(&self.damaged).clone();
-        ViewHealth { damaged, failing: locked(&self.failing).values().next().cloned() }
+        ViewHealth { damaged, failing: locked(&self.failing).values().next().map(|failing| failing.error.clone()) }
     }
 }
 
 /// Whether the error is one of a page that is not what was written, which this thread has just met.
 fn is_of_page(error: &Error) -> bool {
-    let failure = match error {
-        Error::SqliteFailure(failure, _) | Error::SqlInputError { error: failure, .. } => failure,
-        _ => return false,
-    };
-    failure.extended_code == ffi::SQLITE_IOERR_DATA
+    extended_code(error) == Some(ffi::SQLITE_IOERR_DATA)
+}
+
+/// Whether the error is that something could not be read, which this thread has just met.
+fn is_of_read(error: &Error) -> bool {
+    extended_code(error) == Some(ffi::SQLITE_IOERR_READ)
+}
+
+fn extended_code(error: &Error) -> Option<c_int> {
+    match error {
+        Error::SqliteFailure(failure, _) | Error::SqlInputError { error: failure, .. } => Some(failure.extended_code),
+        _ => None,
+    }
 }

@@ -15,6 +15,8 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod fails;
+
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +28,7 @@ use rusqlite::{Connection, ffi};
 
 use super::moved::{self, Moved, Noted};
 use super::pages::{
-    self, Damage, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, Order, PAGE_BYTES, Round, WAL_HEADER_BYTES,
+    self, Damage, FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, Order, PAGE_BYTES, Round, Unread, WAL_HEADER_BYTES,
 };
 
 /// How often it is tried at once to give up a lock again.
@@ -318,11 +320,15 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
 unsafe fn read_real(file: *mut ffi::sqlite3_file, into: &mut [u8], at: u64) -> c_int {
     let (Ok(length), Ok(at)) = (c_int::try_from(into.len()), i64::try_from(at)) else { return ffi::SQLITE_IOERR_READ };
     // SAFETY: `into` has room for what is read.
-    unsafe {
-        methods(file)
-            .xRead
-            .map_or(ffi::SQLITE_IOERR_READ, |read| read(real(file), into.as_mut_ptr().cast(), length, at))
-    }
+    let code = unsafe {
+        match methods(file).xRead {
+            _ if fails::to_read(&state(file).path) => ffi::SQLITE_IOERR_CORRUPTFS,
+            Some(read) => read(real(file), into.as_mut_ptr().cast(), length, at),
+            None => ffi::SQLITE_IOERR_READ,
+        }
+    };
+    // What the disk could not read this time it may read the next time. SQLite would call the view malformed.
+    if code == ffi::SQLITE_IOERR_CORRUPTFS { ffi::SQLITE_IOERR_READ } else { code }
 }
 
 unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, length: c_int, at: i64) -> c_int {
@@ -330,28 +336,49 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_void, lengt
     unsafe {
         let (Ok(length), Ok(at)) = (usize::try_from(length), u64::try_from(at)) else { return ffi::SQLITE_IOERR_READ };
         let bytes = std::slice::from_raw_parts_mut(into.cast::<u8>(), length);
-        let code = read_real(file, bytes, at);
+        // What is not sound is read once more before anybody is told: damage is what is there, not what came once.
+        let read = read_sound(file, bytes, at).or_else(|| read_sound(file, bytes, at));
         let state = state(file);
-        match &state.kind {
+        match read {
+            None => state.damaged(at, bytes),
+            Some(ffi::SQLITE_IOERR_READ) => {
+                pages::unread(Unread { file: state.path.clone(), at, length });
+                ffi::SQLITE_IOERR_READ
+            }
+            Some(code) => code,
+        }
+    }
+}
+
+/// Reads as SQLite asks for it; nothing if what was read is not sound.
+///
+/// # Safety
+/// `file` was opened here and is open.
+unsafe fn read_sound(file: *mut ffi::sqlite3_file, bytes: &mut [u8], at: u64) -> Option<c_int> {
+    let length = bytes.len();
+    // SAFETY: as the caller's.
+    unsafe {
+        let code = read_real(file, bytes, at);
+        match &state(file).kind {
             // SQLite looks into the header before it knows the size of pages; it reads the first page as such later.
-            Kind::View(_) if length <= HEADER_BYTES => code,
+            Kind::View(_) if length <= HEADER_BYTES => Some(code),
             Kind::View(_) => {
                 let is_page = length == PAGE_BYTES && at.is_multiple_of(PAGE_BYTES as u64);
                 let is_there = code == ffi::SQLITE_OK || code == ffi::SQLITE_IOERR_SHORT_READ;
                 let is_sound = || is_page && pages::is_sound(at / PAGE_BYTES as u64 + 1, bytes);
-                if is_there && !is_sound() { state.damaged(at, bytes) } else { code }
+                (!is_there || is_sound()).then_some(code)
             }
             Kind::Wal { .. } if is_page_of_frame(length, at) => match code {
                 ffi::SQLITE_OK => {
                     let mut page = [0; 4];
                     let code = read_real(file, &mut page, at - FRAME_HEADER_BYTES as u64);
                     let is_sound = pages::is_sound(u32::from_be_bytes(page).into(), bytes);
-                    if code == ffi::SQLITE_OK && !is_sound { state.damaged(at, bytes) } else { code }
+                    (code != ffi::SQLITE_OK || is_sound).then_some(code)
                 }
-                ffi::SQLITE_IOERR_SHORT_READ => state.damaged(at, bytes),
-                code => code,
+                ffi::SQLITE_IOERR_SHORT_READ => None,
+                code => Some(code),
             },
-            Kind::Wal { .. } => code,
+            Kind::Wal { .. } => Some(code),
         }
     }
 }
