@@ -39,8 +39,9 @@ async fn look_at(versions: &Versions, id: &ViewId, state: &VersionState) -> Resu
     Ok(())
 }
 
-/// Says that effects are made again: those that were still to be made, and which had been made, went with the view.
-async fn tell_of_effects(
+/// Says that a view is built again that was there before, and which effects are made again with it: those that were still
+/// to be made, and which had been made, went with the view.
+async fn tell_of_lost(
     versions: &Versions,
     id: &ViewId,
     state: &VersionState,
@@ -48,19 +49,22 @@ async fn tell_of_effects(
     view: &dyn dacapo_store::View,
 ) -> Result<(), StoreError> {
     let served = matches!(state.phase, Phase::Serving | Phase::StandingBy);
-    if !served || carried.effect_names().is_empty() || !view.tokens().await?.iter().all(Token::is_new) {
+    // One that has served has covered the flip to it.
+    if !served || !view.tokens().await?.iter().all(Token::is_new) {
         return Ok(());
     }
     let catalog = versions.catalog.current();
     let projection = catalog.projections.get(&id.projection);
     let past = carried.options.effects.past;
-    if let Some(from) = projection.and_then(|projection| projection.speaks_from(id.version, past)) {
-        tracing::warn!(
+    let from = projection.and_then(|projection| projection.speaks_from(id.version, past));
+    match from.filter(|_| !carried.effect_names().is_empty()) {
+        Some(from) => tracing::warn!(
             view = %id,
             from = from.get(),
             "its view was gone and is built again: the effects of events from position {from} on for which it speaks are \
              made again, under the same keys, also those that were dropped"
-        );
+        ),
+        None => tracing::warn!(view = %id, "its view was gone or empty, though it had served, and is built again"),
     }
     Ok(())
 }
@@ -88,7 +92,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
                 return Ok(());
             }
             history::check(&*versions.journal, &*view).await?;
-            tell_of_effects(versions, id, state, &carried, &*view).await?;
+            tell_of_lost(versions, id, state, &carried, &*view).await?;
             let seed = seed(versions, id, state, &carried, &*view).await?;
             OpenVersion::run(versions, id.clone(), view, carried, state, seed, is_corrected)?
         }

@@ -51,6 +51,12 @@ impl Visit for Line {
     }
 }
 
+/// Keeps what is logged from here on. The log is of the whole process, so whichever test comes first sets it.
+fn listen() {
+    static LISTENS: std::sync::Once = std::sync::Once::new();
+    LISTENS.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+}
+
 fn told() -> Vec<String> {
     lines().iter().filter(|line| line.contains("made again, under the same keys")).cloned().collect()
 }
@@ -59,7 +65,7 @@ fn told() -> Vec<String> {
 /// Whoever receives them is to know that it gets them twice, and from where on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn effects_that_are_made_again_with_a_view_that_was_gone_are_told_in_the_log() {
-    tracing::subscriber::set_global_default(Log).unwrap();
+    listen();
     let (directory, office) = (tempfile::tempdir().unwrap(), Arc::<Office>::default());
     let start = || async { Node::builder().data(directory.path()).carry(carry(notices::<1>(&office))).start().await };
     let node = start().await.unwrap();
@@ -96,5 +102,28 @@ async fn effects_that_are_made_again_with_a_view_that_was_gone_are_told_in_the_l
     keys.sort_by_key(|(_, amount)| *amount);
     again.sort_by_key(|(_, amount)| *amount);
     assert_eq!(again, keys, "under the same keys");
+    node.shutdown().await;
+}
+
+// I-11
+/// A view that had served and has nothing in it any more is made anew from the journal, and somebody is to look why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_was_emptied_is_told_in_the_log() {
+    listen();
+    let told = || lines().iter().filter(|line| line.contains("though it had served")).cloned().collect::<Vec<_>>();
+    let directory = tempfile::tempdir().unwrap();
+    let start = || async { Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap() };
+    for times in 0..2 {
+        let node = start().await;
+        let last = add(&node, "ledger-1", 5).await;
+        assert_eq!(ask(&node, "ledger-1", last).await, (5 * (times + 1), times + 1));
+        node.shutdown().await;
+        assert_eq!(told(), Vec::<String>::new(), "a view that is in place");
+    }
+    std::fs::write(directory.path().join("views/totals/v1.1.db"), b"").unwrap();
+    let node = start().await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (10, 2));
+    let told = told();
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("view=totals v1.1"), "{told:?}");
     node.shutdown().await;
 }
