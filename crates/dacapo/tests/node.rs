@@ -5,6 +5,8 @@ mod common;
 mod keys;
 #[path = "node/reads.rs"]
 mod reads;
+#[path = "node/start.rs"]
+mod start;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

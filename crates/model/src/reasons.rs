@@ -40,6 +40,8 @@ pub struct VersionFacts<'a> {
     pub projection: &'a ProjectionState,
     /// Where the journal ends.
     pub head: Position,
+    /// Below this it answers nobody: where the journal ended when this node started.
+    pub floor: Position,
     /// Its tokens; empty where they are not known.
     pub tokens: &'a [Token],
     /// The member that this node is.
@@ -138,10 +140,15 @@ impl VersionFacts<'_> {
         let is_failing = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Damaged { .. });
         let fails = self.damaged.is_some() || self.failing.is_some() || self.told.iter().any(is_failing);
         let is_open = self.carried && self.open && !self.tokens.is_empty();
-        if is_open && self.trouble.is_none() && !fails {
+        // What goes back in place is told by its replay.
+        let is_short = self.state.replay.is_none() && self.tokens.iter().any(|token| !token.covers(self.floor));
+        if is_open && self.trouble.is_none() && !fails && !is_short {
             return vec![];
         }
-        let kept = self.kept();
+        let kept = match is_short {
+            true => Self { needed: Some(self.floor), ..self.clone() }.reasons().of_reader(),
+            false => self.kept(),
+        };
         if kept.is_empty() { vec![WaitingOn::Processor] } else { kept }
     }
 

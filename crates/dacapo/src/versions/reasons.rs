@@ -28,6 +28,7 @@ impl Versions {
             state,
             projection,
             head: self.head(),
+            floor: self.floor,
             tokens,
             me: Some(self.cluster.me()),
             carried: carried.is_some(),
