@@ -13,6 +13,7 @@
 mod bodies;
 mod extract;
 mod guard;
+mod in_time;
 mod letters;
 mod limits;
 mod node;

@@ -24,6 +24,7 @@ use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, StreamName,
 use dacapo_store::{Append, EventRef, StreamEvent};
 use tokio::time::Instant;
 
+use crate::in_time::{SETTLES, in_time};
 use crate::letters::Settle;
 
 /// Entries in an answer, unless the reader says otherwise.
@@ -109,67 +110,77 @@ impl Api for NodeApi {
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
-        self.read_patiently(request).await
+        in_time(request.wait_ms, async move { self.read_patiently(request).await }).await
     }
 
     async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
-        let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
-        let after = request.after.map(StreamName::try_from).transpose()?;
-        request.category.as_deref().map(check_category).transpose()?;
-        let journal = self.node.journal();
-        // One more than asked for tells whether more follow.
-        let found = journal.streams(request.category.as_deref(), after.as_ref(), most + 1).await;
-        let mut found = found.map_err(unavailable)?;
-        let more = found.len() > most;
-        found.truncate(most);
-        let streams = found.into_iter().map(|stream| StreamSummary {
-            name: stream.name.to_string(),
-            revision: stream.revision.get(),
-            last: stream.last.get(),
-        });
-        Ok(StreamsResponse { streams: streams.collect(), more })
+        in_time(None, async move {
+            let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
+            let after = request.after.map(StreamName::try_from).transpose()?;
+            request.category.as_deref().map(check_category).transpose()?;
+            let journal = self.node.journal();
+            // One more than asked for tells whether more follow.
+            let found = journal.streams(request.category.as_deref(), after.as_ref(), most + 1).await;
+            let mut found = found.map_err(unavailable)?;
+            let more = found.len() > most;
+            found.truncate(most);
+            let streams = found.into_iter().map(|stream| StreamSummary {
+                name: stream.name.to_string(),
+                revision: stream.revision.get(),
+                last: stream.last.get(),
+            });
+            Ok(StreamsResponse { streams: streams.collect(), more })
+        })
+        .await
     }
 
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
-        let projection = parse_projection(projection)?;
-        let how = RebuildOptions { code: request.code, from_copy: request.from_copy, discard: request.discard };
-        let rebuilt = self.node.rebuild_with(&projection, how, asked(request.asked)).await.map_err(refused)?;
-        let requested = rebuilt.requested;
-        Ok(RebuildResponse {
-            projection: projection.to_string(),
-            version: requested.view.version.to_string(),
-            requested: requested.position.unwrap_or_default().get(),
-            discards: rebuilt.discards.iter().map(ToString::to_string).collect(),
+        in_time(None, async move {
+            let projection = parse_projection(projection)?;
+            let how = RebuildOptions { code: request.code, from_copy: request.from_copy, discard: request.discard };
+            let rebuilt = self.node.rebuild_with(&projection, how, asked(request.asked)).await.map_err(refused)?;
+            let requested = rebuilt.requested;
+            Ok(RebuildResponse {
+                projection: projection.to_string(),
+                version: requested.view.version.to_string(),
+                requested: requested.position.unwrap_or_default().get(),
+                discards: rebuilt.discards.iter().map(ToString::to_string).collect(),
+            })
         })
+        .await
     }
 
     async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
-        self.move_readers(projection, request, FlipKind::Flip).await
+        in_time(request.wait_ms, async move { self.move_readers(projection, request, FlipKind::Flip).await }).await
     }
 
     async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
-        self.move_readers(projection, request, FlipKind::Rollback).await
+        in_time(request.wait_ms, async move { self.move_readers(projection, request, FlipKind::Rollback).await }).await
     }
 
     async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
-        let projection = parse_projection(projection)?;
-        let version = request.version.as_deref().map(parse_version).transpose()?;
-        let from = replay_from(&request)?;
-        let requested = self.node.replay(&projection, version, from, asked(request.asked)).await.map_err(refused)?;
-        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
-        let (position, waiting_on) = match self.node.replayed(&requested, wait).await {
-            Ok(report) => (Some(report.ended.get()), vec![]),
-            Err(Error::TimedOut { waiting_on, .. }) => (None, waiting_on),
-            Err(error) => return Err(refused(error)),
-        };
-        Ok(ReplayResponse {
-            projection: projection.to_string(),
-            version: requested.view.version.to_string(),
-            requested: requested.position.unwrap_or_default().get(),
-            ended: position.is_some(),
-            position,
-            waiting_on: waiting_on.iter().map(Into::into).collect(),
+        in_time(request.wait_ms, async move {
+            let projection = parse_projection(projection)?;
+            let version = request.version.as_deref().map(parse_version).transpose()?;
+            let from = replay_from(&request)?;
+            let requested =
+                self.node.replay(&projection, version, from, asked(request.asked)).await.map_err(refused)?;
+            let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
+            let (position, waiting_on) = match self.node.replayed(&requested, wait).await {
+                Ok(report) => (Some(report.ended.get()), vec![]),
+                Err(Error::TimedOut { waiting_on, .. }) => (None, waiting_on),
+                Err(error) => return Err(refused(error)),
+            };
+            Ok(ReplayResponse {
+                projection: projection.to_string(),
+                version: requested.view.version.to_string(),
+                requested: requested.position.unwrap_or_default().get(),
+                ended: position.is_some(),
+                position,
+                waiting_on: waiting_on.iter().map(Into::into).collect(),
+            })
         })
+        .await
     }
 
     async fn clean_up(
@@ -178,107 +189,126 @@ impl Api for NodeApi {
         version: &str,
         request: CleanUpRequest,
     ) -> Result<CleanUpResponse, ApiError> {
-        let view = ViewId { projection: parse_projection(projection)?, version: parse_version(version)? };
-        let requested = self.node.clean_up(&view, asked(request.asked)).await.map_err(refused)?;
-        Ok(CleanUpResponse {
-            projection: view.projection.to_string(),
-            version: view.version.to_string(),
-            requested: requested.position.unwrap_or_default().get(),
+        in_time(None, async move {
+            let view = ViewId { projection: parse_projection(projection)?, version: parse_version(version)? };
+            let requested = self.node.clean_up(&view, asked(request.asked)).await.map_err(refused)?;
+            Ok(CleanUpResponse {
+                projection: view.projection.to_string(),
+                version: view.version.to_string(),
+                requested: requested.position.unwrap_or_default().get(),
+            })
         })
+        .await
     }
 
     async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError> {
-        let projection = parse_projection(projection)?;
-        let version = request.version.as_deref().map(parse_version).transpose()?;
-        let now = self.node.verification(&projection, version).map_err(refused)?;
-        let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
-        match self.node.verified(&now.view, wait).await {
-            Ok(verified) => Ok(verification_form(&verified)),
-            // How it stands is an answer as well.
-            Err(Error::TimedOut { .. }) => {
-                let now = self.node.verification(&projection, Some(now.view.version)).map_err(refused)?;
-                Ok(verification_form(&now))
+        in_time(request.wait_ms, async move {
+            let projection = parse_projection(projection)?;
+            let version = request.version.as_deref().map(parse_version).transpose()?;
+            let now = self.node.verification(&projection, version).map_err(refused)?;
+            let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
+            match self.node.verified(&now.view, wait).await {
+                Ok(verified) => Ok(verification_form(&verified)),
+                // How it stands is an answer as well.
+                Err(Error::TimedOut { .. }) => {
+                    let now = self.node.verification(&projection, Some(now.view.version)).map_err(refused)?;
+                    Ok(verification_form(&now))
+                }
+                Err(error) => Err(refused(error)),
             }
-            Err(error) => Err(refused(error)),
-        }
+        })
+        .await
     }
 
     async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
-        let (projection, version) = of_version(projection, request.version.as_deref())?;
-        let requested = self.node.verify_again(&projection, version, asked(request.asked)).await;
-        Ok(requested_form(requested.map_err(refused)?))
+        in_time(None, async move {
+            let (projection, version) = of_version(projection, request.version.as_deref())?;
+            let requested = self.node.verify_again(&projection, version, asked(request.asked)).await;
+            Ok(requested_form(requested.map_err(refused)?))
+        })
+        .await
     }
 
     async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
-        let (projection, version) = of_version(projection, request.version.as_deref())?;
-        let requested = self.node.waive(&projection, version, asked(request.asked)).await;
-        Ok(requested_form(requested.map_err(refused)?))
+        in_time(None, async move {
+            let (projection, version) = of_version(projection, request.version.as_deref())?;
+            let requested = self.node.waive(&projection, version, asked(request.asked)).await;
+            Ok(requested_form(requested.map_err(refused)?))
+        })
+        .await
     }
 
     async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
-        self.order(projection, request, true).await
+        in_time(None, async move { self.order(projection, request, true).await }).await
     }
 
     async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
-        self.order(projection, request, false).await
+        in_time(None, async move { self.order(projection, request, false).await }).await
     }
 
     async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
-        self.list_letters(projection, request).await
+        in_time(None, async move { self.list_letters(projection, request).await }).await
     }
 
     async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
-        self.settle_letters(projection, request, Settle::Retry).await
+        in_time(SETTLES, async move { self.settle_letters(projection, request, Settle::Retry).await }).await
     }
 
     async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
-        self.settle_letters(projection, request, Settle::Drop).await
+        in_time(SETTLES, async move { self.settle_letters(projection, request, Settle::Drop).await }).await
     }
 
     async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
-        self.set_event_aside(projection, request).await
+        in_time(None, async move { self.set_event_aside(projection, request).await }).await
     }
 
     async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
-        let projection = parse_projection(projection)?;
-        let version = request.version.as_deref().map(parse_version).transpose()?;
-        let what = request.what.as_deref().map(parse_cancel).transpose()?;
-        let cancelled = self.node.cancel(&projection, what, version, asked(request.asked)).await.map_err(refused)?;
-        let requested = cancelled.requested;
-        Ok(CancelResponse {
-            projection: projection.to_string(),
-            version: requested.view.version.to_string(),
-            what: name_of_cancel(cancelled.what).to_owned(),
-            requested: requested.position.map(Position::get),
+        in_time(None, async move {
+            let projection = parse_projection(projection)?;
+            let version = request.version.as_deref().map(parse_version).transpose()?;
+            let what = request.what.as_deref().map(parse_cancel).transpose()?;
+            let cancelled =
+                self.node.cancel(&projection, what, version, asked(request.asked)).await.map_err(refused)?;
+            let requested = cancelled.requested;
+            Ok(CancelResponse {
+                projection: projection.to_string(),
+                version: requested.view.version.to_string(),
+                what: name_of_cancel(cancelled.what).to_owned(),
+                requested: requested.position.map(Position::get),
+            })
         })
+        .await
     }
 
     async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
-        let projection = request.projection.as_deref().map(parse_projection).transpose()?;
-        self.node.check_seen(Position::new(request.after)).await.map_err(refused)?;
-        let history = self.node.history().await.map_err(refused)?;
-        let wanted = |name: &ProjectionName| projection.as_ref().is_none_or(|wanted| wanted == name);
-        if let Some(projection) = &projection
-            && !history.iter().any(|entry| wanted(&entry.event.view().projection))
-        {
-            let message = format!("there is no projection {projection}");
-            return Err(Problem::new("no_such_projection", message).help("`dacapo status` lists them").not_found());
-        }
-        let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
-        let behind = history.iter().filter(|entry| entry.position.get() > request.after);
-        let mut wanted = behind.filter(|entry| wanted(&entry.event.view().projection));
-        let entries: Vec<HistoryEntry> = wanted
-            .by_ref()
-            .take(most)
-            .map(|entry| {
-                let actor = Some(entry.asked.actor.clone()).filter(|actor| !actor.is_empty());
-                HistoryEntry::new(entry.position, entry.recorded, &entry.event, actor, entry.asked.reason.clone())
-            })
-            .collect();
-        let more = wanted.next().is_some();
-        let last = entries.last().map_or(request.after, |entry| entry.position);
-        let through = if more { last } else { last.max(history.last().map_or(0, |entry| entry.position.get())) };
-        Ok(History { history: entries, through, more })
+        in_time(None, async move {
+            let projection = request.projection.as_deref().map(parse_projection).transpose()?;
+            self.node.check_seen(Position::new(request.after)).await.map_err(refused)?;
+            let history = self.node.history().await.map_err(refused)?;
+            let wanted = |name: &ProjectionName| projection.as_ref().is_none_or(|wanted| wanted == name);
+            if let Some(projection) = &projection
+                && !history.iter().any(|entry| wanted(&entry.event.view().projection))
+            {
+                let message = format!("there is no projection {projection}");
+                return Err(Problem::new("no_such_projection", message).help("`dacapo status` lists them").not_found());
+            }
+            let most = request.limit.map_or(ANSWER_EVENTS, NonZeroU32::get).min(10_000) as usize;
+            let behind = history.iter().filter(|entry| entry.position.get() > request.after);
+            let mut wanted = behind.filter(|entry| wanted(&entry.event.view().projection));
+            let entries: Vec<HistoryEntry> = wanted
+                .by_ref()
+                .take(most)
+                .map(|entry| {
+                    let actor = Some(entry.asked.actor.clone()).filter(|actor| !actor.is_empty());
+                    HistoryEntry::new(entry.position, entry.recorded, &entry.event, actor, entry.asked.reason.clone())
+                })
+                .collect();
+            let more = wanted.next().is_some();
+            let last = entries.last().map_or(request.after, |entry| entry.position);
+            let through = if more { last } else { last.max(history.last().map_or(0, |entry| entry.position.get())) };
+            Ok(History { history: entries, through, more })
+        })
+        .await
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, Misfit, NewEvent, Position,
-    Timestamp,
+    Timestamp, limits,
 };
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
@@ -135,8 +135,11 @@ impl CatalogLog {
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         // Of what is in the journal by now the stream knows when it is asked.
         let head = *self.journal.head().borrow();
-        let mut folded = self.folded.lock().await;
-        self.look(&mut folded, head).await
+        in_time(async {
+            let mut folded = self.folded.lock().await;
+            self.look(&mut folded, head).await
+        })
+        .await
     }
 
     /// The fold of whatever the catalog says through `through`, which the caller has seen in the journal. Asks the journal
@@ -144,10 +147,11 @@ impl CatalogLog {
     pub(crate) async fn through(&self, through: Position) -> Result<Arc<Catalog>, StoreError> {
         let is_known = || self.folded_through.load(Ordering::Acquire) >= through.get();
         if !is_known() {
-            let mut folded = self.folded.lock().await;
-            if !is_known() {
-                self.look(&mut folded, through).await?;
-            }
+            in_time(async {
+                let mut folded = self.folded.lock().await;
+                if is_known() { Ok(()) } else { self.look(&mut folded, through).await }
+            })
+            .await?;
         }
         Ok(self.current())
     }
@@ -183,8 +187,9 @@ impl CatalogLog {
     }
 
     /// What was done before under the idempotency key of `asked`, whatever that was.
-    pub(crate) async fn under_key(&self, asked: &Asked) -> Option<Vec<CatalogEntry>> {
-        self.folded.lock().await.keys.get(asked.idempotency_key.as_ref()?).cloned()
+    pub(crate) async fn under_key(&self, asked: &Asked) -> Result<Option<Vec<CatalogEntry>>, StoreError> {
+        let Some(key) = &asked.idempotency_key else { return Ok(None) };
+        in_time(async { Ok(self.folded.lock().await.keys.get(key).cloned()) }).await
     }
 
     /// What was done before under the idempotency key of `asked`, which belongs to one request.
@@ -192,9 +197,12 @@ impl CatalogLog {
         &self,
         asked: &Asked,
         request: &Request,
-    ) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
-        let folded = self.folded.lock().await;
-        known(&folded, asked, Some(request))
+    ) -> Result<Option<Vec<CatalogEntry>>, CatalogError> {
+        if asked.idempotency_key.is_none() {
+            return Ok(None);
+        }
+        let known = in_time(async { Ok(known(&*self.folded.lock().await, asked, Some(request))) }).await?;
+        Ok(known?)
     }
 
     /// Carries out `command`, and returns the entries it led to: none when things are as asked already,
@@ -227,7 +235,8 @@ impl CatalogLog {
         request: Option<Request>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked, request.as_ref()).await });
-        change.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+        let ended = in_time(async { Ok::<_, StoreError>(change.await) }).await?;
+        ended.unwrap_or_else(|ended| match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(StoreError::unavailable("change the catalog", "the node is shutting down").into()),
         })
@@ -301,6 +310,19 @@ impl CatalogLog {
 fn changes(mut entries: Vec<CatalogEntry>) -> Vec<CatalogEntry> {
     entries.retain(|entry| !entry.is_nothing());
     entries
+}
+
+/// Does something with the journal in [`limits::REQUEST_TIME_MAX`], in which is the time for which somebody else is waited
+/// for who does: where a store does not answer, each waits for that time, and not for all who came before as well.
+async fn in_time<T>(done: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(limits::REQUEST_TIME_MAX, done).await {
+        Ok(done) => done,
+        Err(_) => {
+            let found = "the journal has not answered in time, so whether something has changed is unknown: look at the \
+                         status, or ask for the same again under the same idempotency key";
+            Err(StoreError::unavailable("read or change the catalog", found))
+        }
+    }
 }
 
 /// What was done before under the key of `asked`. What dacapo asks by itself has none.
@@ -386,28 +408,4 @@ fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use dacapo_model::{ProjectionName, VersionId, ViewId};
-    use dacapo_store::SystemClock;
-    use dacapo_store::memory::MemoryJournal;
-
-    use super::*;
-    use crate::world::{Ids, SystemIds};
-
-    /// What the catalog on a disk says is not what the rules would have written: damage, with its place.
-    #[tokio::test]
-    async fn an_entry_that_does_not_fit_is_damage_at_its_position() {
-        let journal = MemoryJournal::new(Arc::new(SystemClock));
-        let projection = ProjectionName::new("balances").unwrap();
-        let event = CatalogEvent::Paused { view: ViewId { projection, version: VersionId { code: 1, build: 1 } } };
-        let (event_type, payload) = catalog_form::encode(&event);
-        let new = NewEvent { id: SystemIds.next(), event_type, payload, metadata: Metadata::default(), tags: vec![] };
-        journal.append(Append::to_stream(catalog_form::stream(), ExpectedRevision::Any, vec![new])).await.unwrap();
-        match history(&journal).await {
-            Err(StoreError::Corrupt { place, found }) => {
-                assert!(place.contains("position 1") && found.contains("v1.1 was never scheduled"), "{place}: {found}");
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-}
+mod tests;

@@ -45,7 +45,7 @@ impl Node {
     ) -> Result<Cancelled, Error> {
         self.versions.catalog.refresh().await?;
         // What is not named is what was found before.
-        let before = self.versions.catalog.under_key(&asked).await.and_then(|entries| cancelled(&entries));
+        let before = self.versions.catalog.under_key(&asked).await?.and_then(|entries| cancelled(&entries));
         let what = what.or(before.map(|before| before.what));
         let request = |what: Option<Cancel>| {
             let request = Request::new("cancel", projection, version);

@@ -1,0 +1,139 @@
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
+use dacapo_model::{
+    FlipPolicy, JournalId, Mark, ProjectionName, Reads, Revision, SegmentCount, StreamName, VersionId, ViewId,
+};
+use dacapo_store::memory::MemoryJournal;
+use dacapo_store::{Appended, EventBatch, Filter, StreamInfo, SystemClock};
+use tokio::time::Instant;
+
+use super::*;
+use crate::world::{Ids, NoProbe, Offload, SystemIds};
+
+/// What the catalog on a disk says is not what the rules would have written: damage, with its place.
+#[tokio::test]
+async fn an_entry_that_does_not_fit_is_damage_at_its_position() {
+    let journal = MemoryJournal::new(Arc::new(SystemClock));
+    let projection = ProjectionName::new("balances").unwrap();
+    let event = CatalogEvent::Paused { view: ViewId { projection, version: VersionId { code: 1, build: 1 } } };
+    let (event_type, payload) = catalog_form::encode(&event);
+    let new = NewEvent { id: SystemIds.next(), event_type, payload, metadata: Metadata::default(), tags: vec![] };
+    journal.append(Append::to_stream(catalog_form::stream(), ExpectedRevision::Any, vec![new])).await.unwrap();
+    match history(&journal).await {
+        Err(StoreError::Corrupt { place, found }) => {
+            assert!(place.contains("position 1") && found.contains("v1.1 was never scheduled"), "{place}: {found}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn world() -> World {
+    let (clock, ids) = (Arc::new(SystemClock), Arc::new(SystemIds));
+    World { clock, ids, offload: Offload::default(), probe: Arc::new(NoProbe) }
+}
+
+/// A journal that does not answer for a while.
+struct Hanging {
+    inner: MemoryJournal,
+    hangs: watch::Sender<bool>,
+    appended: AtomicBool,
+}
+
+impl Hanging {
+    async fn answers(&self) {
+        drop(self.hangs.subscribe().wait_for(|hangs| !hangs).await);
+    }
+}
+
+#[async_trait]
+impl Journal for Hanging {
+    fn id(&self) -> JournalId {
+        self.inner.id()
+    }
+
+    async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
+        self.inner.mark(through).await
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.answers().await;
+        self.appended.store(true, Ordering::Release);
+        self.inner.append(append).await
+    }
+
+    async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.answers().await;
+        self.inner.read(after, filter, limit).await
+    }
+
+    async fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
+        self.answers().await;
+        self.inner.read_stream(stream, after, limit).await
+    }
+
+    async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
+        self.answers().await;
+        self.inner.stream_revision(stream).await
+    }
+
+    async fn streams(
+        &self,
+        category: Option<&str>,
+        after: Option<&StreamName>,
+        most: usize,
+    ) -> Result<Vec<StreamInfo>, StoreError> {
+        self.inner.streams(category, after, most).await
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.inner.head()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+/// Those who wait for each other wait no longer than one does, whatever each wants. The time is not that of the world.
+#[tokio::test(start_paused = true)]
+async fn where_the_journal_does_not_answer_nobody_waits_for_the_time_of_others() {
+    let (inner, hangs) = (MemoryJournal::new(Arc::new(SystemClock)), watch::Sender::new(false));
+    let journal = Arc::new(Hanging { inner, hangs, appended: AtomicBool::new(false) });
+    let log = Arc::new(CatalogLog::open(Arc::clone(&journal) as Arc<dyn Journal>, world()).await.unwrap());
+    journal.hangs.send_replace(true);
+    let began = Instant::now();
+    let view =
+        ViewId { projection: ProjectionName::new("balances").unwrap(), version: VersionId { code: 1, build: 1 } };
+    let asked = Asked { idempotency_key: Some("one".to_owned()), ..Asked::by("somebody") };
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let (looking, changing, asked) = (Arc::clone(&log), Arc::clone(&log), asked.clone());
+        let schedule = CatalogCommand::Schedule {
+            projection: view.projection.clone(),
+            code: 1,
+            segments: SegmentCount::ONE,
+            flip: FlipPolicy::WhenReady,
+            fingerprint: String::new(),
+            reads: Reads::default(),
+            seeded: false,
+            if_new: false,
+        };
+        waiting.spawn(async move { looking.refresh().await.map_err(CatalogError::from) });
+        waiting.spawn(async move { changing.change(schedule, asked).await.map(drop) });
+    }
+    loop {
+        let answer = tokio::time::timeout(2 * limits::REQUEST_TIME_MAX, waiting.join_next()).await;
+        let Some(answer) = answer.expect("each has a time of its own") else { break };
+        let answer = answer.unwrap();
+        assert!(matches!(answer, Err(CatalogError::Store(StoreError::Unavailable { .. }))), "{answer:?}");
+        // Timers are as exact as this.
+        assert!(began.elapsed() <= limits::REQUEST_TIME_MAX + Duration::from_millis(2), "{:?}", began.elapsed());
+    }
+    // What was begun goes on to its end, and what was asked for twice under one key is done once.
+    journal.hangs.send_replace(false);
+    let mut current = log.watch();
+    current.wait_for(|catalog| catalog.version(&view).is_some()).await.unwrap();
+    assert!(journal.appended.load(Ordering::Acquire));
+    log.refresh().await.unwrap();
+}
