@@ -15,7 +15,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use dacapo_api::{ApiError, Problem};
 use http::uri::Authority;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Uri, header};
 
 use crate::extract::Declined;
 
@@ -68,7 +68,7 @@ impl Hosts {
         Self(Named::Any)
     }
 
-    fn allows(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn allows(&self, target: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let Named::Those(names) = &self.0 else { return Ok(()) };
         let forbidden = |message: String, help: &str| Err(Problem::new("forbidden", message).help(help).invalid());
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
@@ -82,6 +82,15 @@ impl Hosts {
             let help =
                 "ask for an IP address or localhost, or have the operator give this name to the node with --host";
             return forbidden(format!("the operations of this node are not asked for as {host:?}"), help);
+        }
+        // A proxy may look at the one and route by the other.
+        if let Some(asked) = target.authority().filter(|asked| !asked.as_str().eq_ignore_ascii_case(&host)) {
+            let help = "name the same host in the target of the request and in the header Host";
+            return forbidden(format!("the request is for {:?} and names the host {host:?}", asked.as_str()), help);
+        }
+        let origins = headers.get_all(header::ORIGIN).iter().count();
+        if origins > 1 {
+            return forbidden(format!("the request names {origins} origins"), "send the header Origin once at most");
         }
         let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
         if origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) != Some(host.as_str()) {
@@ -103,7 +112,7 @@ pub fn guard(router: Router, hosts: &Hosts) -> Router {
 }
 
 async fn check(hosts: Hosts, request: Request, next: Next) -> Response {
-    match hosts.allows(request.headers()) {
+    match hosts.allows(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => Declined(error).into_response(),
     }
@@ -139,7 +148,7 @@ mod tests {
     }
 
     fn status(hosts: &Hosts, headers: &HeaderMap) -> u16 {
-        hosts.allows(headers).map_or_else(|error| error.http_status(), |()| 200)
+        hosts.allows(&Uri::from_static("/v1/status"), headers).map_or_else(|error| error.http_status(), |()| 200)
     }
 
     #[test]
@@ -158,8 +167,9 @@ mod tests {
         let mut two = headers("127.0.0.1", None);
         two.append(header::HOST, "evil.example".parse().unwrap());
         assert_eq!(status(&hosts, &two), 403);
-        assert_eq!(hosts.allows(&two).unwrap_err().to_string(), "the request names 2 hosts");
-        assert_eq!(hosts.allows(&HeaderMap::new()).unwrap_err().to_string(), "the request names no host");
+        let told = |headers| hosts.allows(&Uri::from_static("/"), headers).unwrap_err().to_string();
+        assert_eq!(told(&two), "the request names 2 hosts");
+        assert_eq!(told(&HeaderMap::new()), "the request names no host");
     }
 
     #[test]
@@ -182,6 +192,30 @@ mod tests {
         let hosts = Hosts::named(["evil.example"]).unwrap();
         for origin in ["http://evil.example", "http://127.0.0.1:8080", "null", "https://127.0.0.1:7373.evil.example"] {
             assert_eq!(status(&hosts, &headers("127.0.0.1:7373", Some(origin))), 403, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_second_origin_is_not_let_in() {
+        for other in ["http://evil.example", "http://127.0.0.1:7373"] {
+            let mut two = headers("127.0.0.1:7373", Some("http://127.0.0.1:7373"));
+            two.append(header::ORIGIN, other.parse().unwrap());
+            assert_eq!(status(&Hosts::default(), &two), 403, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_names_another_host_is_not_let_in() {
+        let hosts = Hosts::named(["bank.example"]).unwrap();
+        let named = headers("bank.example:7373", None);
+        for (target, is_let_in) in [
+            ("http://bank.example:7373/v1/status", true),
+            ("http://BANK.example:7373/v1/status", true),
+            ("http://evil.example/v1/status", false),
+            ("http://127.0.0.1:7373/v1/status", false),
+            ("http://a@bank.example:7373/v1/status", false),
+        ] {
+            assert_eq!(hosts.allows(&Uri::from_static(target), &named).is_ok(), is_let_in, "{target}");
         }
     }
 }

@@ -30,6 +30,19 @@ async fn an_operation_is_asked_for_by_an_address_or_a_name_that_was_given() {
     }
 }
 
+/// On the wire: what a server makes of a target with a host in it is the library's to say.
+#[tokio::test]
+async fn who_names_two_hosts_or_two_origins_is_answered_under_none() {
+    let served = Served::start(Bounds::default(), |api| router(api, &Hosts::default())).await;
+    let named = get("/v1/status", "127.0.0.1");
+    let own = "\r\nOrigin: http://127.0.0.1\r\n\r\n";
+    assert_eq!(served.answers(&named.replace("\r\n\r\n", own)).await.status, 200);
+    let two = "\r\nOrigin: http://127.0.0.1\r\nOrigin: http://evil.example\r\n\r\n";
+    assert_eq!(served.answers(&named.replace("\r\n\r\n", two)).await.status, 403);
+    assert_eq!(served.answers(&named.replace("/v1/status", "http://127.0.0.1/v1/status")).await.status, 200);
+    assert_eq!(served.answers(&named.replace("/v1/status", "http://evil.example/v1/status")).await.status, 403);
+}
+
 #[tokio::test]
 async fn routes_of_ones_own_are_not_guarded_and_know_paths_of_their_own() {
     let own = |api: std::sync::Arc<dacapo_api::fake::FakeApi>| {
