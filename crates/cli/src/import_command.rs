@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +81,8 @@ fn create(path: &Path) -> Result<File, CliError> {
         let problem = Problem::new("cannot_write", format!("cannot write bad lines to {}: {error}", path.display()));
         CliError::from(problem.help(help))
     };
-    match File::create_new(path) {
+    // For the user that runs the command, and for nobody else: bad lines hold events.
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
         // A terminal, a pipe or /dev/null holds nothing that could be lost.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match path.metadata() {
             Ok(found) if !found.is_file() && !found.is_dir() => File::options()
@@ -158,5 +160,20 @@ fn in_words(error: &ImportError, args: &Import) -> Problem {
             let problem = Problem::new("cannot_write", format!("cannot write down a bad line: {error}"));
             problem.help(format!("see that the disk has room; then {again}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn bad_lines_are_written_down_for_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bad.jsonl");
+        create(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
