@@ -221,7 +221,7 @@ async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only(
         }
         _ => None,
     });
-    let is_damaged = |found: &NotReady| is_damaged(&found.reason);
+    let is_damaged = |found: &NotReady| matches!(found.reason, WaitingOn::Damaged { .. });
     until(&node, "it is told", |_| node.not_ready().iter().any(is_damaged)).await;
     // Each is a reason to look at everything once more.
     for number in 0..20 {
