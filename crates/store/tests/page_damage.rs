@@ -306,7 +306,13 @@ async fn what_could_not_be_read_for_a_while_is_no_damage() {
             drop((views, view));
         }
         let (views, view) = open(&dir).await.unwrap();
+        // One that knows the tables already, and reads their pages only then.
+        let mut reader = view.reader().await.unwrap();
+        reader.query("SELECT id FROM notes WHERE id = 1", &[]).await.unwrap();
         views.fail_reads(true);
+        let read = reader.query("SELECT count(*), sum(length(text)) FROM notes", &[]).await;
+        assert!(matches!(read, Err(StoreError::Unavailable { .. })), "{read:?}");
+        drop(reader);
         for _ in 0..3 {
             let read = async { view.reader().await?.query("SELECT count(*) FROM notes", &[]).await };
             let read = read.await;
