@@ -86,7 +86,7 @@ faults! {
     Keeps "i-10-keeps" ["I-11"],
     /// I-11: an event that is set aside gets no letter.
     NoLetter "i-11-no-letter" ["I-3", "I-11"],
-    /// I-11: a version that is paused does not say so.
+    /// I-11: a version says nothing of what keeps it.
     Silent "i-11-silent" ["I-11"],
     /// A view of another history is taken for one of this.
     NotCompared "parted-not-compared" ["parted"],

@@ -154,8 +154,10 @@ impl VersionFacts<'_> {
 
     fn kept(&self) -> Vec<WaitingOn> {
         let (version, applies) = (self.version, self.state.phase.applies());
-        let is_paused = applies && self.state.paused && !planted::is(Fault::Silent);
-        let mut kept: Vec<_> = is_paused.then_some(WaitingOn::Paused).into_iter().collect();
+        if planted::is(Fault::Silent) {
+            return vec![];
+        }
+        let mut kept: Vec<_> = (applies && self.state.paused).then_some(WaitingOn::Paused).into_iter().collect();
         kept.extend(self.told.iter().chain(&self.unowned).chain(&self.trouble).cloned());
         // Where it keeps somebody from something, that is told already.
         let is_damaged = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { .. });
