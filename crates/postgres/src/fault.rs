@@ -13,6 +13,12 @@ pub(crate) fn fault_of_call(tried: &str, error: &sqlx::Error) -> StoreError {
     told(tried, error, of_code)
 }
 
+/// The failure of `tried`, where the statement is one of this store, and no more than the rows that it writes or the values
+/// that it asks for are those of whoever called.
+pub(crate) fn fault_of_rows(tried: &str, error: &sqlx::Error) -> StoreError {
+    told(tried, error, of_rows)
+}
+
 fn told(tried: &str, error: &sqlx::Error, whose: impl Fn(&str) -> Fault) -> StoreError {
     use sqlx::Error;
     match error {
@@ -79,6 +85,12 @@ fn of_own_code(code: &str) -> Fault {
     }
 }
 
+/// By the code, where the statement is one of this store, and its rows are the caller's: what an index or a constraint
+/// does not let in is theirs too. That a table, a column or a right is not there any more never is.
+fn of_rows(code: &str) -> Fault {
+    if class(code) == "23" { Fault::Caller } else { of_own_code(code) }
+}
+
 fn of_server(tried: &str, error: &PgDatabaseError, whose: impl Fn(&str) -> Fault) -> StoreError {
     let code = error.code();
     let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -87,7 +99,7 @@ fn of_server(tried: &str, error: &PgDatabaseError, whose: impl Fn(&str) -> Fault
         Fault::Damage => StoreError::corrupt("the database", format!("cannot {tried}: {found}")),
         Fault::Store if matches!(code, "3F000" | "42P01" | "42883" | "42703" | "42704") => {
             let advice =
-                "the tables were dropped, or this user may not use their schema any more (GRANT USAGE ON SCHEMA)";
+                "it was dropped or renamed, or this user may not use the schema any more (GRANT USAGE ON SCHEMA)";
             StoreError::unavailable(tried, format!("{found}: {advice}"))
         }
         Fault::Store => StoreError::unavailable(tried, found),
@@ -102,36 +114,38 @@ mod tests {
     #[test]
     fn failures_are_told_apart_by_whose_fault_they_are() {
         use Fault::{Caller, Damage, Store};
-        for (code, of_call, own) in [
-            ("08006", Store, Store),
-            ("22021", Caller, Caller),
-            ("23505", Caller, Damage),
-            ("25006", Store, Store),
-            ("26000", Store, Store),
-            ("28P01", Store, Store),
-            ("3D000", Store, Store),
-            ("3F000", Caller, Store),
-            ("40001", Store, Store),
-            ("40P01", Store, Store),
-            ("42501", Store, Store),
-            ("42601", Caller, Store),
-            ("42883", Caller, Store),
-            ("42P01", Caller, Store),
-            ("42P05", Store, Store),
-            ("53100", Store, Store),
-            ("54000", Caller, Caller),
-            ("55P03", Store, Store),
-            ("57014", Store, Store),
-            ("57P01", Store, Store),
-            ("58030", Store, Store),
-            ("F0000", Store, Store),
-            ("P0001", Caller, Store),
-            ("XX000", Store, Store),
-            ("XX001", Damage, Damage),
-            ("XX002", Damage, Damage),
-            ("", Store, Store),
+        for (code, of_call, own, rows) in [
+            ("08006", Store, Store, Store),
+            ("22021", Caller, Caller, Caller),
+            ("23505", Caller, Damage, Caller),
+            ("25006", Store, Store, Store),
+            ("25001", Store, Store, Store),
+            ("26000", Store, Store, Store),
+            ("28P01", Store, Store, Store),
+            ("3D000", Store, Store, Store),
+            ("3F000", Caller, Store, Store),
+            ("40001", Store, Store, Store),
+            ("40P01", Store, Store, Store),
+            ("42501", Store, Store, Store),
+            ("42601", Caller, Store, Store),
+            ("42703", Caller, Store, Store),
+            ("42883", Caller, Store, Store),
+            ("42P01", Caller, Store, Store),
+            ("42P05", Store, Store, Store),
+            ("53100", Store, Store, Store),
+            ("54000", Caller, Caller, Caller),
+            ("55P03", Store, Store, Store),
+            ("57014", Store, Store, Store),
+            ("57P01", Store, Store, Store),
+            ("58030", Store, Store, Store),
+            ("F0000", Store, Store, Store),
+            ("P0001", Caller, Store, Store),
+            ("XX000", Store, Store, Store),
+            ("XX001", Damage, Damage, Damage),
+            ("XX002", Damage, Damage, Damage),
+            ("", Store, Store, Store),
         ] {
-            assert_eq!((of_code(code), of_own_code(code)), (of_call, own), "{code}");
+            assert_eq!((of_code(code), of_own_code(code), of_rows(code)), (of_call, own, rows), "{code}");
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  views.rs ─┬─ open, find, list, drop ─▶ schema.rs, names.rs
 //!     │       └─ publish ──────────────▶ published.rs: the names for SQL from outside
-//!     └▶ view.rs ─┬─ tokens, claim, hold, lift ─────────▶ tokens.rs
+//!     └▶ view.rs ─┬─ tokens, claim, hold, lift ─────────▶ tokens.rs, health.rs
 //!                 ├─ letters, outbox ───────────────────▶ letters.rs, outbox.rs
 //!                 ├─ writer.rs ─ rows, SQL, index, commit ─┐
 //!                 └─ reader.rs ─ one state ────────────────┴▶ rows.rs, sql.rs, value.rs ─▶ session.rs
@@ -16,6 +16,7 @@
 //! No transaction waits for anything but the database, except for a handler that wrote SQL and goes on. The server ends
 //! one that waits too long, and a statement that nobody waits for any more.
 
+mod health;
 mod history;
 mod letters;
 mod names;

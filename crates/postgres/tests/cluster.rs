@@ -4,6 +4,8 @@
 mod common;
 #[path = "cluster/copies.rs"]
 mod copies;
+#[path = "cluster/damage.rs"]
+mod damage;
 #[path = "cluster/parted.rs"]
 mod parted;
 #[path = "../../dacapo/tests/common/sums.rs"]

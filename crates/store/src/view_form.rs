@@ -93,6 +93,34 @@ impl TokenForm {
     }
 }
 
+/// The tokens of a view that says of itself, in each row that tells of it, that it has so many segments. Each has one
+/// token: rows of a segment without one would be shown as they are for good, as if they covered what the others do.
+///
+/// # Errors
+/// What is wrong with the rows.
+pub fn tokens(stored: Vec<TokenForm>, segments: &[i64]) -> Result<Vec<Token>, String> {
+    let [count] = segments else {
+        return Err(format!("what the view is must be told in one row, and {} rows tell it", segments.len()));
+    };
+    let tokens = stored.into_iter().map(TokenForm::token).collect::<Result<Vec<_>, _>>()?;
+    let of = |segment: i64| tokens.iter().filter(|token| i64::from(token.segment.get()) == segment).count();
+    let list = |wrong: &dyn Fn(usize) -> bool| {
+        let these = (0..*count).filter(|segment| wrong(of(*segment))).map(|segment| segment.to_string());
+        these.collect::<Vec<_>>().join(", ")
+    };
+    let (none, several) = (list(&|tokens| tokens == 0), list(&|tokens| tokens > 1));
+    if !none.is_empty() {
+        return Err(format!("of {count} segments these have no token: {none}"));
+    }
+    if !several.is_empty() {
+        return Err(format!("of {count} segments these have several tokens: {several}"));
+    }
+    match tokens.iter().find(|token| i64::from(token.segment.get()) >= *count) {
+        Some(token) => Err(format!("there is a token of segment {}, and there are {count} segments", token.segment)),
+        None => Ok(tokens),
+    }
+}
+
 impl RefusalForm {
     /// The refusal.
     ///

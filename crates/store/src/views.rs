@@ -358,6 +358,15 @@ pub trait ViewWriter: Send {
     /// [`StoreError`] when it cannot be read.
     async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError>;
 
+    /// Whether the table has no row, as this transaction sees it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn is_empty(&mut self, table: &Table) -> Result<bool, StoreError> {
+        let name = table.name.replace('"', "\"\"");
+        Ok(self.query(&format!("SELECT 1 FROM \"{name}\" LIMIT 1"), &[]).await?.is_empty())
+    }
+
     /// The rows that have one of these `values` in the columns of a unique `index`, as this transaction sees them, each with
     /// the place of what it has among those. None of the values has a [`Null`](Value::Null). Bulk.
     ///

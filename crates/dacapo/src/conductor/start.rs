@@ -92,6 +92,8 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
                 return Ok(());
             }
             history::check(&*versions.journal, &*view).await?;
+            // What lacks a token is not opened only to be closed again.
+            view.tokens().await?;
             tell_of_lost(versions, id, state, &carried, &*view).await?;
             let seed = seed(versions, id, state, &carried, &*view).await?;
             OpenVersion::run(versions, id.clone(), view, carried, state, seed, is_corrected)?
@@ -99,6 +101,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
         None => match versions.views.find(id).await? {
             Some(view) => {
                 history::check(&*versions.journal, &*view).await?;
+                view.tokens().await?;
                 OpenVersion::still(id.clone(), view, None, Orders::of(state))
             }
             None => return Ok(()),

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use dacapo_model::{Letter, Position, Token};
 use dacapo_store::{FirstRows, StoreError, Table, Value, ViewReader};
 
+use super::health::Reading;
 use super::rows::{RowSql, Sent};
 use super::session::Session;
 use super::sql::Answer;
@@ -48,8 +49,16 @@ impl Reader {
         sql::check_query(sql)?;
         let answer = sql::run(&mut self.session, &self.place.schema, sql, parameters, Some(most)).await;
         let answer = self.done(answer).await;
-        answer.map_err(|failed| sql::wrong(&format!("the view {}", self.place.id), sql, failed))
+        answer.map_err(|failed| sql::wrong(&format!("the view {}", self.place.id), sql, false, failed))
     }
+}
+
+/// A read of a table, which is noticed when it fails.
+fn reading<'a>(place: &'a Place, table: &'a Table) -> (RowSql<'a>, Reading<'a>) {
+    let rows = RowSql::new(&place.schema, table);
+    let reading =
+        Reading::new(&place.health, format!("read table {} of the view {}", table.name, place.id), rows.probe());
+    (rows, reading)
 }
 
 async fn begin(session: &mut Session, schema: &str) -> Sent<Vec<Token>> {
@@ -72,9 +81,10 @@ impl ViewReader for Reader {
     }
 
     async fn get(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
-        let rows = RowSql::new(&self.place.schema, table);
+        let place = Arc::clone(&self.place);
+        let (rows, reading) = reading(&place, table);
         let row = rows.load(&mut self.session, key).await;
-        self.done(row).await.map_err(|failed| self.place.fault("read", failed))
+        reading.done(self.done(row).await.map_err(|failed| place.fault("read", failed)))
     }
 
     async fn select(
@@ -83,9 +93,10 @@ impl ViewReader for Reader {
         columns: &[(usize, Value)],
         most: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError> {
-        let rows = RowSql::new(&self.place.schema, table);
+        let place = Arc::clone(&self.place);
+        let (rows, reading) = reading(&place, table);
         let found = rows.select(&mut self.session, columns, most).await;
-        self.done(found).await.map_err(|failed| self.place.fault("read", failed))
+        reading.done(self.done(found).await.map_err(|failed| place.fault("read", failed)))
     }
 
     async fn page(
@@ -94,9 +105,10 @@ impl ViewReader for Reader {
         after: Option<&[Value]>,
         most: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError> {
-        let rows = RowSql::new(&self.place.schema, table);
+        let place = Arc::clone(&self.place);
+        let (rows, reading) = reading(&place, table);
         let found = rows.page(&mut self.session, after, most).await;
-        self.done(found).await.map_err(|failed| self.place.fault("read", failed))
+        reading.done(self.done(found).await.map_err(|failed| place.fault("read", failed)))
     }
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {

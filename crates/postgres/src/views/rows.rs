@@ -211,6 +211,17 @@ impl<'a> RowSql<'a> {
         Ok(arguments)
     }
 
+    /// What tells whether the rows can be read.
+    pub(super) fn probe(&self) -> String {
+        format!("SELECT {} FROM {} LIMIT 0", self.columns, self.name)
+    }
+
+    /// Whether there is no row.
+    pub(super) async fn is_empty(&self, session: &mut Session) -> Sent<bool> {
+        let sql = format!("SELECT FROM {} LIMIT 1", self.name);
+        Ok(session.fetch(&sql, PgArguments::default()).await?.is_empty())
+    }
+
     /// The row with this key.
     pub(super) async fn load(&self, session: &mut Session, key: &[Value]) -> Sent<Option<Vec<Value>>> {
         assert_eq!(key.len(), self.table.key.len(), "a key of table {} has a value a column", self.table.name);

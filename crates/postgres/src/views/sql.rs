@@ -99,14 +99,15 @@ pub(super) async fn run(
     Ok(Answer { rows: rows?, names, changed })
 }
 
-/// What went wrong with a statement that came from outside.
-pub(super) fn wrong(place: &str, sql: &str, failed: Failed) -> StoreError {
+/// What went wrong with a statement that came from outside, and that may write if `writes` is set. That a right is missing
+/// is never its fault: whoever took the right away can give it back.
+pub(super) fn wrong(place: &str, sql: &str, writes: bool, failed: Failed) -> StoreError {
     let tried = format!("carry out {sql:?} in {place}");
     match failed {
         Failed::Here(error) => error,
-        // It writes where it may not, or has no right to.
+        // A query that writes; or what cannot be done in a transaction. One that may write finds a server that does not.
         Failed::There(sqlx::Error::Database(error))
-            if matches!(error.code().as_deref(), Some("25006" | "25001" | "42501")) =>
+            if error.code().is_some_and(|code| code == "25001" || code == "25006" && !writes) =>
         {
             StoreError::Invalid(format!("cannot {tried}: {error}"))
         }

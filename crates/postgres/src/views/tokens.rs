@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use dacapo_model::{MemberId, Position, Token, TokenMove};
-use dacapo_store::view_form::{TokenForm, count, epoch_number, number};
+use dacapo_store::view_form::{self, TokenForm, count, epoch_number, number};
 use dacapo_store::{Commit, StoreError};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -22,11 +22,15 @@ const COLUMNS: &str =
 /// Every token of the view in a schema, in the order of segments.
 pub(super) async fn read(session: &mut Session, schema: &str) -> Sent<Vec<Token>> {
     let rows = session.fetch(&read_sql(schema), PgArguments::default()).await?;
-    tokens(rows, schema)
+    all(rows, schema)
 }
 
+/// With each token goes how many there are; a view without any has one row that is nothing but that.
 fn read_sql(schema: &str) -> String {
-    format!("SELECT {COLUMNS} FROM {schema}._dacapo_tokens ORDER BY segment")
+    format!(
+        "SELECT {COLUMNS}, (SELECT array_agg(segments) FROM {schema}._dacapo_view)
+         FROM (VALUES (true)) AS one LEFT JOIN {schema}._dacapo_tokens ON true ORDER BY segment"
+    )
 }
 
 /// Gives the tokens that are still of the epochs that were seen the next one, and an owner (I-4).
@@ -66,25 +70,25 @@ pub(super) fn lift(mark: Position) -> String {
 /// Changes marks while nothing moves, and returns the tokens as they are then.
 pub(super) async fn mark(session: &mut Session, schema: &str, change: &str) -> Sent<Vec<Token>> {
     let read = read_sql(schema);
-    still(session, schema, &format!("UPDATE {schema}._dacapo_tokens {change}; {read}")).await
+    all(still(session, schema, &format!("UPDATE {schema}._dacapo_tokens {change}; {read}")).await?, schema)
 }
 
 /// Changes epochs while nothing moves, and returns the tokens that were changed, in the order of segments.
 pub(super) async fn change(session: &mut Session, schema: &str, change: &str) -> Sent<Vec<Token>> {
     let changed = format!("UPDATE {schema}._dacapo_tokens {change} RETURNING {COLUMNS}");
-    let mut tokens = still(session, schema, &changed).await?;
+    let mut tokens = tokens(&still(session, schema, &changed).await?, schema)?;
     tokens.sort_unstable_by_key(|token| token.segment);
     Ok(tokens)
 }
 
 /// Does something while nothing moves. One batch is one transaction.
-async fn still(session: &mut Session, schema: &str, statements: &str) -> Sent<Vec<Token>> {
+async fn still(session: &mut Session, schema: &str, statements: &str) -> Sent<Vec<PgRow>> {
     let batch = format!(
         "SET LOCAL client_connection_check_interval = {check};
          LOCK TABLE {schema}._dacapo_tokens IN SHARE ROW EXCLUSIVE MODE; {statements}",
         check = super::CHECK.as_millis()
     );
-    tokens(session.batch(batch).await?, schema)
+    Ok(session.batch(batch).await?)
 }
 
 /// What a statement that moves tokens found: each token as it was, and whether it moved.
@@ -146,28 +150,42 @@ pub(super) async fn move_tokens(session: &mut Session, schema: &str, commit: &Co
     added(&mut arguments, commit.settled.iter().map(|settled| number(*settled)).collect::<Vec<_>>())?;
     let rows = session.fetch(&sql, arguments).await?;
     let moved = rows.iter().map(|row| row.try_get(10)).collect::<Result<Vec<bool>, _>>()?;
-    let tokens = tokens(rows, schema)?;
+    let tokens = tokens(&rows, schema)?;
     Ok(tokens.into_iter().zip(moved).map(|(token, moved)| Found { token, moved }).collect())
 }
 
-fn tokens(rows: Vec<PgRow>, schema: &str) -> Sent<Vec<Token>> {
-    let token = |row: PgRow| -> Sent<Token> {
-        let form = TokenForm {
-            segment: row.try_get(0)?,
-            epoch: row.try_get(1)?,
-            position: row.try_get(2)?,
-            owner: row.try_get(3)?,
-            held_for: row.try_get(4)?,
-            cap: row.try_get(5)?,
-            counted_after: row.try_get(6)?,
-            counted: row.try_get(7)?,
-            replay_request: row.try_get(8)?,
-            replay_through: row.try_get(9)?,
-        };
-        let damaged = |found| StoreError::corrupt(format!("{schema}._dacapo_tokens"), found);
-        Ok(form.token().map_err(damaged)?)
-    };
-    rows.into_iter().map(token).collect()
+/// All tokens of a view, each of whose segments has one.
+fn all(rows: Vec<PgRow>, schema: &str) -> Sent<Vec<Token>> {
+    let segments = rows.first().map(|row| row.try_get::<Option<Vec<i64>>, _>(10)).transpose()?.flatten();
+    let is_token = |row: &&PgRow| row.try_get::<Option<i64>, _>(0).is_ok_and(|segment| segment.is_some());
+    let stored = rows.iter().filter(is_token).map(form).collect::<Sent<Vec<_>>>()?;
+    Ok(view_form::tokens(stored, &segments.unwrap_or_default()).map_err(|found| damaged(schema, &found))?)
+}
+
+/// The tokens in these rows.
+fn tokens(rows: &[PgRow], schema: &str) -> Sent<Vec<Token>> {
+    rows.iter().map(|row| Ok(form(row)?.token().map_err(|found| damaged(schema, &found))?)).collect()
+}
+
+fn form(row: &PgRow) -> Sent<TokenForm> {
+    Ok(TokenForm {
+        segment: row.try_get(0)?,
+        epoch: row.try_get(1)?,
+        position: row.try_get(2)?,
+        owner: row.try_get(3)?,
+        held_for: row.try_get(4)?,
+        cap: row.try_get(5)?,
+        counted_after: row.try_get(6)?,
+        counted: row.try_get(7)?,
+        replay_request: row.try_get(8)?,
+        replay_through: row.try_get(9)?,
+    })
+}
+
+/// Damage, with what heals it.
+fn damaged(schema: &str, found: &str) -> StoreError {
+    let advice = "put the rows back, or rebuild the projection, since everything in it comes from the journal";
+    StoreError::corrupt(format!("{schema}._dacapo_tokens"), format!("{found}; {advice}"))
 }
 
 /// Text that somebody else wrote, without the one character that PostgreSQL has no text with.

@@ -9,11 +9,13 @@ use dacapo_model::{
     Wish,
 };
 use dacapo_store::{
-    Outbox, StoreError, Table, View, ViewCopy, ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters,
+    Outbox, StoreError, Table, View, ViewCopy, ViewHealth, ViewHistory, ViewReader, ViewWriter, WhichEffects,
+    WhichLetters,
 };
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
+use super::health::Health;
 use super::names::index_name;
 use super::reader::Reader;
 use super::rows::{Failed, Sent};
@@ -21,6 +23,9 @@ use super::session::Session;
 use super::value::added;
 use super::writer::Writer;
 use super::{Home, code, history, letters, outbox, tokens};
+
+/// How long what could not be read waits for a lock when it is tried again.
+const PROBE_LOCK: Duration = Duration::from_millis(50);
 
 /// A view. Nothing of it is kept here: every node has one of these, and they share only the database.
 pub(super) struct PgView {
@@ -33,23 +38,41 @@ pub(super) struct Place {
     pub(super) id: ViewId,
     /// The quoted name of its schema.
     pub(super) schema: String,
+    pub(super) health: Health,
 }
 
 impl Place {
     /// What went wrong with this view when something was tried.
     pub(super) fn fault(&self, tried: &str, failed: Failed) -> StoreError {
-        fault(&self.id, tried, failed)
+        let error = fault(&self.id, tried, failed);
+        self.health.heed(&error);
+        error
     }
 }
 
 impl PgView {
     pub(super) fn new(home: Arc<Home>, id: &ViewId, schema: String) -> Self {
-        Self { place: Arc::new(Place { home, id: id.clone(), schema }) }
+        Self { place: Arc::new(Place { home, id: id.clone(), schema, health: Health::default() }) }
     }
 
     /// A connection for something short.
     async fn session(&self, tried: &str) -> Result<Session, StoreError> {
         Session::open(&self.place.home, &format!("{tried} the view {}", self.place.id)).await
+    }
+
+    /// Tries what could not be read, if anything could not.
+    async fn try_again(&self) {
+        for probe in self.place.health.due() {
+            let tried = "read a table of";
+            let tried_again = async {
+                let mut session = self.session(tried).await?;
+                let lock = PROBE_LOCK.as_millis();
+                session.batch(format!("SET LOCAL lock_timeout = {lock}; {probe}")).await?;
+                Ok(())
+            };
+            let read = tried_again.await.map_err(|failed| self.place.fault(tried, failed));
+            self.place.health.read(&probe, read.as_ref().err());
+        }
     }
 
     async fn mark(&self, tried: &str, change: &str) -> Result<Vec<Token>, StoreError> {
@@ -71,7 +94,13 @@ macro_rules! control {
 #[async_trait]
 impl View for PgView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        control!(self, "read the tokens of", tokens::read)
+        let tokens = control!(self, "read the tokens of", tokens::read)?;
+        self.try_again().await;
+        Ok(tokens)
+    }
+
+    fn health(&self) -> ViewHealth {
+        self.place.health.told()
     }
 
     async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
@@ -191,15 +220,11 @@ async fn indexes(session: &mut Session, schema: &str) -> Sent<Vec<String>> {
     Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
-/// What went wrong with the view of `id` when something was tried.
+/// What went wrong with the view of `id` when something was tried, with statements of this store alone.
 pub(super) fn fault(id: &ViewId, tried: &str, failed: Failed) -> StoreError {
-    if is_gone(&failed) {
-        let found = "it is not there any more: was it dropped? Look which versions there are";
-        return StoreError::unavailable(format!("{tried} the view {id}"), found);
-    }
     match failed {
         Failed::Here(error) => error,
-        Failed::There(error) => crate::fault::fault_of_call(&format!("{tried} the view {id}"), &error),
+        Failed::There(error) => crate::fault::fault_of_rows(&format!("{tried} the view {id}"), &error),
     }
 }
 

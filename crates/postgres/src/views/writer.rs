@@ -174,6 +174,8 @@ impl Writer {
         let found = tokens::move_tokens(session, &place.schema, commit).await?;
         for asked in &commit.moves {
             let Some(found) = found.iter().find(|found| found.token.segment == asked.segment) else {
+                // One that is gone, unless there never was one.
+                tokens::read(session, &place.schema).await?;
                 return Err(
                     StoreError::Invalid(format!("the view {} has no segment {}", place.id, asked.segment)).into()
                 );
@@ -231,6 +233,13 @@ impl ViewWriter for Writer {
         row.map_err(|failed| self.place.fault(&format!("read table {} of", table.name), failed))
     }
 
+    async fn is_empty(&mut self, table: &Table) -> Result<bool, StoreError> {
+        let place = Arc::clone(&self.place);
+        let rows = RowSql::new(&place.schema, table);
+        let is_empty: Sent<bool> = async { rows.is_empty(self.session().await?).await }.await;
+        is_empty.map_err(|failed| place.fault(&format!("read table {} of", table.name), failed))
+    }
+
     async fn rows_with(
         &mut self,
         table: &Table,
@@ -262,13 +271,13 @@ impl ViewWriter for Writer {
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
         sql::check_write(sql)?;
         let done = self.write_sql(sql, parameters).await;
-        done.map_err(|failed| sql::wrong(&format!("the view {}", self.place.id), sql, failed))
+        done.map_err(|failed| sql::wrong(&format!("the view {}", self.place.id), sql, true, failed))
     }
 
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
         sql::check_query(sql)?;
         let answer = self.read_sql(sql, parameters).await;
-        let answer = answer.map_err(|failed| sql::wrong(&format!("the view {}", self.place.id), sql, failed))?;
+        let answer = answer.map_err(|failed| sql::wrong(&format!("the view {}", self.place.id), sql, false, failed))?;
         Ok(answer.rows)
     }
 
@@ -295,7 +304,8 @@ impl ViewWriter for Writer {
         if attached.is_err() {
             self.leave();
         }
-        attached.map_err(|failed| self.place.fault("read another view into", failed))
+        // What is wrong with the other one is not this one's damage.
+        attached.map_err(|failed| super::view::fault(&self.place.id, "read another view into", failed))
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

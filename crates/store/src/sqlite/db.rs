@@ -67,6 +67,11 @@ impl Db {
         self.place.fault(tried, error)
     }
 
+    /// The view is not what was written.
+    pub(super) fn found_damaged(&self, damage: &StoreError) {
+        self.place.damaged(damage);
+    }
+
     /// A transaction was committed.
     pub(super) fn committed(&self) {
         self.place.written();

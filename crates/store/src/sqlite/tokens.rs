@@ -6,13 +6,14 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
-use crate::view_form::{TokenForm, count, epoch_number, number};
+use crate::sqlite::fault::corrupt;
+use crate::view_form::{TokenForm, count, epoch_number, number, tokens};
 use crate::views::{Attached, Commit};
 
 impl Db {
     /// Every token, in the order of segments.
     pub(crate) fn tokens(&mut self) -> Result<Vec<Token>, StoreError> {
-        let stored = self.tried("read the tokens", |connection| read_all(connection))?;
+        let stored = self.tried("read the tokens", |connection| read_all(connection, ""))?;
         self.checked(stored)
     }
 
@@ -25,11 +26,10 @@ impl Db {
     }
 
     fn source_tokens(&mut self) -> Result<Vec<Token>, StoreError> {
-        let sql = READ.replace("_dacapo_tokens", "source._dacapo_tokens");
-        let stored: Vec<TokenForm> = self.tried("read the tokens of the view to copy", |connection| {
-            connection.prepare(&format!("{sql} ORDER BY segment"))?.query_map([], form)?.collect()
-        })?;
-        self.checked(stored)
+        let (stored, segments) =
+            self.tried("read the tokens of the view to copy", |connection| read_all(connection, "source."))?;
+        // It is the other view that is damaged then.
+        tokens(stored, &segments).map_err(|found| corrupt("_dacapo_tokens of the view to copy", &found))
     }
 
     /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
@@ -93,16 +93,19 @@ impl Db {
         let stored = self.tried(what, |connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             change(&transaction)?;
-            let stored = read_all(&transaction)?;
+            let stored = read_all(&transaction, "")?;
             transaction.commit()?;
             Ok(stored)
         })?;
         self.checked(stored)
     }
 
-    fn checked(&self, stored: Vec<TokenForm>) -> Result<Vec<Token>, StoreError> {
-        let wrong = |found: String| StoreError::corrupt(format!("_dacapo_tokens of {}", self.place()), found);
-        stored.into_iter().map(|stored| stored.token().map_err(wrong)).collect()
+    fn checked(&self, (stored, segments): Stored) -> Result<Vec<Token>, StoreError> {
+        tokens(stored, &segments).map_err(|found| {
+            let damage = corrupt(&format!("_dacapo_tokens of {}", self.place()), &found);
+            self.found_damaged(&damage);
+            damage
+        })
     }
 
     /// Moves the tokens and commits the open transaction (I-3); refused, it is rolled back as a whole.
@@ -157,9 +160,11 @@ impl Db {
             connection.query_row(&format!("{READ} WHERE segment = ?1"), [segment], form).optional()
         })?;
         let Some(stored) = stored else {
+            // One that is gone, unless there never was one.
+            self.tokens()?;
             return Err(StoreError::Invalid(format!("{} has no segment {segment}", self.place())).into());
         };
-        let token = self.checked(vec![stored])?.remove(0);
+        let token = stored.token().map_err(|found| StoreError::corrupt(self.place(), found))?;
         match token.moved(asked) {
             Err(refused) => Err(refused.into()),
             // The statement and the rule in the model refuse the same moves: another program has written to the view.
@@ -187,6 +192,15 @@ fn form(row: &Row<'_>) -> rusqlite::Result<TokenForm> {
     })
 }
 
-fn read_all(connection: &Connection) -> rusqlite::Result<Vec<TokenForm>> {
-    connection.prepare_cached(&format!("{READ} ORDER BY segment"))?.query_map([], form)?.collect()
+/// The tokens of a view, and how many segments it says that it has.
+type Stored = (Vec<TokenForm>, Vec<i64>);
+
+fn read_all(connection: &Connection, schema: &str) -> rusqlite::Result<Stored> {
+    let read = READ.replace("_dacapo_tokens", &format!("{schema}_dacapo_tokens"));
+    let stored: rusqlite::Result<_> =
+        connection.prepare_cached(&format!("{read} ORDER BY segment"))?.query_map([], form)?.collect();
+    let segments = format!("SELECT segments FROM {schema}_dacapo_view");
+    let segments: rusqlite::Result<_> =
+        connection.prepare_cached(&segments)?.query_map([], |row| row.get::<_, i64>(0))?.collect();
+    Ok((stored?, segments?))
 }

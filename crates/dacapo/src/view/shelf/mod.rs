@@ -364,8 +364,7 @@ impl<R: Row> Shelf<R> {
 
     /// Whether the store has no row, so that what is not here is nowhere. To be asked before any is written.
     pub(in crate::view) async fn look_if_empty(&mut self, writer: &mut dyn ViewWriter) -> Result<bool, ViewError> {
-        let sql = format!("SELECT 1 FROM \"{}\" LIMIT 1", R::TABLE.name.replace('"', "\"\""));
-        let is_empty = writer.query(&sql, &[]).await?.is_empty();
+        let is_empty = writer.is_empty(&R::TABLE).await?;
         self.complete = Some(is_empty);
         Ok(is_empty)
     }
