@@ -8,6 +8,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr};
 
 use crate::fault::fault;
+use crate::quote::quoted;
 
 /// The steps in order. One that was released never changes: add another.
 const STEPS: &[(&str, &str)] = &[
@@ -34,10 +35,46 @@ pub(crate) async fn migrate(connection: &mut PgConnection, schema: &str) -> Resu
         .map_err(failed)?;
     if !there {
         // The name was checked when the options were.
-        let create = format!("CREATE SCHEMA {schema}");
+        let create = format!("CREATE SCHEMA {}", quoted(schema));
         sqlx::query(AssertSqlSafe(create)).execute(&mut *connection).await.map_err(failed)?;
     }
+    check_free(connection, schema).await?;
     migrator().run_direct(None, connection, false).await.map_err(|error| of_step(schema, error))
+}
+
+/// Refuses a schema that is something else, before anything is made in it. What a step makes is there together with the
+/// note of it, so tables without that note are somebody else's.
+async fn check_free(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
+    let names = "SELECT relname::text FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+                 AND relname IN ('_dacapo_view', '_dacapo_serving', 'migrations', 'events', 'sequencer', 'members', 'published')
+                 ORDER BY relname";
+    let failed = |error: sqlx::Error| fault("look what is in the schema", &error);
+    let names: Vec<String> =
+        sqlx::query_scalar(names).bind(schema).fetch_all(&mut *connection).await.map_err(failed)?;
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let refused = |found: String| {
+        Err(StoreError::Invalid(format!("the schema {schema} cannot have the journal: {found}: choose another schema")))
+    };
+    if has("_dacapo_view") {
+        return refused("it is the view of a version, and goes when that is cleaned up".to_owned());
+    }
+    if has("_dacapo_serving") {
+        return refused("it has the names under which SQL from outside finds a projection".to_owned());
+    }
+    let Some(first) = names.first() else { return Ok(()) };
+    let columns =
+        "SELECT count(*) FROM pg_attribute WHERE attnum > 0 AND attname IN ('version', 'checksum', 'execution_time')
+                   AND attrelid = to_regclass($1)";
+    let table = format!("{}.migrations", quoted(schema));
+    let columns: i64 = sqlx::query_scalar(columns).bind(&table).fetch_one(&mut *connection).await.map_err(failed)?;
+    let noted = format!("SELECT EXISTS (SELECT FROM {table} WHERE version = 1 AND description = 'journal')");
+    let noted = match columns {
+        3 => sqlx::query_scalar(AssertSqlSafe(noted)).fetch_one(connection).await.map_err(failed)?,
+        _ => false,
+    };
+    // Nobody came further than to make the table of the notes.
+    let is_begun = columns == 3 && names.len() == 1;
+    if noted || is_begun { Ok(()) } else { refused(format!("it has a table {first} of something else")) }
 }
 
 fn migrator() -> Migrator {

@@ -35,10 +35,12 @@ impl Options {
         let ok = (1..=limits::SCHEMA_NAME_BYTES_MAX).contains(&name.len())
             && first(name[0])
             && name.iter().all(|byte| first(*byte) || byte.is_ascii_digit())
-            && !self.schema.starts_with("pg_");
+            && !self.schema.starts_with("pg_")
+            && self.schema != "information_schema";
         if !ok {
             return Err(StoreError::Invalid(format!(
-                "{:?} cannot be the schema's name: take 1 to {} of a-z, 0-9 and _, not beginning with a digit or pg_",
+                "{:?} cannot be the schema's name: take 1 to {} of a-z, 0-9 and _, not beginning with a digit or pg_, \
+                 and not information_schema",
                 self.schema,
                 limits::SCHEMA_NAME_BYTES_MAX
             )));
@@ -231,7 +233,7 @@ mod tests {
                 "{query}"
             );
         }
-        for schema in ["", "Da", "pg_x", "1a", "a-b", "a;b", &"a".repeat(25)] {
+        for schema in ["", "Da", "pg_x", "1a", "a-b", "a;b", "information_schema", &"a".repeat(25)] {
             let options = Options { schema: schema.into(), ..Options::default() };
             assert!(why("postgres://one/db", &options).contains("cannot be the schema's name"), "{schema}");
         }

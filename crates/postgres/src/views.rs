@@ -142,6 +142,7 @@ impl PostgresViews {
             Some(about) if about.view == id.to_string() => {
                 // With it would go the names that show it.
                 published::check_unpublished(&mut session, &self.home, id).await?;
+                check_alone(&mut session, id, name).await?;
                 let wait = DROP_WAIT.as_millis();
                 let schema = quoted(name);
                 session.batch(format!("SET LOCAL lock_timeout = {wait}; DROP SCHEMA {schema} CASCADE")).await?;
@@ -181,7 +182,7 @@ impl Views for PostgresViews {
                 None => self.make(&name, &asked, tables).await,
             }
         };
-        let there = opened.await.map_err(|failed| may_not_make(id, failed))?;
+        let there = opened.await.map_err(|failed| may_not_make(id, &name, failed))?;
         if let Some(there) = there {
             there.readable(id, &name)?;
             there.same(&asked, id)?;
@@ -215,6 +216,21 @@ impl Views for PostgresViews {
         Ok(views)
     }
 
+    fn check_names(&self, known: &[&ProjectionName], new: &[&ProjectionName]) -> Result<(), StoreError> {
+        let all = || known.iter().chain(new);
+        let pairs = new.iter().flat_map(|new| all().flat_map(move |other| [(*new, *other), (*other, *new)]));
+        for (one, other) in pairs {
+            if names::is_of_version(one, other) {
+                let schema = names::outside_name(&self.home.database.options().schema, one);
+                return Err(StoreError::Invalid(format!(
+                    "the projections {one} and {other} would have a schema of one name: in {schema} SQL from outside finds \
+                     {one}, and it is that of a version of {other}. Give the new one another name"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError> {
         let name = self.name(id);
         let dropped = async {
@@ -236,6 +252,28 @@ impl Views for PostgresViews {
     }
 }
 
+/// Refuses to drop a schema with which something else would go: a journal that was put into it, or somebody's view that
+/// was built on its tables.
+async fn check_alone(session: &mut Session, id: &ViewId, name: &str) -> Sent<()> {
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, name.to_owned())?;
+    let sql =
+        "WITH own AS (SELECT pg_class.oid, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                            WHERE nspname = $1)
+               SELECT 'a journal' FROM own HAVING bool_or(relname = 'sequencer') AND bool_or(relname = 'published')
+               UNION ALL
+               SELECT 'the view ' || rule.ev_class::regclass::text FROM pg_rewrite AS rule
+               JOIN pg_depend AS uses ON uses.classid = 'pg_rewrite'::regclass AND uses.objid = rule.oid
+               WHERE uses.refclassid = 'pg_class'::regclass AND uses.refobjid IN (SELECT oid FROM own)
+                 AND rule.ev_class NOT IN (SELECT oid FROM own)
+               LIMIT 1";
+    let rows = session.fetch(sql, arguments).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let what: String = row.try_get(0)?;
+    let found = format!("{what} would go with its schema {name}, and is not of it: move it elsewhere or drop it");
+    Err(StoreError::unavailable(format!("drop the view {id}"), found).into())
+}
+
 /// The error code of the server.
 fn code(failed: &Failed) -> Option<String> {
     match failed {
@@ -244,7 +282,14 @@ fn code(failed: &Failed) -> Option<String> {
     }
 }
 
-fn may_not_make(id: &ViewId, failed: Failed) -> StoreError {
+fn may_not_make(id: &ViewId, name: &str, failed: Failed) -> StoreError {
+    if code(&failed).as_deref() == Some("42P06") {
+        let found = format!(
+            "the schema {name} is there and is not a view: it may have the names for SQL from outside of another \
+             projection. Rename or drop it"
+        );
+        return StoreError::unavailable(format!("make the view {id}"), found);
+    }
     if code(&failed).as_deref() == Some("42501") {
         let tried = format!("make the view {id}");
         let found = "this user may not make a schema in the database: GRANT CREATE ON DATABASE … TO … lets it";

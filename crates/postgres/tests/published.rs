@@ -262,7 +262,7 @@ async fn a_schema_of_that_name_that_is_not_for_this_is_told() {
     world.view(1, &[NOTES], 1).await;
     world.run("CREATE SCHEMA dacapo_notes; CREATE TABLE dacapo_notes.notes (id bigint)").await;
     let error = world.views.publish(&id(1), at(1)).await.unwrap_err().to_string();
-    assert!(error.contains("dacapo_notes") && error.contains("not a view"), "{error}");
+    assert!(error.contains("dacapo_notes.notes is there and is not a view"), "{error}");
     // Somebody may make it beforehand, to give rights in it.
     world.run("DROP TABLE dacapo_notes.notes").await;
     world.views.publish(&id(1), at(1)).await.unwrap();
@@ -278,4 +278,58 @@ async fn the_schema_of_a_version_is_not_taken_for_the_names_of_another_projectio
     world.views.open(&odd, &[NOTES], SegmentCount::ONE).await.unwrap();
     let error = world.views.publish(&odd, at(1)).await.unwrap_err().to_string();
     assert!(error.contains("give the projection another name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_of_another_journal_or_of_somebody_else_is_not_taken() {
+    let world = World::new().await;
+    let other = Options { schema: "dacapo_x".into(), ..Options::default() };
+    let other = PostgresViews::new(Arc::new(Database::connect(&world.url, other).await.unwrap()));
+    let of = |projection: &str| ViewId { projection: ProjectionName::new(projection).unwrap(), ..id(1) };
+    world.views.open(&of("x_y"), &[NOTES], SegmentCount::ONE).await.unwrap();
+    other
+        .open(&ViewId { version: VersionId { code: 2, build: 1 }, ..of("y") }, &[NOTES], SegmentCount::ONE)
+        .await
+        .unwrap();
+    world.views.publish(&of("x_y"), at(1)).await.unwrap();
+    let of_other = ViewId { version: VersionId { code: 2, build: 1 }, ..of("y") };
+    let shown = "SELECT count(*) FROM dacapo_x_y._dacapo_serving WHERE version = 'v1.1'";
+    for _ in 0..2 {
+        let why = unavailable(other.publish(&of_other, at(5)).await);
+        assert!(why.contains("dacapo_x_y._dacapo_serving is there and is not a view that"), "{why}");
+        assert_eq!(count(&mut world.raw().await, shown).await, 1);
+    }
+    world.run("CREATE SCHEMA dacapo_notes; CREATE VIEW dacapo_notes.notes AS SELECT 7 AS mine").await;
+    world.view(1, &[NOTES], 1).await;
+    let why = unavailable(world.views.publish(&id(1), at(1)).await);
+    assert!(why.contains("dacapo_notes.notes is there and is not a view that"), "{why}");
+    assert_eq!(count(&mut world.raw().await, "SELECT count(*) FROM dacapo_notes.notes WHERE mine = 7").await, 1);
+}
+
+#[tokio::test]
+async fn nothing_but_the_view_goes_with_its_schema() {
+    let world = World::new().await;
+    world.view(1, &[NOTES], 1).await;
+    world.run("CREATE VIEW public.mine AS SELECT id FROM dacapo_notes_v1_1.notes").await;
+    let why = unavailable(world.views.drop_view(&id(1)).await);
+    assert!(why.contains("the view mine would go with") || why.contains("public.mine would go with"), "{why}");
+    world.run("DROP VIEW public.mine; CREATE TABLE dacapo_notes_v1_1.sequencer (); CREATE TABLE dacapo_notes_v1_1.published ()").await;
+    let why = unavailable(world.views.drop_view(&id(1)).await);
+    assert!(why.contains("a journal would go with"), "{why}");
+    world.run("DROP TABLE dacapo_notes_v1_1.published").await;
+    world.views.drop_view(&id(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn projections_whose_schemas_would_have_one_name_are_refused() {
+    let world = World::new().await;
+    let names = ["notes", "notes_v1_1", "notes_v1", "notes_vx_1"].map(|name| ProjectionName::new(name).unwrap());
+    let [notes, odd, one, other] = &names;
+    let refused = |known: &[&ProjectionName], new: &[&ProjectionName]| match world.views.check_names(known, new) {
+        Ok(()) => false,
+        Err(error) => error.to_string().contains("notes_v1_1 and notes would have a schema of one name"),
+    };
+    assert!(refused(&[notes], &[odd]) && refused(&[odd], &[notes]) && refused(&[], &[odd, notes]));
+    assert!(!refused(&[notes, odd], &[]), "they are there already");
+    world.views.check_names(&[notes], &[one, other]).unwrap();
 }

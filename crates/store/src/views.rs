@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EffectLetter, JournalId, Letter, Mark, MemberId, NewEffect, PendingEffect, Position, Refusal, Segment,
-    SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, ViewId, Wish,
+    EffectLetter, JournalId, Letter, Mark, MemberId, NewEffect, PendingEffect, Position, ProjectionName, Refusal,
+    Segment, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, ViewId, Wish,
 };
 
 pub use dacapo_model::WhichLetters;
@@ -160,6 +160,16 @@ pub trait Views: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when they cannot be listed.
     async fn list(&self) -> Result<Vec<ViewId>, StoreError>;
+
+    /// Checks that each of these projections can be told from the others by its name in this store. Those that are `known`
+    /// are there already.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when a new one cannot.
+    fn check_names(&self, known: &[&ProjectionName], new: &[&ProjectionName]) -> Result<(), StoreError> {
+        let _ = (known, new);
+        Ok(())
+    }
 
     /// Drops the view of `id` if it is there. Only the driver of CleaningUp calls this (I-12), after the
     /// view's epochs were revoked; a writer or reader that is still open fails or reads on from what it

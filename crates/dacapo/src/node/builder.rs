@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dacapo_model::{CatalogRefused, Member, MemberId};
-use dacapo_store::{Clock, Store, Streams, SystemClock};
+use dacapo_store::{Clock, Store, StoreError, Streams, SystemClock};
 use tokio::sync::{Mutex, oneshot, watch};
 
 use super::{Node, Running};
@@ -142,6 +142,7 @@ impl NodeBuilder {
             }
         }
         if !self.looks {
+            check_names(&store, &catalog, &self.carried)?;
             conductor::check_views(&store, &catalog).await?;
             for carried in &self.carried {
                 reads::agree(&store.journal, &catalog, carried).await?;
@@ -201,4 +202,12 @@ fn check_subscribers(subscribers: &[Arc<dyn AnySubscriber>]) -> Result<(), Start
         }
     }
     Ok(())
+}
+
+/// Refuses projections that the store could not tell from others.
+fn check_names(store: &Store, catalog: &CatalogLog, carried: &[Carried]) -> Result<(), StoreError> {
+    let catalog = catalog.current();
+    let known: Vec<_> = catalog.projections.keys().collect();
+    let new = carried.iter().map(|carried| &carried.code.projection);
+    store.views.check_names(&known, &new.filter(|name| !known.contains(name)).collect::<Vec<_>>())
 }

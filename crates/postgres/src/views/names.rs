@@ -19,6 +19,13 @@ pub(super) fn outside_name(home: &str, projection: &ProjectionName) -> String {
     bounded(format!("{home}_{projection}"))
 }
 
+/// Whether the names of a projection are in a schema with the name of a version of another one.
+pub(super) fn is_of_version(one: &ProjectionName, other: &ProjectionName) -> bool {
+    let rest = one.as_str().strip_prefix(other.as_str()).and_then(|rest| rest.strip_prefix("_v"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    rest.and_then(|rest| rest.split_once('_')).is_some_and(|(code, build)| is_number(code) && is_number(build))
+}
+
 /// The name of an index, of which a schema has one with each name.
 pub(super) fn index_name(table: &Table, index: &Index) -> String {
     bounded(format!("{}.{}", table.name, index.name))

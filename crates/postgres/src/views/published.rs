@@ -120,9 +120,10 @@ async fn moves(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -
     }
     // One statement, so that queries wait no longer than for that, however many tables there are.
     let ddl = format!(
-        "SET LOCAL statement_timeout = {}; DO {}; SET LOCAL statement_timeout = DEFAULT;",
+        "SET LOCAL statement_timeout = {}; DO {}; SET LOCAL statement_timeout = {};",
         limits::NAME_LOCK_TIME_MAX.as_millis(),
-        literal(&format!("BEGIN {ddl} END"))
+        literal(&format!("BEGIN {ddl} END")),
+        limits::STATEMENT_TIME_MAX.as_millis(),
     );
     Ok((names, ddl))
 }
@@ -187,21 +188,73 @@ async fn statements(
         let select = format!("SELECT {columns} FROM {from}.{}", quoted(&table));
         selects.push((table, select));
     }
+    let mark = mark(session, id).await?;
+    let there = there(session, outside, &mark, shown).await?;
+    let is_there = |name: &str| there.iter().find(|(found, _)| found == name);
     let is_kept = |name: &&String| selects.iter().any(|(kept, _)| kept == *name);
     let mut ddl = String::new();
     for gone in shown.names.iter().filter(|name| !is_kept(name)) {
-        ddl.push_str(&format!("DROP VIEW IF EXISTS {into}.{};\n", quoted(gone)));
+        if is_there(gone).is_some_and(|(_, ours)| *ours) {
+            ddl.push_str(&format!("DROP VIEW {into}.{};\n", quoted(gone)));
+        }
     }
+    let marked = literal(&mark);
     for (name, select) in &selects {
         let view = format!("{into}.{}", quoted(name));
+        match is_there(name) {
+            Some((_, true)) => {}
+            Some((_, false)) => {
+                let tried = format!("let the schema {outside} show {id} to SQL from outside");
+                let found = format!(
+                    "{outside}.{name} is there and is not a view that this projection of this journal has made: rename \
+                     it, or give the projection or the schema of the journal another name"
+                );
+                return Err(StoreError::unavailable(tried, found).into());
+            }
+            None => {
+                ddl.push_str(&format!("CREATE VIEW {view} AS {select}; COMMENT ON VIEW {view} IS {marked};\n"));
+                continue;
+            }
+        }
         // In place where the columns are the same, or more: then rights, and whatever was built on it, stay.
         ddl.push_str(&format!(
             "BEGIN CREATE OR REPLACE VIEW {view} AS {select};
              EXCEPTION WHEN invalid_table_definition THEN DROP VIEW {view}; CREATE VIEW {view} AS {select};
-             END;\n"
+             END;
+             COMMENT ON VIEW {view} IS {marked};\n"
         ));
     }
     Ok((selects.into_iter().map(|(name, _)| name).collect(), ddl))
+}
+
+/// What marks a name as that of a projection of this journal. A form: names are known by it.
+async fn mark(session: &mut Session, id: &ViewId) -> Sent<String> {
+    let rows = session.fetch("SELECT journal::text FROM sequencer", PgArguments::default()).await?;
+    let journal: String = rows.first().ok_or_else(|| gone(id))?.try_get(0)?;
+    Ok(format!("dacapo {} of journal {journal}", id.projection))
+}
+
+/// What has a name in the schema `outside`, and whether that is a view which this projection of this journal made. One of
+/// an earlier release has no mark; then it must be noted. Nobody else makes names there until the transaction ends.
+async fn there(session: &mut Session, outside: &str, mark: &str, shown: &Shown) -> Sent<Vec<(String, bool)>> {
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, format!("dacapo names {outside}"))?;
+    session.fetch("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", arguments).await?;
+    let mut arguments = PgArguments::default();
+    added(&mut arguments, outside.to_owned())?;
+    let sql = "SELECT relname::text, relkind = 'v', obj_description(oid, 'pg_class') FROM pg_class
+               WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)";
+    let rows = session.fetch(sql, arguments).await?;
+    let one = |row: &sqlx::postgres::PgRow| -> Sent<(String, bool)> {
+        let (name, is_view, found): (String, bool, Option<String>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let is_ours = match found {
+            Some(found) if found.starts_with("dacapo ") => found == mark,
+            _ => shown.names.contains(&name),
+        };
+        Ok((name, is_view && is_ours))
+    };
+    rows.iter().map(one).collect()
 }
 
 /// What went wrong with the names, in the words of whoever can mend it.
