@@ -198,11 +198,10 @@ async fn run_on(assignment: &Assignment) -> Ended {
                     // It may have failed between a resumption and the try that this was for.
                     try_now = try_now && !run.has_moved || run.resumed_at > resumed_at;
                     resumed_at = run.resumed_at;
-                    // Only a run that got somewhere begins the count anew, and that went well for a while: a disk may be
-                    // full for every commit, or fail between two of them.
-                    if run.has_moved && began.elapsed() >= STORE_RETRY_MAX {
-                        (attempts, told) = (0, None);
-                    }
+                    // Only a run that got somewhere begins the count anew: a disk may be full for every commit. It is
+                    // logged anew only after one that went well for a while.
+                    attempts = if run.has_moved { 0 } else { attempts };
+                    told = told.filter(|_| !run.has_moved || began.elapsed() < STORE_RETRY_MAX);
                     error
                 }
             },
