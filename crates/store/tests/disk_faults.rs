@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dacapo_model::{EventId, EventType, ExpectedRevision, Metadata, NewEvent, Position, Revision, StreamName};
 use dacapo_store::contract::Chance;
-use dacapo_store::embedded::{DataDir, Disk, DiskFile, EmbeddedJournal, FileDisk, JournalOptions, Refuses, SimDisk};
+use dacapo_store::embedded::{DataDir, Disk, DiskFile, EmbeddedJournal, FileDisk, JournalOptions, SimDisk};
 use dacapo_store::{Append, AppendError, Appended, Filter, Health, Journal, Limit, StoreError};
 
 fn append(number: u64) -> Append {
@@ -68,83 +68,6 @@ async fn a_full_disk_refuses_appends_until_there_is_room() {
         drop(journal);
         assert_eq!(count(&open(dir.path(), &disk, chunk_bytes).unwrap()).await, 4);
     }
-}
-
-/// What was acknowledged is known apart from the records, always: while that cannot be noted, nothing is acknowledged. What
-/// was written by then is found by whoever tries again.
-#[tokio::test]
-async fn nothing_is_acknowledged_that_cannot_be_noted() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
-    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
-    journal.append(append(1)).await.unwrap();
-    disk.refuse(Some((&dir.path().join("journal/commit"), Refuses::Writes)));
-    for _ in 0..3 {
-        let error = unavailable(journal.append(append(2)).await);
-        assert!(error.contains("commit") && error.contains("durable"), "{error}");
-        assert!(matches!(journal.health(), Health::Failing(_)));
-        assert_eq!(count(&journal).await, 1, "nobody sees what was not acknowledged");
-    }
-    disk.refuse(None);
-    while journal.health() != Health::Well {
-        tokio::task::yield_now().await;
-    }
-    let again = journal.append(append(2)).await.unwrap();
-    assert_eq!((again.position.get(), again.written), (2, 0));
-    assert_eq!(journal.append(append(3)).await.unwrap().position.get(), 3);
-    drop(journal);
-    assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 3);
-}
-
-/// A process that ends while nothing can be noted leaves a journal that opens, with what it has acknowledged at least.
-#[tokio::test]
-async fn a_group_that_could_not_be_noted_is_kept_or_not_and_costs_nothing_else() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
-    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
-    journal.append(append(1)).await.unwrap();
-    disk.refuse(Some((&dir.path().join("journal/commit"), Refuses::Writes)));
-    unavailable(journal.append(append(2)).await);
-    drop(journal);
-    disk.refuse(None);
-    let journal = open(dir.path(), &disk, 1 << 20).unwrap();
-    assert_eq!(journal.append(append(2)).await.unwrap().position.get(), 2);
-    assert_eq!(journal.append(append(3)).await.unwrap().position.get(), 3);
-}
-
-/// The system may show what a failed flush has lost, so both notes are written again before anything is acknowledged.
-#[tokio::test]
-async fn after_a_failed_flush_of_notes_nothing_is_acknowledged_until_they_last() {
-    let (dir, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
-    let options = JournalOptions {
-        disk: Arc::new(disk.clone()),
-        commits_flushed_every: Duration::from_millis(1),
-        ..JournalOptions::default()
-    };
-    let journal = EmbeddedJournal::open(&DataDir::open(dir.path()).unwrap(), options).unwrap();
-    journal.append(append(1)).await.unwrap();
-    disk.refuse(Some((&dir.path().join("journal/commit"), Refuses::Flushes)));
-    // Until the flush has failed, which another thread does a moment later, appends are acknowledged.
-    let mut next = 2;
-    while journal.append(append(next)).await.is_ok() {
-        next += 1;
-        assert!(next < 100_000, "it goes on acknowledging");
-    }
-    let error = unavailable(journal.append(append(next)).await);
-    assert!(error.contains("commit"), "{error}");
-    assert!(matches!(journal.health(), Health::Failing(_)));
-    disk.refuse(None);
-    // By itself, though nobody appends.
-    while journal.health() != Health::Well {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    journal.append(append(next)).await.unwrap();
-    drop(journal);
-    // What was acknowledged and is damaged is told from a torn end.
-    let chunk = dir.path().join("journal/chunk-00000000000000000001.log");
-    disk.tamper(&chunk, |bytes| {
-        let at = bytes.len() - 30;
-        bytes[at] ^= 4;
-    });
-    assert!(matches!(open(dir.path(), &disk, 1 << 20), Err(StoreError::Corrupt { .. })));
 }
 
 /// Nobody appends to a node that is not ready, so asking how it is has it tried again.

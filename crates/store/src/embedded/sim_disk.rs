@@ -41,19 +41,8 @@ struct World {
     /// How often names are still those of the open files; `None` is for ever.
     named_for: Option<u64>,
     fail_reads: bool,
-    /// What one file refuses.
-    refuses: Option<(usize, Refuses)>,
     /// Chooses what the operating system writes without being asked.
     write_back: Option<Chance>,
-}
-
-/// What a file refuses for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refuses {
-    /// Every write.
-    Writes,
-    /// Every flush.
-    Flushes,
 }
 
 #[derive(Clone)]
@@ -96,16 +85,6 @@ impl SimDisk {
     /// The next flush of a file fails.
     pub fn fail_next_sync(&self) {
         self.world().fail_sync = true;
-    }
-
-    /// From here on one file refuses something; `None` is that none does.
-    ///
-    /// # Panics
-    /// When there is no such file.
-    pub fn refuse(&self, refuses: Option<(&Path, Refuses)>) {
-        let mut world = self.world();
-        let refuses = refuses.map(|(path, refuses)| (world.names[path], refuses));
-        world.refuses = refuses;
     }
 
     /// So many more times a name is that of an open file, then none is, as after somebody moved the directory; `None` is
@@ -370,9 +349,6 @@ impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut world = self.world()?;
         let offset = offset as usize;
-        if world.refuses == Some((self.content, Refuses::Writes)) {
-            return Err(io::Error::other("the disk does not take it"));
-        }
         let powered = world.change()?;
         let grows = (offset + bytes.len()).saturating_sub(world.contents[self.content].now.len()) as u64;
         let (mut len, mut failed) = (bytes.len(), None);
@@ -414,7 +390,7 @@ impl DiskFile for SimFile {
         if !world.change()? {
             return Err(no_power());
         }
-        if std::mem::take(&mut world.fail_sync) || world.refuses == Some((self.content, Refuses::Flushes)) {
+        if std::mem::take(&mut world.fail_sync) {
             world.contents[self.content].dirty.clear();
             return Err(io::Error::other("the disk lost what it was to flush"));
         }

@@ -14,15 +14,13 @@
 //! moment later it is flushed. When the power goes within that moment, the digest that each group carries of the one
 //! before still tells of all groups but the last.
 //!
-//! While a slot cannot be written or flushed, nothing is acknowledged: what was is known apart from the records, always.
-//! After a failed flush the system may show slots that the disk never got, so both are written again and flushed.
-//!
 //! Slots are written in turns, so one that is not sound may have told of a later group than the other. What is left then
 //! proves only that a journal that was closed in order ends there, since both slots say that.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dacapo_model::{JournalId, Position};
 
@@ -92,25 +90,20 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
-/// The file that keeps the commit. Clones are the same file.
-#[derive(Clone)]
+/// The file that keeps the commit.
 pub(super) struct CommitFile {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    notes: Arc<Mutex<Notes>>,
-}
-
-/// What was noted, and how that went.
-#[derive(Default)]
-struct Notes {
     /// Of the slot that is written next.
     number: u64,
-    /// What was written last.
-    last: Option<Commit>,
-    /// What was noted and is not flushed.
-    dirty: Option<Commit>,
-    /// Why what was noted may not last: a flush failed, and none has succeeded since.
-    broken: Option<String>,
+    dirty: Arc<AtomicBool>,
+}
+
+/// What is needed to flush the file later, from another thread.
+#[derive(Clone)]
+pub(super) struct Flush {
+    file: Arc<dyn DiskFile>,
+    dirty: Arc<AtomicBool>,
 }
 
 /// What a commit file holds.
@@ -151,17 +144,13 @@ impl CommitFile {
         let number = newest.map_or(0, |(number, _)| number + 1);
         let commit = newest.map(|(_, commit)| commit);
         let is_partial = readable < SLOT_AT.len();
-        Ok(Some(Kept { file: Self::of(file, path, number), commit, is_partial }))
+        Ok(Some(Kept { file: Self { file, path, number, dirty: Arc::default() }, commit, is_partial }))
     }
 
     /// An empty file in `dir`, whose name is not durable yet.
     pub fn create(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let path = path(dir);
-        Ok(Self::of(disk.create(&path)?, path, 0))
-    }
-
-    fn of(file: Arc<dyn DiskFile>, path: PathBuf, number: u64) -> Self {
-        Self { file, path, notes: Arc::new(Mutex::new(Notes { number, ..Notes::default() })) }
+        Ok(Self { file: disk.create(&path)?, path, number: 0, dirty: Arc::default() })
     }
 
     /// The open file, and where it is.
@@ -169,84 +158,47 @@ impl CommitFile {
         (&self.path, &*self.file)
     }
 
-    /// Notes how far the journal is durable, before that is told. Another thread flushes it a moment later.
-    ///
-    /// # Errors
-    /// When it cannot be noted, or nothing that is noted lasts: then [`keep`](Self::keep) must succeed first.
-    pub fn note(&self, commit: &Commit) -> Result<(), StoreError> {
-        let mut notes = self.notes();
-        let noted = match &notes.broken {
-            None => self.write(&mut notes, commit),
-            Some(found) => Err(io::Error::other(found.clone())),
-        };
-        noted.map_err(|error| self.failed(&error))?;
-        notes.dirty = Some(*commit);
-        Ok(())
+    pub fn flush(&self) -> Flush {
+        Flush { file: Arc::clone(&self.file), dirty: Arc::clone(&self.dirty) }
+    }
+
+    /// Notes how far the journal is durable. What cannot be noted is no reason to refuse the events, which are durable.
+    pub fn note(&mut self, commit: &Commit) {
+        match self.write(commit) {
+            Ok(()) => self.dirty.store(true, Ordering::Release),
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "how far the journal is durable cannot be noted");
+            }
+        }
     }
 
     /// The same in both slots, durably.
-    pub fn keep(&self, commit: &Commit) -> Result<(), StoreError> {
-        let mut notes = self.notes();
-        self.keep_both(&mut notes, commit).map_err(|error| self.failed(&error))
-    }
-
-    /// Why what was noted may not last, if there is such a reason.
-    pub fn broken(&self) -> Option<StoreError> {
-        let found = self.notes().broken.clone()?;
-        Some(self.failed(&io::Error::other(found)))
-    }
-
-    /// Makes durable what was noted since the last time, if anything. No note waits for it, unless it failed before.
-    pub fn flush(&self) {
-        let mut notes = self.notes();
-        // Once it is closed it may be another owner's.
-        let Some(commit) = notes.dirty.filter(|commit| !commit.closed) else { return };
-        if notes.broken.is_some() {
-            if self.keep_both(&mut notes, &commit).is_ok() {
-                tracing::warn!(file = %self.path.display(), "how far the journal is durable can be flushed again");
-            }
-            return;
-        }
-        drop(notes);
-        let flushed = self.file.sync_data();
-        let mut notes = self.notes();
-        match flushed {
-            Ok(()) => drop(notes.dirty.take_if(|noted| *noted == commit)),
-            Err(error) => {
-                tracing::error!(
-                    file = %self.path.display(), %error,
-                    "how far the journal is durable cannot be flushed: it takes no more events until that is written again"
-                );
-                (notes.dirty, notes.broken) = (notes.last, Some(error.to_string()));
-            }
-        }
-    }
-
-    fn keep_both(&self, notes: &mut Notes, commit: &Commit) -> io::Result<()> {
-        self.write(notes, commit)?;
-        self.write(notes, commit)?;
-        if let Err(error) = self.file.sync_data() {
-            (notes.dirty, notes.broken) = (Some(*commit), Some(error.to_string()));
-            return Err(error);
-        }
-        (notes.dirty, notes.broken) = (None, None);
+    pub fn keep(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        let keep = |file: &mut Self| {
+            file.write(commit)?;
+            file.write(commit)?;
+            file.file.sync_data()
+        };
+        keep(self).map_err(|error| disk_error("write", &self.path, &error))?;
+        self.dirty.store(false, Ordering::Release);
         Ok(())
     }
 
-    fn write(&self, notes: &mut Notes, commit: &Commit) -> io::Result<()> {
-        self.file.write_at(SLOT_AT[notes.number as usize % 2], &commit.encode(notes.number))?;
-        notes.number += 1;
-        notes.last = Some(*commit);
+    fn write(&mut self, commit: &Commit) -> io::Result<()> {
+        self.file.write_at(SLOT_AT[self.number as usize % 2], &commit.encode(self.number))?;
+        self.number += 1;
         Ok(())
     }
+}
 
-    fn failed(&self, error: &io::Error) -> StoreError {
-        disk_error("note how far the journal is durable in", &self.path, error)
-    }
-
-    /// Whoever panicked meanwhile has written a slot or has not.
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+impl Flush {
+    /// Makes durable what was noted since the last time, if anything.
+    pub fn run(&self) {
+        if self.dirty.swap(false, Ordering::AcqRel)
+            && let Err(error) = self.file.sync_data()
+        {
+            tracing::warn!(%error, "how far the journal is durable cannot be flushed");
+        }
     }
 }
 
