@@ -206,7 +206,10 @@ pub async fn ask(node: &Node, ledger: &str, after: Position) -> (i64, i64) {
 pub async fn phase(node: &Node, text: &str, wanted: Phase) {
     let mut catalog = node.catalog();
     let reached = catalog.wait_for(|catalog| catalog.version(&view(text)).is_some_and(|state| state.phase == wanted));
-    tokio::time::timeout(WAIT_MAX, reached).await.unwrap_or_else(|_| panic!("{text} never became {wanted}")).unwrap();
+    let Ok(reached) = tokio::time::timeout(WAIT_MAX, reached).await else {
+        panic!("{text} never became {wanted}: {:#?}", node.status().await);
+    };
+    reached.unwrap();
 }
 
 /// Waits until the status is as wanted; there is no event for every part of it.

@@ -23,7 +23,8 @@ pub(super) struct Health {
 
 #[derive(Debug, Default)]
 struct Known {
-    damaged: Option<String>,
+    /// Where something was found, and what was said.
+    damaged: Option<(String, String)>,
     /// Tables that cannot be read: what was said, by the statement that tells whether they can be again.
     failing: BTreeMap<String, String>,
     tried: Option<Instant>,
@@ -36,14 +37,22 @@ impl Health {
 
     pub(super) fn told(&self) -> ViewHealth {
         let known = self.known();
-        ViewHealth { damaged: known.damaged.clone(), failing: known.failing.values().next().cloned() }
+        ViewHealth {
+            damaged: known.damaged.clone().map(|(_, told)| told),
+            failing: known.failing.values().next().cloned(),
+        }
     }
 
     /// Remembers damage, of which the first that was found is told.
     pub(super) fn heed(&self, error: &StoreError) {
-        if matches!(error, StoreError::Corrupt { .. }) {
-            self.known().damaged.get_or_insert_with(|| error.to_string());
+        if let StoreError::Corrupt { place, .. } = error {
+            self.known().damaged.get_or_insert_with(|| (place.clone(), error.to_string()));
         }
+    }
+
+    /// All of this place was read, and is as it should be: somebody has put it right.
+    pub(super) fn is_sound(&self, place: &str) {
+        self.known().damaged.take_if(|(damaged, _)| damaged == place);
     }
 
     /// What came of a read of a table.
@@ -102,6 +111,16 @@ impl Drop for Reading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_put_right_is_no_damage_any_more_and_nothing_else_is() {
+        let health = Health::default();
+        health.heed(&StoreError::corrupt("tokens", "one is missing"));
+        health.is_sound("rows");
+        assert!(health.told().damaged.is_some_and(|error| error.contains("one is missing")));
+        health.is_sound("tokens");
+        assert_eq!(health.told(), ViewHealth::default());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_given_up_late_fails_until_it_was_read_again() {

@@ -185,10 +185,15 @@ fn form(row: &PgRow) -> Sent<TokenForm> {
 /// Damage, with what heals it.
 fn damaged(schema: &str, found: &str) -> StoreError {
     let advice = "put the rows back, or rebuild the projection, since everything in it comes from the journal";
-    StoreError::corrupt(format!("{schema}._dacapo_tokens"), format!("{found}; {advice}"))
+    StoreError::corrupt(place(schema), format!("{found}; {advice}"))
 }
 
 /// Text that somebody else wrote, without the one character that PostgreSQL has no text with.
 pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// The name of the table in messages.
+pub(super) fn place(schema: &str) -> String {
+    format!("{schema}._dacapo_tokens")
 }

@@ -95,6 +95,7 @@ macro_rules! control {
 impl View for PgView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let tokens = control!(self, "read the tokens of", tokens::read)?;
+        self.place.health.is_sound(&tokens::place(&self.place.schema));
         self.try_again().await;
         Ok(tokens)
     }
