@@ -10,7 +10,7 @@
 //!
 //! All state is in the journal and in the token rows, so a flip that is cut off at any step is taken up
 //! by whoever drives next: a pending request is driven again from the start, and a hold whose flip is
-//! over is lifted by the rebuild driver. A hold is lifted only once the journal says that nobody can
+//! over is lifted by the conductor. A hold is lifted only once the journal says that nobody can
 //! confirm on it any more: `Flipped`, `FlipAborted` or `FlipPostponed` is there. So when the journal
 //! cannot be written, or an answer is lost, the old version stays held, which harms nobody: it shows
 //! what it showed. Nothing here writes rows or moves tokens.
@@ -124,7 +124,7 @@ impl Drive<'_> {
         }
     }
 
-    /// Finds the versions as they are open now: the rebuild driver opens them, and opens them again.
+    /// Finds the versions as they are open now: the conductor opens them, and opens them again.
     fn look(&mut self) {
         self.to = self.versions.open_version(&self.view(self.pending.to));
         self.from = self.pending.from.and_then(|from| self.versions.open_version(&self.view(from)));
@@ -346,7 +346,7 @@ impl Drive<'_> {
         ViewId { projection: self.projection.clone(), version }
     }
 
-    /// Lifts the hold. Should that fail, the rebuild driver finds the stray hold and lifts it.
+    /// Lifts the hold. Should that fail, the conductor finds the stray hold and lifts it.
     async fn let_go(&mut self) {
         self.held_since = None;
         let Some(from) = &self.from else { return };

@@ -241,7 +241,7 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position, o
             return false;
         }
         tokio::select! {
-            // One whose processor has ended changes no more; the rebuild driver puts another in its place.
+            // One whose processor has ended changes no more; the conductor puts another in its place.
             Ok(()) = progress.changed() => {}
             _ = opened.changed() => {}
             _ = catalog.changed() => {}

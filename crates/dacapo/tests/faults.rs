@@ -800,7 +800,7 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     bug(&faults, |call| matches!(call, Call::Commit(id) if **id == view("v1.1")));
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "the query waits for the next one");
-    // The rebuild driver.
+    // The conductor.
     bug(&faults, |call| matches!(call, Call::Open(_)));
     rebuild(&node, 2).await;
     ready(&node, "v2.2").await;

@@ -389,7 +389,7 @@ impl World {
         }
     }
 
-    /// The mark on a version that the rebuild driver of `node` would lift, on the catalog that it knows.
+    /// The mark on a version that the conductor of `node` would lift, on the catalog that it knows.
     fn stray(&self, node: usize, version: usize) -> Option<Position> {
         let catalog = &self.nodes[node].catalog;
         let flip = catalog.pending().filter(|flip| flip.from == Some(VERSIONS[version]));

@@ -167,7 +167,7 @@ impl CatalogLog {
         Ok(())
     }
 
-    /// Tells whoever watches of the fold. Told of what is not new, the rebuild driver would try again at once whatever
+    /// Tells whoever watches of the fold. Told of what is not new, the conductor would try again at once whatever
     /// has just failed.
     fn tell(&self, folded: &Folded) {
         self.current.send_if_modified(|known| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{PastEffects, Position, ProjectionState, Segment, VersionId, Voice};
 
-/// Whose effects are whose, as far as the catalog is known. The rebuild driver tells it to processors, so that they do
+/// Whose effects are whose, as far as the catalog is known. The conductor tells it to processors, so that they do
 /// not even keep what is another version's to make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Voices {

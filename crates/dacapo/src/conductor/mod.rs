@@ -65,11 +65,11 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
                     Health::Well | Health::Failing(_) | Health::Damaged(_) => None,
                 }),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the rebuild driver cannot go on for the moment");
+                    tracing::warn!(%error, "the conductor cannot go on for the moment");
                     versions.notes.set_stuck(Some(trouble(&error)));
                 }
                 // It holds no state that a panic could leave half changed, and what serves must not depend on it.
-                Err(_) => tracing::error!("the rebuild driver met a bug in dacapo and begins anew"),
+                Err(_) => tracing::error!("the conductor met a bug in dacapo and begins anew"),
             },
         }
         if let Some(looked) = looked.take() {

@@ -66,7 +66,7 @@ impl Node {
             self.check_replay(&view).await?;
         }
         let entries = Arc::clone(&self.versions.catalog).change_for(request, what.of(view.clone()), asked).await?;
-        // The rebuild driver would tell it as well, but only when it comes around.
+        // The conductor would tell it as well, but only when it comes around.
         if let (Some(open), Some(state)) =
             (self.versions.open_version(&view), self.versions.catalog.current().version(&view))
         {

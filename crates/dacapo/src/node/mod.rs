@@ -178,7 +178,7 @@ impl Node {
         if let Some(conductor) = self.running.conductor.lock().await.take()
             && let Err(error) = conductor.await
         {
-            tracing::error!(%error, "the rebuild driver ended by a bug in dacapo");
+            tracing::error!(%error, "the conductor ended by a bug in dacapo");
         }
         let versions = self.versions.open_versions();
         futures::future::join_all(versions.iter().map(|version| version.stop())).await;

@@ -315,7 +315,7 @@ impl Node {
     ) -> Result<Requested, Error> {
         let request = Request::new(act, &view.projection, Which::Version(view.version));
         let requested = self.request(&view.projection, request, asked, |_| Ok((view.version, command))).await?;
-        // The rebuild driver would tell it as well, but only when it comes around.
+        // The conductor would tell it as well, but only when it comes around.
         if let (Some(open), Some(state)) =
             (self.versions.open_version(view), self.versions.catalog.current().version(view))
         {

@@ -13,7 +13,7 @@
 //! and left alone for longer after each time that this was in vain.
 //!
 //! A cap only helps the two to meet. What is compared are two states whose tokens say themselves where they are, so a cap
-//! that is lifted too early, or left behind by a process that died and lifted by the rebuild driver, harms nobody. When
+//! that is lifted too early, or left behind by a process that died and lifted by the conductor, harms nobody. When
 //! members come or go two of them may verify a version for a moment, and each lifts what the other has capped: whoever
 //! finds a version past the position at which it waits for it begins again.
 
@@ -70,7 +70,7 @@ pub(super) async fn meet(
         (Ok(old), Ok(new)) => (old, new),
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
-    // Whoever gives this up in between leaves a cap behind, of which the rebuild driver is told afterwards.
+    // Whoever gives this up in between leaves a cap behind, of which the conductor is told afterwards.
     let _told = Told(versions);
     let _meeting = new.meeting().await;
     let met = capped(versions, &old, &new, patience).await;
@@ -81,7 +81,7 @@ pub(super) async fn meet(
     met
 }
 
-/// Wakes the rebuild driver when it is dropped.
+/// Wakes the conductor when it is dropped.
 struct Told<'a>(&'a Versions);
 
 impl Drop for Told<'_> {

@@ -11,7 +11,7 @@ pub(super) async fn changed(versions: &Versions, known: &Subject, now: impl Fn()
         if now().is_none_or(|now| !now.is(known)) {
             return;
         }
-        // They end with the versions, and so does whoever asks.
+        // They end with the node, and so does whoever asks.
         tokio::select! {
             Ok(()) = catalog.changed() => {}
             Ok(()) = opened.changed() => {}

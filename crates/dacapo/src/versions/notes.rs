@@ -111,11 +111,11 @@ impl Notes {
         }
         match trouble {
             Some(waiting_on) => {
-                tracing::warn!(view = %id, %waiting_on, "the rebuild driver cannot go on with a view for the moment");
+                tracing::warn!(view = %id, %waiting_on, "the conductor cannot go on with a view for the moment");
                 troubles.insert(id.clone(), waiting_on);
             }
             None => {
-                tracing::info!(view = %id, "the rebuild driver goes on with a view");
+                tracing::info!(view = %id, "the conductor goes on with a view");
                 troubles.remove(id);
             }
         }
@@ -187,12 +187,12 @@ impl Notes {
         self.flips.send_modify(|flips| change(flips.entry(projection.clone()).or_default()));
     }
 
-    /// Notes what keeps the rebuild driver from everything that it would do, if anything does.
+    /// Notes what keeps the conductor from everything that it would do, if anything does.
     pub(crate) fn set_stuck(&self, reason: Option<WaitingOn>) {
         *self.stuck.write().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// What keeps the rebuild driver from everything that it would do here. It is told wherever nothing else is known.
+    /// What keeps the conductor from everything that it would do here. It is told wherever nothing else is known.
     pub(crate) fn stuck(&self) -> Option<WaitingOn> {
         self.stuck.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,6 +1,6 @@
 //! The looks at every version that is kept up to date, from which its pace is told.
 //!
-//! The rebuild driver looks at each version as often as it goes around, and so does whoever asks for the status.
+//! The conductor looks at each version as often as it goes around, and so does whoever asks for the status.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
