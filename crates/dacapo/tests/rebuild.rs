@@ -520,7 +520,7 @@ async fn a_rebuild_says_what_it_discards_and_needs_to_be_told_so_for_what_is_rea
     assert_eq!(node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap().discards, [version("v2.2")]);
     let how = RebuildOptions { code: Some(7), ..how };
     let missing = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap_err().to_string();
-    assert_eq!(missing, "this node carries no version 7 of the code of totals: it carries 1, 2");
+    assert_eq!(missing, "no node carries version 7 of the code of totals: carried are 1, 2");
     node.shutdown().await;
 }
 
