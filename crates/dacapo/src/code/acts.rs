@@ -15,7 +15,7 @@ use crate::effect::Effect;
 /// them with [`CarriedVersion::acts`](crate::CarriedVersion::acts).
 pub trait Acts<E: Effect>: Projection {
     /// Makes an effect. It is called at least once for each, one after the other for those of one stream, and again
-    /// with the same `key` when it fails, takes longer than [`EffectOptions::time_max`], or the process ends before
+    /// with the same `key` when it fails, takes longer than [`EffectOptions::time_max`](crate::EffectOptions::time_max), or the process ends before
     /// what it came to is recorded: hand the key on to whoever can tell repetitions apart.
     ///
     /// # Errors

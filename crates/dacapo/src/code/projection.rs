@@ -45,8 +45,8 @@ pub trait Projection: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 
     /// Takes away what the events behind `after` made, before they are replayed in place: in the transaction in which
-    /// the tokens move back. Called for [`InPlace::Resets`], where `after` is the start, and for
-    /// [`InPlace::ResetsFrom`]. It empties every table, unless it is written.
+    /// the tokens move back. Called for [`InPlace::Resets`](crate::InPlace::Resets), where `after` is the start, and for
+    /// [`InPlace::ResetsFrom`](crate::InPlace::ResetsFrom). It empties every table, unless it is written.
     ///
     /// # Errors
     /// Whatever keeps it from that. The version goes on as it was, and it is tried again.

@@ -78,7 +78,7 @@ impl JournalReader<'_> {
 
 impl Node {
     /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
-    /// asks [`after`](Ask::after) the returned position sees them.
+    /// asks [`after`](crate::Ask::after) the returned position sees them.
     ///
     /// # Errors
     /// [`Error::Append`] when the stream is not at the expected revision; [`Error::Store`] when the
