@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use common::*;
 use dacapo::{
-    Answers, Asked, Carried, CatalogEvent, CatalogRefused, Error, ExpectedRevision, FlipPolicy, HandlerError, InPlace,
-    Node, Options, Phase, Position, Probe, Projection, ReadView, Recorded, ReplayFrom, Requested, Retry, Row,
+    Answers, Asked, Cancel, Carried, CatalogEvent, CatalogRefused, Error, ExpectedRevision, FlipPolicy, HandlerError,
+    InPlace, Node, Options, Phase, Position, Probe, Projection, ReadView, Recorded, ReplayFrom, Requested, Retry, Row,
     SegmentCount, Step, Store, SystemClock, Table, Value, View, WaitingOn,
 };
 
@@ -488,6 +488,25 @@ async fn a_reset_that_failed_is_tried_at_once_when_the_version_is_resumed() {
     sums.watched.reset_fails.store(false, Ordering::SeqCst);
     node.resume(&requested.view, Asked::by("test")).await.unwrap();
     node.replayed(&requested, WAIT_MAX).await.unwrap();
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_that_failed_is_forgotten_when_its_replay_is_cancelled() {
+    let sums = sums::<1>();
+    let node = Node::builder().carry(sums.clone()).start().await.unwrap();
+    serving(&node).await;
+    fill(&node, 20).await;
+    sums.watched.reset_fails.store(true, Ordering::SeqCst);
+    ask_replay(&node, ReplayFrom::Start).await.unwrap();
+    let rests = |reason: &WaitingOn| matches!(reason, WaitingOn::Reset { .. });
+    until(&node, "it fails", |status| status.projections[0].versions[0].waiting_on.iter().any(rests)).await;
+    node.cancel(&totals(), Some(Cancel::Replay), None, Asked::by("test")).await.unwrap();
+    until(&node, "nobody asks for it", |status| !status.projections[0].versions[0].waiting_on.iter().any(rests)).await;
+    sums.watched.reset_fails.store(false, Ordering::SeqCst);
+    let last = fill(&node, 5).await;
+    node.read("totals", last).await.unwrap();
     check_serving(&node).await;
     node.shutdown().await;
 }

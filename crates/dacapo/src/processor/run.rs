@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
         }
         self.looked = self.assignment.clock.now();
         if let Some(from) = self.seed {
-            let head = *self.head.borrow();
+            let head = *self.head.borrow_and_update();
             if self.assignment.is_barred(head).await? {
                 return Ok(self.wait().await);
             }
@@ -169,6 +169,7 @@ impl<'a> Run<'a> {
             return Ok(self.wait().await);
         }
         if is_whole
+            && !self.failed_reset.as_ref().is_some_and(|tried| tried.rests(self.looked))
             && let Some(replay) = self.asked_replay()
             && let Break(end) = self.take_up(replay).await?
         {
@@ -258,7 +259,12 @@ impl<'a> Run<'a> {
         if orders.resumed_at > self.resumed_at || orders.phase != phase {
             self.resumed_at = orders.resumed_at;
             self.segments.refusals.try_now(self.assignment.clock.now());
-            self.failed_reset.iter_mut().chain(&mut self.failed_seed).for_each(Tried::try_now);
+            let now = self.assignment.clock.now();
+            self.failed_reset.iter_mut().chain(&mut self.failed_seed).for_each(|tried| tried.try_now(now));
+        }
+        if self.asked_replay().is_none() {
+            // Nobody asks for it any more: there is nothing to try again, and nothing to tell.
+            self.failed_reset = None;
         }
         if orders.set_aside.len() > self.set_aside {
             self.set_aside = orders.set_aside.len();
@@ -290,7 +296,7 @@ impl<'a> Run<'a> {
         let mut stop = self.assignment.stop.clone();
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
-        let tried = self.failed_reset.iter().chain(&self.failed_seed).map(Tried::due_in);
+        let tried = self.failed_reset.iter().chain(&self.failed_seed).filter_map(|tried| tried.next_due(self.looked));
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
         // As of the look: what has come due since then was not seen to be, and nothing else would wake for it.

@@ -26,12 +26,10 @@ pub(in crate::processor) fn reason(reset: &Tried) -> WaitingOn {
 }
 
 impl Run<'_> {
-    /// The replay that is asked for and that not every segment has taken up, unless its reset failed just now.
+    /// The replay that is asked for and that not every segment has taken up.
     pub(in crate::processor) fn asked_replay(&self) -> Option<PendingReplay> {
         let asked = self.assignment.orders.borrow().replay?;
-        let missing = self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some());
-        let rests = self.failed_reset.as_ref().is_some_and(Tried::rests);
-        (missing && !rests).then_some(asked)
+        self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some()).then_some(asked)
     }
 
     /// Moves the tokens back: the run begins anew then. Should the rows not be reset, the version goes on as it was.
@@ -134,7 +132,8 @@ impl Run<'_> {
     }
 
     fn reset_failed(&mut self, error: String) -> Next {
-        let tried = Tried::again(self.failed_reset.as_ref(), error, self.assignment.carried.options.retry);
+        let Assignment { carried, clock, .. } = self.assignment;
+        let tried = Tried::again(self.failed_reset.as_ref(), error, carried.options.retry, clock.now());
         let Tried { attempts, error, .. } = &tried;
         tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
         self.failed_reset = Some(tried);

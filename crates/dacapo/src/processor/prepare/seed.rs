@@ -33,7 +33,7 @@ impl Run<'_> {
             // Another member makes it, or this one once the others have let go.
             return Ok(self.wait().await);
         }
-        if self.failed_seed.as_ref().is_some_and(Tried::rests) {
+        if self.failed_seed.as_ref().is_some_and(|tried| tried.rests(self.looked)) {
             return Ok(self.wait().await);
         }
         let assignment = self.assignment;
@@ -55,7 +55,8 @@ impl Run<'_> {
             },
         };
         self.view.rollback().await.map_err(unavailable)?;
-        let tried = Tried::again(self.failed_seed.as_ref(), error, assignment.carried.options.retry);
+        let (retry, now) = (assignment.carried.options.retry, assignment.clock.now());
+        let tried = Tried::again(self.failed_seed.as_ref(), error, retry, now);
         let Tried { attempts, error, .. } = &tried;
         tracing::warn!(view = %assignment.id, source = %from.id, attempts, error, "it cannot begin as a copy");
         self.failed_seed = Some(tried);
