@@ -11,7 +11,7 @@ use crate::{Done, cargo, root, say};
 /// How many seeds are run, from 1 on.
 const SEEDS: u64 = 300;
 /// How many of them CI runs; what a change breaks shows mostly in the first few.
-const CI_SEEDS: u64 = 30;
+const CI_SEEDS: u64 = 80;
 /// Of so many seeds one is run twice, and both runs must have done the same at the same times.
 const TWICE: u64 = 10;
 /// By which seed each planted fault was found last: the first one to try.

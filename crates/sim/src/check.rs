@@ -48,7 +48,7 @@ pub fn all(world: &Arc<World>) {
 pub fn missing(world: &World) -> Vec<String> {
     let records = records(world);
     let fold = Fold::of(&records);
-    let mut missing = fold.unfinished();
+    let mut missing = fold.unfinished(world);
     missing.extend(claims::missing(world, &fold));
     missing.extend(parted::missing(world, &fold));
     missing.extend(views::behind(world, &fold, records.len() as u64));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::Record;
+use crate::world::World;
 
 /// A projection and one of its versions.
 pub type Version = (String, String);
@@ -342,8 +343,8 @@ impl Fold {
         nobody.map(|((projection, _), _)| projection.clone()).collect()
     }
 
-    /// What still has to happen by itself.
-    pub fn unfinished(&self) -> Vec<String> {
+    /// What still has to happen by itself. A replay of a version that is of another history cannot end.
+    pub fn unfinished(&self, world: &World) -> Vec<String> {
         let flips =
             self.flips.iter().map(|(projection, (to, _))| format!("the flip of {projection} to {to} is under way"));
         let versions = self.phases.iter().filter_map(|(view @ (projection, version), phase)| {
@@ -357,7 +358,8 @@ impl Fold {
             };
             waits.then(|| format!("{projection} {version} is {phase}"))
         });
-        let replays = self.replays.iter().map(|((projection, version), replay)| {
+        let can_end = |(projection, version): &(String, String)| world.disk.parted_at(projection, version).is_none();
+        let replays = self.replays.iter().filter(|(view, _)| can_end(view)).map(|((projection, version), replay)| {
             format!("the replay of {projection} {version} that {} asked for has not ended", replay.requested)
         });
         flips.chain(versions).chain(replays).collect()

@@ -130,6 +130,10 @@ impl History<'_> {
         if claim == Claim::Revoked && matches!(self.phase(view), "CleaningUp" | "Obsolete") {
             self.revoked.insert(view.clone());
         }
+        if seen.is_empty() {
+            // It claims nothing. The view may be another one of this name by now, made again while the node slept.
+            return;
+        }
         let none = vec![0; claimed.len()];
         let before = self.epochs.get(view).unwrap_or(&none);
         let expected = |segment: usize| before[segment] + u64::from(seen.contains_key(&segment));
