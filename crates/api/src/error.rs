@@ -230,6 +230,10 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("not_verified").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()
             }
+            CatalogRefused::NothingToWaive { view } => {
+                let problem = refused("nothing_to_waive").field("projection", view.projection.as_str());
+                problem.field("version", view.version.to_string()).refused()
+            }
             CatalogRefused::NoVerdict { view } => {
                 let problem = refused("no_verdict").field("projection", view.projection.as_str());
                 problem.field("version", view.version.to_string()).refused()

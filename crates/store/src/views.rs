@@ -284,11 +284,11 @@ pub trait View: Send + Sync + 'static {
         most: usize,
     ) -> Result<Vec<PendingEffect>, StoreError>;
 
-    /// The position of the first effect of a stream that is still to be made.
+    /// The position of the first effect of a stream after `after` that is still to be made.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
-    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError>;
+    async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError>;
 
     /// What is in the outbox as a whole, with at most `most` of those that fail.
     ///

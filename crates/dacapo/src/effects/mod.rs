@@ -231,14 +231,31 @@ impl Delivery {
             if self.is_on_its_way(versions, projection, &other, pending).await? {
                 return Ok(Some(version));
             }
-            let first = other.view.first_effect(&pending.effect.stream).await?;
-            let earlier = first.filter(|first| *first < pending.effect.position);
-            let past = self.carried.options.effects.past;
-            if earlier.is_some_and(|first| projection.voice(first, past) == Voice::Of(version)) {
+            if self.owes_earlier(projection, version, &other, pending).await? {
                 return Ok(Some(version));
             }
         }
         Ok(None)
+    }
+
+    /// Whether an effect of the same stream that comes before `pending` is in the outbox of another version, and that
+    /// version's to make. What is silent there, and was not removed yet, may lie before it.
+    async fn owes_earlier(
+        &self,
+        projection: &ProjectionState,
+        version: VersionId,
+        other: &Other,
+        pending: &PendingEffect,
+    ) -> Result<bool, StoreError> {
+        let NewEffect { position, stream, .. } = &pending.effect;
+        let mut after = Position::START;
+        while let Some(earlier) = other.view.first_effect(stream, after).await?.filter(|found| *found < *position) {
+            if projection.voice(earlier, self.carried.options.effects.past) == Voice::Of(version) {
+                return Ok(true);
+            }
+            after = earlier;
+        }
+        Ok(false)
     }
 
     /// Another version, whose effects may come first. One that is not open here may be so on other nodes, may be opened

@@ -301,8 +301,8 @@ impl View for FaultyView {
         self.inner.effects_due(now, longest, most).await
     }
 
-    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        self.inner.first_effect(stream).await
+    async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError> {
+        self.inner.first_effect(stream, after).await
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {

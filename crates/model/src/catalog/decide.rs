@@ -149,7 +149,10 @@ impl Catalog {
     fn waive(&self, view: &ViewId, by: &str, why: &str) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         let state = self.known(view)?;
         match (&state.verified, state.phase) {
-            (Some(_), Phase::Initializing) if state.may_serve() => Ok(vec![]),
+            (Some(verified), Phase::Initializing) if verified.waived.is_some() && state.may_serve() => Ok(vec![]),
+            (Some(_), Phase::Initializing) if state.may_serve() => {
+                Err(CatalogRefused::NothingToWaive { view: view.clone() })
+            }
             (Some(_), Phase::Initializing) if state.verify_again.is_none() => {
                 Ok(vec![CatalogEvent::Waived { view: view.clone(), by: by.to_owned(), why: why.to_owned() }])
             }

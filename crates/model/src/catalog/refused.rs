@@ -65,6 +65,11 @@ pub enum CatalogRefused {
         /// The version asked for.
         view: ViewId,
     },
+    /// The version has passed its verification.
+    NothingToWaive {
+        /// The version asked for.
+        view: ViewId,
+    },
     /// It has no verdict that lets it serve (I-6).
     NoVerdict {
         /// The version of the flip.
@@ -145,6 +150,9 @@ impl fmt::Display for CatalogRefused {
             ),
             Self::NotVerified { view } => {
                 write!(f, "{view} was not verified yet, so there is no verdict to waive: wait until it has caught up")
+            }
+            Self::NothingToWaive { view } => {
+                write!(f, "{view} has passed its verification, so there is nothing to waive: a flip may go to it")
             }
             Self::NoVerdict { view } => {
                 write!(f, "{view} has no verdict that lets it serve: `dacapo verify` shows what was found of it")

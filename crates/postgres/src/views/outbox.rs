@@ -79,13 +79,20 @@ pub(super) async fn due(
     pending(session.fetch(&sql, arguments).await?, schema)
 }
 
-/// The position of the first effect of a stream.
-pub(super) async fn first(session: &mut Session, schema: &str, stream: &StreamName) -> Sent<Option<Position>> {
+/// The position of the first effect of a stream after `after`.
+pub(super) async fn first(
+    session: &mut Session,
+    schema: &str,
+    stream: &StreamName,
+    after: Position,
+) -> Sent<Option<Position>> {
     let sql = format!(
-        "SELECT position FROM {schema}._dacapo_outbox WHERE stream = $1 AND aside IS NULL ORDER BY number LIMIT 1"
+        "SELECT position FROM {schema}._dacapo_outbox WHERE stream = $1 AND aside IS NULL AND position > $2 \
+         ORDER BY number LIMIT 1"
     );
     let mut arguments = PgArguments::default();
     added(&mut arguments, stream.as_str())?;
+    added(&mut arguments, i64::try_from(after.get()).unwrap_or(i64::MAX))?;
     let rows = session.fetch(&sql, arguments).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     Ok(Some(at(row.try_get(0)?).map_err(|found| damaged(schema, found))?))

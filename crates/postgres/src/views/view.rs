@@ -159,8 +159,8 @@ impl View for PgView {
         control!(self, "read the effects that are due of", outbox::due, (now, longest), most)
     }
 
-    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        control!(self, "look for an effect of", outbox::first, stream)
+    async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError> {
+        control!(self, "look for an effect of", outbox::first, stream, after)
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {

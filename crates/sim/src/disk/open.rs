@@ -381,8 +381,8 @@ impl View for SimView {
         self.meet("read effects", self.inner.effects_due(now, longest, most)).await
     }
 
-    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        self.meet("look for an effect", self.inner.first_effect(stream)).await
+    async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError> {
+        self.meet("look for an effect", self.inner.first_effect(stream, after)).await
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {

@@ -503,16 +503,21 @@ pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) 
     let stored = view.effects_due(Timestamp::from_micros(0), LONGEST, 1).await.expect("read");
     assert_eq!((stored.len(), &stored[0].effect, stored[0].attempts), (1, &first[0], 0));
     assert_eq!(due(&*view, 0).await, [(1, 0), (2, 0), (4, 0)]);
+    let stream = StreamName::new("a-1").expect("a valid name");
+    let first_after = async |after| {
+        let first = view.first_effect(&stream, Position::new(after)).await.expect("read");
+        first.map(Position::get)
+    };
+    assert_eq!([first_after(0).await, first_after(1).await, first_after(3).await], [Some(1), Some(3), None]);
     settle(&*view, 1, Settled::Done).await;
     assert_eq!(due(&*view, 0).await, [(1, 1), (2, 0), (4, 0)]);
     settle(&*view, 1, Settled::Done).await;
     assert_eq!(due(&*view, 0).await, [(2, 0), (3, 0), (4, 0)]);
-    let stream = StreamName::new("a-1").expect("a valid name");
-    assert_eq!(view.first_effect(&stream).await.expect("read"), Some(Position::new(3)));
+    assert_eq!(first_after(0).await, Some(3));
     for position in [3, 2, 4] {
         settle(&*view, position, Settled::Done).await;
     }
-    assert_eq!(view.first_effect(&stream).await.expect("read"), None);
+    assert_eq!(first_after(0).await, None);
     assert_eq!(view.outbox(10).await.expect("read"), Outbox::default());
     emit(&*view, vec![effect(&token, 5, 0, "a-1")]).await;
     assert_eq!(due(&*view, 0).await, [(5, 0)], "what comes after everything was made is due");
@@ -560,7 +565,7 @@ pub async fn an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dr
     let Outbox { pending, aside: kept, .. } = view.outbox(10).await.expect("read");
     assert_eq!((pending, kept), (3, 1));
     let stream = StreamName::new("a-1").expect("a valid name");
-    assert_eq!(view.first_effect(&stream).await.expect("read"), Some(Position::new(2)));
+    assert_eq!(view.first_effect(&stream, Position::START).await.expect("read"), Some(Position::new(2)));
     settle(&*view, 2, Settled::Failed { error: "no".into(), due: Timestamp::from_micros(300) }).await;
     assert_eq!(listed(false).await, [(1, true), (2, false)]);
     assert_eq!(listed(true).await.len(), 4);

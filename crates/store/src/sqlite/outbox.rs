@@ -89,11 +89,17 @@ impl Db {
         self.pending("read the effects that are due", &sql, (now.micros(), now.plus(longest).micros(), most))
     }
 
-    /// The position of the first effect of a stream.
-    pub(crate) fn first_effect(&mut self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
-        let sql = "SELECT position FROM _dacapo_outbox WHERE stream = ?1 AND aside IS NULL ORDER BY number LIMIT 1";
+    /// The position of the first effect of a stream after `after`.
+    pub(crate) fn first_effect(
+        &mut self,
+        stream: &StreamName,
+        after: Position,
+    ) -> Result<Option<Position>, StoreError> {
+        let sql = "SELECT position FROM _dacapo_outbox WHERE stream = ?1 AND aside IS NULL AND position > ?2 \
+                   ORDER BY number LIMIT 1";
+        let after = i64::try_from(after.get()).unwrap_or(i64::MAX);
         let found: Option<i64> = self.tried("look for an effect", |connection| {
-            connection.prepare_cached(sql)?.query_row([stream.as_str()], |row| row.get(0)).optional()
+            connection.prepare_cached(sql)?.query_row((stream.as_str(), after), |row| row.get(0)).optional()
         })?;
         found.map(|position| at(position).map_err(|found| self.damaged(&found))).transpose()
     }

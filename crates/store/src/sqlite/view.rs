@@ -167,9 +167,9 @@ impl<H: Home> View for SqliteView<H> {
         self.look(move |db| db.effects_due(now, longest, most)).await
     }
 
-    async fn first_effect(&self, stream: &StreamName) -> Result<Option<Position>, StoreError> {
+    async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError> {
         let stream = stream.clone();
-        self.look(move |db| db.first_effect(&stream)).await
+        self.look(move |db| db.first_effect(&stream, after)).await
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
