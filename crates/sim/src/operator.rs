@@ -289,8 +289,8 @@ impl Looks {
 
     /// Looks at the status of every node that runs: whatever stands still says why (I-11).
     pub async fn look(looks: &Mutex<Self>, world: &World) {
-        let halting = halting(world).await;
-        locked(looks).look_at_halting(world, halting);
+        let halts = halting(world).await;
+        locked(looks).look_at_halting(world, halts);
         let running = world.running();
         let ask = |slot: usize| async move { (slot, request_of(HOSTS[slot], Method::GET, "/v1/status", None).await) };
         let mut answers: FuturesUnordered<_> = running.into_iter().map(ask).collect();
@@ -298,7 +298,13 @@ impl Looks {
         while let Some((slot, status)) = answers.next().await {
             // One that does not hear from the disk knows of nothing that it could tell.
             match status.filter(|status| status.is_ok() && world.disk.heard_since(slot).is_some()) {
-                Some(status) => locked(looks).look_at(world, slot, &status.body),
+                Some(status) => {
+                    // What was passed while the answer was on its way need not be in it.
+                    let halts = halting(world).await;
+                    let mut looks = locked(looks);
+                    looks.refused.retain(|halt, _| halts.contains(halt));
+                    looks.look_at(world, slot, &status.body);
+                }
                 None => locked(looks).forget(slot),
             }
         }
