@@ -10,19 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Problem};
-use crate::events::{AppendRequest, AppendResponse, ReadRequest, ReadResponse, StreamsRequest, StreamsResponse};
-use crate::form::{parse_projection, parse_version};
-use crate::letters::{
-    LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest, SetAsideResponse, SettleRequest,
-    SettleResponse,
-};
-use crate::operate::{
-    CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History, PhasesRequest,
-    RebuildRequest, RebuildResponse, ReplayRequest, ReplayResponse,
-};
-use crate::status::Status;
-use crate::verification::{Verification, VerificationRequest, VerifyRequest, VerifyResponse};
-use crate::{Api, paths};
+use crate::operations::{NoRequest, Request, path_to};
+use crate::{Api, operations};
 
 /// What a client allows a call.
 #[derive(Clone, Copy, Debug)]
@@ -99,26 +88,21 @@ impl HttpClient {
         Ok(url)
     }
 
-    async fn get<T: DeserializeOwned>(
+    async fn send<T: DeserializeOwned>(
         &self,
+        method: Method,
         path: &str,
-        query: &impl Serialize,
-        wait_ms: Option<u64>,
+        mut request: impl Request,
     ) -> Result<T, ApiError> {
-        let url = self.url(path, Some(query))?;
-        self.call(Method::GET, &url, self.http.get(url.clone()), wait_ms).await
-    }
-
-    async fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-        wait_ms: Option<u64>,
-    ) -> Result<T, ApiError> {
+        let wait_ms = request.wait_ms().copied();
+        if method == Method::GET {
+            let url = self.url(path, Some(&request))?;
+            return self.call(method, &url, self.http.get(url.clone()), wait_ms).await;
+        }
         let url = self.url(path, None::<&()>)?;
-        let body = serde_json::to_vec(body).map_err(|error| Problem::new("bad_request", error).invalid())?;
-        let request = self.http.post(url.clone()).header("content-type", "application/json").body(body);
-        self.call(Method::POST, &url, request, wait_ms).await
+        let body = serde_json::to_vec(&request).map_err(|error| Problem::new("bad_request", error).invalid())?;
+        let built = self.http.post(url.clone()).header("content-type", "application/json").body(body);
+        self.call(method, &url, built, wait_ms).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -230,111 +214,44 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The path of a projection. Its name is checked here, so that it cannot lead to another path.
-fn projection_path(template: &str, projection: &str) -> Result<String, ApiError> {
-    Ok(template.replace("{projection}", parse_projection(projection)?.as_str()))
+macro_rules! given {
+    () => {
+        NoRequest {}
+    };
+    ($given:ident as $request:ident) => {
+        $given
+    };
 }
 
-#[async_trait]
-impl Api for HttpClient {
-    async fn status(&self) -> Result<Status, ApiError> {
-        self.get(paths::STATUS, &(), None).await
-    }
-
-    async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
-        self.post(paths::EVENTS, &request, None).await
-    }
-
-    async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
-        self.get(paths::EVENTS, &request, request.wait_ms).await
-    }
-
-    async fn streams(&self, request: StreamsRequest) -> Result<StreamsResponse, ApiError> {
-        self.get(paths::STREAMS, &request, None).await
-    }
-
-    async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
-        self.post(&projection_path(paths::REBUILD, projection)?, &request, None).await
-    }
-
-    async fn flip(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
-        self.post(&projection_path(paths::FLIP, projection)?, &request, request.wait_ms).await
-    }
-
-    async fn rollback(&self, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
-        self.post(&projection_path(paths::ROLLBACK, projection)?, &request, request.wait_ms).await
-    }
-
-    async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
-        self.post(&projection_path(paths::REPLAY, projection)?, &request, request.wait_ms).await
-    }
-
-    async fn clean_up(
-        &self,
-        projection: &str,
-        version: &str,
-        request: CleanUpRequest,
-    ) -> Result<CleanUpResponse, ApiError> {
-        let version = parse_version(version)?.to_string();
-        let path = projection_path(paths::CLEAN_UP, projection)?.replace("{version}", &version);
-        self.post(&path, &request, None).await
-    }
-
-    async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError> {
-        self.get(&projection_path(paths::VERIFICATION, projection)?, &request, request.wait_ms).await
-    }
-
-    async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
-        self.post(&projection_path(paths::VERIFICATION, projection)?, &request, None).await
-    }
-
-    async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
-        self.post(&projection_path(paths::WAIVE, projection)?, &request, None).await
-    }
-
-    async fn pause(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
-        self.post(&projection_path(paths::PAUSE, projection)?, &request, None).await
-    }
-
-    async fn resume(&self, projection: &str, request: PauseRequest) -> Result<PauseResponse, ApiError> {
-        self.post(&projection_path(paths::RESUME, projection)?, &request, None).await
-    }
-
-    async fn letters(&self, projection: &str, request: LettersRequest) -> Result<LettersResponse, ApiError> {
-        self.get(&projection_path(paths::LETTERS, projection)?, &request, None).await
-    }
-
-    async fn retry_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
-        self.post(&projection_path(paths::RETRY_LETTERS, projection)?, &request, None).await
-    }
-
-    async fn drop_letters(&self, projection: &str, request: SettleRequest) -> Result<SettleResponse, ApiError> {
-        self.post(&projection_path(paths::DROP_LETTERS, projection)?, &request, None).await
-    }
-
-    async fn set_aside(&self, projection: &str, request: SetAsideRequest) -> Result<SetAsideResponse, ApiError> {
-        self.post(&projection_path(paths::SET_ASIDE, projection)?, &request, None).await
-    }
-
-    async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
-        self.post(&projection_path(paths::CANCEL, projection)?, &request, None).await
-    }
-
-    async fn phases(&self, request: PhasesRequest) -> Result<History, ApiError> {
-        self.get(paths::PHASES, &request, None).await
-    }
+macro_rules! client {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident: $method:ident $path:literal ($($part:ident),*) $($request:ident)? => $response:ident,
+            $right:ident, $twice:ident;
+    )*) => {
+        #[async_trait]
+        impl Api for HttpClient {
+            $(
+                async fn $name(
+                    &self,
+                    $($part: &str,)*
+                    $(request: crate::$request,)?
+                ) -> Result<crate::$response, ApiError> {
+                    let path = path_to($path, &[$((stringify!($part), $part)),*])?;
+                    self.send(Method::$method, &path, given!($(request as $request)?)).await
+                }
+            )*
+        }
+    };
 }
+
+operations!(client);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_cannot_lead_to_another_path() {
-        assert_eq!(projection_path(paths::FLIP, "balances").unwrap(), "/v1/projections/balances/flip");
-        assert!(projection_path(paths::FLIP, "..").is_err());
-        assert!(projection_path(paths::FLIP, "a/b").is_err());
-    }
+    use crate::ReadRequest;
+    use crate::operations::paths;
 
     #[test]
     fn a_query_repeats_what_is_many() {
@@ -344,7 +261,7 @@ mod tests {
             limit: 5_u32.try_into().ok(),
             ..ReadRequest::default()
         };
-        let url = client.url(paths::EVENTS, Some(&request)).unwrap();
+        let url = client.url(paths::read, Some(&request)).unwrap();
         assert_eq!(url.as_str(), "http://127.0.0.1:7373/v1/events?after=0&categories=a%2Cb&categories=c&limit=5");
         let read: ReadRequest = serde_html_form::from_str(url.query().unwrap()).unwrap();
         assert_eq!(read, request);

@@ -1,22 +1,19 @@
 //! Extractors that decline in the form of every other error.
 
 use axum::body::Bytes;
-use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Request};
 use axum::response::{IntoResponse, Response};
-use dacapo_api::{
-    ApiError, Asked, CancelRequest, CleanUpRequest, FlipRequest, PauseRequest, Problem, RebuildRequest, ReplayRequest,
-    SetAsideRequest, SettleRequest, VerifyRequest, paths, strict,
-};
+use dacapo_api::operations::{self, NoRequest};
+use dacapo_api::{ApiError, Asked, Problem, strict};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use mime::{Mime, Name};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::limits::SMALL_BODY_BYTES_MAX;
+use crate::limits::{SMALL_BODY_BYTES_MAX, WAIT_TIME_MAX};
 
 /// An answer, or an error in its form.
 pub(crate) struct Answer<T>(pub Result<T, ApiError>);
@@ -43,27 +40,43 @@ impl IntoResponse for Declined {
 /// The turn of those who have a large body understood.
 static LARGE_BODIES: Semaphore = Semaphore::const_new(1);
 
-/// A body of JSON: one object, all of whose keys are understood.
-pub(crate) struct Body<T>(pub T);
+/// The request of an operation: the parameters of a `GET`, and otherwise a body of JSON, one object, all of whose keys are
+/// understood, with the idempotency key from the header.
+pub(crate) struct Asking<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Body<T> {
+impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
     type Rejection = Declined;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
-        if key(request.headers()).map_err(Declined)?.is_some() {
-            let message = "this request does not take the header Idempotency-Key";
-            let help = "give each event an id: then a retry of the append is recognised";
-            return Err(Declined(Problem::new("bad_request", message).help(help).invalid()));
+        let mut asking: T = if request.method() == Method::GET || request.method() == Method::HEAD {
+            parameters(request.uri().query())?
+        } else {
+            let header = key(request.headers()).map_err(Declined)?;
+            let mut asking: T = read(request, state).await?;
+            match asking.asked() {
+                Some(asked) => take_over(header, asked),
+                None => header.map_or(Ok(()), |_| Err(takes_no_key())),
+            }
+            .map_err(Declined)?;
+            asking
+        };
+        if let Some(wait_ms) = asking.wait_ms() {
+            *wait_ms = (*wait_ms).min(u64::try_from(WAIT_TIME_MAX.as_millis()).unwrap_or(u64::MAX));
         }
-        read(request, state).await.map(Self)
+        Ok(Self(asking))
     }
+}
+
+fn takes_no_key() -> ApiError {
+    let problem = Problem::new("bad_request", "this request does not take the header Idempotency-Key");
+    problem.help("give each event an id: then a retry of the append is recognised").invalid()
 }
 
 async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
     request: Request,
     state: &S,
 ) -> Result<T, Declined> {
-    let Query(NoParameters {}) = query(request.uri().query())?;
+    let NoRequest {} = parameters(request.uri().query())?;
     is_json(request.headers()).map_err(|found| {
         let problem = Problem::new("unsupported_media_type", format!("the body is not taken: {found}"));
         Declined(problem.help("send JSON in UTF-8 as it is, with content-type: application/json").invalid())
@@ -117,42 +130,10 @@ fn is_json(headers: &HeaderMap) -> Result<(), String> {
     }
 }
 
-/// What asks for a change, and may say under which key.
-pub(crate) trait Asks {
-    fn asked(&mut self) -> &mut Asked;
-}
-
-macro_rules! asks {
-    ($($request:ty),+ $(,)?) => {
-        $(impl Asks for $request {
-            fn asked(&mut self) -> &mut Asked {
-                &mut self.asked
-            }
-        })+
-    };
-}
-
-asks!(RebuildRequest, FlipRequest, ReplayRequest, CleanUpRequest, VerifyRequest, PauseRequest, SettleRequest);
-asks!(SetAsideRequest, CancelRequest);
-
-/// A body of JSON that asks for a change, with the idempotency key from the header.
-pub(crate) struct Keyed<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned + Asks + Send + 'static> FromRequest<S> for Keyed<T> {
-    type Rejection = Declined;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
-        let header = key(request.headers()).map_err(Declined)?;
-        let mut body: T = read(request, state).await?;
-        take_over(header, body.asked()).map_err(Declined)?;
-        Ok(Self(body))
-    }
-}
-
 /// The key in the header, which may be there once.
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let invalid = |message: &str| Problem::new("bad_request", message).invalid();
-    let mut given = headers.get_all(paths::IDEMPOTENCY_KEY).iter();
+    let mut given = headers.get_all(operations::IDEMPOTENCY_KEY).iter();
     let Some(header) = given.next() else { return Ok(None) };
     if given.next().is_some() {
         return Err(invalid("the header Idempotency-Key is there twice"));
@@ -179,33 +160,25 @@ fn take_over(header: Option<String>, asked: &mut Asked) -> Result<(), ApiError> 
 }
 
 /// The parameters of a query; one that is many is repeated.
-pub(crate) struct Query<T>(pub T);
+fn parameters<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Declined> {
+    strict::from_query(query.unwrap_or_default()).map_err(Declined)
+}
 
-/// No parameters.
-#[derive(Deserialize)]
-pub(crate) struct NoParameters {}
+/// The parts of a path that the caller names.
+pub(crate) struct PathParts(Vec<(String, String)>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
-    type Rejection = Declined;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Declined> {
-        query(parts.uri.query())
+impl PathParts {
+    /// Those of these names.
+    pub fn named<const N: usize>(&self, names: [&str; N]) -> [&str; N] {
+        names.map(|name| self.0.iter().find(|(found, _)| found == name).map_or("", |(_, part)| part))
     }
 }
 
-fn query<T: DeserializeOwned>(query: Option<&str>) -> Result<Query<T>, Declined> {
-    strict::from_query(query.unwrap_or_default()).map(Query).map_err(Declined)
-}
-
-/// The parts of a path.
-pub(crate) struct PathParts<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParts<T> {
+impl<S: Send + Sync> FromRequestParts<S> for PathParts {
     type Rejection = Declined;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Declined> {
-        let found: Result<Path<T>, PathRejection> = Path::from_request_parts(parts, state).await;
-        match found {
+        match Path::from_request_parts(parts, state).await {
             Ok(Path(parts)) => Ok(Self(parts)),
             Err(rejection) => Err(Declined(Problem::new("bad_request", rejection.body_text()).invalid())),
         }
@@ -219,6 +192,7 @@ mod tests {
 
     use serde::Deserialize;
     use serde::de::{Deserializer, Error as _, IgnoredAny};
+    use serde::ser::Serializer;
 
     use super::*;
 
@@ -239,12 +213,20 @@ mod tests {
         }
     }
 
+    impl Serialize for Slow {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_unit()
+        }
+    }
+
+    impl operations::Request for Slow {}
+
     #[tokio::test(flavor = "current_thread")]
     async fn large_bodies_are_understood_one_after_the_other() {
         let text = format!("{{{}}}", " ".repeat(SMALL_BODY_BYTES_MAX));
         let request = Request::post("/").header("content-type", "application/json").body(text.into()).unwrap();
         let turn = LARGE_BODIES.acquire().await.unwrap();
-        let mut understood = std::pin::pin!(Body::<NoParameters>::from_request(request, &()));
+        let mut understood = std::pin::pin!(Asking::<NoRequest>::from_request(request, &()));
         let others = async {
             for _ in 0..1_000 {
                 tokio::task::spawn_blocking(|| {}).await.unwrap();
@@ -270,7 +252,7 @@ mod tests {
         });
         let text = format!("{{{}}}", " ".repeat(SMALL_BODY_BYTES_MAX));
         let request = Request::post("/").header("content-type", "application/json").body(text.into()).unwrap();
-        let understood = Body::<Slow>::from_request(request, &()).await;
+        let understood = Asking::<Slow>::from_request(request, &()).await;
         assert!(understood.is_ok(), "{:?}", understood.err().map(|declined| declined.0));
         heart.await.unwrap();
     }

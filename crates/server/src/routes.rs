@@ -1,27 +1,21 @@
 //! The routes: each takes its form apart, asks the API and passes the answer on.
 
+use std::convert::identity;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
-use axum::routing::{get, post};
-use dacapo_api::{
-    Api, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, FlipRequest, FlipResponse, History,
-    NodeStatus, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, ReplayRequest,
-    ReplayResponse, Status, StreamsRequest, StreamsResponse, Verification, VerificationRequest, VerifyRequest,
-    VerifyResponse, paths,
-};
-use dacapo_api::{
-    CancelRequest, CancelResponse, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
-    SetAsideResponse, SettleRequest, SettleResponse,
-};
+use axum::response::Response;
+use axum::routing::{MethodFilter, get, on};
+use dacapo_api::operations::{NoRequest, paths};
+use dacapo_api::{Api, NodeStatus, Problem};
 use http::{Method, Uri};
 
 use crate::bodies::Bodies;
-use crate::extract::{Answer, Body, Keyed, NoParameters, PathParts, Query};
+use crate::extract::{Answer, Asking, PathParts};
 use crate::guard::{Hosts, guard};
-use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX, WAIT_TIME_MAX};
+use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX};
 
 type Node = State<Arc<dyn Api>>;
 
@@ -40,32 +34,7 @@ pub fn probes(api: Arc<dyn Api>) -> Router {
 /// Everything under `/v1/`, to be mounted in an application of one's own. They do not ask who is calling, but for what
 /// [`guard`](crate::guard()) asks, which they have; the routes beside them do not have it.
 pub fn operations(api: Arc<dyn Api>, hosts: &Hosts) -> Router {
-    let bodies = Bodies::new();
-    let take_in = |bytes_max| {
-        let bodies = bodies.clone();
-        middleware::from_fn(move |request: Request, next: Next| bodies.clone().answer(bytes_max, request, next))
-    };
-    let events = get(read).post(append).layer(take_in(APPEND_BODY_BYTES_MAX));
-    let operations = Router::new()
-        .route(paths::STATUS, get(status))
-        .route(paths::STREAMS, get(streams))
-        .route(paths::PHASES, get(phases))
-        .route(paths::REBUILD, post(rebuild))
-        .route(paths::FLIP, post(flip))
-        .route(paths::ROLLBACK, post(rollback))
-        .route(paths::REPLAY, post(replay))
-        .route(paths::CLEAN_UP, post(clean_up))
-        .route(paths::PAUSE, post(pause))
-        .route(paths::RESUME, post(resume))
-        .route(paths::LETTERS, get(letters))
-        .route(paths::RETRY_LETTERS, post(retry_letters))
-        .route(paths::DROP_LETTERS, post(drop_letters))
-        .route(paths::SET_ASIDE, post(set_aside))
-        .route(paths::CANCEL, post(cancel))
-        .route(paths::VERIFICATION, get(verification).post(verify))
-        .route(paths::WAIVE, post(waive))
-        .layer(take_in(BODY_BYTES_MAX))
-        .route(paths::EVENTS, events)
+    let operations = routes(&Bodies::new())
         .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(wrong_method)
         .with_state(api);
@@ -87,149 +56,48 @@ async fn readyz(State(api): Node) -> Answer<NodeStatus> {
     }))
 }
 
-async fn status(State(api): Node, Query(NoParameters {}): Query<NoParameters>) -> Answer<Status> {
-    Answer(api.status().await)
+/// The type of a request, also of none.
+macro_rules! request {
+    () => {
+        NoRequest
+    };
+    ($request:ident) => {
+        dacapo_api::$request
+    };
 }
 
-async fn append(State(api): Node, Body(request): Body<AppendRequest>) -> Answer<AppendResponse> {
-    Answer(api.append(request).await)
+/// The handler of each operation, and the routes to all of them, made of their rows.
+macro_rules! routes {
+    ($(
+        $(#[doc = $doc:literal])*
+        $name:ident: $method:ident $path:literal ($($part:ident),*) $($request:ident)? => $response:ident,
+            $right:ident, $twice:ident;
+    )*) => {
+        $(async fn $name(
+            State(api): Node,
+            parts: PathParts,
+            Asking(_request): Asking<request!($($request)?)>,
+        ) -> Answer<dacapo_api::$response> {
+            let [$($part),*] = parts.named([$(stringify!($part)),*]);
+            Answer(api.$name($($part,)* $(identity::<dacapo_api::$request>(_request))?).await)
+        })*
+
+        fn routes(bodies: &Bodies) -> Router<Arc<dyn Api>> {
+            let take_in = |path| middleware::from_fn_with_state((bodies.clone(), body_bytes_max(path)), take_in);
+            Router::new()$(.route($path, on(MethodFilter::$method, $name).layer(take_in($path))))*
+        }
+    };
 }
 
-async fn read(State(api): Node, Query(mut request): Query<ReadRequest>) -> Answer<ReadResponse> {
-    request.wait_ms = within(request.wait_ms);
-    Answer(api.read(request).await)
+dacapo_api::operations!(routes);
+
+/// The largest body that is taken at a path.
+fn body_bytes_max(path: &str) -> usize {
+    if path == paths::append { APPEND_BODY_BYTES_MAX } else { BODY_BYTES_MAX }
 }
 
-async fn streams(State(api): Node, Query(request): Query<StreamsRequest>) -> Answer<StreamsResponse> {
-    Answer(api.streams(request).await)
-}
-
-async fn phases(State(api): Node, Query(request): Query<PhasesRequest>) -> Answer<History> {
-    Answer(api.phases(request).await)
-}
-
-async fn rebuild(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<RebuildRequest>,
-) -> Answer<RebuildResponse> {
-    Answer(api.rebuild(&projection, request).await)
-}
-
-async fn flip(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(mut request): Keyed<FlipRequest>,
-) -> Answer<FlipResponse> {
-    request.wait_ms = within(request.wait_ms);
-    Answer(api.flip(&projection, request).await)
-}
-
-async fn rollback(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(mut request): Keyed<FlipRequest>,
-) -> Answer<FlipResponse> {
-    request.wait_ms = within(request.wait_ms);
-    Answer(api.rollback(&projection, request).await)
-}
-
-async fn replay(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(mut request): Keyed<ReplayRequest>,
-) -> Answer<ReplayResponse> {
-    request.wait_ms = within(request.wait_ms);
-    Answer(api.replay(&projection, request).await)
-}
-
-async fn clean_up(
-    State(api): Node,
-    PathParts((projection, version)): PathParts<(String, String)>,
-    Keyed(request): Keyed<CleanUpRequest>,
-) -> Answer<CleanUpResponse> {
-    Answer(api.clean_up(&projection, &version, request).await)
-}
-
-async fn verification(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Query(mut request): Query<VerificationRequest>,
-) -> Answer<Verification> {
-    request.wait_ms = within(request.wait_ms);
-    Answer(api.verification(&projection, request).await)
-}
-
-async fn verify(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<VerifyRequest>,
-) -> Answer<VerifyResponse> {
-    Answer(api.verify(&projection, request).await)
-}
-
-async fn waive(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<VerifyRequest>,
-) -> Answer<VerifyResponse> {
-    Answer(api.waive(&projection, request).await)
-}
-
-async fn pause(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<PauseRequest>,
-) -> Answer<PauseResponse> {
-    Answer(api.pause(&projection, request).await)
-}
-
-async fn resume(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<PauseRequest>,
-) -> Answer<PauseResponse> {
-    Answer(api.resume(&projection, request).await)
-}
-
-async fn letters(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Query(request): Query<LettersRequest>,
-) -> Answer<LettersResponse> {
-    Answer(api.letters(&projection, request).await)
-}
-
-async fn retry_letters(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<SettleRequest>,
-) -> Answer<SettleResponse> {
-    Answer(api.retry_letters(&projection, request).await)
-}
-
-async fn drop_letters(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<SettleRequest>,
-) -> Answer<SettleResponse> {
-    Answer(api.drop_letters(&projection, request).await)
-}
-
-async fn set_aside(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<SetAsideRequest>,
-) -> Answer<SetAsideResponse> {
-    Answer(api.set_aside(&projection, request).await)
-}
-
-async fn cancel(
-    State(api): Node,
-    PathParts(projection): PathParts<String>,
-    Keyed(request): Keyed<CancelRequest>,
-) -> Answer<CancelResponse> {
-    Answer(api.cancel(&projection, request).await)
+async fn take_in(State((bodies, bytes_max)): State<(Bodies, usize)>, request: Request, next: Next) -> Response {
+    bodies.answer(bytes_max, request, next).await
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Answer<()> {
@@ -240,10 +108,4 @@ async fn wrong_method(method: Method, uri: Uri) -> Answer<()> {
 async fn no_such_path(uri: Uri) -> Answer<()> {
     let problem = Problem::new("no_such_path", format!("there is nothing at {}", uri.path()));
     Answer(Err(problem.help("the paths of the API begin with /v1/").not_found()))
-}
-
-/// The time to wait, within the limit.
-fn within(wait_ms: Option<u64>) -> Option<u64> {
-    let max = u64::try_from(WAIT_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
-    wait_ms.map(|wait_ms| wait_ms.min(max))
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use dacapo::{Carried, Node, NodeBuilder, Options};
-use dacapo_api::{Problem, paths};
+use dacapo_api::Problem;
+use dacapo_api::operations::paths;
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use dacapo_postgres::testbed::Server;
 use tokio::runtime::Runtime;
@@ -27,29 +28,29 @@ fn asked() -> Vec<(&'static str, String, Option<String>)> {
     let of = |path: &str| path.replace("{projection}", "balances").replace("{version}", "v1.1");
     let mut asked = vec![];
     for number in ["9223372036854775807", "9223372036854775808", "18446744073709551615", "18446744073709551616", "-1"] {
-        for path in [paths::EVENTS, paths::PHASES] {
+        for path in [paths::read, paths::phases] {
             asked.push(("GET", format!("{path}?after={number}"), None));
         }
-        asked.push(("GET", format!("{}?stream=a-1&after={number}", paths::EVENTS), None));
-        asked.push(("GET", format!("{}?version=v1.1&after={number}", of(paths::LETTERS)), None));
-        asked.push(("GET", format!("{}?version=v1.1&after={number}&effects=true", of(paths::LETTERS)), None));
-        asked.push(("GET", format!("{}?version=v1.1&wait_ms={number}", of(paths::VERIFICATION)), None));
-        for path in [paths::RETRY_LETTERS, paths::DROP_LETTERS] {
+        asked.push(("GET", format!("{}?stream=a-1&after={number}", paths::read), None));
+        asked.push(("GET", format!("{}?version=v1.1&after={number}", of(paths::letters)), None));
+        asked.push(("GET", format!("{}?version=v1.1&after={number}&effects=true", of(paths::letters)), None));
+        asked.push(("GET", format!("{}?version=v1.1&wait_ms={number}", of(paths::verification)), None));
+        for path in [paths::retry_letters, paths::drop_letters] {
             asked.push(("POST", of(path), Some(format!(r#"{{"version":"v1.1","position":{number}}}"#))));
             let effects = format!(r#"{{"version":"v1.1","position":{number},"effects":true}}"#);
             asked.push(("POST", of(path), Some(effects)));
         }
-        asked.push(("POST", of(paths::REPLAY), Some(format!(r#"{{"from":{number}}}"#))));
-        asked.push(("POST", of(paths::REBUILD), Some(format!(r#"{{"code":{number}}}"#))));
+        asked.push(("POST", of(paths::replay), Some(format!(r#"{{"from":{number}}}"#))));
+        asked.push(("POST", of(paths::rebuild), Some(format!(r#"{{"code":{number}}}"#))));
         let event = r#"{"stream":"a-2","type":"t","data":1}"#;
         let expected = format!(r#"{{"events":[{event}],"expected":[{{"stream":"a-2","revision":{number}}}]}}"#);
-        asked.push(("POST", paths::EVENTS.to_owned(), Some(expected)));
+        asked.push(("POST", paths::read.to_owned(), Some(expected)));
     }
     for version in ["v18446744073709551616.1", "v4294967295.4294967295", "v0.0", "v-1.1", "", "%00", "v1.1%1B[2J"] {
-        asked.push(("GET", format!("{}?version={version}", of(paths::LETTERS)), None));
+        asked.push(("GET", format!("{}?version={version}", of(paths::letters)), None));
     }
     for time in ["9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "-000001-01-01T00:00:00Z", "1969-12-31T23:59:59Z"] {
-        asked.push(("POST", of(paths::REPLAY), Some(format!(r#"{{"from_time":"{time}"}}"#))));
+        asked.push(("POST", of(paths::replay), Some(format!(r#"{{"from_time":"{time}"}}"#))));
     }
     asked
 }

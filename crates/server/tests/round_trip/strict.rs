@@ -1,36 +1,37 @@
 //! A request that is not understood is refused by name, at every route.
 
-use std::collections::BTreeSet;
-
-use dacapo_api::{Problem, paths};
+use dacapo_api::Problem;
+use dacapo_api::operations::{self, OPERATIONS, Operation, paths};
 use serde_json::json;
 
 use super::Served;
 
-/// Every route that takes a body, with the smallest body that is understood and a key of it that can be mistyped.
-const BODIES: [(&str, &str, &str, &str); 15] = [
-    ("EVENTS", paths::EVENTS, r#"{"events":[{"stream":"a-1","type":"t","data":{}}]}"#, "expected"),
-    ("REBUILD", paths::REBUILD, r#"{"code":2}"#, "from_copy"),
-    ("FLIP", paths::FLIP, r#"{"to":"v2.1"}"#, "wait_ms"),
-    ("ROLLBACK", paths::ROLLBACK, r#"{"to":"v1.1"}"#, "reason"),
-    ("REPLAY", paths::REPLAY, r#"{"from":7}"#, "from_event"),
-    ("CLEAN_UP", paths::CLEAN_UP, r#"{"actor":"ana"}"#, "reason"),
-    ("VERIFICATION", paths::VERIFICATION, r#"{"actor":"ana"}"#, "version"),
-    ("WAIVE", paths::WAIVE, r#"{"reason":"known"}"#, "version"),
-    ("PAUSE", paths::PAUSE, r#"{"actor":"ana"}"#, "version"),
-    ("RESUME", paths::RESUME, r#"{"actor":"ana"}"#, "version"),
-    ("RETRY_LETTERS", paths::RETRY_LETTERS, r#"{"position":7}"#, "stream"),
-    ("DROP_LETTERS", paths::DROP_LETTERS, r#"{"all":true}"#, "version"),
-    ("SET_ASIDE", paths::SET_ASIDE, r#"{"position":7}"#, "version"),
-    ("CANCEL", paths::CANCEL, r#"{"what":"flip"}"#, "version"),
-    ("any", paths::FLIP, r#"{}"#, "idempotency_key"),
+/// Every operation that takes a body, with the smallest body that is understood and a key of it that can be mistyped.
+const BODIES: [(&str, &str, &str); 15] = [
+    ("append", r#"{"events":[{"stream":"a-1","type":"t","data":{}}]}"#, "expected"),
+    ("rebuild", r#"{"code":2}"#, "from_copy"),
+    ("flip", r#"{"to":"v2.1"}"#, "wait_ms"),
+    ("rollback", r#"{"to":"v1.1"}"#, "reason"),
+    ("replay", r#"{"from":7}"#, "from_event"),
+    ("clean_up", r#"{"actor":"ana"}"#, "reason"),
+    ("verify", r#"{"actor":"ana"}"#, "version"),
+    ("waive", r#"{"reason":"known"}"#, "version"),
+    ("pause", r#"{"actor":"ana"}"#, "version"),
+    ("resume", r#"{"actor":"ana"}"#, "version"),
+    ("retry_letters", r#"{"position":7}"#, "stream"),
+    ("drop_letters", r#"{"all":true}"#, "version"),
+    ("set_aside", r#"{"position":7}"#, "version"),
+    ("cancel", r#"{"what":"flip"}"#, "version"),
+    ("flip", r#"{}"#, "idempotency_key"),
 ];
 
-/// The names of the routes in the source that `method` is one of.
-fn routes(method: &str) -> BTreeSet<String> {
-    let source = include_str!("../../src/routes.rs");
-    let lines = source.lines().filter(|line| line.contains(&format!("{method}(")) || line.contains("events)"));
-    lines.filter_map(|line| Some(line.split_once("paths::")?.1.split_once(',')?.0.to_owned())).collect()
+/// Where an operation is, with names in place of what is in braces.
+fn path_of(operation: &Operation) -> String {
+    operation.path.replace("{projection}", "balances").replace("{version}", "v1.1")
+}
+
+fn named(name: &str) -> &'static Operation {
+    OPERATIONS.iter().find(|operation| operation.name == name).expect("an operation of this name")
 }
 
 async fn refused(request: reqwest::RequestBuilder, code: &str, name: &str) -> Problem {
@@ -44,12 +45,12 @@ async fn refused(request: reqwest::RequestBuilder, code: &str, name: &str) -> Pr
 
 #[tokio::test]
 async fn every_body_is_understood_or_refused_by_name() {
-    let covered: BTreeSet<String> = BODIES.iter().map(|(name, ..)| (*name).to_owned()).collect();
-    let missing: Vec<_> = routes("post").into_iter().filter(|name| !covered.contains(name)).collect();
-    assert!(missing.is_empty(), "routes without a body here: {missing:?}");
+    for operation in OPERATIONS.iter().filter(|operation| operation.method == "POST") {
+        assert!(BODIES.iter().any(|(name, ..)| *name == operation.name), "{} has no body here", operation.name);
+    }
     let served = Served::start().await;
-    for (_, path, body, known) in BODIES {
-        let url = format!("{}{}", served.url, path.replace("{projection}", "balances").replace("{version}", "v1.1"));
+    for (name, body, known) in BODIES {
+        let url = format!("{}{}", served.url, path_of(named(name)));
         let post = |body: String| served.http().post(&url).header("content-type", "application/json").body(body);
         let with = |more: String| {
             let open = body.strip_suffix('}').unwrap();
@@ -82,9 +83,9 @@ async fn every_body_is_understood_or_refused_by_name() {
 #[tokio::test]
 async fn an_empty_idempotency_key_is_refused() {
     let served = Served::start().await;
-    let url = format!("{}{}", served.url, paths::FLIP.replace("{projection}", "balances"));
+    let url = format!("{}{}", served.url, paths::flip.replace("{projection}", "balances"));
     let post = |body: &'static str| served.http().post(&url).header("content-type", "application/json").body(body);
-    for request in [post(r#"{"idempotency_key":""}"#), post("{}").header(paths::IDEMPOTENCY_KEY, "")] {
+    for request in [post(r#"{"idempotency_key":""}"#), post("{}").header(operations::IDEMPOTENCY_KEY, "")] {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 400);
         assert!(answer.text().await.unwrap().contains("the idempotency key is empty"));
@@ -96,7 +97,7 @@ async fn an_empty_idempotency_key_is_refused() {
 #[tokio::test]
 async fn every_form_within_an_append_is_understood_or_refused_by_name() {
     let served = Served::start().await;
-    let url = format!("{}{}", served.url, paths::EVENTS);
+    let url = format!("{}{}", served.url, paths::read);
     let post = |body: String| served.http().post(&url).header("content-type", "application/json").body(body);
     let event = r#""stream":"a-1","type":"t","data":{}"#;
     for (body, code, at, named) in [
@@ -155,18 +156,16 @@ async fn every_form_within_an_append_is_understood_or_refused_by_name() {
 #[tokio::test]
 async fn every_query_is_understood_or_refused_by_name() {
     let served = Served::start().await;
-    let gets = routes("get");
-    assert_eq!(gets.len(), 6, "see whether the new route refuses unknown parameters: {gets:?}");
-    for path in [paths::EVENTS, paths::STREAMS, paths::PHASES, paths::LETTERS, paths::VERIFICATION, paths::STATUS] {
-        let url = format!("{}{}", served.url, path.replace("{projection}", "balances"));
+    for operation in OPERATIONS.iter().filter(|operation| operation.method == "GET") {
+        let url = format!("{}{}", served.url, path_of(operation));
         refused(served.http().get(format!("{url}?zzz=secret")), "unknown_key", "zzz").await;
-        if path == paths::STATUS {
+        if operation.name == "status" {
             continue;
         }
         let problem = refused(served.http().get(format!("{url}?limits=1")), "unknown_key", "limits").await;
         assert!(!problem.message.contains("secret"), "{problem:?}");
     }
-    let events = format!("{}{}", served.url, paths::EVENTS);
+    let events = format!("{}{}", served.url, paths::read);
     refused(served.http().get(format!("{events}?after=1&after=2")), "doubled_key", "after").await;
     refused(served.http().get(format!("{events}?after=x")), "unprocessable", "after").await;
     refused(served.http().get(format!("{events}?after=18446744073709551616")), "unprocessable", "after").await;
@@ -180,22 +179,22 @@ async fn every_query_is_understood_or_refused_by_name() {
 async fn a_query_that_can_be_read_in_several_ways_is_refused_by_name() {
     let served = Served::start().await;
     let url = |path: &str| format!("{}{}", served.url, path.replace("{projection}", "balances"));
-    for path in [paths::EVENTS, paths::STREAMS, paths::PHASES, paths::LETTERS] {
+    for path in [paths::read, paths::streams, paths::phases, paths::letters] {
         refused(served.http().get(format!("{}?limit=0", url(path))), "unprocessable", "limit").await;
     }
     for odd in ["%ff", "%c3", "%c3&after=%a9", "a%zz", "a%4", "%", "a,b", "a,,b", ","] {
-        let odd = format!("{}?types={odd}", url(paths::EVENTS));
+        let odd = format!("{}?types={odd}", url(paths::read));
         refused(served.http().get(odd), "unprocessable", "types").await;
     }
-    refused(served.http().get(format!("{}?%ff=1", url(paths::EVENTS))), "unprocessable", "\u{fffd}").await;
-    let read = served.http().get(format!("{}?types=a%2Cb&types=%c3%a9+%25", url(paths::EVENTS))).send().await;
+    refused(served.http().get(format!("{}?%ff=1", url(paths::read))), "unprocessable", "\u{fffd}").await;
+    let read = served.http().get(format!("{}?types=a%2Cb&types=%c3%a9+%25", url(paths::read))).send().await;
     assert_eq!(read.unwrap().status().as_u16(), 200, "a comma and a % that are written so are part of a name");
     let scalars = [
-        (paths::EVENTS, "after stream limit wait_ms system"),
-        (paths::STREAMS, "category after limit"),
-        (paths::PHASES, "projection after limit"),
-        (paths::LETTERS, "version after limit effects"),
-        (paths::VERIFICATION, "version wait_ms"),
+        (paths::read, "after stream limit wait_ms system"),
+        (paths::streams, "category after limit"),
+        (paths::phases, "projection after limit"),
+        (paths::letters, "version after limit effects"),
+        (paths::verification, "version wait_ms"),
     ];
     for (path, names) in scalars {
         for name in names.split(' ') {
@@ -213,11 +212,11 @@ async fn a_number_in_a_query_is_written_in_one_way_or_refused_by_name() {
     let served = Served::start().await;
     let url = |path: &str| format!("{}{}", served.url, path.replace("{projection}", "balances"));
     let params = [
-        (paths::EVENTS, "after limit wait_ms"),
-        (paths::STREAMS, "limit"),
-        (paths::PHASES, "after limit"),
-        (paths::LETTERS, "after limit"),
-        (paths::VERIFICATION, "wait_ms"),
+        (paths::read, "after limit wait_ms"),
+        (paths::streams, "limit"),
+        (paths::phases, "after limit"),
+        (paths::letters, "after limit"),
+        (paths::verification, "wait_ms"),
     ];
     for (path, names) in params {
         for name in names.split(' ') {
@@ -231,7 +230,7 @@ async fn a_number_in_a_query_is_written_in_one_way_or_refused_by_name() {
             assert_ne!(plain.status().as_u16(), 422, "{path} {name}");
         }
     }
-    for (path, name) in [(paths::EVENTS, "system"), (paths::LETTERS, "effects")] {
+    for (path, name) in [(paths::read, "system"), (paths::letters, "effects")] {
         for odd in ["on", "1", "True", "yes", "%20true", ""] {
             refused(served.http().get(format!("{}?{name}={odd}", url(path))), "unprocessable", name).await;
         }
@@ -242,7 +241,7 @@ async fn a_number_in_a_query_is_written_in_one_way_or_refused_by_name() {
 #[tokio::test]
 async fn a_body_that_says_it_is_not_json_in_utf_8_is_refused_by_name() {
     let served = Served::start().await;
-    let url = format!("{}{}", served.url, paths::EVENTS);
+    let url = format!("{}{}", served.url, paths::read);
     let answer = async |headers: &[(&str, &str)]| {
         let post = served.http().post(&url).body(r#"{"events":[{"stream":"a-1","type":"t","data":{}}]}"#);
         let post = headers.iter().fold(post, |post, (name, value)| post.header(*name, *value));
