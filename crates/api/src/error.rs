@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 /// What went wrong: what was tried, what was found, what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The kind in snake_case, for programs: `wrong_revision`. Later releases may add codes.
     pub code: String,

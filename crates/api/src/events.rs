@@ -16,6 +16,7 @@ use crate::form::{Json, format_time, parse_event_id};
 
 /// Events to append: all of them or nothing, in this order, in one place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct AppendRequest {
     /// The events, of one stream or of many; at most [`APPEND_EVENTS_MAX`](limits::APPEND_EVENTS_MAX).
     #[serde(deserialize_with = "at_most::<_, _, { limits::APPEND_EVENTS_MAX }>")]
@@ -35,6 +36,7 @@ pub struct AppendRequest {
 
 /// An event that has no place yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct NewEvent {
     /// The stream it goes to.
     pub stream: String,
@@ -56,6 +58,7 @@ pub struct NewEvent {
 
 /// What is known about an event beside its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Metadata {
     /// The conversation it belongs to, a UUID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +76,7 @@ pub struct Metadata {
 
 /// What an append demands of one stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Expected {
     /// The stream.
     pub stream: String,
@@ -95,6 +99,7 @@ pub enum RevisionDemand {
 
 /// What to do with events that are in the journal already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnKnown {
     /// All of them are there: a retry, answered as the first time. Some of them are there: refused.
@@ -106,6 +111,7 @@ pub enum OnKnown {
 
 /// What an append came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct AppendResponse {
     /// The position of the last of its events, also when they were there already.
     pub position: u64,
@@ -117,6 +123,7 @@ pub struct AppendResponse {
 
 /// Which events to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReadRequest {
     /// Read behind this position; with `stream`, behind this revision.
@@ -144,6 +151,7 @@ pub struct ReadRequest {
 
 /// Events in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ReadResponse {
     /// The events.
     pub events: Vec<Event>,
@@ -159,6 +167,7 @@ pub struct ReadResponse {
 
 /// A recorded event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its place in the journal.
     pub position: u64,
@@ -185,6 +194,7 @@ pub struct Event {
 
 /// Which streams to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StreamsRequest {
     /// Those of this category only.
@@ -200,6 +210,7 @@ pub struct StreamsRequest {
 
 /// Streams in the order of their names' bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StreamsResponse {
     /// The streams. Fewer than asked for means that there are no more, unless `more` says otherwise.
     pub streams: Vec<StreamSummary>,
@@ -209,6 +220,7 @@ pub struct StreamsResponse {
 
 /// What is known about a stream without reading it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StreamSummary {
     /// Its name.
     pub name: String,

@@ -11,6 +11,7 @@ use crate::operate::{Asked, asks};
 
 /// Which dead letters to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LettersRequest {
     /// Of this version; where absent, of the only one that has any, or of the one that serves.
@@ -29,6 +30,7 @@ pub struct LettersRequest {
 
 /// Dead letters, in the order of their events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct LettersResponse {
     /// Of which projection.
     pub projection: String,
@@ -45,6 +47,7 @@ pub struct LettersResponse {
 
 /// A dead letter: an event that was set aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Letter {
     /// The event, as it was appended.
     pub event: Event,
@@ -99,6 +102,7 @@ asks! {
 
 /// What shall be retried or dropped: exactly one of `position`, `stream` and `all`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct SettleRequest {
     /// Of this version; where absent, of the only one that has any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,6 +126,7 @@ pub struct SettleRequest {
 
 /// An effect that was tried in vain, or that a version which is cleaned up still owes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct EffectLetter {
     /// Its place in the outbox of its version.
     pub number: u64,
@@ -176,6 +181,7 @@ impl EffectLetter {
 
 /// An event at which a segment halts shall be set aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct SetAsideRequest {
     /// In this version; where absent, in the only one that halts there.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +195,7 @@ pub struct SetAsideRequest {
 
 /// What was asked for. It happens once the event is refused again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SetAsideResponse {
     /// Of which projection.
     pub projection: String,
@@ -203,6 +210,7 @@ pub struct SetAsideResponse {
 
 /// How many dead letters will be retried or dropped. It happens soon; the list tells what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SettleResponse {
     /// Of which projection.
     pub projection: String,
@@ -214,6 +222,7 @@ pub struct SettleResponse {
 
 /// A version to be paused or resumed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct PauseRequest {
     /// Which version; where absent, the only one that it can be asked of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,6 +234,7 @@ pub struct PauseRequest {
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PauseResponse {
     /// Of which projection.
     pub projection: String,

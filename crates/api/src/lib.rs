@@ -18,6 +18,8 @@ mod events;
 pub mod fake;
 mod form;
 mod letters;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod operate;
 pub mod operations;
 mod status;

@@ -11,6 +11,7 @@ use crate::status::{WaitingOn, kind_of_flip};
 
 /// Who asks for a change, why, and the key under which it is asked once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Asked {
     /// Who asks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +67,7 @@ asks! {
 
 /// A new version of a projection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct RebuildRequest {
     /// Of this code version; the newest that is carried when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +85,7 @@ pub struct RebuildRequest {
 
 /// The version that was scheduled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RebuildResponse {
     /// Of which projection.
     pub projection: String,
@@ -97,6 +100,7 @@ pub struct RebuildResponse {
 
 /// Another version to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct FlipRequest {
     /// The version; the newest above (for a rollback: the one that served last below) when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,7 @@ pub struct FlipRequest {
 
 /// What a flip or a rollback came to while the caller waited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct FlipResponse {
     /// Of which projection.
     pub projection: String,
@@ -143,6 +148,7 @@ pub struct FlipResponse {
 /// Past events shall go through a version again, in its own view. Just one of the four says where that begins; what is
 /// named is replayed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct ReplayRequest {
     /// The version; the one that serves when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +175,7 @@ pub struct ReplayRequest {
 
 /// What a replay came to while the caller waited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ReplayResponse {
     /// Of which projection.
     pub projection: String,
@@ -188,6 +195,7 @@ pub struct ReplayResponse {
 
 /// The view of a version is to be dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct CleanUpRequest {
     /// Who asks and why.
     #[serde(flatten)]
@@ -196,6 +204,7 @@ pub struct CleanUpRequest {
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct CleanUpResponse {
     /// Of which projection.
     pub projection: String,
@@ -207,6 +216,7 @@ pub struct CleanUpResponse {
 
 /// Something that was asked for and has not happened is given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct CancelRequest {
     /// What: `flip`, `rebuild`, `clean_up` or `replay`; the only thing that could be when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,6 +231,7 @@ pub struct CancelRequest {
 
 /// What was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct CancelResponse {
     /// Of which projection.
     pub projection: String,
@@ -245,6 +256,7 @@ pub fn name_of_cancel(what: Cancel) -> &'static str {
 
 /// Which part of the history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PhasesRequest {
     /// Of this projection; of all when absent.
@@ -260,6 +272,7 @@ pub struct PhasesRequest {
 
 /// What happened to versions, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct History {
     /// The entries.
     pub history: Vec<HistoryEntry>,
@@ -271,6 +284,7 @@ pub struct History {
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct HistoryEntry {
     /// Where the catalog has it.
     pub position: u64,

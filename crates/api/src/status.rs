@@ -8,6 +8,7 @@ use crate::form::format_time;
 
 /// How a node and its projections are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Status {
     /// The node that answers.
     pub node: NodeStatus,
@@ -23,6 +24,7 @@ pub struct Status {
 
 /// A handler that the node calls with events as they are appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SubscriberStatus {
     /// Its name.
     pub name: String,
@@ -42,6 +44,7 @@ pub struct SubscriberStatus {
 
 /// An event that a subscriber failed to take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SubscriberFailure {
     /// Its position.
     pub position: u64,
@@ -51,6 +54,7 @@ pub struct SubscriberFailure {
 
 /// A node that is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct MemberStatus {
     /// Which run of which node; segments name their owners by it.
     pub id: String,
@@ -81,6 +85,7 @@ impl MemberStatus {
 
 /// The node that answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
@@ -108,6 +113,7 @@ pub struct NodeStatus {
 
 /// One projection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ProjectionStatus {
     /// Its name.
     pub name: String,
@@ -123,6 +129,7 @@ pub struct ProjectionStatus {
 
 /// A flip under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct FlipStatus {
     /// The version to serve.
     pub to: String,
@@ -140,6 +147,7 @@ pub struct FlipStatus {
 
 /// One version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VersionStatus {
     /// Which one, such as `v2.1`.
     pub version: String,
@@ -209,6 +217,7 @@ pub struct VersionStatus {
 
 /// One segment of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SegmentStatus {
     /// Its number, from 0.
     pub segment: u16,
@@ -227,6 +236,7 @@ pub struct SegmentStatus {
 
 /// An estimate, and what it rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct TimeLeft {
     /// Seconds.
     pub seconds: f64,
@@ -236,6 +246,7 @@ pub struct TimeLeft {
 
 /// A version that has something to do and does not get on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Stall {
     /// For how many seconds it has not moved.
     pub seconds: f64,
@@ -251,6 +262,7 @@ pub struct Stall {
 /// The fields differ by kind and later releases may add kinds, so they stay as they came; `text` says
 /// the same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct WaitingOn {
     /// The kind in snake_case; `docs/waiting-on.md` lists every one.
     pub kind: String,

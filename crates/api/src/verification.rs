@@ -10,6 +10,7 @@ use crate::status::WaitingOn;
 
 /// Which version's verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VerificationRequest {
     /// The version; when absent, the newest that is being built, or else the newest that was verified.
@@ -26,6 +27,7 @@ asks! {
 
 /// A version is to be verified again, or somebody answers for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct VerifyRequest {
     /// The version; when absent, the newest that is being built.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +39,7 @@ pub struct VerifyRequest {
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VerifyResponse {
     /// Of which projection.
     pub projection: String,
@@ -49,6 +52,7 @@ pub struct VerifyResponse {
 
 /// How the verification of a version stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Verification {
     /// Of which projection.
     pub projection: String,
@@ -84,6 +88,7 @@ pub struct Verification {
 
 /// Who answers for a version, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Waiver {
     /// Who.
     pub by: String,
@@ -93,6 +98,7 @@ pub struct Waiver {
 
 /// What a verification found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The position at which it looked.
     pub at: u64,
@@ -111,6 +117,7 @@ pub struct Report {
 
 /// What one part found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PartReport {
     /// The part: `counts`, `checks`, `rows`, `answers` or `fold`.
     pub part: String,
@@ -137,6 +144,7 @@ pub struct PartReport {
 
 /// One thing that was found wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// What it is: `count`, `letter`, `check`, `missing`, `extra`, `differs` or `answer`.
     pub kind: String,
