@@ -101,7 +101,7 @@ pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// What the operating system says. Any part may have been written.
+    /// What the operating system says. The first of the bytes may have been written, any number of them.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Cuts the file to `size` bytes.

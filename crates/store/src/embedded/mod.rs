@@ -23,5 +23,5 @@ pub use disk::{Disk, DiskFile, FileDisk, LookDisk};
 pub use journal::{EmbeddedJournal, JournalOptions, Repair, RepairAct, RepairStep, repair};
 pub use lock::DataDir;
 #[cfg(feature = "contract")]
-pub use sim_disk::SimDisk;
+pub use sim_disk::{Refuses, SimDisk};
 pub use views::SqliteViews;

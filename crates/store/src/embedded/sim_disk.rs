@@ -7,7 +7,7 @@
 //!
 //! When the power goes, of the sectors written since the last flush any subset is on the disk, the size is
 //! any between the durable one and the last, and of the changes of names the first few have happened. A
-//! failed flush forgets which sectors were to be written, as operating systems do.
+//! failed flush forgets which sectors were to be written, as operating systems do, and may show what was there before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -41,8 +41,19 @@ struct World {
     /// How often names are still those of the open files; `None` is for ever.
     named_for: Option<u64>,
     fail_reads: bool,
+    /// What one file refuses, and which of the next acts of that kind.
+    refuses: Option<(usize, Refuses, i64)>,
     /// Chooses what the operating system writes without being asked.
     write_back: Option<Chance>,
+}
+
+/// What a file refuses for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuses {
+    /// Every write, once so many of its bytes are written.
+    WritesAfter(usize),
+    /// Every flush.
+    Flushes,
 }
 
 #[derive(Clone)]
@@ -85,6 +96,21 @@ impl SimDisk {
     /// The next flush of a file fails.
     pub fn fail_next_sync(&self) {
         self.world().fail_sync = true;
+    }
+
+    /// From here on the file at `path` refuses something. The lowest bit of `which` tells whether it refuses the next act of
+    /// that kind, and so on; the highest one tells that of all that follow. So 1 is once, and -1 for ever.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn refuse(&self, path: &Path, refuses: Refuses, which: i64) {
+        let mut world = self.world();
+        world.refuses = Some((world.names[path], refuses, which));
+    }
+
+    /// From here on no file refuses anything.
+    pub fn refuse_nothing(&self) {
+        self.world().refuses = None;
     }
 
     /// So many more times a name is that of an open file, then none is, as after somebody moved the directory; `None` is
@@ -180,6 +206,15 @@ impl World {
         }
     }
 
+    /// What a file refuses now of what is asked.
+    fn refuses<T>(&mut self, file: usize, asked: impl Fn(Refuses) -> Option<T>) -> Option<T> {
+        let (refusing, refuses, which) = self.refuses.as_mut()?;
+        let found = asked(*refuses).filter(|_| *refusing == file)?;
+        let is_refused = *which & 1 == 1;
+        *which >>= 1;
+        is_refused.then_some(found)
+    }
+
     fn rename(&mut self, change: NameChange) -> io::Result<()> {
         if !self.change()? {
             return Err(no_power());
@@ -221,6 +256,18 @@ impl Content {
                 let end = ((sector + 1) * SECTOR_BYTES).min(self.now.len());
                 self.durable.resize(self.durable.len().max(end), 0);
                 self.settle(sector);
+            }
+        }
+    }
+
+    /// What was to be flushed never will be. Where a sector is read from the disk again, it is as before, or empty.
+    fn lose(&mut self, chance: Option<&mut Chance>) {
+        let lost = std::mem::take(&mut self.dirty);
+        let Some(chance) = chance else { return };
+        for sector in lost.into_iter().filter(|_| chance.below(2) == 0) {
+            let end = ((sector + 1) * SECTOR_BYTES).min(self.now.len());
+            for at in sector * SECTOR_BYTES..end {
+                self.now[at] = self.durable.get(at).copied().unwrap_or(0);
             }
         }
     }
@@ -352,7 +399,11 @@ impl DiskFile for SimFile {
         let powered = world.change()?;
         let grows = (offset + bytes.len()).saturating_sub(world.contents[self.content].now.len()) as u64;
         let (mut len, mut failed) = (bytes.len(), None);
-        if let Some(after) = world.fail_write_after.take() {
+        let refused = world.refuses(self.content, |refuses| match refuses {
+            Refuses::WritesAfter(bytes) => Some(bytes),
+            Refuses::Flushes => None,
+        });
+        if let Some(after) = world.fail_write_after.take().or(refused) {
             (len, failed) = (len.min(after), Some(io::Error::other("the disk does not answer")));
         }
         match &mut world.room_bytes {
@@ -390,8 +441,10 @@ impl DiskFile for SimFile {
         if !world.change()? {
             return Err(no_power());
         }
-        if std::mem::take(&mut world.fail_sync) {
-            world.contents[self.content].dirty.clear();
+        let refused = world.refuses(self.content, |refuses| (refuses == Refuses::Flushes).then_some(())).is_some();
+        if std::mem::take(&mut world.fail_sync) || refused {
+            let world = &mut *world;
+            world.contents[self.content].lose(world.write_back.as_mut());
             return Err(io::Error::other("the disk lost what it was to flush"));
         }
         world.contents[self.content].sync();
