@@ -247,30 +247,56 @@ async fn a_damaged_commit_is_refused() {
     }
 }
 
+/// Both say the same, so the other one tells of all that was acknowledged.
 #[tokio::test]
-async fn one_damaged_note_of_two_leaves_what_was_closed_in_order() {
-    let (dir, logs) = filled().await;
-    let (commit, newest) = (dir.path().join("journal/commit"), logs.last().unwrap());
-    let last = std::fs::metadata(newest).unwrap().len() as usize - RECORD_BYTES;
-    for slot in [0, 4096] {
+async fn one_damaged_note_of_two_leaves_what_was_acknowledged() {
+    for (closed, slot) in [(true, 0), (true, 4096), (false, 0), (false, 4096)] {
+        let (dir, logs) = if closed { filled().await } else { killed().await };
+        let (commit, newest) = (dir.path().join("journal/commit"), logs.last().unwrap());
+        let whole = std::fs::read(newest).unwrap();
+        let last = whole.len() - RECORD_BYTES;
         flip(&commit, slot + 50);
         assert_eq!(all(&open(dir.path()).unwrap()).await.unwrap(), EVENTS);
-        flip(newest, last + 100);
-        assert_corrupt(open(dir.path()), &[file_name(newest)]);
-        flip(newest, last + 100);
-        flip(&commit, slot + 50);
+        for end in [last, last + 100, whole.len() - 1] {
+            std::fs::write(newest, &whole[..end]).unwrap();
+            assert_corrupt(open(dir.path()), &[file_name(newest), "dacapo repair"]);
+        }
+        std::fs::write(newest, &whole).unwrap();
+        assert_whole(dir.path(), EVENTS).await;
+        assert_eq!(all(&open(dir.path()).unwrap()).await.unwrap(), EVENTS + 1);
     }
+}
+
+/// Notes as builds wrote them that wrote the two in turns.
+fn in_turns(commit: &Path) {
+    let mut bytes = std::fs::read(commit).unwrap();
+    for slot in [0, 4096] {
+        bytes[slot + 12] = 0;
+        let checksum = crc32c::crc32c(&bytes[slot..slot + 72]);
+        bytes[slot + 72..slot + 76].copy_from_slice(&checksum.to_le_bytes());
+    }
+    std::fs::write(commit, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn notes_that_were_written_in_turns_are_read_and_written_together_from_then_on() {
+    let (dir, _) = killed().await;
+    let commit = dir.path().join("journal/commit");
+    in_turns(&commit);
     assert_whole(dir.path(), EVENTS).await;
+    flip(&commit, 50);
+    assert_eq!(all(&open(dir.path()).unwrap()).await.unwrap(), EVENTS + 1);
 }
 
 /// The note that is lost may be the later one, which told of the event at the end.
 #[tokio::test]
-async fn one_damaged_note_of_two_proves_nothing_of_a_journal_that_was_killed() {
+async fn one_damaged_note_of_two_that_were_written_in_turns_proves_nothing() {
     for slot in [0, 4096] {
         let (dir, logs) = killed().await;
         let (commit, newest) = (dir.path().join("journal/commit"), logs.last().unwrap());
         let whole = std::fs::read(newest).unwrap();
         let last = whole.len() - RECORD_BYTES;
+        in_turns(&commit);
         flip(&commit, slot + 50);
         for end in [whole.len(), whole.len() - 1, last + 100, last] {
             std::fs::write(newest, &whole[..end]).unwrap();

@@ -1,5 +1,8 @@
 //! What the embedded journal does when its disk is full, fails or loses power at an awkward moment.
 
+#[path = "disk_faults/notes.rs"]
+mod notes;
+
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};

@@ -1,26 +1,36 @@
 //! What was acknowledged, kept apart from the records, so that a torn tail is told from damage.
 //!
 //! ```text
-//! journal/commit: two slots, at 0 and 4096, written in turns; the higher number counts
-//!   0  8 bytes "dacapocm"    8  u32 version     12  u32 1 where the journal was closed in order, else 0
+//! journal/commit: two slots, at 0 and 4096, that say the same; the higher number counts
+//!   0  8 bytes "dacapocm"    8  u32 version
+//!  12  u32 1 where the journal was closed in order, else 2 (0 where an earlier build wrote the slots in turns)
 //!  16  u64 number           24  16 bytes, the identity of the journal
 //!  40  u64 first position of the newest chunk   48  u64 byte of it through which everything is durable
 //!  56  u64 head             64  u64 digest of the history through it
 //!  72  u32 CRC-32C of all before                76  u32 zero
 //! ```
 //!
-//! A slot is written once a group is durable and before anybody is told, so it never tells of more than there is. It is
-//! not flushed each time, which would double the flushes: a process that is killed leaves it behind all the same, and a
-//! moment later it is flushed. When the power goes within that moment, the digest that each group carries of the one
-//! before still tells of all groups but the last.
+//! A note is one write over both slots, done once a group is durable and before anybody is told, so it never tells of more
+//! than there is, and nothing is acknowledged that is not noted. It is not flushed each time, which would double the
+//! flushes: a process that is killed leaves it behind all the same, and a moment later it is flushed. When the power goes
+//! within that moment, the digest that each group carries of the one before still tells of all groups but the last.
 //!
-//! Slots are written in turns, so one that is not sound may have told of a later group than the other. What is left then
-//! proves only that a journal that was closed in order ends there, since both slots say that.
+//! A write that fails has written its beginning, so it leaves one slot torn at most. After a flush that fails, the system
+//! may show slots that the disk never got, or may have lost them. After either nothing is noted until both slots are
+//! written anew:
+//!
+//! ```text
+//!   both as they read, flushed ─▶ the slot that is not sound, or is older, flushed ─▶ the other one, flushed
+//! ```
+//!
+//! The first step changes no byte of what reads, so it tears nothing; after it the disk has what reads. Each of the others
+//! changes one slot while the other one is sound and durable. So wherever this ends, one slot at least is sound, and it
+//! tells of all that was acknowledged: the other one is not waited for.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use dacapo_model::{JournalId, Position};
 
@@ -32,11 +42,14 @@ use crate::record::{u32_at, u64_at};
 const NAME: &str = "commit";
 const MAGIC: &[u8; 8] = b"dacapocm";
 const VERSION: u32 = 1;
+const OPEN_IN_TURNS: u32 = 0;
 const CLOSED: u32 = 1;
+const OPEN: u32 = 2;
 const SLOT_BYTES: usize = 80;
 const CHECKSUM_AT: usize = 72;
 /// Far enough apart that no sector holds both.
 const SLOT_AT: [u64; 2] = [0, 4096];
+const FILE_BYTES: usize = SLOT_AT[1] as usize + SLOT_BYTES;
 
 /// How far the journal was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +71,7 @@ impl Commit {
         let mut out = Vec::with_capacity(SLOT_BYTES);
         out.extend(MAGIC);
         out.extend(VERSION.to_le_bytes());
-        out.extend(if self.closed { CLOSED } else { 0 }.to_le_bytes());
+        out.extend(if self.closed { CLOSED } else { OPEN }.to_le_bytes());
         out.extend(number.to_le_bytes());
         out.extend(self.id.bytes());
         for value in [self.chunk.get(), self.end, self.head.get(), self.digest] {
@@ -68,21 +81,38 @@ impl Commit {
         out.resize(SLOT_BYTES, 0);
         out
     }
+}
 
-    /// The commit in a slot and its number.
-    fn decode(slot: &[u8]) -> Option<(u64, Self)> {
+/// What a slot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    number: u64,
+    commit: Commit,
+    /// Whether the other slot was not written with it, so that it may have told of more.
+    in_turns: bool,
+}
+
+impl Slot {
+    fn decode(slot: &[u8]) -> Option<Self> {
+        let state = u32_at(slot, 12)?;
         let checked = slot.get(..8) == Some(MAGIC)
             && u32_at(slot, 8) == Some(VERSION)
+            && [OPEN_IN_TURNS, CLOSED, OPEN].contains(&state)
             && u32_at(slot, CHECKSUM_AT) == Some(crc32c::crc32c(slot.get(..CHECKSUM_AT)?));
-        let commit = Self {
+        let commit = Commit {
             id: JournalId::from_bytes(*slot.get(24..)?.first_chunk()?),
             chunk: Position::new(u64_at(slot, 40)?),
             end: u64_at(slot, 48)?,
             head: Position::new(u64_at(slot, 56)?),
             digest: u64_at(slot, 64)?,
-            closed: u32_at(slot, 12)? == CLOSED,
+            closed: state == CLOSED,
         };
-        checked.then_some((u64_at(slot, 16)?, commit))
+        checked.then_some(Self { number: u64_at(slot, 16)?, commit, in_turns: state == OPEN_IN_TURNS })
+    }
+
+    /// The two slots in the bytes of a file, as far as they are sound.
+    fn both(file: &[u8]) -> [Option<Self>; 2] {
+        SLOT_AT.map(|at| file.get(at as usize..).and_then(|slot| Self::decode(slot.get(..SLOT_BYTES)?)))
     }
 }
 
@@ -94,16 +124,24 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 pub(super) struct CommitFile {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    /// Of the slot that is written next.
-    number: u64,
-    dirty: Arc<AtomicBool>,
+    /// Of the note that was written last. No two have the same, also where one failed.
+    number: AtomicU64,
+    /// Shared by a note and a flush; taken alone to write both slots anew.
+    slots: RwLock<()>,
+    /// Never held while the disk is waited for: who asks for the health must not wait for it either.
+    noted: Mutex<Noted>,
 }
 
-/// What is needed to flush the file later, from another thread.
-#[derive(Clone)]
-pub(super) struct Flush {
-    file: Arc<dyn DiskFile>,
-    dirty: Arc<AtomicBool>,
+/// How notes went.
+#[derive(Default)]
+struct Noted {
+    last: Option<Commit>,
+    /// Whether something was noted that is not flushed.
+    dirty: bool,
+    /// Why nothing can be noted, and what was noted may not last, until both slots are written anew.
+    broken: Option<StoreError>,
+    /// Nothing is written any more: the file may have another owner.
+    ended: bool,
 }
 
 /// What a commit file holds.
@@ -111,8 +149,8 @@ pub(super) struct Kept {
     pub file: CommitFile,
     /// `None` when neither slot is sound.
     pub commit: Option<Commit>,
-    /// Whether a slot is not sound, so that a later commit than the other one may have been in it.
-    pub is_partial: bool,
+    /// Whether a slot is not sound in which there may have been a later commit than in the other one.
+    is_partial: bool,
 }
 
 impl Kept {
@@ -126,31 +164,26 @@ impl CommitFile {
     /// The file in `dir`, if there is one, and what it holds.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Kept>, StoreError> {
         let path = path(dir);
-        let failed = |error: io::Error| disk_error("read", &path, &error);
         let file = match disk.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(failed)?,
+            file => file.map_err(|error| disk_error("read", &path, &error))?,
         };
-        let (mut newest, mut readable): (Option<(u64, Commit)>, usize) = (None, 0);
-        for at in SLOT_AT {
-            let mut slot = Vec::new();
-            file.read_at(at, SLOT_BYTES, &mut slot).map_err(failed)?;
-            let Some(found) = Commit::decode(&slot) else { continue };
-            readable += 1;
-            if newest.is_none_or(|(number, _)| number < found.0) {
-                newest = Some(found);
-            }
-        }
-        let number = newest.map_or(0, |(number, _)| number + 1);
-        let commit = newest.map(|(_, commit)| commit);
-        let is_partial = readable < SLOT_AT.len();
-        Ok(Some(Kept { file: Self { file, path, number, dirty: Arc::default() }, commit, is_partial }))
+        let file = Self::of(file, path);
+        let slots = Slot::both(&file.bytes().map_err(|error| disk_error("read", &file.path, &error))?);
+        let newest = slots.iter().flatten().max_by_key(|slot| slot.number);
+        file.number.store(newest.map_or(0, |newest| newest.number), Ordering::Relaxed);
+        let is_partial = slots.contains(&None) && newest.is_some_and(|newest| newest.in_turns);
+        Ok(Some(Kept { commit: newest.map(|newest| newest.commit), is_partial, file }))
     }
 
     /// An empty file in `dir`, whose name is not durable yet.
     pub fn create(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let path = path(dir);
-        Ok(Self { file: disk.create(&path)?, path, number: 0, dirty: Arc::default() })
+        Ok(Self::of(disk.create(&path)?, path))
+    }
+
+    fn of(file: Arc<dyn DiskFile>, path: PathBuf) -> Self {
+        Self { file, path, number: AtomicU64::new(0), slots: RwLock::default(), noted: Mutex::default() }
     }
 
     /// The open file, and where it is.
@@ -158,47 +191,128 @@ impl CommitFile {
         (&self.path, &*self.file)
     }
 
-    pub fn flush(&self) -> Flush {
-        Flush { file: Arc::clone(&self.file), dirty: Arc::clone(&self.dirty) }
+    /// Notes how far the journal is durable, before anybody is told. That is made durable a moment later.
+    ///
+    /// # Errors
+    /// When it is not noted: both slots had to be written anew, and that failed.
+    pub fn note(&self, commit: &Commit) -> Result<(), StoreError> {
+        if self.write_both(commit) { Ok(()) } else { self.keep(commit) }
     }
 
-    /// Notes how far the journal is durable. What cannot be noted is no reason to refuse the events, which are durable.
-    pub fn note(&mut self, commit: &Commit) {
-        match self.write(commit) {
-            Ok(()) => self.dirty.store(true, Ordering::Release),
-            Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "how far the journal is durable cannot be noted");
+    /// Writes both slots anew, durably.
+    ///
+    /// # Errors
+    /// When that failed; one of the slots is sound all the same.
+    pub fn keep(&self, commit: &Commit) -> Result<(), StoreError> {
+        let _alone = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        self.keep_alone(commit)
+    }
+
+    /// Makes durable what was noted since the last time. After a failure it writes the slots anew. No note waits for a
+    /// flush, unless one has failed.
+    pub fn flush(&self) {
+        if self.broken().is_some() {
+            return self.mend();
+        }
+        if std::mem::take(&mut self.noted().dirty) {
+            let _shared = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = self.file.sync_data() {
+                self.failed(&error);
             }
         }
     }
 
-    /// The same in both slots, durably.
-    pub fn keep(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        let keep = |file: &mut Self| {
-            file.write(commit)?;
-            file.write(commit)?;
-            file.file.sync_data()
+    /// Writes nothing from now on: the file may have another owner.
+    pub fn end(&self) {
+        let _alone = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        self.noted().ended = true;
+    }
+
+    /// Why nothing can be noted, and what was noted may not last, if there is such a reason.
+    pub fn broken(&self) -> Option<StoreError> {
+        self.noted().broken.clone()
+    }
+
+    fn mend(&self) {
+        let _alone = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let last = {
+            let noted = self.noted();
+            noted.last.filter(|_| noted.broken.is_some() && !noted.ended)
         };
-        keep(self).map_err(|error| disk_error("write", &self.path, &error))?;
-        self.dirty.store(false, Ordering::Release);
-        Ok(())
-    }
-
-    fn write(&mut self, commit: &Commit) -> io::Result<()> {
-        self.file.write_at(SLOT_AT[self.number as usize % 2], &commit.encode(self.number))?;
-        self.number += 1;
-        Ok(())
-    }
-}
-
-impl Flush {
-    /// Makes durable what was noted since the last time, if anything.
-    pub fn run(&self) {
-        if self.dirty.swap(false, Ordering::AcqRel)
-            && let Err(error) = self.file.sync_data()
-        {
-            tracing::warn!(%error, "how far the journal is durable cannot be flushed");
+        if let Some(last) = last {
+            // What failed is kept, and tried again.
+            self.keep_alone(&last).ok();
         }
+    }
+
+    fn keep_alone(&self, commit: &Commit) -> Result<(), StoreError> {
+        self.write_anew(commit).map_err(|error| self.failed(&error))?;
+        let mut noted = self.noted();
+        (noted.last, noted.dirty) = (Some(*commit), false);
+        if noted.broken.take().is_some() {
+            tracing::warn!(file = %self.path.display(), "how far the journal is durable can be noted again");
+        }
+        Ok(())
+    }
+
+    /// One write over both slots. False where they must be written anew.
+    fn write_both(&self, commit: &Commit) -> bool {
+        let _shared = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        if self.broken().is_some() {
+            return false;
+        }
+        let (slot, mut file) = (commit.encode(self.next_number()), vec![0; FILE_BYTES]);
+        for at in SLOT_AT.map(|at| at as usize) {
+            file[at..at + SLOT_BYTES].copy_from_slice(&slot);
+        }
+        if let Err(error) = self.file.write_at(0, &file) {
+            self.failed(&error);
+            return false;
+        }
+        // Still shared: whoever writes the slots anew writes this one.
+        let mut noted = self.noted();
+        (noted.last, noted.dirty) = (Some(*commit), true);
+        true
+    }
+
+    fn write_anew(&self, commit: &Commit) -> io::Result<()> {
+        let there = self.bytes()?;
+        if !there.is_empty() {
+            self.file.write_at(0, &there)?;
+            self.file.sync_data()?;
+        }
+        let [first, second] = Slot::both(&there).map(|slot| slot.map(|slot| slot.number));
+        let in_order = if first <= second { SLOT_AT } else { [SLOT_AT[1], SLOT_AT[0]] };
+        let slot = commit.encode(self.next_number());
+        for at in in_order {
+            self.file.write_at(at, &slot)?;
+            self.file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.file.read_at(0, FILE_BYTES, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Has nothing noted before both slots are written anew.
+    fn failed(&self, error: &io::Error) -> StoreError {
+        let error = disk_error("note how far the journal is durable in", &self.path, error);
+        if self.noted().broken.replace(error.clone()).is_none() {
+            tracing::error!(%error, "the journal acknowledges nothing until that works again");
+        }
+        error
+    }
+
+    /// Nobody panics while it is held.
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,11 +331,12 @@ mod tests {
             closed: true,
         };
         let slot = commit.encode(5);
-        assert_eq!((slot.len(), Commit::decode(&slot)), (SLOT_BYTES, Some((5, commit))));
+        let read = Slot { number: 5, commit, in_turns: false };
+        assert_eq!((slot.len(), Slot::decode(&slot)), (SLOT_BYTES, Some(read)));
         for bit in 0..(CHECKSUM_AT + 4) * 8 {
             let mut slot = slot.clone();
             slot[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Commit::decode(&slot), None, "bit {bit}");
+            assert_eq!(Slot::decode(&slot), None, "bit {bit}");
         }
     }
 }

@@ -15,7 +15,7 @@ use dacapo_model::{EventId, JournalId, Position, Revision, StreamName, stream_ha
 use lru::LruCache;
 
 use super::chunk::{self, Chunk, Header, Index};
-use super::commit::Flush;
+use super::commit::CommitFile;
 use super::index::MemoryIndex;
 use super::index_file::{self, Section, StoredStreams, Summary};
 use crate::embedded::disk::{Disk, DiskFile, not_a_file};
@@ -37,9 +37,9 @@ pub(super) struct Log {
     /// The identity of the journal.
     pub id: JournalId,
     pub head: Head,
-    /// Flushes the notes of commits; there once the journal has been written to since it was opened. Before that nothing
-    /// on the disk is changed.
-    settled: OnceLock<Flush>,
+    /// Where commits are noted; there once the journal has been written to since it was opened. Before that nothing on the
+    /// disk is changed.
+    settled: OnceLock<Arc<CommitFile>>,
     /// How appends went last, and whether somebody has been asked to try again.
     health: Mutex<Health>,
     probing: AtomicBool,
@@ -107,7 +107,9 @@ impl Log {
     }
 
     pub fn health(&self) -> Health {
-        lock(&self.health).clone()
+        let health = lock(&self.health).clone();
+        let unnoted = || self.settled.get()?.broken().as_ref().map(Health::from);
+        if health == Health::Well { unnoted().unwrap_or(health) } else { health }
     }
 
     /// How reads went last.
@@ -154,15 +156,15 @@ impl Log {
         !self.probing.swap(true, Ordering::AcqRel)
     }
 
-    pub fn set_settled(&self, flush: Flush) {
+    pub fn set_settled(&self, commits: Arc<CommitFile>) {
         // There is one writer, which does this once.
-        self.settled.set(flush).ok();
+        self.settled.set(commits).ok();
     }
 
     /// Makes durable what was noted of commits.
     pub fn flush_commits(&self) {
-        if let Some(flush) = self.settled.get() {
-            flush.run();
+        if let Some(commits) = self.settled.get() {
+            commits.flush();
         }
     }
 

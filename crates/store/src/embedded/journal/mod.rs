@@ -20,6 +20,9 @@ mod chunk;
 mod commit;
 #[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(all(test, feature = "contract"))]
+mod commit_tests;
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
+#[cfg(all(test, feature = "contract"))]
 mod crash_tests;
 mod filter;
 mod index;

@@ -117,7 +117,7 @@ fn begin(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Found, Start)
         file.sync_data()?;
         Ok((file, CommitFile::create(disk, dir)?))
     };
-    let (file, mut commit) = make().map_err(|error| disk_error("begin the journal with", &path, &error))?;
+    let (file, commit) = make().map_err(|error| disk_error("begin the journal with", &path, &error))?;
     let head = Position::START;
     let digest = header.before;
     commit.keep(&Commit { id: fresh, chunk: first, end: HEADER_BYTES, head, digest, closed: true })?;

@@ -50,7 +50,7 @@ impl Unsettled {
             file.set_len(commit.end).and_then(|()| file.sync_data()).map_err(failed)?;
             self.header = None;
         }
-        let mut kept = match self.commit.take() {
+        let kept = match self.commit.take() {
             Some(kept) => kept,
             None => CommitFile::create(&*log.disk, &log.dir)
                 .map_err(|error| disk_error("make", &super::commit::path(&log.dir), &error))?,

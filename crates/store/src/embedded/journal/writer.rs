@@ -10,7 +10,8 @@
 //! written since the last good one is believed to be on the disk, whatever the operating system shows: the events are
 //! taken out and cut off, and the end of what was durable, which shares a block with them, is written and flushed again.
 //!
-//! Once a group is durable and before anybody is told, `commit` notes how far the journal is durable.
+//! Once a group is durable and before anybody is told, `commit` notes how far the journal is durable. A group that cannot be
+//! noted stays where it is, unseen and unacknowledged, until it can; nothing is written behind it meanwhile.
 //!
 //! Before each group and after its flush the files are looked at from outside: that the directory still names the chunk
 //! and `commit` that are written to, and that the chunk is as long as it was left. What somebody else removed, replaced
@@ -20,7 +21,9 @@
 //! append may be written is decided in [`admit`](crate::admit); the common case, events with new ids, is
 //! found out by entering them and does not get there.
 
-use std::path::Path;
+mod look;
+mod mend;
+
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -39,8 +42,6 @@ use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, Health, StreamEvent};
 use crate::record::{self, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
-/// What may share a block with bytes that a failed flush was to write; more than any block of a file system.
-const REWRITTEN_BYTES: u64 = 64 << 10;
 /// What a probe writes and cuts off again.
 const PROBE_BYTES: usize = 64 << 10;
 /// A buffer that grew beyond this for one large group is given back.
@@ -80,12 +81,14 @@ enum State {
     Changed(StoreError),
     /// A flush failed, so what is on the disk is unknown until the end is written and flushed again.
     Broken(String),
+    /// So many bytes of a group lie durable behind the end, but that could not be noted: nobody was told of them yet.
+    Unnoted(u64),
 }
 
 /// Whether the journal is ready for its first write since it was opened.
 enum Settled {
-    Not(Unsettled),
-    Yes(CommitFile),
+    Not(Box<Unsettled>),
+    Yes(Arc<CommitFile>),
 }
 
 /// Where the write side goes on.
@@ -115,7 +118,7 @@ impl Writer {
             chunk: start.chunk,
             file: start.file,
             state: State::Good,
-            settled: Settled::Not(start.unsettled),
+            settled: Settled::Not(Box::new(start.unsettled)),
             head: start.head,
             recorded: start.recorded,
             highest_sealed_id: start.highest_sealed_id,
@@ -126,14 +129,23 @@ impl Writer {
         }
     }
 
-    /// Says that the journal is closed in order. One that was only looked at is as it was.
+    /// Says that the journal is closed in order, if it is, and writes nothing from now on. One that was only looked at is
+    /// as it was.
     pub fn close(&mut self) {
         let commit = Commit { closed: true, ..self.at() };
-        if let (State::Good, Settled::Yes(kept)) = (&self.state, &mut self.settled)
+        let Settled::Yes(kept) = &self.settled else { return };
+        if matches!(self.state, State::Good)
             && let Err(error) = kept.keep(&commit)
         {
             tracing::warn!(%error, "that the journal is closed in order cannot be noted");
         }
+        kept.end();
+    }
+
+    /// How far the journal is durable once so many bytes behind the end are, in which is what is staged.
+    fn at_behind(&self, bytes: u64) -> Commit {
+        let at = self.at();
+        Commit { end: at.end + bytes, head: at.head.plus(self.staged.len() as u64), ..at }
     }
 
     /// How far the journal is durable.
@@ -150,8 +162,8 @@ impl Writer {
     pub fn settle(&mut self) -> Result<(), StoreError> {
         let (at, now) = (self.at(), self.clock.now());
         if let Settled::Not(unsettled) = &mut self.settled {
-            let kept = unsettled.settle(&self.log, &*self.file, &at, now)?;
-            self.log.set_settled(kept.flush());
+            let kept = Arc::new(unsettled.settle(&self.log, &*self.file, &at, now)?);
+            self.log.set_settled(Arc::clone(&kept));
             self.settled = Settled::Yes(kept);
         }
         Ok(())
@@ -204,21 +216,18 @@ impl Writer {
             State::Good => {}
             State::Uncut => self.cut()?,
             State::Broken(_) => self.write_end_again()?,
+            State::Unnoted(bytes) => self.note_again(*bytes)?,
             State::Replaced => {
                 self.check_named()?;
                 self.state = State::Broken("a file was replaced for a while".to_owned());
                 self.write_end_again()?;
                 tracing::warn!(journal = %self.log.dir.display(), "the files of the journal are where they belong again");
             }
-            State::Changed(found) => {
-                let found = found.clone();
-                return Err(Box::new(move || found.clone()));
-            }
+            State::Changed(found) => return Err(refused(found.clone())),
         }
-        if let Err(error) = self.settle() {
-            return Err(Box::new(move || error.clone()));
-        }
+        self.settle().map_err(refused)?;
         self.check_files()?;
+        self.check_noted()?;
         if self.end >= self.chunk_bytes {
             self.roll()?;
         }
@@ -395,135 +404,29 @@ impl Writer {
                            is unknown: retry with the same ids";
             return Err(Box::new(move || StoreError::unavailable(tried.clone(), format!("{}; {unknown}", replaced()))));
         }
-        self.end += self.group.len() as u64;
+        let bytes = self.group.len() as u64;
+        if let Settled::Yes(kept) = &self.settled
+            && let Err(error) = kept.note(&self.at_behind(bytes))
+        {
+            self.state = State::Unnoted(bytes);
+            let unknown = "so whether these events last is unknown: retry with the same ids";
+            return Err(refused(StoreError::unavailable(
+                format!("{tried} {}", path.display()),
+                format!("{error}; {unknown}"),
+            )));
+        }
+        self.show(bytes);
+        Ok(())
+    }
+
+    /// Shows so many bytes behind the end, which are durable and noted.
+    fn show(&mut self, bytes: u64) {
+        self.end += bytes;
         self.head = self.head.plus(self.staged.len() as u64);
         self.staged.clear();
         // In this order: whoever sees the head finds everything through it.
         self.chunk.set_durable(self.end);
-        let at = self.at();
-        if let Settled::Yes(kept) = &mut self.settled {
-            kept.note(&at);
-        }
         self.log.head.advance(self.head);
-        Ok(())
-    }
-
-    /// Makes sure that nobody else has moved, replaced or changed what is written to.
-    fn check_files(&mut self) -> Result<(), Failed> {
-        if let Err(replaced) = self.check_named() {
-            self.replaced(&replaced);
-            return Err(replaced);
-        }
-        let path = self.log.log_path(self.chunk.first);
-        let size = match self.file.size() {
-            Ok(size) if size == self.end => return Ok(()),
-            Ok(size) => size,
-            Err(error) => return Err(Box::new(move || disk_error("look at", &path, &error))),
-        };
-        let found = format!(
-            "the file had {} bytes when this process wrote to it last, and has {size} now, so another program changed it: \
-             stop this process, see which program did, and restore the file from a backup",
-            self.end
-        );
-        let changed = StoreError::corrupt(format!("{} at byte {}", path.display(), size.min(self.end)), found);
-        tracing::error!(error = %changed, "the journal takes no more events");
-        self.state = State::Changed(changed.clone());
-        Err(Box::new(move || changed.clone()))
-    }
-
-    /// Makes sure that nothing in the chunk that is written to was found damaged: what is appended behind it would be
-    /// lost with it.
-    fn check_damage(&self) -> Result<(), Failed> {
-        match self.log.damage_written_to() {
-            None => Ok(()),
-            Some(damage) => Err(Box::new(move || damage.clone())),
-        }
-    }
-
-    /// What is written to is not there any more, or not what the directory names.
-    fn replaced(&mut self, found: &Failed) {
-        tracing::error!(error = %found(), "the journal takes no more events while its files are gone");
-        self.state = State::Replaced;
-    }
-
-    /// Makes sure that the files that are written to are those that whoever opens the directory finds.
-    fn check_named(&self) -> Result<(), Failed> {
-        let path = self.log.log_path(self.chunk.first);
-        self.check_name(&path, &*self.file)?;
-        match &self.settled {
-            Settled::Yes(kept) => {
-                let (path, file) = kept.named();
-                self.check_name(path, file)
-            }
-            Settled::Not(_) => Ok(()),
-        }
-    }
-
-    fn check_name(&self, path: &Path, file: &dyn DiskFile) -> Result<(), Failed> {
-        let path = path.to_owned();
-        match self.log.disk.is_named(&path, file) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Box::new(move || {
-                StoreError::unavailable(
-                    format!("append to {}", path.display()),
-                    "the file was removed or replaced while this process had it open, or its directory was, so what is \
-                     written now would be lost: put it back, or stop this process, and see who changed the directory",
-                )
-            })),
-            Err(error) => Err(Box::new(move || disk_error("look at", &path, &error))),
-        }
-    }
-
-    /// After a flush that failed: cuts off what it was to make durable, writes the end of what was durable before once
-    /// more, since it shares blocks with that, and flushes again. Until that succeeds nothing is appended.
-    fn write_end_again(&mut self) -> Result<(), Failed> {
-        let State::Broken(found) = &self.state else { return Ok(()) };
-        let (path, found) = (self.log.log_path(self.chunk.first), found.clone());
-        let from = match &*self.chunk.index() {
-            Index::Memory(index) => index.record_at_or_before(self.end.saturating_sub(REWRITTEN_BYTES)),
-            Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
-        };
-        let again = || -> std::io::Result<()> {
-            let mut bytes = Vec::new();
-            self.file.read_at(from, (self.end - from) as usize, &mut bytes)?;
-            self.check_end(from, &bytes).map_err(std::io::Error::other)?;
-            self.file.set_len(self.end)?;
-            self.file.write_at(from, &bytes)?;
-            self.file.sync_data()
-        };
-        match again() {
-            Ok(()) => {
-                self.state = State::Good;
-                Ok(())
-            }
-            Err(error) => Err(Box::new(move || {
-                StoreError::unavailable(
-                    format!("append to {}", path.display()),
-                    format!(
-                        "an earlier flush failed ({found}), and the end of the journal cannot be written again ({error}): \
-                         look after the disk; it is tried again by itself, no restart is needed"
-                    ),
-                )
-            })),
-        }
-    }
-
-    /// Makes sure that what was durable, of which `bytes` begin at byte `from`, is what was written. Bytes that were
-    /// durable before a flush failed are so after it: whatever is wrong with them is damage.
-    fn check_end(&self, from: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        let damaged = |at: usize, found: &str| self.log.corrupt(self.chunk.first, from + at as u64, found);
-        if (bytes.len() as u64) < self.end - from {
-            return Err(damaged(bytes.len(), "the file ends here, but events were durable behind it"));
-        }
-        let mut at = 0;
-        if from == 0 {
-            Header::decode(bytes, self.chunk.first).map_err(|found| damaged(0, &found))?;
-            at = chunk::HEADER_BYTES as usize;
-        }
-        while at < bytes.len() {
-            at += record::verify(&bytes[at..]).map_err(|found| damaged(at, found))?.1;
-        }
-        Ok(())
     }
 
     fn take_out_all(&mut self) {
@@ -531,21 +434,6 @@ impl Writer {
         if let Index::Memory(index) = &mut *chunk.index_mut() {
             self.take_out(index, 0);
         }
-    }
-
-    /// Cuts off what a failed write left behind, for good: mixed with the next write it could pass for
-    /// an append after a crash.
-    fn cut(&mut self) -> Result<(), Failed> {
-        let path = self.log.log_path(self.chunk.first);
-        if let Err(error) = self.file.set_len(self.end) {
-            return Err(Box::new(move || disk_error("cut back", &path, &error)));
-        }
-        if let Err(error) = self.file.sync_data() {
-            self.state = State::Broken(error.to_string());
-            return Err(Box::new(move || disk_error("flush", &path, &error)));
-        }
-        self.state = State::Good;
-        Ok(())
     }
 
     /// Where in a sealed chunk an event with this id is.
@@ -565,6 +453,10 @@ impl Writer {
 
 /// Makes the error for each append of a group that failed.
 type Failed = Box<dyn Fn() -> StoreError>;
+
+fn refused(error: StoreError) -> Failed {
+    Box::new(move || error.clone())
+}
 
 impl Past for Writer {
     #[expect(clippy::expect_used, reason = "it was verified when it was read")]
