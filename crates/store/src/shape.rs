@@ -8,6 +8,10 @@ use crate::table::{Column, Table};
 /// The beginning of the names of tables that are not the projection's.
 pub const RESERVED: &str = "_dacapo_";
 
+/// The column in which a row says of which segment it is, in a store that keeps it in the row. It is no column of the table:
+/// only whoever asks for all columns by SQL sees it.
+pub const SEGMENT: &str = "_dacapo_segment";
+
 /// The tables as lines, one for each thing that can differ, in the words of an error message.
 pub fn describe(tables: &[Table]) -> String {
     let mut lines = Vec::new();
@@ -63,6 +67,9 @@ pub fn check(tables: &[Table]) -> Result<(), StoreError> {
         for (place, column) in table.columns.iter().enumerate() {
             if table.columns[..place].iter().any(|other| same(other.name, column.name)) {
                 return refuse(format!("two columns have the name {}", column.name));
+            }
+            if same(column.name, SEGMENT) {
+                return refuse(format!("the name {SEGMENT} is not for columns of a projection"));
             }
         }
         let used = table.key.iter().chain(table.indexes.iter().flat_map(|index| index.columns));

@@ -73,7 +73,8 @@ impl Commit {
     }
 }
 
-/// A row or a key, and the segment whose events write it; `None` where nobody asks, such as in a version with one segment.
+/// A row or a key, and the segment whose events write it; `None` for nobody's, and where nobody asks, such as in a version
+/// with one segment.
 pub type OfSegment = (Option<Segment>, Vec<Value>);
 
 /// Rows or keys of no segment in particular.
@@ -368,6 +369,20 @@ pub trait ViewWriter: Send {
     /// [`StoreError`] when it cannot be read.
     async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError>;
 
+    /// The same in a view with several segments, with the segment that the row was put for, by whatever writer; `None` where
+    /// none was named, such as by SQL or by a build that kept none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError>;
+
+    /// The segments that the rows with these keys were put for in a view with several, each with the place of its key, as far
+    /// as there is such a row and one was named. Bulk.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be read.
+    async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError>;
+
     /// Whether the table has no row, as this transaction sees it.
     ///
     /// # Errors
@@ -390,11 +405,13 @@ pub trait ViewWriter: Send {
     ) -> Result<Vec<(usize, Vec<Value>)>, StoreError>;
 
     /// Writes these rows whole, in place of those with the same keys. Bulk: it is called once a table and batch. Unique
-    /// indexes are asked row by row: what is to move from one row to another is deleted with its row first.
+    /// indexes are asked row by row: what is to move from one row to another is deleted with its row first, and so is a row
+    /// that is to be another segment's. Each keeps the segment that it is put for; whoever names those of some rows of a
+    /// table names them of all that have one.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be written; in a store that several nodes share, [`StoreError::Invalid`] when a row
-    /// was written by events of another segment before.
+    /// [`StoreError`] when they cannot be written; in a store that several nodes share, [`StoreError::Invalid`] when a row is
+    /// another segment's, since another node may have put it after this one has asked.
     async fn put(
         &mut self,
         table: &Table,
@@ -442,6 +459,13 @@ pub trait ViewWriter: Send {
     /// # Panics
     /// When a transaction is open.
     async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError>;
+
+    /// Lets the rows of a table be of the segments that rows with the same keys are of in the attached view, which has a
+    /// table of the same name and key, and as many segments.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError>;
 
     /// Moves the tokens, keeps what else `commit` says, and commits, rows and tokens together (I-3), if every
     /// move is allowed by [`Token::moved`] (I-4); the check is part of the statement that moves.

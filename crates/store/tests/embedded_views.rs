@@ -6,7 +6,9 @@ use std::time::Duration;
 use dacapo_model::{Position, ProjectionName, SegmentCount, TokenRefused, VersionId, ViewId};
 use dacapo_store::contract::views::claim_all;
 use dacapo_store::embedded::SqliteViews;
-use dacapo_store::{Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, Views, of_none};
+use dacapo_store::{
+    Column, ColumnKind, Commit, CommitError, Index, StoreError, Table, Value, ViewWriter, Views, of_none,
+};
 
 const NOTES: Table = Table {
     name: "notes",
@@ -350,4 +352,53 @@ async fn parameters_go_by_their_numbers() {
         let error = reader.query(sql, &values).await.unwrap_err();
         assert!(matches!(error, StoreError::Invalid(_)), "{sql}: {error}");
     }
+}
+
+/// Views of which nobody asks it, and of earlier builds, do without; what an earlier build goes on to write is nobody's.
+#[tokio::test]
+async fn a_table_gets_the_column_of_segments_with_the_first_row_that_is_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let two = SegmentCount::new(2).unwrap();
+    let note = |id: i64, text: &str| vec![Value::Integer(id), Value::Text(text.into())];
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], two).await.unwrap();
+    claim_all(&*view).await;
+    let names = async |sql: &str| view.reader().await.unwrap().query(sql, &[]).await.unwrap().0;
+    let land = async |mut writer: Box<dyn ViewWriter>| {
+        let tokens = view.tokens().await.unwrap();
+        let moves: Vec<_> = tokens.iter().map(|token| token.step(token.position.next(), 1)).collect();
+        writer.commit(&Commit::of(moves)).await.unwrap();
+    };
+    let mut writer = view.writer().await.unwrap();
+    writer.put(&NOTES, &mut of_none([note(1, "a"), note(2, "b")])).await.unwrap();
+    assert_eq!(writer.execute("INSERT INTO notes VALUES (3, 'c')", &[]).await.unwrap(), 1);
+    land(writer).await;
+    assert_eq!(names("SELECT * FROM notes").await, ["id", "text"]);
+
+    let of_one = Some(two.segment(1).unwrap());
+    let mut writer = view.writer().await.unwrap();
+    assert_eq!(writer.load_of(&NOTES, &[Value::Integer(1)]).await.unwrap(), Some((None, note(1, "a"))));
+    // Taken back with the rows, and asked for again by the same writer.
+    writer.put(&NOTES, &mut [(of_one, note(1, "x"))].into_iter()).await.unwrap();
+    writer.rollback().await.unwrap();
+    assert_eq!(names("SELECT * FROM notes").await, ["id", "text"]);
+    assert_eq!(writer.load_of(&NOTES, &[Value::Integer(1)]).await.unwrap(), Some((None, note(1, "a"))));
+    writer.put(&NOTES, &mut [(of_one, note(1, "x")), (of_one, note(2, "y"))].into_iter()).await.unwrap();
+    land(writer).await;
+    assert_eq!(names("SELECT * FROM notes").await, ["id", "text", "_dacapo_segment"]);
+    let mut writer = view.writer().await.unwrap();
+    let error = writer.execute("INSERT INTO notes VALUES (4, 'd')", &[]).await.unwrap_err().to_string();
+    assert!(error.contains("name the columns"), "{error}");
+    // As an earlier build writes it.
+    let earlier = "INSERT OR REPLACE INTO notes (id, text) VALUES (2, 'z')";
+    assert_eq!(writer.execute(earlier, &[]).await.unwrap(), 1);
+    land(writer).await;
+
+    drop((view, views));
+    let views = SqliteViews::open(dir.path()).unwrap();
+    let view = views.open(&id(), &[NOTES], two).await.unwrap();
+    let mut writer = view.writer().await.unwrap();
+    assert_eq!(writer.load_of(&NOTES, &[Value::Integer(1)]).await.unwrap(), Some((of_one, note(1, "x"))));
+    assert_eq!(writer.load_of(&NOTES, &[Value::Integer(2)]).await.unwrap(), Some((None, note(2, "z"))));
+    assert_eq!(writer.load_of(&NOTES, &[Value::Integer(3)]).await.unwrap(), Some((None, note(3, "c"))));
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
-    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
-    StreamName, Table, Token, Value, ViewId,
+    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
+    StoreError, StreamName, Table, Token, Value, ViewId,
 };
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
@@ -419,6 +419,14 @@ impl ViewWriter for FaultyWriter {
         self.inner.load(table, key).await
     }
 
+    async fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
+        self.inner.load_of(table, key).await
+    }
+
+    async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError> {
+        self.inner.segments_of(table, keys).await
+    }
+
     async fn rows_with(
         &mut self,
         table: &Table,
@@ -458,6 +466,10 @@ impl ViewWriter for FaultyWriter {
 
     async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
         self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
+    }
+
+    async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
+        self.inner.take_over_segments(table, from).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

@@ -8,6 +8,7 @@
 
 use dacapo_model::{Position, ViewId};
 use dacapo_store::StoreError;
+use dacapo_store::shape::SEGMENT;
 use dacapo_store::view_form::number;
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Home;
 use super::names::{outside_name, schema_name};
-use super::rows::{Failed, SEGMENT, Sent};
+use super::rows::{Failed, Sent};
 use super::schema::About;
 use super::session::Session;
 use super::value::added;

@@ -1,6 +1,7 @@
 //! Rows: bulk writes, and reads by key, by column and in pages.
 
-use dacapo_model::{Segment, limits};
+use dacapo_model::{Segment, SegmentCount, limits};
+use dacapo_store::shape::SEGMENT;
 use dacapo_store::{Index, OfSegment, StoreError, Table, Value, of_none};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -9,8 +10,6 @@ use super::session::Session;
 use super::value::{self, add_array, added, arguments, from_column, is_nowhere, storage, tagged};
 use crate::quote::quoted;
 
-/// The column that says whose a row is, in versions with several segments.
-pub(super) const SEGMENT: &str = "_dacapo_segment";
 /// Rows in one statement of a bulk write. Larger ones are no faster, and take more memory on both sides.
 const BLOCK_ROWS: usize = 10_000;
 
@@ -232,6 +231,71 @@ impl<'a> RowSql<'a> {
             self.table.key.iter().zip(1..).map(|(place, at)| format!("{} = ${at}", self.column(*place))).collect();
         let sql = format!("SELECT {} FROM {} WHERE {}", self.columns, self.name, same.join(" AND "));
         Ok(self.rows(session.fetch(&tagged(&sql, key), arguments(key)?).await?)?.pop())
+    }
+
+    /// The row with this key, and the segment that it is of, in a version with several segments.
+    pub(super) async fn load_of(&self, session: &mut Session, key: &[Value]) -> Sent<Option<OfSegment>> {
+        assert_eq!(key.len(), self.table.key.len(), "a key of table {} has a value a column", self.table.name);
+        if key.iter().any(is_nowhere) {
+            return Ok(None);
+        }
+        let same: Vec<String> =
+            self.table.key.iter().zip(1..).map(|(place, at)| format!("{} = ${at}", self.column(*place))).collect();
+        let sql = format!("SELECT {}, {SEGMENT} FROM {} WHERE {}", self.columns, self.name, same.join(" AND "));
+        let Some(stored) = session.fetch(&tagged(&sql, key), arguments(key)?).await?.pop() else { return Ok(None) };
+        let segment = self.segment(&stored, self.table.columns.len())?;
+        Ok(self.rows(vec![stored])?.pop().map(|row| (segment, row)))
+    }
+
+    /// The segments that the rows with these keys are of, each with the place of its key.
+    pub(super) async fn segments_of(&self, session: &mut Session, keys: &[Vec<Value>]) -> Sent<Vec<(usize, Segment)>> {
+        let names: Vec<String> = (0..self.table.key.len()).map(|at| format!("k{at}")).collect();
+        // One look into the index each, whatever the planner believes of a table that is new.
+        let sql = format!(
+            "SELECT found.segment, asked.at FROM {} WITH ORDINALITY AS asked ({}, at),
+                    LATERAL (SELECT {SEGMENT} AS segment FROM {} AS kept WHERE {} LIMIT 1) AS found
+             WHERE found.segment IS NOT NULL ORDER BY asked.at",
+            self.unnest(self.table.key, false),
+            names.join(", "),
+            self.name,
+            self.same("asked", &names),
+        );
+        let mut found = Vec::new();
+        let keys: Vec<(usize, &Vec<Value>)> =
+            keys.iter().enumerate().filter(|(_, key)| !key.iter().any(is_nowhere)).collect();
+        for asked in keys.chunks(BLOCK_ROWS) {
+            let mut block: Vec<OfSegment> = of_none(asked.iter().map(|(_, key)| (*key).clone())).collect();
+            for stored in session.fetch(&sql, self.arrays(self.table.key, &mut block, false)?).await? {
+                let at: i64 = stored.try_get(1)?;
+                let at = usize::try_from(at - 1).ok().and_then(|at| asked.get(at));
+                let (at, _) = at.ok_or_else(|| StoreError::corrupt(&self.name, "a place that was not asked for"))?;
+                found.extend(self.segment(&stored, 0)?.map(|segment| (*at, segment)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes over the segments of the rows with the same keys in another schema.
+    pub(super) async fn take_over_segments(&self, session: &mut Session, source: &str) -> Sent<()> {
+        let same = self.table.key.iter().map(|place| self.column(*place));
+        let same = same.map(|column| format!("kept.{column} = source.{column}")).collect::<Vec<_>>().join(" AND ");
+        let sql = format!(
+            "UPDATE {} AS kept SET {SEGMENT} = source.{SEGMENT} FROM {source}.{} AS source
+             WHERE {same} AND source.{SEGMENT} IS NOT NULL",
+            self.name,
+            quoted(self.table.name),
+        );
+        session.long_batch(sql).await?;
+        Ok(())
+    }
+
+    #[expect(clippy::expect_used, reason = "the limit is a count")]
+    fn segment(&self, stored: &PgRow, at: usize) -> Sent<Option<Segment>> {
+        let every = SegmentCount::new(limits::SEGMENTS_MAX).expect("the limit is a count");
+        let Some(number) = stored.try_get::<Option<i16>, _>(at)? else { return Ok(None) };
+        let segment = u16::try_from(number).ok().and_then(|number| every.segment(number).ok());
+        let place = || format!("column {}.{SEGMENT} in {}", self.table.name, self.name);
+        Ok(Some(segment.ok_or_else(|| StoreError::corrupt(place(), format!("{number} is no segment")))?))
     }
 
     /// The rows that have one of these values in the columns of a unique index, each with the place of what it has.

@@ -5,14 +5,14 @@
 //! unique, since rows are written faster without them; which ones are missing is not stored but looked up.
 
 use dacapo_model::{SegmentCount, ViewId};
-use dacapo_store::shape::{describe, difference};
+use dacapo_store::shape::{SEGMENT, describe, difference};
 use dacapo_store::{Index, StoreError, Table};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
 use super::names::index_name;
 use super::outbox;
-use super::rows::{SEGMENT, Sent};
+use super::rows::Sent;
 use super::session::Session;
 use super::value::{added, storage};
 use crate::quote::{literal, quoted};

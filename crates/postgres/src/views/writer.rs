@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo_model::{Token, TokenMove, TokenRefused};
+use dacapo_model::{Segment, Token, TokenMove, TokenRefused};
 use dacapo_store::{Attached, Commit, CommitError, Index, OfSegment, StoreError, Table, Value, ViewCopy, ViewWriter};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
@@ -233,6 +233,20 @@ impl ViewWriter for Writer {
         row.map_err(|failed| self.place.fault(&format!("read table {} of", table.name), failed))
     }
 
+    async fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
+        let place = Arc::clone(&self.place);
+        let rows = RowSql::new(&place.schema, table);
+        let row: Sent<Option<OfSegment>> = async { rows.load_of(self.session().await?, key).await }.await;
+        row.map_err(|failed| place.fault(&format!("read table {} of", table.name), failed))
+    }
+
+    async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError> {
+        let place = Arc::clone(&self.place);
+        let rows = RowSql::new(&place.schema, table);
+        let found: Sent<Vec<(usize, Segment)>> = async { rows.segments_of(self.session().await?, keys).await }.await;
+        found.map_err(|failed| place.fault(&format!("read table {} of", table.name), failed))
+    }
+
     async fn is_empty(&mut self, table: &Table) -> Result<bool, StoreError> {
         let place = Arc::clone(&self.place);
         let rows = RowSql::new(&place.schema, table);
@@ -306,6 +320,13 @@ impl ViewWriter for Writer {
         }
         // What is wrong with the other one is not this one's damage.
         attached.map_err(|failed| super::view::fault(&self.place.id, "read another view into", failed))
+    }
+
+    async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
+        let place = Arc::clone(&self.place);
+        let rows = RowSql::new(&place.schema, table);
+        let done: Sent<()> = async { rows.take_over_segments(self.enter().await?, &from.schema).await }.await;
+        done.map_err(|failed| place.fault(&format!("write to table {} of", table.name), failed))
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {

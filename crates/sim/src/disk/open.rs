@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo::{
-    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
-    StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
+    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
+    StoreError, StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
@@ -505,6 +505,18 @@ impl ViewWriter for SimWriter {
         self.back(back, done).await
     }
 
+    async fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
+        let back = self.there("load a row").await?;
+        let done = self.inner.load_of(table, key).await;
+        self.back(back, done).await
+    }
+
+    async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError> {
+        let back = self.there("look up whose rows are").await?;
+        let done = self.inner.segments_of(table, keys).await;
+        self.back(back, done).await
+    }
+
     async fn rows_with(
         &mut self,
         table: &Table,
@@ -563,6 +575,12 @@ impl ViewWriter for SimWriter {
             let disk = self.way.disk();
             disk.land(Landed::Attached { view: self.id.clone(), copy: disk.number_of(copy) });
         }
+        self.back(back, done).await
+    }
+
+    async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
+        let back = self.there("take over whose rows are").await?;
+        let done = self.inner.take_over_segments(table, from).await;
         self.back(back, done).await
     }
 

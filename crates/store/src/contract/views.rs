@@ -16,6 +16,13 @@ use crate::{
     ViewHistory, ViewWriter, Views, WhichEffects, WhichLetters, key_order, of_none,
 };
 
+mod segments;
+
+pub use segments::{
+    a_copy_takes_over_of_which_segments_its_rows_are, a_row_keeps_the_segment_that_it_is_put_for,
+    a_row_may_be_nobodys_and_another_segments_once_it_was_deleted,
+};
+
 /// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
 ///
 /// The expression is evaluated once a test; it is a pair of the views and whatever must outlive them.
@@ -66,6 +73,9 @@ macro_rules! views_contract {
             another_schema_is_refused_by_name
             indexes_are_built_when_they_are_asked_for
             a_view_is_filled_from_another_as_it_was_at_one_moment
+            a_row_keeps_the_segment_that_it_is_put_for
+            a_row_may_be_nobodys_and_another_segments_once_it_was_deleted
+            a_copy_takes_over_of_which_segments_its_rows_are
             views_are_found_listed_dropped_and_made_anew
         );
     };

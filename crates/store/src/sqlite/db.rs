@@ -25,6 +25,8 @@ pub(crate) struct Db {
     /// Let go of after the connection.
     place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
+    /// Whether the last transaction that wrote has changed the columns of a table.
+    altered: bool,
     /// Whether this connection lets nothing grow.
     full: bool,
 }
@@ -32,7 +34,7 @@ pub(crate) struct Db {
 impl Db {
     /// Takes over a connection to the view at `place`.
     pub(crate) fn new(connection: Connection, place: Arc<Place>) -> Result<Self, StoreError> {
-        let mut db = Self { connection, place, rows: Vec::new(), full: false };
+        let mut db = Self { connection, place, rows: Vec::new(), altered: false, full: false };
         db.tried("open the view", |connection| {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -105,6 +107,7 @@ impl Db {
 
     /// Begins a transaction that writes, and has the write lock once this returns.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
+        self.settle();
         let full = self.place.full.load(Ordering::Acquire);
         if std::mem::replace(&mut self.full, full) != full {
             // The least is what there is.
@@ -135,20 +138,36 @@ impl Db {
 
     /// The SQL for a table's rows, made once a connection.
     pub(super) fn sql(&mut self, table: &Table) -> Arc<RowSql> {
-        // Tables are constants: the address tells them apart, and equal ones at two addresses do no harm.
-        let known = |known: &Table| {
-            std::ptr::eq(known.columns, table.columns) && known.name == table.name && known.key == table.key
-        };
-        if let Some((_, sql)) = self.rows.iter().find(|(table, _)| known(table)) {
-            return Arc::clone(sql);
+        self.settle();
+        match self.rows.iter().find(|(known, _)| is(known, table)) {
+            Some((_, sql)) => Arc::clone(sql),
+            None => self.make_sql(table, false),
         }
+    }
+
+    /// Makes the SQL for a table's rows, which are known to say whose they are, or not.
+    pub(super) fn make_sql(&mut self, table: &Table, owned: bool) -> Arc<RowSql> {
         // Asked only where it matters. Where it cannot be told, or changes later, rows are written all the same.
         let maybe_bare = !table.indexes.is_empty() && table.indexes.iter().all(|index| !index.unique);
         let mut missing = || self.missing_indexes(std::slice::from_ref(table)).map_or(0, |missing| missing.len());
         let bare = maybe_bare && missing() == table.indexes.len();
-        let sql = Arc::new(RowSql::of(table, bare));
+        let sql = Arc::new(RowSql::of(table, bare, owned));
+        self.rows.retain(|(known, _)| !is(known, table));
         self.rows.push((*table, Arc::clone(&sql)));
         sql
+    }
+
+    /// Whether a change of columns has landed is known once its transaction has ended.
+    fn settle(&mut self) {
+        if self.altered && !self.in_transaction() {
+            self.altered = false;
+            self.forget_sql();
+        }
+    }
+
+    /// The open transaction has changed the columns of a table.
+    pub(super) fn altered(&mut self) {
+        self.altered = true;
     }
 
     /// Makes the SQL for rows anew when it is next asked for.
@@ -199,6 +218,12 @@ impl Db {
         self.connection.flush_prepared_statement_cache();
         self.tried("close the view that was copied", |connection| connection.execute_batch("DETACH source"))
     }
+}
+
+/// Whether it is the same table. Tables are constants: the address tells them apart, and equal ones at two addresses do no
+/// harm.
+fn is(known: &Table, table: &Table) -> bool {
+    std::ptr::eq(known.columns, table.columns) && known.name == table.name && known.key == table.key
 }
 
 /// A path as it stands in a URI.

@@ -13,6 +13,7 @@ mod history;
 mod letters;
 pub(crate) mod moved;
 mod outbox;
+mod owned;
 pub(crate) mod pages;
 mod place;
 mod reader;

@@ -1,10 +1,10 @@
 //! Rows: bulk writes, reads by key and by column, and SQL as it comes.
 
-use dacapo_model::limits;
-use rusqlite::Statement;
+use dacapo_model::{Segment, limits};
+use rusqlite::{Row, Statement};
 
 use crate::error::StoreError;
-use crate::shape::RESERVED;
+use crate::shape::{RESERVED, SEGMENT};
 use crate::sqlite::Db;
 use crate::sqlite::schema::quoted;
 use crate::sqlite::value::{Parameter, from_column, from_query};
@@ -17,12 +17,26 @@ const BLOCK_PARAMETERS: usize = 256;
 /// Rows of a query with the names of its columns.
 pub(crate) type Answer = (Vec<String>, Vec<Vec<Value>>);
 
+/// The SQL that writes rows.
+struct Put {
+    one: String,
+    block: String,
+    block_rows: usize,
+}
+
+/// The SQL for rows that say whose they are.
+pub(super) struct Owned {
+    pub(super) load: String,
+    put: Put,
+    pub(super) segment: String,
+}
+
 /// The SQL for one table, text that is made once.
 pub(super) struct RowSql {
     load: String,
-    put: String,
-    put_block: String,
-    block_rows: usize,
+    put: Put,
+    /// Where rows say whose they are.
+    pub(super) owned: Option<Owned>,
     delete: String,
     select: String,
     order: String,
@@ -30,18 +44,46 @@ pub(super) struct RowSql {
 }
 
 impl RowSql {
-    /// The SQL for rows of `table`, which is `bare` when it has no index beside the key now.
-    pub(super) fn of(table: &Table, bare: bool) -> Self {
+    /// The SQL for rows of `table`, which is `bare` when it has no index beside the key now, and `owned` when its rows say
+    /// whose they are.
+    pub(super) fn of(table: &Table, bare: bool, owned: bool) -> Self {
         let name = quoted(table.name);
         let list = |names: Vec<String>| names.join(", ");
         let column = |place: &usize| quoted(table.columns[*place].name);
         let columns = list(table.columns.iter().map(|column| quoted(column.name)).collect());
         let key = list(table.key.iter().map(column).collect());
         let by_key = table.key.iter().map(|place| format!("{} = ?", column(place))).collect::<Vec<_>>().join(" AND ");
-        let others = (0..table.columns.len()).filter(|place| !table.key.contains(place));
-        let set = list(others.map(|place| format!("{0} = excluded.{0}", column(&place))).collect());
+        let of_segment = || Owned {
+            load: format!("SELECT {columns}, {SEGMENT} FROM {name} WHERE {by_key}"),
+            put: Put::of(table, bare, true),
+            segment: format!("SELECT {SEGMENT} FROM {name} WHERE {by_key}"),
+        };
+        Self {
+            load: format!("SELECT {columns} FROM {name} WHERE {by_key}"),
+            put: Put::of(table, bare, false),
+            owned: owned.then(of_segment),
+            delete: format!("DELETE FROM {name} WHERE {by_key}"),
+            select: format!("SELECT {columns} FROM {name}"),
+            order: format!("ORDER BY {key} LIMIT ?"),
+            behind: format!("WHERE ({key}) > ({})", list(vec!["?".into(); table.key.len()])),
+        }
+    }
+}
+
+impl Put {
+    fn of(table: &Table, bare: bool, owned: bool) -> Self {
+        let name = quoted(table.name);
+        let list = |names: Vec<String>| names.join(", ");
+        let segment = || owned.then(|| SEGMENT.to_owned());
+        let column = |place: usize| quoted(table.columns[place].name);
+        let all = (0..table.columns.len()).map(column).chain(segment()).collect::<Vec<_>>();
+        let key = list(table.key.iter().map(|place| column(*place)).collect());
+        let others = (0..table.columns.len()).filter(|place| !table.key.contains(place)).map(column);
+        let set = list(others.chain(segment()).map(|column| format!("{column} = excluded.{column}")).collect());
         let conflict = if set.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {set}") };
-        let values = format!("({})", list(vec!["?".into(); table.columns.len()]));
+        let values = format!("({})", list(vec!["?".into(); all.len()]));
+        let block_rows = (BLOCK_PARAMETERS / all.len()).max(2);
+        let columns = list(all);
         let put = |rows: usize| {
             let values = list(vec![values.clone(); rows]);
             // Without an index beside the key both come to the same, and replacing costs two thirds. With
@@ -51,17 +93,7 @@ impl RowSql {
                 false => format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}"),
             }
         };
-        let block_rows = (BLOCK_PARAMETERS / table.columns.len()).max(2);
-        Self {
-            load: format!("SELECT {columns} FROM {name} WHERE {by_key}"),
-            put: put(1),
-            put_block: put(block_rows),
-            block_rows,
-            delete: format!("DELETE FROM {name} WHERE {by_key}"),
-            select: format!("SELECT {columns} FROM {name}"),
-            order: format!("ORDER BY {key} LIMIT ?"),
-            behind: format!("WHERE ({key}) > ({})", list(vec!["?".into(); table.key.len()])),
-        }
+        Self { one: put(1), block: put(block_rows), block_rows }
     }
 }
 
@@ -141,18 +173,25 @@ impl Db {
         while bytes < bytes_max
             && let Some(row) = stored.next().map_err(failed)?
         {
-            let mut values = Vec::with_capacity(table.columns.len());
-            for (place, column) in table.columns.iter().enumerate() {
-                let value = row.get_ref(place).map_err(failed)?;
-                values.push(from_column(column.kind, value).map_err(|found| {
-                    StoreError::corrupt(format!("column {}.{} of {}", table.name, column.name, self.place()), found)
-                })?);
-            }
+            let values = self.row(table, row)?;
             bytes += values.iter().map(Value::bytes).sum::<usize>();
             rows.push(values);
         }
         self.well(|| format!("read table {}", table.name));
         Ok(rows)
+    }
+
+    /// The columns of a row that was read.
+    pub(super) fn row(&self, table: &Table, row: &Row<'_>) -> Result<Vec<Value>, StoreError> {
+        let mut values = Vec::with_capacity(table.columns.len());
+        for (place, column) in table.columns.iter().enumerate() {
+            let value =
+                row.get_ref(place).map_err(|error| self.fault(&format!("read table {}", table.name), &error))?;
+            values.push(from_column(column.kind, value).map_err(|found| {
+                StoreError::corrupt(format!("column {}.{} of {}", table.name, column.name, self.place()), found)
+            })?);
+        }
+        Ok(values)
     }
 
     /// Writes rows whole, in blocks of one statement each, in the order of their keys: neighbours are on the
@@ -162,25 +201,29 @@ impl Db {
         table: &Table,
         rows: &mut (dyn Iterator<Item = OfSegment> + Send),
     ) -> Result<(), StoreError> {
-        let sql = self.sql(table);
+        let mut rows: Vec<OfSegment> = rows.collect();
+        rows.iter().try_for_each(|(_, row)| table.check_row(row))?;
+        let owned = rows.iter().any(|(segment, _)| segment.is_some());
+        let sql = if owned { self.own(table)? } else { self.sql(table) };
+        let put = sql.owned.as_ref().filter(|_| owned).map_or(&sql.put, |owned| &owned.put);
+        let width = table.columns.len() + usize::from(owned);
         let failed = |error: rusqlite::Error| self.fault(&format!("write to table {}", table.name), &error);
-        // One process writes here, and its rows in memory tell whose they are.
-        let mut rows: Vec<Vec<Value>> = rows.map(|(_, row)| row).collect();
-        rows.iter().try_for_each(|row| table.check_row(row))?;
+        let bind = |statement: &mut Statement<'_>, at: usize, (segment, row): &OfSegment| {
+            bind(statement, at * width + 1, row)?;
+            if owned { statement.raw_bind_parameter((at + 1) * width, segment.map(Segment::get)) } else { Ok(()) }
+        };
         // Stable, so that the later of two rows with one key stands.
-        rows.sort_by(|a, b| table.row_order(a, b));
-        let blocks = rows.chunks_exact(sql.block_rows);
+        rows.sort_by(|(_, a), (_, b)| table.row_order(a, b));
+        let blocks = rows.chunks_exact(put.block_rows);
         let rest = blocks.remainder();
-        let mut statement = self.raw().prepare_cached(&sql.put_block).map_err(failed)?;
+        let mut statement = self.raw().prepare_cached(&put.block).map_err(failed)?;
         for block in blocks {
-            for (at, row) in block.iter().enumerate() {
-                bind(&mut statement, at * table.columns.len() + 1, row).map_err(failed)?;
-            }
+            block.iter().enumerate().try_for_each(|(at, row)| bind(&mut statement, at, row)).map_err(failed)?;
             statement.raw_execute().map_err(failed)?;
         }
-        let mut statement = self.raw().prepare_cached(&sql.put).map_err(failed)?;
+        let mut statement = self.raw().prepare_cached(&put.one).map_err(failed)?;
         for row in rest {
-            bind(&mut statement, 1, row).map_err(failed)?;
+            bind(&mut statement, 0, row).map_err(failed)?;
             statement.raw_execute().map_err(failed)?;
         }
         Ok(())
@@ -241,10 +284,15 @@ impl Db {
             )));
         }
         bind_numbered(&mut statement, sql, parameters)?.map_err(failed)?;
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names = |statement: &Statement<'_>| statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut columns: Vec<String> = names(&statement);
         let mut stored = statement.raw_query();
         let (mut rows, mut all) = (Vec::new(), 0);
         while let Some(row) = stored.next().map_err(failed)? {
+            if all == 0 {
+                // Only now it is made for the columns that there are.
+                columns = names(row.as_ref());
+            }
             all += 1;
             if rows.len() == most {
                 continue;
@@ -259,7 +307,12 @@ impl Db {
     }
 
     fn wrong(&self, sql: &str, error: &rusqlite::Error) -> StoreError {
-        self.fault(&format!("carry out {sql:?}"), error)
+        match self.fault(&format!("carry out {sql:?}"), error) {
+            StoreError::Invalid(why) if why.contains("values were supplied") => StoreError::Invalid(format!(
+                "{why}: name the columns, since a table whose rows say of which segment they are has one more, {SEGMENT}"
+            )),
+            wrong => wrong,
+        }
     }
 }
 
@@ -287,6 +340,6 @@ fn bind_numbered(
     Ok(pairs.try_for_each(|(place, at)| statement.raw_bind_parameter(at, Parameter(&parameters[place - 1]))))
 }
 
-fn bind(statement: &mut Statement<'_>, first: usize, values: &[Value]) -> rusqlite::Result<()> {
+pub(super) fn bind(statement: &mut Statement<'_>, first: usize, values: &[Value]) -> rusqlite::Result<()> {
     values.iter().zip(first..).try_for_each(|(value, at)| statement.raw_bind_parameter(at, Parameter(value)))
 }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dacapo_model::Segment;
 use rusqlite::InterruptHandle;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
@@ -148,6 +149,14 @@ impl<H: Home> ViewWriter for Writer<H> {
         self.read(|db| db.load(table, key))
     }
 
+    async fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
+        self.read(|db| db.load_of(table, key))
+    }
+
+    async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError> {
+        aside::<H, _>(|| self.read(|db| db.segments_of(table, keys)))
+    }
+
     async fn rows_with(
         &mut self,
         table: &Table,
@@ -211,6 +220,11 @@ impl<H: Home> ViewWriter for Writer<H> {
             return Err(error);
         }
         self.desk()?.inside(Db::attached)
+    }
+
+    async fn take_over_segments(&mut self, table: &Table, _: &Attached) -> Result<(), StoreError> {
+        let table = *table;
+        self.apart(move |db| db.take_over_segments(&table)).await
     }
 
     async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
