@@ -18,8 +18,8 @@ pub struct Options {
     pub segments: SegmentCount,
     /// Whether events of different segments change the same row, such as a total over all streams. Where they do, one
     /// node at a time has all segments, since a row that two nodes change at once would lose what one of them did. A row
-    /// is changed by events of one segment only, unless set, such as one whose key is the stream's; where a version with
-    /// several segments does not keep to that, it is refused ([`ViewError::Shared`](crate::ViewError::Shared)).
+    /// is changed by events of one segment only, unless set, such as one whose key is the stream's; an event of another
+    /// segment that would change it, as long as it is there, is refused ([`ViewError::Shared`](crate::ViewError::Shared)).
     pub rows: Rows,
     /// When a new build flips. By itself as soon as it is ready, unless set.
     pub flip: FlipPolicy,

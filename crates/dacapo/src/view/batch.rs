@@ -41,12 +41,13 @@ impl View {
 
     /// Whether it refuses that events of two segments write one row.
     pub(crate) fn of_one_segment(self, of_one_segment: bool) -> Self {
-        Self { of_one_segment, ..self }
+        Self { of_one_segment, by: By { asks: of_one_segment, ..By::default() }, ..self }
     }
 
     /// What is written from here on follows from this event of this segment.
     pub(crate) fn write_for(&mut self, segment: Segment, at: Position) {
-        self.by = By { segment: self.of_one_segment.then_some(segment), at: Some(at) };
+        let asks = self.of_one_segment;
+        self.by = By { asks, segment: asks.then_some(segment), at: Some(at) };
     }
 
     /// What is emitted from here on follows from this event.
@@ -74,7 +75,7 @@ impl View {
 
     /// What is emitted from here on follows from no event, and goes nowhere.
     pub(crate) fn end_events(&mut self) {
-        self.by = By::default();
+        self.by = By { asks: self.of_one_segment, ..By::default() };
         self.emitter.iter_mut().for_each(Emitter::silence);
     }
 
@@ -114,7 +115,7 @@ impl View {
         }
     }
 
-    /// Whether so many values were taken without a look that the batch should end with that.
+    /// Whether so many values were taken, or rows written, without a look that the batch should end with that.
     pub(crate) fn should_ask(&self) -> bool {
         self.unasked >= self.unasked_max
     }
@@ -127,7 +128,7 @@ impl View {
         Ok(asked.into_iter().chain(known).min_by_key(ViewError::at))
     }
 
-    /// Asks the store about everything that was taken without a look.
+    /// Asks the store about everything that was taken or written without a look.
     pub(super) async fn ask(&mut self) -> Result<Option<ViewError>, ViewError> {
         let mut first: Option<ViewError> = None;
         for (.., shelf) in &mut self.shelves {
@@ -164,7 +165,7 @@ impl View {
                 Ok(())
             }
             Err(CommitError::Refused(TokenRefused::Held { held_for, .. })) => {
-                let must_reapply = self.wrote_sql;
+                let must_reapply = self.wrote_sql || self.shelves.iter().any(|(.., shelf)| shelf.must_reapply());
                 if must_reapply {
                     self.forget_changes();
                 } else {

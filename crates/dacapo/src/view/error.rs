@@ -59,7 +59,7 @@ pub enum ViewError {
     )]
     Unindexed,
     /// Events of two segments would write one row. Segments move by themselves, and on several nodes each has its own rows
-    /// in memory, so one would undo what the other did.
+    /// in memory, so one would undo what the other did. It is told at the end of the event, whatever the handler makes of it.
     #[error(
         "row {key} of table {table} is written by events of segments {first} and {second}: say so in \
          `Options::rows`, or give it rows whose keys belong to one stream"
@@ -73,6 +73,8 @@ pub enum ViewError {
         first: Segment,
         /// The segment of the event that would write it now.
         second: Segment,
+        /// The position of that event; none beside events.
+        at: Option<Position>,
     },
     /// Two rows would have a value that only one may have, after this event.
     #[error("value ({value}) of the unique index {index} of table {table} would be in two rows, {} and {}", .rows[0], .rows[1])]
@@ -126,7 +128,7 @@ impl ViewError {
 
     /// The position of the event whose mistake it is, where that is known.
     pub(crate) fn at(&self) -> Option<Position> {
-        if let Self::Taken { at, .. } = self { *at } else { None }
+        if let Self::Taken { at, .. } | Self::Shared { at, .. } = self { *at } else { None }
     }
 }
 

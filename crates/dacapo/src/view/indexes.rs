@@ -39,6 +39,15 @@ impl View {
         Ok(self.writer.execute(sql, &[]).await?)
     }
 
+    /// Lets rows that were copied as they are be of the segments that they are of in the view that is attached, where a row
+    /// is to be written by events of one only.
+    pub(crate) async fn take_over_segments(&mut self, from: &Attached) -> Result<(), ViewError> {
+        for table in self.tables.iter().filter(|_| self.of_one_segment) {
+            self.writer.take_over_segments(table, from).await?;
+        }
+        Ok(())
+    }
+
     /// Builds every index that is lacking, as a part of the transaction.
     pub(crate) async fn index_all(&mut self) -> Result<(), ViewError> {
         self.flush().await?;

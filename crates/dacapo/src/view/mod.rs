@@ -15,6 +15,8 @@ mod emitter;
 mod error;
 mod indexes;
 mod lookup;
+#[cfg(test)]
+mod owner_tests;
 mod read;
 mod shelf;
 #[cfg(test)]
@@ -69,7 +71,8 @@ pub struct View {
     of_one_segment: bool,
     /// The event that is being applied, and its segment where that is so.
     by: By,
-    /// How many values were taken that only one row may have, without a look whether another row has them.
+    /// How many values were taken that only one row may have, without a look whether another row has them, and how many rows
+    /// were written without a look whose they are.
     unasked: usize,
     /// From how many on the batch ends: fewer after an event was found only so that takes what another row has, which
     /// costs what came after it in its batch.
@@ -263,7 +266,7 @@ impl View {
         if maybe_stored && let Some(place) = self.fetch::<R>(key.clone()).await? {
             return Ok(place);
         }
-        self.shelf::<R>()?.keep(key, None, 0)
+        self.shelf::<R>()?.keep(key, None, None, 0)
     }
 
     /// Asks the store for a row that is not known here.
@@ -277,10 +280,14 @@ impl View {
                 return Ok(None);
             }
         }
-        let values = self.writer.load(&table, &R::key_values(&key)?).await?;
+        let stored = R::key_values(&key)?;
+        let (of, values) = match self.of_one_segment {
+            true => self.writer.load_of(&table, &stored).await?.map_or((None, None), |(of, row)| (of, Some(row))),
+            false => (None, self.writer.load(&table, &stored).await?),
+        };
         let bytes = values.as_ref().map_or(size_of::<R::Key>(), |values| row_bytes::<R>(values));
         let row = values.map(R::from_values).transpose()?;
-        let kept = self.shelf::<R>()?.keep(key, row, bytes);
+        let kept = self.shelf::<R>()?.keep(key, row, of, bytes);
         self.noted(kept).map(Some)
     }
 

@@ -108,6 +108,10 @@ impl Run<'_> {
         for statement in statements {
             self.view.fill(&statement.replace("{source}", &attached.schema)).await?;
         }
+        if self.assignment.carried.options.seed == Seed::Columns {
+            // Only of these it is known that they are what the same rows were.
+            self.view.take_over_segments(&attached).await?;
+        }
         Ok(attached.tokens)
     }
 }

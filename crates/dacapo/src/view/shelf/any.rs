@@ -5,7 +5,7 @@ use std::any::Any;
 use async_trait::async_trait;
 use dacapo_store::ViewWriter;
 
-use super::{ENTRY_BYTES, Entry, Shelf};
+use super::{ENTRY_BYTES, Entry, Owner, Shelf, entry_mut};
 use crate::row::Row;
 use crate::view::ViewError;
 use crate::view::unique::{At, Uniques};
@@ -19,10 +19,12 @@ pub(in crate::view) trait AnyShelf: Send {
     /// Looks at what an event has made of its rows, which ends; `at` is its position, if it is one.
     fn end_event(&mut self, at: At) -> Result<(), ViewError>;
 
-    /// How many values were taken of which it is not known whether another row has them in the store.
+    /// How many values were taken of which it is not known whether another row has them in the store, and how many rows were
+    /// written of which it is not known whose they are.
     fn unasked(&self) -> usize;
 
-    /// Asks the store about those, and returns what is wrong with the first event that took what another row has.
+    /// Asks the store about those, and returns what is wrong with the first event that took what another row or another
+    /// segment has.
     async fn ask(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError>;
 
     /// Hands every pending row to the store. Everything was asked about.
@@ -30,6 +32,9 @@ pub(in crate::view) trait AnyShelf: Send {
 
     /// What was handed to the store is committed.
     fn committed(&mut self);
+
+    /// Whether what was handed to the store cannot be handed to it again.
+    fn must_reapply(&self) -> bool;
 
     /// What was handed to the store was taken back, and will be handed to it again.
     fn taken_back(&mut self);
@@ -60,11 +65,13 @@ impl<R: Row> AnyShelf for Shelf<R> {
     }
 
     fn unasked(&self) -> usize {
-        self.uniques.as_ref().map_or(0, Uniques::unasked)
+        self.uniques.as_ref().map_or(0, Uniques::unasked) + self.owners.unasked()
     }
 
     async fn ask(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError> {
-        self.ask_store(writer).await
+        let owned = self.ask_owners(writer).await?;
+        let taken = self.ask_store(writer).await?;
+        Ok(owned.into_iter().chain(taken).min_by_key(ViewError::at))
     }
 
     async fn flush(&mut self, writer: &mut dyn ViewWriter) -> Result<(), ViewError> {
@@ -75,7 +82,9 @@ impl<R: Row> AnyShelf for Shelf<R> {
         self.taken_back = false;
         self.uniques.iter_mut().for_each(Uniques::written);
         for place in std::mem::take(&mut self.pending) {
-            self.entry(place).pending = false;
+            let entry = entry_mut(&mut self.entries, place);
+            entry.pending = false;
+            self.owners.told(&mut entry.owner);
         }
         Ok(())
     }
@@ -85,11 +94,17 @@ impl<R: Row> AnyShelf for Shelf<R> {
         for place in std::mem::take(&mut self.changed) {
             let entry = self.entry(place);
             entry.changed = false;
+            entry.owner.committed(entry.row.is_some());
             // Where every row is kept, what is not there needs no entry.
             if entry.row.is_none() && self.complete == Some(true) {
                 self.remove(place);
             }
         }
+        self.owners.ended();
+    }
+
+    fn must_reapply(&self) -> bool {
+        self.owners.has_passed_on()
     }
 
     fn taken_back(&mut self) {
@@ -103,6 +118,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
         self.pending.clear();
         self.touched.clear();
         self.taken_back = false;
+        self.owners.ended();
         if let Some(uniques) = &mut self.uniques {
             uniques.rolled_back(self.changed.iter().copied());
         }
@@ -110,7 +126,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
             self.unknown += usize::from(self.entry(place).known);
             let entry = self.entry(place);
             (entry.row, entry.known, entry.changed, entry.pending) = (None, false, false, false);
-            (entry.segment, entry.touched) = (None, false);
+            (entry.owner, entry.touched) = (Owner::default(), false);
             self.weigh(place, size_of::<Entry<R>>() + ENTRY_BYTES);
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 
 mod any;
+mod owners;
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -21,6 +22,7 @@ use crate::view::unique::{At, Clash, Found, Unasked, Uniques};
 use crate::view::{Lookup, ViewError};
 
 pub(in crate::view) use any::AnyShelf;
+use owners::{Owner, Owners};
 
 /// What an entry takes in memory besides its row, key and their own memory: hash, place, flags.
 const ENTRY_BYTES: usize = 32;
@@ -42,8 +44,7 @@ pub(in crate::view) struct Entry<R: Row> {
     used: bool,
     /// Whether the event that is being applied has written it.
     touched: bool,
-    /// The segment whose events wrote it, as far as that is known.
-    segment: Option<Segment>,
+    owner: Owner,
     bytes: u32,
 }
 
@@ -65,6 +66,7 @@ pub(in crate::view) struct Shelf<R: Row> {
     unknown: usize,
     /// Who has what only one row may have, where the table has unique indexes.
     uniques: Option<Uniques>,
+    owners: Owners,
     /// Whether the store has let go of what it was handed, so that nobody knows which of its rows are in whose way.
     taken_back: bool,
     bytes: usize,
@@ -85,6 +87,7 @@ impl<R: Row> Shelf<R> {
             complete: None,
             unknown: 0,
             uniques: unique::<R>().next().map(|_| Uniques::default()),
+            owners: Owners::default(),
             taken_back: false,
             bytes: 0,
             hand: 0,
@@ -105,9 +108,15 @@ impl<R: Row> Shelf<R> {
         entry
     }
 
-    /// Puts what the store has under `key` here. It fails when that shows that an event before took what only this row
-    /// may have.
-    pub(in crate::view) fn keep(&mut self, key: R::Key, row: Option<R>, bytes: usize) -> Result<u32, ViewError> {
+    /// Puts what the store has under `key` here, and of which segment it is. It fails when that shows that an event before
+    /// took what only this row may have.
+    pub(in crate::view) fn keep(
+        &mut self,
+        key: R::Key,
+        row: Option<R>,
+        of: Option<Segment>,
+        bytes: usize,
+    ) -> Result<u32, ViewError> {
         let place = match self.find(&Exactly(&key)) {
             Some(place) => place,
             None => self.add(key),
@@ -121,7 +130,8 @@ impl<R: Row> Shelf<R> {
             }
         }
         self.know(place);
-        self.entry(place).row = row;
+        let entry = self.entry(place);
+        (entry.row, entry.owner) = (row, Owner::stored(of));
         self.weigh(place, bytes);
         Ok(place)
     }
@@ -136,9 +146,9 @@ impl<R: Row> Shelf<R> {
     #[expect(clippy::expect_used, reason = "four billion rows do not fit in memory")]
     pub(in crate::view) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
-        let (row, segment) = (None, None);
+        let (row, owner) = (None, Owner::default());
         let (known, changed, pending, used, touched) = (false, false, false, true, false);
-        let entry = Entry { key, row, known, changed, pending, used, touched, segment, bytes: 0 };
+        let entry = Entry { key, row, known, changed, pending, used, touched, owner, bytes: 0 };
         self.unknown += 1;
         let place = match self.free.pop() {
             Some(place) => {
@@ -174,7 +184,7 @@ impl<R: Row> Shelf<R> {
 
     /// Sets or deletes the row of a place.
     pub(in crate::view) fn set(&mut self, place: u32, mut row: Option<R>, by: By) -> Result<(), ViewError> {
-        self.written(place, by)?;
+        self.own(place, by);
         row.as_mut().map_or(Ok(()), keep_key)?;
         if !self.entry(place).known {
             self.know(place);
@@ -188,20 +198,6 @@ impl<R: Row> Shelf<R> {
         Ok(())
     }
 
-    /// An event of this segment is about to write the row of a place, which must not be another segment's.
-    fn written(&mut self, place: u32, by: By) -> Result<(), ViewError> {
-        let Some(second) = by.segment else { return Ok(()) };
-        let entry = self.entry(place);
-        match entry.segment.replace(second) {
-            Some(first) if first != second => {
-                entry.segment = Some(first);
-                let key = format!("{:?}", entry.key);
-                Err(ViewError::Shared { table: R::TABLE.name, key, first, second })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Changes the row of a place, if it has one; fails if that changes its key.
     pub(in crate::view) fn change(
         &mut self,
@@ -212,7 +208,7 @@ impl<R: Row> Shelf<R> {
         if self.entry(place).row.is_none() {
             return Ok(false);
         }
-        self.written(place, by)?;
+        self.own(place, by);
         self.touch(place);
         let entry = self.entry(place);
         // First, so that a row that is left half changed by a panic is taken back.
@@ -374,18 +370,20 @@ impl<R: Row> Shelf<R> {
         let mut noted = |values: Result<Vec<Value>, RowError>| values.map_err(|error| failed = Some(error)).ok();
         let (entries, pending) = (&mut self.entries, &self.pending);
         // First the deletes: a new row may have what a unique index would not allow beside the old one. A row that gives
-        // something to another is written anew.
+        // something to another is written anew, and so is one that was another segment's.
         let in_the_way = match &self.uniques {
             Some(_) if self.taken_back => pending.clone(),
             Some(uniques) => uniques.in_the_way(),
             None => vec![],
         };
+        let passed_on = |place: &&u32| entry(entries, **place).owner.is_passed_on();
         let goes = |place: &u32| entry(entries, *place).row.is_none();
-        let mut deleted =
-            pending.iter().filter(|place| goes(place)).chain(in_the_way.iter().filter(|place| !goes(place)));
+        let anew = in_the_way.iter().chain(pending.iter().filter(passed_on)).filter(|place| !goes(place));
+        let mut deleted = pending.iter().filter(|place| goes(place)).chain(anew);
         if let Some(first) = deleted.next() {
             let deleted = std::iter::once(first).chain(deleted).map(|place| entry(entries, *place));
-            let mut keys = deleted.map_while(|entry| Some((entry.segment, noted(R::key_values(&entry.key))?)));
+            let mut keys =
+                deleted.map_while(|entry| Some((entry.owner.deleted_for(), noted(R::key_values(&entry.key))?)));
             writer.delete(&table, &mut keys).await?;
         }
         let total = &mut self.bytes;
@@ -396,7 +394,7 @@ impl<R: Row> Shelf<R> {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             *total = *total + bytes as usize - entry.bytes as usize;
             entry.bytes = bytes;
-            Some((entry.segment, noted(values)?))
+            Some((entry.owner.put_for(), noted(values)?))
         });
         writer.put(&table, &mut rows).await?;
         failed.map_or(Ok(()), |error| Err(error.into()))
@@ -411,7 +409,9 @@ fn keep_key<R: Row>(row: &mut R) -> Result<(), ViewError> {
 /// On whose behalf a row is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::view) struct By {
-    /// The segment of the event, where a row is to be written by events of one only.
+    /// Whether a row is to be written by events of one segment only.
+    pub(in crate::view) asks: bool,
+    /// The segment of the event, where that is so.
     pub(in crate::view) segment: Option<Segment>,
     /// The event.
     pub(in crate::view) at: At,
