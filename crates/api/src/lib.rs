@@ -50,7 +50,7 @@ pub use status::{
     SubscriberStatus, TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
 };
 pub use verification::{
-    Finding, PartReport, Report, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,
+    Finding, PartReport, Report, Scrubbed, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,
 };
 
 macro_rules! api {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::form::format_time;
+use crate::verification::Scrubbed;
 
 /// How a node and its projections are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -210,6 +211,9 @@ pub struct VersionStatus {
     /// say of retries; absent where the answering node does not carry its code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs_somebody: Option<bool>,
+    /// What the last look at its rows found, where the answering node looks at them while it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrubbed: Option<Scrubbed>,
     /// What it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,

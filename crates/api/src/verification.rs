@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dacapo_model::verify as model;
 use serde::{Deserialize, Serialize};
 
+use crate::form::format_time;
 use crate::operate::{Asked, asks};
 use crate::status::WaitingOn;
 
@@ -159,6 +160,25 @@ pub struct Finding {
     /// What the new version has, or what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<String>,
+}
+
+/// What a look at the rows of a version that serves found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrubbed {
+    /// When it ended, in RFC 3339.
+    pub at: String,
+    /// The position that the rows cover which it looked at.
+    pub position: u64,
+    /// What it found; what the events make is `old`, what the view has is `new`.
+    pub report: PartReport,
+}
+
+impl Scrubbed {
+    /// The form of a look.
+    pub fn new(scrubbed: &dacapo_model::scrub::Scrubbed) -> Self {
+        let dacapo_model::scrub::Scrubbed { at, position, report } = scrubbed;
+        Self { at: format_time(*at), position: position.get(), report: report.into() }
+    }
 }
 
 impl From<&model::Report> for Report {

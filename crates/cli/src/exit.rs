@@ -91,7 +91,7 @@ fn is_judged(version: &VersionStatus, reason: &WaitingOn) -> bool {
 /// every projection has unless it says otherwise stands for it.
 fn stays(reason: &WaitingOn) -> bool {
     match reason.kind.as_str() {
-        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "damaged" | "unowned" => true,
+        "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "damaged" | "unowned" | "rows" => true,
         "handler" | "seed" | "reset" | "effect" => {
             let attempts = serde_json::to_value(reason).ok().and_then(|value| value.get("attempts")?.as_u64());
             attempts.is_some_and(|attempts| attempts >= Retry::default().attempts.into())
@@ -127,6 +127,7 @@ mod tests {
             waits("verdict", 0),
             waits("parted", 0),
             waits("damaged", 0),
+            waits("rows", 0),
             r#","stall":{"seconds":9.0,"text":"t","waiting_on":[{"kind":"store","text":"t"}]}"#.into(),
             r#","letters":1"#.into(),
         ] {

@@ -53,8 +53,8 @@ mod world;
 
 pub use catalog::{Asked, CatalogEntry, KeyReused};
 pub use code::{
-    Acts, Answers, Carried, CarriedVersion, CarryRefused, HandlerError, Options, Projection, Query, Recorded, Seed,
-    Verify,
+    Acts, Answers, Carried, CarriedVersion, CarryRefused, HandlerError, Options, Projection, Query, Recorded, Scrub,
+    Seed, Verify,
 };
 pub use dacapo_macros::{Event, Row};
 pub use dacapo_model::assign::Rows;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dacapo_model::progress::{NoTimeLeft, Pace, Stall, TimeLeft, stalled, time_left};
 use dacapo_model::reasons::VersionFacts;
 use dacapo_model::rebuild::rollback_ready;
+use dacapo_model::scrub::Scrubbed;
 use dacapo_model::{
     Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, ViewId,
     WaitingOn, replay,
@@ -92,6 +93,8 @@ pub struct VersionStatus {
     /// Whether events are applied no further until somebody does something about what it waits on, by what its options
     /// say of retries; nothing where this node does not carry its code.
     pub needs_somebody: Option<bool>,
+    /// What the last look at its rows found, where this node looks at them while it serves.
+    pub scrubbed: Option<Scrubbed>,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -261,6 +264,7 @@ fn version_status(
         effects_aside: outbox.aside,
         age,
         needs_somebody,
+        scrubbed: versions.notes.scrubbed(&id),
         waiting_on: all,
         tokens,
     }

@@ -17,9 +17,11 @@ mod answers;
 mod checks;
 mod counts;
 mod fold;
+mod gather;
 mod meet;
 mod past;
 mod rows;
+mod served;
 mod subject;
 
 use std::panic::AssertUnwindSafe;
@@ -45,9 +47,11 @@ use rows::Has;
 
 pub use crate::code::{Assertion, Checks, Comparison, TableComparison, Verify};
 pub use dacapo_model::Verified;
+pub use dacapo_model::scrub::Scrubbed;
 pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, Report, Verdict};
 
 pub(crate) use answers::{are_wanted, drive as shadow};
+pub(crate) use served::scrub;
 
 /// How often it looks whether enough answers were compared, and how long it rests after a first failure of the store.
 const REST: Duration = Duration::from_millis(250);
@@ -321,22 +325,11 @@ impl Examination<'_> {
         Ok(tally.report(Part::Checks))
     }
 
-    /// What the code declares of another version; or a report that says that it panics.
-    fn comparison(&self, old: u32, part: Part) -> Result<Comparison, PartReport> {
-        let declared = AssertUnwindSafe(|| self.carried.handlers.comparison(old));
-        std::panic::catch_unwind(declared).map_err(|panic| {
-            let (mut tally, place) = (Tally::default(), "the comparison of the code".to_owned());
-            let new = Some(format!("it panicked: {}", panic_text(&*panic)));
-            tally.wrong(FindingKind::Check, || Words { place, new, ..Words::default() });
-            tally.report(part)
-        })
-    }
-
     async fn rows(&self, old: &Carried, met: &mut Met) -> Result<PartReport, StoreError> {
         if self.leaves_out(Part::Rows) {
             return Ok(PartReport::not_done(Part::Rows, "it is left out"));
         }
-        let comparison = match self.comparison(old.code.code, Part::Rows) {
+        let comparison = match comparison(self.carried, old.code.code, Part::Rows) {
             Ok(comparison) => comparison,
             Err(report) => return Ok(report),
         };
@@ -410,4 +403,15 @@ impl Examination<'_> {
             };
         }
     }
+}
+
+/// What the code declares of another version; or a report that says that it panics.
+fn comparison(carried: &Carried, old: u32, part: Part) -> Result<Comparison, PartReport> {
+    let declared = AssertUnwindSafe(|| carried.handlers.comparison(old));
+    std::panic::catch_unwind(declared).map_err(|panic| {
+        let (mut tally, place) = (Tally::default(), "the comparison of the code".to_owned());
+        let new = Some(format!("it panicked: {}", panic_text(&*panic)));
+        tally.wrong(FindingKind::Check, || Words { place, new, ..Words::default() });
+        tally.report(part)
+    })
 }

@@ -29,6 +29,7 @@ mod reads;
 pub mod reasons;
 pub mod rebuild;
 pub mod replay;
+pub mod scrub;
 mod segment;
 mod share;
 mod time;

@@ -108,6 +108,22 @@ pub const SCRUB_PAGES_MAX: u64 = 256;
 pub const SCRUB_REST_MIN: Duration = Duration::from_millis(100);
 /// The longest rest between two such looks.
 pub const SCRUB_REST_MAX: Duration = Duration::from_secs(60);
+/// How long a node rests between two looks at the rows of a version that serves, unless the version says otherwise.
+pub const SCRUB_ROWS_REST: Duration = Duration::from_secs(3_600);
+/// How long it rests before the first of them at most.
+pub const SCRUB_ROWS_REST_FIRST: Duration = Duration::from_secs(60);
+/// The shortest such rest, whatever the version says.
+pub const SCRUB_ROWS_REST_MIN: Duration = Duration::from_millis(10);
+/// How many events a look reads at most for each that it may fold.
+pub const SCRUB_ROWS_READ_FACTOR: u64 = 10;
+/// How long a look may take; it keeps one state of the view for no longer.
+pub const SCRUB_ROWS_TIME_MAX: Duration = Duration::from_secs(60);
+/// How much of the time of one core a look works, in percent.
+pub const SCRUB_ROWS_SHARE_PERCENT: u8 = 10;
+/// How long it works before it rests for that.
+pub const SCRUB_ROWS_WORK_MAX: Duration = Duration::from_millis(20);
+/// The longest such rest, where a handler or a read took long.
+pub const SCRUB_ROWS_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Most events that a version may lag and still count as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
 /// How far the last event's recorded time may be ahead of a node's clock before that is told.
@@ -158,6 +174,7 @@ const _: () = assert!(
     INDEX_BYTES_MAX + INDEX_COLUMNS_MAX * 11 + 16 <= 2_704 && INDEX_COLUMNS_MAX * INDEX_VALUE_BYTES <= INDEX_BYTES_MAX,
     "what is indexed fits every store"
 );
+const _: () = assert!(SCRUB_ROWS_REST_MIN.as_millis() <= SCRUB_ROWS_REST_FIRST.as_millis(), "the first look comes");
 const _: () = assert!(EFFECTS_AT_ONCE_MAX <= EFFECTS_READ_MAX, "what is made at the same time can be looked at");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= TAIL_BYTES_MAX, "the largest event fits the tail");
 const _: () = assert!(TAIL_EVENTS_MAX <= READ_EVENTS_MAX, "the tail is never read with more than one read may have");

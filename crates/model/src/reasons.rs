@@ -82,6 +82,8 @@ pub struct VersionFacts<'a> {
     pub before: Option<VersionId>,
     /// Why SQL from outside does not see yet that it serves.
     pub unpublished: Option<WaitingOn>,
+    /// That its rows are not what its code makes of its events.
+    pub rows: Option<WaitingOn>,
     /// How long it still stands by, if its code is here.
     pub stand_by: Option<Duration>,
     /// What a reader needs it to cover, if one waits.
@@ -129,9 +131,11 @@ impl VersionFacts<'_> {
     /// What it waits on.
     pub fn reasons(&self) -> Reasons {
         let (kept, verdict) = (self.kept(), self.unverified());
-        let beside = self.beside();
+        let mut beside = self.beside();
         let explained = !(kept.is_empty() && verdict.is_empty() && beside.is_empty());
         let short = self.short(explained);
+        // It explains no lag.
+        beside.extend(self.rows.clone());
         Reasons { kept, verdict, beside, short }
     }
 

@@ -360,6 +360,33 @@ reasons! { f:
          verify it again, or waive the verdict"
         ),
 
+    /// Rows of the version are not what its code makes of its events. It goes on as it is: the rows may be wrong, or the
+    /// code.
+    Rows "rows" {
+        /// The position that the rows cover which were looked at.
+        position as "position": Position,
+        /// How many rows were compared.
+        looked_at as "looked_at": u64,
+        /// How many of them were wrong, missing or too many.
+        wrong as "wrong": u64,
+        /// The table of the first of these.
+        table as "table": String,
+        /// Its key.
+        key as "key": String,
+        /// What the code makes: the columns that differ, all of them, or that there is no row.
+        made as "made": String,
+        /// What the view has.
+        found as "found": String,
+    } => write!(
+        f,
+        "somebody who looks at its rows: {} of {} compared at position {position} {} not what its code makes of the \
+         events, such as {table} {key}, which is ({found}) and should be ({made}); unless the code is wrong, a rebuild \
+         makes it right",
+        grouped(*wrong),
+        grouped(*looked_at),
+        if *wrong == 1 { "is" } else { "are" }
+        ),
+
     /// The version is ready; someone must ask for the flip.
     FlipCommand "flip_command" => write!(f, "the command to flip"),
 

@@ -8,8 +8,12 @@ mod copies;
 mod damage;
 #[path = "cluster/parted.rs"]
 mod parted;
+#[path = "cluster/scrub.rs"]
+mod scrub;
 #[path = "../../dacapo/tests/common/sums.rs"]
 mod sums;
+#[path = "../../dacapo/tests/common/tampered.rs"]
+mod tampered;
 #[path = "cluster/upgrade.rs"]
 mod upgrade;
 

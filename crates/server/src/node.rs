@@ -11,9 +11,9 @@ use dacapo::{
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
     FlipStatus, History, HistoryEntry, MemberStatus, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus,
-    ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SegmentStatus,
-    Stall, Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus, TimeLeft,
-    Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, check_category,
+    ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, Scrubbed,
+    SegmentStatus, Stall, Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus,
+    TimeLeft, Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, check_category,
     format_time, kind_of_flip, parse_event_id, parse_projection, parse_time, parse_version,
 };
 use dacapo_api::{
@@ -503,6 +503,7 @@ fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatu
         },
         reached: version.reached.map(Position::get),
         needs_somebody: version.needs_somebody,
+        scrubbed: version.scrubbed.as_ref().map(Scrubbed::new),
         letters: version.letters,
         effects_aside: version.effects_aside,
         age_seconds: version.age.map(|age| age.as_secs_f64()),

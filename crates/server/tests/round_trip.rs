@@ -3,15 +3,16 @@
 #[path = "round_trip/strict.rs"]
 mod strict;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CancelRequest, CleanUpRequest, ClientLimits, Expected, FlipRequest,
-    FlipResponse, FlipStatus, HistoryEntry, HttpClient, Json, MemberStatus, Metadata, NewEvent, OnKnown, PhasesRequest,
-    Problem, ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, SegmentStatus,
-    SetAsideRequest, SettleRequest, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus, TimeLeft,
-    Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
+    FlipResponse, FlipStatus, HistoryEntry, HttpClient, Json, MemberStatus, Metadata, NewEvent, OnKnown, PartReport,
+    PhasesRequest, Problem, ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, Scrubbed,
+    SegmentStatus, SetAsideRequest, SettleRequest, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus,
+    TimeLeft, Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
 };
 use dacapo_server::{Access, Hosts, bind, router, serve};
 use tokio::sync::oneshot;
@@ -111,6 +112,20 @@ fn full_status() -> Status {
         effects_aside: 2,
         age_seconds: Some(12.0),
         needs_somebody: Some(true),
+        scrubbed: Some(Scrubbed {
+            at: "2026-03-01T11:59:30Z".into(),
+            position: 10,
+            report: PartReport {
+                part: "fold".into(),
+                outcome: "passed".into(),
+                why: None,
+                looked_at: 7,
+                wrong: BTreeMap::new(),
+                wrong_text: vec![],
+                findings: vec![],
+                notes: vec![],
+            },
+        }),
         waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
     };
     let flip = FlipStatus {

@@ -18,6 +18,7 @@ mod options;
 mod projection;
 mod query;
 mod recorded;
+mod scrub;
 mod seed;
 mod shadow;
 mod tally;
@@ -33,6 +34,7 @@ pub use options::Options;
 pub use projection::Projection;
 pub use query::{Answers, Query};
 pub use recorded::Recorded;
+pub use scrub::Scrub;
 pub use seed::Seed;
 pub use verify::Verify;
 

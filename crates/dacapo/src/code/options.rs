@@ -6,7 +6,7 @@ use dacapo_model::assign::Rows;
 use dacapo_model::replay::InPlace;
 use dacapo_model::{FlipPolicy, OnFailure, Retry, SegmentCount, WorkShare};
 
-use super::{Seed, Verify};
+use super::{Scrub, Seed, Verify};
 use crate::effect::EffectOptions;
 
 /// How a version is built and run.
@@ -66,6 +66,9 @@ pub struct Options {
     pub handler_time_max: Duration,
     /// What must be verified of it before readers move to it.
     pub verify: Verify,
+    /// How its rows are compared with what its code makes of its events while it serves. Default: [`Scrub::default`], a
+    /// look an hour.
+    pub scrub: Scrub,
 }
 
 impl Default for Options {
@@ -89,6 +92,7 @@ impl Default for Options {
             order_matters: true,
             handler_time_max: Duration::from_secs(60),
             verify: Verify::default(),
+            scrub: Scrub::default(),
         }
     }
 }

@@ -26,6 +26,8 @@ enum Work {
     Verify(ViewId),
     /// Puts live queries to a version that does not serve yet.
     Shadow(ViewId),
+    /// Looks at the rows of versions that serve.
+    Scrub,
 }
 
 /// The drivers that run. Whatever is cut off with them is begun anew.
@@ -36,6 +38,7 @@ impl Tasks {
     /// Starts what is to run by the catalog and is not running.
     pub(super) async fn tend(&mut self, versions: &Arc<Versions>, observed: &Observed) {
         self.clear().await;
+        self.begin(Work::Scrub, || verify::scrub(Arc::clone(versions)));
         let catalog = versions.catalog.current();
         for (projection, state) in &catalog.projections {
             let to = state.flip.map(|flip| ViewId { projection: projection.clone(), version: flip.to });

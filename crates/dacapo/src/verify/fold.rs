@@ -1,24 +1,24 @@
 //! Past events folded from the start by the code of a version, into rows in memory: what its view should have of them.
 //!
 //! It reads the journal and nothing else, and it is bounded. Whoever asks gets the rows and compares them with what they
-//! want. Once nobody waits for it any more, it ends with the batch that is under way.
+//! want. Once nobody waits for it any more, it ends where it waits for something, or with the batch that is under way.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::assign::Rows;
-use dacapo_model::{
-    InvalidName, Letter, Position, Revision, Segment, SegmentCount, StreamName, Token, TokenMove, ViewId, limits,
-};
+use dacapo_model::{Letter, Position, Segment, SegmentCount, Token, TokenMove, ViewId, WorkShare, limits};
 use dacapo_store::memory::MemoryViews;
-use dacapo_store::{Commit, EventBatch, Filter, Journal, Limit, StoreError, View as StoredView, ViewReader, Views};
-use tokio::task::JoinError;
+use dacapo_store::{Commit, EventBatch, Journal, Limit, StoreError, View as StoredView, ViewReader, Views};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::counts::LETTERS;
+use super::gather::{Gathered, Wanted};
 use crate::code::{Aside, Busy, Carried, Failure, FailureCause, Work};
 use crate::feed::Ahead;
-use crate::view::{NotCommitted, View, ViewError};
+use crate::versions::Versions;
+use crate::view::{NotCommitted, ReadView, View, ViewError};
 use crate::world::Offload;
 
 /// What is to be folded.
@@ -33,8 +33,53 @@ pub(crate) struct Fold {
     pub(crate) through: Vec<Position>,
     /// Events that were set aside, and are left out.
     pub(crate) aside: Vec<Letter>,
-    /// How long it may take.
+    pub(crate) pace: Pace,
+}
+
+/// How long something may take, and how much of that it works.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
     pub(crate) time_max: Duration,
+    /// What bounds it, for whoever wants to change that.
+    pub(crate) bound: &'static str,
+    pub(crate) share: WorkShare,
+}
+
+/// The time that something has taken.
+pub(super) struct Pacing {
+    pace: Pace,
+    until: Instant,
+    /// When it last rested, or began.
+    since: Instant,
+}
+
+impl Pacing {
+    pub(super) fn new(pace: Pace) -> Self {
+        let now = Instant::now();
+        Self { pace, until: now + pace.time_max, since: now }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Until when to work before the next rest.
+    fn work_until(&self) -> Instant {
+        if self.pace.share == WorkShare::ALL { self.until } else { self.since + limits::SCRUB_ROWS_WORK_MAX }
+    }
+
+    /// Rests, if that is due; or only looks up, so that it can be cut off.
+    pub(super) async fn rest(&mut self) {
+        let worked = self.since.elapsed();
+        if worked < limits::SCRUB_ROWS_WORK_MAX {
+            return;
+        }
+        match self.pace.share {
+            WorkShare::ALL => tokio::task::yield_now().await,
+            share => tokio::time::sleep(share.rest(worked).min(limits::SCRUB_ROWS_PAUSE_MAX)).await,
+        }
+        self.since = Instant::now();
+    }
 }
 
 /// Which events.
@@ -53,17 +98,6 @@ pub(crate) struct Folded {
     pub(crate) reader: Box<dyn ViewReader>,
     /// How many events they are of.
     pub(crate) events: u64,
-}
-
-/// Events of some streams, each stream from its first one.
-#[derive(Debug, Default)]
-pub(crate) struct Gathered {
-    batches: Vec<EventBatch>,
-    /// The events in the order of the journal: their positions, and where they are.
-    places: Vec<(Position, usize, usize)>,
-    bytes: usize,
-    /// Of how many streams they are.
-    pub(crate) streams: u64,
 }
 
 /// Why there are no rows.
@@ -85,15 +119,70 @@ impl From<ViewError> for Stopped {
     }
 }
 
+impl Fold {
+    /// All that a state of a view covers, and nothing that is set aside in it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the view cannot be read.
+    pub(super) async fn of(
+        versions: &Versions,
+        id: &ViewId,
+        carried: &Carried,
+        view: &mut ReadView,
+        pace: Pace,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            journal: Arc::clone(&versions.journal),
+            offload: versions.world.offload,
+            id: id.clone(),
+            carried: carried.clone(),
+            through: view.reader().tokens().iter().map(|token| token.position).collect(),
+            aside: letters(view.reader()).await?,
+            pace,
+        })
+    }
+
+    /// The furthest of its events.
+    pub(super) fn last(&self) -> Position {
+        self.through.iter().copied().max().unwrap_or_default()
+    }
+
+    pub(super) fn segments(&self) -> SegmentCount {
+        let segments = u16::try_from(self.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
+        segments.unwrap_or(SegmentCount::ONE)
+    }
+
+    /// What to gather of some streams for it.
+    pub(super) fn wanted(&self, events_max: usize) -> Wanted {
+        Wanted {
+            journal: Arc::clone(&self.journal),
+            offload: self.offload,
+            filter: self.carried.filter.clone(),
+            through: self.last(),
+            events_max,
+            pace: self.pace,
+        }
+    }
+}
+
+/// What was set aside in one state of a view.
+async fn letters(view: &mut dyn ViewReader) -> Result<Vec<Letter>, StoreError> {
+    let (mut letters, mut after) = (Vec::new(), Position::START);
+    loop {
+        let mut page = view.letters(after, LETTERS).await?;
+        let Some(last) = page.last() else { return Ok(letters) };
+        after = last.position;
+        letters.append(&mut page);
+    }
+}
+
 /// Folds, on a thread that holds up nobody. The inner error says in words why there are no rows.
 ///
 /// # Errors
 /// [`StoreError`] when the journal cannot be read.
 pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String>, StoreError> {
-    let asker = Arc::new(());
-    let is_asked = Arc::downgrade(&asker);
-    let work = what.offload.begin(async move {
-        let mut scratch = Scratch::new(what, is_asked).await?;
+    let folded = asked(what.offload, async move {
+        let mut scratch = Scratch::new(what).await?;
         match take {
             Take::Everything => scratch.read(None).await?,
             Take::Segment(segment) => scratch.read(Some(segment)).await?,
@@ -101,7 +190,7 @@ pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String
         }
         scratch.finish().await
     });
-    match ended(work.await) {
+    match folded.await {
         Ok(folded) => Ok(Ok(folded)),
         Err(Stopped::Why(why)) => Ok(Err(why)),
         Err(Stopped::Store(error)) => Err(error),
@@ -118,13 +207,12 @@ struct Scratch {
     aside: Aside,
     busy: Busy,
     applied: Vec<u64>,
-    until: Instant,
-    asker: Weak<()>,
+    pacing: Pacing,
 }
 
 impl Scratch {
     #[expect(clippy::expect_used, reason = "a version has segments")]
-    async fn new(what: Fold, asker: Weak<()>) -> Result<Self, Stopped> {
+    async fn new(what: Fold) -> Result<Self, Stopped> {
         let Carried { tables, options, .. } = &what.carried;
         let segments = u16::try_from(what.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
         let found = || format!("there are {} of them", what.through.len());
@@ -142,12 +230,11 @@ impl Scratch {
             tokens: stored.tokens().await?,
             applied: vec![0; what.through.len()],
             busy: Busy::default(),
-            until: Instant::now() + what.time_max,
+            pacing: Pacing::new(what.pace),
             segments,
             stored,
             view,
             what,
-            asker,
         })
     }
 
@@ -173,8 +260,8 @@ impl Scratch {
             ahead = read(batch.through);
             let mut from = 0;
             while from < batch.len() {
-                from = self.apply(&batch, from, &through, self.until).await?;
-                self.look()?;
+                from = self.apply(&batch, from, &through, self.pacing.work_until()).await?;
+                self.look().await?;
             }
         }
         Ok(())
@@ -188,19 +275,17 @@ impl Scratch {
             if self.what.carried.filter.wants(&batch.get(*at)) {
                 // One at a time: the next one may be of another stream.
                 self.apply(batch, *at, &through, Instant::now()).await?;
-                self.look()?;
+                self.look().await?;
             }
         }
         Ok(())
     }
 
-    fn look(&self) -> Result<(), Stopped> {
-        if self.asker.strong_count() == 0 {
-            return Err(Stopped::Why("nobody waits for it any more".to_owned()));
-        }
-        if Instant::now() >= self.until {
-            let seconds = self.what.time_max.as_secs_f64();
-            return Err(Stopped::Why(format!("it took longer than {seconds} s (`fold_time_max`)")));
+    async fn look(&mut self) -> Result<(), Stopped> {
+        self.pacing.rest().await;
+        if self.pacing.is_over() {
+            let Pace { time_max, bound, .. } = self.what.pace;
+            return Err(Stopped::Why(format!("it took longer than {} s (`{bound}`)", time_max.as_secs_f64())));
         }
         Ok(())
     }
@@ -269,97 +354,25 @@ impl Scratch {
     }
 }
 
-/// Gathers all events through a position of streams that have events at positions spread evenly over the journal: of as
-/// many streams as there are, as there is room for, and as [`limits::FOLD_STREAMS_MAX`] says.
-///
-/// # Errors
-/// [`StoreError`] when the journal cannot be read.
-#[expect(clippy::expect_used, reason = "it is before the last position")]
-pub(crate) async fn gather(
+/// What comes of work on a thread that holds up nobody. It is cut off wherever it waits once nobody asks any more.
+pub(super) async fn asked<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     offload: Offload,
-    journal: Arc<dyn Journal>,
-    filter: Filter,
-    through: Position,
-    events_max: usize,
-    time_max: Duration,
-) -> Result<Gathered, StoreError> {
-    let asker = Arc::new(());
-    let is_asked = Arc::downgrade(&asker);
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
+    let stopped = |found| StoreError::unavailable("fold events", found);
+    let (_asker, is_gone) = oneshot::channel::<()>();
     let work = offload.begin(async move {
-        let (mut gathered, mut seen) = (Gathered::default(), BTreeSet::new());
-        let (room, until) = (Room { events: events_max, bytes: limits::FOLD_BYTES_MAX }, Instant::now() + time_max);
-        for number in 0..limits::FOLD_STREAMS_MAX {
-            if Instant::now() >= until || is_asked.strong_count() == 0 {
-                break;
-            }
-            let at = u128::from(through.get()) * u128::from(number) / u128::from(limits::FOLD_STREAMS_MAX);
-            let at = Position::new(u64::try_from(at).expect("it is before the last position"));
-            let found = journal.read(at, &filter, Limit::events(1)).await?;
-            let Some(event) = found.iter().next().filter(|event| event.position <= through) else { continue };
-            let damaged = |error: InvalidName| StoreError::corrupt("a stream", error.to_string());
-            let stream = StreamName::new(event.stream).map_err(damaged)?;
-            if seen.insert(stream.clone()) {
-                gathered.add(&*journal, &stream, through, room).await?;
-            }
+        tokio::select! {
+            biased;
+            _ = is_gone => Err(stopped("nobody waits for it any more").into()),
+            done = work => done,
         }
-        gathered.places.sort_unstable();
-        Ok(gathered)
     });
-    ended(work.await)
-}
-
-/// What one may take.
-#[derive(Clone, Copy)]
-struct Room {
-    events: usize,
-    bytes: usize,
-}
-
-impl Gathered {
-    /// Adds the events of a stream, unless there is no room for all of them.
-    async fn add(
-        &mut self,
-        journal: &dyn Journal,
-        stream: &StreamName,
-        through: Position,
-        room: Room,
-    ) -> Result<(), StoreError> {
-        let end = journal.stream_revision(stream).await?;
-        if end.get() > room.events.saturating_sub(self.places.len()) as u64 {
-            return Ok(());
-        }
-        let (mut after, mut bytes, mut batches, mut places) = (Revision::START, self.bytes, Vec::new(), Vec::new());
-        while after < end {
-            let batch = journal.read_stream(stream, after, Limit::events(limits::READ_EVENTS_MAX)).await?;
-            let Some(last) = batch.iter().next_back() else { break };
-            let (revision, is_past) = (last.revision, last.position > through);
-            let at = self.batches.len() + batches.len();
-            let within = batch.iter().enumerate().filter(|(_, event)| event.position <= through);
-            places.extend(within.map(|(index, event)| (event.position, at, index)));
-            bytes += batch.iter().map(|event| event.payload.len() + event.stream.len()).sum::<usize>();
-            if bytes > room.bytes {
-                return Ok(());
-            }
-            batches.push(batch);
-            if is_past {
-                break;
-            }
-            after = revision;
-        }
-        self.batches.append(&mut batches);
-        self.places.append(&mut places);
-        (self.bytes, self.streams) = (bytes, self.streams + 1);
-        Ok(())
-    }
-}
-
-/// What came of work on another thread.
-fn ended<T, E: From<StoreError>>(work: Result<Result<T, E>, JoinError>) -> Result<T, E> {
-    match work {
+    match work.await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(StoreError::unavailable("fold events", "the runtime is shutting down").into()),
+            Err(_) => Err(stopped("the runtime is shutting down").into()),
         },
     }
 }

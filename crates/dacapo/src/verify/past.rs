@@ -16,36 +16,47 @@ use std::sync::Arc;
 
 use dacapo_model::assign::Rows;
 use dacapo_model::verify::{FindingKind, Outcome, Part, PartReport};
-use dacapo_model::{Letter, Position, Segment, SegmentCount, ViewId, limits};
+use dacapo_model::{Position, Segment, SegmentCount, ViewId, WorkShare, limits};
 use dacapo_store::{StoreError, Table, Value, ViewReader};
 use futures::FutureExt;
 
-use super::Examination;
-use super::counts::LETTERS;
-use super::fold::{Fold, Folded, Gathered, Take, fold, gather};
+use super::fold::{Fold, Folded, Pace, Take, fold};
+use super::gather::gather;
 use super::rows::{self, Has};
+use super::{Examination, comparison};
 use crate::code::{Carried, Pair, Pairs, Tally, Words, pairs, same, show_key};
 use crate::panics::panic_text;
 use crate::view::ReadView;
 
 /// Which events are folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+pub(super) enum Choice {
     Everything,
     Segment(Segment),
     Sample,
 }
 
-/// Which events of a journal with so many are folded: no more than the bound, as far as can be known before.
+/// How many events are folded and read for that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) events_max: u64,
+    pub(super) read_max: u64,
+}
+
+/// Which events of a journal with so many are folded: no more than the bounds, as far as can be known before. With another
+/// `turn` it is another segment.
 #[expect(clippy::expect_used, reason = "it is less than the count")]
-fn choose(last: Position, segments: SegmentCount, rows: Rows, events_max: usize) -> Choice {
-    let events_max = events_max as u64;
+pub(super) fn choose(last: Position, turn: u64, segments: SegmentCount, rows: Rows, bounds: Bounds) -> Choice {
+    let Bounds { events_max, read_max } = bounds;
     let of_one = last.get() / u64::from(segments.get());
-    if last.get() <= events_max {
+    if last.get() <= events_max.min(read_max) {
         Choice::Everything
-    } else if rows == Rows::OfOneSegment && segments != SegmentCount::ONE && of_one <= events_max {
-        // Another one when it is verified again.
-        let number = last.get() % u64::from(segments.get());
+    } else if rows == Rows::OfOneSegment
+        && segments != SegmentCount::ONE
+        && of_one <= events_max
+        && last.get() <= read_max
+    {
+        let number = turn % u64::from(segments.get());
         let number = u16::try_from(number).expect("it is less than the count");
         Choice::Segment(segments.segment(number).expect("it is less than the count"))
     } else {
@@ -75,17 +86,17 @@ impl Examination<'_> {
             return Ok(Some(PartReport::not_done(Part::Fold, "it is left out")));
         }
         self.tell(Part::Fold, 0);
-        let comparison = match self.comparison(self.carried.code.code, Part::Fold) {
+        let comparison = match comparison(self.carried, self.carried.code.code, Part::Fold) {
             Ok(comparison) => comparison,
             Err(report) => return Ok(Some(report)),
         };
         let Pairs { pairs, notes, .. } = pairs(self.carried.tables, self.carried.tables, &comparison);
-        let through: Vec<Position> = new.reader().tokens().iter().map(|token| token.position).collect();
-        let (verify, rows) = (&self.carried.options.verify, self.carried.options.rows);
-        let last = through.iter().copied().max().unwrap_or_default();
-        let segments = u16::try_from(through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
-        let choice = choose(last, segments.unwrap_or(SegmentCount::ONE), rows, verify.fold_events_max);
-        let what = self.what(self.id, self.carried, through, letters(new.reader()).await?);
+        let what = self.what(self.id, self.carried, new).await?;
+        let (last, verify) = (what.last(), &self.carried.options.verify);
+        let bounds = Bounds { events_max: verify.fold_events_max as u64, read_max: u64::MAX };
+        // Another segment when it is verified again.
+        let choice = choose(last, last.get(), what.segments(), self.carried.options.rows, bounds);
+        let tell = |looked_at| self.tell(Part::Fold, looked_at);
         let mut tally = Tally::default();
         let done = match (choice, serving) {
             (Choice::Sample, None) => Err(format!(
@@ -93,9 +104,9 @@ impl Examination<'_> {
                  could be judged",
                 verify.fold_events_max
             )),
-            (Choice::Sample, Some(serving)) => self.sample(what, last, serving, &pairs, new, &mut tally).await?,
-            (Choice::Everything, _) => self.whole(what, Take::Everything, &pairs, new, &mut tally).await?,
-            (Choice::Segment(segment), _) => self.whole(what, Take::Segment(segment), &pairs, new, &mut tally).await?,
+            (Choice::Sample, Some(serving)) => self.sample(what, serving, &pairs, new, &mut tally).await?,
+            (Choice::Everything, _) => whole(what, Take::Everything, &pairs, new, &mut tally, tell).await?,
+            (Choice::Segment(segment), _) => whole(what, Take::Segment(segment), &pairs, new, &mut tally, tell).await?,
         };
         notes.into_iter().for_each(|note| tally.note(note));
         let mut report = tally.report(Part::Fold);
@@ -105,64 +116,25 @@ impl Examination<'_> {
         Ok(Some(report))
     }
 
-    fn what(&self, id: &ViewId, carried: &Carried, through: Vec<Position>, aside: Vec<Letter>) -> Fold {
-        Fold {
-            journal: Arc::clone(&self.versions.journal),
-            offload: self.versions.world.offload,
-            id: id.clone(),
-            carried: carried.clone(),
-            through,
-            aside,
-            time_max: self.carried.options.verify.fold_time_max,
-        }
-    }
-
-    /// All rows of what is folded. The inner error says why there are none.
-    async fn whole(
-        &self,
-        what: Fold,
-        take: Take,
-        pairs: &[Pair],
-        new: &mut ReadView,
-        tally: &mut Tally,
-    ) -> Result<Result<(), String>, StoreError> {
-        let (has, of) = match take {
-            Take::Segment(segment) => (Has::Some, format!(" of segment {segment}, not those of the others")),
-            Take::Everything | Take::Gathered(_) => (Has::Every, String::new()),
-        };
-        let Folded { mut reader, events } = match fold(what, take).await? {
-            Ok(folded) => folded,
-            Err(why) => return Ok(Err(why)),
-        };
-        let tell = |looked_at| self.tell(Part::Fold, looked_at);
-        for pair in pairs {
-            let compared = rows::compare(pair, has, &mut *reader, new.reader(), tally, tell);
-            match AssertUnwindSafe(compared).catch_unwind().await {
-                Ok(compared) => compared?,
-                Err(panic) => panicked(pair, &*panic, tally),
-            }
-        }
-        tally.note(format!("compared with {} from the start{of}", counted(events, "event")));
-        Ok(Ok(()))
+    async fn what(&self, id: &ViewId, carried: &Carried, view: &mut ReadView) -> Result<Fold, StoreError> {
+        let verify = &self.carried.options.verify;
+        let pace = Pace { time_max: verify.fold_time_max, bound: "fold_time_max", share: WorkShare::ALL };
+        Fold::of(self.versions, id, carried, view, pace).await
     }
 
     /// The rows that are of a sample of streams alone.
     async fn sample(
         &self,
         what: Fold,
-        last: Position,
         serving: Serving<'_>,
         pairs: &[Pair],
         new: &mut ReadView,
         tally: &mut Tally,
     ) -> Result<Result<(), String>, StoreError> {
-        let (filter, events_max) = (self.carried.filter.clone(), self.carried.options.verify.fold_events_max);
-        let gathered = gather(what.offload, Arc::clone(&what.journal), filter, last, events_max, what.time_max).await?;
-        let gathered: Arc<Gathered> = Arc::new(gathered);
+        let gathered = Arc::new(gather(what.wanted(self.carried.options.verify.fold_events_max)).await?);
         let Serving { code, view } = serving;
-        let through = view.reader().tokens().iter().map(|token| token.position).collect();
         let old = ViewId { version: self.subject.against.unwrap_or(self.id.version), ..self.id.clone() };
-        let old = self.what(&old, code, through, letters(view.reader()).await?);
+        let old = self.what(&old, code, view).await?;
         let Folded { reader: mut was, .. } = match fold(old, Take::Gathered(Arc::clone(&gathered))).await? {
             Ok(folded) => folded,
             Err(why) => return Ok(Err(format!("in a sample of streams, of the version that serves: {why}"))),
@@ -174,7 +146,8 @@ impl Examination<'_> {
         let mut shared = 0;
         for pair in pairs {
             let mut witness = Witness { table: like(&pair.new, code.tables), fold: &mut *was, view: view.reader() };
-            let compared = self.some(pair, &mut *is, new.reader(), &mut witness, tally);
+            let tell = |looked_at| self.tell(Part::Fold, looked_at);
+            let compared = some(pair, &mut *is, new.reader(), Some(&mut witness), tally, tell);
             match AssertUnwindSafe(compared).catch_unwind().await {
                 Ok(compared) => shared += compared?,
                 Err(panic) => panicked(pair, &*panic, tally),
@@ -191,52 +164,86 @@ impl Examination<'_> {
         ));
         Ok(Ok(()))
     }
+}
 
-    /// Compares the rows of a fold of some streams that are of these streams alone. Returns how many are not.
-    async fn some(
-        &self,
-        pair: &Pair,
-        fold: &mut dyn ViewReader,
-        view: &mut dyn ViewReader,
-        witness: &mut Witness<'_>,
-        tally: &mut Tally,
-    ) -> Result<u64, StoreError> {
-        let (mut after, mut shared, mut looked_at) = (None::<Vec<Value>>, 0, 0);
-        loop {
-            let page = fold.page(&pair.new, after.as_deref(), limits::PAGE_ROWS_MAX).await?;
-            let Some(last) = page.last() else { return Ok(shared) };
-            after = Some(pair.new.key_of(last));
-            for row in page {
-                let key = pair.new.key_of(&row);
-                if !pair.wants(&key) {
-                    continue;
-                }
-                if looked_at >= limits::FOLD_ROWS_MAX || !witness.knows(&key).await? {
-                    shared += 1;
-                    continue;
-                }
-                looked_at += 1;
-                tally.looked_at += 1;
-                let words = |old, new| Words { place: pair.new.name.to_owned(), key: Some(show_key(&key)), old, new };
-                match view.get(&pair.new, &key).await? {
-                    None => tally.wrong(FindingKind::Missing, || words(Some(pair.show_old(&row)), None)),
-                    Some(found) => match pair.differ(&row, &found) {
-                        Ok(None) => {}
-                        Ok(Some((was, is))) => tally.wrong(FindingKind::Differs, || words(Some(was), Some(is))),
-                        Err(error) => {
-                            let error = Some(error.to_string());
-                            tally.wrong(FindingKind::Differs, || words(Some(pair.show_old(&row)), error));
-                        }
-                    },
-                }
-            }
-            self.tell(Part::Fold, tally.looked_at);
+/// All rows of what is folded. The inner error says why there are none.
+pub(super) async fn whole(
+    what: Fold,
+    take: Take,
+    pairs: &[Pair],
+    new: &mut ReadView,
+    tally: &mut Tally,
+    tell: impl Fn(u64),
+) -> Result<Result<(), String>, StoreError> {
+    let (has, of) = match take {
+        Take::Segment(segment) => (Has::Some, format!(" of segment {segment}, not those of the others")),
+        Take::Everything | Take::Gathered(_) => (Has::Every, String::new()),
+    };
+    let Folded { mut reader, events } = match fold(what, take).await? {
+        Ok(folded) => folded,
+        Err(why) => return Ok(Err(why)),
+    };
+    for pair in pairs {
+        let compared = rows::compare(pair, has, &mut *reader, new.reader(), tally, &tell);
+        match AssertUnwindSafe(compared).catch_unwind().await {
+            Ok(compared) => compared?,
+            Err(panic) => panicked(pair, &*panic, tally),
         }
+    }
+    tally.note(format!("compared with {} from the start{of}", counted(events, "event")));
+    Ok(Ok(()))
+}
+
+/// Compares the rows of a fold of some streams that are of these streams alone, as far as the witness knows: all of
+/// them where there is none. Returns how many are not.
+pub(super) async fn some(
+    pair: &Pair,
+    fold: &mut dyn ViewReader,
+    view: &mut dyn ViewReader,
+    mut witness: Option<&mut Witness<'_>>,
+    tally: &mut Tally,
+    tell: impl Fn(u64),
+) -> Result<u64, StoreError> {
+    let (mut after, mut shared, mut looked_at) = (None::<Vec<Value>>, 0, 0);
+    loop {
+        let page = fold.page(&pair.new, after.as_deref(), limits::PAGE_ROWS_MAX).await?;
+        let Some(last) = page.last() else { return Ok(shared) };
+        after = Some(pair.new.key_of(last));
+        for row in page {
+            let key = pair.new.key_of(&row);
+            if !pair.wants(&key) {
+                continue;
+            }
+            let knows = match &mut witness {
+                _ if looked_at >= limits::FOLD_ROWS_MAX => false,
+                Some(witness) => witness.knows(&key).await?,
+                None => true,
+            };
+            if !knows {
+                shared += 1;
+                continue;
+            }
+            looked_at += 1;
+            tally.looked_at += 1;
+            let words = |old, new| Words { place: pair.new.name.to_owned(), key: Some(show_key(&key)), old, new };
+            match view.get(&pair.new, &key).await? {
+                None => tally.wrong(FindingKind::Missing, || words(Some(pair.show_old(&row)), None)),
+                Some(found) => match pair.differ(&row, &found) {
+                    Ok(None) => {}
+                    Ok(Some((was, is))) => tally.wrong(FindingKind::Differs, || words(Some(was), Some(is))),
+                    Err(error) => {
+                        let error = Some(error.to_string());
+                        tally.wrong(FindingKind::Differs, || words(Some(pair.show_old(&row)), error));
+                    }
+                },
+            }
+        }
+        tell(tally.looked_at);
     }
 }
 
 /// The version that serves, and what its code makes of the same streams.
-struct Witness<'a> {
+pub(super) struct Witness<'a> {
     /// The table in it, if it has it with the same key.
     table: Option<Table>,
     fold: &'a mut dyn ViewReader,
@@ -260,23 +267,12 @@ fn like(table: &Table, others: &[Table]) -> Option<Table> {
     others.iter().find(|other| other.name == table.name && key(other) == key(table)).copied()
 }
 
-fn panicked(pair: &Pair, panic: &(dyn std::any::Any + Send), tally: &mut Tally) {
+pub(super) fn panicked(pair: &Pair, panic: &(dyn std::any::Any + Send), tally: &mut Tally) {
     let new = Some(format!("its comparison panicked: {}", panic_text(panic)));
     tally.wrong(FindingKind::Check, || Words { place: pair.new.name.to_owned(), new, ..Words::default() });
 }
 
-/// What was set aside in one state of a view.
-async fn letters(view: &mut dyn ViewReader) -> Result<Vec<Letter>, StoreError> {
-    let (mut letters, mut after) = (Vec::new(), Position::START);
-    loop {
-        let mut page = view.letters(after, LETTERS).await?;
-        let Some(last) = page.last() else { return Ok(letters) };
-        after = last.position;
-        letters.append(&mut page);
-    }
-}
-
-fn counted(count: u64, noun: &str) -> String {
+pub(super) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
@@ -286,13 +282,20 @@ mod tests {
 
     #[test]
     fn what_is_folded_is_as_much_as_the_bound_allows() {
-        let choice =
-            |last, segments, rows| choose(Position::new(last), SegmentCount::new(segments).unwrap(), rows, 1_000);
+        let bounds = Bounds { events_max: 1_000, read_max: 4_003 };
+        let choice = |last, segments, rows| {
+            choose(Position::new(last), last, SegmentCount::new(segments).unwrap(), rows, bounds)
+        };
         assert_eq!(choice(1_000, 1, Rows::OfOneSegment), Choice::Everything);
         assert_eq!(choice(1_001, 1, Rows::OfOneSegment), Choice::Sample);
         let first = SegmentCount::new(4).unwrap().segment(1).unwrap();
         assert_eq!(choice(1_001, 4, Rows::OfOneSegment), Choice::Segment(first));
         assert_eq!(choice(1_001, 4, Rows::AcrossSegments), Choice::Sample, "a row is of several segments");
-        assert_eq!(choice(4_004, 4, Rows::OfOneSegment), Choice::Sample);
+        assert_eq!(
+            choice(4_003, 4, Rows::OfOneSegment),
+            Choice::Segment(SegmentCount::new(4).unwrap().segment(3).unwrap())
+        );
+        assert_eq!(choice(4_003, 3, Rows::OfOneSegment), Choice::Sample, "a segment has more than are folded");
+        assert_eq!(choice(4_004, 5, Rows::OfOneSegment), Choice::Sample, "more would be read than may be");
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::reasons::Looking;
+use dacapo_model::scrub::Scrubbed;
 use dacapo_model::{Position, ProjectionName, ProjectionState, Segment, Token, ViewId, WaitingOn, assign, limits};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
@@ -38,6 +39,8 @@ pub(crate) struct Notes {
     unowned: Mutex<BTreeMap<ViewId, Unowned>>,
     /// What the verifications under way are at.
     looking: RwLock<BTreeMap<ViewId, Looking>>,
+    /// What the last look at the rows of versions that serve came to.
+    scrubbed: RwLock<BTreeMap<ViewId, Scrubbed>>,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -225,6 +228,33 @@ impl Notes {
             Some(looking) => all.insert(id.clone(), looking),
             None => all.remove(id),
         };
+    }
+
+    /// What the last look at the rows of a version that serves came to.
+    pub(crate) fn scrubbed(&self, id: &ViewId) -> Option<Scrubbed> {
+        self.scrubbed.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Notes what a look at the rows of a version came to; what is new of what is wrong is logged.
+    pub(crate) fn set_scrubbed(&self, id: &ViewId, now: Scrubbed) {
+        let wrong = |scrubbed: &Scrubbed| scrubbed.report.findings.clone();
+        let (reason, found, position) = (now.waiting_on(), wrong(&now), now.position);
+        let before = self.scrubbed.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), now);
+        let before = before.map(|before| wrong(&before)).unwrap_or_default();
+        match reason {
+            // A text from a row is a field as it is, which the log escapes.
+            Some(reason) if found != before => {
+                let waiting_on = reason.to_string();
+                tracing::error!(view = %id, waiting_on, "rows of a version that serves are not what its code makes");
+            }
+            None if !before.is_empty() => tracing::info!(view = %id, %position, "the rows that were wrong are right"),
+            _ => {}
+        }
+    }
+
+    /// Forgets what was found of versions that are not among these.
+    pub(crate) fn keep_scrubbed(&self, keep: impl Fn(&ViewId) -> bool) {
+        self.scrubbed.write().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(id));
     }
 
     /// Notes where the journal ended when the view of a version was closed.

@@ -49,6 +49,7 @@ impl Versions {
             pending: outbox.pending,
             before: open.as_ref().and_then(|open| *open.before.borrow()),
             unpublished: self.notes.unpublished(id, projection).filter(|_| drives),
+            rows: self.notes.scrubbed(id).and_then(|scrubbed| scrubbed.waiting_on()),
             stand_by: carried.map(|carried| carried.options.stand_by.saturating_sub(stands_for)),
             needed: None,
         })

@@ -7,9 +7,11 @@ use crate::catalog::{
     Catalog, CatalogEvent, FlipPolicy, PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
 };
 use crate::journal::Parted;
+use crate::letter::LettersOf;
 use crate::phase::Phase;
 use crate::position::Position;
 use crate::reads::Announced;
+use crate::replay::ReplayRows;
 use crate::time::Timestamp;
 use crate::version::VersionId;
 
@@ -87,6 +89,7 @@ impl ProjectionState {
                     dropping: false,
                     set_aside: Arc::default(),
                     last_replay: None,
+                    late: None,
                 };
                 if projection.versions.insert(view.version, scheduled).is_some() {
                     return Err("I-12: it was scheduled before".to_owned());
@@ -163,7 +166,10 @@ impl ProjectionState {
                 Arc::make_mut(&mut projection.known(view.version)?.set_aside).insert(*event);
             }
             // The view has them, and what becomes of them.
-            CatalogEvent::LettersDecided { .. } => {}
+            CatalogEvent::LettersDecided { of: LettersOf::Effects, .. } => {}
+            CatalogEvent::LettersDecided { of: LettersOf::Events, .. } => {
+                projection.known(view.version)?.late.get_or_insert(position);
+            }
             CatalogEvent::NothingToDo { .. } => {}
             CatalogEvent::ReplayCancelled { .. } => {
                 let state = projection.known(view.version)?;
@@ -203,6 +209,9 @@ impl ProjectionState {
                 let pending = PendingReplay { requested: position, after: *after, rows: *rows, cancelled: false };
                 let state = projection.known(view.version)?;
                 state.last_replay = Some(pending);
+                if *rows == ReplayRows::Keep {
+                    state.late.get_or_insert(position);
+                }
                 if let Some(before) = state.replay.replace(pending) {
                     return Err(format!("the replay requested at position {} is under way", before.requested));
                 }

@@ -67,6 +67,9 @@ pub struct VersionState {
     pub set_aside: Arc<BTreeSet<Position>>,
     /// The last one that was requested, also when it has ended: a view that lost its last commits takes it up again.
     pub last_replay: Option<PendingReplay>,
+    /// Where it was asked for first that events are applied later than they came, or never: dead letters were retried or
+    /// dropped, or events went through it again although its rows stayed.
+    pub late: Option<Position>,
 }
 
 impl VersionState {

@@ -1,0 +1,253 @@
+//! The rows of versions that serve, against what their code makes of past events, though nobody asks for it.
+//!
+//! ```text
+//!   rest ──▶ wait while a version here is far behind or verified ──▶ one state of the view ──▶ fold a part ──▶ compare
+//!    ▲                                                                                                          │
+//!    └── the next part, or the same one as long as its rows are wrong ◀── the status and the log tell it ◀──────┘
+//! ```
+//!
+//! It is the part `fold` of a verification, of the version that serves, slower and again and again. The member that
+//! drives a version does it for the cluster. It reads one state of the view and the journal, writes nothing, and keeps
+//! nobody from anything: the rows may be wrong or the code, which somebody has to decide. Nothing is kept of it but what
+//! the last look found.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo_model::scrub::{Scrubbed, is_fold};
+use dacapo_model::verify::{Outcome, Part, PartReport};
+use dacapo_model::{Phase, Position, ViewId, WaitingOn, WorkShare, limits};
+use dacapo_store::StoreError;
+use futures::FutureExt;
+use tokio::time::Instant;
+
+use super::comparison;
+use super::fold::{Fold, Folded, Pace, Take, fold};
+use super::gather::gather_from;
+use super::past::{Bounds, Choice, choose, counted, panicked, some, whole};
+use crate::catalog::CatalogError;
+use crate::code::{Carried, Pair, Pairs, Tally, pairs};
+use crate::versions::{OpenVersion, Subject, Versions};
+use crate::view::ReadView;
+
+/// How often it looks what serves and what is due, and whether the node has become busy.
+const TICK: Duration = Duration::from_secs(1);
+
+const SHARE: WorkShare = match WorkShare::percent(limits::SCRUB_ROWS_SHARE_PERCENT) {
+    Ok(share) => share,
+    Err(_) => panic!("the limit is a share"),
+};
+
+/// Which part of the rows comes next, where they are looked at part by part.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The segment, however many there are.
+    turn: u64,
+    /// The streams that begin behind this position.
+    after: Position,
+}
+
+/// When a version is looked at next.
+struct Turn {
+    due: Instant,
+    place: Place,
+}
+
+/// Looks until it is cut off, which may be at any time.
+pub(crate) async fn scrub(versions: Arc<Versions>) {
+    let mut turns = BTreeMap::<ViewId, Turn>::new();
+    loop {
+        let rests = rests(&versions);
+        versions.notes.keep_scrubbed(|id| rests.contains_key(id));
+        turns.retain(|id, _| rests.contains_key(id));
+        for (id, rest) in &rests {
+            turns.entry(id.clone()).or_insert_with(|| Turn::first(&versions, *rest));
+        }
+        let due = turns.iter_mut().min_by_key(|(_, turn)| turn.due);
+        let due = due.filter(|(_, turn)| turn.due <= Instant::now() && !is_busy(&versions));
+        let Some((id, turn)) = due else {
+            tokio::time::sleep(rests.values().copied().min().unwrap_or(TICK).min(TICK)).await;
+            continue;
+        };
+        let began = Instant::now();
+        tokio::select! {
+            biased;
+            () = until_busy(&versions) => tracing::debug!(view = %id, "a look at its rows is given up, others need the time"),
+            () = turn.take(&versions, id) => {}
+        }
+        turn.due = Instant::now() + rests[id].max(began.elapsed());
+    }
+}
+
+/// The versions that serve and that this node is to look at, with the rest between two looks.
+fn rests(versions: &Versions) -> BTreeMap<ViewId, Duration> {
+    let catalog = versions.catalog.current();
+    let serving = catalog.versions().filter(|(id, state)| state.phase == Phase::Serving && versions.cluster.drives(id));
+    let rest = |id: ViewId| {
+        let rest = versions.code_of(&id)?.options.scrub.rest?;
+        Some((id, rest.max(limits::SCRUB_ROWS_REST_MIN)))
+    };
+    serving.filter_map(|(id, _)| rest(id)).collect()
+}
+
+/// Whether a version that is open here has much to do, or is verified: that comes first.
+fn is_busy(versions: &Versions) -> bool {
+    versions
+        .open_versions()
+        .iter()
+        .any(|open| is_far_behind(versions, open) || versions.notes.looking(&open.id).is_some())
+}
+
+/// Whether a version has much to do and gets on with it.
+fn is_far_behind(versions: &Versions, open: &OpenVersion) -> bool {
+    let progress = open.progress.borrow();
+    let works = |reason: &WaitingOn| {
+        matches!(reason, WaitingOn::Share { .. } | WaitingOn::Copy { .. } | WaitingOn::Index { .. })
+    };
+    let gets_on = progress.waiting_on.iter().all(works) && !versions.is_paused(&open.id);
+    open.carried.is_some() && gets_on && versions.head().since(progress.covers()) > limits::READY_LAG_MAX
+}
+
+async fn until_busy(versions: &Versions) {
+    while !is_busy(versions) {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+impl Turn {
+    /// Of a version that was not looked at here before: at another place after each start, so that a node which is often
+    /// started again comes everywhere as well.
+    fn first(versions: &Versions, rest: Duration) -> Self {
+        let (head, now) = (versions.head(), versions.world.clock.now());
+        let after = Position::new(now.micros().unsigned_abs() % head.get().max(1));
+        let due = Instant::now() + rest.min(limits::SCRUB_ROWS_REST_FIRST);
+        Self { due, place: Place { turn: head.get(), after } }
+    }
+
+    async fn take(&mut self, versions: &Versions, id: &ViewId) {
+        let (now, next) = match look(versions, id, self.place).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(error) => {
+                // Whoever needs the view or the journal tells it.
+                tracing::debug!(view = %id, %error, "the rows of a version cannot be looked at for the moment");
+                return;
+            }
+        };
+        let was_wrong = versions.notes.scrubbed(id).is_some_and(|before| before.waiting_on().is_some());
+        match now.report.outcome {
+            // What was not looked at is no better than before.
+            Outcome::NotDone { .. } if was_wrong => return,
+            // Here it looks again, so that it sees when they are right.
+            Outcome::Failed => {}
+            Outcome::Passed | Outcome::NotDone { .. } => self.place = next,
+        }
+        versions.notes.set_scrubbed(id, now);
+    }
+}
+
+/// Compares some rows of a version with what its code makes of their events, and says where to go on. Nothing comes of it
+/// if it does not serve here any more, or by other code.
+async fn look(versions: &Versions, id: &ViewId, place: Place) -> Result<Option<(Scrubbed, Place)>, CatalogError> {
+    let now = || Subject::of(versions, id, |state| state.phase == Phase::Serving);
+    let (Some(subject), Some(open)) = (now(), versions.open_version(id)) else { return Ok(None) };
+    let mut view = ReadView::new(open.view.reader().await?);
+    // After the view was read: what is done to it is in the catalog before.
+    versions.catalog.refresh().await?;
+    let (report, next) = compare(versions, id, &subject.code, &mut view, place).await?;
+    let scrubbed = Scrubbed { at: versions.world.clock.now(), position: view.covers(), report };
+    Ok(now().filter(|now| now.is(&subject)).map(|_| (scrubbed, next)))
+}
+
+async fn compare(
+    versions: &Versions,
+    id: &ViewId,
+    carried: &Carried,
+    view: &mut ReadView,
+    place: Place,
+) -> Result<(PartReport, Place), StoreError> {
+    let not_done = |why: String| Ok((PartReport::not_done(Part::Fold, why), place));
+    let catalog = versions.catalog.current();
+    let Some(projection) = catalog.projections.get(&id.projection) else { return not_done("it is gone".to_owned()) };
+    if let Err(why) = is_fold(projection, id.version) {
+        return not_done(why.to_string());
+    }
+    let state = projection.versions.get(&id.version);
+    if let Some(unlike) = state.and_then(|state| state.unlike(carried.code.segments, &carried.code.reads)) {
+        return not_done(unlike.to_string());
+    }
+    if state.is_some_and(|state| state.seed.is_some()) && carried.options.verify.without.contains(&Part::Fold) {
+        return not_done("it began as a copy, and its options leave that part out".to_owned());
+    }
+    let Ok(comparison) = comparison(carried, carried.code.code, Part::Fold) else {
+        return not_done("the comparison of the code panics".to_owned());
+    };
+    let Pairs { pairs, notes, .. } = pairs(carried.tables, carried.tables, &comparison);
+    let pace = Pace { time_max: limits::SCRUB_ROWS_TIME_MAX, bound: "limits::SCRUB_ROWS_TIME_MAX", share: SHARE };
+    let what = Fold::of(versions, id, carried, view, pace).await?;
+    let mut tally = Tally::default();
+    let (done, next) = part(what, carried, &pairs, view, place, &mut tally).await?;
+    notes.into_iter().for_each(|note| tally.note(note));
+    let mut report = tally.report(Part::Fold);
+    if let Err(why) = done {
+        report.outcome = Outcome::NotDone { why };
+    }
+    Ok((report, next))
+}
+
+/// Folds a part of the events and compares the rows that are of it. The inner error says why it does not.
+async fn part(
+    what: Fold,
+    carried: &Carried,
+    pairs: &[Pair],
+    view: &mut ReadView,
+    place: Place,
+    tally: &mut Tally,
+) -> Result<(Result<(), String>, Place), StoreError> {
+    let scrub = carried.options.scrub;
+    let events_max = scrub.events_max as u64;
+    let bounds = Bounds { events_max, read_max: events_max.saturating_mul(limits::SCRUB_ROWS_READ_FACTOR) };
+    let next = Place { turn: place.turn.wrapping_add(1), ..place };
+    let done = match choose(what.last(), place.turn, what.segments(), carried.options.rows, bounds) {
+        Choice::Everything => whole(what, Take::Everything, pairs, view, tally, |_| {}).await?,
+        Choice::Segment(segment) => whole(what, Take::Segment(segment), pairs, view, tally, |_| {}).await?,
+        Choice::Sample if scrub.rows_of_one_stream => {
+            let (done, after) = streams(what, scrub.events_max, pairs, view, place.after, tally).await?;
+            return Ok((done, Place { after, ..next }));
+        }
+        Choice::Sample => Err(format!(
+            "there are more events than are folded (`Scrub::events_max`, {events_max}), and nothing says which rows are of \
+             some of them alone (`Scrub::rows_of_one_stream`)"
+        )),
+    };
+    Ok((done, next))
+}
+
+/// The rows of the streams that begin behind `after`, and where the next ones begin.
+async fn streams(
+    what: Fold,
+    events_max: usize,
+    pairs: &[Pair],
+    view: &mut ReadView,
+    after: Position,
+    tally: &mut Tally,
+) -> Result<(Result<(), String>, Position), StoreError> {
+    let (gathered, next) = gather_from(what.wanted(events_max), after).await?;
+    let streams = gathered.streams;
+    let Folded { mut reader, events } = match fold(what, Take::Gathered(Arc::new(gathered))).await? {
+        Ok(folded) => folded,
+        Err(why) => return Ok((Err(why), next)),
+    };
+    for pair in pairs {
+        let compared = some(pair, &mut *reader, view.reader(), None, tally, |_| {});
+        match AssertUnwindSafe(compared).catch_unwind().await {
+            Ok(compared) => drop(compared?),
+            Err(panic) => panicked(pair, &*panic, tally),
+        }
+    }
+    let streams = counted(streams, "stream");
+    tally.note(format!("compared with {} of {streams} that begin behind position {after}", counted(events, "event")));
+    Ok((Ok(()), next))
+}
