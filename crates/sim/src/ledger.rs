@@ -11,7 +11,7 @@ use std::time::Duration;
 use dacapo::verify::Part;
 use dacapo::{
     Acts, Answers, Carried, EffectFailure, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace,
-    OnFailure, Options, PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Seed,
+    OnFailure, Options, PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Scrub, Seed,
     SegmentCount, Table, Verify, View, WorkShare,
 };
 
@@ -312,6 +312,8 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
             1 | 2 if !code.is_multiple_of(2) => InPlace::KeepsRows,
             _ => InPlace::Resets,
         },
+        // Far more often than anybody would, so that it meets whatever else goes on.
+        scrub: Scrub { rest: Some(Duration::from_millis(500)), ..Scrub::default() },
         effects: EffectOptions {
             time_max: effects::TIME_MAX,
             retry_first: Duration::from_millis(100),

@@ -366,11 +366,15 @@ impl Looks {
                 let (text, phase) = (version["version"].as_str().unwrap_or_default(), &version["phase"]);
                 names.push(text.to_owned());
                 let reasons = version["waiting_on"].as_array().into_iter().flatten();
-                let handlers = reasons.filter(|reason| reason["kind"] == "handler");
+                let handlers = reasons.clone().filter(|reason| reason["kind"] == "handler");
                 halts.extend(handlers.filter_map(|at| Some((text.to_owned(), at["position"].as_u64()?))));
                 let since = parted
                     .iter()
                     .find(|(view, _)| view.projection.as_str() == name && view.version.to_string() == text);
+                // Of another history, its rows are wrong indeed.
+                for accused in reasons.filter(|reason| reason["kind"] == "rows" && since.is_none()) {
+                    world.violated(format!("I-3: {name} {text}: {}", accused["text"]));
+                }
                 if let Some((_, since)) = since.filter(|_| uptime >= STILL) {
                     check_parted(world, slot, *since, name, version);
                 } else if uptime >= STILL {
