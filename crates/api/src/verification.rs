@@ -164,6 +164,7 @@ pub struct Finding {
 
 /// What a look at the rows of a version that serves found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Scrubbed {
     /// When it ended, in RFC 3339.
     pub at: String,
