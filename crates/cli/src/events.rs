@@ -91,9 +91,14 @@ async fn pages(out: &mut Out, api: Arc<dyn Api>, args: &Read) -> Result<(), CliE
         system: args.system,
     };
     let (mut left, mut journal) = (args.limit.map_or(u64::MAX, NonZeroU64::get), None);
+    // A follower that never reached a node has the wrong address.
+    let mut tries_max = 1;
     while left > 0 {
         request.limit = page(left);
-        let read = if args.follow { patient(&*api, &request).await? } else { api.read(request.clone()).await? };
+        let read = patient(&*api, &request, tries_max).await?;
+        if args.follow {
+            tries_max = FOLLOW_TRIES_MAX;
+        }
         same_journal(&mut journal, read.journal.as_deref(), request.after)?;
         for event in &read.events {
             if args.json {
@@ -142,12 +147,11 @@ fn page(left: u64) -> Option<NonZeroU32> {
 }
 
 /// Reads, and tries again for a while when the node is away: a follower outlives its restart.
-async fn patient(api: &dyn Api, request: &ReadRequest) -> Result<ReadResponse, ApiError> {
+async fn patient(api: &dyn Api, request: &ReadRequest, tries_max: u32) -> Result<ReadResponse, ApiError> {
     let mut tries = 1;
     loop {
         match api.read(request.clone()).await {
-            // A follower that never reached a node has the wrong address.
-            Err(error) if error.is_transient() && request.wait_ms.is_some() && tries < FOLLOW_TRIES_MAX => {
+            Err(error) if error.is_transient() && tries < tries_max => {
                 tries += 1;
                 tokio::time::sleep(FOLLOW_PAUSE).await;
             }

@@ -66,7 +66,10 @@ async fn rows_that_are_gone_or_too_many_are_told_as_well() {
     fill(&node).await;
     let changes = [
         ("DELETE FROM totals WHERE ledger = 'ledger-3'", ("ledger-3", "sum 3, events 1", "no row")),
-        ("INSERT INTO totals VALUES ('ledger-33', 1, 1)", ("ledger-33", "no row", "sum 1, events 1")),
+        (
+            "INSERT INTO totals (ledger, sum, events) VALUES ('ledger-33', 1, 1)",
+            ("ledger-33", "no row", "sum 1, events 1"),
+        ),
     ];
     for (sql, (key, made, found)) in changes {
         change(&*views, "v1.1", sql).await;
@@ -74,7 +77,8 @@ async fn rows_that_are_gone_or_too_many_are_told_as_well() {
         assert_eq!(told(&status), Some((key.to_owned(), made.to_owned(), found.to_owned())));
         let repair = "DELETE FROM totals WHERE ledger = 'ledger-33'";
         change(&*views, "v1.1", repair).await;
-        let repair = "INSERT INTO totals VALUES ('ledger-3', 3, 1) ON CONFLICT (ledger) DO NOTHING";
+        let repair =
+            "INSERT INTO totals (ledger, sum, events) VALUES ('ledger-3', 3, 1) ON CONFLICT (ledger) DO NOTHING";
         change(&*views, "v1.1", repair).await;
         until(&node, "it is right", |status| rows_reason(status).is_none()).await;
     }
