@@ -1,0 +1,162 @@
+//! An open file, as SQLite has it, and what is known of it.
+
+use std::ffi::{CStr, OsStr, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rusqlite::ffi;
+
+use super::view::{Moving, ViewFile};
+use super::{LOOK_NAME, METHODS};
+use crate::sqlite::pages::{self, Damage, FRAME_HEADER_BYTES, Order};
+
+/// An open file, as SQLite has it. The file of the real VFS follows it in memory.
+#[repr(C)]
+pub(super) struct File {
+    base: ffi::sqlite3_file,
+    state: *mut State,
+}
+
+/// What is known of an open file.
+pub(super) struct State {
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    View(ViewFile),
+    Wal {
+        /// The file of the view, which is open for longer than the WAL.
+        view: *mut ffi::sqlite3_file,
+        /// The header of a frame that was written last, and where: its page follows.
+        header: Option<(u64, [u8; FRAME_HEADER_BYTES])>,
+        /// In which order it takes bytes, once that is known.
+        order: Option<Order>,
+    },
+}
+
+impl State {
+    pub(super) fn damaged(&self, at: u64, bytes: &[u8]) -> c_int {
+        let is_bare = matches!(self.kind, Kind::View(_)) && at == 0 && pages::is_bare(bytes);
+        pages::found(Damage { file: self.path.display().to_string(), at, is_bare });
+        ffi::SQLITE_IOERR_DATA
+    }
+}
+
+/// The file of the real VFS.
+///
+/// # Safety
+/// `file` was opened here.
+pub(super) unsafe fn real(file: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
+    // SAFETY: `szOsFile` has room for both, one after the other.
+    unsafe { file.cast::<File>().add(1).cast() }
+}
+
+/// Its methods.
+///
+/// # Safety
+/// `file` was opened here, and is open.
+pub(super) unsafe fn methods(file: *mut ffi::sqlite3_file) -> &'static ffi::sqlite3_io_methods {
+    // SAFETY: an open file has methods, which are constants of SQLite.
+    unsafe { &*(*real(file)).pMethods }
+}
+
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile.
+pub(super) unsafe fn state<'a>(file: *mut ffi::sqlite3_file) -> &'a mut State {
+    // SAFETY: it is set when the file is opened and freed when it is closed.
+    unsafe { &mut *(*file.cast::<File>()).state }
+}
+
+pub(super) unsafe extern "C" fn open(
+    vfs: *mut ffi::sqlite3_vfs,
+    name: ffi::sqlite3_filename,
+    file: *mut ffi::sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    // SAFETY: SQLite gives the VFS that was registered here, memory for a file of `szOsFile` bytes, and a name where the file
+    // has one. What is neither a view nor a WAL is opened in that memory as it is, and never comes here again.
+    unsafe {
+        let is_look = CStr::from_ptr((*vfs).zName) == LOOK_NAME;
+        let vfs = (*vfs).pAppData.cast::<ffi::sqlite3_vfs>();
+        let Some(open) = (*vfs).xOpen else { return ffi::SQLITE_CANTOPEN };
+        let kind = match flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL) {
+            ffi::SQLITE_OPEN_MAIN_DB => {
+                let (wal, index) = (std::ptr::null_mut(), std::ptr::null());
+                Kind::View(ViewFile { wal, index, moving: Moving::Nothing, kept: Vec::new(), fails: false })
+            }
+            ffi::SQLITE_OPEN_WAL => Kind::Wal { view: view_of(name), header: None, order: None },
+            _ => return open(vfs, name, file, flags, out_flags),
+        };
+        // SQLite would make a WAL that is not there, and give one that is there to its user again. What it takes for the file
+        // of a database it leaves alone.
+        let is_wal_to_look_at = is_look && matches!(kind, Kind::Wal { .. });
+        let flags = if is_wal_to_look_at { ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_MAIN_DB } else { flags };
+        (*file).pMethods = std::ptr::null();
+        (*real(file)).pMethods = std::ptr::null();
+        let code = open(vfs, name, real(file), flags, out_flags);
+        if code != ffi::SQLITE_OK {
+            // One that failed half way is closed by SQLite only if it has methods.
+            if !(*real(file)).pMethods.is_null()
+                && let Some(close) = methods(file).xClose
+            {
+                close(real(file));
+            }
+            return code;
+        }
+        let path = if name.is_null() { c"a view" } else { CStr::from_ptr(name) };
+        let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+        if let Kind::Wal { view, .. } = kind
+            && let Some(view) = view_file(view)
+        {
+            view.wal = file;
+        }
+        (*file.cast::<File>()).state = Box::into_raw(Box::new(State { path, kind }));
+        (*file).pMethods = &METHODS;
+        ffi::SQLITE_OK
+    }
+}
+
+/// The file of the view whose WAL is being opened under `name`; null if it was not opened here.
+///
+/// # Safety
+/// `name` is what SQLite opens a WAL under.
+pub(super) unsafe fn view_of(name: ffi::sqlite3_filename) -> *mut ffi::sqlite3_file {
+    if name.is_null() {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: SQLite gives the file that it has opened before the WAL, and closes after it.
+    unsafe {
+        let view = ffi::sqlite3_database_file_object(name);
+        if !view.is_null() && std::ptr::eq((*view).pMethods, &raw const METHODS) { view } else { std::ptr::null_mut() }
+    }
+}
+
+/// What is known of the file of a view.
+///
+/// # Safety
+/// `view` is null or was opened here and is open, and is not used by another thread meanwhile.
+pub(super) unsafe fn view_file<'a>(view: *mut ffi::sqlite3_file) -> Option<&'a mut ViewFile> {
+    if view.is_null() {
+        return None;
+    }
+    // SAFETY: as the caller's.
+    match unsafe { &mut state(view).kind } {
+        Kind::View(view) => Some(view),
+        Kind::Wal { .. } => None,
+    }
+}
+
+pub(super) unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes an open file once, and a WAL before the file of its view.
+    unsafe {
+        if let Kind::Wal { view, .. } = state(file).kind
+            && let Some(view) = view_file(view)
+        {
+            view.wal = std::ptr::null_mut();
+        }
+        drop(Box::from_raw((*file.cast::<File>()).state));
+        methods(file).xClose.map_or(ffi::SQLITE_OK, |close| close(real(file)))
+    }
+}

@@ -1,0 +1,99 @@
+//! Locks of the index of a WAL.
+
+use std::ffi::c_int;
+
+use rusqlite::ffi;
+
+use super::file::{Kind, State, methods, real, state};
+#[cfg(test)]
+use super::steps;
+
+/// How often it is tried at once to give up a lock again.
+const UNLOCK_TRIES: usize = 3;
+
+/// Some locks of the index of a WAL, and how they are held.
+#[derive(Clone, Copy)]
+pub(super) struct Locks {
+    pub(super) offset: c_int,
+    pub(super) count: c_int,
+    pub(super) flags: c_int,
+}
+
+/// Takes locks of the index, or gives them up.
+///
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile.
+unsafe fn lock_real(file: *mut ffi::sqlite3_file, Locks { offset, count, flags }: Locks) -> c_int {
+    #[cfg(test)]
+    if flags & ffi::SQLITE_SHM_UNLOCK != 0 && offset == steps::WRITE_LOCK && steps::UNLOCKS_THAT_FAIL.get() > 0 {
+        steps::UNLOCKS_THAT_FAIL.set(steps::UNLOCKS_THAT_FAIL.get() - 1);
+        return ffi::SQLITE_BUSY;
+    }
+    // SAFETY: as the caller's.
+    unsafe {
+        let lock = methods(file).xShmLock;
+        lock.map_or(ffi::SQLITE_IOERR_SHMLOCK, |lock| lock(real(file), offset, count, flags))
+    }
+}
+
+/// Gives up what could not be given up before.
+///
+/// # Safety
+/// As [`lock_real`].
+unsafe fn give_up_kept(file: *mut ffi::sqlite3_file) {
+    // SAFETY: as the caller's.
+    unsafe {
+        if let Kind::View(view) = &mut state(file).kind {
+            view.kept.retain(|locks| lock_real(file, *locks) != ffi::SQLITE_OK);
+        }
+    }
+}
+
+/// Where the system cannot give up a lock, SQLite goes on as if it had, and the lock would be this connection's for good:
+/// nobody could write any more, also not through it.
+pub(super) unsafe extern "C" fn shm_lock(
+    file: *mut ffi::sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        let locks = Locks { offset, count, flags };
+        give_up_kept(file);
+        let code = lock_real(file, locks);
+        if flags & ffi::SQLITE_SHM_UNLOCK == 0 {
+            if code == ffi::SQLITE_OK
+                && let Kind::View(view) = &mut state(file).kind
+            {
+                // One that is still there is SQLite's again.
+                view.kept.retain(|kept| kept.offset + kept.count <= offset || offset + count <= kept.offset);
+            }
+            return code;
+        }
+        if code == ffi::SQLITE_OK {
+            return code;
+        }
+        if (0..UNLOCK_TRIES).any(|_| lock_real(file, locks) == ffi::SQLITE_OK) {
+            return ffi::SQLITE_OK;
+        }
+        let State { path, kind } = state(file);
+        if let Kind::View(view) = kind {
+            tracing::warn!(view = %path.display(), "a lock of a view cannot be given up: it is tried again with the next use");
+            view.kept.push(locks);
+        }
+        code
+    }
+}
+
+pub(super) unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        give_up_kept(file);
+        if let Kind::View(view) = &mut state(file).kind {
+            view.kept.clear();
+            view.index = std::ptr::null();
+        }
+        methods(file).xShmUnmap.map_or(ffi::SQLITE_OK, |unmap| unmap(real(file), delete))
+    }
+}

@@ -1,0 +1,31 @@
+//! What a test does while pages are moved on its thread.
+
+use std::path::Path;
+
+#[cfg(test)]
+mod told {
+    use std::cell::{Cell, RefCell};
+    use std::path::Path;
+
+    pub(crate) const WRITE_LOCK: i32 = 0;
+
+    type Told = Box<dyn FnMut(&Path, &'static str)>;
+
+    thread_local! {
+        /// How many attempts to give up the lock of who writes fail, as the system may fail them.
+        pub(crate) static UNLOCKS_THAT_FAIL: Cell<usize> = const { Cell::new(0) };
+        pub(crate) static TOLD: RefCell<Option<Told>> = const { RefCell::new(None) };
+    }
+}
+
+#[cfg(test)]
+pub(crate) use told::{TOLD, UNLOCKS_THAT_FAIL, WRITE_LOCK};
+
+/// Tells a test what is about to be done, or was done, to the file of a view.
+#[cfg(test)]
+pub(super) fn step(view: &Path, what: &'static str) {
+    TOLD.with_borrow_mut(|told| told.as_mut().map(|told| told(view, what)));
+}
+
+#[cfg(not(test))]
+pub(super) fn step(_: &Path, _: &'static str) {}

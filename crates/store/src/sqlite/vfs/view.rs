@@ -1,0 +1,187 @@
+//! The file of a view: pages are sealed when they are written, and only while what is moved is noted.
+
+use std::ffi::{c_int, c_void};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rusqlite::ffi;
+
+use super::file::{Kind, State, methods, real, state};
+use super::io::read_real;
+use super::locks::Locks;
+use super::steps::step;
+use crate::sqlite::moved::{self, Moved, Noted};
+use crate::sqlite::pages::{Round, WAL_HEADER_BYTES};
+
+/// Where the index of a WAL says through which frame pages are being moved (<https://sqlite.org/walformat.html>,
+/// `nBackfillAttempted`).
+const ATTEMPTED_AT: usize = 128;
+
+/// The file of a view, which in WAL mode is written to only while pages are moved from the WAL. What is moved is noted
+/// first (see [`moved`](super::moved)), or else not a byte is written.
+pub(super) struct ViewFile {
+    /// The WAL, while that is open.
+    pub(super) wal: *mut ffi::sqlite3_file,
+    /// The first region of the WAL's index in shared memory, while that is mapped.
+    pub(super) index: *const u8,
+    pub(super) moving: Moving,
+    /// Locks of the index that could not be given up, which SQLite takes for given up.
+    pub(super) kept: Vec<Locks>,
+    /// Whether what is moved could not be noted when it was tried last.
+    pub(super) fails: bool,
+}
+
+/// How far pages are moved.
+#[derive(Clone, Copy)]
+pub(super) enum Moving {
+    Nothing,
+    /// What is moved could not be noted.
+    Refused(c_int),
+    Noted(Moved),
+    /// Nothing is left to be moved, and the file has its new size. It is flushed next.
+    All(Moved),
+}
+
+impl ViewFile {
+    /// Whether pages may be written to the file, or why not.
+    pub(super) fn may_write(&self) -> Result<(), c_int> {
+        match self.moving {
+            _ if self.wal.is_null() => Ok(()),
+            Moving::Noted(_) | Moving::All(_) => Ok(()),
+            Moving::Refused(code) => Err(code),
+            Moving::Nothing => Err(ffi::SQLITE_IOERR_WRITE),
+        }
+    }
+
+    /// Notes what is moved in the file named `view`.
+    fn note(&mut self, view: &Path, moved: &Moved) -> Result<(), c_int> {
+        step(view, "note");
+        let noted = moved::note(view, moved);
+        step(view, "noted");
+        let was_failing = std::mem::replace(&mut self.fails, noted.is_err());
+        noted.map_err(|error| {
+            if !was_failing {
+                tracing::warn!(view = %view.display(), %error, "pages stay in the WAL of a view, which grows, since what is \
+                    moved into the file cannot be noted beside it");
+            }
+            match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
+                _ => ffi::SQLITE_IOERR_WRITE,
+            }
+        })
+    }
+}
+
+pub(super) unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        let Some(truncate) = methods(file).xTruncate else { return ffi::SQLITE_IOERR_TRUNCATE };
+        let Kind::View(view) = &mut state(file).kind else { return truncate(real(file), size) };
+        if let Err(code) = view.may_write() {
+            return code;
+        }
+        let code = truncate(real(file), size);
+        if code == ffi::SQLITE_OK
+            && let Moving::Noted(moved) = view.moving
+        {
+            view.moving = Moving::All(moved);
+        }
+        code
+    }
+}
+
+pub(super) unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: SQLite gives an open file.
+    unsafe {
+        let Some(sync) = methods(file).xSync else { return ffi::SQLITE_IOERR_FSYNC };
+        let code = sync(real(file), flags);
+        let State { path, kind } = state(file);
+        let Kind::View(view) = kind else { return code };
+        // Only after this does SQLite begin the WAL anew, or remove it.
+        match std::mem::replace(&mut view.moving, Moving::Nothing) {
+            Moving::All(moved) if code == ffi::SQLITE_OK => {
+                view.note(path, &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
+            }
+            _ => code,
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn file_control(
+    file: *mut ffi::sqlite3_file,
+    what: c_int,
+    argument: *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite gives an open file; the arguments are handed on as they are.
+    unsafe {
+        // The WAL is flushed, and pages are about to be moved.
+        if what == ffi::SQLITE_FCNTL_CKPT_START {
+            let begun = begin_to_move(file);
+            if let Kind::View(view) = &mut state(file).kind {
+                view.moving = begun.map_or_else(Moving::Refused, Moving::Noted);
+            }
+        }
+        methods(file).xFileControl.map_or(ffi::SQLITE_NOTFOUND, |control| control(real(file), what, argument))
+    }
+}
+
+/// Notes that pages are moved from the WAL, and through which frame.
+///
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile.
+unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
+    // SAFETY: as the caller's; the WAL and its index are there until they are closed and unmapped, and then forgotten here.
+    unsafe {
+        let State { path, kind } = state(file);
+        let Kind::View(view) = kind else { return Err(ffi::SQLITE_MISUSE) };
+        if view.wal.is_null() || view.index.is_null() {
+            return Err(ffi::SQLITE_IOERR_SHMMAP);
+        }
+        // Of a view that was dropped nothing is noted, since one that was made anew may have its name.
+        let mut is_gone: c_int = 0;
+        let control = methods(file).xFileControl;
+        control.map(|ask| ask(real(file), ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut is_gone).cast()));
+        if is_gone != 0 {
+            return Err(ffi::SQLITE_READONLY_DBMOVED);
+        }
+        let mut header = [0; WAL_HEADER_BYTES as usize];
+        let code = read_real(view.wal, &mut header, 0);
+        if code != ffi::SQLITE_OK {
+            return Err(code);
+        }
+        let Some(Round { salts, .. }) = Round::of(&header) else { return Err(ffi::SQLITE_CORRUPT) };
+        let frames = (*view.index.add(ATTEMPTED_AT).cast::<AtomicU32>()).load(Ordering::Acquire);
+        if frames == 0 {
+            return Err(ffi::SQLITE_PROTOCOL);
+        }
+        // What an earlier attempt has moved stays moved.
+        let before = match moved::read(path) {
+            Ok(Noted::Moved(before)) if before.salts == salts => before.frames,
+            _ => 0,
+        };
+        let moved = Moved { salts, frames: frames.max(before), whole: false };
+        view.note(path, &moved).map(|()| moved)
+    }
+}
+
+pub(super) unsafe extern "C" fn shm_map(
+    file: *mut ffi::sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    into: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite gives an open file and a place for the answer.
+    unsafe {
+        let Some(map) = methods(file).xShmMap else { return ffi::SQLITE_IOERR_SHMMAP };
+        let code = map(real(file), region, size, extend, into);
+        if let Kind::View(view) = &mut state(file).kind
+            && code == ffi::SQLITE_OK
+            && region == 0
+        {
+            view.index = (*into).cast();
+        }
+        code
+    }
+}
