@@ -33,6 +33,7 @@ const READS: usize = 100_000;
 const SCANS: usize = 5;
 
 const FLOOR: &str = "the same through SQLite's own VFS, without checksums";
+const FLOOR_OF_READS: &str = "the same file through SQLite's own VFS, without checksums";
 
 /// A file with room for checksums, and through which VFS it is opened.
 struct Side {
@@ -138,6 +139,8 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     for side in [&checked, &plain] {
         side.bulk(count, 0)?;
     }
+    // Two files may lie in the system's cache in different ways, which moves reads by as much as checksums cost.
+    let same = Side { path: checked.path.clone(), vfs: plain.vfs };
     let repeats = bench.sizes.repeats * 3;
     let mut rows = Vec::new();
     if bench.begins("pages-bulk") {
@@ -165,16 +168,22 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
         rows.push(Row { name: "pages-commits", what, unit: "commits/s", floor: FLOOR, ..Row::of(pair, 0.95, says) });
     }
     if bench.begins("pages-reads") {
-        let pair = in_turns(repeats, async || checked.reads(count, 1), async || plain.reads(count, 1)).await?;
+        let pair = in_turns(repeats, async || checked.reads(count, 1), async || same.reads(count, 1)).await?;
         let says = "What looking at pages costs where most reads need one that SQLite does not have in memory.";
         let what = "rows of a view by their keys, here and there";
-        rows.push(Row { name: "pages-reads", what, unit: "rows/s", floor: FLOOR, ..Row::of(pair, 0.95, says) });
+        rows.push(Row {
+            name: "pages-reads",
+            what,
+            unit: "rows/s",
+            floor: FLOOR_OF_READS,
+            ..Row::of(pair, 0.95, says)
+        });
     }
     if bench.begins("pages-scan") {
-        let pair = in_turns(repeats, async || checked.scan(count), async || plain.scan(count)).await?;
+        let pair = in_turns(repeats, async || checked.scan(count), async || same.scan(count)).await?;
         let says = "The same where every page is read once.";
         let what = "all rows of a view, in order";
-        rows.push(Row { name: "pages-scan", what, unit: "rows/s", floor: FLOOR, ..Row::of(pair, 0.95, says) });
+        rows.push(Row { name: "pages-scan", what, unit: "rows/s", floor: FLOOR_OF_READS, ..Row::of(pair, 0.95, says) });
     }
     Ok(rows)
 }
