@@ -9,6 +9,7 @@
 
 mod db;
 pub(crate) mod fault;
+mod frames;
 mod history;
 mod letters;
 pub(crate) mod moved;

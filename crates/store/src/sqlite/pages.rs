@@ -18,7 +18,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// Bytes of a page. A view is made with pages of this size.
 pub(crate) const PAGE_BYTES: usize = 4_096;
@@ -64,12 +64,12 @@ pub(super) fn is_sound(page: u64, bytes: &[u8]) -> bool {
 
 fn digest(page: u64, content: &[u8]) -> [u8; RESERVED_BYTES] {
     if page != 1 {
-        return xxh3_64_with_seed(content, page).to_le_bytes();
+        return XxHash3_64::oneshot_with_seed(page, content).to_le_bytes();
     }
     let mut first = [0; PAGE_BYTES - RESERVED_BYTES];
     first.copy_from_slice(content);
     OF_FILE.iter().for_each(|of_file| first[of_file.clone()].fill(0));
-    xxh3_64_with_seed(&first, page).to_le_bytes()
+    XxHash3_64::oneshot_with_seed(page, &first).to_le_bytes()
 }
 
 /// Whether a file, by its header, is one without digests, as earlier builds made them and other programs do.
@@ -243,5 +243,17 @@ mod tests {
             page[bit / 8] ^= 1 << (bit % 8);
         }
         assert!(is_sound(3, &page));
+    }
+
+    /// Views of earlier builds are read by this one. The other crate is the one that they were written with.
+    #[test]
+    fn the_form_of_a_digest_is_fixed() {
+        let mut page = [0; PAGE_BYTES];
+        (0_u8..=255).cycle().zip(&mut page).for_each(|(byte, at)| *at = byte);
+        let content = &page[..PAGE_BYTES - RESERVED_BYTES];
+        let digests = [2, 3, u64::from(u32::MAX)].map(|number| u64::from_le_bytes(digest(number, content)));
+        assert_eq!(digests, [2_560_761_681_843_432_870, 16_263_067_488_289_118_412, 10_982_851_490_218_576_306]);
+        let other = |number| xxhash_rust::xxh3::xxh3_64_with_seed(content, number);
+        assert_eq!(digests, [2, 3, u64::from(u32::MAX)].map(other));
     }
 }

@@ -6,12 +6,15 @@
 //!                        └─ page or frame not sound: SQLITE_IOERR_DATA, and which one it is
 //! ```
 //!
+//! `file` has what is known of an open file, `io` reads and writes, `view` is about the file of a view and what is
+//! moved into it, `wal` about the frames beside it, and `locks` about who may write.
+//!
 //! SQLite has an interface for this, a VFS, and an example of one that keeps checksums (`ext/misc/cksumvfs.c`), which is
 //! not part of the library. That one looks at no page of the WAL, and one damaged byte of a file's header turns it off.
 //! See `docs/decisions/0019-checksums-of-pages.md`.
 //!
 //! This is the one place of the workspace with `unsafe`: SQLite's interface is C. Each file that is opened has one
-//! value of [`State`], which belongs to its connection, and a connection is used by one thread at a time.
+//! value of `State`, which belongs to its connection, and a connection is used by one thread at a time.
 
 #![allow(unsafe_code)]
 

@@ -2,13 +2,13 @@
 
 use std::ffi::{CStr, OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
 
 use super::view::{Moving, ViewFile};
+use super::wal::WalFile;
 use super::{LOOK_NAME, METHODS};
-use crate::sqlite::pages::{self, Damage, FRAME_HEADER_BYTES, Order};
 
 /// An open file, as SQLite has it. The file of the real VFS follows it in memory.
 #[repr(C)]
@@ -18,29 +18,14 @@ pub(super) struct File {
 }
 
 /// What is known of an open file.
-pub(super) struct State {
-    pub(super) path: PathBuf,
-    pub(super) kind: Kind,
+struct State {
+    path: PathBuf,
+    kind: Kind,
 }
 
 pub(super) enum Kind {
     View(ViewFile),
-    Wal {
-        /// The file of the view, which is open for longer than the WAL.
-        view: *mut ffi::sqlite3_file,
-        /// The header of a frame that was written last, and where: its page follows.
-        header: Option<(u64, [u8; FRAME_HEADER_BYTES])>,
-        /// In which order it takes bytes, once that is known.
-        order: Option<Order>,
-    },
-}
-
-impl State {
-    pub(super) fn damaged(&self, at: u64, bytes: &[u8]) -> c_int {
-        let is_bare = matches!(self.kind, Kind::View(_)) && at == 0 && pages::is_bare(bytes);
-        pages::found(Damage { file: self.path.display().to_string(), at, is_bare });
-        ffi::SQLITE_IOERR_DATA
-    }
+    Wal(WalFile),
 }
 
 /// The file of the real VFS.
@@ -61,11 +46,22 @@ pub(super) unsafe fn methods(file: *mut ffi::sqlite3_file) -> &'static ffi::sqli
     unsafe { &*(*real(file)).pMethods }
 }
 
+/// Where it is.
+///
 /// # Safety
-/// `file` was opened here, is open, and is not used by another thread meanwhile.
-pub(super) unsafe fn state<'a>(file: *mut ffi::sqlite3_file) -> &'a mut State {
+/// `file` was opened here and is open.
+pub(super) unsafe fn path<'a>(file: *mut ffi::sqlite3_file) -> &'a Path {
+    // SAFETY: it is set when the file is opened, never changed, and freed when it is closed.
+    unsafe { &(*(*file.cast::<File>()).state).path }
+}
+
+/// What it is.
+///
+/// # Safety
+/// `file` was opened here, is open, and is not used by another thread meanwhile; nobody else has this of it.
+pub(super) unsafe fn kind<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Kind {
     // SAFETY: it is set when the file is opened and freed when it is closed.
-    unsafe { &mut *(*file.cast::<File>()).state }
+    unsafe { &mut (*(*file.cast::<File>()).state).kind }
 }
 
 pub(super) unsafe extern "C" fn open(
@@ -86,12 +82,12 @@ pub(super) unsafe extern "C" fn open(
                 let (wal, index) = (std::ptr::null_mut(), std::ptr::null());
                 Kind::View(ViewFile { wal, index, moving: Moving::Nothing, kept: Vec::new(), fails: false })
             }
-            ffi::SQLITE_OPEN_WAL => Kind::Wal { view: view_of(name), header: None, order: None },
+            ffi::SQLITE_OPEN_WAL => Kind::Wal(WalFile::of(view_of(name))),
             _ => return open(vfs, name, file, flags, out_flags),
         };
         // SQLite would make a WAL that is not there, and give one that is there to its user again. What it takes for the file
         // of a database it leaves alone.
-        let is_wal_to_look_at = is_look && matches!(kind, Kind::Wal { .. });
+        let is_wal_to_look_at = is_look && matches!(kind, Kind::Wal(_));
         let flags = if is_wal_to_look_at { ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_MAIN_DB } else { flags };
         (*file).pMethods = std::ptr::null();
         (*real(file)).pMethods = std::ptr::null();
@@ -107,8 +103,8 @@ pub(super) unsafe extern "C" fn open(
         }
         let path = if name.is_null() { c"a view" } else { CStr::from_ptr(name) };
         let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
-        if let Kind::Wal { view, .. } = kind
-            && let Some(view) = view_file(view)
+        if let Kind::Wal(wal) = &kind
+            && let Some(view) = view_file(wal.view)
         {
             view.wal = file;
         }
@@ -142,17 +138,17 @@ pub(super) unsafe fn view_file<'a>(view: *mut ffi::sqlite3_file) -> Option<&'a m
         return None;
     }
     // SAFETY: as the caller's.
-    match unsafe { &mut state(view).kind } {
+    match unsafe { kind(view) } {
         Kind::View(view) => Some(view),
-        Kind::Wal { .. } => None,
+        Kind::Wal(_) => None,
     }
 }
 
 pub(super) unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
     // SAFETY: SQLite closes an open file once, and a WAL before the file of its view.
     unsafe {
-        if let Kind::Wal { view, .. } = state(file).kind
-            && let Some(view) = view_file(view)
+        if let Kind::Wal(wal) = kind(file)
+            && let Some(view) = view_file(wal.view)
         {
             view.wal = std::ptr::null_mut();
         }

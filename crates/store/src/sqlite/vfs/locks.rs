@@ -4,12 +4,16 @@ use std::ffi::c_int;
 
 use rusqlite::ffi;
 
-use super::file::{Kind, State, methods, real, state};
+use super::file::{Kind, kind, methods, path, real};
 #[cfg(test)]
 use super::steps;
+use super::wal;
 
 /// How often it is tried at once to give up a lock again.
 const UNLOCK_TRIES: usize = 3;
+
+/// The lock of who writes (<https://sqlite.org/walformat.html>, `WAL_WRITE_LOCK`).
+const WRITE_LOCK: c_int = 0;
 
 /// Some locks of the index of a WAL, and how they are held.
 #[derive(Clone, Copy)]
@@ -25,7 +29,7 @@ pub(super) struct Locks {
 /// `file` was opened here, is open, and is not used by another thread meanwhile.
 unsafe fn lock_real(file: *mut ffi::sqlite3_file, Locks { offset, count, flags }: Locks) -> c_int {
     #[cfg(test)]
-    if flags & ffi::SQLITE_SHM_UNLOCK != 0 && offset == steps::WRITE_LOCK && steps::UNLOCKS_THAT_FAIL.get() > 0 {
+    if flags & ffi::SQLITE_SHM_UNLOCK != 0 && offset == WRITE_LOCK && steps::UNLOCKS_THAT_FAIL.get() > 0 {
         steps::UNLOCKS_THAT_FAIL.set(steps::UNLOCKS_THAT_FAIL.get() - 1);
         return ffi::SQLITE_BUSY;
     }
@@ -43,7 +47,7 @@ unsafe fn lock_real(file: *mut ffi::sqlite3_file, Locks { offset, count, flags }
 unsafe fn give_up_kept(file: *mut ffi::sqlite3_file) {
     // SAFETY: as the caller's.
     unsafe {
-        if let Kind::View(view) = &mut state(file).kind {
+        if let Kind::View(view) = kind(file) {
             view.kept.retain(|locks| lock_real(file, *locks) != ffi::SQLITE_OK);
         }
     }
@@ -64,10 +68,13 @@ pub(super) unsafe extern "C" fn shm_lock(
         let code = lock_real(file, locks);
         if flags & ffi::SQLITE_SHM_UNLOCK == 0 {
             if code == ffi::SQLITE_OK
-                && let Kind::View(view) = &mut state(file).kind
+                && let Kind::View(view) = kind(file)
             {
                 // One that is still there is SQLite's again.
                 view.kept.retain(|kept| kept.offset + kept.count <= offset || offset + count <= kept.offset);
+                if offset == WRITE_LOCK {
+                    wal::begin(view);
+                }
             }
             return code;
         }
@@ -77,9 +84,8 @@ pub(super) unsafe extern "C" fn shm_lock(
         if (0..UNLOCK_TRIES).any(|_| lock_real(file, locks) == ffi::SQLITE_OK) {
             return ffi::SQLITE_OK;
         }
-        let State { path, kind } = state(file);
-        if let Kind::View(view) = kind {
-            tracing::warn!(view = %path.display(), "a lock of a view cannot be given up: it is tried again with the next use");
+        if let Kind::View(view) = kind(file) {
+            tracing::warn!(view = %path(file).display(), "a lock of a view cannot be given up: it is tried again with the next use");
             view.kept.push(locks);
         }
         code
@@ -90,7 +96,7 @@ pub(super) unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, delete: 
     // SAFETY: SQLite gives an open file.
     unsafe {
         give_up_kept(file);
-        if let Kind::View(view) = &mut state(file).kind {
+        if let Kind::View(view) = kind(file) {
             view.kept.clear();
             view.index = std::ptr::null();
         }

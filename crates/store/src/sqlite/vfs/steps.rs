@@ -3,11 +3,20 @@
 use std::path::Path;
 
 #[cfg(test)]
+pub(crate) use told::{TOLD, UNLOCKS_THAT_FAIL};
+
+/// Tells a test what is about to be done, or was done, to the file of a view.
+pub(super) fn step(view: &Path, what: &'static str) {
+    #[cfg(test)]
+    TOLD.with_borrow_mut(|told| told.as_mut().map(|told| told(view, what)));
+    #[cfg(not(test))]
+    let _ = (view, what);
+}
+
+#[cfg(test)]
 mod told {
     use std::cell::{Cell, RefCell};
     use std::path::Path;
-
-    pub(crate) const WRITE_LOCK: i32 = 0;
 
     type Told = Box<dyn FnMut(&Path, &'static str)>;
 
@@ -17,15 +26,3 @@ mod told {
         pub(crate) static TOLD: RefCell<Option<Told>> = const { RefCell::new(None) };
     }
 }
-
-#[cfg(test)]
-pub(crate) use told::{TOLD, UNLOCKS_THAT_FAIL, WRITE_LOCK};
-
-/// Tells a test what is about to be done, or was done, to the file of a view.
-#[cfg(test)]
-pub(super) fn step(view: &Path, what: &'static str) {
-    TOLD.with_borrow_mut(|told| told.as_mut().map(|told| told(view, what)));
-}
-
-#[cfg(not(test))]
-pub(super) fn step(_: &Path, _: &'static str) {}

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 
 use super::steps;
 use crate::error::StoreError;
+use crate::sqlite::moved::beside;
+use crate::sqlite::pages::{FRAME_BYTES, FRAME_HEADER_BYTES, WAL_HEADER_BYTES};
 use crate::sqlite::{Db, Place};
 
 fn open(path: &Path) -> Db {
@@ -69,6 +71,132 @@ fn pages_that_are_written_again_within_a_transaction_are_sound() {
     assert_eq!((looked.next, looked.damaged), (None, None));
     let seen = open(&path).tried("read", |connection| sums(connection)).unwrap();
     assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected, "ok"), "what another program has moved");
+}
+
+/// What plain SQLite finds in the view at `path` as a killed process leaves it, with the WAL cut to `wal_bytes`.
+fn left(path: &Path, wal_bytes: u64) -> (i64, i64, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let (copy, wal) = (dir.path().join("a.db"), dir.path().join("a.db-wal"));
+    std::fs::copy(path, &copy).unwrap();
+    std::fs::copy(beside(path, "-wal"), &wal).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&wal).unwrap().set_len(wal_bytes).unwrap();
+    sums(&Connection::open(&copy).unwrap()).unwrap()
+}
+
+/// The frame that was written last by a connection tells it what the checksum of the next one goes on from, but only if it
+/// is the last one still.
+#[test]
+fn connections_that_write_in_turns_leave_a_wal_that_is_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    std::fs::File::create(&path).unwrap();
+    let mut connections = [open(&path), open(&path)];
+    let run = |db: &mut Db, sql: &str| db.tried("write", |connection| connection.execute_batch(sql)).unwrap();
+    run(&mut connections[0], "CREATE TABLE t (id INTEGER PRIMARY KEY, n, text)");
+    let change = |rows: i64| {
+        format!(
+            "WITH ids(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM ids WHERE id + 1 < {rows})
+             INSERT INTO t SELECT id, 1, hex(zeroblob(500)) FROM ids WHERE true
+             ON CONFLICT DO UPDATE SET n = n + 1, text = text || 'x';"
+        )
+    };
+    let mut random = 1_u32;
+    for round in 0..80 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let pick = random >> 16;
+        let db = &mut connections[usize::from(pick & 1 == 1)];
+        let few = change(i64::from(pick >> 4) % 3 + 1);
+        match pick >> 1 & 7 {
+            // Frames behind the last one that nobody reads.
+            0 => run(db, &format!("BEGIN IMMEDIATE; {} ROLLBACK", change(90))),
+            1 => run(db, &format!("BEGIN IMMEDIATE; {few} SAVEPOINT s; {} ROLLBACK TO s; {few} COMMIT", change(90))),
+            // Pages that are written again, whose frames get their checksums at the end.
+            2 => run(db, &format!("BEGIN IMMEDIATE; {} {} {few} COMMIT", change(90), change(60))),
+            // After this the WAL may be begun anew.
+            3 => run(db, "PRAGMA wal_checkpoint(PASSIVE)"),
+            _ => run(db, &few),
+        }
+        let seen = db.tried("read", |connection| sums(connection)).unwrap();
+        let wal_bytes = std::fs::metadata(beside(&path, "-wal")).unwrap().len();
+        assert_eq!(left(&path, wal_bytes), seen, "round {round}, step {}", pick >> 1 & 7);
+    }
+}
+
+/// Where the other one wrote as many frames as had been taken back.
+#[test]
+fn a_frame_that_another_connection_wrote_anew_is_not_gone_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    std::fs::File::create(&path).unwrap();
+    let (mut one, mut other) = (open(&path), open(&path));
+    let run = |db: &mut Db, sql: &str| db.tried("write", |connection| connection.execute_batch(sql)).unwrap();
+    run(&mut one, "CREATE TABLE t (id INTEGER PRIMARY KEY, n, text)");
+    let rows = "WITH ids(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM ids WHERE id < 60)
+                INSERT INTO t SELECT id, 0, hex(zeroblob(1500)) FROM ids;";
+    run(&mut one, rows);
+    let frames = || (std::fs::metadata(beside(&path, "-wal")).unwrap().len() - WAL_HEADER_BYTES) / FRAME_BYTES;
+    let committed = frames();
+    // Pages leave memory, and are written, before all is taken back.
+    run(&mut one, "BEGIN IMMEDIATE; UPDATE t SET n = -1; ROLLBACK");
+    let end = frames();
+    for _ in committed..end {
+        run(&mut other, "UPDATE t SET n = n + 1 WHERE id = 7");
+    }
+    assert!(committed + 10 < end && frames() == end, "{committed} {end} {}", frames());
+    run(&mut one, "UPDATE t SET n = n + 1 WHERE id = 9");
+    assert_eq!(frames(), end + 1, "it goes on where it had written last");
+    let seen = one.tried("read", |connection| sums(connection)).unwrap();
+    assert_eq!(left(&path, WAL_HEADER_BYTES + frames() * FRAME_BYTES), seen);
+}
+
+/// Killed within the writes of a commit, and when it has returned.
+#[test]
+fn a_frame_is_there_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    std::fs::File::create(&path).unwrap();
+    let mut db = open(&path);
+    let mut run = |sql: &str| {
+        db.tried("write", |connection| connection.execute_batch(sql)).unwrap();
+        let seen = db.tried("read", |connection| sums(connection)).unwrap();
+        (seen, std::fs::metadata(beside(&path, "-wal")).unwrap().len())
+    };
+    let (mut before, mut end) = run("CREATE TABLE t (n, text); INSERT INTO t VALUES (1, 'a')");
+    for n in 0..3 {
+        let frame = FRAME_BYTES as usize;
+        let (after, after_end) = run(&format!("INSERT INTO t VALUES ({n}, hex(zeroblob(3000)))"));
+        assert!(after_end > end && (after_end - end).is_multiple_of(FRAME_BYTES), "{end} {after_end}");
+        for cut in (end..after_end).step_by(frame).flat_map(|at| [0, 8, 24, 25, 4_000, 4_119].map(|more| at + more)) {
+            assert_eq!(left(&path, cut), before, "cut at {cut}, between {end} and {after_end}");
+        }
+        assert_eq!(left(&path, after_end), after);
+        (before, end) = (after, after_end);
+    }
+}
+
+/// SQLite does not do that. If a later one does, a header that is kept until its page comes must not be lost.
+#[test]
+fn a_header_that_no_page_follows_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    std::fs::File::create(&path).unwrap();
+    let mut db = open(&path);
+    db.tried("write", |connection| {
+        connection.execute_batch("CREATE TABLE t (n)")?;
+        let mut wal: *mut ffi::sqlite3_file = std::ptr::null_mut();
+        // SAFETY: the handle is open, and this control writes one pointer to a file that is open as long as that.
+        let (one, other) = unsafe {
+            let to = (&raw mut wal).cast();
+            ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_JOURNAL_POINTER, to);
+            let write = (*(*wal).pMethods).xWrite.unwrap();
+            let (header, behind) = ([1_u8; FRAME_HEADER_BYTES], (WAL_HEADER_BYTES + 100 * FRAME_BYTES) as i64);
+            let header_at = |at| write(wal, header.as_ptr().cast(), header.len() as i32, at);
+            (header_at(behind), header_at(behind + FRAME_BYTES as i64))
+        };
+        assert_eq!((one, other), (ffi::SQLITE_OK, ffi::SQLITE_IOERR_WRITE));
+        Ok(())
+    })
+    .unwrap();
 }
 
 fn write(db: &mut Db) -> Result<(), StoreError> {

@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use super::file::{Kind, State, methods, real, state};
-use super::io::read_real;
+use super::file::{Kind, kind, methods, path, real};
+use super::io::{read_real, write_real};
 use super::locks::Locks;
 use super::steps::step;
 use crate::sqlite::moved::{self, Moved, Noted};
-use crate::sqlite::pages::{Round, WAL_HEADER_BYTES};
+use crate::sqlite::pages::{self, PAGE_BYTES, Round, WAL_HEADER_BYTES};
 
 /// Where the index of a WAL says through which frame pages are being moved (<https://sqlite.org/walformat.html>,
 /// `nBackfillAttempted`).
 const ATTEMPTED_AT: usize = 128;
 
 /// The file of a view, which in WAL mode is written to only while pages are moved from the WAL. What is moved is noted
-/// first (see [`moved`](super::moved)), or else not a byte is written.
+/// first (see [`moved`]), or else not a byte is written.
 pub(super) struct ViewFile {
     /// The WAL, while that is open.
     pub(super) wal: *mut ffi::sqlite3_file,
@@ -45,7 +45,7 @@ pub(super) enum Moving {
 
 impl ViewFile {
     /// Whether pages may be written to the file, or why not.
-    pub(super) fn may_write(&self) -> Result<(), c_int> {
+    fn may_write(&self) -> Result<(), c_int> {
         match self.moving {
             _ if self.wal.is_null() => Ok(()),
             Moving::Noted(_) | Moving::All(_) => Ok(()),
@@ -73,11 +73,38 @@ impl ViewFile {
     }
 }
 
+/// Writes a page, sealed.
+///
+/// # Safety
+/// `file` is that of `view`, was opened here, and is open.
+pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, view: &ViewFile, bytes: &[u8], at: u64) -> c_int {
+    if let Err(code) = view.may_write() {
+        return code;
+    }
+    // What is no page would leave one behind that is not sound, so it is not written at all.
+    let Ok(page) = <&[u8; PAGE_BYTES]>::try_from(bytes) else { return ffi::SQLITE_IOERR_WRITE };
+    if !at.is_multiple_of(PAGE_BYTES as u64) {
+        return ffi::SQLITE_IOERR_WRITE;
+    }
+    let number = at / PAGE_BYTES as u64 + 1;
+    // SAFETY: as the caller's.
+    unsafe {
+        step(path(file), "page");
+        // One that comes out of the WAL was sealed there.
+        if pages::is_sound(number, page) {
+            return write_real(file, page, at);
+        }
+        let mut page = *page;
+        pages::seal(number, &mut page);
+        write_real(file, &page, at)
+    }
+}
+
 pub(super) unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
     // SAFETY: SQLite gives an open file.
     unsafe {
         let Some(truncate) = methods(file).xTruncate else { return ffi::SQLITE_IOERR_TRUNCATE };
-        let Kind::View(view) = &mut state(file).kind else { return truncate(real(file), size) };
+        let Kind::View(view) = kind(file) else { return truncate(real(file), size) };
         if let Err(code) = view.may_write() {
             return code;
         }
@@ -96,12 +123,11 @@ pub(super) unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int)
     unsafe {
         let Some(sync) = methods(file).xSync else { return ffi::SQLITE_IOERR_FSYNC };
         let code = sync(real(file), flags);
-        let State { path, kind } = state(file);
-        let Kind::View(view) = kind else { return code };
+        let Kind::View(view) = kind(file) else { return code };
         // Only after this does SQLite begin the WAL anew, or remove it.
         match std::mem::replace(&mut view.moving, Moving::Nothing) {
             Moving::All(moved) if code == ffi::SQLITE_OK => {
-                view.note(path, &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
+                view.note(path(file), &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
             }
             _ => code,
         }
@@ -118,7 +144,7 @@ pub(super) unsafe extern "C" fn file_control(
         // The WAL is flushed, and pages are about to be moved.
         if what == ffi::SQLITE_FCNTL_CKPT_START {
             let begun = begin_to_move(file);
-            if let Kind::View(view) = &mut state(file).kind {
+            if let Kind::View(view) = kind(file) {
                 view.moving = begun.map_or_else(Moving::Refused, Moving::Noted);
             }
         }
@@ -133,8 +159,7 @@ pub(super) unsafe extern "C" fn file_control(
 unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
     // SAFETY: as the caller's; the WAL and its index are there until they are closed and unmapped, and then forgotten here.
     unsafe {
-        let State { path, kind } = state(file);
-        let Kind::View(view) = kind else { return Err(ffi::SQLITE_MISUSE) };
+        let Kind::View(view) = kind(file) else { return Err(ffi::SQLITE_MISUSE) };
         if view.wal.is_null() || view.index.is_null() {
             return Err(ffi::SQLITE_IOERR_SHMMAP);
         }
@@ -156,12 +181,12 @@ unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
             return Err(ffi::SQLITE_PROTOCOL);
         }
         // What an earlier attempt has moved stays moved.
-        let before = match moved::read(path) {
+        let before = match moved::read(path(file)) {
             Ok(Noted::Moved(before)) if before.salts == salts => before.frames,
             _ => 0,
         };
         let moved = Moved { salts, frames: frames.max(before), whole: false };
-        view.note(path, &moved).map(|()| moved)
+        view.note(path(file), &moved).map(|()| moved)
     }
 }
 
@@ -176,7 +201,7 @@ pub(super) unsafe extern "C" fn shm_map(
     unsafe {
         let Some(map) = methods(file).xShmMap else { return ffi::SQLITE_IOERR_SHMMAP };
         let code = map(real(file), region, size, extend, into);
-        if let Kind::View(view) = &mut state(file).kind
+        if let Kind::View(view) = kind(file)
             && code == ffi::SQLITE_OK
             && region == 0
         {

@@ -1,11 +1,73 @@
-//! Frames of the WAL beside the file of a view, as they are written.
+//! The WAL beside the file of a view: its frames are read and written whole.
+//!
+//! SQLite writes the header of a frame and then its page. The header of a new frame is kept until the page comes, and both
+//! are written at once: as long as there is no page, nobody reads a frame. A header that SQLite writes for a frame that is
+//! there already goes to the file at once, since no page follows.
+//!
+//! ```text
+//!   SQLite                              here                                    the operating system
+//!   header of frame 7            ─▶     kept
+//!   page of frame 7              ─▶     sealed, its checksum taken along   ─▶   frame 7, one write
+//!   page of frame 5, once more   ─▶     sealed                             ─▶   the page
+//!   page of frame 7, please      ◀─     looked at                          ◀─   frame 7, one read
+//! ```
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::ffi;
 
-use super::io::read_real;
+use super::file::{Kind, kind};
+use super::io::{read_real, write_real};
+use super::view::ViewFile;
+use crate::sqlite::frames::{self, Before, Frame, Header, SUM_BYTES, Sums, page_of, sum_of};
 use crate::sqlite::pages::{self, FRAME_BYTES, FRAME_HEADER_BYTES, Order, PAGE_BYTES, WAL_HEADER_BYTES};
+
+/// Where the index of a WAL has the number of the last frame that was committed, and its checksum as SQLite made it
+/// (<https://sqlite.org/walformat.html>, `mxFrame` and `aFrameCksum`).
+const LAST_AT: usize = 16;
+const LAST_SUM_AT: usize = 24;
+
+/// A WAL.
+pub(super) struct WalFile {
+    /// The file of the view, which is open for longer than the WAL.
+    pub(super) view: *mut ffi::sqlite3_file,
+    /// The header that was written last, if its page may follow.
+    header: Option<Written>,
+    /// In which order it takes bytes, once that is known.
+    order: Option<Order>,
+    /// Where the last frame ends that was written in this transaction.
+    end: u64,
+    /// The checksums of the frame that was written last, while nobody else can have written behind it.
+    last: Option<Last>,
+    /// One frame, on its way.
+    frame: Box<Frame>,
+}
+
+/// A header that SQLite has written.
+#[derive(Clone, Copy)]
+struct Written {
+    header: Header,
+    /// Where.
+    at: u64,
+    /// Whether it is not in the file yet.
+    is_kept: bool,
+}
+
+/// What the next frame goes on from.
+#[derive(Clone, Copy)]
+struct Last {
+    sums: Sums,
+    /// Where the next frame begins.
+    next: u64,
+}
+
+impl WalFile {
+    pub(super) fn of(view: *mut ffi::sqlite3_file) -> Self {
+        let frame = Box::new([0; FRAME_BYTES as usize]);
+        Self { view, header: None, order: None, end: 0, last: None, frame }
+    }
+}
 
 /// Whether so many bytes there are the page of a frame.
 pub(super) fn is_page_of_frame(length: usize, at: u64) -> bool {
@@ -13,50 +75,175 @@ pub(super) fn is_page_of_frame(length: usize, at: u64) -> bool {
     length == PAGE_BYTES && at >= before && (at - before).is_multiple_of(FRAME_BYTES)
 }
 
-/// The checksum that the frame behind `at` goes on from: that of the frame before it, or of the WAL's header.
+/// A transaction that writes begins, so others may have written since the last one.
 ///
 /// # Safety
-/// `file` was opened here and is open.
-unsafe fn sum_before(file: *mut ffi::sqlite3_file, at: u64) -> Result<[u8; 8], c_int> {
-    let from = if at == WAL_HEADER_BYTES { WAL_HEADER_BYTES - 8 } else { at - PAGE_BYTES as u64 - 8 };
-    let mut before = [0; 8];
+/// `view` is open, its connection has just got the lock of who writes, and is not used by another thread meanwhile.
+pub(super) unsafe fn begin(view: &ViewFile) {
+    if view.wal.is_null() {
+        return;
+    }
+    // SAFETY: the WAL is there until it is closed, and then forgotten.
+    let Kind::Wal(wal) = (unsafe { kind(view.wal) }) else { return };
+    (wal.header, wal.end) = (None, 0);
     // SAFETY: as the caller's.
-    match unsafe { read_real(file, &mut before, from) } {
-        ffi::SQLITE_OK => Ok(before),
-        code => Err(code),
+    wal.last = wal.last.filter(|last| unsafe { is_last(view, last) });
+}
+
+/// Whether the frame is the last one of the WAL still, as its index tells.
+///
+/// # Safety
+/// `view` is open, and its connection has the lock of who writes.
+unsafe fn is_last(view: &ViewFile, last: &Last) -> bool {
+    if view.index.is_null() {
+        return false;
+    }
+    // SAFETY: the index is there until it is unmapped, and then forgotten. SQLite maps more of it than this, aligned.
+    let word = |at| unsafe { (*view.index.add(at).cast::<AtomicU32>()).load(Ordering::Acquire) };
+    let next = WAL_HEADER_BYTES + u64::from(word(LAST_AT)) * FRAME_BYTES;
+    last.next == next && last.sums.made == frames::sum_bytes((word(LAST_SUM_AT), word(LAST_SUM_AT + 4)))
+}
+
+/// Reads the page of a frame; nothing if it is not sound.
+///
+/// # Safety
+/// `file` is that of `wal`, was opened here, and is open. `at` is where the page begins.
+pub(super) unsafe fn read_page(
+    file: *mut ffi::sqlite3_file,
+    wal: &mut WalFile,
+    into: &mut [u8],
+    at: u64,
+) -> Option<c_int> {
+    // SAFETY: as the caller's.
+    match unsafe { read_real(file, &mut *wal.frame, at - FRAME_HEADER_BYTES as u64) } {
+        ffi::SQLITE_OK => {
+            let (header, page) = wal.frame.split_first_chunk()?;
+            into.copy_from_slice(page);
+            pages::is_sound(page_of(header), page).then_some(ffi::SQLITE_OK)
+        }
+        ffi::SQLITE_IOERR_SHORT_READ => None,
+        code => Some(code),
     }
 }
 
-/// Seals the page of the frame at `at`, and makes the frame's checksum anew if it has one: where a page is written again
-/// within a transaction, SQLite makes the checksums when it commits, of what it reads back.
+/// Writes as SQLite asks for it, with pages sealed.
 ///
 /// # Safety
-/// `file` was opened here and is open.
-pub(super) unsafe fn sealed_frame(
-    file: *mut ffi::sqlite3_file,
-    order: &mut Option<Order>,
-    (at, mut header): (u64, [u8; FRAME_HEADER_BYTES]),
-    page: &mut [u8; PAGE_BYTES],
-) -> Result<[u8; FRAME_BYTES as usize], c_int> {
-    let [a, b, c, d, ..] = header;
-    pages::seal(u32::from_be_bytes([a, b, c, d]).into(), page);
-    if header[8..].iter().any(|byte| *byte != 0) {
-        let order = match order {
-            Some(order) => *order,
-            None => {
-                let mut magic = [0; 4];
-                // SAFETY: as the caller's.
-                match unsafe { read_real(file, &mut magic, 0) } {
-                    ffi::SQLITE_OK => *order.insert(Order::of(magic)),
-                    code => return Err(code),
-                }
-            }
-        };
-        // SAFETY: as the caller's.
-        pages::sum_up(unsafe { sum_before(file, at) }?, order, &mut header, page);
+/// `file` is that of `wal`, was opened here, and is open.
+pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, bytes: &[u8], at: u64) -> c_int {
+    let before = wal.header.take();
+    // SQLite writes the page next, always. If it ever does not, a header must not be lost without a word.
+    if before.is_some_and(|written| written.is_kept && at != written.at + FRAME_HEADER_BYTES as u64) {
+        return ffi::SQLITE_IOERR_WRITE;
     }
-    let mut frame = [0; FRAME_BYTES as usize];
-    frame[..FRAME_HEADER_BYTES].copy_from_slice(&header);
-    frame[FRAME_HEADER_BYTES..].copy_from_slice(page);
-    Ok(frame)
+    // SAFETY: as the caller's.
+    unsafe {
+        if let Ok(header) = <Header>::try_from(bytes) {
+            return write_header(file, wal, header, at);
+        }
+        if !is_page_of_frame(bytes.len(), at) {
+            // The header of the WAL, with which it begins anew.
+            wal.last = None;
+            return write_real(file, bytes, at);
+        }
+        let at = at - FRAME_HEADER_BYTES as u64;
+        match before.filter(|written| written.at == at) {
+            Some(written) => write_frame(file, wal, &written.header, bytes, at),
+            None => write_page(file, bytes, at),
+        }
+    }
+}
+
+/// Keeps the header of a new frame, or writes that of one that is there: its page was written again within the
+/// transaction, and when it commits, SQLite makes the checksum anew from what it reads back, which is right as it is.
+///
+/// # Safety
+/// As [`write()`].
+unsafe fn write_header(file: *mut ffi::sqlite3_file, wal: &mut WalFile, header: Header, at: u64) -> c_int {
+    let is_kept = at >= wal.end;
+    wal.header = Some(Written { header, at, is_kept });
+    if is_kept {
+        return ffi::SQLITE_OK;
+    }
+    wal.last = None;
+    // SAFETY: as the caller's.
+    unsafe { write_real(file, &header, at) }
+}
+
+/// Writes the frame at `at`, whole.
+///
+/// # Safety
+/// As [`write()`].
+unsafe fn write_frame(file: *mut ffi::sqlite3_file, wal: &mut WalFile, header: &Header, page: &[u8], at: u64) -> c_int {
+    let last = wal.last.take().filter(|last| last.next == at);
+    let mut before = None;
+    if sum_of(header).is_some() {
+        // SAFETY: as the caller's.
+        match unsafe { before_frame(file, wal, last, at) } {
+            Ok(found) => before = Some(found),
+            Err(code) => return code,
+        }
+    }
+    wal.frame[..FRAME_HEADER_BYTES].copy_from_slice(header);
+    wal.frame[FRAME_HEADER_BYTES..].copy_from_slice(page);
+    let sums = frames::seal(&mut wal.frame, before);
+    // SAFETY: as the caller's.
+    let code = unsafe { write_real(file, &*wal.frame, at) };
+    if code == ffi::SQLITE_OK {
+        let next = at + FRAME_BYTES;
+        wal.end = wal.end.max(next);
+        wal.last = sums.map(|sums| Last { sums, next });
+    }
+    code
+}
+
+/// What the checksum of the frame at `at` goes on from. Where that was not written last by this connection, it is read: it
+/// ends the header of the frame before, or that of the WAL.
+///
+/// # Safety
+/// As [`write()`].
+unsafe fn before_frame(
+    file: *mut ffi::sqlite3_file,
+    wal: &mut WalFile,
+    last: Option<Last>,
+    at: u64,
+) -> Result<Before, c_int> {
+    // SAFETY: as the caller's.
+    let read = |into: &mut [u8], at| match unsafe { read_real(file, into, at) } {
+        ffi::SQLITE_OK => Ok(()),
+        code => Err(code),
+    };
+    let order = match wal.order {
+        Some(order) => order,
+        None => {
+            let mut magic = [0; 4];
+            read(&mut magic, 0)?;
+            *wal.order.insert(Order::of(magic))
+        }
+    };
+    if let Some(Last { sums, .. }) = last {
+        return Ok(Before { order, written: sums.written, made: Some(sums.made) });
+    }
+    let end_of_header = if at == WAL_HEADER_BYTES { at } else { at - PAGE_BYTES as u64 };
+    let mut written = [0; SUM_BYTES];
+    read(&mut written, end_of_header - SUM_BYTES as u64)?;
+    Ok(Before { order, written, made: None })
+}
+
+/// Writes a page in the place of what was written of it earlier in the transaction.
+///
+/// # Safety
+/// As [`write()`]; `at` is where its frame begins.
+unsafe fn write_page(file: *mut ffi::sqlite3_file, page: &[u8], at: u64) -> c_int {
+    let Ok(mut page) = <[u8; PAGE_BYTES]>::try_from(page) else { return ffi::SQLITE_IOERR_WRITE };
+    let mut header = [0; FRAME_HEADER_BYTES];
+    // SAFETY: as the caller's.
+    unsafe {
+        let code = read_real(file, &mut header, at);
+        if code != ffi::SQLITE_OK {
+            return code;
+        }
+        pages::seal(page_of(&header), &mut page);
+        write_real(file, &page, at + FRAME_HEADER_BYTES as u64)
+    }
 }
