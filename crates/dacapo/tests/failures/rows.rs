@@ -1,0 +1,142 @@
+//! Rows that a store does not take, cannot be written down or are not the segment's to write.
+
+use dacapo::{
+    Carried, ExpectedRevision, HandlerError, LetterKind, Node, Options, Phase, Policy, Position, Projection, Recorded,
+    Row, Rows, SegmentCount, Table, View, WaitingOn, WhichLetters,
+};
+
+use super::told::*;
+use crate::common::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_store_does_not_take_is_its_events_failure() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Violate);
+    let node = Node::builder().start().await.unwrap();
+    round(&node).await;
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    round(&node).await;
+    node.carry(version_1.carried()).unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let all = letters(&node, "v1.1").await;
+    assert_eq!(all[0], (doubted.get(), LetterKind::Refused, 2));
+    let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
+    assert!(listed[0].letter.error.contains("the index mark of a row of table marks"), "{}", listed[0].letter.error);
+    let last = round(&node).await;
+    assert_eq!(ask(&node, "ledger-4", last).await, (3, 3));
+    // A retry meets the same, and says so.
+    node.retry_letters(&view("v1.1"), &WhichLetters::One(doubted), &by_test()).await.unwrap();
+    until_attempts(&node, 3).await;
+    version_1.heal();
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_letters(&node, "v1.1", 0).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_only_the_commit_refuses_costs_a_few_tries_of_its_batch() {
+    let events = |ledger: u64| (0..100).map(move |_| LedgerEvent::Added { amount: ledger as i64 });
+    for policy in [Policy::Skip, Policy::DeadLetter] {
+        let version_1 = Told::<1>::new(Options { order_matters: false, ..with(policy) });
+        version_1.doubt(Act::Brittle);
+        let node = Node::builder().start().await.unwrap();
+        for ledger in 0..7 {
+            node.append(&*format!("ledger-{ledger}"), ExpectedRevision::Any, events(ledger)).await.unwrap();
+        }
+        doubt(&node, "ledger-3", 5).await;
+        let mut last = Position::START;
+        for ledger in 0..13 {
+            let events = events(ledger);
+            last = node.append(&*format!("ledger-{ledger}"), ExpectedRevision::Any, events).await.unwrap().position;
+        }
+        node.carry(version_1.carried()).unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        assert_eq!(ask(&node, "ledger-1", last).await, (200, 200));
+        assert_eq!(letters(&node, "v1.1").await.len(), 1);
+        let handed: u64 = version_1.all_handed().values().sum();
+        assert!(handed <= 4 * 2_001, "{handed} events were handed to the handler for 2,001, {policy:?}");
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_panics_when_it_is_written_is_its_events_failure() {
+    let version_1 = told::<1>(Policy::DeadLetter);
+    version_1.doubt(Act::Brittle);
+    let node = Node::builder().start().await.unwrap();
+    round(&node).await;
+    let doubted = doubt(&node, "ledger-3", 5).await;
+    round(&node).await;
+    node.carry(version_1.carried()).unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
+    let letter = &listed[0].letter;
+    assert_eq!((letter.position, letter.kind, letter.attempts), (doubted, LetterKind::Refused, 2));
+    assert!(letter.error.contains("brittle.note") && letter.error.contains("no words for it"), "{}", letter.error);
+    version_1.heal();
+    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    until_letters(&node, "v1.1", 0).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+/// One row for all ledgers.
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "everything")]
+struct Everything {
+    #[row(key)]
+    what: String,
+    events: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counting {
+    segments: u16,
+    rows: Rows,
+}
+
+impl Projection for Counting {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Everything::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        Options { segments: SegmentCount::new(self.segments).unwrap(), rows: self.rows, ..options() }
+    }
+
+    async fn apply(&self, _: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let none = || Everything { what: "all".to_owned(), events: 0 };
+        Ok(view.upsert("all", none, |row: &mut Everything| row.events += 1).await?)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
+    let of = |segments, rows| Carried::version(Counting { segments, rows });
+    for code in [of(1, Rows::OfOneSegment), of(3, Rows::AcrossSegments)] {
+        let node = Node::builder().carry(code).start().await.unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        for ledger in 0..8 {
+            add(&node, &format!("ledger-{ledger}"), 1).await;
+        }
+        let reading = node.read("totals", node.head()).await.unwrap();
+        assert_eq!(reading.view.covers(), node.head(), "nothing is wrong with it");
+        node.shutdown().await;
+    }
+
+    let node = Node::builder().carry(of(3, Rows::OfOneSegment)).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    for ledger in 0..8 {
+        add(&node, &format!("ledger-{ledger}"), 1).await;
+    }
+    let status = until(&node, "it halts", |status| {
+        let waiting_on = &status.projections[0].versions[0].waiting_on;
+        waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Handler { .. }))
+    })
+    .await;
+    let told = status.projections[0].versions[0].waiting_on[0].to_string();
+    assert!(told.contains("row \"all\" of table everything is written by events of segments"), "{told}");
+    node.shutdown().await;
+}
