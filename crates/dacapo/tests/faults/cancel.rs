@@ -1,8 +1,15 @@
 //! What is cancelled comes before what it cancels, or is told that it is too late, also while the store fails.
 
-use dacapo::{Cancel, CatalogRefused, InPlace, ReplayFrom};
+use std::sync::Arc;
 
-use super::*;
+use dacapo::{
+    Asked, Cancel, CatalogRefused, Error, HandlerError, InPlace, Node, Options, Phase, Projection, ProjectionName,
+    Recorded, ReplayFrom, Row, Store, SystemClock, Table, View, WaitingOn,
+};
+
+use super::setup::*;
+use crate::common::*;
+use crate::faulty::Faults;
 
 /// One row an event, put whole: applying it again makes the same row.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]

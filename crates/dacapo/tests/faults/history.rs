@@ -1,10 +1,12 @@
 //! Views beside a journal that they do not belong to.
 
 use std::path::Path;
+use std::time::Duration;
 
-use super::common::*;
-use dacapo::{Asked, Error, Node, Phase, Position, WaitingOn};
+use dacapo::{Asked, CatalogEvent, Error, Node, Phase, Position, WaitingOn};
 use dacapo_model::Parted;
+
+use crate::common::*;
 
 async fn node(directory: &Path) -> Node {
     Node::builder().data(directory).carry(carry_v1(v1())).start().await.unwrap()
@@ -101,5 +103,77 @@ async fn a_backup_that_went_on_differently_is_told_from_what_newer_views_have_se
         Parted::Journal { .. } => false,
     };
     is_told_and_rebuilt(&node, wanted).await;
+    node.shutdown().await;
+}
+
+/// Also once the journal has grown past where the view is: what got those positions is not in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_ahead_of_its_journal_has_parted_for_good_and_stops_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
+    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).start();
+    let node = start().await.unwrap();
+    ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
+    copy(&journal, &backup);
+    // Soon enough, the view has no mark of it.
+    let ahead = add(&node, "ledger-1", 6).await;
+    ask(&node, "ledger-1", ahead).await;
+    node.shutdown().await;
+    copy(&backup, &journal);
+
+    let is_told = |reasons: &[WaitingOn]| reasons.iter().any(|reason| matches!(reason, WaitingOn::Parted { .. }));
+    for _ in 0..3 {
+        let node = start().await.unwrap();
+        let not_ready: Vec<_> = node.not_ready().into_iter().map(|found| found.reason).collect();
+        assert!(is_told(&not_ready), "{not_ready:?}");
+        let status = node.status().await.unwrap();
+        assert!(is_told(&status.projections[0].versions[0].waiting_on), "{status:?}");
+        let last = add(&node, "ledger-2", 1).await;
+        assert!(last > ahead, "it is past the view by now");
+        let asked = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(20)).await;
+        assert!(matches!(asked, Err(Error::TimedOut { .. })), "{asked:?}");
+        node.shutdown().await;
+    }
+    let node = start().await.unwrap();
+    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    ready_and_flip(&node, "v1.2").await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
+    assert_eq!(ask(&node, "ledger-2", node.head()).await, (3, 3));
+    check_serving(&node).await;
+    assert!(node.not_ready().is_empty());
+    let parted = node.history().await.unwrap().into_iter().map(|entry| entry.event);
+    assert_eq!(parted.filter(|event| matches!(event, CatalogEvent::Parted { .. })).count(), 1);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_a_version_that_was_never_begun_stops_nothing_and_is_not_built_upon() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.shutdown().await;
+    copy(&journal, &backup);
+    // No event that version 1 would cover; version 2 is built from what is there.
+    let node = Node::builder().data(directory.path()).carry(carry_v2(v2())).start().await.unwrap();
+    ready(&node, "v2.1").await;
+    node.shutdown().await;
+    copy(&backup, &journal);
+
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    assert_eq!(ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await, (5, 1));
+    // Its number comes back.
+    node.carry(carry_v2(v2())).unwrap();
+    until(&node, "the view of another history is told", |status| {
+        let versions = status.projections[0].versions.iter();
+        let told = versions.flat_map(|version| &version.waiting_on);
+        told.into_iter().any(|reason| matches!(reason, WaitingOn::Parted { .. }))
+    })
+    .await;
+    phase(&node, "v2.1", Phase::Scheduled).await;
+    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    ready_and_flip(&node, "v2.2").await;
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
+    check_serving(&node).await;
     node.shutdown().await;
 }

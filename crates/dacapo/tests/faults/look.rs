@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::common::*;
 use super::faulty::{Call, Fault, Faults};
-use super::store;
+use super::setup::store;
 use dacapo::{Asked, Filter, Limit, Node, Phase, Position};
 
 /// Every file in the directory, byte for byte.

@@ -1,0 +1,75 @@
+//! A second projection, a node with two versions on a store that fails, and catalog events that cannot be appended.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dacapo::{
+    Asked, HandlerError, Node, Phase, Projection, RebuildOptions, Recorded, Row, Store, SystemClock, Table, View,
+};
+
+use crate::common::*;
+use crate::faulty::{Fault, Faults};
+
+/// A second projection, whose name comes behind that of the first.
+#[derive(Clone, Debug, PartialEq, Eq, Row)]
+#[row(table = "visits")]
+struct Visit {
+    #[row(key)]
+    ledger: String,
+}
+
+pub(super) struct Visits;
+
+impl Projection for Visits {
+    const NAME: &'static str = "visits";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Visit::TABLE];
+    type Event = LedgerEvent;
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        Ok(view.put(Visit { ledger: event.stream.to_owned() })?)
+    }
+}
+
+pub(super) fn store(directory: &Path) -> Store {
+    Store::embedded(directory, Arc::new(SystemClock)).unwrap()
+}
+
+/// The text of what a version waits on.
+pub(super) async fn waiting(node: &Node, text: &str) -> String {
+    let status = node.status().await.unwrap();
+    let totals = status.projections.iter().find(|found| found.name == totals()).unwrap();
+    let found = totals.versions.iter().find(|found| found.version == version(text)).unwrap();
+    found.waiting_on.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A node on a store in `directory` that fails as `faults` says, whose version 1 serves and 2 is ready.
+pub(super) async fn two_versions(directory: &Path, faults: &Faults) -> Node {
+    let node = Node::builder().store(faults.over(&store(directory))).carry(carry_v1(v1())).start().await.unwrap();
+    phase(&node, "v1.1", Phase::Serving).await;
+    node.carry(carry_v2(v2())).unwrap();
+    ready(&node, "v2.1").await;
+    node
+}
+
+/// Builds this code once more, in the place of whatever is ready.
+pub(super) async fn rebuild(node: &Node, code: u32) {
+    let how = RebuildOptions { code: Some(code), discard: true, ..RebuildOptions::default() };
+    node.rebuild_with(&totals(), how, Asked::by("test")).await.unwrap();
+}
+
+/// Lets every append of this catalog event fail, and tells when one was tried.
+pub(super) fn refuse(faults: &Faults, event_type: &'static str) -> tokio::sync::watch::Receiver<bool> {
+    let (tried, trying) = tokio::sync::watch::channel(false);
+    faults.plan(move |call| {
+        let meets = call.appends(event_type);
+        tried.send_if_modified(|tried| !std::mem::replace(tried, *tried || meets) && meets);
+        meets.then_some(Fault::Fails)
+    });
+    trying
+}
+
+pub(super) async fn tried(mut trying: tokio::sync::watch::Receiver<bool>) {
+    let tried = trying.wait_for(|tried| *tried);
+    tokio::time::timeout(WAIT_MAX, tried).await.expect("it is tried").unwrap();
+}

@@ -1,0 +1,130 @@
+//! Views that are damaged as a whole, deleted, or behind what their processor says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dacapo::{Asked, Error, Node, Phase, Position, Store, SystemClock};
+
+use super::setup::*;
+use crate::common::*;
+use crate::faulty::{Call, Fault, Faults};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let last = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    node.read("visits", last).await.unwrap();
+    node.shutdown().await;
+
+    let faults = Faults::default();
+    faults.plan(|call| match call {
+        Call::Open(id) | Call::Find(id) if **id == view("v1.1") => Some(Fault::Damaged),
+        _ => None,
+    });
+    let builder = Node::builder().store(faults.over(&store(directory.path())));
+    let node = builder.carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    node.read("visits", last).await.expect("the other projection is not concerned");
+    let error = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(100)).await.unwrap_err().to_string();
+    assert!(error.contains("is damaged"), "I-11: {error}");
+    assert!(waiting(&node, "v1.1").await.contains("is damaged"), "I-11");
+
+    // As the message says.
+    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    ready(&node, "v1.2").await;
+    assert_eq!(flip(&node).await.to, version("v1.2"));
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    check_serving(&node).await;
+    let error = waiting(&node, "v1.1").await;
+    assert!(error.contains("is damaged"), "I-8: no way back, and it says why: {error}");
+    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    phase(&node, "v1.1", Phase::Obsolete).await;
+    assert!(!directory.path().join("views/totals/v1.1.db").exists(), "I-12");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_view_is_damaged_while_it_is_built_fails_and_is_built_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let node = two_versions(directory.path(), &faults).await;
+    faults.plan(|call| match call {
+        Call::Open(id) | Call::Find(id) if **id == view("v1.2") => Some(Fault::Damaged),
+        _ => None,
+    });
+    rebuild(&node, 1).await;
+    phase(&node, "v1.2", Phase::Failed).await;
+    let catalog = node.catalog().borrow().clone();
+    assert!(catalog.version(&view("v1.2")).unwrap().reason.as_ref().unwrap().contains("is damaged"), "I-11");
+
+    faults.plan(|_| None);
+    node.rebuild(&totals(), Some(1), Asked::by("test")).await.unwrap();
+    phase(&node, "v1.2", Phase::Obsolete).await;
+    ready(&node, "v1.3").await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_view_of_the_serving_version_is_built_again_before_it_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let mut last = Position::START;
+    for number in 1..=50 {
+        last = add(&node, "ledger-1", number).await;
+    }
+    ask(&node, "ledger-1", last).await;
+    node.shutdown().await;
+    std::fs::remove_file(directory.path().join("views/totals/v1.1.db")).unwrap();
+
+    let version_1 = v1();
+    version_1.behaviour.gate.send_replace(false);
+    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    // Without naming a position.
+    let error = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "I-7: {error}");
+    version_1.behaviour.gate.send_replace(true);
+    let answered = node.ask(TotalOf("ledger-1".into())).await.unwrap();
+    assert_eq!(answered.value, ((1..=50).sum(), 50));
+    assert!(answered.covers >= last, "I-7");
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_not_what_its_processor_says_ends_in_an_error() {
+    let faults = Faults::default();
+    let clock = Arc::new(SystemClock);
+    let node = Node::builder().store(faults.over(&Store::memory(clock))).carry(carry_v1(v1())).start().await.unwrap();
+    let last = add(&node, "ledger-1", 5).await;
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    faults.plan(|call| matches!(call, Call::Reader(_)).then_some(Fault::Stale));
+    let asked = node.ask(TotalOf("ledger-1".into())).after(last).within(Duration::from_millis(100));
+    let asked = tokio::spawn(async move { asked.await });
+    let error = tokio::time::timeout(WAIT_MAX, asked).await.expect("it ends").unwrap().unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    faults.stop();
+    assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    ask(&node, "ledger-1", add(&node, "ledger-1", 1).await).await;
+    std::fs::remove_dir_all(directory.path().join("views/totals")).unwrap();
+    for number in 2..=20 {
+        let last = add(&node, "ledger-1", 1).await;
+        match node.ask(TotalOf("ledger-1".into())).after(last).await {
+            Ok(answered) => assert_eq!(answered.value, (number, number)),
+            Err(error) => assert!(error.to_string().contains("is the file there"), "{error}"),
+        }
+    }
+    node.shutdown().await;
+    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    assert_eq!(ask(&node, "ledger-1", node.head()).await, (20, 20));
+    check_serving(&node).await;
+    node.shutdown().await;
+}
