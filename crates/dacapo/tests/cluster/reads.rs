@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use dacapo::{Append, CatalogRefused, Metadata, Node, Position, StartError, Status, Unlike, VersionStatus, WaitingOn};
 
+use super::setup::{Shared, Tally, shares};
 use crate::common::money::{Balances, New, Old, balance, balances, put};
 use crate::common::{until, version};
-use crate::{Shared, Tally, shares};
 
 fn account(number: i64) -> String {
     format!("account-{number}")
