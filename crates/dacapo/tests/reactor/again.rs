@@ -1,13 +1,15 @@
 //! Effects that are made once more, and what is told of that.
 
 use std::fmt::{Debug, Write as _};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dacapo::{Node, PastEffects, Phase};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::*;
+use super::office::*;
+use crate::common::*;
 
 /// The lines of the log of this process, of whichever test.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -1,10 +1,17 @@
 //! What was asked for is given up before it happens: clean-ups and replays in place. Flips and rebuilds are in
-//! `rebuild.rs`.
+//! `rebuild/versions.rs`.
 
-use dacapo::{Cancel, CatalogRefused, EffectFailure, Error, LetterKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dacapo::{
+    Asked, Cancel, CatalogRefused, EffectFailure, Error, ExpectedRevision, LetterKind, Node, OnFailure, Phase, Policy,
+    Position, ReplayFrom, Retry, WhichLetters,
+};
 
 use super::letters::until_listed;
-use super::*;
+use super::office::*;
+use crate::common::*;
 
 fn refusal(error: Error) -> CatalogRefused {
     match error {

@@ -1,8 +1,13 @@
 //! Effects that do not come about: listed, set aside, retried, dropped, and in their order across a flip.
 
-use dacapo::{CatalogEvent, EffectFailure};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::*;
+use dacapo::{Asked, CatalogEvent, EffectFailure, Node, Phase, Position, WaitingOn, WhichLetters};
+
+use super::office::*;
+use crate::common::*;
+use crate::faulty::{Call, Fault, Faults};
 
 /// A version whose effects are tried again only when somebody wants it.
 pub(super) fn patient<const CODE: u32>(office: &Arc<Office>, on_failure: EffectFailure) -> Notices<CODE> {

@@ -1,9 +1,12 @@
 //! Effects that the code of their version acts on no more.
 
-use dacapo::{EffectFailure, Status, VersionStatus};
+use std::sync::Arc;
+
+use dacapo::{Asked, Carried, EffectFailure, Node, Phase, Status, VersionStatus, WaitingOn, WhichLetters};
 
 use super::letters::{patient, until_listed};
-use super::*;
+use super::office::*;
+use crate::common::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn effects_that_nothing_acts_on_any_more_are_told_until_somebody_drops_them() {
