@@ -3,7 +3,7 @@
 //!
 //! The test starts its own binary again as the child, which ends itself as kill -9 would as soon as its status shows
 //! what it waits for. The steps of flips, of verifications and of clean-ups are killed one by one in `flip_crash.rs`,
-//! those of bulk mode and of the stage Indexing in `bulk.rs`, those of replays in place in `replay.rs`.
+//! those of bulk mode and of the stage Indexing in `bulk.rs`, those of replays in place in `replay/kill.rs`.
 
 mod common;
 
