@@ -1,31 +1,33 @@
 //! A node behind the API: converts forms by hand, calls the node, converts back. It decides nothing.
 
+mod errors;
+mod operations;
+mod status;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{
-    AppendRefused, Cancel, Error, FlipReport, NoTimeLeft, Node, NotReady, RebuildOptions, ReplayFrom, Requested,
-    StoreError,
-};
+use dacapo::{Error, Node, RebuildOptions, Requested};
 use dacapo_api::{
-    Api, ApiError, AppendRequest, AppendResponse, CleanUpRequest, CleanUpResponse, Event, FlipRequest, FlipResponse,
-    FlipStatus, History, HistoryEntry, MemberStatus, NodeStatus, OnKnown, PhasesRequest, Problem, ProjectionStatus,
-    ReadRequest, ReadResponse, RebuildRequest, RebuildResponse, Recorded, ReplayRequest, ReplayResponse, Scrubbed,
-    SegmentStatus, Stall, Status, StreamSummary, StreamsRequest, StreamsResponse, SubscriberFailure, SubscriberStatus,
-    TimeLeft, Verification, VerificationRequest, VerifyRequest, VerifyResponse, VersionStatus, Waiver, check_category,
-    format_time, kind_of_flip, parse_event_id, parse_projection, parse_time, parse_version,
+    Api, ApiError, AppendRequest, AppendResponse, CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse,
+    Event, FlipRequest, FlipResponse, History, HistoryEntry, LettersRequest, LettersResponse, MemberStatus, NodeStatus,
+    OnKnown, PauseRequest, PauseResponse, PhasesRequest, Problem, ReadRequest, ReadResponse, RebuildRequest,
+    RebuildResponse, Recorded, ReplayRequest, ReplayResponse, SetAsideRequest, SetAsideResponse, SettleRequest,
+    SettleResponse, Status, StreamSummary, StreamsRequest, StreamsResponse, Verification, VerificationRequest,
+    VerifyRequest, VerifyResponse, check_category, kind_of_flip, name_of_cancel, parse_projection, parse_version,
 };
-use dacapo_api::{
-    CancelRequest, CancelResponse, LettersRequest, LettersResponse, PauseRequest, PauseResponse, SetAsideRequest,
-    SetAsideResponse, SettleRequest, SettleResponse, name_of_cancel,
-};
-use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, StreamName, VersionId, ViewId, WaitingOn};
+use dacapo_model::{CatalogEvent, FlipKind, Position, ProjectionName, StreamName, ViewId, WaitingOn};
 use dacapo_store::{Append, EventRef, StreamEvent};
 use tokio::time::Instant;
 
 use crate::in_time::{SETTLES, in_time};
 use crate::letters::Settle;
+
+pub(crate) use errors::{refused, unavailable};
+pub(crate) use operations::asked;
+use operations::{flipped_form, of_version, parse_cancel, replay_from, requested_form, verification_form};
+use status::{not_ready_form, projection_form, subscriber_form};
 
 /// Entries in an answer, unless the reader says otherwise.
 pub(crate) const ANSWER_EVENTS: u32 = 1_000;
@@ -360,84 +362,6 @@ impl NodeApi {
     }
 }
 
-fn of_version(projection: &str, version: Option<&str>) -> Result<(ProjectionName, Option<VersionId>), ApiError> {
-    Ok((parse_projection(projection)?, version.map(parse_version).transpose()?))
-}
-
-fn requested_form(requested: Requested) -> VerifyResponse {
-    VerifyResponse {
-        projection: requested.view.projection.to_string(),
-        version: requested.view.version.to_string(),
-        requested: requested.position.map(Position::get),
-    }
-}
-
-fn verification_form(verification: &dacapo::verify::Verification) -> Verification {
-    let verified = verification.verified.as_ref();
-    let waived = verified.and_then(|verified| verified.waived.clone());
-    let verdict = verified.map(|verified| if verified.waived.is_some() { "Waived" } else { verified.verdict.as_str() });
-    Verification {
-        projection: verification.view.projection.to_string(),
-        version: verification.view.version.to_string(),
-        phase: verification.phase.to_string(),
-        verdict: verdict.map(str::to_owned),
-        position: verified.map(|verified| verified.position.get()),
-        waived: waived.map(|(by, why)| Waiver { by, why }),
-        again: verification.again,
-        report: verified.map(|verified| (&*verified.report).into()),
-        live: verification.live.as_ref().map(Into::into),
-        waiting_on: verification.waiting_on.as_ref().map(Into::into),
-        halts: verification.halts,
-    }
-}
-
-fn flipped_form(requested: &Requested, report: FlipReport) -> FlipResponse {
-    FlipResponse {
-        projection: requested.view.projection.to_string(),
-        kind: kind_of_flip(report.kind).to_owned(),
-        from: report.from.map(|from| from.to_string()),
-        to: report.to.to_string(),
-        requested: requested.position.unwrap_or(report.flipped).get(),
-        flipped: true,
-        position: Some(report.flipped.get()),
-        covers: Some(report.covers.get()),
-        pause_ms: report.pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
-        waiting_on: vec![],
-    }
-}
-
-fn parse_cancel(what: &str) -> Result<Cancel, ApiError> {
-    let all = [Cancel::Flip, Cancel::Rebuild, Cancel::CleanUp, Cancel::Replay];
-    all.into_iter().find(|known| name_of_cancel(*known) == what).ok_or_else(|| {
-        let problem = Problem::new("unprocessable", format!("{what:?} is nothing that can be cancelled"));
-        problem.help("name flip, rebuild, clean_up or replay").invalid()
-    })
-}
-
-/// Where a replay begins: just one way to say so must be there.
-fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiError> {
-    let ReplayRequest { from, from_time, from_event, from_start, .. } = request;
-    let ways = [
-        from.map(|position| Ok(ReplayFrom::Position(Position::new(position)))),
-        from_time.as_deref().map(|time| parse_time(time).map(ReplayFrom::Time)),
-        from_event.as_deref().map(|id| parse_event_id(id).map(ReplayFrom::Event)),
-        from_start.then_some(Ok(ReplayFrom::Start)),
-    ];
-    let mut given = ways.into_iter().flatten();
-    match (given.next(), given.next()) {
-        (Some(from), None) => from,
-        _ => {
-            let message = "a replay begins in one place: give just one of from, from_time, from_event and from_start";
-            Err(Problem::new("unprocessable", message).invalid())
-        }
-    }
-}
-
-pub(crate) fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
-    let dacapo_api::Asked { actor, reason, idempotency_key } = asked;
-    dacapo::Asked { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
-}
-
 pub(crate) fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
     let (metadata, tags) = event.extra().map_err(unavailable)?;
     let recorded = Recorded {
@@ -450,188 +374,4 @@ pub(crate) fn event_form(event: &EventRef<'_>) -> Result<Event, ApiError> {
         payload: event.payload,
     };
     Event::from_recorded(recorded, metadata, tags)
-}
-
-fn projection_form(projection: &dacapo::ProjectionStatus, head: Position) -> ProjectionStatus {
-    ProjectionStatus {
-        name: projection.name.to_string(),
-        serving: projection.serving.map(|version| version.to_string()),
-        flip: projection.flip.as_ref().map(|(flip, waiting_on)| FlipStatus::new(flip, waiting_on)),
-        versions: projection.versions.iter().map(|version| version_form(version, head)).collect(),
-    }
-}
-
-fn subscriber_form(subscriber: &dacapo::SubscriberStatus) -> SubscriberStatus {
-    let failure = |failure: &dacapo::SubscriberFailure| SubscriberFailure {
-        position: failure.position.get(),
-        error: failure.error.clone(),
-    };
-    SubscriberStatus {
-        name: subscriber.name.to_owned(),
-        position: subscriber.position.get(),
-        lag: subscriber.lag,
-        failed: subscriber.failed,
-        last_failure: subscriber.last_failure.as_ref().map(failure),
-        waiting_on: subscriber.waiting_on.iter().map(Into::into).collect(),
-    }
-}
-
-fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatus {
-    let has_view = !version.tokens.is_empty();
-    let is_behind = has_view && version.lag > 0;
-    let no_time_left = version.time_left.as_ref().and_then(|left| left.as_ref().err());
-    VersionStatus {
-        version: version.version.to_string(),
-        phase: version.phase.to_string(),
-        stage: version.stage.map(|stage| stage.to_string()),
-        since: format_time(version.since),
-        reason: version.reason.clone(),
-        carried: version.carried,
-        segments: version.tokens.iter().map(|token| SegmentStatus::new(token, head)).collect(),
-        covers: has_view.then(|| version.covers.get()),
-        lag: (has_view && version.phase.applies()).then_some(version.lag),
-        lag_seconds: is_behind.then_some(version.lag_time.as_secs_f64()),
-        rate: version.rate,
-        arrivals: version.arrivals,
-        time_left: version.time_left.as_ref().and_then(|left| left.as_ref().ok()).map(TimeLeft::new),
-        no_time_left: no_time_left.filter(|why| **why != NoTimeLeft::Following).map(ToString::to_string),
-        stall: version.stall.as_ref().map(Stall::new),
-        rollback_ready: matches!(version.rollback_ready, Some(Ok(()))),
-        rollback_not_ready: match &version.rollback_ready {
-            Some(Err(reason)) => Some(reason.to_string()),
-            _ => None,
-        },
-        reached: version.reached.map(Position::get),
-        needs_somebody: version.needs_somebody,
-        scrubbed: version.scrubbed.as_ref().map(Scrubbed::new),
-        letters: version.letters,
-        effects_aside: version.effects_aside,
-        age_seconds: version.age.map(|age| age.as_secs_f64()),
-        waiting_on: version.waiting_on.iter().map(Into::into).collect(),
-    }
-}
-
-/// Why the node is not ready, with the projection that it is about.
-fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
-    let mut form = dacapo_api::WaitingOn::from(&found.reason);
-    form.text = found.to_string();
-    if let Some(projection) = &found.projection {
-        form.fields.insert("projection".to_owned(), projection.as_str().into());
-    }
-    form
-}
-
-pub(crate) fn unavailable(error: StoreError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        StoreError::Unavailable { tried, found } | StoreError::Owned { tried, found } => {
-            Problem::new("unavailable", message).tried(tried).found(found).unavailable()
-        }
-        StoreError::Corrupt { place, found } => {
-            Problem::new("corrupt", message).found(found).field("place", place).corrupt()
-        }
-        StoreError::Invalid(_) => Problem::new("invalid", message).invalid(),
-        StoreError::Parted(parted) => {
-            let problem = Problem::new("parted", message).found(parted);
-            problem.help("put the right journal back, or rebuild what was made from the other one").unavailable()
-        }
-        StoreError::BeyondHead { after, head } => {
-            Problem::new("beyond_head", message).field("after", after.get()).field("head", head.get()).refused()
-        }
-        StoreError::BeyondStream { stream, after, last } => {
-            let problem = Problem::new("beyond_stream", message).field("stream", stream.as_str());
-            problem.field("after", after.get()).field("last", last.get()).refused()
-        }
-    }
-}
-
-pub(crate) fn refused(error: Error) -> ApiError {
-    let message = error.to_string();
-    match error {
-        Error::Name(invalid) => invalid.into(),
-        Error::Catalog(refused) => refused.into(),
-        Error::Store(error) => unavailable(error),
-        Error::KeyReused(reused) => {
-            let dacapo::KeyReused { key, before, now } = reused;
-            let problem = Problem::new("key_reused", message).field("idempotency_key", key);
-            problem.field("before", before).field("now", now).invalid()
-        }
-        Error::Append(refused) => append_refused(refused, message),
-        Error::Event(_) => Problem::new("invalid_event", message).invalid(),
-        Error::SystemStream(_) => Problem::new("system_stream", message).invalid(),
-        Error::NotInPlace { view, .. } => {
-            let problem = Problem::new("not_in_place", message).field("projection", view.projection.as_str());
-            problem.field("version", view.version.to_string()).refused()
-        }
-        Error::ReplayUnderWay { view, after, requested, progress } => {
-            let problem = Problem::new("replay_under_way", message).field("projection", view.projection.as_str());
-            let problem = problem.field("version", view.version.to_string()).field("after", after.get());
-            let problem = problem.field("requested", requested.get());
-            match progress {
-                Some((at, through)) => problem.field("at", at.get()).field("through", through.get()).refused(),
-                None => problem.refused(),
-            }
-        }
-        Error::Carry(_) => Problem::new("not_carried_so", message).refused(),
-        Error::NoReason => Problem::new("no_reason", message).invalid(),
-        Error::NoCopy { why, .. } => Problem::new("no_copy", message).found(why).refused(),
-        Error::NoTarget(_) => Problem::new("no_target", message).refused(),
-        Error::NoSuchProjection { name, known } => {
-            let known: Vec<String> = known.iter().map(ToString::to_string).collect();
-            let found = if known.is_empty() { "there are none yet".to_owned() } else { known.join(", ") };
-            let problem = Problem::new("no_such_projection", format!("there is no projection {name}"));
-            problem.found(found).help("`dacapo status` lists them").field("known", known).not_found()
-        }
-        Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
-        Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),
-        Error::Behind { view, position, first, stream } => {
-            let problem = Problem::new("behind_another", message).field("version", view.version.to_string());
-            let problem = problem.field("position", position.get()).field("first", first.get());
-            problem.field("stream", stream.as_str()).refused()
-        }
-        Error::NotHalted { view, event, halts } => {
-            let problem = Problem::new("not_halted", message).field("version", view.version.to_string());
-            let halts: Vec<u64> = halts.iter().map(|position| position.get()).collect();
-            problem.field("position", event.get()).field("halts", halts).refused()
-        }
-        Error::WouldDiscard { view } => {
-            let problem = Problem::new("would_discard", message).field("version", view.version.to_string());
-            let help = format!("`dacapo flip {}` moves readers to it, `--discard` discards it", view.projection);
-            problem.help(help).refused()
-        }
-        Error::NoSuchCode { code, carried, .. } => {
-            let problem = Problem::new("not_carried", message).field("code", code).field("carried", carried);
-            problem.help("ask a node whose program has it, or name a version that is carried").not_found()
-        }
-        Error::FlipAborted { .. } => Problem::new("flip_aborted", message).refused(),
-        Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),
-        Error::View(_) => Problem::new("view_unreadable", message).unavailable(),
-        Error::Answer(_) => Problem::new("query_failed", message).unavailable(),
-    }
-}
-
-fn append_refused(refused: AppendRefused, message: String) -> ApiError {
-    match refused {
-        AppendRefused::WrongRevision { stream, expected, actual } => Problem::new("wrong_revision", message)
-            .field("stream", stream.as_str())
-            .field("expected", expected.to_string())
-            .field("actual", actual.get())
-            .refused(),
-        AppendRefused::IdTaken { id, position } => {
-            Problem::new("id_taken", message).field("id", id.to_string()).field("position", position.get()).refused()
-        }
-        AppendRefused::IdTwice { id, first, second } => Problem::new("id_twice", message)
-            .field("id", id.to_string())
-            .field("at", [first, second].map(|event| format!("events[{event}]")))
-            .invalid(),
-        AppendRefused::PartlyKnown { known, position, unknown } => Problem::new("partly_known", message)
-            .field("known", known.to_string())
-            .field("position", position.get())
-            .field("unknown", unknown.to_string())
-            .refused(),
-        AppendRefused::Limit { what, actual, max } => {
-            Problem::new("too_large", message).field("what", what).field("actual", actual).field("max", max).invalid()
-        }
-        AppendRefused::Empty => Problem::new("empty", message).invalid(),
-    }
 }
