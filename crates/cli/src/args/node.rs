@@ -1,0 +1,94 @@
+//! A node, and what it is like.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::Target;
+use crate::given;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Repair {
+    /// The directory; no process may have it open
+    #[arg(long = "data", visible_alias = "data-dir", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Do what is shown without it. What is cut off is kept in a file beside
+    #[arg(long)]
+    pub apply: bool,
+    /// Answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// Keep everything in this directory; in memory only without it and without --store
+    #[arg(long, value_name = "DIR", conflicts_with = "store")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub shared: Shared,
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7373")]
+    pub listen: SocketAddr,
+    /// Listen on an address that other machines can reach. There is no authentication: whoever reaches
+    /// the port can do everything
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Answer requests that ask for this host, as a proxy or other machines name the node; may be given several times.
+    /// IP addresses, localhost and the host of --address are always answered
+    #[arg(long = "host", value_name = "NAME", value_parser = given::host)]
+    pub hosts: Vec<String>,
+    /// What to log: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", hide_env_values = true, default_value = "info")]
+    pub log: tracing::level_filters::LevelFilter,
+}
+
+/// A node that shares a database with others.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shared {
+    /// Keep everything in this PostgreSQL database (14 or later), which other nodes share:
+    /// postgres://user@host:5432/name; of several hosts the one that takes writes is used. With a password
+    /// in it, set DACAPO_STORE instead: what is on a command line can be seen
+    #[arg(long, value_name = "URL", env = "DACAPO_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+    /// The schema of the journal in that database; it is made if it is not there
+    #[arg(long, value_name = "NAME", env = "DACAPO_SCHEMA", default_value = "dacapo")]
+    pub schema: String,
+    /// Most connections for views; the journal, the lease and what listens have their own
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = dacapo_postgres::limits::CONNECTIONS_MAX,
+        value_parser = given::number::<u32>
+    )]
+    pub connections: u32,
+    /// What people call this node; the address it listens on when absent
+    #[arg(long, value_name = "NAME", env = "DACAPO_NAME")]
+    pub name: Option<String>,
+    /// Where others reach this node, such as http://10.0.0.7:7373; the address it listens on when absent
+    #[arg(long, value_name = "URL", env = "DACAPO_ADDRESS", value_parser = given::address)]
+    pub address: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Show it anew every second, until Ctrl-C
+    #[arg(long, short, conflicts_with = "json")]
+    pub watch: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Phases {
+    /// Only of this projection
+    #[arg(value_parser = given::projection)]
+    pub projection: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
