@@ -1,9 +1,10 @@
-//! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the
-//! code map, modules import only from below, each test that a promise names is there, links lead somewhere, and the words of the project are used.
+//! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the code map,
+//! modules import only from below, no source is too long, each test that a promise names is there, links lead somewhere,
+//! and the words of the project are used.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Done, floors};
+use crate::{Done, floors, lengths};
 
 /// Words that the project has a better one for, with that one. Only such as mean nothing else here.
 const BANNED: &[(&str, &str)] = &[
@@ -43,6 +44,7 @@ pub(crate) fn check(root: &Path) -> Done {
         let inside = paths.iter().filter(|(path, _)| path.starts_with(floors.folder()));
         faults.extend(floors.faults(inside.map(|(path, text)| (path.as_path(), text.as_str()))));
     }
+    faults.extend(lengths::check(root)?);
     let guarantees = "docs/guarantees.md";
     for test in named_tests(&read(&root.join(guarantees))?) {
         if !sources.iter().any(|source| has_word(source, &test)) {
@@ -112,7 +114,7 @@ fn dead_links(document: &Path, text: &str) -> Vec<String> {
     files.filter(|target| !folder.join(target).exists()).map(str::to_owned).collect()
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 

@@ -2,6 +2,7 @@
 
 mod docs;
 mod floors;
+mod lengths;
 mod readme;
 mod sim;
 
@@ -16,7 +17,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   lint    clippy with warnings denied
   test    all tests, also those of the documentation
   doc     build the documentation with warnings denied
-  docs    check the documents against the code
+  docs    check the documents against the code, and the lengths of sources
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
   sim     the simulator: 300 seeds (in `ci` 80, and each planted fault once); `cargo xtask sim --help` tells more
