@@ -15,8 +15,6 @@ const STILL_LONG: &[&str] = &[
     "crates/sim/src/disk/open.rs",
     "crates/store/src/contract/views.rs",
     "crates/store/src/embedded/journal/log.rs",
-    "crates/store/src/embedded/journal/writer.rs",
-    "crates/store/src/sqlite/vfs.rs",
     "crates/store/src/views.rs",
     "crates/store/tests/damage.rs",
 ];

@@ -9,7 +9,6 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use dacapo_api::{Api, ApiError, ClientLimits, HttpClient, PhasesRequest, ReadRequest};
 use dacapo_model::{
@@ -472,7 +471,10 @@ fn a_follower_does_not_go_on_over_another_journal() {
     one.signal("-TERM");
     assert!(one.end().0.success());
     // Nobody answers for longer than it takes to ask.
-    std::thread::sleep(Duration::from_millis(300));
+    for _ in 0..3 {
+        let asked = dacapo(&["status"], &url).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(asked.status.code(), Some(5));
+    }
     let listen = url.trim_start_matches("http://").to_owned();
     let two = Running::start(&["serve", "--data", &path("two"), "--listen", &listen]);
     let (ended, rest, told) = follow.end();
