@@ -383,6 +383,14 @@ pub trait ViewWriter: Send {
     /// [`StoreError`] when they cannot be read.
     async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError>;
 
+    /// Lets the rows of a table of a view with several segments say of which they are, from the open transaction on. A table
+    /// that does so has one more column for SQL, so what SQL sees must not depend on what was put before. A store whose
+    /// tables always do so has nothing to do.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the table cannot be changed.
+    async fn keep_segments(&mut self, table: &Table) -> Result<(), StoreError>;
+
     /// Whether the table has no row, as this transaction sees it.
     ///
     /// # Errors

@@ -48,6 +48,14 @@ impl View {
         Ok(())
     }
 
+    /// Lets every table have all its columns before SQL of a handler sees it: which it sees must not depend on batches.
+    pub(super) async fn keep_segments(&mut self) -> Result<(), ViewError> {
+        for table in self.tables.iter().filter(|_| self.of_one_segment) {
+            self.writer.keep_segments(table).await?;
+        }
+        Ok(())
+    }
+
     /// Builds every index that is lacking, as a part of the transaction.
     pub(crate) async fn index_all(&mut self) -> Result<(), ViewError> {
         self.flush().await?;

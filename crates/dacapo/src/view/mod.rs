@@ -196,6 +196,7 @@ impl View {
 
     async fn write(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
         self.changes += 1;
+        self.keep_segments().await?;
         self.flush().await?;
         self.wrote_sql = true;
         self.shelves.iter_mut().for_each(|(.., shelf)| shelf.forget());
@@ -223,6 +224,7 @@ impl View {
         self.need_indexes()?;
         // It changes nothing, but should it be cut off, nobody knows what the transaction was handed.
         self.changes += 1;
+        self.keep_segments().await?;
         self.flush().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }

@@ -468,6 +468,10 @@ impl ViewWriter for FaultyWriter {
         self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
     }
 
+    async fn keep_segments(&mut self, table: &Table) -> Result<(), StoreError> {
+        self.inner.keep_segments(table).await
+    }
+
     async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
         self.inner.take_over_segments(table, from).await
     }

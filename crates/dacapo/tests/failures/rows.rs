@@ -1,8 +1,8 @@
 //! Rows that a store does not take, cannot be written down or are not the segment's to write.
 
 use dacapo::{
-    Carried, ExpectedRevision, HandlerError, LetterKind, Node, Options, Phase, Policy, Position, Projection, Recorded,
-    Row, Rows, SegmentCount, Table, View, WaitingOn, WhichLetters,
+    Asked, Carried, ExpectedRevision, HandlerError, LetterKind, Node, OnFailure, Options, Phase, Policy, Position,
+    Projection, Recorded, Retry, Row, Rows, SegmentCount, Table, Value, View, WaitingOn, WhichLetters,
 };
 
 use super::told::*;
@@ -139,4 +139,58 @@ async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
     let told = status.projections[0].versions[0].waiting_on[0].to_string();
     assert!(told.contains("row \"all\" of table everything is written by events of segments"), "{told}");
     node.shutdown().await;
+}
+
+/// Writes a row, deletes it, and inserts one by SQL that names no columns.
+#[derive(Clone)]
+struct Bare(Options);
+
+impl Projection for Bare {
+    const NAME: &'static str = "totals";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Total::TABLE];
+    type Event = LedgerEvent;
+
+    fn options(&self) -> Options {
+        self.0.clone()
+    }
+
+    async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
+        let (LedgerEvent::Added { amount } | LedgerEvent::Doubted { amount }) = event.data;
+        match amount {
+            0 => view.put(Total { ledger: "x".into(), sum: 1, events: 1 })?,
+            1 => drop(view.delete::<Total>("x").await?),
+            _ => drop(view.execute("INSERT INTO totals VALUES ($1, 2, 2)", &[Value::from(event.stream)]).await?),
+        }
+        Ok(())
+    }
+}
+
+// K2: how many columns SQL sees must not depend on what a batch has put so far.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sql_sees_of_a_table_is_the_same_wherever_batches_end() {
+    let retry = Retry { attempts: 1, ..Retry::default() };
+    let on_failure = OnFailure { serving: Policy::Skip, initializing: Policy::Skip };
+    let three = SegmentCount::new(3).unwrap();
+    for batch_events_max in [1, 1_000] {
+        let options = Options { segments: three, retry, on_failure, batch_events_max, ..Options::default() };
+        let node = Node::builder().carry(Carried::new(Bare(options))).start().await.unwrap();
+        phase(&node, "v1.1", Phase::Serving).await;
+        let mut last = Position::START;
+        for amount in [0, 1, 2] {
+            last = add(&node, "ledger-1", amount).await;
+        }
+        node.read("totals", last).await.unwrap();
+        node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+        until(&node, "it is built", |status| {
+            status.projections[0].versions.iter().any(|found| found.version == version("v1.2") && found.covers >= last)
+        })
+        .await;
+        for built in ["v1.1", "v1.2"] {
+            let refused = letters(&node, built).await;
+            let positions: Vec<u64> = refused.iter().map(|(position, ..)| *position).collect();
+            assert_eq!(positions, [last.get()], "{built} in batches of {batch_events_max}");
+        }
+        node.shutdown().await;
+    }
 }

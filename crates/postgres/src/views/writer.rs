@@ -322,6 +322,11 @@ impl ViewWriter for Writer {
         attached.map_err(|failed| super::view::fault(&self.place.id, "read another view into", failed))
     }
 
+    async fn keep_segments(&mut self, _: &Table) -> Result<(), StoreError> {
+        // They always do.
+        Ok(())
+    }
+
     async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
         let place = Arc::clone(&self.place);
         let rows = RowSql::new(&place.schema, table);

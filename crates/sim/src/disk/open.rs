@@ -578,6 +578,10 @@ impl ViewWriter for SimWriter {
         self.back(back, done).await
     }
 
+    async fn keep_segments(&mut self, table: &Table) -> Result<(), StoreError> {
+        self.inner.keep_segments(table).await
+    }
+
     async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
         let back = self.there("take over whose rows are").await?;
         let done = self.inner.take_over_segments(table, from).await;

@@ -222,6 +222,11 @@ impl<H: Home> ViewWriter for Writer<H> {
         self.desk()?.inside(Db::attached)
     }
 
+    async fn keep_segments(&mut self, table: &Table) -> Result<(), StoreError> {
+        let table = *table;
+        self.apart(move |db| db.own(&table).map(|_| ())).await
+    }
+
     async fn take_over_segments(&mut self, table: &Table, _: &Attached) -> Result<(), StoreError> {
         let table = *table;
         self.apart(move |db| db.take_over_segments(&table)).await
