@@ -43,7 +43,6 @@ use crate::view::ReadView;
 use crate::world::Step;
 use meet::{Met, NotMet};
 use past::Serving;
-use rows::Has;
 
 pub use crate::code::{Assertion, Checks, Comparison, TableComparison, Verify};
 pub use dacapo_model::Verified;
@@ -345,7 +344,7 @@ impl Examination<'_> {
         let tell = |looked_at| self.tell(Part::Rows, looked_at);
         for pair in &pairs {
             let (was, is) = (met.old.reader(), met.new.reader());
-            let compared = AssertUnwindSafe(rows::compare(pair, Has::Every, was, is, &mut tally, &tell)).catch_unwind();
+            let compared = AssertUnwindSafe(rows::compare(pair, was, is, &mut tally, &tell)).catch_unwind();
             match compared.await {
                 Ok(compared) => compared?,
                 Err(panic) => {

@@ -88,12 +88,8 @@ async fn rows_that_are_gone_or_too_many_are_told_as_well() {
 /// Where there are more events than are folded at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn part_by_part_every_row_is_looked_at() {
-    let one = SegmentCount::ONE;
-    let three = SegmentCount::new(3).unwrap();
-    let by_streams = Scrub { events_max: 4, rows_of_one_stream: true, ..Scrub::default() };
-    let by_segments = Scrub { events_max: 12, ..Scrub::default() };
-    for (segments, scrub, note) in [(one, by_streams, "streams that begin behind"), (three, by_segments, "of segment")]
-    {
+    let scrub = Scrub { events_max: 4, rows_of_one_stream: true, ..Scrub::default() };
+    for segments in [SegmentCount::ONE, SegmentCount::new(3).unwrap()] {
         let store = memory();
         let views = Arc::clone(&store.views);
         let options = Options { segments, ..pace(scrub) };
@@ -101,7 +97,8 @@ async fn part_by_part_every_row_is_looked_at() {
         let last = fill(&node).await;
         let found = looked(&node, |found| found.position >= last && found.report.looked_at > 0).await;
         assert_eq!(found.report.outcome, Outcome::Passed, "{found:?}");
-        assert!(found.report.looked_at < LEDGERS && found.report.notes[0].contains(note), "a part of them: {found:?}");
+        let note = &found.report.notes[0];
+        assert!(found.report.looked_at < LEDGERS && note.contains("streams that begin behind"), "{found:?}");
         for number in [0, LEDGERS / 2, LEDGERS - 1] {
             let sql = format!("UPDATE totals SET sum = sum + 5 WHERE ledger = 'ledger-{number}'");
             change(&*views, "v1.1", &sql).await;
@@ -117,14 +114,16 @@ async fn part_by_part_every_row_is_looked_at() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_compared_soundly_is_not_and_says_so() {
-    let scrub = Scrub { events_max: 4, ..Scrub::default() };
-    let options = Options { segments: SegmentCount::ONE, ..pace(scrub) };
-    let node = Node::builder().carry(carry_v1(TotalsV1 { options, ..v1() })).start().await.unwrap();
-    let last = fill(&node).await;
-    let found = looked(&node, |found| found.position >= last).await;
-    let Outcome::NotDone { why } = &found.report.outcome else { panic!("{found:?}") };
-    assert!(why.contains("Scrub::rows_of_one_stream"), "{why}");
-    node.shutdown().await;
+    // Also where a row is of one segment: by SQL, events of the others may have changed it.
+    for segments in [SegmentCount::ONE, SegmentCount::new(3).unwrap()] {
+        let options = Options { segments, ..pace(Scrub { events_max: 4, ..Scrub::default() }) };
+        let node = Node::builder().carry(carry_v1(TotalsV1 { options, ..v1() })).start().await.unwrap();
+        let last = fill(&node).await;
+        let found = looked(&node, |found| found.position >= last).await;
+        let Outcome::NotDone { why } = &found.report.outcome else { panic!("{found:?}") };
+        assert!(why.contains("Scrub::rows_of_one_stream"), "{why}");
+        node.shutdown().await;
+    }
     let node = Node::builder().carry(carry_v1(TotalsV1 { options: pace(Scrub::never()), ..v1() }));
     let node = node.start().await.unwrap();
     fill(&node).await;

@@ -114,8 +114,6 @@ pub const SCRUB_ROWS_REST: Duration = Duration::from_secs(3_600);
 pub const SCRUB_ROWS_REST_FIRST: Duration = Duration::from_secs(60);
 /// The shortest such rest, whatever the version says.
 pub const SCRUB_ROWS_REST_MIN: Duration = Duration::from_millis(10);
-/// How many events a look reads at most for each that it may fold.
-pub const SCRUB_ROWS_READ_FACTOR: u64 = 10;
 /// How long a look may take; it keeps one state of the view for no longer.
 pub const SCRUB_ROWS_TIME_MAX: Duration = Duration::from_secs(60);
 /// How much of the time of one core a look works, in percent.

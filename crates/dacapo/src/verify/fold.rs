@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::assign::Rows;
-use dacapo_model::{Letter, Position, Segment, SegmentCount, Token, TokenMove, ViewId, WorkShare, limits};
+use dacapo_model::{Letter, Position, SegmentCount, Token, TokenMove, ViewId, WorkShare, limits};
 use dacapo_store::memory::MemoryViews;
 use dacapo_store::{Commit, EventBatch, Journal, Limit, StoreError, View as StoredView, ViewReader, Views};
 use tokio::sync::oneshot;
@@ -86,8 +86,6 @@ impl Pacing {
 #[derive(Clone, Debug)]
 pub(crate) enum Take {
     Everything,
-    /// Those of one segment.
-    Segment(Segment),
     /// Those of some streams.
     Gathered(Arc<Gathered>),
 }
@@ -147,11 +145,6 @@ impl Fold {
         self.through.iter().copied().max().unwrap_or_default()
     }
 
-    pub(super) fn segments(&self) -> SegmentCount {
-        let segments = u16::try_from(self.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
-        segments.unwrap_or(SegmentCount::ONE)
-    }
-
     /// What to gather of some streams for it.
     pub(super) fn wanted(&self, events_max: usize) -> Wanted {
         Wanted {
@@ -184,8 +177,7 @@ pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String
     let folded = asked(what.offload, async move {
         let mut scratch = Scratch::new(what).await?;
         match take {
-            Take::Everything => scratch.read(None).await?,
-            Take::Segment(segment) => scratch.read(Some(segment)).await?,
+            Take::Everything => scratch.read().await?,
             Take::Gathered(gathered) => scratch.take(&gathered).await?,
         }
         scratch.finish().await
@@ -238,17 +230,10 @@ impl Scratch {
         })
     }
 
-    /// The events of one segment or of all, as the journal has them.
-    async fn read(&mut self, of: Option<Segment>) -> Result<(), Stopped> {
-        let Fold { journal, offload, carried, through, .. } = &self.what;
-        let wanted = |segment: Segment| of.is_none_or(|of| of == segment);
-        let through: Vec<Position> = self
-            .segments
-            .segments()
-            .zip(through)
-            .map(|(segment, through)| if wanted(segment) { *through } else { Position::START })
-            .collect();
-        let last = through.iter().copied().max().unwrap_or_default();
+    /// All events, as the journal has them.
+    async fn read(&mut self) -> Result<(), Stopped> {
+        let (last, Fold { journal, offload, carried, through, .. }) = (self.what.last(), &self.what);
+        let through = through.clone();
         let (journal, offload, filter) = (Arc::clone(journal), *offload, Arc::new(carried.filter.clone()));
         let read = |after| {
             let limit = Limit::events(limits::READ_EVENTS_MAX);

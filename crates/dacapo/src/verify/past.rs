@@ -1,10 +1,8 @@
 //! What a version that began as a copy has, against what its code makes of the past.
 //!
 //! ```text
-//!   few events          ──▶ fold all of them       ──▶ every row is compared
-//!   few in a segment    ──▶ fold those of one      ──▶ the rows that came of them are compared
-//!   more                ──▶ fold those of a sample ──▶ the rows that came of them alone are compared
-//!                           of streams
+//!   few events ──▶ fold all of them                  ──▶ every row is compared
+//!   more       ──▶ fold those of a sample of streams ──▶ the rows that came of them alone are compared
 //! ```
 //!
 //! A row of a sample may be changed by events of other streams as well; that is known by the version that serves: where
@@ -14,55 +12,18 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use dacapo_model::assign::Rows;
 use dacapo_model::verify::{FindingKind, Outcome, Part, PartReport};
-use dacapo_model::{Position, Segment, SegmentCount, ViewId, WorkShare, limits};
+use dacapo_model::{ViewId, WorkShare, limits};
 use dacapo_store::{StoreError, Table, Value, ViewReader};
 use futures::FutureExt;
 
 use super::fold::{Fold, Folded, Pace, Take, fold};
 use super::gather::gather;
-use super::rows::{self, Has};
+use super::rows;
 use super::{Examination, comparison};
 use crate::code::{Carried, Pair, Pairs, Tally, Words, pairs, same, show_key};
 use crate::panics::panic_text;
 use crate::view::ReadView;
-
-/// Which events are folded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
-    Everything,
-    Segment(Segment),
-    Sample,
-}
-
-/// How many events are folded and read for that.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) events_max: u64,
-    pub(super) read_max: u64,
-}
-
-/// Which events of a journal with so many are folded: no more than the bounds, as far as can be known before. With another
-/// `turn` it is another segment.
-#[expect(clippy::expect_used, reason = "it is less than the count")]
-pub(super) fn choose(last: Position, turn: u64, segments: SegmentCount, rows: Rows, bounds: Bounds) -> Choice {
-    let Bounds { events_max, read_max } = bounds;
-    let of_one = last.get() / u64::from(segments.get());
-    if last.get() <= events_max.min(read_max) {
-        Choice::Everything
-    } else if rows == Rows::OfOneSegment
-        && segments != SegmentCount::ONE
-        && of_one <= events_max
-        && last.get() <= read_max
-    {
-        let number = turn % u64::from(segments.get());
-        let number = u16::try_from(number).expect("it is less than the count");
-        Choice::Segment(segments.segment(number).expect("it is less than the count"))
-    } else {
-        Choice::Sample
-    }
-}
 
 /// The version that serves, at the same position.
 pub(super) struct Serving<'a> {
@@ -93,20 +54,16 @@ impl Examination<'_> {
         let Pairs { pairs, notes, .. } = pairs(self.carried.tables, self.carried.tables, &comparison);
         let what = self.what(self.id, self.carried, new).await?;
         let (last, verify) = (what.last(), &self.carried.options.verify);
-        let bounds = Bounds { events_max: verify.fold_events_max as u64, read_max: u64::MAX };
-        // Another segment when it is verified again.
-        let choice = choose(last, last.get(), what.segments(), self.carried.options.rows, bounds);
         let tell = |looked_at| self.tell(Part::Fold, looked_at);
         let mut tally = Tally::default();
-        let done = match (choice, serving) {
-            (Choice::Sample, None) => Err(format!(
+        let done = match serving {
+            _ if last.get() <= verify.fold_events_max as u64 => whole(what, &pairs, new, &mut tally, tell).await?,
+            Some(serving) => self.sample(what, serving, &pairs, new, &mut tally).await?,
+            None => Err(format!(
                 "there are more than {} events (`fold_events_max`), and no version serves by which a sample of them \
                  could be judged",
                 verify.fold_events_max
             )),
-            (Choice::Sample, Some(serving)) => self.sample(what, serving, &pairs, new, &mut tally).await?,
-            (Choice::Everything, _) => whole(what, Take::Everything, &pairs, new, &mut tally, tell).await?,
-            (Choice::Segment(segment), _) => whole(what, Take::Segment(segment), &pairs, new, &mut tally, tell).await?,
         };
         notes.into_iter().for_each(|note| tally.note(note));
         let mut report = tally.report(Part::Fold);
@@ -166,31 +123,26 @@ impl Examination<'_> {
     }
 }
 
-/// All rows of what is folded. The inner error says why there are none.
+/// All rows of all events. The inner error says why there are none.
 pub(super) async fn whole(
     what: Fold,
-    take: Take,
     pairs: &[Pair],
     new: &mut ReadView,
     tally: &mut Tally,
     tell: impl Fn(u64),
 ) -> Result<Result<(), String>, StoreError> {
-    let (has, of) = match take {
-        Take::Segment(segment) => (Has::Some, format!(" of segment {segment}, not those of the others")),
-        Take::Everything | Take::Gathered(_) => (Has::Every, String::new()),
-    };
-    let Folded { mut reader, events } = match fold(what, take).await? {
+    let Folded { mut reader, events } = match fold(what, Take::Everything).await? {
         Ok(folded) => folded,
         Err(why) => return Ok(Err(why)),
     };
     for pair in pairs {
-        let compared = rows::compare(pair, has, &mut *reader, new.reader(), tally, &tell);
+        let compared = rows::compare(pair, &mut *reader, new.reader(), tally, &tell);
         match AssertUnwindSafe(compared).catch_unwind().await {
             Ok(compared) => compared?,
             Err(panic) => panicked(pair, &*panic, tally),
         }
     }
-    tally.note(format!("compared with {} from the start{of}", counted(events, "event")));
+    tally.note(format!("compared with {} from the start", counted(events, "event")));
     Ok(Ok(()))
 }
 
@@ -274,28 +226,4 @@ pub(super) fn panicked(pair: &Pair, panic: &(dyn std::any::Any + Send), tally: &
 
 pub(super) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_folded_is_as_much_as_the_bound_allows() {
-        let bounds = Bounds { events_max: 1_000, read_max: 4_003 };
-        let choice = |last, segments, rows| {
-            choose(Position::new(last), last, SegmentCount::new(segments).unwrap(), rows, bounds)
-        };
-        assert_eq!(choice(1_000, 1, Rows::OfOneSegment), Choice::Everything);
-        assert_eq!(choice(1_001, 1, Rows::OfOneSegment), Choice::Sample);
-        let first = SegmentCount::new(4).unwrap().segment(1).unwrap();
-        assert_eq!(choice(1_001, 4, Rows::OfOneSegment), Choice::Segment(first));
-        assert_eq!(choice(1_001, 4, Rows::AcrossSegments), Choice::Sample, "a row is of several segments");
-        assert_eq!(
-            choice(4_003, 4, Rows::OfOneSegment),
-            Choice::Segment(SegmentCount::new(4).unwrap().segment(3).unwrap())
-        );
-        assert_eq!(choice(4_003, 3, Rows::OfOneSegment), Choice::Sample, "a segment has more than are folded");
-        assert_eq!(choice(4_004, 5, Rows::OfOneSegment), Choice::Sample, "more would be read than may be");
-    }
 }

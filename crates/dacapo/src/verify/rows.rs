@@ -43,18 +43,9 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Whether the first of two tables has every row that the second is to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Has {
-    Every,
-    /// It has some of them, so what it lacks says nothing of the other.
-    Some,
-}
-
 /// Compares two tables, whose readers see the same position. Tells `progress` how many rows were looked at.
 pub(super) async fn compare(
     pair: &Pair,
-    has: Has,
     old: &mut dyn ViewReader,
     new: &mut dyn ViewReader,
     tally: &mut Tally,
@@ -82,7 +73,7 @@ pub(super) async fn compare(
         };
         let old_row = (kind != FindingKind::Extra).then(|| old.take());
         let new_row = (kind != FindingKind::Missing).then(|| new.take());
-        if !pair.wants(&key) || (kind == FindingKind::Extra && has == Has::Some) {
+        if !pair.wants(&key) {
             continue;
         }
         tally.looked_at += 1;

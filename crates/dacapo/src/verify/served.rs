@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::comparison;
 use super::fold::{Fold, Folded, Pace, Take, fold};
 use super::gather::gather_from;
-use super::past::{Bounds, Choice, choose, counted, panicked, some, whole};
+use super::past::{counted, panicked, some, whole};
 use crate::catalog::CatalogError;
 use crate::code::{Carried, Pair, Pairs, Tally, pairs};
 use crate::versions::{OpenVersion, Subject, Versions};
@@ -40,19 +40,11 @@ const SHARE: WorkShare = match WorkShare::percent(limits::SCRUB_ROWS_SHARE_PERCE
     Err(_) => panic!("the limit is a share"),
 };
 
-/// Which part of the rows comes next, where they are looked at part by part.
-#[derive(Clone, Copy)]
-struct Place {
-    /// The segment, however many there are.
-    turn: u64,
-    /// The streams that begin behind this position.
-    after: Position,
-}
-
 /// When a version is looked at next.
 struct Turn {
     due: Instant,
-    place: Place,
+    /// Where the rows are looked at part by part: the streams that begin after this position come next.
+    after: Position,
 }
 
 /// Looks until it is cut off, which may be at any time.
@@ -123,11 +115,11 @@ impl Turn {
         let (head, now) = (versions.head(), versions.world.clock.now());
         let after = Position::new(now.micros().unsigned_abs() % head.get().max(1));
         let due = Instant::now() + rest.min(limits::SCRUB_ROWS_REST_FIRST);
-        Self { due, place: Place { turn: head.get(), after } }
+        Self { due, after }
     }
 
     async fn take(&mut self, versions: &Versions, id: &ViewId) {
-        let (now, next) = match look(versions, id, self.place).await {
+        let (now, next) = match look(versions, id, self.after).await {
             Ok(Some(found)) => found,
             Ok(None) => return,
             Err(error) => {
@@ -142,7 +134,7 @@ impl Turn {
             Outcome::NotDone { .. } if was_wrong => return,
             // Here it looks again, so that it sees when they are right.
             Outcome::Failed => {}
-            Outcome::Passed | Outcome::NotDone { .. } => self.place = next,
+            Outcome::Passed | Outcome::NotDone { .. } => self.after = next,
         }
         versions.notes.set_scrubbed(id, now);
     }
@@ -150,13 +142,13 @@ impl Turn {
 
 /// Compares some rows of a version with what its code makes of their events, and says where to go on. Nothing comes of it
 /// if it does not serve here any more, or by other code.
-async fn look(versions: &Versions, id: &ViewId, place: Place) -> Result<Option<(Scrubbed, Place)>, CatalogError> {
+async fn look(versions: &Versions, id: &ViewId, after: Position) -> Result<Option<(Scrubbed, Position)>, CatalogError> {
     let now = || Subject::of(versions, id, |state| state.phase == Phase::Serving);
     let (Some(subject), Some(open)) = (now(), versions.open_version(id)) else { return Ok(None) };
     let mut view = ReadView::new(open.view.reader().await?);
     // After the view was read: what is done to it is in the catalog before.
     versions.catalog.refresh().await?;
-    let (report, next) = compare(versions, id, &subject.code, &mut view, place).await?;
+    let (report, next) = compare(versions, id, &subject.code, &mut view, after).await?;
     let scrubbed = Scrubbed { at: versions.world.clock.now(), position: view.covers(), report };
     Ok(now().filter(|now| now.is(&subject)).map(|_| (scrubbed, next)))
 }
@@ -166,9 +158,9 @@ async fn compare(
     id: &ViewId,
     carried: &Carried,
     view: &mut ReadView,
-    place: Place,
-) -> Result<(PartReport, Place), StoreError> {
-    let not_done = |why: String| Ok((PartReport::not_done(Part::Fold, why), place));
+    after: Position,
+) -> Result<(PartReport, Position), StoreError> {
+    let not_done = |why: String| Ok((PartReport::not_done(Part::Fold, why), after));
     let catalog = versions.catalog.current();
     let Some(projection) = catalog.projections.get(&id.projection) else { return not_done("it is gone".to_owned()) };
     if let Err(why) = is_fold(projection, id.version) {
@@ -188,7 +180,7 @@ async fn compare(
     let pace = Pace { time_max: limits::SCRUB_ROWS_TIME_MAX, bound: "limits::SCRUB_ROWS_TIME_MAX", share: SHARE };
     let what = Fold::of(versions, id, carried, view, pace).await?;
     let mut tally = Tally::default();
-    let (done, next) = part(what, carried, &pairs, view, place, &mut tally).await?;
+    let (done, next) = part(what, carried, &pairs, view, after, &mut tally).await?;
     notes.into_iter().for_each(|note| tally.note(note));
     let mut report = tally.report(Part::Fold);
     if let Err(why) = done {
@@ -203,26 +195,20 @@ async fn part(
     carried: &Carried,
     pairs: &[Pair],
     view: &mut ReadView,
-    place: Place,
+    after: Position,
     tally: &mut Tally,
-) -> Result<(Result<(), String>, Place), StoreError> {
+) -> Result<(Result<(), String>, Position), StoreError> {
     let scrub = carried.options.scrub;
-    let events_max = scrub.events_max as u64;
-    let bounds = Bounds { events_max, read_max: events_max.saturating_mul(limits::SCRUB_ROWS_READ_FACTOR) };
-    let next = Place { turn: place.turn.wrapping_add(1), ..place };
-    let done = match choose(what.last(), place.turn, what.segments(), carried.options.rows, bounds) {
-        Choice::Everything => whole(what, Take::Everything, pairs, view, tally, |_| {}).await?,
-        Choice::Segment(segment) => whole(what, Take::Segment(segment), pairs, view, tally, |_| {}).await?,
-        Choice::Sample if scrub.rows_of_one_stream => {
-            let (done, after) = streams(what, scrub.events_max, pairs, view, place.after, tally).await?;
-            return Ok((done, Place { after, ..next }));
-        }
-        Choice::Sample => Err(format!(
-            "there are more events than are folded (`Scrub::events_max`, {events_max}), and nothing says which rows are of \
-             some of them alone (`Scrub::rows_of_one_stream`)"
+    let done = match what.last().get() <= scrub.events_max as u64 {
+        true => whole(what, pairs, view, tally, |_| {}).await?,
+        false if scrub.rows_of_one_stream => return streams(what, scrub.events_max, pairs, view, after, tally).await,
+        false => Err(format!(
+            "there are more events than are folded (`Scrub::events_max`, {}), and nothing says that the rows of some \
+             streams are of them alone (`Scrub::rows_of_one_stream`)",
+            scrub.events_max
         )),
     };
-    Ok((done, next))
+    Ok((done, after))
 }
 
 /// The rows of the streams that begin behind `after`, and where the next ones begin.
