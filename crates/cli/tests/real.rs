@@ -443,6 +443,10 @@ fn options_that_would_not_be_used_are_refused_by_name() {
         let told = refused(args, None);
         assert!(told.contains("--data") && told.contains("--at") && told.contains("only one"), "{args:?}: {told}");
     }
+    // The payload of an event is called so too, and goes with an address.
+    let mut append = dacapo(&["append", "a-1", "--type", "put", "--data", "{}", "--at", NOWHERE], NOWHERE);
+    let append = append.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(append.status.code(), Some(5), "nobody answers there: {append:?}");
     let told = refused(&["serve", "--data", data, "--schema", "crm"], None);
     assert!(told.contains("--schema") && told.contains("without --store"), "{told}");
     let told = refused(&["serve", "--data", data], Some("postgres://me:s3cret@127.0.0.1:1/db"));

@@ -32,7 +32,8 @@ pub(crate) struct Append {
     #[arg(long = "type", value_name = "TYPE", value_parser = given::event_type)]
     pub event_type: String,
     /// The event's payload; read from standard input when absent
-    #[arg(long, value_name = "JSON", value_parser = given::json)]
+    // Not the directory that other commands call so.
+    #[arg(id = "payload", long = "data", value_name = "JSON", value_parser = given::json)]
     pub data: Option<String>,
     /// What the stream's last revision must be: any, no-stream, exists or a number
     #[arg(long, value_name = "REVISION", default_value = "any", value_parser = demand)]
