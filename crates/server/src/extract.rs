@@ -1,6 +1,6 @@
 //! Extractors that decline in the form of every other error.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Request};
 use axum::response::{IntoResponse, Response};
 use dacapo_api::operations::{self, NoRequest};
@@ -49,6 +49,7 @@ impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Declined> {
         let mut asking: T = if request.method() == Method::GET || request.method() == Method::HEAD {
+            takes_only_parameters(&request).map_err(Declined)?;
             parameters(request.uri().query())?
         } else {
             let header = key(request.headers()).map_err(Declined)?;
@@ -65,6 +66,18 @@ impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
         }
         Ok(Self(asking))
     }
+}
+
+/// What would not be looked at is refused.
+fn takes_only_parameters(request: &Request) -> Result<(), ApiError> {
+    let problem = |message| Err(Problem::new("bad_request", message).help("send what you want as parameters").invalid());
+    if key(request.headers())?.is_some() {
+        return problem("a GET changes nothing, so it does not take the header Idempotency-Key");
+    }
+    if !request.body().is_end_stream() {
+        return problem("a GET does not take a body");
+    }
+    Ok(())
 }
 
 fn takes_no_key() -> ApiError {

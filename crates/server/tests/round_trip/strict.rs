@@ -159,6 +159,9 @@ async fn every_query_is_understood_or_refused_by_name() {
     for operation in OPERATIONS.iter().filter(|operation| operation.method == "GET") {
         let url = format!("{}{}", served.url, path_of(operation));
         refused(served.http().get(format!("{url}?zzz=secret")), "unknown_key", "zzz").await;
+        for request in [served.http().get(&url).header("idempotency-key", "k-1"), served.http().get(&url).body("{}")] {
+            assert_eq!(request.send().await.unwrap().status().as_u16(), 400, "{}", operation.name);
+        }
         if operation.name == "status" {
             continue;
         }
