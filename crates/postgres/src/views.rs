@@ -285,8 +285,9 @@ fn code(failed: &Failed) -> Option<String> {
 fn may_not_make(id: &ViewId, name: &str, failed: Failed) -> StoreError {
     if code(&failed).as_deref() == Some("42P06") {
         let found = format!(
-            "the schema {name} is there and is not a view: it may have the names for SQL from outside of another \
-             projection. Rename or drop it"
+            "the schema {name} is there, and no row of a table _dacapo_view in it says that it is this view. If it has the \
+             tables of the view, put that row back, or rebuild the projection, and drop nothing of a view that serves. If \
+             somebody else made it, such as for names for SQL of another projection, rename it"
         );
         return StoreError::unavailable(format!("make the view {id}"), found);
     }

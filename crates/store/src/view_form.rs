@@ -100,7 +100,7 @@ impl TokenForm {
 /// What is wrong with the rows.
 pub fn tokens(stored: Vec<TokenForm>, segments: &[i64]) -> Result<Vec<Token>, String> {
     let [count] = segments else {
-        return Err(format!("what the view is must be told in one row, and {} rows tell it", segments.len()));
+        return Err(format!("the table _dacapo_view must have one row, and it has {}", segments.len()));
     };
     let tokens = stored.into_iter().map(TokenForm::token).collect::<Result<Vec<_>, _>>()?;
     let of = |segment: i64| tokens.iter().filter(|token| i64::from(token.segment.get()) == segment).count();
