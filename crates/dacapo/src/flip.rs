@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::catalog::{Asked, CatalogError};
 use crate::history;
 use crate::verify;
-use crate::versions::{FlipState, OpenVersion, Versions};
+use crate::versions::{OpenVersion, Versions};
 use crate::world::Step;
 
 /// How often the gate is asked when nothing tells that something changed.
@@ -131,7 +131,7 @@ impl Drive<'_> {
     }
 
     fn wait_on(&self, waiting_on: Vec<WaitingOn>) {
-        self.versions.notes.set_flip_state(self.projection, |state| state.waiting_on = waiting_on);
+        self.versions.notes.set_flip_waiting_on(self.projection, self.pending.requested, waiting_on);
     }
 
     async fn pause(&self, time: Duration, catalog: &mut watch::Receiver<Arc<Catalog>>) {
@@ -321,9 +321,7 @@ impl Drive<'_> {
         tracing::info!(
             projection = %self.projection, to = %self.pending.to, %covers, pause_ms = pause.as_millis(), "flipped"
         );
-        self.versions.notes.set_flip_state(self.projection, |state| {
-            *state = FlipState { waiting_on: vec![], last: Some((flipped, pause)) };
-        });
+        self.versions.notes.set_flipped(self.projection, flipped, pause);
         Ok(())
     }
 

@@ -150,7 +150,7 @@ pub(crate) async fn status(versions: &Arc<Versions>) -> Status {
             let Some((Some(facts), known)) = found.remove(&id) else { continue };
             told_of.push(version_status(versions, head, id, facts, known));
         }
-        let flip = state.flip.map(|flip| (flip, flip_waiting_on(versions, name, flip.to)));
+        let flip = state.flip.map(|flip| (flip, flip_waiting_on(versions, name, flip)));
         projections.push(ProjectionStatus { name: name.clone(), serving: state.serving, flip, versions: told_of });
     }
     let members = if versions.cluster.is_shared() { versions.cluster.live().borrow().clone() } else { vec![] };
@@ -164,12 +164,13 @@ fn told(name: &ProjectionName, state: &ProjectionState) -> impl Iterator<Item = 
 }
 
 /// What the flip to a version waits on. Where nobody drives it, that is somebody who can.
-fn flip_waiting_on(versions: &Versions, projection: &ProjectionName, to: VersionId) -> Vec<WaitingOn> {
+fn flip_waiting_on(versions: &Versions, projection: &ProjectionName, flip: PendingFlip) -> Vec<WaitingOn> {
+    let PendingFlip { to, requested, .. } = flip;
     let is_carried = versions.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();
     if !is_carried {
         return vec![WaitingOn::Code { version: to }];
     }
-    let told = versions.notes.flip_state(projection).waiting_on;
+    let told = versions.notes.flip_waiting_on(projection, requested);
     if told.is_empty() { versions.notes.stuck().into_iter().collect() } else { told }
 }
 

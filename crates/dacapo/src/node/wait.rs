@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo_model::{CatalogEvent, Phase, ProjectionName, VersionId, ViewId};
+use dacapo_model::{CatalogEvent, PendingFlip, Phase, ProjectionName, VersionId, ViewId};
 
 use super::{Node, ReplayReport, Requested, replay};
 use crate::catalog::{self, CatalogEntry};
@@ -66,7 +66,9 @@ impl Node {
             pending.is_none_or(|pending| pending.to != *to)
         });
         if tokio::time::timeout(within, settled).await.is_err() {
-            let waiting_on = self.versions.notes.flip_state(projection).waiting_on;
+            let pending = catalog.borrow().projections.get(projection).and_then(|state| state.flip);
+            let of = |pending: PendingFlip| self.versions.notes.flip_waiting_on(projection, pending.requested);
+            let waiting_on = pending.map(of).unwrap_or_default();
             let what = format!("the flip of {projection} to {to} has not happened");
             return Err(Error::TimedOut { what, waited: within, waiting_on });
         }

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use carried::CarriedHere;
 pub(crate) use facts::{Facts, Known, Lookout};
-pub(crate) use notes::{FlipState, Notes};
+pub(crate) use notes::Notes;
 pub(crate) use open::{OpenVersion, revoke};
 pub(crate) use shadowing::{Noted, Shadowing};
 pub(crate) use subject::Subject;

@@ -45,11 +45,11 @@ pub(crate) struct Notes {
 
 /// What is known about the flips of a projection beside the catalog.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FlipState {
-    /// What the flip under way waits on.
-    pub(crate) waiting_on: Vec<WaitingOn>,
+struct FlipState {
+    /// What the flip that was requested at this position waits on, as this node saw it last.
+    waiting_on: (Position, Vec<WaitingOn>),
     /// The last one that this node carried out: its position, and for how long it held the old version.
-    pub(crate) last: Option<(Position, Duration)>,
+    last: Option<(Position, Duration)>,
 }
 
 /// What this node knows of how SQL from outside follows a projection, since it drives what serves of it.
@@ -182,12 +182,22 @@ impl Notes {
         Some(WaitingOn::Unowned { segment, segments, since: since.elapsed() })
     }
 
-    pub(crate) fn flip_state(&self, projection: &ProjectionName) -> FlipState {
-        self.flips.borrow().get(projection).cloned().unwrap_or_default()
+    /// What a flip waits on, as far as this node has seen. What another one waited on, which was cancelled, replaced or
+    /// carried out elsewhere since, says nothing of it.
+    pub(crate) fn flip_waiting_on(&self, projection: &ProjectionName, requested: Position) -> Vec<WaitingOn> {
+        let flips = self.flips.borrow();
+        let told = flips.get(projection).map(|state| &state.waiting_on);
+        told.filter(|(of, _)| *of == requested).map(|(_, waiting_on)| waiting_on.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn set_flip_state(&self, projection: &ProjectionName, change: impl FnOnce(&mut FlipState)) {
-        self.flips.send_modify(|flips| change(flips.entry(projection.clone()).or_default()));
+    pub(crate) fn set_flip_waiting_on(&self, projection: &ProjectionName, requested: Position, on: Vec<WaitingOn>) {
+        self.flips.send_modify(|flips| flips.entry(projection.clone()).or_default().waiting_on = (requested, on));
+    }
+
+    /// This node has carried out the flip at `flipped`, and held the old version for so long.
+    pub(crate) fn set_flipped(&self, projection: &ProjectionName, flipped: Position, pause: Duration) {
+        let state = FlipState { waiting_on: Default::default(), last: Some((flipped, pause)) };
+        self.flips.send_modify(|flips| drop(flips.insert(projection.clone(), state)));
     }
 
     /// Notes what keeps the conductor from everything that it would do, if anything does.
@@ -265,5 +275,22 @@ impl Notes {
     /// Where the journal ended when the view of a version was closed last.
     pub(super) fn closed_at(&self, id: &ViewId) -> Option<Position> {
         self.closed.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_is_not_told_what_another_one_waited_on() {
+        let (notes, projection) = (Notes::default(), ProjectionName::new("totals").unwrap());
+        let waiting_on = vec![WaitingOn::Store { error: "full".into() }];
+        notes.set_flip_waiting_on(&projection, Position::new(7), waiting_on.clone());
+        assert_eq!(notes.flip_waiting_on(&projection, Position::new(7)), waiting_on);
+        // That one was cancelled, and somebody asked for another one, which nobody has looked at here.
+        assert_eq!(notes.flip_waiting_on(&projection, Position::new(9)), []);
+        notes.set_flipped(&projection, Position::new(8), Duration::ZERO);
+        assert_eq!(notes.flip_waiting_on(&projection, Position::new(7)), []);
     }
 }
