@@ -27,6 +27,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::catalog::CatalogError;
 use crate::code::{Carried, shortened};
@@ -75,6 +76,29 @@ struct UnderWay {
     resumed_at: Option<Position>,
     /// Since that one, until everything that fails was tried at once: what was.
     retried: Option<HashSet<u64>>,
+    turn: Turn,
+}
+
+/// One member makes the effects of a version. The one before it may still be at it: it sees that it is not its turn any
+/// more when it looks at the members, which it does before its lease ends, or it has no lease any more. So a member whose
+/// turn has come waits for as long as a lease, unless it is alone. One that was paused may wake up later, and one effect
+/// may take longer than that: such effects are made twice, under the same keys.
+#[derive(Default)]
+struct Turn {
+    /// When this member may begin.
+    begins: Option<Instant>,
+}
+
+impl Turn {
+    fn has_come(&mut self, versions: &Versions, id: &ViewId) -> bool {
+        if !versions.cluster.drives(id) {
+            self.begins = None;
+            return false;
+        }
+        let wait = if versions.cluster.is_alone() { Duration::ZERO } else { limits::LEASE_TIME };
+        let begins = self.begins.get_or_insert_with(|| Instant::now() + wait);
+        Instant::now() >= *begins
+    }
 }
 
 /// How often one that does not make the effects looks whether it is to.
@@ -89,10 +113,15 @@ impl Delivery {
             let mut catalog = versions.catalog.watch();
             catalog.mark_unchanged();
             self.progress.mark_unchanged();
-            // One member makes the effects of a version; where another does so at the same time for a moment, some are
-            // made twice, under the same keys.
-            let drives = versions.cluster.drives(&self.id);
-            let look = async { if drives { self.look(&versions, &mut under_way).await } else { Ok(LOOK_IDLE) } };
+            let is_its_turn = under_way.turn.has_come(&versions, &self.id);
+            let look = async {
+                if is_its_turn {
+                    return self.look(&versions, &mut under_way).await;
+                }
+                // What was begun while it was this member's turn is not made by another one once that is recorded.
+                self.settle_ended(&mut under_way).await?;
+                Ok(LOOK_IDLE)
+            };
             let rest = match look.await {
                 Ok(rest) => rest,
                 Err(error) => {
@@ -126,11 +155,8 @@ impl Delivery {
 
     /// Records what has ended, begins what is due, and tells how long to rest unless something happens.
     async fn look(&self, versions: &Arc<Versions>, under_way: &mut UnderWay) -> Result<Duration, CatalogError> {
-        while let Some(Some(done)) = under_way.acts.next().now_or_never() {
-            under_way.settled.push(done);
-        }
         // First, since what goes makes the next one of its stream due.
-        self.settle(under_way).await?;
+        self.settle_ended(under_way).await?;
         // Looked at before the catalog is: every flip through here is known then.
         let head = versions.head();
         versions.catalog.refresh().await?;
@@ -195,6 +221,14 @@ impl Delivery {
             None if pending => LOOK,
             None => limits::REQUEST_TIME_MAX,
         })
+    }
+
+    /// Records the tries that have ended by now.
+    async fn settle_ended(&self, under_way: &mut UnderWay) -> Result<(), StoreError> {
+        while let Some(Some(done)) = under_way.acts.next().now_or_never() {
+            under_way.settled.push(done);
+        }
+        self.settle(under_way).await
     }
 
     /// Records what has ended. Until that has worked it is not tried again.
