@@ -3,6 +3,8 @@
 #[path = "cluster/clean_up.rs"]
 mod clean_up;
 mod common;
+#[path = "cluster/effects.rs"]
+mod effects;
 #[path = "common/faulty.rs"]
 mod faulty;
 #[path = "cluster/flips.rs"]

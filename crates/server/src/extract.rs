@@ -70,7 +70,8 @@ impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
 
 /// What would not be looked at is refused.
 fn takes_only_parameters(request: &Request) -> Result<(), ApiError> {
-    let problem = |message| Err(Problem::new("bad_request", message).help("send what you want as parameters").invalid());
+    let problem =
+        |message| Err(Problem::new("bad_request", message).help("send what you want as parameters").invalid());
     if key(request.headers())?.is_some() {
         return problem("a GET changes nothing, so it does not take the header Idempotency-Key");
     }
