@@ -1,15 +1,15 @@
 //! Who makes the effects of a version while nodes come and go.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dacapo::{
     Acts, Carried, Effect, EffectKey, HandlerError, Options, Phase, Position, Projection, Recorded, StreamName, Table,
-    View,
+    View, limits,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::setup::*;
 use crate::common::*;
@@ -29,7 +29,10 @@ impl Effect for Mail {
 /// Sends mails, each of which takes until the gate is open.
 #[derive(Clone)]
 struct Sends {
-    tried: Arc<AtomicUsize>,
+    /// The node that carries it.
+    node: usize,
+    /// By which node, and when.
+    tried: Arc<Mutex<Vec<(usize, Instant)>>>,
     gate: watch::Receiver<bool>,
 }
 
@@ -51,7 +54,7 @@ impl Projection for Sends {
 
 impl Acts<Mail> for Sends {
     async fn act(&self, _: &Mail, _: &EffectKey) -> Result<(), HandlerError> {
-        self.tried.fetch_add(1, Ordering::SeqCst);
+        self.tried.lock().unwrap().push((self.node, Instant::now()));
         self.gate.clone().wait_for(|open| *open).await?;
         Ok(())
     }
@@ -59,18 +62,21 @@ impl Acts<Mail> for Sends {
 
 // I-9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_node_has_begun_is_not_made_again_by_one_that_joins() {
+async fn one_that_joins_leaves_time_to_the_one_that_makes_the_effects() {
     let (gate, is_open) = watch::channel(false);
-    let sends = Sends { tried: Arc::default(), gate: is_open };
-    let carried = || Carried::version(sends.clone()).acts::<Mail>();
+    let tried = Arc::new(Mutex::new(vec![]));
+    let sends = |node| Sends { node, tried: Arc::clone(&tried), gate: is_open.clone() };
+    let carried = |node| Carried::version(sends(node)).acts::<Mail>();
     let store = Shared::new();
-    let one = store.node("one").carry(carried()).start().await.unwrap();
+    let mut begun = vec![Instant::now()];
+    let one = store.node("one").carry(carried(0)).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     add(&one, "ledger-1", 5).await;
-    until(&one, "it is begun", |_| sends.tried.load(Ordering::SeqCst) == 1).await;
+    until(&one, "it is begun", |_| !tried.lock().unwrap().is_empty()).await;
     let mut nodes = vec![one];
-    for number in 0..NEWCOMERS {
-        nodes.push(store.another().node(&format!("new-{number}")).carry(carried()).start().await.unwrap());
+    for number in 1..=NEWCOMERS {
+        begun.push(Instant::now());
+        nodes.push(store.another().node(&format!("new-{number}")).carry(carried(number)).start().await.unwrap());
     }
     for node in &nodes {
         until(node, "all are there", |status| status.members.len() == nodes.len()).await;
@@ -83,7 +89,10 @@ async fn what_one_node_has_begun_is_not_made_again_by_one_that_joins() {
     while kept.first_effect(&stream, Position::START).await.unwrap().is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(sends.tried.load(Ordering::SeqCst), 1);
+    // The one before may have seen by then that it is not its turn any more, and have recorded what it had begun.
+    for (node, at) in tried.lock().unwrap().iter().filter(|(node, _)| *node > 0) {
+        assert!(at.duration_since(begun[*node]) >= limits::LEASE_TIME, "node {node} has not waited for the one before");
+    }
     for node in nodes {
         node.shutdown().await;
     }
