@@ -86,9 +86,12 @@ async fn one_that_joins_leaves_time_to_the_one_that_makes_the_effects() {
     gate.send_replace(true);
     let kept = store.store.views.find(&view("v1.1")).await.unwrap().unwrap();
     let stream = StreamName::new("ledger-1").unwrap();
-    while kept.first_effect(&stream, Position::START).await.unwrap().is_some() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let recorded = async {
+        while kept.first_effect(&stream, Position::START).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, recorded).await.expect("it is recorded by the node that has begun it, or made anew");
     // The one before may have seen by then that it is not its turn any more, and have recorded what it had begun.
     for (node, at) in tried.lock().unwrap().iter().filter(|(node, _)| *node > 0) {
         assert!(at.duration_since(begun[*node]) >= limits::LEASE_TIME, "node {node} has not waited for the one before");
