@@ -36,6 +36,7 @@ mod event;
 mod feed;
 mod flip;
 mod history;
+mod landing;
 mod node;
 mod panics;
 mod processor;
