@@ -30,15 +30,14 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Ve
     let mut rows = Vec::new();
     if bench.begins("rebuild-bulk") {
         let pair = against(bench, ledger, node, BATCH_EVENTS, bulk).await?;
-        let says =
-            "What the whole machinery leaves of a loop that was written for this one view and does nothing else.";
+        let says = "The speed of a complete rebuild, compared with a loop that was written for this one view and does nothing else.";
         let floor = "decode from memory, fold a batch into a map, upsert it in bulk";
         rows.push(row("rebuild-bulk", floor, pair, 0.5, says));
     }
     if bench.begins("rebuild-upserts") {
         let pair = against(bench, ledger, node, BATCH_EVENTS_UNSET, upserts).await?;
-        let says = "What the row cache wins over a handler that sends a statement for every event.";
-        let floor = "decode from memory, one prepared upsert an event";
+        let says = "The gain of the row cache over a handler that sends one statement per event.";
+        let floor = "decode from memory, one prepared upsert per event";
         rows.push(row("rebuild-upserts", floor, pair, 5.0, says));
     }
     Ok(rows)

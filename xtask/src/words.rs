@@ -34,9 +34,7 @@ const NOT_YET: &[&str] = &[
     "crates/server",
     "crates/sim",
     "crates/store",
-    "docs/decisions",
     "docs/guarantees.md",
-    "docs/performance.md",
     "docs/testing.md",
     "docs/waiting-on.md",
 ];
