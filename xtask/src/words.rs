@@ -34,8 +34,6 @@ const NOT_YET: &[&str] = &[
     "crates/server",
     "crates/sim",
     "crates/store",
-    "docs/guarantees.md",
-    "docs/testing.md",
     "docs/waiting-on.md",
 ];
 
