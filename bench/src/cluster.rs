@@ -36,7 +36,7 @@ const NAMES: &[&str] =
 const SEGMENTS: u16 = 8;
 /// How long the slow handler waits for each event.
 const HANDLER_TIME: Duration = Duration::from_millis(1);
-/// How often an outcome is looked for that nobody tells of.
+/// The pause between two looks for an outcome that nothing announces.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {

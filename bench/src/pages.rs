@@ -52,7 +52,7 @@ impl Side {
         Ok(connection)
     }
 
-    /// Puts every row anew in one transaction; rows a second.
+    /// Puts every row again in one transaction. Returns rows a second.
     fn bulk(&self, rows: usize, round: usize) -> Done<f64> {
         let mut connection = self.open(WRITER_CACHE_KIB)?;
         let begun = Instant::now();

@@ -23,7 +23,7 @@ pub(crate) const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
 pub(crate) const STATEMENT_ROWS: usize = 64;
 /// Events that one transaction takes, at most, where both sides fold a batch before they write it.
 pub(crate) const BATCH_EVENTS: usize = 262_144;
-/// The same where the other side writes at once, so that only one of them has batches: as it is unless set otherwise.
+/// The same where the other side writes at once, so that only one of them has batches: the default.
 pub(crate) const BATCH_EVENTS_UNSET: usize = limits::BATCH_EVENTS_MAX;
 
 pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Vec<Row>> {

@@ -113,7 +113,7 @@ async fn beside_rebuilds(bench: &Bench, node: &Node) -> Done<Vec<Row>> {
 /// The latencies of one kind of request.
 type Which = fn(&Latencies) -> &Vec<f64>;
 
-/// Those who append and read all the while.
+/// Those who append and read during the whole run.
 struct Users {
     stop: Arc<AtomicBool>,
     appending: Vec<JoinHandle<Done<Vec<f64>>>>,
