@@ -1,10 +1,10 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the code map,
-//! modules import only from below, no source is too long, each test that a promise names is there, links lead somewhere,
+//! modules import only from below, no crate depends on an example, no source is too long, each test that a promise names is there, links lead somewhere,
 //! and the words are those of the glossary.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Done, floors, lengths, words};
+use crate::{Done, directions, floors, lengths, words};
 
 pub(crate) fn check(root: &Path) -> Done {
     let mut faults = Vec::new();
@@ -29,6 +29,7 @@ pub(crate) fn check(root: &Path) -> Done {
         faults.extend(floors.faults(inside.map(|(path, text)| (path.as_path(), text.as_str()))));
     }
     faults.extend(lengths::check(root)?);
+    faults.extend(directions::check(root)?);
     let guarantees = "docs/guarantees.md";
     for test in named_tests(&read(&root.join(guarantees))?) {
         if !sources.iter().any(|source| has_word(source, &test)) {

@@ -1,7 +1,9 @@
 //! Checks and chores: `cargo xtask ci` runs all that a change must pass.
 
 mod commits;
+mod directions;
 mod docs;
+mod features;
 mod floors;
 mod lengths;
 mod readme;
@@ -21,6 +23,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   doc     build the documentation with warnings denied
   docs    check the documents against the code, their words, and the lengths of sources
   commits check the subjects of the last commits
+  features the crates without SQLite, for programs on another store
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
   sim     the simulator: 300 seeds (in `ci` 80, and each planted fault once); `cargo xtask sim --help` tells more
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         "doc" => doc(),
         "docs" => docs::check(&root()),
         "commits" => commits::check(&root()),
+        "features" => features::check(),
         "bench" => bench(),
         "readme" => readme::run(&root()),
         "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
@@ -59,6 +63,7 @@ fn ci() -> Done {
     docs::check(&root())?;
     commits::check(&root())?;
     lint()?;
+    features::check()?;
     test()?;
     doc()?;
     sim::ci()?;

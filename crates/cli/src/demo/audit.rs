@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
+use super::bank::{AccountEvent, AccountOfOwner};
 use dacapo::{Error, Event, Filter, Limit, Node, Position};
-use dacapo_example_bank::{AccountEvent, AccountOfOwner};
 use indicatif::ProgressBar;
 
 use super::books::Books;

@@ -1,7 +1,7 @@
 //! Fills the bank: opens every account, then pays in and draws at random.
 
+use super::bank::AccountEvent;
 use dacapo::{Append, Error, Metadata, Node, OnKnown, StreamEvent, StreamName};
-use dacapo_example_bank::AccountEvent;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 

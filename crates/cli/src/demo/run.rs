@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bank::{BalanceOf, BalancesV1, BalancesV2};
 use dacapo::verify::Part;
 use dacapo::{
     Asked, Carried, Catalog, FlipPolicy, FlipReport, Node, Options, Phase, Position, ProjectionName, SegmentCount,
     Stage, VersionId, ViewId, WaitingOn,
 };
 use dacapo_api::{ApiError, Problem};
-use dacapo_example_bank::{BalanceOf, BalancesV1, BalancesV2};
 use dacapo_server::{Access, Hosts, NodeApi};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;

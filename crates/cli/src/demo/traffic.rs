@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::bank::{Balance, BalanceOf};
 use dacapo::{Answered, ExpectedRevision, Node, Position, Revision};
-use dacapo_example_bank::{Balance, BalanceOf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
