@@ -31,7 +31,7 @@ impl Effects {
     }
 }
 
-/// The projection `P` as it is, but for its effects, which are noted here.
+/// The projection `P`, unchanged. Its effects are recorded here.
 pub(crate) struct Watched<P> {
     inner: P,
     effects: Effects,
