@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use dacapo::{Error, Event, Filter, Limit, Node, Position};
+use dacapo::journal::{Filter, Limit};
+use dacapo::{Error, Event, Node, Position};
 use dacapo_example_bank::{AccountEvent, AccountOfOwner};
 use indicatif::ProgressBar;
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dacapo::{Answered, ExpectedRevision, Node, Position, Revision};
+use dacapo::journal::Revision;
+use dacapo::{Answered, ExpectedRevision, Node, Position};
 use dacapo_example_bank::{Balance, BalanceOf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

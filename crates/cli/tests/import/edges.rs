@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dacapo::{Carried, Node, NodeBuilder, Options};
+use dacapo::{Node, NodeBuilder, Options, VersionCode};
 use dacapo_api::Problem;
 use dacapo_api::operations::paths;
 use dacapo_example_bank::{BalanceOf, BalancesV1};
@@ -13,8 +13,8 @@ use tokio::runtime::Runtime;
 use super::round_trip::Served;
 
 fn carrying(builder: NodeBuilder) -> NodeBuilder {
-    let carried: Carried = Carried::version(BalancesV1 { options: Options::default() }).answers::<BalanceOf>().into();
-    builder.carry(carried)
+    let carried: VersionCode = BalancesV1 { options: Options::default() }.answering::<BalanceOf>().into();
+    builder.projection(carried)
 }
 
 async fn serving(node: &Node) {

@@ -231,7 +231,7 @@ impl Run<'_> {
 
     pub(super) async fn land_as_it_is(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         loop {
-            // Asked for before trying, so that a hold lifted in between is not missed.
+            // RequestedBy for before trying, so that a hold lifted in between is not missed.
             let lifted = Arc::clone(&self.assignment.lifted);
             let mut lifted = std::pin::pin!(lifted.notified());
             lifted.as_mut().enable();

@@ -47,7 +47,7 @@ use dacapo_store::{Clock, Journal, StoreError, View as StoredView};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::code::{Busy, Carried, SeedFrom, Voices};
+use crate::code::{Busy, SeedFrom, VersionCode, Voices};
 use crate::reads::Fence;
 use crate::view::ViewError;
 use crate::world::{Offload, Probe};
@@ -66,7 +66,7 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 /// What a processor works on and with.
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
-    pub(crate) carried: Carried,
+    pub(crate) carried: VersionCode,
     /// What keeps it from passing events that the version reads and this code does not.
     pub(crate) fence: Fence,
     pub(crate) beginning: Beginning,

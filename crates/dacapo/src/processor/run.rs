@@ -6,7 +6,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::Rows;
+use dacapo_model::assign::RowScope;
 use dacapo_model::{Phase, Position, SegmentCount, Timestamp, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, Filter, StoreError};
 use tokio::sync::watch;
@@ -94,7 +94,7 @@ impl<'a> Run<'a> {
         let first = assignment.segments.segment(0).expect("a version has segments");
         let view = View::new(writer, tables)
             .with_bytes_max(options.row_cache_bytes)
-            .of_one_segment(options.rows == Rows::OfOneSegment && assignment.segments != SegmentCount::ONE)
+            .of_one_segment(options.rows == RowScope::OfOneSegment && assignment.segments != SegmentCount::ONE)
             .lacking_indexes(bare)
             .with_effects(assignment.carried.effect_names(), first);
         let orders = assignment.orders.clone();
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
             return Ok(Break(end));
         }
         let is_whole = self.segments.is_whole();
-        if !is_whole && self.assignment.carried.options.rows == Rows::AcrossSegments {
+        if !is_whole && self.assignment.carried.options.rows == RowScope::AcrossSegments {
             // Whoever still has one of the others might change the same rows.
             return Ok(self.wait().await);
         }

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{
-    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
-    StoreError, StreamName, Table, Token, Value, ViewId,
-};
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::options::SegmentCount;
+use dacapo::rows::{Index, Value};
+use dacapo::status::{Segment, Token};
+use dacapo::store::{Journal, Store, StoreError};
+use dacapo::{Position, Table, ViewId};
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{
-    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
-    StoreError, StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
-};
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamEvent, StreamName, Timestamp};
+use dacapo::options::SegmentCount;
+use dacapo::rows::{Index, Value};
+use dacapo::status::{Segment, Token};
+use dacapo::store::{Journal, Store, StoreError};
+use dacapo::{Position, Table, ViewId};
 use dacapo_model::{EffectLetter, JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewHistory,
