@@ -12,10 +12,7 @@ use dacapo::journal::EventError;
 use dacapo::rows::{Field, FieldError, Value};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
-use dacapo::{
-    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
-    VersionCode, View, ViewId,
-};
+use dacapo::{Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table, VersionCode, View, ViewId};
 use seats::{Dice, skipping};
 
 fn memory() -> Store {

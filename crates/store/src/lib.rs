@@ -40,7 +40,9 @@ pub use members::Members;
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value, key_order};
+#[doc(hidden)]
+pub use views::delegated;
 pub use views::{
-    Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewReader,
-    ViewWriter, Views, WhichEffects, WhichLetters, of_none,
+    Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewLetters,
+    ViewOutbox, ViewReader, ViewRows, ViewTokens, ViewWriter, Views, WhichEffects, WhichLetters, of_none,
 };
