@@ -29,11 +29,11 @@ doc:
 
 # The whole path in one command: fill, rebuild under traffic, flip, roll back, flip again, clean up.
 demo *ARGS:
-    cargo run --release --bin dacapo -- demo {{ARGS}}
+    cargo demo {{ARGS}}
 
 # Speed, as ratios to floors measured in the same run; the table goes to docs/performance.md.
 bench *ARGS:
-    cargo run --release --package dacapo-bench -- {{ARGS}}
+    cargo run --profile dist --package dacapo-bench -- {{ARGS}}
 
 # The simulator: `just sim --seeds 50`, `just sim --seed 37`, `just sim --planted`.
 sim *ARGS:

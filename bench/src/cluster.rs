@@ -13,7 +13,9 @@ use dacapo::journal::{Append, OnKnown};
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::status::{Member, MemberId};
 use dacapo::store::{Journal, StoreError};
-use dacapo::{HandlerError, Node, Options, Projection, ProjectionName, Recorded, Table, VersionCode, VersionId, View, limits};
+use dacapo::{
+    HandlerError, Node, Options, Projection, ProjectionName, Recorded, Table, VersionCode, VersionId, View, limits,
+};
 use dacapo_example_bank::{Account, AccountEvent, BalanceOf, BalancesV1};
 use dacapo_postgres::testbed::{Server, Stop, is_installed, name_of};
 use dacapo_postgres::{Database, PostgresJournal};

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use dacapo::catalog::RequestedBy;
 use dacapo::options::{Seed, SegmentCount, WorkShare};
-use dacapo::{HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row as ViewRow, Table, VersionCode, VersionId, View};
+use dacapo::{
+    HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row as ViewRow, Table, VersionCode, VersionId,
+    View,
+};
 use dacapo_example_bank::AccountEvent;
 use hashbrown::HashMap;
 use rusqlite::Connection;

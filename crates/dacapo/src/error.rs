@@ -415,6 +415,9 @@ pub enum StartError {
     /// A version that it was given could not run.
     #[error(transparent)]
     Carry(#[from] CarryRefused),
+    /// It was given no store, and was built without the feature `embedded`, which has the one in memory.
+    #[error("there is no store: give one with NodeBuilder::store, or build with the feature `embedded` of dacapo")]
+    NoStore,
     /// A subscriber that it was given would never be called.
     #[error("the subscriber {name} cannot run: {why}")]
     Subscriber {

@@ -6,6 +6,13 @@
 //!
 //! This crate owns the drivers: feed, processors, views in memory, queries, rebuilds, flips. The rules that they
 //! follow are in `dacapo-model`, what lasts is in `dacapo-store`.
+//!
+//! # Features
+//!
+//! - `embedded` (default): the embedded store ([`NodeBuilder::data`]) and the store in memory, which both keep rows in
+//!   SQLite, and so do the folds of past events with which a version that began as a copy is verified and rows that
+//!   serve are looked at. Without it a node needs a store ([`NodeBuilder::store`]), such as that of `dacapo-postgres`,
+//!   no SQLite is compiled, and those two looks at rows are reported as not done.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -36,6 +43,7 @@ mod event;
 mod feed;
 mod flip;
 mod history;
+mod landing;
 mod node;
 mod panics;
 mod processor;

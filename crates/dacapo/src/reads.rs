@@ -127,8 +127,8 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    pub(crate) fn new(catalog: Arc<CatalogLog>, id: ViewId, carried: &VersionCode) -> Self {
-        Self { catalog, id, segments: carried.code.segments, reads: carried.code.reads.clone() }
+    pub(crate) fn new(catalog: Arc<CatalogLog>, id: ViewId, segments: SegmentCount, reads: Reads) -> Self {
+        Self { catalog, id, segments, reads }
     }
 
     /// In what the code is unlike what the catalog has recorded for its number, at `through` at the latest: `None` lets

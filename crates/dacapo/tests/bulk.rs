@@ -19,7 +19,10 @@ use dacapo::rows::Value;
 use dacapo::status::WaitingOn;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
-use dacapo::{ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, VersionCode, View, ViewId};
+use dacapo::{
+    ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, VersionCode, View,
+    ViewId,
+};
 use dacapo_store::embedded::SqliteViews;
 use faulty::{Call, Fault, Faults};
 use tokio::sync::watch;

@@ -12,7 +12,10 @@ use dacapo::journal::EventError;
 use dacapo::rows::{Field, FieldError, Value};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
-use dacapo::{Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table, VersionCode, View, ViewId};
+use dacapo::{
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
+};
 use seats::{Dice, skipping};
 
 fn memory() -> Store {

@@ -19,7 +19,10 @@ use dacapo::operate::{ReplayFrom, WhichLetters};
 use dacapo::status::WaitingOn;
 use dacapo::store::Store;
 use dacapo::world::Clock;
-use dacapo::{Error, ExpectedRevision, Metadata, Node, Position, Projection, Query, Recorded, Row, StartError, Table, VersionCode, VersionId, View, limits};
+use dacapo::{
+    Error, ExpectedRevision, Metadata, Node, Position, Projection, Query, Recorded, Row, StartError, Table,
+    VersionCode, VersionId, View, limits,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_appended_is_in_the_answer_that_covers_it() {

@@ -18,7 +18,10 @@ use dacapo::verify::{
     Verification, Verify,
 };
 use dacapo::world::SystemClock;
-use dacapo::{Answers, Error, ExpectedRevision, HandlerError, Metadata, Node, Options, Position, Projection, ReadView, Recorded, Table, VersionCode, View};
+use dacapo::{
+    Answers, Error, ExpectedRevision, HandlerError, Metadata, Node, Options, Position, Projection, ReadView, Recorded,
+    Table, VersionCode, View,
+};
 use dacapo_model::{JournalId, Letter, LetterKind, Mark, Timestamp};
 use dacapo_store::{AppendError, Commit, StreamInfo, WhichLetters};
 use tokio::sync::watch;

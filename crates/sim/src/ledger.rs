@@ -12,7 +12,10 @@ use dacapo::effects::{Acts, EffectFailure, EffectKey, EffectOptions, PastEffects
 use dacapo::options::{FlipPolicy, InPlace, OnFailure, Policy, Retry, Scrub, Seed, SegmentCount, WorkShare};
 use dacapo::verify::Part;
 use dacapo::verify::Verify;
-use dacapo::{Answers, Event, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Row, Table, VersionCode, View};
+use dacapo::{
+    Answers, Event, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Row, Table, VersionCode,
+    View,
+};
 
 use crate::effects::{self, Told, effects_of};
 use crate::world::World;

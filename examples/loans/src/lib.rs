@@ -7,6 +7,9 @@
 //! The events were named by the system they come from, and all of them carry the same data, so [`Event`] is
 //! implemented by hand here: the name of a type stays a name.
 
+#[cfg(test)]
+mod tests;
+
 use dacapo::journal::EventError;
 use dacapo::verify::Assertion;
 use dacapo::{Event, HandlerError, Options, Projection, Recorded, Row, Table, View};

@@ -1,8 +1,8 @@
 //! Fills the bank: opens every account, then pays in and draws at random.
 
+use super::bank::AccountEvent;
 use dacapo::journal::{Append, OnKnown, StreamEvent, StreamName};
 use dacapo::{Error, Metadata, Node};
-use dacapo_example_bank::AccountEvent;
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 

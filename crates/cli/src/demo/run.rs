@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::catalog::{Catalog, Phase, RequestedBy, Stage};
+use super::bank::{BalanceOf, BalancesV1, BalancesV2};
+use dacapo::catalog::{Phase, RequestedBy, Stage};
 use dacapo::operate::{FlipReport, ProjectionHandle};
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::status::WaitingOn;
 use dacapo::verify::Part;
-use dacapo::{Node, Options, Position, ProjectionName, VersionCode, VersionId, ViewId};
+use dacapo::{Node, Options, Position, ProjectionName, VersionCode, VersionId};
 use dacapo_api::{ApiError, Problem};
-use dacapo_example_bank::{BalanceOf, BalancesV1, BalancesV2};
 use dacapo_server::{Access, Hosts, NodeApi};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -192,20 +192,10 @@ impl Demo {
     }
 
     async fn clean_up(&self) -> Result<(), ApiError> {
-        let view = ViewId { projection: self.projection.clone(), version: V1 };
-        self.node
-            .version(view.clone())
-            .clean_up()
-            .requested_by(asked("the demo is done with version 1"))
-            .await
-            .map_err(failed)?;
-        let mut catalog = self.node.catalog();
-        let gone =
-            |catalog: &Arc<Catalog>| catalog.version(&view).is_some_and(|version| version.phase == Phase::Obsolete);
-        let waited = tokio::time::timeout(STEP_TIME_MAX, catalog.wait_for(gone)).await;
-        waited
-            .map_err(|_| ApiError::unavailable("clean up version 1", "it took too long"))?
-            .map_err(|error| ApiError::unavailable("clean up version 1", error))?;
+        let version_1 = self.projection()?.version(V1);
+        let clean_up = version_1.clean_up().requested_by(asked("the demo is done with version 1"));
+        let requested = clean_up.await.map_err(failed)?;
+        requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
         say("cleaned up version 1");
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::bank::{Balance, BalanceOf};
 use dacapo::journal::Revision;
 use dacapo::{Answered, ExpectedRevision, Node, Position};
-use dacapo_example_bank::{Balance, BalanceOf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

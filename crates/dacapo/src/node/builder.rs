@@ -1,5 +1,6 @@
 //! Puts a node together, and starts its parts in their order.
 
+#[cfg(feature = "embedded")]
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,9 +23,31 @@ use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Where a node keeps what lasts.
 enum Place {
-    Memory,
+    /// In memory, where there is such a store.
+    Unsaid,
+    #[cfg(feature = "embedded")]
     Directory(PathBuf),
     Opened(Store),
+}
+
+impl Place {
+    #[cfg(feature = "embedded")]
+    fn open(self, looks: bool, clock: Arc<dyn Clock>) -> Result<Store, StartError> {
+        Ok(match self {
+            Self::Unsaid => Store::memory(clock),
+            Self::Directory(directory) if looks => Store::look(&directory, clock)?,
+            Self::Directory(directory) => Store::embedded(&directory, clock)?,
+            Self::Opened(store) => store,
+        })
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    fn open(self, _: bool, _: Arc<dyn Clock>) -> Result<Store, StartError> {
+        match self {
+            Self::Unsaid => Err(StartError::NoStore),
+            Self::Opened(store) => Ok(store),
+        }
+    }
 }
 
 /// Puts a node together; see [`Node::builder`].
@@ -44,10 +67,11 @@ impl NodeBuilder {
         let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
         let world = World { clock, ids, offload: Offload::default(), probe };
         let (name, address, looks) = (None, None, false);
-        Self { place: Place::Memory, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
+        Self { place: Place::Unsaid, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
     }
 
     /// Keeps everything in this directory, which is made if it is not there. One process at a time has it.
+    #[cfg(feature = "embedded")]
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
         self.place = Place::Directory(directory.into());
         self
@@ -124,12 +148,7 @@ impl NodeBuilder {
         check_all_carried(&self.carried)?;
         check_subscribers(&self.subscribers)?;
         let clock = Arc::clone(&self.world.clock);
-        let store = match self.place {
-            Place::Memory => Store::memory(clock),
-            Place::Directory(directory) if self.looks => Store::look(&directory, clock)?,
-            Place::Directory(directory) => Store::embedded(&directory, clock)?,
-            Place::Opened(store) => store,
-        };
+        let store = self.place.open(self.looks, clock)?;
         let shared_clock = Arc::new(SharedClock::new(Arc::clone(&self.world.clock)));
         self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
         let catalog = Arc::new(CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?);

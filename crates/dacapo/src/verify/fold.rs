@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dacapo_model::assign::RowScope;
 use dacapo_model::{Letter, Position, SegmentCount, Token, TokenMove, ViewId, WorkShare, limits};
+#[cfg(feature = "embedded")]
 use dacapo_store::memory::MemoryViews;
 use dacapo_store::{Commit, EventBatch, Journal, Limit, StoreError, View as StoredView, ViewReader, Views};
 use tokio::sync::oneshot;
@@ -189,6 +190,18 @@ pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String
     }
 }
 
+/// Where the rows are folded.
+#[cfg(feature = "embedded")]
+fn scratch_views() -> Result<impl Views, Stopped> {
+    Ok(MemoryViews::new())
+}
+
+/// Where the rows would be folded.
+#[cfg(not(feature = "embedded"))]
+fn scratch_views() -> Result<Box<dyn Views>, Stopped> {
+    Err(Stopped::Why("rows are folded in SQLite: build with the feature `embedded` of dacapo".to_owned()))
+}
+
 /// Rows in memory, and how far they are.
 struct Scratch {
     what: Fold,
@@ -209,7 +222,7 @@ impl Scratch {
         let segments = u16::try_from(what.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
         let found = || format!("there are {} of them", what.through.len());
         let segments = segments.ok_or_else(|| StoreError::corrupt("the tokens of a view", found()))?;
-        let stored = MemoryViews::new().open(&what.id, tables, segments).await?;
+        let stored = scratch_views()?.open(&what.id, tables, segments).await?;
         let first = segments.segment(0).expect("a version has segments");
         let mut view = View::new(stored.writer().await?, tables)
             .with_bytes_max(options.row_cache_bytes)

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Versions;
 use crate::code::{Busy, SeedFrom, VersionCode, Voices};
 use crate::history;
-use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress};
+use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress, Rows, Stored};
 use crate::reads::Fence;
 use crate::world::Left;
 
@@ -80,15 +80,15 @@ impl OpenVersion {
     ) -> Result<Self, StoreError> {
         let (stop, stopped) = watch::channel(false);
         let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
+        let (code, options) = (carried.code.clone(), carried.options.clone());
         let assignment = Assignment {
             id: open.id.clone(),
-            fence: Fence::new(Arc::clone(&versions.catalog), open.id.clone(), &carried),
-            carried,
-            beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
+            options,
+            filter: carried.filter.clone(),
+            fence: Fence::new(Arc::clone(&versions.catalog), open.id.clone(), code.segments, code.reads),
             share: open.share.subscribe(),
             journal: Arc::clone(&versions.journal),
             offload: versions.world.offload,
-            view: Arc::clone(&open.view),
             segments: state.segments,
             claims: Claims(Arc::clone(&versions.cluster)),
             clock: Arc::clone(&versions.world.clock),
@@ -96,14 +96,21 @@ impl OpenVersion {
             orders: open.orders.subscribe(),
             wishes: open.wishes.subscribe(),
             lifted: Arc::clone(&open.lifted),
-            busy: Arc::clone(&open.busy),
             progress: Arc::clone(&open.seen),
-            voices: open.voices.subscribe(),
             probe: Arc::clone(&versions.world.probe),
             stop: stopped,
         };
+        let stored = Arc::new(Stored {
+            id: open.id.clone(),
+            view: Arc::clone(&open.view),
+            segments: state.segments,
+            carried,
+            beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
+            busy: Arc::clone(&open.busy),
+            voices: open.voices.subscribe(),
+        });
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
-        let run = versions.world.offload.leave(&open.id.to_string(), processor::run(assignment));
+        let run = versions.world.offload.leave(&open.id.to_string(), processor::run::<Rows>(assignment, stored));
         let run = run.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error))?;
         *open.run.get_mut() = Some(RunHandle { stop, run });
         Ok(open)

@@ -176,13 +176,9 @@ impl View {
                 }
                 Err(NotCommitted::Held { held_for, must_reapply })
             }
-            Err(CommitError::Refused(TokenRefused::Capped { cap, .. })) => {
-                self.forget_changes();
-                Err(NotCommitted::Capped(cap))
-            }
             Err(CommitError::Refused(refused)) => {
                 self.forget_changes();
-                Err(NotCommitted::Fenced(refused))
+                Err(NotCommitted::of(refused))
             }
             Err(CommitError::Store(error)) => {
                 self.forget_changes();

@@ -11,7 +11,9 @@ use dacapo::options::{RowScope, SegmentCount};
 use dacapo::status::{Member, MemberId};
 use dacapo::store::{Journal, Store, StoreError};
 use dacapo::world::SystemClock;
-use dacapo::{HandlerError, Node, NodeBuilder, Options, Position, Projection, Recorded, Row, Table, VersionCode, VersionId, View};
+use dacapo::{
+    HandlerError, Node, NodeBuilder, Options, Position, Projection, Recorded, Row, Table, VersionCode, VersionId, View,
+};
 use dacapo_model::{JournalId, Mark};
 use dacapo_store::{AppendError, Members, StreamInfo};
 use tokio::sync::watch;

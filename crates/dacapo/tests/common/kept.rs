@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use dacapo::catalog::Phase;
 use dacapo::store::Store;
-use dacapo::{Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table, VersionCode, View, ViewId};
+use dacapo::{
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
+};
 use serde::{Deserialize, Serialize};
 
 use super::seats::{Dice, skipping};

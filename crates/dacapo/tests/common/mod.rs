@@ -15,7 +15,10 @@ use dacapo::journal::{Filter, Limit, Timestamp};
 use dacapo::operate::FlipReport;
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::world::Clock;
-use dacapo::{Answers, Error, Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Query, ReadView, Recorded, Row, Table, VersionCode, VersionId, View, ViewId};
+use dacapo::{
+    Answers, Error, Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Query,
+    ReadView, Recorded, Row, Table, VersionCode, VersionId, View, ViewId,
+};
 use tokio::sync::watch;
 
 /// The longest that a test waits for something that must happen.

@@ -11,7 +11,10 @@ use dacapo::options::{OnFailure, Policy, Retry, Seed, SegmentCount};
 use dacapo::rows::Value;
 use dacapo::store::Store;
 use dacapo::verify::Verify;
-use dacapo::{Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table, VersionCode, View, ViewId};
+use dacapo::{
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
+};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const SEGMENTS: u16 = 3;

@@ -10,7 +10,10 @@ use dacapo::catalog::Phase;
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::store::Store;
 use dacapo::verify::Verify;
-use dacapo::{Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table, VersionCode, View, ViewId};
+use dacapo::{
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
+};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 

@@ -5,7 +5,9 @@ use dacapo::operate::{LetterKind, WhichLetters};
 use dacapo::options::{OnFailure, Policy, Retry, RowScope, SegmentCount};
 use dacapo::rows::Value;
 use dacapo::status::WaitingOn;
-use dacapo::{ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, VersionCode, View};
+use dacapo::{
+    ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, VersionCode, View,
+};
 
 use super::told::*;
 use crate::common::*;

@@ -14,7 +14,10 @@ use dacapo::status::{Status, VersionStatus, WaitingOn};
 use dacapo::store::Store;
 use dacapo::verify::Verify;
 use dacapo::world::SystemClock;
-use dacapo::{Answers, ExpectedRevision, HandlerError, Node, NodeBuilder, Options, Position, Projection, ReadView, Recorded, Row, Table, VersionCode, View};
+use dacapo::{
+    Answers, ExpectedRevision, HandlerError, Node, NodeBuilder, Options, Position, Projection, ReadView, Recorded, Row,
+    Table, VersionCode, View,
+};
 use dacapo_model::verify::Part;
 
 use crate::common::*;

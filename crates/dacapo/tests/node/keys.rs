@@ -9,9 +9,9 @@ async fn a_request_repeated_under_its_key_is_carried_out_once() {
     let asked = RequestedBy { idempotency_key: Some("k-1".into()), ..RequestedBy::by("ann").because("new indexes") };
     let first = node.projection(totals()).unwrap().rebuild().requested_by(asked.clone()).await.unwrap();
     let again = node.projection(totals()).unwrap().rebuild().requested_by(asked).await.unwrap();
-    assert_eq!((first.view.version, &first), (version("v1.2"), &again));
+    assert_eq!((first.view().version, &first), (version("v1.2"), &again));
     let history = node.history().await.unwrap();
-    let entry = history.iter().find(|entry| Some(entry.position) == first.position).unwrap();
+    let entry = history.iter().find(|entry| Some(entry.position) == first.requested.position).unwrap();
     assert_eq!((entry.asked.actor.as_str(), entry.asked.reason.as_deref()), ("ann", Some("new indexes")));
     ready(&node, "v1.2").await;
     assert_eq!(flip(&node).await.to, version("v1.2"), "the same code can be built again");
