@@ -1,9 +1,9 @@
 //! The kit against a small bank: what is as expected passes, and what is not is shown.
 
-use dacapo::{
-    Answers, Effect, Event, HandlerError, OnFailure, Options, Projection, Query, ReadView, Recorded, Row, Table,
-    Timestamp, View,
-};
+use dacapo::effects::Effect;
+use dacapo::journal::Timestamp;
+use dacapo::options::OnFailure;
+use dacapo::{Answers, Event, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Table, View};
 use dacapo_testkit::{Case, Outcome, block_on};
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ fn case() -> Case<Balances> {
 }
 
 fn of(on_failure: OnFailure) -> Case<Balances> {
-    Case::of(Balances { on_failure }).answers::<BalanceOf>().effects::<Mail>()
+    Case::of(Balances { on_failure }).answering::<BalanceOf>().effects::<Mail>()
 }
 
 fn moved(amount: i64) -> AccountEvent {
@@ -194,7 +194,8 @@ fn a_check_of_refusals_that_fails_says_what_was_refused() {
 async fn runs_of_one_case_do_the_same() {
     let (first, second) = (two_accounts().await, two_accounts().await);
     let ids = async |outcome: &Outcome| {
-        let events = outcome.node().journal().read(Default::default(), &Default::default(), dacapo::Limit::events(100));
+        let events =
+            outcome.node().journal().read(Default::default(), &Default::default(), dacapo::journal::Limit::events(100));
         events.await.unwrap().iter().map(|event| (event.position, event.stream.to_owned())).collect::<Vec<_>>()
     };
     assert_eq!(ids(&first).await, ids(&second).await);
