@@ -1,5 +1,6 @@
 //! Checks and chores: `cargo xtask ci` runs all that a change must pass.
 
+mod api;
 mod commits;
 mod directions;
 mod docs;
@@ -23,6 +24,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   doc     build the documentation with warnings denied
   docs    check the documents against the code, their words, and the lengths of sources
   commits check the subjects of the last commits
+  api     the lists of the public API in docs/public-api against the sources; `--write` rewrites them
   features the crates without SQLite, for programs on another store
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
@@ -40,7 +42,8 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "test" => test(),
         "doc" => doc(),
-        "docs" => docs::check(&root()),
+        "docs" => docs::check(&root()).and_then(|()| api::check(&root())),
+        "api" => api::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
         "commits" => commits::check(&root()),
         "features" => features::check(),
         "bench" => bench(),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
 fn ci() -> Done {
     fmt()?;
     docs::check(&root())?;
+    api::check(&root())?;
     commits::check(&root())?;
     lint()?;
     features::check()?;

@@ -1,8 +1,9 @@
 //! Opening the store of a database that nodes share. A program without the feature `postgres` has none.
 
-use dacapo::Store;
 #[cfg(feature = "postgres")]
-use dacapo::{StartError, StoreError};
+use dacapo::StartError;
+use dacapo::store::Store;
+use dacapo::store::StoreError;
 use dacapo_api::Problem;
 
 use crate::args::Shared;

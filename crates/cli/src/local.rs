@@ -6,7 +6,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dacapo::{Node, NodeBuilder, StartError, StoreError};
+use dacapo::store::StoreError;
+use dacapo::{Node, NodeBuilder, StartError};
 use dacapo_api::{Api, ApiError, Problem};
 use dacapo_server::NodeApi;
 

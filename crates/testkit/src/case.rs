@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dacapo::{
-    Answers, Carried, CarriedVersion, Clock, Effect, EventId, ExpectedRevision, Ids, Node, Projection, Query, Store,
-    Timestamp,
-};
+use dacapo::effects::Effect;
+use dacapo::journal::{EventId, Timestamp};
+use dacapo::store::Store;
+use dacapo::world::{Clock, Ids};
+use dacapo::{Answers, CodeOf, ExpectedRevision, Node, Projection, Query, VersionCode};
 
 use crate::clock::ManualClock;
 use crate::outcome::Outcome;
@@ -15,7 +16,7 @@ use crate::watched::{Effects, Watched};
 /// One test of a projection: what is given, and what happens then.
 #[must_use = "nothing happens before `run`"]
 pub struct Case<P: Projection> {
-    version: CarriedVersion<Watched<P>>,
+    version: CodeOf<Watched<P>>,
     effects: Effects,
     given: Vec<Step<P::Event>>,
     when: Vec<Step<P::Event>>,
@@ -32,7 +33,7 @@ impl<P: Projection> Case<P> {
     /// A test of this version of a projection.
     pub fn of(projection: P) -> Self {
         let effects = Effects::default();
-        let version = Carried::version(Watched::new(projection, effects.clone()));
+        let version = Watched::new(projection, effects.clone()).code();
         Self { version, effects, given: Vec::new(), when: Vec::new() }
     }
 
@@ -41,18 +42,18 @@ impl<P: Projection> Case<P> {
     where
         P: Answers<Q>,
     {
-        self.version = self.version.answers::<Q>();
+        self.version = self.version.answering::<Q>();
         self
     }
 
     /// Lets the handler emit effects of type `E`, which are noted for [`Outcome::effects`] and not made.
     pub fn effects<E: Effect>(mut self) -> Self {
-        self.version = self.version.acts::<E>();
+        self.version = self.version.acting::<E>();
         self
     }
 
     /// Events that are in the journal before a node carries the projection for the first time. Their effects belong to
-    /// the past: by default ([`EffectOptions::past`](dacapo::EffectOptions::past)) they are not made.
+    /// the past: by default ([`EffectOptions::past`](dacapo::effects::EffectOptions::past)) they are not made.
     pub fn given(mut self, stream: &str, events: impl IntoIterator<Item = P::Event>) -> Self {
         self.given.push(Step::Append(stream.to_owned(), events.into_iter().collect()));
         self
@@ -85,7 +86,7 @@ impl<P: Projection> Case<P> {
         let node = Node::builder().store(store).clock(Arc::clone(&clock) as Arc<dyn Clock>).ids(ids).start().await;
         let node = node.unwrap_or_else(|error| panic!("the node does not start: {error}"));
         append(&node, &clock, self.given).await;
-        node.carry(self.version).unwrap_or_else(|error| panic!("{} cannot be carried: {error}", P::NAME));
+        node.add_projection(self.version).unwrap_or_else(|error| panic!("{} cannot be carried: {error}", P::NAME));
         let mut outcome = Outcome::new::<P>(node, clock, self.effects, views);
         if outcome.until_serving().await {
             append(outcome.node(), outcome.clock(), self.when).await;

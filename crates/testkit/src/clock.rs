@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use dacapo::{Clock, Timestamp};
+use dacapo::journal::Timestamp;
+use dacapo::world::Clock;
 
 /// A clock that stands still until a test moves it. It begins at the Unix epoch.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use dacapo::Clock;
+/// use dacapo::world::Clock;
 /// use dacapo_testkit::ManualClock;
 ///
 /// let clock = ManualClock::default();

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use dacapo::{Effect, Row, Value};
+use dacapo::Row;
+use dacapo::effects::Effect;
+use dacapo::rows::Value;
 use serde_json::Value as Json;
 
 /// What differs between rows; nothing when they are the same, whatever their order.
@@ -73,7 +75,7 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "  {line}");
 }
 
-fn shown(columns: &[dacapo::Column], row: &[Value]) -> String {
+fn shown(columns: &[dacapo::rows::Column], row: &[Value]) -> String {
     let columns = columns.iter().zip(row).map(|(column, found)| format!("{}: {}", column.name, value(found)));
     columns.collect::<Vec<_>>().join(", ")
 }

@@ -6,7 +6,8 @@
 //! unless a test sets it, and ids are counted, so that each run does the same.
 //!
 //! ```
-//! # use dacapo::{Answers, Effect, Event, HandlerError, Projection, Query, ReadView, Recorded, Row, Table, View};
+//! # use dacapo::{Answers, Event, HandlerError, Projection, Query, ReadView, Recorded, Row, Table, View};
+//! # use dacapo::effects::Effect;
 //! # use serde::{Deserialize, Serialize};
 //! use dacapo_testkit::{Case, block_on};
 //!
@@ -56,7 +57,7 @@
 //! # }
 //! block_on(async {
 //!     let then = Case::of(Balances)
-//!         .answers::<BalanceOf>()
+//!         .answering::<BalanceOf>()
 //!         .effects::<Overdrawn>()
 //!         .given("account-1", [Deposited { amount: 50 }])
 //!         .when("account-1", [Withdrawn { amount: 58 }])

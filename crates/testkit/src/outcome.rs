@@ -4,9 +4,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{
-    Effect, Node, Phase, Position, Projection, ProjectionName, Query, Reading, Row, VersionStatus, ViewId, WaitingOn,
-};
+use dacapo::catalog::Phase;
+use dacapo::effects::Effect;
+use dacapo::status::{VersionStatus, WaitingOn};
+use dacapo::{Node, Position, Projection, ProjectionName, Query, Reading, Row, ViewId};
 use dacapo_store::Views;
 use tokio::time::Instant;
 

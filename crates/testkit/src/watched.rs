@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dacapo::effects::{Acts, Effect, EffectKey};
+use dacapo::options::Retry;
 use dacapo::verify::{Assertion, Checks, Comparison};
-use dacapo::{
-    Acts, Answers, Effect, EffectKey, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Retry,
-    Table, View,
-};
+use dacapo::{Answers, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Table, View};
 use serde_json::Value as Json;
 
 /// An effect that was made.
@@ -31,7 +30,7 @@ impl Effects {
     }
 }
 
-/// The projection `P` as it is, but for its effects, which are noted here.
+/// The projection `P`, unchanged. Its effects are recorded here.
 pub(crate) struct Watched<P> {
     inner: P,
     effects: Effects,

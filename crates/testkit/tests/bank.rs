@@ -1,8 +1,10 @@
 //! The kit against a small bank: what is as expected passes, and what is not is shown.
 
+use dacapo::effects::Effect;
+use dacapo::journal::{Filter, Limit, Timestamp};
+use dacapo::options::{OnFailure, Policy};
 use dacapo::{
-    Answers, Effect, Event, Filter, HandlerError, Limit, OnFailure, Options, Policy, Position, Projection, Query,
-    ReadView, Recorded, Row, Table, Timestamp, View,
+    Answers, Event, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Row, Table, View,
 };
 use dacapo_testkit::{Case, Outcome, block_on};
 use serde::{Deserialize, Serialize};
@@ -81,7 +83,7 @@ fn case() -> Case<Balances> {
 
 fn of(policy: Policy) -> Case<Balances> {
     let on_failure = OnFailure { serving: policy, initializing: policy };
-    Case::of(Balances { on_failure }).answers::<BalanceOf>().effects::<Mail>()
+    Case::of(Balances { on_failure }).answering::<BalanceOf>().effects::<Mail>()
 }
 
 fn moved(amount: i64) -> AccountEvent {

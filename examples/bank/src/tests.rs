@@ -20,7 +20,7 @@ fn withdrawn(amount: i64) -> AccountEvent {
 fn version_1_keeps_the_balance_of_each_account() {
     block_on(async {
         let then = Case::of(BalancesV1::default())
-            .answers::<BalanceOf>()
+            .answering::<BalanceOf>()
             .given("account-1", [opened("ann"), deposited(50)])
             .when("account-2", [opened("bob"), deposited(7)])
             .when("account-1", [withdrawn(8)])
@@ -37,7 +37,7 @@ fn version_1_keeps_the_balance_of_each_account() {
 fn version_2_tells_money_in_from_money_out_and_answers_as_version_1_does() {
     block_on(async {
         let then = Case::of(BalancesV2::default())
-            .answers::<BalanceOf>()
+            .answering::<BalanceOf>()
             .given("account-1", [opened("ann"), deposited(50)])
             .when("account-1", [withdrawn(8), deposited(1)])
             .run()

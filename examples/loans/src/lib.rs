@@ -10,8 +10,9 @@
 #[cfg(test)]
 mod tests;
 
+use dacapo::journal::EventError;
 use dacapo::verify::Assertion;
-use dacapo::{Event, EventError, HandlerError, Options, Projection, Recorded, Row, Table, View};
+use dacapo::{Event, HandlerError, Options, Projection, Recorded, Row, Table, View};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened to an application. What it was is its type.

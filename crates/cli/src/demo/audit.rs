@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use super::bank::{AccountEvent, AccountOfOwner};
-use dacapo::{Error, Event, Filter, Limit, Node, Position};
+use dacapo::journal::{Filter, Limit};
+use dacapo::{Error, Event, Node, Position};
 use indicatif::ProgressBar;
 
 use super::books::Books;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::bank::{Balance, BalanceOf};
-use dacapo::{Answered, ExpectedRevision, Node, Position, Revision};
+use dacapo::journal::Revision;
+use dacapo::{Answered, ExpectedRevision, Node, Position};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

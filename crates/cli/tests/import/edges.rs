@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dacapo::{Carried, Event, HandlerError, Node, NodeBuilder, Projection, Recorded, Row, Table, View};
+use dacapo::{Event, HandlerError, Node, NodeBuilder, Projection, Recorded, Row, Table, VersionCode, View};
 use dacapo_api::Problem;
 use dacapo_api::operations::paths;
 use dacapo_postgres::testbed::Server;
@@ -41,7 +41,7 @@ impl Projection for Balances {
 }
 
 fn carrying(builder: NodeBuilder) -> NodeBuilder {
-    builder.carry(Carried::version(Balances))
+    builder.projection(Balances.code())
 }
 
 async fn serving(node: &Node) {

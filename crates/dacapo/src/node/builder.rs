@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use super::{Node, Running};
 use crate::catalog::{self, CatalogLog};
 use crate::cluster::{Cluster, SharedClock};
-use crate::code::{Carried, check_all_carried, check_categories};
+use crate::code::{VersionCode, check_all_carried, check_categories};
 use crate::conductor;
 use crate::error::StartError;
 use crate::reads;
@@ -56,7 +56,7 @@ pub struct NodeBuilder {
     place: Place,
     name: Option<String>,
     address: Option<String>,
-    carried: Vec<Carried>,
+    carried: Vec<VersionCode>,
     subscribers: Vec<Arc<dyn AnySubscriber>>,
     looks: bool,
     world: World,
@@ -102,9 +102,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Carries this version of a projection. New code is built beside the serving version and flipped to
-    /// as its options say; keep carrying the old version for as long as it serves or stands by.
-    pub fn carry(mut self, version: impl Into<Carried>) -> Self {
+    /// Runs this version of a projection; call it once for each version. New code is built beside the serving version and
+    /// flipped to as its options say; keep the old version here for as long as it serves or stands by.
+    pub fn projection(mut self, version: impl Into<VersionCode>) -> Self {
         self.carried.push(version.into());
         self
     }
@@ -172,7 +172,7 @@ impl NodeBuilder {
         let name = self.name.unwrap_or_else(|| format!("node {id}"));
         let me = Member { id, name, address: self.address, carries: vec![], ready: false };
         let cluster = Arc::new(Cluster::new(Arc::clone(&store.members), shared_clock, store.shared, me));
-        cluster.carries(self.carried.iter().map(Carried::of_member).collect());
+        cluster.carries(self.carried.iter().map(VersionCode::of_member).collect());
         let (leave, left) = watch::channel(false);
         let keeper = tokio::spawn(cluster.join(left).await?.run());
         let versions =
@@ -224,7 +224,7 @@ fn check_subscribers(subscribers: &[Arc<dyn AnySubscriber>]) -> Result<(), Start
 }
 
 /// Refuses projections that the store could not tell from others.
-fn check_names(store: &Store, catalog: &CatalogLog, carried: &[Carried]) -> Result<(), StoreError> {
+fn check_names(store: &Store, catalog: &CatalogLog, carried: &[VersionCode]) -> Result<(), StoreError> {
     let catalog = catalog.current();
     let known: Vec<_> = catalog.projections.keys().collect();
     let new = carried.iter().map(|carried| &carried.code.projection);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::Rows;
+use dacapo_model::assign::RowScope;
 use dacapo_model::{Letter, Position, SegmentCount, Token, TokenMove, ViewId, WorkShare, limits};
 #[cfg(feature = "embedded")]
 use dacapo_store::memory::MemoryViews;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::counts::LETTERS;
 use super::gather::{Gathered, Wanted};
-use crate::code::{Aside, Busy, Carried, Failure, FailureCause, Work};
+use crate::code::{Aside, Busy, Failure, FailureCause, VersionCode, Work};
 use crate::feed::Ahead;
 use crate::versions::Versions;
 use crate::view::{NotCommitted, ReadView, View, ViewError};
@@ -29,7 +29,7 @@ pub(crate) struct Fold {
     /// Whose view it is.
     pub(crate) id: ViewId,
     /// By whose code.
-    pub(crate) carried: Carried,
+    pub(crate) carried: VersionCode,
     /// How far, for each segment of the version.
     pub(crate) through: Vec<Position>,
     /// Events that were set aside, and are left out.
@@ -126,7 +126,7 @@ impl Fold {
     pub(super) async fn of(
         versions: &Versions,
         id: &ViewId,
-        carried: &Carried,
+        carried: &VersionCode,
         view: &mut ReadView,
         pace: Pace,
     ) -> Result<Self, StoreError> {
@@ -218,7 +218,7 @@ struct Scratch {
 impl Scratch {
     #[expect(clippy::expect_used, reason = "a version has segments")]
     async fn new(what: Fold) -> Result<Self, Stopped> {
-        let Carried { tables, options, .. } = &what.carried;
+        let VersionCode { tables, options, .. } = &what.carried;
         let segments = u16::try_from(what.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
         let found = || format!("there are {} of them", what.through.len());
         let segments = segments.ok_or_else(|| StoreError::corrupt("the tokens of a view", found()))?;
@@ -226,7 +226,7 @@ impl Scratch {
         let first = segments.segment(0).expect("a version has segments");
         let mut view = View::new(stored.writer().await?, tables)
             .with_bytes_max(options.row_cache_bytes)
-            .of_one_segment(options.rows == Rows::OfOneSegment && segments != SegmentCount::ONE)
+            .of_one_segment(options.rows == RowScope::OfOneSegment && segments != SegmentCount::ONE)
             // Nothing that is emitted goes anywhere, since nothing of this is the view's.
             .with_effects(what.carried.effect_names(), first);
         view.index_all().await?;
@@ -296,7 +296,7 @@ impl Scratch {
         through: &[Position],
         until: Instant,
     ) -> Result<usize, Stopped> {
-        let Carried { handlers, options, .. } = &self.what.carried;
+        let VersionCode { handlers, options, .. } = &self.what.carried;
         let work = Work {
             batch,
             from,
