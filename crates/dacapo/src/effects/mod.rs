@@ -19,8 +19,7 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    EffectKey, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token, VersionId, ViewId,
-    Voice, limits,
+    NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token, VersionId, ViewId, Voice, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
 use futures::future::BoxFuture;
@@ -29,8 +28,12 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use crate::code::Acts;
+pub use crate::effect::{Effect, EffectOptions};
+pub use dacapo_model::{EffectFailure, EffectKey, PastEffects};
+
 use crate::catalog::CatalogError;
-use crate::code::{Carried, shortened};
+use crate::code::{VersionCode, shortened};
 use crate::history;
 use crate::panics::{chain, panic_text};
 use crate::processor::Progress;
@@ -49,7 +52,7 @@ pub(crate) struct Delivery {
     pub(crate) versions: Weak<Versions>,
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
-    pub(crate) carried: Carried,
+    pub(crate) carried: VersionCode,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) outbox: watch::Sender<Outbox>,
     /// The version whose effects come before its own.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::{self, ClaimAction, Rows, Spread};
+use dacapo_model::assign::{self, ClaimAction, RowScope, Spread};
 use dacapo_model::{Member, MemberId, Segment, Token};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
@@ -64,7 +64,7 @@ impl Assignment {
 
     /// How often to look while the segments go to the members like this.
     fn look_every(&self, spread: Spread) -> Duration {
-        let passes = self.options.rows == Rows::OfOneSegment;
+        let passes = self.options.rows == RowScope::OfOneSegment;
         if spread == Spread::Whole && passes { LOOK_WHOLE } else { LOOK }
     }
 

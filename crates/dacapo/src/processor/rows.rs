@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::{self, Rows as WhoseRows, Spread};
+use dacapo_model::assign::{self, RowScope, Spread};
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     Letter, MemberId, Position, Refusal, Segment, SegmentCount, Timestamp, Token, ViewId, WaitingOn, limits,
@@ -19,7 +19,7 @@ use super::segments::Segments;
 use super::sink::{AsideEvent, Portion, RefusedEvent, Sink, Taken};
 use super::tries::Tried;
 use super::{Next, Orders, unavailable};
-use crate::code::{Aside, Busy, Carried, FailureCause, SeedFrom, Speaks, Voices, Work, letter};
+use crate::code::{Aside, Busy, FailureCause, SeedFrom, Speaks, VersionCode, Voices, Work, letter};
 use crate::history;
 use crate::landing::NotCommitted;
 use crate::view::{View, ViewError};
@@ -29,7 +29,7 @@ pub(crate) struct Stored {
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
     pub(crate) segments: SegmentCount,
-    pub(crate) carried: Carried,
+    pub(crate) carried: VersionCode,
     pub(crate) beginning: Beginning,
     pub(crate) busy: Arc<Busy>,
     /// Whose effects are whose.
@@ -117,7 +117,7 @@ impl Sink for Rows {
         let first = stored.segments.segment(0).expect("a version has segments");
         let view = View::new(stored.view.writer().await?, stored.carried.tables)
             .with_bytes_max(options.row_cache_bytes)
-            .of_one_segment(options.rows == WhoseRows::OfOneSegment && stored.segments != SegmentCount::ONE)
+            .of_one_segment(options.rows == RowScope::OfOneSegment && stored.segments != SegmentCount::ONE)
             .lacking_indexes(bare)
             .with_effects(stored.carried.effect_names(), first);
         Ok(Self {

@@ -362,8 +362,7 @@ async fn a_paused_version_takes_nothing_until_it_is_resumed() {
     stage.orders.send_replace(Orders { paused: true, ..still() });
     stage.append(20).await;
     let running = stage.start();
-    stage.until("it has its claim", |progress| progress.tokens.iter().all(|token| token.epoch.get() == 2)).await;
-    stage.until("it rests", |progress| progress.letters.is_some()).await;
+    stage.until("it has its claim, and rests", |progress| progress.letters.is_some()).await;
     assert_eq!(stage.shelf.lasting().taken, 0);
     stage.orders.send_replace(still());
     stage.until_covered().await;
@@ -382,7 +381,8 @@ async fn a_segment_stops_before_an_event_that_is_refused_and_the_others_go_on() 
     let head = Position::new(30);
     stage
         .until("the others reach the head", |progress| {
-            progress.tokens.iter().all(|token| token.segment == segment || token.position == head)
+            let is_there = |token: &Token| token.segment == segment || token.position == head;
+            progress.letters.is_some() && progress.tokens.iter().all(is_there)
         })
         .await;
     let kept = stage.shelf.lasting().refusals.clone();

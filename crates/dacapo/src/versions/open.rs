@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Versions;
-use crate::code::{Busy, Carried, SeedFrom, Voices};
+use crate::code::{Busy, SeedFrom, VersionCode, Voices};
 use crate::history;
 use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress, Rows, Stored};
 use crate::reads::Fence;
@@ -28,7 +28,7 @@ pub(crate) struct OpenVersion {
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
     /// Its code, if this node carries it; then its processor runs here.
-    pub(crate) carried: Option<Carried>,
+    pub(crate) carried: Option<VersionCode>,
     /// How far it is, whoever takes it there.
     pub(crate) progress: watch::Receiver<Progress>,
     seen: Arc<watch::Sender<Progress>>,
@@ -73,7 +73,7 @@ impl OpenVersion {
         versions: &Versions,
         id: ViewId,
         view: Arc<dyn StoredView>,
-        carried: Carried,
+        carried: VersionCode,
         state: &VersionState,
         seed: Option<SeedFrom>,
         is_corrected: bool,
@@ -118,7 +118,7 @@ impl OpenVersion {
 
     /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
     /// tokens can be seen and held, and its effects made.
-    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<VersionCode>, orders: Orders) -> Self {
         let (seen, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
         let (lifted, share, busy, run, looked, meeting, reached) = Default::default();

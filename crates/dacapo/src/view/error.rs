@@ -8,6 +8,7 @@ use crate::row::RowError;
 
 /// Why rows could not be read or changed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ViewError {
     /// A value does not fit its column.
     #[error(transparent)]

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dacapo::{
-    Acts, Carried, Effect, EffectKey, HandlerError, Options, Phase, Position, Projection, Recorded, StreamName, Table,
-    View, limits,
-};
+use dacapo::catalog::Phase;
+use dacapo::effects::{Acts, Effect, EffectKey};
+use dacapo::journal::StreamName;
+use dacapo::{HandlerError, Options, Position, Projection, Recorded, Table, VersionCode, View, limits};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -66,17 +66,17 @@ async fn one_that_joins_leaves_time_to_the_one_that_makes_the_effects() {
     let (gate, is_open) = watch::channel(false);
     let tried = Arc::new(Mutex::new(vec![]));
     let sends = |node| Sends { node, tried: Arc::clone(&tried), gate: is_open.clone() };
-    let carried = |node| Carried::version(sends(node)).acts::<Mail>();
+    let carried = |node| sends(node).acting::<Mail>();
     let store = Shared::new();
     let mut begun = vec![Instant::now()];
-    let one = store.node("one").carry(carried(0)).start().await.unwrap();
+    let one = store.node("one").projection(carried(0)).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     add(&one, "ledger-1", 5).await;
     until(&one, "it is begun", |_| !tried.lock().unwrap().is_empty()).await;
     let mut nodes = vec![one];
     for number in 1..=NEWCOMERS {
         begun.push(Instant::now());
-        nodes.push(store.another().node(&format!("new-{number}")).carry(carried(number)).start().await.unwrap());
+        nodes.push(store.another().node(&format!("new-{number}")).projection(carried(number)).start().await.unwrap());
     }
     for node in &nodes {
         until(node, "all are there", |status| status.members.len() == nodes.len()).await;

@@ -6,10 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, SegmentCount, Store, StoreError,
-    StreamName, Table, Token, ViewId,
-};
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::options::SegmentCount;
+use dacapo::status::Token;
+use dacapo::store::{Journal, Store, StoreError};
+use dacapo::{Position, Table, ViewId};
 use dacapo_model::{JournalId, Mark};
 use dacapo_store::{
     AppendError, Commit, CommitError, Health, StreamInfo, View, ViewHealth, ViewReader, ViewWriter, Views,

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, Store, StoreError, StreamEvent,
-    StreamName,
-};
+use dacapo::Position;
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamEvent, StreamName};
+use dacapo::store::{Journal, Store, StoreError};
 use dacapo_model::{JournalId, Mark, Member, MemberId};
 use dacapo_store::{AppendError, Members, StreamInfo};
 use tokio::sync::watch;

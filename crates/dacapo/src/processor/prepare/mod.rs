@@ -33,7 +33,7 @@ pub(super) mod seed;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use dacapo_model::assign::Rows as WhoseRows;
+use dacapo_model::assign::RowScope;
 use dacapo_store::StoreError;
 
 use super::Next;
@@ -87,7 +87,7 @@ impl Run<'_, Rows> {
             Step::Copy => self.begin_as_copy().await,
             Step::LeaveReplay => self.leave_replay().await,
             // Another member that still has a segment might change the same rows.
-            Step::Whole if !self.is_whole() && self.sink.stored.carried.options.rows == WhoseRows::AcrossSegments => {
+            Step::Whole if !self.is_whole() && self.sink.stored.carried.options.rows == RowScope::AcrossSegments => {
                 self.wait_anew().await
             }
             Step::TakeUpReplay if self.is_whole() => self.take_up_if_due().await,

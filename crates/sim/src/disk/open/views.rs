@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{Position, SegmentCount, StoreError, Table, Token, ViewId};
+use dacapo::options::SegmentCount;
+use dacapo::status::Token;
+use dacapo::store::StoreError;
+use dacapo::{Position, Table, ViewId};
 use dacapo_model::{EffectLetter, MemberId, Settled, Wish};
 use dacapo_store::{
     Attached, Commit, CommitError, OfSegment, View, ViewCopy, ViewWriter, Views, WhichEffects, WhichLetters,
