@@ -61,10 +61,11 @@ pub use dacapo_model::assign::Rows;
 pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
 pub use dacapo_model::replay::InPlace;
 pub use dacapo_model::{
-    Cancel, Catalog, CatalogEvent, CatalogRefused, CodeId, EffectFailure, EffectKey, EffectLetter, EventId, EventType,
-    ExpectedRevision, FlipKind, FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId, Metadata, NewEvent,
-    OnFailure, PastEffects, Phase, Policy, Position, ProjectionName, Reads, Retry, Revision, Segment, SegmentCount,
-    Stage, StreamName, Timestamp, Token, Unlike, VersionId, ViewId, WaitingOn, Wish, WorkShare, limits,
+    Cancel, Catalog, CatalogEvent, CatalogRefused, CodeId, EffectFailure, EffectKey, EffectLetter, EffectTry, Epoch,
+    EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId,
+    Metadata, NewEvent, OnFailure, PastEffects, Phase, Policy, Position, ProjectionName, Reads, Retry, Revision,
+    Segment, SegmentCount, Stage, StreamName, Timestamp, Token, Unlike, VersionId, ViewId, WaitingOn, Wish, WorkShare,
+    limits,
 };
 pub use dacapo_store::{
     Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,

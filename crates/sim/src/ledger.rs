@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dacapo::verify::Part;
 use dacapo::{
-    Acts, Answers, Carried, EffectFailure, EffectKey, EffectOptions, Event, FlipPolicy, HandlerError, InPlace,
+    Acts, Answers, Carried, EffectFailure, EffectOptions, EffectTry, Event, FlipPolicy, HandlerError, InPlace,
     OnFailure, Options, PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Scrub, Seed,
     SegmentCount, Table, Verify, View, WorkShare,
 };
@@ -212,8 +212,8 @@ impl<const CODE: u32, E: Change> Answers<TotalOf> for Totals<CODE, E> {
 }
 
 impl<const CODE: u32, E: Change> Acts<Told> for Totals<CODE, E> {
-    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
-        self.world.receive(CODE, told, key).await
+    async fn act(&self, told: &Told, attempt: &EffectTry) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, &attempt.key).await
     }
 }
 
@@ -247,8 +247,8 @@ impl<const CODE: u32, E: Change> Projection for Tally<CODE, E> {
 }
 
 impl<const CODE: u32, E: Change> Acts<Told> for Tally<CODE, E> {
-    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
-        self.world.receive(CODE, told, key).await
+    async fn act(&self, told: &Told, attempt: &EffectTry) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, &attempt.key).await
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EffectLetter, JournalId, Letter, Mark, MemberId, NewEffect, PendingEffect, Position, ProjectionName, Refusal,
-    Segment, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, ViewId, Wish,
+    BegunEffect, EffectLetter, EffectsClaim, Epoch, JournalId, Letter, Mark, MemberId, NewEffect, PendingEffect,
+    Position, ProjectionName, Refusal, Segment, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, ViewId,
+    Wish,
 };
 
 pub use dacapo_model::WhichLetters;
@@ -311,12 +312,32 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when it cannot be written; then nothing of it is.
     async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError>;
 
-    /// Records what tries came to, by the numbers of the effects. What is done goes, and the next one of its stream is
-    /// due. It needs no fence: an effect that was made is made, whoever says so.
+    /// Who has the right to make the effects.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError>;
+
+    /// Gives the right to make the effects to the member `by`, or to nobody, if its epoch is still the one that was `seen`.
+    /// Returns the new epoch: nothing is begun under an earlier one any more. `None` when somebody else was first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError>;
+
+    /// Records, before they are tried, that effects are begun under an epoch, in the order in which they are named. Returns
+    /// those that are still to be made; `None` when `epoch` is not that of the claim any more, and then none is begun (I-9).
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError>;
+
+    /// Records what tries under an epoch came to, by the numbers of the effects. What is done goes, and the next one of its
+    /// stream is due. What was begun under a later epoch stays as it is: that try is under way, and tells what it came to.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be written; then nothing of it is.
-    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError>;
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError>;
 
     /// The secondary indexes of these tables that are not there yet, as places in the tables and in their indexes.
     ///

@@ -11,7 +11,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
     StoreError, StreamName, Table, Token, Value, ViewId,
 };
-use dacapo_model::{EffectLetter, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled, Timestamp, Wish};
+use dacapo_model::{
+    BegunEffect, EffectLetter, EffectsClaim, Epoch, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled,
+    Timestamp, Wish,
+};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,
     ViewHealth, ViewHistory, ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
@@ -24,6 +27,8 @@ pub enum Call<'a> {
     Append(&'a Append),
     Read,
     ReadStream,
+    Streams,
+    Mark,
     StreamRevision,
     Open(&'a ViewId),
     Find(&'a ViewId),
@@ -38,6 +43,14 @@ pub enum Call<'a> {
     Lift(&'a ViewId),
     Reader(&'a ViewId),
     Commit(&'a ViewId),
+    History(&'a ViewId),
+    Letters(&'a ViewId),
+    Wish(&'a ViewId),
+    /// Whatever reads the outbox.
+    Effects(&'a ViewId),
+    DecideEffects(&'a ViewId),
+    ClaimEffects(&'a ViewId),
+    BeginEffects(&'a ViewId),
     SettleEffects(&'a ViewId),
     Index(&'a ViewId),
     Attach(&'a ViewId),
@@ -167,7 +180,7 @@ impl Journal for FaultyJournal {
     }
 
     async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.inner.mark(through).await
+        self.faults.meet(Call::Mark, self.inner.mark(through)).await
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
@@ -192,7 +205,7 @@ impl Journal for FaultyJournal {
         after: Option<&StreamName>,
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.inner.streams(category, after, most).await
+        self.faults.meet(Call::Streams, self.inner.streams(category, after, most)).await
     }
 
     fn health(&self) -> Health {
@@ -257,7 +270,7 @@ impl View for FaultyView {
     }
 
     async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
-        self.inner.history().await
+        self.faults.meet(Call::History(&self.id), self.inner.history()).await
     }
 
     async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
@@ -285,7 +298,7 @@ impl View for FaultyView {
     }
 
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
-        self.inner.letters(after, most).await
+        self.faults.meet(Call::Letters(&self.id), self.inner.letters(after, most)).await
     }
 
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
@@ -298,31 +311,43 @@ impl View for FaultyView {
         longest: Duration,
         most: usize,
     ) -> Result<Vec<PendingEffect>, StoreError> {
-        self.inner.effects_due(now, longest, most).await
+        self.faults.meet(Call::Effects(&self.id), self.inner.effects_due(now, longest, most)).await
     }
 
     async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError> {
-        self.inner.first_effect(stream, after).await
+        self.faults.meet(Call::Effects(&self.id), self.inner.first_effect(stream, after)).await
     }
 
     async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
-        self.inner.outbox(most).await
+        self.faults.meet(Call::Effects(&self.id), self.inner.outbox(most)).await
     }
 
     async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
-        self.inner.effect_letters(after, most, untried).await
+        self.faults.meet(Call::Effects(&self.id), self.inner.effect_letters(after, most, untried)).await
     }
 
     async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
-        self.inner.decide_effects(which, wish).await
+        self.faults.meet(Call::DecideEffects(&self.id), self.inner.decide_effects(which, wish)).await
     }
 
-    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
-        self.faults.meet(Call::SettleEffects(&self.id), self.inner.settle_effects(settled)).await
+    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError> {
+        self.inner.effects_claim().await
+    }
+
+    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
+        self.faults.meet(Call::ClaimEffects(&self.id), self.inner.claim_effects(by, seen)).await
+    }
+
+    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        self.faults.meet(Call::BeginEffects(&self.id), self.inner.begin_effects(epoch, numbers)).await
+    }
+
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        self.faults.meet(Call::SettleEffects(&self.id), self.inner.settle_effects(epoch, settled)).await
     }
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
-        self.inner.wish(which, wish).await
+        self.faults.meet(Call::Wish(&self.id), self.inner.wish(which, wish)).await
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dacapo::{
-    Acts, Carried, Effect, EffectKey, EffectOptions, FlipPolicy, HandlerError, InPlace, Node, Options, Phase,
-    Projection, Recorded, SegmentCount, Store, SystemClock, Table, View,
+    Acts, Carried, Effect, EffectKey, EffectOptions, EffectTry, FlipPolicy, HandlerError, InPlace, Node, Options,
+    Phase, Projection, Recorded, SegmentCount, Store, SystemClock, Table, View,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -113,8 +113,8 @@ impl<const CODE: u32> Projection for Notices<CODE> {
 }
 
 impl<const CODE: u32> Acts<Mail> for Notices<CODE> {
-    async fn act(&self, mail: &Mail, key: &EffectKey) -> Result<(), HandlerError> {
-        let tried = (CODE, key.clone(), mail.clone());
+    async fn act(&self, mail: &Mail, attempt: &EffectTry) -> Result<(), HandlerError> {
+        let tried = (CODE, attempt.key.clone(), mail.clone());
         self.office.tried.lock().unwrap().push(tried.clone());
         if Office::holds(&self.office.hang, &mail.ledger) {
             std::future::pending::<()>().await;

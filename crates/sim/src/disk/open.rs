@@ -9,7 +9,10 @@ use dacapo::{
     Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
     StoreError, StreamEvent, StreamName, Table, Timestamp, Token, Value, ViewId,
 };
-use dacapo_model::{EffectLetter, JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal, Settled, Wish};
+use dacapo_model::{
+    BegunEffect, EffectLetter, EffectsClaim, Epoch, JournalId, Letter, Mark, Member, MemberId, PendingEffect, Refusal,
+    Settled, Wish,
+};
 use dacapo_store::{
     AppendError, Attached, Commit, CommitError, Members, OfSegment, Outbox, StreamInfo, View, ViewCopy, ViewHistory,
     ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
@@ -408,12 +411,24 @@ impl View for SimView {
         self.meet("decide about effects", act).await
     }
 
-    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError> {
+        self.meet("read who makes effects", self.inner.effects_claim()).await
+    }
+
+    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
+        self.meet("claim effects", self.inner.claim_effects(by, seen)).await
+    }
+
+    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        self.meet("begin effects", self.inner.begin_effects(epoch, numbers)).await
+    }
+
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         if !settled.is_empty() {
             self.way.world.note(format!("settles effects of {}: {settled:?}", self.id));
         }
         let act = async {
-            self.inner.settle_effects(settled).await?;
+            self.inner.settle_effects(epoch, settled).await?;
             let is_aside = |found: &&EffectLetter| {
                 let of = |(of, settled): &(u64, Settled)| {
                     *of == number(found) && matches!(settled, Settled::SetAside { .. })
