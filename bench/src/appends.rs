@@ -44,11 +44,11 @@ async fn singles(bench: &Bench, appenders: usize) -> Done<Row> {
     let pair = in_turns(bench.sizes.repeats, measured, flushes).await?;
     journal.close().await;
     let (name, what, target, says) = if appenders == 1 {
-        let says = "How much of the disk's own pace is left to someone who waits for each append.";
+        let says = "The share of the disk's own speed that remains for a caller that waits for each append.";
         ("append-one", "durable append, one appender", 0.6, says)
     } else {
-        let says = "Appends that wait at once share a flush: how many of them one flush carries in effect.";
-        ("append-64", "durable append, 64 appenders, an event each", 8.0, says)
+        let says = "Concurrent appends share a flush. The ratio is the effective number of appends per flush.";
+        ("append-64", "durable append, 64 appenders, one event each", 8.0, says)
     };
     Ok(Row { name, what, unit: "events/s", floor: "append 4 KiB, fdatasync, again", ..Row::of(pair, target, says) })
 }
@@ -107,12 +107,12 @@ async fn batches(bench: &Bench) -> Done<Row> {
     let bare = async || Ok(a_second(sizes.iter().sum(), floor::write_blocks(&file, &sizes)?) / 1e6);
     let pair = in_turns(bench.sizes.repeats, measured, bare).await?;
     journal.close().await;
-    let says = "What admitting, encoding, checksumming and indexing leave of the disk's pace for bulk loads.";
+    let says = "The share of the disk's speed that admission, encoding, checksums and indexing leave for bulk loads.";
     Ok(Row {
         name: "append-batches",
         what: "batches of 1,000 events, each durable",
         unit: "MB/s",
-        floor: "write the same bytes, fdatasync a batch",
+        floor: "write the same bytes, one fdatasync per batch",
         ..Row::of(pair, 0.5, says)
     })
 }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::say;
 
-/// What can go wrong is shown to whoever runs the benchmark, and ends it.
+/// An error that ends the benchmark and is shown to its user.
 pub(crate) type Done<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The sizes of everything that is measured.

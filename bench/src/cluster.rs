@@ -36,7 +36,7 @@ const NAMES: &[&str] =
 const SEGMENTS: u16 = 8;
 /// How long the slow handler waits for each event.
 const HANDLER_TIME: Duration = Duration::from_millis(1);
-/// How often an outcome is looked for that nobody tells of.
+/// The pause between two looks for an outcome that nothing announces.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
@@ -77,7 +77,7 @@ async fn appends(bench: &Bench) -> Done<Row> {
     let pair = in_turns(bench.sizes.repeats, measured, one).await?;
     join_all(nodes.iter().map(|node| node.close())).await;
     place.end().await;
-    let says = "What nodes lose that take turns at one lock.";
+    let says = "The loss of nodes that alternate at one lock.";
     Ok(Row {
         name: "cluster-append",
         what: "PostgreSQL: durable append, three nodes of 64 appenders each",
@@ -115,7 +115,7 @@ async fn slow(bench: &Bench) -> Done<Row> {
     let measured = async || caught_up(events, 4).await;
     let one = async || caught_up(events, 1).await;
     let pair = in_turns(bench.sizes.repeats.min(3), measured, one).await?;
-    let says = "How a view that is slow to make gets faster with more nodes.";
+    let says = "The gain of more nodes for a view with a slow handler.";
     Ok(Row {
         name: "cluster-slow",
         what: "PostgreSQL: a view whose handler waits 1 ms, four nodes",
@@ -174,19 +174,19 @@ async fn follow(bench: &Bench) -> Done<Vec<Row>> {
     nodes.end().await;
     place.end().await;
     let row = |name, what, floor, percent| {
-        let says = "From the acknowledgement at one node to the answer of the other, which applies half of the events.";
+        let says = "The time from the acknowledgement on one node to the answer of the other, which applies half of the events.";
         latency(name, what, percentile(seen.clone(), percent), floor, percentile(bare.clone(), percent), says)
     };
     Ok(vec![
         row(
             "cluster-follow-p50",
-            "PostgreSQL: append at one node to seen at another, p50",
+            "PostgreSQL: from append on one node to visible on another, p50",
             "NOTIFY to LISTEN, p50",
             50,
         ),
         row(
             "cluster-follow-p99",
-            "PostgreSQL: append at one node to seen at another, p99",
+            "PostgreSQL: from append on one node to visible on another, p99",
             "NOTIFY to LISTEN, p99",
             99,
         ),
@@ -232,8 +232,8 @@ async fn flips(bench: &Bench) -> Done<Vec<Row>> {
     nodes.end().await;
     place.end().await;
     let commit = median(commits.into_iter());
-    let says = "How long the appliers of the old version stand still at a flip with three nodes; nobody else does.";
-    let back_says = "From the command to go back to the old version serving, with three nodes.";
+    let says = "The time for which the processors of the old version stand still at a flip, with three nodes. Nobody else stands still.";
+    let back_says = "The time from the rollback command until the old version serves, with three nodes.";
     let (pause, rollback) = ("PostgreSQL: pause of a flip, three nodes, p50", "PostgreSQL: rollback, three nodes, p50");
     let (twice, thrice) = ("two commits of a row", "three commits of a row");
     Ok(vec![
@@ -282,13 +282,13 @@ async fn fail_over(bench: &Bench) -> Done<Row> {
     let (measured, lease) = (median(times.into_iter()), limits::LEASE_TIME.as_secs_f64());
     Ok(Row {
         name: "cluster-fail-over",
-        what: "PostgreSQL: segments of a node that renews no more, taken by two others",
+        what: "PostgreSQL: two nodes take over the segments of a node that stopped renewing",
         unit: "s",
         measured,
         floor: "the time of a lease",
         floor_measured: Some(lease),
         ratio: Some(lease / measured),
-        says: "From the last renewal to all segments being a live node's.",
+        says: "The time from the last renewal until live nodes have all segments.",
         ..Row::default()
     })
 }
@@ -335,7 +335,7 @@ async fn database(bench: &Bench) -> Done<Row> {
         floor: "the promotion alone",
         floor_measured: Some(promotion),
         ratio: Some(promotion / measured),
-        says: "From the command that promotes to the last of three nodes having appended; no request is lost.",
+        says: "The time from the promotion command until the last of three nodes has appended. No request is lost.",
         ..Row::default()
     })
 }

@@ -38,11 +38,11 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
             floor_measured: Some(floor_measured),
             ratio: Some(floor_measured / measured),
             target: None,
-            says: "From the acknowledgement of an append to the answer of a query that demands it; a flush beside it.",
+            says: "The time from the acknowledgement of an append to the answer of a query that demands it, beside one flush.",
         }
     };
-    let p50 = row("follow-p50", "append acknowledged to seen in the view, p50", "fdatasync of 4 KiB, p50", 50);
-    let p99 = row("follow-p99", "append acknowledged to seen in the view, p99", "fdatasync of 4 KiB, p99", 99);
+    let p50 = row("follow-p50", "from acknowledgement to visible in the view, p50", "fdatasync of 4 KiB, p50", 50);
+    let p99 = row("follow-p99", "from acknowledgement to visible in the view, p99", "fdatasync of 4 KiB, p99", 99);
     Ok(vec![p50, p99])
 }
 

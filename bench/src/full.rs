@@ -107,7 +107,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
             floor_measured: Some(MEMORY_MIB_MAX),
             ratio: Some(MEMORY_MIB_MAX / measured),
             target: Some(1.0),
-            says: "The memory of a whole process that builds the view, which does not grow with the journal.",
+            says: "The memory of a complete process that builds the view. It does not grow with the journal.",
         });
     }
     Ok(rows)
@@ -123,7 +123,7 @@ fn open_row(name: &'static str, what: &'static str, seconds: f64) -> Row {
         floor_measured: Some(OPEN_SECONDS_MAX),
         ratio: Some(OPEN_SECONDS_MAX / seconds),
         target: Some(1.0),
-        says: "How long a restart keeps appends waiting: the newest chunk is read, the others only looked at.",
+        says: "The time for which a restart delays appends. Opening reads the newest chunk and only checks the others.",
     }
 }
 

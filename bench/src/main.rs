@@ -112,7 +112,7 @@ async fn measure(bench: &Bench) -> Done<Vec<Row>> {
         let node = Node::builder().store(ledger.store.clone()).start().await?;
         rows.extend(rebuild::rows(bench, &ledger, &node).await?);
         rows.extend(modes::rows(bench, &ledger, &node).await?);
-        // It closes the journal, which is opened anew from here on.
+        // It closes the journal, which is opened again from here on.
         node.shutdown().await;
         rows.extend(stream::rows(bench, &ledger).await?);
     }
@@ -126,7 +126,7 @@ async fn measure(bench: &Bench) -> Done<Vec<Row>> {
     Ok(rows)
 }
 
-/// Tells whoever waits how far it is.
+/// Prints the progress.
 fn say(text: &str) {
     // Nobody may be listening, and the table is what counts.
     writeln!(std::io::stderr(), "{text}").unwrap_or_default();

@@ -86,28 +86,28 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Ve
             "rebuild with its indexes from the start",
             plain,
             0.5,
-            "What indexes cost while rows are written.",
+            "The cost of indexes while rows are written.",
         ),
         (
             "mode-index-last",
             "rebuild, indexes last",
             last.clone(),
             0.5,
-            "The same with the stage Indexing, as by default.",
+            "The same with the stage Indexing, which is the default.",
         ),
         (
             "mode-segments",
             "rebuild in four segments, indexes last",
             Options { segments: SegmentCount::new(4)?, ..last.clone() },
             0.5,
-            "Segments are for handlers that refuse events: a view has one writer, so they neither gain nor cost.",
+            "Segments help with handlers that refuse events. A view has one writer, so segments neither gain nor cost speed.",
         ),
         (
             "mode-throttled",
-            "rebuild that works half of the time",
+            "rebuild that runs half of the time",
             Options { rebuild_share: WorkShare::percent(SHARE_PERCENT)?, ..last.clone() },
             0.25,
-            "Half of the row for indexes last is what was asked for.",
+            "The expected result is half of the row with indexes last.",
         ),
     ];
     let mut rows = Vec::new();
@@ -152,7 +152,7 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Ve
             what: "rebuild that begins as a copy",
             unit: "events/s",
             floor: "INSERT … SELECT from one file into another, create the indexes",
-            ..Row::of(pair, 0.3, "Events that the copied rows are of, though none is read; the flip is in the time.")
+            ..Row::of(pair, 0.3, "The events are those of the copied rows; none is read. The time includes the flip.")
         });
     }
     Ok(rows)

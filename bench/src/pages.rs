@@ -52,7 +52,7 @@ impl Side {
         Ok(connection)
     }
 
-    /// Puts every row anew in one transaction; rows a second.
+    /// Puts every row again in one transaction. Returns rows a second.
     fn bulk(&self, rows: usize, round: usize) -> Done<f64> {
         let mut connection = self.open(WRITER_CACHE_KIB)?;
         let begun = Instant::now();
@@ -157,19 +157,19 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
             },
         )
         .await?;
-        let says = "What sealing pages costs where many rows are put at once, checkpoints included.";
+        let says = "The cost of sealing pages in bulk writes, including checkpoints.";
         let what = "rows put into a view in one transaction";
         rows.push(Row { name: "pages-bulk", what, unit: "rows/s", floor: FLOOR, ..Row::of(pair, 0.95, says) });
     }
     if bench.begins("pages-commits") {
         let pair = in_turns(repeats, async || checked.commits(count, 1), async || plain.commits(count, 1)).await?;
-        let says = "What sealing pages costs where each row is a transaction, checkpoints included.";
+        let says = "The cost of sealing pages if each row is a transaction, including checkpoints.";
         let what = "rows put into a view, a transaction each";
         rows.push(Row { name: "pages-commits", what, unit: "commits/s", floor: FLOOR, ..Row::of(pair, 0.95, says) });
     }
     if bench.begins("pages-reads") {
         let pair = in_turns(repeats, async || checked.reads(count, 1), async || same.reads(count, 1)).await?;
-        let says = "What looking at pages costs where most reads need one that SQLite does not have in memory.";
+        let says = "The cost of checking pages if most reads need one that SQLite does not have in memory.";
         let what = "rows of a view by their keys, here and there";
         rows.push(Row {
             name: "pages-reads",
@@ -181,7 +181,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     }
     if bench.begins("pages-scan") {
         let pair = in_turns(repeats, async || checked.scan(count), async || same.scan(count)).await?;
-        let says = "The same where every page is read once.";
+        let says = "The same, if every page is read once.";
         let what = "all rows of a view, in order";
         rows.push(Row { name: "pages-scan", what, unit: "rows/s", floor: FLOOR_OF_READS, ..Row::of(pair, 0.95, says) });
     }

@@ -90,10 +90,10 @@ async fn singles(bench: &Bench) -> Done<Row> {
     let by_hand = async || insert_for(&place.url, streams, time).await;
     let pair = in_turns(bench.sizes.repeats, measured, by_hand).await?;
     place.end().await;
-    let says = "What it brings that a node commits together what waits at once, order and all checks included.";
+    let says = "The gain of group commit in a node, including the order of positions and all checks.";
     Ok(Row {
         name: "postgres-append-64",
-        what: "PostgreSQL: durable append, 64 appenders, an event each",
+        what: "PostgreSQL: durable append, 64 appenders, one event each",
         unit: "events/s",
         floor: "64 connections, each inserts a row and commits",
         ..Row::of(pair, 3.0, says)
@@ -172,12 +172,12 @@ async fn batches(bench: &Bench) -> Done<Row> {
     };
     let pair = in_turns(bench.sizes.repeats, measured, by_hand).await?;
     place.end().await;
-    let says = "What looking for ids and revisions leaves of a bulk load.";
+    let says = "The share of a bulk load's speed that remains after the checks of ids and revisions.";
     Ok(Row {
         name: "postgres-append-batches",
         what: "PostgreSQL: batches of 1,000 events, each durable",
         unit: "events/s",
-        floor: "the same rows by one insert from arrays a batch",
+        floor: "the same rows, one insert from arrays per batch",
         ..Row::of(pair, 0.6, says)
     })
 }
@@ -204,7 +204,7 @@ async fn scan(bench: &Bench) -> Done<Row> {
     };
     let pair = in_turns(bench.sizes.repeats, measured, by_hand).await?;
     place.end().await;
-    let says = "What pages, bounds and records leave of one statement that streams all rows.";
+    let says = "The speed of reading in bounded pages of records, compared with one statement that streams all rows.";
     Ok(Row {
         name: "postgres-scan",
         what: "PostgreSQL: the feed over the whole journal, decoded",

@@ -54,15 +54,15 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
         let pair = in_turns(bench.sizes.repeats, async || measured(BATCH_EVENTS).await, by_hand).await?;
         let says =
             "What the machinery leaves of one loop that streams the events and upserts the sums of many at once.";
-        let floor = "one statement streamed and decoded, folded by batch into a map, upserted from arrays";
+        let floor = "one streamed statement, decoded, folded per batch into a map, upserted from arrays";
         rows.push(row(NAMES[0], floor, pair, 0.4, says));
     }
     if bench.begins(NAMES[1]) {
         let some = events.min(UPSERTS_MAX);
         let by_hand = async || Ok(a_second(some, by_hand(&place.url, some, false).await?));
         let pair = in_turns(bench.sizes.repeats, async || measured(BATCH_EVENTS_UNSET).await, by_hand).await?;
-        let says = "What the row cache wins over a handler that sends a statement for every event.";
-        rows.push(row(NAMES[1], "the same, one prepared upsert an event", pair, 10.0, says));
+        let says = "The gain of the row cache over a handler that sends one statement per event.";
+        rows.push(row(NAMES[1], "the same, one prepared upsert per event", pair, 10.0, says));
     }
     node.shutdown().await;
     place.end().await;

@@ -23,22 +23,21 @@ pub(crate) const REBUILD_TIME_MAX: Duration = Duration::from_secs(600);
 pub(crate) const STATEMENT_ROWS: usize = 64;
 /// Events that one transaction takes, at most, where both sides fold a batch before they write it.
 pub(crate) const BATCH_EVENTS: usize = 262_144;
-/// The same where the other side writes at once, so that only one of them has batches: as it is unless set otherwise.
+/// The same where the other side writes at once, so that only one of them has batches: the default.
 pub(crate) const BATCH_EVENTS_UNSET: usize = limits::BATCH_EVENTS_MAX;
 
 pub(crate) async fn rows(bench: &Bench, ledger: &Ledger, node: &Node) -> Done<Vec<Row>> {
     let mut rows = Vec::new();
     if bench.begins("rebuild-bulk") {
         let pair = against(bench, ledger, node, BATCH_EVENTS, bulk).await?;
-        let says =
-            "What the whole machinery leaves of a loop that was written for this one view and does nothing else.";
+        let says = "The speed of a complete rebuild, compared with a loop that was written for this one view and does nothing else.";
         let floor = "decode from memory, fold a batch into a map, upsert it in bulk";
         rows.push(row("rebuild-bulk", floor, pair, 0.5, says));
     }
     if bench.begins("rebuild-upserts") {
         let pair = against(bench, ledger, node, BATCH_EVENTS_UNSET, upserts).await?;
-        let says = "What the row cache wins over a handler that sends a statement for every event.";
-        let floor = "decode from memory, one prepared upsert an event";
+        let says = "The gain of the row cache over a handler that sends one statement per event.";
+        let floor = "decode from memory, one prepared upsert per event";
         rows.push(row("rebuild-upserts", floor, pair, 5.0, says));
     }
     Ok(rows)

@@ -114,10 +114,17 @@ fn markdown(machine: &[(&str, String)], rows: &[Row]) -> String {
     lines.push("|---|--:|---|--:|--:|--:|---|".into());
     lines.extend(rows.iter().map(|row| format!("| {} |", row.cells().join(" | "))));
     lines.push(String::new());
-    lines.push("What each row says:\n".into());
-    lines.extend(rows.iter().map(|row| format!("- *{}* (`{}`): {}", row.what, row.name, row.says)));
+    lines.push("The rows, with the names that `--only` takes:\n".into());
+    lines.extend(rows.chunk_by(|one, next| one.says == next.says).map(meaning));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What rows say that say the same.
+fn meaning(rows: &[Row]) -> String {
+    let names: Vec<_> = rows.iter().map(|row| format!("*{}* (`{}`)", row.what, row.name)).collect();
+    let says = rows.first().map_or("", |row| row.says);
+    format!("- {}: {says}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -134,6 +141,13 @@ mod tests {
     #[test]
     fn figures_have_the_digits_that_count() {
         assert_eq!([0.333, 12.34, 123.4, 1_234_567.8].map(figure), ["0.33", "12.3", "123", "1,234,568"]);
+    }
+
+    #[test]
+    fn rows_that_say_the_same_are_explained_once() {
+        let row = |name, says| Row { name, what: name, says, ..Row::default() };
+        let text = markdown(&[], &[row("a", "one"), row("b", "one"), row("c", "two")]);
+        assert!(text.ends_with("- *a* (`a`), *b* (`b`): one\n- *c* (`c`): two\n"), "{text}");
     }
 
     #[test]

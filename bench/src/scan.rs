@@ -35,7 +35,7 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
         let measured = async || scan_raw(journal).await;
         let bare = async || Ok(a_second(ledger.memory.len(), floor::read_and_checksum(&files)?));
         let pair = in_turns(bench.sizes.repeats, measured, bare).await?;
-        let says = "What record by record costs beside the bytes: find, verify and show each one.";
+        let says = "The cost of finding, verifying and showing each record, beside reading its bytes.";
         rows.push(Row {
             name: "scan-raw",
             what: "scan of the whole journal, raw",
@@ -48,7 +48,7 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
         let measured = async || scan_decoded(journal).await;
         let bare = async || decode_memory(&ledger.memory);
         let pair = in_turns(bench.sizes.repeats, measured, bare).await?;
-        let says = "What is left of serde_json's pace when it decodes out of the journal, into the derived enum.";
+        let says = "The share of serde_json's speed that remains when the feed decodes from the journal into the derived enum.";
         rows.push(Row {
             name: "scan-decoded",
             what: "the feed over the whole journal, decoded",

@@ -94,7 +94,7 @@ async fn beside_rebuilds(bench: &Bench, node: &Node) -> Done<Vec<Row>> {
             floor_measured: Some(median(bare.iter().copied())),
             ratio: Some(median(bare.iter().zip(&found).map(|(bare, found)| bare / found))),
             target: None,
-            says: "The slowest hundredth of what eight users ask for, with rebuilds one after the other and without.",
+            says: "The slowest hundredth of the requests of eight users, with continuous rebuilds and without.",
         }
     };
     let appends: Which = |found| &found.appends;
@@ -113,7 +113,7 @@ async fn beside_rebuilds(bench: &Bench, node: &Node) -> Done<Vec<Row>> {
 /// The latencies of one kind of request.
 type Which = fn(&Latencies) -> &Vec<f64>;
 
-/// Those who append and read all the while.
+/// Those who append and read during the whole run.
 struct Users {
     stop: Arc<AtomicBool>,
     appending: Vec<JoinHandle<Done<Vec<f64>>>>,
@@ -207,8 +207,8 @@ async fn flips_and_back(bench: &Bench, node: &Node, flushes: &std::path::Path) -
         target: None,
         says,
     };
-    let says = "How long the appliers of the old version stand still at a flip, with eight users; nobody else does.";
-    let back_says = "From the command to go back to the first answer of the old version, with eight users.";
+    let says = "The time for which the processors of the old version stand still at a flip, with eight users. Nobody else stands still.";
+    let back_says = "The time from the rollback command to the first answer of the old version, with eight users.";
     Ok(vec![
         row(
             "flip-pause",

@@ -36,7 +36,7 @@ pub(crate) async fn rows(bench: &Bench, ledger: &Ledger) -> Done<Vec<Row>> {
         };
         let pair = in_turns(bench.sizes.repeats, measured, async || fold_memory(&stream)).await?;
         journal.close().await;
-        let says = "What it takes to find the events of an aggregate among all others, once they were read.";
+        let says = "The cost of finding the events of one aggregate among all others, if they were read before.";
         rows.push(Row {
             name: "stream-cached",
             what: "a stream of 1,000 scattered events, folded, cached",
@@ -70,7 +70,7 @@ async fn cold(bench: &Bench, ledger: &Ledger, stream: &Memory) -> Done<Row> {
         Ok(a_second(stream.len(), floor::read_pages(&logs, stream.len(), &mut random)?))
     };
     let pair = in_turns(bench.sizes.repeats, measured, bare).await?;
-    let says = "The same once nothing of the journal is in memory, its indexes included: many reads in flight.";
+    let says = "The same, if nothing of the journal or its indexes is in memory: many reads run at once.";
     Ok(Row {
         name: "stream-cold",
         what: "the same, cold from the disk",

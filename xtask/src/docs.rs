@@ -1,26 +1,10 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the code map,
 //! modules import only from below, no source is too long, each test that a promise names is there, links lead somewhere,
-//! and the words of the project are used.
+//! and the words are those of the glossary.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Done, floors, lengths};
-
-/// Words that the project has a better one for, with that one. Only such as mean nothing else here.
-const BANNED: &[(&str, &str)] = &[
-    ("event bus", "journal"),
-    ("shard", "segment"),
-    ("bookmark", "token"),
-    ("cutover", "flip"),
-    ("cut-over", "flip"),
-    ("poison event", "dead letter"),
-    ("poison message", "dead letter"),
-    ("blue/green", "phases"),
-    ("blue-green", "phases"),
-];
-
-/// The one document that may name the words it bans, and this file.
-const MAY_NAME_BANNED: &[&str] = &["CONTRIBUTING.md", "xtask/src/docs.rs"];
+use crate::{Done, floors, lengths, words};
 
 pub(crate) fn check(root: &Path) -> Done {
     let mut faults = Vec::new();
@@ -53,16 +37,12 @@ pub(crate) fn check(root: &Path) -> Done {
     }
     let documents: Vec<PathBuf> =
         files(root, "md").into_iter().filter(|path| !path.starts_with(root.join("target"))).collect();
-    for path in documents.iter().chain(&code) {
+    for path in &documents {
         let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
-        let text = read(path)?;
-        if !MAY_NAME_BANNED.contains(&name.as_str()) {
-            faults.extend(banned(&text).into_iter().map(|fault| format!("{name}:{fault}")));
-        }
-        if path.extension().is_some_and(|extension| extension == "md") {
-            faults.extend(dead_links(path, &text).into_iter().map(|link| format!("{name}: {link} leads nowhere")));
-        }
+        let dead = dead_links(path, &read(path)?);
+        faults.extend(dead.into_iter().map(|link| format!("{name}: {link} leads nowhere")));
     }
+    faults.extend(words::check(root)?);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
 }
 
@@ -92,19 +72,6 @@ fn cites(source: &str, number: u32) -> bool {
     source.match_indices(&mark).any(|(at, _)| !source[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn banned(text: &str) -> Vec<String> {
-    let mut faults = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let lower = line.to_lowercase();
-        for (word, better) in BANNED {
-            if lower.contains(word) {
-                faults.push(format!("{}: say {better:?} for {word:?}", at + 1));
-            }
-        }
-    }
-    faults
-}
-
 /// Relative links to files that are not there.
 fn dead_links(document: &Path, text: &str) -> Vec<String> {
     let folder = document.parent().unwrap_or(Path::new("."));
@@ -118,9 +85,13 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+/// The files with an extension: the path itself, or those in its folders.
+pub(crate) fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
     let mut found = Vec::new();
-    let mut open = vec![folder.to_owned()];
+    let mut open = vec![path.to_owned()];
     while let Some(folder) = open.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for path in entries.flatten().map(|entry| entry.path()) {
@@ -161,11 +132,6 @@ mod tests {
         assert_eq!(named_tests(text), ["what_is_there_is_found", "no_such_test_is_here"]);
         assert!(has_word("async fn what_is_there_is_found(", "what_is_there_is_found"));
         assert!(!has_word("fn what_is_there_is_found_twice()", "what_is_there_is_found"));
-    }
-
-    #[test]
-    fn banned_words_are_found_with_their_line_and_the_better_word() {
-        assert_eq!(banned("fine\na Bookmark here"), ["2: say \"token\" for \"bookmark\""]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Checks and chores: `cargo xtask ci` runs all that a change must pass.
 
+mod commits;
 mod docs;
 mod floors;
 mod lengths;
 mod readme;
 mod sim;
+mod words;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -17,7 +19,8 @@ const USAGE: &str = "usage: cargo xtask <chore>
   lint    clippy with warnings denied
   test    all tests, also those of the documentation
   doc     build the documentation with warnings denied
-  docs    check the documents against the code, and the lengths of sources
+  docs    check the documents against the code, their words, and the lengths of sources
+  commits check the subjects of the last commits
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
   sim     the simulator: 300 seeds (in `ci` 80, and each planted fault once); `cargo xtask sim --help` tells more
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         "test" => test(),
         "doc" => doc(),
         "docs" => docs::check(&root()),
+        "commits" => commits::check(&root()),
         "bench" => bench(),
         "readme" => readme::run(&root()),
         "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
 fn ci() -> Done {
     fmt()?;
     docs::check(&root())?;
+    commits::check(&root())?;
     lint()?;
     test()?;
     doc()?;

@@ -128,8 +128,8 @@ pub struct EffectTry {
     pub key: EffectKey,
     /// The version that makes it.
     pub version: VersionId,
-    /// The fencing token: the epoch under which this node makes the effects of that version. A later node has a higher
-    /// one, so whoever has seen it can refuse a try under a lower one.
+    /// The epoch under which this node makes the effects of that version. A later node has a higher one, so a receiver that
+    /// has seen it can refuse a try under a lower one.
     pub epoch: Epoch,
     /// Which try it is, from 1, of those whose outcome is recorded.
     pub number: u32,

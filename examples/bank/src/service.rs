@@ -31,7 +31,7 @@ use failure::Failure;
 
 /// How long the receiver of a movement may take to answer.
 const WEBHOOK_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a withdrawal is decided anew when others were faster.
+/// How often a withdrawal is decided again after others were faster.
 const TRIES_MAX: u32 = 10;
 
 /// What a node of the service is told on its command line.
