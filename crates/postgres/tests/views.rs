@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove,
-    TokenRefused, VersionId, ViewId,
+    Applied, Epoch, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token,
+    TokenMove, TokenRefused, VersionId, ViewId,
 };
 use dacapo_postgres::testbed::{Durability, Server, Stop};
 use dacapo_postgres::{Database, Options, PostgresViews};
