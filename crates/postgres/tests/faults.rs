@@ -5,6 +5,7 @@ mod support;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dacapo_model::{ExpectedRevision, Position, Revision};
 use dacapo_postgres::testbed::{Durability, OWNER, Server, Stop, name_of};

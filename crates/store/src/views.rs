@@ -325,12 +325,14 @@ pub trait View: Send + Sync + 'static {
     /// [`StoreError`] when it cannot be written.
     async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError>;
 
-    /// Records, before they are tried, that effects are begun under an epoch, in the order in which they are named. Returns
-    /// those that are still to be made; `None` when `epoch` is not that of the claim any more, and then none is begun (I-9).
+    /// Records, before they are tried, that effects are begun under a claim, in the order in which they are named. Returns
+    /// those that are still to be made; `None` when somebody else has the right, or nobody, and then none is begun (I-9). A
+    /// database that lost its last commits may give an epoch twice, so the member counts as well.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be written.
-    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError>;
+    async fn begin_effects(&self, claim: EffectsClaim, numbers: &[u64])
+    -> Result<Option<Vec<BegunEffect>>, StoreError>;
 
     /// Records what tries under an epoch came to, by the numbers of the effects. What is done goes, and the next one of its
     /// stream is due. What was begun under a later epoch stays as it is: that try is under way, and tells what it came to.

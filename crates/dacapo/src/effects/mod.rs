@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    BegunEffect, Epoch, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token, VersionId,
-    ViewId, Voice, limits,
+    BegunEffect, EffectsClaim, Epoch, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token,
+    VersionId, ViewId, Voice, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
 use futures::future::BoxFuture;
@@ -241,7 +241,8 @@ impl Delivery {
             return Ok(());
         }
         let numbers: Vec<u64> = pending.iter().map(|it| it.number).collect();
-        let Some(begun) = self.view.begin_effects(epoch, &numbers).await? else {
+        let claim = EffectsClaim { epoch, owner: Some(versions.cluster.me()) };
+        let Some(begun) = self.view.begin_effects(claim, &numbers).await? else {
             tracing::warn!(view = %self.id, %epoch, "another node makes the effects now, so this one begins none");
             under_way.right.lose();
             return Ok(());

@@ -68,11 +68,11 @@ pub(super) async fn take(
 pub(super) async fn begin(
     session: &mut Session,
     schema: &str,
-    epoch: Epoch,
+    asked: EffectsClaim,
     numbers: &[u64],
 ) -> Sent<Option<Vec<BegunEffect>>> {
     session.batch(lock(schema)).await?;
-    if claim(session, schema).await?.epoch != epoch {
+    if asked.owner.is_none() || claim(session, schema).await? != asked {
         return Ok(None);
     }
     let sql = format!(
@@ -88,13 +88,13 @@ pub(super) async fn begin(
     );
     let mut arguments = PgArguments::default();
     added(&mut arguments, stored(numbers.iter()))?;
-    added(&mut arguments, epoch_number(epoch))?;
+    added(&mut arguments, epoch_number(asked.epoch))?;
     let rows = session.fetch(&sql, arguments).await?;
-    let found = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let found = rows.iter().map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?)));
     let found: HashMap<i64, Option<i64>> = found.collect::<Result<_, sqlx::Error>>()?;
     let begun = numbers.iter().zip(stored(numbers.iter()));
     let begun = begun.filter_map(|(number, stored)| Some((*number, *found.get(&stored)?)));
-    let begun = begun.map(|(number, before)| view_form::begun(number, before)).collect::<Result<_, _>>();
+    let begun = begun.map(|(number, before)| view_form::begun(number, before)).collect::<Result<Vec<_>, _>>();
     Ok(Some(begun.map_err(|found| damaged(schema, found))?))
 }
 

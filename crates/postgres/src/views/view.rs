@@ -183,8 +183,12 @@ impl View for PgView {
         control!(self, "claim the effects of", claim_effects, by, seen)
     }
 
-    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError> {
-        control!(self, "record which effects are begun of", begin_effects, epoch, numbers)
+    async fn begin_effects(
+        &self,
+        claim: EffectsClaim,
+        numbers: &[u64],
+    ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        control!(self, "record which effects are begun of", begin_effects, claim, numbers)
     }
 
     async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
@@ -221,11 +225,11 @@ async fn claim_effects(session: &mut Session, schema: &str, by: Option<MemberId>
 async fn begin_effects(
     session: &mut Session,
     schema: &str,
-    epoch: Epoch,
+    claim: EffectsClaim,
     numbers: &[u64],
 ) -> Sent<Option<Vec<BegunEffect>>> {
     session.begin("BEGIN".to_owned()).await?;
-    let begun = begun::begin(session, schema, epoch, numbers).await?;
+    let begun = begun::begin(session, schema, claim, numbers).await?;
     session.commit().await?;
     Ok(begun)
 }

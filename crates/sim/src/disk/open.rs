@@ -419,8 +419,12 @@ impl View for SimView {
         self.meet("claim effects", self.inner.claim_effects(by, seen)).await
     }
 
-    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError> {
-        self.meet("begin effects", self.inner.begin_effects(epoch, numbers)).await
+    async fn begin_effects(
+        &self,
+        claim: EffectsClaim,
+        numbers: &[u64],
+    ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        self.meet("begin effects", self.inner.begin_effects(claim, numbers)).await
     }
 
     async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {

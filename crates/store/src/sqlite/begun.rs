@@ -49,12 +49,14 @@ impl Db {
     /// Records that effects are begun, if the right to make them is of this epoch.
     pub(crate) fn begin_effects(
         &mut self,
-        epoch: Epoch,
+        claim: EffectsClaim,
         numbers: &[u64],
     ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        let Some(owner) = claim.owner else { return Ok(None) };
+        let (epoch, asked) = (claim.epoch, (epoch_number(claim.epoch), Some(owner.bytes().to_vec())));
         let begun = self.tried("record which effects are begun", |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if acting(&transaction)?.map(|(stored, _)| stored) != Some(epoch_number(epoch)) {
+            if acting(&transaction)?.as_ref() != Some(&asked) {
                 return Ok(None);
             }
             let mut begun = vec![];

@@ -194,9 +194,13 @@ impl<H: Home> View for SqliteView<H> {
         self.mark(move |db| db.claim_effects(by, seen)).await
     }
 
-    async fn begin_effects(&self, epoch: Epoch, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+    async fn begin_effects(
+        &self,
+        claim: EffectsClaim,
+        numbers: &[u64],
+    ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
         let numbers = numbers.to_vec();
-        self.mark(move |db| db.begin_effects(epoch, &numbers)).await
+        self.mark(move |db| db.begin_effects(claim, &numbers)).await
     }
 
     async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
