@@ -29,7 +29,7 @@ doc:
 
 # The whole path in one command: fill, rebuild under traffic, flip, roll back, flip again, clean up.
 demo *ARGS:
-    cargo run --release --bin dacapo -- demo {{ARGS}}
+    cargo demo {{ARGS}}
 
 # Speed, as ratios to floors measured in the same run; the table goes to docs/performance.md.
 bench *ARGS:

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{Append, Journal, OnKnown, Store, SystemClock};
+use dacapo::journal::{Append, OnKnown};
+use dacapo::store::{Journal, Store};
+use dacapo::world::SystemClock;
 use tokio::time::Instant;
 
 use crate::bench::{Bench, Done};

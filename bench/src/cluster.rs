@@ -8,9 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dacapo::catalog::{RequestedBy, Stage};
+use dacapo::journal::{Append, OnKnown};
+use dacapo::options::{FlipPolicy, SegmentCount};
+use dacapo::status::{Member, MemberId};
+use dacapo::store::{Journal, StoreError};
 use dacapo::{
-    Append, Asked, Carried, FlipPolicy, HandlerError, Journal, Member, MemberId, Node, OnKnown, Options, Projection,
-    ProjectionName, Recorded, SegmentCount, Stage, StoreError, Table, VersionId, View, limits,
+    HandlerError, Node, Options, Projection, ProjectionName, Recorded, Table, VersionCode, VersionId, View, limits,
 };
 use dacapo_example_bank::{Account, AccountEvent, BalanceOf, BalancesV1};
 use dacapo_postgres::testbed::{Server, Stop, is_installed, name_of};
@@ -128,7 +132,7 @@ async fn slow(bench: &Bench) -> Done<Row> {
 /// How many events a second so many nodes take into the slow view.
 async fn caught_up(events: usize, count: usize) -> Done<f64> {
     let place = Place::new().await?;
-    let nodes = Cluster::start(&place, count, || Carried::version(Slow).into()).await?;
+    let nodes = Cluster::start(&place, count, || Slow.code().into()).await?;
     nodes.share("slow", count).await?;
     let begun = Instant::now();
     fill(&place.journal, events, Maker::new(23, 10_000)).await?;
@@ -203,21 +207,21 @@ async fn flips(bench: &Bench) -> Done<Vec<Row>> {
     let node = &nodes.nodes[0];
     let old = nodes.serving("balances").ok_or("a version serves")?;
     for node in &nodes.nodes {
-        node.carry(balances(FlipPolicy::OnCommand))?;
+        node.add_projection(balances(FlipPolicy::OnCommand))?;
     }
-    let new = node.rebuild(&projection, None, Asked::default()).await?.view.version;
+    let new = node.projection(&projection)?.rebuild().await?.view().version;
     ready(node, new).await?;
     let (mut pauses, mut back) = (Vec::new(), Vec::new());
     for _ in 0..bench.sizes.repeats * 4 {
-        let requested = node.flip(&projection, Some(new), Asked::default()).await?;
+        let requested = node.projection(&projection)?.version(new).flip().await?;
         // One of them carries it out, and knows for how long the old version was held.
         for node in &nodes.nodes {
             serves(node, &projection, new).await?;
-            let report = node.flipped(&requested, REBUILD_TIME_MAX).await?;
+            let report = requested.done().within(REBUILD_TIME_MAX).await?;
             pauses.extend(report.pause.map(|pause| pause.as_secs_f64() * 1e6));
         }
         let begun = Instant::now();
-        node.rollback(&projection, Some(old), Asked::default()).await?;
+        node.projection(&projection)?.version(old).rollback().await?;
         serves(node, &projection, old).await?;
         back.push(begun.elapsed().as_secs_f64() * 1e6);
     }
@@ -363,9 +367,9 @@ fn latency(
     Row { name, what, unit: "µs", measured, floor, floor_measured, ratio, target: None, says }
 }
 
-fn balances(flip: FlipPolicy) -> Carried {
+fn balances(flip: FlipPolicy) -> VersionCode {
     let options = Options { flip, stand_by: Duration::from_secs(3_600), ..options() };
-    Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into()
+    BalancesV1 { options }.answering::<BalanceOf>().into()
 }
 
 /// Nodes with one database, each of which can be kept from renewing its lease.
@@ -375,13 +379,13 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(place: &Place, count: usize, code: impl Fn() -> Carried) -> Done<Self> {
+    async fn start(place: &Place, count: usize, code: impl Fn() -> VersionCode) -> Done<Self> {
         let (mut nodes, mut cuts) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let mut store = dacapo_postgres::connect(&place.url, dacapo_postgres::Options::default()).await?;
             let cut = Arc::new(AtomicBool::new(false));
             store.members = Arc::new(Cut { inner: store.members, cut: Arc::clone(&cut) });
-            nodes.push(Node::builder().store(store).carry(code()).start().await?);
+            nodes.push(Node::builder().store(store).projection(code()).start().await?);
             cuts.push(cut);
         }
         Ok(Self { nodes, cuts })

@@ -1,6 +1,7 @@
 //! How long an append takes to be seen in a view that follows.
 
-use dacapo::{Append, Node, OnKnown};
+use dacapo::Node;
+use dacapo::journal::{Append, OnKnown};
 use dacapo_example_bank::BalanceOf;
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
         return Ok(Vec::new());
     }
     let place = bench.place()?;
-    let node = Node::builder().data(place.path().join("data")).carry(balances()).start().await?;
+    let node = Node::builder().data(place.path().join("data")).projection(balances()).start().await?;
     let mut maker = Maker::new(3, bench.sizes.accounts);
     let (mut seen, mut flushes) = (Vec::new(), Vec::new());
     for _ in 0..bench.sizes.repeats {

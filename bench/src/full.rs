@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use dacapo::{Node, Store, SystemClock};
+use dacapo::Node;
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::Instant;

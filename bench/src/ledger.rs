@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dacapo::{
-    Append, Event, EventType, Filter, Ids, Journal, Limit, Metadata, NewEvent, OnKnown, Position, Store, StreamEvent,
-    StreamName, SystemClock, SystemIds, limits,
-};
+use dacapo::journal::{Append, EventType, Filter, Limit, NewEvent, OnKnown, StreamEvent, StreamName};
+use dacapo::store::{Journal, Store};
+use dacapo::world::{Ids, SystemClock, SystemIds};
+use dacapo::{Event, Metadata, Position, limits};
 use dacapo_example_bank::AccountEvent;
 use tempfile::TempDir;
 

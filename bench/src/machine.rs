@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dacapo::{Clock, SystemClock};
+use dacapo::world::{Clock, SystemClock};
 
 use crate::bench::Done;
 

@@ -4,9 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use dacapo::catalog::RequestedBy;
+use dacapo::options::{Seed, SegmentCount, WorkShare};
 use dacapo::{
-    Asked, Carried, HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row as ViewRow, Seed,
-    SegmentCount, Table, VersionId, View, WorkShare,
+    HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row as ViewRow, Table, VersionCode, VersionId,
+    View,
 };
 use dacapo_example_bank::AccountEvent;
 use hashbrown::HashMap;
@@ -164,17 +166,17 @@ async fn rebuilt<const SEGMENTS: bool>(node: &Node, options: &Options, from_copy
     let mut catalog = node.catalog();
     let before = catalog.borrow().serving(&projection);
     let begun = Instant::now();
-    node.carry(Carried::new(Indexed::<SEGMENTS>(options.clone())))?;
+    node.add_projection(VersionCode::new(Indexed::<SEGMENTS>(options.clone())))?;
     match (before, from_copy) {
         (None, _) => {}
-        (Some(_), false) => drop(node.rebuild(&projection, None, Asked::default()).await?),
-        (Some(_), true) => drop(node.rebuild_from_copy(&projection, None, Asked::default()).await?),
+        (Some(_), false) => drop(node.projection(&projection)?.rebuild().await?),
+        (Some(_), true) => drop(node.projection(&projection)?.rebuild().from_copy().await?),
     }
     let serves = |serving: Option<VersionId>| serving.is_some() && serving != before;
     let done = catalog.wait_for(|catalog| serves(catalog.serving(&projection)));
     drop(tokio::time::timeout(REBUILD_TIME_MAX, done).await??);
     let elapsed = begun.elapsed();
-    let alone = |catalog: &dacapo::Catalog| {
+    let alone = |catalog: &dacapo::catalog::Catalog| {
         catalog.versions().filter(|(view, state)| view.projection == projection && state.phase.has_view()).count() == 1
     };
     drop(tokio::time::timeout(REBUILD_TIME_MAX, catalog.wait_for(|catalog| alone(catalog))).await??);

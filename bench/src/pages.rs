@@ -121,7 +121,7 @@ async fn sides(dir: &Path) -> Done<(Side, Side)> {
     let id = dacapo::ViewId { projection: dacapo::ProjectionName::new("pages")?, version: "v1.1".parse()? };
     {
         let views = SqliteViews::open(dir)?;
-        views.open(&id, &[ROWS], dacapo::SegmentCount::ONE).await?;
+        views.open(&id, &[ROWS], dacapo::options::SegmentCount::ONE).await?;
     }
     let checked = dir.join("pages/v1.1.db");
     let plain = dir.join("plain.db");

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{Append, Journal, OnKnown, StreamEvent};
+use dacapo::journal::{Append, OnKnown, StreamEvent};
+use dacapo::store::Journal;
 use dacapo_postgres::testbed::{self, Durability, Server};
 use dacapo_postgres::{Database, Options, PostgresJournal};
 use futures::TryStreamExt;

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::{Asked, Carried, Node, Options, ProjectionName, VersionId, limits};
+use dacapo::catalog::RequestedBy;
+use dacapo::{Node, Options, ProjectionName, VersionCode, VersionId, limits};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use hashbrown::HashMap;
 use rusqlite::Connection;
@@ -67,14 +68,14 @@ async fn against(
 }
 
 /// The code of the view, whose old versions are cleaned up at once.
-pub(crate) fn balances() -> Carried {
+pub(crate) fn balances() -> VersionCode {
     balances_in(BATCH_EVENTS)
 }
 
 /// The same in batches of at most so many events.
-pub(crate) fn balances_in(batch_events_max: usize) -> Carried {
+pub(crate) fn balances_in(batch_events_max: usize) -> VersionCode {
     let options = Options { stand_by: Duration::ZERO, batch_events_max, ..Options::default() };
-    Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into()
+    BalancesV1 { options }.answering::<BalanceOf>().into()
 }
 
 /// Builds a new version of the view, and returns how long it took from asking to serving.
@@ -83,16 +84,16 @@ pub(crate) async fn rebuilt(node: &Node) -> Done<Duration> {
 }
 
 /// Builds a new version with this code of the view.
-pub(crate) async fn rebuilt_by(node: &Node, code: &Carried) -> Done<Duration> {
+pub(crate) async fn rebuilt_by(node: &Node, code: &VersionCode) -> Done<Duration> {
     let projection = ProjectionName::new("balances")?;
     let mut catalog = node.catalog();
     let before = catalog.borrow().serving(&projection);
     let begun = Instant::now();
-    node.carry(code.clone())?;
+    node.add_projection(code.clone())?;
     match before {
         None => {}
         Some(_) => {
-            node.rebuild(&projection, None, Asked::default()).await?;
+            node.projection(&projection)?.rebuild().await?;
         }
     }
     let serves = |serving: Option<VersionId>| serving.is_some() && serving != before;
@@ -100,7 +101,7 @@ pub(crate) async fn rebuilt_by(node: &Node, code: &Carried) -> Done<Duration> {
     drop(tokio::time::timeout(REBUILD_TIME_MAX, done).await??);
     let elapsed = begun.elapsed();
     // The old version is dropped beside what is measured next, unless that waits.
-    let alone = |catalog: &dacapo::Catalog| {
+    let alone = |catalog: &dacapo::catalog::Catalog| {
         catalog.versions().filter(|(view, state)| view.projection == projection && state.phase.has_view()).count() == 1
     };
     drop(tokio::time::timeout(REBUILD_TIME_MAX, catalog.wait_for(|catalog| alone(catalog))).await??);

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use dacapo::{Event, EventBatch, Filter, Journal, Position, Subscription};
+use dacapo::journal::{EventBatch, Filter};
+use dacapo::store::Journal;
+use dacapo::subscribe::Subscription;
+use dacapo::{Event, Position};
 use dacapo_example_bank::AccountEvent;
 use tokio::time::Instant;
 

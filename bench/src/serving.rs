@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::{
-    Append, Asked, Carried, Catalog, FlipPolicy, Node, OnKnown, Options, Phase, ProjectionName, Store, SystemClock,
-    ViewId, WorkShare,
-};
+use dacapo::catalog::{Catalog, Phase, RequestedBy};
+use dacapo::journal::{Append, OnKnown};
+use dacapo::options::{FlipPolicy, WorkShare};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{Node, Options, ProjectionName, VersionCode, ViewId};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -42,7 +44,7 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     let store = Store::embedded(&place.path().join("data"), Arc::new(SystemClock))?;
     fill(&store.journal, bench.sizes.events, Maker::new(5, bench.sizes.accounts)).await?;
     let node = Node::builder().store(store).start().await?;
-    node.carry(code(100)?)?;
+    node.add_projection(code(100)?)?;
     rebuilt_by(&node, &code(100)?).await?;
     if bench.begins("serve") {
         rows.extend(beside_rebuilds(bench, &node).await?);
@@ -55,14 +57,14 @@ pub(crate) async fn rows(bench: &Bench) -> Done<Vec<Row>> {
     Ok(rows)
 }
 
-fn code(percent: u8) -> Done<Carried> {
+fn code(percent: u8) -> Done<VersionCode> {
     let options = Options {
         stand_by: Duration::ZERO,
         batch_events_max: BATCH_EVENTS,
         rebuild_share: WorkShare::percent(percent)?,
         ..Options::default()
     };
-    Ok(Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into())
+    Ok(BalancesV1 { options }.answering::<BalanceOf>().into())
 }
 
 /// In turns: nothing is rebuilt, then one rebuild after the other with each share.
@@ -171,9 +173,9 @@ impl Users {
 async fn flips_and_back(bench: &Bench, node: &Node, flushes: &std::path::Path) -> Done<Vec<Row>> {
     let projection = ProjectionName::new("balances")?;
     let options = Options { flip: FlipPolicy::OnCommand, stand_by: Duration::from_secs(3_600), ..Options::default() };
-    node.carry(Carried::version(BalancesV1 { options }).answers::<BalanceOf>())?;
+    node.add_projection(BalancesV1 { options }.answering::<BalanceOf>())?;
     let old = node.catalog().borrow().serving(&projection).ok_or("a version serves")?;
-    let new = node.rebuild(&projection, None, Asked::default()).await?.view.version;
+    let new = node.projection(&projection)?.rebuild().await?.view().version;
     // What has not begun cannot be flipped to.
     let begun = |catalog: &Catalog| {
         let view = ViewId { projection: projection.clone(), version: new };
@@ -183,12 +185,12 @@ async fn flips_and_back(bench: &Bench, node: &Node, flushes: &std::path::Path) -
     let users = Users::begin(node, bench.sizes.accounts);
     let (mut pauses, mut back) = (Vec::new(), Vec::new());
     for _ in 0..bench.sizes.repeats * 4 {
-        let requested = node.flip(&projection, Some(new), Asked::default()).await?;
-        let report = node.flipped(&requested, crate::rebuild::REBUILD_TIME_MAX).await?;
+        let requested = node.projection(&projection)?.version(new).flip().await?;
+        let report = requested.done().within(crate::rebuild::REBUILD_TIME_MAX).await?;
         pauses.extend(report.pause.map(|pause| pause.as_secs_f64() * 1e6));
         let begun = Instant::now();
-        let requested = node.rollback(&projection, Some(old), Asked::default()).await?;
-        let report = node.flipped(&requested, crate::rebuild::REBUILD_TIME_MAX).await?;
+        let requested = node.projection(&projection)?.version(old).rollback().await?;
+        let report = requested.done().within(crate::rebuild::REBUILD_TIME_MAX).await?;
         back.push(begun.elapsed().as_secs_f64() * 1e6);
         pauses.extend(report.pause.map(|pause| pause.as_secs_f64() * 1e6));
     }

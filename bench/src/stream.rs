@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use dacapo::{Event, Journal, Revision, Store, SystemClock};
+use dacapo::Event;
+use dacapo::journal::Revision;
+use dacapo::store::{Journal, Store};
+use dacapo::world::SystemClock;
 use dacapo_example_bank::AccountEvent;
 use tokio::time::Instant;
 

@@ -1,10 +1,10 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the code map,
-//! modules import only from below, no source is too long, each test that a promise names is there, links lead somewhere,
+//! modules import only from below, no crate depends on an example, no source is too long, each test that a promise names is there, links lead somewhere,
 //! and the words are those of the glossary.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Done, floors, lengths, words};
+use crate::{Done, directions, floors, lengths, words};
 
 pub(crate) fn check(root: &Path) -> Done {
     let mut faults = Vec::new();
@@ -29,6 +29,7 @@ pub(crate) fn check(root: &Path) -> Done {
         faults.extend(floors.faults(inside.map(|(path, text)| (path.as_path(), text.as_str()))));
     }
     faults.extend(lengths::check(root)?);
+    faults.extend(directions::check(root)?);
     let guarantees = "docs/guarantees.md";
     for test in named_tests(&read(&root.join(guarantees))?) {
         if !sources.iter().any(|source| has_word(source, &test)) {
@@ -72,13 +73,29 @@ fn cites(source: &str, number: u32) -> bool {
     source.match_indices(&mark).any(|(at, _)| !source[at + mark.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Relative links to files that are not there.
+/// Relative links to files, or to headings of documents, that are not there.
 fn dead_links(document: &Path, text: &str) -> Vec<String> {
     let folder = document.parent().unwrap_or(Path::new("."));
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let files = targets.filter(|target| !target.contains("://") && !target.starts_with('#') && !target.contains(' '));
-    let files = files.map(|target| target.split('#').next().unwrap_or(target));
-    files.filter(|target| !folder.join(target).exists()).map(str::to_owned).collect()
+    let inside = targets.filter(|target| !target.contains("://") && !target.contains(' '));
+    let is_dead = |target: &&str| {
+        let (file, heading) = target.split_once('#').map_or((*target, None), |(file, heading)| (file, Some(heading)));
+        let path = if file.is_empty() { document.to_owned() } else { folder.join(file) };
+        let has = |heading| match file.is_empty() {
+            true => has_heading(text, heading),
+            false => std::fs::read_to_string(&path).is_ok_and(|text| has_heading(&text, heading)),
+        };
+        !path.exists() || heading.is_some_and(|heading| !has(heading))
+    };
+    inside.filter(is_dead).map(str::to_owned).collect()
+}
+
+/// Whether a document has a heading with this anchor: its words in lower case, joined by dashes.
+fn has_heading(text: &str, anchor: &str) -> bool {
+    let is_kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let mut anchors = headings.map(|heading| heading.to_lowercase().chars().filter(is_kept).collect::<String>());
+    anchors.any(|found| found.replace(' ', "-") == anchor)
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, String> {
@@ -135,8 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn links_to_files_that_are_there_pass() {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs.rs");
-        assert_eq!(dead_links(&here, "[a](main.rs) [b](https://x.org/y) [c](nowhere.md#part)"), ["nowhere.md"]);
+    fn links_to_files_and_headings_that_are_there_pass() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/glossary.md");
+        let text = "# Here I am: \u{e9}!\n[a](glossary.md) [b](https://x.org/y#z) [c](#here-i-am-\u{e9}) [d](glossary.md#the-journal)";
+        assert!(dead_links(&here, text).is_empty(), "{:?}", dead_links(&here, text));
+        let text = "[a](nowhere.md#part) [b](#here) [c](glossary.md#nowhere)";
+        assert_eq!(dead_links(&here, text), ["nowhere.md#part", "#here", "glossary.md#nowhere"]);
     }
 }

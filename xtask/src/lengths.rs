@@ -12,10 +12,8 @@ const LINES_MAX: usize = 500;
 const STILL_LONG: &[&str] = &[
     "crates/dacapo/tests/verify.rs",
     "crates/postgres/tests/views.rs",
-    "crates/sim/src/disk/open.rs",
     "crates/store/src/contract/views.rs",
     "crates/store/src/embedded/journal/log.rs",
-    "crates/store/src/views.rs",
     "crates/store/tests/damage.rs",
 ];
 

@@ -1,7 +1,10 @@
 //! Checks and chores: `cargo xtask ci` runs all that a change must pass.
 
+mod api;
 mod commits;
+mod directions;
 mod docs;
+mod features;
 mod floors;
 mod lengths;
 mod readme;
@@ -21,6 +24,8 @@ const USAGE: &str = "usage: cargo xtask <chore>
   doc     build the documentation with warnings denied
   docs    check the documents against the code, their words, and the lengths of sources
   commits check the subjects of the last commits
+  api     the lists of the public API in docs/public-api against the sources; `--write` rewrites them
+  features the crates without SQLite, for programs on another store
   bench   the benchmarks at small sizes, so that they keep working
   readme  run the commands of the README
   sim     the simulator: 300 seeds (in `ci` 80, and each planted fault once); `cargo xtask sim --help` tells more
@@ -37,8 +42,10 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "test" => test(),
         "doc" => doc(),
-        "docs" => docs::check(&root()),
+        "docs" => docs::check(&root()).and_then(|()| api::check(&root())),
+        "api" => api::run(&root(), &std::env::args().skip(2).collect::<Vec<_>>()),
         "commits" => commits::check(&root()),
+        "features" => features::check(),
         "bench" => bench(),
         "readme" => readme::run(&root()),
         "chaos" => chaos(&std::env::args().skip(2).collect::<Vec<_>>()),
@@ -57,8 +64,10 @@ fn main() -> ExitCode {
 fn ci() -> Done {
     fmt()?;
     docs::check(&root())?;
+    api::check(&root())?;
     commits::check(&root())?;
     lint()?;
+    features::check()?;
     test()?;
     doc()?;
     sim::ci()?;

@@ -25,7 +25,6 @@ const READ: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", 
 
 /// What still has words that fail. This list only shrinks: take a path off when its words are right.
 const NOT_YET: &[&str] = &[
-    "CHANGELOG.md",
     "crates/api",
     "crates/cli",
     "crates/dacapo",

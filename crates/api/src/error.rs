@@ -258,6 +258,8 @@ impl From<CatalogRefused> for ApiError {
                 let problem = refused("fingerprint_changed").field("projection", projection.as_str());
                 problem.field("code", code).field("recorded", recorded).field("declared", declared).refused()
             }
+            // What a later release refuses has its reason in the message.
+            _ => refused("refused").refused(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comfy_table::CellAlignment;
-use dacapo::{Ids, SystemIds};
+use dacapo::world::{Ids, SystemIds};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Event, Expected, Json, Metadata, NewEvent, OnKnown, Problem, ReadRequest,
     ReadResponse, StreamsRequest,

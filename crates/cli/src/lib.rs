@@ -9,6 +9,7 @@
 mod args;
 mod cancel;
 mod connect;
+mod database;
 mod demo;
 mod effects;
 mod error;

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dacapo::{Node, NodeBuilder, StartError, StoreError};
+use dacapo::store::StoreError;
+use dacapo::{Node, NodeBuilder, StartError};
 use dacapo_api::{Api, ApiError, Problem};
 use dacapo_server::NodeApi;
 
 use crate::args::Shared;
+use crate::database;
 use crate::error::CliError;
 
 /// A node to talk to, and how to let go of it.
@@ -70,19 +72,7 @@ pub(crate) fn is_there(data: &Path) -> Result<(), ApiError> {
 /// Opens a node without projections of its own on the database at `url`, which it shares with others; it listens `at`
 /// that address. Tells where the database is, too.
 pub(crate) async fn share(url: &str, shared: &Shared, at: &str) -> Result<(Opened, String), CliError> {
-    // Nodes that lost the database at the same moment do not all come back at the same moment.
-    let seed = fastrand::u64(..);
-    let (schema, connections_max) = (shared.schema.clone(), shared.connections);
-    let options = dacapo_postgres::Options { schema, connections_max, seed };
-    let store = dacapo_postgres::connect(url, options).await.map_err(|error| match error {
-        StoreError::Unavailable { tried, found } => {
-            let help = "see whether the server runs, and whether it takes connections from here";
-            Problem::new("cannot_start", format!("cannot {tried}")).found(found).help(help).unavailable().into()
-        }
-        // The store looks at what it was given before it does anything.
-        StoreError::Invalid(found) => CliError::from(Problem::new("usage", found)),
-        error => not_started(&StartError::Store(error)).into(),
-    })?;
+    let store = database::open(url, shared).await?;
     let place = store.description.clone();
     let name = shared.name.as_deref().unwrap_or(at);
     let builder = Node::builder().store(store).name(name).address(shared.address.as_deref().unwrap_or(at));
@@ -102,7 +92,7 @@ pub(crate) async fn start(data: Option<&Path>) -> Result<Node, ApiError> {
     builder.start().await.map_err(|error| not_started(&error))
 }
 
-fn not_started(error: &StartError) -> ApiError {
+pub(crate) fn not_started(error: &StartError) -> ApiError {
     let problem = |message: String| Problem::new("cannot_start", message);
     match error {
         StartError::Store(StoreError::Unavailable { tried, found }) => {

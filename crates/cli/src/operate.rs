@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use comfy_table::CellAlignment;
-use dacapo::{Ids, SystemIds};
+use dacapo::world::{Ids, SystemIds};
 use dacapo_api::{
     Api, Asked, CleanUpRequest, FlipRequest, FlipResponse, HistoryEntry, PhasesRequest, RebuildRequest, ReplayRequest,
 };

@@ -78,6 +78,11 @@ impl Cluster {
         self.me.borrow().id
     }
 
+    /// What people call this node.
+    pub(crate) fn name(&self) -> String {
+        self.me.borrow().name.clone()
+    }
+
     /// The members that are alive, as a watch.
     pub(crate) fn live(&self) -> watch::Receiver<Vec<Member>> {
         self.live.subscribe()

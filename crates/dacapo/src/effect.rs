@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
-/// use dacapo::Effect;
+/// use dacapo::effects::Effect;
 ///
 /// #[derive(Serialize, Deserialize)]
 /// struct Mail {

@@ -2,16 +2,38 @@
 
 use std::time::Duration;
 
-use dacapo_model::{CatalogRefused, InvalidName, Position, ProjectionName, VersionId, ViewId, WaitingOn};
+use dacapo_model::{
+    Cancel, CatalogRefused, EventId, InvalidName, Position, ProjectionName, VersionId, ViewId, WaitingOn,
+};
 use dacapo_store::{AppendError, AppendRefused, StoreError};
 
 use crate::catalog::CatalogError;
 use crate::catalog::KeyReused;
 use crate::code::{CarryRefused, HandlerError};
 use crate::event::EventError;
+use crate::view::ViewError;
 
-/// Why a node did not do what it was asked.
+/// What the caller can do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request is wrong as it is: it is refused each time until it is changed.
+    Invalid,
+    /// The request is right, and things are not such that it could be done: look at them, and decide again.
+    Refused,
+    /// What is asked for is not there, or not on this node.
+    NotFound,
+    /// The store, or what is waited for, is not there at the moment. The same request may succeed later.
+    Unavailable,
+    /// What is stored is damaged or is not of this journal: somebody has to repair, restore or rebuild it.
+    Corrupt,
+    /// Code of the application failed.
+    Failed,
+}
+
+/// Why a node did not do what it was asked. [`kind`](Self::kind) says what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A name breaks a rule.
     #[error(transparent)]
@@ -34,9 +56,9 @@ pub enum Error {
     /// The version cannot be carried as it is.
     #[error(transparent)]
     Carry(#[from] CarryRefused),
-    /// There is no version to flip or roll back to.
-    #[error("{0}")]
-    NoTarget(String),
+    /// There is nothing that this could be done to, or waited for.
+    #[error(transparent)]
+    NoTarget(#[from] NoTarget),
     /// Past events may not go through this version again in place.
     #[error(
         "{view} cannot be replayed in place: {why}; `rebuild` makes a new version beside it and moves readers then"
@@ -169,10 +191,90 @@ pub enum Error {
     Answer(HandlerError),
     /// The rows of a view cannot be read.
     #[error(transparent)]
-    View(#[from] crate::view::ViewError),
+    View(#[from] ViewError),
     /// The store cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why there is nothing that something could be done to, or waited for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoTarget {
+    /// No version is above the serving one.
+    #[error("{0} has no version above the serving one to flip to: ask for a rebuild, or name a version")]
+    NothingToFlipTo(ProjectionName),
+    /// No earlier version stands by.
+    #[error("{0} has no earlier version that stands by, so there is nothing to roll back to")]
+    NothingToRollBackTo(ProjectionName),
+    /// A rollback was asked for to a version that is not earlier than the serving one.
+    #[error("{to} is not below {serving}, which serves: a rollback goes to an earlier version")]
+    NotEarlier {
+        /// The version asked for.
+        to: VersionId,
+        /// The version that serves.
+        serving: VersionId,
+    },
+    /// The version was never verified.
+    #[error("{0} was never verified")]
+    NeverVerified(ViewId),
+    /// No version is being built, and none was verified.
+    #[error("no version of {0} is being built or was verified: ask for a rebuild")]
+    NothingVerified(ProjectionName),
+    /// No version serves, and none was named.
+    #[error("no version of {0} serves, so there is none to replay: name one")]
+    NothingToReplay(ProjectionName),
+    /// The journal has no event from there on.
+    #[error("there is nothing to replay from {from} on: the journal ends at {head}")]
+    NothingAfter {
+        /// Where the replay should begin, in words.
+        from: String,
+        /// The last position of the journal.
+        head: Position,
+    },
+    /// The journal has no event of this id.
+    #[error("event {0} is not in the journal")]
+    NoSuchEvent(EventId),
+    /// Another replay kept this one from beginning, and is over.
+    #[error("a replay of {0} ended this moment: ask again")]
+    ReplayEndedNow(ViewId),
+    /// The replay that is waited for was cancelled.
+    #[error("the replay of {view} was cancelled by {by}")]
+    ReplayCancelled {
+        /// The version.
+        view: ViewId,
+        /// Who cancelled it.
+        by: String,
+    },
+    /// The version whose replay is waited for is gone.
+    #[error("the replay of {0} will not end: the version is cleaned up")]
+    ReplayGone(ViewId),
+    /// The replay that is waited for was not asked for.
+    #[error("no such replay of {0} was asked for")]
+    NoReplay(ViewId),
+    /// The flip that is waited for was not asked for.
+    #[error("no flip of {} to {} was asked for", .0.projection, .0.version)]
+    NoFlip(ViewId),
+    /// The clean-up that is waited for was cancelled.
+    #[error("the clean-up of {0} was cancelled")]
+    CleanUpCancelled(ViewId),
+    /// Nothing is under way.
+    #[error("nothing of {0} is under way that could be cancelled")]
+    NothingToCancel(ProjectionName),
+    /// Several things are under way, and none was named.
+    #[error("it is not clear what of {projection} is to be cancelled: {}", cancels_text(.of))]
+    WhichToCancel {
+        /// The projection.
+        projection: ProjectionName,
+        /// What can be cancelled, of which version.
+        of: Vec<(Cancel, VersionId)>,
+    },
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl From<AppendError> for Error {
@@ -196,10 +298,73 @@ impl From<CatalogError> for Error {
 }
 
 impl Error {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Name(_) | Self::Event(_) | Self::KeyReused(_) | Self::SystemStream(_) | Self::NoReason => {
+                ErrorKind::Invalid
+            }
+            Self::Append(refused) => of_append(refused),
+            Self::Catalog(CatalogRefused::NoSuchVersion { .. })
+            | Self::NoSuchProjection { .. }
+            | Self::NotCarried { .. }
+            | Self::NoSuchCode { .. }
+            | Self::NoAnswer { .. } => ErrorKind::NotFound,
+            Self::Catalog(_)
+            | Self::Carry(_)
+            | Self::NoTarget(_)
+            | Self::NotInPlace { .. }
+            | Self::ReplayUnderWay { .. }
+            | Self::NoCopy { .. }
+            | Self::FlipAborted { .. }
+            | Self::Behind { .. }
+            | Self::NotHalted { .. }
+            | Self::WouldDiscard { .. } => ErrorKind::Refused,
+            Self::TimedOut { .. } => ErrorKind::Unavailable,
+            Self::Answer(_) => ErrorKind::Failed,
+            Self::Store(error) => of_store(error),
+            Self::View(ViewError::Store(error)) => of_store(error),
+            Self::View(_) => ErrorKind::Invalid,
+        }
+    }
+
+    /// Whether the same request may succeed later without a change.
+    pub fn is_retryable(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
+    }
+
+    /// Whether an append was refused because its stream is not at the revision that it expected: read the stream or the
+    /// view again, decide again, and append that.
+    pub fn is_wrong_revision(&self) -> bool {
+        matches!(self, Self::Append(AppendRefused::WrongRevision { .. }))
+    }
+
     /// That `position` cannot be covered yet because the journal ends before it.
     pub(crate) fn beyond_head(position: Position, head: Position, waited: Duration) -> Self {
         let what = format!("position {position} is not in the journal, which ends at {head},");
         Self::TimedOut { what, waited, waiting_on: vec![WaitingOn::BeyondHead { position, head }] }
+    }
+}
+
+fn of_append(refused: &AppendRefused) -> ErrorKind {
+    match refused {
+        AppendRefused::WrongRevision { .. } | AppendRefused::IdTaken { .. } | AppendRefused::PartlyKnown { .. } => {
+            ErrorKind::Refused
+        }
+        AppendRefused::IdTwice { .. } | AppendRefused::Limit { .. } | AppendRefused::Empty => ErrorKind::Invalid,
+        // Nothing of a refused append was written, whatever the reason.
+        _ => ErrorKind::Refused,
+    }
+}
+
+fn of_store(error: &StoreError) -> ErrorKind {
+    match error {
+        StoreError::Unavailable { .. } | StoreError::Owned { .. } => ErrorKind::Unavailable,
+        StoreError::Corrupt { .. } | StoreError::Parted(_) => ErrorKind::Corrupt,
+        StoreError::Invalid(_) => ErrorKind::Invalid,
+        StoreError::BeyondHead { .. } | StoreError::BeyondStream { .. } => ErrorKind::Refused,
+        // The store did not do it, and says no more of it.
+        _ => ErrorKind::Unavailable,
     }
 }
 
@@ -222,6 +387,11 @@ fn codes_text(carried: &[u32]) -> String {
     if carried.is_empty() { "none of it".to_owned() } else { carried.join(", ") }
 }
 
+fn cancels_text(of: &[(Cancel, VersionId)]) -> String {
+    let names: Vec<_> = of.iter().map(|(what, version)| format!("{what} {version}")).collect();
+    names.join(", or ")
+}
+
 fn far_text(progress: &Option<(Position, Position)>) -> String {
     progress.map_or_else(String::new, |(at, through)| format!(", and is at position {at} of {through}"))
 }
@@ -237,6 +407,7 @@ fn waiting_text(waiting_on: &[WaitingOn]) -> String {
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The code it carries does not fit what is stored.
     #[error(transparent)]
@@ -244,6 +415,9 @@ pub enum StartError {
     /// A version that it was given could not run.
     #[error(transparent)]
     Carry(#[from] CarryRefused),
+    /// It was given no store, and was built without the feature `embedded`, which has the one in memory.
+    #[error("there is no store: give one with NodeBuilder::store, or build with the feature `embedded` of dacapo")]
+    NoStore,
     /// A subscriber that it was given would never be called.
     #[error("the subscriber {name} cannot run: {why}")]
     Subscriber {

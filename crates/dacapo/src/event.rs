@@ -37,7 +37,7 @@ use serde_json::value::RawValue;
 /// assert_eq!(event.encode()?, br#"{"cents":500}"#);
 /// assert_eq!(AccountEvent::decode("deposited-v1", br#"{"euros":5}"#)?, Some(event));
 /// assert_eq!(AccountEvent::decode("account-renamed", b"{}")?, None);
-/// # Ok::<(), dacapo::EventError>(())
+/// # Ok::<(), dacapo::journal::EventError>(())
 /// ```
 pub trait Event: Sized + Send + Sync + 'static {
     /// Every name under which events of the set are stored, older ones included.

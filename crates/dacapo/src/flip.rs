@@ -27,7 +27,7 @@ use dacapo_store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::catalog::{Asked, CatalogError};
+use crate::catalog::{CatalogError, RequestedBy};
 use crate::history;
 use crate::verify;
 use crate::versions::{OpenVersion, Versions};
@@ -191,7 +191,7 @@ impl Drive<'_> {
             let id = self.view(to);
             tracing::warn!(view = %id, "events were set aside since it was found right: it is verified again");
             let again = CatalogCommand::RequestVerification(id);
-            Arc::clone(&self.versions.catalog).change(again, Asked::by_plan()).await?;
+            Arc::clone(&self.versions.catalog).change(again, RequestedBy::by_plan()).await?;
             return Ok(Next::Again);
         }
         match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified }) {
@@ -304,7 +304,7 @@ impl Drive<'_> {
         self.versions.world.probe.completed(Step::FlipMeasured);
         let confirm = CatalogCommand::ConfirmFlip { view: self.view(self.pending.to), hold: self.pending.hold, covers };
         // Returns after the catalog shows the flip to every reader, so the old version is let go later (I-7).
-        let entries = match Arc::clone(&self.versions.catalog).change(confirm, Asked::by_plan()).await {
+        let entries = match Arc::clone(&self.versions.catalog).change(confirm, RequestedBy::by_plan()).await {
             Ok(entries) => entries,
             // Another controller was first, which is as good. The catalog is up to date by now.
             Err(CatalogError::Refused(refused)) => {
@@ -328,7 +328,7 @@ impl Drive<'_> {
     /// The hold has run out of its budget: the journal says so, then it is lifted.
     async fn postpone(&mut self) -> Result<(), CatalogError> {
         let postpone = CatalogCommand::PostponeFlip { view: self.view(self.pending.to), hold: self.pending.hold };
-        match Arc::clone(&self.versions.catalog).change(postpone, Asked::by_plan()).await {
+        match Arc::clone(&self.versions.catalog).change(postpone, RequestedBy::by_plan()).await {
             Ok(_) | Err(CatalogError::Refused(_)) => {}
             Err(error) => return Err(error),
         }

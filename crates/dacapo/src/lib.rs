@@ -6,6 +6,13 @@
 //!
 //! This crate owns the drivers: feed, processors, views in memory, queries, rebuilds, flips. The rules that they
 //! follow are in `dacapo-model`, what lasts is in `dacapo-store`.
+//!
+//! # Features
+//!
+//! - `embedded` (default): the embedded store ([`NodeBuilder::data`]) and the store in memory, which both keep rows in
+//!   SQLite, and so do the folds of past events with which a version that began as a copy is verified and rows that
+//!   serve are looked at. Without it a node needs a store ([`NodeBuilder::store`]), such as that of `dacapo-postgres`,
+//!   no SQLite is compiled, and those two looks at rows are reported as not done.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,17 +32,18 @@ struct Events;
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;
 
-mod catalog;
+pub mod catalog;
 mod cluster;
 mod code;
 mod conductor;
 mod effect;
-mod effects;
+pub mod effects;
 mod error;
 mod event;
 mod feed;
 mod flip;
 mod history;
+mod landing;
 mod node;
 mod panics;
 mod processor;
@@ -43,49 +51,77 @@ mod query;
 mod reads;
 mod row;
 mod scrub;
-mod status;
-mod subscribe;
+pub mod status;
+pub mod subscribe;
 mod times;
 pub mod verify;
 mod versions;
-pub mod view;
-mod world;
+mod view;
+pub mod world;
 
-pub use catalog::{Asked, CatalogEntry, KeyReused};
-pub use code::{
-    Acts, Answers, Carried, CarriedVersion, CarryRefused, HandlerError, Options, Projection, Query, Recorded, Scrub,
-    Seed, Verify,
-};
+pub use code::{Answers, CodeOf, HandlerError, Options, Projection, Query, Recorded, VersionCode};
 pub use dacapo_macros::{Event, Row};
-pub use dacapo_model::assign::Rows;
-pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
-pub use dacapo_model::replay::InPlace;
-pub use dacapo_model::{
-    Cancel, Catalog, CatalogEvent, CatalogRefused, CodeId, EffectFailure, EffectKey, EffectLetter, EffectTry, Epoch,
-    EventId, EventType, ExpectedRevision, FlipKind, FlipPolicy, InvalidName, Letter, LetterKind, Member, MemberId,
-    Metadata, NewEvent, OnFailure, PastEffects, Phase, Policy, Position, ProjectionName, Reads, Retry, Revision,
-    Segment, SegmentCount, Stage, StreamName, Timestamp, Token, Unlike, VersionId, ViewId, WaitingOn, Wish, WorkShare,
-    limits,
-};
-pub use dacapo_store::{
-    Append, AppendRefused, Appended, Clock, Column, ColumnKind, EventBatch, EventRef, Filter, Index, Journal, Limit,
-    OnKnown, Store, StoreError, StreamEvent, Streams, SystemClock, Table, Value, WhichLetters,
-};
-pub use effect::{Effect, EffectOptions};
-pub use error::{Error, StartError};
-pub use event::{Event, EventError};
-pub use flip::FlipReport;
-pub use node::{
-    Cancelled, DeadLetter, JournalReader, Node, NodeBuilder, RebuildOptions, Rebuilt, ReplayFrom, ReplayReport,
-    Requested,
-};
+pub use dacapo_model::{ExpectedRevision, Metadata, Position, ProjectionName, VersionId, ViewId, limits};
+pub use dacapo_store::Table;
+pub use error::{Error, ErrorKind, StartError};
+pub use event::Event;
+pub use node::{Node, NodeBuilder};
 pub use query::{Answered, Ask, Reading};
-pub use row::{Field, FieldError, Row, RowError};
-pub use status::{NotReady, ProjectionStatus, ReplayStatus, Status, VersionStatus};
-pub use subscribe::{Subscriber, SubscriberFailure, SubscriberStatus, Subscription};
-pub use times::ClockBehind;
-pub use view::{ReadView, View, ViewError};
-pub use world::{Ids, NoProbe, Offload, Probe, Step, SystemIds, World};
+pub use row::Row;
+pub use view::{ReadView, View};
+
+/// What the code of a projection names: `use dacapo::prelude::*`. All of it is at the top of the crate as well.
+pub mod prelude {
+    pub use crate::{Answers, Event, HandlerError, Projection, Query, ReadView, Recorded, Row, Table, View};
+}
+
+/// Events and the journal that they are in: appending, reading, names.
+pub mod journal {
+    pub use crate::event::EventError;
+    pub use crate::node::JournalReader;
+    pub use dacapo_model::{EventId, EventType, InvalidName, JournalId, NewEvent, Revision, StreamName, Timestamp};
+    pub use dacapo_store::{
+        Append, AppendRefused, Appended, EventBatch, EventRef, Filter, Limit, OnKnown, StreamEvent, StreamInfo, Streams,
+    };
+}
+
+/// What a projection sets in its [`Options`](crate::Options), and what is refused of it. How it is verified is in
+/// [`verify`](crate::verify), what effects do in [`effects`](crate::effects).
+pub mod options {
+    pub use crate::code::{CarryRefused, Scrub, Seed};
+    pub use dacapo_model::assign::RowScope;
+    pub use dacapo_model::replay::InPlace;
+    pub use dacapo_model::{FlipPolicy, OnFailure, Policy, Retry, SegmentCount, WorkShare};
+}
+
+/// What operators do with projections and versions: [`Node::projection`](crate::Node::projection) and
+/// [`Node::version`](crate::Node::version) lead here.
+///
+/// Each operation is a [`Request`](operate::Request): who asks and why is added to it, it is recorded once it is awaited,
+/// and what is recorded knows its end.
+pub mod operate {
+    pub use crate::error::NoTarget;
+    pub use crate::flip::FlipReport;
+    pub use crate::node::{
+        Cancellation, Cancelled, CleanUp, CleanedUp, DeadLetter, Done, End, Examine, Flip, List, Listed, Operation,
+        Order, ProjectionHandle, Rebuild, Rebuilt, Replay, ReplayFrom, ReplayReport, Request, Requested, SetAside,
+        Settle, VersionHandle,
+    };
+    pub use dacapo_model::{Cancel, EffectLetter, Letter, LetterKind, Wish};
+    pub use dacapo_store::WhichLetters;
+}
+
+/// The parts of tables and rows: what a derived [`Row`](crate::Row) is made of, and how rows are looked up.
+pub mod rows {
+    pub use crate::row::{Field, FieldError, RowError};
+    pub use crate::view::{Lookup, Rows, ViewError};
+    pub use dacapo_store::{Column, ColumnKind, Index, Value};
+}
+
+/// Where a node keeps what lasts.
+pub mod store {
+    pub use dacapo_store::{Journal, Store, StoreError};
+}
 
 /// What the derives generate calls. No part of the API.
 #[doc(hidden)]
@@ -99,6 +135,6 @@ pub mod __private {
 #[macro_export]
 macro_rules! params {
     ($($value:expr),* $(,)?) => {
-        &[$($crate::Value::from($value)),*] as &[$crate::Value]
+        &[$($crate::rows::Value::from($value)),*] as &[$crate::rows::Value]
     };
 }

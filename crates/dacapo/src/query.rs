@@ -24,7 +24,7 @@ use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, W
 use dacapo_store::{Health, StoreError};
 use tokio::time::Instant;
 
-use crate::code::{Carried, Query};
+use crate::code::{Query, VersionCode};
 use crate::error::Error;
 use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
@@ -99,7 +99,7 @@ pub struct Reading {
     pub version: VersionId,
     /// Its rows, in one state.
     pub view: ReadView,
-    carried: Carried,
+    carried: VersionCode,
 }
 
 /// How long to rest before looking again at a view that lacks what its processor has committed.
@@ -177,7 +177,7 @@ async fn serving(
     versions: &Versions,
     projection: &ProjectionName,
     obstacle: &mut String,
-) -> Result<(Arc<OpenVersion>, Carried), Error> {
+) -> Result<(Arc<OpenVersion>, VersionCode), Error> {
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
     loop {

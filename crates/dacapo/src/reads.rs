@@ -8,8 +8,8 @@ use std::sync::Arc;
 use dacapo_model::{Announced, CatalogCommand, CatalogRefused, Position, Reads, SegmentCount, Unlike, ViewId, limits};
 use dacapo_store::{Filter, Journal, Limit, StoreError, Streams};
 
-use crate::catalog::{Asked, CatalogError, CatalogLog};
-use crate::code::Carried;
+use crate::catalog::{CatalogError, CatalogLog, RequestedBy};
+use crate::code::VersionCode;
 use crate::error::StartError;
 
 /// Has the catalog agree that this code is that of its number, or that it may read the types that were added. Returns
@@ -21,7 +21,7 @@ use crate::error::StartError;
 pub(crate) async fn agree(
     journal: &Arc<dyn Journal>,
     catalog: &Arc<CatalogLog>,
-    carried: &Carried,
+    carried: &VersionCode,
 ) -> Result<(), StartError> {
     let code = &carried.code;
     let refused = |unlike| {
@@ -52,7 +52,7 @@ pub(crate) async fn agree(
             (Some(unlike), _) => return Err(refused(unlike)),
         };
         let announce = CatalogCommand::AnnounceReads { code: code.clone(), checked };
-        match Arc::clone(catalog).change(announce, Asked::by_plan()).await {
+        match Arc::clone(catalog).change(announce, RequestedBy::by_plan()).await {
             // Somebody else changed it meanwhile, or announces something too: looked at again.
             Ok(_) | Err(CatalogError::Refused(_)) => {}
             Err(error) => return Err(unreached(error).into()),
@@ -76,7 +76,7 @@ pub(crate) async fn settle(
         tracing::warn!(%view, event_type, %event, "more types were announced, and an event of them came before");
     }
     let settle = CatalogCommand::SettleReads { view, announced: *position, found };
-    match Arc::clone(catalog).change(settle, Asked::by_plan()).await {
+    match Arc::clone(catalog).change(settle, RequestedBy::by_plan()).await {
         Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
         Err(error) => Err(unreached(error)),
     }
@@ -127,8 +127,8 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    pub(crate) fn new(catalog: Arc<CatalogLog>, id: ViewId, carried: &Carried) -> Self {
-        Self { catalog, id, segments: carried.code.segments, reads: carried.code.reads.clone() }
+    pub(crate) fn new(catalog: Arc<CatalogLog>, id: ViewId, segments: SegmentCount, reads: Reads) -> Self {
+        Self { catalog, id, segments, reads }
     }
 
     /// In what the code is unlike what the catalog has recorded for its number, at `through` at the latest: `None` lets

@@ -112,7 +112,7 @@ pub trait Row: Clone + Send + Sync + 'static {
 /// A type whose values fit one column. Implement it for a type of your own by way of one that has it:
 ///
 /// ```
-/// use dacapo::{ColumnKind, Field, FieldError, Value};
+/// use dacapo::rows::{ColumnKind, Field, FieldError, Value};
 ///
 /// struct Iban(String);
 ///
@@ -149,7 +149,7 @@ pub trait Field: Sized {
     /// [`FieldError`] when it is not of this type.
     fn from_value(value: Value) -> Result<Self, FieldError>;
 
-    /// Whether every store can keep the value. Asked after each event, so types for which that is plain say it without
+    /// Whether every store can keep the value. RequestedBy after each event, so types for which that is plain say it without
     /// making the value.
     ///
     /// # Errors

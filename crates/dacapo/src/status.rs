@@ -5,16 +5,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::progress::{NoTimeLeft, Pace, Stall, TimeLeft, stalled, time_left};
+use dacapo_model::progress::{stalled, time_left};
 use dacapo_model::reasons::VersionFacts;
 use dacapo_model::rebuild::rollback_ready;
 use dacapo_model::scrub::Scrubbed;
 use dacapo_model::{
-    Member, PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, Token, VersionId, ViewId,
-    WaitingOn, replay,
+    PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, VersionId, ViewId, replay,
 };
 use dacapo_store::Health;
 use futures::future::join_all;
+
+pub use crate::times::ClockBehind;
+pub use dacapo_model::progress::{Basis, NoTimeLeft, Pace, Stall, TimeLeft};
+pub use dacapo_model::{Member, MemberId, Segment, Token, WaitingOn};
 
 use crate::subscribe::SubscriberStatus;
 use crate::versions::{Facts, Known, Versions};

@@ -35,8 +35,8 @@ use dacapo_model::{
 use dacapo_store::StoreError;
 use futures::FutureExt;
 
-use crate::catalog::{Asked, CatalogError};
-use crate::code::{Carried, Pairs, Tally, Words, cut, pairs};
+use crate::catalog::{CatalogError, RequestedBy};
+use crate::code::{Pairs, Tally, VersionCode, Words, cut, pairs};
 use crate::panics::panic_text;
 use crate::versions::{OpenVersion, Subject, Versions};
 use crate::view::ReadView;
@@ -174,7 +174,7 @@ async fn conclude(
     versions.world.probe.completed(Step::VersionExamined);
     let (verdict, summary) = (report.verdict(), report.summary());
     let verify = CatalogCommand::Verify { view: id.clone(), answers, verdict, report: Arc::new(report) };
-    match Arc::clone(&versions.catalog).change(verify, Asked::by_plan()).await {
+    match Arc::clone(&versions.catalog).change(verify, RequestedBy::by_plan()).await {
         Ok(_) => {}
         // It was asked for again, or is not being built any more: the conductor looks.
         Err(CatalogError::Refused(refused)) => {
@@ -197,7 +197,7 @@ struct Examination<'a> {
     id: &'a ViewId,
     subject: &'a Subject,
     /// The code of the version.
-    carried: &'a Carried,
+    carried: &'a VersionCode,
 }
 
 /// Looks at everything. Nothing comes of it when the versions cannot be looked at for the moment.
@@ -263,7 +263,7 @@ impl Examination<'_> {
 
     /// Brings the version and the one that serves, whose code it returns, to one position; or tells why they are not
     /// compared.
-    async fn meet(&self) -> Result<Result<(&Carried, Met), NotMet>, StoreError> {
+    async fn meet(&self) -> Result<Result<(&VersionCode, Met), NotMet>, StoreError> {
         let never = |why: String| Ok(Err(NotMet::Never(why)));
         let Some(against) = self.subject.against else {
             return never("no version serves, so there is nothing to compare with".to_owned());
@@ -324,7 +324,7 @@ impl Examination<'_> {
         Ok(tally.report(Part::Checks))
     }
 
-    async fn rows(&self, old: &Carried, met: &mut Met) -> Result<PartReport, StoreError> {
+    async fn rows(&self, old: &VersionCode, met: &mut Met) -> Result<PartReport, StoreError> {
         if self.leaves_out(Part::Rows) {
             return Ok(PartReport::not_done(Part::Rows, "it is left out"));
         }
@@ -364,7 +364,7 @@ impl Examination<'_> {
     }
 
     /// The answers of both versions to the declared queries.
-    async fn samples(&self, old: &Carried, met: &mut Met) -> Result<Tally, StoreError> {
+    async fn samples(&self, old: &VersionCode, met: &mut Met) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
         if !self.leaves_out(Part::Answers) {
             self.tell(Part::Answers, 0);
@@ -405,7 +405,7 @@ impl Examination<'_> {
 }
 
 /// What the code declares of another version; or a report that says that it panics.
-fn comparison(carried: &Carried, old: u32, part: Part) -> Result<Comparison, PartReport> {
+fn comparison(carried: &VersionCode, old: u32, part: Part) -> Result<Comparison, PartReport> {
     let declared = AssertUnwindSafe(|| carried.handlers.comparison(old));
     std::panic::catch_unwind(declared).map_err(|panic| {
         let (mut tally, place) = (Tally::default(), "the comparison of the code".to_owned());

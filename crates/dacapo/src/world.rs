@@ -5,10 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use dacapo_model::EventId;
-use dacapo_store::{Clock, uuid_at};
+use dacapo_store::uuid_at;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+
+pub use dacapo_store::{Clock, SystemClock};
 
 /// Makes ids that nobody else makes.
 pub trait Ids: Send + Sync + 'static {
@@ -30,6 +32,7 @@ impl Ids for SystemIds {
 /// A step of the life of a version that has just been completed. A process may be killed at any of them,
 /// and the next one goes on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Step {
     /// The version to be verified and the one that serves are at one position, in one state each.
     VersionsMet,

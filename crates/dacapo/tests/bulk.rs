@@ -12,9 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::*;
+use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::operate::WhichLetters;
+use dacapo::options::{OnFailure, Policy, Retry, SegmentCount};
+use dacapo::rows::Value;
+use dacapo::status::WaitingOn;
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
 use dacapo::{
-    Asked, Carried, ExpectedRevision, HandlerError, Node, OnFailure, Options, Phase, Policy, Position, Projection,
-    Recorded, Retry, Row, SegmentCount, Stage, Store, SystemClock, Table, Value, View, ViewId, WaitingOn, WhichLetters,
+    ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, VersionCode, View,
+    ViewId,
 };
 use dacapo_store::embedded::SqliteViews;
 use faulty::{Call, Fault, Faults};
@@ -74,9 +81,9 @@ impl Projection for WideV1 {
     }
 }
 
-fn wide(index_last: bool, by_sql: bool) -> Carried {
+fn wide(index_last: bool, by_sql: bool) -> VersionCode {
     let options = Options { segments: SegmentCount::ONE, batch_events_max: 50, index_last, ..Options::default() };
-    Carried::new(WideV1 { options, by_sql, is_careless: false })
+    VersionCode::new(WideV1 { options, by_sql, is_careless: false })
 }
 
 async fn fill(node: &Node) {
@@ -98,7 +105,7 @@ async fn all(node: &Node) -> (Vec<Vec<Value>>, Vec<Value>) {
 async fn expected() -> (Vec<Vec<Value>>, Vec<Value>) {
     let node = Node::builder().start().await.unwrap();
     fill(&node).await;
-    node.carry(wide(false, false)).unwrap();
+    node.add_projection(wide(false, false)).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let expected = all(&node).await;
     node.shutdown().await;
@@ -118,7 +125,7 @@ async fn a_view_that_gets_its_indexes_last_is_as_one_that_had_them_all_along() {
         let directory = tempfile::tempdir().unwrap();
         let node = Node::builder().data(directory.path()).start().await.unwrap();
         fill(&node).await;
-        node.carry(wide(true, by_sql)).unwrap();
+        node.add_projection(wide(true, by_sql)).unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         assert_eq!(all(&node).await, expected, "by SQL: {by_sql}");
         node.shutdown().await;
@@ -129,7 +136,7 @@ async fn a_view_that_gets_its_indexes_last_is_as_one_that_had_them_all_along() {
 async fn nothing_is_kept_of_what_a_handler_made_of_being_refused_sql() {
     let node = Node::builder().start().await.unwrap();
     fill(&node).await;
-    node.carry(WideV1 { by_sql: true, is_careless: true, ..WideV1::default() }).unwrap();
+    node.add_projection(WideV1 { by_sql: true, is_careless: true, ..WideV1::default() }).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
     node.shutdown().await;
@@ -141,7 +148,7 @@ async fn a_version_does_not_serve_before_its_indexes_are_there_and_says_what_it_
     faults.plan(|call| matches!(call, Call::Index(_)).then_some(Fault::Fails));
     let node = Node::builder().store(faults.over(&Store::memory(Arc::new(SystemClock)))).start().await.unwrap();
     fill(&node).await;
-    node.carry(wide(true, false)).unwrap();
+    node.add_projection(wide(true, false)).unwrap();
     let found = until(&node, "it waits for room", |status| {
         let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);
         versions.any(|found| found.waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Store { .. })))
@@ -169,7 +176,7 @@ async fn a_disk_that_is_full_while_indexes_are_built_is_waited_out() {
     });
     let node = Node::builder().store(faults.over(&store)).start().await.unwrap();
     fill(&node).await;
-    node.carry(wide(true, false)).unwrap();
+    node.add_projection(wide(true, false)).unwrap();
     let status = until(&node, "it says that the disk is full", |status| {
         let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);
         versions.any(|found| found.waiting_on.iter().any(|reason| reason.to_string().contains("free some space")))
@@ -184,7 +191,7 @@ async fn a_disk_that_is_full_while_indexes_are_built_is_waited_out() {
 }
 
 /// What version 1 waits on.
-fn waiting_on(status: &dacapo::Status) -> &[WaitingOn] {
+fn waiting_on(status: &dacapo::status::Status) -> &[WaitingOn] {
     status.projections.first().map_or(&[], |projection| &projection.versions[0].waiting_on)
 }
 
@@ -204,17 +211,17 @@ async fn indexes_that_a_handler_asks_for_are_not_built_in_the_time_of_its_event(
         by_sql: true,
         is_careless: false,
     };
-    node.carry(asks_at_once).unwrap();
+    node.add_projection(asks_at_once).unwrap();
     let status = until(&node, "it builds an index, or gives up", |status| {
         waiting_on(status).iter().any(|reason| is_index(reason) || matches!(reason, WaitingOn::Handler { .. }))
     })
     .await;
     assert!(waiting_on(&status).iter().all(is_index), "{:?}", waiting_on(&status));
     // The handler is not in its event meanwhile, so its time cannot run out, and a pause is heeded.
-    node.pause(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).pause().by("test").await.unwrap();
     until(&node, "it is paused", |status| waiting_on(status) == [WaitingOn::Paused]).await;
     faults.stop();
-    node.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).resume().by("test").await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     assert_eq!(all(&node).await, expected().await);
     node.shutdown().await;
@@ -265,20 +272,20 @@ async fn an_event_that_was_set_aside_gets_the_indexes_that_it_asks_for() {
     let waits = add(&node, "ledger-2", WAITS).await;
     add(&node, "ledger-3", 1).await;
     let version_1 = Doubting { refuses: Arc::new(AtomicBool::new(true)), gate: watch::Sender::new(false) };
-    node.carry(version_1.clone()).unwrap();
+    node.add_projection(version_1.clone()).unwrap();
     phase(&node, "v1.1", Phase::Initializing).await;
     until(&node, "one is set aside and it waits at the next", |status| {
         status.projections[0].versions[0].letters == 1 && version_1.gate.receiver_count() > 0
     })
     .await;
     // In the middle of the past, where there are no indexes yet.
-    node.pause(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).pause().by("test").await.unwrap();
     version_1.gate.send_replace(true);
     let status = until(&node, "it rests", |status| status.projections[0].versions[0].covers >= waits).await;
     assert_eq!(status.projections[0].versions[0].stage, Some(Stage::Replaying));
     version_1.refuses.store(false, Ordering::SeqCst);
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap();
-    node.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).by("test").await.unwrap();
+    node.version(view("v1.1")).resume().by("test").await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let (rows, indexes) = all(&node).await;
     assert_eq!((rows.len(), indexes.len()), (3, 3));
@@ -292,12 +299,12 @@ async fn an_index_that_is_being_built_is_given_up_for_a_pause_and_built_again() 
     faults.plan(|call| matches!(call, Call::Index(_)).then_some(Fault::Waits));
     let node = Node::builder().store(faults.over(&Store::memory(Arc::new(SystemClock)))).start().await.unwrap();
     fill(&node).await;
-    node.carry(wide(true, false)).unwrap();
+    node.add_projection(wide(true, false)).unwrap();
     until(&node, "it builds an index", |status| waiting_on(status).iter().any(is_index)).await;
-    node.pause(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).pause().by("test").await.unwrap();
     let status = until(&node, "it is paused", |status| waiting_on(status) == [WaitingOn::Paused]).await;
     assert_eq!(status.projections[0].versions[0].stage, Some(Stage::Indexing));
-    node.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).resume().by("test").await.unwrap();
     until(&node, "it builds the index again", |status| waiting_on(status).iter().any(is_index)).await;
     faults.stop();
     phase(&node, "v1.1", Phase::Serving).await;
@@ -333,7 +340,7 @@ async fn child() {
         None
     });
     let store = faults.over(&embedded(Path::new(directory)));
-    let _node = Node::builder().store(store).carry(wide(true, false)).start().await.unwrap();
+    let _node = Node::builder().store(store).projection(wide(true, false)).start().await.unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -362,7 +369,7 @@ async fn a_process_may_be_killed_while_it_replays_in_bulk_and_while_it_builds_in
         assert!(!died.success(), "{die_at}: it was to die");
 
         check_left(directory.path(), die_at, missing, filled).await;
-        let node = Node::builder().data(directory.path()).carry(wide(true, false)).start().await.unwrap();
+        let node = Node::builder().data(directory.path()).projection(wide(true, false)).start().await.unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         assert_eq!(all(&node).await, expected, "{die_at}");
         node.shutdown().await;

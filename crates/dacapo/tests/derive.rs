@@ -1,6 +1,7 @@
 //! The derives, as users write them.
 
-use dacapo::{Column, ColumnKind, Event, Field, FieldError, Index, Row, Value};
+use dacapo::rows::{Column, ColumnKind, Field, FieldError, Index, Value};
+use dacapo::{Event, Row};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Iban(String);

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
-use dacapo::{Asked, CatalogEvent, ExpectedRevision, Node, Phase, Position, Probe, Revision, Step, VersionId};
+use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::journal::Revision;
+use dacapo::world::{Probe, Step};
+use dacapo::{ExpectedRevision, Node, Position, VersionId};
 use tokio::sync::watch;
 
 /// What the child is told: the step to die at, or `loop`, and the directory.
@@ -53,7 +56,7 @@ fn report(line: &str) {
 /// Appends to its own ledger and reads what it appended and what others did.
 async fn write_and_read(node: Node, number: usize) {
     let ledger = format!("ledger-{number}");
-    let stream = dacapo::StreamName::new(&ledger).unwrap();
+    let stream = dacapo::journal::StreamName::new(&ledger).unwrap();
     let mut revision = node.journal().stream_revision(&stream).await.unwrap();
     loop {
         let appended = node.append(&ledger, ExpectedRevision::Exact(revision), [added(1)]).await.unwrap();
@@ -73,14 +76,14 @@ async fn child() {
     let die_at = Step::FLIP.into_iter().find(|known| format!("{known:?}") == step);
     let probe = Arc::new(DieAt { step: die_at, ..DieAt::default() });
     let builder = Node::builder().data(directory).probe(Arc::clone(&probe) as Arc<dyn Probe>);
-    let node = builder.carry(carry_v1(v1())).start().await.unwrap();
+    let node = builder.projection(carry_v1(v1())).start().await.unwrap();
     let serving = node.catalog().borrow().serving(&totals());
     if serving.is_none() {
         // The flip to the first version is not what is tested.
         probe.over.subscribe().wait_for(|over| *over > 0).await.unwrap();
     }
     probe.armed.store(true, Ordering::SeqCst);
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     for number in 0..WRITERS {
         tokio::spawn(write_and_read(node.clone(), number));
     }
@@ -90,14 +93,14 @@ async fn child() {
     node.journal().head().wait_for(|head| *head > busy).await.unwrap();
     loop {
         let serving = node.catalog().borrow().serving(&totals()).unwrap();
-        let asked = Asked::by("child");
+        let asked = RequestedBy::by("child");
         let requested = match serving == version("v1.1") {
-            true => node.flip(&totals(), Some(version("v2.1")), asked).await.unwrap(),
-            false => node.rollback(&totals(), Some(version("v1.1")), asked).await.unwrap(),
+            true => node.version(view("v2.1")).flip().requested_by(asked).await.unwrap(),
+            false => node.version(view("v1.1")).rollback().requested_by(asked).await.unwrap(),
         };
-        node.flipped(&requested, WAIT_MAX).await.unwrap();
+        requested.done().within(WAIT_MAX).await.unwrap();
         if die_at.is_some() {
-            node.clean_up(&view("v1.1"), Asked::by("child")).await.unwrap();
+            node.version(view("v1.1")).clean_up().by("child").await.unwrap();
             std::future::pending::<()>().await;
         }
     }
@@ -152,7 +155,7 @@ fn start(directory: &Path, step: &str) -> (Child, impl Iterator<Item = String> +
 
 /// The node that takes over.
 async fn take_over(directory: &Path) -> Node {
-    Node::builder().data(directory).carry(carry_v1(v1())).carry(carry_v2(v2())).start().await.unwrap()
+    Node::builder().data(directory).projection(carry_v1(v1())).projection(carry_v2(v2())).start().await.unwrap()
 }
 
 /// What was told holds, on the first answer of the node that took over (I-2, I-3, I-7).
@@ -164,7 +167,7 @@ async fn check_told(node: &Node, told: &Told) {
         assert!(shown[ledger].1 as u64 >= *events, "I-7: {ledger} was shown with {events} events");
     }
     for (ledger, revision) in &told.acknowledged {
-        let stream = dacapo::StreamName::new(ledger).unwrap();
+        let stream = dacapo::journal::StreamName::new(ledger).unwrap();
         let there = node.journal().stream_revision(&stream).await.unwrap();
         assert!(there >= Revision::new(*revision), "I-2: {ledger} was acknowledged at {revision}");
     }
@@ -194,7 +197,7 @@ async fn check_history(node: &Node, to: &str) -> Option<Position> {
 
 /// How many verdicts there are on a version.
 async fn verdicts(node: &Node, text: &str) -> usize {
-    let of = |entry: &&dacapo::CatalogEntry| matches!(&entry.event, CatalogEvent::Verified { view, .. } if view.version == version(text));
+    let of = |entry: &&dacapo::catalog::CatalogEntry| matches!(&entry.event, CatalogEvent::Verified { view, .. } if view.version == version(text));
     node.history().await.unwrap().iter().filter(of).count()
 }
 

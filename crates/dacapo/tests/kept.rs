@@ -7,9 +7,14 @@ mod seats;
 
 use std::sync::Arc;
 
+use dacapo::catalog::Phase;
+use dacapo::journal::EventError;
+use dacapo::rows::{Field, FieldError, Value};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
 use dacapo::{
-    Carried, Event, EventError, ExpectedRevision, Field, FieldError, HandlerError, Node, Options, Phase, Position,
-    Projection, ProjectionName, Recorded, Row, Store, SystemClock, Table, Value, View, ViewId,
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
 };
 use seats::{Dice, skipping};
 
@@ -54,7 +59,7 @@ fn a_number_of_an_event_is_read_as_the_number_that_was_appended() {
 struct Euros(f64);
 
 impl Field for Euros {
-    const KIND: dacapo::ColumnKind = i64::KIND;
+    const KIND: dacapo::rows::ColumnKind = i64::KIND;
 
     fn to_value(&self) -> Result<Value, FieldError> {
         Ok(Value::Integer((self.0 * 100.0) as i64))
@@ -130,7 +135,7 @@ async fn serving(node: &Node, name: &str) {
 }
 
 async fn letters(node: &Node, name: &str) -> Vec<(u64, String)> {
-    let letters = node.letters(&view_of(name), Position::START, 100).await.unwrap();
+    let letters = node.version(view_of(name)).letters().limit(100).await.unwrap();
     letters.into_iter().map(|found| (found.letter.position.get(), found.letter.error)).collect()
 }
 
@@ -144,7 +149,7 @@ async fn a_value_that_comes_back_as_another_one_each_time_is_refused_at_that_eve
     for x in [0.5, 0.58, 0.25] {
         add(&node, Counted::Added { x }).await;
     }
-    node.carry(Carried::new(Totals { options: skipping(1_000, 64 << 20), narrow: false })).unwrap();
+    node.add_projection(VersionCode::new(Totals { options: skipping(1_000, 64 << 20), narrow: false })).unwrap();
     serving(&node, "totals").await;
     let mut reading = node.read("totals", node.head()).await.unwrap();
     let row = reading.view.get::<Total>("all").await.unwrap().unwrap();
@@ -160,8 +165,8 @@ async fn a_value_that_comes_back_as_another_one_each_time_is_refused_at_that_eve
 async fn a_row_of_a_table_that_was_not_declared_so_is_refused_after_a_restart_as_before() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
-        let carried = Carried::new(Totals { options: skipping(1_000, 64 << 20), narrow: true });
-        Node::builder().data(directory.path()).carry(carried).start().await.unwrap()
+        let carried = VersionCode::new(Totals { options: skipping(1_000, 64 << 20), narrow: true });
+        Node::builder().data(directory.path()).projection(carried).start().await.unwrap()
     };
     let mut node = start().await;
     serving(&node, "totals").await;
@@ -229,7 +234,7 @@ async fn an_event_of_a_type_that_is_named_and_not_read_is_refused() {
         refused.push(add(&node, Counted::Added { x: 1.0 }).await);
         add(&node, Half).await;
     }
-    node.carry(Carried::new(Halves)).unwrap();
+    node.add_projection(VersionCode::new(Halves)).unwrap();
     serving(&node, "halves").await;
     refused.push(add(&node, Counted::Added { x: 1.0 }).await);
     let mut reading = node.read("halves", node.head()).await.unwrap();

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::*;
-use dacapo::{Append, Asked, Catalog, Node, OnKnown, Phase, Status, StreamEvent, limits};
+use dacapo::catalog::{Catalog, Phase, RequestedBy};
+use dacapo::journal::{Append, OnKnown, StreamEvent};
+use dacapo::status::Status;
+use dacapo::{Node, limits};
 
 /// What the child is told: the phase or stage to die in, and the directory.
 const CHILD: &str = "DACAPO_STAGE_CHILD";
@@ -47,7 +50,7 @@ fn is_in(status: &Status, of: &str, place: &str) -> bool {
 /// So many events, a few ledgers in turn, in one append.
 async fn fill(node: &Node, events: usize) {
     let event = |number: usize| StreamEvent {
-        stream: dacapo::StreamName::new(format!("ledger-{}", number % 3)).unwrap(),
+        stream: dacapo::journal::StreamName::new(format!("ledger-{}", number % 3)).unwrap(),
         event: node.new_event(&added(1), dacapo::Metadata::default()).unwrap(),
     };
     let events = (0..events).map(event).collect();
@@ -84,7 +87,7 @@ fn die_in(node: &Node, of: &str, place: &str) {
 async fn child() {
     let Ok(told) = std::env::var(CHILD) else { return };
     let [of, place, directory] = <[&str; 3]>::try_from(told.splitn(3, ':').collect::<Vec<_>>()).unwrap();
-    let node = Node::builder().data(directory).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 3_000).await;
     die_in(&node, of, place);
@@ -94,7 +97,7 @@ async fn child() {
     }
     let version_2 = v2();
     version_2.behaviour.gate.send_replace(false);
-    node.carry(carry_v2(version_2.clone())).unwrap();
+    node.add_projection(carry_v2(version_2.clone())).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     // More comes while it replays than it may lag.
     fill(&node, 8_000).await;
@@ -102,7 +105,7 @@ async fn child() {
     version_2.behaviour.gate.send_replace(true);
     ready(&node, "v2.1").await;
     flip(&node).await;
-    node.clean_up(&view("v1.1"), Asked::by("child")).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("child").await.unwrap();
     phase(&node, "v1.1", Phase::Obsolete).await;
     // The last phases last.
     if is_in_phase(&node.catalog().borrow(), of, place) {
@@ -138,7 +141,7 @@ async fn a_process_may_be_killed_in_every_phase_and_stage() {
         }
         assert!(dead, "{of} was never seen {place}");
 
-        let builder = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(v2()));
+        let builder = Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry_v2(v2()));
         let node = builder.start().await.unwrap();
         // I-2: what was acknowledged is there, all of a batch or nothing.
         let appended = fold(&node, node.head()).await.values().map(|(_, events)| *events).sum::<i64>();
@@ -149,7 +152,7 @@ async fn a_process_may_be_killed_in_every_phase_and_stage() {
             // It stays so until somebody has it built again; then it goes.
             let state = node.catalog().borrow().version(&view("v2.1")).cloned().unwrap();
             assert_eq!((state.phase, state.reason.is_some()), (Phase::Failed, true));
-            node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+            node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
             phase(&node, "v2.1", Phase::Obsolete).await;
             ready(&node, "v2.2").await;
             flip(&node).await;

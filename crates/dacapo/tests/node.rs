@@ -13,15 +13,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::*;
+use dacapo::catalog::{CatalogRefused, Phase, RequestedBy};
+use dacapo::journal::{AppendRefused, Filter, Revision};
+use dacapo::operate::{ReplayFrom, WhichLetters};
+use dacapo::status::WaitingOn;
+use dacapo::store::Store;
+use dacapo::world::Clock;
 use dacapo::{
-    AppendRefused, Asked, Carried, CatalogRefused, Clock, Error, ExpectedRevision, Filter, Metadata, Node, Phase,
-    Position, Projection, Query, Recorded, ReplayFrom, Revision, Row, StartError, Store, Table, VersionId, View,
-    WaitingOn, WhichLetters, limits,
+    Error, ExpectedRevision, Metadata, Node, Position, Projection, Query, Recorded, Row, StartError, Table,
+    VersionCode, VersionId, View, limits,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_appended_is_in_the_answer_that_covers_it() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     for number in 1..=50 {
         let position = add(&node, "ledger-1", number).await;
         let answered = node.ask(TotalOf("ledger-1".into())).after(position).await.unwrap();
@@ -57,9 +62,9 @@ async fn a_clock_that_is_behind_the_journal_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_version_says_so_and_nothing_of_a_pace() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.pause(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).pause().by("test").await.unwrap();
     add(&node, "ledger-1", 1).await;
     let status = until(&node, "it waits for somebody", |status| {
         let found = &status.projections[0].versions[0];
@@ -67,7 +72,7 @@ async fn a_paused_version_says_so_and_nothing_of_a_pace() {
     })
     .await;
     let found = &status.projections[0].versions[0];
-    assert_eq!(found.time_left, Some(Err(dacapo::NoTimeLeft::Paused)));
+    assert_eq!(found.time_left, Some(Err(dacapo::status::NoTimeLeft::Paused)));
     assert_eq!((found.rate, &found.stall, found.needs_somebody), (None, &None, Some(true)));
     node.shutdown().await;
 }
@@ -76,10 +81,10 @@ async fn a_paused_version_says_so_and_nothing_of_a_pace() {
 async fn how_often_a_version_tries_decides_when_somebody_is_needed() {
     for (attempts, needed) in [(1, true), (u32::MAX, false)] {
         let first = Duration::from_secs(1_000);
-        let retry = dacapo::Retry { attempts, first, longest: first };
+        let retry = dacapo::options::Retry { attempts, first, longest: first };
         let version_1 = TotalsV1 { options: dacapo::Options { retry, ..options() }, ..v1() };
         version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-        let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+        let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
         let refused = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { .. });
@@ -94,16 +99,16 @@ async fn how_often_a_version_tries_decides_when_somebody_is_needed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_does_not_exist_is_not_found() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    let (none, by) = (version("v9.9"), || Asked::by("test"));
+    let (none, by) = (version("v9.9"), || RequestedBy::by("test"));
     let missing = [
-        node.verification(&totals(), Some(none)).err(),
-        node.verify_again(&totals(), Some(none), by()).await.err(),
-        node.rollback(&totals(), Some(none), by()).await.err(),
-        node.flip(&totals(), Some(none), by()).await.err(),
-        node.cancel(&totals(), None, Some(none), by()).await.err(),
-        node.pause(&view("v9.9"), by()).await.err(),
+        node.projection(totals()).unwrap().version(none).verification().err(),
+        node.projection(totals()).unwrap().version(none).verify_again().requested_by(by()).await.err(),
+        node.projection(totals()).unwrap().version(none).rollback().requested_by(by()).await.err(),
+        node.projection(totals()).unwrap().version(none).flip().requested_by(by()).await.err(),
+        node.projection(totals()).unwrap().version(none).cancel(None).requested_by(by()).await.err(),
+        node.version(view("v9.9")).pause().requested_by(by()).await.err(),
     ];
     for error in missing {
         let Some(Error::Catalog(CatalogRefused::NoSuchVersion { known, .. })) = error else { panic!("{error:?}") };
@@ -115,7 +120,7 @@ async fn a_version_that_does_not_exist_is_not_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_can_be_started_by_a_spawned_task() {
     // It must not hold the head of the journal while it waits, which its future would not be `Send` with.
-    let node = tokio::spawn(Node::builder().carry(carry_v1(v1())).start()).await.unwrap().unwrap();
+    let node = tokio::spawn(Node::builder().projection(carry_v1(v1())).start()).await.unwrap().unwrap();
     node.shutdown().await;
 }
 
@@ -163,7 +168,7 @@ async fn a_subscription_gives_what_is_there_and_then_what_comes() {
 async fn a_node_goes_on_where_it_stopped() {
     let directory = tempfile::tempdir().unwrap();
     let version_1 = v1();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap();
     let mut last = Position::START;
     for number in 1..=100 {
         last = add(&node, &format!("ledger-{}", number % 7), number).await;
@@ -173,7 +178,7 @@ async fn a_node_goes_on_where_it_stopped() {
     assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), 100);
 
     let version_1 = v1();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap();
     check_serving(&node).await;
     assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), 0, "nothing is applied twice");
     let last = add(&node, "ledger-1", 1).await;
@@ -198,7 +203,7 @@ async fn a_directory_in_use_is_refused_by_naming_the_process() {
 async fn a_halting_segment_says_why_and_does_not_hold_the_others_back() {
     let version_1 = v1();
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
     for ledger in 0..20 {
         add(&node, &format!("ledger-{ledger}"), 1).await;
     }
@@ -234,7 +239,7 @@ async fn a_halting_segment_says_why_and_does_not_hold_the_others_back() {
 async fn a_panic_in_a_handler_is_a_refusal_like_any_other() {
     let version_1 = v1();
     version_1.behaviour.panic.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
     node.append("ledger-1", ExpectedRevision::Any, [added(1), LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
     let halts = |reason: &WaitingOn| match reason {
         WaitingOn::Handler { error, .. } => error.contains("panicked: what is this?"),
@@ -278,12 +283,12 @@ impl Projection for ChangedV1 {
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_rows_under_an_unchanged_version_are_refused_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    let error = node.carry(ChangedV1).unwrap_err();
+    let error = node.add_projection(ChangedV1).unwrap_err();
     assert!(matches!(error, Error::Catalog(CatalogRefused::Fingerprint { .. })), "{error}");
     node.shutdown().await;
-    let error = Node::builder().data(directory.path()).carry(ChangedV1).start().await.err().unwrap();
+    let error = Node::builder().data(directory.path()).projection(ChangedV1).start().await.err().unwrap();
     assert!(matches!(error, StartError::Code(_)) && error.to_string().contains("raise the version"), "{error}");
 }
 
@@ -315,17 +320,17 @@ impl Projection for IndexedV1 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_index_under_an_unchanged_version_is_refused_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node.shutdown().await;
-    let error = Node::builder().data(directory.path()).carry(IndexedV1).start().await.err().unwrap();
+    let error = Node::builder().data(directory.path()).projection(IndexedV1).start().await.err().unwrap();
     assert!(matches!(error, StartError::Code(_)) && error.to_string().contains("raise the version"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_that_cannot_be_answered_says_why() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(v1()).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(v1()).start().await.unwrap();
     let position = add(&node, "ledger-1", 1).await;
     let error = node.ask(TotalOf("ledger-1".into())).await.unwrap_err().to_string();
     assert!(error.contains("totals v1.1 does not answer") && error.contains("TotalOf"), "{error}");
@@ -334,7 +339,7 @@ async fn a_query_that_cannot_be_answered_says_why() {
     assert_eq!(error.unwrap(), version("v1.1"));
     node.shutdown().await;
 
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     let patience = Duration::from_millis(20);
     let error = node.ask(TotalOf("ledger-1".into())).after(beyond).within(patience).await.unwrap_err().to_string();
     assert!(error.contains("is not in the journal"), "{error}");
@@ -364,8 +369,8 @@ async fn metadata_and_ids_travel_with_the_event() {
     let node = Node::builder().start().await.unwrap();
     let metadata = Metadata { actor: Some("ann".into()), ..Metadata::default() };
     let event = node.new_event(&added(5), metadata.clone()).unwrap();
-    let stream = dacapo::StreamName::new("ledger-1").unwrap();
-    let append = dacapo::Append::to_stream(stream, ExpectedRevision::NoStream, vec![event.clone()]);
+    let stream = dacapo::journal::StreamName::new("ledger-1").unwrap();
+    let append = dacapo::journal::Append::to_stream(stream, ExpectedRevision::NoStream, vec![event.clone()]);
     let first = node.append_batch(append.clone()).await.unwrap();
     let again = node.append_batch(append).await.unwrap();
     assert_eq!((again.position, again.written), (first.position, 0), "I-2: recognised");
@@ -378,18 +383,18 @@ async fn metadata_and_ids_travel_with_the_event() {
 #[tokio::test]
 async fn a_node_runs_on_one_thread_too() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     let position = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", position).await, (5, 1));
     node.shutdown().await;
     drop(Arc::new(node));
-    let _: Carried = v1().into();
+    let _: VersionCode = v1().into();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_stands_still_says_for_how_long_and_why() {
     let version_1 = v1();
-    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     // It has followed its own flip, so the batch that stands still is that of the event alone.
     until(&node, "it follows", |status| status.projections[0].versions[0].covers == status.head).await;
@@ -406,10 +411,10 @@ async fn a_version_that_stands_still_says_for_how_long_and_why() {
     let found = &status.projections[0].versions[0];
     let stall = found.stall.clone().unwrap();
     assert!(stall.still >= limits::STALL_TIME_MAX && stall.on.iter().all(in_event), "{stall}");
-    assert_eq!(found.time_left, Some(Err(dacapo::NoTimeLeft::Unknown)), "it may go on any time");
+    assert_eq!(found.time_left, Some(Err(dacapo::status::NoTimeLeft::Unknown)), "it may go on any time");
 
     version_1.behaviour.gate.send_replace(true);
-    let caught_up = |status: &dacapo::Status| status.projections[0].versions[0].lag == 0;
+    let caught_up = |status: &dacapo::status::Status| status.projections[0].versions[0].lag == 0;
     let status = until(&node, "it goes on", caught_up).await;
     let found = &status.projections[0].versions[0];
     assert_eq!((found.stall.clone(), found.lag_time), (None, Duration::ZERO));

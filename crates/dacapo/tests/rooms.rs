@@ -6,10 +6,10 @@ mod rooms;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dacapo::{
-    Append, Appended, EventBatch, Filter, Journal, Limit, Position, Revision, Store, StoreError, StreamName,
-    SystemClock,
-};
+use dacapo::Position;
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::store::{Journal, Store, StoreError};
+use dacapo::world::SystemClock;
 use dacapo_model::{JournalId, Mark};
 use dacapo_store::{AppendError, Health, StreamInfo};
 use rooms::{a_copy_refuses_what_its_source_refuses, same_wherever_batches_end};

@@ -9,11 +9,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use common::*;
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::operate::{ReplayFrom, WhichLetters};
+use dacapo::options::{FlipPolicy, InPlace, OnFailure, Policy, Retry, RowScope, Scrub, SegmentCount};
+use dacapo::status::WaitingOn;
+use dacapo::store::Store;
 use dacapo::verify::{Outcome, Scrubbed};
-use dacapo::{
-    Asked, Carried, FlipPolicy, HandlerError, InPlace, Node, OnFailure, Options, Phase, Policy, Projection, Recorded,
-    ReplayFrom, Retry, Row, Rows, Scrub, SegmentCount, Store, SystemClock, Table, View, WaitingOn, WhichLetters,
-};
+use dacapo::world::SystemClock;
+use dacapo::{HandlerError, Node, Options, Projection, Recorded, Row, Table, VersionCode, View};
 use dacapo_store::{Commit, Views};
 use proptest::prelude::*;
 use tampered::{LEDGERS, fill, is_told_and_healed, looked, pace, rows_reason};
@@ -34,7 +37,7 @@ async fn change(views: &dyn Views, version: &str, sql: &str) {
 }
 
 /// The key of the first row that is told as wrong, what it should be and what it is.
-fn told(status: &dacapo::Status) -> Option<(String, String, String)> {
+fn told(status: &dacapo::status::Status) -> Option<(String, String, String)> {
     match rows_reason(status)? {
         WaitingOn::Rows { key, made, found, .. } => Some((key.clone(), made.clone(), found.clone())),
         _ => None,
@@ -51,7 +54,7 @@ async fn a_row_that_was_changed_by_hand_is_told_until_it_is_right_or_built_anew(
     for store in [memory(), Store::embedded(directory.path(), Arc::new(SystemClock)).unwrap()] {
         let views = Arc::clone(&store.views);
         let carried = carry_v1(TotalsV1 { options: pace(Scrub::default()), ..v1() });
-        let node = Node::builder().store(store).carry(carried).start().await.unwrap();
+        let node = Node::builder().store(store).projection(carried).start().await.unwrap();
         is_told_and_healed(&node, async |sql| change(&*views, "v1.1", sql).await).await;
         node.shutdown().await;
     }
@@ -62,7 +65,7 @@ async fn rows_that_are_gone_or_too_many_are_told_as_well() {
     let store = memory();
     let views = Arc::clone(&store.views);
     let carried = carry_v1(TotalsV1 { options: pace(Scrub::default()), ..v1() });
-    let node = Node::builder().store(store).carry(carried).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carried).start().await.unwrap();
     fill(&node).await;
     let changes = [
         ("DELETE FROM totals WHERE ledger = 'ledger-3'", ("ledger-3", "sum 3, events 1", "no row")),
@@ -93,7 +96,8 @@ async fn part_by_part_every_row_is_looked_at() {
         let store = memory();
         let views = Arc::clone(&store.views);
         let options = Options { segments, ..pace(scrub) };
-        let node = Node::builder().store(store).carry(carry_v1(TotalsV1 { options, ..v1() })).start().await.unwrap();
+        let node =
+            Node::builder().store(store).projection(carry_v1(TotalsV1 { options, ..v1() })).start().await.unwrap();
         let last = fill(&node).await;
         let found = looked(&node, |found| found.position >= last && found.report.looked_at > 0).await;
         assert_eq!(found.report.outcome, Outcome::Passed, "{found:?}");
@@ -117,14 +121,14 @@ async fn what_cannot_be_compared_soundly_is_not_and_says_so() {
     // Also where a row is of one segment: by SQL, events of the others may have changed it.
     for segments in [SegmentCount::ONE, SegmentCount::new(3).unwrap()] {
         let options = Options { segments, ..pace(Scrub { events_max: 4, ..Scrub::default() }) };
-        let node = Node::builder().carry(carry_v1(TotalsV1 { options, ..v1() })).start().await.unwrap();
+        let node = Node::builder().projection(carry_v1(TotalsV1 { options, ..v1() })).start().await.unwrap();
         let last = fill(&node).await;
         let found = looked(&node, |found| found.position >= last).await;
         let Outcome::NotDone { why } = &found.report.outcome else { panic!("{found:?}") };
         assert!(why.contains("Scrub::rows_of_one_stream"), "{why}");
         node.shutdown().await;
     }
-    let node = Node::builder().carry(carry_v1(TotalsV1 { options: pace(Scrub::never()), ..v1() }));
+    let node = Node::builder().projection(carry_v1(TotalsV1 { options: pace(Scrub::never()), ..v1() }));
     let node = node.start().await.unwrap();
     fill(&node).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -179,20 +183,20 @@ impl Projection for Digests {
     }
 }
 
-fn digests(behaviour: &Arc<Behaviour>, policy: Policy) -> Carried {
+fn digests(behaviour: &Arc<Behaviour>, policy: Policy) -> VersionCode {
     let options = Options {
         segments: SegmentCount::ONE,
-        rows: Rows::AcrossSegments,
+        rows: RowScope::AcrossSegments,
         flip: FlipPolicy::WhenReady,
         in_place: InPlace::Resets,
         on_failure: OnFailure { serving: policy, initializing: policy },
         retry: Retry { attempts: 1, first: Duration::from_millis(1), longest: Duration::from_millis(2) },
-        verify: dacapo::Verify { letters_allowed: true, ..dacapo::Verify::default() }
+        verify: dacapo::verify::Verify { letters_allowed: true, ..dacapo::verify::Verify::default() }
             .without(dacapo::verify::Part::Rows),
         batch_events_max: 3,
         ..pace(Scrub::default())
     };
-    Carried::new(Digests { options, behaviour: Arc::clone(behaviour) })
+    VersionCode::new(Digests { options, behaviour: Arc::clone(behaviour) })
 }
 
 /// What is applied later than it came makes other rows than the order of the journal would.
@@ -201,7 +205,7 @@ async fn a_version_whose_letters_were_retried_or_dropped_is_left_alone_until_it_
     for drops in [false, true] {
         let behaviour = Arc::<Behaviour>::default();
         behaviour.refuse.store(true, Ordering::SeqCst);
-        let node = Node::builder().carry(digests(&behaviour, Policy::Skip)).start().await.unwrap();
+        let node = Node::builder().projection(digests(&behaviour, Policy::Skip)).start().await.unwrap();
         fill(&node).await;
         let doubted = [LedgerEvent::Doubted { amount: 50 }];
         let doubted = node.append("ledger-1", dacapo::ExpectedRevision::Any, doubted).await.unwrap().position;
@@ -209,21 +213,21 @@ async fn a_version_whose_letters_were_retried_or_dropped_is_left_alone_until_it_
         let found = looked(&node, |found| found.position >= last).await;
         assert_eq!(found.report.outcome, Outcome::Passed, "what is set aside is left out: {found:?}");
         behaviour.refuse.store(false, Ordering::SeqCst);
-        let (which, asked) = (WhichLetters::One(doubted), Asked::by("test"));
+        let (which, asked) = (WhichLetters::One(doubted), RequestedBy::by("test"));
         match drops {
-            true => node.drop_letters(&view("v1.1"), &which, &asked).await.unwrap(),
-            false => node.retry_letters(&view("v1.1"), &which, &asked).await.unwrap(),
+            true => node.version(view("v1.1")).drop_letters(which.clone()).requested_by(asked.clone()).await.unwrap(),
+            false => node.version(view("v1.1")).retry_letters(which.clone()).requested_by(asked.clone()).await.unwrap(),
         };
-        let letters = |status: &dacapo::Status| status.projections[0].versions[0].letters;
+        let letters = |status: &dacapo::status::Status| status.projections[0].versions[0].letters;
         until(&node, "the letter is gone", |status| letters(status) == 0).await;
         // Whatever began before has ended by then.
         let last = add(&node, "ledger-2", 2).await;
         let found = looked(&node, |found| found.position >= last).await;
         let Outcome::NotDone { why } = &found.report.outcome else { panic!("{found:?}") };
         assert!(why.contains("dead letters of v1.1"), "{why}");
-        node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+        node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
         phase(&node, "v1.2", Phase::Serving).await;
-        let is_looked_at = |found: &dacapo::VersionStatus| {
+        let is_looked_at = |found: &dacapo::status::VersionStatus| {
             found.version == version("v1.2")
                 && found.scrubbed.as_ref().is_some_and(|it| it.report.outcome == Outcome::Passed)
         };
@@ -266,7 +270,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// Nothing of what is asked for has to be possible just now.
 async fn carry_out(node: &Node, behaviour: &Behaviour, act: Act) {
     let ledger = |number: u8| format!("ledger-{}", number % 5);
-    let asked = || Asked::by("test");
+    let asked = || RequestedBy::by("test");
     let serving = node.catalog().borrow().serving(&totals());
     let serves = serving.map(|version| dacapo::ViewId { projection: totals(), version });
     match (act, serves) {
@@ -278,14 +282,18 @@ async fn carry_out(node: &Node, behaviour: &Behaviour, act: Act) {
         (Act::Refuse(refuse), _) => behaviour.refuse.store(refuse, Ordering::SeqCst),
         (Act::Retry, Some(view)) => {
             behaviour.refuse.store(false, Ordering::SeqCst);
-            drop(node.retry_letters(&view, &WhichLetters::All, &asked()).await);
+            drop(node.version(view.clone()).retry_letters(WhichLetters::All).requested_by(asked()).await);
         }
-        (Act::Drop, Some(view)) => drop(node.drop_letters(&view, &WhichLetters::All, &asked()).await),
-        (Act::Rebuild, _) => drop(node.rebuild(&totals(), None, asked()).await),
-        (Act::RollBack, _) => drop(node.rollback(&totals(), None, asked()).await),
-        (Act::Replay, _) => drop(node.replay(&totals(), None, ReplayFrom::Start, asked()).await),
-        (Act::Pause, Some(view)) => drop(node.pause(&view, asked()).await),
-        (Act::Resume, Some(view)) => drop(node.resume(&view, asked()).await),
+        (Act::Drop, Some(view)) => {
+            drop(node.version(view.clone()).drop_letters(WhichLetters::All).requested_by(asked()).await)
+        }
+        (Act::Rebuild, _) => drop(node.projection(totals()).unwrap().rebuild().requested_by(asked()).await),
+        (Act::RollBack, _) => drop(node.projection(totals()).unwrap().rollback().requested_by(asked()).await),
+        (Act::Replay, _) => {
+            drop(node.projection(totals()).unwrap().replay(ReplayFrom::Start).requested_by(asked()).await)
+        }
+        (Act::Pause, Some(view)) => drop(node.version(view.clone()).pause().requested_by(asked()).await),
+        (Act::Resume, Some(view)) => drop(node.version(view.clone()).resume().requested_by(asked()).await),
         (Act::Look, _) => {
             // Long enough for some looks, and nothing depends on how many.
             tokio::time::sleep(Duration::from_millis(25)).await;
@@ -295,7 +303,7 @@ async fn carry_out(node: &Node, behaviour: &Behaviour, act: Act) {
 }
 
 /// The reasons of every version that tells of wrong rows.
-fn accused(status: &dacapo::Status) -> Vec<&WaitingOn> {
+fn accused(status: &dacapo::status::Status) -> Vec<&WaitingOn> {
     let versions = status.projections.iter().flat_map(|projection| &projection.versions);
     let reasons = versions.flat_map(|version| &version.waiting_on);
     reasons.filter(|reason| matches!(reason, WaitingOn::Rows { .. })).collect()
@@ -304,7 +312,7 @@ fn accused(status: &dacapo::Status) -> Vec<&WaitingOn> {
 async fn is_never_accused(policy: Policy, acts: Vec<Act>) {
     let behaviour = Arc::<Behaviour>::default();
     behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(digests(&behaviour, policy)).start().await.unwrap();
+    let node = Node::builder().projection(digests(&behaviour, policy)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     for act in &acts {
         carry_out(&node, &behaviour, *act).await;
@@ -314,10 +322,10 @@ async fn is_never_accused(policy: Policy, acts: Vec<Act>) {
     behaviour.refuse.store(false, Ordering::SeqCst);
     for found in node.status().await.unwrap().projections[0].versions.iter() {
         let view = dacapo::ViewId { projection: totals(), version: found.version };
-        drop(node.resume(&view, Asked::by("test")).await);
+        drop(node.version(view.clone()).resume().by("test").await);
     }
     let last = add(&node, "ledger-0", 1).await;
-    let serves = |found: &&dacapo::VersionStatus| found.phase == Phase::Serving;
+    let serves = |found: &&dacapo::status::VersionStatus| found.phase == Phase::Serving;
     let is_done = |found: &Scrubbed| found.position >= last;
     let status = until(&node, "the rows are looked at in the end", |status| {
         let found = status.projections[0].versions.iter().find(serves);
@@ -345,7 +353,7 @@ async fn a_look_ends_with_its_node() {
     let options = Options { handler_time_max: Duration::from_secs(600), ..pace(Scrub::default()) };
     let version = TotalsV1 { options, ..v1() };
     let behaviour = Arc::clone(&version.behaviour);
-    let node = Node::builder().carry(carry_v1(version)).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version)).start().await.unwrap();
     fill(&node).await;
     behaviour.gate.send_replace(false);
     let waits = async |wanted: bool| {

@@ -5,7 +5,10 @@ mod seats;
 
 use std::sync::Arc;
 
-use dacapo::{Carried, CarryRefused, Error, Node, Options, SegmentCount, StartError, Store, SystemClock};
+use dacapo::options::{CarryRefused, SegmentCount};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{Error, Node, Options, StartError, VersionCode};
 use seats::SeatEvent::{self, Moved, Noted, Released, Swapped, Taken};
 use seats::{Outcome, Seats, run, skipping};
 
@@ -91,12 +94,12 @@ async fn random_events_come_to_the_same_wherever_batches_end_on_disk() {
 async fn a_unique_index_needs_one_segment() {
     let several = || {
         let options = Options { segments: SegmentCount::new(2).unwrap(), ..Options::default() };
-        Carried::new(Seats { options })
+        VersionCode::new(Seats { options })
     };
-    let refused = Node::builder().carry(several()).start().await.err().expect("it is refused");
+    let refused = Node::builder().projection(several()).start().await.err().expect("it is refused");
     assert!(matches!(refused, StartError::Carry(CarryRefused::Unique { .. })), "{refused}");
     let node = Node::builder().start().await.unwrap();
-    let refused = node.carry(several()).unwrap_err();
+    let refused = node.add_projection(several()).unwrap_err();
     assert!(matches!(&refused, Error::Carry(CarryRefused::Unique { .. })), "{refused}");
     assert!(refused.to_string().contains("seats v1 has a unique index on table holders and 2 segments"), "{refused}");
     node.shutdown().await;

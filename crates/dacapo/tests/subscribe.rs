@@ -9,10 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use dacapo::{
-    Asked, Error, ExpectedRevision, Filter, HandlerError, Node, NodeBuilder, Position, Recorded, ReplayFrom,
-    StoreError, Streams, Subscriber, WaitingOn, limits,
-};
+use dacapo::catalog::RequestedBy;
+use dacapo::journal::{Filter, Streams};
+use dacapo::operate::ReplayFrom;
+use dacapo::status::WaitingOn;
+use dacapo::store::StoreError;
+use dacapo::subscribe::Subscriber;
+use dacapo::{Error, ExpectedRevision, HandlerError, Node, NodeBuilder, Position, Recorded, limits};
 use futures::StreamExt;
 use tokio::sync::watch;
 
@@ -22,7 +25,7 @@ fn builders(directory: &Path) -> [NodeBuilder; 2] {
 }
 
 /// Every position that a subscription gives through the end of the journal.
-async fn to_the_end(mut subscription: dacapo::Subscription) -> Vec<u64> {
+async fn to_the_end(mut subscription: dacapo::subscribe::Subscription) -> Vec<u64> {
     let mut seen = vec![];
     while let Some(batch) = subscription.next().await.unwrap() {
         seen.extend(batch.iter().map(|event| event.position.get()));
@@ -58,7 +61,8 @@ async fn many_who_begin_while_others_append_get_each_event_once() {
         }
         node.shutdown().await;
         let mut all = vec![];
-        let everything = node.journal().read(Position::START, &Filter::default(), dacapo::Limit::events(10_000)).await;
+        let everything =
+            node.journal().read(Position::START, &Filter::default(), dacapo::journal::Limit::events(10_000)).await;
         all.extend(everything.unwrap().iter().map(|event| (event.position.get(), event.category() == "book")));
         assert_eq!(all.len(), 440);
         for (after, filter, seen) in following {
@@ -257,7 +261,7 @@ async fn subscribers_end_with_a_node_that_is_dropped() {
 async fn who_has_seen_what_is_not_in_the_journal_is_told_at_every_door() {
     let directory = tempfile::tempdir().unwrap();
     for builder in builders(directory.path()) {
-        let node = builder.carry(carry_v1(v1())).start().await.unwrap();
+        let node = builder.projection(carry_v1(v1())).start().await.unwrap();
         add(&node, "ledger-1", 1).await;
         // The catalog's own events come when they like.
         let beyond = Position::new(1_000);
@@ -268,10 +272,10 @@ async fn who_has_seen_what_is_not_in_the_journal_is_told_at_every_door() {
             other => panic!("{other:?}"),
         };
         told(node.subscribe(beyond, Filter::default()).await.map(drop));
-        told(node.letters(&view("v1.1"), beyond, 9).await.map(drop));
+        told(node.version(view("v1.1")).letters().after(beyond).limit(9).await.map(drop));
         told(node.check_seen(beyond).await);
         let from = ReplayFrom::Position(beyond);
-        let replay = node.replay(&totals(), Some(version("v1.1")), from, Asked::by("test")).await;
+        let replay = node.version(view("v1.1")).replay(from).by("test").await;
         assert!(matches!(replay, Err(Error::NotInPlace { .. } | Error::NoTarget(_))), "{replay:?}");
         // A position may be about to come from elsewhere, so whoever asks for it waits, and is told in the end.
         let asked = node.ask(TotalOf("ledger-1".into())).after(beyond).within(Duration::from_millis(1)).await;

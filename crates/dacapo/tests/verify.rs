@@ -8,15 +8,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use common::*;
+use dacapo::catalog::{CatalogEvent, CatalogRefused, Phase, RequestedBy, Stage};
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamEvent, StreamName};
+use dacapo::options::{FlipPolicy, OnFailure, Policy, Retry, SegmentCount};
+use dacapo::status::WaitingOn;
+use dacapo::store::{Journal, Store, StoreError};
 use dacapo::verify::{
     Assertion, Checks, Comparison, FindingKind, Outcome, Part, PartReport, Report, TableComparison, Verdict,
     Verification, Verify,
 };
+use dacapo::world::SystemClock;
 use dacapo::{
-    Answers, Append, Appended, Asked, Carried, CatalogEvent, CatalogRefused, Error, EventBatch, ExpectedRevision,
-    Filter, FlipPolicy, HandlerError, Journal, Limit, Metadata, Node, OnFailure, Options, Phase, Policy, Position,
-    Projection, ReadView, Recorded, Retry, Revision, SegmentCount, Stage, Store, StoreError, StreamEvent, StreamName,
-    SystemClock, Table, View, WaitingOn,
+    Answers, Error, ExpectedRevision, HandlerError, Metadata, Node, Options, Position, Projection, ReadView, Recorded,
+    Table, VersionCode, View,
 };
 use dacapo_model::{JournalId, Letter, LetterKind, Mark, Timestamp};
 use dacapo_store::{AppendError, Commit, StreamInfo, WhichLetters};
@@ -134,13 +138,13 @@ impl Answers<TotalOf> for Second {
     }
 }
 
-fn carry(second: &Second) -> Carried {
-    Carried::version(second.clone()).answers::<TotalOf>().into()
+fn carry(second: &Second) -> VersionCode {
+    second.clone().answering::<TotalOf>().into()
 }
 
 /// A node on which version 1 serves, with so many events in 40 ledgers.
 async fn serving(events: i64) -> Node {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, events).await;
     node
@@ -153,19 +157,19 @@ async fn fill(node: &Node, events: i64) {
     };
     for first in (0..events).step_by(1_000) {
         let events = (first..events.min(first + 1_000)).map(event).collect();
-        let append = Append { events, expected: vec![], on_known: dacapo::OnKnown::Recognise };
+        let append = Append { events, expected: vec![], on_known: dacapo::journal::OnKnown::Recognise };
         node.append_batch(append).await.unwrap();
     }
 }
 
 async fn verified(node: &Node, text: &str) -> Verification {
     phase(node, text, Phase::Initializing).await;
-    node.verified(&view(text), WAIT_MAX).await.unwrap()
+    node.version(view(text)).verified().within(WAIT_MAX).await.unwrap()
 }
 
 /// Carries version 2 and tells what is found of it.
 async fn report_of(node: &Node, second: &Second) -> (Verdict, Arc<Report>) {
-    node.carry(carry(second)).unwrap();
+    node.add_projection(carry(second)).unwrap();
     let verified = verified(node, "v2.1").await.verified.unwrap();
     (verified.verdict, verified.report)
 }
@@ -181,8 +185,8 @@ fn rows_of<'a>(part: &'a PartReport, key: &str) -> (Option<&'a str>, Option<&'a 
     (finding.old.as_deref(), finding.new.as_deref())
 }
 
-fn asked(reason: &str) -> Asked {
-    Asked::by("ana").because(reason)
+fn asked(reason: &str) -> RequestedBy {
+    RequestedBy::by("ana").because(reason)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,9 +209,9 @@ async fn a_version_that_is_right_passes_and_every_part_says_what_it_looked_at() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_version_is_verified_by_itself_and_says_what_it_could_not_be_compared_with() {
     let strict = Options { verify: Verify::default().require([Part::Rows, Part::Answers]), ..options() };
-    let node = Node::builder().carry(carry_v1(TotalsV1 { options: strict, ..v1() })).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(TotalsV1 { options: strict, ..v1() })).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    let verification = node.verification(&totals(), None).unwrap();
+    let verification = node.projection(totals()).unwrap().verification().unwrap();
     assert_eq!((&verification.view, verification.phase), (&view("v1.1"), Phase::Serving));
     let verified = verification.verified.unwrap();
     assert_eq!((verified.verdict, verified.report.against), (Verdict::Pass, None));
@@ -258,7 +262,7 @@ async fn a_wrong_sum_is_found_and_no_command_flips_to_it_until_it_is_waived() {
     let (old, new) = (format!("sum {sum}"), format!("sum {}", 2 * sum));
     assert_eq!(rows_of(rows, "ledger-7"), (Some(&*old), Some(&*new)));
 
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     until(&node, "the flip says that it waits for a verdict", |status| {
         let flip = status.projections[0].flip.as_ref();
         flip.is_some_and(|(_, reasons)| matches!(&reasons[..], [WaitingOn::Verdict { found, .. }] if found.contains("1 row differs")))
@@ -267,14 +271,19 @@ async fn a_wrong_sum_is_found_and_no_command_flips_to_it_until_it_is_waived() {
     let position = add(&node, "ledger-7", 1).await;
     assert_eq!(ask(&node, "ledger-7", position).await.1, 11, "the serving version is not held for it");
     // It can be taken back.
-    node.cancel(&totals(), Some(dacapo::Cancel::Flip), None, asked("not like this")).await.unwrap();
-    assert!(matches!(node.flipped(&requested, WAIT_MAX).await, Err(Error::FlipAborted { .. })));
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals())
+        .unwrap()
+        .cancel(dacapo::operate::Cancel::Flip)
+        .requested_by(asked("not like this"))
+        .await
+        .unwrap();
+    assert!(matches!(requested.done().within(WAIT_MAX).await, Err(Error::FlipAborted { .. })));
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
 
-    let error = node.waive(&totals(), None, Asked::by("ana")).await.unwrap_err();
+    let error = node.projection(totals()).unwrap().waive().by("ana").await.unwrap_err();
     assert!(matches!(error, Error::NoReason), "{error}");
-    node.waive(&totals(), None, asked("ledger 7 counts twice from now on")).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    node.projection(totals()).unwrap().waive().requested_by(asked("ledger 7 counts twice from now on")).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     let history = node.history().await.unwrap();
     let waived = history.iter().find(|entry| matches!(entry.event, CatalogEvent::Waived { .. })).unwrap();
     let CatalogEvent::Waived { by, why, .. } = &waived.event else { unreachable!() };
@@ -319,8 +328,8 @@ async fn a_row_that_is_mapped_must_be_what_the_old_one_makes() {
     assert!(rows_of(part(&report, Part::Rows), "ledger-0").0.unwrap().starts_with("TotalWithLast {"));
 
     let second = Second { comparison: Comparison::new().table(mapped(2)), ..twice() };
-    node.carry(carry(&second)).unwrap();
-    node.verify_again(&totals(), None, asked("the declaration was wrong")).await.unwrap();
+    node.add_projection(carry(&second)).unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("the declaration was wrong")).await.unwrap();
     let again = verified(&node, "v2.1").await;
     assert_eq!(again.verified.unwrap().verdict, Verdict::Pass);
     node.shutdown().await;
@@ -362,8 +371,8 @@ async fn what_the_version_checks_of_itself_counts() {
     assert_eq!(told("the check of the code").new.as_deref(), Some("the shelf is locked"));
 
     let panics = Second { check: Arc::new(|_| panic!("what shelf?")), ..second };
-    node.carry(carry(&panics)).unwrap();
-    node.verify_again(&totals(), Some(version("v2.1")), asked("the check is mended")).await.unwrap();
+    node.add_projection(carry(&panics)).unwrap();
+    node.version(view("v2.1")).verify_again().requested_by(asked("the check is mended")).await.unwrap();
     let report = verified(&node, "v2.1").await.verified.unwrap().report;
     let told = part(&report, Part::Checks).findings.iter().find(|finding| finding.place == "the check of the code");
     assert_eq!(told.unwrap().new.as_deref(), Some("it panicked: what shelf?"));
@@ -450,7 +459,7 @@ async fn a_first_version_that_reads_nothing_of_the_journal_says_so() {
 async fn an_event_that_fell_out_on_the_way_shows_at_lag_0() {
     let (store, hidden) = (Store::memory(Arc::new(SystemClock)), Arc::<Mutex<Option<Position>>>::default());
     let journal = Arc::new(Hiding { inner: Arc::clone(&store.journal), hidden: Arc::clone(&hidden) });
-    let node = Node::builder().store(Store { journal, ..store }).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(Store { journal, ..store }).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 2_000).await;
     let position = add(&node, "ledger-7", 0).await;
@@ -478,7 +487,7 @@ async fn an_event_that_fell_out_on_the_way_shows_at_lag_0() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
     let store = Store::memory(Arc::new(SystemClock));
-    let node = Node::builder().store(store.clone()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(store.clone()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 40).await;
     let (verdict, _) = report_of(&node, &Second::default()).await;
@@ -491,7 +500,7 @@ async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
         position: Position::new(position),
         segment: SegmentCount::ONE.segment(0).unwrap(),
         stream: StreamName::new("ledger-7").unwrap(),
-        event_type: dacapo::EventType::new("added").unwrap(),
+        event_type: dacapo::journal::EventType::new("added").unwrap(),
         kind,
         error: "no such ledger".into(),
         attempts: 3,
@@ -504,7 +513,7 @@ async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
     let moves = stored.tokens().await.unwrap().iter().map(|token| token.step(token.position, 0)).collect::<Vec<_>>();
     let commit = Commit { letters, ..Commit::of(moves) };
     stored.writer().await.unwrap().commit(&commit).await.unwrap();
-    node.verify_again(&totals(), None, asked("some were set aside")).await.unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("some were set aside")).await.unwrap();
     let verified_again = verified(&node, "v2.1").await.verified.unwrap();
     assert_eq!(verified_again.verdict, Verdict::Fail);
     let counts = part(&verified_again.report, Part::Counts);
@@ -514,8 +523,8 @@ async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
     assert_eq!(counts.notes, ["1 event skipped, as the policy is"]);
 
     let allowed = Second::default().verify(Verify { letters_allowed: true, ..Verify::default() });
-    node.carry(carry(&allowed)).unwrap();
-    node.verify_again(&totals(), None, asked("that is fine")).await.unwrap();
+    node.add_projection(carry(&allowed)).unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("that is fine")).await.unwrap();
     let verified = verified(&node, "v2.1").await.verified.unwrap();
     assert_eq!(verified.verdict, Verdict::Pass);
     assert!(
@@ -541,7 +550,7 @@ async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn versions_are_compared_at_one_position_while_writers_and_readers_go_on() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 2_000).await;
     ask(&node, "ledger-0", node.head()).await;
@@ -554,7 +563,7 @@ async fn versions_are_compared_at_one_position_while_writers_and_readers_go_on()
     for round in 0..10 {
         // It is compared further on each time.
         let position = add(&node, "ledger-9", 1).await;
-        node.verify_again(&totals(), None, asked("once more")).await.unwrap();
+        node.projection(totals()).unwrap().verify_again().requested_by(asked("once more")).await.unwrap();
         let verified = verified(&node, "v2.1").await.verified.unwrap();
         assert_eq!(verified.verdict, Verdict::Pass, "round {round}: {:?}", verified.report);
         assert!(verified.report.at >= position && verified.report.at > at, "round {round}");
@@ -575,13 +584,13 @@ async fn a_verification_that_was_cut_off_begins_anew() {
     let second = Second::default();
     second.gate.send_replace(false);
     let start = async || {
-        let builder = Node::builder().data(directory.path()).carry(carry_v1(v1()));
+        let builder = Node::builder().data(directory.path()).projection(carry_v1(v1()));
         builder.start().await.unwrap()
     };
     let node = start().await;
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 100).await;
-    node.carry(carry(&second)).unwrap();
+    node.add_projection(carry(&second)).unwrap();
     let checking = async |times| {
         until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) >= times).await;
     };
@@ -590,20 +599,25 @@ async fn a_verification_that_was_cut_off_begins_anew() {
     let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1")).unwrap();
     assert_eq!(found.stage, Some(Stage::Verifying));
     assert!(matches!(&found.waiting_on[..], [WaitingOn::Verification { part: Some(Part::Checks), .. }]), "{found:?}");
-    let error = node.verified(&view("v2.1"), Duration::ZERO).await.unwrap_err();
+    let error = node.version(view("v2.1")).verified().within(Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    let error = node.waive(&totals(), None, asked("why not?")).await.unwrap_err();
+    let error = node.projection(totals()).unwrap().waive().requested_by(asked("why not?")).await.unwrap_err();
     assert!(matches!(error, Error::Catalog(CatalogRefused::NotVerified { .. })), "{error}");
     // It goes on applying what comes: it rests only while it meets version 1.
     let position = add(&node, "ledger-1", 1).await;
     until(&node, "version 2 follows", |status| status.projections[0].versions[1].covers >= position).await;
     node.shutdown().await;
 
-    let node =
-        Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry(&second)).start().await.unwrap();
+    let node = Node::builder()
+        .data(directory.path())
+        .projection(carry_v1(v1()))
+        .projection(carry(&second))
+        .start()
+        .await
+        .unwrap();
     until(&node, "it checks again", |_| second.checks.load(Ordering::SeqCst) >= 2).await;
-    let verdicts = |history: &[dacapo::CatalogEntry]| {
-        let verified = |entry: &&dacapo::CatalogEntry| matches!(&entry.event, CatalogEvent::Verified { view, .. } if view.version == version("v2.1"));
+    let verdicts = |history: &[dacapo::catalog::CatalogEntry]| {
+        let verified = |entry: &&dacapo::catalog::CatalogEntry| matches!(&entry.event, CatalogEvent::Verified { view, .. } if view.version == version("v2.1"));
         history.iter().filter(verified).count()
     };
     assert_eq!(verdicts(&node.history().await.unwrap()), 0);
@@ -622,18 +636,21 @@ async fn one_that_is_asked_for_meanwhile_begins_after_that() {
     let (verdict, _) = report_of(&node, &second).await;
     assert_eq!(verdict, Verdict::Pass);
     second.gate.send_replace(false);
-    node.verify_again(&totals(), None, asked("to be sure")).await.unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("to be sure")).await.unwrap();
     until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 2).await;
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     until(&node, "the flip waits for the verification", |status| {
         let flip = status.projections[0].flip.as_ref();
         flip.is_some_and(|(_, reasons)| matches!(&reasons[..], [WaitingOn::Verification { .. }]))
     })
     .await;
-    assert!(node.verification(&totals(), None).unwrap().again, "the verdict that is there does not count");
+    assert!(
+        node.projection(totals()).unwrap().verification().unwrap().again,
+        "the verdict that is there does not count"
+    );
     second.gate.send_replace(true);
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
-    let error = node.verify_again(&totals(), Some(version("v2.1")), asked("to be sure")).await.unwrap_err();
+    requested.done().within(WAIT_MAX).await.unwrap();
+    let error = node.version(view("v2.1")).verify_again().requested_by(asked("to be sure")).await.unwrap_err();
     assert!(error.to_string().contains("cannot verify totals v2.1: it is Serving"), "{error}");
     node.shutdown().await;
 }
@@ -642,8 +659,8 @@ async fn one_that_is_asked_for_meanwhile_begins_after_that() {
 async fn answers_to_declared_queries_are_compared() {
     let node = serving(400).await;
     let second = Second::wrong_in("ledger-7").verify(Verify::default().without(Part::Rows));
-    let carried = Carried::version(second).sample(TotalOf("ledger-6".into())).sample(TotalOf("ledger-7".into()));
-    node.carry(carried).unwrap();
+    let carried = second.code().sample(TotalOf("ledger-6".into())).sample(TotalOf("ledger-7".into()));
+    node.add_projection(carried).unwrap();
     let verified = verified(&node, "v2.1").await.verified.unwrap();
     assert_eq!(verified.verdict, Verdict::Fail);
     let answers = part(&verified.report, Part::Answers);
@@ -663,7 +680,7 @@ async fn a_share_of_the_live_queries_is_put_to_the_version_as_well() {
     let node = serving(400).await;
     let verify = Verify { shadow_share: 0.5, answers_min: 20, ..Verify::default() };
     let second = Second::wrong_in("ledger-7").verify(verify.require([Part::Answers]).without(Part::Rows));
-    node.carry(Carried::version(second).shadows::<TotalOf>()).unwrap();
+    node.add_projection(second.shadowing::<TotalOf>()).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     let asking = async {
         loop {
@@ -678,7 +695,7 @@ async fn a_share_of_the_live_queries_is_put_to_the_version_as_well() {
     let second = view("v2.1");
     let verified = tokio::select! {
         () = asking => unreachable!("it asks without end"),
-        verified = node.verified(&second, WAIT_MAX) => verified.unwrap().verified.unwrap(),
+        verified = node.version(second.clone()).verified().within(WAIT_MAX) => verified.unwrap().verified.unwrap(),
     };
     assert_eq!(verified.verdict, Verdict::Fail);
     let answers = part(&verified.report, Part::Answers);
@@ -686,7 +703,7 @@ async fn a_share_of_the_live_queries_is_put_to_the_version_as_well() {
     let [(FindingKind::Answer, wrong)] = answers.wrong[..] else { panic!("{answers:?}") };
     assert!(wrong > 0 && wrong < answers.looked_at, "only those of ledger 7: {answers:?}");
     assert!(answers.findings.iter().all(|finding| finding.place == "TotalOf(\"ledger-7\")"), "{answers:?}");
-    let live = node.verification(&totals(), None).unwrap().live.expect("it goes on");
+    let live = node.projection(totals()).unwrap().verification().unwrap().live.expect("it goes on");
     assert!(live.looked_at >= answers.looked_at);
     node.shutdown().await;
 }
@@ -695,7 +712,7 @@ async fn a_share_of_the_live_queries_is_put_to_the_version_as_well() {
 async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
     let version_1 = v1();
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 40).await;
     node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
@@ -719,31 +736,31 @@ async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
 async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_less() {
     let directory = tempfile::tempdir().unwrap();
     let second = Second::default().verify(Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() });
-    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry(&second)).start();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let start = || Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry(&second)).start();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 40).await;
-    node.carry(carry(&second)).unwrap();
+    node.add_projection(carry(&second)).unwrap();
     ready(&node, "v2.1").await;
-    node.pause(&view("v2.1"), asked("let us see")).await.unwrap();
+    node.version(view("v2.1")).pause().requested_by(asked("let us see")).await.unwrap();
     node.shutdown().await;
 
     let node = start().await.unwrap();
     fill(&node, 40).await;
-    node.verify_again(&totals(), None, asked("once more")).await.unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("once more")).await.unwrap();
     // Time enough to find that it does not get on.
     let never = node.ask(TotalOf("ledger-7".into())).after(Position::new(1_000_000));
     never.within(Duration::from_millis(500)).await.unwrap_err();
-    assert!(node.verification(&totals(), None).unwrap().again, "there is no verdict on less");
-    let resumed = node.resume(&view("v2.1"), asked("go on")).await.unwrap();
+    assert!(node.projection(totals()).unwrap().verification().unwrap().again, "there is no verdict on less");
+    let resumed = node.version(view("v2.1")).resume().requested_by(asked("go on")).await.unwrap();
     let found = verified(&node, "v2.1").await.verified.unwrap();
     assert!(Some(found.position) > resumed.position, "{found:?}");
 
     // One that serves says why it cannot be compared with.
-    node.pause(&view("v1.1"), asked("let us see")).await.unwrap();
+    node.version(view("v1.1")).pause().requested_by(asked("let us see")).await.unwrap();
     node.shutdown().await;
     let node = start().await.unwrap();
-    node.verify_again(&totals(), None, asked("once more")).await.unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("once more")).await.unwrap();
     let found = verified(&node, "v2.1").await.verified.unwrap();
     let Outcome::NotDone { why } = &part(&found.report, Part::Rows).outcome else { panic!("{found:?}") };
     assert!(why.contains("it is paused"), "{why}");
@@ -753,20 +770,20 @@ async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_le
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_that_is_required_is_not_gone_without() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node, 40).await;
     node.shutdown().await;
     // The next release does not carry version 1 any more.
     let strict = Second::default().verify(Verify::default().require([Part::Rows]));
-    let node = Node::builder().data(directory.path()).carry(carry(&strict)).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry(&strict)).start().await.unwrap();
     let found = verified(&node, "v2.1").await;
     let Some(WaitingOn::Verdict { found: why, .. }) = found.waiting_on else { panic!("{found:?}") };
     assert_eq!(why, "rows: not done, the code of v1.1, which serves, is not carried by this node");
     // Somebody finds it and puts it back.
-    node.carry(carry_v1(v1())).unwrap();
+    node.add_projection(carry_v1(v1())).unwrap();
     until(&node, "version 1 runs", |status| status.projections[0].versions[0].covers == status.head).await;
-    node.verify_again(&totals(), None, asked("version 1 is back")).await.unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("version 1 is back")).await.unwrap();
     assert_eq!(verified(&node, "v2.1").await.verified.unwrap().verdict, Verdict::Pass);
     node.shutdown().await;
 }
@@ -775,17 +792,17 @@ async fn a_comparison_that_is_required_is_not_gone_without() {
 async fn a_rollback_in_the_middle_lets_it_begin_against_the_version_that_serves_then() {
     let node = serving(100).await;
     let second = Second::default();
-    node.carry(carry_v2(TotalsV2 { options: second.options.clone(), ..v2() })).unwrap();
+    node.add_projection(carry_v2(TotalsV2 { options: second.options.clone(), ..v2() })).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     second.gate.send_replace(false);
-    node.carry(carry(&second)).unwrap();
-    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    node.add_projection(carry(&second)).unwrap();
+    node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 1).await;
     roll_back(&node).await;
     until(&node, "it checks again", |_| second.checks.load(Ordering::SeqCst) == 2).await;
     second.gate.send_replace(true);
-    let verified = node.verified(&view("v2.2"), WAIT_MAX).await.unwrap().verified.unwrap();
+    let verified = node.version(view("v2.2")).verified().within(WAIT_MAX).await.unwrap().verified.unwrap();
     assert_eq!((verified.verdict, verified.report.against), (Verdict::Pass, Some(version("v1.1"))));
     node.shutdown().await;
 }
@@ -794,7 +811,7 @@ async fn a_rollback_in_the_middle_lets_it_begin_against_the_version_that_serves_
 async fn a_version_that_falls_behind_after_its_verdict_keeps_it() {
     let node = serving(100).await;
     let gated = v2();
-    node.carry(carry_v2(gated.clone())).unwrap();
+    node.add_projection(carry_v2(gated.clone())).unwrap();
     ready(&node, "v2.1").await;
     gated.behaviour.gate.send_replace(false);
     let many = i64::try_from(dacapo::limits::READY_LAG_MAX).unwrap() + 1;
@@ -803,7 +820,7 @@ async fn a_version_that_falls_behind_after_its_verdict_keeps_it() {
         .await;
     gated.behaviour.gate.send_replace(true);
     ready(&node, "v2.1").await;
-    let verified = |entry: &&dacapo::CatalogEntry| matches!(entry.event, CatalogEvent::Verified { .. });
+    let verified = |entry: &&dacapo::catalog::CatalogEntry| matches!(entry.event, CatalogEvent::Verified { .. });
     assert_eq!(node.history().await.unwrap().iter().filter(verified).count(), 2, "one for each version");
     flip(&node).await;
     node.shutdown().await;
@@ -840,11 +857,11 @@ impl Answers<TotalOf> for Slow {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_flip_does_not_wait_for_live_queries_that_wait_for_a_slow_old_version() {
     let slow = Arc::new(AtomicBool::new(false));
-    let node = Node::builder().carry(Carried::version(Slow(Arc::clone(&slow))).answers::<TotalOf>()).start();
+    let node = Node::builder().projection(Slow(Arc::clone(&slow)).answering::<TotalOf>()).start();
     let node = node.await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let second = Second::default().verify(Verify { shadow_share: 1.0, ..Verify::default() });
-    node.carry(Carried::version(second).shadows::<TotalOf>()).unwrap();
+    node.add_projection(second.shadowing::<TotalOf>()).unwrap();
     ready(&node, "v2.1").await;
     slow.store(true, Ordering::SeqCst);
     fill(&node, 400).await;
@@ -857,8 +874,8 @@ async fn a_flip_does_not_wait_for_live_queries_that_wait_for_a_slow_old_version(
             break;
         }
     }
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
-    let flipped = node.flipped(&requested, Duration::from_secs(30)).await;
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
+    let flipped = requested.done().within(Duration::from_secs(30)).await;
     slow.store(false, Ordering::SeqCst);
     flipped.unwrap();
     node.shutdown().await;
@@ -872,9 +889,9 @@ async fn live_queries_that_come_before_it_has_caught_up_are_not_said_to_be_too_m
         ..v2()
     };
     gated.behaviour.gate.send_replace(false);
-    node.carry(Carried::version(gated.clone()).shadows::<TotalOf>()).unwrap();
+    node.add_projection(gated.clone().shadowing::<TotalOf>()).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
-    let live = || node.verification(&totals(), None).unwrap().live;
+    let live = || node.projection(totals()).unwrap().verification().unwrap().live;
     until(&node, "live queries are taken note of", |_| live().is_some()).await;
     for _ in 0..3 {
         ask(&node, "ledger-7", Position::START).await;
@@ -918,11 +935,11 @@ impl Answers<Brittle> for Second {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_of_answers_that_panics_is_found_and_not_tried_for_ever() {
-    let node = Node::builder().carry(Carried::version(v1()).answers::<Brittle>()).start().await.unwrap();
+    let node = Node::builder().projection(v1().answering::<Brittle>()).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(Carried::version(Second::default()).sample(Brittle)).unwrap();
+    node.add_projection(Second::default().code().sample(Brittle)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
-    let verified = node.verified(&view("v2.1"), WAIT_MAX).await.unwrap().verified.unwrap();
+    let verified = node.version(view("v2.1")).verified().within(WAIT_MAX).await.unwrap().verified.unwrap();
     let answers = part(&verified.report, Part::Answers);
     assert_eq!((verified.verdict, &answers.wrong[..]), (Verdict::Fail, &[(FindingKind::Answer, 1)][..]));
     let finding = &answers.findings[0];
@@ -934,7 +951,7 @@ async fn a_comparison_of_answers_that_panics_is_found_and_not_tried_for_ever() {
 async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
     let version_1 = TotalsV1 { options: Options { segments: SegmentCount::new(64).unwrap(), ..options() }, ..v1() };
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     for ledger in 0..40 {
         let ledger = format!("ledger-{ledger}");
@@ -981,7 +998,7 @@ impl Projection for InFull {
 async fn a_required_comparison_has_not_passed_where_a_column_could_not_be_compared() {
     let node = serving(40).await;
     let verify = Verify::default().require([Part::Rows]);
-    node.carry(Carried::version(InFull(Options { verify, ..options() }))).unwrap();
+    node.add_projection(InFull(Options { verify, ..options() }).code()).unwrap();
     let verified = verified(&node, "v2.1").await.verified.unwrap();
     assert_eq!(verified.verdict, Verdict::Fail);
     let rows = part(&verified.report, Part::Rows);
@@ -998,19 +1015,19 @@ async fn what_is_set_aside_after_the_verdict_counts_as_well() {
     let retry = Retry { attempts: 1, ..Retry::default() };
     let refusing = TotalsV2 { options: Options { on_failure, retry, ..options() }, ..v2() };
     refusing.behaviour.refuse.store(true, Ordering::SeqCst);
-    node.carry(carry_v2(refusing)).unwrap();
+    node.add_projection(carry_v2(refusing)).unwrap();
     ready(&node, "v2.1").await;
     node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
     until(&node, "it sets the event aside", |status| status.projections[0].versions[1].letters == 1).await;
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     let status = until(&node, "the flip is done, or waits for a verdict", |status| {
         let flip = status.projections[0].flip.as_ref();
         flip.is_none_or(|(_, reasons)| matches!(&reasons[..], [WaitingOn::Verdict { .. }]))
     })
     .await;
     assert_eq!(status.projections[0].serving, Some(version("v1.1")), "its rows lack an event");
-    node.waive(&totals(), None, asked("that event is none of ours")).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    node.projection(totals()).unwrap().waive().requested_by(asked("that event is none of ours")).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     node.shutdown().await;
 }
 
@@ -1018,11 +1035,11 @@ async fn what_is_set_aside_after_the_verdict_counts_as_well() {
 async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor() {
     let version_1 = v1();
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
     let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
-    node.carry(carry(&Second::default().verify(patience))).unwrap();
+    node.add_projection(carry(&Second::default().verify(patience))).unwrap();
     until(&node, "it is to meet version 1", |status| {
         let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1"));
         found.is_some_and(|found| matches!(found.waiting_on[..], [WaitingOn::Verification { part: Some(_), .. }]))
@@ -1057,14 +1074,14 @@ async fn meeting(node: &Node) {
 async fn a_serving_version_whose_code_is_replaced_meanwhile_is_compared_with_all_the_same() {
     let version_1 = v1();
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(carry_v1(version_1)).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
     // While version 1 halts they do not meet; then its processor gives way to that of corrected code.
     let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
-    node.carry(carry(&Second::default().verify(patience))).unwrap();
+    node.add_projection(carry(&Second::default().verify(patience))).unwrap();
     meeting(&node).await;
-    node.carry(carry_v1(v1())).unwrap();
+    node.add_projection(carry_v1(v1())).unwrap();
     let found = verified(&node, "v2.1").await.verified.unwrap();
     assert_eq!(part(&found.report, Part::Rows).outcome, Outcome::Passed, "{found:?}");
     node.shutdown().await;
@@ -1075,9 +1092,9 @@ async fn a_verification_under_way_begins_again_with_code_that_is_carried_meanwhi
     let node = serving(40).await;
     let (wrong, mended) = (Second::default(), Second::default());
     wrong.gate.send_replace(false);
-    node.carry(carry(&wrong)).unwrap();
+    node.add_projection(carry(&wrong)).unwrap();
     until(&node, "it checks", |_| wrong.checks.load(Ordering::SeqCst) == 1).await;
-    node.carry(carry(&mended)).unwrap();
+    node.add_projection(carry(&mended)).unwrap();
     assert_eq!(verified(&node, "v2.1").await.verified.unwrap().verdict, Verdict::Pass);
     assert_eq!(mended.checks.load(Ordering::SeqCst), 1);
     node.shutdown().await;
@@ -1088,9 +1105,9 @@ async fn one_that_is_asked_for_while_the_first_is_under_way_begins_after_that() 
     let node = serving(40).await;
     let second = Second::default();
     second.gate.send_replace(false);
-    node.carry(carry(&second)).unwrap();
+    node.add_projection(carry(&second)).unwrap();
     until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 1).await;
-    let asked = node.verify_again(&totals(), None, asked("to be sure")).await.unwrap();
+    let asked = node.projection(totals()).unwrap().verify_again().requested_by(asked("to be sure")).await.unwrap();
     until(&node, "it checks again", |_| second.checks.load(Ordering::SeqCst) == 2).await;
     second.gate.send_replace(true);
     let verified = verified(&node, "v2.1").await.verified.unwrap();
@@ -1108,11 +1125,18 @@ async fn letters_are_those_of_the_state_whose_rows_are_compared() {
     let second = Second { options: Options { on_failure, retry, ..second.options }, ..second };
     second.refuse.store(true, Ordering::SeqCst);
     second.gate.send_replace(false);
-    node.carry(carry(&second)).unwrap();
+    node.add_projection(carry(&second)).unwrap();
     until(&node, "it checks", |_| second.checks.load(Ordering::SeqCst) == 1).await;
     // By now the rows have been compared.
     second.refuse.store(false, Ordering::SeqCst);
-    assert_eq!(node.retry_letters(&view("v2.1"), &WhichLetters::All, &asked("it is no doubt")).await.unwrap(), 1);
+    assert_eq!(
+        node.version(view("v2.1"))
+            .retry_letters(WhichLetters::All)
+            .requested_by(asked("it is no doubt"))
+            .await
+            .unwrap(),
+        1
+    );
     until(&node, "the event is applied", |status| {
         status.projections[0].versions.iter().all(|found| found.letters == 0)
     })
@@ -1121,7 +1145,7 @@ async fn letters_are_those_of_the_state_whose_rows_are_compared() {
     let report = verified(&node, "v2.1").await.verified.unwrap().report;
     assert_eq!(part(&report, Part::Rows).wrong, [(FindingKind::Differs, 1)], "{report:?}");
     assert_eq!(part(&report, Part::Counts).wrong, [(FindingKind::Letter, 1)], "which is why: {report:?}");
-    node.verify_again(&totals(), None, asked("it is applied")).await.unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("it is applied")).await.unwrap();
     assert_eq!(verified(&node, "v2.1").await.verified.unwrap().verdict, Verdict::Pass);
     node.shutdown().await;
 }
@@ -1147,8 +1171,8 @@ async fn what_live_queries_found_before_another_verification_was_asked_for_does_
     let node = serving(400).await;
     let verify = Verify { shadow_share: 1.0, answers_min: 5, ..Verify::default() }.require([Part::Answers]);
     let wrong = Second { answers_more: 1, ..Second::default() }.verify(verify.clone());
-    let shadowing = |second: Second| Carried::version(second).shadows::<TotalOf>();
-    node.carry(shadowing(wrong)).unwrap();
+    let shadowing = |second: Second| second.shadowing::<TotalOf>();
+    node.add_projection(shadowing(wrong)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     let report = verified_by_answers(&node).await;
     let answers = part(&report, Part::Answers);
@@ -1157,8 +1181,8 @@ async fn what_live_queries_found_before_another_verification_was_asked_for_does_
         (Verdict::Fail, &[(FindingKind::Answer, answers.looked_at)][..])
     );
 
-    node.carry(shadowing(Second::default().verify(verify))).unwrap();
-    node.verify_again(&totals(), None, asked("the answer is mended")).await.unwrap();
+    node.add_projection(shadowing(Second::default().verify(verify))).unwrap();
+    node.projection(totals()).unwrap().verify_again().requested_by(asked("the answer is mended")).await.unwrap();
     let report = verified_by_answers(&node).await;
     let answers = part(&report, Part::Answers);
     assert_eq!((report.verdict(), &answers.outcome), (Verdict::Pass, &Outcome::Passed), "{answers:?}");
@@ -1194,32 +1218,32 @@ async fn a_version_that_cannot_be_verified_by_itself_says_what_it_waits_on() {
     let retry = Retry { attempts: 2, first: Duration::from_millis(1), ..Retry::default() };
     let second = Second { options: Options { retry, ..second.options }, ..second };
     second.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
-    node.carry(carry(&second)).unwrap();
+    node.add_projection(carry(&second)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     let halts = async |node: &Node, reason: fn(&WaitingOn) -> bool| {
         until(node, "it halts", |_| {
-            let found = node.verification(&totals(), None).unwrap();
+            let found = node.projection(totals()).unwrap().verification().unwrap();
             found.halts && found.waiting_on.as_ref().is_some_and(reason)
         })
         .await;
     };
     halts(&node, |reason| matches!(reason, WaitingOn::Handler { attempts: 2.., .. })).await;
-    let error = node.verified(&view("v2.1"), Duration::ZERO).await.unwrap_err();
+    let error = node.version(view("v2.1")).verified().within(Duration::ZERO).await.unwrap_err();
     let Error::TimedOut { waiting_on, .. } = error else { panic!("{error}") };
     assert!(matches!(waiting_on[..], [WaitingOn::Handler { .. }]), "{waiting_on:?}");
-    node.pause(&view("v2.1"), asked("let us see")).await.unwrap();
+    node.version(view("v2.1")).pause().requested_by(asked("let us see")).await.unwrap();
     halts(&node, |reason| matches!(reason, WaitingOn::Paused)).await;
     node.shutdown().await;
 
     // A release that does not carry it.
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     halts(&node, |reason| matches!(reason, WaitingOn::Code { .. })).await;
     second.refuse.store(false, Ordering::SeqCst);
-    node.carry(carry(&second)).unwrap();
-    node.resume(&view("v2.1"), asked("it is mended")).await.unwrap();
+    node.add_projection(carry(&second)).unwrap();
+    node.version(view("v2.1")).resume().requested_by(asked("it is mended")).await.unwrap();
     let found = verified(&node, "v2.1").await;
     assert_eq!((found.verified.unwrap().verdict, found.halts), (Verdict::Pass, false));
     node.shutdown().await;

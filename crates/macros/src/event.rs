@@ -226,7 +226,7 @@ fn encode(ident: &Ident, kinds: &[Kind<'_>]) -> TokenStream {
         }
     });
     quote! {
-        fn encode(&self) -> ::core::result::Result<::std::vec::Vec<u8>, ::dacapo::EventError> {
+        fn encode(&self) -> ::core::result::Result<::std::vec::Vec<u8>, ::dacapo::journal::EventError> {
             match self {
                 #empty_arm
                 #other_arm
@@ -273,7 +273,7 @@ fn decode(kinds: &[Kind<'_>], upcasts: &[Upcast]) -> TokenStream {
         fn decode(
             event_type: &str,
             payload: &[u8],
-        ) -> ::core::result::Result<::core::option::Option<Self>, ::dacapo::EventError> {
+        ) -> ::core::result::Result<::core::option::Option<Self>, ::dacapo::journal::EventError> {
             let event = match event_type {
                 #(#current)*
                 #(#older,)*

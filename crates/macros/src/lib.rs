@@ -23,7 +23,7 @@ use syn::{DeriveInput, parse_macro_input};
 /// - `#[row(json)]` keeps any type that serde knows as JSON.
 /// - `#[row(column = "name")]` names the column; without it, it is the field's name.
 ///
-/// A field without `json` has a type that implements `dacapo::Field`.
+/// A field without `json` has a type that implements `dacapo::rows::Field`.
 #[proc_macro_derive(Row, attributes(row))]
 pub fn derive_row(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

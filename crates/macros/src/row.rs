@@ -120,25 +120,25 @@ fn table_constant(table: &str, columns: &[Column<'_>]) -> Result<TokenStream> {
     let described = columns.iter().map(|Column { name, ty, json, .. }| {
         if *json {
             return quote! {
-                ::dacapo::Column { name: #name, kind: ::dacapo::ColumnKind::Json, optional: false }
+                ::dacapo::rows::Column { name: #name, kind: ::dacapo::rows::ColumnKind::Json, optional: false }
             };
         }
         quote_spanned! { ty.span() =>
-            ::dacapo::Column {
+            ::dacapo::rows::Column {
                 name: #name,
-                kind: <#ty as ::dacapo::Field>::KIND,
-                optional: <#ty as ::dacapo::Field>::OPTIONAL,
+                kind: <#ty as ::dacapo::rows::Field>::KIND,
+                optional: <#ty as ::dacapo::rows::Field>::OPTIONAL,
             }
         }
     });
     let key = (0..columns.len()).filter(|place| columns[*place].key);
     let key_checks = columns.iter().filter(|column| column.key).map(|Column { ty, .. }| {
         quote_spanned! { ty.span() =>
-            assert!(!<#ty as ::dacapo::Field>::OPTIONAL, "a field of a key cannot be optional");
+            assert!(!<#ty as ::dacapo::rows::Field>::OPTIONAL, "a field of a key cannot be optional");
         }
     });
     let indexes = indexes(columns)?.into_iter().map(|(name, unique, places)| {
-        quote! { ::dacapo::Index { name: #name, columns: &[#(#places),*], unique: #unique } }
+        quote! { ::dacapo::rows::Index { name: #name, columns: &[#(#places),*], unique: #unique } }
     });
     Ok(quote! {
         const TABLE: ::dacapo::Table = {
@@ -184,8 +184,8 @@ fn key_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     if let [Column { ident, ty, name, .. }] = keys.as_slice() {
         return quote! {
             type Key = #ty;
-            const KEY_EXACT: bool = <#ty as ::dacapo::Field>::EXACT;
-            fn kept_key(mut key: Self::Key) -> ::core::result::Result<Self::Key, ::dacapo::RowError> {
+            const KEY_EXACT: bool = <#ty as ::dacapo::rows::Field>::EXACT;
+            fn kept_key(mut key: Self::Key) -> ::core::result::Result<Self::Key, ::dacapo::rows::RowError> {
                 ::dacapo::__private::keep_column(&mut key, #table, #name)?;
                 Ok(key)
             }
@@ -195,7 +195,7 @@ fn key_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
             fn has_key(&self, key: &Self::Key) -> bool {
                 self.#ident == *key
             }
-            fn key_values(key: &Self::Key) -> ::core::result::Result<::std::vec::Vec<::dacapo::Value>, ::dacapo::RowError> {
+            fn key_values(key: &Self::Key) -> ::core::result::Result<::std::vec::Vec<::dacapo::rows::Value>, ::dacapo::rows::RowError> {
                 Ok(::std::vec![::dacapo::__private::to_column(key, #table, #name)?])
             }
         };
@@ -203,8 +203,8 @@ fn key_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     let places: Vec<syn::Index> = (0..keys.len()).map(syn::Index::from).collect();
     quote! {
         type Key = (#(#types,)*);
-        const KEY_EXACT: bool = #(<#types as ::dacapo::Field>::EXACT)&&*;
-        fn kept_key(mut key: Self::Key) -> ::core::result::Result<Self::Key, ::dacapo::RowError> {
+        const KEY_EXACT: bool = #(<#types as ::dacapo::rows::Field>::EXACT)&&*;
+        fn kept_key(mut key: Self::Key) -> ::core::result::Result<Self::Key, ::dacapo::rows::RowError> {
             #(::dacapo::__private::keep_column(&mut key.#places, #table, #names)?;)*
             Ok(key)
         }
@@ -214,7 +214,7 @@ fn key_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
         fn has_key(&self, key: &Self::Key) -> bool {
             #(self.#fields == key.#places)&&*
         }
-        fn key_values(key: &Self::Key) -> ::core::result::Result<::std::vec::Vec<::dacapo::Value>, ::dacapo::RowError> {
+        fn key_values(key: &Self::Key) -> ::core::result::Result<::std::vec::Vec<::dacapo::rows::Value>, ::dacapo::rows::RowError> {
             Ok(::std::vec![#(::dacapo::__private::to_column(&key.#places, #table, #names)?),*])
         }
     }
@@ -231,7 +231,7 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     });
     let exact = columns.iter().map(|Column { ty, json, .. }| match json {
         true => quote!(false),
-        false => quote!(<#ty as ::dacapo::Field>::EXACT),
+        false => quote!(<#ty as ::dacapo::rows::Field>::EXACT),
     });
     let keeps = columns.iter().map(|Column { ident, name, json, .. }| {
         let function = if *json { quote!(keep_json) } else { quote!(keep_column) };
@@ -239,7 +239,7 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     });
     let plain = || columns.iter().enumerate().filter(|(_, column)| !column.json);
     let bytes = plain().map(|(place, Column { ident, .. })| {
-        quote! { #place => ::dacapo::Field::value_bytes(&self.#ident) }
+        quote! { #place => ::dacapo::rows::Field::value_bytes(&self.#ident) }
     });
     let checks = plain().map(|(_, Column { ident, name, .. })| {
         quote! { ::dacapo::__private::check_column(&self.#ident, #table, #name)?; }
@@ -250,14 +250,14 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
     });
     quote! {
         const EXACT: bool = #(#exact)&&*;
-        fn keep(&mut self) -> ::core::result::Result<(), ::dacapo::RowError> {
+        fn keep(&mut self) -> ::core::result::Result<(), ::dacapo::rows::RowError> {
             #(#keeps)*
             Ok(())
         }
-        fn to_values(&self) -> ::core::result::Result<::std::vec::Vec<::dacapo::Value>, ::dacapo::RowError> {
+        fn to_values(&self) -> ::core::result::Result<::std::vec::Vec<::dacapo::rows::Value>, ::dacapo::rows::RowError> {
             Ok(::std::vec![#(#write),*])
         }
-        fn column_value(&self, place: usize) -> ::core::result::Result<::dacapo::Value, ::dacapo::RowError> {
+        fn column_value(&self, place: usize) -> ::core::result::Result<::dacapo::rows::Value, ::dacapo::rows::RowError> {
             match place {
                 #(#one,)*
                 _ => ::core::unreachable!("a table has no such column"),
@@ -269,13 +269,13 @@ fn value_functions(table: &str, columns: &[Column<'_>]) -> TokenStream {
                 _ => ::dacapo::Row::column_value(self, place).map_or(0, |value| value.index_bytes()),
             }
         }
-        fn check_values(&self) -> ::core::result::Result<(), ::dacapo::RowError> {
+        fn check_values(&self) -> ::core::result::Result<(), ::dacapo::rows::RowError> {
             #(#checks)*
             Ok(())
         }
         fn from_values(
-            values: ::std::vec::Vec<::dacapo::Value>,
-        ) -> ::core::result::Result<Self, ::dacapo::RowError> {
+            values: ::std::vec::Vec<::dacapo::rows::Value>,
+        ) -> ::core::result::Result<Self, ::dacapo::rows::RowError> {
             let mut values = values.into_iter();
             Ok(Self { #(#read),* })
         }

@@ -33,7 +33,7 @@ pub enum Spread {
 
 /// Whose events change a row of a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rows {
+pub enum RowScope {
     /// Those of one segment: the row belongs to one stream, or to streams that are in one segment for another reason.
     #[default]
     OfOneSegment,
@@ -48,13 +48,13 @@ pub enum Rows {
 /// `seeding`: it begins as a copy. `replay`: the last replay in place that was asked for. `index_at`: where the indexes
 /// are built that the view lacks, if it lacks any.
 pub fn spread(
-    rows: Rows,
+    rows: RowScope,
     tokens: &[Token],
     seeding: bool,
     replay: Option<&PendingReplay>,
     index_at: Option<Position>,
 ) -> Spread {
-    let always = rows == Rows::AcrossSegments;
+    let always = rows == RowScope::AcrossSegments;
     let begins = seeding && tokens.iter().all(Token::is_new);
     let goes_back = replay.is_some_and(|asked| tokens.iter().any(|token| token.take_up(asked).is_some()));
     let indexes = index_at.is_some_and(|at| tokens.iter().all(|token| token.covers(at)));
@@ -334,24 +334,24 @@ mod tests {
             tokens.iter_mut().zip(positions).for_each(|(token, at)| token.position = Position::new(at));
             tokens
         };
-        assert_eq!(spread(Rows::OfOneSegment, &at([0, 0]), false, None, None), Spread::Even);
-        assert_eq!(spread(Rows::AcrossSegments, &at([3, 4]), false, None, None), Spread::Whole);
-        assert_eq!(spread(Rows::OfOneSegment, &at([0, 0]), true, None, None), Spread::Whole);
-        assert_eq!(spread(Rows::OfOneSegment, &at([0, 4]), true, None, None), Spread::Even, "it has begun");
+        assert_eq!(spread(RowScope::OfOneSegment, &at([0, 0]), false, None, None), Spread::Even);
+        assert_eq!(spread(RowScope::AcrossSegments, &at([3, 4]), false, None, None), Spread::Whole);
+        assert_eq!(spread(RowScope::OfOneSegment, &at([0, 0]), true, None, None), Spread::Whole);
+        assert_eq!(spread(RowScope::OfOneSegment, &at([0, 4]), true, None, None), Spread::Even, "it has begun");
         let index_at = Some(Position::new(5));
         assert_eq!(
-            spread(Rows::OfOneSegment, &at([5, 4]), false, None, index_at),
+            spread(RowScope::OfOneSegment, &at([5, 4]), false, None, index_at),
             Spread::Even,
             "not every segment is there"
         );
-        assert_eq!(spread(Rows::OfOneSegment, &at([5, 7]), false, None, index_at), Spread::Whole);
+        assert_eq!(spread(RowScope::OfOneSegment, &at([5, 7]), false, None, index_at), Spread::Whole);
         let asked = PendingReplay { requested: Position::new(9), ..PendingReplay::default() };
         let mut tokens = at([5, 7]);
-        assert_eq!(spread(Rows::OfOneSegment, &tokens, false, Some(&asked), None), Spread::Whole);
+        assert_eq!(spread(RowScope::OfOneSegment, &tokens, false, Some(&asked), None), Spread::Whole);
         for token in &mut tokens {
             *token = token.moved(token.take_up(&asked).unwrap()).unwrap();
         }
-        assert_eq!(spread(Rows::OfOneSegment, &tokens, false, Some(&asked), None), Spread::Even);
+        assert_eq!(spread(RowScope::OfOneSegment, &tokens, false, Some(&asked), None), Spread::Even);
     }
 
     #[test]

@@ -95,6 +95,12 @@ macro_rules! name {
             }
         }
 
+        impl From<&Self> for $name {
+            fn from(name: &Self) -> Self {
+                name.clone()
+            }
+        }
+
         impl TryFrom<&String> for $name {
             type Error = InvalidName;
 

@@ -87,6 +87,7 @@ pub struct TimeLeft {
 
 /// Why there is no time left to tell.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum NoTimeLeft {
     /// It has caught up, or is so near the head that it follows.
     Following,

@@ -17,7 +17,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::assign::Rows;
+use crate::assign::RowScope;
 use crate::position::Position;
 use crate::segment::SegmentCount;
 
@@ -29,7 +29,7 @@ pub struct Reads {
     /// The categories of streams; `None` is all.
     pub categories: Option<BTreeSet<String>>,
     /// Whose events change a row.
-    pub rows: Rows,
+    pub rows: RowScope,
 }
 
 /// What a newer code of a version shall read, while the journal is looked through for events of the added types.
@@ -45,6 +45,7 @@ pub struct Announced {
 
 /// In what the code of a version is unlike what was recorded for its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Unlike {
     /// It reads types that the version did not read.
     Added {
@@ -65,9 +66,9 @@ pub enum Unlike {
     /// Its rows are changed by events of others.
     Rows {
         /// What was recorded.
-        recorded: Rows,
+        recorded: RowScope,
         /// What the code says.
-        declared: Rows,
+        declared: RowScope,
     },
     /// It is cut into another number of segments.
     Segments {
@@ -128,9 +129,9 @@ impl fmt::Display for Unlike {
             Some(found) if found.len() == 1 => format!("the category {}", quoted(found)),
             Some(found) => format!("the categories {}", quoted(found)),
         };
-        let rows = |rows: &Rows| match rows {
-            Rows::OfOneSegment => "one segment",
-            Rows::AcrossSegments => "several segments",
+        let rows = |rows: &RowScope| match rows {
+            RowScope::OfOneSegment => "one segment",
+            RowScope::AcrossSegments => "several segments",
         };
         match self {
             Self::Added { types: added, event } => {
@@ -223,7 +224,7 @@ mod tests {
             "it reads streams of the categories \"a\", \"b\", the version those of the category \"a\""
         );
         assert!(found.advice().contains("raise the version"));
-        let across = Reads { rows: Rows::AcrossSegments, ..one.clone() };
+        let across = Reads { rows: RowScope::AcrossSegments, ..one.clone() };
         assert!(matches!(across.unlike(&one), Some(Unlike::Rows { .. })));
     }
 }

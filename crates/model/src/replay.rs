@@ -26,6 +26,7 @@ pub enum ReplayRows {
 
 /// Whether past events may go through a version again in its own view, without a new version beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum InPlace {
     /// They may not: a rebuild does it without readers noticing.
     #[default]

@@ -31,6 +31,7 @@ macro_rules! reasons {
     )+) => {
         /// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
         #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum WaitingOn {
             $($(#[doc = $meaning])+ $reason $({ $($(#[doc = $field_meaning])+ $field: $type,)+ })?,)+
         }

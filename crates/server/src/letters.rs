@@ -2,7 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use dacapo::{Phase, Position, StreamName, VersionStatus, WhichLetters};
+use dacapo::Position;
+use dacapo::catalog::Phase;
+use dacapo::journal::StreamName;
+use dacapo::operate::WhichLetters;
+use dacapo::status::VersionStatus;
 use dacapo_api::{
     ApiError, EffectLetter, Letter, LettersRequest, LettersResponse, PauseRequest, PauseResponse, Problem,
     SetAsideRequest, SetAsideResponse, SettleRequest, SettleResponse, parse_projection, parse_version,
@@ -32,11 +36,9 @@ impl NodeApi {
         // To resume is meant for what is paused, if anything is.
         let rather = |version: &VersionStatus| !pause && paused(version);
         let view = self.which(projection, request.version, may, rather).await?;
-        let asked = asked(request.asked);
-        let ordered = match pause {
-            true => self.node().pause(&view, asked).await,
-            false => self.node().resume(&view, asked).await,
-        };
+        let version = self.node().version(view.clone());
+        let order = if pause { version.pause() } else { version.resume() };
+        let ordered = order.requested_by(asked(request.asked)).await;
         let requested = ordered.map_err(refused)?.position.map(Position::get);
         Ok(PauseResponse { projection: view.projection.to_string(), version: view.version.to_string(), requested })
     }
@@ -55,7 +57,8 @@ impl NodeApi {
             return self.list_effects(view, request.after, most).await;
         }
         // One more than asked for tells whether more follow.
-        let found = self.node().letters(&view, Position::new(request.after), most + 1).await;
+        let found =
+            self.node().version(view.clone()).letters().after(Position::new(request.after)).limit(most + 1).await;
         let mut found = found.map_err(refused)?;
         let more = found.len() > most;
         found.truncate(most);
@@ -72,7 +75,8 @@ impl NodeApi {
 
     async fn list_effects(&self, view: ViewId, after: u64, most: usize) -> Result<LettersResponse, ApiError> {
         // One more than asked for tells whether more follow.
-        let mut found = self.node().effect_letters(&view, after, most + 1).await.map_err(refused)?;
+        let found = self.node().version(view.clone()).effect_letters().after(after).limit(most + 1).await;
+        let mut found = found.map_err(refused)?;
         let more = found.len() > most;
         found.truncate(most);
         Ok(LettersResponse {
@@ -102,7 +106,8 @@ impl NodeApi {
             version.waiting_on.iter().any(there)
         };
         let view = self.which(projection, request.version, applies, halts).await?;
-        let requested = self.node().set_aside(&view, event, asked(request.asked)).await.map_err(refused)?;
+        let set_aside = self.node().version(view.clone()).set_aside(event);
+        let requested = set_aside.requested_by(asked(request.asked)).await.map_err(refused)?;
         Ok(SetAsideResponse {
             projection: view.projection.to_string(),
             version: view.version.to_string(),
@@ -130,14 +135,14 @@ impl NodeApi {
             true => self.with_effects(projection, request.version).await?,
             false => self.with_letters(projection, request.version).await?,
         };
-        let asked = asked(request.asked);
-        let settled = match (settle, request.effects) {
-            (Settle::Retry, false) => self.node().retry_letters(&view, &which, &asked).await,
-            (Settle::Drop, false) => self.node().drop_letters(&view, &which, &asked).await,
-            (Settle::Retry, true) => self.node().retry_effects(&view, &which, &asked).await,
-            (Settle::Drop, true) => self.node().drop_effects(&view, &which, &asked).await,
+        let version = self.node().version(view.clone());
+        let settle = match (settle, request.effects) {
+            (Settle::Retry, false) => version.retry_letters(which),
+            (Settle::Drop, false) => version.drop_letters(which),
+            (Settle::Retry, true) => version.retry_effects(which),
+            (Settle::Drop, true) => version.drop_effects(which),
         };
-        let letters = settled.map_err(refused)?;
+        let letters = settle.requested_by(asked(request.asked)).await.map_err(refused)?;
         Ok(SettleResponse { projection: view.projection.to_string(), version: view.version.to_string(), letters })
     }
 

@@ -8,7 +8,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{Error, Node, RebuildOptions, Requested};
+use dacapo::operate::{FlipReport, ProjectionHandle, Requested, VersionHandle};
+use dacapo::{Error, Node};
 use dacapo_api::{
     Api, ApiError, AppendRequest, AppendResponse, CancelRequest, CancelResponse, CleanUpRequest, CleanUpResponse,
     Event, FlipRequest, FlipResponse, History, HistoryEntry, LettersRequest, LettersResponse, MemberStatus, NodeStatus,
@@ -26,7 +27,7 @@ use crate::letters::Settle;
 
 pub(crate) use errors::{refused, unavailable};
 pub(crate) use operations::asked;
-use operations::{flipped_form, of_version, parse_cancel, replay_from, requested_form, verification_form};
+use operations::{flipped_form, parse_cancel, replay_from, requested_form, verification_form};
 use status::{not_ready_form, projection_form, subscriber_form};
 
 /// Entries in an answer, unless the reader says otherwise.
@@ -113,12 +114,17 @@ impl Api for NodeApi {
 
     async fn rebuild(&self, projection: &str, request: RebuildRequest) -> Result<RebuildResponse, ApiError> {
         in_time(None, async move {
-            let projection = parse_projection(projection)?;
-            let how = RebuildOptions { code: request.code, from_copy: request.from_copy, discard: request.discard };
-            let rebuilt = self.node.rebuild_with(&projection, how, asked(request.asked)).await.map_err(refused)?;
+            let mut rebuild = self.projection(projection)?.rebuild().code(request.code);
+            if request.from_copy {
+                rebuild = rebuild.from_copy();
+            }
+            if request.discard {
+                rebuild = rebuild.discard();
+            }
+            let rebuilt = rebuild.requested_by(asked(request.asked)).await.map_err(refused)?;
             let requested = rebuilt.requested;
             Ok(RebuildResponse {
-                projection: projection.to_string(),
+                projection: requested.view.projection.to_string(),
                 version: requested.view.version.to_string(),
                 requested: requested.position.unwrap_or_default().get(),
                 discards: rebuilt.discards.iter().map(ToString::to_string).collect(),
@@ -137,19 +143,21 @@ impl Api for NodeApi {
 
     async fn replay(&self, projection: &str, request: ReplayRequest) -> Result<ReplayResponse, ApiError> {
         in_time(request.wait_ms, async move {
-            let projection = parse_projection(projection)?;
-            let version = request.version.as_deref().map(parse_version).transpose()?;
+            let about = self.about(projection, request.version.as_deref())?;
             let from = replay_from(&request)?;
-            let requested =
-                self.node.replay(&projection, version, from, asked(request.asked)).await.map_err(refused)?;
+            let replay = match &about {
+                About::Version(version) => version.replay(from),
+                About::Projection(projection) => projection.replay(from),
+            };
+            let requested = replay.requested_by(asked(request.asked)).await.map_err(refused)?;
             let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
-            let (position, waiting_on) = match self.node.replayed(&requested, wait).await {
+            let (position, waiting_on) = match requested.done().within(wait).await {
                 Ok(report) => (Some(report.ended.get()), vec![]),
                 Err(Error::TimedOut { waiting_on, .. }) => (None, waiting_on),
                 Err(error) => return Err(refused(error)),
             };
             Ok(ReplayResponse {
-                projection: projection.to_string(),
+                projection: requested.view.projection.to_string(),
                 version: requested.view.version.to_string(),
                 requested: requested.position.unwrap_or_default().get(),
                 ended: position.is_some(),
@@ -168,7 +176,8 @@ impl Api for NodeApi {
     ) -> Result<CleanUpResponse, ApiError> {
         in_time(None, async move {
             let view = ViewId { projection: parse_projection(projection)?, version: parse_version(version)? };
-            let requested = self.node.clean_up(&view, asked(request.asked)).await.map_err(refused)?;
+            let version = self.node.version(view.clone());
+            let requested = version.clean_up().requested_by(asked(request.asked)).await.map_err(refused)?;
             Ok(CleanUpResponse {
                 projection: view.projection.to_string(),
                 version: view.version.to_string(),
@@ -180,15 +189,17 @@ impl Api for NodeApi {
 
     async fn verification(&self, projection: &str, request: VerificationRequest) -> Result<Verification, ApiError> {
         in_time(request.wait_ms, async move {
-            let projection = parse_projection(projection)?;
-            let version = request.version.as_deref().map(parse_version).transpose()?;
-            let now = self.node.verification(&projection, version).map_err(refused)?;
+            let now = match self.about(projection, request.version.as_deref())? {
+                About::Version(version) => version.verification(),
+                About::Projection(projection) => projection.verification(),
+            };
+            let version = self.node.version(now.map_err(refused)?.view);
             let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
-            match self.node.verified(&now.view, wait).await {
+            match version.verified().within(wait).await {
                 Ok(verified) => Ok(verification_form(&verified)),
                 // How it stands is an answer as well.
                 Err(Error::TimedOut { .. }) => {
-                    let now = self.node.verification(&projection, Some(now.view.version)).map_err(refused)?;
+                    let now = version.verification().map_err(refused)?;
                     Ok(verification_form(&now))
                 }
                 Err(error) => Err(refused(error)),
@@ -199,18 +210,22 @@ impl Api for NodeApi {
 
     async fn verify(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
         in_time(None, async move {
-            let (projection, version) = of_version(projection, request.version.as_deref())?;
-            let requested = self.node.verify_again(&projection, version, asked(request.asked)).await;
-            Ok(requested_form(requested.map_err(refused)?))
+            let verify = match self.about(projection, request.version.as_deref())? {
+                About::Version(version) => version.verify_again(),
+                About::Projection(projection) => projection.verify_again(),
+            };
+            Ok(requested_form(verify.requested_by(asked(request.asked)).await.map_err(refused)?))
         })
         .await
     }
 
     async fn waive(&self, projection: &str, request: VerifyRequest) -> Result<VerifyResponse, ApiError> {
         in_time(None, async move {
-            let (projection, version) = of_version(projection, request.version.as_deref())?;
-            let requested = self.node.waive(&projection, version, asked(request.asked)).await;
-            Ok(requested_form(requested.map_err(refused)?))
+            let waive = match self.about(projection, request.version.as_deref())? {
+                About::Version(version) => version.waive(),
+                About::Projection(projection) => projection.waive(),
+            };
+            Ok(requested_form(waive.requested_by(asked(request.asked)).await.map_err(refused)?))
         })
         .await
     }
@@ -241,14 +256,16 @@ impl Api for NodeApi {
 
     async fn cancel(&self, projection: &str, request: CancelRequest) -> Result<CancelResponse, ApiError> {
         in_time(None, async move {
-            let projection = parse_projection(projection)?;
-            let version = request.version.as_deref().map(parse_version).transpose()?;
+            let about = self.about(projection, request.version.as_deref())?;
             let what = request.what.as_deref().map(parse_cancel).transpose()?;
-            let cancelled =
-                self.node.cancel(&projection, what, version, asked(request.asked)).await.map_err(refused)?;
+            let cancel = match &about {
+                About::Version(version) => version.cancel(what),
+                About::Projection(projection) => projection.cancel(what),
+            };
+            let cancelled = cancel.requested_by(asked(request.asked)).await.map_err(refused)?;
             let requested = cancelled.requested;
             Ok(CancelResponse {
-                projection: projection.to_string(),
+                projection: requested.view.projection.to_string(),
                 version: requested.view.version.to_string(),
                 what: name_of_cancel(cancelled.what).to_owned(),
                 requested: requested.position.map(Position::get),
@@ -289,6 +306,12 @@ impl Api for NodeApi {
     }
 }
 
+/// What a request is about: a version, or a projection whose version the node finds.
+enum About {
+    Projection(ProjectionHandle),
+    Version(VersionHandle),
+}
+
 impl NodeApi {
     async fn whole_status(&self) -> Result<Status, ApiError> {
         let status = self.node.status().await.map_err(refused)?;
@@ -323,22 +346,33 @@ impl NodeApi {
         })
     }
 
+    fn projection(&self, name: &str) -> Result<ProjectionHandle, ApiError> {
+        self.node.projection(parse_projection(name)?).map_err(refused)
+    }
+
+    fn about(&self, projection: &str, version: Option<&str>) -> Result<About, ApiError> {
+        let projection = self.projection(projection)?;
+        Ok(match version.map(parse_version).transpose()? {
+            Some(version) => About::Version(projection.version(version)),
+            None => About::Projection(projection),
+        })
+    }
+
     async fn move_readers(
         &self,
         projection: &str,
         request: FlipRequest,
         kind: FlipKind,
     ) -> Result<FlipResponse, ApiError> {
-        let projection = parse_projection(projection)?;
-        let to = request.to.as_deref().map(parse_version).transpose()?;
-        let asked = asked(request.asked);
-        let requested = match kind {
-            FlipKind::Flip => self.node.flip(&projection, to, asked).await,
-            FlipKind::Rollback => self.node.rollback(&projection, to, asked).await,
+        let flip = match (self.about(projection, request.to.as_deref())?, kind) {
+            (About::Version(to), FlipKind::Flip) => to.flip(),
+            (About::Version(to), FlipKind::Rollback) => to.rollback(),
+            (About::Projection(projection), FlipKind::Flip) => projection.flip(),
+            (About::Projection(projection), FlipKind::Rollback) => projection.rollback(),
         };
-        let requested = requested.map_err(refused)?;
+        let requested = flip.requested_by(asked(request.asked)).await.map_err(refused)?;
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
-        match self.node.flipped(&requested, wait).await {
+        match requested.done().within(wait).await {
             Ok(report) => Ok(flipped_form(&requested, report)),
             Err(Error::TimedOut { waiting_on, .. }) => self.waiting_form(&requested, waiting_on).await,
             Err(error) => Err(refused(error)),
@@ -346,7 +380,11 @@ impl NodeApi {
     }
 
     /// The answer while the flip has not happened.
-    async fn waiting_form(&self, requested: &Requested, waiting_on: Vec<WaitingOn>) -> Result<FlipResponse, ApiError> {
+    async fn waiting_form(
+        &self,
+        requested: &Requested<FlipReport>,
+        waiting_on: Vec<WaitingOn>,
+    ) -> Result<FlipResponse, ApiError> {
         let history = self.node.history().await.map_err(refused)?;
         let request = history.iter().rev().find_map(|entry| match &entry.event {
             CatalogEvent::FlipRequested { view, from, kind } if *view == requested.view => {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use dacapo::{Journal, Position, StoreError, ViewId};
+use dacapo::store::{Journal, StoreError};
+use dacapo::{Position, ViewId};
 use dacapo_model::{Mark, Member, MemberId, Wish};
 use dacapo_store::memory::{MemoryJournal, MemoryMembers, MemoryViews};
 use dacapo_store::{Commit, CommitError, NewMark, ViewCopy, Views as _, WhichLetters};

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use dacapo::{Effect, EffectKey, HandlerError};
+use dacapo::HandlerError;
+use dacapo::effects::{Effect, EffectKey};
 use serde::{Deserialize, Serialize};
 
 use crate::world::{World, locked};

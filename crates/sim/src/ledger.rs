@@ -8,11 +8,13 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dacapo::effects::{Acts, EffectFailure, EffectOptions, EffectTry, PastEffects};
+use dacapo::options::{FlipPolicy, InPlace, OnFailure, Policy, Retry, Scrub, Seed, SegmentCount, WorkShare};
 use dacapo::verify::Part;
+use dacapo::verify::Verify;
 use dacapo::{
-    Acts, Answers, Carried, EffectFailure, EffectOptions, EffectTry, Event, FlipPolicy, HandlerError, InPlace,
-    OnFailure, Options, PastEffects, Policy, Position, Projection, Query, ReadView, Recorded, Retry, Row, Scrub, Seed,
-    SegmentCount, Table, Verify, View, WorkShare,
+    Answers, Event, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Row, Table, VersionCode,
+    View,
 };
 
 use crate::effects::{self, Told, effects_of};
@@ -267,11 +269,11 @@ impl<const CODE: u32, E: Change> Answers<TheTally> for Tally<CODE, E> {
 
 /// The code version `code` of a projection, as a program has it that knows all events or fewer. How it is built and run
 /// follows from the seed.
-pub fn carried(world: &Arc<World>, projection: &str, code: u32, knows_fewer: bool) -> Carried {
+pub fn carried(world: &Arc<World>, projection: &str, code: u32, knows_fewer: bool) -> VersionCode {
     if knows_fewer { of::<FewerEvents>(world, projection, code) } else { of::<LedgerEvent>(world, projection, code) }
 }
 
-fn of<E: Change>(world: &Arc<World>, projection: &str, code: u32) -> Carried {
+fn of<E: Change>(world: &Arc<World>, projection: &str, code: u32) -> VersionCode {
     let (options, reads) = (options(world, projection, code), PhantomData);
     let world = Arc::clone(world);
     macro_rules! of {
@@ -279,12 +281,12 @@ fn of<E: Change>(world: &Arc<World>, projection: &str, code: u32) -> Carried {
             match code {
                 $(
                     $code if projection == PROJECTIONS[0] => {
-                        let version = Carried::version(Totals::<$code, E> { world, options, reads });
-                        version.answers::<TotalOf>().acts::<Told>().into()
+                        let version = Totals::<$code, E> { world, options, reads }.code();
+                        version.answering::<TotalOf>().acting::<Told>().into()
                     }
                     $code => {
-                        let version = Carried::version(Tally::<$code, E> { world, options, reads });
-                        version.answers::<TheTally>().acts::<Told>().into()
+                        let version = Tally::<$code, E> { world, options, reads }.code();
+                        version.answering::<TheTally>().acting::<Told>().into()
                     }
                 )*
                 _ => panic!("there is no code version {code}"),

@@ -8,7 +8,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use dacapo::{Answered, Node, Offload, Position};
+use dacapo::world::Offload;
+use dacapo::{Answered, Node, Position};
 use dacapo_server::NodeApi;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
                     continue;
                 }
                 // Carrying what is carried already is carrying it.
-                if let Err(error) = node.carry(carried(&world, projection, code, false)) {
+                if let Err(error) = node.add_projection(carried(&world, projection, code, false)) {
                     world.violated(format!("{name} cannot carry {projection} v{code}: {error}"));
                 }
             }
@@ -89,7 +90,7 @@ async fn start(world: &Arc<World>, slot: usize, run: u64) -> Result<Node, dacapo
     locked(&world.knows_fewer)[slot] = knows_fewer;
     for (projection, code) in codes(&program) {
         let fewer = knows_fewer && world.upgrade.is_of_first(projection, code);
-        builder = builder.carry(carried(world, projection, code, fewer));
+        builder = builder.projection(carried(world, projection, code, fewer));
     }
     let node = builder.start().await?;
     if !knows_fewer {

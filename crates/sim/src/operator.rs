@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dacapo::{Token, ViewId};
+use dacapo::ViewId;
+use dacapo::status::Token;
 use dacapo_store::Views as _;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::{Catalog, Phase};
+use dacapo::catalog::{Catalog, Phase};
 
 use crate::world::Program;
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dacapo::{Clock, EventId, Ids, Probe, Step, Timestamp};
+use dacapo::journal::{EventId, Timestamp};
+use dacapo::world::{Clock, Ids, Probe, Step};
 use tokio::sync::watch;
 
 use crate::books::Books;

@@ -4,6 +4,7 @@ use dacapo_model::{EventId, ExpectedRevision, Parted, Position, Revision, Stream
 
 /// The store could not do it. Not the caller's fault.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// It did not work this time; it may work later.
     #[error("cannot {tried}: {found}")]
@@ -97,6 +98,7 @@ impl StoreError {
 
 /// Why an append was declined; nothing of it was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AppendRefused {
     /// The stream is not where the writer thought it was.
     #[error("stream {stream} is at revision {actual}, the append expects {expected}: read it again and decide anew")]

@@ -27,6 +27,7 @@ pub fn no_more_files(error: &io::Error) -> Option<String> {
 }
 
 /// An error of the operating system, with what to do about it where that is known.
+#[cfg(feature = "embedded")]
 pub(crate) fn with_advice(error: &io::Error) -> String {
     no_more_files(error).map_or_else(|| error.to_string(), |advice| format!("{error}; {advice}"))
 }

@@ -5,16 +5,21 @@
 //! what happens next (that is `dacapo-model`) and never calls a handler (that is `dacapo`).
 //!
 //! Every store passes the suite in `contract`.
+//!
+//! The feature `embedded`, on by default, brings [`embedded`], [`memory::MemoryViews`] and what of [`Store`] opens
+//! them. All of it keeps rows in SQLite, which a program on another store need not compile.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod admit;
+#[cfg(feature = "embedded")]
 mod blocking;
 pub mod catalog_form;
 mod clock;
 #[allow(clippy::expect_used, clippy::unwrap_used, reason = "it is for tests, which panic where something is wrong")]
 #[cfg(feature = "contract")]
 pub mod contract;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 mod error;
 mod extra;
@@ -25,6 +30,7 @@ mod members;
 pub mod memory;
 pub mod record;
 pub mod shape;
+#[cfg(feature = "embedded")]
 mod sqlite;
 mod store;
 mod table;
@@ -40,7 +46,9 @@ pub use members::Members;
 pub use record::{EventBatch, EventBatchBuilder, EventRef};
 pub use store::Store;
 pub use table::{Column, ColumnKind, Index, Table, Value, key_order};
+#[doc(hidden)]
+pub use views::delegated;
 pub use views::{
-    Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewReader,
-    ViewWriter, Views, WhichEffects, WhichLetters, of_none,
+    Attached, Commit, FirstRows, NewMark, OfSegment, Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewLetters,
+    ViewOutbox, ViewReader, ViewRows, ViewTokens, ViewWriter, Views, WhichEffects, WhichLetters, of_none,
 };

@@ -1,8 +1,10 @@
 //! A bank: accounts into which money is paid and from which it is drawn, and two versions of a view of
-//! their balances. The demo, the benchmarks and many tests run on it.
+//! their balances. The benchmarks and many tests run on it.
 
 #[cfg(all(feature = "service", feature = "webhook"))]
 pub mod service;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 

@@ -32,7 +32,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let Args { service: args } = Args::parse();
     let carried: Vec<_> = args.carried().collect();
-    match service::run(args, |builder| carried.into_iter().fold(builder, NodeBuilder::carry)).await {
+    match service::run(args, |builder| carried.into_iter().fold(builder, NodeBuilder::projection)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -17,10 +17,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use dacapo::{
-    AppendRefused, Appended, Carried, ExpectedRevision, FlipPolicy, Node, NodeBuilder, Options, Position, Revision,
-    SegmentCount, Verify,
-};
+use dacapo::journal::{Appended, Revision};
+use dacapo::options::{FlipPolicy, SegmentCount};
+use dacapo::verify::Verify;
+use dacapo::{ExpectedRevision, Node, NodeBuilder, Options, Position, VersionCode};
 use dacapo_server::{Access, Hosts, NodeApi};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -86,12 +86,12 @@ impl Settings {
     }
 
     /// The versions that this release carries.
-    pub fn carried(&self) -> impl Iterator<Item = Carried> + '_ {
+    pub fn carried(&self) -> impl Iterator<Item = VersionCode> + '_ {
         self.versions.iter().map(|version| {
             let options = self.options();
             match version {
-                1 => Carried::version(BalancesV1 { options }).answers::<BalanceOf>().into(),
-                _ => Carried::version(BalancesV2 { options }).shadows::<BalanceOf>().into(),
+                1 => BalancesV1 { options }.answering::<BalanceOf>().into(),
+                _ => BalancesV2 { options }.shadowing::<BalanceOf>().into(),
             }
         })
     }
@@ -124,7 +124,7 @@ pub async fn run(args: Settings, carry: impl FnOnce(NodeBuilder) -> NodeBuilder)
     let mut builder = carry(builder);
     if let Some(url) = &args.webhook {
         let webhooks = Webhooks::new(url, WEBHOOK_PATIENCE, Options::default())?;
-        builder = builder.carry(Carried::version(webhooks).acts::<Movement>());
+        builder = builder.projection(webhooks.acting::<Movement>());
     }
     let node = builder.start().await?;
     let api = Arc::new(NodeApi::new(node.clone(), name));
@@ -171,7 +171,7 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 async fn open(State(node): State<Node>, Path(number): Path<String>, body: Body<Owner>) -> Result<Response, Failure> {
     let (account, Owner { owner }) = (stream(&number), body?.0);
     match node.append(account.as_str(), ExpectedRevision::NoStream, [AccountEvent::Opened { owner }]).await {
-        Err(error) if was_slower(&error) => {
+        Err(error) if error.is_wrong_revision() => {
             Err(Failure::new(StatusCode::CONFLICT, "open", "is open already", &account))
         }
         appended => Ok((StatusCode::CREATED, appended_at(&account, appended?)).into_response()),
@@ -182,7 +182,7 @@ async fn deposit(State(node): State<Node>, Path(number): Path<String>, body: Bod
     let (account, Money { amount, note }) = (stream(&number), body?.0);
     let deposited = AccountEvent::Deposited { amount: amount.get().into(), note };
     match node.append(account.as_str(), ExpectedRevision::Exists, [deposited]).await {
-        Err(error) if was_slower(&error) => Err(Failure::no_account(&account)),
+        Err(error) if error.is_wrong_revision() => Err(Failure::no_account(&account)),
         appended => Ok(appended_at(&account, appended?).into_response()),
     }
 }
@@ -206,7 +206,7 @@ async fn withdraw(
         let looked_at = ExpectedRevision::Exact(Revision::new(found.entries.unsigned_abs()));
         let withdrawn = AccountEvent::Withdrawn { amount, note: note.clone() };
         match node.append(account.as_str(), looked_at, [withdrawn]).await {
-            Err(error) if was_slower(&error) => {}
+            Err(error) if error.is_wrong_revision() => {}
             appended => return Ok(appended_at(&account, appended?).into_response()),
         }
     }
@@ -232,8 +232,4 @@ fn stream(number: &str) -> String {
 
 fn appended_at(account: &str, appended: Appended) -> Json<Value> {
     Json(json!({ "account": account, "position": appended.position.get() }))
-}
-
-fn was_slower(error: &dacapo::Error) -> bool {
-    matches!(error, dacapo::Error::Append(AppendRefused::WrongRevision { .. }))
 }

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use dacapo::{Acts, Effect, EffectTry, HandlerError, Options, Projection, Recorded, Table, View};
+use dacapo::effects::{Acts, Effect, EffectTry};
+use dacapo::{HandlerError, Options, Projection, Recorded, Table, View};
 use serde::{Deserialize, Serialize};
 
 use crate::AccountEvent;

@@ -7,8 +7,12 @@
 //! The events were named by the system they come from, and all of them carry the same data, so [`Event`] is
 //! implemented by hand here: the name of a type stays a name.
 
+#[cfg(test)]
+mod tests;
+
+use dacapo::journal::EventError;
 use dacapo::verify::Assertion;
-use dacapo::{Event, EventError, HandlerError, Options, Projection, Recorded, Row, Table, View};
+use dacapo::{Event, HandlerError, Options, Projection, Recorded, Row, Table, View};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened to an application. What it was is its type.

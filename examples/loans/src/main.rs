@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use dacapo::{Node, Options, Rows, SegmentCount};
+use dacapo::options::{RowScope, SegmentCount};
+use dacapo::{Node, Options};
 use dacapo_example_loans::{LoansV1, LoansV2};
 use dacapo_server::{Access, Hosts, NodeApi};
 
@@ -55,11 +56,15 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let store = dacapo_postgres::connect(&args.store, dacapo_postgres::Options { seed, ..Default::default() }).await?;
     // Totals by state are over all applications.
     let options =
-        Options { segments: SegmentCount::new(args.segments)?, rows: Rows::AcrossSegments, ..Options::default() };
+        Options { segments: SegmentCount::new(args.segments)?, rows: RowScope::AcrossSegments, ..Options::default() };
     let mut builder = Node::builder().store(store).name(&at).address(&at);
     for version in args.versions {
         let options = options.clone();
-        builder = if version == 1 { builder.carry(LoansV1 { options }) } else { builder.carry(LoansV2 { options }) };
+        builder = if version == 1 {
+            builder.projection(LoansV1 { options })
+        } else {
+            builder.projection(LoansV2 { options })
+        };
     }
     let node = builder.start().await?;
     let app = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), at.clone())), &Hosts::default());

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use dacapo::{FlipPolicy, Node, NodeBuilder, Options, Position, Reading, Rows, SegmentCount, Value};
+use dacapo::options::{FlipPolicy, RowScope, SegmentCount};
+use dacapo::rows::Value;
+use dacapo::{Node, NodeBuilder, Options, Position, Reading};
 use dacapo_api::{Api, ClientLimits, HttpClient};
 use dacapo_cli::import;
 use dacapo_example_loans::{LoansV1, LoansV2};
@@ -168,7 +170,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn options(flip: FlipPolicy) -> Options {
-    Options { segments: SegmentCount::new(4).unwrap(), rows: Rows::AcrossSegments, flip, ..Options::default() }
+    Options { segments: SegmentCount::new(4).unwrap(), rows: RowScope::AcrossSegments, flip, ..Options::default() }
 }
 
 async fn import_all(api: &dyn Api, source: impl Read + Send + 'static) -> import::Summary {
@@ -236,7 +238,7 @@ async fn whole_path(input: Input) {
     // Version 1 serves while the first half of the log comes in.
     let name = "loans".parse().unwrap();
     let version_1 = LoansV1 { options: options(FlipPolicy::WhenReady) };
-    let node = Node::builder().data(directory.path()).carry(version_1).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(version_1).start().await.unwrap();
     let mut catalog = node.catalog();
     catalog.wait_for(|catalog| catalog.serving(&name).is_some()).await.unwrap();
     let api = NodeApi::new(node.clone(), "test");
@@ -249,7 +251,7 @@ async fn whole_path(input: Input) {
     node.journal().head().wait_for(|head| *head > some).await.unwrap();
 
     // Version 2 comes in the middle of it, and flips by itself.
-    node.carry(LoansV2 { options: options(FlipPolicy::WhenReady) }).unwrap();
+    node.add_projection(LoansV2 { options: options(FlipPolicy::WhenReady) }).unwrap();
     let begun = catalog.wait_for(|catalog| catalog.projections[&name].versions.keys().any(|version| version.code == 2));
     begun.await.unwrap();
     go_on.send(()).unwrap();
@@ -269,8 +271,8 @@ async fn whole_path(input: Input) {
     assert_eq!((again.lines, again.written, again.known), (events, 0, events));
 
     // The way back: version 1 has followed all along.
-    let back = node.rollback(&name, None, dacapo::Asked::by("test")).await.unwrap();
-    node.flipped(&back, Duration::from_secs(30)).await.unwrap();
+    let back = node.projection(&name).unwrap().rollback().by("test").await.unwrap();
+    back.done().within(Duration::from_secs(30)).await.unwrap();
     let mut reading = node.read("loans", node.head()).await.unwrap();
     assert_eq!(reading.version.code, 1);
     check_states(&mut reading, expected).await;
@@ -279,8 +281,8 @@ async fn whole_path(input: Input) {
     // Nothing of it depends on the process.
     node.shutdown().await;
     let builder = Node::builder().data(directory.path());
-    let builder = builder.carry(LoansV1 { options: options(FlipPolicy::WhenReady) });
-    let node = builder.carry(LoansV2 { options: options(FlipPolicy::WhenReady) }).start().await.unwrap();
+    let builder = builder.projection(LoansV1 { options: options(FlipPolicy::WhenReady) });
+    let node = builder.projection(LoansV2 { options: options(FlipPolicy::WhenReady) }).start().await.unwrap();
     let mut reading = node.read("loans", Position::START).await.unwrap();
     assert_eq!(reading.version.code, 1);
     check_states(&mut reading, expected).await;
@@ -357,9 +359,12 @@ async fn three_processes_on_one_database_give_the_expected_totals() {
     let options = dacapo_postgres::Options::default();
     let builder = Node::builder().store(dacapo_postgres::connect(&url, options).await.unwrap());
     let carry = |builder: NodeBuilder| {
-        let options =
-            || Options { segments: SegmentCount::new(4).unwrap(), rows: Rows::AcrossSegments, ..Options::default() };
-        builder.carry(LoansV1 { options: options() }).carry(LoansV2 { options: options() })
+        let options = || Options {
+            segments: SegmentCount::new(4).unwrap(),
+            rows: RowScope::AcrossSegments,
+            ..Options::default()
+        };
+        builder.projection(LoansV1 { options: options() }).projection(LoansV2 { options: options() })
     };
     let node = carry(builder).start().await.unwrap();
     let name = "loans".parse().unwrap();
@@ -368,14 +373,14 @@ async fn three_processes_on_one_database_give_the_expected_totals() {
         catalog.wait_for(|catalog| catalog.serving(&name).is_some_and(|version| version.code == 2)).await.map(drop)
     };
     if tokio::time::timeout(Duration::from_secs(120), serves_2).await.is_err() {
-        panic!("version 2 does not serve: {:#?}", node.verification(&name, None));
+        panic!("version 2 does not serve: {:#?}", node.projection(&name).unwrap().verification());
     }
     let mut reading = node.read("loans", node.head()).await.unwrap();
     check_states(&mut reading, &input.expected).await;
     check_version_2(&mut reading, &input.expected).await;
     drop(reading);
-    let back = node.rollback(&name, None, dacapo::Asked::by("test")).await.unwrap();
-    node.flipped(&back, Duration::from_secs(30)).await.unwrap();
+    let back = node.projection(&name).unwrap().rollback().by("test").await.unwrap();
+    back.done().within(Duration::from_secs(30)).await.unwrap();
     let mut reading = node.read("loans", node.head()).await.unwrap();
     assert_eq!(reading.version.code, 1);
     check_states(&mut reading, &input.expected).await;

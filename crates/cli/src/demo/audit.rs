@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
-use dacapo::{Error, Event, Filter, Limit, Node, Position};
-use dacapo_example_bank::{AccountEvent, AccountOfOwner};
+use super::bank::{AccountEvent, AccountOfOwner};
+use dacapo::journal::{Filter, Limit};
+use dacapo::{Error, Event, Node, Position};
 use indicatif::ProgressBar;
 
 use super::books::Books;

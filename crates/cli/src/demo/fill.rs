@@ -1,7 +1,8 @@
 //! Fills the bank: opens every account, then pays in and draws at random.
 
-use dacapo::{Append, Error, Metadata, Node, OnKnown, StreamEvent, StreamName};
-use dacapo_example_bank::AccountEvent;
+use super::bank::AccountEvent;
+use dacapo::journal::{Append, OnKnown, StreamEvent, StreamName};
+use dacapo::{Error, Metadata, Node};
 use futures::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
 

@@ -9,6 +9,7 @@
 //! it appended and was shown, and at the end every balance is compared with a plain fold of the journal.
 
 mod audit;
+mod bank;
 mod books;
 mod fill;
 mod report;

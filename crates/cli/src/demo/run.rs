@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bank::{BalanceOf, BalancesV1, BalancesV2};
+use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::operate::{FlipReport, ProjectionHandle};
+use dacapo::options::{FlipPolicy, SegmentCount};
+use dacapo::status::WaitingOn;
 use dacapo::verify::Part;
-use dacapo::{
-    Asked, Carried, Catalog, FlipPolicy, FlipReport, Node, Options, Phase, Position, ProjectionName, SegmentCount,
-    Stage, VersionId, ViewId, WaitingOn,
-};
+use dacapo::{Node, Options, Position, ProjectionName, VersionCode, VersionId};
 use dacapo_api::{ApiError, Problem};
-use dacapo_example_bank::{BalanceOf, BalancesV1, BalancesV2};
 use dacapo_server::{Access, Hosts, NodeApi};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -77,7 +78,7 @@ impl Demo {
             let problem = Problem::new("not_empty", format!("{} holds {found} already", directory.display()));
             return Err(problem.help("the demo would mix them with its own: choose another directory").refused());
         }
-        node.carry(version_1()).map_err(failed)?;
+        node.add_projection(version_1()).map_err(failed)?;
         let router = dacapo_server::router(Arc::new(NodeApi::new(node.clone(), "demo")), &Hosts::default());
         let (stop_serving, stopped) = oneshot::channel();
         let stopped = async move {
@@ -143,7 +144,7 @@ impl Demo {
     /// Brings in version 2, and waits until it could be flipped to. Returns positions replayed a second.
     async fn rebuild(&self) -> Result<f64, ApiError> {
         let head = self.node.head().get();
-        self.node.carry(version_2()).map_err(failed)?;
+        self.node.add_projection(version_2()).map_err(failed)?;
         // The rate is that of the past: what was in the journal when the rebuild began.
         let took = self.until(V2, "version 2 replays", |_, stage| stage > Some(Stage::Replaying)).await?;
         let per_s = per_second(head, took).unwrap_or_default();
@@ -157,7 +158,7 @@ impl Demo {
 
     /// Tells what was looked at before readers may move to version 2.
     fn tell_what_was_found(&self) -> Result<(), ApiError> {
-        let found = self.node.verification(&self.projection, Some(V2)).map_err(failed)?;
+        let found = self.projection()?.version(V2).verification().map_err(failed)?;
         let Some(verified) = found.verified else { return Ok(()) };
         let looked_at = |part: Part| {
             let mut parts = verified.report.parts.iter();
@@ -169,9 +170,13 @@ impl Demo {
         Ok(())
     }
 
+    fn projection(&self) -> Result<ProjectionHandle, ApiError> {
+        self.node.projection(&self.projection).map_err(failed)
+    }
+
     async fn flip(&self) -> Result<FlipReport, ApiError> {
-        let requested = self.node.flip(&self.projection, None, asked("the demo flips")).await.map_err(failed)?;
-        let report = self.node.flipped(&requested, STEP_TIME_MAX).await.map_err(failed)?;
+        let requested = self.projection()?.flip().requested_by(asked("the demo flips")).await.map_err(failed)?;
+        let report = requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
         say(&format!("flipped to {}: appliers held for {}", report.to, millis(report.pause)));
         Ok(report)
     }
@@ -179,23 +184,18 @@ impl Demo {
     async fn roll_back(&self) -> Result<(FlipReport, Duration), ApiError> {
         let started = Instant::now();
         let asked = asked("the demo rolls back");
-        let requested = self.node.rollback(&self.projection, None, asked).await.map_err(failed)?;
-        let report = self.node.flipped(&requested, STEP_TIME_MAX).await.map_err(failed)?;
+        let requested = self.projection()?.rollback().requested_by(asked).await.map_err(failed)?;
+        let report = requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
         let took = started.elapsed();
         say(&format!("rolled back to {} in {}", report.to, millis(Some(took))));
         Ok((report, took))
     }
 
     async fn clean_up(&self) -> Result<(), ApiError> {
-        let view = ViewId { projection: self.projection.clone(), version: V1 };
-        self.node.clean_up(&view, asked("the demo is done with version 1")).await.map_err(failed)?;
-        let mut catalog = self.node.catalog();
-        let gone =
-            |catalog: &Arc<Catalog>| catalog.version(&view).is_some_and(|version| version.phase == Phase::Obsolete);
-        let waited = tokio::time::timeout(STEP_TIME_MAX, catalog.wait_for(gone)).await;
-        waited
-            .map_err(|_| ApiError::unavailable("clean up version 1", "it took too long"))?
-            .map_err(|error| ApiError::unavailable("clean up version 1", error))?;
+        let version_1 = self.projection()?.version(V1);
+        let clean_up = version_1.clean_up().requested_by(asked("the demo is done with version 1"));
+        let requested = clean_up.await.map_err(failed)?;
+        requested.done().within(STEP_TIME_MAX).await.map_err(failed)?;
         say("cleaned up version 1");
         Ok(())
     }
@@ -288,12 +288,12 @@ fn say_more(text: &str) {
     eprintln!("    {text}");
 }
 
-fn version_1() -> Carried {
-    Carried::version(BalancesV1 { options: options() }).answers::<BalanceOf>().into()
+fn version_1() -> VersionCode {
+    BalancesV1 { options: options() }.answering::<BalanceOf>().into()
 }
 
-fn version_2() -> Carried {
-    Carried::version(BalancesV2 { options: options() }).answers::<BalanceOf>().into()
+fn version_2() -> VersionCode {
+    BalancesV2 { options: options() }.answering::<BalanceOf>().into()
 }
 
 fn options() -> Options {
@@ -302,8 +302,8 @@ fn options() -> Options {
     Options { segments, flip: FlipPolicy::OnCommand, ..Options::default() }
 }
 
-fn asked(reason: &str) -> Asked {
-    Asked::by("demo").because(reason)
+fn asked(reason: &str) -> RequestedBy {
+    RequestedBy::by("demo").because(reason)
 }
 
 fn failed(error: dacapo::Error) -> ApiError {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dacapo::{Answered, ExpectedRevision, Node, Position, Revision};
-use dacapo_example_bank::{Balance, BalanceOf};
+use super::bank::{Balance, BalanceOf};
+use dacapo::journal::Revision;
+use dacapo::{Answered, ExpectedRevision, Node, Position};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -1,6 +1,6 @@
 //! One line: its form, its rules and its id.
 
-use dacapo::{Append, OnKnown, StreamEvent};
+use dacapo::journal::{Append, OnKnown, StreamEvent};
 use dacapo_api::{Event, Json, Metadata, NewEvent, parse_event_id, parse_time, strict};
 use dacapo_model::{EventId, EventType, StreamName};
 use serde::{Deserialize, Deserializer, Serialize};

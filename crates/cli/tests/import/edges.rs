@@ -3,18 +3,45 @@
 
 use std::time::Duration;
 
-use dacapo::{Carried, Node, NodeBuilder, Options};
+use dacapo::{Event, HandlerError, Node, NodeBuilder, Projection, Recorded, Row, Table, VersionCode, View};
 use dacapo_api::Problem;
 use dacapo_api::operations::paths;
-use dacapo_example_bank::{BalanceOf, BalancesV1};
 use dacapo_postgres::testbed::Server;
 use tokio::runtime::Runtime;
 
 use super::round_trip::Served;
 
+#[derive(Clone, Debug, Event)]
+enum Moved {
+    #[event(name = "deposited")]
+    Deposited { amount: i64 },
+}
+
+#[derive(Clone, Debug, Row)]
+#[row(table = "accounts")]
+struct Account {
+    #[row(key)]
+    account: String,
+    balance: i64,
+}
+
+struct Balances;
+
+impl Projection for Balances {
+    const NAME: &'static str = "balances";
+    const VERSION: u32 = 1;
+    const TABLES: &'static [Table] = &[Account::TABLE];
+    type Event = Moved;
+
+    async fn apply(&self, event: &Recorded<'_, Moved>, view: &mut View) -> Result<(), HandlerError> {
+        let Moved::Deposited { amount } = event.data;
+        let empty = || Account { account: event.stream.to_owned(), balance: 0 };
+        Ok(view.upsert(event.stream, empty, |account: &mut Account| account.balance += amount).await?)
+    }
+}
+
 fn carrying(builder: NodeBuilder) -> NodeBuilder {
-    let carried: Carried = Carried::version(BalancesV1 { options: Options::default() }).answers::<BalanceOf>().into();
-    builder.carry(carried)
+    builder.projection(Balances.code())
 }
 
 async fn serving(node: &Node) {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use dacapo::{Append, Node, NodeBuilder, OnKnown, StreamEvent};
+use dacapo::journal::{Append, OnKnown, StreamEvent};
+use dacapo::{Node, NodeBuilder};
 use dacapo_api::{
     Api, ApiError, AppendRequest, ClientLimits, Event, HttpClient, Json, Metadata, NewEvent, ReadRequest,
 };
@@ -248,7 +249,7 @@ fn the_library_takes_what_http_takes() {
     runtime.block_on(async {
         let node = Node::builder().start().await.unwrap();
         let append = |payload: &[u8]| {
-            let event = dacapo::NewEvent {
+            let event = dacapo::journal::NewEvent {
                 id: node.new_id(),
                 event_type: EventType::new("t").unwrap(),
                 payload: payload.to_vec(),

@@ -134,7 +134,7 @@ fn act_of(event: &CatalogEvent) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Asked;
+    use crate::catalog::RequestedBy;
     use dacapo_model::{FlipKind, Position, Timestamp, ViewId};
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         let view = ViewId { projection: name.clone(), version: two };
         let entry = |event| {
             let (position, recorded) = (Position::new(7), Timestamp::from_micros(0));
-            [CatalogEntry { position, recorded, event, asked: Asked::by("ann"), request: None }]
+            [CatalogEntry { position, recorded, event, asked: RequestedBy::by("ann"), request: None }]
         };
         let paused = entry(CatalogEvent::Paused { view: view.clone() });
         let check = |act, which: Option<VersionId>, entries: &[_]| Request::new(act, &name, which).check("k", entries);

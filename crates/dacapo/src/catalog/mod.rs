@@ -11,13 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
-use dacapo_model::{
-    Catalog, CatalogCommand, CatalogEvent, CatalogRefused, ExpectedRevision, Metadata, Misfit, NewEvent, Position,
-    Timestamp, limits,
-};
+use dacapo_model::{CatalogCommand, ExpectedRevision, Metadata, Misfit, NewEvent, Position, Timestamp, limits};
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
 
+pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, FlipKind, Phase, Reads, Stage, Unlike};
 pub use keys::KeyReused;
 pub(crate) use keys::{Request, Which};
 
@@ -32,7 +30,7 @@ const REQUEST: &str = "request";
 
 /// Who asks for a change, and why. Kept with the change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestedBy {
     /// Who.
     pub actor: String,
     /// Why.
@@ -41,8 +39,8 @@ pub struct Asked {
     pub idempotency_key: Option<String>,
 }
 
-impl Asked {
-    /// Asked by `actor`.
+impl RequestedBy {
+    /// RequestedBy by `actor`.
     pub fn by(actor: impl Into<String>) -> Self {
         Self { actor: actor.into(), ..Self::default() }
     }
@@ -54,7 +52,7 @@ impl Asked {
         self
     }
 
-    /// Asked by dacapo itself, following the plan.
+    /// RequestedBy by dacapo itself, following the plan.
     pub(crate) fn by_plan() -> Self {
         Self::by("dacapo")
     }
@@ -70,7 +68,7 @@ pub struct CatalogEntry {
     /// What happened.
     pub event: CatalogEvent,
     /// Who asked for it, and why.
-    pub asked: Asked,
+    pub asked: RequestedBy,
     /// What was asked under the key, in words.
     pub(crate) request: Option<String>,
 }
@@ -84,7 +82,7 @@ impl CatalogEntry {
 
 /// Why a change of the catalog did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
+pub(crate) enum CatalogError {
     /// The rules decline it.
     #[error(transparent)]
     Refused(#[from] CatalogRefused),
@@ -187,7 +185,7 @@ impl CatalogLog {
     }
 
     /// What was done before under the idempotency key of `asked`, whatever that was.
-    pub(crate) async fn under_key(&self, asked: &Asked) -> Result<Option<Vec<CatalogEntry>>, StoreError> {
+    pub(crate) async fn under_key(&self, asked: &RequestedBy) -> Result<Option<Vec<CatalogEntry>>, StoreError> {
         let Some(key) = &asked.idempotency_key else { return Ok(None) };
         in_time(async { Ok(self.folded.lock().await.keys.get(key).cloned()) }).await
     }
@@ -195,7 +193,7 @@ impl CatalogLog {
     /// What was done before under the idempotency key of `asked`, which belongs to one request.
     pub(crate) async fn repeated(
         &self,
-        asked: &Asked,
+        asked: &RequestedBy,
         request: &Request,
     ) -> Result<Option<Vec<CatalogEntry>>, CatalogError> {
         if asked.idempotency_key.is_none() {
@@ -213,7 +211,7 @@ impl CatalogLog {
     pub(crate) async fn change(
         self: Arc<Self>,
         command: CatalogCommand,
-        asked: Asked,
+        asked: RequestedBy,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         self.change_as_asked(command, asked, None).await
     }
@@ -223,7 +221,7 @@ impl CatalogLog {
         self: Arc<Self>,
         request: Request,
         command: CatalogCommand,
-        asked: Asked,
+        asked: RequestedBy,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         self.change_as_asked(command, asked, Some(request)).await
     }
@@ -231,7 +229,7 @@ impl CatalogLog {
     async fn change_as_asked(
         self: Arc<Self>,
         command: CatalogCommand,
-        asked: Asked,
+        asked: RequestedBy,
         request: Option<Request>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let change = tokio::spawn(async move { self.change_to_the_end(&command, &asked, request.as_ref()).await });
@@ -245,7 +243,7 @@ impl CatalogLog {
     async fn change_to_the_end(
         &self,
         command: &CatalogCommand,
-        asked: &Asked,
+        asked: &RequestedBy,
         request: Option<&Request>,
     ) -> Result<Vec<CatalogEntry>, CatalogError> {
         let mut folded = self.folded.lock().await;
@@ -291,7 +289,7 @@ impl CatalogLog {
         }
     }
 
-    fn new_event(&self, event: &CatalogEvent, asked: &Asked, request: &Option<String>) -> NewEvent {
+    fn new_event(&self, event: &CatalogEvent, asked: &RequestedBy, request: &Option<String>) -> NewEvent {
         let (event_type, payload) = catalog_form::encode(event);
         let field = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
         let key = &asked.idempotency_key;
@@ -326,7 +324,11 @@ async fn in_time<T>(done: impl Future<Output = Result<T, StoreError>>) -> Result
 }
 
 /// What was done before under the key of `asked`. What dacapo asks by itself has none.
-fn known(folded: &Folded, asked: &Asked, request: Option<&Request>) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
+fn known(
+    folded: &Folded,
+    asked: &RequestedBy,
+    request: Option<&Request>,
+) -> Result<Option<Vec<CatalogEntry>>, KeyReused> {
     let Some(key) = &asked.idempotency_key else { return Ok(None) };
     let Some(entries) = folded.keys.get(key) else { return Ok(None) };
     request.map_or(Ok(()), |request| request.check(key, entries))?;
@@ -399,7 +401,7 @@ fn entry(event: &EventRef<'_>) -> Result<CatalogEntry, StoreError> {
         .map_err(|found| StoreError::corrupt(format!("the catalog at position {}", event.position), found))?;
     let (mut metadata, _) = event.extra()?;
     let request = metadata.fields.remove(REQUEST);
-    let asked = Asked {
+    let asked = RequestedBy {
         actor: metadata.actor.unwrap_or_default(),
         reason: metadata.fields.remove(REASON),
         idempotency_key: metadata.fields.remove(IDEMPOTENCY_KEY),

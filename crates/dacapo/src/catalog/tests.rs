@@ -105,7 +105,7 @@ async fn where_the_journal_does_not_answer_nobody_waits_for_the_time_of_others()
     let began = Instant::now();
     let view =
         ViewId { projection: ProjectionName::new("balances").unwrap(), version: VersionId { code: 1, build: 1 } };
-    let asked = Asked { idempotency_key: Some("one".to_owned()), ..Asked::by("somebody") };
+    let asked = RequestedBy { idempotency_key: Some("one".to_owned()), ..RequestedBy::by("somebody") };
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..5 {
         let (looking, changing, asked) = (Arc::clone(&log), Arc::clone(&log), asked.clone());

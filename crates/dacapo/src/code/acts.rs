@@ -12,11 +12,11 @@ use super::{HandlerError, Projection};
 use crate::effect::Effect;
 
 /// A projection that reacts: effects of type `E` that its handler [emits](crate::View::emit) are made by it. Register
-/// them with [`CarriedVersion::acts`](crate::CarriedVersion::acts).
+/// them with [`CodeOf::acts`](crate::CodeOf::acts).
 pub trait Acts<E: Effect>: Projection {
     /// Makes an effect. It is called at least once for each, one after the other for those of one stream, and again
     /// with the same [`EffectTry::key`] when it fails, takes longer than
-    /// [`EffectOptions::time_max`](crate::EffectOptions::time_max), or the process ends before what it came to is
+    /// [`EffectOptions::time_max`](crate::effects::EffectOptions::time_max), or the process ends before what it came to is
     /// recorded: hand the key on to whoever can tell repetitions apart, and [`EffectTry::epoch`] to whoever can refuse a
     /// try of a node that was paused. The future is dropped when the node loses its lease.
     ///

@@ -19,10 +19,10 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::view::ReadView;
 
-/// One version of a projection with the queries it answers, as a node carries it: `Carried::new(BalancesV1)`, or
-/// `Carried::version(BalancesV1).answers::<BalanceOf>()`.
+/// The code of one version of a projection, with the queries that it answers and the effects that it makes. Every
+/// [`Projection`] becomes one, and so does `BalancesV1.answering::<BalanceOf>()`.
 #[derive(Clone)]
-pub struct Carried {
+pub struct VersionCode {
     pub(crate) code: Code,
     pub(crate) options: Options,
     pub(crate) tables: &'static [Table],
@@ -37,32 +37,29 @@ pub struct Carried {
     pub(crate) samples: Vec<AnyQuery>,
 }
 
-impl<P: Projection> From<P> for Carried {
+impl<P: Projection> From<P> for VersionCode {
     fn from(projection: P) -> Self {
         Self::new(projection)
     }
 }
 
-/// [`Carried`] while the type of its projection is known, so that queries can be added.
-pub struct CarriedVersion<P> {
+/// [`VersionCode`] while the type of its projection is known, so that queries and effects can be added.
+#[must_use = "a node runs the code that its builder is given"]
+pub struct CodeOf<P> {
     projection: Arc<P>,
-    carried: Carried,
+    carried: VersionCode,
 }
 
-impl Carried {
+impl VersionCode {
     /// The code of `projection`, without queries.
     ///
     /// # Panics
     /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
     pub fn new<P: Projection>(projection: P) -> Self {
-        Self::version(projection).carried
+        Self::of(projection).carried
     }
 
-    /// The code of `projection`, to which queries can be added.
-    ///
-    /// # Panics
-    /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
-    pub fn version<P: Projection>(projection: P) -> CarriedVersion<P> {
+    pub(super) fn of<P: Projection>(projection: P) -> CodeOf<P> {
         let name = ProjectionName::new(P::NAME).unwrap_or_else(|invalid: InvalidName| panic!("{invalid}"));
         assert!(P::VERSION > 0, "versions of {name} are counted from 1");
         let options = projection.options();
@@ -98,7 +95,7 @@ impl Carried {
             shadows: HashMap::new(),
             samples: Vec::new(),
         };
-        CarriedVersion { projection, carried }
+        CodeOf { projection, carried }
     }
 
     /// What the other nodes are told of it.
@@ -152,10 +149,9 @@ impl Carried {
     }
 }
 
-impl<P: Projection> CarriedVersion<P> {
+impl<P: Projection> CodeOf<P> {
     /// Lets the version answer queries of type `Q`.
-    #[must_use]
-    pub fn answers<Q: Query>(mut self) -> Self
+    pub fn answering<Q: Query>(mut self) -> Self
     where
         P: Answers<Q>,
     {
@@ -168,40 +164,37 @@ impl<P: Projection> CarriedVersion<P> {
 
     /// Lets the version answer queries of type `Q`, and compares what it answers with what the serving version does,
     /// before readers move to it: to a share of the live queries
-    /// ([`Verify::shadow_share`](crate::Verify::shadow_share)), and to every [`sample`](Self::sample).
-    #[must_use]
-    pub fn shadows<Q: Query + Clone + fmt::Debug>(self) -> Self
+    /// ([`Verify::shadow_share`](crate::verify::Verify::shadow_share)), and to every [`sample`](Self::sample).
+    pub fn shadowing<Q: Query + Clone + fmt::Debug>(self) -> Self
     where
         P: Answers<Q>,
         Q::Answer: PartialEq + fmt::Debug,
     {
-        let mut version = self.answers::<Q>();
+        let mut version = self.answering::<Q>();
         let shadow = ShadowOf { query: PhantomData::<fn(Q)> };
         version.carried.shadows.insert(TypeId::of::<Q>(), Arc::new(shadow));
         version
     }
 
-    /// Puts this query to both versions when this one is verified. As [`shadows`](Self::shadows) otherwise.
-    #[must_use]
+    /// Puts this query to both versions when this one is verified. As [`shadowing`](Self::shadowing) otherwise.
     pub fn sample<Q: Query + Clone + fmt::Debug>(self, query: Q) -> Self
     where
         P: Answers<Q>,
         Q::Answer: PartialEq + fmt::Debug,
     {
         let known = self.carried.shadows.contains_key(&TypeId::of::<Q>());
-        let mut version = if known { self } else { self.shadows::<Q>() };
+        let mut version = if known { self } else { self.shadowing::<Q>() };
         version.carried.samples.push(Arc::new(query));
         version
     }
 }
 
-impl<P: Projection> CarriedVersion<P> {
+impl<P: Projection> CodeOf<P> {
     /// Lets the version make effects of type `E` that its handler emits. Without it, emitting one is an error.
     ///
     /// # Panics
     /// When another effect has the same name.
-    #[must_use]
-    pub fn acts<E: Effect>(mut self) -> Self
+    pub fn acting<E: Effect>(mut self) -> Self
     where
         P: Acts<E>,
     {
@@ -212,8 +205,8 @@ impl<P: Projection> CarriedVersion<P> {
     }
 }
 
-impl<P: Projection> From<CarriedVersion<P>> for Carried {
-    fn from(version: CarriedVersion<P>) -> Self {
+impl<P: Projection> From<CodeOf<P>> for VersionCode {
+    fn from(version: CodeOf<P>) -> Self {
         version.carried
     }
 }

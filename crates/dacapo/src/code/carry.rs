@@ -6,10 +6,11 @@ use dacapo_model::rebuild::Code;
 use dacapo_model::{ProjectionName, SegmentCount, category_of};
 use dacapo_store::Table;
 
-use super::Carried;
+use super::VersionCode;
 
 /// Why a node does not carry a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CarryRefused {
     /// Another projection of the same name and version is carried, and only one of them would run.
     #[error(
@@ -83,7 +84,7 @@ pub enum CarryRefused {
 /// # Errors
 /// [`CarryRefused`] when its options name categories that no stream of a user has, or several segments beside a unique
 /// index.
-pub(crate) fn check(carried: &Carried) -> Result<(), CarryRefused> {
+pub(crate) fn check(carried: &VersionCode) -> Result<(), CarryRefused> {
     let (projection, code) = (carried.code.projection.clone(), carried.code.code);
     let has_unique = |table: &&Table| table.indexes.iter().any(|index| index.unique);
     let segments = carried.options.segments;
@@ -149,7 +150,7 @@ pub(crate) fn check_categories(categories: &[String], system: bool) -> Result<()
 ///
 /// # Errors
 /// [`CarryRefused`] for the first that could not.
-pub(crate) fn check_all(carried: &[Carried]) -> Result<(), CarryRefused> {
+pub(crate) fn check_all(carried: &[VersionCode]) -> Result<(), CarryRefused> {
     let mut seen = BTreeSet::new();
     for carried in carried {
         check(carried)?;

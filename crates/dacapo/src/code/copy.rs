@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dacapo_model::{SegmentCount, VersionId, ViewId};
 use dacapo_store::{Column, Streams, Table, View as StoredView};
 
-use super::{Carried, Seed};
+use super::{Seed, VersionCode};
 
 /// What a version that is built begins as a copy of.
 #[derive(Clone)]
@@ -24,11 +24,11 @@ pub(crate) struct SeedFrom {
 /// # Errors
 /// Why the copy would not be what `new` would make of the same events, and what to do.
 pub(crate) fn check(
-    new: &Carried,
+    new: &VersionCode,
     segments: SegmentCount,
     source: VersionId,
     source_segments: SegmentCount,
-    source_code: Option<&Carried>,
+    source_code: Option<&VersionCode>,
 ) -> Result<(), String> {
     let Some(code) = source_code else {
         let text = "this node does not carry its code, so nobody can tell which events its rows are made of";
@@ -62,7 +62,7 @@ pub(crate) fn lacks(letters: u64) -> String {
 }
 
 /// The types and categories of events that `new` reads and `old` does not.
-fn unseen(new: &Carried, old: &Carried) -> Vec<String> {
+fn unseen(new: &VersionCode, old: &VersionCode) -> Vec<String> {
     let (wanted, had) = (new.filter.types.as_deref(), old.filter.types.as_deref());
     let types = match (wanted, had) {
         (_, None) => vec![],

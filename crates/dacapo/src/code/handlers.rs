@@ -136,7 +136,7 @@ async fn apply_all<P: Projection>(
                 if let Some(speaks) = work.speaks {
                     view.begin_event(&place, segment, speaks.is_silent(segment, place.position));
                 }
-                let event = Recorded { data, place, replay };
+                let event = Recorded::new(data, place).of_past(replay);
                 in_time(projection.apply(&event, view), work.time_max).await?;
                 view.end_event().map_err(|error| of(error.into()))?;
             }

@@ -1,6 +1,6 @@
 //! Code: what a user writes about a version of a projection, and how a node carries it.
 //!
-//! This module owns what a user implements and declares, and its erased form, [`Carried`], in which a node holds code of
+//! This module owns what a user implements and declares, and its erased form, [`VersionCode`], in which a node holds code of
 //! any event and row types side by side. It never decides when something is applied, and holds nothing that runs.
 
 mod acts;
@@ -26,7 +26,7 @@ mod verify;
 mod voice;
 
 pub use acts::Acts;
-pub use carried::{Carried, CarriedVersion};
+pub use carried::{CodeOf, VersionCode};
 pub use carry::CarryRefused;
 pub use checks::{Assertion, Checks};
 pub use comparison::{Comparison, TableComparison};

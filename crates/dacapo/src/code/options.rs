@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo_model::assign::Rows;
+use dacapo_model::assign::RowScope;
 use dacapo_model::replay::InPlace;
 use dacapo_model::{FlipPolicy, OnFailure, Retry, SegmentCount, WorkShare};
 
@@ -19,8 +19,8 @@ pub struct Options {
     /// Whether events of different segments change the same row, such as a total over all streams. Where they do, one
     /// node at a time has all segments, since a row that two nodes change at once would lose what one of them did. A row
     /// is changed by events of one segment only, unless set, such as one whose key is the stream's; an event of another
-    /// segment that would change it, as long as it is there, is refused ([`ViewError::Shared`](crate::ViewError::Shared)).
-    pub rows: Rows,
+    /// segment that would change it, as long as it is there, is refused ([`ViewError::Shared`](crate::rows::ViewError::Shared)).
+    pub rows: RowScope,
     /// When a new build flips. By itself as soon as it is ready, unless set.
     pub flip: FlipPolicy,
     /// How long a version stands by after a flip, following and ready for a rollback, before it is
@@ -49,7 +49,7 @@ pub struct Options {
     pub rebuild_share: WorkShare,
     /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
     /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
-    /// them first: its first statement is refused ([`ViewError::Unindexed`](crate::ViewError::Unindexed)), and once they
+    /// them first: its first statement is refused ([`ViewError::Unindexed`](crate::rows::ViewError::Unindexed)), and once they
     /// are built it gets its event again.
     pub index_last: bool,
     /// How often and when an event is tried again that the handler refuses: an error, a panic, or more than
@@ -75,7 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segments: SegmentCount::ONE,
-            rows: Rows::default(),
+            rows: RowScope::default(),
             flip: FlipPolicy::WhenReady,
             stand_by: Duration::from_secs(24 * 60 * 60),
             categories: None,

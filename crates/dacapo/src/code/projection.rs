@@ -1,11 +1,15 @@
 //! Projections: the code that turns events into a view, as a user declares it.
 
+use std::fmt;
 use std::future::Future;
 
 use dacapo_model::Position;
 use dacapo_store::Table;
 
-use super::{Assertion, Checks, Comparison, HandlerError, Options, Recorded};
+use super::{
+    Acts, Answers, Assertion, Checks, CodeOf, Comparison, HandlerError, Options, Query, Recorded, VersionCode,
+};
+use crate::effect::Effect;
 use crate::event::Event;
 use crate::view::{ReadView, View};
 
@@ -45,8 +49,8 @@ pub trait Projection: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 
     /// Takes away what the events behind `after` made, before they are replayed in place: in the transaction in which
-    /// the tokens move back. Called for [`InPlace::Resets`](crate::InPlace::Resets), where `after` is the start, and for
-    /// [`InPlace::ResetsFrom`](crate::InPlace::ResetsFrom). It empties every table, unless it is written.
+    /// the tokens move back. Called for [`InPlace::Resets`](crate::options::InPlace::Resets), where `after` is the start, and for
+    /// [`InPlace::ResetsFrom`](crate::options::InPlace::ResetsFrom). It empties every table, unless it is written.
     ///
     /// # Errors
     /// Whatever keeps it from that. The version goes on as it was, and it is tried again.
@@ -80,14 +84,61 @@ pub trait Projection: Send + Sync + 'static {
         Comparison::new()
     }
 
-    /// Fills the new, empty `view` from that of another version, as [`Seed::Migrate`](crate::Seed::Migrate) asks for. All
+    /// Fills the new, empty `view` from that of another version, as [`Seed::Migrate`](crate::options::Seed::Migrate) asks for. All
     /// of it is one transaction, and what is put stays in memory until its end: for large tables
-    /// [`Seed::Sql`](crate::Seed::Sql) is better.
+    /// [`Seed::Sql`](crate::options::Seed::Sql) is better.
     ///
     /// # Errors
     /// Whatever keeps it from doing so; it is tried again.
     fn migrate(&self, source: &mut ReadView, view: &mut View) -> impl Future<Output = Result<(), HandlerError>> + Send {
         let _ = (source, view);
         async { Err("the projection does not implement `migrate`, which `Seed::Migrate` calls".into()) }
+    }
+
+    /// Its code, which answers queries of type `Q`: what a node is given as a
+    /// [`projection`](crate::NodeBuilder::projection). More queries and effects are added to what this returns.
+    ///
+    /// # Panics
+    /// As [`code`](Self::code); when the query names another projection.
+    fn answering<Q: Query>(self) -> CodeOf<Self>
+    where
+        Self: Answers<Q> + Sized,
+    {
+        self.code().answering::<Q>()
+    }
+
+    /// As [`answering`](Self::answering). The answers are compared with those of the serving version before readers move
+    /// to this one; see [`CodeOf::shadowing`].
+    ///
+    /// # Panics
+    /// As [`answering`](Self::answering).
+    fn shadowing<Q: Query + Clone + fmt::Debug>(self) -> CodeOf<Self>
+    where
+        Self: Answers<Q> + Sized,
+        Q::Answer: PartialEq + fmt::Debug,
+    {
+        self.code().shadowing::<Q>()
+    }
+
+    /// Its code, which makes the effects of type `E` that its handler emits; see [`CodeOf::acting`].
+    ///
+    /// # Panics
+    /// As [`code`](Self::code).
+    fn acting<E: Effect>(self) -> CodeOf<Self>
+    where
+        Self: Acts<E> + Sized,
+    {
+        self.code().acting::<E>()
+    }
+
+    /// Its code, to which queries and effects are added.
+    ///
+    /// # Panics
+    /// When [`NAME`](Self::NAME) is not a valid name, or [`VERSION`](Self::VERSION) is 0.
+    fn code(self) -> CodeOf<Self>
+    where
+        Self: Sized,
+    {
+        VersionCode::of(self)
     }
 }

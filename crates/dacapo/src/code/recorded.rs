@@ -1,22 +1,58 @@
 //! An event as a handler gets it.
 
-use std::ops::Deref;
-
-use dacapo_store::EventRef;
+use dacapo_model::{EventId, Metadata, Position, Revision, Timestamp};
+use dacapo_store::{EventRef, StoreError};
 
 /// An event as a handler gets it: decoded, with its place in the journal and in its stream.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Recorded<'a, E> {
     /// The event.
     pub data: E,
-    pub(super) place: EventRef<'a>,
-    pub(super) replay: bool,
+    /// Its place in the journal.
+    pub position: Position,
+    /// Its place in its stream.
+    pub revision: Revision,
+    /// Its identity.
+    pub id: EventId,
+    /// When it was appended, by the clock of the node that did it. Never decreases along the journal.
+    pub recorded: Timestamp,
+    /// Its stream.
+    pub stream: &'a str,
+    /// Its type, as it is in the journal.
+    pub event_type: &'a str,
+    place: EventRef<'a>,
+    replay: bool,
 }
 
 impl<'a, E> Recorded<'a, E> {
     /// The event `data` that was read as `place`.
     pub fn new(data: E, place: EventRef<'a>) -> Self {
-        Self { data, place, replay: false }
+        let EventRef { position, revision, id, recorded, stream, event_type, .. } = place;
+        Self { data, position, revision, id, recorded, stream, event_type, place, replay: false }
+    }
+
+    /// The same event, of the past if `replay` says so.
+    pub(super) fn of_past(self, replay: bool) -> Self {
+        Self { replay, ..self }
+    }
+
+    /// The category of its stream.
+    pub fn category(&self) -> &'a str {
+        self.place.category()
+    }
+
+    /// Its payload, byte for byte as it was appended.
+    pub fn payload(&self) -> &'a [u8] {
+        self.place.payload
+    }
+
+    /// Its metadata and its tags.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when they cannot be read.
+    pub fn extra(&self) -> Result<(Metadata, Vec<String>), StoreError> {
+        self.place.extra()
     }
 
     /// The same event as one of the past.
@@ -30,13 +66,5 @@ impl<'a, E> Recorded<'a, E> {
     /// rows should not ask, and what acts elsewhere must.
     pub fn is_replay(&self) -> bool {
         self.replay
-    }
-}
-
-impl<'a, E> Deref for Recorded<'a, E> {
-    type Target = EventRef<'a>;
-
-    fn deref(&self) -> &EventRef<'a> {
-        &self.place
     }
 }

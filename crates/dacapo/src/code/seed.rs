@@ -4,6 +4,7 @@
 ///
 /// Whatever it is, the rows must be those that the new code would have made of the same events: verification tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Seed {
     /// Not at all: it reads the past.
     #[default]

@@ -6,7 +6,7 @@ use dacapo_model::{CatalogCommand, Parted, Phase, Position, VersionState, ViewId
 use dacapo_store::{Journal, Store, StoreError};
 
 use super::retire::discard;
-use crate::catalog::{Asked, CatalogError, CatalogLog};
+use crate::catalog::{CatalogError, CatalogLog, RequestedBy};
 use crate::history;
 use crate::versions::Versions;
 
@@ -35,7 +35,7 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
                 let Err(StoreError::Parted(Parted::History { same_through, differs_at })) = reaches else { continue };
                 tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
                 let part = CatalogCommand::Part { view: id, same_through, differs_at };
-                match Arc::clone(catalog).change(part, Asked::by_plan()).await {
+                match Arc::clone(catalog).change(part, RequestedBy::by_plan()).await {
                     // Somebody moved it on meanwhile.
                     Ok(_) | Err(CatalogError::Refused(_)) => {}
                     Err(error) => return Err(error),

@@ -27,8 +27,8 @@ use dacapo_store::{Health, StoreError};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 
-use crate::catalog::{Asked, CatalogError};
-use crate::code::Carried;
+use crate::catalog::{CatalogError, RequestedBy};
+use crate::code::VersionCode;
 use crate::reads;
 use crate::versions::Versions;
 use crate::world::Step;
@@ -122,7 +122,7 @@ async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<()
         if ends_replay {
             versions.world.probe.completed(Step::ReplayCovered);
         }
-        match Arc::clone(&versions.catalog).change(command, Asked::by_plan()).await {
+        match Arc::clone(&versions.catalog).change(command, RequestedBy::by_plan()).await {
             Ok(_) if ends_replay => versions.world.probe.completed(Step::ReplayEnded),
             Ok(_) => {}
             // Somebody changed the catalog since it was looked at; the next look sees it.
@@ -134,7 +134,7 @@ async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<()
 }
 
 /// What the rules want to know of the code: it begins as a copy by itself only where it could.
-fn code(versions: &Versions, carried: Carried) -> Code {
+fn code(versions: &Versions, carried: VersionCode) -> Code {
     let seeded = carried.options.seed_new_code && versions.may_copy(&carried).is_ok();
     Code { seeded, ..carried.code }
 }

@@ -10,7 +10,7 @@ use super::belongs::unbegun;
 use super::retire::{clean_up, close, stop};
 use super::start::open;
 use super::strays::{lift_stray, uncap_stray};
-use crate::catalog::{Asked, CatalogError};
+use crate::catalog::{CatalogError, RequestedBy};
 use crate::code::Voices;
 use crate::history;
 use crate::processor::Orders;
@@ -104,7 +104,7 @@ async fn give_up(versions: &Arc<Versions>, id: &ViewId, error: &StoreError) -> R
     }
     tracing::warn!(view = %id, %error, "the version cannot be built");
     let fail = CatalogCommand::Fail { view: id.clone(), reason: error.to_string() };
-    match Arc::clone(&versions.catalog).change(fail, Asked::by_plan()).await {
+    match Arc::clone(&versions.catalog).change(fail, RequestedBy::by_plan()).await {
         // Somebody moved it on meanwhile.
         Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
         Err(error) => Err(error),

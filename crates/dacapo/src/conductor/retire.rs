@@ -6,7 +6,7 @@ use dacapo_model::{CatalogCommand, Phase, ViewId};
 use dacapo_store::{StoreError, Views};
 
 use super::start::{insert, is_other};
-use crate::catalog::{Asked, CatalogError};
+use crate::catalog::{CatalogError, RequestedBy};
 use crate::history;
 use crate::processor::Orders;
 use crate::versions::{self, OpenVersion, Versions};
@@ -56,14 +56,15 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
         return Ok(());
     }
     // From here on the clean-up cannot be cancelled; until here it may have been.
-    match Arc::clone(&versions.catalog).change(CatalogCommand::BeginDrop(id.clone()), Asked::by_plan()).await {
+    match Arc::clone(&versions.catalog).change(CatalogCommand::BeginDrop(id.clone()), RequestedBy::by_plan()).await {
         Ok(_) => {}
         Err(CatalogError::Refused(_)) => return Ok(()),
         Err(error) => return Err(error),
     }
     discard(&*versions.views, id).await?;
     versions.world.probe.completed(Step::Dropped);
-    match Arc::clone(&versions.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), Asked::by_plan()).await {
+    match Arc::clone(&versions.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), RequestedBy::by_plan()).await
+    {
         // Another member was first.
         Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
         Err(error) => Err(error),

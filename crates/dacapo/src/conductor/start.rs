@@ -8,7 +8,7 @@ use dacapo_store::StoreError;
 use tokio::sync::watch;
 
 use super::belongs::{belongs, reaches, unbegun};
-use crate::code::{Carried, SeedFrom, check};
+use crate::code::{SeedFrom, VersionCode, check};
 use crate::effects::Delivery;
 use crate::history;
 use crate::processor::Orders;
@@ -45,7 +45,7 @@ async fn tell_of_lost(
     versions: &Versions,
     id: &ViewId,
     state: &VersionState,
-    carried: &Carried,
+    carried: &VersionCode,
     view: &dyn dacapo_store::View,
 ) -> Result<(), StoreError> {
     let served = matches!(state.phase, Phase::Serving | Phase::StandingBy);
@@ -116,7 +116,7 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
 }
 
 /// Whether this node carries code by now that the open version is not run with.
-pub(super) fn is_other(open: &OpenVersion, carried: Option<&Carried>) -> bool {
+pub(super) fn is_other(open: &OpenVersion, carried: Option<&VersionCode>) -> bool {
     match (&open.carried, carried) {
         (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
         (None, carried) => carried.is_some(),
@@ -157,7 +157,7 @@ async fn seed(
     versions: &Versions,
     id: &ViewId,
     state: &VersionState,
-    carried: &Carried,
+    carried: &VersionCode,
     view: &dyn dacapo_store::View,
 ) -> Result<Option<SeedFrom>, StoreError> {
     let Some(source) = state.seed.filter(|_| state.phase == Phase::Initializing) else { return Ok(None) };

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    BegunEffect, EffectsClaim, Epoch, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token,
+    BegunEffect, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token,
     VersionId, ViewId, Voice, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
@@ -30,9 +30,13 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
+pub use crate::code::Acts;
+pub use crate::effect::{Effect, EffectOptions};
+pub use dacapo_model::{EffectFailure, EffectKey, EffectTry, Epoch, PastEffects};
+
 use self::right::Right;
 use crate::catalog::CatalogError;
-use crate::code::Carried;
+use crate::code::VersionCode;
 use crate::history;
 use crate::processor::Progress;
 use crate::versions::{OpenVersion, Versions};
@@ -50,7 +54,7 @@ pub(crate) struct Delivery {
     pub(crate) versions: Weak<Versions>,
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
-    pub(crate) carried: Carried,
+    pub(crate) carried: VersionCode,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) outbox: watch::Sender<Outbox>,
     /// The version whose effects come before its own.

@@ -1,5 +1,6 @@
 //! Puts a node together, and starts its parts in their order.
 
+#[cfg(feature = "embedded")]
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use super::{Node, Running};
 use crate::catalog::{self, CatalogLog};
 use crate::cluster::{Cluster, SharedClock};
-use crate::code::{Carried, check_all_carried, check_categories};
+use crate::code::{VersionCode, check_all_carried, check_categories};
 use crate::conductor;
 use crate::error::StartError;
 use crate::reads;
@@ -22,9 +23,31 @@ use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
 /// Where a node keeps what lasts.
 enum Place {
-    Memory,
+    /// In memory, where there is such a store.
+    Unsaid,
+    #[cfg(feature = "embedded")]
     Directory(PathBuf),
     Opened(Store),
+}
+
+impl Place {
+    #[cfg(feature = "embedded")]
+    fn open(self, looks: bool, clock: Arc<dyn Clock>) -> Result<Store, StartError> {
+        Ok(match self {
+            Self::Unsaid => Store::memory(clock),
+            Self::Directory(directory) if looks => Store::look(&directory, clock)?,
+            Self::Directory(directory) => Store::embedded(&directory, clock)?,
+            Self::Opened(store) => store,
+        })
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    fn open(self, _: bool, _: Arc<dyn Clock>) -> Result<Store, StartError> {
+        match self {
+            Self::Unsaid => Err(StartError::NoStore),
+            Self::Opened(store) => Ok(store),
+        }
+    }
 }
 
 /// Puts a node together; see [`Node::builder`].
@@ -33,7 +56,7 @@ pub struct NodeBuilder {
     place: Place,
     name: Option<String>,
     address: Option<String>,
-    carried: Vec<Carried>,
+    carried: Vec<VersionCode>,
     subscribers: Vec<Arc<dyn AnySubscriber>>,
     looks: bool,
     world: World,
@@ -44,10 +67,11 @@ impl NodeBuilder {
         let (clock, ids, probe) = (Arc::new(SystemClock), Arc::new(SystemIds), Arc::new(NoProbe));
         let world = World { clock, ids, offload: Offload::default(), probe };
         let (name, address, looks) = (None, None, false);
-        Self { place: Place::Memory, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
+        Self { place: Place::Unsaid, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
     }
 
     /// Keeps everything in this directory, which is made if it is not there. One process at a time has it.
+    #[cfg(feature = "embedded")]
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
         self.place = Place::Directory(directory.into());
         self
@@ -78,9 +102,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Carries this version of a projection. New code is built beside the serving version and flipped to
-    /// as its options say; keep carrying the old version for as long as it serves or stands by.
-    pub fn carry(mut self, version: impl Into<Carried>) -> Self {
+    /// Runs this version of a projection; call it once for each version. New code is built beside the serving version and
+    /// flipped to as its options say; keep the old version here for as long as it serves or stands by.
+    pub fn projection(mut self, version: impl Into<VersionCode>) -> Self {
         self.carried.push(version.into());
         self
     }
@@ -124,12 +148,7 @@ impl NodeBuilder {
         check_all_carried(&self.carried)?;
         check_subscribers(&self.subscribers)?;
         let clock = Arc::clone(&self.world.clock);
-        let store = match self.place {
-            Place::Memory => Store::memory(clock),
-            Place::Directory(directory) if self.looks => Store::look(&directory, clock)?,
-            Place::Directory(directory) => Store::embedded(&directory, clock)?,
-            Place::Opened(store) => store,
-        };
+        let store = self.place.open(self.looks, clock)?;
         let shared_clock = Arc::new(SharedClock::new(Arc::clone(&self.world.clock)));
         self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
         let catalog = Arc::new(CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?);
@@ -153,7 +172,7 @@ impl NodeBuilder {
         let name = self.name.unwrap_or_else(|| format!("node {id}"));
         let me = Member { id, name, address: self.address, carries: vec![], ready: false };
         let cluster = Arc::new(Cluster::new(Arc::clone(&store.members), shared_clock, store.shared, me));
-        cluster.carries(self.carried.iter().map(Carried::of_member).collect());
+        cluster.carries(self.carried.iter().map(VersionCode::of_member).collect());
         let (leave, left) = watch::channel(false);
         let keeper = tokio::spawn(cluster.join(left).await?.run());
         let versions =
@@ -205,7 +224,7 @@ fn check_subscribers(subscribers: &[Arc<dyn AnySubscriber>]) -> Result<(), Start
 }
 
 /// Refuses projections that the store could not tell from others.
-fn check_names(store: &Store, catalog: &CatalogLog, carried: &[Carried]) -> Result<(), StoreError> {
+fn check_names(store: &Store, catalog: &CatalogLog, carried: &[VersionCode]) -> Result<(), StoreError> {
     let catalog = catalog.current();
     let known: Vec<_> = catalog.projections.keys().collect();
     let new = carried.iter().map(|carried| &carried.code.projection);

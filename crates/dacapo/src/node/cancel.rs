@@ -9,11 +9,10 @@ use std::sync::Arc;
 use dacapo_model::replay::{ReplayRows, is_over};
 use dacapo_model::{Cancel, CatalogEvent, CatalogRefused, ProjectionName, VersionId, ViewId};
 
-use super::{Node, Requested};
-use crate::catalog::Request;
-use crate::catalog::{Asked, CatalogEntry};
-use crate::error::Error;
-use crate::processor::Orders;
+use super::Node;
+use super::request::{Operation, Requested};
+use crate::catalog::{CatalogEntry, Request, RequestedBy};
+use crate::error::{Error, NoTarget};
 
 /// What was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,28 +23,32 @@ pub struct Cancelled {
     pub requested: Requested,
 }
 
+/// A cancellation; see [`ProjectionHandle::cancel`](super::ProjectionHandle::cancel).
+pub struct Cancellation {
+    pub(super) projection: ProjectionName,
+    pub(super) version: Option<VersionId>,
+    pub(super) what: Option<Cancel>,
+}
+
+impl Operation for Cancellation {
+    type Recorded = Cancelled;
+
+    async fn record(self, node: Node, by: RequestedBy) -> Result<Cancelled, Error> {
+        node.cancel(&self.projection, self.what, self.version, by).await
+    }
+}
+
 impl Node {
-    /// Cancels what was asked for of a projection and has not happened: `what`, or the only thing that there is to cancel,
-    /// of `version`, or of the only version that it could be.
-    ///
-    /// A flip is given up until it is confirmed, also one that would come by itself once the version is ready; the version
-    /// flips only on command from then on. A rebuild is given up, and its view dropped, until the version serves. A
-    /// clean-up is given up until the view is being dropped: a version that stood by stands by anew, one that was being
-    /// built is built on unless another one is by then. A replay that keeps its rows is left where it is until it has
-    /// ended; one that resets them is given up until it has begun.
-    ///
-    /// # Errors
-    /// [`Error::Catalog`] when it is too late; [`Error::NoTarget`] when there is nothing to cancel, or more than one thing.
-    pub async fn cancel(
+    async fn cancel(
         &self,
         projection: &ProjectionName,
         what: Option<Cancel>,
         version: Option<VersionId>,
-        asked: Asked,
+        asked: RequestedBy,
     ) -> Result<Cancelled, Error> {
         self.versions.catalog.refresh().await?;
         // What is not named is what was found before.
-        let before = self.versions.catalog.under_key(&asked).await?.and_then(|entries| cancelled(&entries));
+        let before = self.versions.catalog.under_key(&asked).await?.and_then(|entries| cancelled(self, &entries));
         let what = what.or(before.map(|before| before.what));
         let request = |what: Option<Cancel>| {
             let request = Request::new("cancel", projection, version);
@@ -54,8 +57,8 @@ impl Node {
         let repeated = self.versions.catalog.repeated(&asked, &request(what)).await?;
         if let Some(entries) = repeated {
             let nothing = entries.iter().find(|entry| entry.is_nothing()).zip(what);
-            let nothing = nothing.map(|(entry, what)| Cancelled { what, requested: Requested::of(entry) });
-            if let Some(cancelled) = cancelled(&entries).or(nothing) {
+            let nothing = nothing.map(|(entry, what)| Cancelled { what, requested: Requested::of(self, entry) });
+            if let Some(cancelled) = cancelled(self, &entries).or(nothing) {
                 return Ok(cancelled);
             }
         }
@@ -66,14 +69,9 @@ impl Node {
             self.check_replay(&view).await?;
         }
         let entries = Arc::clone(&self.versions.catalog).change_for(request, what.of(view.clone()), asked).await?;
-        // The conductor would tell it as well, but only when it comes around.
-        if let (Some(open), Some(state)) =
-            (self.versions.open_version(&view), self.versions.catalog.current().version(&view))
-        {
-            open.order(Orders::of(state));
-        }
+        self.pass_on_orders(&view);
         let position = entries.first().map(|entry| entry.position);
-        Ok(Cancelled { what, requested: Requested { view, position } })
+        Ok(Cancelled { what, requested: Requested::new(self, view, position) })
     }
 
     fn to_cancel(
@@ -84,7 +82,7 @@ impl Node {
     ) -> Result<(Cancel, VersionId), Error> {
         let catalog = self.versions.catalog.current();
         let state = catalog.projections.get(projection);
-        let none = || Error::NoTarget(format!("nothing of {projection} is under way that could be cancelled"));
+        let none = || Error::from(NoTarget::NothingToCancel(projection.clone()));
         let state = state.ok_or_else(|| self.unknown_or(projection, none))?;
         version.map_or(Ok(()), |version| self.known_version(projection, version))?;
         let wanted = |(is, of): &(Cancel, VersionId)| {
@@ -98,9 +96,7 @@ impl Node {
             ([], Some(what), Some(version)) => Ok((what, version)),
             ([], ..) => Err(none()),
             (several, ..) => {
-                let names: Vec<_> = several.iter().map(|(what, of)| format!("{what} {of}")).collect();
-                let text = format!("it is not clear what of {projection} is to be cancelled: {}", names.join(", or "));
-                Err(Error::NoTarget(text))
+                Err(NoTarget::WhichToCancel { projection: projection.clone(), of: several.to_vec() }.into())
             }
         }
     }
@@ -124,7 +120,7 @@ impl Node {
 }
 
 /// What these entries cancelled.
-fn cancelled(entries: &[CatalogEntry]) -> Option<Cancelled> {
+fn cancelled(node: &Node, entries: &[CatalogEntry]) -> Option<Cancelled> {
     let (first, last) = (entries.first()?, entries.last()?);
     let what = match last.event {
         CatalogEvent::FlipCancelled { .. } => Cancel::Flip,
@@ -133,6 +129,6 @@ fn cancelled(entries: &[CatalogEntry]) -> Option<Cancelled> {
         CatalogEvent::CleaningUp { .. } => Cancel::Rebuild,
         _ => return None,
     };
-    let requested = Requested { view: last.event.view().clone(), position: Some(first.position) };
+    let requested = Requested::new(node, last.event.view().clone(), Some(first.position));
     Some(Cancelled { what, requested })
 }

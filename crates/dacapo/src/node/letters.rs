@@ -5,6 +5,7 @@
 //! the version is paused, it waits. What is decided about effects is done in the outbox at once. Nothing here applies an
 //! event or makes an effect.
 
+use std::future::{Future, IntoFuture};
 use std::sync::Arc;
 
 use dacapo_model::{
@@ -12,13 +13,13 @@ use dacapo_model::{
     limits,
 };
 use dacapo_store::{EventBatch, EventRef, StoreError, WhichEffects, WhichLetters};
+use futures::future::BoxFuture;
 
-use super::{Node, Requested};
-use crate::catalog::Asked;
-use crate::catalog::{Request, Which};
+use super::request::{Operation, Requested};
+use super::{Node, VersionHandle};
+use crate::catalog::{Request, RequestedBy, Which};
 use crate::error::Error;
 use crate::feed;
-use crate::processor::Orders;
 use crate::versions::OpenVersion;
 
 /// A dead letter with the event that was set aside.
@@ -36,127 +37,169 @@ impl DeadLetter {
     }
 }
 
-impl Node {
-    /// The dead letters of a version behind the event at `after`, in the order of their events, at most `most`.
-    ///
-    /// # Errors
-    /// [`Error::Catalog`] without such a version; [`Error::Store`] when its view is not open on this node, or when
-    /// `after` is not in the journal.
-    pub async fn letters(&self, view: &ViewId, after: Position, most: usize) -> Result<Vec<DeadLetter>, Error> {
-        self.versions.check_seen(after).await?;
-        let open = self.with_letters(view)?;
+/// What a [`List`] has: dead letters, or effects that do not come about.
+pub trait Listed: Sized + Send + 'static {
+    /// What a list begins after.
+    type Place: Default + Send + 'static;
+
+    /// Reads at most `most` after `after`.
+    #[doc(hidden)]
+    fn list(
+        node: Node,
+        view: ViewId,
+        after: Self::Place,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Self>, Error>> + Send;
+}
+
+/// A part of a list, which is read once it is awaited: `version.letters().after(position).limit(100).await`.
+#[must_use = "a list is read when it is awaited"]
+pub struct List<L: Listed> {
+    version: VersionHandle,
+    after: L::Place,
+    most: usize,
+}
+
+impl<L: Listed> List<L> {
+    pub(super) fn new(version: &VersionHandle) -> Self {
+        Self { version: version.clone(), after: L::Place::default(), most: limits::LETTERS_READ_MAX }
+    }
+
+    /// Begins after this one: the position of an event for dead letters, the number of an effect for effects. Default:
+    /// with the first.
+    pub fn after(mut self, place: L::Place) -> Self {
+        self.after = place;
+        self
+    }
+
+    /// Reads at most so many. Default: 1,000.
+    pub fn limit(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+}
+
+impl<L: Listed> IntoFuture for List<L> {
+    type Output = Result<Vec<L>, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let VersionHandle { node, view } = self.version;
+        Box::pin(L::list(node, view, self.after, self.most))
+    }
+}
+
+impl Listed for DeadLetter {
+    type Place = Position;
+
+    async fn list(node: Node, view: ViewId, after: Position, most: usize) -> Result<Vec<Self>, Error> {
+        node.versions.check_seen(after).await?;
+        let open = node.with_letters(&view)?;
         let mut letters = Vec::new();
         for letter in open.view.letters(after, most).await? {
-            let event = feed::event_at(&*self.versions.journal, letter.position).await?;
-            letters.push(DeadLetter { letter, event });
+            let event = feed::event_at(&*node.versions.journal, letter.position).await?;
+            letters.push(Self { letter, event });
         }
         Ok(letters)
     }
+}
 
-    /// Hands events that were set aside to the handler again, in the order of their streams, and returns how many
-    /// there are. It happens soon, or once a version that is paused is resumed, and maybe after this has returned: a
-    /// letter that goes was applied, one that is refused again stays with one attempt more, and where the order matters
-    /// those behind it are left as they were, not to be retried. Events of these streams that are set aside behind the
-    /// last of them meanwhile are tried as well.
-    ///
-    /// # Errors
-    /// As [`letters`](Self::letters); [`Error::Behind`] for one event that waits behind another of its stream, for which
-    /// nothing is wished.
-    pub async fn retry_letters(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
-        let open = self.with_letters(view)?;
-        let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
-        if let (WhichLetters::One(position), true) = (which, order_matters) {
-            let letters = Letters::new(open.view.letters(Position::START, limits::LETTERS_MAX).await?);
-            if let Some(before) = letters.get(*position).and_then(|letter| letters.before(letter)) {
-                let (view, position, first) = (view.clone(), *position, before.position);
-                return Err(Error::Behind { view, position, first, stream: before.stream.clone() });
+impl Listed for EffectLetter {
+    type Place = u64;
+
+    async fn list(node: Node, view: ViewId, after: u64, most: usize) -> Result<Vec<Self>, Error> {
+        let (stored, phase) = node.with_outbox(&view).await?;
+        Ok(stored.effect_letters(after, most, phase == Phase::CleaningUp).await?)
+    }
+}
+
+/// What shall be done with dead letters or effects. Once it is recorded it tells how many there are.
+pub struct Settle {
+    pub(super) view: ViewId,
+    pub(super) of: LettersOf,
+    pub(super) which: WhichLetters,
+    pub(super) wish: Wish,
+}
+
+impl Operation for Settle {
+    type Recorded = u64;
+
+    async fn record(self, node: Node, by: RequestedBy) -> Result<u64, Error> {
+        let Self { view, of, which, wish } = self;
+        match of {
+            LettersOf::Effects => node.decide_effects(&view, &which, wish, &by).await,
+            LettersOf::Events => {
+                let open = node.with_letters(&view)?;
+                if wish == Wish::Retry {
+                    is_next(&open, &which).await?;
+                }
+                node.wish(&open, &which, wish, &by).await
             }
         }
-        self.wish(&open, which, Wish::Retry, asked).await
     }
+}
 
-    /// Gives up events that were set aside, so that the view goes without them, and returns how many there are. Later
-    /// events of their streams that were set aside behind them stay so until they are retried. It happens soon, or once a
-    /// version that is paused is resumed, and maybe after this has returned.
-    ///
-    /// # Errors
-    /// As [`letters`](Self::letters).
-    pub async fn drop_letters(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
-        let open = self.with_letters(view)?;
-        self.wish(&open, which, Wish::Drop, asked).await
+/// Looks whether the event that is named waits behind another one, for which nothing is wished.
+async fn is_next(open: &OpenVersion, which: &WhichLetters) -> Result<(), Error> {
+    let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
+    let WhichLetters::One(position) = *which else { return Ok(()) };
+    if !order_matters {
+        return Ok(());
     }
+    let letters = Letters::new(open.view.letters(Position::START, limits::LETTERS_MAX).await?);
+    match letters.get(position).and_then(|letter| letters.before(letter)) {
+        None => Ok(()),
+        Some(before) => {
+            let (view, first) = (open.id.clone(), before.position);
+            Err(Error::Behind { view, position, first, stream: before.stream.clone() })
+        }
+    }
+}
 
-    /// Lets the event be set aside at which a segment of the version halts, whatever the policy is: it is tried once more,
-    /// and should it be refused again it becomes a dead letter like any other. Where the order of streams matters, later
-    /// events of its stream wait behind it. It happens soon, maybe after this has returned, on whichever node has the
-    /// segment, and once a version that is paused is resumed.
-    ///
-    /// # Errors
-    /// [`Error::NotHalted`] when no segment halts at the event; as [`letters`](Self::letters), also when it is not in the
-    /// journal.
-    pub async fn set_aside(&self, view: &ViewId, event: Position, asked: Asked) -> Result<Requested, Error> {
-        self.versions.catalog.refresh().await?;
-        self.versions.check_seen(event).await?;
-        let open = self.with_letters(view)?;
+/// An event that shall be set aside; see [`VersionHandle::set_aside`](super::VersionHandle::set_aside).
+pub struct SetAside {
+    pub(super) view: ViewId,
+    pub(super) event: Position,
+}
+
+impl Operation for SetAside {
+    type Recorded = Requested;
+
+    async fn record(self, node: Node, by: RequestedBy) -> Result<Requested, Error> {
+        let Self { view, event } = self;
+        node.versions.catalog.refresh().await?;
+        node.versions.check_seen(event).await?;
+        let open = node.with_letters(&view)?;
         let request = Request::new("set-aside", &view.projection, Which::Version(view.version));
         let request = request.with(format_args!("event {event}"));
-        if let Some(requested) = self.repeated(&asked, &request).await? {
+        if let Some(requested) = node.repeated(&by, &request).await? {
             return Ok(requested);
         }
         let before = Position::new(event.get().saturating_sub(1));
         let is_aside = open.view.letters(before, 1).await?.first().is_some_and(|letter| letter.position == event);
         let halts: Vec<Position> = open.view.refusals().await?.iter().map(|refusal| refusal.position).collect();
         // Of one that is set aside already only the key is kept.
-        let keyed = asked.idempotency_key.is_some();
+        let keyed = by.idempotency_key.is_some();
         if is_aside && !keyed {
-            return Ok(Requested { view: view.clone(), position: None });
+            return Ok(Requested::new(&node, view, None));
         }
         if !is_aside && !halts.contains(&event) {
-            return Err(Error::NotHalted { view: view.clone(), event, halts });
+            return Err(Error::NotHalted { view, event, halts });
         }
         let command = CatalogCommand::SetAside { view: view.clone(), event };
-        let entries = Arc::clone(&self.versions.catalog).change_for(request, command, asked).await?;
-        if let Some(state) = self.versions.catalog.current().version(view) {
-            open.order(Orders::of(state));
-        }
-        Ok(Requested { view: view.clone(), position: entries.first().map(|entry| entry.position) })
+        let entries = Arc::clone(&node.versions.catalog).change_for(request, command, by).await?;
+        node.pass_on_orders(&view);
+        Ok(Requested::new(&node, view, entries.first().map(|entry| entry.position)))
     }
+}
 
-    /// The effects of a version that were tried in vain, set aside or not, in the order in which they were emitted, of
-    /// those whose number is above `after` at most `most`. Of a version that is cleaned up, all that it owes.
-    ///
-    /// # Errors
-    /// As [`letters`](Self::letters).
-    pub async fn effect_letters(&self, view: &ViewId, after: u64, most: usize) -> Result<Vec<EffectLetter>, Error> {
-        let (stored, phase) = self.with_outbox(view).await?;
-        Ok(stored.effect_letters(after, most, phase == Phase::CleaningUp).await?)
-    }
-
-    /// Lets effects be tried at once, and returns how many there are. One that was set aside is made before what waits in
-    /// its stream, and after what was made of it meanwhile.
-    ///
-    /// # Errors
-    /// As [`letters`](Self::letters).
-    pub async fn retry_effects(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
-        self.decide_effects(view, which, Wish::Retry, asked).await
-    }
-
-    /// Gives up effects that were tried in vain, and returns how many there are: they are not made any more, unless a try
-    /// is under way just now, and the later ones of their streams are. That of one event is given up, and all of a version
-    /// that is cleaned up, also when it was never tried.
-    ///
-    /// # Errors
-    /// As [`letters`](Self::letters).
-    pub async fn drop_effects(&self, view: &ViewId, which: &WhichLetters, asked: &Asked) -> Result<u64, Error> {
-        self.decide_effects(view, which, Wish::Drop, asked).await
-    }
-
+impl Node {
     async fn decide_effects(
         &self,
         view: &ViewId,
         which: &WhichLetters,
         wish: Wish,
-        asked: &Asked,
+        asked: &RequestedBy,
     ) -> Result<u64, Error> {
         self.versions.catalog.refresh().await?;
         if let WhichLetters::One(position) = which {
@@ -170,11 +213,11 @@ impl Node {
         if !is_known && asked.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
             return Ok(0);
         }
-        // Asked again under the same key, what is not done yet is done: of events before the request only.
+        // RequestedBy again under the same key, what is not done yet is done: of events before the request only.
         let (through, _) = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
         let which = WhichEffects { which: which.clone(), through, untried };
         let decided = stored.decide_effects(&which, wish).await?;
-        let Asked { actor, reason, .. } = asked;
+        let RequestedBy { actor, reason, .. } = asked;
         tracing::info!(%view, ?which, ?wish, effects = decided, actor, reason, "effects were decided about");
         Ok(decided)
     }
@@ -186,7 +229,7 @@ impl Node {
         of: LettersOf,
         which: &WhichLetters,
         wish: Wish,
-        asked: &Asked,
+        asked: &RequestedBy,
     ) -> Result<(Position, Timestamp), Error> {
         let command = CatalogCommand::DecideLetters { view: view.clone(), of, which: which.clone(), wish };
         let request = settling(view, of, which, wish);
@@ -195,7 +238,13 @@ impl Node {
         Ok(first.unwrap_or((Position::START, Timestamp::from_micros(0))))
     }
 
-    async fn wish(&self, open: &OpenVersion, which: &WhichLetters, wish: Wish, asked: &Asked) -> Result<u64, Error> {
+    async fn wish(
+        &self,
+        open: &OpenVersion,
+        which: &WhichLetters,
+        wish: Wish,
+        asked: &RequestedBy,
+    ) -> Result<u64, Error> {
         self.versions.catalog.refresh().await?;
         if let WhichLetters::One(position) = which {
             self.versions.check_seen(*position).await?;
@@ -214,7 +263,7 @@ impl Node {
             if !is_known {
                 return open.view.wish(which, Some(wish)).await;
             }
-            // Asked again under the same key, what is not done yet is done: of events that were set aside by then only.
+            // RequestedBy again under the same key, what is not done yet is done: of events that were set aside by then only.
             let mut wished = 0;
             let were_aside = meant.into_iter().filter(|(position, aside)| *position <= through && *aside <= decided);
             for (position, _) in were_aside {
@@ -234,7 +283,7 @@ impl Node {
             let waiting_on = open.told();
             return Err(Error::TimedOut { what, waited: limits::REQUEST_TIME_MAX, waiting_on });
         };
-        let (wished, Asked { actor, reason, .. }) = (wished?, asked);
+        let (wished, RequestedBy { actor, reason, .. }) = (wished?, asked);
         tracing::info!(view = %open.id, ?which, ?wish, events = wished, actor, reason, "dead letters were asked for");
         Ok(wished)
     }

@@ -4,21 +4,23 @@
 
 mod builder;
 mod cancel;
+mod handle;
 mod letters;
 mod operate;
 mod replay;
+mod request;
 mod wait;
 mod write;
 
 use std::sync::Arc;
 
-use dacapo_model::{Catalog, CatalogRefused, InvalidName, Phase, Position, ProjectionName, VersionId, ViewId, limits};
+use dacapo_model::{Catalog, CatalogRefused, Phase, Position, ProjectionName, VersionId, ViewId, limits};
 use dacapo_store::Store;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::catalog::{self, CatalogEntry};
-use crate::code::{Carried, Query, check_carried};
+use crate::code::{Query, VersionCode, check_carried};
 use crate::error::Error;
 use crate::query::{self, Ask, Reading};
 use crate::status::{self, NotReady, Status};
@@ -27,10 +29,13 @@ use crate::times::{ClockBehind, Times};
 use crate::versions::Versions;
 
 pub use builder::NodeBuilder;
-pub use cancel::Cancelled;
-pub use letters::DeadLetter;
-pub use operate::{RebuildOptions, Rebuilt};
-pub use replay::{ReplayFrom, ReplayReport};
+pub use cancel::{Cancellation, Cancelled};
+pub use handle::{ProjectionHandle, VersionHandle};
+pub use letters::{DeadLetter, List, Listed, SetAside, Settle};
+pub use operate::{CleanUp, Examine, Flip, Order, Rebuild, Rebuilt};
+pub use replay::{Replay, ReplayFrom, ReplayReport};
+pub use request::{Done, End, Operation, Request, Requested};
+pub use wait::CleanedUp;
 pub use write::JournalReader;
 
 /// One process's share of the system: it appends to the journal, runs the processors of the versions
@@ -57,23 +62,6 @@ struct Running {
     store: Store,
 }
 
-/// A change of the catalog that was asked for: what it is about, and the position at which it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requested {
-    /// The version it is about.
-    pub view: ViewId,
-    /// The position of the request in the journal; `None` when things were as asked already.
-    pub position: Option<Position>,
-}
-
-impl Requested {
-    /// What is answered when the request of this entry is repeated.
-    fn of(entry: &CatalogEntry) -> Self {
-        let position = (!entry.is_nothing()).then_some(entry.position);
-        Self { view: entry.event.view().clone(), position }
-    }
-}
-
 impl Node {
     /// A node that keeps everything in memory, unless told otherwise.
     pub fn builder() -> NodeBuilder {
@@ -92,19 +80,37 @@ impl Node {
     /// [`Error::TimedOut`] when no version serves or covers `after` by then.
     pub async fn read(
         &self,
-        projection: impl TryInto<ProjectionName, Error = InvalidName>,
+        projection: impl TryInto<ProjectionName, Error: Into<Error>>,
         after: Position,
     ) -> Result<Reading, Error> {
-        query::open(&self.versions, &projection.try_into()?, after, limits::REQUEST_TIME_MAX).await
+        let projection = projection.try_into().map_err(Into::into)?;
+        query::open(&self.versions, &projection, after, limits::REQUEST_TIME_MAX).await
     }
 
-    /// Carries one more version, as if the node had been started with it. In place of code of the same version that
+    /// A projection by its name, to operate it: `node.projection("balances")?.flip().await`. Whether there is such a
+    /// projection is found out when something is asked of it.
+    ///
+    /// # Errors
+    /// [`Error::Name`] when `name` cannot be the name of a projection.
+    pub fn projection(
+        &self,
+        name: impl TryInto<ProjectionName, Error: Into<Error>>,
+    ) -> Result<ProjectionHandle, Error> {
+        Ok(ProjectionHandle { node: self.clone(), name: name.try_into().map_err(Into::into)? })
+    }
+
+    /// A version by its projection and its number, as status and catalog name it, to operate it.
+    pub fn version(&self, view: ViewId) -> VersionHandle {
+        VersionHandle { node: self.clone(), view }
+    }
+
+    /// Runs one more version, as if the node had been started with it. In place of code of the same version that
     /// it carries already, such as corrected code of one that is being built: its processor goes on from where it is.
     ///
     /// # Errors
     /// [`Error::Catalog`] when its code has changed under an unchanged version number: also when it only reads more types,
     /// which is accepted at the start of a node alone; [`Error::Carry`] when it could not run as it is.
-    pub fn carry(&self, version: impl Into<Carried>) -> Result<(), Error> {
+    pub fn add_projection(&self, version: impl Into<VersionCode>) -> Result<(), Error> {
         let carried = version.into();
         check_carried(&carried)?;
         self.versions.catalog.current().decide(&carried.code.schedule())?;

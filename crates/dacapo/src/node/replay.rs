@@ -10,14 +10,15 @@ use dacapo_model::{
     VersionId, ViewId,
 };
 
-use super::Requested;
-use crate::catalog::Request;
-use crate::catalog::{self, Asked, CatalogError};
-use crate::error::Error;
+use super::Node;
+use super::request::{End, Operation, Requested};
+use crate::catalog::{self, CatalogError, Request, RequestedBy};
+use crate::error::{Error, NoTarget};
 use crate::versions::Versions;
 
 /// Where a replay in place begins. What is named is replayed too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReplayFrom {
     /// With the first event there is.
     Start,
@@ -56,36 +57,53 @@ pub struct ReplayReport {
     pub ended: Position,
 }
 
-/// Asks for a replay of `version`, or of the one that serves.
-pub(crate) async fn request(
-    versions: &Arc<Versions>,
-    request: Request,
-    projection: &ProjectionName,
-    version: Option<VersionId>,
-    from: ReplayFrom,
-    asked: Asked,
-) -> Result<Requested, Error> {
-    let version = version.or_else(|| versions.catalog.current().serving(projection)).ok_or_else(|| {
-        Error::NoTarget(format!("no version of {projection} serves, so there is none to replay: name one"))
-    })?;
-    let view = ViewId { projection: projection.clone(), version };
-    let here = versions.code_of(&view).map(|carried| carried.options.in_place);
-    let in_place = here.or_else(|| versions.cluster.code_of(&view)?.in_place);
+/// A replay in place; see [`ProjectionHandle::replay`](super::ProjectionHandle::replay).
+pub struct Replay {
+    pub(super) projection: ProjectionName,
+    pub(super) version: Option<VersionId>,
+    pub(super) from: ReplayFrom,
+}
+
+impl Operation for Replay {
+    type Recorded = Requested<ReplayReport>;
+
+    async fn record(self, node: Node, by: RequestedBy) -> Result<Self::Recorded, Error> {
+        let Self { projection, version, from } = self;
+        let request = Request::new("replay", &projection, version).with(format_args!("from {from}"));
+        if let Some(requested) = node.repeated(&by, &request).await? {
+            return Ok(requested);
+        }
+        let versions = &node.versions;
+        let serving = version.or_else(|| versions.catalog.current().serving(&projection));
+        let known = versions.catalog.current().projections.contains_key(&projection);
+        let Some(version) = serving.filter(|_| known) else {
+            let none = || NoTarget::NothingToReplay(projection.clone()).into();
+            return Err(if known { none() } else { node.unknown_or(&projection, none) });
+        };
+        let view = ViewId { projection, version };
+        let command = to_replay(versions, &view, from).await?;
+        match Arc::clone(&versions.catalog).change_for(request, command, by).await {
+            Ok(entries) => Ok(Requested::new(&node, view, entries.first().map(|entry| entry.position))),
+            Err(CatalogError::Refused(CatalogRefused::ReplayUnderWay { .. })) => Err(under_way(versions, view).await),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What is asked of the catalog for a replay of a version.
+async fn to_replay(versions: &Versions, view: &ViewId, from: ReplayFrom) -> Result<CatalogCommand, Error> {
+    let here = versions.code_of(view).map(|carried| carried.options.in_place);
+    let in_place = here.or_else(|| versions.cluster.code_of(view)?.in_place);
     let in_place = in_place.ok_or_else(|| {
-        let carried = versions.cluster.code_of_projection(projection).into_iter().collect();
-        Error::NoSuchCode { projection: projection.clone(), code: version.code, carried }
+        let carried = versions.cluster.code_of_projection(&view.projection).into_iter().collect();
+        Error::NoSuchCode { projection: view.projection.clone(), code: view.version.code, carried }
     })?;
     let after = behind(versions, from).await?;
     let rows = in_place.rows(after).map_err(|why| Error::NotInPlace { view: view.clone(), why: why.to_owned() })?;
     if let Some(head) = versions.ends_at(after).await? {
-        return Err(Error::NoTarget(format!("there is nothing to replay from {from} on: the journal ends at {head}")));
+        return Err(NoTarget::NothingAfter { from: from.to_string(), head }.into());
     }
-    let command = CatalogCommand::RequestReplay { view: view.clone(), after, rows };
-    match Arc::clone(&versions.catalog).change_for(request, command, asked).await {
-        Ok(entries) => Ok(Requested { view, position: entries.first().map(|entry| entry.position) }),
-        Err(CatalogError::Refused(CatalogRefused::ReplayUnderWay { .. })) => Err(under_way(versions, view).await),
-        Err(error) => Err(error.into()),
-    }
+    Ok(CatalogCommand::RequestReplay { view: view.clone(), after, rows })
 }
 
 /// The position behind which the replay begins.
@@ -96,7 +114,7 @@ async fn behind(versions: &Versions, from: ReplayFrom) -> Result<Position, Error
         ReplayFrom::Time(time) => versions.journal.position_before(time).await?,
         ReplayFrom::Event(id) => {
             let found = versions.journal.position_of(id).await?;
-            let position = found.ok_or_else(|| Error::NoTarget(format!("event {id} is not in the journal")))?;
+            let position = found.ok_or(NoTarget::NoSuchEvent(id))?;
             Position::new(position.get() - 1)
         }
     })
@@ -106,7 +124,7 @@ async fn behind(versions: &Versions, from: ReplayFrom) -> Result<Position, Error
 async fn under_way(versions: &Versions, view: ViewId) -> Error {
     let pending = versions.catalog.current().version(&view).and_then(|state| state.replay);
     let Some(PendingReplay { requested, after, .. }) = pending else {
-        return Error::NoTarget(format!("a replay of {view} ended this moment: ask again"));
+        return NoTarget::ReplayEndedNow(view).into();
     };
     let progress = far(versions, &view).await;
     Error::ReplayUnderWay { view, after, requested, progress }
@@ -119,14 +137,24 @@ async fn far(versions: &Versions, view: &ViewId) -> Option<(Position, Position)>
     progress(&tokens, &pending)
 }
 
-/// Waits for the end of a replay.
-pub(crate) async fn ended(versions: &Versions, requested: &Requested, within: Duration) -> Result<ReplayReport, Error> {
-    let Requested { view, position } = requested;
+impl End for ReplayReport {
+    async fn reached(node: Node, view: ViewId, requested: Option<Position>, within: Duration) -> Result<Self, Error> {
+        ended(&node.versions, &view, requested, within).await
+    }
+}
+
+/// Waits for the end of a replay that was requested at `position`.
+async fn ended(
+    versions: &Versions,
+    view: &ViewId,
+    position: Option<Position>,
+    within: Duration,
+) -> Result<ReplayReport, Error> {
     let mut catalog = versions.catalog.watch();
     let over = catalog.wait_for(|catalog| {
         let state = catalog.version(view);
         let gone = |phase| !matches!(phase, Phase::Serving | Phase::StandingBy);
-        state.is_none_or(|state| state.replay.is_none_or(|it| Some(it.requested) != *position) || gone(state.phase))
+        state.is_none_or(|state| state.replay.is_none_or(|it| Some(it.requested) != position) || gone(state.phase))
     });
     if tokio::time::timeout(within, over).await.is_err() {
         let tokens = versions.tokens(view).await.ok().flatten().unwrap_or_default();
@@ -140,7 +168,7 @@ pub(crate) async fn ended(versions: &Versions, requested: &Requested, within: Du
     let mut of_view = history.into_iter().filter(|entry| entry.event.view() == view);
     let (mut asked, mut cancelled) = (None, None);
     let end = of_view.find_map(|entry| match entry.event {
-        CatalogEvent::ReplayRequested { after, .. } if Some(entry.position) == *position => {
+        CatalogEvent::ReplayRequested { after, .. } if Some(entry.position) == position => {
             asked = Some(after);
             None
         }
@@ -152,15 +180,11 @@ pub(crate) async fn ended(versions: &Versions, requested: &Requested, within: Du
         _ => None,
     });
     if let Some(by) = cancelled.filter(|_| end.is_some()) {
-        return Err(Error::NoTarget(format!("the replay of {view} was cancelled by {by}")));
+        return Err(NoTarget::ReplayCancelled { view: view.clone(), by }.into());
     }
     match (asked, end, position) {
-        (Some(after), Some(ended), Some(requested)) => {
-            Ok(ReplayReport { view: view.clone(), requested: *requested, after, ended })
-        }
-        (Some(_), None, _) => {
-            Err(Error::NoTarget(format!("the replay of {view} will not end: the version is cleaned up")))
-        }
-        _ => Err(Error::NoTarget(format!("no such replay of {view} was asked for"))),
+        (Some(after), Some(ended), Some(requested)) => Ok(ReplayReport { view: view.clone(), requested, after, ended }),
+        (Some(_), None, _) => Err(NoTarget::ReplayGone(view.clone()).into()),
+        _ => Err(NoTarget::NoReplay(view.clone()).into()),
     }
 }

@@ -1,108 +1,102 @@
-//! One batch: events are read and applied, and rows and tokens committed together.
+//! One batch: events are read and taken, and what was made of them is committed together with the tokens.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
-use std::sync::Arc;
 
-use dacapo_model::{Position, Segment, Token, WaitingOn, limits};
+use dacapo_model::{Position, Segment, limits};
 use dacapo_store::{Commit, Limit, StoreError};
 use tokio::sync::watch::error::RecvError;
 use tokio::time::Instant;
 
+use super::land::Deed;
 use super::run::Run;
 use super::segments::Share;
-use super::{Assignment, Ended, HOLD_LOOK, Next, unavailable};
-use crate::code::{FailureCause, Speaks, Work};
+use super::sink::{Portion, Sink, Taken};
+use super::{Assignment, Next};
 use crate::feed::Ahead;
-use crate::view::{NotCommitted, ViewError};
 
 /// A batch under way.
 pub(super) struct Batch {
     pub(super) share: Share,
-    pub(super) started: Instant,
     /// When it was begun that is under way: a batch may have to be applied again, and has its time anew then.
     pub(super) tried: Instant,
     /// Segments that stop in it before an event that was refused.
     pub(super) refused: BTreeSet<Segment>,
+    /// How many events were taken for it.
+    events: usize,
 }
 
-/// What was applied of a batch and not yet committed.
-pub(super) struct Applied {
-    pub(super) events: usize,
-    /// How many events each segment of the version has taken up.
-    pub(super) by_segment: Vec<u64>,
+/// How it went to take the events of a batch.
+enum Applied {
+    /// They are taken and not yet committed: for each segment of the version, how many.
+    All(Vec<u64>),
+    /// What was taken must be taken back, since a mistake of one event is in it, and the batch goes no further than that.
+    TakenBack,
+    /// Something is to be done to the sink as a whole first.
+    Unprepared,
 }
 
-/// What a commit came to.
-pub(super) enum Committed {
-    Done,
-    /// It must be applied again: the writer had sent rows that the refused commit took back.
-    ApplyAgain,
-    /// The store takes no such rows, however often it is tried: a mistake of the handler. Everything is taken back.
-    Wrong(ViewError),
-    /// It goes too far: it must be applied again through here at most.
-    Capped(Position),
-    Ended(Ended),
-}
-
-impl Run<'_> {
-    /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
-    pub(super) async fn take(&mut self, share: Share) -> Result<Next, StoreError> {
-        let (share, started) = (self.close_in(share), Instant::now());
-        let mut batch = Batch { share, started, tried: started, refused: BTreeSet::new() };
-        self.aside.begin(self.assignment.clock.now());
-        let began = Some((batch.share.after, batch.started));
-        self.assignment.progress.send_modify(|progress| progress.batch = began);
+impl<S: Sink> Deed<S> for Batch {
+    async fn make(&mut self, run: &mut Run<'_, S>) -> Result<Next<Option<Commit>>, StoreError> {
         loop {
-            batch.tried = Instant::now();
-            self.throttle.begin(self.pace.is_far());
-            let Some(Applied { events, by_segment }) = self.apply(&mut batch).await? else {
-                if self.view.wants_indexes() {
-                    return self.index_first().await;
+            self.tried = Instant::now();
+            run.throttle.begin(run.pace.is_far());
+            match run.apply(self).await? {
+                Applied::All(by_segment) => return Ok(Continue(Some(run.commit_of(self, &by_segment)))),
+                Applied::TakenBack => run.sink.rollback().await?,
+                Applied::Unprepared => {
+                    run.sink.rollback().await?;
+                    return Ok(Continue(None));
                 }
-                self.view.rollback().await.map_err(unavailable)?;
-                self.aside.begin_again();
-                continue;
-            };
-            match self.land(&self.commit_of(&batch, &by_segment)).await? {
-                Committed::Done => {
-                    self.aside.committed();
-                    self.has_moved = true;
-                    self.pace.took(events, self.throttle.worked(batch.tried));
-                    self.report();
-                    self.rest().await;
-                    return Ok(Continue(()));
-                }
-                Committed::ApplyAgain => self.aside.begin_again(),
-                Committed::Capped(cap) => {
-                    self.aside.begin_again();
-                    if cap <= batch.share.after {
-                        self.report();
-                        return Ok(Continue(()));
-                    }
-                    batch.share = batch.share.through(cap);
-                }
-                Committed::Wrong(error) => {
-                    self.aside.begin_again();
-                    self.narrow(error, &mut batch).await?;
-                }
-                Committed::Ended(ended) => return Ok(Break(Some(ended))),
             }
         }
     }
 
+    fn capped(&mut self, run: &mut Run<'_, S>, cap: Position) -> bool {
+        if cap <= self.share.after {
+            run.report();
+            return false;
+        }
+        self.share = self.share.through(cap);
+        true
+    }
+
+    async fn mistaken(&mut self, run: &mut Run<'_, S>, error: S::Error) -> Result<bool, StoreError> {
+        run.sink.begin_try(&run.segments);
+        run.narrow(error, self).await.map(|()| true)
+    }
+}
+
+impl<S: Sink> Run<'_, S> {
+    /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
+    pub(super) async fn take(&mut self, share: Share) -> Result<Next, StoreError> {
+        let (share, started) = (self.close_in(share), Instant::now());
+        let mut batch = Batch { share, tried: started, refused: BTreeSet::new(), events: 0 };
+        self.sink.begin_batch(self.assignment.clock.now());
+        let began = Some((batch.share.after, started));
+        self.assignment.progress.send_modify(|progress| progress.batch = began);
+        match self.land(&mut batch).await? {
+            Break(end) => return Ok(Break(end)),
+            Continue(None) => {}
+            Continue(Some(_)) => {
+                self.sink.batch_landed();
+                self.has_moved = true;
+                self.pace.took(batch.events, self.throttle.worked(batch.tried));
+                self.report();
+                self.rest().await;
+            }
+        }
+        Ok(Continue(()))
+    }
+
     /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
     /// taken its time, be that in the middle of a read; the share then goes no further than that. What was applied is
-    /// not kept: it is read again in the rare case that it must be applied again. `None`: the rows must be taken back,
-    /// since a handler failed after it had changed some, and the batch goes no further than that event; or since it
-    /// wants indexes.
-    pub(super) async fn apply(&mut self, batch: &mut Batch) -> Result<Option<Applied>, StoreError> {
-        let Assignment { journal, carried, offload, busy, .. } = self.assignment;
+    /// not kept: it is read again in the rare case that it must be applied again.
+    async fn apply(&mut self, batch: &mut Batch) -> Result<Applied, StoreError> {
+        let Assignment { journal, offload, .. } = self.assignment;
         let (mut after, mut events) = (batch.share.after, 0);
         let mut by_segment = vec![0; batch.share.limits().len()];
-        let began_at = self.assignment.beginning.began_at;
-        let past = self.segments.each(|token| token.replays_through().max(began_at));
-        let speaks = self.speaks(self.segments.each(Token::replays_through));
+        self.sink.begin_try(&self.segments);
         let mut ahead: Option<Ahead> = None;
         // Once every segment of the share halts, there is nothing more to read for them.
         while !batch.share.is_empty() {
@@ -119,40 +113,32 @@ impl Run<'_> {
             let until = Instant::now() + left.min(limits::BATCH_TIME_TARGET_FAR);
             let mut from = 0;
             let last = loop {
-                let work = Work {
+                let portion = Portion {
                     batch: &read,
                     from,
                     segments: self.segments.count(),
                     through: batch.share.limits(),
-                    past: &past,
-                    speaks: speaks.as_ref(),
                     applied: &mut by_segment,
-                    aside: &mut self.aside,
-                    busy,
-                    time_max: carried.options.handler_time_max,
                     until,
                 };
-                let done = carried.handlers.apply(work, &mut self.view).await;
-                // Whatever it made of being refused them.
-                if self.view.wants_indexes() {
-                    return Ok(None);
-                }
-                let failure = match done {
-                    Ok(last) => break last,
-                    Err(failure) => failure,
+                let refused = match self.sink.take(portion).await? {
+                    Taken::All => break None,
+                    Taken::Through(last) => break Some(last),
+                    Taken::Unprepared => return Ok(Applied::Unprepared),
+                    Taken::Mistaken(before, error) => {
+                        batch.share = batch.share.through(before);
+                        self.narrow(error, batch).await?;
+                        return Ok(Applied::TakenBack);
+                    }
+                    Taken::Refused(refused) => refused,
                 };
-                // What refused it may follow from the mistake of an earlier event.
-                if !matches!(failure.cause, FailureCause::Store(_))
-                    && self.is_blamed_on_another(read.get(failure.index).position, batch).await?
-                {
-                    return Ok(None);
-                }
-                let (event, changed) = (read.get(failure.index), failure.changed);
-                from = failure.index + 1;
-                let (segment, is_aside) = (failure.segment, self.judge(failure, &event, batch)?);
+                let event = read.get(refused.index);
+                from = refused.index + 1;
+                let (segment, changed) = (refused.segment, refused.changed);
+                let is_aside = self.judge(refused, &event, batch)?;
                 if changed {
                     batch.share = batch.share.through(event.position);
-                    return Ok(None);
+                    return Ok(Applied::TakenBack);
                 }
                 by_segment[usize::from(segment.get())] += u64::from(is_aside);
             };
@@ -165,20 +151,19 @@ impl Run<'_> {
                 break;
             }
         }
-        Ok(Some(Applied { events, by_segment }))
+        batch.events = events;
+        Ok(Applied::All(by_segment))
     }
 
-    /// Whether a batch should end though there is more to read. One that began a transaction with a statement of its own
-    /// is not kept open for longer than any other may take, since it blocks others, and a store may end what is idle.
-    pub(super) fn is_over(&self, batch: &Batch) -> bool {
+    /// Whether a batch should end though there is more to read.
+    fn is_over(&self, batch: &Batch) -> bool {
         let time = batch.tried.elapsed();
-        let is_open = self.view.has_sent() && time >= limits::BATCH_TIME_TARGET_FAR;
-        time >= self.pace.target() || is_open || self.view.is_full() || self.is_waited_for()
+        time >= self.pace.target() || self.sink.is_full(time) || self.is_waited_for()
     }
 
     /// Whether there is something to do between two batches: a stop, orders, wishes, or segments that are to be had or
     /// let go of.
-    pub(super) fn is_waited_for(&self) -> bool {
+    fn is_waited_for(&self) -> bool {
         // An error means that nobody can tell anything any more.
         let told = |changed: Result<bool, RecvError>| changed.unwrap_or(false);
         self.assignment.is_stopped()
@@ -188,20 +173,8 @@ impl Run<'_> {
             || self.throttle.is_told()
     }
 
-    /// For which events effects are kept, if the projection reacts.
-    pub(super) fn speaks(&self, replays_through: Vec<Position>) -> Option<Speaks> {
-        let Assignment { carried, voices, id, .. } = self.assignment;
-        (!carried.effect_names().is_empty()).then(|| Speaks {
-            version: id.version,
-            past: carried.options.effects.past,
-            voices: voices.borrow().clone(),
-            replays_through,
-            unspoken: Arc::clone(&self.unspoken),
-        })
-    }
-
     /// Takes the rest that is due, and tells whether the stop came meanwhile.
-    pub(super) async fn rest(&mut self) -> bool {
+    async fn rest(&mut self) -> bool {
         let Some(rest) = self.throttle.due() else { return false };
         let began = Instant::now();
         let stopped = self.assignment.stopped_within(rest).await;
@@ -210,56 +183,13 @@ impl Run<'_> {
     }
 
     /// The commit of a batch: its moves, and what is kept of the events that were refused.
-    pub(super) fn commit_of(&self, batch: &Batch, by_segment: &[u64]) -> Commit {
+    fn commit_of(&self, batch: &Batch, by_segment: &[u64]) -> Commit {
         let mut moves = self.segments.moves(&batch.share, by_segment);
         let stays = batch.refused.iter().filter(|segment| !batch.share.has(**segment));
         moves.extend(stays.map(|segment| self.segments.stay(*segment)));
         let refused = batch.refused.iter().filter_map(|segment| self.segments.refusals.get(*segment)).cloned();
-        Commit { moves, refused: refused.collect(), letters: self.aside.of_batch(), ..Commit::default() }
-    }
-
-    /// Commits, waiting for the end of a hold if there is one.
-    pub(super) async fn land(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
-        let marked = self.marked;
-        let commit = &*self.with_mark(commit).await?;
-        let landed = self.land_as_it_is(commit).await;
-        if !matches!(landed, Ok(Committed::Done)) {
-            self.marked = marked;
-        }
-        landed
-    }
-
-    pub(super) async fn land_as_it_is(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
-        loop {
-            // Asked for before trying, so that a hold lifted in between is not missed.
-            let lifted = Arc::clone(&self.assignment.lifted);
-            let mut lifted = std::pin::pin!(lifted.notified());
-            lifted.as_mut().enable();
-            let (held_for, must_reapply) = match self.view.commit(commit).await {
-                Ok(()) => {
-                    self.segments.committed(&commit.moves);
-                    return Ok(Committed::Done);
-                }
-                Err(NotCommitted::Held { held_for, must_reapply }) => (held_for, must_reapply),
-                Err(NotCommitted::Capped(cap)) => {
-                    self.cap = Some(cap);
-                    return Ok(Committed::Capped(cap));
-                }
-                Err(NotCommitted::Fenced(refused)) => return Ok(Committed::Ended(Ended::Fenced(refused))),
-                Err(NotCommitted::Failed(error)) if error.is_passing() => return Err(unavailable(error)),
-                Err(NotCommitted::Failed(error)) => return Ok(Committed::Wrong(error)),
-            };
-            self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
-            let mut stop = self.assignment.stop.clone();
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(Committed::Ended(Ended::Stopped)),
-                () = lifted => {}
-                () = tokio::time::sleep(HOLD_LOOK) => {}
-            }
-            if must_reapply {
-                return Ok(Committed::ApplyAgain);
-            }
-        }
+        let mut commit = Commit { moves, refused: refused.collect(), ..Commit::default() };
+        self.sink.complete(&mut commit);
+        commit
     }
 }

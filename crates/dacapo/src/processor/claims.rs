@@ -8,14 +8,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::{self, ClaimAction, Rows, Spread};
-use dacapo_model::{Member, MemberId, Position, Segment, Token};
+use dacapo_model::assign::{self, ClaimAction, RowScope, Spread};
+use dacapo_model::{Member, MemberId, Segment, Token};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Assignment;
 use super::run::Run;
+use super::sink::Sink;
 use crate::cluster::Cluster;
 
 /// How often a run that shares the version with others looks whether its claims are what they should be.
@@ -61,31 +62,20 @@ impl Assignment {
         self.progress.send_if_modified(|progress| progress.see(tokens));
     }
 
-    /// How the segments with these tokens go to the members, where the view lacks indexes that are built at `index_at`.
-    fn spread(&self, seen: &[Token], index_at: Option<Position>) -> Spread {
-        assign::spread(
-            self.carried.options.rows,
-            seen,
-            self.beginning.seed.is_some(),
-            self.orders.borrow().replay.as_ref(),
-            index_at,
-        )
-    }
-
     /// How often to look while the segments go to the members like this.
     fn look_every(&self, spread: Spread) -> Duration {
-        let passes = self.carried.options.rows == Rows::OfOneSegment;
+        let passes = self.options.rows == RowScope::OfOneSegment;
         if spread == Spread::Whole && passes { LOOK_WHOLE } else { LOOK }
     }
 
     /// Lets go of what is another member's, and claims what is this one's.
-    pub(super) async fn claim(
+    pub(super) async fn claim<S: Sink>(
         &self,
+        sink: &mut S,
         seen: &[Token],
-        index_at: Option<Position>,
     ) -> Result<(Vec<Token>, ClaimLook), StoreError> {
         let cluster = &self.claims.0;
-        let (me, mut live, spread) = (cluster.me(), cluster.live(), self.spread(seen, index_at));
+        let (me, mut live, spread) = (cluster.me(), cluster.live(), sink.spread(seen, &self.orders.borrow()));
         let mut actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
         let takes = |action: &ClaimAction| {
             matches!(action, ClaimAction::Claim(segment)
@@ -111,11 +101,11 @@ impl Assignment {
             seen.iter().filter(|token| segments.contains(&token.segment)).copied().collect()
         };
         if !released.is_empty() {
-            self.see(&self.view.claim(None, &of(&released)).await?);
+            self.see(&sink.claim(None, &of(&released)).await?);
         }
         let claimed = match ours.is_empty() {
             true => vec![],
-            false => self.view.claim(Some(me), &of(&ours)).await?,
+            false => sink.claim(Some(me), &of(&ours)).await?,
         };
         self.see(&claimed);
         if !claimed.is_empty() || !released.is_empty() {
@@ -125,26 +115,23 @@ impl Assignment {
     }
 }
 
-impl Run<'_> {
+impl<S: Sink> Run<'_, S> {
     /// Whether the claims of this run are not what they should be, or not its own any more, as far as it is time to look.
     pub(super) async fn has_other_claims(&mut self) -> Result<bool, StoreError> {
-        let Assignment { view, carried, id, .. } = self.assignment;
         let me = self.assignment.claims.0.me();
         if !self.claims.is_told() && self.claims.due_in(me).is_none_or(|due| !due.is_zero()) {
             return Ok(false);
         }
-        let seen = view.tokens().await?;
+        let seen = self.sink.tokens().await?;
         self.assignment.see(&seen);
-        // What other nodes are asked for is only seen by looking as well.
-        self.wished_elsewhere = self.aside.count() > 0;
-        let lacks_indexes = self.index_at.is_some() && !view.missing_indexes(carried.tables).await?.is_empty();
-        let spread = self.assignment.spread(&seen, self.index_at.filter(|_| lacks_indexes));
+        if self.sink.look().await? {
+            return Ok(true);
+        }
+        let spread = self.sink.spread(&seen, &self.assignment.orders.borrow());
         (self.claims.looked, self.claims.every) = (Instant::now(), self.assignment.look_every(spread));
-        let actions = assign::next(id, &seen, &self.claims.live.borrow_and_update(), me, spread);
+        let actions = assign::next(&self.assignment.id, &seen, &self.claims.live.borrow_and_update(), me, spread);
         let is_ours =
             |held: &Token| seen.iter().any(|token| token.segment == held.segment && token.epoch == held.epoch);
-        // Another member has built them.
-        let has_indexes = self.index_at.is_some() && !lacks_indexes;
-        Ok(!actions.is_empty() || has_indexes || !self.segments.tokens().iter().all(is_ours))
+        Ok(!actions.is_empty() || !self.segments.tokens().iter().all(is_ours))
     }
 }

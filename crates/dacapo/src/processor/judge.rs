@@ -1,34 +1,29 @@
 //! What becomes of an event that was not applied: its segment stops before it, or it is set aside.
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{AfterRefusal, LetterKind, Position, Refusal, Segment, Timestamp};
 use dacapo_store::{EventRef, StoreError};
 
-use crate::code::{Failure, FailureCause};
-use crate::code::{letter, shortened};
+use crate::code::shortened;
 use crate::feed;
+use crate::landing::Mistake;
 use crate::processor::batch::Batch;
 use crate::processor::run::Run;
 use crate::processor::segments::Share;
+use crate::processor::sink::{AsideEvent, RefusedEvent, Sink};
 use crate::processor::unavailable;
-use crate::view::ViewError;
 
-impl Run<'_> {
-    /// Decides about the event of `failure`, and tells whether it is set aside, which takes it up. Otherwise its
+impl<S: Sink> Run<'_, S> {
+    /// Decides about an event that was refused, and tells whether it is set aside, which takes it up. Otherwise its
     /// segment goes no further in the batch.
     pub(super) fn judge(
         &mut self,
-        failure: Failure,
+        refused: RefusedEvent,
         event: &EventRef<'_>,
         batch: &mut Batch,
     ) -> Result<bool, StoreError> {
-        let (segment, position) = (failure.segment, event.position);
-        let (error, no_room) = match failure.cause {
-            FailureCause::Handler(error) => (shortened(error), false),
-            FailureCause::NoRoom(error) => (error, true),
-            FailureCause::Store(error) => return Err(unavailable(error)),
-        };
-        let (id, options) = (&self.assignment.id, &self.assignment.carried.options);
+        let (segment, position, no_room) = (refused.segment, event.position, refused.no_room);
+        let error = if no_room { refused.error } else { shortened(refused.error) };
+        let (id, options) = (&self.assignment.id, &self.assignment.options);
         let now = self.assignment.clock.now();
         let policy = options.on_failure.in_phase(self.orders.borrow().phase);
         let attempts = self.segments.attempts(segment, position).saturating_add(1);
@@ -39,12 +34,13 @@ impl Run<'_> {
             false => options.retry.after(policy, attempts),
         };
         let wait = match after {
-            AfterRefusal::SetAside(kind) if !no_room && !self.aside.is_full() => {
-                tracing::error!(view = %id, %segment, %position, attempts, error, ?kind, "an event is set aside");
-                if !planted::is(Fault::NoLetter) {
-                    self.aside.refuse(letter(segment, event, kind, error, attempts, now)?);
+            AfterRefusal::SetAside(kind) if !no_room => {
+                let aside = AsideEvent { segment, event, kind, error: &error, attempts, now };
+                if self.sink.set_aside(&aside)? {
+                    tracing::error!(view = %id, %segment, %position, attempts, error, ?kind, "an event is set aside");
+                    return Ok(true);
                 }
-                return Ok(true);
+                None
             }
             AfterRefusal::TryAgain(wait) if !no_room => Some(wait),
             _ => None,
@@ -64,9 +60,9 @@ impl Run<'_> {
         before.map(|before| before.since)
     }
 
-    /// Finds the event whose rows the store does not take: it is known only by the commit of a batch, so the batch is
+    /// Finds the event of which the sink does not take what was made: it is known only by the commit of a batch, so the batch is
     /// halved until it is one event, and so are those that come behind what was committed meanwhile.
-    pub(super) async fn narrow(&mut self, error: ViewError, batch: &mut Batch) -> Result<(), StoreError> {
+    pub(super) async fn narrow(&mut self, error: S::Error, batch: &mut Batch) -> Result<(), StoreError> {
         let (after, through) = (batch.share.after, batch.share.moves_through());
         if let Some(position) = error.at().filter(|at| *at > after && *at <= through) {
             return self.judge_at(position, error, batch).await;
@@ -95,38 +91,16 @@ impl Run<'_> {
     }
 
     /// Decides about an event that is known by its position.
-    async fn judge_at(&mut self, position: Position, error: ViewError, batch: &mut Batch) -> Result<(), StoreError> {
+    async fn judge_at(&mut self, position: Position, error: S::Error, batch: &mut Batch) -> Result<(), StoreError> {
         let read = feed::event_at(&*self.assignment.journal, position).await?;
         let event = read.get(0);
         if !self.filter.wants(&event) {
             return Err(unavailable(error));
         }
         let segment = self.segments.count().segment_of(event.stream);
-        let cause = FailureCause::Handler(error.to_string());
-        self.judge(Failure { segment, index: 0, changed: true, cause }, &event, batch)?;
+        let refused = RefusedEvent { segment, index: 0, changed: true, error: error.to_string(), no_room: false };
+        self.judge(refused, &event, batch)?;
         batch.share = batch.share.through(position);
         Ok(())
-    }
-
-    /// Whether an event before the one at `position`, which was refused, must be decided about first: what it took, another
-    /// row has. The batch goes no further than that event then, and its rows must be taken back.
-    pub(super) async fn is_blamed_on_another(
-        &mut self,
-        position: Position,
-        batch: &mut Batch,
-    ) -> Result<bool, StoreError> {
-        let (error, at) = match self.view.blamed().await {
-            Ok(None) => return Ok(false),
-            Ok(Some(error)) => match error.at().filter(|at| *at < position) {
-                Some(at) => (error, at),
-                None => return Ok(false),
-            },
-            Err(error) if error.is_passing() => return Err(unavailable(error)),
-            Err(error) => {
-                batch.share = batch.share.through(position);
-                return self.narrow(error, batch).await.map(|()| true);
-            }
-        };
-        self.judge_at(at, error, batch).await.map(|()| true)
     }
 }

@@ -25,11 +25,16 @@
 mod batch;
 mod claims;
 mod judge;
+mod land;
 mod pace;
 mod prepare;
 mod refusals;
+mod rows;
 mod run;
 mod segments;
+mod sink;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod tries;
 mod wishes;
@@ -43,17 +48,19 @@ use dacapo_model::{
     Parted, PendingReplay, Phase, Position, SegmentCount, TokenRefused, VersionState, ViewId, WaitingOn, WorkShare,
     limits,
 };
-use dacapo_store::{Clock, Journal, StoreError, View as StoredView};
+use dacapo_store::{Clock, Filter, Journal, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::code::{Busy, Carried, SeedFrom, Voices};
+use crate::code::Options;
+use crate::landing::Mistake;
 use crate::reads::Fence;
-use crate::view::ViewError;
 use crate::world::{Offload, Probe};
 use run::Run;
+use sink::Sink;
 
 pub(crate) use claims::Claims;
+pub(crate) use rows::{Beginning, Rows, Stored};
 pub(crate) use segments::Progress;
 
 /// How long the first retry after a failure of the store waits; each further one waits twice as long.
@@ -66,15 +73,15 @@ const HOLD_LOOK: Duration = Duration::from_millis(20);
 /// What a processor works on and with.
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
-    pub(crate) carried: Carried,
+    pub(crate) options: Options,
+    /// The events that it reads.
+    pub(crate) filter: Filter,
     /// What keeps it from passing events that the version reads and this code does not.
     pub(crate) fence: Fence,
-    pub(crate) beginning: Beginning,
     /// How much of the time it works while the head is far.
     pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
-    pub(crate) view: Arc<dyn StoredView>,
     /// How many segments the version has.
     pub(crate) segments: SegmentCount,
     /// By what they are claimed.
@@ -85,14 +92,11 @@ pub(crate) struct Assignment {
     pub(crate) is_corrected: bool,
     /// What the catalog says of the version.
     pub(crate) orders: watch::Receiver<Orders>,
-    /// Told whenever a wish for dead letters is recorded.
+    /// Told whenever something is wished of the sink, such as what becomes of events that are set aside.
     pub(crate) wishes: watch::Receiver<()>,
     /// Told whenever a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
-    pub(crate) busy: Arc<Busy>,
     pub(crate) progress: Arc<watch::Sender<Progress>>,
-    /// Whose effects are whose.
-    pub(crate) voices: watch::Receiver<Voices>,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -127,14 +131,6 @@ impl Orders {
     }
 }
 
-/// Where a version begins, and where what it begins with ends.
-pub(crate) struct Beginning {
-    /// Events through here are the past, which is replayed.
-    pub(crate) began_at: Position,
-    /// What it begins as a copy of.
-    pub(crate) seed: Option<SeedFrom>,
-}
-
 /// Why a run ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
@@ -155,7 +151,7 @@ type Next<T = ()> = ControlFlow<Option<Ended>, T>;
 ///
 /// A handler that waits for something when the stop comes has [`limits::STOP_TIME_MAX`] for the rest of its batch;
 /// one that computes without end cannot be stopped, so whoever stops a run must not wait for its end for ever.
-pub(crate) async fn run(assignment: Assignment) -> Ended {
+pub(crate) async fn run<S: Sink>(assignment: Assignment, place: S::Place) -> Ended {
     let mut stop = assignment.stop.clone();
     let out_of_time = async {
         // An error means that whoever could stop this is gone, and with it maybe the runtime and its timers.
@@ -165,19 +161,19 @@ pub(crate) async fn run(assignment: Assignment) -> Ended {
     };
     tokio::select! {
         biased;
-        ended = run_on(&assignment) => ended,
+        ended = run_on::<S>(&assignment, &place) => ended,
         () = out_of_time => Ended::GivenUp,
     }
 }
 
-async fn run_on(assignment: &Assignment) -> Ended {
+async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
     let mut attempts = 0_u32;
     let mut resumed_at = assignment.orders.borrow().resumed_at;
     let mut try_now = assignment.is_corrected;
     let mut told = None;
     loop {
         let began = Instant::now();
-        let error = match Run::begin(assignment, resumed_at, try_now).await {
+        let error = match Run::<S>::begin(assignment, place, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
                 // What is another's now is claimed by it; the rest is claimed again.
                 Ok(Some(Ended::Fenced(refused))) => {
@@ -213,7 +209,7 @@ async fn run_on(assignment: &Assignment) -> Ended {
             tracing::warn!(view = %assignment.id, %error, "the processor cannot go on for the moment");
             told = Some(found);
         }
-        assignment.report_store(&error);
+        assignment.report_store(S::damaged(place), &error);
         attempts += 1;
         let wait = STORE_RETRY_FIRST.saturating_mul(1 << (attempts - 1).min(16));
         if assignment.stopped_within(wait.min(STORE_RETRY_MAX)).await {
@@ -223,8 +219,8 @@ async fn run_on(assignment: &Assignment) -> Ended {
 }
 
 impl Assignment {
-    fn report_store(&self, error: &StoreError) {
-        let waiting = match self.view.health().damaged {
+    fn report_store(&self, damaged: Option<String>, error: &StoreError) {
+        let waiting = match damaged {
             Some(error) => WaitingOn::Damaged { error },
             None => WaitingOn::Store { error: error.to_string() },
         };
@@ -269,7 +265,7 @@ impl Assignment {
     }
 }
 
-/// A failure of the view that is not the handler's: the claim is in doubt, so the run begins again.
-fn unavailable(error: ViewError) -> StoreError {
+/// A failure of what is written to that is not the handler's: the claim is in doubt, so the run begins again.
+fn unavailable(error: impl Mistake) -> StoreError {
     StoreError::unavailable("write the view", error)
 }

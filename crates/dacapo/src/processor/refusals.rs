@@ -1,7 +1,7 @@
 //! The events that segments stop before, and when those are tried again.
 //!
 //! What is here is what the view keeps: a refusal counts once it is committed, and whoever claims the segments next
-//! goes on with it. Due times are of the clock of the [`World`](crate::World), since they outlive the process.
+//! goes on with it. Due times are of the clock of the [`World`](crate::world::World), since they outlive the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,38 +1,31 @@
 //! A run under one claim, from batch to batch.
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::Rows;
-use dacapo_model::{Phase, Position, SegmentCount, Timestamp, TokenMove, WaitingOn, limits};
+use dacapo_model::{Phase, Position, Timestamp, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, Filter, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::batch::Committed;
 use super::claims::ClaimLook;
+use super::land::Record;
 use super::pace::Pace;
-use super::prepare::{replay, seed};
+use super::prepare::Prepared;
 use super::refusals::Refusals;
 use super::segments::Segments;
+use super::sink::Sink;
 use super::throttle::Throttle;
-use super::tries::Tried;
-use super::{Assignment, Ended, HOLD_LOOK, Next, Orders, unavailable};
-use crate::code::{Aside, SeedFrom};
-use crate::history;
-use crate::view::View;
+use super::{Assignment, Ended, HOLD_LOOK, Next, Orders};
 
 /// A run under one claim.
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a, S> {
     pub(super) assignment: &'a Assignment,
+    pub(super) sink: S,
     pub(super) filter: Arc<Filter>,
-    pub(super) view: View,
     pub(super) segments: Segments,
     pub(super) claims: ClaimLook,
-    pub(super) aside: Aside,
     pub(super) orders: watch::Receiver<Orders>,
     /// The last resumption that was heeded.
     pub(super) resumed_at: Option<Position>,
@@ -41,90 +34,61 @@ pub(super) struct Run<'a> {
     /// The phase that was heeded last.
     pub(super) phase: Phase,
     pub(super) wishes: watch::Receiver<()>,
-    /// Whether other nodes may have been told what is wished for.
-    pub(super) wished_elsewhere: bool,
     pub(super) pace: Pace,
     pub(super) throttle: Throttle,
     pub(super) head: watch::Receiver<Position>,
-    pub(super) failed_reset: Option<Tried>,
-    /// What the view begins as a copy of, until it does.
-    pub(super) seed: Option<&'a SeedFrom>,
-    pub(super) failed_seed: Option<Tried>,
-    /// Events that were set aside when a replay began or are so again, and were never applied.
-    pub(super) unspoken: Arc<BTreeSet<Position>>,
     /// How far the store lets its segments move, as far as it was noticed.
     pub(super) cap: Option<Position>,
     pub(super) has_moved: bool,
     /// Through here a batch failed as a whole, by the mistake of one of its events: the next ones close in on that.
     pub(super) suspect: Option<Position>,
-    /// The last mark that this run gave to the view: when, and how far its tokens were then.
+    /// The last mark that this run gave to its sink: when, and how far its tokens were then.
     pub(super) marked: Option<(Instant, Position)>,
     /// When this step looked at what is due. Whoever waits afterwards counts from here.
     pub(super) looked: Timestamp,
-    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
-    pub(super) index_at: Option<Position>,
 }
 
-impl<'a> Run<'a> {
-    /// Claims, and takes up what the view keeps. `resumed_at` is the last resumption that an earlier run has heeded.
-    #[expect(clippy::expect_used, reason = "a version has segments")]
+impl<'a, S: Sink> Run<'a, S> {
+    /// Claims, and takes up what the sink keeps. `resumed_at` is the last resumption that an earlier run has heeded.
     pub(super) async fn begin(
         assignment: &'a Assignment,
+        place: &S::Place,
         resumed_at: Option<Position>,
         try_now: bool,
     ) -> Result<Self, StoreError> {
-        let options = &assignment.carried.options;
         let mut wishes = assignment.wishes.clone();
         // What is wished for from here on is either read below or told.
         wishes.mark_unchanged();
-        let tables = assignment.carried.tables;
-        let seen = assignment.view.tokens().await?;
+        let mut sink = S::open(place).await?;
+        let seen = sink.tokens().await?;
         assignment.see(&seen);
-        let bare = !assignment.view.missing_indexes(tables).await?.is_empty();
-        let index_at = if options.index_last { assignment.beginning.began_at } else { Position::START };
-        let index_at = bare.then_some(index_at);
-        let (tokens, claims) = assignment.claim(&seen, index_at).await?;
-        let mut refusals = Refusals::new(assignment.view.refusals().await?, options.retry);
+        let (tokens, claims) = assignment.claim(&mut sink, &seen).await?;
+        let mut refusals = Refusals::new(sink.begin(&tokens).await?, assignment.options.retry);
         if try_now {
             refusals.try_now(assignment.clock.now());
         }
         let segments = Segments::new(assignment.segments, tokens, refusals);
-        let aside = Aside::load(&*assignment.view, options.order_matters, |it| segments.has(it)).await?;
-        let writer = assignment.view.writer().await?;
-        let first = assignment.segments.segment(0).expect("a version has segments");
-        let view = View::new(writer, tables)
-            .with_bytes_max(options.row_cache_bytes)
-            .of_one_segment(options.rows == Rows::OfOneSegment && assignment.segments != SegmentCount::ONE)
-            .lacking_indexes(bare)
-            .with_effects(assignment.carried.effect_names(), first);
         let orders = assignment.orders.clone();
         let phase = orders.borrow().phase;
         let run = Self {
             assignment,
-            filter: Arc::new(assignment.carried.filter.clone()),
-            view,
+            sink,
+            filter: Arc::new(assignment.filter.clone()),
             segments,
             claims,
-            aside,
             orders,
             resumed_at,
             set_aside: 0,
             phase,
             wishes,
-            wished_elsewhere: false,
-            pace: Pace::new(options.batch_events_max),
+            pace: Pace::new(assignment.options.batch_events_max),
             throttle: Throttle::new(assignment.share.clone()),
             head: assignment.journal.head(),
-            failed_reset: None,
-            seed: assignment.beginning.seed.as_ref(),
-            failed_seed: None,
-            unspoken: Arc::new(assignment.view.unspoken().await?.into_iter().collect()),
             cap: None,
             has_moved: false,
             suspect: None,
             marked: None,
             looked: assignment.clock.now(),
-            index_at,
         };
         run.report();
         Ok(run)
@@ -140,6 +104,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The questions of one step, in their order, which is drawn in the documentation of the [processor](super).
     async fn step(&mut self) -> Result<Next, StoreError> {
         if self.assignment.is_stopped() {
             return Ok(Break(Some(Ended::Stopped)));
@@ -148,56 +113,26 @@ impl<'a> Run<'a> {
             return Ok(Break(None));
         }
         // First, so that what is wished for after a pause is not done before the pause is seen.
-        let wished = self.next_wish().await?;
+        S::listen(self).await?;
         if self.heed().paused {
             return Ok(self.stay_paused().await);
         }
         self.looked = self.assignment.clock.now();
-        if let Some(from) = self.seed {
-            let head = *self.head.borrow_and_update();
-            if self.assignment.is_barred(head).await? {
-                return Ok(self.wait().await);
-            }
-            return self.begin_as_copy(from).await;
-        }
-        if let Break(end) = self.leave_replay().await? {
-            return Ok(Break(end));
-        }
-        let is_whole = self.segments.is_whole();
-        if !is_whole && self.assignment.carried.options.rows == Rows::AcrossSegments {
-            // Whoever still has one of the others might change the same rows.
-            return Ok(self.wait().await);
-        }
-        if is_whole
-            && !self.failed_reset.as_ref().is_some_and(|tried| tried.rests(self.looked))
-            && let Some(replay) = self.asked_replay()
-            && let Break(end) = self.take_up(replay).await?
-        {
-            return Ok(Break(end));
-        }
-        if is_whole
-            && self.index_at.is_some_and(|at| self.segments.covers() >= at)
-            && let Break(end) = self.build_indexes().await?
-        {
-            return Ok(Break(end));
-        }
-        // One wish and one batch in turns, so that neither holds the other back.
-        let has_wish = wished.is_some();
-        if let Some(letter) = wished
-            && let Break(end) = self.carry_out(letter).await?
-        {
-            return Ok(Break(end));
-        }
+        let prepared = match S::prepare(self).await? {
+            Continue(Prepared::Anew) => return Ok(Continue(())),
+            Continue(prepared) => prepared,
+            Break(end) => return Ok(Break(end)),
+        };
         self.look_at_cap().await?;
         let head = *self.head.borrow_and_update();
-        // Where others have segments too, one of all builds the indexes, once every segment is there.
-        let index_at = self.index_at.filter(|_| !is_whole);
-        let head = self.cap.into_iter().chain(index_at).fold(head, Position::min);
+        // Where others have segments too, one of all does what is done there, once every segment is there.
+        let stops_at = self.sink.stops_at().filter(|_| !self.segments.is_whole());
+        let head = self.cap.into_iter().chain(stops_at).fold(head, Position::min);
         let Some(share) = self.segments.next_share(head, self.looked) else {
-            return if has_wish { Ok(Continue(())) } else { self.rest_at_head().await };
+            return if prepared == Prepared::Done { Ok(Continue(())) } else { self.rest_at_head().await };
         };
-        // A batch ends where the indexes are due, so that whoever sees more covered may rely on them.
-        let share = match self.index_at.filter(|at| *at > share.after) {
+        // A batch ends where something is to be done, so that whoever sees more covered may rely on it.
+        let share = match self.sink.stops_at().filter(|at| *at > share.after) {
             Some(at) => share.through(at),
             None => share,
         };
@@ -208,21 +143,20 @@ impl<'a> Run<'a> {
         self.take(share).await
     }
 
-    /// There is nothing to apply. Once a while has passed, the view is told what history it is of.
+    /// There is nothing to apply. Once a while has passed, the sink is told what history it is of.
     async fn rest_at_head(&mut self) -> Result<Next, StoreError> {
         if self.mark_due_in().is_none_or(|due| !due.is_zero()) {
             return Ok(self.wait().await);
         }
-        match self.land(&Commit::of(self.segments.still())).await? {
-            Committed::Done => self.report(),
-            Committed::ApplyAgain | Committed::Capped(_) => {}
-            Committed::Wrong(error) => return Err(unavailable(error)),
-            Committed::Ended(ended) => return Ok(Break(Some(ended))),
+        match self.land(&mut Record(Commit::of(self.segments.still()))).await? {
+            Break(end) => return Ok(Break(end)),
+            Continue(Some(_)) => self.report(),
+            Continue(None) => {}
         }
         Ok(Continue(()))
     }
 
-    /// How far the view has come in the segments of this run, with these moves.
+    /// How far the sink has come in the segments of this run, with these moves.
     fn furthest(&self, moves: &[TokenMove]) -> Position {
         let moved = moves.iter().map(|asked| asked.to);
         moved.chain(self.segments.tokens().iter().map(|token| token.position)).max().unwrap_or_default()
@@ -240,15 +174,14 @@ impl<'a> Run<'a> {
     }
 
     /// The commit, with a mark of the history if one is due: with the first one of a run, and then now and then.
-    pub(super) async fn with_mark<'c>(&mut self, commit: &'c Commit) -> Result<Cow<'c, Commit>, StoreError> {
+    pub(super) async fn with_mark(&mut self, commit: Commit) -> Result<Commit, StoreError> {
         let through = self.furthest(&commit.moves);
         if self.marked.is_some_and(|(at, _)| at.elapsed() < limits::MARK_TIME_MAX) || through == Position::START {
-            return Ok(Cow::Borrowed(commit));
+            return Ok(commit);
         }
-        let Assignment { journal, view, .. } = self.assignment;
-        let history = history::next_mark(&**journal, &**view, through).await?;
+        let history = self.sink.mark(&*self.assignment.journal, through).await?;
         self.marked = Some((Instant::now(), through));
-        Ok(Cow::Owned(Commit { history, ..commit.clone() }))
+        Ok(Commit { history, ..commit })
     }
 
     /// Looks what the catalog says of the version.
@@ -256,16 +189,12 @@ impl<'a> Run<'a> {
         let orders = self.orders.borrow_and_update().clone();
         // In another phase another policy says what becomes of what halts.
         let phase = std::mem::replace(&mut self.phase, orders.phase);
-        if orders.resumed_at > self.resumed_at || orders.phase != phase {
+        let try_now = orders.resumed_at > self.resumed_at || orders.phase != phase;
+        if try_now {
             self.resumed_at = orders.resumed_at;
             self.segments.refusals.try_now(self.assignment.clock.now());
-            let now = self.assignment.clock.now();
-            self.failed_reset.iter_mut().chain(&mut self.failed_seed).for_each(|tried| tried.try_now(now));
         }
-        if self.asked_replay().is_none() {
-            // Nobody asks for it any more: there is nothing to try again, and nothing to tell.
-            self.failed_reset = None;
-        }
+        S::heed(self, try_now);
         if orders.set_aside.len() > self.set_aside {
             self.set_aside = orders.set_aside.len();
             self.segments.refusals.try_these(&orders.set_aside, self.assignment.clock.now());
@@ -296,11 +225,10 @@ impl<'a> Run<'a> {
         let mut stop = self.assignment.stop.clone();
         // Seen is what was looked at, not what ended the waiting.
         let mut wishes = self.wishes.clone();
-        let tried = self.failed_reset.iter().chain(&self.failed_seed).filter_map(|tried| tried.next_due(self.looked));
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
         // As of the look: what has come due since then was not seen to be, and nothing else would wake for it.
-        let due = tried.chain(self.segments.next_due(self.looked));
+        let due = self.sink.next_due(self.looked).into_iter().chain(self.segments.next_due(self.looked));
         // A mark that is due already is given at the head; whoever waits for something else waits for that.
         let mark_due = self.mark_due_in().filter(|due| !due.is_zero());
         let due = due.chain(claims_due).chain(cap_due).chain(mark_due).min();
@@ -320,7 +248,7 @@ impl<'a> Run<'a> {
     /// Looks whether the store still lets its segments move only so far.
     async fn look_at_cap(&mut self) -> Result<(), StoreError> {
         if self.cap.is_some() {
-            let tokens = self.assignment.view.tokens().await?;
+            let tokens = self.sink.tokens().await?;
             self.cap = tokens.iter().filter_map(|token| token.cap).min();
         }
         Ok(())
@@ -328,14 +256,10 @@ impl<'a> Run<'a> {
 
     pub(super) fn report(&self) {
         let mut waiting_on = self.segments.refusals.reasons();
-        waiting_on.extend(self.failed_reset.as_ref().map(replay::reason));
-        waiting_on.extend(self.failed_seed.as_ref().zip(self.seed).map(|(tried, from)| seed::reason(tried, from)));
+        waiting_on.extend(self.sink.reasons());
         waiting_on.extend(self.throttle.share().map(|share| WaitingOn::Share { share }));
-        let letters = self.aside.count() as u64;
-        self.assignment.progress.send_modify(|progress| {
-            progress.see(self.segments.tokens());
-            (progress.letters, progress.batch, progress.waiting_on) = (Some(letters), None, waiting_on);
-        });
+        let aside = self.sink.aside() as u64;
+        self.assignment.progress.send_modify(|progress| progress.rests(self.segments.tokens(), aside, waiting_on));
     }
 }
 

@@ -40,6 +40,12 @@ impl Progress {
         news
     }
 
+    /// The processor is between two batches, with these tokens and so many events set aside.
+    pub(super) fn rests(&mut self, tokens: &[Token], aside: u64, waiting_on: Vec<WaitingOn>) {
+        self.see(tokens);
+        (self.letters, self.batch, self.waiting_on) = (Some(aside), None, waiting_on);
+    }
+
     /// The position that all of its segments cover; the start before the first look.
     pub(crate) fn covers(&self) -> Position {
         self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
@@ -52,7 +58,7 @@ impl Progress {
 }
 
 /// The tokens of the segments that a run has claimed, and which of them halt.
-pub(super) struct Segments {
+pub(crate) struct Segments {
     /// How many the version has.
     count: SegmentCount,
     /// In the order of segments.

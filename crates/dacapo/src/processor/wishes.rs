@@ -10,65 +10,79 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
+use std::sync::Arc;
 
 use dacapo_model::{Letter, LetterKind, Position, Segment, Token, TokenMove, Wish};
 use dacapo_store::{Commit, StoreError};
 use tokio::time::Instant;
 
-use crate::code::Aside;
-use crate::code::shortened;
-use crate::code::{FailureCause, Work};
+use crate::code::{Aside, FailureCause, Work, shortened};
 use crate::feed;
-use crate::processor::batch::Committed;
+use crate::processor::land::Deed;
+use crate::processor::prepare::Prepared;
+use crate::processor::rows::{Rows, Stored};
 use crate::processor::run::Run;
-use crate::processor::{Assignment, Next, unavailable};
+use crate::processor::sink::Sink;
+use crate::processor::{Next, unavailable};
+use crate::view::ViewError;
 
-impl Run<'_> {
+/// A letter goes, or is refused again.
+struct CarryOut {
+    letter: Letter,
+    stays: TokenMove,
+    /// What is recorded once the store has not taken what the handler made of the event.
+    refused: Option<Commit>,
+}
+
+impl Deed<Rows> for CarryOut {
+    async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
+        match (&self.refused, self.letter.wish) {
+            (Some(commit), _) => Ok(Continue(Some(commit.clone()))),
+            (None, Some(Wish::Retry)) => Ok(Continue(run.retry(&self.letter, self.stays).await?)),
+            (None, _) => Ok(Continue(Some(run.give_up()))),
+        }
+    }
+
+    async fn mistaken(&mut self, run: &mut Run<'_, Rows>, error: ViewError) -> Result<bool, StoreError> {
+        if self.refused.is_some() {
+            return Err(unavailable(error));
+        }
+        self.refused = Some(run.refused_again(&self.letter, self.stays, error.to_string()));
+        Ok(true)
+    }
+}
+
+impl Run<'_, Rows> {
     /// The next letter that something can be done with.
     pub(super) async fn next_wish(&mut self) -> Result<Option<Letter>, StoreError> {
         // An error means that nobody can wish any more here.
         let wished = self.wishes.has_changed().unwrap_or(false);
-        if std::mem::take(&mut self.wished_elsewhere) || wished {
+        if std::mem::take(&mut self.sink.wished_elsewhere) || wished {
             self.wishes.mark_unchanged();
-            let ours = |segment| self.segments.has(segment);
-            self.aside = Aside::load(&*self.assignment.view, self.aside.order_matters(), ours).await?;
+            self.sink.load_aside(|segment| self.segments.has(segment)).await?;
         }
-        Ok(self.aside.kept().next_wished(self.aside.order_matters()).cloned())
+        let aside = &self.sink.aside;
+        Ok(aside.kept().next_wished(aside.order_matters()).cloned())
     }
 
-    /// Does what is wished for `letter`.
-    pub(super) async fn carry_out(&mut self, letter: Letter) -> Result<Next, StoreError> {
-        let stays = self.segments.stay(letter.segment);
-        loop {
-            let commit = match letter.wish {
-                Some(Wish::Retry) => match self.retry(&letter, stays).await? {
-                    Some(commit) => commit,
-                    None => return self.index_first().await,
-                },
-                _ => self.give_up(),
-            };
-            let commit = match self.land(&commit).await? {
-                Committed::Done => commit,
-                Committed::ApplyAgain | Committed::Capped(_) => continue,
-                Committed::Wrong(error) => {
-                    let commit = self.refused_again(&letter, stays, error.to_string());
-                    match self.land(&commit).await? {
-                        Committed::Done => commit,
-                        Committed::ApplyAgain | Committed::Capped(_) => continue,
-                        Committed::Wrong(error) => return Err(unavailable(error)),
-                        Committed::Ended(ended) => return Ok(Break(Some(ended))),
-                    }
-                }
-                Committed::Ended(ended) => return Ok(Break(Some(ended))),
-            };
-            self.settled(&letter, commit);
-            return Ok(Continue(()));
+    /// Does what is wished for one letter, if anything is.
+    pub(super) async fn carry_out_wish(&mut self) -> Result<Next<Prepared>, StoreError> {
+        let Some(letter) = self.sink.wished.take() else { return Ok(Continue(Prepared::Ready)) };
+        let mut deed = CarryOut { stays: self.segments.stay(letter.segment), letter, refused: None };
+        match self.land(&mut deed).await? {
+            Break(end) => Ok(Break(end)),
+            // It wants indexes.
+            Continue(None) => Ok(Continue(Prepared::Anew)),
+            Continue(Some(commit)) => {
+                self.settled(&deed.letter, commit);
+                Ok(Continue(Prepared::Done))
+            }
         }
     }
 
     /// Gives up all that is not wanted any more, at once: nobody has to be asked for that.
     fn give_up(&self) -> Commit {
-        let dropped = self.aside.kept().iter().filter(|letter| letter.wish == Some(Wish::Drop));
+        let dropped = self.sink.aside.kept().iter().filter(|letter| letter.wish == Some(Wish::Drop));
         let segments: BTreeSet<Segment> = dropped.clone().map(|letter| letter.segment).collect();
         let moves: Vec<TokenMove> = segments.into_iter().map(|segment| self.segments.stay(segment)).collect();
         Commit { moves, settled: dropped.map(|letter| letter.position).collect(), ..Commit::default() }
@@ -76,8 +90,9 @@ impl Run<'_> {
 
     /// Hands the event of a letter to the handler, and returns what must be committed then; `None` when that wants indexes.
     async fn retry(&mut self, letter: &Letter, stays: TokenMove) -> Result<Option<Commit>, StoreError> {
-        let Assignment { journal, carried, busy, .. } = self.assignment;
-        let event = match feed::event_at(&**journal, letter.position).await {
+        let stored = Arc::clone(&self.sink.stored);
+        let Stored { carried, busy, .. } = &*stored;
+        let event = match feed::event_at(&*self.assignment.journal, letter.position).await {
             Ok(event) => event,
             Err(error @ StoreError::Unavailable { .. }) => return Err(error),
             // What cannot be read now never can; everything else must not wait for it.
@@ -88,9 +103,9 @@ impl Run<'_> {
         through[usize::from(letter.segment.get())] = letter.position;
         // As when it came past: it may have been applied before a replay in which it was set aside, and have spoken then.
         let came_past = self.segments.each(Token::replays_through);
-        let began_at = self.assignment.beginning.began_at;
+        let began_at = stored.beginning.began_at;
         let past: Vec<Position> = came_past.iter().map(|through| (*through).max(began_at)).collect();
-        let speaks = self.speaks(came_past);
+        let speaks = self.sink.speaks(came_past);
         let work = Work {
             batch: &event,
             from: 0,
@@ -105,12 +120,14 @@ impl Run<'_> {
             time_max: carried.options.handler_time_max,
             until: Instant::now(),
         };
-        let done = carried.handlers.apply(work, &mut self.view).await;
-        if self.view.wants_indexes() {
+        let done = carried.handlers.apply(work, &mut self.sink.view).await;
+        if self.sink.view.wants_indexes() {
+            self.sink.wants_indexes = true;
+            self.sink.rollback().await?;
             return Ok(None);
         }
         let Err(failure) = done else { return Ok(Some(settle(letter, stays))) };
-        self.view.rollback().await.map_err(unavailable)?;
+        self.sink.rollback().await?;
         match failure.cause {
             FailureCause::Store(error) => Err(unavailable(error)),
             FailureCause::Handler(error) | FailureCause::NoRoom(error) => {
@@ -128,14 +145,14 @@ impl Run<'_> {
         };
         let (attempts, recorded) = (letter.attempts.saturating_add(1), self.assignment.clock.now());
         let tried = Letter { kind, error: shortened(error), attempts, recorded, ..letter.clone() };
-        let letters = self.aside.kept().refused_again(tried, self.aside.order_matters());
+        let letters = self.sink.aside.kept().refused_again(tried, self.sink.aside.order_matters());
         Commit { moves: vec![stays], letters, ..Commit::default() }
     }
 
     fn settled(&mut self, letter: &Letter, commit: Commit) {
         let Letter { position, stream, attempts, .. } = letter;
         let events = commit.settled.len();
-        let (id, was_full) = (&self.assignment.id, self.aside.is_full());
+        let (id, was_full) = (&self.assignment.id, self.sink.aside.is_full());
         match (letter.wish, commit.letters.first()) {
             (_, Some(again)) => {
                 tracing::warn!(view = %id, %position, %stream, error = again.error, "an event is refused again");
@@ -145,10 +162,10 @@ impl Run<'_> {
             }
             _ => tracing::warn!(view = %id, %position, %stream, events, "events that were set aside are given up"),
         }
-        let kept = self.aside.kept_mut();
+        let kept = self.sink.aside.kept_mut();
         commit.letters.into_iter().for_each(|letter| kept.put(letter));
         commit.settled.into_iter().for_each(|position| drop(kept.settle(position)));
-        if was_full && !self.aside.is_full() {
+        if was_full && !self.sink.aside.is_full() {
             self.segments.refusals.made_room(self.assignment.clock.now());
         }
         self.report();

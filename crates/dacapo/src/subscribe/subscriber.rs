@@ -30,7 +30,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// one.
 ///
 /// ```
-/// # use dacapo::{Event, HandlerError, Recorded, Subscriber};
+/// # use dacapo::{Event, HandlerError, Recorded};
+/// # use dacapo::subscribe::Subscriber;
 /// # use tokio::sync::broadcast;
 /// # #[derive(Event)]
 /// # enum AccountEvent { Deposited { amount: i64 } }

@@ -15,7 +15,7 @@ use dacapo_store::StoreError;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 
-use crate::code::{AnyQuery, Carried, Shadow, Tally, Words};
+use crate::code::{AnyQuery, Shadow, Tally, VersionCode, Words};
 use crate::panics::{chain, panic_text};
 use crate::verify::meet::{self, Met, NotMet};
 use crate::verify::subject;
@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether live queries shall be put to a version of this code.
-pub(crate) fn are_wanted(carried: &Carried) -> bool {
+pub(crate) fn are_wanted(carried: &VersionCode) -> bool {
     carried.options.verify.shadow_share > 0.0 && !carried.shadows.is_empty()
 }
 
@@ -112,7 +112,12 @@ async fn put(versions: &Versions, shadowing: &Shadowing, queries: &[Noted]) -> R
 }
 
 /// Puts the declared queries to both versions.
-pub(super) async fn samples(old: &Carried, new: &Carried, met: &mut Met, tally: &mut Tally) -> Result<(), StoreError> {
+pub(super) async fn samples(
+    old: &VersionCode,
+    new: &VersionCode,
+    met: &mut Met,
+    tally: &mut Tally,
+) -> Result<(), StoreError> {
     for query in &new.samples {
         let shadow = &new.shadows[&(**query).type_id()];
         ask_both(&**shadow, query, old, new, met, tally).await?;
@@ -123,15 +128,15 @@ pub(super) async fn samples(old: &Carried, new: &Carried, met: &mut Met, tally: 
 async fn ask_both(
     shadow: &dyn Shadow,
     query: &AnyQuery,
-    old: &Carried,
-    new: &Carried,
+    old: &VersionCode,
+    new: &VersionCode,
     met: &mut Met,
     tally: &mut Tally,
 ) -> Result<(), StoreError> {
     let was = ask(old, query, &mut met.old).await?;
     let is = ask(new, query, &mut met.new).await?;
     // What the old version does not answer, nobody asks of the new one in its place.
-    if matches!(was, Asked::NoAnswer) {
+    if matches!(was, RequestedBy::NoAnswer) {
         return Ok(());
     }
     tally.looked_at += 1;
@@ -152,24 +157,24 @@ async fn ask_both(
 }
 
 /// How what two versions said differs, if it does.
-fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: Asked, is: Asked) -> Option<Words> {
+fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: RequestedBy, is: RequestedBy) -> Option<Words> {
     let (old, new) = match (was, is) {
-        (Asked::Answered(was), Asked::Answered(is)) => shadow.differ(&*was, &*is)?,
+        (RequestedBy::Answered(was), RequestedBy::Answered(is)) => shadow.differ(&*was, &*is)?,
         // Neither can tell: so it is for whoever asks.
-        (Asked::Failed(_), Asked::Failed(_)) => return None,
+        (RequestedBy::Failed(_), RequestedBy::Failed(_)) => return None,
         (was, is) => (was.shown(shadow), is.shown(shadow)),
     };
     Some(Words { place: shadow.show(&**query), key: None, old: Some(old), new: Some(new) })
 }
 
 /// What a version said.
-enum Asked {
+enum RequestedBy {
     Answered(Box<dyn Any + Send>),
     Failed(String),
     NoAnswer,
 }
 
-impl Asked {
+impl RequestedBy {
     fn shown(&self, shadow: &dyn Shadow) -> String {
         match self {
             Self::Answered(answer) => shadow.show_answer(&**answer),
@@ -179,15 +184,15 @@ impl Asked {
     }
 }
 
-async fn ask(carried: &Carried, query: &AnyQuery, view: &mut ReadView) -> Result<Asked, StoreError> {
-    let Some(answer) = carried.answer_any(&**query, view) else { return Ok(Asked::NoAnswer) };
+async fn ask(carried: &VersionCode, query: &AnyQuery, view: &mut ReadView) -> Result<RequestedBy, StoreError> {
+    let Some(answer) = carried.answer_any(&**query, view) else { return Ok(RequestedBy::NoAnswer) };
     Ok(match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(answer)) => Asked::Answered(answer),
+        Ok(Ok(answer)) => RequestedBy::Answered(answer),
         Ok(Err(error)) => match error.downcast::<ViewError>() {
             Ok(error) if error.is_passing() => return Err(StoreError::unavailable("ask a version", error)),
-            Ok(error) => Asked::Failed(error.to_string()),
-            Err(error) => Asked::Failed(chain(&*error)),
+            Ok(error) => RequestedBy::Failed(error.to_string()),
+            Err(error) => RequestedBy::Failed(chain(&*error)),
         },
-        Err(panic) => Asked::Failed(format!("it panicked: {}", panic_text(&*panic))),
+        Err(panic) => RequestedBy::Failed(format!("it panicked: {}", panic_text(&*panic))),
     })
 }

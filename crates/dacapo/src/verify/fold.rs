@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::assign::Rows;
+use dacapo_model::assign::RowScope;
 use dacapo_model::{Letter, Position, SegmentCount, Token, TokenMove, ViewId, WorkShare, limits};
+#[cfg(feature = "embedded")]
 use dacapo_store::memory::MemoryViews;
 use dacapo_store::{Commit, EventBatch, Journal, Limit, StoreError, View as StoredView, ViewReader, Views};
 use tokio::sync::oneshot;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::counts::LETTERS;
 use super::gather::{Gathered, Wanted};
-use crate::code::{Aside, Busy, Carried, Failure, FailureCause, Work};
+use crate::code::{Aside, Busy, Failure, FailureCause, VersionCode, Work};
 use crate::feed::Ahead;
 use crate::versions::Versions;
 use crate::view::{NotCommitted, ReadView, View, ViewError};
@@ -28,7 +29,7 @@ pub(crate) struct Fold {
     /// Whose view it is.
     pub(crate) id: ViewId,
     /// By whose code.
-    pub(crate) carried: Carried,
+    pub(crate) carried: VersionCode,
     /// How far, for each segment of the version.
     pub(crate) through: Vec<Position>,
     /// Events that were set aside, and are left out.
@@ -125,7 +126,7 @@ impl Fold {
     pub(super) async fn of(
         versions: &Versions,
         id: &ViewId,
-        carried: &Carried,
+        carried: &VersionCode,
         view: &mut ReadView,
         pace: Pace,
     ) -> Result<Self, StoreError> {
@@ -189,6 +190,18 @@ pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String
     }
 }
 
+/// Where the rows are folded.
+#[cfg(feature = "embedded")]
+fn scratch_views() -> Result<impl Views, Stopped> {
+    Ok(MemoryViews::new())
+}
+
+/// Where the rows would be folded.
+#[cfg(not(feature = "embedded"))]
+fn scratch_views() -> Result<Box<dyn Views>, Stopped> {
+    Err(Stopped::Why("rows are folded in SQLite: build with the feature `embedded` of dacapo".to_owned()))
+}
+
 /// Rows in memory, and how far they are.
 struct Scratch {
     what: Fold,
@@ -205,15 +218,15 @@ struct Scratch {
 impl Scratch {
     #[expect(clippy::expect_used, reason = "a version has segments")]
     async fn new(what: Fold) -> Result<Self, Stopped> {
-        let Carried { tables, options, .. } = &what.carried;
+        let VersionCode { tables, options, .. } = &what.carried;
         let segments = u16::try_from(what.through.len()).ok().and_then(|count| SegmentCount::new(count).ok());
         let found = || format!("there are {} of them", what.through.len());
         let segments = segments.ok_or_else(|| StoreError::corrupt("the tokens of a view", found()))?;
-        let stored = MemoryViews::new().open(&what.id, tables, segments).await?;
+        let stored = scratch_views()?.open(&what.id, tables, segments).await?;
         let first = segments.segment(0).expect("a version has segments");
         let mut view = View::new(stored.writer().await?, tables)
             .with_bytes_max(options.row_cache_bytes)
-            .of_one_segment(options.rows == Rows::OfOneSegment && segments != SegmentCount::ONE)
+            .of_one_segment(options.rows == RowScope::OfOneSegment && segments != SegmentCount::ONE)
             // Nothing that is emitted goes anywhere, since nothing of this is the view's.
             .with_effects(what.carried.effect_names(), first);
         view.index_all().await?;
@@ -283,7 +296,7 @@ impl Scratch {
         through: &[Position],
         until: Instant,
     ) -> Result<usize, Stopped> {
-        let Carried { handlers, options, .. } = &self.what.carried;
+        let VersionCode { handlers, options, .. } = &self.what.carried;
         let work = Work {
             batch,
             from,

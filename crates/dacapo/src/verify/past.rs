@@ -21,13 +21,13 @@ use super::fold::{Fold, Folded, Pace, Take, fold};
 use super::gather::gather;
 use super::rows;
 use super::{Examination, comparison};
-use crate::code::{Carried, Pair, Pairs, Tally, Words, pairs, same, show_key};
+use crate::code::{Pair, Pairs, Tally, VersionCode, Words, pairs, same, show_key};
 use crate::panics::panic_text;
 use crate::view::ReadView;
 
 /// The version that serves, at the same position.
 pub(super) struct Serving<'a> {
-    pub(super) code: &'a Carried,
+    pub(super) code: &'a VersionCode,
     pub(super) view: &'a mut ReadView,
 }
 
@@ -73,7 +73,7 @@ impl Examination<'_> {
         Ok(Some(report))
     }
 
-    async fn what(&self, id: &ViewId, carried: &Carried, view: &mut ReadView) -> Result<Fold, StoreError> {
+    async fn what(&self, id: &ViewId, carried: &VersionCode, view: &mut ReadView) -> Result<Fold, StoreError> {
         let verify = &self.carried.options.verify;
         let pace = Pace { time_max: verify.fold_time_max, bound: "fold_time_max", share: WorkShare::ALL };
         Fold::of(self.versions, id, carried, view, pace).await

@@ -28,7 +28,7 @@ use super::fold::{Fold, Folded, Pace, Take, fold};
 use super::gather::gather_from;
 use super::past::{counted, panicked, some, whole};
 use crate::catalog::CatalogError;
-use crate::code::{Carried, Pair, Pairs, Tally, pairs};
+use crate::code::{Pair, Pairs, Tally, VersionCode, pairs};
 use crate::versions::{OpenVersion, Subject, Versions};
 use crate::view::ReadView;
 
@@ -156,7 +156,7 @@ async fn look(versions: &Versions, id: &ViewId, after: Position) -> Result<Optio
 async fn compare(
     versions: &Versions,
     id: &ViewId,
-    carried: &Carried,
+    carried: &VersionCode,
     view: &mut ReadView,
     after: Position,
 ) -> Result<(PartReport, Position), StoreError> {
@@ -192,7 +192,7 @@ async fn compare(
 /// Folds a part of the events and compares the rows that are of it. The inner error says why it does not.
 async fn part(
     what: Fold,
-    carried: &Carried,
+    carried: &VersionCode,
     pairs: &[Pair],
     view: &mut ReadView,
     after: Position,

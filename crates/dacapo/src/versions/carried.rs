@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use dacapo_model::{Catalog, ProjectionName, Unlike, ViewId};
 
 use crate::cluster::Cluster;
-use crate::code::Carried;
+use crate::code::VersionCode;
 
 /// The code that this node carries.
 pub(crate) struct CarriedHere {
-    all: RwLock<Vec<Carried>>,
+    all: RwLock<Vec<VersionCode>>,
     /// What the log was told of it.
     told: Mutex<Told>,
 }
@@ -25,22 +25,22 @@ struct Told {
 }
 
 impl CarriedHere {
-    pub(crate) fn new(all: Vec<Carried>) -> Self {
+    pub(crate) fn new(all: Vec<VersionCode>) -> Self {
         Self { all: RwLock::new(all), told: Mutex::default() }
     }
 
-    pub(crate) fn all(&self) -> Vec<Carried> {
+    pub(crate) fn all(&self) -> Vec<VersionCode> {
         self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The code of this version, if it is here.
-    pub(crate) fn of(&self, id: &ViewId) -> Option<Carried> {
+    pub(crate) fn of(&self, id: &ViewId) -> Option<VersionCode> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().find(|carried| carried.is_of(&id.projection, id.version)).cloned()
     }
 
     /// Adds this code, in place of what was carried of its number.
-    pub(super) fn add(&self, carried: Carried) {
+    pub(super) fn add(&self, carried: VersionCode) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| (&known.code.projection, known.code.code) != (&carried.code.projection, carried.code.code));
         all.push(carried);
@@ -51,15 +51,16 @@ impl CarriedHere {
     pub(super) fn tell(&self, catalog: &Catalog, cluster: &Cluster) {
         let carried = self.all();
         let mut unlike = BTreeMap::new();
-        for Carried { code, .. } in &carried {
+        for VersionCode { code, .. } in &carried {
             match catalog.unlike(code) {
                 // What is not decided is soon.
                 None | Some(Unlike::Undecided { .. }) => {}
                 Some(found) => drop(unlike.insert((code.projection.clone(), code.code), found)),
             }
         }
-        let may_run = |carried: &&Carried| !unlike.contains_key(&(carried.code.projection.clone(), carried.code.code));
-        cluster.carries(carried.iter().filter(may_run).map(Carried::of_member).collect());
+        let may_run =
+            |carried: &&VersionCode| !unlike.contains_key(&(carried.code.projection.clone(), carried.code.code));
+        cluster.carries(carried.iter().filter(may_run).map(VersionCode::of_member).collect());
         let serving = catalog
             .projections
             .iter()

@@ -3,14 +3,14 @@
 use dacapo_model::ViewId;
 
 use super::Versions;
-use crate::code::{Carried, check, lacks};
+use crate::code::{VersionCode, check, lacks};
 
 impl Versions {
     /// Whether a new build of this code may begin as a copy of the version that serves.
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn may_copy(&self, carried: &Carried) -> Result<(), String> {
+    pub(crate) fn may_copy(&self, carried: &VersionCode) -> Result<(), String> {
         let (catalog, projection) = (self.catalog.current(), carried.code.projection.clone());
         let serving = catalog.serving(&projection).ok_or("no version serves")?;
         let source = ViewId { projection, version: serving };

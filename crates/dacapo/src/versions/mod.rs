@@ -31,7 +31,7 @@ pub(crate) use trail::Trails;
 
 use crate::catalog::CatalogLog;
 use crate::cluster::Cluster;
-use crate::code::{Carried, Query};
+use crate::code::{Query, VersionCode};
 use crate::world::World;
 
 /// The versions of a node, and what they rest on.
@@ -69,7 +69,7 @@ impl Versions {
         catalog: Arc<CatalogLog>,
         cluster: Arc<Cluster>,
         world: World,
-        carried: Vec<Carried>,
+        carried: Vec<VersionCode>,
     ) -> Self {
         let floor = *journal.head().borrow();
         Self {
@@ -118,21 +118,21 @@ impl Versions {
         }
     }
 
-    pub(crate) fn carried(&self) -> Vec<Carried> {
+    pub(crate) fn carried(&self) -> Vec<VersionCode> {
         self.code.all()
     }
 
     /// The code of this number, if it is here.
-    pub(crate) fn code_here(&self, projection: &ProjectionName, code: u32) -> Option<Carried> {
+    pub(crate) fn code_here(&self, projection: &ProjectionName, code: u32) -> Option<VersionCode> {
         self.code.of(&ViewId { projection: projection.clone(), version: VersionId { code, build: 1 } })
     }
 
-    pub(crate) fn code_of(&self, id: &ViewId) -> Option<Carried> {
+    pub(crate) fn code_of(&self, id: &ViewId) -> Option<VersionCode> {
         self.code.of(id)
     }
 
     /// Carries this version from here on, in place of other code of its number.
-    pub(crate) fn carry(&self, carried: Carried) {
+    pub(crate) fn carry(&self, carried: VersionCode) {
         self.code.add(carried);
         self.tell_carried();
         self.opened.send_replace(());

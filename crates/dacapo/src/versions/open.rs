@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Versions;
-use crate::code::{Busy, Carried, SeedFrom, Voices};
+use crate::code::{Busy, SeedFrom, VersionCode, Voices};
 use crate::history;
-use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress};
+use crate::processor::{self, Assignment, Beginning, Claims, Ended, Orders, Progress, Rows, Stored};
 use crate::reads::Fence;
 use crate::world::Left;
 
@@ -28,7 +28,7 @@ pub(crate) struct OpenVersion {
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
     /// Its code, if this node carries it; then its processor runs here.
-    pub(crate) carried: Option<Carried>,
+    pub(crate) carried: Option<VersionCode>,
     /// How far it is, whoever takes it there.
     pub(crate) progress: watch::Receiver<Progress>,
     seen: Arc<watch::Sender<Progress>>,
@@ -73,22 +73,22 @@ impl OpenVersion {
         versions: &Versions,
         id: ViewId,
         view: Arc<dyn StoredView>,
-        carried: Carried,
+        carried: VersionCode,
         state: &VersionState,
         seed: Option<SeedFrom>,
         is_corrected: bool,
     ) -> Result<Self, StoreError> {
         let (stop, stopped) = watch::channel(false);
         let mut open = Self::still(id, view, Some(carried.clone()), Orders::of(state));
+        let (code, options) = (carried.code.clone(), carried.options.clone());
         let assignment = Assignment {
             id: open.id.clone(),
-            fence: Fence::new(Arc::clone(&versions.catalog), open.id.clone(), &carried),
-            carried,
-            beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
+            options,
+            filter: carried.filter.clone(),
+            fence: Fence::new(Arc::clone(&versions.catalog), open.id.clone(), code.segments, code.reads),
             share: open.share.subscribe(),
             journal: Arc::clone(&versions.journal),
             offload: versions.world.offload,
-            view: Arc::clone(&open.view),
             segments: state.segments,
             claims: Claims(Arc::clone(&versions.cluster)),
             clock: Arc::clone(&versions.world.clock),
@@ -96,14 +96,21 @@ impl OpenVersion {
             orders: open.orders.subscribe(),
             wishes: open.wishes.subscribe(),
             lifted: Arc::clone(&open.lifted),
-            busy: Arc::clone(&open.busy),
             progress: Arc::clone(&open.seen),
-            voices: open.voices.subscribe(),
             probe: Arc::clone(&versions.world.probe),
             stop: stopped,
         };
+        let stored = Arc::new(Stored {
+            id: open.id.clone(),
+            view: Arc::clone(&open.view),
+            segments: state.segments,
+            carried,
+            beginning: Beginning { began_at: state.began_at.unwrap_or_default(), seed },
+            busy: Arc::clone(&open.busy),
+            voices: open.voices.subscribe(),
+        });
         // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
-        let run = versions.world.offload.leave(&open.id.to_string(), processor::run(assignment));
+        let run = versions.world.offload.leave(&open.id.to_string(), processor::run::<Rows>(assignment, stored));
         let run = run.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error))?;
         *open.run.get_mut() = Some(RunHandle { stop, run });
         Ok(open)
@@ -111,7 +118,7 @@ impl OpenVersion {
 
     /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
     /// tokens can be seen and held, and its effects made.
-    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<Carried>, orders: Orders) -> Self {
+    pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<VersionCode>, orders: Orders) -> Self {
         let (seen, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
         let (lifted, share, busy, run, looked, meeting, reached) = Default::default();

@@ -4,7 +4,7 @@ use dacapo_model::{Phase, Token, ViewId};
 use dacapo_store::{StoreError, View as StoredView};
 
 use super::Versions;
-use crate::code::Carried;
+use crate::code::VersionCode;
 
 impl Versions {
     /// Whether a version is on its way to events that it speaks for (I-9): whatever was appended while the flip away from
@@ -16,7 +16,7 @@ impl Versions {
         view: &dyn StoredView,
         tokens: &[Token],
     ) -> Result<bool, StoreError> {
-        let reacts = |code: &Carried| code.code.projection == id.projection && !code.effect_names().is_empty();
+        let reacts = |code: &VersionCode| code.code.projection == id.projection && !code.effect_names().is_empty();
         let catalog = self.catalog.current();
         let until = catalog.projections.get(&id.projection).and_then(|state| state.spoke_until(id.version));
         // A node that has just started knows of no member yet, not even of itself.

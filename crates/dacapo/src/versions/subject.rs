@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dacapo_model::{Position, VersionId, VersionState, ViewId};
 
 use super::Versions;
-use crate::code::Carried;
+use crate::code::VersionCode;
 
 /// What a verification is of. Once any of it is another, what was found before counts no more.
 #[derive(Clone)]
@@ -15,9 +15,9 @@ pub(crate) struct Subject {
     /// The version that serves.
     pub(crate) against: Option<VersionId>,
     /// The code of the version.
-    pub(crate) code: Carried,
+    pub(crate) code: VersionCode,
     /// The code of the version that serves, if this node carries it.
-    pub(crate) old_code: Option<Carried>,
+    pub(crate) old_code: Option<VersionCode>,
 }
 
 impl Subject {
@@ -33,7 +33,7 @@ impl Subject {
 
     /// Whether it is the same.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        let same = |a: &Carried, b: &Carried| Arc::ptr_eq(&a.handlers, &b.handlers);
+        let same = |a: &VersionCode, b: &VersionCode| Arc::ptr_eq(&a.handlers, &b.handlers);
         let same_old = match (&self.old_code, &other.old_code) {
             (Some(a), Some(b)) => same(a, b),
             (a, b) => a.is_none() && b.is_none(),

@@ -120,7 +120,7 @@ impl View {
         self.unasked >= self.unasked_max
     }
 
-    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. Asked when an event
+    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. RequestedBy when an event
     /// is refused, since what it met may follow from that.
     pub(crate) async fn blamed(&mut self) -> Result<Option<ViewError>, ViewError> {
         let asked = self.ask().await?;
@@ -176,13 +176,9 @@ impl View {
                 }
                 Err(NotCommitted::Held { held_for, must_reapply })
             }
-            Err(CommitError::Refused(TokenRefused::Capped { cap, .. })) => {
-                self.forget_changes();
-                Err(NotCommitted::Capped(cap))
-            }
             Err(CommitError::Refused(refused)) => {
                 self.forget_changes();
-                Err(NotCommitted::Fenced(refused))
+                Err(NotCommitted::of(refused))
             }
             Err(CommitError::Store(error)) => {
                 self.forget_changes();

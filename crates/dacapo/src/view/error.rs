@@ -1,12 +1,14 @@
 //! What can go wrong with a view, told apart by whose fault it is.
 
-use dacapo_model::{Position, Segment, TokenRefused, limits};
+use dacapo_model::{Position, Segment, limits};
 use dacapo_store::StoreError;
 
+use crate::landing::{self, Mistake};
 use crate::row::RowError;
 
 /// Why rows could not be read or changed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ViewError {
     /// A value does not fit its column.
     #[error(transparent)]
@@ -123,7 +125,7 @@ impl From<StoreError> for ViewError {
 impl ViewError {
     /// Whether it is the store's failure and may pass, rather than a mistake of the handler.
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Store(error) if !matches!(**error, StoreError::Invalid(_)))
+        matches!(self, Self::Store(error) if error.is_passing())
     }
 
     /// The position of the event whose mistake it is, where that is known.
@@ -132,22 +134,15 @@ impl ViewError {
     }
 }
 
-/// Why a batch was not committed.
-#[derive(Debug)]
-pub(crate) enum NotCommitted {
-    /// A flip holds the tokens. Nothing is lost: the same commit is good once the hold is lifted, unless
-    /// the batch `must_reapply`, because SQL of its own went with the transaction and every change was
-    /// forgotten.
-    Held {
-        /// The position of the flip request.
-        held_for: Position,
-        /// Whether the batch's events have to be applied again before the next commit.
-        must_reapply: bool,
-    },
-    /// A segment is to stop before the end of the batch. Everything that was not committed is forgotten.
-    Capped(Position),
-    /// Another claim came first (I-4). Everything that was not committed is forgotten.
-    Fenced(TokenRefused),
-    /// Rows could not be written. Everything that was not committed is forgotten.
-    Failed(ViewError),
+impl Mistake for ViewError {
+    fn is_passing(&self) -> bool {
+        Self::is_passing(self)
+    }
+
+    fn at(&self) -> Option<Position> {
+        Self::at(self)
+    }
 }
+
+/// Why a batch of rows was not committed.
+pub(crate) type NotCommitted = landing::NotCommitted<ViewError>;

@@ -44,7 +44,8 @@ use shelf::{AnyShelf, By, Shelf, row_bytes};
 /// The rows of a view, as a handler changes them.
 ///
 /// ```
-/// # use dacapo::{Row, View, ViewError};
+/// # use dacapo::{Row, View};
+/// # use dacapo::rows::ViewError;
 /// #[derive(Clone, Row)]
 /// #[row(table = "accounts")]
 /// struct Account {
@@ -99,7 +100,7 @@ enum Indexes {
 
 impl View {
     /// Lets an effect follow from the event that is being applied. It is kept with the rows of this batch, in one
-    /// transaction, and made after that at least once; see [`Acts`](crate::Acts). Where another version speaks for the
+    /// transaction, and made after that at least once; see [`Acts`](crate::effects::Acts). Where another version speaks for the
     /// event, or this one has come past it before, it goes nowhere: emit whatever the event means, without asking.
     ///
     /// # Errors

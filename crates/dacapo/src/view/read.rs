@@ -11,7 +11,8 @@ use crate::view::{Lookup, ViewError};
 /// One state of a view, however long it is kept; keep it short, since the store keeps that state meanwhile.
 ///
 /// ```
-/// # use dacapo::{ReadView, Row, ViewError};
+/// # use dacapo::{ReadView, Row};
+/// # use dacapo::rows::ViewError;
 /// # #[derive(Clone, Row)]
 /// # #[row(table = "accounts")]
 /// # struct Account {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{Asked, Phase};
+use dacapo::catalog::{Phase, RequestedBy};
 use tokio::sync::watch;
 
 use super::setup::*;
@@ -14,16 +14,16 @@ use crate::faulty::{Call, Fault, Faults};
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_hears_of_a_clean_up_only_once_it_is_over_lets_go_of_the_view_as_well() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
     let late = store.another();
-    let two = late.node("two").carry(first()).start().await.unwrap();
+    let two = late.node("two").projection(first()).start().await.unwrap();
     phase(&two, "v1.1", Phase::Serving).await;
-    one.carry(second()).unwrap();
+    one.add_projection(second()).unwrap();
     ready_and_flip(&one, "v2.1").await;
     phase(&one, "v1.1", Phase::StandingBy).await;
     let held = Arc::downgrade(&store.store.views.find(&view("v1.1")).await.unwrap().unwrap());
     late.hears.send_replace(false);
-    one.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    one.version(view("v1.1")).clean_up().by("test").await.unwrap();
     phase(&one, "v1.1", Phase::Obsolete).await;
     late.hears.send_replace(true);
     until(&two, "the view is let go of", |_| held.upgrade().is_none()).await;
@@ -35,17 +35,17 @@ async fn a_node_that_hears_of_a_clean_up_only_once_it_is_over_lets_go_of_the_vie
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_view_that_a_late_node_makes_again_goes_however_often_the_store_fails() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
-    one.carry(second()).unwrap();
+    one.add_projection(second()).unwrap();
     ready_and_flip(&one, "v2.1").await;
     phase(&one, "v1.1", Phase::StandingBy).await;
     // A node that is about to open the first version while another one cleans that up.
     let faults = Faults::default();
     let mut opened = faults.hold_up_opening(view("v1.1"));
-    let two = tokio::spawn(store.another().node_with(&faults, "two").carry(first()).carry(second()).start());
+    let two = tokio::spawn(store.another().node_with(&faults, "two").projection(first()).projection(second()).start());
     tokio::time::timeout(WAIT_MAX, opened.wait_for(|opens| *opens)).await.unwrap().unwrap();
-    one.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    one.version(view("v1.1")).clean_up().by("test").await.unwrap();
     phase(&one, "v1.1", Phase::Obsolete).await;
     // From here on it makes the view again, and cannot drop it for a while.
     let (drops, mut dropped) = watch::channel(0);

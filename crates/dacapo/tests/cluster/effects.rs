@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dacapo::{
-    Acts, Carried, Effect, EffectTry, HandlerError, Options, Phase, Position, Projection, Recorded, StreamName, Table,
-    View, limits,
-};
+use dacapo::catalog::Phase;
+use dacapo::effects::{Acts, Effect, EffectTry};
+use dacapo::journal::StreamName;
+use dacapo::{HandlerError, Options, Position, Projection, Recorded, Table, VersionCode, View, limits};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -98,15 +98,15 @@ async fn until_made(store: &Shared) {
 /// One node begins an effect, more nodes join, and it ends after `time`.
 async fn nodes_join_while_an_effect_takes(time: Duration) {
     let (sends, open) = Sends::new();
-    let carried = || Carried::version(sends.clone()).acts::<Mail>();
+    let carried = || sends.clone().acting::<Mail>();
     let store = Shared::new();
-    let one = store.node("one").carry(carried()).start().await.unwrap();
+    let one = store.node("one").projection(carried()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     add(&one, "ledger-1", 5).await;
     until(&one, "it is begun", |_| sends.tries().len() == 1).await;
     let mut nodes = vec![one];
     for number in 0..NEWCOMERS {
-        nodes.push(store.another().node(&format!("new-{number}")).carry(carried()).start().await.unwrap());
+        nodes.push(store.another().node(&format!("new-{number}")).projection(carried()).start().await.unwrap());
     }
     for node in &nodes {
         until(node, "all are there", |status| status.members.len() == nodes.len()).await;
@@ -138,13 +138,13 @@ async fn an_effect_that_takes_longer_than_a_lease_is_not_made_by_a_second_node_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_a_lease_ends_its_effects_before_another_node_begins_them() {
     let (sends, open) = Sends::new();
-    let carried = || Carried::version(sends.clone()).acts::<Mail>();
+    let carried = || sends.clone().acting::<Mail>();
     let cut_off = Shared::new();
-    let one = cut_off.node("one").carry(carried()).start().await.unwrap();
+    let one = cut_off.node("one").projection(carried()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     add(&one, "ledger-1", 5).await;
     until(&one, "it is begun", |_| sends.tries().len() == 1).await;
-    let two = cut_off.another().node("two").carry(carried()).start().await.unwrap();
+    let two = cut_off.another().node("two").projection(carried()).start().await.unwrap();
     until(&two, "both are there", |status| status.members.len() == 2).await;
     cut_off.cut.store(true, Ordering::SeqCst);
     until(&two, "the other node has begun it", |_| sends.tries().len() == 2).await;

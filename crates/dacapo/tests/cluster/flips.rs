@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::journal::Revision;
+use dacapo::status::WaitingOn;
 use dacapo::verify::{Outcome, Part};
-use dacapo::{Asked, ExpectedRevision, Node, Phase, Position, Revision, WaitingOn};
+use dacapo::{ExpectedRevision, Node, Position};
 use tokio::sync::watch;
 
 use super::setup::*;
@@ -52,13 +55,13 @@ async fn stopped(clients: Vec<tokio::task::JoinHandle<usize>>, stop: &AtomicBool
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rebuild_is_shared_and_readers_of_any_node_never_go_back() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
-    let two = store.another().node("two").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
+    let two = store.another().node("two").projection(first()).start().await.unwrap();
     phase(&two, "v1.1", Phase::Serving).await;
     let stop = Arc::new(AtomicBool::new(false));
     let clients = clients(&[one.clone(), two.clone()], &stop);
-    one.carry(second()).unwrap();
-    two.carry(second()).unwrap();
+    one.add_projection(second()).unwrap();
+    two.add_projection(second()).unwrap();
     shared(&two, "v2.1", &[("one", 4), ("two", 4)]).await;
     ready(&two, "v2.1").await;
     for round in 0..5 {
@@ -77,26 +80,26 @@ async fn a_rebuild_is_shared_and_readers_of_any_node_never_go_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nodes_of_old_and_new_code_live_side_by_side() {
     let store = Shared::new();
-    let old = store.node("old").carry(first()).start().await.unwrap();
+    let old = store.node("old").projection(first()).start().await.unwrap();
     phase(&old, "v1.1", Phase::Serving).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let new = store.another().node("new").carry(first()).carry(second()).start().await.unwrap();
+    let new = store.another().node("new").projection(first()).projection(second()).start().await.unwrap();
     let clients = clients(&[old.clone(), new.clone()], &stop);
     ready(&new, "v2.1").await;
     shared(&old, "v2.1", &[("new", 8)]).await;
     shared(&old, "v1.1", &[("new", 4), ("old", 4)]).await;
     stopped(clients, &stop).await;
     // Any node takes the request; whoever carries the version carries it out.
-    let requested = old.flip(&totals(), Some(version("v2.1")), Asked::by("test")).await.unwrap();
-    assert_eq!(old.flipped(&requested, WAIT_MAX).await.unwrap().to, version("v2.1"));
+    let requested = old.version(view("v2.1")).flip().by("test").await.unwrap();
+    assert_eq!(requested.done().within(WAIT_MAX).await.unwrap().to, version("v2.1"));
     let position = add(&old, "ledger-1", 7).await;
     check_serving(&new).await;
     assert!(ask(&new, "ledger-1", position).await.1 > 0);
     let refused = old.ask(TotalOf("ledger-1".into())).await.unwrap_err();
     assert!(refused.to_string().contains("v2.1"), "{refused}");
     // The old code keeps its version warm, together with the new node.
-    let rolled_back = old.rollback(&totals(), None, Asked::by("test")).await.unwrap();
-    old.flipped(&rolled_back, WAIT_MAX).await.unwrap();
+    let rolled_back = old.projection(totals()).unwrap().rollback().by("test").await.unwrap();
+    rolled_back.done().within(WAIT_MAX).await.unwrap();
     check_serving(&old).await;
     new.shutdown().await;
     old.shutdown().await;
@@ -107,7 +110,7 @@ async fn nodes_of_old_and_new_code_live_side_by_side() {
 async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_together() {
     let store = Shared::new();
     let (of_one, of_two) = (Faults::default(), Faults::default());
-    let one = store.node_with(&of_one, "one").carry(first()).start().await.unwrap();
+    let one = store.node_with(&of_one, "one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     let (looks, mut looked) = watch::channel(false);
     of_one.plan(move |call| match call {
@@ -117,9 +120,9 @@ async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_t
         }
         _ => None,
     });
-    one.carry(second()).unwrap();
+    one.add_projection(second()).unwrap();
     tokio::time::timeout(WAIT_MAX, looked.wait_for(|looks| *looks)).await.unwrap().unwrap();
-    let two = store.another().node_with(&of_two, "two").carry(first()).start().await.unwrap();
+    let two = store.another().node_with(&of_two, "two").projection(first()).start().await.unwrap();
     shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
     // From here on the other one gets on only once it is told where to wait.
     of_two.plan(|call| matches!(call, Call::Commit(_)).then_some(Fault::Fails));
@@ -140,7 +143,7 @@ async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_t
         None
     });
     ready(&one, "v2.1").await;
-    let report = one.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap().report;
+    let report = one.version(view("v2.1")).verification().unwrap().verified.unwrap().report;
     let rows = report.parts.iter().find(|found| found.part == Part::Rows).unwrap();
     assert_eq!((&rows.outcome, rows.looked_at), (&Outcome::Passed, 40), "{report:?}");
     two.shutdown().await;
@@ -151,7 +154,7 @@ async fn versions_meet_when_another_node_takes_segments_while_they_are_brought_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_version_that_went_past_where_it_was_to_be_compared_is_compared_further_on() {
     let (store, faults) = (Shared::new(), Faults::default());
-    let node = store.node_with(&faults, "one").carry(first()).start().await.unwrap();
+    let node = store.node_with(&faults, "one").projection(first()).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 1).await;
     let (caps, mut capped) = watch::channel(0);
@@ -163,14 +166,14 @@ async fn a_version_that_went_past_where_it_was_to_be_compared_is_compared_furthe
         }
         _ => None,
     });
-    node.carry(second()).unwrap();
+    node.add_projection(second()).unwrap();
     tokio::time::timeout(WAIT_MAX, capped.wait_for(|caps| *caps > 1)).await.unwrap().unwrap();
     store.store.views.find(&view("v2.1")).await.unwrap().unwrap().cap(None).await.unwrap();
     let last = add(&node, "ledger-2", 1).await;
     until(&node, "it goes on", |status| status.projections[0].versions[1].covers >= last).await;
     faults.stop();
     ready(&node, "v2.1").await;
-    let report = node.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap().report;
+    let report = node.version(view("v2.1")).verification().unwrap().verified.unwrap().report;
     let rows = report.parts.iter().find(|found| found.part == Part::Rows).unwrap();
     assert_eq!((&rows.outcome, rows.looked_at), (&Outcome::Passed, 2), "{report:?}");
     node.shutdown().await;
@@ -180,19 +183,19 @@ async fn a_version_that_went_past_where_it_was_to_be_compared_is_compared_furthe
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_cannot_drive_a_flip_says_that_it_waits_for_one_that_can() {
     let store = Shared::new();
-    let old = store.node("old").carry(first()).start().await.unwrap();
+    let old = store.node("old").projection(first()).start().await.unwrap();
     phase(&old, "v1.1", Phase::Serving).await;
     add(&old, "ledger-1", 1).await;
     let behaviour = Arc::new(Behaviour { gate: watch::Sender::new(false), ..Behaviour::default() });
     let code = carry_v2(TotalsV2 { options: eight(), behaviour: Arc::clone(&behaviour) });
-    let new = store.another().node("new").carry(first()).carry(code).start().await.unwrap();
+    let new = store.another().node("new").projection(first()).projection(code).start().await.unwrap();
     phase(&old, "v2.1", Phase::Initializing).await;
-    let requested = old.flip(&totals(), Some(version("v2.1")), Asked::by("test")).await.unwrap();
+    let requested = old.version(view("v2.1")).flip().by("test").await.unwrap();
     let status = old.status().await.unwrap();
     let (_, waiting_on) = status.projections[0].flip.clone().unwrap();
     assert_eq!(waiting_on, [WaitingOn::Code { version: version("v2.1") }]);
     behaviour.gate.send_replace(true);
-    old.flipped(&requested, WAIT_MAX).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     new.shutdown().await;
     old.shutdown().await;
 }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dacapo::{
-    Asked, Carried, ExpectedRevision, MemberId, Node, OnFailure, Options, Phase, Policy, Position, Retry, WaitingOn,
-    WhichLetters,
-};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::operate::WhichLetters;
+use dacapo::options::{OnFailure, Policy, Retry};
+use dacapo::status::{MemberId, WaitingOn};
+use dacapo::{ExpectedRevision, Node, Options, Position, VersionCode};
 
 use super::setup::*;
 use crate::common::*;
 use crate::faulty::{Call, Fault, Faults};
 
-fn refusing(policy: Policy, behaviour: &Arc<Behaviour>) -> Carried {
+fn refusing(policy: Policy, behaviour: &Arc<Behaviour>) -> VersionCode {
     let on_failure = OnFailure { serving: policy, initializing: policy };
     let retry = Retry { attempts: 1, ..Retry::default() };
     let options = Options { on_failure, retry, ..eight() };
@@ -23,8 +24,9 @@ fn refusing(policy: Policy, behaviour: &Arc<Behaviour>) -> Carried {
 async fn two_refusing(policy: Policy, faults: &[Faults; 2]) -> (Node, Node, Arc<Behaviour>) {
     let (store, behaviour) = (Shared::new(), Arc::new(Behaviour::default()));
     behaviour.refuse.store(true, Ordering::SeqCst);
-    let one = store.node_with(&faults[0], "one").carry(refusing(policy, &behaviour)).start().await.unwrap();
-    let two = store.another().node_with(&faults[1], "two").carry(refusing(policy, &behaviour)).start().await.unwrap();
+    let one = store.node_with(&faults[0], "one").projection(refusing(policy, &behaviour)).start().await.unwrap();
+    let two =
+        store.another().node_with(&faults[1], "two").projection(refusing(policy, &behaviour)).start().await.unwrap();
     phase(&two, "v1.1", Phase::Serving).await;
     shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
     (one, two, behaviour)
@@ -44,14 +46,14 @@ async fn events_that_are_set_aside_are_retried_by_whoever_has_their_segment_whic
     }
     assert_eq!(ask(&two, "ledger-1", last).await, (0, 0));
     behaviour.refuse.store(false, Ordering::SeqCst);
-    assert_eq!(one.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap(), 32);
+    assert_eq!(one.version(view("v1.1")).retry_letters(WhichLetters::All).by("test").await.unwrap(), 32);
     let applied = async {
         while rows(&one, last).await.unwrap().2.len() < 32 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(WAIT_MAX, applied).await.expect("all are applied");
-    assert!(one.letters(&view("v1.1"), Position::START, 100).await.unwrap().is_empty());
+    assert!(one.version(view("v1.1")).letters().limit(100).await.unwrap().is_empty());
     check_serving(&two).await;
     two.shutdown().await;
     one.shutdown().await;
@@ -67,7 +69,7 @@ async fn every_node_tells_why_a_segment_halts_whoever_has_it() {
         until(node, "the refused event", |status| status.projections[0].versions[0].waiting_on.iter().any(told)).await;
     }
     behaviour.refuse.store(false, Ordering::SeqCst);
-    two.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    two.version(view("v1.1")).resume().by("test").await.unwrap();
     assert_eq!(ask(&one, "ledger-1", doubted).await, (1, 1));
     two.shutdown().await;
     one.shutdown().await;
@@ -95,7 +97,7 @@ async fn a_node_that_cannot_read_why_a_segment_halts_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_node_raises_the_alarm_when_nobody_takes_over() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     let observer = store.another().node("observer").start().await.unwrap();
     // A member that is alive, carries the code, and does nothing.
@@ -109,7 +111,7 @@ async fn every_node_raises_the_alarm_when_nobody_takes_over() {
     })
     .await;
     store.store.members.leave(idle.id).await.unwrap();
-    let another = store.another().node("another").carry(first()).start().await.unwrap();
+    let another = store.another().node("another").projection(first()).start().await.unwrap();
     shared(&another, "v1.1", &[("another", 8)]).await;
     until(&observer, "the end of it", |status| {
         let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Unowned { .. });

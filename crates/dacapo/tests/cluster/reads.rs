@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use dacapo::{Append, CatalogRefused, Metadata, Node, Position, StartError, Status, Unlike, VersionStatus, WaitingOn};
+use dacapo::catalog::{CatalogRefused, Unlike};
+use dacapo::journal::Append;
+use dacapo::status::{Status, VersionStatus, WaitingOn};
+use dacapo::{Metadata, Node, Position, StartError};
 
 use super::setup::{Shared, Tally, shares};
 use crate::common::money::{Balances, New, Old, balance, balances, put};
@@ -39,13 +42,13 @@ async fn have(node: &Node, wanted: &[(&str, usize)]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rolling_upgrade_passes_no_event_that_old_nodes_do_not_know() {
     let store = Shared::new();
-    let one = store.node("one").carry(Balances::<Old>::default()).start().await.unwrap();
-    let two = store.another().node("two").carry(Balances::<Old>::default()).start().await.unwrap();
+    let one = store.node("one").projection(Balances::<Old>::default()).start().await.unwrap();
+    let two = store.another().node("two").projection(Balances::<Old>::default()).start().await.unwrap();
     have(&one, &[("one", 2), ("two", 2)]).await;
     for number in 0..20 {
         put(&one, &account(number), Old::Deposited { amount: 10 }).await;
     }
-    let new = store.another().node("new").carry(Balances::<New>::default()).start().await.unwrap();
+    let new = store.another().node("new").projection(Balances::<New>::default()).start().await.unwrap();
     let mut last = Position::START;
     for number in 0..20 {
         put(&new, &account(number), New::Deposited { cents: 100 }).await;
@@ -62,10 +65,10 @@ async fn a_rolling_upgrade_passes_no_event_that_old_nodes_do_not_know() {
     have(&new, &[("new", 4)]).await;
     until(&one, "it says that it does not read all", says_so).await;
     one.shutdown().await;
-    let third = store.another().node("third").carry(Balances::<New>::default()).start().await.unwrap();
+    let third = store.another().node("third").projection(Balances::<New>::default()).start().await.unwrap();
     have(&third, &[("new", 2), ("third", 2)]).await;
     // One that begins again with the old program does not start.
-    let error = store.another().node("one").carry(Balances::<Old>::default()).start().await.err().unwrap();
+    let error = store.another().node("one").projection(Balances::<Old>::default()).start().await.err().unwrap();
     let StartError::Code(CatalogRefused::Reads { unlike: Unlike::Missing(types), .. }) = &error else {
         panic!("{error}")
     };
@@ -80,12 +83,12 @@ async fn a_rolling_upgrade_passes_no_event_that_old_nodes_do_not_know() {
 async fn an_old_node_that_has_heard_of_nothing_does_not_pass_the_new_event() {
     let store = Shared::new();
     let late = store.another();
-    let old = late.node("old").carry(Balances::<Old>::default()).start().await.unwrap();
+    let old = late.node("old").projection(Balances::<Old>::default()).start().await.unwrap();
     have(&old, &[("old", 4)]).await;
     let first = put(&old, "account-1", Old::Deposited { amount: 10 }).await;
     assert_eq!(balance(&old, "account-1", first).await, 10);
     late.hears.send_replace(false);
-    let new = store.node("new").carry(Balances::<New>::default()).carry(Tally).start().await.unwrap();
+    let new = store.node("new").projection(Balances::<New>::default()).projection(Tally).start().await.unwrap();
     let withdrawn = put(&new, "account-1", New::Withdrawn { amount: 3 }).await;
     // Time for the old node to do wrong.
     new.read("tally", withdrawn).await.unwrap();
@@ -103,9 +106,9 @@ async fn an_old_node_that_has_heard_of_nothing_does_not_pass_the_new_event() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn old_nodes_that_are_left_alone_wait_for_code_that_reads_all() {
     let store = Shared::new();
-    let old = store.node("old").carry(Balances::<Old>::default()).start().await.unwrap();
+    let old = store.node("old").projection(Balances::<Old>::default()).start().await.unwrap();
     have(&old, &[("old", 4)]).await;
-    let new = store.another().node("new").carry(Balances::<New>::default()).start().await.unwrap();
+    let new = store.another().node("new").projection(Balances::<New>::default()).start().await.unwrap();
     have(&new, &[("new", 4)]).await;
     let deposited = put(&old, "account-1", Old::Deposited { amount: 10 }).await;
     assert_eq!(balance(&old, "account-1", deposited).await, 10);
@@ -113,7 +116,7 @@ async fn old_nodes_that_are_left_alone_wait_for_code_that_reads_all() {
     let withdrawn = put(&old, "account-1", New::Withdrawn { amount: 3 }).await;
     let status = until(&old, "it says that it does not read all", says_so).await;
     assert!(v1(&status).unwrap().tokens.iter().all(|token| !token.covers(withdrawn)));
-    let again = store.another().node("again").carry(Balances::<New>::default()).start().await.unwrap();
+    let again = store.another().node("again").projection(Balances::<New>::default()).start().await.unwrap();
     assert_eq!(balance(&old, "account-1", withdrawn).await, 7);
     again.shutdown().await;
     old.shutdown().await;
@@ -123,12 +126,12 @@ async fn old_nodes_that_are_left_alone_wait_for_code_that_reads_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_event_that_comes_between_the_look_and_the_record_keeps_the_new_code_from_running() {
     let store = Shared::new();
-    let old = store.node("old").carry(Balances::<Old>::default()).start().await.unwrap();
+    let old = store.node("old").projection(Balances::<Old>::default()).start().await.unwrap();
     put(&old, "account-1", Old::Deposited { amount: 10 }).await;
     let early = old.new_event(&New::Withdrawn { amount: 3 }, Metadata::default()).unwrap();
     let early = Append::to_stream("account-1".try_into().unwrap(), dacapo::ExpectedRevision::Any, vec![early]);
     let joining = Shared { early: std::sync::Arc::new(std::sync::Mutex::new(Some(early))), ..store.another() };
-    let error = joining.node("new").carry(Balances::<New>::default()).start().await.err().unwrap();
+    let error = joining.node("new").projection(Balances::<New>::default()).start().await.err().unwrap();
     let StartError::Code(CatalogRefused::Reads { unlike: Unlike::Added { event, .. }, .. }) = &error else {
         panic!("{error}")
     };
@@ -148,8 +151,8 @@ async fn nodes_that_find_different_code_of_a_new_number_run_the_one_that_was_fir
     // Neither knows of the other one's.
     here.hears.send_replace(false);
     there.hears.send_replace(false);
-    one.carry(Balances::<Old>::default()).unwrap();
-    two.carry(Balances::<New>::default()).unwrap();
+    one.add_projection(Balances::<Old>::default()).unwrap();
+    two.add_projection(Balances::<New>::default()).unwrap();
     here.hears.send_replace(true);
     until(&one, "its code is scheduled", |status| v1(status).is_some()).await;
     there.hears.send_replace(true);

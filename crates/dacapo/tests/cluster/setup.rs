@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::options::{RowScope, SegmentCount};
+use dacapo::status::{Member, MemberId};
+use dacapo::store::{Journal, Store, StoreError};
+use dacapo::world::SystemClock;
 use dacapo::{
-    Append, Appended, Carried, EventBatch, Filter, HandlerError, Journal, Limit, Member, MemberId, Node, NodeBuilder,
-    Options, Position, Projection, Recorded, Revision, Row, Rows, SegmentCount, Store, StoreError, StreamName,
-    SystemClock, Table, VersionId, View,
+    HandlerError, Node, NodeBuilder, Options, Position, Projection, Recorded, Row, Table, VersionCode, VersionId, View,
 };
 use dacapo_model::{JournalId, Mark};
 use dacapo_store::{AppendError, Members, StreamInfo};
@@ -146,16 +149,16 @@ pub(super) fn eight() -> Options {
     Options { segments: SegmentCount::new(8).unwrap(), ..options() }
 }
 
-pub(super) fn first() -> Carried {
+pub(super) fn first() -> VersionCode {
     carry_v1(TotalsV1 { options: eight(), ..v1() })
 }
 
-pub(super) fn second() -> Carried {
+pub(super) fn second() -> VersionCode {
     carry_v2(TotalsV2 { options: eight(), ..v2() })
 }
 
 /// How many segments of a version each member has, by its name.
-pub(super) fn shares(status: &dacapo::Status, version: VersionId) -> BTreeMap<String, usize> {
+pub(super) fn shares(status: &dacapo::status::Status, version: VersionId) -> BTreeMap<String, usize> {
     let versions = status.projections.iter().flat_map(|projection| &projection.versions);
     let mut shares: BTreeMap<String, usize> = BTreeMap::new();
     for token in versions.filter(|found| found.version == version).flat_map(|found| &found.tokens) {
@@ -188,7 +191,7 @@ impl Projection for Tally {
     type Event = LedgerEvent;
 
     fn options(&self) -> Options {
-        Options { rows: Rows::AcrossSegments, ..eight() }
+        Options { rows: RowScope::AcrossSegments, ..eight() }
     }
 
     async fn apply(&self, _: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {

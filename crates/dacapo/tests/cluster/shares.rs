@@ -6,7 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{FlipPolicy, Member, MemberId, Node, Options, Phase, Position, Store, StoreError};
+use dacapo::catalog::Phase;
+use dacapo::options::FlipPolicy;
+use dacapo::status::{Member, MemberId};
+use dacapo::store::{Store, StoreError};
+use dacapo::{Node, Options, Position};
 use dacapo_store::Members;
 use tokio::sync::watch;
 
@@ -16,11 +20,11 @@ use crate::common::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_come_and_go_share_the_segments_evenly() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     shared(&one, "v1.1", &[("one", 8)]).await;
-    let two = store.another().node("two").carry(first()).start().await.unwrap();
-    let three = store.another().node("three").carry(first()).start().await.unwrap();
+    let two = store.another().node("two").projection(first()).start().await.unwrap();
+    let three = store.another().node("three").projection(first()).start().await.unwrap();
     for node in [&one, &two, &three] {
         until(node, "each has its share", |status| {
             let shares = shares(status, version("v1.1"));
@@ -45,12 +49,12 @@ async fn nodes_that_come_and_go_share_the_segments_evenly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_whose_lease_ends_is_taken_over_and_nothing_of_it_lands_afterwards() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     let cut_off = store.another();
     let behaviour = Arc::new(Behaviour::default());
     let slow = TotalsV1 { options: eight(), behaviour: Arc::clone(&behaviour) };
-    let two = cut_off.node("two").carry(carry_v1(slow)).start().await.unwrap();
+    let two = cut_off.node("two").projection(carry_v1(slow)).start().await.unwrap();
     shared(&one, "v1.1", &[("one", 4), ("two", 4)]).await;
     // It stops in the middle of a batch, and loses its lease there.
     behaviour.gate.send_replace(false);
@@ -81,7 +85,7 @@ async fn a_node_whose_lease_ends_is_taken_over_and_nothing_of_it_lands_afterward
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_leaves_it_to_the_others() {
     let store = Shared::new();
-    let one = store.node("one").carry(first()).start().await.unwrap();
+    let one = store.node("one").projection(first()).start().await.unwrap();
     phase(&one, "v1.1", Phase::Serving).await;
     for ledger in 0..200 {
         add(&one, &format!("ledger-{ledger}"), 1).await;
@@ -94,10 +98,10 @@ async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_lea
         (Arc::clone(&behaviour), carry_v2(TotalsV2 { options, behaviour }))
     };
     let (first_gate, code) = waiting();
-    one.carry(code).unwrap();
+    one.add_projection(code).unwrap();
     shared(&one, "v2.1", &[("one", 8)]).await;
     let (second_gate, code) = waiting();
-    let two = store.another().node("two").carry(first()).carry(code).start().await.unwrap();
+    let two = store.another().node("two").projection(first()).projection(code).start().await.unwrap();
     // What is in the middle of a batch is handed over after it.
     first_gate.gate.send_replace(true);
     shared(&one, "v2.1", &[("one", 4), ("two", 4)]).await;
@@ -117,14 +121,14 @@ async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_lea
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_row_that_every_segment_changes_loses_nothing_when_nodes_come_and_go() {
     let store = Shared::new();
-    let one = store.node("one").carry(Tally).start().await.unwrap();
+    let one = store.node("one").projection(Tally).start().await.unwrap();
     let mut appended = 0;
     let mut last = Position::START;
     let mut nodes = vec![one];
     for name in ["two", "three", "four"] {
         // Whoever has all of it goes each time, while events come.
         let joining = store.another();
-        nodes.push(joining.node(name).carry(Tally).start().await.unwrap());
+        nodes.push(joining.node(name).projection(Tally).start().await.unwrap());
         for node in &nodes {
             until(node, "all know each other, and one has all", |status| {
                 let shares = shares(status, version("v1.1"));
@@ -177,13 +181,13 @@ impl Members for Behind {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked() {
     let store = Shared::new();
-    let two = store.node("two").carry(first()).start().await.unwrap();
+    let two = store.node("two").projection(first()).start().await.unwrap();
     phase(&two, "v1.1", Phase::Serving).await;
     shared(&two, "v1.1", &[("two", 8)]).await;
     let behind = Arc::new(Behind { inner: Arc::clone(&store.store.members), renewed: watch::Sender::new(0) });
     let journal = Arc::new(Apart(Arc::clone(&store.store.journal), store.hears.subscribe(), Arc::default()));
     let apart = Store { journal, members: Arc::clone(&behind) as Arc<dyn Members>, ..store.store.clone() };
-    let one = Node::builder().store(apart).name("one").carry(first()).start().await.unwrap();
+    let one = Node::builder().store(apart).name("one").projection(first()).start().await.unwrap();
     shared(&two, "v1.1", &[("one", 4), ("two", 4)]).await;
     // Of the one that is known to all, by its name.
     let of_two = async || {

@@ -4,20 +4,16 @@
 #![allow(dead_code)]
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::{
-    Append, Appended, EventBatch, Filter, Index, Journal, Limit, Position, Revision, Segment, SegmentCount, Store,
-    StoreError, StreamName, Table, Token, Value, ViewId,
-};
-use dacapo_model::{
-    BegunEffect, EffectLetter, EffectsClaim, Epoch, JournalId, Letter, Mark, MemberId, PendingEffect, Refusal, Settled,
-    Timestamp, Wish,
-};
+use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamName};
+use dacapo::options::SegmentCount;
+use dacapo::status::Token;
+use dacapo::store::{Journal, Store, StoreError};
+use dacapo::{Position, Table, ViewId};
+use dacapo_model::{JournalId, Mark};
 use dacapo_store::{
-    AppendError, Attached, Commit, CommitError, FirstRows, Health, OfSegment, Outbox, StreamInfo, View, ViewCopy,
-    ViewHealth, ViewHistory, ViewReader, ViewWriter, Views, WhichEffects, WhichLetters,
+    AppendError, Commit, CommitError, Health, StreamInfo, View, ViewHealth, ViewReader, ViewWriter, Views,
 };
 use tokio::sync::watch;
 
@@ -263,123 +259,81 @@ struct FaultyView {
     faults: Faults,
 }
 
-#[async_trait]
-impl View for FaultyView {
-    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
-        self.faults.meet(Call::Tokens(&self.id), self.inner.tokens()).await
-    }
-
-    async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
-        self.faults.meet(Call::History(&self.id), self.inner.history()).await
-    }
-
-    async fn claim(&self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
-        self.faults.meet(Call::Claim(&self.id), self.inner.claim(by, seen)).await
-    }
-
-    async fn revoke(&self) -> Result<(), StoreError> {
-        self.inner.revoke().await
-    }
-
-    async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
+impl FaultyView {
+    async fn cap_at(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
         self.faults.meet(Call::Cap(&self.id, at), self.inner.cap(at)).await
     }
 
-    async fn hold(&self, mark: Position) -> Result<Vec<Token>, StoreError> {
-        self.faults.meet(Call::Hold(&self.id), self.inner.hold(mark)).await
-    }
-
-    async fn lift(&self, mark: Position) -> Result<(), StoreError> {
-        self.faults.meet(Call::Lift(&self.id), self.inner.lift(mark)).await
-    }
-
-    async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
-        self.faults.meet(Call::Refusals(&self.id), self.inner.refusals()).await
-    }
-
-    async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
-        self.faults.meet(Call::Letters(&self.id), self.inner.letters(after, most)).await
-    }
-
-    async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
-        self.inner.unspoken().await
-    }
-
-    async fn effects_due(
-        &self,
-        now: Timestamp,
-        longest: Duration,
-        most: usize,
-    ) -> Result<Vec<PendingEffect>, StoreError> {
-        self.faults.meet(Call::Effects(&self.id), self.inner.effects_due(now, longest, most)).await
-    }
-
-    async fn first_effect(&self, stream: &StreamName, after: Position) -> Result<Option<Position>, StoreError> {
-        self.faults.meet(Call::Effects(&self.id), self.inner.first_effect(stream, after)).await
-    }
-
-    async fn outbox(&self, most: usize) -> Result<Outbox, StoreError> {
-        self.faults.meet(Call::Effects(&self.id), self.inner.outbox(most)).await
-    }
-
-    async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
-        self.faults.meet(Call::Effects(&self.id), self.inner.effect_letters(after, most, untried)).await
-    }
-
-    async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
-        self.faults.meet(Call::DecideEffects(&self.id), self.inner.decide_effects(which, wish)).await
-    }
-
-    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError> {
-        self.inner.effects_claim().await
-    }
-
-    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
-        self.faults.meet(Call::ClaimEffects(&self.id), self.inner.claim_effects(by, seen)).await
-    }
-
-    async fn begin_effects(
-        &self,
-        claim: EffectsClaim,
-        numbers: &[u64],
-    ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
-        self.faults.meet(Call::BeginEffects(&self.id), self.inner.begin_effects(claim, numbers)).await
-    }
-
-    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
-        self.faults.meet(Call::SettleEffects(&self.id), self.inner.settle_effects(epoch, settled)).await
-    }
-
-    async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
-        self.faults.meet(Call::Wish(&self.id), self.inner.wish(which, wish)).await
-    }
-
-    async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
-        self.inner.missing_indexes(tables).await
-    }
-
-    fn health(&self) -> ViewHealth {
-        match self.faults.of(&Call::ViewHealth(&self.id)) {
-            Some(_) => ViewHealth { damaged: Some("a fault of the test".into()), failing: None },
-            None => self.inner.health(),
-        }
-    }
-
-    async fn copy(&self) -> Result<ViewCopy, StoreError> {
-        self.inner.copy().await
-    }
-
-    async fn writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
+    async fn open_writer(&self) -> Result<Box<dyn ViewWriter>, StoreError> {
         let inner = self.inner.writer().await?;
         Ok(Box::new(FaultyWriter { id: self.id.clone(), inner, faults: self.faults.clone() }))
     }
 
-    async fn reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
+    async fn open_reader(&self) -> Result<Box<dyn ViewReader>, StoreError> {
         let call = Call::Reader(&self.id);
         if self.faults.of(&call) == Some(Fault::Stale) {
             return Ok(Box::new(StaleReader::over(self.inner.reader().await?)));
         }
         self.faults.meet(call, self.inner.reader()).await
+    }
+
+    fn told(&self) -> ViewHealth {
+        match self.faults.of(&Call::ViewHealth(&self.id)) {
+            Some(_) => ViewHealth { damaged: Some("a fault of the test".into()), failing: None },
+            None => self.inner.health(),
+        }
+    }
+}
+
+/// A call about a view that may go wrong.
+macro_rules! meet {
+    ($self:ident, $call:expr, $which:path) => {
+        $self.faults.meet($which(&$self.id), $call).await
+    };
+}
+
+dacapo_store::delegate! {
+    impl ViewTokens for FaultyView {
+        tokens by meet(Call::Tokens);
+        history by meet(Call::History);
+        claim by meet(Call::Claim);
+        revoke;
+        cap => cap_at;
+        hold by meet(Call::Hold);
+        lift by meet(Call::Lift);
+    }
+}
+
+dacapo_store::delegate! {
+    impl ViewLetters for FaultyView {
+        refusals by meet(Call::Refusals);
+        letters by meet(Call::Letters);
+        wish by meet(Call::Wish);
+        unspoken;
+    }
+}
+
+dacapo_store::delegate! {
+    impl ViewOutbox for FaultyView {
+        effects_due by meet(Call::Effects);
+        first_effect by meet(Call::Effects);
+        outbox by meet(Call::Effects);
+        effect_letters by meet(Call::Effects);
+        decide_effects by meet(Call::DecideEffects);
+        effects_claim by meet(Call::Effects);
+        claim_effects by meet(Call::ClaimEffects);
+        begin_effects by meet(Call::BeginEffects);
+        settle_effects by meet(Call::SettleEffects);
+    }
+}
+
+dacapo_store::delegate! {
+    impl ViewRows for FaultyView {
+        missing_indexes;
+        { fn health(&self) -> ViewHealth { self.told() } }
+        copy;
+        writer => open_writer;
+        reader => open_reader;
     }
 }
 
@@ -395,44 +349,15 @@ impl StaleReader {
     }
 }
 
-#[async_trait]
-impl ViewReader for StaleReader {
-    fn tokens(&self) -> &[Token] {
-        &self.tokens
-    }
-
-    async fn get(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
-        self.inner.get(table, key).await
-    }
-
-    async fn select(
-        &mut self,
-        table: &Table,
-        columns: &[(usize, Value)],
-        most: usize,
-    ) -> Result<Vec<Vec<Value>>, StoreError> {
-        self.inner.select(table, columns, most).await
-    }
-
-    async fn page(
-        &mut self,
-        table: &Table,
-        after: Option<&[Value]>,
-        most: usize,
-    ) -> Result<Vec<Vec<Value>>, StoreError> {
-        self.inner.page(table, after, most).await
-    }
-
-    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<(Vec<String>, Vec<Vec<Value>>), StoreError> {
-        self.inner.query(sql, parameters).await
-    }
-
-    async fn first_rows(&mut self, sql: &str, most: usize) -> Result<FirstRows, StoreError> {
-        self.inner.first_rows(sql, most).await
-    }
-
-    async fn letters(&mut self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
-        self.inner.letters(after, most).await
+dacapo_store::delegate! {
+    impl ViewReader for StaleReader {
+        { fn tokens(&self) -> &[Token] { &self.tokens } }
+        get;
+        select;
+        page;
+        query;
+        first_rows;
+        letters;
     }
 }
 
@@ -442,70 +367,8 @@ struct FaultyWriter {
     faults: Faults,
 }
 
-#[async_trait]
-impl ViewWriter for FaultyWriter {
-    async fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
-        self.inner.load(table, key).await
-    }
-
-    async fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
-        self.inner.load_of(table, key).await
-    }
-
-    async fn segments_of(&mut self, table: &Table, keys: &[Vec<Value>]) -> Result<Vec<(usize, Segment)>, StoreError> {
-        self.inner.segments_of(table, keys).await
-    }
-
-    async fn rows_with(
-        &mut self,
-        table: &Table,
-        index: &Index,
-        values: &[Vec<Value>],
-    ) -> Result<Vec<(usize, Vec<Value>)>, StoreError> {
-        self.inner.rows_with(table, index, values).await
-    }
-
-    async fn put(
-        &mut self,
-        table: &Table,
-        rows: &mut (dyn Iterator<Item = OfSegment> + Send),
-    ) -> Result<(), StoreError> {
-        self.inner.put(table, rows).await
-    }
-
-    async fn delete(
-        &mut self,
-        table: &Table,
-        keys: &mut (dyn Iterator<Item = OfSegment> + Send),
-    ) -> Result<(), StoreError> {
-        self.inner.delete(table, keys).await
-    }
-
-    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
-        self.inner.execute(sql, parameters).await
-    }
-
-    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, StoreError> {
-        self.inner.query(sql, parameters).await
-    }
-
-    async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
-        self.faults.meet(Call::Index(&self.id), self.inner.index(table, index)).await
-    }
-
-    async fn attach(&mut self, copy: &ViewCopy) -> Result<Attached, StoreError> {
-        self.faults.meet(Call::Attach(&self.id), self.inner.attach(copy)).await
-    }
-
-    async fn keep_segments(&mut self, table: &Table) -> Result<(), StoreError> {
-        self.inner.keep_segments(table).await
-    }
-
-    async fn take_over_segments(&mut self, table: &Table, from: &Attached) -> Result<(), StoreError> {
-        self.inner.take_over_segments(table, from).await
-    }
-
-    async fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
+impl FaultyWriter {
+    async fn commit_or_roll_back(&mut self, commit: &Commit) -> Result<(), CommitError> {
         let result = self.faults.meet(Call::Commit(&self.id), self.inner.commit(commit)).await;
         if matches!(result, Err(CommitError::Store(_))) {
             // A commit that failed is rolled back.
@@ -513,8 +376,23 @@ impl ViewWriter for FaultyWriter {
         }
         result
     }
+}
 
-    async fn rollback(&mut self) -> Result<(), StoreError> {
-        self.inner.rollback().await
+dacapo_store::delegate! {
+    impl ViewWriter for FaultyWriter {
+        load;
+        load_of;
+        segments_of;
+        rows_with;
+        put;
+        delete;
+        execute;
+        query;
+        index by meet(Call::Index);
+        attach by meet(Call::Attach);
+        keep_segments;
+        take_over_segments;
+        commit => commit_or_roll_back;
+        rollback;
     }
 }

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dacapo::catalog::Phase;
+use dacapo::store::Store;
 use dacapo::{
-    Carried, Event, ExpectedRevision, HandlerError, Node, Options, Phase, Position, Projection, ProjectionName,
-    Recorded, Row, Store, Table, View, ViewId,
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -172,26 +174,26 @@ struct Way {
 }
 
 async fn run(way: &Way, events: &[MeterEvent], mut store: impl AsyncFnMut() -> Store) -> Outcome {
-    let carried = || Carried::new(Meters { options: skipping(way.batch_events_max, way.row_cache_bytes) });
+    let carried = || VersionCode::new(Meters { options: skipping(way.batch_events_max, way.row_cache_bytes) });
     let mut node = Node::builder().store(store().await).start().await.unwrap();
     let (past, live) = events.split_at(way.past);
     let mut placed = vec![];
     for event in past {
         placed.push(append(&node, event).await);
     }
-    node.carry(carried()).unwrap();
+    node.add_projection(carried()).unwrap();
     serving(&node).await;
     for (number, event) in live.iter().enumerate() {
         placed.push(append(&node, event).await);
         if way.restart.is_some_and(|each| number % each == each - 1) {
             node.read("meters", node.head()).await.unwrap();
             node.shutdown().await;
-            node = Node::builder().store(store().await).carry(carried()).start().await.unwrap();
+            node = Node::builder().store(store().await).projection(carried()).start().await.unwrap();
         }
     }
     let mut reading = node.read("meters", node.head()).await.unwrap();
     let rows = reading.view.rows::<Meter>().load().await.unwrap();
-    let letters = node.letters(&view(), Position::START, 10_000).await.unwrap();
+    let letters = node.version(view()).letters().limit(10_000).await.unwrap();
     drop(reading);
     node.shutdown().await;
     let number = |at: Position| placed.iter().position(|placed| *placed == at).expect("it is one of them");

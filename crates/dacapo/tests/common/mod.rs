@@ -10,10 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::journal::{Filter, Limit, Timestamp};
+use dacapo::operate::FlipReport;
+use dacapo::options::{FlipPolicy, SegmentCount};
+use dacapo::world::Clock;
 use dacapo::{
-    Answers, Asked, Carried, Clock, Error, Event, ExpectedRevision, Filter, FlipPolicy, FlipReport, HandlerError,
-    Limit, Node, Options, Phase, Position, Projection, ProjectionName, Query, ReadView, Recorded, Row, SegmentCount,
-    Stage, Table, Timestamp, VersionId, View, ViewId,
+    Answers, Error, Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Query,
+    ReadView, Recorded, Row, Table, VersionCode, VersionId, View, ViewId,
 };
 use tokio::sync::watch;
 
@@ -174,12 +178,12 @@ pub fn v2() -> TotalsV2 {
     TotalsV2 { options: options(), behaviour: Arc::default() }
 }
 
-pub fn carry_v1(version: TotalsV1) -> Carried {
-    Carried::version(version).answers::<TotalOf>().into()
+pub fn carry_v1(version: TotalsV1) -> VersionCode {
+    version.answering::<TotalOf>().into()
 }
 
-pub fn carry_v2(version: TotalsV2) -> Carried {
-    Carried::version(version).answers::<TotalOf>().into()
+pub fn carry_v2(version: TotalsV2) -> VersionCode {
+    version.answering::<TotalOf>().into()
 }
 
 pub fn totals() -> ProjectionName {
@@ -213,7 +217,11 @@ pub async fn phase(node: &Node, text: &str, wanted: Phase) {
 }
 
 /// Waits until the status is as wanted; there is no event for every part of it.
-pub async fn until(node: &Node, what: &str, wanted: impl Fn(&dacapo::Status) -> bool) -> dacapo::Status {
+pub async fn until(
+    node: &Node,
+    what: &str,
+    wanted: impl Fn(&dacapo::status::Status) -> bool,
+) -> dacapo::status::Status {
     let mut last = None;
     let looking = async {
         loop {
@@ -256,18 +264,18 @@ pub async fn ready_or_past(node: &Node, text: &str) {
 /// Flips to a version once it could be, whether somebody asked for that before or not.
 pub async fn ready_and_flip(node: &Node, text: &str) {
     ready_or_past(node, text).await;
-    let requested = node.flip(&totals(), Some(version(text)), Asked::by("test")).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    let requested = node.version(view(text)).flip().by("test").await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
 }
 
 pub async fn flip(node: &Node) -> FlipReport {
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap()
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap()
 }
 
 pub async fn roll_back(node: &Node) -> FlipReport {
-    let requested = node.rollback(&totals(), None, Asked::by("test")).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap()
+    let requested = node.projection(totals()).unwrap().rollback().by("test").await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap()
 }
 
 /// Sum and number of events of each ledger through a position, folded from the journal alone.
@@ -300,10 +308,14 @@ pub async fn rows(node: &Node, after: Position) -> Result<(VersionId, Position, 
     };
     let mut reading = tokio::time::timeout(WAIT_MAX, reading).await.expect("a version covers it")?;
     let (_, rows) = reading.view.query("SELECT ledger, sum, events FROM totals", &[]).await?;
-    let row = |row: Vec<dacapo::Value>| match <[dacapo::Value; 3]>::try_from(row) {
-        Ok([dacapo::Value::Text(ledger), dacapo::Value::Integer(sum), dacapo::Value::Integer(events)]) => {
-            (ledger, (sum, events))
-        }
+    let row = |row: Vec<dacapo::rows::Value>| match <[dacapo::rows::Value; 3]>::try_from(row) {
+        Ok(
+            [
+                dacapo::rows::Value::Text(ledger),
+                dacapo::rows::Value::Integer(sum),
+                dacapo::rows::Value::Integer(events),
+            ],
+        ) => (ledger, (sum, events)),
         other => panic!("a row of totals is {other:?}"),
     };
     Ok((reading.version, reading.view.covers(), rows.into_iter().map(row).collect()))

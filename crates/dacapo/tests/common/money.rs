@@ -2,9 +2,10 @@
 
 use std::marker::PhantomData;
 
+use dacapo::options::SegmentCount;
 use dacapo::{
-    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row,
-    SegmentCount, Table, View,
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    View,
 };
 
 /// What the first release knows.

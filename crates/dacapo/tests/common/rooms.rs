@@ -6,9 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dacapo::catalog::RequestedBy;
+use dacapo::options::{OnFailure, Policy, Retry, Seed, SegmentCount};
+use dacapo::rows::Value;
+use dacapo::store::Store;
+use dacapo::verify::Verify;
 use dacapo::{
-    Asked, Carried, Event, ExpectedRevision, HandlerError, Node, OnFailure, Options, Policy, Position, Projection,
-    ProjectionName, Recorded, Retry, Row, Seed, SegmentCount, Store, Table, Value, Verify, View, ViewId,
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
 };
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -237,7 +242,7 @@ async fn append(node: &Node, events: &[Placed]) -> Vec<Position> {
 async fn outcome(node: &Node, positions: &[Position]) -> Outcome {
     let mut reading = node.read("rooms", node.head()).await.unwrap();
     let rows: Vec<Thing> = reading.view.rows::<Thing>().load().await.unwrap();
-    let letters = node.letters(&view(), Position::START, 10_000).await.unwrap();
+    let letters = node.version(view()).letters().limit(10_000).await.unwrap();
     let number = |position: Position| positions.iter().position(|at| *at == position).expect("it is one of them");
     Outcome {
         rows: rows.into_iter().map(|row| (row.name, row.value)).collect(),
@@ -247,7 +252,7 @@ async fn outcome(node: &Node, positions: &[Position]) -> Outcome {
 
 /// Begins the version, or goes on with it, and waits until it serves and covers all there is.
 async fn carry(node: &Node, options: Options) {
-    node.carry(Carried::new(Rooms { options })).unwrap();
+    node.add_projection(VersionCode::new(Rooms { options })).unwrap();
     let mut catalog = node.catalog();
     let rooms = ProjectionName::new("rooms").unwrap();
     let reached = catalog.wait_for(|catalog| catalog.serving(&rooms).is_some());
@@ -316,7 +321,7 @@ pub async fn a_copy_refuses_what_its_source_refuses(store: Store) {
     let verify = Verify { letters_allowed: true, ..Verify::default() };
     carry(&node, Options { seed: Seed::Columns, verify, ..skipping(1_000, 64 << 20) }).await;
     let rooms = ProjectionName::new("rooms").unwrap();
-    node.rebuild_from_copy(&rooms, None, Asked::by("test")).await.unwrap();
+    node.projection(&rooms).unwrap().rebuild().from_copy().by("test").await.unwrap();
     let copy = ViewId { version: "v1.2".parse().unwrap(), ..view() };
     let mut catalog = node.catalog();
     let serves = catalog.wait_for(|catalog| catalog.serving(&rooms) == Some(copy.version));
@@ -325,7 +330,7 @@ pub async fn a_copy_refuses_what_its_source_refuses(store: Store) {
     append(&node, &[of(&other, put(2)), of("room-0", put(3))]).await;
     let mut reading = node.read("rooms", node.head()).await.unwrap();
     assert_eq!(reading.view.rows::<Thing>().load().await.unwrap(), [Thing { name: "table".into(), value: 3 }]);
-    let letters = node.letters(&copy, Position::START, 10).await.unwrap();
+    let letters = node.version(copy.clone()).letters().limit(10).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert!(letters[0].letter.error.contains("row \"table\" of table things"), "{}", letters[0].letter.error);
     node.shutdown().await;

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dacapo::catalog::Phase;
+use dacapo::options::{OnFailure, Policy, Retry};
+use dacapo::store::Store;
+use dacapo::verify::Verify;
 use dacapo::{
-    Carried, Event, ExpectedRevision, HandlerError, Node, OnFailure, Options, Phase, Policy, Position, Projection,
-    ProjectionName, Recorded, Retry, Row, Store, Table, Verify, View, ViewId,
+    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    VersionCode, View, ViewId,
 };
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -180,7 +184,7 @@ pub async fn serving(node: &Node) {
 pub async fn outcome(node: &Node, after: Position) -> Outcome {
     let mut reading = node.read("seats", after).await.unwrap();
     let rows: Vec<Holder> = reading.view.rows::<Holder>().load().await.unwrap();
-    let letters = node.letters(&view(), Position::START, 10_000).await.unwrap();
+    let letters = node.version(view()).letters().limit(10_000).await.unwrap();
     Outcome {
         rows: rows.into_iter().map(|row| (row.user, (row.seat, row.note))).collect(),
         refused: letters.into_iter().map(|found| (found.letter.position.get(), found.letter.error)).collect(),
@@ -195,7 +199,7 @@ pub async fn run(store: Store, events: &[SeatEvent], past: usize, options: Optio
     for event in past {
         placed.push((event.clone(), append(&node, [event.clone()]).await));
     }
-    node.carry(Carried::new(Seats { options })).unwrap();
+    node.add_projection(VersionCode::new(Seats { options })).unwrap();
     serving(&node).await;
     for event in live {
         placed.push((event.clone(), append(&node, [event.clone()]).await));

@@ -1,8 +1,11 @@
 //! A version that begins as a copy and is compared with a fold of the past, on whatever store.
 
+use dacapo::catalog::Phase;
+use dacapo::options::Seed;
+use dacapo::store::Store;
 use dacapo::verify::{Comparison, Part, PartReport, TableComparison, Verified, Verify};
-use dacapo::{Carried, HandlerError, Node, Options, Phase, Projection, Recorded, Row, Seed, Store, Table, View};
-use dacapo_model::assign::Rows;
+use dacapo::{HandlerError, Node, Options, Projection, Recorded, Row, Table, VersionCode, View};
+use dacapo_model::assign::RowScope;
 
 use crate::common::*;
 
@@ -39,7 +42,7 @@ impl<const CODE: u32> Projection for Sums<CODE> {
     type Event = LedgerEvent;
 
     fn options(&self) -> Options {
-        let rows = if self.all { Rows::AcrossSegments } else { Rows::OfOneSegment };
+        let rows = if self.all { RowScope::AcrossSegments } else { RowScope::OfOneSegment };
         Options { rows, ..self.options.clone() }
     }
 
@@ -61,20 +64,20 @@ impl<const CODE: u32> Projection for Sums<CODE> {
 /// What is found of a version 2 that begins as a copy of version 1 in this way.
 pub async fn fold_of(store: Store, seed: Seed, all: bool, fold_events_max: usize) -> (Node, Verified, PartReport) {
     let version_1 = Sums::<1> { options: options(), all };
-    let node = Node::builder().store(store).carry(Carried::new(version_1)).start().await.unwrap();
+    let node = Node::builder().store(store).projection(VersionCode::new(version_1)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node).await;
     until(&node, "it follows", |status| status.projections[0].versions[0].covers == status.head).await;
     let verify = Verify { fold_events_max, ..Verify::default() };
     let version_2 = Sums::<2> { options: Options { seed, seed_new_code: true, verify, ..options() }, all };
-    node.carry(Carried::new(version_2)).unwrap();
+    node.add_projection(VersionCode::new(version_2)).unwrap();
     let mut catalog = node.catalog();
     let verified = catalog.wait_for(|catalog| {
         let found = catalog.version(&view("v2.1"));
         found.is_some_and(|state| state.seed.is_some() && state.verified.is_some())
     });
     tokio::time::timeout(WAIT_MAX, verified).await.unwrap().unwrap();
-    let verified = node.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap();
+    let verified = node.version(view("v2.1")).verification().unwrap().verified.unwrap();
     let part = verified.report.parts.iter().find(|found| found.part == Part::Fold).unwrap().clone();
     (node, verified, part)
 }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::options::{FlipPolicy, Scrub};
+use dacapo::status::{Status, WaitingOn};
 use dacapo::verify::{Outcome, Scrubbed};
-use dacapo::{Asked, FlipPolicy, Node, Options, Phase, Position, Scrub, Status, WaitingOn};
+use dacapo::{Node, Options, Position};
 
 use crate::common::*;
 
@@ -62,7 +65,7 @@ pub async fn is_told_and_healed(node: &Node, change: impl AsyncFn(&str)) {
             until(node, "it is right", |status| rows_reason(status).is_none()).await;
         }
     }
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     phase_of_verdict(node).await;
     until(node, "what was built anew is right", |status| {
         let found = status.projections[0].versions.iter().find(|found| found.version == version("v1.2"));
@@ -82,7 +85,7 @@ async fn phase_of_verdict(node: &Node) {
         })
     })
     .await;
-    let why = Asked { reason: Some("the old rows are wrong".to_owned()), ..Asked::by("test") };
-    node.waive(&totals(), Some(version("v1.2")), why).await.unwrap();
+    let why = RequestedBy { reason: Some("the old rows are wrong".to_owned()), ..RequestedBy::by("test") };
+    node.version(view("v1.2")).waive().requested_by(why).await.unwrap();
     phase(node, "v1.2", Phase::Serving).await;
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dacapo::{
-    Asked, CatalogEvent, Error, HandlerError, LetterKind, Node, Options, Phase, Policy, Position, Projection, Recorded,
-    Retry, Row, Stage, Table, VersionStatus, View, WaitingOn,
-};
+use dacapo::catalog::{CatalogEvent, Phase, RequestedBy, Stage};
+use dacapo::operate::LetterKind;
+use dacapo::options::{Policy, Retry};
+use dacapo::status::{VersionStatus, WaitingOn};
+use dacapo::{Error, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, View};
 
 use super::told::*;
 use crate::common::*;
@@ -22,7 +23,7 @@ async fn an_event_that_is_refused_while_replaying_halts_its_segment_and_costs_th
     for _ in 0..10 {
         round(&node).await;
     }
-    node.carry(version_1.carried()).unwrap();
+    node.add_projection(version_1.carried()).unwrap();
     let found = halts(&node, "v1.1", doubted).await;
     assert_eq!((found.phase, found.stage), (Phase::Initializing, Some(Stage::Replaying)));
     let text = found.waiting_on[0].to_string();
@@ -52,7 +53,7 @@ async fn an_event_that_is_refused_while_serving_halts_its_segment_and_costs_the_
     assert!(error.contains("doubtful"), "the reader is told why: {error}");
 
     version_1.heal();
-    node.resume(&view("v1.1"), by_test()).await.unwrap();
+    node.version(view("v1.1")).resume().requested_by(by_test()).await.unwrap();
     assert_eq!(ask(&node, "ledger-3", last).await, (7, 3));
     check_serving(&node).await;
     let handed = version_1.all_handed();
@@ -69,7 +70,7 @@ async fn rows_that_a_handler_changed_before_it_refused_are_taken_back() {
         round(&node).await;
         let doubted = doubt(&node, "ledger-3", 5).await;
         round(&node).await;
-        node.carry(version_1.carried()).unwrap();
+        node.add_projection(version_1.carried()).unwrap();
         halts(&node, "v1.1", doubted).await;
         let before = version_1.all_handed();
         assert!(before.values().all(|times| *times <= 3), "at most once more for the whole batch: {before:?}");
@@ -82,7 +83,7 @@ async fn rows_that_a_handler_changed_before_it_refused_are_taken_back() {
 async fn a_handler_that_waits_for_ever_has_refused_the_event() {
     let version_1 = Told::<1>::new(Options { handler_time_max: Duration::from_millis(20), ..with(Policy::Halt) });
     version_1.doubt(Act::Hang);
-    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
     round(&node).await;
     let doubted = doubt(&node, "ledger-3", 5).await;
     round(&node).await;
@@ -96,7 +97,7 @@ async fn a_handler_that_waits_for_ever_has_refused_the_event() {
 /// A clock that goes on whenever somebody looks at it, so that hardly two looks see the same time.
 struct Hurried(ManualClock);
 
-impl dacapo::Clock for Hurried {
+impl dacapo::world::Clock for Hurried {
     fn now(&self) -> dacapo_model::Timestamp {
         self.0.advance(Duration::from_millis(1));
         self.0.now()
@@ -110,7 +111,7 @@ async fn a_try_that_comes_due_between_two_looks_at_the_clock_is_made() {
     let version_1 = Told::<1>::new(Options { retry, ..with(Policy::Halt) });
     version_1.doubt(Act::Refuse);
     let clock = Arc::new(Hurried(ManualClock::default()));
-    let node = Node::builder().clock(clock).carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().clock(clock).projection(version_1.carried()).start().await.unwrap();
     let doubted = doubt(&node, "ledger-3", 5).await;
     // Nothing else happens: no try may need anything else to happen.
     let tried = |found: &VersionStatus| {
@@ -132,8 +133,8 @@ async fn tries_and_their_times_outlive_a_restart() {
     let version_1 = Told::<1>::new(Options { retry, ..with(Policy::Halt) });
     version_1.doubt(Act::Refuse);
     let start = || {
-        let builder = Node::builder().data(directory.path()).clock(Arc::clone(&clock) as Arc<dyn dacapo::Clock>);
-        builder.carry(version_1.carried()).start()
+        let builder = Node::builder().data(directory.path()).clock(Arc::clone(&clock) as Arc<dyn dacapo::world::Clock>);
+        builder.projection(version_1.carried()).start()
     };
     let attempts = |wanted: u32| {
         move |found: &VersionStatus| {
@@ -194,7 +195,7 @@ async fn what_is_outside_heals_by_itself_and_the_replay_goes_on_without_anybody(
     round(&node).await;
     doubt(&node, "ledger-3", 5).await;
     round(&node).await;
-    node.carry(version_1.carried()).unwrap();
+    node.add_projection(version_1.carried()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     check_serving(&node).await;
     assert_eq!(tries.load(Ordering::SeqCst), 21);
@@ -210,11 +211,11 @@ async fn corrected_code_goes_on_where_the_wrong_one_stopped() {
     round(&node).await;
     let doubted = doubt(&node, "ledger-3", 5).await;
     round(&node).await;
-    node.carry(wrong.carried()).unwrap();
+    node.add_projection(wrong.carried()).unwrap();
     halts(&node, "v1.1", doubted).await;
 
     let right = told::<1>(Policy::Halt);
-    node.carry(right.carried()).unwrap();
+    node.add_projection(right.carried()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     check_serving(&node).await;
     let handed = right.all_handed();
@@ -248,10 +249,10 @@ impl Projection for Changed {
 async fn a_changed_handler_under_an_unchanged_version_is_refused_while_it_initializes_too() {
     let version_1 = told::<1>(Policy::Halt);
     version_1.doubt(Act::Refuse);
-    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
     let doubted = doubt(&node, "ledger-3", 5).await;
     halts(&node, "v1.1", doubted).await;
-    let error = node.carry(Changed).unwrap_err().to_string();
+    let error = node.add_projection(Changed).unwrap_err().to_string();
     assert!(error.contains("raise the version number"), "{error}");
     put_right(&node, &version_1).await;
     node.shutdown().await;
@@ -266,13 +267,17 @@ async fn an_event_at_which_a_segment_halts_is_set_aside_by_somebody_and_the_segm
     let position = doubt(&node, "ledger-3", 5).await;
     round(&node).await;
     halts(&node, "v1.1", position).await;
-    let asked = |reason: &str| Asked::by("ana").because(reason);
-    let other = node.set_aside(&view("v1.1"), Position::new(2), asked("a slip")).await.unwrap_err();
+    let asked = |reason: &str| RequestedBy::by("ana").because(reason);
+    let other = node.version(view("v1.1")).set_aside(Position::new(2)).requested_by(asked("a slip")).await.unwrap_err();
     assert!(matches!(&other, Error::NotHalted { halts, .. } if *halts == [position]), "{other}");
-    let keyed = Asked { idempotency_key: Some("k".into()), ..asked("nobody knows this account") };
-    let requested = node.set_aside(&view("v1.1"), position, keyed.clone()).await.unwrap();
+    let keyed = RequestedBy { idempotency_key: Some("k".into()), ..asked("nobody knows this account") };
+    let requested = node.version(view("v1.1")).set_aside(position).requested_by(keyed.clone()).await.unwrap();
     assert!(requested.position.is_some());
-    assert_eq!(node.set_aside(&view("v1.1"), position, keyed).await.unwrap(), requested, "asked again under its key");
+    assert_eq!(
+        node.version(view("v1.1")).set_aside(position).requested_by(keyed).await.unwrap(),
+        requested,
+        "asked again under its key"
+    );
     let head = node.head();
     let found = until_version(&node, "v1.1", "it goes on", |found| found.covers >= head).await;
     check_counts(&node, &found).await;
@@ -281,7 +286,7 @@ async fn an_event_at_which_a_segment_halts_is_set_aside_by_somebody_and_the_segm
     let (at, kind, attempts) = set_aside[0];
     assert!((at, kind) == (position.get(), LetterKind::Refused) && attempts >= 3, "{set_aside:?}");
     assert!(matches!(set_aside[1..], [(_, LetterKind::Behind { .. }, 0)]), "the rest of its stream: {set_aside:?}");
-    let again = node.set_aside(&view("v1.1"), position, asked("once more")).await.unwrap();
+    let again = node.version(view("v1.1")).set_aside(position).requested_by(asked("once more")).await.unwrap();
     assert_eq!(again.position, None, "it is set aside already");
     let history = node.history().await.unwrap();
     let entry = history.iter().find(|it| matches!(it.event, CatalogEvent::SetAside { event, .. } if event == position));

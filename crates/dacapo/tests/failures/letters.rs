@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dacapo::{
-    Asked, CatalogEvent, Error, ExpectedRevision, LetterKind, Node, OnFailure, Options, Phase, Policy, Position, Retry,
-    WaitingOn, WhichLetters, limits,
-};
+use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::operate::{LetterKind, WhichLetters};
+use dacapo::options::{OnFailure, Policy, Retry};
+use dacapo::status::WaitingOn;
+use dacapo::{Error, ExpectedRevision, Node, Options, Position, limits};
 
 use super::told::*;
 use crate::common::*;
@@ -16,7 +17,7 @@ async fn a_dead_letter_holds_back_the_rest_of_its_stream_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let version_1 = told::<1>(Policy::DeadLetter);
     version_1.doubt(Act::Refuse);
-    let node = Node::builder().data(directory.path()).carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(version_1.carried()).start().await.unwrap();
     round(&node).await;
     let doubted = doubt(&node, "ledger-3", 5).await;
     let behind = add(&node, "ledger-3", 100).await;
@@ -34,33 +35,34 @@ async fn a_dead_letter_holds_back_the_rest_of_its_stream_and_nothing_else() {
     assert_eq!(version_in(&status, "v1.1").unwrap().letters, 3);
     check_counts(&node, version_in(&status, "v1.1").unwrap()).await;
     assert_eq!(version_1.handed(behind), 0, "it is not tried");
-    let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
+    let listed = node.version(view("v1.1")).letters().limit(1).await.unwrap();
     let (letter, event) = (&listed[0].letter, listed[0].event());
     assert_eq!((event.stream, event.event_type, event.payload), ("ledger-3", "doubted", &br#"{"amount":5}"#[..]));
     assert_eq!((letter.stream.as_str(), letter.error.as_str()), ("ledger-3", "doubtful"));
 
     // One behind another says so; a retry in vain counts.
-    let error = node.retry_letters(&view("v1.1"), &WhichLetters::One(behind), &by_test()).await.unwrap_err();
+    let error =
+        node.version(view("v1.1")).retry_letters(WhichLetters::One(behind)).requested_by(by_test()).await.unwrap_err();
     assert!(matches!(error, Error::Behind { .. }), "{error}");
     assert!(error.to_string().contains(&format!("behind event {doubted}")), "{error}");
     let ledger_3 = WhichLetters::Stream("ledger-3".try_into().unwrap());
-    assert_eq!(node.retry_letters(&view("v1.1"), &ledger_3, &by_test()).await.unwrap(), 3);
+    assert_eq!(node.version(view("v1.1")).retry_letters(ledger_3.clone()).requested_by(by_test()).await.unwrap(), 3);
     until_attempts(&node, 3).await;
     expected[0].2 = 3;
     assert_eq!(letters(&node, "v1.1").await, expected);
-    let wishes = node.letters(&view("v1.1"), Position::START, 9).await.unwrap();
+    let wishes = node.version(view("v1.1")).letters().limit(9).await.unwrap();
     assert!(wishes.iter().all(|found| found.letter.wish.is_none()), "the wish has ended");
 
     // Letters outlive a restart, and so does their order.
     node.shutdown().await;
-    let node = Node::builder().data(directory.path()).carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(version_1.carried()).start().await.unwrap();
     let last = add(&node, "ledger-3", 1_000).await;
     until_letters(&node, "v1.1", 4).await;
     version_1.heal();
-    node.retry_letters(&view("v1.1"), &WhichLetters::One(doubted), &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::One(doubted)).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 3).await;
     assert_eq!(ask(&node, "ledger-3", last).await, (6, 2));
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 0).await;
     assert_eq!(ask(&node, "ledger-3", last).await, (1_107, 5));
     let last = add(&node, "ledger-3", 1).await;
@@ -77,7 +79,7 @@ async fn policies_are_set_apart_for_building_and_for_serving() {
     version_1.doubt(Act::RefuseLate);
     let node = Node::builder().start().await.unwrap();
     let built = doubt(&node, "ledger-3", 5).await;
-    node.carry(version_1.carried()).unwrap();
+    node.add_projection(version_1.carried()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let served = doubt(&node, "ledger-4", 5).await;
     let last = add(&node, "ledger-4", 1).await;
@@ -87,12 +89,15 @@ async fn policies_are_set_apart_for_building_and_for_serving() {
     assert_eq!(kinds, [(built.get(), LetterKind::Refused, 2), (served.get(), LetterKind::Skipped, 2)], "I-11");
     check_counts_now(&node, "v1.1").await;
 
-    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::One(served), &by_test()).await.unwrap(), 1);
+    assert_eq!(
+        node.version(view("v1.1")).drop_letters(WhichLetters::One(served)).requested_by(by_test()).await.unwrap(),
+        1
+    );
     until_letters(&node, "v1.1", 1).await;
     let add_behind = add(&node, "ledger-3", 1).await;
     assert_eq!(ask(&node, "ledger-3", add_behind).await, (0, 0));
     // Given up, with what came behind it.
-    node.drop_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 0).await;
     let last = add(&node, "ledger-3", 1).await;
     assert_eq!(ask(&node, "ledger-3", last).await, (1, 1));
@@ -103,7 +108,7 @@ async fn policies_are_set_apart_for_building_and_for_serving() {
 async fn where_the_order_does_not_matter_nothing_waits_behind_a_dead_letter() {
     let version_1 = Told::<1>::new(Options { order_matters: false, ..with(Policy::DeadLetter) });
     version_1.doubt(Act::Refuse);
-    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
     doubt(&node, "ledger-3", 5).await;
     doubt(&node, "ledger-3", 6).await;
     let last = add(&node, "ledger-3", 1).await;
@@ -112,7 +117,11 @@ async fn where_the_order_does_not_matter_nothing_waits_behind_a_dead_letter() {
     assert_eq!(ask(&node, "ledger-3", last).await, (1, 1));
     version_1.heal();
     let second = letters(&node, "v1.1").await[1].0;
-    node.retry_letters(&view("v1.1"), &WhichLetters::One(Position::new(second)), &by_test()).await.unwrap();
+    node.version(view("v1.1"))
+        .retry_letters(WhichLetters::One(Position::new(second)))
+        .requested_by(by_test())
+        .await
+        .unwrap();
     until_letters(&node, "v1.1", 1).await;
     assert_eq!(ask(&node, "ledger-3", last).await, (7, 2));
     node.shutdown().await;
@@ -130,7 +139,7 @@ async fn a_handler_that_refuses_everything_does_not_set_everything_aside() {
     for (number, amount) in events.collect::<Vec<_>>() {
         node.append(format!("ledger-{number}"), ExpectedRevision::Any, [added(amount)]).await.unwrap();
     }
-    node.carry(version_1.carried()).unwrap();
+    node.add_projection(version_1.carried()).unwrap();
     let full = limits::LETTERS_MAX as u64;
     let found = until_version(&node, "v1.1", "no more is set aside", |found| {
         let halts = |reason: &&WaitingOn| matches!(reason, WaitingOn::Letters { .. });
@@ -143,7 +152,7 @@ async fn a_handler_that_refuses_everything_does_not_set_everything_aside() {
 
     // With room again they go on at once.
     version_1.heal();
-    node.drop_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 0).await;
     phase(&node, "v1.1", Phase::Serving).await;
     let (_, _, rows) = rows(&node, node.head()).await.unwrap();
@@ -185,9 +194,9 @@ async fn a_letter_that_is_given_up_while_it_is_tried_again_goes() {
     doubt(&node, "ledger-3", 5).await;
     until_letters(&node, "v1.1", 1).await;
     let (there, released) = doubt_slowly(&version_1, Act::Refuse);
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_set(&there).await;
-    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap(), 1);
+    assert_eq!(node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(by_test()).await.unwrap(), 1);
     released.store(true, Ordering::SeqCst);
     until_letters(&node, "v1.1", 0).await;
     node.shutdown().await;
@@ -203,7 +212,7 @@ async fn a_retry_of_a_stream_takes_along_what_comes_meanwhile() {
     until_letters(&node, "v1.1", 2).await;
     // A stream that is busy would else have new letters whenever the old ones are gone.
     let (there, released) = doubt_slowly(&version_1, Act::Apply);
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_set(&there).await;
     let last = add(&node, "ledger-3", 100).await;
     released.store(true, Ordering::SeqCst);
@@ -224,10 +233,11 @@ async fn a_letter_behind_one_that_nobody_wants_to_go_is_not_retried_for_ever() {
     let second = add(&node, "ledger-3", 10).await;
     let third = add(&node, "ledger-3", 100).await;
     until_letters(&node, "v1.1", 3).await;
-    node.pause(&view("v1.1"), by_test()).await.unwrap();
+    node.version(view("v1.1")).pause().requested_by(by_test()).await.unwrap();
     until_version(&node, "v1.1", "it says so", |found| found.waiting_on.contains(&WaitingOn::Paused)).await;
-    node.retry_letters(&view("v1.1"), &WhichLetters::One(first), &by_test()).await.unwrap();
-    let error = node.retry_letters(&view("v1.1"), &WhichLetters::One(third), &by_test()).await.unwrap_err();
+    node.version(view("v1.1")).retry_letters(WhichLetters::One(first)).requested_by(by_test()).await.unwrap();
+    let error =
+        node.version(view("v1.1")).retry_letters(WhichLetters::One(third)).requested_by(by_test()).await.unwrap_err();
     assert!(error.to_string().contains(&format!("behind event {second}")), "{error}");
     node.shutdown().await;
 }
@@ -236,19 +246,19 @@ async fn a_letter_behind_one_that_nobody_wants_to_go_is_not_retried_for_ever() {
 async fn letters_go_with_their_version() {
     let (version_1, version_2) = (told::<1>(Policy::Skip), told::<2>(Policy::Halt));
     version_1.doubt(Act::Refuse);
-    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
     doubt(&node, "ledger-3", 5).await;
     until_letters(&node, "v1.1", 1).await;
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(version_2.carried()).unwrap();
+    node.add_projection(version_2.carried()).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     assert_eq!(letters(&node, "v2.1").await, []);
-    node.clean_up(&view("v1.1"), by_test()).await.unwrap();
+    node.version(view("v1.1")).clean_up().requested_by(by_test()).await.unwrap();
     phase(&node, "v1.1", Phase::Obsolete).await;
-    let error = node.letters(&view("v1.1"), Position::START, 1).await.unwrap_err();
+    let error = node.version(view("v1.1")).letters().limit(1).await.unwrap_err();
     assert!(error.to_string().contains("there is no totals v1.1"), "{error}");
-    let error = node.pause(&view("v1.1"), by_test()).await.unwrap_err();
+    let error = node.version(view("v1.1")).pause().requested_by(by_test()).await.unwrap_err();
     assert!(error.to_string().contains("v1.1"), "{error}");
     node.shutdown().await;
 }
@@ -260,12 +270,19 @@ async fn dropping_dead_letters_is_in_the_history_and_is_done_once_under_its_key(
     let node = serving(Node::builder(), &version_1).await;
     doubt(&node, "ledger-3", 5).await;
     until_letters(&node, "v1.1", 1).await;
-    let asked = Asked { idempotency_key: Some("k".into()), ..Asked::by("ana").because("a test account") };
-    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &asked).await.unwrap(), 1);
+    let asked = RequestedBy { idempotency_key: Some("k".into()), ..RequestedBy::by("ana").because("a test account") };
+    assert_eq!(
+        node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(asked.clone()).await.unwrap(),
+        1
+    );
     until_letters(&node, "v1.1", 0).await;
     let later = doubt(&node, "ledger-3", 6).await;
     until_letters(&node, "v1.1", 1).await;
-    assert_eq!(node.drop_letters(&view("v1.1"), &WhichLetters::All, &asked).await.unwrap(), 0, "that came later");
+    assert_eq!(
+        node.version(view("v1.1")).drop_letters(WhichLetters::All).requested_by(asked.clone()).await.unwrap(),
+        0,
+        "that came later"
+    );
     assert_eq!(letters(&node, "v1.1").await, [(later.get(), LetterKind::Refused, 2)]);
     let history = node.history().await.unwrap();
     let decided = history.iter().filter(|entry| matches!(entry.event, CatalogEvent::LettersDecided { .. }));

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use dacapo::{Asked, Node, Phase, Policy, WaitingOn, WhichLetters};
+use dacapo::Node;
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::operate::WhichLetters;
+use dacapo::options::Policy;
+use dacapo::status::WaitingOn;
 
 use super::told::*;
 use crate::common::*;
@@ -16,20 +20,20 @@ async fn a_paused_version_applies_nothing_and_says_so_across_a_restart() {
     let doubted = doubt(&node, "ledger-3", 5).await;
     until_letters(&node, "v1.1", 1).await;
     version_1.heal();
-    node.pause(&view("v1.1"), Asked::by("ann").because("the fees look odd")).await.unwrap();
+    node.version(view("v1.1")).pause().by("ann").because("the fees look odd").await.unwrap();
     until_version(&node, "v1.1", "it says so", |found| found.waiting_on.contains(&WaitingOn::Paused)).await;
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     node.shutdown().await;
 
-    let node = Node::builder().data(directory.path()).carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(version_1.carried()).start().await.unwrap();
     let last = round(&node).await;
     let asked = node.ask(TotalOf("ledger-4".into())).after(last).within(Duration::from_millis(100));
     let error = asked.await.unwrap_err().to_string();
     assert!(error.contains("it is paused"), "I-11: {error}");
     assert_eq!((version_1.handed(last), version_1.handed(doubted)), (0, 2), "nothing is applied, nor retried");
-    let again = node.pause(&view("v1.1"), by_test()).await.unwrap();
+    let again = node.version(view("v1.1")).pause().requested_by(by_test()).await.unwrap();
     assert_eq!(again.position, None, "it is paused already");
-    node.resume(&view("v1.1"), by_test()).await.unwrap();
+    node.version(view("v1.1")).resume().requested_by(by_test()).await.unwrap();
     assert_eq!(ask(&node, "ledger-4", last).await, (1, 1));
     until_letters(&node, "v1.1", 0).await;
     check_serving(&node).await;
@@ -42,23 +46,23 @@ async fn a_paused_version_applies_nothing_and_says_so_across_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flip_to_a_paused_version_waits_until_it_is_resumed() {
     let (version_1, version_2) = (told::<1>(Policy::Halt), told::<2>(Policy::Halt));
-    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
     round(&node).await;
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(version_2.carried()).unwrap();
+    node.add_projection(version_2.carried()).unwrap();
     ready(&node, "v2.1").await;
-    node.pause(&view("v2.1"), by_test()).await.unwrap();
-    let requested = node.flip(&totals(), None, by_test()).await.unwrap();
+    node.version(view("v2.1")).pause().requested_by(by_test()).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().requested_by(by_test()).await.unwrap();
     let status = until(&node, "the flip says why", |status| {
         status.projections[0].flip.as_ref().is_some_and(|(_, reasons)| reasons.contains(&WaitingOn::Paused))
     })
     .await;
     assert_eq!(status.projections[0].serving, Some(version("v1.1")));
-    node.resume(&view("v2.1"), by_test()).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    node.version(view("v2.1")).resume().requested_by(by_test()).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     check_serving(&node).await;
     // The version that stands by is not one to roll back to at once while it is paused.
-    node.pause(&view("v1.1"), by_test()).await.unwrap();
+    node.version(view("v1.1")).pause().requested_by(by_test()).await.unwrap();
     until_version(&node, "v1.1", "it says so", |found| found.rollback_ready == Some(Err(WaitingOn::Paused))).await;
     node.shutdown().await;
 }

@@ -1,8 +1,12 @@
 //! Rows that a store does not take, cannot be written down or are not the segment's to write.
 
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::operate::{LetterKind, WhichLetters};
+use dacapo::options::{OnFailure, Policy, Retry, RowScope, SegmentCount};
+use dacapo::rows::Value;
+use dacapo::status::WaitingOn;
 use dacapo::{
-    Asked, Carried, ExpectedRevision, HandlerError, LetterKind, Node, OnFailure, Options, Phase, Policy, Position,
-    Projection, Recorded, Retry, Row, Rows, SegmentCount, Table, Value, View, WaitingOn, WhichLetters,
+    ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, VersionCode, View,
 };
 
 use super::told::*;
@@ -16,19 +20,19 @@ async fn a_row_that_the_store_does_not_take_is_its_events_failure() {
     round(&node).await;
     let doubted = doubt(&node, "ledger-3", 5).await;
     round(&node).await;
-    node.carry(version_1.carried()).unwrap();
+    node.add_projection(version_1.carried()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let all = letters(&node, "v1.1").await;
     assert_eq!(all[0], (doubted.get(), LetterKind::Refused, 2));
-    let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
+    let listed = node.version(view("v1.1")).letters().limit(1).await.unwrap();
     assert!(listed[0].letter.error.contains("the index mark of a row of table marks"), "{}", listed[0].letter.error);
     let last = round(&node).await;
     assert_eq!(ask(&node, "ledger-4", last).await, (3, 3));
     // A retry meets the same, and says so.
-    node.retry_letters(&view("v1.1"), &WhichLetters::One(doubted), &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::One(doubted)).requested_by(by_test()).await.unwrap();
     until_attempts(&node, 3).await;
     version_1.heal();
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 0).await;
     check_serving(&node).await;
     node.shutdown().await;
@@ -50,7 +54,7 @@ async fn an_event_that_only_the_commit_refuses_costs_a_few_tries_of_its_batch() 
             let events = events(ledger);
             last = node.append(&*format!("ledger-{ledger}"), ExpectedRevision::Any, events).await.unwrap().position;
         }
-        node.carry(version_1.carried()).unwrap();
+        node.add_projection(version_1.carried()).unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         assert_eq!(ask(&node, "ledger-1", last).await, (200, 200));
         assert_eq!(letters(&node, "v1.1").await.len(), 1);
@@ -68,14 +72,14 @@ async fn a_row_that_panics_when_it_is_written_is_its_events_failure() {
     round(&node).await;
     let doubted = doubt(&node, "ledger-3", 5).await;
     round(&node).await;
-    node.carry(version_1.carried()).unwrap();
+    node.add_projection(version_1.carried()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    let listed = node.letters(&view("v1.1"), Position::START, 1).await.unwrap();
+    let listed = node.version(view("v1.1")).letters().limit(1).await.unwrap();
     let letter = &listed[0].letter;
     assert_eq!((letter.position, letter.kind, letter.attempts), (doubted, LetterKind::Refused, 2));
     assert!(letter.error.contains("brittle.note") && letter.error.contains("no words for it"), "{}", letter.error);
     version_1.heal();
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 0).await;
     check_serving(&node).await;
     node.shutdown().await;
@@ -93,7 +97,7 @@ struct Everything {
 #[derive(Clone, Debug, Default)]
 struct Counting {
     segments: u16,
-    rows: Rows,
+    rows: RowScope,
 }
 
 impl Projection for Counting {
@@ -114,9 +118,9 @@ impl Projection for Counting {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
-    let of = |segments, rows| Carried::version(Counting { segments, rows });
-    for code in [of(1, Rows::OfOneSegment), of(3, Rows::AcrossSegments)] {
-        let node = Node::builder().carry(code).start().await.unwrap();
+    let of = |segments, rows| Counting { segments, rows }.code();
+    for code in [of(1, RowScope::OfOneSegment), of(3, RowScope::AcrossSegments)] {
+        let node = Node::builder().projection(code).start().await.unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         for ledger in 0..8 {
             add(&node, &format!("ledger-{ledger}"), 1).await;
@@ -126,7 +130,7 @@ async fn a_row_that_events_of_two_segments_would_write_is_refused_by_name() {
         node.shutdown().await;
     }
 
-    let node = Node::builder().carry(of(3, Rows::OfOneSegment)).start().await.unwrap();
+    let node = Node::builder().projection(of(3, RowScope::OfOneSegment)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     for ledger in 0..8 {
         add(&node, &format!("ledger-{ledger}"), 1).await;
@@ -174,14 +178,14 @@ async fn what_sql_sees_of_a_table_is_the_same_wherever_batches_end() {
     let three = SegmentCount::new(3).unwrap();
     for batch_events_max in [1, 1_000] {
         let options = Options { segments: three, retry, on_failure, batch_events_max, ..Options::default() };
-        let node = Node::builder().carry(Carried::new(Bare(options))).start().await.unwrap();
+        let node = Node::builder().projection(VersionCode::new(Bare(options))).start().await.unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         let mut last = Position::START;
         for amount in [0, 1, 2] {
             last = add(&node, "ledger-1", amount).await;
         }
         node.read("totals", last).await.unwrap();
-        node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+        node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
         until(&node, "it is built", |status| {
             status.projections[0].versions.iter().any(|found| found.version == version("v1.2") && found.covers >= last)
         })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dacapo::{
-    HandlerError, LetterKind, Node, Options, Policy, Position, Projection, Recorded, Retry, StoreError, Table, View,
-    WhichLetters,
-};
+use dacapo::operate::{LetterKind, WhichLetters};
+use dacapo::options::{Policy, Retry};
+use dacapo::store::StoreError;
+use dacapo::{HandlerError, Node, Options, Position, Projection, Recorded, Table, View};
 
 use super::told::*;
 use crate::common::*;
@@ -38,7 +38,7 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
         assert_eq!((all[1].0, all[1].1), (behind.get(), LetterKind::Behind { first: doubted }));
         check_counts_now(&node, "v1.1").await;
         version_1.heal();
-        node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+        node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
         until_letters(&node, "v1.1", 0).await;
         faults.stop();
         check_serving(&node).await;
@@ -58,14 +58,14 @@ async fn a_letter_whose_event_cannot_be_read_any_more_holds_up_nothing_else() {
     until_letters(&node, "v1.1", 1).await;
     until_version(&node, "v1.1", "it follows", |found| found.lag == 0).await;
     version_1.heal();
-    let attempts = node.letters(&view("v1.1"), Position::START, 1).await.unwrap()[0].letter.attempts;
+    let attempts = node.version(view("v1.1")).letters().limit(1).await.unwrap()[0].letter.attempts;
     faults.plan(|call| matches!(call, Call::Read).then_some(Fault::Damaged));
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     // The list of letters reads their events as well, so the view is asked.
     let tried = async || {
         let mut reading = node.read("totals", Position::START).await.unwrap();
         let (_, rows) = reading.view.query("SELECT attempts FROM _dacapo_letters", &[]).await.unwrap();
-        rows == [[dacapo::Value::Integer(i64::from(attempts) + 1)]]
+        rows == [[dacapo::rows::Value::Integer(i64::from(attempts) + 1)]]
     };
     while !tried().await {
         tokio::task::yield_now().await;
@@ -74,10 +74,10 @@ async fn a_letter_whose_event_cannot_be_read_any_more_holds_up_nothing_else() {
     // Its own stream waits behind it, the others do not.
     let last = round(&node).await;
     until_version(&node, "v1.1", "it goes on", |found| found.covers >= last && found.letters == 2).await;
-    let letter = node.letters(&view("v1.1"), Position::START, 1).await.unwrap().remove(0).letter;
+    let letter = node.version(view("v1.1")).letters().limit(1).await.unwrap().remove(0).letter;
     assert_eq!((letter.attempts, letter.wish), (attempts + 1, None), "{}", letter.error);
     assert!(letter.error.contains("damaged") || letter.error.contains("corrupt"), "{}", letter.error);
-    node.retry_letters(&view("v1.1"), &WhichLetters::All, &by_test()).await.unwrap();
+    node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();
     until_letters(&node, "v1.1", 0).await;
     check_serving(&node).await;
     node.shutdown().await;
@@ -103,7 +103,7 @@ async fn a_resumption_outlives_a_failure_of_the_store() {
         Call::Commit(_) if tried.handed(doubted) > before && fails.swap(false, Ordering::SeqCst) => Some(Fault::Fails),
         _ => None,
     });
-    node.resume(&view("v1.1"), by_test()).await.unwrap();
+    node.version(view("v1.1")).resume().requested_by(by_test()).await.unwrap();
     assert_eq!(ask(&node, "ledger-3", doubted).await, (5, 1));
     node.shutdown().await;
 }
@@ -119,7 +119,7 @@ async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
     struct Blaming(Told<1>, Arc<AtomicU64>);
     #[derive(Debug, thiserror::Error)]
     #[error("the total cannot be told")]
-    struct Wrapped(#[from] dacapo::ViewError);
+    struct Wrapped(#[from] dacapo::rows::ViewError);
     impl Projection for Blaming {
         const NAME: &'static str = "totals";
         const VERSION: u32 = 1;
@@ -129,7 +129,7 @@ async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
             self.0.options()
         }
         async fn apply(&self, event: &Recorded<'_, LedgerEvent>, view: &mut View) -> Result<(), HandlerError> {
-            let error: dacapo::ViewError = StoreError::unavailable("read the view", "a fault of the test").into();
+            let error: dacapo::rows::ViewError = StoreError::unavailable("read the view", "a fault of the test").into();
             match self.1.fetch_add(1, Ordering::SeqCst) {
                 0 => Err(error.into()),
                 1 => Err(Wrapped(error).into()),
@@ -137,7 +137,8 @@ async fn an_error_of_the_store_in_a_handler_is_not_the_handlers() {
             }
         }
     }
-    let node = Node::builder().data(directory.path()).carry(Blaming(version_1.clone(), counted)).start().await.unwrap();
+    let node =
+        Node::builder().data(directory.path()).projection(Blaming(version_1.clone(), counted)).start().await.unwrap();
     let last = round(&node).await;
     let found = until_version(&node, "v1.1", "it goes on", |found| found.covers >= last).await;
     assert_eq!((found.letters, calls.load(Ordering::SeqCst)), (0, 22));

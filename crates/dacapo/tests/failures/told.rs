@@ -6,10 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::journal::{EventRef, Filter, Limit};
+use dacapo::operate::LetterKind;
+use dacapo::options::{FlipPolicy, OnFailure, Policy, Retry, SegmentCount};
+use dacapo::status::{Status, VersionStatus, WaitingOn};
+use dacapo::store::Store;
+use dacapo::verify::Verify;
+use dacapo::world::SystemClock;
 use dacapo::{
-    Answers, Asked, Carried, EventRef, ExpectedRevision, Filter, FlipPolicy, HandlerError, LetterKind, Limit, Node,
-    NodeBuilder, OnFailure, Options, Phase, Policy, Position, Projection, ReadView, Recorded, Retry, Row, SegmentCount,
-    Status, Store, SystemClock, Table, Verify, VersionStatus, View, WaitingOn,
+    Answers, ExpectedRevision, HandlerError, Node, NodeBuilder, Options, Position, Projection, ReadView, Recorded, Row,
+    Table, VersionCode, View,
 };
 use dacapo_model::verify::Part;
 
@@ -101,8 +108,8 @@ impl<const V: u32> Told<V> {
         self.handed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn carried(&self) -> Carried {
-        Carried::version(self.clone()).answers::<TotalOf>().into()
+    pub(super) fn carried(&self) -> VersionCode {
+        self.clone().answering::<TotalOf>().into()
     }
 }
 
@@ -173,7 +180,7 @@ pub(super) fn told<const V: u32>(policy: Policy) -> Told<V> {
 
 /// A node whose only version serves.
 pub(super) async fn serving<const V: u32>(builder: NodeBuilder, version: &Told<V>) -> Node {
-    let node = builder.carry(version.carried()).start().await.unwrap();
+    let node = builder.projection(version.carried()).start().await.unwrap();
     phase(&node, &format!("v{V}.1"), Phase::Serving).await;
     node
 }
@@ -182,7 +189,7 @@ pub(super) async fn serving<const V: u32>(builder: NodeBuilder, version: &Told<V
 pub(super) async fn put_right<const V: u32>(node: &Node, version: &Told<V>) {
     version.heal();
     let text = format!("v{V}.1");
-    node.resume(&view(&text), by_test()).await.unwrap();
+    node.version(view(&text)).resume().requested_by(by_test()).await.unwrap();
     phase(node, &text, Phase::Serving).await;
     check_serving(node).await;
 }
@@ -231,7 +238,7 @@ pub(super) async fn halts(node: &Node, text: &str, position: Position) -> Versio
 }
 
 pub(super) async fn letters(node: &Node, text: &str) -> Vec<(u64, LetterKind, u32)> {
-    let letters = node.letters(&view(text), Position::START, 100).await.unwrap();
+    let letters = node.version(view(text)).letters().limit(100).await.unwrap();
     letters.iter().map(|found| (found.letter.position.get(), found.letter.kind, found.letter.attempts)).collect()
 }
 
@@ -266,8 +273,8 @@ pub(super) fn store(directory: &Path) -> Store {
     Store::embedded(directory, Arc::new(SystemClock)).unwrap()
 }
 
-pub(super) fn by_test() -> Asked {
-    Asked::by("test")
+pub(super) fn by_test() -> RequestedBy {
+    RequestedBy::by("test")
 }
 
 /// Waits until the first letter was tried so often.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use dacapo::{Node, Phase, Policy, WaitingOn};
+use dacapo::Node;
+use dacapo::catalog::Phase;
+use dacapo::options::Policy;
+use dacapo::status::WaitingOn;
 
 use super::told::*;
 use crate::common::*;
@@ -10,15 +13,15 @@ use crate::common::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_version_takes_the_place_of_a_second_that_halts_while_it_is_built() {
     let versions = (told::<1>(Policy::Halt), told::<2>(Policy::Halt), told::<3>(Policy::Halt));
-    let node = Node::builder().carry(versions.0.carried()).start().await.unwrap();
+    let node = Node::builder().projection(versions.0.carried()).start().await.unwrap();
     round(&node).await;
     let doubted = doubt(&node, "ledger-3", 5).await;
     let last = round(&node).await;
     phase(&node, "v1.1", Phase::Serving).await;
     versions.1.doubt(Act::Refuse);
-    node.carry(versions.1.carried()).unwrap();
+    node.add_projection(versions.1.carried()).unwrap();
     halts(&node, "v2.1", doubted).await;
-    node.carry(versions.2.carried()).unwrap();
+    node.add_projection(versions.2.carried()).unwrap();
     phase(&node, "v2.1", Phase::Obsolete).await;
     ready(&node, "v3.1").await;
     assert_eq!(ask(&node, "ledger-3", last).await, (7, 3));
@@ -30,26 +33,26 @@ async fn a_third_version_takes_the_place_of_a_second_that_halts_while_it_is_buil
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_go_back_right_after_a_flip_to_a_version_that_then_refuses_events() {
     let (version_1, version_2) = (told::<1>(Policy::Halt), told::<2>(Policy::Halt));
-    let node = Node::builder().carry(version_1.carried()).start().await.unwrap();
+    let node = Node::builder().projection(version_1.carried()).start().await.unwrap();
     round(&node).await;
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(version_2.carried()).unwrap();
+    node.add_projection(version_2.carried()).unwrap();
     ready(&node, "v2.1").await;
     version_2.doubt(Act::Refuse);
     let doubted = doubt(&node, "ledger-3", 5).await;
     halts(&node, "v2.1", doubted).await;
     // It is not flipped to for as long as it would be waited for in vain.
-    let requested = node.flip(&totals(), None, by_test()).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().requested_by(by_test()).await.unwrap();
     until(&node, "the flip waits for it", |status| {
         let handler = |reason: &WaitingOn| matches!(reason, WaitingOn::Handler { .. });
         status.projections[0].flip.as_ref().is_some_and(|(_, reasons)| reasons.iter().any(handler))
     })
     .await;
-    let early = node.flipped(&requested, Duration::from_millis(50)).await.unwrap_err().to_string();
+    let early = requested.done().within(Duration::from_millis(50)).await.unwrap_err().to_string();
     assert!(early.contains("doubtful"), "I-11: {early}");
     version_2.heal();
-    node.resume(&view("v2.1"), by_test()).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    node.version(view("v2.1")).resume().requested_by(by_test()).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     version_2.doubt(Act::Refuse);
     let last = doubt(&node, "ledger-4", 5).await;
     let back = roll_back(&node).await;
@@ -57,7 +60,7 @@ async fn readers_go_back_right_after_a_flip_to_a_version_that_then_refuses_event
     assert_eq!(ask(&node, "ledger-4", last).await, (6, 2), "the way back does not wait for it (I-8)");
     // There again, once it is put right.
     version_2.heal();
-    node.resume(&view("v2.1"), by_test()).await.unwrap();
+    node.version(view("v2.1")).resume().requested_by(by_test()).await.unwrap();
     assert_eq!(flip(&node).await.to, version("v2.1"));
     assert_eq!(roll_back(&node).await.to, version("v1.1"));
     assert_eq!(flip(&node).await.to, version("v2.1"));

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dacapo::{
-    Append, Asked, CatalogEvent, ExpectedRevision, FlipPolicy, Ids, NewEvent, Node, Phase, Position, SegmentCount,
-    Store, SystemClock, SystemIds,
-};
+use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::journal::{Append, NewEvent};
+use dacapo::options::{FlipPolicy, SegmentCount};
+use dacapo::store::Store;
+use dacapo::world::{Ids, SystemClock, SystemIds};
+use dacapo::{ExpectedRevision, Node, Position};
 use dacapo_model::CleanUpReason;
 use dacapo_store::catalog_form;
 
@@ -44,7 +46,7 @@ async fn a_clean_up_that_fails_rests_before_it_is_tried_again() {
             reads: None,
             seed: None,
         },
-        CatalogEvent::CleaningUp { view: id.clone(), reason: CleanUpReason::Asked },
+        CatalogEvent::CleaningUp { view: id.clone(), reason: CleanUpReason::RequestedBy },
     ])
     .await;
     let faults = Faults::default();
@@ -76,7 +78,7 @@ async fn a_change_of_the_catalog_that_fails_rests_before_it_is_tried_again() {
         // One that does not rest would never let the test go on.
         (appends && count.fetch_add(1, Ordering::SeqCst) < TRIES_MAX).then_some(Fault::Fails)
     });
-    let node = Node::builder().store(faults.over(&store)).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(faults.over(&store)).projection(carry_v1(v1())).start().await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(node.catalog().borrow().versions().next().is_none());
     assert!((2..TRIES_MAX).contains(&tries.load(Ordering::SeqCst)), "{tries:?}");
@@ -113,8 +115,8 @@ async fn a_part_that_ends_by_a_bug_is_put_back() {
     bug(&faults, |call| matches!(call, Call::Hold(_)));
     flip(&node).await;
     bug(&faults, |call| matches!(call, Call::Lift(_)));
-    let requested = node.rollback(&totals(), None, Asked::by("test")).await.unwrap();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    let requested = node.projection(totals()).unwrap().rollback().by("test").await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     let last = add(&node, "ledger-1", 6).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (11, 2));
     until(&node, "version 2 is let go", |status| {
@@ -166,8 +168,8 @@ async fn under_faults_everywhere_nothing_is_lost_and_nobody_goes_back() {
         // The request itself may fail as well, or its answer be lost.
         while node.catalog().borrow().serving(&totals()) != Some(version(to)) {
             let requested = match round % 2 {
-                0 => node.flip(&totals(), Some(version(to)), Asked::by("test")).await,
-                _ => node.rollback(&totals(), Some(version(to)), Asked::by("test")).await,
+                0 => node.version(view(to)).flip().by("test").await,
+                _ => node.version(view(to)).rollback().by("test").await,
             };
             if requested.is_ok() {
                 phase(&node, to, Phase::Serving).await;

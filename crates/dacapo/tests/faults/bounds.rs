@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dacapo::{Asked, Error, Filter, Node, Phase, Position, limits};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::journal::Filter;
+use dacapo::{Error, Node, Position, limits};
 
 use super::setup::*;
 use crate::common::*;
@@ -10,29 +12,29 @@ use crate::common::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_never_returns_holds_up_neither_a_clean_up_nor_the_shutdown() {
     let version_2 = v2();
-    let node = Node::builder().carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     phase(&node, "v1.1", Phase::Serving).await;
     version_2.behaviour.gate.send_replace(false);
-    node.carry(carry_v2(version_2.clone())).unwrap();
+    node.add_projection(carry_v2(version_2.clone())).unwrap();
     let in_handler = || version_2.behaviour.gate.receiver_count() > 0;
     until(&node, "the handler waits", |_| in_handler()).await;
-    node.clean_up(&view("v2.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v2.1")).clean_up().by("test").await.unwrap();
     phase(&node, "v2.1", Phase::Obsolete).await;
     assert!(!in_handler(), "it was given up");
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
 
-    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     until(&node, "the handler waits again", |_| in_handler()).await;
     tokio::time::timeout(WAIT_MAX, node.shutdown()).await.expect("it stops");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_too_long_a_reason_is_refused() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    let asked = Asked::by("test").because("x".repeat(limits::METADATA_BYTES_MAX));
-    let error = node.rebuild(&totals(), None, asked).await.unwrap_err();
+    let asked = RequestedBy::by("test").because("x".repeat(limits::METADATA_BYTES_MAX));
+    let error = node.projection(totals()).unwrap().rebuild().requested_by(asked).await.unwrap_err();
     assert!(matches!(error, Error::Append(_)), "{error}");
     assert!(error.to_string().contains("metadata"), "{error}");
     node.shutdown().await;
@@ -62,7 +64,7 @@ async fn a_subscription_ends_with_its_journal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_may_wait_for_as_long_as_can_be_said() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     let asked = node.ask(TotalOf("ledger-1".into())).after(last).within(Duration::MAX);
     assert_eq!(asked.await.unwrap().value, (5, 1));

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use dacapo::{
-    Asked, Cancel, CatalogRefused, Error, HandlerError, InPlace, Node, Options, Phase, Projection, ProjectionName,
-    Recorded, ReplayFrom, Row, Store, SystemClock, Table, View, WaitingOn,
-};
+use dacapo::catalog::{CatalogRefused, Phase, RequestedBy};
+use dacapo::operate::{Cancel, ReplayFrom};
+use dacapo::options::InPlace;
+use dacapo::status::WaitingOn;
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{Error, HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row, Table, View};
 
 use super::setup::*;
 use crate::common::*;
@@ -44,28 +47,28 @@ fn failing() -> (Faults, Store) {
     (faults, store)
 }
 
-fn is_too_late(answer: Result<dacapo::Cancelled, Error>) -> bool {
+fn is_too_late(answer: Result<dacapo::operate::Cancelled, Error>) -> bool {
     matches!(answer, Err(Error::Catalog(CatalogRefused::TooLate { .. })))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_has_ended_is_done_and_not_cancelled_although_its_end_is_not_told_yet() {
     let (faults, store) = failing();
-    let node = Node::builder().store(store).carry(Entries).start().await.unwrap();
+    let node = Node::builder().store(store).projection(Entries).start().await.unwrap();
     let entries: ProjectionName = "entries".parse().unwrap();
     let last = add(&node, "ledger-1", 1).await;
     until(&node, "it serves", |status| status.projections[0].serving.is_some()).await;
     // The last batch lands, and whoever is to tell cannot.
     let trying = refuse(&faults, "replay-ended");
-    let replay = node.replay(&entries, None, ReplayFrom::Start, Asked::by("ana")).await.unwrap();
+    let replay = node.projection(&entries).unwrap().replay(ReplayFrom::Start).by("ana").await.unwrap();
     tried(trying).await;
     for what in [None, Some(Cancel::Replay)] {
-        assert!(is_too_late(node.cancel(&entries, what, None, Asked::by("ben")).await));
+        assert!(is_too_late(node.projection(&entries).unwrap().cancel(what).by("ben").await));
     }
     faults.stop();
-    let report = node.replayed(&replay, WAIT_MAX).await.unwrap();
+    let report = replay.done().within(WAIT_MAX).await.unwrap();
     assert!(report.ended > last, "it is done");
-    assert!(matches!(node.cancel(&entries, None, None, Asked::by("ben")).await, Err(Error::NoTarget(_))));
+    assert!(matches!(node.projection(&entries).unwrap().cancel(None).by("ben").await, Err(Error::NoTarget(_))));
     node.shutdown().await;
 }
 
@@ -73,15 +76,15 @@ async fn a_replay_that_has_ended_is_done_and_not_cancelled_although_its_end_is_n
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_being_built_is_built_on_when_its_clean_up_is_cancelled_in_time() {
     let (faults, store) = failing();
-    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 1).await;
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     let trying = refuse(&faults, "version-dropping");
-    node.cancel(&totals(), Some(Cancel::Rebuild), None, Asked::by("ana")).await.unwrap();
+    node.projection(totals()).unwrap().cancel(Cancel::Rebuild).by("ana").await.unwrap();
     tried(trying).await;
-    let cancelled = node.cancel(&totals(), None, None, Asked::by("ben")).await.unwrap();
+    let cancelled = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap();
     assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::CleanUp, &view("v2.1")));
     faults.stop();
     add(&node, "ledger-1", 2).await;
@@ -97,9 +100,9 @@ async fn a_first_flip_is_cancelled_before_the_version_is_ready_and_comes_on_comm
     let first = v1();
     let gate = first.behaviour.gate.clone();
     gate.send_replace(false);
-    node.carry(carry_v1(first)).unwrap();
+    node.add_projection(carry_v1(first)).unwrap();
     phase(&node, "v1.1", Phase::Initializing).await;
-    let cancelled = node.cancel(&totals(), Some(Cancel::Flip), None, Asked::by("ben")).await.unwrap();
+    let cancelled = node.projection(totals()).unwrap().cancel(Cancel::Flip).by("ben").await.unwrap();
     assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::Flip, &view("v1.1")));
     gate.send_replace(true);
     let status = until(&node, "it waits for a command", |status| {

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::common::*;
 use super::faulty::{Call, Fault, Faults};
-use dacapo::{
-    Append, Asked, Error, ExpectedRevision, Filter, Limit, Metadata, Node, NotReady, Phase, Position, Store,
-    StoreError, SystemClock, WaitingOn,
-};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::journal::{Append, Filter, Limit};
+use dacapo::status::{NotReady, WaitingOn};
+use dacapo::store::{Store, StoreError};
+use dacapo::world::SystemClock;
+use dacapo::{Error, ExpectedRevision, Metadata, Node, Position};
 use dacapo_store::embedded::SqliteViews;
 use dacapo_store::{OnKnown, StreamEvent};
 
@@ -22,7 +24,7 @@ fn ledger(number: i64) -> String {
 }
 
 async fn node(directory: &Path) -> Node {
-    Node::builder().data(directory).carry(carry_v1(v1())).start().await.unwrap()
+    Node::builder().data(directory).projection(carry_v1(v1())).start().await.unwrap()
 }
 
 /// Adds its number to each ledger.
@@ -68,12 +70,12 @@ async fn until_damaged(node: &Node) {
 }
 
 async fn is_healed_by_a_rebuild(node: &Node) {
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready_and_flip(node, "v1.2").await;
     phase(node, "v1.2", Phase::Serving).await;
     check_serving(node).await;
     assert_eq!(node.not_ready(), []);
-    let verified = node.verification(&totals(), Some(version("v1.2"))).unwrap().verified.unwrap();
+    let verified = node.version(view("v1.2")).verification().unwrap().verified.unwrap();
     let told = format!("{:?}", verified.report);
     assert!(told.contains("v1.1.db is damaged"), "that rows were not compared is told: {told}");
 }
@@ -180,7 +182,7 @@ async fn a_node_whose_serving_view_cannot_be_written_is_not_ready_and_says_why()
     let directory = tempfile::tempdir().unwrap();
     let views = Arc::new(SqliteViews::open(directory.path().join("views")).unwrap());
     let store = Store { views: Arc::clone(&views) as _, ..Store::memory(Arc::new(SystemClock)) };
-    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
     fill(&node).await;
     assert_eq!(node.not_ready(), []);
     views.set_full(true);
@@ -209,7 +211,7 @@ async fn a_node_whose_serving_view_cannot_be_written_is_not_ready_and_says_why()
 async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only() {
     let faults = Faults::default();
     let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
     ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
     let opened = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&opened);
@@ -225,10 +227,10 @@ async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only(
     until(&node, "it is told", |_| node.not_ready().iter().any(is_damaged)).await;
     // Each is a reason to look at everything once more.
     for number in 0..20 {
-        let asked = Asked { idempotency_key: Some(number.to_string()), ..Asked::by("test") };
+        let asked = RequestedBy { idempotency_key: Some(number.to_string()), ..RequestedBy::by("test") };
         match number % 2 {
-            0 => node.pause(&view("v1.1"), asked).await.unwrap(),
-            _ => node.resume(&view("v1.1"), asked).await.unwrap(),
+            0 => node.version(view("v1.1")).pause().requested_by(asked).await.unwrap(),
+            _ => node.version(view("v1.1")).resume().requested_by(asked).await.unwrap(),
         };
     }
     let times = opened.load(Ordering::SeqCst);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dacapo::{Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, Node, Phase, ProjectionName, WaitingOn};
+use dacapo::catalog::{CatalogEvent, FlipKind, Phase, RequestedBy};
+use dacapo::status::WaitingOn;
+use dacapo::{Error, ExpectedRevision, Node, ProjectionName};
 
 use super::setup::*;
 use crate::common::*;
@@ -12,9 +14,9 @@ use crate::faulty::{Call, Fault, Faults};
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_can_go_back_from_a_version_whose_handler_refuses_an_event() {
     let version_2 = v2();
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(version_2.clone())).unwrap();
+    node.add_projection(carry_v2(version_2.clone())).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     version_2.behaviour.refuse.store(true, Ordering::SeqCst);
@@ -37,12 +39,12 @@ async fn no_flip_to_a_version_whose_code_is_gone() {
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
     let trying = refuse(&faults, "flipped");
-    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     tried(trying).await;
     node.shutdown().await;
 
     // The flip is pending and the gate would be open, but nobody could answer from version 2.
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     until(&node, "the flip waits for the code", |status| {
         let code = WaitingOn::Code { version: version("v2.1") };
         status.projections[0].flip.as_ref().is_some_and(|(_, waiting_on)| waiting_on.contains(&code))
@@ -50,7 +52,7 @@ async fn no_flip_to_a_version_whose_code_is_gone() {
     .await;
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "version 1 is not left held");
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     phase(&node, "v2.1", Phase::Serving).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     node.shutdown().await;
@@ -59,12 +61,12 @@ async fn no_flip_to_a_version_whose_code_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flip_from_a_version_whose_view_and_code_are_gone_happens() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     ask(&node, "ledger-1", last).await;
     node.shutdown().await;
     std::fs::remove_dir_all(directory.path().join("views/totals")).unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v2(v2())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v2(v2())).start().await.unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
@@ -123,14 +125,14 @@ async fn a_hold_that_is_left_is_taken_up_at_the_next_start() {
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
     let trying = refuse(&faults, "flipped");
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     tried(trying).await;
     let last = add(&node, "ledger-1", 5).await;
     tokio::time::timeout(WAIT_MAX, node.shutdown()).await.expect("a processor that is held stops too");
 
-    let builder = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(v2()));
+    let builder = Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry_v2(v2()));
     let node = builder.start().await.unwrap();
-    assert_eq!(node.flipped(&requested, WAIT_MAX).await.unwrap().to, version("v2.1"));
+    assert_eq!(requested.done().within(WAIT_MAX).await.unwrap().to, version("v2.1"));
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     until(&node, "version 1 is let go", |status| status.projections[0].versions[0].covers >= last).await;
     node.shutdown().await;
@@ -143,14 +145,15 @@ async fn a_hold_that_is_left_does_not_last_until_a_lost_view_is_built_again() {
     let node = two_versions(directory.path(), &faults).await;
     let trying = refuse(&faults, "flipped");
     add(&node, "ledger-1", 5).await;
-    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     tried(trying).await;
     node.shutdown().await;
     std::fs::remove_file(directory.path().join("views/totals/v2.1.db")).unwrap();
 
     let version_2 = v2();
     version_2.behaviour.gate.send_replace(false);
-    let builder = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(carry_v2(version_2.clone()));
+    let builder =
+        Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry_v2(version_2.clone()));
     let node = builder.start().await.unwrap();
     let last = add(&node, "ledger-1", 6).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (11, 2), "version 1 goes on");
@@ -167,12 +170,12 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
     let trying = refuse(&faults, "flipped");
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     tried(trying).await;
-    let refused = node.rollback(&totals(), Some(version("v1.1")), Asked::by("test")).await.unwrap_err();
+    let refused = node.version(view("v1.1")).rollback().by("test").await.unwrap_err();
     assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
     rebuild(&node, 2).await;
-    let error = node.flipped(&requested, WAIT_MAX).await.unwrap_err();
+    let error = requested.done().within(WAIT_MAX).await.unwrap_err();
     assert!(matches!(error, Error::FlipAborted { .. }), "{error}");
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1), "version 1 goes on");
@@ -186,21 +189,21 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_projections_flip_at_once() {
-    let node = Node::builder().carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     let visits = ProjectionName::new("visits").unwrap();
-    let other = node.rebuild(&visits, None, Asked::by("test")).await.unwrap();
+    let other = node.projection(&visits).unwrap().rebuild().by("test").await.unwrap();
     let scheduled = || node.catalog().borrow().version(&other.view).unwrap().phase == Phase::Scheduled;
     until(&node, "the other one is being built", |_| !scheduled()).await;
     for number in 1..=5 {
         add(&node, "ledger-1", number).await;
     }
-    let one = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let one = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     // Whether it has flipped by itself or not.
-    let two = node.flip(&visits, Some(other.view.version), Asked::by("test")).await.unwrap();
-    let (one, two) = tokio::join!(node.flipped(&one, WAIT_MAX), node.flipped(&two, WAIT_MAX));
+    let two = node.projection(&visits).unwrap().version(other.view.version).flip().by("test").await.unwrap();
+    let (one, two) = tokio::join!(one.done().within(WAIT_MAX), two.done().within(WAIT_MAX));
     assert_eq!((one.unwrap().to, two.unwrap().to), (version("v2.1"), version("v1.2")));
     let last = add(&node, "ledger-1", 1).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (16, 6));

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::{Asked, CatalogEvent, Error, Node, Phase, Position, WaitingOn};
+use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::status::WaitingOn;
+use dacapo::{Error, Node, Position};
 use dacapo_model::Parted;
 
 use crate::common::*;
 
 async fn node(directory: &Path) -> Node {
-    Node::builder().data(directory).carry(carry_v1(v1())).start().await.unwrap()
+    Node::builder().data(directory).projection(carry_v1(v1())).start().await.unwrap()
 }
 
 /// Appends so many events, and waits until they are applied.
@@ -51,7 +53,7 @@ async fn is_told_and_rebuilt(node: &Node, wanted: impl Fn(&Parted) -> bool) {
     let asked = node.ask(TotalOf("ledger-0".into())).within(std::time::Duration::from_millis(20)).await;
     let Err(Error::TimedOut { waiting_on, .. }) = asked else { panic!("{asked:?}") };
     told(&waiting_on);
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready_and_flip(node, "v1.2").await;
     phase(node, "v1.2", Phase::Serving).await;
     check_serving(node).await;
@@ -111,7 +113,7 @@ async fn a_backup_that_went_on_differently_is_told_from_what_newer_views_have_se
 async fn a_view_that_is_ahead_of_its_journal_has_parted_for_good_and_stops_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
-    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).start();
+    let start = || Node::builder().data(directory.path()).projection(carry_v1(v1())).start();
     let node = start().await.unwrap();
     ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
     copy(&journal, &backup);
@@ -135,7 +137,7 @@ async fn a_view_that_is_ahead_of_its_journal_has_parted_for_good_and_stops_nothi
         node.shutdown().await;
     }
     let node = start().await.unwrap();
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready_and_flip(&node, "v1.2").await;
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     assert_eq!(ask(&node, "ledger-2", node.head()).await, (3, 3));
@@ -150,20 +152,20 @@ async fn a_view_that_is_ahead_of_its_journal_has_parted_for_good_and_stops_nothi
 async fn a_view_of_a_version_that_was_never_begun_stops_nothing_and_is_not_built_upon() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, backup) = (directory.path().join("journal"), directory.path().join("backup"));
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node.shutdown().await;
     copy(&journal, &backup);
     // No event that version 1 would cover; version 2 is built from what is there.
-    let node = Node::builder().data(directory.path()).carry(carry_v2(v2())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v2(v2())).start().await.unwrap();
     ready(&node, "v2.1").await;
     node.shutdown().await;
     copy(&backup, &journal);
 
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     assert_eq!(ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await, (5, 1));
     // Its number comes back.
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     until(&node, "the view of another history is told", |status| {
         let versions = status.projections[0].versions.iter();
         let told = versions.flat_map(|version| &version.waiting_on);
@@ -171,7 +173,7 @@ async fn a_view_of_a_version_that_was_never_begun_stops_nothing_and_is_not_built
     })
     .await;
     phase(&node, "v2.1", Phase::Scheduled).await;
-    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     ready_and_flip(&node, "v2.2").await;
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     check_serving(&node).await;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::common::*;
 use super::faulty::{Call, Fault, Faults};
 use super::setup::store;
-use dacapo::{Asked, Filter, Limit, Node, Phase, Position};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::journal::{Filter, Limit};
+use dacapo::{Node, Position};
 
 /// Every file in the directory, byte for byte.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -25,14 +27,14 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 /// node, and the last position that the first one covers.
 async fn in_the_middle(directory: &Path) -> (Node, Position) {
     let (faults, version_2) = (Faults::default(), v2());
-    let node = Node::builder().store(faults.over(&store(directory))).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(faults.over(&store(directory))).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 5).await;
     version_2.behaviour.gate.send_replace(false);
-    node.carry(carry_v2(version_2)).unwrap();
+    node.add_projection(carry_v2(version_2)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     faults.plan(|call| matches!(call, Call::Drop(_)).then_some(Fault::Fails));
-    node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     phase(&node, "v2.1", Phase::CleaningUp).await;
     phase(&node, "v2.2", Phase::Initializing).await;
     let last = add(&node, "ledger-1", 6).await;
@@ -81,12 +83,12 @@ async fn a_node_that_only_looks_changes_no_byte_and_carries_nothing_on() {
         assert_eq!(phases, [Phase::Serving, Phase::CleaningUp, Phase::Initializing]);
         assert!(status.projections[0].versions[0].covers >= last, "{status:?}");
         assert!(node.history().await.unwrap().len() > 5);
-        assert_eq!(node.letters(&view("v1.1"), Position::START, 10).await.unwrap().len(), 0);
+        assert_eq!(node.version(view("v1.1")).letters().limit(10).await.unwrap().len(), 0);
         let events = node.journal().read(Position::START, &Filter::default(), Limit::events(10)).await.unwrap();
         assert_eq!(events.len(), 2);
         let append = node.append("ledger-1", dacapo::ExpectedRevision::Any, [added(1)]).await.unwrap_err();
         assert!(append.to_string().contains("only to look at it"), "{append}");
-        assert!(node.pause(&view("v1.1"), Asked::by("test")).await.is_err());
+        assert!(node.version(view("v1.1")).pause().by("test").await.is_err());
         // Several may look, and nobody may change it meanwhile.
         let other = look().await.unwrap();
         let owner = Node::builder().data(directory).start().await.err().unwrap();

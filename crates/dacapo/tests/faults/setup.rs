@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo::{
-    Asked, HandlerError, Node, Phase, Projection, RebuildOptions, Recorded, Row, Store, SystemClock, Table, View,
-};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{HandlerError, Node, Projection, Recorded, Row, Table, View};
 
 use crate::common::*;
 use crate::faulty::{Fault, Faults};
@@ -45,17 +46,16 @@ pub(super) async fn waiting(node: &Node, text: &str) -> String {
 
 /// A node on a store in `directory` that fails as `faults` says, whose version 1 serves and 2 is ready.
 pub(super) async fn two_versions(directory: &Path, faults: &Faults) -> Node {
-    let node = Node::builder().store(faults.over(&store(directory))).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(faults.over(&store(directory))).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     node
 }
 
 /// Builds this code once more, in the place of whatever is ready.
 pub(super) async fn rebuild(node: &Node, code: u32) {
-    let how = RebuildOptions { code: Some(code), discard: true, ..RebuildOptions::default() };
-    node.rebuild_with(&totals(), how, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().code(code).discard().by("test").await.unwrap();
 }
 
 /// Lets every append of this catalog event fail, and tells when one was tried.

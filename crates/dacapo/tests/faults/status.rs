@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::{
-    Asked, ExpectedRevision, Node, OnFailure, Options, Phase, Policy, Retry, Status, Store, SystemClock, WaitingOn,
-    limits,
-};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::options::{OnFailure, Policy, Retry};
+use dacapo::status::{Status, WaitingOn};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{ExpectedRevision, Node, Options, limits};
 use dacapo_store::Health;
 
 use super::setup::*;
@@ -32,7 +34,7 @@ async fn a_node_whose_journal_fails_is_not_ready_and_says_why() {
 async fn a_status_is_told_from_what_is_known_while_no_view_answers() {
     let faults = Faults::default();
     let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     node.read("visits", last).await.unwrap();
@@ -74,19 +76,19 @@ async fn dead_letters_are_told_of_before_the_processor_has_its_claim() {
     let retry = Retry { attempts: 1, ..Retry::default() };
     let version_1 = TotalsV1 { options: Options { on_failure, retry, ..options() }, ..v1() };
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     for _ in 0..2 {
         node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
     }
-    let letters = |status: &dacapo::Status| status.projections[0].versions[0].letters;
+    let letters = |status: &dacapo::status::Status| status.projections[0].versions[0].letters;
     until(&node, "they are set aside", |status| letters(status) == 2).await;
     node.shutdown().await;
 
     let faults = Faults::default();
     faults.plan(|call| matches!(call, Call::Claim(_)).then_some(Fault::Fails));
     let builder = Node::builder().store(faults.over(&store(directory.path())));
-    let node = builder.carry(carry_v1(version_1)).start().await.unwrap();
+    let node = builder.projection(carry_v1(version_1)).start().await.unwrap();
     assert_eq!(letters(&node.status().await.unwrap()), 2);
     faults.stop();
     node.shutdown().await;
@@ -104,7 +106,7 @@ async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_s
         // Nor does the flip go on that one begins which has just read it.
         (asked && matches!(call, Call::StreamRevision | Call::Hold(_))).then_some(Fault::Fails)
     });
-    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     until(&node, "the flip waits for the store", |status| {
         let away =
             |reason: &WaitingOn| matches!(reason, WaitingOn::Store { error } if error.contains("a fault of the test"));
@@ -121,14 +123,14 @@ async fn a_flip_that_a_node_cannot_drive_since_it_cannot_read_the_catalog_says_s
 async fn a_version_that_is_not_begun_since_the_catalog_cannot_be_read_says_so() {
     let faults = Faults::default();
     let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let mut asked = false;
     faults.plan(move |call| {
         asked |= call.appends("version-scheduled");
         (asked && matches!(call, Call::StreamRevision)).then_some(Fault::Fails)
     });
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     until(&node, "what was scheduled waits for the store", |status| {
         let found = status.projections[0].versions.iter().find(|found| found.version == version("v2.1"));
         let away =
@@ -155,7 +157,7 @@ async fn names_for_sql_from_outside_that_do_not_move_hold_up_nothing_else_and_th
         seen.lock().unwrap().push(id.version);
         Some(Fault::Fails)
     });
-    node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     phase(&node, "v2.1", Phase::Serving).await;
     let tells = |status: &Status| {
         let mut versions = status.projections[0].versions.iter();
@@ -175,9 +177,9 @@ async fn names_for_sql_from_outside_that_do_not_move_hold_up_nothing_else_and_th
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_stands_by_far_behind_says_that_it_is_not_ready() {
     let version_1 = v1();
-    let node = Node::builder().carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(version_1.clone())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     // It has noticed that the hold of the flip is over.
@@ -200,7 +202,7 @@ async fn a_query_before_the_first_version_serves_says_what_that_waits_on() {
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
     let node = Node::builder().start().await.unwrap();
     node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
-    node.carry(carry_v1(version_1.clone())).unwrap();
+    node.add_projection(carry_v1(version_1.clone())).unwrap();
     until(&node, "version 1 halts", |status| {
         let versions = status.projections.iter().flat_map(|found| &found.versions);
         let mut reasons = versions.flat_map(|found| &found.waiting_on);

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{Asked, Error, Node, Phase, Position, Store, SystemClock};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{Error, Node, Position};
 
 use super::setup::*;
 use crate::common::*;
@@ -12,7 +15,8 @@ use crate::faulty::{Call, Fault, Faults};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let node =
+        Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     node.read("visits", last).await.unwrap();
@@ -24,21 +28,21 @@ async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
         _ => None,
     });
     let builder = Node::builder().store(faults.over(&store(directory.path())));
-    let node = builder.carry(carry_v1(v1())).carry(Visits).start().await.unwrap();
+    let node = builder.projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
     node.read("visits", last).await.expect("the other projection is not concerned");
     let error = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(100)).await.unwrap_err().to_string();
     assert!(error.contains("is damaged"), "I-11: {error}");
     assert!(waiting(&node, "v1.1").await.contains("is damaged"), "I-11");
 
     // As the message says.
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready(&node, "v1.2").await;
     assert_eq!(flip(&node).await.to, version("v1.2"));
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     check_serving(&node).await;
     let error = waiting(&node, "v1.1").await;
     assert!(error.contains("is damaged"), "I-8: no way back, and it says why: {error}");
-    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("test").await.unwrap();
     phase(&node, "v1.1", Phase::Obsolete).await;
     assert!(!directory.path().join("views/totals/v1.1.db").exists(), "I-12");
     node.shutdown().await;
@@ -59,7 +63,7 @@ async fn a_version_whose_view_is_damaged_while_it_is_built_fails_and_is_built_ag
     assert!(catalog.version(&view("v1.2")).unwrap().reason.as_ref().unwrap().contains("is damaged"), "I-11");
 
     faults.plan(|_| None);
-    node.rebuild(&totals(), Some(1), Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().code(1).by("test").await.unwrap();
     phase(&node, "v1.2", Phase::Obsolete).await;
     ready(&node, "v1.3").await;
     check_serving(&node).await;
@@ -69,7 +73,7 @@ async fn a_version_whose_view_is_damaged_while_it_is_built_fails_and_is_built_ag
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_view_of_the_serving_version_is_built_again_before_it_answers() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     let mut last = Position::START;
     for number in 1..=50 {
         last = add(&node, "ledger-1", number).await;
@@ -80,7 +84,7 @@ async fn a_deleted_view_of_the_serving_version_is_built_again_before_it_answers(
 
     let version_1 = v1();
     version_1.behaviour.gate.send_replace(false);
-    let node = Node::builder().data(directory.path()).carry(carry_v1(version_1.clone())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(version_1.clone())).start().await.unwrap();
     // Without naming a position.
     let error = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "I-7: {error}");
@@ -96,7 +100,8 @@ async fn a_deleted_view_of_the_serving_version_is_built_again_before_it_answers(
 async fn a_view_that_is_not_what_its_processor_says_ends_in_an_error() {
     let faults = Faults::default();
     let clock = Arc::new(SystemClock);
-    let node = Node::builder().store(faults.over(&Store::memory(clock))).carry(carry_v1(v1())).start().await.unwrap();
+    let node =
+        Node::builder().store(faults.over(&Store::memory(clock))).projection(carry_v1(v1())).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     faults.plan(|call| matches!(call, Call::Reader(_)).then_some(Fault::Stale));
@@ -112,7 +117,7 @@ async fn a_view_that_is_not_what_its_processor_says_ends_in_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     ask(&node, "ledger-1", add(&node, "ledger-1", 1).await).await;
     std::fs::remove_dir_all(directory.path().join("views/totals")).unwrap();
     for number in 2..=20 {
@@ -123,7 +128,7 @@ async fn a_view_that_is_deleted_while_it_serves_never_answers_wrongly() {
         }
     }
     node.shutdown().await;
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (20, 20));
     check_serving(&node).await;
     node.shutdown().await;

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dacapo::catalog::{CatalogEvent, CatalogRefused, RequestedBy, Unlike};
+use dacapo::journal::NewEvent;
+use dacapo::options::{CarryRefused, FlipPolicy, RowScope, SegmentCount};
+use dacapo::store::Store;
 use dacapo::verify::Part;
-use dacapo::{
-    Asked, CarryRefused, CatalogEvent, CatalogRefused, Error, Event, ExpectedRevision, FlipPolicy, Ids, NewEvent, Node,
-    NodeBuilder, Options, Position, Rows, SegmentCount, StartError, Store, SystemClock, SystemIds, Unlike, Verify,
-    ViewId,
-};
+use dacapo::verify::Verify;
+use dacapo::world::{Ids, SystemClock, SystemIds};
+use dacapo::{Error, Event, ExpectedRevision, Node, NodeBuilder, Options, Position, StartError, ViewId};
 use dacapo_store::{Append, catalog_form};
 
 use crate::common::money::{Balances, Money, New, Old, balance, balances, put};
@@ -49,19 +51,20 @@ fn unlike(error: &StartError) -> &Unlike {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_that_was_passed_is_not_read_under_the_same_number() {
     let directory = tempfile::tempdir().unwrap();
-    let old = in_directory(directory.path()).carry(Balances::<Old>::default()).start().await.unwrap();
+    let old = in_directory(directory.path()).projection(Balances::<Old>::default()).start().await.unwrap();
     put(&old, "account-1", Both::Deposited { amount: 50 }).await;
     let passed = put(&old, "account-1", Both::Withdrawn { amount: 8 }).await;
     assert_eq!(balance(&old, "account-1", passed).await, 50);
     old.shutdown().await;
-    let error = refused(in_directory(directory.path()).carry(Balances::<Both>::default())).await;
+    let error = refused(in_directory(directory.path()).projection(Balances::<Both>::default())).await;
     let event = Some(("withdrawn".to_owned(), passed));
     assert_eq!(unlike(&error), &Unlike::Added { types: vec!["withdrawn".into()], event });
     assert!(error.to_string().contains("raise the version number"), "{error}");
     // What the message says helps.
     let verify = Verify::default().without(Part::Rows);
     let second = Balances::<Both, 2>::with(Options { verify, ..Options::default() });
-    let raised = in_directory(directory.path()).carry(Balances::<Old>::default()).carry(second).start().await.unwrap();
+    let raised =
+        in_directory(directory.path()).projection(Balances::<Old>::default()).projection(second).start().await.unwrap();
     until(&raised, "version 2 serves", |status| status.projections[0].serving == Some(version("v2.1"))).await;
     assert_eq!(balance(&raised, "account-1", passed).await, 42);
     raised.shutdown().await;
@@ -70,33 +73,33 @@ async fn a_type_that_was_passed_is_not_read_under_the_same_number() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_of_which_the_journal_has_no_event_is_recorded_and_read() {
     let directory = tempfile::tempdir().unwrap();
-    let old = in_directory(directory.path()).carry(Balances::<Old>::default()).start().await.unwrap();
+    let old = in_directory(directory.path()).projection(Balances::<Old>::default()).start().await.unwrap();
     put(&old, "account-1", Both::Deposited { amount: 50 }).await;
     // As code that is corrected while the node runs it is not looked through.
-    let error = old.carry(Balances::<Both>::default()).unwrap_err();
+    let error = old.add_projection(Balances::<Both>::default()).unwrap_err();
     assert!(matches!(error, Error::Catalog(CatalogRefused::Reads { .. })), "{error}");
     old.shutdown().await;
-    let new = in_directory(directory.path()).carry(Balances::<Both>::default()).start().await.unwrap();
+    let new = in_directory(directory.path()).projection(Balances::<Both>::default()).start().await.unwrap();
     let withdrawn = put(&new, "account-1", Both::Withdrawn { amount: 8 }).await;
     assert_eq!(balance(&new, "account-1", withdrawn).await, 42);
     let history = new.history().await.unwrap();
     let recorded = history.iter().filter(|entry| matches!(entry.event, CatalogEvent::ReadsRecorded { .. }));
     assert_eq!(recorded.count(), 1);
     new.shutdown().await;
-    let again = in_directory(directory.path()).carry(Balances::<Both>::default()).start().await.unwrap();
+    let again = in_directory(directory.path()).projection(Balances::<Both>::default()).start().await.unwrap();
     assert_eq!(again.history().await.unwrap().len(), history.len(), "the same code again says nothing");
     again.shutdown().await;
-    let error = refused(in_directory(directory.path()).carry(Balances::<Old>::default())).await;
+    let error = refused(in_directory(directory.path()).projection(Balances::<Old>::default())).await;
     assert_eq!(unlike(&error), &Unlike::Missing(vec!["withdrawn".into()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_that_is_read_as_another_one_is_still_read() {
     let directory = tempfile::tempdir().unwrap();
-    let old = in_directory(directory.path()).carry(Balances::<Old>::default()).start().await.unwrap();
+    let old = in_directory(directory.path()).projection(Balances::<Old>::default()).start().await.unwrap();
     put(&old, "account-1", Old::Deposited { amount: 50 }).await;
     old.shutdown().await;
-    let new = in_directory(directory.path()).carry(Balances::<New>::default()).start().await.unwrap();
+    let new = in_directory(directory.path()).projection(Balances::<New>::default()).start().await.unwrap();
     let last = put(&new, "account-1", New::Deposited { cents: 200 }).await;
     assert_eq!(balance(&new, "account-1", last).await, 52);
     new.shutdown().await;
@@ -107,11 +110,11 @@ async fn removed_types_other_categories_segments_and_rows_are_refused_under_the_
     let directory = tempfile::tempdir().unwrap();
     let four = || SegmentCount::new(4).unwrap();
     let options = || Options { segments: four(), categories: Some(vec!["account".into()]), ..Options::default() };
-    let first = in_directory(directory.path()).carry(Balances::<Both>::with(options())).start().await.unwrap();
+    let first = in_directory(directory.path()).projection(Balances::<Both>::with(options())).start().await.unwrap();
     put(&first, "account-1", Both::Deposited { amount: 50 }).await;
     first.shutdown().await;
-    let with = |options| in_directory(directory.path()).carry(Balances::<Both>::with(options));
-    let removed = in_directory(directory.path()).carry(Balances::<Old>::with(options()));
+    let with = |options| in_directory(directory.path()).projection(Balances::<Both>::with(options));
+    let removed = in_directory(directory.path()).projection(Balances::<Old>::with(options()));
     assert!(matches!(unlike(&refused(removed).await), Unlike::Missing(_)));
     let more = Some(vec!["account".into(), "wallet".into()]);
     for categories in [None, more] {
@@ -121,12 +124,12 @@ async fn removed_types_other_categories_segments_and_rows_are_refused_under_the_
     }
     let error = refused(with(Options { segments: SegmentCount::new(5).unwrap(), ..options() })).await;
     assert!(matches!(unlike(&error), Unlike::Segments { .. }));
-    let error = refused(with(Options { rows: Rows::AcrossSegments, ..options() })).await;
+    let error = refused(with(Options { rows: RowScope::AcrossSegments, ..options() })).await;
     assert!(matches!(unlike(&error), Unlike::Rows { .. }));
     // In another order, and named twice, they are the same.
     let same = Options { categories: Some(vec!["account".into(), "account".into()]), ..options() };
     let node = with(same).start().await.unwrap();
-    let requested = node.rebuild(&balances(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(balances()).unwrap().rebuild().by("test").await.unwrap();
     assert_eq!(requested.view.version, version("v1.2"));
     node.shutdown().await;
 }
@@ -149,7 +152,7 @@ async fn what_an_earlier_release_scheduled_is_recorded_as_it_is_first_carried() 
     let event = NewEvent { id: SystemIds.next(), event_type, payload, metadata, tags };
     let append = Append::to_stream(catalog_form::stream(), ExpectedRevision::Any, vec![event]);
     store.journal.append(append).await.unwrap();
-    let node = Node::builder().store(store.clone()).carry(Balances::<Old>::default()).start().await.unwrap();
+    let node = Node::builder().store(store.clone()).projection(Balances::<Old>::default()).start().await.unwrap();
     let deposited = put(&node, "account-1", Old::Deposited { amount: 50 }).await;
     assert_eq!(balance(&node, "account-1", deposited).await, 50);
     let recorded = |node: &Node| node.catalog().borrow().version(&view).and_then(|state| state.reads.clone());
@@ -159,21 +162,21 @@ async fn what_an_earlier_release_scheduled_is_recorded_as_it_is_first_carried() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_could_never_run_is_refused_when_it_is_carried() {
     let carry = |name: &str| Options { categories: Some(vec![name.to_owned()]), ..Options::default() };
-    let error = refused(Node::builder().carry(Balances::<Old>::with(carry("user-account")))).await;
+    let error = refused(Node::builder().projection(Balances::<Old>::with(carry("user-account")))).await;
     let StartError::Carry(CarryRefused::Category { category, instead, .. }) = &error else { panic!("{error}") };
     assert_eq!((category.as_str(), instead.as_str()), ("user-account", "user"), "{error}");
-    let error = refused(Node::builder().carry(Balances::<Old>::with(carry("$catalog")))).await;
+    let error = refused(Node::builder().projection(Balances::<Old>::with(carry("$catalog")))).await;
     assert!(matches!(error, StartError::Carry(CarryRefused::System { .. })), "{error}");
     let none = Options { categories: Some(vec![]), ..Options::default() };
-    let error = refused(Node::builder().carry(Balances::<Old>::with(none))).await;
+    let error = refused(Node::builder().projection(Balances::<Old>::with(none))).await;
     assert!(matches!(error, StartError::Carry(CarryRefused::NoCategory { .. })), "{error}");
-    let twice = Node::builder().carry(Balances::<Old>::default()).carry(Balances::<Both>::default());
+    let twice = Node::builder().projection(Balances::<Old>::default()).projection(Balances::<Both>::default());
     let error = refused(twice).await;
     assert!(matches!(error, StartError::Carry(CarryRefused::Twice { code: 1, .. })), "{error}");
     let node = Node::builder().start().await.unwrap();
-    let error = node.carry(Balances::<Old>::with(carry("user-account"))).unwrap_err();
+    let error = node.add_projection(Balances::<Old>::with(carry("user-account"))).unwrap_err();
     assert!(matches!(error, Error::Carry(CarryRefused::Category { .. })), "{error}");
-    let user = Node::builder().carry(Balances::<Old>::with(carry("user"))).start().await.unwrap();
+    let user = Node::builder().projection(Balances::<Old>::with(carry("user"))).start().await.unwrap();
     let last = put(&user, "user-account-17", Old::Deposited { amount: 5 }).await;
     assert_eq!(balance(&user, "user-account-17", last).await, 5, "what the message names matches");
     assert!(last > Position::START);

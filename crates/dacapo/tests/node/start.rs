@@ -7,10 +7,10 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_not_ready_while_what_serves_is_behind_where_it_started() {
     let directory = tempfile::tempdir().unwrap();
-    let start = || Node::builder().data(directory.path()).carry(carry_v1(v1())).start();
+    let start = || Node::builder().data(directory.path()).projection(carry_v1(v1())).start();
     let node = start().await.unwrap();
     ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
-    node.pause(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).pause().by("test").await.unwrap();
     until(&node, "it is paused", |status| status.projections[0].versions[0].waiting_on.contains(&WaitingOn::Paused))
         .await;
     let last = add(&node, "ledger-1", 6).await;
@@ -26,7 +26,7 @@ async fn a_node_is_not_ready_while_what_serves_is_behind_where_it_started() {
     .await;
     let asked = node.ask(TotalOf("ledger-1".into())).within(Duration::from_millis(20)).await;
     assert!(matches!(asked, Err(Error::TimedOut { .. })), "{asked:?}");
-    node.resume(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).resume().by("test").await.unwrap();
     until(&node, "it is ready", |_| node.not_ready().is_empty()).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (11, 2));
     node.shutdown().await;

@@ -3,7 +3,9 @@
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dacapo::{Node, PastEffects, Phase};
+use dacapo::Node;
+use dacapo::catalog::Phase;
+use dacapo::effects::PastEffects;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -69,7 +71,8 @@ fn told() -> Vec<String> {
 async fn effects_that_are_made_again_with_a_view_that_was_gone_are_told_in_the_log() {
     listen();
     let (directory, office) = (tempfile::tempdir().unwrap(), Arc::<Office>::default());
-    let start = || async { Node::builder().data(directory.path()).carry(carry(notices::<1>(&office))).start().await };
+    let start =
+        || async { Node::builder().data(directory.path()).projection(carry(notices::<1>(&office))).start().await };
     let node = start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 5).await;
@@ -114,7 +117,7 @@ async fn a_view_that_was_emptied_is_told_in_the_log() {
     listen();
     let told = || lines().iter().filter(|line| line.contains("though it had served")).cloned().collect::<Vec<_>>();
     let directory = tempfile::tempdir().unwrap();
-    let start = || async { Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap() };
+    let start = || async { Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap() };
     for times in 0..2 {
         let node = start().await;
         let last = add(&node, "ledger-1", 5).await;

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{Asked, CatalogEvent, EffectFailure, Node, Phase, Position, WaitingOn, WhichLetters};
+use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::effects::EffectFailure;
+use dacapo::operate::WhichLetters;
+use dacapo::status::WaitingOn;
+use dacapo::{Node, Position};
 
 use super::office::*;
 use crate::common::*;
@@ -19,14 +23,14 @@ pub(super) fn patient<const CODE: u32>(office: &Arc<Office>, on_failure: EffectF
 }
 
 async fn start_patient(office: &Arc<Office>, on_failure: EffectFailure) -> Node {
-    let node = Node::builder().carry(carry(patient::<1>(office, on_failure))).start().await.unwrap();
+    let node = Node::builder().projection(carry(patient::<1>(office, on_failure))).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node
 }
 
 /// The events whose effects are listed, and whether they are set aside.
 pub(super) async fn listed(node: &Node, version: &str) -> Vec<(u64, bool)> {
-    let letters = node.effect_letters(&view(version), 0, 100).await.unwrap();
+    let letters = node.version(view(version)).effect_letters().limit(100).await.unwrap();
     letters.iter().map(|letter| (letter.pending.effect.position.get(), letter.aside.is_some())).collect()
 }
 
@@ -42,8 +46,8 @@ pub(super) async fn until_listed(node: &Node, version: &str, wanted: &[(u64, boo
     }
 }
 
-fn asked(reason: &str) -> Asked {
-    Asked::by("ana").because(reason)
+fn asked(reason: &str) -> RequestedBy {
+    RequestedBy::by("ana").because(reason)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,23 +58,32 @@ async fn one_that_always_fails_is_listed_dropped_and_retried() {
     let first = add(&node, "ledger-1", 1).await;
     let second = add(&node, "ledger-1", 2).await;
     until_listed(&node, "v1.1", &[(first.get(), false)]).await;
-    let keyed = |reason: &str| Asked { idempotency_key: Some("k".into()), ..asked(reason) };
+    let keyed = |reason: &str| RequestedBy { idempotency_key: Some("k".into()), ..asked(reason) };
     let stream = WhichLetters::Stream("ledger-1".try_into().unwrap());
     let none = WhichLetters::One(Position::new(1));
-    assert_eq!(node.drop_effects(&view("v1.1"), &none, &asked("nothing")).await.unwrap(), 0);
-    assert_eq!(node.drop_effects(&view("v1.1"), &stream, &keyed("no such address")).await.unwrap(), 1);
+    assert_eq!(node.version(view("v1.1")).drop_effects(none.clone()).requested_by(asked("nothing")).await.unwrap(), 0);
+    assert_eq!(
+        node.version(view("v1.1")).drop_effects(stream.clone()).requested_by(keyed("no such address")).await.unwrap(),
+        1
+    );
     // The next one of its stream goes on, and fails as well.
     until_listed(&node, "v1.1", &[(second.get(), false)]).await;
     let third = add(&node, "ledger-1", 3).await;
     office.fail.lock().unwrap().clear();
-    assert_eq!(node.retry_effects(&view("v1.1"), &WhichLetters::All, &asked("mended")).await.unwrap(), 1);
+    assert_eq!(
+        node.version(view("v1.1")).retry_effects(WhichLetters::All).requested_by(asked("mended")).await.unwrap(),
+        1
+    );
     office.made_at_least(2).await;
     assert_eq!(office.by_ledger()["ledger-1"], [second.get(), third.get()]);
-    // Asked again under its key, what came after it stays.
+    // RequestedBy again under its key, what came after it stays.
     office.fail.lock().unwrap().insert("ledger-1".into());
     let fourth = add(&node, "ledger-1", 4).await;
     until_listed(&node, "v1.1", &[(fourth.get(), false)]).await;
-    assert_eq!(node.drop_effects(&view("v1.1"), &stream, &keyed("no such address")).await.unwrap(), 0);
+    assert_eq!(
+        node.version(view("v1.1")).drop_effects(stream.clone()).requested_by(keyed("no such address")).await.unwrap(),
+        0
+    );
     assert_eq!(listed(&node, "v1.1").await, [(fourth.get(), false)]);
 
     let history = node.history().await.unwrap();
@@ -85,7 +98,7 @@ async fn one_that_is_set_aside_holds_nothing_back_and_is_made_when_it_is_retried
     let office: Arc<Office> = Arc::default();
     let mut version = notices::<1>(&office);
     version.options.effects.on_failure = EffectFailure::SetAside { tries: 2 };
-    let node = Node::builder().carry(carry(version)).start().await.unwrap();
+    let node = Node::builder().projection(carry(version)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     office.fail.lock().unwrap().insert("ledger-1".into());
     let first = add(&node, "ledger-1", 1).await;
@@ -96,7 +109,7 @@ async fn one_that_is_set_aside_holds_nothing_back_and_is_made_when_it_is_retried
     office.made_at_least(1).await;
     until(&node, "it is told", |status| status.projections[0].versions[0].effects_aside == 1).await;
     let one = WhichLetters::One(first);
-    assert_eq!(node.retry_effects(&view("v1.1"), &one, &asked("mended")).await.unwrap(), 1);
+    assert_eq!(node.version(view("v1.1")).retry_effects(one.clone()).requested_by(asked("mended")).await.unwrap(), 1);
     office.made_at_least(2).await;
     assert_eq!(office.by_ledger()["ledger-1"], [second.get(), first.get()], "made at last, and once");
     until_listed(&node, "v1.1", &[]).await;
@@ -110,24 +123,28 @@ async fn a_pause_holds_effects_and_a_resumption_tries_at_once_what_fails() {
     office.fail.lock().unwrap().insert("ledger-1".into());
     let first = add(&node, "ledger-1", 1).await;
     until_listed(&node, "v1.1", &[(first.get(), false)]).await;
-    node.pause(&view("v1.1"), asked("the post is on strike")).await.unwrap();
+    node.version(view("v1.1")).pause().requested_by(asked("the post is on strike")).await.unwrap();
     office.fail.lock().unwrap().clear();
     let tries = office.tried().len();
-    node.retry_effects(&view("v1.1"), &WhichLetters::All, &asked("too early")).await.unwrap();
+    node.version(view("v1.1")).retry_effects(WhichLetters::All).requested_by(asked("too early")).await.unwrap();
     // Whoever looks at it meanwhile makes nothing: the delivery looks when the catalog changes.
     for number in 1..=3 {
-        node.drop_effects(&view("v1.1"), &WhichLetters::One(Position::new(number)), &asked("x")).await.unwrap();
+        node.version(view("v1.1"))
+            .drop_effects(WhichLetters::One(Position::new(number)))
+            .requested_by(asked("x"))
+            .await
+            .unwrap();
         until_listed(&node, "v1.1", &[(first.get(), false)]).await;
     }
     assert_eq!(office.tried().len(), tries, "it is paused");
-    node.resume(&view("v1.1"), asked("the strike is over")).await.unwrap();
+    node.version(view("v1.1")).resume().requested_by(asked("the strike is over")).await.unwrap();
     office.made_at_least(1).await;
     // Also what waits for its time.
     office.fail.lock().unwrap().insert("ledger-2".into());
     let second = add(&node, "ledger-2", 1).await;
     until_listed(&node, "v1.1", &[(second.get(), false)]).await;
     office.fail.lock().unwrap().clear();
-    node.resume(&view("v1.1"), asked("mended")).await.unwrap();
+    node.version(view("v1.1")).resume().requested_by(asked("mended")).await.unwrap();
     office.made_at_least(2).await;
     node.shutdown().await;
 }
@@ -140,10 +157,10 @@ async fn a_clean_up_waits_for_one_that_fails_until_it_is_dropped() {
     let first = add(&node, "ledger-1", 1).await;
     let second = add(&node, "ledger-1", 2).await;
     until_listed(&node, "v1.1", &[(first.get(), false)]).await;
-    node.carry(carry(patient::<2>(&office, EffectFailure::Halt))).unwrap();
+    node.add_projection(carry(patient::<2>(&office, EffectFailure::Halt))).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
-    node.clean_up(&view("v1.1"), asked("away with it")).await.unwrap();
+    node.version(view("v1.1")).clean_up().requested_by(asked("away with it")).await.unwrap();
     let status = until(&node, "it says what it waits for", |status| {
         let effects = |reason: &WaitingOn| matches!(reason, WaitingOn::Effects { pending: 2 });
         status.projections[0].versions[0].waiting_on.iter().any(effects)
@@ -151,7 +168,10 @@ async fn a_clean_up_waits_for_one_that_fails_until_it_is_dropped() {
     .await;
     assert_eq!(status.projections[0].versions[0].phase, Phase::CleaningUp);
     assert_eq!(listed(&node, "v1.1").await, [(first.get(), false), (second.get(), false)], "all that it owes");
-    assert_eq!(node.drop_effects(&view("v1.1"), &WhichLetters::All, &asked("never mind")).await.unwrap(), 2);
+    assert_eq!(
+        node.version(view("v1.1")).drop_effects(WhichLetters::All).requested_by(asked("never mind")).await.unwrap(),
+        2
+    );
     phase(&node, "v1.1", Phase::Obsolete).await;
     assert!(office.made().is_empty());
     node.shutdown().await;
@@ -162,7 +182,7 @@ async fn a_clean_up_waits_for_one_that_fails_until_it_is_dropped() {
 async fn an_effect_waits_for_those_of_the_version_that_was_left_and_lags() {
     let office: Arc<Office> = Arc::default();
     let node = start(&office).await;
-    node.carry(carry(notices::<2>(&office))).unwrap();
+    node.add_projection(carry(notices::<2>(&office))).unwrap();
     ready(&node, "v2.1").await;
     office.lags.send_replace(true);
     let first = add(&node, "ledger-1", 1).await;
@@ -191,7 +211,7 @@ async fn an_effect_waits_for_those_of_a_version_that_could_not_be_opened_yet() {
     phase(&node, "v1.1", Phase::Serving).await;
     office.fail.lock().unwrap().insert("ledger-1".into());
     let first = add(&node, "ledger-1", 1).await;
-    node.carry(carry(notices::<2>(&office))).unwrap();
+    node.add_projection(carry(notices::<2>(&office))).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     let second = add(&node, "ledger-1", 2).await;
@@ -202,7 +222,7 @@ async fn an_effect_waits_for_those_of_a_version_that_could_not_be_opened_yet() {
     office.fail.lock().unwrap().clear();
     faults.plan(|call| matches!(call, Call::Open(view) if view.version.code == 1).then_some(Fault::Fails));
     let node = over(directory.path(), &faults, &office).await;
-    node.carry(carry(notices::<2>(&office))).unwrap();
+    node.add_projection(carry(notices::<2>(&office))).unwrap();
     until(&node, "it is told", |status| {
         let before = WaitingOn::EffectsBefore { version: version("v1.1") };
         status.projections[0].versions.iter().any(|found| found.waiting_on.contains(&before))

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{ExpectedRevision, HandlerError, Node, PastEffects, Phase, Projection, Recorded, Table, View, WaitingOn};
+use dacapo::catalog::Phase;
+use dacapo::effects::PastEffects;
+use dacapo::status::WaitingOn;
+use dacapo::{ExpectedRevision, HandlerError, Node, Projection, Recorded, Table, View};
 
 use super::office::*;
 use crate::common::*;
@@ -69,7 +72,7 @@ async fn one_that_hangs_has_failed_after_its_time() {
     let office: Arc<Office> = Arc::default();
     let mut version = notices::<1>(&office);
     version.options.effects.time_max = Duration::from_millis(20);
-    let node = Node::builder().carry(carry(version)).start().await.unwrap();
+    let node = Node::builder().projection(carry(version)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     office.hang.lock().unwrap().insert("ledger-1".into());
     add(&node, "ledger-1", 1).await;
@@ -97,7 +100,7 @@ async fn what_was_there_before_the_projection_is_silent_unless_asked_for() {
         let office = Arc::default();
         let mut version = notices::<1>(&office);
         version.options.effects.past = past;
-        let node = Node::builder().data(directory.path()).carry(carry(version)).start().await.unwrap();
+        let node = Node::builder().data(directory.path()).projection(carry(version)).start().await.unwrap();
         phase(&node, "v1.1", Phase::Serving).await;
         let new = add(&node, "ledger-1", 99).await;
         office.made_at_least(expected).await;
@@ -123,7 +126,7 @@ impl Projection for Mute {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_effect_that_nobody_makes_is_the_handlers_mistake() {
-    let node = Node::builder().carry(Mute).start().await.unwrap();
+    let node = Node::builder().projection(Mute).start().await.unwrap();
     add(&node, "ledger-1", 1).await;
     until(&node, "it is told", |status| {
         let versions = status.projections.iter().flat_map(|projection| &projection.versions);

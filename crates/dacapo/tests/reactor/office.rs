@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dacapo::{
-    Acts, Carried, Effect, EffectKey, EffectOptions, EffectTry, FlipPolicy, HandlerError, InPlace, Node, Options,
-    Phase, Projection, Recorded, SegmentCount, Store, SystemClock, Table, View,
-};
+use dacapo::catalog::Phase;
+use dacapo::effects::{Acts, Effect, EffectKey, EffectOptions, EffectTry};
+use dacapo::options::{FlipPolicy, InPlace, SegmentCount};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{HandlerError, Node, Options, Projection, Recorded, Table, VersionCode, View};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -136,12 +138,12 @@ pub(super) fn notices<const CODE: u32>(office: &Arc<Office>) -> Notices<CODE> {
     Notices { office: Arc::clone(office), options }
 }
 
-pub(super) fn carry<const CODE: u32>(notices: Notices<CODE>) -> Carried {
-    Carried::version(notices).acts::<Mail>().into()
+pub(super) fn carry<const CODE: u32>(notices: Notices<CODE>) -> VersionCode {
+    notices.acting::<Mail>().into()
 }
 
 pub(super) async fn start(office: &Arc<Office>) -> Node {
-    let node = Node::builder().carry(carry(notices::<1>(office))).start().await.unwrap();
+    let node = Node::builder().projection(carry(notices::<1>(office))).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node
 }
@@ -155,5 +157,5 @@ pub(super) async fn nothing_owed(node: &Node, office: &Office, expected: usize) 
 /// A node over a store that fails as it is told.
 pub(super) async fn over(directory: &Path, faults: &Faults, office: &Arc<Office>) -> Node {
     let store = faults.over(&Store::embedded(directory, Arc::new(SystemClock)).unwrap());
-    Node::builder().store(store).carry(carry(notices::<1>(office))).start().await.unwrap()
+    Node::builder().store(store).projection(carry(notices::<1>(office))).start().await.unwrap()
 }

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use dacapo::{Asked, Node, NodeBuilder, Phase, Position, Store, SystemClock, WaitingOn};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::status::WaitingOn;
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{Node, NodeBuilder, Position};
 
 use super::office::*;
 use crate::common::*;
@@ -41,7 +45,7 @@ async fn tries_and_their_back_off_outlive_the_process() {
     let node = over(directory.path(), &faults, &office).await;
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 5).await;
-    let attempts = |status: &dacapo::Status| {
+    let attempts = |status: &dacapo::status::Status| {
         let told = status.projections[0].versions[0].waiting_on.iter().find_map(|reason| match reason {
             WaitingOn::Effect { attempts, .. } => Some(*attempts),
             _ => None,
@@ -65,11 +69,11 @@ async fn a_clean_up_waits_for_the_effects_that_are_owed_and_says_so() {
     let node = start(&office).await;
     office.fail.lock().unwrap().insert("ledger-1".into());
     let owed = add(&node, "ledger-1", 5).await;
-    node.carry(carry(notices::<2>(&office))).unwrap();
+    node.add_projection(carry(notices::<2>(&office))).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     let later = add(&node, "ledger-1", 6).await;
-    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("test").await.unwrap();
     until(&node, "it waits", |status| {
         let found = &status.projections[0].versions[0];
         // The later effect may wait behind it, since the old version came past that event, too.
@@ -88,11 +92,11 @@ async fn a_clean_up_waits_for_the_effects_that_are_owed_and_says_so() {
 
 /// A node on which version 2 serves and version 1 owes an effect of an event that it speaks for, which fails.
 async fn owing(builder: NodeBuilder, office: &Arc<Office>) -> (Node, Position) {
-    let node = builder.carry(carry(notices::<1>(office))).start().await.unwrap();
+    let node = builder.projection(carry(notices::<1>(office))).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     office.fail.lock().unwrap().insert("ledger-1".into());
     let owed = add(&node, "ledger-1", 5).await;
-    node.carry(carry(notices::<2>(office))).unwrap();
+    node.add_projection(carry(notices::<2>(office))).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     (node, owed)
@@ -113,9 +117,9 @@ async fn a_version_that_is_cleaned_up_while_it_is_opened_again_makes_what_it_owe
     let (node, owed) = owing(Node::builder().store(store), &office).await;
     let mut opened = faults.hold_up_opening(view("v1.1"));
     // Other code of the same version: it is opened again, by the catalog as it was before the clean-up.
-    node.carry(carry(notices::<1>(&office))).unwrap();
+    node.add_projection(carry(notices::<1>(&office))).unwrap();
     tokio::time::timeout(WAIT_MAX, opened.wait_for(|opened| *opened)).await.unwrap().unwrap();
-    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("test").await.unwrap();
     faults.stop();
     check_paid(&node, &office, owed).await;
     node.shutdown().await;
@@ -125,17 +129,17 @@ async fn a_version_that_is_cleaned_up_while_it_is_opened_again_makes_what_it_owe
 async fn what_is_owed_waits_for_the_code_and_is_made_once_that_is_carried() {
     let (directory, office) = (tempfile::tempdir().unwrap(), Arc::default());
     let (node, owed) = owing(Node::builder().data(directory.path()), &office).await;
-    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("test").await.unwrap();
     node.shutdown().await;
     drop(node);
-    let node = Node::builder().data(directory.path()).carry(carry(notices::<2>(&office))).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry(notices::<2>(&office))).start().await.unwrap();
     until(&node, "it waits for the code", |status| {
         let found = &status.projections[0].versions[0];
         let owes = found.waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Effects { pending: 1 }));
         owes && found.waiting_on.contains(&WaitingOn::Code { version: version("v1.1") })
     })
     .await;
-    node.carry(carry(notices::<1>(&office))).unwrap();
+    node.add_projection(carry(notices::<1>(&office))).unwrap();
     check_paid(&node, &office, owed).await;
     node.shutdown().await;
 }

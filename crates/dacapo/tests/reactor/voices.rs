@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::{
-    Asked, Carried, ExpectedRevision, Node, OnFailure, PastEffects, Phase, Policy, Position, ReplayFrom, Retry, Store,
-    SystemClock, WhichLetters,
-};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::effects::PastEffects;
+use dacapo::operate::{ReplayFrom, WhichLetters};
+use dacapo::options::{OnFailure, Policy, Retry};
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
+use dacapo::{ExpectedRevision, Node, Position, VersionCode};
 use tokio::sync::watch;
 
 use super::office::*;
@@ -29,7 +32,7 @@ async fn one_voice_through_flips_rollbacks_an_aborted_flip_and_a_replay() {
         (count, appended.clone())
     };
     some(&node).await;
-    node.carry(carry(notices::<2>(&office))).unwrap();
+    node.add_projection(carry(notices::<2>(&office))).unwrap();
     ready(&node, "v2.1").await;
     some(&node).await;
     flip(&node).await;
@@ -38,15 +41,15 @@ async fn one_voice_through_flips_rollbacks_an_aborted_flip_and_a_replay() {
     some(&node).await;
     flip(&node).await;
     // A flip that comes to nothing.
-    let rebuilt = node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    let rebuilt = node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready(&node, "v2.2").await;
-    let requested = node.flip(&totals(), Some(rebuilt.view.version), Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().version(rebuilt.view.version).flip().by("test").await.unwrap();
     // It may have come to something all the same: then that version serves, and is not cleaned up.
-    let aborted = node.clean_up(&rebuilt.view, Asked::by("test")).await.is_ok();
-    assert!(aborted || node.flipped(&requested, WAIT_MAX).await.is_ok());
+    let aborted = node.version(rebuilt.view.clone()).clean_up().by("test").await.is_ok();
+    assert!(aborted || requested.done().within(WAIT_MAX).await.is_ok());
     some(&node).await;
-    let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
-    let replayed = node.replayed(&replay, WAIT_MAX).await;
+    let replay = node.projection(totals()).unwrap().replay(ReplayFrom::Start).by("test").await.unwrap();
+    let replayed = replay.done().within(WAIT_MAX).await;
     let (count, appended) = some(&node).await;
     nothing_owed(&node, &office, count).await;
     node.shutdown().await;
@@ -72,7 +75,7 @@ async fn an_event_that_was_set_aside_speaks_once_when_a_replay_applies_it_at_las
     // Apart from the phase, which the processor may hear of later than the test.
     version.options.on_failure = OnFailure { serving: Policy::DeadLetter, initializing: Policy::DeadLetter };
     version.options.retry = Retry { attempts: 1, ..Retry::default() };
-    let node = Node::builder().carry(carry(version)).start().await.unwrap();
+    let node = Node::builder().projection(carry(version)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     office.refuses.store(true, Ordering::SeqCst);
     add(&node, "ledger-1", 1).await;
@@ -83,8 +86,8 @@ async fn an_event_that_was_set_aside_speaks_once_when_a_replay_applies_it_at_las
     until(&node, "both are set aside", |status| status.projections[0].versions[0].letters == 2).await;
     office.made_at_least(2).await;
     for round in 0..2 {
-        let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
-        node.replayed(&replay, WAIT_MAX).await.unwrap();
+        let replay = node.projection(totals()).unwrap().replay(ReplayFrom::Start).by("test").await.unwrap();
+        replay.done().within(WAIT_MAX).await.unwrap();
         // The end is seen in the view, maybe before the processor tells of its letters.
         let expected = if round == 0 { 2 } else { 0 };
         until(&node, "it was tried again", |status| status.projections[0].versions[0].letters == expected).await;
@@ -92,8 +95,8 @@ async fn an_event_that_was_set_aside_speaks_once_when_a_replay_applies_it_at_las
     }
     // The second replay applied both; the next one comes past them again.
     office.made_at_least(5).await;
-    let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
-    node.replayed(&replay, WAIT_MAX).await.unwrap();
+    let replay = node.projection(totals()).unwrap().replay(ReplayFrom::Start).by("test").await.unwrap();
+    replay.done().within(WAIT_MAX).await.unwrap();
     let last = add(&node, "ledger-1", 4).await;
     office.made_at_least(6).await;
     let first = office.made()[0].1.position.get();
@@ -110,7 +113,7 @@ async fn an_event_that_has_spoken_and_is_set_aside_by_a_replay_does_not_speak_ag
     // Apart from the phase, which the processor may hear of later than the test.
     version.options.on_failure = OnFailure { serving: Policy::DeadLetter, initializing: Policy::DeadLetter };
     version.options.retry = Retry { attempts: 1, ..Retry::default() };
-    let node = Node::builder().carry(carry(version)).start().await.unwrap();
+    let node = Node::builder().projection(carry(version)).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let doubt = async |ledger: &str| {
         let doubted = [LedgerEvent::Doubted { amount: 7 }];
@@ -120,11 +123,11 @@ async fn an_event_that_has_spoken_and_is_set_aside_by_a_replay_does_not_speak_ag
         until(&node, "so many are set aside", |status| status.projections[0].versions[0].letters == expected).await;
     };
     let replay = async || {
-        let replay = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
-        node.replayed(&replay, WAIT_MAX).await.unwrap();
+        let replay = node.projection(totals()).unwrap().replay(ReplayFrom::Start).by("test").await.unwrap();
+        replay.done().within(WAIT_MAX).await.unwrap();
     };
     let retry = async || {
-        node.retry_letters(&view("v1.1"), &WhichLetters::All, &Asked::by("test")).await.unwrap();
+        node.version(view("v1.1")).retry_letters(WhichLetters::All).by("test").await.unwrap();
     };
     let spoken = [doubt("ledger-1").await, doubt("ledger-2").await];
     office.made_at_least(4).await;
@@ -136,7 +139,7 @@ async fn an_event_that_has_spoken_and_is_set_aside_by_a_replay_does_not_speak_ag
     // One that goes by a retry, and one by a further replay.
     office.refuses.store(false, Ordering::SeqCst);
     let one = WhichLetters::One(spoken[0]);
-    node.retry_letters(&view("v1.1"), &one, &Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).retry_letters(one.clone()).by("test").await.unwrap();
     letters(2).await;
     office.refuses.store(true, Ordering::SeqCst);
     replay().await;
@@ -158,8 +161,8 @@ async fn an_event_that_has_spoken_and_is_set_aside_by_a_replay_does_not_speak_ag
     let stays = doubt("ledger-5").await;
     letters(1).await;
     let from = ReplayFrom::Position(add(&node, "ledger-6", 1).await);
-    let replay = node.replay(&totals(), None, from, Asked::by("test")).await.unwrap();
-    node.replayed(&replay, WAIT_MAX).await.unwrap();
+    let replay = node.projection(totals()).unwrap().replay(from).by("test").await.unwrap();
+    replay.done().within(WAIT_MAX).await.unwrap();
     office.refuses.store(false, Ordering::SeqCst);
     retry().await;
     letters(0).await;
@@ -177,17 +180,17 @@ async fn an_event_that_has_spoken_and_is_set_aside_by_a_replay_does_not_speak_ag
 }
 
 /// Notices of both versions, of which the one that steps back goes after `stand_by`.
-fn going(office: &Arc<Office>, stand_by: Duration) -> (Carried, Carried) {
+fn going(office: &Arc<Office>, stand_by: Duration) -> (VersionCode, VersionCode) {
     let (mut one, mut two) = (notices::<1>(office), notices::<2>(office));
     (one.options.stand_by, two.options.stand_by) = (stand_by, stand_by);
     (carry(one), carry(two))
 }
 
 /// A node over `store` on which version 1 serves and version 2 could be flipped to.
-async fn two_voices(store: Store, (one, two): (Carried, Carried)) -> Node {
-    let node = Node::builder().store(store).carry(one).start().await.unwrap();
+async fn two_voices(store: Store, (one, two): (VersionCode, VersionCode)) -> Node {
+    let node = Node::builder().store(store).projection(one).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(two).unwrap();
+    node.add_projection(two).unwrap();
     ready(&node, "v2.1").await;
     node
 }
@@ -241,7 +244,7 @@ async fn a_version_makes_the_effects_of_what_came_during_the_flip_before_it_goes
         })
         .await;
         if !stand_by.is_zero() {
-            node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+            node.version(view("v1.1")).clean_up().by("test").await.unwrap();
         }
         check_both_spoke(&node, &office, during).await;
         node.shutdown().await;
@@ -259,7 +262,7 @@ async fn what_came_during_the_flip_has_its_effects_also_if_the_node_ends_before_
     node.shutdown().await;
     drop(node);
     let (one, two) = going(&office, Duration::ZERO);
-    let node = Node::builder().data(directory.path()).carry(one).carry(two).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(one).projection(two).start().await.unwrap();
     check_both_spoke(&node, &office, during).await;
     node.shutdown().await;
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dacapo::{
-    Asked, ExpectedRevision, HandlerError, Node, Options, Phase, Position, Projection, Recorded, Row, Table, View,
-    WaitingOn, WorkShare,
-};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::options::WorkShare;
+use dacapo::status::WaitingOn;
+use dacapo::{ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, View};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ async fn a_throttled_rebuild_says_so_and_ends_all_the_same() {
     }
     // So little that it says so for seconds, while somebody looks.
     let rebuild_share = WorkShare::percent(5).unwrap();
-    node.carry(carry_v1(TotalsV1 { options: Options { rebuild_share, ..options() }, ..v1() })).unwrap();
+    node.add_projection(carry_v1(TotalsV1 { options: Options { rebuild_share, ..options() }, ..v1() })).unwrap();
     until(&node, "it says that it leaves time to others", |status| {
         let mut versions = status.projections.iter().flat_map(|projection| &projection.versions);
         versions.any(|found| found.waiting_on.contains(&WaitingOn::Share { share: rebuild_share }))
@@ -27,7 +27,7 @@ async fn a_throttled_rebuild_says_so_and_ends_all_the_same() {
     .await;
     phase(&node, "v1.1", Phase::Serving).await;
     check_serving(&node).await;
-    let at_head = |status: &dacapo::Status| status.projections[0].versions[0].waiting_on.is_empty();
+    let at_head = |status: &dacapo::status::Status| status.projections[0].versions[0].waiting_on.is_empty();
     until(&node, "it works whenever there is something to do", at_head).await;
     node.shutdown().await;
 }
@@ -79,7 +79,7 @@ async fn a_batch_ends_after_its_time_however_much_was_read() {
         node.append("ledger-1", ExpectedRevision::Any, (0..EVENTS as i64).map(added)).await.unwrap();
         let (begun, gate) = (watch::Sender::new(0), watch::Sender::new(false));
         let (mut begins, opens) = (begun.subscribe(), gate.clone());
-        node.carry(Slow { waits, stops_at: EVENTS, begun, gate }).unwrap();
+        node.add_projection(Slow { waits, stops_at: EVENTS, begun, gate }).unwrap();
         tokio::time::timeout(WAIT_MAX, begins.wait_for(|events| *events == EVENTS)).await.unwrap().unwrap();
         until(&node, "some of it is committed", |status| {
             let covers = status.projections[0].versions[0].covers;
@@ -142,7 +142,7 @@ async fn long(directory: &std::path::Path, sends: bool, each: Duration, waits_at
     }
     let (waits, gate) = (watch::Sender::new(false), watch::Sender::new(false));
     let (mut waiting, opens) = (waits.subscribe(), gate.clone());
-    node.carry(Long { sends, each, waits_at, waits, gate }).unwrap();
+    node.add_projection(Long { sends, each, waits_at, waits, gate }).unwrap();
     tokio::time::timeout(WAIT_MAX, waiting.wait_for(|waits| *waits)).await.unwrap().unwrap();
     (node, opens)
 }
@@ -152,12 +152,12 @@ async fn long(directory: &std::path::Path, sends: bool, each: Duration, waits_at
 async fn a_long_batch_ends_once_somebody_waits_for_it() {
     let directory = tempfile::tempdir().unwrap();
     let (node, gate) = long(directory.path(), false, Duration::ZERO, LONG_BATCH + 3_000).await;
-    node.pause(&view("v1.1"), Asked::default()).await.unwrap();
+    node.version(view("v1.1")).pause().await.unwrap();
     gate.send_replace(true);
-    let covers = |status: &dacapo::Status| status.projections[0].versions[0].covers.get();
+    let covers = |status: &dacapo::status::Status| status.projections[0].versions[0].covers.get();
     let status = until(&node, "the batch is committed", |status| covers(status) > LONG_BATCH + 3_000).await;
     assert!(covers(&status) < LONG_EVENTS, "{}", covers(&status));
-    node.resume(&view("v1.1"), Asked::default()).await.unwrap();
+    node.version(view("v1.1")).resume().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     node.shutdown().await;
 }
@@ -179,13 +179,13 @@ async fn a_batch_that_has_a_transaction_open_is_no_longer_than_any_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_takes_long_is_seen_to_get_on() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let first = add(&node, "ledger-1", 1).await;
     let second = v2();
     let gate = second.behaviour.gate.clone();
     gate.send_replace(false);
-    node.carry(carry_v2(second)).unwrap();
+    node.add_projection(carry_v2(second)).unwrap();
     // In the middle of its batch, which has committed nothing.
     let status = until(&node, "it is told where the handler is", |status| {
         status.projections[0].versions.get(1).is_some_and(|found| found.reached.is_some())

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use dacapo::{
-    Asked, CatalogEvent, Error, ExpectedRevision, FlipKind, FlipPolicy, Node, Options, Phase, Position, Probe,
-    Revision, Step, WaitingOn,
-};
+use dacapo::catalog::{CatalogEvent, FlipKind, Phase, RequestedBy};
+use dacapo::journal::Revision;
+use dacapo::options::FlipPolicy;
+use dacapo::status::WaitingOn;
+use dacapo::world::{Probe, Step};
+use dacapo::{Error, ExpectedRevision, Node, Options, Position};
 use tokio::sync::watch;
 
 use super::setup::held_back;
@@ -44,11 +46,11 @@ async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_never_go_back_while_versions_flip_back_and_forth() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4).map(|number| tokio::spawn(client(node.clone(), number, Arc::clone(&stop)))).collect();
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     for round in 0..10 {
         let report = flip(&node).await;
@@ -88,10 +90,10 @@ async fn check_history(node: &Node) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_flips_by_itself_when_its_policy_says_so() {
     let options = Options { flip: FlipPolicy::WhenReady, ..options() };
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     add(&node, "ledger-1", 1).await;
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
+    node.add_projection(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
     phase(&node, "v2.1", Phase::Serving).await;
     phase(&node, "v1.1", Phase::StandingBy).await;
     let position = add(&node, "ledger-1", 2).await;
@@ -125,16 +127,16 @@ async fn a_hold_that_runs_out_of_its_budget_is_lifted_and_tried_again() {
     let (go, stopped) = mpsc::channel();
     let probe = Arc::new(StopAtCovered { covered: watch::Sender::new(false), go: Mutex::new(stopped) });
     let version_2 = v2();
-    let builder = Node::builder().carry(carry_v1(v1())).probe(Arc::clone(&probe) as Arc<dyn Probe>);
+    let builder = Node::builder().projection(carry_v1(v1())).probe(Arc::clone(&probe) as Arc<dyn Probe>);
     let node = builder.start().await.unwrap();
     go.send(()).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     probe.covered.send_replace(false);
-    node.carry(carry_v2(version_2.clone())).unwrap();
+    node.add_projection(carry_v2(version_2.clone())).unwrap();
     ready(&node, "v2.1").await;
 
     // Version 2 covers the request. Then version 1 shows one event more, at which version 2 stops.
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     probe.covered.subscribe().wait_for(|covered| *covered).await.unwrap();
     version_2.behaviour.gate.send_replace(false);
     let shown = add(&node, "ledger-1", 1).await;
@@ -160,18 +162,18 @@ async fn a_hold_that_runs_out_of_its_budget_is_lifted_and_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flip_waits_for_a_version_that_is_behind_and_says_so() {
     let (node, _version_2) = held_back().await;
-    let requested = node.flip(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     until(&node, "I-11: the flip says which segment it waits on", |status| {
         let flip = status.projections[0].flip.as_ref();
         flip.is_some_and(|(_, reasons)| reasons.iter().any(|reason| matches!(reason, WaitingOn::Segment { .. })))
     })
     .await;
-    let error = node.flipped(&requested, Duration::ZERO).await.unwrap_err();
+    let error = requested.done().within(Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
 
     // Giving the version up aborts its flip, although its handler still waits.
-    node.clean_up(&view("v2.1"), Asked::by("test")).await.unwrap();
-    let error = node.flipped(&requested, WAIT_MAX).await.unwrap_err();
+    node.version(view("v2.1")).clean_up().by("test").await.unwrap();
+    let error = requested.done().within(WAIT_MAX).await.unwrap_err();
     assert!(matches!(error, Error::FlipAborted { .. }), "{error}");
     phase(&node, "v2.1", Phase::Obsolete).await;
     assert_eq!(node.catalog().borrow().serving(&totals()), Some(version("v1.1")));

@@ -1,6 +1,7 @@
 //! A version that is held back while it is built.
 
-use dacapo::{Node, Phase};
+use dacapo::Node;
+use dacapo::catalog::Phase;
 
 use crate::common::*;
 
@@ -8,10 +9,10 @@ use crate::common::*;
 pub(super) async fn held_back() -> (Node, TotalsV2) {
     let version_2 = v2();
     version_2.behaviour.gate.send_replace(false);
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     add(&node, "ledger-1", 1).await;
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(version_2.clone())).unwrap();
+    node.add_projection(carry_v2(version_2.clone())).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     (node, version_2)
 }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{Asked, Cancel, Error, FlipPolicy, Node, Options, Phase, Projection, RebuildOptions, WaitingOn};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::operate::Cancel;
+use dacapo::options::FlipPolicy;
+use dacapo::status::WaitingOn;
+use dacapo::{Error, Node, Options, Projection};
 
 use super::setup::held_back;
 use crate::common::*;
@@ -13,11 +17,11 @@ async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
     let options = Options { stand_by: Duration::from_secs(3_600), ..options() };
-    let builder = Node::builder().data(directory.path()).clock(Arc::clone(&clock) as Arc<dyn dacapo::Clock>);
-    let builder = builder.carry(carry_v1(TotalsV1 { options: options.clone(), ..v1() }));
+    let builder = Node::builder().data(directory.path()).clock(Arc::clone(&clock) as Arc<dyn dacapo::world::Clock>);
+    let builder = builder.projection(carry_v1(TotalsV1 { options: options.clone(), ..v1() }));
     let node = builder.start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
+    node.add_projection(carry_v2(TotalsV2 { options, ..v2() })).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
     clock.advance(Duration::from_secs(3_599));
@@ -32,9 +36,9 @@ async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
     clock.advance(Duration::from_secs(1));
     phase(&node, "v1.1", Phase::Obsolete).await;
     assert!(!file.exists(), "I-12");
-    let refused = node.rollback(&totals(), None, Asked::by("test")).await.unwrap_err();
+    let refused = node.projection(totals()).unwrap().rollback().by("test").await.unwrap_err();
     assert!(matches!(refused, Error::NoTarget(_)), "{refused}");
-    let refused = node.rollback(&totals(), Some(version("v1.1")), Asked::by("test")).await.unwrap_err();
+    let refused = node.version(view("v1.1")).rollback().by("test").await.unwrap_err();
     assert!(refused.to_string().contains("cannot flip to totals v1.1: it is Obsolete"), "{refused}");
     check_serving(&node).await;
     node.shutdown().await;
@@ -43,25 +47,25 @@ async fn stand_by_ends_after_its_time_and_the_view_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_was_made_again_after_its_version_was_gone_goes_at_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
-    let builder = || Node::builder().data(directory.path()).carry(carry_v1(v1()));
+    let builder = || Node::builder().data(directory.path()).projection(carry_v1(v1()));
     let node = builder().start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
-    node.carry(carry_v2(v2())).unwrap();
+    node.add_projection(carry_v2(v2())).unwrap();
     ready(&node, "v2.1").await;
     flip(&node).await;
-    node.clean_up(&view("v1.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.1")).clean_up().by("test").await.unwrap();
     phase(&node, "v1.1", Phase::Obsolete).await;
     node.shutdown().await;
     drop(node);
 
     // As a process leaves it that did not know yet and was killed before it looked again.
-    let store = dacapo::Store::embedded(directory.path(), Arc::new(dacapo::SystemClock)).unwrap();
+    let store = dacapo::store::Store::embedded(directory.path(), Arc::new(dacapo::world::SystemClock)).unwrap();
     store.views.open(&view("v1.1"), TotalsV1::TABLES, options().segments).await.unwrap();
     store.journal.close().await;
     drop(store);
     let file = directory.path().join("views/totals/v1.1.db");
     assert!(file.exists());
-    let node = builder().carry(carry_v2(v2())).start().await.unwrap();
+    let node = builder().projection(carry_v2(v2())).start().await.unwrap();
     assert!(!file.exists(), "I-12");
     check_serving(&node).await;
     node.shutdown().await;
@@ -70,7 +74,7 @@ async fn a_view_that_was_made_again_after_its_version_was_gone_goes_at_the_next_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_version_supersedes_one_that_does_not_serve_yet() {
     let (node, version_2) = held_back().await;
-    let second = node.rebuild(&totals(), Some(2), Asked::by("test")).await.unwrap();
+    let second = node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     assert_eq!(second.view.version, version("v2.2"));
     version_2.behaviour.gate.send_replace(true);
     phase(&node, "v2.1", Phase::Obsolete).await;
@@ -83,14 +87,14 @@ async fn a_later_version_supersedes_one_that_does_not_serve_yet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serving_version_whose_code_is_gone_does_not_block_its_successor() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
     let position = add(&node, "ledger-1", 1).await;
     ask(&node, "ledger-1", position).await;
     node.shutdown().await;
 
     let options = Options { flip: FlipPolicy::WhenReady, ..options() };
     let version_2 = TotalsV2 { options, ..v2() };
-    let node = Node::builder().data(directory.path()).carry(carry_v2(version_2)).start().await.unwrap();
+    let node = Node::builder().data(directory.path()).projection(carry_v2(version_2)).start().await.unwrap();
     phase(&node, "v2.1", Phase::Serving).await;
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (1, 1));
     let status = node.status().await.unwrap();
@@ -99,7 +103,7 @@ async fn a_serving_version_whose_code_is_gone_does_not_block_its_successor() {
     node.shutdown().await;
 }
 
-fn refusal(error: Error) -> dacapo::CatalogRefused {
+fn refusal(error: Error) -> dacapo::catalog::CatalogRefused {
     match error {
         Error::Catalog(refused) => refused,
         other => panic!("{other}"),
@@ -108,25 +112,25 @@ fn refusal(error: Error) -> dacapo::CatalogRefused {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
-    let node = Node::builder().carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     add(&node, "ledger-1", 1).await;
     let mut second = v2();
     second.options.flip = FlipPolicy::WhenReady;
     let gate = second.behaviour.gate.clone();
     gate.send_replace(false);
-    node.carry(carry_v2(second)).unwrap();
+    node.add_projection(carry_v2(second)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     // It is asked for, and cannot happen yet.
-    let requested = node.flip(&totals(), None, Asked::by("ana")).await.unwrap();
-    let unclear = node.cancel(&totals(), None, None, Asked::by("ben")).await.unwrap_err().to_string();
+    let requested = node.projection(totals()).unwrap().flip().by("ana").await.unwrap();
+    let unclear = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap_err().to_string();
     assert!(unclear.contains("the flip to v2.1, or the rebuild of v2.1"), "{unclear}");
     let waits = tokio::spawn({
         let (node, requested) = (node.clone(), requested.clone());
-        async move { node.flipped(&requested, WAIT_MAX).await }
+        async move { requested.done().within(WAIT_MAX).await }
     });
-    let asked = Asked { idempotency_key: Some("k".into()), ..Asked::by("ben").because("not today") };
-    let cancelled = node.cancel(&totals(), Some(Cancel::Flip), None, asked.clone()).await.unwrap();
+    let asked = RequestedBy { idempotency_key: Some("k".into()), ..RequestedBy::by("ben").because("not today") };
+    let cancelled = node.projection(totals()).unwrap().cancel(Cancel::Flip).requested_by(asked.clone()).await.unwrap();
     assert_eq!(cancelled.requested.view, view("v2.1"));
     let told = waits.await.unwrap().unwrap_err();
     assert!(matches!(&told, Error::FlipAborted { reason, .. } if reason == "ben cancelled it: not today"), "{told}");
@@ -136,15 +140,19 @@ async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
     assert_eq!(node.catalog().borrow().serving(&totals()), Some(version("v1.1")), "nor by itself");
 
     flip(&node).await;
-    let late = node.cancel(&totals(), Some(Cancel::Flip), None, Asked::by("ben")).await.unwrap_err();
+    let late = node.projection(totals()).unwrap().cancel(Cancel::Flip).by("ben").await.unwrap_err();
     assert_eq!(refusal(late).to_string(), "the flip to totals v2.1 cannot be cancelled, it is too late: it serves");
-    let late = node.cancel(&totals(), Some(Cancel::Rebuild), Some(version("v2.1")), Asked::by("ben")).await;
-    assert!(matches!(refusal(late.unwrap_err()), dacapo::CatalogRefused::TooLate { .. }));
-    assert_eq!(node.cancel(&totals(), Some(Cancel::Flip), None, asked).await.unwrap(), cancelled, "under its key");
+    let late = node.version(view("v2.1")).cancel(Cancel::Rebuild).by("ben").await;
+    assert!(matches!(refusal(late.unwrap_err()), dacapo::catalog::CatalogRefused::TooLate { .. }));
+    assert_eq!(
+        node.projection(totals()).unwrap().cancel(Cancel::Flip).requested_by(asked).await.unwrap(),
+        cancelled,
+        "under its key"
+    );
 
     gate.send_replace(false);
-    let rebuilt = node.rebuild(&totals(), None, Asked::by("ana")).await.unwrap();
-    let cancelled = node.cancel(&totals(), None, None, Asked::by("ben")).await.unwrap();
+    let rebuilt = node.projection(totals()).unwrap().rebuild().by("ana").await.unwrap();
+    let cancelled = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap();
     assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::Rebuild, &rebuilt.view));
     gate.send_replace(true);
     phase(&node, "v2.2", Phase::Obsolete).await;
@@ -153,23 +161,18 @@ async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_says_what_it_discards_and_needs_to_be_told_so_for_what_is_ready() {
-    let node = Node::builder().carry(carry_v1(v1())).carry(carry_v2(v2())).start().await.unwrap();
+    let node = Node::builder().projection(carry_v1(v1())).projection(carry_v2(v2())).start().await.unwrap();
     ready_and_flip(&node, "v2.1").await;
-    let how = RebuildOptions::default();
-    let first = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap();
+    let totals = node.projection(totals()).unwrap();
+    let first = totals.rebuild().by("ana").await.unwrap();
     assert_eq!(first.discards, []);
     ready(&node, "v2.2").await;
-    let refused = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap_err();
+    let refused = totals.rebuild().by("ana").await.unwrap_err();
     assert!(matches!(&refused, Error::WouldDiscard { view: of } if *of == view("v2.2")), "{refused}");
-    let plain = node.rebuild(&totals(), None, Asked::by("ana")).await;
-    let copy = node.rebuild_from_copy(&totals(), None, Asked::by("ana")).await;
-    for refused in [plain, copy] {
-        assert!(matches!(refused, Err(Error::WouldDiscard { .. })), "however it is asked for: {refused:?}");
-    }
-    let how = RebuildOptions { discard: true, ..how };
-    assert_eq!(node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap().discards, [version("v2.2")]);
-    let how = RebuildOptions { code: Some(7), ..how };
-    let missing = node.rebuild_with(&totals(), how, Asked::by("ana")).await.unwrap_err().to_string();
+    let copy = totals.rebuild().from_copy().by("ana").await;
+    assert!(matches!(copy, Err(Error::WouldDiscard { .. })), "however it is asked for: {copy:?}");
+    assert_eq!(totals.rebuild().discard().by("ana").await.unwrap().discards, [version("v2.2")]);
+    let missing = totals.rebuild().code(7).discard().by("ana").await.unwrap_err().to_string();
     assert_eq!(missing, "no node carries version 7 of the code of totals: carried are 1, 2");
     node.shutdown().await;
 }

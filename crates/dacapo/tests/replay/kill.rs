@@ -6,10 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dacapo::{
-    HandlerError, InPlace, Node, Options, Phase, Position, Probe, Projection, Recorded, ReplayFrom, Row, Step, Store,
-    SystemClock, Table, View,
-};
+use dacapo::catalog::Phase;
+use dacapo::operate::ReplayFrom;
+use dacapo::options::InPlace;
+use dacapo::store::Store;
+use dacapo::world::{Probe, Step, SystemClock};
+use dacapo::{HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, View};
 
 use super::setup::*;
 use crate::common::*;
@@ -17,7 +19,7 @@ use crate::common::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_is_told_once_though_two_nodes_see_it() {
     let store = Store::memory(Arc::new(SystemClock));
-    let node = Node::builder().store(store.clone()).carry(entries(InPlace::KeepsRows)).start().await.unwrap();
+    let node = Node::builder().store(store.clone()).projection(entries(InPlace::KeepsRows)).start().await.unwrap();
     serving(&node).await;
     fill(&node, 10).await;
     // It does not carry the code, so it claims nothing; it sees the tokens and plans as every node does.
@@ -36,7 +38,7 @@ async fn a_view_that_lost_its_last_commits_takes_the_replay_up_again() {
     let directory = tempfile::tempdir().unwrap();
     let begin = async || {
         let sums = sums::<1>();
-        let node = Node::builder().data(directory.path()).carry(sums.clone()).start().await.unwrap();
+        let node = Node::builder().data(directory.path()).projection(sums.clone()).start().await.unwrap();
         (node, sums)
     };
     let file = directory.path().join("views/totals/v1.1.db");
@@ -120,12 +122,12 @@ async fn child() {
     let step = Step::REPLAY.into_iter().find(|known| format!("{known:?}") == dies);
     let after = dies.parse().unwrap_or(0);
     let builder = Node::builder().data(directory).probe(Arc::new(DieAt(step)));
-    let node = builder.carry(Dies { inner: sums::<1>(), after }).start().await.unwrap();
+    let node = builder.projection(Dies { inner: sums::<1>(), after }).start().await.unwrap();
     serving(&node).await;
     fill(&node, 100).await;
     node.read("totals", node.head()).await.unwrap();
     let requested = ask_replay(&node, ReplayFrom::Start).await.unwrap();
-    node.replayed(&requested, WAIT_MAX).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     // A child that was to die at the end dies a moment after it was told.
     std::future::pending::<()>().await;
 }
@@ -150,7 +152,7 @@ async fn a_process_may_die_anywhere_in_a_replay_and_exactly_at_its_end() {
         let directory = tempfile::tempdir().unwrap();
         run_child(directory.path(), &dies);
         let sums = sums::<1>();
-        let node = Node::builder().data(directory.path()).carry(sums.clone()).start().await.unwrap();
+        let node = Node::builder().data(directory.path()).projection(sums.clone()).start().await.unwrap();
         let mut catalog = node.catalog();
         let over = catalog.wait_for(|catalog| catalog.version(&view("v1.1")).unwrap().replay.is_none());
         tokio::time::timeout(WAIT_MAX, over).await.unwrap_or_else(|_| panic!("{dies}: it ends")).unwrap();

@@ -3,14 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::{Asked, Cancel, Node, ReplayFrom, Retry, WaitingOn};
+use dacapo::Node;
+use dacapo::catalog::RequestedBy;
+use dacapo::operate::{Cancel, ReplayFrom};
+use dacapo::options::Retry;
+use dacapo::status::WaitingOn;
 
 use super::setup::*;
 use crate::common::*;
 
 /// A node whose version has applied twenty events, and whose rows cannot be reset.
 async fn without_reset(sums: &Sums<1>) -> Node {
-    let node = Node::builder().carry(sums.clone()).start().await.unwrap();
+    let node = Node::builder().projection(sums.clone()).start().await.unwrap();
     serving(&node).await;
     fill(&node, 20).await;
     sums.watched.reset_fails.store(true, Ordering::SeqCst);
@@ -32,7 +36,7 @@ async fn a_reset_that_fails_is_tried_again_and_the_version_follows_meanwhile() {
     node.read("totals", last).await.unwrap();
     check_serving(&node).await;
     sums.watched.reset_fails.store(false, Ordering::SeqCst);
-    node.replayed(&requested, WAIT_MAX).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     check_serving(&node).await;
     node.shutdown().await;
 }
@@ -50,8 +54,8 @@ async fn a_reset_that_failed_is_tried_at_once_when_the_version_is_resumed() {
     })
     .await;
     sums.watched.reset_fails.store(false, Ordering::SeqCst);
-    node.resume(&requested.view, Asked::by("test")).await.unwrap();
-    node.replayed(&requested, WAIT_MAX).await.unwrap();
+    node.version(requested.view.clone()).resume().by("test").await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     check_serving(&node).await;
     node.shutdown().await;
 }
@@ -63,7 +67,7 @@ async fn a_reset_that_failed_is_forgotten_when_its_replay_is_cancelled() {
     ask_replay(&node, ReplayFrom::Start).await.unwrap();
     let rests = |reason: &WaitingOn| matches!(reason, WaitingOn::Reset { .. });
     until(&node, "it fails", |status| status.projections[0].versions[0].waiting_on.iter().any(rests)).await;
-    node.cancel(&totals(), Some(Cancel::Replay), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().cancel(Cancel::Replay).by("test").await.unwrap();
     until(&node, "nobody asks for it", |status| !status.projections[0].versions[0].waiting_on.iter().any(rests)).await;
     sums.watched.reset_fails.store(false, Ordering::SeqCst);
     let last = fill(&node, 5).await;

@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::{Asked, Carried, CatalogRefused, Error, ExpectedRevision, InPlace, Node, Position, ReplayFrom, WaitingOn};
+use dacapo::catalog::{CatalogRefused, RequestedBy};
+use dacapo::operate::ReplayFrom;
+use dacapo::options::InPlace;
+use dacapo::status::WaitingOn;
+use dacapo::{Error, ExpectedRevision, Node, Position, VersionCode};
 
 use super::setup::*;
 use crate::common::*;
@@ -12,7 +16,7 @@ use crate::common::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_reset_and_made_again_and_no_reader_goes_back() {
     let sums = sums::<1>();
-    let node = Node::builder().carry(sums.clone()).start().await.unwrap();
+    let node = Node::builder().projection(sums.clone()).start().await.unwrap();
     serving(&node).await;
     let last = fill(&node, 100).await;
     node.read("totals", last).await.unwrap();
@@ -35,7 +39,7 @@ async fn rows_are_reset_and_made_again_and_no_reader_goes_back() {
     for number in 0..40 {
         add(&node, &format!("ledger-{}", number % 7), 1).await;
     }
-    let report = node.replayed(&requested, WAIT_MAX).await.unwrap();
+    let report = requested.done().within(WAIT_MAX).await.unwrap();
     assert_eq!((report.after, Some(report.requested)), (Position::START, requested.position));
     tokio::time::timeout(WAIT_MAX, reader).await.unwrap().unwrap();
     node.read("totals", node.head()).await.unwrap();
@@ -56,7 +60,7 @@ async fn rows_are_reset_and_made_again_and_no_reader_goes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_are_answered_while_rows_that_stay_are_replayed_from_a_position() {
     let entries = entries(InPlace::KeepsRows);
-    let node = Node::builder().carry(entries.clone()).start().await.unwrap();
+    let node = Node::builder().projection(entries.clone()).start().await.unwrap();
     serving(&node).await;
     let last = fill(&node, 60).await;
     node.read("entries", last).await.unwrap();
@@ -80,10 +84,10 @@ async fn readers_are_answered_while_rows_that_stay_are_replayed_from_a_position(
     assert_eq!(reading.view.rows::<Entry>().load().await.unwrap().len(), 60);
 
     let new = add(&node, "ledger-1", 5).await;
-    let early = node.replayed(&requested, Duration::ZERO).await.unwrap_err();
+    let early = requested.done().within(Duration::ZERO).await.unwrap_err();
     assert!(early.to_string().contains("the end of the replay of v1.1, at position"), "{early}");
     entries.watched.open();
-    let report = node.replayed(&requested, WAIT_MAX).await.unwrap();
+    let report = requested.done().within(WAIT_MAX).await.unwrap();
     assert_eq!(report.after.next(), from);
     node.read("entries", new).await.unwrap();
     let mut applied = entries.watched.applied();
@@ -99,14 +103,18 @@ async fn readers_are_answered_while_rows_that_stay_are_replayed_from_a_position(
 async fn it_begins_at_a_time_or_at_an_event() {
     let entries = entries(InPlace::ResetsFrom);
     let clock = Arc::new(ManualClock::default());
-    let node = Node::builder().clock(Arc::clone(&clock) as _).carry(entries.clone()).start().await.unwrap();
+    let node = Node::builder().clock(Arc::clone(&clock) as _).projection(entries.clone()).start().await.unwrap();
     serving(&node).await;
     let mut positions = vec![];
     for number in 0..10 {
         clock.advance(Duration::from_secs(1));
         positions.push(add(&node, "ledger-1", number).await);
     }
-    let batch = node.journal().read(positions[5], &dacapo::Filter::default(), dacapo::Limit::events(1)).await.unwrap();
+    let batch = node
+        .journal()
+        .read(positions[5], &dacapo::journal::Filter::default(), dacapo::journal::Limit::events(1))
+        .await
+        .unwrap();
     let (id, time) = (batch.get(0).id, batch.get(0).recorded);
     for from in [ReplayFrom::Event(id), ReplayFrom::Time(time), ReplayFrom::Position(positions[6])] {
         node.read("entries", node.head()).await.unwrap();
@@ -119,9 +127,9 @@ async fn it_begins_at_a_time_or_at_an_event() {
         assert_eq!(reading.view.rows::<Entry>().load().await.unwrap().len(), 10);
     }
     for (from, why) in [
-        (ReplayFrom::Event(dacapo::EventId::from_bytes([7; 16])), "is not in the journal"),
+        (ReplayFrom::Event(dacapo::journal::EventId::from_bytes([7; 16])), "is not in the journal"),
         (ReplayFrom::Position(node.head().plus(9)), "there is nothing to replay from position"),
-        (ReplayFrom::Time(dacapo::Timestamp::from_micros(i64::MAX / 2)), "there is nothing to replay"),
+        (ReplayFrom::Time(dacapo::journal::Timestamp::from_micros(i64::MAX / 2)), "there is nothing to replay"),
     ] {
         let error = ask_replay(&node, from).await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
@@ -133,12 +141,12 @@ async fn it_begins_at_a_time_or_at_an_event() {
 async fn segments_at_different_tokens_each_end_where_they_were() {
     let entries = entries(InPlace::KeepsRows);
     entries.watched.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().carry(entries.clone()).start().await.unwrap();
+    let node = Node::builder().projection(entries.clone()).start().await.unwrap();
     serving(&node).await;
     fill(&node, 20).await;
     let doubted = node.append("ledger-3", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
     let last = fill(&node, 20).await;
-    let at = |status: &dacapo::Status| {
+    let at = |status: &dacapo::status::Status| {
         let mut at: Vec<_> = status.projections[0].versions[0].tokens.iter().map(|token| token.position).collect();
         at.sort();
         at
@@ -163,10 +171,10 @@ async fn segments_at_different_tokens_each_end_where_they_were() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_can_leave_a_version_that_replays_and_not_move_to_one() {
     let (old, new) = (sums::<1>(), sums::<2>());
-    let node = Node::builder().carry(Carried::version(old.clone()).answers::<TotalOf>()).start().await.unwrap();
+    let node = Node::builder().projection(old.clone().answering::<TotalOf>()).start().await.unwrap();
     serving(&node).await;
     let last = fill(&node, 50).await;
-    node.carry(Carried::version(new.clone()).answers::<TotalOf>()).unwrap();
+    node.add_projection(new.clone().answering::<TotalOf>()).unwrap();
     ready(&node, "v2.1").await;
     let past = node.catalog().borrow().version(&view("v2.1")).unwrap().began_at.unwrap().get();
     let built = new.watched.applied();
@@ -186,24 +194,24 @@ async fn readers_can_leave_a_version_that_replays_and_not_move_to_one() {
     assert!(covers_then >= covers);
 
     // To one that replays: refused, and the status says why.
-    let refused = node.rollback(&totals(), None, Asked::by("test")).await.unwrap_err();
+    let refused = node.projection(totals()).unwrap().rollback().by("test").await.unwrap_err();
     assert!(matches!(refused, Error::Catalog(CatalogRefused::ReplayUnderWay { .. })), "{refused}");
     let status = node.status().await.unwrap();
     let not_ready = status.projections[0].versions[0].rollback_ready.clone().unwrap();
     assert!(matches!(not_ready, Err(WaitingOn::Replay { .. })), "I-8: {not_ready:?}");
     old.watched.open();
-    node.replayed(&replaying, WAIT_MAX).await.unwrap();
+    replaying.done().within(WAIT_MAX).await.unwrap();
     roll_back(&node).await;
     check_serving(&node).await;
 
     // And none begins while readers are being moved.
     new.watched.shut();
     let next = add(&node, "ledger-1", 1).await;
-    let requested = node.flip(&totals(), Some(version("v2.1")), Asked::by("test")).await.unwrap();
+    let requested = node.version(view("v2.1")).flip().by("test").await.unwrap();
     let refused = ask_replay(&node, ReplayFrom::Start).await.unwrap_err();
     assert!(matches!(refused, Error::Catalog(CatalogRefused::FlipUnderWay { .. })), "{refused}");
     new.watched.open();
-    node.flipped(&requested, WAIT_MAX).await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     node.read("totals", next).await.unwrap();
     check_serving(&node).await;
     node.shutdown().await;

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dacapo::{
-    Answers, Asked, CatalogEvent, Error, FlipPolicy, HandlerError, InPlace, Node, Options, Position, Projection,
-    ReadView, Recorded, ReplayFrom, Requested, Row, SegmentCount, Table, Value, View,
-};
+use dacapo::catalog::{CatalogEvent, RequestedBy};
+use dacapo::operate::{ReplayFrom, Requested};
+use dacapo::options::{FlipPolicy, InPlace, SegmentCount};
+use dacapo::rows::Value;
+use dacapo::{Answers, Error, HandlerError, Node, Options, Position, Projection, ReadView, Recorded, Row, Table, View};
 
 use crate::common::*;
 
@@ -145,12 +146,12 @@ pub(super) fn entries(in_place: InPlace) -> Entries {
 
 pub(super) async fn ask_replay(node: &Node, from: ReplayFrom) -> Result<Requested, Error> {
     let state = node.catalog().borrow().projections.keys().next().unwrap().clone();
-    node.replay(&state, None, from, Asked::by("test")).await
+    node.projection(&state).unwrap().replay(from).by("test").await
 }
 
-pub(super) async fn replay(node: &Node, from: ReplayFrom) -> dacapo::ReplayReport {
+pub(super) async fn replay(node: &Node, from: ReplayFrom) -> dacapo::operate::ReplayReport {
     let requested = ask_replay(node, from).await.unwrap();
-    node.replayed(&requested, WAIT_MAX).await.unwrap()
+    requested.done().within(WAIT_MAX).await.unwrap()
 }
 
 /// Waits for the first version of a projection to serve.
@@ -170,7 +171,7 @@ pub(super) async fn fill(node: &Node, count: i64) -> Position {
 
 /// How often replays ended, after each was asked for.
 pub(super) async fn ends(node: &Node) -> Vec<&'static str> {
-    let told = |entry: &dacapo::CatalogEntry| match entry.event {
+    let told = |entry: &dacapo::catalog::CatalogEntry| match entry.event {
         CatalogEvent::ReplayRequested { .. } => Some("asked"),
         CatalogEvent::ReplayEnded { .. } => Some("ended"),
         _ => None,

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::operate::ReplayFrom;
+use dacapo::options::{FlipPolicy, InPlace, Seed};
 use dacapo::verify::{FindingKind, Outcome, Part, Verdict, Verify};
-use dacapo::{Asked, FlipPolicy, InPlace, Node, Options, Phase, ReplayFrom, Seed};
+use dacapo::{Node, Options};
 
 use super::setup::*;
 use crate::common::*;
@@ -15,7 +18,7 @@ async fn a_version_begins_as_a_copy_and_reads_only_what_came_after() {
     for store in [memory(), embedded(&directory.path().join("%41 ?mode=rw#"))] {
         let node = serving(store).await;
         let version_2 = copying(by_sql());
-        node.carry(carry_v2(version_2.clone())).unwrap();
+        node.add_projection(carry_v2(version_2.clone())).unwrap();
         check_copied(&node, "v2.1").await;
         assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 0, "nothing came after");
         add(&node, "ledger-0", 5).await;
@@ -31,9 +34,9 @@ async fn a_version_begins_as_a_copy_and_reads_only_what_came_after() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_says_that_what_was_copied_is_not_counted() {
     let node = serving(memory()).await;
-    node.carry(carry_v2(copying(by_sql()))).unwrap();
+    node.add_projection(carry_v2(copying(by_sql()))).unwrap();
     phase(&node, "v2.1", Phase::Serving).await;
-    let verified = node.verification(&totals(), Some(version("v2.1"))).unwrap().verified.unwrap();
+    let verified = node.version(view("v2.1")).verification().unwrap().verified.unwrap();
     let counts = verified.report.parts.iter().find(|found| found.part == Part::Counts).unwrap();
     let after = found(&node, "v2.1").await.tokens[0].applied.after;
     assert_eq!(counts.notes, [format!("events through {after} are not counted, since it began as a copy")]);
@@ -47,11 +50,11 @@ async fn what_is_asked_for_is_copied_column_by_column() {
     let verify = Verify::default().without(Part::Fold);
     let copying = Options { seed: Seed::Columns, flip: FlipPolicy::WhenReady, verify, ..options() };
     let version_1 = TotalsV1 { options: copying, ..v1() };
-    node.carry(carry_v1(version_1.clone())).unwrap();
+    node.add_projection(carry_v1(version_1.clone())).unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     let applied = version_1.behaviour.applied.load(Ordering::SeqCst);
     assert_eq!(applied, EVENTS, "the first version has nothing to copy");
-    let requested = node.rebuild_from_copy(&totals(), None, Asked::by("test")).await.unwrap();
+    let requested = node.projection(totals()).unwrap().rebuild().from_copy().by("test").await.unwrap();
     assert_eq!(requested.view.version, version("v1.2"));
     phase(&node, "v1.2", Phase::Serving).await;
     check_serving(&node).await;
@@ -70,10 +73,12 @@ async fn a_copy_whose_new_column_stays_empty_is_found_wrong() {
         assert_eq!((&*found.place, found.key.as_deref()), ("totals", Some("ledger-0")));
         assert_eq!((found.old.as_deref(), found.new.as_deref()), (Some("first 1"), Some("first none")));
         // Readers move to it once somebody answers for it.
-        let refused = node.flip(&totals(), Some(version("v2.1")), Asked::by("test")).await;
+        let refused = node.version(view("v2.1")).flip().by("test").await;
         let flipped = refused.is_ok() && node.catalog().borrow().serving(&totals()) == Some(version("v2.1"));
         assert!(!flipped, "I-6");
-        node.waive(&totals(), Some(version("v2.1")), Asked { reason: Some("known".into()), ..Asked::by("test") })
+        node.version(view("v2.1"))
+            .waive()
+            .requested_by(RequestedBy { reason: Some("known".into()), ..RequestedBy::by("test") })
             .await
             .unwrap();
         phase(&node, "v2.1", Phase::Serving).await;
@@ -121,11 +126,11 @@ async fn a_version_that_began_as_a_copy_reads_the_past_when_it_is_replayed() {
     let node = serving(memory()).await;
     let mut version_2 = copying(by_sql());
     version_2.options.in_place = InPlace::Resets;
-    node.carry(carry_v2(version_2.clone())).unwrap();
+    node.add_projection(carry_v2(version_2.clone())).unwrap();
     check_copied(&node, "v2.1").await;
     assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 0);
-    let requested = node.replay(&totals(), None, ReplayFrom::Start, Asked::by("test")).await.unwrap();
-    node.replayed(&requested, WAIT_MAX).await.unwrap();
+    let requested = node.projection(totals()).unwrap().replay(ReplayFrom::Start).by("test").await.unwrap();
+    requested.done().within(WAIT_MAX).await.unwrap();
     assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), EVENTS);
     check_serving(&node).await;
     node.shutdown().await;

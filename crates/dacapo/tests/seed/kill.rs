@@ -32,8 +32,8 @@ async fn child() {
         }
         None::<Fault>
     });
-    let node = Node::builder().store(faults.over(&embedded(Path::new(directory)))).carry(carry_v1(v1()));
-    let _node = node.carry(carry_v2(copying(by_sql()))).start().await.unwrap();
+    let node = Node::builder().store(faults.over(&embedded(Path::new(directory)))).projection(carry_v1(v1()));
+    let _node = node.projection(carry_v2(copying(by_sql()))).start().await.unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -57,7 +57,7 @@ async fn a_process_may_be_killed_while_it_copies() {
         assert_eq!(rows.len(), 0, "{die_at}: rows come with their tokens");
         drop(left);
         let version_2 = copying(by_sql());
-        let node = Node::builder().store(store).carry(carry_v1(v1())).carry(carry_v2(version_2.clone()));
+        let node = Node::builder().store(store).projection(carry_v1(v1())).projection(carry_v2(version_2.clone()));
         let node = node.start().await.unwrap();
         check_copied(&node, "v2.1").await;
         assert_eq!(version_2.behaviour.applied.load(Ordering::SeqCst), 0, "{die_at}");

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::{Asked, Carried, Node, Options, Phase, Position, Retry, Seed, WaitingOn};
+use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::options::{Retry, Seed};
+use dacapo::status::WaitingOn;
+use dacapo::{Node, Options, Position, VersionCode};
 use tokio::sync::watch;
 
 use super::odd::Migrating;
@@ -17,8 +20,8 @@ async fn a_copy_that_does_not_come_about_says_why_and_is_tried_again() {
     let ready = Arc::new(AtomicBool::new(false));
     let migrating =
         Migrating { options: copying(Seed::Migrate).options, ready: Arc::clone(&ready), ..Migrating::default() };
-    node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
-    let waits = |status: &dacapo::Status, why: &str| {
+    node.add_projection(migrating.answering::<TotalOf>()).unwrap();
+    let waits = |status: &dacapo::status::Status, why: &str| {
         let mut waiting = status.projections[0].versions.iter().flat_map(|found| &found.waiting_on);
         waiting.any(|reason| matches!(reason, WaitingOn::Seed { error, .. } if error.contains(why)))
     };
@@ -29,7 +32,8 @@ async fn a_copy_that_does_not_come_about_says_why_and_is_tried_again() {
     node.shutdown().await;
 
     let node = serving(memory()).await;
-    node.carry(carry_v2(copying(Seed::Sql(vec!["INSERT INTO totals SELECT * FROM {source}.gone".into()])))).unwrap();
+    node.add_projection(carry_v2(copying(Seed::Sql(vec!["INSERT INTO totals SELECT * FROM {source}.gone".into()]))))
+        .unwrap();
     until(&node, "it says what is wrong", |status| waits(status, "no such table: source.gone")).await;
     node.shutdown().await;
 }
@@ -63,14 +67,14 @@ async fn a_copy_that_did_not_come_about_is_tried_at_once_when_the_version_is_res
     let node = serving(memory()).await;
     let migrating = migrating(false);
     let ready = Arc::clone(&migrating.ready);
-    node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
+    node.add_projection(migrating.answering::<TotalOf>()).unwrap();
     waits(&node, "v4.1", "it fails", tried(1)).await;
-    node.resume(&view("v4.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v4.1")).resume().by("test").await.unwrap();
     waits(&node, "v4.1", "it is tried at once", tried(2)).await;
-    node.pause(&view("v4.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v4.1")).pause().by("test").await.unwrap();
     ready.store(true, Ordering::SeqCst);
     assert_eq!(found(&node, "v4.1").await.covers, Position::START);
-    node.resume(&view("v4.1"), Asked::by("test")).await.unwrap();
+    node.version(view("v4.1")).resume().by("test").await.unwrap();
     check_copied(&node, "v4.1").await;
     node.shutdown().await;
 }
@@ -82,12 +86,12 @@ async fn a_copy_under_way_is_given_up_for_a_pause_and_made_anew() {
         let node = serving(store).await;
         let gate = watch::Sender::new(false);
         let migrating = Migrating { gate: Some(gate.clone()), ..migrating(true) };
-        node.carry(Carried::version(migrating).answers::<TotalOf>()).unwrap();
+        node.add_projection(migrating.answering::<TotalOf>()).unwrap();
         let copies = |waiting_on: &[WaitingOn]| waiting_on == [WaitingOn::Copy { of: version("v1.1") }];
         waits(&node, "v4.1", "it copies", copies).await;
-        node.pause(&view("v4.1"), Asked::by("test")).await.unwrap();
+        node.version(view("v4.1")).pause().by("test").await.unwrap();
         waits(&node, "v4.1", "it is paused", |waiting_on| waiting_on == [WaitingOn::Paused]).await;
-        node.resume(&view("v4.1"), Asked::by("test")).await.unwrap();
+        node.version(view("v4.1")).resume().by("test").await.unwrap();
         waits(&node, "v4.1", "it copies again", copies).await;
         gate.send_replace(true);
         check_copied(&node, "v4.1").await;
@@ -100,7 +104,7 @@ async fn a_migration_that_uses_sql_gets_the_indexes_first() {
     let directory = tempfile::tempdir().unwrap();
     for store in [memory(), embedded(directory.path())] {
         let node = serving(store).await;
-        node.carry(Carried::version(Migrating { by_sql: true, ..migrating(true) }).answers::<TotalOf>()).unwrap();
+        node.add_projection(Migrating { by_sql: true, ..migrating(true) }.answering::<TotalOf>()).unwrap();
         check_copied(&node, "v4.1").await;
         node.shutdown().await;
     }
@@ -109,14 +113,14 @@ async fn a_migration_that_uses_sql_gets_the_indexes_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_fails_when_what_it_is_to_copy_goes_away() {
     let node = serving(memory()).await;
-    let rebuilt = node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    let rebuilt = node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready(&node, &rebuilt.view.version.to_string()).await;
     flip(&node).await;
-    node.carry(Carried::version(migrating(false)).answers::<TotalOf>()).unwrap();
+    node.add_projection(migrating(false).answering::<TotalOf>()).unwrap();
     waits(&node, "v4.1", "it fails to copy what serves", tried(1)).await;
     assert_eq!(node.catalog().borrow().version(&view("v4.1")).unwrap().seed, Some(version("v1.2")));
     roll_back(&node).await;
-    node.clean_up(&view("v1.2"), Asked::by("test")).await.unwrap();
+    node.version(view("v1.2")).clean_up().by("test").await.unwrap();
     phase(&node, "v4.1", Phase::Failed).await;
     let reason = found(&node, "v4.1").await.reason.unwrap();
     assert!(reason.contains("cannot begin as a copy of v1.2: its view is gone. Rebuild the projection"), "{reason}");

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dacapo::{Answers, Event, HandlerError, Options, Projection, ReadView, Recorded, Row, Table, Value, View};
+use dacapo::rows::Value;
+use dacapo::{Answers, Event, HandlerError, Options, Projection, ReadView, Recorded, Row, Table, View};
 use tokio::sync::watch;
 
 use crate::common::*;

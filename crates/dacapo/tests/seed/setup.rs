@@ -3,8 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dacapo::catalog::Phase;
+use dacapo::options::{FlipPolicy, Seed};
+use dacapo::status::VersionStatus;
+use dacapo::store::Store;
 use dacapo::verify::{Part, Verify};
-use dacapo::{FlipPolicy, Node, Options, Phase, Seed, Store, SystemClock, VersionStatus};
+use dacapo::world::SystemClock;
+use dacapo::{Node, Options};
 use dacapo_model::Applied;
 
 use crate::common::*;
@@ -27,7 +32,7 @@ pub(super) fn by_sql() -> Seed {
 
 /// A node on which version 1 serves some events.
 pub(super) async fn serving(store: Store) -> Node {
-    let node = Node::builder().store(store).carry(carry_v1(v1())).start().await.unwrap();
+    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
     phase(&node, "v1.1", Phase::Serving).await;
     fill(&node).await;
     // A copy of a version that lags would be a copy of less.

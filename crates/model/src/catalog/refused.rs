@@ -10,6 +10,7 @@ use crate::version::{VersionId, ViewId};
 
 /// Why the catalog declined a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CatalogRefused {
     /// No version of that number.
     NoSuchVersion {

@@ -9,8 +9,8 @@ use dacapo_model::{
     StreamName, Timestamp, Token, ViewId, Wish,
 };
 use dacapo_store::{
-    Outbox, StoreError, Table, View, ViewCopy, ViewHealth, ViewHistory, ViewReader, ViewWriter, WhichEffects,
-    WhichLetters,
+    Outbox, StoreError, Table, ViewCopy, ViewHealth, ViewHistory, ViewLetters, ViewOutbox, ViewReader, ViewRows,
+    ViewTokens, ViewWriter, WhichEffects, WhichLetters,
 };
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
@@ -92,16 +92,12 @@ macro_rules! control {
 }
 
 #[async_trait]
-impl View for PgView {
+impl ViewTokens for PgView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let tokens = control!(self, "read the tokens of", tokens::read)?;
         tokens::places(&self.place.schema).iter().for_each(|place| self.place.health.is_sound(place));
         self.try_again().await;
         Ok(tokens)
-    }
-
-    fn health(&self) -> ViewHealth {
-        self.place.health.told()
     }
 
     async fn history(&self) -> Result<Option<ViewHistory>, StoreError> {
@@ -133,7 +129,10 @@ impl View for PgView {
     async fn lift(&self, mark: Position) -> Result<(), StoreError> {
         self.mark("lift the hold of", &tokens::lift(mark)).await.map(drop)
     }
+}
 
+#[async_trait]
+impl ViewLetters for PgView {
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
         control!(self, "read the refusals of", letters::refusals)
     }
@@ -149,7 +148,10 @@ impl View for PgView {
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
         control!(self, "read what was not applied of", letters::unspoken)
     }
+}
 
+#[async_trait]
+impl ViewOutbox for PgView {
     async fn effects_due(
         &self,
         now: Timestamp,
@@ -193,6 +195,13 @@ impl View for PgView {
 
     async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         control!(self, "record what effects came to of", settle, epoch, settled)
+    }
+}
+
+#[async_trait]
+impl ViewRows for PgView {
+    fn health(&self) -> ViewHealth {
+        self.place.health.told()
     }
 
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {

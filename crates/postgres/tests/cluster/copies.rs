@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use dacapo::options::Seed;
+use dacapo::store::Store;
 use dacapo::verify::{FindingKind, Outcome, Verdict};
-use dacapo::{Seed, Store};
 use dacapo_postgres::Options;
 use dacapo_postgres::testbed::Server;
 

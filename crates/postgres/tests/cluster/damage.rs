@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use dacapo::{Asked, Error, Node, OnFailure, Options, Phase, Policy, Retry, Stage, Status, StoreError, WaitingOn};
+use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::options::{OnFailure, Policy, Retry};
+use dacapo::status::{Status, WaitingOn};
+use dacapo::store::StoreError;
+use dacapo::{Error, Node, Options};
 use dacapo_postgres::testbed::{Server, name_of};
 
 use crate::common::{
@@ -54,7 +58,7 @@ async fn fill(node: &Node) {
 async fn a_view_that_lacks_the_token_of_a_segment_shows_nothing_until_it_is_put_back_or_rebuilt() {
     let server = Server::shared();
     let url = server.database().await;
-    let node = node(&url, "one").await.carry(carry_v1(v1())).start().await.unwrap();
+    let node = node(&url, "one").await.projection(carry_v1(v1())).start().await.unwrap();
     fill(&node).await;
     server.run(name_of(&url), TAKE).await;
     for number in 0..20 {
@@ -68,7 +72,7 @@ async fn a_view_that_lacks_the_token_of_a_segment_shows_nothing_until_it_is_put_
 
     server.run(name_of(&url), TAKE).await;
     is_told(&node).await;
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready_and_flip(&node, "v1.2").await;
     check_serving(&node).await;
     until(&node, "it is ready again", |_| node.not_ready().is_empty()).await;
@@ -80,7 +84,7 @@ async fn a_view_that_lacks_the_token_of_a_segment_shows_nothing_until_it_is_put_
 async fn a_view_that_says_twice_what_it_is_is_told_under_the_name_of_that_table() {
     let server = Server::shared();
     let url = server.database().await;
-    let node = node(&url, "one").await.carry(carry_v1(v1())).start().await.unwrap();
+    let node = node(&url, "one").await.projection(carry_v1(v1())).start().await.unwrap();
     fill(&node).await;
     let table = "dacapo_totals_v1_1._dacapo_view";
     server.run(name_of(&url), &format!("INSERT INTO {table} SELECT * FROM {table}")).await;
@@ -100,9 +104,9 @@ async fn a_view_that_says_twice_what_it_is_is_told_under_the_name_of_that_table(
 async fn a_version_that_lost_the_token_of_a_segment_while_it_was_built_fails() {
     let server = Server::shared();
     let url = server.database().await;
-    let node = node(&url, "one").await.carry(carry_v1(v1())).start().await.unwrap();
+    let node = node(&url, "one").await.projection(carry_v1(v1())).start().await.unwrap();
     fill(&node).await;
-    node.rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     let built = |status: &Status| status.projections[0].versions.iter().any(|found| found.stage == Some(Stage::Ready));
     until(&node, "it is built", built).await;
     server.run(name_of(&url), "DELETE FROM dacapo_totals_v1_2._dacapo_tokens WHERE segment = 1").await;
@@ -135,7 +139,7 @@ async fn what_was_taken_from_the_store_is_not_the_mistake_of_an_event() {
     .into_iter()
     .enumerate()
     {
-        let node = node(&url_of_user, "one").await.carry(version()).start().await.unwrap();
+        let node = node(&url_of_user, "one").await.projection(version()).start().await.unwrap();
         fill(&node).await;
         server.run(name_of(&url), &format!("{totals} {broken}")).await;
         add(&node, &format!("new-{number}"), 10).await;
@@ -159,7 +163,7 @@ async fn what_was_taken_from_the_store_is_not_the_mistake_of_an_event() {
 async fn a_node_that_cannot_read_what_it_is_asked_for_is_not_ready_until_it_can() {
     let server = Server::shared();
     let url = server.database().await;
-    let node = node(&url, "one").await.carry(carry_v1(v1())).start().await.unwrap();
+    let node = node(&url, "one").await.projection(carry_v1(v1())).start().await.unwrap();
     fill(&node).await;
     server.run(name_of(&url), "ALTER TABLE dacapo_totals_v1_1.totals RENAME sum TO total").await;
     let asked = node.ask(TotalOf("ledger-0".into())).await;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use dacapo::{Append, Asked, Error, EventId, ExpectedRevision, Node, Position, StoreError, WaitingOn};
+use dacapo::catalog::RequestedBy;
+use dacapo::journal::{Append, EventId};
+use dacapo::status::WaitingOn;
+use dacapo::store::StoreError;
+use dacapo::{Error, ExpectedRevision, Node, Position};
 use dacapo_model::{EventType, Metadata, NewEvent, Parted, StreamName};
 use dacapo_postgres::testbed::{Server, name_of};
 
@@ -10,7 +14,7 @@ use crate::common::{TotalOf, WAIT_MAX, add, ask, carry_v1, check_serving, ready_
 use crate::{node, node_in};
 
 async fn started(url: &str, name: &str) -> Node {
-    node(url, name).await.carry(carry_v1(v1())).start().await.unwrap()
+    node(url, name).await.projection(carry_v1(v1())).start().await.unwrap()
 }
 
 /// Appends so many events, and waits until they are applied.
@@ -48,7 +52,7 @@ async fn is_rebuilt(nodes: &[Node]) {
     for node in nodes {
         until(node, "they know each other", |status| status.members.len() == nodes.len()).await;
     }
-    nodes[0].rebuild(&totals(), None, Asked::by("test")).await.unwrap();
+    nodes[0].projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready_and_flip(&nodes[1], "v1.2").await;
     for node in nodes {
         check_serving(node).await;
@@ -61,7 +65,7 @@ async fn a_view_of_another_journal_is_shown_by_no_node_and_can_be_rebuilt() {
     let server = Server::shared();
     let url = server.database().await;
     for (schema, events) in [("one", 5), ("other", 40)] {
-        let node = node_in(&url, schema, "maker").await.carry(carry_v1(v1())).start().await.unwrap();
+        let node = node_in(&url, schema, "maker").await.projection(carry_v1(v1())).start().await.unwrap();
         fill(&node, events).await;
         node.shutdown().await;
     }
@@ -69,7 +73,7 @@ async fn a_view_of_another_journal_is_shown_by_no_node_and_can_be_rebuilt() {
     server.run(name_of(&url), exchanged).await;
     let mut nodes = vec![];
     for name in ["one", "two"] {
-        nodes.push(node_in(&url, "other", name).await.carry(carry_v1(v1())).start().await.unwrap());
+        nodes.push(node_in(&url, "other", name).await.projection(carry_v1(v1())).start().await.unwrap());
     }
     is_told(&nodes, |parted| matches!(parted, Parted::Journal { .. })).await;
     is_rebuilt(&nodes).await;

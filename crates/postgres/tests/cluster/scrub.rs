@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dacapo::{Node, Scrub};
+use dacapo::Node;
+use dacapo::options::Scrub;
 use dacapo_postgres::testbed::{Server, name_of};
 
 use crate::common::{TotalsV1, carry_v1, until, v1};
@@ -17,7 +18,7 @@ async fn change(server: &Server, url: &str, sql: &str) {
 
 async fn started(url: &str, name: &str) -> Node {
     let version = TotalsV1 { options: pace(Scrub::default()), ..v1() };
-    node(url, name).await.carry(carry_v1(version)).start().await.unwrap()
+    node(url, name).await.projection(carry_v1(version)).start().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::{
-    Answers, Carried, Error, Event, Filter, HandlerError, Limit, Node, Position, Query, ReadView, Status, Unlike,
-    VersionStatus, WaitingOn,
-};
+use dacapo::catalog::Unlike;
+use dacapo::journal::{Filter, Limit};
+use dacapo::status::{Status, VersionStatus, WaitingOn};
+use dacapo::{Answers, Error, Event, HandlerError, Node, Position, Query, ReadView, VersionCode};
 use dacapo_postgres::testbed::Server;
 use tokio::sync::{RwLock, watch};
 
@@ -90,8 +90,8 @@ impl<E: Money> Answers<BalanceOf> for Balances<E> {
 }
 
 async fn started<E: Money>(url: &str, name: &str) -> Node {
-    let code = Carried::version(Balances::<E>::default()).answers::<BalanceOf>();
-    node(url, name).await.carry(code).start().await.unwrap()
+    let code = Balances::<E>::default().answering::<BalanceOf>();
+    node(url, name).await.projection(code).start().await.unwrap()
 }
 
 /// The nodes that clients reach, and whether each runs the new release.

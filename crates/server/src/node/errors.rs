@@ -1,6 +1,8 @@
 //! What a node refuses or cannot do, as the problems of the API.
 
-use dacapo::{AppendRefused, Error, StoreError};
+use dacapo::journal::AppendRefused;
+use dacapo::store::StoreError;
+use dacapo::{Error, ErrorKind};
 use dacapo_api::{ApiError, Problem};
 
 pub(crate) fn unavailable(error: StoreError) -> ApiError {
@@ -24,6 +26,8 @@ pub(crate) fn unavailable(error: StoreError) -> ApiError {
             let problem = Problem::new("beyond_stream", message).field("stream", stream.as_str());
             problem.field("after", after.get()).field("last", last.get()).refused()
         }
+        // The store did not do it, and says no more of it.
+        _ => Problem::new("unavailable", message).unavailable(),
     }
 }
 
@@ -34,7 +38,7 @@ pub(crate) fn refused(error: Error) -> ApiError {
         Error::Catalog(refused) => refused.into(),
         Error::Store(error) => unavailable(error),
         Error::KeyReused(reused) => {
-            let dacapo::KeyReused { key, before, now } = reused;
+            let dacapo::catalog::KeyReused { key, before, now } = reused;
             let problem = Problem::new("key_reused", message).field("idempotency_key", key);
             problem.field("before", before).field("now", now).invalid()
         }
@@ -89,6 +93,18 @@ pub(crate) fn refused(error: Error) -> ApiError {
         Error::TimedOut { .. } => Problem::new("timed_out", message).unavailable(),
         Error::View(_) => Problem::new("view_unreadable", message).unavailable(),
         Error::Answer(_) => Problem::new("query_failed", message).unavailable(),
+        error => of_kind(error.kind(), message),
+    }
+}
+
+/// What a node says that has no code of its own here: told by what the caller can do about it.
+fn of_kind(kind: ErrorKind, message: String) -> ApiError {
+    match kind {
+        ErrorKind::Invalid => Problem::new("invalid", message).invalid(),
+        ErrorKind::Refused => Problem::new("refused", message).refused(),
+        ErrorKind::NotFound => Problem::new("not_found", message).not_found(),
+        ErrorKind::Corrupt => Problem::new("corrupt", message).corrupt(),
+        _ => Problem::new("unavailable", message).unavailable(),
     }
 }
 
@@ -115,5 +131,6 @@ fn append_refused(refused: AppendRefused, message: String) -> ApiError {
             Problem::new("too_large", message).field("what", what).field("actual", actual).field("max", max).invalid()
         }
         AppendRefused::Empty => Problem::new("empty", message).invalid(),
+        _ => Problem::new("refused", message).refused(),
     }
 }

@@ -1,20 +1,13 @@
 //! What is asked of a node and what came of it, from forms and as forms.
 
-use dacapo::{Cancel, FlipReport, ReplayFrom, Requested};
+use dacapo::operate::{Cancel, FlipReport, ReplayFrom, Requested};
 use dacapo_api::{
     ApiError, FlipResponse, Problem, ReplayRequest, Verification, VerifyResponse, Waiver, kind_of_flip, name_of_cancel,
-    parse_event_id, parse_projection, parse_time, parse_version,
+    parse_event_id, parse_time,
 };
-use dacapo_model::{Position, ProjectionName, VersionId};
+use dacapo_model::Position;
 
-pub(super) fn of_version(
-    projection: &str,
-    version: Option<&str>,
-) -> Result<(ProjectionName, Option<VersionId>), ApiError> {
-    Ok((parse_projection(projection)?, version.map(parse_version).transpose()?))
-}
-
-pub(super) fn requested_form(requested: Requested) -> VerifyResponse {
+pub(super) fn requested_form(requested: Requested<dacapo::verify::Verification>) -> VerifyResponse {
     VerifyResponse {
         projection: requested.view.projection.to_string(),
         version: requested.view.version.to_string(),
@@ -41,7 +34,7 @@ pub(super) fn verification_form(verification: &dacapo::verify::Verification) -> 
     }
 }
 
-pub(super) fn flipped_form(requested: &Requested, report: FlipReport) -> FlipResponse {
+pub(super) fn flipped_form(requested: &Requested<FlipReport>, report: FlipReport) -> FlipResponse {
     FlipResponse {
         projection: requested.view.projection.to_string(),
         kind: kind_of_flip(report.kind).to_owned(),
@@ -83,7 +76,7 @@ pub(super) fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiErro
     }
 }
 
-pub(crate) fn asked(asked: dacapo_api::Asked) -> dacapo::Asked {
+pub(crate) fn asked(asked: dacapo_api::Asked) -> dacapo::catalog::RequestedBy {
     let dacapo_api::Asked { actor, reason, idempotency_key } = asked;
-    dacapo::Asked { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
+    dacapo::catalog::RequestedBy { actor: actor.unwrap_or_else(|| "api".to_owned()), reason, idempotency_key }
 }

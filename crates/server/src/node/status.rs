@@ -1,13 +1,13 @@
 //! What a node is like, as forms.
 
-use dacapo::{NoTimeLeft, NotReady};
+use dacapo::status::{NoTimeLeft, NotReady};
 use dacapo_api::{
     FlipStatus, ProjectionStatus, Scrubbed, SegmentStatus, Stall, SubscriberFailure, SubscriberStatus, TimeLeft,
     VersionStatus, format_time,
 };
 use dacapo_model::Position;
 
-pub(super) fn projection_form(projection: &dacapo::ProjectionStatus, head: Position) -> ProjectionStatus {
+pub(super) fn projection_form(projection: &dacapo::status::ProjectionStatus, head: Position) -> ProjectionStatus {
     ProjectionStatus {
         name: projection.name.to_string(),
         serving: projection.serving.map(|version| version.to_string()),
@@ -16,8 +16,8 @@ pub(super) fn projection_form(projection: &dacapo::ProjectionStatus, head: Posit
     }
 }
 
-pub(super) fn subscriber_form(subscriber: &dacapo::SubscriberStatus) -> SubscriberStatus {
-    let failure = |failure: &dacapo::SubscriberFailure| SubscriberFailure {
+pub(super) fn subscriber_form(subscriber: &dacapo::subscribe::SubscriberStatus) -> SubscriberStatus {
+    let failure = |failure: &dacapo::subscribe::SubscriberFailure| SubscriberFailure {
         position: failure.position.get(),
         error: failure.error.clone(),
     };
@@ -31,7 +31,7 @@ pub(super) fn subscriber_form(subscriber: &dacapo::SubscriberStatus) -> Subscrib
     }
 }
 
-fn version_form(version: &dacapo::VersionStatus, head: Position) -> VersionStatus {
+fn version_form(version: &dacapo::status::VersionStatus, head: Position) -> VersionStatus {
     let has_view = !version.tokens.is_empty();
     let is_behind = has_view && version.lag > 0;
     let no_time_left = version.time_left.as_ref().and_then(|left| left.as_ref().err());

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use dacapo::{Carried, Node, Phase, Store, SystemClock};
+use dacapo::Node;
+use dacapo::catalog::Phase;
+use dacapo::store::Store;
+use dacapo::world::SystemClock;
 use dacapo_api::operations::OPERATIONS;
 use dacapo_api::{
     Api, ApiError, AppendRequest, CancelRequest, CleanUpRequest, FlipRequest, Json, LettersRequest, Metadata, NewEvent,
@@ -65,7 +68,7 @@ async fn call(api: &NodeApi, operation: &str) -> Result<(), ApiError> {
 #[tokio::test(start_paused = true)]
 async fn every_operation_is_answered_in_time_by_a_node_whose_store_does_not_answer() {
     let (faults, store) = (Faults::default(), Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(faults.over(&store)).carry(Carried::version(Notes::<1>)).start().await.unwrap();
+    let node = Node::builder().store(faults.over(&store)).projection(Notes::<1>).start().await.unwrap();
     let api = NodeApi::new(node.clone(), "test");
     api.append(appended()).await.unwrap();
     let serves = async {

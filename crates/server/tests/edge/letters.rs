@@ -1,4 +1,5 @@
-use dacapo::{Carried, HandlerError, Node, Phase, Projection, Recorded, Row, Table, View};
+use dacapo::catalog::Phase;
+use dacapo::{HandlerError, Node, Projection, Recorded, Row, Table, VersionCode, View};
 use dacapo_api::{Api, LettersRequest, RebuildRequest};
 use dacapo_server::NodeApi;
 
@@ -29,15 +30,15 @@ impl<const CODE: u32> Projection for Notes<CODE> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_nothing_is_set_aside_in_any_of_several_versions_is_no_error() {
-    let node = Node::builder().carry(Carried::new(Notes::<1>)).start().await.unwrap();
+    let node = Node::builder().projection(VersionCode::new(Notes::<1>)).start().await.unwrap();
     let mut catalog = node.catalog();
     let serves = |code| {
-        move |catalog: &std::sync::Arc<dacapo::Catalog>| {
+        move |catalog: &std::sync::Arc<dacapo::catalog::Catalog>| {
             catalog.versions().any(|(view, state)| view.version.code == code && state.phase == Phase::Serving)
         }
     };
     catalog.wait_for(serves(1)).await.unwrap();
-    node.carry(Carried::new(Notes::<2>)).unwrap();
+    node.add_projection(VersionCode::new(Notes::<2>)).unwrap();
     catalog.wait_for(serves(2)).await.unwrap();
     let api = NodeApi::new(node, "node");
     for effects in [false, true] {

@@ -14,7 +14,9 @@ mod taking;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dacapo::{LetterKind, StreamName, ViewId, WhichLetters, Wish};
+use dacapo::ViewId;
+use dacapo::journal::StreamName;
+use dacapo::operate::{LetterKind, WhichLetters, Wish};
 use dacapo_model::{Letter, TokenMove};
 use dacapo_store::Commit;
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dacapo::{Filter, Journal, Limit, Position};
+use dacapo::Position;
+use dacapo::journal::{Filter, Limit};
+use dacapo::store::Journal;
 use dacapo_store::EventRef;
 use serde_json::Value;
 

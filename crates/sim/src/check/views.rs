@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use dacapo::{Position, Token, Value, ViewId};
+use dacapo::rows::Value;
+use dacapo::status::Token;
+use dacapo::{Position, ViewId};
 use dacapo_store::{ViewReader, Views};
 use futures::FutureExt;
 

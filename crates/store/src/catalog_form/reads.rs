@@ -1,7 +1,7 @@
 //! The stored form of what the code of a version reads.
 
 use dacapo_model::Reads;
-use dacapo_model::assign::Rows;
+use dacapo_model::assign::RowScope;
 use serde::{Deserialize, Serialize};
 
 /// A list that is not there stands for everything.
@@ -21,14 +21,14 @@ pub(super) fn form(reads: &Reads) -> Form {
     Form {
         types: reads.types.as_ref().map(|types| types.iter().cloned().collect()),
         categories: reads.categories.as_ref().map(|categories| categories.iter().cloned().collect()),
-        rows: (reads.rows == Rows::AcrossSegments).then(|| ACROSS.to_owned()),
+        rows: (reads.rows == RowScope::AcrossSegments).then(|| ACROSS.to_owned()),
     }
 }
 
 pub(super) fn reads(form: Form) -> Result<Reads, String> {
     let rows = match form.rows.as_deref() {
-        None => Rows::OfOneSegment,
-        Some(ACROSS) => Rows::AcrossSegments,
+        None => RowScope::OfOneSegment,
+        Some(ACROSS) => RowScope::AcrossSegments,
         Some(other) => return Err(format!("unknown mode of rows {other:?}")),
     };
     let set = |names: Vec<String>| names.into_iter().collect();

@@ -3,8 +3,10 @@
 
 mod journal;
 mod members;
+#[cfg(feature = "embedded")]
 mod views;
 
 pub use journal::MemoryJournal;
 pub use members::MemoryMembers;
+#[cfg(feature = "embedded")]
 pub use views::MemoryViews;

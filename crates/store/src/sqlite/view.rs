@@ -17,7 +17,8 @@ use crate::sqlite::reader::Reader;
 use crate::sqlite::writer::Writer;
 use crate::table::Table;
 use crate::views::{
-    Outbox, View, ViewCopy, ViewHealth, ViewHistory, ViewReader, ViewWriter, WhichEffects, WhichLetters,
+    Outbox, ViewCopy, ViewHealth, ViewHistory, ViewLetters, ViewOutbox, ViewReader, ViewRows, ViewTokens, ViewWriter,
+    WhichEffects, WhichLetters,
 };
 
 /// Where a view is kept, and how its committed state is seen while someone writes.
@@ -51,7 +52,7 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
     /// How it is, as far as that was noticed.
     fn health(&self) -> ViewHealth;
 
-    /// As [`View::look_at_pages`].
+    /// As [`ViewRows::look_at_pages`].
     fn look_at_pages(&self, after: u64, most: u64) -> Result<Option<u64>, StoreError>;
 }
 
@@ -112,7 +113,7 @@ impl<H: Home> SqliteView<H> {
 }
 
 #[async_trait]
-impl<H: Home> View for SqliteView<H> {
+impl<H: Home> ViewTokens for SqliteView<H> {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         self.look(Db::tokens).await
     }
@@ -141,7 +142,10 @@ impl<H: Home> View for SqliteView<H> {
     async fn cap(&self, at: Option<Position>) -> Result<Vec<Token>, StoreError> {
         self.mark(move |db| db.cap(at)).await
     }
+}
 
+#[async_trait]
+impl<H: Home> ViewLetters for SqliteView<H> {
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError> {
         self.look(Db::refusals).await
     }
@@ -158,7 +162,10 @@ impl<H: Home> View for SqliteView<H> {
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
         self.look(Db::unspoken).await
     }
+}
 
+#[async_trait]
+impl<H: Home> ViewOutbox for SqliteView<H> {
     async fn effects_due(
         &self,
         now: Timestamp,
@@ -207,7 +214,10 @@ impl<H: Home> View for SqliteView<H> {
         let settled = settled.to_vec();
         self.mark(move |db| db.settle_effects(epoch, &settled)).await
     }
+}
 
+#[async_trait]
+impl<H: Home> ViewRows for SqliteView<H> {
     async fn missing_indexes(&self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
         let tables = tables.to_vec();
         self.look(move |db| db.missing_indexes(&tables)).await

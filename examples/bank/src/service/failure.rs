@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use dacapo::ErrorKind;
 use serde_json::json;
 
 /// The status of the answer, the word, the sentence.
@@ -21,14 +22,13 @@ impl Failure {
 
 impl From<dacapo::Error> for Failure {
     fn from(error: dacapo::Error) -> Self {
-        let (status, code) = match &error {
-            dacapo::Error::Name(_) => (StatusCode::BAD_REQUEST, "bad_name"),
-            dacapo::Error::Append(_) => (StatusCode::CONFLICT, "refused"),
-            dacapo::Error::TimedOut { .. }
-            | dacapo::Error::Store(_)
-            | dacapo::Error::NotCarried { .. }
-            | dacapo::Error::View(_)
-            | dacapo::Error::Answer(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        let (status, code) = match error.kind() {
+            ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
+            ErrorKind::Refused => (StatusCode::CONFLICT, "refused"),
+            // Another node may have the code, or this one later.
+            ErrorKind::NotFound | ErrorKind::Unavailable | ErrorKind::Failed => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
         };
         Self(status, code, error.to_string())

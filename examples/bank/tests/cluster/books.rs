@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dacapo::{
-    Catalog, CatalogEvent, EventId, Filter, Journal, Limit, Position, Revision, Store, Value, VersionId, ViewId,
-};
+use dacapo::catalog::{Catalog, CatalogEvent};
+use dacapo::journal::{EventId, Filter, Limit, Revision};
+use dacapo::rows::Value;
+use dacapo::store::{Journal, Store};
+use dacapo::{Position, VersionId, ViewId};
 use dacapo_store::catalog_form;
 use serde_json::Value as Json;
 use tokio::sync::watch;

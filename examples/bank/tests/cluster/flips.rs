@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::{Step, limits};
+use dacapo::limits;
+use dacapo::world::Step;
 use dacapo_api::{Api, ApiError, CleanUpRequest, FlipRequest, RebuildRequest, Status};
 use sqlx::Row;
 use tokio::time::Instant;

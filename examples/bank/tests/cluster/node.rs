@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use dacapo::journal::Timestamp;
 use dacapo::verify::{Assertion, Comparison};
-use dacapo::{
-    Answers, Carried, Clock, HandlerError, NodeBuilder, Options, Probe, Projection, ReadView, Recorded, Step,
-    SystemClock, Table, Timestamp, View,
-};
+use dacapo::world::{Clock, Probe, Step, SystemClock};
+use dacapo::{Answers, HandlerError, NodeBuilder, Options, Projection, ReadView, Recorded, Table, VersionCode, View};
 use dacapo_example_bank::{AccountEvent, Balance, BalanceOf, BalancesV1, BalancesV2, service};
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -91,10 +90,10 @@ impl<P: Answers<BalanceOf> + Projection<Event = AccountEvent>> Answers<BalanceOf
     }
 }
 
-fn carried(version: u32, options: Options, time: Duration) -> Carried {
+fn carried(version: u32, options: Options, time: Duration) -> VersionCode {
     match version {
-        1 => Carried::version(Waits { inner: BalancesV1 { options }, time }).answers::<BalanceOf>().into(),
-        _ => Carried::version(Waits { inner: BalancesV2 { options }, time }).answers::<BalanceOf>().into(),
+        1 => Waits { inner: BalancesV1 { options }, time }.answering::<BalanceOf>().into(),
+        _ => Waits { inner: BalancesV2 { options }, time }.answering::<BalanceOf>().into(),
     }
 }
 

@@ -2,36 +2,51 @@
 //!
 //! Which ones are missing is asked of the view each time, and each is committed by itself under the claim (I-4). So
 //! whoever is killed, stopped, paused or out of room here goes on with the first that is missing.
+//!
+//! What a handler did that wants indexes is taken back first. They are not built as a part of its event, which may only
+//! take so long and is not done in parts.
 
 use std::ops::ControlFlow::{Break, Continue};
 
 use dacapo_model::WaitingOn;
-use dacapo_store::{Commit, StoreError};
+use dacapo_store::{Commit, Index, StoreError, Table};
 
-use crate::processor::batch::Committed;
+use super::Prepared;
+use crate::processor::land::Deed;
+use crate::processor::rows::Rows;
 use crate::processor::run::Run;
 use crate::processor::{Next, unavailable};
 
-impl Run<'_> {
-    /// Takes back what a handler did that wants indexes, and builds them. Not as a part of its event, which may only
-    /// take so long and is not done in parts.
-    pub(in crate::processor) async fn index_first(&mut self) -> Result<Next, StoreError> {
-        self.view.rollback().await.map_err(unavailable)?;
-        self.build_indexes().await
-    }
+/// One index is built.
+struct Build {
+    table: &'static Table,
+    index: &'static Index,
+}
 
+impl Deed<Rows> for Build {
+    async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
+        let assignment = run.assignment;
+        match assignment.unless_called_off(run.sink.view.index(self.table, self.index)).await {
+            Continue(done) => done.map_err(unavailable)?,
+            Break(end) => return Ok(Break(end)),
+        }
+        Ok(Continue(Some(Commit::of(run.segments.still()))))
+    }
+}
+
+impl Run<'_, Rows> {
     /// Builds every index that is missing, unless the run ends meanwhile.
-    pub(in crate::processor) async fn build_indexes(&mut self) -> Result<Next, StoreError> {
+    pub(super) async fn build_indexes(&mut self) -> Result<Next<Prepared>, StoreError> {
         let assignment = self.assignment;
-        let tables = assignment.carried.tables;
+        let tables = self.sink.stored.carried.tables;
         let mut built = 0;
         loop {
-            let missing = assignment.view.missing_indexes(tables).await?;
+            let missing = self.sink.stored.view.missing_indexes(tables).await?;
             let Some((table, index)) = missing.first() else {
-                self.view.indexed();
-                self.index_at = None;
+                self.sink.view.indexed();
+                (self.sink.index_at, self.sink.wants_indexes) = (None, false);
                 self.report();
-                return Ok(Continue(()));
+                return Ok(Continue(Prepared::Ready));
             };
             let table = &tables[*table];
             let index = &table.indexes[*index];
@@ -41,18 +56,13 @@ impl Run<'_> {
             assignment.progress.send_modify(|progress| {
                 (progress.batch, progress.waiting_on) = (None, vec![waiting]);
             });
-            match assignment.unless_called_off(self.view.index(table, index)).await {
-                Continue(done) => done.map_err(unavailable)?,
+            match self.land(&mut Build { table, index }).await? {
                 Break(end) => return Ok(Break(end)),
-            }
-            match self.land(&Commit::of(self.segments.still())).await? {
-                Committed::Done => {
+                Continue(Some(_)) => {
                     built += 1;
                     self.has_moved = true;
                 }
-                Committed::ApplyAgain | Committed::Capped(_) => {}
-                Committed::Wrong(error) => return Err(unavailable(error)),
-                Committed::Ended(ended) => return Ok(Break(Some(ended))),
+                Continue(None) => {}
             }
         }
     }

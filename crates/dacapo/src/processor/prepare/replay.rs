@@ -10,64 +10,98 @@ use dacapo_model::replay::ReplayRows;
 use dacapo_model::{
     Letter, LetterKind, Letters, PendingReplay, Policy, Position, Segment, TokenMove, WaitingOn, limits,
 };
-use dacapo_store::{Commit, StoreError};
+use dacapo_store::{Commit, StoreError, View as StoredView};
 
-use crate::code::FailureCause;
-use crate::code::letter;
+use super::Prepared;
+use crate::code::{FailureCause, letter};
 use crate::feed;
-use crate::processor::batch::Committed;
+use crate::processor::land::{Deed, Record};
+use crate::processor::rows::Rows;
 use crate::processor::run::Run;
+use crate::processor::sink::Sink;
 use crate::processor::tries::Tried;
-use crate::processor::{Assignment, Next, unavailable};
+use crate::processor::{Next, unavailable};
+use crate::view::ViewError;
 use crate::world::Step;
 
 pub(in crate::processor) fn reason(reset: &Tried) -> WaitingOn {
     WaitingOn::Reset { attempts: reset.attempts, error: reset.error.clone() }
 }
 
-impl Run<'_> {
+/// The rows that will be made again go, and the tokens move back.
+struct TakeUp {
+    replay: PendingReplay,
+    commit: Commit,
+}
+
+impl Deed<Rows> for TakeUp {
+    async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
+        let Rows { stored, view, .. } = &mut run.sink;
+        view.end_events();
+        let reset = match self.replay.rows {
+            ReplayRows::Reset => stored.carried.handlers.reset(view, self.replay.after).await,
+            _ => Ok(()),
+        };
+        if view.wants_indexes() {
+            run.sink.wants_indexes = true;
+            run.sink.rollback().await?;
+            return Ok(Continue(None));
+        }
+        let Err(cause) = reset else { return Ok(Continue(Some(self.commit.clone()))) };
+        if !planted::is(Fault::HalfReset) {
+            run.sink.rollback().await?;
+        }
+        match cause {
+            FailureCause::Handler(error) | FailureCause::NoRoom(error) => {
+                run.reset_failed(error);
+                Ok(Continue(None))
+            }
+            FailureCause::Store(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn mistaken(&mut self, run: &mut Run<'_, Rows>, error: ViewError) -> Result<bool, StoreError> {
+        run.reset_failed(error.to_string());
+        Ok(false)
+    }
+}
+
+impl Run<'_, Rows> {
     /// The replay that is asked for and that not every segment has taken up.
     pub(in crate::processor) fn asked_replay(&self) -> Option<PendingReplay> {
         let asked = self.assignment.orders.borrow().replay?;
         self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some()).then_some(asked)
     }
 
+    /// Takes up the replay that is asked for, if it is due.
+    pub(super) async fn take_up_if_due(&mut self) -> Result<Next<Prepared>, StoreError> {
+        if self.sink.failed_reset.as_ref().is_some_and(|tried| tried.rests(self.looked)) {
+            return Ok(Continue(Prepared::Ready));
+        }
+        match self.asked_replay() {
+            Some(replay) => self.take_up(replay).await,
+            None => Ok(Continue(Prepared::Ready)),
+        }
+    }
+
     /// Moves the tokens back: the run begins anew then. Should the rows not be reset, the version goes on as it was.
-    pub(in crate::processor) async fn take_up(&mut self, replay: PendingReplay) -> Result<Next, StoreError> {
+    async fn take_up(&mut self, replay: PendingReplay) -> Result<Next<Prepared>, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
         // What was set aside is about to be tried again, from where the replay begins. All of it counts as come past
         // from here on, so what has not spoken is kept in mind.
-        let letters = letters_of(self.assignment, &moves).await?;
+        let letters = letters_of(&*self.sink.stored.view, &moves).await?;
         let comes_again =
             |(segment, position): &(_, _)| moves.iter().any(|back| back.segment == *segment && *position > back.to);
         let settled = letters.iter().filter(|letter| comes_again(letter)).map(|(_, position)| *position).collect();
         let unspoken =
             letters.into_iter().filter(|(segment, position)| !self.has_spoken(*segment, *position)).collect();
         let commit = Commit { settled, unspoken, ..Commit::of(moves) };
-        self.view.end_events();
-        loop {
-            let reset = match replay.rows {
-                ReplayRows::Reset => self.assignment.carried.handlers.reset(&mut self.view, replay.after).await,
-                _ => Ok(()),
-            };
-            if self.view.wants_indexes() {
-                return self.index_first().await;
-            }
-            if let Err(cause) = reset {
-                if !planted::is(Fault::HalfReset) {
-                    self.view.rollback().await.map_err(unavailable)?;
-                }
-                return match cause {
-                    FailureCause::Handler(error) | FailureCause::NoRoom(error) => Ok(self.reset_failed(error)),
-                    FailureCause::Store(error) => Err(unavailable(error)),
-                };
-            }
-            match self.land(&commit).await? {
-                Committed::Done => break,
-                Committed::ApplyAgain | Committed::Capped(_) => {}
-                Committed::Wrong(error) => return Ok(self.reset_failed(error.to_string())),
-                Committed::Ended(ended) => return Ok(Break(Some(ended))),
-            }
+        match self.land(&mut TakeUp { replay, commit }).await? {
+            Break(end) => return Ok(Break(end)),
+            Continue(None) if self.sink.wants_indexes => return Ok(Continue(Prepared::Anew)),
+            // The version goes on as it was.
+            Continue(None) => return Ok(Continue(Prepared::Ready)),
+            Continue(Some(_)) => {}
         }
         let (view, requested, after) = (&self.assignment.id, replay.requested, replay.after);
         tracing::info!(%view, %requested, %after, "a replay in place begins");
@@ -77,24 +111,22 @@ impl Run<'_> {
 
     /// Leaves a replay that was cancelled: the tokens go to where they were before. Events that were set aside when it
     /// began, and that it has not come to, are set aside again, in the same transaction. The run begins anew then.
-    pub(in crate::processor) async fn leave_replay(&mut self) -> Result<Next, StoreError> {
+    pub(super) async fn leave_replay(&mut self) -> Result<Next<Prepared>, StoreError> {
         let asked = self.orders.borrow().replay;
         let moves: Vec<TokenMove> = match asked {
             Some(asked) if asked.cancelled => self.segments.tokens().iter().filter_map(|it| it.leave(&asked)).collect(),
             _ => vec![],
         };
         if moves.is_empty() {
-            return Ok(Continue(()));
+            return Ok(Continue(Prepared::Ready));
         }
         let letters = self.set_aside_again(&moves).await?;
         let commit = Commit { letters, ..Commit::of(moves) };
-        self.view.end_events();
-        match self.land(&commit).await? {
-            Committed::Done => {}
-            Committed::ApplyAgain => return Ok(Continue(())),
-            Committed::Capped(_) => return Ok(self.wait().await),
-            Committed::Wrong(error) => return Err(unavailable(error)),
-            Committed::Ended(ended) => return Ok(Break(Some(ended))),
+        self.sink.view.end_events();
+        match self.land(&mut Record(commit)).await? {
+            Break(end) => return Ok(Break(end)),
+            Continue(None) => return self.wait_anew().await,
+            Continue(Some(_)) => {}
         }
         tracing::info!(view = %self.assignment.id, "a replay in place was cancelled and is left");
         Ok(Break(None))
@@ -102,11 +134,11 @@ impl Run<'_> {
 
     /// The letters of events that were never applied, of those that segments pass over by these moves.
     async fn set_aside_again(&mut self, moves: &[TokenMove]) -> Result<Vec<Letter>, StoreError> {
-        let options = &self.assignment.carried.options;
+        let options = &self.assignment.options;
         let policy = options.on_failure.in_phase(self.orders.borrow().phase);
         let now = self.assignment.clock.now();
         let mut again = Letters::default();
-        for position in self.unspoken.iter().copied() {
+        for position in self.sink.unspoken.iter().copied() {
             let event = feed::event_at(&*self.assignment.journal, position).await?;
             let event = event.get(0);
             let segment = self.segments.count().segment_of(event.stream);
@@ -114,7 +146,7 @@ impl Run<'_> {
             if !moves.iter().any(|it| passes(&it)) {
                 continue;
             }
-            let first = self.aside.kept().first_of(event.stream).or_else(|| again.first_of(event.stream));
+            let first = self.sink.aside.kept().first_of(event.stream).or_else(|| again.first_of(event.stream));
             let kind = match (policy, first.filter(|_| options.order_matters)) {
                 (Policy::Skip, _) => LetterKind::Skipped,
                 (_, Some(first)) => LetterKind::Behind { first: first.position },
@@ -128,25 +160,24 @@ impl Run<'_> {
 
     /// Whether an event that is set aside was applied before the replay in which it was.
     fn has_spoken(&self, segment: Segment, position: Position) -> bool {
-        position <= self.segments.replays_through(segment) && !self.unspoken.contains(&position)
+        position <= self.segments.replays_through(segment) && !self.sink.unspoken.contains(&position)
     }
 
-    fn reset_failed(&mut self, error: String) -> Next {
-        let Assignment { carried, clock, .. } = self.assignment;
-        let tried = Tried::again(self.failed_reset.as_ref(), error, carried.options.retry, clock.now());
+    fn reset_failed(&mut self, error: String) {
+        let (retry, now) = (self.assignment.options.retry, self.assignment.clock.now());
+        let tried = Tried::again(self.sink.failed_reset.as_ref(), error, retry, now);
         let Tried { attempts, error, .. } = &tried;
         tracing::warn!(view = %self.assignment.id, attempts, error, "the rows cannot be reset, so the replay waits");
-        self.failed_reset = Some(tried);
+        self.sink.failed_reset = Some(tried);
         self.report();
-        Continue(())
     }
 }
 
 /// The dead letters of the segments that take up a replay.
-async fn letters_of(assignment: &Assignment, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
+async fn letters_of(view: &dyn StoredView, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
     let (mut after, mut found) = (Position::START, Vec::new());
     loop {
-        let letters = assignment.view.letters(after, limits::LETTERS_READ_MAX).await?;
+        let letters = view.letters(after, limits::LETTERS_READ_MAX).await?;
         let Some(last) = letters.last() else { return Ok(found) };
         after = last.position;
         let theirs = letters.iter().filter(|letter| moves.iter().any(|back| back.segment == letter.segment));

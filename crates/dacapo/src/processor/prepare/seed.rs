@@ -4,15 +4,19 @@
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use dacapo_model::{Applied, Position, Token, TokenMove, WaitingOn, limits};
 use dacapo_store::{Commit, StoreError};
 use futures::FutureExt;
 
+use super::Prepared;
 use crate::code::{HandlerError, Seed, SeedFrom, lacks, statements};
 use crate::panics::{chain, panic_text};
-use crate::processor::batch::Committed;
+use crate::processor::land::Deed;
+use crate::processor::rows::Rows;
 use crate::processor::run::Run;
+use crate::processor::sink::Sink;
 use crate::processor::tries::Tried;
 use crate::processor::{Next, unavailable};
 use crate::view::{ReadView, ViewError};
@@ -21,66 +25,79 @@ pub(in crate::processor) fn reason(tried: &Tried, from: &SeedFrom) -> WaitingOn 
     WaitingOn::Seed { source: from.id.version, attempts: tried.attempts, error: tried.error.clone() }
 }
 
-impl Run<'_> {
-    /// Fills the view, which is to begin as a copy, unless it has begun. What fails is tried again later, and nothing else
-    /// is done before.
-    pub(in crate::processor) async fn begin_as_copy(&mut self, from: &SeedFrom) -> Result<Next, StoreError> {
-        if !self.assignment.progress.borrow().tokens.iter().all(Token::is_new) {
-            self.seed = None;
-            return Ok(Continue(()));
-        }
-        if !self.segments.is_whole() {
-            // Another member makes it, or this one once the others have let go.
-            return Ok(self.wait().await);
-        }
-        if self.failed_seed.as_ref().is_some_and(|tried| tried.rests(self.looked)) {
-            return Ok(self.wait().await);
-        }
-        let assignment = self.assignment;
-        let waiting = WaitingOn::Copy { of: from.id.version };
+/// The view is filled, and every token goes from the start to where the copied one was.
+struct Copy {
+    from: SeedFrom,
+}
+
+impl Deed<Rows> for Copy {
+    async fn make(&mut self, run: &mut Run<'_, Rows>) -> Result<Next<Option<Commit>>, StoreError> {
+        let assignment = run.assignment;
+        let waiting = WaitingOn::Copy { of: self.from.id.version };
         assignment.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
-        let filled = match assignment.unless_called_off(self.fill(from)).await {
+        let filled = match assignment.unless_called_off(run.fill(&self.from)).await {
             Continue(filled) => filled,
             Break(end) => return Ok(Break(end)),
         };
-        if self.view.wants_indexes() {
-            return self.index_first().await;
+        if run.sink.view.wants_indexes() {
+            run.sink.wants_indexes = true;
+            run.sink.rollback().await?;
+            return Ok(Continue(None));
         }
         let error = match filled {
-            Ok(tokens) => return self.land_copy(from, &tokens).await,
+            Ok(tokens) => return Ok(Continue(Some(Commit::of(run.segments.jump(&tokens))))),
             Err(error) => match error.downcast::<ViewError>() {
                 Ok(error) if error.is_passing() => return Err(unavailable(*error)),
                 Ok(error) => error.to_string(),
                 Err(error) => chain(&*error),
             },
         };
-        self.view.rollback().await.map_err(unavailable)?;
-        let (retry, now) = (assignment.carried.options.retry, assignment.clock.now());
-        let tried = Tried::again(self.failed_seed.as_ref(), error, retry, now);
+        run.sink.rollback().await?;
+        let (retry, now) = (assignment.options.retry, assignment.clock.now());
+        let tried = Tried::again(run.sink.failed_seed.as_ref(), error, retry, now);
         let Tried { attempts, error, .. } = &tried;
-        tracing::warn!(view = %assignment.id, source = %from.id, attempts, error, "it cannot begin as a copy");
-        self.failed_seed = Some(tried);
-        Ok(Continue(()))
+        tracing::warn!(view = %assignment.id, source = %self.from.id, attempts, error, "it cannot begin as a copy");
+        run.sink.failed_seed = Some(tried);
+        Ok(Continue(None))
     }
+}
 
-    async fn land_copy(&mut self, from: &SeedFrom, tokens: &[Token]) -> Result<Next, StoreError> {
-        match self.land(&Commit::of(self.segments.jump(tokens))).await? {
-            Committed::Done => {
+impl Run<'_, Rows> {
+    /// Fills the view, which is to begin as a copy, unless it has begun. What fails is tried again later, and nothing else
+    /// is done before.
+    pub(super) async fn begin_as_copy(&mut self) -> Result<Next<Prepared>, StoreError> {
+        let Some(from) = self.sink.seed.clone() else { return Ok(Continue(Prepared::Ready)) };
+        let head = *self.head.borrow_and_update();
+        if self.assignment.is_barred(head).await? {
+            return self.wait_anew().await;
+        }
+        if !self.assignment.progress.borrow().tokens.iter().all(Token::is_new) {
+            self.sink.seed = None;
+            return Ok(Continue(Prepared::Anew));
+        }
+        // Without every segment, another member makes it, or this one once the others have let go.
+        let rests = |tried: &Tried| tried.rests(self.looked);
+        if !self.segments.is_whole() || self.sink.failed_seed.as_ref().is_some_and(rests) {
+            return self.wait_anew().await;
+        }
+        match self.land(&mut Copy { from: from.clone() }).await? {
+            Break(end) => return Ok(Break(end)),
+            Continue(None) => {}
+            Continue(Some(_)) => {
                 tracing::info!(view = %self.assignment.id, source = %from.id, "it begins as a copy");
-                self.view.indexed();
-                (self.seed, self.failed_seed, self.index_at, self.has_moved) = (None, None, None, true);
+                self.sink.view.indexed();
+                (self.sink.seed, self.sink.failed_seed, self.sink.index_at) = (None, None, None);
+                self.has_moved = true;
                 self.report();
             }
-            Committed::ApplyAgain | Committed::Capped(_) => {}
-            Committed::Wrong(error) => return Err(unavailable(error)),
-            Committed::Ended(ended) => return Ok(Break(Some(ended))),
         }
-        Ok(Continue(()))
+        Ok(Continue(Prepared::Anew))
     }
 
     /// Writes the rows in a transaction, and returns the tokens that they are of.
     async fn fill(&mut self, from: &SeedFrom) -> Result<Vec<Token>, HandlerError> {
-        let carried = &self.assignment.carried;
+        let stored = Arc::clone(&self.sink.stored);
+        let carried = &stored.carried;
         let tokens = match &carried.options.seed {
             Seed::Never => return Err("the code does not say how to begin as a copy: set `seed` in its options".into()),
             Seed::Columns => self.fill_by_sql(from, &statements(carried.tables, from.tables)?).await?,
@@ -90,7 +107,8 @@ impl Run<'_> {
                 let tokens = reader.tokens().to_vec();
                 complete(&tokens, reader.letters(Position::START, limits::LETTERS_MAX).await?.len() as u64)?;
                 let mut source = ReadView::new(reader);
-                let migrated = AssertUnwindSafe(carried.handlers.migrate(&mut source, &mut self.view)).catch_unwind();
+                let migrated =
+                    AssertUnwindSafe(carried.handlers.migrate(&mut source, &mut self.sink.view)).catch_unwind();
                 match migrated.await {
                     Ok(migrated) => migrated?,
                     Err(panic) => return Err(format!("it panicked: {}", panic_text(&*panic)).into()),
@@ -98,19 +116,19 @@ impl Run<'_> {
                 tokens
             }
         };
-        self.view.index_all().await?;
+        self.sink.view.index_all().await?;
         Ok(tokens)
     }
 
     async fn fill_by_sql(&mut self, from: &SeedFrom, statements: &[String]) -> Result<Vec<Token>, HandlerError> {
-        let attached = self.view.attach(&from.view.copy().await?).await?;
+        let attached = self.sink.view.attach(&from.view.copy().await?).await?;
         complete(&attached.tokens, attached.letters)?;
         for statement in statements {
-            self.view.fill(&statement.replace("{source}", &attached.schema)).await?;
+            self.sink.view.fill(&statement.replace("{source}", &attached.schema)).await?;
         }
-        if self.assignment.carried.options.seed == Seed::Columns {
+        if self.sink.stored.carried.options.seed == Seed::Columns {
             // Only of these it is known that they are what the same rows were.
-            self.view.take_over_segments(&attached).await?;
+            self.sink.view.take_over_segments(&attached).await?;
         }
         Ok(attached.tokens)
     }

@@ -84,7 +84,7 @@ fn only_more_types_are_announced() {
         world.when(&command).unwrap_err().to_string()
     };
     assert!(refused(&mut world, code(&["a", "c"])).contains("raise the version number"));
-    let across = crate::assign::Rows::AcrossSegments;
+    let across = crate::assign::RowScope::AcrossSegments;
     let other = Code { reads: Reads { rows: across, ..reads(&["a", "b"]) }, ..code(&[]) };
     assert!(refused(&mut world, other).contains("raise the version number"));
     let categories = Some(["account".to_owned()].into());

@@ -1,6 +1,8 @@
 //! A commit that takes up events, or does what is wished for letters, and what must not be of it.
 
-use dacapo::{LetterKind, Policy, ViewId, Wish};
+use dacapo::ViewId;
+use dacapo::operate::{LetterKind, Wish};
+use dacapo::options::Policy;
 use dacapo_model::{Letter, TokenMove};
 use dacapo_store::Commit;
 

@@ -1,0 +1,401 @@
+//! The processor over a sink in memory, which knows nothing of rows.
+
+mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dacapo_model::{
+    Applied, CodeId, EventId, EventType, ExpectedRevision, Member, MemberCode, MemberId, Metadata, NewEvent,
+    ProjectionName, Reads, Retry, StreamName, Token, VersionId,
+};
+use dacapo_store::memory::{MemoryJournal, MemoryMembers};
+use dacapo_store::{Append, Commit, Streams, SystemClock};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::memory::{Lasting, Memory};
+use super::*;
+use crate::catalog::CatalogLog;
+use crate::cluster::{Cluster, SharedClock};
+use crate::world::{NoProbe, SystemIds, World};
+
+const SEGMENTS: u16 = 4;
+const STREAMS: u64 = 11;
+const LONG: Duration = Duration::from_secs(30);
+
+/// What a test does instead of a commit, which returns what it comes to; `None` lets it be carried out.
+type Trouble = dyn FnMut(&mut Lasting, &Commit, &[Position]) -> Option<StoreError> + Send;
+
+/// Where a run finds it.
+struct Shelf {
+    lasting: Mutex<Lasting>,
+    trouble: Mutex<Box<Trouble>>,
+    /// How many commits were tried.
+    tried: watch::Sender<u64>,
+}
+
+impl Shelf {
+    fn lasting(&self) -> MutexGuard<'_, Lasting> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a commit meets before it is carried out.
+    fn meet(&self, lasting: &mut Lasting, commit: &Commit, batch: &[Position]) -> Option<StoreError> {
+        self.tried.send_modify(|tried| *tried += 1);
+        (self.trouble.lock().unwrap_or_else(PoisonError::into_inner))(lasting, commit, batch)
+    }
+}
+
+/// A processor over a sink in memory, and all that it hears of.
+struct Stage {
+    journal: Arc<dyn Journal>,
+    shelf: Arc<Shelf>,
+    orders: watch::Sender<Orders>,
+    progress: Arc<watch::Sender<Progress>>,
+    lifted: Arc<Notify>,
+    world: World,
+    catalog: Arc<CatalogLog>,
+    cluster: Arc<Cluster>,
+    appended: u64,
+}
+
+/// A run of it.
+struct Running {
+    stop: watch::Sender<bool>,
+    ended: JoinHandle<Ended>,
+    _told: (watch::Sender<WorkShare>, watch::Sender<()>, watch::Sender<bool>),
+}
+
+impl Running {
+    async fn stop(self) -> Ended {
+        self.stop.send_replace(true);
+        tokio::time::timeout(LONG, self.ended).await.expect("it stops").unwrap()
+    }
+}
+
+fn id() -> ViewId {
+    ViewId { projection: ProjectionName::new("copied").unwrap(), version: VersionId { code: 1, build: 1 } }
+}
+
+fn count() -> SegmentCount {
+    SegmentCount::new(SEGMENTS).unwrap()
+}
+
+fn still() -> Orders {
+    let (paused, resumed_at, replay, reads_at) = (false, None, None, None);
+    Orders { phase: Phase::Serving, paused, resumed_at, replay, set_aside: Arc::default(), reads_at }
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let (clock, ids) = (Arc::new(SystemClock), Arc::new(SystemIds));
+        let world = World { clock, ids, offload: Offload::default(), probe: Arc::new(NoProbe) };
+        let journal: Arc<dyn Journal> = Arc::new(MemoryJournal::new(Arc::clone(&world.clock)));
+        let catalog = Arc::new(CatalogLog::open(Arc::clone(&journal), world.clone()).await.unwrap());
+        let code = CodeId { projection: id().projection, code: 1 };
+        let carries = vec![MemberCode { id: code, in_place: None }];
+        let me = MemberId::from_bytes([7; 16]);
+        let me = Member { id: me, name: "this".to_owned(), address: None, carries, ready: true };
+        let members = Arc::new(MemoryMembers::new(Arc::clone(&world.clock)));
+        let shared = Arc::new(SharedClock::new(Arc::clone(&world.clock)));
+        let cluster = Arc::new(Cluster::new(members, shared, false, me));
+        let (_leave, left) = watch::channel(false);
+        drop(cluster.join(left).await.unwrap());
+        let token = |segment| Token {
+            segment,
+            epoch: dacapo_model::Epoch::new(1),
+            position: Position::START,
+            owner: None,
+            held_for: None,
+            cap: None,
+            applied: Applied::default(),
+            replay: None,
+        };
+        let tokens = count().segments().map(token).collect();
+        let lasting = Lasting { tokens, refusals: vec![], committed: vec![], taken: 0, refuses: None };
+        let shelf = Arc::new(Shelf {
+            lasting: Mutex::new(lasting),
+            trouble: Mutex::new(Box::new(|_, _, _| None)),
+            tried: watch::Sender::default(),
+        });
+        let (orders, progress, lifted) = (watch::Sender::new(still()), Arc::default(), Arc::default());
+        Self { journal, shelf, orders, progress, lifted, world, catalog, cluster, appended: 0 }
+    }
+
+    /// Appends events to streams of all segments.
+    async fn append(&mut self, events: u64) {
+        for _ in 0..events {
+            self.appended += 1;
+            let event = NewEvent {
+                id: EventId::from_bytes(u128::from(self.appended).to_be_bytes()),
+                event_type: EventType::new("written").unwrap(),
+                payload: b"1".to_vec(),
+                metadata: Metadata::default(),
+                tags: vec![],
+            };
+            let stream = StreamName::new(format!("a-{}", self.appended % STREAMS)).unwrap();
+            self.journal.append(Append::to_stream(stream, ExpectedRevision::Any, vec![event])).await.unwrap();
+        }
+    }
+
+    fn start(&self) -> Running {
+        let (stop, stopped) = watch::channel(false);
+        let (share, shared) = watch::channel(WorkShare::ALL);
+        let (wishes, wished) = watch::channel(());
+        let (leave, _) = watch::channel(false);
+        let retry = Retry { attempts: u32::MAX, first: LONG, longest: LONG };
+        let assignment = Assignment {
+            id: id(),
+            options: Options { batch_events_max: 7, retry, ..Options::default() },
+            filter: Filter { streams: Streams::User, types: None },
+            fence: Fence::new(Arc::clone(&self.catalog), id(), count(), Reads::default()),
+            share: shared,
+            journal: Arc::clone(&self.journal),
+            offload: self.world.offload,
+            segments: count(),
+            claims: Claims(Arc::clone(&self.cluster)),
+            clock: Arc::clone(&self.world.clock),
+            is_corrected: false,
+            orders: self.orders.subscribe(),
+            wishes: wished,
+            lifted: Arc::clone(&self.lifted),
+            progress: Arc::clone(&self.progress),
+            probe: Arc::clone(&self.world.probe),
+            stop: stopped,
+        };
+        let ended = tokio::spawn(run::<Memory>(assignment, Arc::clone(&self.shelf)));
+        Running { stop, ended, _told: (share, wishes, leave) }
+    }
+
+    /// From here on, this happens instead of commits.
+    fn trouble(&self, trouble: impl FnMut(&mut Lasting, &Commit, &[Position]) -> Option<StoreError> + Send + 'static) {
+        *self.shelf.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(trouble);
+    }
+
+    async fn until(&self, what: &str, is_so: impl FnMut(&Progress) -> bool) {
+        let mut progress = self.progress.subscribe();
+        let seen = tokio::time::timeout(LONG, progress.wait_for(is_so)).await;
+        assert!(seen.is_ok(), "{what}: {:?}", *self.progress.borrow());
+    }
+
+    async fn until_covered(&self) {
+        let head = Position::new(self.appended);
+        self.until("it covers the head", |progress| progress.covers() >= head).await;
+    }
+
+    /// Every event of each segment is there once, and in order.
+    fn check(&self) {
+        let lasting = self.shelf.lasting();
+        let mut by_segment: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+        let segment_of = |number: u64| count().segment_of(&format!("a-{}", number % STREAMS));
+        for position in &lasting.committed {
+            by_segment.entry(segment_of(position.get())).or_default().push(position.get());
+        }
+        for segment in count().segments() {
+            let expected: Vec<u64> = (1..=self.appended).filter(|number| segment_of(*number) == segment).collect();
+            let found = by_segment.remove(&segment).unwrap_or_default();
+            assert_eq!(found, expected, "segment {segment}");
+        }
+        assert!(lasting.tokens.iter().all(|token| token.position.get() == self.appended), "{:?}", lasting.tokens);
+    }
+
+    fn set_position(&self, change: impl Fn(&mut Token)) {
+        self.shelf.lasting().tokens.iter_mut().for_each(change);
+    }
+}
+
+/// Once, whenever it is asked first.
+fn once() -> impl FnMut() -> bool + Send {
+    let done = AtomicBool::new(false);
+    move || !done.swap(true, Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn every_event_is_taken_once_and_in_order() {
+    let mut stage = Stage::new().await;
+    stage.append(40).await;
+    let running = stage.start();
+    stage.until_covered().await;
+    stage.append(25).await;
+    stage.until_covered().await;
+    assert!(matches!(running.stop().await, Ended::Stopped));
+    stage.check();
+    assert_eq!(stage.shelf.lasting().taken, 65, "nothing went wrong, so nothing was taken twice");
+}
+
+/// The batch is taken, and then another claim comes before its commit.
+#[tokio::test]
+async fn what_was_taken_under_a_claim_that_is_lost_does_not_land() {
+    let mut stage = Stage::new().await;
+    stage.append(30).await;
+    let mut first = once();
+    stage.trouble(move |lasting, _, _| {
+        if first() {
+            for token in &mut lasting.tokens {
+                (token.owner, token.epoch) = (Some(MemberId::from_bytes([9; 16])), token.epoch.next());
+            }
+        }
+        None
+    });
+    let running = stage.start();
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+    let lasting = stage.shelf.lasting();
+    assert!(lasting.taken > 30, "the first batch was taken again under another claim");
+    assert!(lasting.tokens.iter().all(|token| token.epoch.get() == 4), "two claims, and one of another member");
+}
+
+/// Somebody with the same claim has committed the same events: the commit is refused by where the tokens are.
+#[tokio::test]
+async fn a_commit_whose_tokens_have_moved_is_refused() {
+    let mut stage = Stage::new().await;
+    stage.append(30).await;
+    let mut first = once();
+    stage.trouble(move |lasting, commit, batch| {
+        if first() {
+            lasting.commit(commit, batch).unwrap();
+        }
+        None
+    });
+    let running = stage.start();
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_tried_again_from_the_tokens() {
+    let mut stage = Stage::new().await;
+    stage.append(30).await;
+    let mut left = 2;
+    stage.trouble(move |_, _, _| {
+        left -= i32::from(left > 0);
+        (left > 0).then(|| StoreError::unavailable("commit", "a fault of the test"))
+    });
+    let running = stage.start();
+    let tells = |waiting: &WaitingOn| matches!(waiting, WaitingOn::Store { error } if error.contains("of the test"));
+    stage.until("it says why it waits", |progress| progress.waiting_on.iter().any(tells)).await;
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+    assert!(stage.shelf.lasting().taken > 30);
+}
+
+/// It is done, and the processor is told that it is not.
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_not_made_twice() {
+    let mut stage = Stage::new().await;
+    stage.append(30).await;
+    let mut first = once();
+    stage.trouble(move |lasting, commit, batch| {
+        first().then(|| {
+            lasting.commit(commit, batch).unwrap();
+            StoreError::unavailable("commit", "the answer is lost")
+        })
+    });
+    let running = stage.start();
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+    assert_eq!(stage.shelf.lasting().taken, 30, "what has landed is not taken again");
+}
+
+#[tokio::test]
+async fn a_hold_keeps_the_batch_and_its_end_lets_it_land() {
+    let mut stage = Stage::new().await;
+    stage.append(5).await;
+    let mark = Position::new(3);
+    stage.set_position(|token| token.held_for = Some(mark));
+    let running = stage.start();
+    let held = WaitingOn::Hold { held_for: mark };
+    stage.until("it says that it is held", |progress| progress.waiting_on == [held.clone()]).await;
+    let mut tried = stage.shelf.tried.subscribe();
+    tried.mark_unchanged();
+    tried.changed().await.unwrap();
+    assert_eq!((stage.shelf.lasting().committed.len(), stage.shelf.lasting().taken), (0, 5), "nothing moves");
+    stage.set_position(|token| token.held_for = None);
+    stage.lifted.notify_waiters();
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+    assert_eq!(stage.shelf.lasting().taken, 5, "the batch that was held is the one that landed");
+}
+
+/// A cap in the middle of what would be one batch.
+#[tokio::test]
+async fn no_token_moves_past_a_cap() {
+    let mut stage = Stage::new().await;
+    stage.append(6).await;
+    stage.set_position(|token| token.cap = Some(Position::new(4)));
+    let running = stage.start();
+    stage.until("it meets the cap", |progress| progress.covers() == Position::new(4) && progress.batch.is_none()).await;
+    assert_eq!(stage.shelf.lasting().committed.len(), 4);
+    stage.set_position(|token| token.cap = None);
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+}
+
+#[tokio::test]
+async fn a_paused_version_takes_nothing_until_it_is_resumed() {
+    let mut stage = Stage::new().await;
+    stage.orders.send_replace(Orders { paused: true, ..still() });
+    stage.append(20).await;
+    let running = stage.start();
+    stage.until("it has its claim", |progress| progress.tokens.iter().all(|token| token.epoch.get() == 2)).await;
+    stage.until("it rests", |progress| progress.letters.is_some()).await;
+    assert_eq!(stage.shelf.lasting().taken, 0);
+    stage.orders.send_replace(still());
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+}
+
+#[tokio::test]
+async fn a_segment_stops_before_an_event_that_is_refused_and_the_others_go_on() {
+    let mut stage = Stage::new().await;
+    stage.append(30).await;
+    let refused = Position::new(9);
+    let segment = count().segment_of(&format!("a-{}", 9 % STREAMS));
+    stage.shelf.lasting().refuses = Some(refused);
+    let running = stage.start();
+    let head = Position::new(30);
+    stage
+        .until("the others reach the head", |progress| {
+            progress.tokens.iter().all(|token| token.segment == segment || token.position == head)
+        })
+        .await;
+    let kept = stage.shelf.lasting().refusals.clone();
+    assert!(matches!(&kept[..], [kept] if (kept.segment, kept.position) == (segment, refused)), "{kept:?}");
+    assert!(!stage.shelf.lasting().committed.contains(&refused));
+    let tells = |waiting: &WaitingOn| matches!(waiting, WaitingOn::Segment { position, .. } if *position == refused);
+    assert!(stage.progress.borrow().waiting_on.iter().any(tells), "{:?}", stage.progress.borrow().waiting_on);
+    stage.shelf.lasting().refuses = None;
+    stage.orders.send_replace(Orders { resumed_at: Some(Position::new(31)), ..still() });
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+}
+
+/// The stop comes in the middle; what is left is taken by the next run, and nothing else.
+#[tokio::test]
+async fn a_run_goes_on_from_the_tokens_that_another_left() {
+    let mut stage = Stage::new().await;
+    stage.append(60).await;
+    let running = stage.start();
+    let mut tried = stage.shelf.tried.subscribe();
+    tokio::time::timeout(LONG, tried.wait_for(|tried| *tried >= 2)).await.unwrap().unwrap();
+    assert!(matches!(running.stop().await, Ended::Stopped));
+    let left = stage.shelf.lasting().committed.len();
+    stage.append(10).await;
+    let running = stage.start();
+    stage.until_covered().await;
+    running.stop().await;
+    stage.check();
+    let lasting = stage.shelf.lasting();
+    assert!(left >= 7 && lasting.taken == 70, "{left}, {}", lasting.taken);
+}
