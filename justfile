@@ -33,7 +33,7 @@ demo *ARGS:
 
 # Speed, as ratios to floors measured in the same run; the table goes to docs/performance.md.
 bench *ARGS:
-    cargo run --profile dist --package dacapo-bench -- {{ARGS}}
+    cargo run --release --package dacapo-bench -- {{ARGS}}
 
 # The simulator: `just sim --seeds 50`, `just sim --seed 37`, `just sim --planted`.
 sim *ARGS:

@@ -39,6 +39,6 @@ pub(crate) async fn open(url: &str, shared: &Shared) -> Result<Store, CliError> 
 /// Says what to install instead.
 #[cfg(not(feature = "postgres"))]
 pub(crate) async fn open(_: &str, _: &Shared) -> Result<Store, CliError> {
-    let help = "install it with all features: cargo install --path crates/cli --profile dist";
+    let help = "install it with all features: cargo install --path crates/cli";
     Err(Problem::new("usage", "this program was built without PostgreSQL").help(help).into())
 }

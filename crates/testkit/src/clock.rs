@@ -16,7 +16,7 @@ use dacapo::world::Clock;
 ///
 /// let clock = ManualClock::default();
 /// clock.advance(Duration::from_secs(60));
-/// assert_eq!(clock.now().as_micros(), 60_000_000);
+/// assert_eq!(clock.now().micros(), 60_000_000);
 /// ```
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
@@ -24,7 +24,7 @@ pub struct ManualClock(AtomicI64);
 impl ManualClock {
     /// Sets the time.
     pub fn set(&self, time: Timestamp) {
-        self.0.store(time.as_micros(), Ordering::SeqCst);
+        self.0.store(time.micros(), Ordering::SeqCst);
     }
 
     /// Moves the time on.

@@ -1,9 +1,11 @@
 //! The kit against a small bank: what is as expected passes, and what is not is shown.
 
 use dacapo::effects::Effect;
-use dacapo::journal::Timestamp;
-use dacapo::options::OnFailure;
-use dacapo::{Answers, Event, HandlerError, Options, Projection, Query, ReadView, Recorded, Row, Table, View};
+use dacapo::journal::{Filter, Limit, Timestamp};
+use dacapo::options::{OnFailure, Policy};
+use dacapo::{
+    Answers, Event, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Row, Table, View,
+};
 use dacapo_testkit::{Case, Outcome, block_on};
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +59,7 @@ impl Projection for Balances {
         let before = view.get::<Account>(event.stream).await?.map_or(0, |account| account.balance);
         let (account, balance) = (event.stream.to_owned(), before + amount);
         view.emit(&Mail { account: account.clone(), balance })?;
-        view.put(Account { id: account, balance, seen: event.recorded.as_micros() })?;
+        view.put(Account { id: account, balance, seen: event.recorded.micros() })?;
         Ok(())
     }
 }
@@ -76,10 +78,11 @@ impl Answers<BalanceOf> for Balances {
 }
 
 fn case() -> Case<Balances> {
-    of(OnFailure::default())
+    of(Policy::Halt)
 }
 
-fn of(on_failure: OnFailure) -> Case<Balances> {
+fn of(policy: Policy) -> Case<Balances> {
+    let on_failure = OnFailure { serving: policy, initializing: policy };
     Case::of(Balances { on_failure }).answering::<BalanceOf>().effects::<Mail>()
 }
 
@@ -174,9 +177,9 @@ async fn a_refusal_is_told_at_once_among_new_events_and_among_given_ones() {
 
 #[tokio::test]
 async fn the_policy_of_the_projection_decides_what_follows_from_a_refusal() {
-    let skipped = of(OnFailure::Skip).when("a-1", [moved(5), doubted(), moved(6)]).run().await;
+    let skipped = of(Policy::Skip).when("a-1", [moved(5), doubted(), moved(6)]).run().await;
     skipped.refused("not ours").rows([account("a-1", 11, 0)]).await;
-    let aside = of(OnFailure::DeadLetter).when("a-1", [moved(5), doubted(), moved(6)]).when("a-2", [moved(1)]);
+    let aside = of(Policy::DeadLetter).when("a-1", [moved(5), doubted(), moved(6)]).when("a-2", [moved(1)]);
     aside.run().await.rows([account("a-1", 5, 0), account("a-2", 1, 0)]).await;
 }
 
@@ -193,10 +196,10 @@ fn a_check_of_refusals_that_fails_says_what_was_refused() {
 #[tokio::test]
 async fn runs_of_one_case_do_the_same() {
     let (first, second) = (two_accounts().await, two_accounts().await);
-    let ids = async |outcome: &Outcome| {
-        let events =
-            outcome.node().journal().read(Default::default(), &Default::default(), dacapo::journal::Limit::events(100));
-        events.await.unwrap().iter().map(|event| (event.position, event.stream.to_owned())).collect::<Vec<_>>()
+    let events = async |outcome: &Outcome| {
+        let (node, filter) = (outcome.node(), Filter::default());
+        let batch = node.journal().read(Position::START, &filter, Limit::events(100)).await.unwrap();
+        batch.iter().map(|event| (event.position, event.id, event.stream.to_owned())).collect::<Vec<_>>()
     };
-    assert_eq!(ids(&first).await, ids(&second).await);
+    assert_eq!(events(&first).await, events(&second).await);
 }
