@@ -372,7 +372,7 @@ async fn a_segment_stops_before_an_event_that_is_refused_and_the_others_go_on() 
     let kept = stage.shelf.lasting().refusals.clone();
     assert!(matches!(&kept[..], [kept] if (kept.segment, kept.position) == (segment, refused)), "{kept:?}");
     assert!(!stage.shelf.lasting().committed.contains(&refused));
-    let tells = |waiting: &WaitingOn| matches!(waiting, WaitingOn::Segment { position, .. } if *position == refused);
+    let tells = |waiting: &WaitingOn| matches!(waiting, WaitingOn::Handler { position, .. } if *position == refused);
     assert!(stage.progress.borrow().waiting_on.iter().any(tells), "{:?}", stage.progress.borrow().waiting_on);
     stage.shelf.lasting().refuses = None;
     stage.orders.send_replace(Orders { resumed_at: Some(Position::new(31)), ..still() });
