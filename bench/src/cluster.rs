@@ -405,7 +405,7 @@ impl Cluster {
             let versions = status.projections.iter().flat_map(|found| &found.versions);
             let serving = versions.filter(|found| Some(found.version) == serving);
             let mut shares: BTreeMap<_, usize> = BTreeMap::new();
-            serving.flat_map(|found| &found.tokens).for_each(|token| *shares.entry(token.owner).or_default() += 1);
+            serving.flat_map(|found| &found.tokens).for_each(|token| *shares.entry(token.claimed_by).or_default() += 1);
             let even = usize::from(SEGMENTS) / count;
             let live = |owner: &Option<MemberId>| status.members.iter().any(|member| Some(member.id) == *owner);
             if shares.len() == count && shares.iter().all(|(owner, share)| live(owner) && *share >= even) {

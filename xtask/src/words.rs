@@ -24,17 +24,7 @@ const GLOSSARY: &str = "docs/glossary.md";
 const READ: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "crates", "examples", "bench"];
 
 /// What still has words that fail. This list only shrinks: take a path off when its words are right.
-const NOT_YET: &[&str] = &[
-    "crates/api",
-    "crates/cli",
-    "crates/dacapo",
-    "crates/model",
-    "crates/postgres",
-    "crates/server",
-    "crates/sim",
-    "crates/store",
-    "docs/waiting-on.md",
-];
+const NOT_YET: &[&str] = &["crates/dacapo", "crates/store"];
 
 /// Phrases in which a word that fails means something else.
 const ALLOWED: &[&str] = &[];

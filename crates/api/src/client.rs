@@ -1,4 +1,4 @@
-//! The API over HTTP: one request a call, no retries. Whoever retries knows whether that is safe.
+//! The API over HTTP: one request for each call, no retries. Only the caller knows whether a retry is safe.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,14 +13,14 @@ use crate::error::{ApiError, Problem};
 use crate::operations::{NoRequest, Request, path_to};
 use crate::{Api, operations};
 
-/// What a client allows a call.
+/// The limits of a client for each call.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientLimits {
-    /// How long connecting may take.
+    /// Longest time for connecting.
     pub connect_time_max: Duration,
-    /// How long a call may take, beside the time that it asks the node to wait.
+    /// Longest time for a call, beside the time that the call asks the node to wait.
     pub call_time_max: Duration,
-    /// The largest answer that is read.
+    /// Largest answer that is read, in bytes.
     pub answer_bytes_max: usize,
 }
 
@@ -43,10 +43,10 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client of the node at `url`, such as `http://127.0.0.1:7373`. Nothing is connected yet.
+    /// Returns a client of the node at `url`, such as `http://127.0.0.1:7373`. It does not connect yet.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] when `url` is not an `http://` address.
+    /// [`ApiError::Invalid`] if `url` is not an `http://` address.
     pub fn new(url: &str, limits: ClientLimits) -> Result<Self, ApiError> {
         let invalid = |found: String| {
             let shown = without_secrets(url);
@@ -58,7 +58,7 @@ impl HttpClient {
             return Err(invalid("it does not begin with http:// and a host".into()));
         }
         if url.contains('@') || !base.username().is_empty() || base.password().is_some() {
-            return Err(invalid("it has a user or a password, and a node asks for none".into()));
+            return Err(invalid("it has a user or a password, but a node needs none".into()));
         }
         if base.query().is_some() {
             return Err(invalid("it has a query (?), which would not be sent".into()));
@@ -66,7 +66,7 @@ impl HttpClient {
         if base.fragment().is_some() {
             return Err(invalid("it has a fragment (#), which would not be sent".into()));
         }
-        // Nodes are named by the user. A proxy of the environment or a redirect must not stand between.
+        // The user names the node. A proxy of the environment or a redirect must not stand in between.
         let http = reqwest::Client::builder()
             .connect_timeout(limits.connect_time_max)
             .redirect(redirect::Policy::none())
@@ -123,12 +123,13 @@ impl HttpClient {
         serde_json::from_slice(&body).map_err(|error| {
             let problem =
                 Problem::new("unexpected_answer", format!("the answer to {tried} is not understood: {error}"));
-            let help = "see that the address is that of a dacapo node, and that client and node are of like releases";
+            let help =
+                "check that the address is that of a dacapo node, and that client and node have compatible releases";
             problem.tried(&tried).found(beginning(&body)).help(help).corrupt()
         })
     }
 
-    /// The body, unless it is larger than allowed: an answer must not be able to fill the memory.
+    /// Returns the body, if it is not larger than allowed: an answer must not be able to fill the memory.
     async fn body(&self, tried: &str, mut response: Response) -> Result<Vec<u8>, ApiError> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(tried, &error))? {
@@ -161,13 +162,13 @@ impl HttpClient {
     }
 }
 
-/// An address as it may be shown: without what could be a user and a password, and without a query or a fragment. Of one
-/// that is not well formed rather too much is left out.
+/// Returns an address as it may be shown: without anything that could be a user and a password, and without a query
+/// or a fragment. Of an address that is not well formed it leaves out too much rather than too little.
 pub fn without_secrets(url: &str) -> Cow<'_, str> {
     let with_scheme = url.split_once("://").filter(|(scheme, _)| !scheme.contains('@'));
     let (scheme, rest) = with_scheme.unwrap_or(("", url));
     let whole = match rest.rsplit_once('@') {
-        Some((_, behind)) => Cow::Owned(format!("…@{behind}")),
+        Some((_, host)) => Cow::Owned(format!("…@{host}")),
         None => Cow::Borrowed(rest),
     };
     let end = whole.find(['?', '#']).map(|at| at + 1);
@@ -178,17 +179,17 @@ pub fn without_secrets(url: &str) -> Cow<'_, str> {
     if scheme.is_empty() { Cow::Owned(shown) } else { Cow::Owned(format!("{scheme}://{shown}")) }
 }
 
-/// The error in an answer that is no success. Something between may have answered in a form of its own.
+/// Returns the error in an answer that is no success. A proxy may have answered in a form of its own.
 fn declined(tried: &str, status: u16, body: &[u8]) -> ApiError {
     if let Ok(problem) = serde_json::from_slice::<Problem>(body) {
         return ApiError::from_http(status, problem);
     }
     let problem = Problem::new("unexpected_answer", format!("{tried} was answered with HTTP {status}"));
-    let problem = problem.tried(tried).found(beginning(body)).help("see that the address is that of a dacapo node");
+    let problem = problem.tried(tried).found(beginning(body)).help("check that the address is that of a dacapo node");
     if status >= 500 { problem.unavailable() } else { problem.invalid() }
 }
 
-/// As much of a body as helps in a message.
+/// Returns as much of a body as helps in a message.
 fn beginning(body: &[u8]) -> String {
     if body.is_empty() {
         return "an empty answer".into();
@@ -198,14 +199,15 @@ fn beginning(body: &[u8]) -> String {
     format!("an answer that begins with {text:?}")
 }
 
-/// Whether the system lets this process have no more files: EMFILE or ENFILE, which are 24 and 23 on every Unix.
+/// Returns true if the system lets this process open no more files: EMFILE or ENFILE, which are 24 and 23 on every
+/// Unix.
 fn no_more_files(error: &(dyn std::error::Error + 'static)) -> bool {
     let io =
         std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref::<io::Error>());
     cfg!(unix) && io.and_then(io::Error::raw_os_error).is_some_and(|code| matches!(code, 23 | 24))
 }
 
-/// The innermost error: what the system said.
+/// Returns the innermost error: the message of the system.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

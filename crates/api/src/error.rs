@@ -1,4 +1,4 @@
-//! The one form in which a request is declined, and its classes told apart by type.
+//! The one form of a declined request, and its classes as types.
 
 use std::fmt;
 
@@ -6,120 +6,120 @@ use dacapo_model::{CatalogRefused, InvalidName, InvalidVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What went wrong: what was tried, what was found, what to do next.
+/// A declined request: the attempt, the finding, and the advice what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The kind in snake_case, for programs: `wrong_revision`. Later releases may add codes.
     pub code: String,
-    /// What went wrong, for people.
+    /// The problem in words, for people.
     pub message: String,
-    /// What was tried.
+    /// The attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<String>,
-    /// What was found.
+    /// The finding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// What to do next.
+    /// The advice what to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
-    /// The facts behind the code, such as `stream`, `expected` and `actual` of `wrong_revision`.
+    /// The facts for the code, such as `stream`, `expected` and `actual` of `wrong_revision`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub fields: Map<String, Value>,
 }
 
 impl Problem {
-    /// A problem of the kind `code`, described by `message`.
+    /// Returns a problem of the kind `code`, described by `message`.
     pub fn new(code: impl Into<String>, message: impl ToString) -> Self {
         let (code, message) = (code.into(), message.to_string());
         Self { code, message, tried: None, found: None, help: None, fields: Map::new() }
     }
 
-    /// The same, saying what was tried.
+    /// Adds the attempt.
     #[must_use]
     pub fn tried(mut self, tried: impl ToString) -> Self {
         self.tried = Some(tried.to_string());
         self
     }
 
-    /// The same, saying what was found.
+    /// Adds the finding.
     #[must_use]
     pub fn found(mut self, found: impl ToString) -> Self {
         self.found = Some(found.to_string());
         self
     }
 
-    /// The same, saying what to do next.
+    /// Adds the advice what to do next.
     #[must_use]
     pub fn help(mut self, help: impl ToString) -> Self {
         self.help = Some(help.to_string());
         self
     }
 
-    /// The same, with a fact for programs.
+    /// Adds a fact for programs.
     #[must_use]
     pub fn field(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.fields.insert(name.to_owned(), value.into());
         self
     }
 
-    /// As [`ApiError::Refused`].
+    /// Returns it as [`ApiError::Refused`].
     pub fn refused(self) -> ApiError {
         ApiError::Refused(Box::new(self))
     }
 
-    /// As [`ApiError::NotFound`].
+    /// Returns it as [`ApiError::NotFound`].
     pub fn not_found(self) -> ApiError {
         ApiError::NotFound(Box::new(self))
     }
 
-    /// As [`ApiError::Invalid`].
+    /// Returns it as [`ApiError::Invalid`].
     pub fn invalid(self) -> ApiError {
         ApiError::Invalid(Box::new(self))
     }
 
-    /// As [`ApiError::Unavailable`].
+    /// Returns it as [`ApiError::Unavailable`].
     pub fn unavailable(self) -> ApiError {
         ApiError::Unavailable(Box::new(self))
     }
 
-    /// As [`ApiError::Corrupt`].
+    /// Returns it as [`ApiError::Corrupt`].
     pub fn corrupt(self) -> ApiError {
         ApiError::Corrupt(Box::new(self))
     }
 }
 
-/// Why a call was declined, told apart by what the caller can do about it.
+/// The reason why a call was declined, classified by what the caller can do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiError {
-    /// Things are not as the request demands; the caller can look again and ask anew. HTTP 409.
+    /// The present state does not allow the request. The caller can look again and decide again. HTTP 409.
     Refused(Box<Problem>),
-    /// What the request names does not exist. HTTP 404.
+    /// Something that the request names does not exist. HTTP 404.
     NotFound(Box<Problem>),
-    /// The request breaks a rule or a limit and never works as it is. HTTP 400, or what its code says
-    /// in [`http_status`](Self::http_status).
+    /// The request breaks a rule or a limit and can never succeed as it is. HTTP 400, or the status for its code in
+    /// [`http_status`](Self::http_status).
     Invalid(Box<Problem>),
-    /// It did not work this time; it may work later. HTTP 503.
+    /// The request did not succeed this time, but may succeed later. HTTP 503.
     Unavailable(Box<Problem>),
-    /// Bytes on disk or from the network are not what was written. HTTP 500.
+    /// Bytes on disk or from the network are not the bytes that were written. HTTP 500.
     Corrupt(Box<Problem>),
 }
 
 impl ApiError {
-    /// A passing failure: `tried` names the act, `found` what came back.
+    /// Returns a temporary failure. `tried` names the attempt, `found` the error.
     pub fn unavailable(tried: impl ToString, found: impl ToString) -> Self {
         let (tried, found) = (tried.to_string(), found.to_string());
         Problem::new("unavailable", format!("cannot {tried}: {found}")).tried(tried).found(found).unavailable()
     }
 
-    /// Wrong bytes: `place` names where, `found` what is wrong there.
+    /// Returns an error about wrong bytes. `place` names the place, `found` the fault.
     pub fn corrupt(place: impl ToString, found: impl ToString) -> Self {
         let (place, found) = (place.to_string(), found.to_string());
         let problem = Problem::new("corrupt", format!("{place} is damaged: {found}"));
         problem.found(found).field("place", place).corrupt()
     }
 
-    /// The details.
+    /// Returns the details.
     pub fn problem(&self) -> &Problem {
         match self {
             Self::Refused(problem)
@@ -130,12 +130,12 @@ impl ApiError {
         }
     }
 
-    /// Whether the same request may work later.
+    /// Returns true if the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// The HTTP status it travels under.
+    /// Returns the HTTP status of the error.
     pub fn http_status(&self) -> u16 {
         match self {
             Self::Refused(_) => 409,
@@ -154,7 +154,7 @@ impl ApiError {
         }
     }
 
-    /// The error that travelled under this HTTP status.
+    /// Returns the error for this HTTP status.
     pub fn from_http(status: u16, problem: Problem) -> Self {
         match status {
             409 => problem.refused(),

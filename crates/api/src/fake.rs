@@ -1,8 +1,8 @@
 //! An [`Api`] in memory, for tests of whatever stands in front of one.
 //!
-//! Its journal keeps the rules of a real one: an append is all or nothing, known ids are recognised or
-//! skipped, demands on revisions hold. Its projections are a script: each status, flip and failure is
-//! what the test has put there. Its clock stands still, so that output can be compared.
+//! Its journal keeps the rules of a real one: an append is all or nothing, known ids are recognised or skipped,
+//! expected revisions are checked. Its projections are a script: each status, flip and failure is what the test has
+//! put there. Its clock stands still, so that output can be compared.
 
 #![expect(clippy::expect_used, reason = "it is part of tests")]
 
@@ -27,7 +27,7 @@ use crate::{
 /// The time at which everything happens.
 pub const NOW: &str = "2026-03-01T12:00:00Z";
 
-/// A failure of an append that the test asks for.
+/// A failure of an append that the test requests.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Nothing is written.
@@ -36,30 +36,30 @@ pub enum Fault {
     After(ApiError),
 }
 
-/// What the fake knows; a test reads and writes it freely.
+/// The state of the fake. A test reads and writes it freely.
 #[derive(Debug, Default)]
 pub struct Script {
     /// The journal.
     pub events: Vec<Event>,
-    /// The answers to `status`, one a call; the last one stays.
+    /// The answers to `status`, one for each call. The last one stays.
     pub statuses: VecDeque<Status>,
-    /// The answers to `flip` and `rollback`, one a call; then they succeed at once.
+    /// The answers to `flip` and `rollback`, one for each call. After them, calls succeed at once.
     pub flips: VecDeque<FlipResponse>,
-    /// The answers to `replay`, one a call; then they have ended at once.
+    /// The answers to `replay`, one for each call. After them, replays end at once.
     pub replays: VecDeque<ReplayResponse>,
-    /// The answers to `verification`, one a call; the last one stays.
+    /// The answers to `verification`, one for each call. The last one stays.
     pub verifications: VecDeque<Verification>,
-    /// What `phases` tells.
+    /// The answer of `phases`.
     pub history: Vec<HistoryEntry>,
     /// The dead letters of every version.
     pub letters: Vec<Letter>,
-    /// The effects of every version that were tried in vain.
+    /// The failed effects of every version.
     pub effects: Vec<EffectLetter>,
     /// The failures of the next appends.
     pub faults: VecDeque<Fault>,
-    /// Every call that asked for a change of the catalog: its name, its path and its request.
+    /// Every call that requested a change of the catalog: its name, its path and its request.
     pub asked: Vec<Value>,
-    /// How many events each append carried.
+    /// The number of events of each append.
     pub appends: Vec<usize>,
 }
 
@@ -77,15 +77,15 @@ impl Default for FakeApi {
 }
 
 impl FakeApi {
-    /// What it knows.
+    /// Returns its state.
     ///
     /// # Panics
-    /// When a test panicked while it held this.
+    /// If a test panicked while it held the state.
     pub fn script(&self) -> MutexGuard<'_, Script> {
         self.script.lock().expect("no test panics in here")
     }
 
-    /// How many reads are under way.
+    /// Returns the number of reads under way.
     pub fn readers(&self) -> usize {
         self.head.receiver_count()
     }
@@ -172,7 +172,7 @@ impl FakeApi {
 }
 
 impl Script {
-    /// Where each event is, by its id.
+    /// Returns the position of each event, by its id.
     fn known(&self) -> HashMap<String, u64> {
         self.events.iter().map(|event| (event.id.clone(), event.position)).collect()
     }
@@ -199,7 +199,8 @@ impl Script {
             };
             if !allowed {
                 let message = format!("stream {} is at revision {actual}", expected.stream);
-                let problem = Problem::new("wrong_revision", message).help("read it again and decide anew");
+                let problem =
+                    Problem::new("wrong_revision", message).help("the stream has changed: reload it and retry");
                 let problem = problem.field("stream", expected.stream.as_str()).field("actual", actual);
                 let demand = serde_json::to_value(expected.revision).expect("a word or a number");
                 return Err(problem.field("expected", demand).refused());
@@ -250,7 +251,7 @@ impl Script {
     }
 }
 
-/// The status of a node of a test: `events` in its journal and no projections.
+/// Returns the status of a node of a test, with `events` in its journal and no projections.
 pub fn node_status(events: u64) -> Status {
     let node = NodeStatus {
         name: "node-1".to_owned(),

@@ -1,4 +1,4 @@
-//! Forms that others are made of: raw JSON, times, ids and names.
+//! Basic forms of which others are made: raw JSON, times, ids and names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,28 +15,28 @@ use crate::error::{ApiError, Problem};
 pub struct Json(Box<RawValue>);
 
 impl Json {
-    /// The JSON value in `text`; only space around it is dropped.
+    /// Returns the JSON value in `text`. Only surrounding space is dropped.
     ///
     /// # Errors
-    /// Where `text` is not JSON.
+    /// If `text` is not JSON.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         Ok(Self(serde_json::from_str(text)?))
     }
 
-    /// The JSON value in the bytes of a recorded payload.
+    /// Returns the JSON value in the bytes of a recorded payload.
     ///
     /// # Errors
-    /// Where the bytes are not JSON.
+    /// If the bytes are not JSON.
     pub fn from_payload(payload: &[u8]) -> Result<Self, serde_json::Error> {
         Ok(Self(serde_json::from_slice(payload)?))
     }
 
-    /// The bytes as they travel.
+    /// Returns the bytes as they are sent.
     pub fn as_str(&self) -> &str {
         self.0.get()
     }
 
-    /// The bytes, to be recorded as a payload.
+    /// Returns the bytes, to be recorded as a payload.
     pub fn into_payload(self) -> Vec<u8> {
         Box::<str>::from(self.0).into_string().into_bytes()
     }
@@ -54,14 +54,14 @@ impl fmt::Debug for Json {
     }
 }
 
-/// A time in RFC 3339, in UTC, as precise as it is known. Times beyond the years −9999 to 9999, which
-/// the form cannot express, become the nearest that it can.
+/// Returns a time in RFC 3339, in UTC, with the precision that it has. A time outside the years −9999 to 9999, which
+/// the form cannot express, becomes the nearest that it can.
 pub fn format_time(time: Timestamp) -> String {
     let nearest = if time.micros() < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
     jiff::Timestamp::from_microsecond(time.micros()).unwrap_or(nearest).to_string()
 }
 
-/// The time in a text of RFC 3339, with any offset from UTC; cut to microseconds.
+/// Returns the time in a text of RFC 3339, with any offset from UTC; cut to microseconds.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] with the code `invalid_time`.
@@ -75,8 +75,8 @@ pub fn parse_time(text: &str) -> Result<Timestamp, ApiError> {
     Ok(Timestamp::from_micros(time.as_microsecond()))
 }
 
-/// Whether the text has the form of a `date-time`. The parser takes much more, such as a time without seconds, or with
-/// the name of a zone, which other readers of the same text would not.
+/// Checks whether the text has the form of a `date-time`. The parser accepts much more, such as a time without
+/// seconds, or with the name of a zone, which other readers of the same text would not accept.
 fn is_rfc_3339(text: &str) -> Result<(), &'static str> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let like = |text: &str, form: &str| {
@@ -110,10 +110,10 @@ fn is_rfc_3339(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The number in a text, which is written in one way: in digits, without a sign and without zeros before it.
+/// Returns the number in a text. The only accepted form is digits, without a sign and without leading zeros.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// The fault, in words.
 pub fn parse_number<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if !is_plain || text.is_empty() {
@@ -124,7 +124,7 @@ pub fn parse_number<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, Stri
     text.parse().map_err(|error| format!("{text}: {error}"))
 }
 
-/// The event id in a text: a UUID of any version.
+/// Returns the event id in a text: a UUID of any version.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] with the code `invalid_id`.
@@ -136,7 +136,7 @@ pub fn parse_event_id(text: &str) -> Result<EventId, ApiError> {
     Ok(EventId::from_bytes(id.into_bytes()))
 }
 
-/// The projection named in a path or a query.
+/// Returns the projection named in a path or a query.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] with the code `invalid_name`.
@@ -144,7 +144,7 @@ pub fn parse_projection(name: &str) -> Result<ProjectionName, ApiError> {
     Ok(ProjectionName::new(name)?)
 }
 
-/// Whether this can be the name of a category: what streams are called before their first hyphen.
+/// Checks whether this can be the name of a category: the part of a stream's name before the first hyphen.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] with the code `invalid_name`.
@@ -152,12 +152,12 @@ pub fn check_category(name: &str) -> Result<(), ApiError> {
     let invalid = |rule| InvalidName { kind: "category", name: name.to_owned(), rule };
     let stream = StreamName::new(name).map_err(|found| invalid(found.rule))?;
     if stream.category() != name {
-        return Err(invalid("it ends before the first hyphen of a stream's name".to_owned()).into());
+        return Err(invalid("a category ends before the first hyphen of a stream's name".to_owned()).into());
     }
     Ok(())
 }
 
-/// The version named in a path or a form, such as `v2.1`.
+/// Returns the version named in a path or a form, such as `v2.1`.
 ///
 /// # Errors
 /// [`ApiError::Invalid`] with the code `invalid_version`.

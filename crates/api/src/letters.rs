@@ -9,21 +9,21 @@ use crate::events::Event;
 use crate::form::{Json, format_time};
 use crate::operate::{Asked, asks};
 
-/// Which dead letters to list.
+/// A request to list dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LettersRequest {
-    /// Of this version; where absent, of the only one that has any, or of the one that serves.
+    /// The version. Default: the only one that has any, or else the one that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Those of events behind this position.
+    /// Only letters of events after this position.
     #[serde(default)]
     pub after: u64,
-    /// At most so many; the node has a limit of its own.
+    /// Most letters in the answer. The node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
-    /// Effects that were tried in vain, in place of events. Then `after` is the number of an effect.
+    /// List failed effects instead of events. Then `after` is the number of an effect.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub effects: bool,
 }
@@ -32,16 +32,16 @@ pub struct LettersRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct LettersResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Of which version.
+    /// The version.
     pub version: String,
     /// The letters.
     pub letters: Vec<Letter>,
-    /// The effects, where they were asked for.
+    /// The effects, if they were requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<EffectLetter>,
-    /// Whether more follow behind the last.
+    /// True if more follow after the last one.
     pub more: bool,
 }
 
@@ -53,28 +53,28 @@ pub struct Letter {
     pub event: Event,
     /// The segment it belongs to.
     pub segment: u16,
-    /// Why it was set aside: `refused`, `behind` another one of its stream, or `skipped`.
+    /// The reason why it was set aside: `refused`, `blocked` by another event of its stream, or `skipped`.
     pub kind: String,
-    /// The position of the event it is behind.
+    /// The position of the event that blocks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<u64>,
-    /// What the handler said last, of it or of the one it is behind.
+    /// The handler's last error, for this event or for the one that blocks it.
     pub error: String,
-    /// How often it was tried.
+    /// The number of tries.
     pub attempts: u32,
-    /// When it was set aside or last tried, in RFC 3339.
+    /// The time at which it was set aside or last tried, in RFC 3339.
     pub time: String,
-    /// What shall be done with it and is not done yet: `retry` or `drop`.
+    /// The decision that is still to be carried out: `retry` or `drop`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish: Option<String>,
 }
 
 impl Letter {
-    /// The form of a letter and its event.
+    /// Returns the form of a letter and its event.
     pub fn new(letter: &model::Letter, event: Event) -> Self {
         let (kind, first) = match letter.kind {
             LetterKind::Refused => ("refused", None),
-            LetterKind::Behind { first } => ("behind", Some(first.get())),
+            LetterKind::Blocked { first } => ("blocked", Some(first.get())),
             LetterKind::Skipped => ("skipped", None),
         };
         let wish = letter.wish.map(|wish| match wish {
@@ -100,11 +100,11 @@ asks! {
     PauseRequest { version: Option<String> }
 }
 
-/// What shall be retried or dropped: exactly one of `position`, `stream` and `all`.
+/// A request to retry or drop dead letters. Give exactly one of `position`, `stream` and `all`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct SettleRequest {
-    /// Of this version; where absent, of the only one that has any.
+    /// The version. Default: the only one that has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The event at this position.
@@ -113,48 +113,48 @@ pub struct SettleRequest {
     /// The events of this stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
-    /// All.
+    /// All letters.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Effects that were tried in vain, in place of events that were set aside.
+    /// Failed effects instead of events that were set aside.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub effects: bool,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// An effect that was tried in vain, or that a version which is cleaned up still owes.
+/// A failed effect, or one that a version which is cleaned up still owes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct EffectLetter {
-    /// Its place in the outbox of its version.
+    /// Its number in the outbox of its version.
     pub number: u64,
     /// Its idempotency key.
     pub key: String,
-    /// The event that it follows from.
+    /// The position of the event that it follows from.
     pub position: u64,
     /// The stream of that event.
     pub stream: String,
     /// The name of its kind.
     pub name: String,
-    /// `set_aside`, or `failing` while it is tried again and its stream waits, or `waiting` when it was never tried.
+    /// `set_aside`; or `failing` while it is retried and its stream waits; or `waiting` if it was never tried.
     pub state: String,
-    /// What it is; absent where that is not JSON.
+    /// Its payload; absent if it is not JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Json>,
-    /// What was said last.
+    /// The error of the last try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How often it was tried.
+    /// The number of tries.
     pub attempts: u32,
-    /// When it was set aside, or is tried next, in RFC 3339.
+    /// The time at which it was set aside, or of the next try, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
 
 impl EffectLetter {
-    /// The form of an effect of `projection`.
+    /// Returns the form of an effect of `projection`.
     pub fn new(projection: &model::ProjectionName, letter: &model::EffectLetter) -> Self {
         let model::PendingEffect { number, effect, attempts, error, due } = &letter.pending;
         let (projection, ordinal) = (projection.clone(), effect.ordinal);
@@ -179,68 +179,69 @@ impl EffectLetter {
     }
 }
 
-/// An event at which a segment halts shall be set aside.
+/// A request to set aside an event at which a segment halts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct SetAsideRequest {
-    /// In this version; where absent, in the only one that halts there.
+    /// The version. Default: the only one that halts there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The event at this position.
     pub position: u64,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What was asked for. It happens once the event is refused again.
+/// The request as it was recorded. It is carried out once the event is refused again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SetAsideResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// In which version.
+    /// The version.
     pub version: String,
-    /// The event.
+    /// The position of the event.
     pub position: u64,
-    /// The position at which the catalog has the request; absent when it was set aside or asked for already.
+    /// The position of the request in the catalog; absent if the event was already set aside, or the request already
+    /// made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<u64>,
 }
 
-/// How many dead letters will be retried or dropped. It happens soon; the list tells what came of it.
+/// The number of dead letters that will be retried or dropped. This happens soon; the list shows the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SettleResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Of which version.
+    /// The version.
     pub version: String,
-    /// How many there are.
+    /// The number of letters.
     pub letters: u64,
 }
 
-/// A version to be paused or resumed.
+/// A request to pause or resume a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct PauseRequest {
-    /// Which version; where absent, the only one that it can be asked of.
+    /// The version. Default: the only one to which the request can apply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What was asked for.
+/// The request as it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PauseResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Which version.
+    /// The version.
     pub version: String,
-    /// The position at which the catalog has the request; absent when things were so already.
+    /// The position of the request in the catalog; absent if the version was already in that state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<u64>,
 }

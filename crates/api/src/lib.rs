@@ -1,13 +1,12 @@
-//! How dacapo is spoken to: the wire forms of version 1, the trait that every node answers to, and
-//! its HTTP client.
+//! The API of dacapo: the wire forms of version 1, the trait that every node implements, and its HTTP client.
 //!
-//! The forms here are what travels, not what the program thinks in: they are converted by hand from
-//! and to the types of `dacapo-model`, so that a change of a rule cannot silently change the wire. A
-//! reader ignores fields it does not know, and what a later release may add to (phases, reasons to
-//! wait, error codes, kinds of history) is text, so that an older client shows what it cannot name.
+//! The forms here are what is sent. They are converted by hand from and to the types of `dacapo-model`, so that a
+//! change of a rule cannot silently change the wire. A reader ignores fields it does not know. Sets to which a later
+//! release may add (phases, reasons to wait, error codes, kinds of history) are text, so that an older client can
+//! show values it does not know.
 //!
-//! This crate never decides anything and knows no store; [`Api`] is implemented for a node by
-//! `dacapo-server` and for a far one by [`HttpClient`].
+//! This crate never decides anything and knows no store. `dacapo-server` implements [`Api`] for a node, and
+//! [`HttpClient`] implements it for a remote one.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -50,7 +49,7 @@ pub use status::{
     SubscriberStatus, TimeLeft, VersionStatus, WaitingOn, kind_of_flip,
 };
 pub use verification::{
-    Finding, PartReport, Report, Scrubbed, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,
+    Finding, PartReport, Report, ScrubResult, Verification, VerificationRequest, VerifyRequest, VerifyResponse, Waiver,
 };
 
 macro_rules! api {
@@ -59,10 +58,11 @@ macro_rules! api {
         $name:ident: $method:ident $path:literal ($($part:ident),*) $($request:ident)? => $response:ident,
             $right:ident, $twice:ident;
     )*) => {
-        /// Everything a node can be asked. Any node answers every call, whichever node carries it out.
+        /// Every operation of a node. Any node answers every call, whichever node carries it out.
         ///
-        /// Every call that changes versions carries who asks, why, and an idempotency key ([`Asked`]): under the same
-        /// key it answers as the first time and changes nothing. [`operations`] has each call in one row.
+        /// Every call that changes versions carries the caller, the reason and an idempotency key ([`Asked`]). A call
+        /// under a known key gets the first answer again and changes nothing. [`operations`] has each call in one
+        /// row.
         #[async_trait]
         pub trait Api: Send + Sync {
             $(
@@ -70,8 +70,8 @@ macro_rules! api {
                 async fn $name(&self $(, $part: &str)* $(, request: $request)?) -> Result<$response, ApiError>;
             )*
 
-            /// Tells how the node itself is, and whether queries should be sent to it. The answer comes at once,
-            /// whatever the store does.
+            /// Returns the state of the node itself, and whether queries should be sent to it. The answer comes at
+            /// once, whatever the store does.
             ///
             /// # Errors
             /// As [`status`](Self::status).

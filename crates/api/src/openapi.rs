@@ -1,4 +1,5 @@
-//! The OpenAPI document of the API and the table of its reference, made of the rows of [`operations`](crate::operations).
+//! The OpenAPI document of the API and the table of its reference. Both are made of the rows of
+//! [`operations`](crate::operations).
 
 use std::borrow::Cow;
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::operations::{IDEMPOTENCY_KEY, NoRequest, OPERATIONS, Operation, Right, Twice};
 use crate::{Json, Problem, RevisionDemand};
 
-/// The fields that every request has that changes versions; the reference explains them once.
+/// The fields of every request that changes versions. The reference explains them once.
 const ASKED: [&str; 3] = ["actor", "reason", "idempotency_key"];
 
 /// The forms of one operation.
@@ -18,7 +19,7 @@ struct Forms {
     response: Schema,
 }
 
-/// The type of a request, also of none.
+/// The type of a request, or of no request.
 macro_rules! request {
     () => {
         NoRequest
@@ -34,7 +35,7 @@ macro_rules! forms {
         $name:ident: $method:ident $path:literal ($($part:ident),*) $($request:ident)? => $response:ident,
             $right:ident, $twice:ident;
     )*) => {
-        /// The forms of all operations, in the order of the rows.
+        /// Returns the forms of all operations, in the order of the rows.
         fn forms(takes: &mut SchemaGenerator, gives: &mut SchemaGenerator) -> Vec<Forms> {
             vec![$(Forms {
                 request: <request!($($request)?)>::json_schema(takes),
@@ -46,7 +47,7 @@ macro_rules! forms {
 
 crate::operations!(forms);
 
-/// The document, in OpenAPI 3.1.
+/// Returns the document, in OpenAPI 3.1.
 pub fn document() -> Value {
     let settings = |settings: SchemaSettings| {
         let mut settings = settings;
@@ -98,7 +99,7 @@ fn described(operation: &Operation, forms: &Forms, problem: &Schema) -> Value {
         }
     }
     if operation.twice == Twice::ByKey {
-        let description = "The same as the field `idempotency_key` of the body; give one of them.";
+        let description = "The same as the field `idempotency_key` of the body. Give only one of them.";
         let (name, schema) = (IDEMPOTENCY_KEY, text);
         parameters.push(json!({"name": name, "in": "header", "description": description, "schema": schema}));
     }
@@ -138,7 +139,7 @@ fn twice(twice: Twice) -> &'static str {
     }
 }
 
-/// The table of `docs/http-api.md`: a row for each operation.
+/// Returns the table of `docs/http-api.md`: a row for each operation.
 pub fn table() -> String {
     let mut takes = SchemaSettings::draft2020_12().for_deserialize().into_generator();
     let mut gives = SchemaSettings::draft2020_12().for_serialize().into_generator();
@@ -172,7 +173,7 @@ impl JsonSchema for RevisionDemand {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "The last revision that the stream must have, or what must be so of it.",
+            "description": "The last revision that the stream must have, or another condition on the stream.",
             "oneOf": [
                 {"enum": ["any", "no_stream", "exists"]},
                 {"type": "integer", "format": "uint64", "minimum": 0},

@@ -1,32 +1,32 @@
-//! Forms of operating projections: rebuild, flip, rollback, clean-up, and the history of all that.
+//! Forms of the operations on projections (rebuild, flip, rollback, clean-up), and of their history.
 
 use std::num::NonZeroU32;
 
 use dacapo_model::verify::Verdict;
-use dacapo_model::{Cancel, CatalogEvent, FlipKind, LettersOf, Position, Timestamp, WhichLetters, Wish};
+use dacapo_model::{Cancel, CatalogEvent, FlipKind, LettersOf, Position, Timestamp, WhichLetters, Wish, grouped};
 use serde::{Deserialize, Serialize};
 
 use crate::form::format_time;
 use crate::status::{WaitingOn, kind_of_flip};
 
-/// Who asks for a change, why, and the key under which it is asked once.
+/// The caller of a change, the reason, and the key under which the change is made only once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct Asked {
-    /// Who asks.
+    /// The person or program that requests the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// Why.
+    /// The reason for the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A text of the caller's choice, the same for every try of one request: what was asked under it
-    /// before is answered again and not done again. The header `Idempotency-Key` does the same.
+    /// A text of the caller's choice, the same for every try of one request. A second request under the same key gets
+    /// the first answer again and changes nothing. The header `Idempotency-Key` does the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
 }
 
-/// The reading of requests that ask for a change: what is flattened into them must be known by name too, so that a key
-/// that none of them has is refused (serde cannot do both at once).
+/// Implements the reading of requests that change something. Fields that are flattened into them must be known by
+/// name too, so that a key that none of them has is refused (serde cannot do both at once).
 macro_rules! asks {
     ($($request:ident { $($field:ident: $type:ty),* $(,)? })+) => {
         $(impl<'de> serde::Deserialize<'de> for $request {
@@ -65,20 +65,20 @@ asks! {
     CleanUpRequest {}
 }
 
-/// A new version of a projection.
+/// A request for a new version of a projection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct RebuildRequest {
-    /// Of this code version; the newest that is carried when absent.
+    /// The code version. Default: the newest that is carried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
-    /// Begin as a copy of the view that serves, as the code says, and read only what came after.
+    /// Begin as a copy of the view that serves, as the code says, and read only later events.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub from_copy: bool,
-    /// Take the place of a version that is ready and only has to be flipped to. Without it, that is refused.
+    /// Replace a version that is ready and only needs a flip. Without this, such a request is refused.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
@@ -87,164 +87,164 @@ pub struct RebuildRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct RebuildResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
     /// The new version.
     pub version: String,
-    /// The position at which the catalog has the request.
+    /// The position of the request in the catalog.
     pub requested: u64,
-    /// The versions whose place it takes; their views are dropped.
+    /// The versions that it replaces. Their views are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub discards: Vec<String>,
 }
 
-/// Another version to serve.
+/// A request that another version serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct FlipRequest {
-    /// The version; the newest above (for a rollback: the one that served last below) when absent.
+    /// The version. Default: the newest above the serving one; for a rollback, the one below it that served last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Wait at most so long until it has happened; 0 and absent answer at once.
+    /// Longest time to wait until it has happened, in milliseconds. Default: 0, which answers at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What a flip or a rollback came to while the caller waited.
+/// The state of a flip or a rollback when the caller's wait ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct FlipResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
     /// `flip` or `rollback`.
     pub kind: String,
-    /// The version that served when it was asked for.
+    /// The version that served at the time of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// The version to serve.
     pub to: String,
-    /// The position of the request; where `to` served already, that of the flip that made it serve.
+    /// The position of the request. If `to` served already, the position of the flip that made it serve.
     pub requested: u64,
-    /// Whether it has happened.
+    /// True if it has happened.
     pub flipped: bool,
     /// The position of the flip, once it has happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
-    /// What every segment of the new version covered then.
+    /// The position that every segment of the new version covered at the flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covers: Option<u64>,
-    /// How long the appliers of the old version were held, where the answering node knows; writers
-    /// and readers never were.
+    /// Time for which the appliers of the old version were held, if the answering node knows it. Writers and readers
+    /// were never held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_ms: Option<u64>,
-    /// What it waits on, while it has not happened.
+    /// The reasons that it waits on, if it has not happened yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
 }
 
-/// Past events shall go through a version again, in its own view. Just one of the four says where that begins; what is
-/// named is replayed too.
+/// A request to replay past events through a version again, in its own view. Exactly one of the four fields says
+/// where the replay begins. The event that it names is replayed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct ReplayRequest {
-    /// The version; the one that serves when absent.
+    /// The version. Default: the one that serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// With the event at this position.
+    /// Begin with the event at this position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
-    /// With the first event that was recorded at this time or later, in RFC 3339.
+    /// Begin with the first event that was recorded at this time or later, in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_time: Option<String>,
-    /// With the event of this id.
+    /// Begin with the event of this id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_event: Option<String>,
-    /// With the first event there is.
+    /// Begin with the first event of the journal.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub from_start: bool,
-    /// Wait at most so long for its end; 0 and absent answer at once.
+    /// Longest time to wait for its end, in milliseconds. Default: 0, which answers at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What a replay came to while the caller waited.
+/// The state of a replay when the caller's wait ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct ReplayResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Of which version.
+    /// The version.
     pub version: String,
-    /// The position of the request, which names the replay.
+    /// The position of the request, which identifies the replay.
     pub requested: u64,
-    /// Whether it has ended.
+    /// True if it has ended.
     pub ended: bool,
     /// The position of its end, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
-    /// What it waits on, while it has not ended.
+    /// The reasons that it waits on, if it has not ended yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
 }
 
-/// The view of a version is to be dropped.
+/// A request to drop the view of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct CleanUpRequest {
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What was asked for.
+/// The request as it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct CleanUpResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Which version.
+    /// The version.
     pub version: String,
-    /// The position at which the catalog has the request.
+    /// The position of the request in the catalog.
     pub requested: u64,
 }
 
-/// Something that was asked for and has not happened is given up.
+/// A request to cancel something that was requested and has not happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct CancelRequest {
-    /// What: `flip`, `rebuild`, `clean_up` or `replay`; the only thing that could be when absent.
+    /// The change to cancel: `flip`, `rebuild`, `clean_up` or `replay`. Default: the only one that can be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,
-    /// Of this version; of the only one that it could be when absent.
+    /// The version. Default: the only one for which it can be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Who asks and why.
+    /// The caller, the reason and the idempotency key.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What was cancelled.
+/// The cancelled change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct CancelResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Of which version.
+    /// The version.
     pub version: String,
     /// `flip`, `rebuild`, `clean_up` or `replay`.
     pub what: String,
-    /// The position at which the catalog has it; absent when it was cancelled already.
+    /// The position of the cancellation in the catalog; absent if it had already been cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<u64>,
 }
 
-/// The name of what can be cancelled.
+/// Returns the name of a change that can be cancelled.
 pub fn name_of_cancel(what: Cancel) -> &'static str {
     match what {
         Cancel::Flip => "flip",
@@ -254,63 +254,63 @@ pub fn name_of_cancel(what: Cancel) -> &'static str {
     }
 }
 
-/// Which part of the history.
+/// A request for a part of the history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PhasesRequest {
-    /// Of this projection; of all when absent.
+    /// Only this projection. Default: all projections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projection: Option<String>,
-    /// What happened behind this position.
+    /// Only what happened after this position.
     #[serde(default)]
     pub after: u64,
-    /// At most so many entries; the node has a limit of its own.
+    /// Most entries in the answer. The node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
 }
 
-/// What happened to versions, oldest first.
+/// The changes of versions, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct History {
     /// The entries.
     pub history: Vec<HistoryEntry>,
-    /// Everything through this position was looked at: the `after` to go on with.
+    /// The end of the range that was searched: the `after` of the next request.
     pub through: u64,
-    /// Whether more follow.
+    /// True if more entries follow.
     pub more: bool,
 }
 
-/// One thing that happened.
+/// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct HistoryEntry {
-    /// Where the catalog has it.
+    /// The position of the change in the catalog.
     pub position: u64,
-    /// When, in RFC 3339.
+    /// The time of the change, in RFC 3339.
     pub time: String,
-    /// To which projection.
+    /// The projection.
     pub projection: String,
-    /// To which version.
+    /// The version.
     pub version: String,
     /// Its kind in snake_case, such as `flip_requested`.
     pub event: String,
-    /// What happened, in words.
+    /// The change in words.
     pub text: String,
-    /// Who asked; absent for what dacapo did by itself.
+    /// The person or program that requested it; absent if dacapo did it by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// Why, where somebody said so.
+    /// The reason, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Of a flip: what every segment of the new version covered.
+    /// For a flip: the position that every segment of the new version covered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covers: Option<u64>,
 }
 
 impl HistoryEntry {
-    /// The entry for a catalog event; `actor` and `reason` are those of the request that led to it.
+    /// Returns the entry for a catalog event. `actor` and `reason` are those of the request that led to it.
     pub fn new(
         position: Position,
         time: Timestamp,
@@ -337,10 +337,11 @@ impl HistoryEntry {
     }
 }
 
-/// The tag and the words for what happened.
+/// Returns the kind of the change, and the change in words.
 fn describe(event: &CatalogEvent) -> (&'static str, String) {
     let version = event.view().version;
     let direction = |kind: &FlipKind| kind_of_flip(*kind);
+    let at = |position: &Position| grouped(position.get());
     match event {
         CatalogEvent::Scheduled { segments, seed, .. } => {
             let unit = if segments.get() == 1 { "segment" } else { "segments" };
@@ -349,7 +350,10 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         }
         CatalogEvent::ReadsAnnounced { checked, .. } => {
             let code = version.code;
-            ("reads_announced", format!("code v{code} shall read more types, of which there is none through {checked}"))
+            (
+                "reads_announced",
+                format!("code v{code} shall read more types, of which the journal has none through {}", at(checked)),
+            )
         }
         CatalogEvent::ReadsRecorded { reads, .. } => {
             let types = reads.types.iter().flatten().map(String::as_str).collect::<Vec<_>>();
@@ -358,9 +362,9 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         }
         CatalogEvent::ReadsDeclined { found: (event_type, position), .. } => {
             let code = version.code;
-            ("reads_declined", format!("code v{code} goes on as it was: event {position} is of type {event_type}"))
+            ("reads_declined", format!("code v{code} stays as it was: event {} is of type {event_type}", at(position)))
         }
-        CatalogEvent::Initializing { .. } => ("version_initializing", format!("{version} begins to be built")),
+        CatalogEvent::Initializing { .. } => ("version_initializing", format!("the build of {version} begins")),
         CatalogEvent::FlipRequested { from: Some(from), kind, .. } => {
             ("flip_requested", format!("{} from {from} to {version} requested", direction(kind)))
         }
@@ -372,18 +376,18 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         }
         CatalogEvent::FlipAborted { reason, .. } => ("flip_aborted", format!("flip to {version} aborted: {reason}")),
         CatalogEvent::Flipped { from: Some(from), kind: FlipKind::Flip, covers, .. } => {
-            ("flipped", format!("{version} serves, {from} stands by; covers {covers}"))
+            ("flipped", format!("{version} serves, {from} stands by; covers {}", at(covers)))
         }
         CatalogEvent::Flipped { from: Some(from), kind: FlipKind::Rollback, covers, .. } => {
-            ("flipped", format!("rolled back: {version} serves again, {from} stands by; covers {covers}"))
+            ("flipped", format!("rolled back: {version} serves again, {from} stands by; covers {}", at(covers)))
         }
         CatalogEvent::Flipped { from: None, covers, .. } => {
-            ("flipped", format!("{version} serves, the first to do so; covers {covers}"))
+            ("flipped", format!("{version} serves, the first to do so; covers {}", at(covers)))
         }
         CatalogEvent::CleaningUp { reason, .. } => {
             ("version_cleaning_up", format!("view of {version} being dropped: {reason}"))
         }
-        CatalogEvent::Dropping { .. } => ("version_dropping", format!("view of {version} goes now")),
+        CatalogEvent::Dropping { .. } => ("version_dropping", format!("the drop of the view of {version} begins")),
         CatalogEvent::CleanUpCancelled { .. } => {
             ("clean_up_cancelled", format!("clean-up of {version} cancelled: it stands by again"))
         }
@@ -392,7 +396,7 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         }
         CatalogEvent::ReplayCancelled { .. } => ("replay_cancelled", format!("replay of {version} in place cancelled")),
         CatalogEvent::SetAside { event, .. } => {
-            ("event_set_aside", format!("event {event} to be set aside in {version}, should it be refused again"))
+            ("event_set_aside", format!("event {} to be set aside in {version} if it is refused again", at(event)))
         }
         CatalogEvent::LettersDecided { of, which, wish, .. } => {
             ("letters_decided", format!("{} of {version} {}", meant(*of, which), done(*wish)))
@@ -401,12 +405,16 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
         CatalogEvent::Failed { reason, .. } => ("version_failed", format!("{version} failed: {reason}")),
         CatalogEvent::Parted { same_through, differs_at, .. } => {
             let text = format!(
-                "view of {version} reaches beyond the journal: of another history, the same through position \
-                 {same_through}, another one at {differs_at} at the latest"
+                "view of {version} reaches beyond the journal: its history is the same through position {}, and another \
+                 one from position {} on at the latest",
+                at(same_through),
+                at(differs_at)
             );
             ("version_parted", text)
         }
-        CatalogEvent::NothingToDo { .. } => ("nothing_to_do", format!("asked of {version} what was so already")),
+        CatalogEvent::NothingToDo { .. } => {
+            ("nothing_to_do", format!("requested of {version} a state that it had already"))
+        }
         CatalogEvent::Paused { .. } => ("version_paused", format!("{version} paused")),
         CatalogEvent::Resumed { .. } => ("version_resumed", format!("{version} resumed")),
         CatalogEvent::Verified { verdict, report, .. } => {
@@ -416,27 +424,32 @@ fn describe(event: &CatalogEvent) -> (&'static str, String) {
                 Verdict::Fail => format!(" ({})", report.summary()),
             };
             let verdict = verdict.as_str();
-            ("version_verified", format!("{version} verified{compared} at position {}: {verdict}{found}", report.at))
+            (
+                "version_verified",
+                format!("{version} verified{compared} at position {}: {verdict}{found}", at(&report.at)),
+            )
         }
         CatalogEvent::VerificationRequested { .. } => {
             ("verification_requested", format!("another verification of {version} requested"))
         }
-        CatalogEvent::Waived { by, why, .. } => ("verdict_waived", format!("{by} answers for {version}: {why}")),
+        CatalogEvent::Waived { by, why, .. } => {
+            ("verdict_waived", format!("{by} waived the verdict on {version}: {why}"))
+        }
         CatalogEvent::ReplayRequested { after, .. } => {
-            ("replay_requested", format!("replay of {version} in place from behind position {after} requested"))
+            ("replay_requested", format!("replay of {version} in place after position {} requested", at(after)))
         }
         CatalogEvent::ReplayEnded { .. } => ("replay_ended", format!("replay of {version} in place ended")),
     }
 }
 
-/// What somebody decided about, in words.
+/// Returns the selection of a decision, in words.
 fn meant(of: LettersOf, which: &WhichLetters) -> String {
     let what = match of {
         LettersOf::Events => "dead letters",
         LettersOf::Effects => "effects",
     };
     match which {
-        WhichLetters::One(position) => format!("{what} of event {position}"),
+        WhichLetters::One(position) => format!("{what} of event {}", grouped(position.get())),
         WhichLetters::Stream(stream) => format!("{what} of {stream}"),
         WhichLetters::All => format!("all {what}"),
     }

@@ -13,7 +13,7 @@ use crate::letters::{LettersRequest, PauseRequest, SetAsideRequest, SettleReques
 use crate::operate::{Asked, CancelRequest, CleanUpRequest, FlipRequest, PhasesRequest, RebuildRequest, ReplayRequest};
 use crate::verification::{VerificationRequest, VerifyRequest};
 
-/// Hands all rows to the macro that is named.
+/// Passes all rows to the given macro.
 ///
 /// A row is: documentation, name, method, path, parts of the path, request if there is one, response, [`Right`],
 /// [`Twice`]. The first paragraph of the documentation is also the text of the reference.
@@ -107,7 +107,7 @@ macro_rules! operations {
             verification: GET "/v1/projections/{projection}/verification" (projection)
                 VerificationRequest => Verification, Read, Safe;
 
-            /// Verifies a version that is being built once more. Until that is done, its verdict does not count.
+            /// Verifies a version that is being built again. Until that is done, its verdict does not count.
             ///
             /// # Errors
             /// As [`verification`](Self::verification); [`ApiError::Refused`] when the version is not being built.
@@ -182,15 +182,15 @@ macro_rules! operations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Right {
-    /// See events and how everything is.
+    /// Read events and every status.
     Read,
-    /// Write events.
+    /// Append events.
     Append,
-    /// Change which versions there are and what they do.
+    /// Change which versions exist and what they do.
     Operate,
 }
 
-/// What happens when the same request is sent twice.
+/// The effect of sending the same request twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Twice {
@@ -198,7 +198,7 @@ pub enum Twice {
     Safe,
     /// Events that have an `id` are recognised and not written twice.
     ByEventIds,
-    /// Under the same idempotency key it answers as the first time and changes nothing.
+    /// A second request under the same idempotency key gets the first answer again and changes nothing.
     ByKey,
 }
 
@@ -210,13 +210,13 @@ pub struct Operation {
     pub name: &'static str,
     /// `GET` or `POST`.
     pub method: &'static str,
-    /// Its path. A part in braces stands for what the caller names.
+    /// Its path. A part in braces stands for a name that the caller gives.
     pub path: &'static str,
     /// The parts in braces, in their order.
     pub parts: &'static [&'static str],
-    /// What the caller must be allowed to do.
+    /// The right that the caller must have.
     pub right: Right,
-    /// What happens when it is asked for twice.
+    /// The effect of sending it twice.
     pub twice: Twice,
     /// Its documentation, line by line, as Rust has it.
     pub doc: &'static [&'static str],
@@ -256,21 +256,21 @@ operations!(table);
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 impl Operation {
-    /// What it does: the first paragraph of its documentation.
+    /// Returns its summary: the first paragraph of its documentation.
     pub fn summary(&self) -> String {
         let lines: Vec<&str> = self.doc.iter().map(|line| line.trim()).take_while(|line| !line.is_empty()).collect();
         lines.join(" ")
     }
 }
 
-/// What the requests of all operations have in common.
+/// The common interface of the requests of all operations.
 pub trait Request: Serialize + DeserializeOwned + Send + 'static {
-    /// Who asks, why, and under which key, where it asks for a change of a version.
+    /// Returns the caller, the reason and the key, if the request changes a version.
     fn asked(&mut self) -> Option<&mut Asked> {
         None
     }
 
-    /// How long the answer may wait, in milliseconds, where the caller has said so.
+    /// Returns the time for which the answer may wait, in milliseconds, if the caller has set one.
     fn wait_ms(&mut self) -> Option<&mut u64> {
         None
     }
@@ -290,7 +290,7 @@ macro_rules! field {
     };
 }
 
-/// The request of an operation that takes none.
+/// The request of an operation that takes no fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -323,7 +323,8 @@ requests! {
     SetAsideRequest { asked }
 }
 
-/// A path with its parts filled in. A projection and a version are checked, so that neither can lead to another path.
+/// Returns a path with its parts filled in. It checks projections and versions, so that neither can lead to another
+/// path.
 pub(crate) fn path_to<'a>(path: &'a str, parts: &[(&str, &str)]) -> Result<Cow<'a, str>, ApiError> {
     let mut path = Cow::Borrowed(path);
     for (name, value) in parts {

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::form::format_time;
-use crate::verification::Scrubbed;
+use crate::verification::ScrubResult;
 
-/// How a node and its projections are.
+/// The status of a node and its projections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Status {
@@ -29,27 +29,27 @@ pub struct Status {
 pub struct SubscriberStatus {
     /// Its name.
     pub name: String,
-    /// It was given everything through here that it wants.
+    /// The position through which it was given all events that it wants.
     pub position: u64,
-    /// How many positions that is behind the head.
+    /// Its lag: the number of positions after that one.
     pub lag: u64,
-    /// How many events it failed to take since the node started.
+    /// The number of events that it failed to process since the node started.
     pub failed: u64,
-    /// The last of those.
+    /// The last such event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<SubscriberFailure>,
-    /// What it waits on, other than events.
+    /// The reasons that it waits on, other than events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
 }
 
-/// An event that a subscriber failed to take.
+/// An event that a subscriber failed to process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct SubscriberFailure {
     /// Its position.
     pub position: u64,
-    /// What went wrong.
+    /// The error.
     pub error: String,
 }
 
@@ -57,21 +57,21 @@ pub struct SubscriberFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct MemberStatus {
-    /// Which run of which node; segments name their owners by it.
+    /// The id of this run of the node. Segments name the member that claimed them by it.
     pub id: String,
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
-    /// Where others reach its API.
+    /// The address of its API for other nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Whether it may be given work.
+    /// True if it may be given work.
     pub ready: bool,
     /// The code that it carries, such as `balances v2`.
     pub carries: Vec<String>,
 }
 
 impl MemberStatus {
-    /// The form of a member.
+    /// Returns the form of a member.
     pub fn new(member: &model::Member) -> Self {
         let code = |code: &model::MemberCode| format!("{} v{}", code.id.projection, code.id.code);
         Self {
@@ -90,24 +90,24 @@ impl MemberStatus {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// The release of dacapo it runs.
+    /// The release of dacapo that it runs.
     pub release: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// For how long it has run.
+    /// The time for which it has run, in seconds.
     pub uptime_seconds: u64,
-    /// Where it keeps things, in words: `memory`, `embedded in /data`.
+    /// Its store, in words: `memory`, `embedded in /data`.
     pub store: String,
     /// The last position of the journal.
     pub head: u64,
-    /// How many events the journal has, dacapo's own included.
+    /// The number of events in the journal, including dacapo's own.
     pub events: u64,
-    /// Whether it can answer queries on every projection that has a serving version.
+    /// True if it can answer queries on every projection that has a serving version.
     pub ready: bool,
-    /// Why not.
+    /// The reasons why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
-    /// What somebody should look at though it keeps the node from nothing, such as a clock that is wrong.
+    /// Findings that an operator should look at though they do not stop the node, such as a wrong clock.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -141,7 +141,7 @@ pub struct FlipStatus {
     pub kind: String,
     /// The position of the request.
     pub requested: u64,
-    /// What it waits on.
+    /// The reasons that it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -150,71 +150,72 @@ pub struct FlipStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VersionStatus {
-    /// Which one, such as `v2.1`.
+    /// Its name, such as `v2.1`.
     pub version: String,
     /// Its phase, by the names of `dacapo_model::Phase`.
     pub phase: String,
-    /// While it initializes: how far it is, by the names of `dacapo_model::Stage`.
+    /// Its stage while it initializes, by the names of `dacapo_model::Stage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
-    /// When it entered its phase, in RFC 3339.
+    /// The time at which it entered its phase, in RFC 3339.
     pub since: String,
-    /// Why it failed or is cleaned up.
+    /// The reason why it failed or is cleaned up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether this node carries its code.
+    /// True if this node carries its code.
     pub carried: bool,
     /// Its segments.
     pub segments: Vec<SegmentStatus>,
-    /// Every segment covers this position.
+    /// The position that every segment covers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub covers: Option<u64>,
-    /// How many positions the slowest segment is behind the head.
+    /// Its lag: the number of positions between its slowest segment and the head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
-    /// How old the oldest event is that it does not cover, in seconds, while it is behind.
+    /// The age of the oldest event that it does not cover, in seconds, while it lags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
-    /// Positions a second that it covers, while it is behind.
+    /// Its pace in positions a second, while it lags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
-    /// Positions a second that are appended meanwhile.
+    /// Positions a second that are appended in the meantime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<f64>,
-    /// How long it takes until it has caught up.
+    /// The remaining time until it has caught up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_left: Option<TimeLeft>,
-    /// Why that cannot be told though it is behind.
+    /// The reason why there is no remaining time though it lags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_time_left: Option<String>,
-    /// That it has something to do and does not get on, and why.
+    /// Its stall: it has something to do and makes no progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,
-    /// Whether readers could move to it now.
+    /// True if readers could move to it now.
     pub rollback_ready: bool,
-    /// Why not.
+    /// The reason why they could not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_not_ready: Option<String>,
-    /// What it has applied, as far as the answering node applies it: more than it covers in the middle of a batch.
+    /// The position through which the answering node has applied events, if it applies them: more than the version
+    /// covers in the middle of a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reached: Option<u64>,
-    /// How many events are set aside in it as dead letters.
+    /// The number of events that are set aside in it as dead letters.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub letters: u64,
-    /// How many of its effects are set aside.
+    /// The number of its effects that are set aside.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub effects_aside: u64,
-    /// How old is what is told here of its view, in seconds, when that could not be read just now.
+    /// The age of the facts about its view, in seconds, if the view could not be read just now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<f64>,
-    /// Whether events are applied no further until somebody does something about what it waits on, by what its options
-    /// say of retries; absent where the answering node does not carry its code.
+    /// True if it applies no more events until an operator does something about `waiting_on`, according to the
+    /// retries in its options. Absent if the answering node does not carry its code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs_somebody: Option<bool>,
-    /// What the last look at its rows found, where the answering node looks at them while it serves.
+    /// The result of the last check of its rows, if the answering node checks them while it serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scrubbed: Option<Scrubbed>,
-    /// What it waits on.
+    pub scrubbed: Option<ScrubResult>,
+    /// The reasons that it waits on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
 }
@@ -225,46 +226,46 @@ pub struct VersionStatus {
 pub struct SegmentStatus {
     /// Its number, from 0.
     pub segment: u16,
-    /// How far it has come.
+    /// The last position that it covers.
     pub position: u64,
-    /// How many positions it is behind the head.
+    /// Its lag: the number of positions between it and the head.
     pub lag: u64,
-    /// Its fence.
+    /// The epoch of its claim, which is its fence.
     pub epoch: u64,
-    /// The member that has it.
+    /// The member that has claimed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// Whether a flip holds it for a moment.
+    pub claimed_by: Option<String>,
+    /// True if a flip holds it for a moment.
     pub held: bool,
 }
 
-/// An estimate, and what it rests on.
+/// An estimate of the remaining time, and its basis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct TimeLeft {
-    /// Seconds.
+    /// The remaining time, in seconds.
     pub seconds: f64,
-    /// What it rests on, in words: `the last 10 s at 210,000 events a second`.
+    /// The basis in words: `the last 10 s at 210,000 events a second`.
     pub basis: String,
 }
 
-/// A version that has something to do and does not get on.
+/// A version that has something to do and makes no progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Stall {
-    /// For how many seconds it has not moved.
+    /// The time since its last move, in seconds.
     pub seconds: f64,
-    /// That and what keeps it, in words.
+    /// The stall and its reasons, in words.
     pub text: String,
-    /// What keeps it.
+    /// The reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_on: Vec<WaitingOn>,
 }
 
-/// Why something does not happen yet.
+/// The reason why something does not happen yet.
 ///
-/// The fields differ by kind and later releases may add kinds, so they stay as they came; `text` says
-/// the same in words.
+/// The fields differ by kind and later releases may add kinds, so they are passed on as they are; `text` says the
+/// same in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct WaitingOn {
@@ -291,14 +292,14 @@ impl From<&model::WaitingOn> for WaitingOn {
 }
 
 impl TimeLeft {
-    /// The form of a time left.
+    /// Returns the form of a remaining time.
     pub fn new(left: &model::progress::TimeLeft) -> Self {
         Self { seconds: left.left.as_secs_f64(), basis: left.basis.to_string() }
     }
 }
 
 impl Stall {
-    /// The form of a stall.
+    /// Returns the form of a stall.
     pub fn new(stall: &model::progress::Stall) -> Self {
         Self {
             seconds: stall.still.as_secs_f64(),
@@ -309,7 +310,7 @@ impl Stall {
 }
 
 impl FlipStatus {
-    /// The form of a flip under way, and what it waits on.
+    /// Returns the form of a flip under way, and the reasons that it waits on.
     pub fn new(flip: &model::PendingFlip, waiting_on: &[model::WaitingOn]) -> Self {
         Self {
             to: flip.to.to_string(),
@@ -321,7 +322,7 @@ impl FlipStatus {
     }
 }
 
-/// The word for the direction of a flip: `flip` or `rollback`.
+/// Returns the word for the direction of a flip: `flip` or `rollback`.
 pub fn kind_of_flip(kind: FlipKind) -> &'static str {
     match kind {
         FlipKind::Flip => "flip",
@@ -330,14 +331,14 @@ pub fn kind_of_flip(kind: FlipKind) -> &'static str {
 }
 
 impl SegmentStatus {
-    /// The form of a segment's token, seen from the journal's head.
+    /// Returns the form of a segment's token, with its lag to the journal's head.
     pub fn new(token: &model::Token, head: model::Position) -> Self {
         Self {
             segment: token.segment.get(),
             position: token.position.get(),
             lag: head.since(token.position),
             epoch: token.epoch.get(),
-            owner: token.owner.map(|owner| owner.to_string()),
+            claimed_by: token.claimed_by.map(|member| member.to_string()),
             held: token.held_for.is_some(),
         }
     }
@@ -360,13 +361,13 @@ mod tests {
     fn a_reason_to_wait_has_its_kind_its_fields_and_its_words() {
         let segment = SegmentCount::new(4).unwrap().segment(2).unwrap();
         let version = VersionId { code: 2, build: 1 };
-        let form = WaitingOn::from(&model::WaitingOn::Segment { version, segment, behind: 48_210 });
+        let form = WaitingOn::from(&model::WaitingOn::Segment { version, segment, lag: 48_210 });
         let json = serde_json::to_value(&form).unwrap();
         assert_eq!(
             json,
             serde_json::json!({
-                "kind": "segment", "version": "v2.1", "segment": 2, "behind": 48210,
-                "text": "segment 2 of v2.1, 48210 behind"
+                "kind": "segment", "version": "v2.1", "segment": 2, "lag": 48210,
+                "text": "segment 2 of v2.1 (lag 48,210)"
             })
         );
         assert_eq!(serde_json::from_value::<WaitingOn>(json).unwrap(), form);

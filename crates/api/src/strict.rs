@@ -1,9 +1,10 @@
-//! Requests are read so that nothing in them is passed over: a key that a form does not have, a key that is there twice
-//! and an array where an object belongs are refused by name. Answers are not read so: they stay extensible.
+//! Requests are read so that nothing in them is ignored: a key that a form does not have, a key that occurs twice,
+//! and an array instead of an object are refused by name. Answers are read less strictly, so that they stay
+//! extensible.
 //!
-//! Serde's own derive would take an array for an object by its places and would ignore keys it does not know. What
-//! stands between the reader and the forms here knows their fields and looks at each key before the form does. It holds
-//! for the forms within forms too; a payload is passed on as it is.
+//! Serde's own derive would accept an array for an object by its places and would ignore unknown keys. The layer
+//! between the reader and the forms here knows the fields of the forms and checks each key before the form does. It
+//! also checks the forms within forms. A payload is passed on as it is.
 
 mod reader;
 mod trail;
@@ -16,11 +17,11 @@ use crate::error::{ApiError, Problem};
 use reader::Strict;
 use trail::{Found, Trail};
 
-/// The request in a body of JSON.
+/// Returns the request in a body of JSON.
 ///
 /// # Errors
-/// [`ApiError::Invalid`], which names the key: `unknown_key` or `doubled_key`, `unprocessable` for a value of another
-/// kind or one that is missing, `bad_request` for what is not JSON.
+/// [`ApiError::Invalid`], which names the key: `unknown_key` or `doubled_key`; `unprocessable` for a value of another
+/// kind or a missing one; `bad_request` for text that is not JSON.
 pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let trail = Trail::default();
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -33,7 +34,7 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })
 }
 
-/// The request in the parameters of a query. One that is many is repeated.
+/// Returns the request in the parameters of a query. A parameter with several values is repeated.
 ///
 /// # Errors
 /// As [`from_json`].
@@ -42,7 +43,7 @@ pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     let trail = Trail { is_query: true, ..Trail::default() };
     let inner = serde_html_form::Deserializer::from_bytes(query.as_bytes());
     T::deserialize(Strict { inner, trail: &trail }).map_err(|error| {
-        // The reader has put the values of one key together by now, and cannot say that there should be one.
+        // The reader has already combined the values of one key, and cannot say that there should be only one.
         let pairs: Vec<(String, String)> = serde_html_form::from_str(query).unwrap_or_default();
         let doubled =
             trail.path.borrow().first().filter(|at| pairs.iter().filter(|(key, _)| key == *at).count() > 1).cloned();
@@ -55,8 +56,8 @@ pub fn from_query<T: DeserializeOwned>(query: &str) -> Result<T, ApiError> {
     })
 }
 
-/// Whether there is one way to read a parameter. Readers of queries take bytes that are no text, and escapes that are
-/// none, for something else without a word; and what one of them takes for a list is one name to another.
+/// Checks that there is only one way to read a parameter. Readers of queries silently replace bytes that are not text
+/// and escapes that are not valid, and one of them reads a list where another reads a single name.
 fn is_legible(pair: &str) -> Result<(), ApiError> {
     let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
     let key = percent_decode_str(key).decode_utf8_lossy();
@@ -78,10 +79,10 @@ fn is_legible(pair: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The form in one line of JSON, told apart from a request only by the words of its errors.
+/// Returns the form in one line of JSON. It differs from a request only in the words of its errors.
 ///
 /// # Errors
-/// What is wrong with the line, in words, and the byte from 1 at which that was seen where one is to blame.
+/// The fault of the line, in words, and the byte of the fault, from 1, if there is one.
 pub fn from_line<T: DeserializeOwned>(line: &str) -> Result<T, (String, Option<usize>)> {
     let trail = Trail::default();
     let mut json = serde_json::Deserializer::from_str(line);
@@ -92,7 +93,7 @@ pub fn from_line<T: DeserializeOwned>(line: &str) -> Result<T, (String, Option<u
     })
 }
 
-/// A JSON error without its place: lines count otherwise where it is shown.
+/// Returns a JSON error without its place: where it is shown, lines are counted differently.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());

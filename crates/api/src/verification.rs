@@ -1,4 +1,4 @@
-//! Forms of verifications: what was found of a version before readers move to it.
+//! Forms of verifications: the findings about a version before readers move to it.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use crate::form::format_time;
 use crate::operate::{Asked, asks};
 use crate::status::WaitingOn;
 
-/// Which version's verification.
+/// A request for the verification of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VerificationRequest {
-    /// The version; when absent, the newest that is being built, or else the newest that was verified.
+    /// The version. Default: the newest that is being built, or else the newest that was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Wait at most so long until it is verified; 0 and absent answer at once.
+    /// Longest time to wait until it is verified, in milliseconds. Default: 0, which answers at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
 }
@@ -26,97 +26,98 @@ asks! {
     VerifyRequest { version: Option<String> }
 }
 
-/// A version is to be verified again, or somebody answers for it.
+/// A request to verify a version again, or to waive its verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(default, deny_unknown_fields))]
 pub struct VerifyRequest {
-    /// The version; when absent, the newest that is being built.
+    /// The version. Default: the newest that is being built.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Who asks and why. Whoever waives a verdict says why.
+    /// The caller, the reason and the idempotency key. To waive a verdict, a reason is required.
     #[serde(flatten)]
     pub asked: Asked,
 }
 
-/// What was asked for.
+/// The request as it was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct VerifyResponse {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Which version.
+    /// The version.
     pub version: String,
-    /// The position at which the catalog has the request; absent when things were as asked already.
+    /// The position of the request in the catalog; absent if the requested state existed already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<u64>,
 }
 
-/// How the verification of a version stands.
+/// The state of the verification of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Verification {
-    /// Of which projection.
+    /// The projection.
     pub projection: String,
-    /// Which version.
+    /// The version.
     pub version: String,
     /// Its phase.
     pub phase: String,
     /// `Pass`, `Fail` or `Waived`; absent before the first verification is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
-    /// Where the catalog has the verdict.
+    /// The position of the verdict in the catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
-    /// Who answers for it although it was not found right.
+    /// The operator who waived the verdict, and the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waived: Option<Waiver>,
-    /// Whether another verification was asked for that is not done yet; until then the verdict does not count.
+    /// True if another verification was requested that is not done yet. Until then the verdict does not count.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
-    /// What was found.
+    /// The report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
-    /// What came of the live queries that the answering node has put to it until now.
+    /// The result of the live queries that the answering node has put to it until now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<PartReport>,
-    /// What it waits on before its verification lets it serve; while it cannot be verified at all, what that waits on.
+    /// The reason that it waits on before its verification lets it serve. If it cannot be verified at all, the reason
+    /// for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_on: Option<WaitingOn>,
-    /// Whether it comes to no verdict before somebody does something about what it waits on.
+    /// True if verification is blocked and needs an operator. `waiting_on` says why.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub halts: bool,
 }
 
-/// Who answers for a version, and why.
+/// The operator who waived a verdict, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Waiver {
-    /// Who.
+    /// The operator.
     pub by: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// What a verification found.
+/// The findings of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The position at which it looked.
     pub at: u64,
-    /// The version that served then, against which it compared.
+    /// The version that served then, with which it compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against: Option<String>,
-    /// The parts that must have passed.
+    /// The parts that are required to pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub required: Vec<String>,
-    /// Why the verdict is not a pass, in a few words.
+    /// The reason why the verdict is not a pass, in a few words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
     /// Its parts.
     pub parts: Vec<PartReport>,
 }
 
-/// What one part found.
+/// The findings of one part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct PartReport {
@@ -124,60 +125,60 @@ pub struct PartReport {
     pub part: String,
     /// `passed`, `failed` or `not_done`.
     pub outcome: String,
-    /// Why it was not done.
+    /// The reason why it was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// How many events, checks, rows or answers were looked at.
+    /// The number of events, checks, rows or answers that were looked at.
     pub looked_at: u64,
-    /// How many of each kind were wrong.
+    /// The number of findings of each kind.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub wrong: BTreeMap<String, u64>,
     /// The same in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wrong_text: Vec<String>,
-    /// The first few of each kind.
+    /// The first few findings of each kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
-    /// What else a reader must know to judge it.
+    /// Other facts that a reader needs to judge it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// One thing that was found wrong.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Finding {
-    /// What it is: `count`, `letter`, `check`, `missing`, `extra`, `differs` or `answer`.
+    /// The kind: `count`, `letter`, `check`, `missing`, `extra`, `differs` or `answer`.
     pub kind: String,
-    /// Where: a table, a check, a segment or a query.
+    /// The place: a table, a check, a segment or a query.
     pub place: String,
-    /// Which row.
+    /// The key of the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// What the old version has, or what was expected.
+    /// The value in the old version, or the expected value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old: Option<String>,
-    /// What the new version has, or what was found.
+    /// The value in the new version, or the value that was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new: Option<String>,
 }
 
-/// What a look at the rows of a version that serves found.
+/// The result of a check of the rows of a version that serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-pub struct Scrubbed {
-    /// When it ended, in RFC 3339.
+pub struct ScrubResult {
+    /// The time at which it ended, in RFC 3339.
     pub at: String,
-    /// The position that the rows cover which it looked at.
+    /// The position that the checked rows cover.
     pub position: u64,
-    /// What it found; what the events make is `old`, what the view has is `new`.
+    /// Its findings. In them, `old` is what the events make, and `new` is what the view has.
     pub report: PartReport,
 }
 
-impl Scrubbed {
-    /// The form of a look.
-    pub fn new(scrubbed: &dacapo_model::scrub::Scrubbed) -> Self {
-        let dacapo_model::scrub::Scrubbed { at, position, report } = scrubbed;
+impl ScrubResult {
+    /// Returns the form of a check.
+    pub fn new(scrubbed: &dacapo_model::scrub::ScrubResult) -> Self {
+        let dacapo_model::scrub::ScrubResult { at, position, report } = scrubbed;
         Self { at: format_time(*at), position: position.get(), report: report.into() }
     }
 }

@@ -1,4 +1,4 @@
-//! What is written about the API is what its rows say. `DACAPO_WRITE_DOCS=1` writes it anew.
+//! What is written about the API is what its rows say. `DACAPO_WRITE_DOCS=1` writes it again.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -1,4 +1,4 @@
-//! What can be asked on the command line.
+//! The arguments of the command line.
 
 mod events;
 mod letters;
@@ -17,14 +17,14 @@ pub(crate) use letters::{Letters, ListLetters, SetAside, Settle, SettleLetters};
 pub(crate) use node::{Phases, Repair, Serve, Shared, Status};
 pub(crate) use operate::{Cancel, CancelWhat, Cleanup, Flip, Pause, Rebuild, Replay, ReplayFrom, Verify};
 
-/// Event sourcing whose read models are rebuilt without downtime.
+/// Event sourcing with read models that are rebuilt without downtime.
 #[derive(Debug, Parser)]
 #[command(
     name = "dacapo",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 failed, 2 asked wrongly, 3 refused, 4 not found, 5 unavailable, 6 not found right, \
-                  7 damaged, 8 status shows what needs somebody."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not found, 5 unavailable, 6 not verified, \
+                  7 damaged, 8 status shows that an operator is needed."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -35,10 +35,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run a node and serve its HTTP API
     Serve(Serve),
-    /// See the whole path in one command: fill, rebuild under traffic, flip, roll back, clean up
+    /// Show the whole path in one command: fill, rebuild under traffic, flip, roll back, clean up
     #[command(after_help = crate::demo::EXPLAINED)]
     Demo(crate::demo::DemoArgs),
-    /// Import events from JSON lines, plain or gzip; doing so again changes nothing
+    /// Import events from JSON lines, plain or gzip; a second import of the same changes nothing
     #[command(
         after_help = "The format is one JSON object a line with `stream`, `type` and `data`; see docs/import.md."
     )]
@@ -49,41 +49,41 @@ pub(crate) enum Command {
     Read(Read),
     /// List streams
     Streams(Streams),
-    /// Show the node, its projections and what they wait on
-    #[command(after_help = "It exits with 8 where something stays as it is until somebody does something about it.")]
+    /// Show the node, its projections, and the reasons that they wait on
+    #[command(after_help = "It exits with 8 if something is blocked until an operator does something about it.")]
     Status(Status),
     /// Build a new version of a projection beside the serving one
     Rebuild(Rebuild),
     /// Move readers to another version
     Flip(Flip),
     /// Move readers back to the version that served before
-    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1; to the one that served last when absent")))]
+    #[command(mut_arg("to", |arg| arg.help("Back to this version, such as v1.1. Default: the one that served last")))]
     Rollback(Flip),
-    /// Let past events go through a version again, in its own view; its projection says whether they may
+    /// Replay past events through a version again, in its own view, if its projection supports it
     Replay(Replay),
     /// Drop the view of a version that does not serve
     Cleanup(Cleanup),
-    /// Give up what was asked for and has not happened: a flip, a rebuild, a clean-up, a replay in place
+    /// Cancel a request that has not happened yet: a flip, a rebuild, a clean-up, a replay in place
     Cancel(Cancel),
-    /// Apply no more events to a version until it is resumed
+    /// Stop applying events to a version until it is resumed
     Pause(Pause),
-    /// Apply events to a version again, and try at once what its handler refused
+    /// Apply events to a version again, and retry at once what its handler refused
     #[command(mut_arg("version", |arg| arg.help("The version, such as v1.1; where absent, the one that is paused")))]
     Resume(Pause),
-    /// List the events that a version has set aside, or effects that fail; retry them, or give them up
+    /// List the events that a version has set aside, or effects that fail; retry or drop them
     #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Letters(Letters),
-    /// Show what was found of a version before readers move to it; verify it again, or answer for it
-    #[command(after_help = "It exits with 6 where the version was not found right and nobody answers for it.")]
+    /// Show the report on a version before readers move to it; verify it again, or waive the verdict
+    #[command(after_help = "It exits with 6 if the version did not pass and nobody has waived the verdict.")]
     Verify(Verify),
-    /// Show what happened to versions, who asked for it and why
+    /// Show the changes of versions, with who requested each and why
     Phases(Phases),
-    /// Show what is wrong with the journal in a directory and what can be done about it; do it with --apply
+    /// Show the damage of the journal in a directory and its possible repair; carry it out with --apply
     Repair(Repair),
 }
 
 impl Command {
-    /// Whether the answer is to be JSON, and so is the error.
+    /// Returns true if the answer, and any error, is to be JSON.
     pub fn says_json(&self) -> bool {
         match self {
             Self::Serve(_) | Self::Demo(_) => false,
@@ -110,7 +110,7 @@ impl Command {
     }
 }
 
-/// Which node to talk to.
+/// The node to talk to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     #[command(flatten)]
@@ -135,19 +135,19 @@ pub(crate) struct At {
     pub url: String,
 }
 
-/// Who asks for a change of the catalog, and why. Both are kept with it.
+/// The caller of a change of the catalog, and the reason. Both are kept with the change.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Who {
-    /// Who asks
+    /// The person or program that requests the change
     #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
     pub actor: Option<String>,
-    /// Why
+    /// The reason
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Ask under this key: what was asked under it before is not done again
+    /// An idempotency key: a second request under the same key is not carried out again
     #[arg(long = "key", value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
-    /// The answer, or the error, as one JSON object
+    /// Print the answer, or the error, as one JSON object
     #[arg(long)]
     pub json: bool,
 }

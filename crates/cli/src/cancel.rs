@@ -36,7 +36,7 @@ pub(crate) async fn cancel(out: &mut Out, args: Cancel) -> Result<(), CliError> 
         let version = &answer.version;
         out.line(match answer.requested {
             Some(position) => format!("{projection}: {what} {version} cancelled at position {}", count(position)),
-            None => format!("{projection}: {what} {version} was cancelled already"),
+            None => format!("{projection}: {what} {version} had already been cancelled"),
         })?;
         out.flush()
     })
@@ -60,7 +60,7 @@ pub(crate) async fn set_aside(out: &mut Out, args: SetAside) -> Result<(), CliEr
                 "{projection} {version}: event {event} to be set aside, should it be refused once more; `dacapo letters \
                  {projection} --version {version}` tells when it is"
             ),
-            None => format!("{projection} {version}: event {event} is set aside already, or about to be"),
+            None => format!("{projection} {version}: event {event} is already set aside, or about to be"),
         })?;
         out.flush()
     })

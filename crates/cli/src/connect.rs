@@ -1,4 +1,4 @@
-//! From the command line to a node.
+//! The connection from the command line to a node.
 
 use std::future::Future;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::args::{At, Target};
 use crate::error::CliError;
 use crate::local::{self, Missing, Opened};
 
-/// Calls `ask` with the node that the command line names, and lets go of the node whatever it answers. A
-/// directory that is not there is an error: whoever looks at it has mistyped it.
+/// Calls `ask` with the node that the command line names, and closes the node whatever it answers. A directory that
+/// does not exist is an error: its name was mistyped.
 pub(crate) async fn with<T, F>(target: &Target, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, CliError>
 where
     F: Future<Output = Result<T, CliError>>,
@@ -19,7 +19,7 @@ where
     with_node(&target.at, target.data.as_deref(), Missing::Refuse, ask).await
 }
 
-/// The same, for a command that only looks: in a directory that it opens nothing is changed, and nothing carried on.
+/// Does the same for a command that only looks: it changes nothing in a directory, and continues no work there.
 pub(crate) async fn look<T, F>(target: &Target, ask: impl FnOnce(Arc<dyn Api>) -> F) -> Result<T, CliError>
 where
     F: Future<Output = Result<T, CliError>>,
@@ -30,7 +30,7 @@ where
     }
 }
 
-/// The same, for a command that may begin a directory or whose `--data` is something else.
+/// Does the same for a command that may make a directory, or whose `--data` means something else.
 pub(crate) async fn with_node<T, F>(
     at: &At,
     data: Option<&Path>,

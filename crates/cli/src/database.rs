@@ -15,29 +15,29 @@ use crate::local::not_started;
 #[cfg(feature = "postgres")]
 pub(crate) use dacapo_postgres::limits::CONNECTIONS_MAX;
 
-/// Only the help shows it: there is no database to connect to.
+/// Only the help shows this limit: there is no database to connect to.
 #[cfg(not(feature = "postgres"))]
 pub(crate) const CONNECTIONS_MAX: u32 = 16;
 
-/// The store in the database at `url`.
+/// Opens the store in the database at `url`.
 #[cfg(feature = "postgres")]
 pub(crate) async fn open(url: &str, shared: &Shared) -> Result<Store, CliError> {
-    // Nodes that lost the database at the same moment do not all come back at the same moment.
+    // Nodes that lost the database at the same moment should not all return at the same moment.
     let seed = fastrand::u64(..);
     let (schema, connections_max) = (shared.schema.clone(), shared.connections);
     let options = dacapo_postgres::Options { schema, connections_max, seed };
     dacapo_postgres::connect(url, options).await.map_err(|error| match error {
         StoreError::Unavailable { tried, found } => {
-            let help = "see whether the server runs, and whether it takes connections from here";
+            let help = "check that the server runs and accepts connections from here";
             Problem::new("cannot_start", format!("cannot {tried}")).found(found).help(help).unavailable().into()
         }
-        // The store looks at what it was given before it does anything.
+        // The store checks its options before it does anything.
         StoreError::Invalid(found) => CliError::from(Problem::new("usage", found)),
         error => not_started(&StartError::Store(error)).into(),
     })
 }
 
-/// Says what to install instead.
+/// Returns an error that says what to install instead.
 #[cfg(not(feature = "postgres"))]
 pub(crate) async fn open(_: &str, _: &Shared) -> Result<Store, CliError> {
     let help = "install it with all features: cargo install --path crates/cli";

@@ -7,11 +7,11 @@ use crate::numbers::count;
 use crate::operate::to_the_second;
 use crate::output::{Out, lines_of, narrow};
 
-/// One page of effects in words and a table.
+/// Returns one page of effects in words and a table.
 pub(crate) fn page(out: &Out, answer: &LettersResponse) -> String {
     let LettersResponse { projection, version, effects, more, .. } = answer;
     let Some(last) = effects.last() else {
-        return format!("{projection} {version} has no effect that was tried in vain\n");
+        return format!("{projection} {version} has no failed effect\n");
     };
     let mut table = out.table(&["EVENT", "STREAM", "KIND", "STATE", "TRIES", "ERROR", "DATA"]);
     narrow(&mut table, 0..=0, CellAlignment::Right);
@@ -35,8 +35,8 @@ fn state(effect: &EffectLetter) -> String {
     let time = effect.time.as_deref().map(to_the_second);
     match (effect.state.as_str(), time) {
         ("set_aside", _) => "set aside".to_owned(),
-        ("failing", Some(due)) => format!("tried again at {due}"),
-        ("failing", None) => "tried again now".to_owned(),
+        ("failing", Some(due)) => format!("retry at {due}"),
+        ("failing", None) => "retry now".to_owned(),
         (other, _) => other.to_owned(),
     }
 }

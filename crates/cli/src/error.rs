@@ -1,4 +1,4 @@
-//! How a command fails: what was tried, what was found, what to do next.
+//! The failure of a command: the attempt, the finding, and the advice what to do next.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -10,19 +10,19 @@ use crate::exit::Exit;
 use crate::output::{known_width, lines_of, narrow};
 use crate::shown;
 
-/// Why a command ends early.
+/// The reason why a command ends early.
 #[derive(Debug)]
 pub(crate) enum CliError {
-    /// It cannot do what was asked.
+    /// It cannot do what was requested.
     Failed(Box<Problem>, Exit),
-    /// It has said all there is to say.
+    /// It has already printed everything.
     Told(Exit),
-    /// Nobody reads what it writes any more, which is no failure.
+    /// Nobody reads its output any more, which is not a failure.
     NobodyReads,
 }
 
 impl CliError {
-    /// A failure, in words.
+    /// Returns a failure, in words.
     pub fn new(message: impl ToString) -> Self {
         Problem::new("failed", message).into()
     }
@@ -42,7 +42,7 @@ impl From<ApiError> for CliError {
     }
 }
 
-/// Tells the user, as JSON where that was asked for, and says how the process ends.
+/// Tells the user, as JSON if that was requested, and returns how the process ends.
 pub(crate) fn report(error: &CliError, json: bool) -> ExitCode {
     let (problem, exit) = match error {
         CliError::Failed(problem, exit) => (problem, *exit),
@@ -53,12 +53,12 @@ pub(crate) fn report(error: &CliError, json: bool) -> ExitCode {
         Ok(problem) if json => format!("{}\n", shown::json(&problem)),
         _ => page(problem),
     };
-    // Where standard error cannot be written to, nobody is there to be told.
+    // If standard error cannot be written to, there is nobody to tell.
     let _ = io::stderr().lock().write_all(text.as_bytes());
     exit.into()
 }
 
-/// The problem in words: a line for each part, broken between words where a terminal has no more room.
+/// Returns the problem in words: a line for each part, broken between words where a terminal has no more room.
 fn page(problem: &Problem) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).use_stderr();
@@ -67,7 +67,7 @@ fn page(problem: &Problem) -> String {
     }
     table.add_row(["dacapo:", &*shown::shown(&problem.message)]);
     for (name, text) in [("tried:", &problem.tried), ("found:", &problem.found), ("help:", &problem.help)] {
-        // What the message says already is not said again.
+        // Text that is in the message already is not repeated.
         if let Some(text) = text.as_ref().filter(|text| !problem.message.contains(*text)) {
             table.add_row([name, &*shown::shown(text)]);
         }

@@ -23,11 +23,11 @@ use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
 
 const PAGE: u32 = 1_000;
-/// How much of a payload a terminal is shown.
+/// Most characters of a payload on a terminal.
 const DATA_CHARS_MAX: usize = 2_000;
 const FOLLOW_WAIT: Duration = Duration::from_secs(30);
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
-/// How often a follower asks in vain before it gives up: about a minute.
+/// Most failed calls of a follower before it gives up: about a minute.
 const FOLLOW_TRIES_MAX: u32 = 60;
 
 /// `dacapo append`.
@@ -40,7 +40,7 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
         let problem = Problem::new("bad_data", format!("the event's data is not JSON: {error}"));
         problem.help("give one JSON value with --data or on standard input")
     })?;
-    // With an id of its own a retry is recognised, wherever it comes from.
+    // With an id of its own, the event is recognised in a retry, wherever that comes from.
     let id = args.id.clone().unwrap_or_else(|| SystemIds.next().to_string());
     let event = NewEvent {
         stream: args.stream.clone(),
@@ -58,7 +58,7 @@ pub(crate) async fn append(out: &mut Out, args: Append) -> Result<(), CliError> 
         out.json(&appended)?;
         return out.flush();
     }
-    let note = if appended.written == 0 { ", where it was already" } else { "" };
+    let note = if appended.written == 0 { ", where it already was" } else { "" };
     let (position, revision) = (count(appended.position), count(appended.revision));
     out.line(format_args!("{} revision {revision} at position {position}{note}", args.stream))?;
     out.flush()
@@ -127,9 +127,9 @@ fn same_journal(known: &mut Option<String>, found: Option<&str>, after: u64) -> 
     match (&known, found) {
         (Some(known), Some(found)) if known != found => {
             let text =
-                format!("the node has another journal now: {known} was read through {after}, and this is {found}");
+                format!("the node has another journal now: {known} was read through {after}, but this is {found}");
             let problem = Problem::new("other_journal", text);
-            let help = "positions of one journal say nothing in another: read that one from its start, or ask the node that \
+            let help = "positions of one journal mean nothing in another: read this one from its start, or ask the node that \
                         has the first one";
             Err(problem.help(help).into())
         }
@@ -141,7 +141,7 @@ fn same_journal(known: &mut Option<String>, found: Option<&str>, after: u64) -> 
     }
 }
 
-/// How much to ask for at once when so many are wanted.
+/// Returns the number of events to request at once when this many are wanted.
 fn page(left: u64) -> Option<NonZeroU32> {
     NonZeroU32::new(u32::try_from(left).map_or(PAGE, |left| left.min(PAGE)))
 }
@@ -164,7 +164,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The event in a line, which on a terminal is no longer than helps.
+/// Returns the event in a line, which on a terminal is no longer than helps.
 fn one_line(event: &Event, terminal: bool) -> String {
     let Event { position, time, stream, revision, event_type, data, .. } = event;
     let data = data.as_str().replace(['\n', '\r'], " ");

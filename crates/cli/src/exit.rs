@@ -1,39 +1,39 @@
-//! How the process ends, as a number that scripts can rely on. The numbers are a form: they are documented in
-//! `docs/exit-codes.md` and never change.
+//! The exit codes of the process, on which scripts can rely. The numbers are a form: `docs/exit-codes.md` documents
+//! them, and they never change.
 
 use std::process::ExitCode;
 
 use dacapo_api::{ApiError, Problem, Status, VersionStatus, WaitingOn};
 use dacapo_model::Retry;
 
-/// Why a command ended other than by doing what was asked.
+/// The reason why a command ended other than by success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It could not, for a reason that none of the others names: a line that is no event, a file that cannot be read, a
-    /// request that can never work.
+    /// It failed for a reason that no other code names: a line that is not an event, a file that cannot be read, a
+    /// request that can never succeed.
     Failed = 1,
-    /// The command line is wrong, which its parser says in most cases.
+    /// The command line is wrong. In most cases its parser reports this.
     Usage = 2,
-    /// Things are not as the request demands.
+    /// The present state does not allow the request.
     Refused = 3,
-    /// What it names does not exist.
+    /// Something that it names does not exist.
     NotFound = 4,
-    /// No node answers, or the node or its store cannot at the moment: it may work later.
+    /// No node answers, or the node or its store cannot answer at the moment: a retry may succeed.
     Unavailable = 5,
-    /// A version was not found right, and nobody answers for it.
+    /// A version did not pass its verification, and nobody has waived the verdict.
     NotRight = 6,
     /// Bytes on disk or from the network are wrong.
     Damaged = 7,
-    /// `status` shows something that stays as it is until somebody does something about it.
+    /// `status` shows something that is blocked until an operator does something about it.
     NeedsSomebody = 8,
 }
 
 impl Exit {
-    /// For what a node or the way to it said.
+    /// Returns the code for an error of a node, or of the connection to it.
     pub fn of(error: &ApiError) -> Self {
         match error {
             ApiError::Refused(problem) if problem.code == "no_verdict" => Self::NotRight,
-            // Found before anything was asked.
+            // Found before any call.
             ApiError::Invalid(problem) if problem.code == "not_loopback" => Self::Usage,
             ApiError::Refused(_) => Self::Refused,
             ApiError::NotFound(_) => Self::NotFound,
@@ -43,7 +43,7 @@ impl Exit {
         }
     }
 
-    /// For what this program found by itself.
+    /// Returns the code for an error of this program.
     pub fn of_problem(problem: &Problem) -> Self {
         match problem.code.as_str() {
             "not_right" => Self::NotRight,
@@ -59,9 +59,10 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Whether something in the status stays as it is until somebody does something about it: the node is not ready, a
-/// version has failed or the store keeps it from getting on, events or effects are set aside, a subscriber has failed, or
-/// something is waited for that does not come by itself. A node that was only opened to look carries no code and is never ready, which says nothing.
+/// Returns true if something in the status stays as it is until somebody does something about it: the node is not
+/// ready, a version has failed or the store keeps it from getting on, events or effects are set aside, a subscriber
+/// has failed, or something is waited for that does not come by itself. A node that was only opened to look carries
+/// no code and is never ready, which says nothing.
 pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
     let versions = || status.projections.iter().flat_map(|projection| &projection.versions);
     let flips = status.projections.iter().filter_map(|projection| projection.flip.as_ref());
@@ -77,18 +78,18 @@ pub(crate) fn needs_somebody(status: &Status, opened_here: bool) -> bool {
         || waits.any(|reason| stays(reason) && !(opened_here && reason.kind == "code"))
 }
 
-/// Whether the store has kept a version from getting on for a while, such as a disk that is full.
+/// Returns true if the store has kept a version from getting on for a while, such as a disk that is full.
 fn is_stuck(version: &VersionStatus) -> bool {
     version.stall.as_ref().is_some_and(|stall| stall.waiting_on.iter().any(|reason| reason.kind == "store"))
 }
 
-/// Whether the node has said what this means: it knows how often the version tries what fails.
+/// Returns true if the node has said what this means: it knows how often the version tries what fails.
 fn is_judged(version: &VersionStatus, reason: &WaitingOn) -> bool {
     version.needs_somebody.is_some() && matches!(reason.kind.as_str(), "handler" | "seed" | "reset")
 }
 
-/// Whether what is waited for does not come by itself. A node without the code does not know how often it is tried; what
-/// every projection has unless it says otherwise stands for it.
+/// Returns true if what is waited for does not come by itself. A node without the code does not know how often it is
+/// tried; what every projection has unless it says otherwise stands for it.
 fn stays(reason: &WaitingOn) -> bool {
     match reason.kind.as_str() {
         "paused" | "letters" | "code" | "verdict" | "beyond_head" | "parted" | "damaged" | "unowned" | "rows" => true,
@@ -133,7 +134,7 @@ mod tests {
         ] {
             assert!(needs_somebody(&status(&trouble), true), "{trouble}");
         }
-        // The version's own options count, where the node knows them.
+        // The version's own options count, if the node knows them.
         let judged = |attempts: u32, needs: bool| format!(r#"{},"needs_somebody":{needs}"#, waits("handler", attempts));
         assert!(
             needs_somebody(&status(&judged(3, true)), false) && !needs_somebody(&status(&judged(40, false)), false)

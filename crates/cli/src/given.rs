@@ -1,5 +1,5 @@
-//! Values on the command line, looked at where they are given: what can never work is told as a wrong command line is,
-//! before anything is opened or asked.
+//! Values on the command line, checked where they are given: a value that can never work is reported as a wrong
+//! command line, before anything is opened or called.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -26,30 +26,30 @@ fn text<T, E: Display>(given: &str, found: Result<T, E>) -> Result<String, Strin
     found.map(|_| given.to_owned()).map_err(told)
 }
 
-/// The address of a node to talk to.
+/// Returns the address of a node to talk to.
 pub(crate) fn node(given: &str) -> Result<String, String> {
     text(given, HttpClient::new(given, ClientLimits::default()))
 }
 
-/// The address at which others reach a node, a proxy before it perhaps.
+/// Returns the address at which others reach a node, a proxy before it perhaps.
 pub(crate) fn address(given: &str) -> Result<String, String> {
     let uri = given.parse::<Uri>().ok();
     let is_whole = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && host_of(uri).is_some();
     let found = match uri.as_ref() {
-        _ if given.contains('@') => "it has a user or a password, which every node and everyone who asks would be told",
-        _ if given.contains(['?', '#']) => "it has a query or a fragment, which is no part of an address",
+        _ if given.contains('@') => "it has a user or a password, which every node and every caller would see",
+        _ if given.contains(['?', '#']) => "it has a query or a fragment, which does not belong in an address",
         Some(uri) if is_whole(uri) => return Ok(given.to_owned()),
         _ => "it does not begin with http:// and a host",
     };
     Err(format!("{found}: write it like http://10.0.0.7:7373"))
 }
 
-/// The host that an address names, which [`address`] has looked at.
+/// Returns the host that an address names, which [`address`] has looked at.
 pub(crate) fn host_of_address(address: &str) -> Option<String> {
     host_of(&address.parse().ok()?)
 }
 
-/// Whether the URL of a database has a password in it.
+/// Returns true if the URL of a database has a password in it.
 pub(crate) fn has_password(url: &str) -> bool {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -62,7 +62,7 @@ fn host_of(uri: &Uri) -> Option<String> {
     Some(authority.host().to_owned()).filter(|host| !host.is_empty())
 }
 
-/// A whole number of the type, in the one way in which one is written.
+/// Returns a whole number of the type, in the one way in which one is written.
 pub(crate) fn number<T: FromStr<Err: Display>>(given: &str) -> Result<T, String> {
     parse_number(given)
 }
@@ -122,13 +122,13 @@ fn may_have_a_password(given: &str) -> bool {
     given.contains("://") && given.contains('@')
 }
 
-/// Whether the error is about the value of an option that is an address.
+/// Returns true if the error is about the value of an option that is an address.
 fn is_of_address(error: &clap::Error) -> bool {
     let option = error.get(ContextKind::InvalidArg);
     matches!(option, Some(ContextValue::String(option)) if option.contains("<URL>"))
 }
 
-/// The error of the command line, with what was given escaped as in everything that is shown.
+/// Returns the error of the command line, with what was given escaped as in everything that is shown.
 pub(crate) fn escaped(mut error: clap::Error) -> clap::Error {
     let of_address = is_of_address(&error);
     let own = |text: &String| match of_address || may_have_a_password(text) {
@@ -140,7 +140,7 @@ pub(crate) fn escaped(mut error: clap::Error) -> clap::Error {
         let value = match value {
             ContextValue::String(text) => ContextValue::String(own(&text)),
             ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(own).collect()),
-            // The others are made of what the commands say of themselves.
+            // The other errors are made of the commands' own texts.
             _ => continue,
         };
         error.insert(kind, value);
@@ -165,7 +165,7 @@ const OF: [(&str, &str, &str); 2] = [("schema", "store", "--store"), ("connectio
 /// Refuses options that are written and would not be used.
 ///
 /// # Errors
-/// One that names both.
+/// An error that names both.
 pub(crate) fn check_used(commands: &mut Command, found: &ArgMatches) -> Result<(), clap::Error> {
     let Some((name, found)) = found.subcommand() else { return Ok(()) };
     let Some(command) = commands.find_subcommand_mut(name) else { return Ok(()) };
@@ -178,13 +178,13 @@ pub(crate) fn check_used(commands: &mut Command, found: &ArgMatches) -> Result<(
     if let Some((one, other)) = ONE_OF.into_iter().find(|(one, other)| is_written(one) && is_written(other)) {
         let (one, other) = (long(command, one), long(command, other));
         let text =
-            format!("{one} opens a directory in this process, and {other} names a node: only one of them is used");
+            format!("{one} opens a directory in this process, and {other} names a node: only one of them can be used");
         return Err(command.error(ErrorKind::ArgumentConflict, text));
     }
     let is_known = |id: &str| found.try_contains_id(id).is_ok();
     let lacks = |(id, needs, _): &(&str, &str, &str)| is_written(id) && is_known(needs) && source(needs).is_none();
     if let Some((id, _, needed)) = OF.into_iter().find(lacks) {
-        let text = format!("{} is of a database: it is not used without {needed}", long(command, id));
+        let text = format!("{} is an option of a database: it has no effect without {needed}", long(command, id));
         return Err(command.error(ErrorKind::MissingRequiredArgument, text));
     }
     check_used(command, found)

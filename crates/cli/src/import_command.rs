@@ -15,7 +15,7 @@ use crate::args::Import;
 use crate::connect;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::import::{Ended, ImportError, Options, Summary, import as run};
+use crate::import::{ImportError, ImportFailure, Options, Summary, import as run};
 use crate::local::Missing;
 use crate::numbers::{count, counted, duration, per_second, rate};
 use crate::output::Out;
@@ -27,7 +27,7 @@ pub(crate) async fn import(out: &mut Out, args: Import) -> Result<(), CliError> 
 }
 
 async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), CliError> {
-    // A node that is not there is told at once, and not after an append was tried for a minute.
+    // A missing node is reported at once, and not after an append was retried for a minute.
     api.status().await?;
     let (source, bar) = source(&args.file)?;
     let mut skipped = args.skip_bad.as_deref().map(create).transpose()?;
@@ -41,7 +41,7 @@ async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), Cli
     bar.finish_and_clear();
     let (summary, failure) = match imported {
         Ok(summary) => (summary, None),
-        Err(Ended { error, summary }) => (summary, Some(failed(&error, args))),
+        Err(ImportFailure { error, summary }) => (summary, Some(failed(&error, args))),
     };
     if let Some(path) = &args.skip_bad {
         drop(skipped);
@@ -55,7 +55,7 @@ async fn feed(out: &mut Out, api: Arc<dyn Api>, args: &Import) -> Result<(), Cli
     failure.map_or(Ok(()), Err)
 }
 
-/// The bytes to import, and a bar that follows their reading.
+/// Returns the bytes to import, and a bar that follows their reading.
 fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> {
     if path == Path::new("-") {
         let bar = progress::endless();
@@ -75,38 +75,38 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, ProgressBar), CliError> 
     Ok((Box::new(bar.wrap_read(file)), bar))
 }
 
-/// A place for bad lines, which is never one that holds something already.
+/// Returns a place for bad lines, which is never one that holds something already.
 fn create(path: &Path) -> Result<File, CliError> {
     let cannot = |error: io::Error, help: &str| {
         let problem = Problem::new("cannot_write", format!("cannot write bad lines to {}: {error}", path.display()));
         CliError::from(problem.help(help))
     };
-    // For the user that runs the command, and for nobody else: bad lines hold events.
+    // For the user that runs the command, and for nobody else: bad lines contain events.
     match File::options().write(true).create_new(true).mode(0o600).open(path) {
-        // A terminal, a pipe or /dev/null holds nothing that could be lost.
+        // A terminal, a pipe or /dev/null contains nothing that could be lost.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match path.metadata() {
             Ok(found) if !found.is_file() && !found.is_dir() => File::options()
                 .write(true)
                 .open(path)
                 .map_err(|error| cannot(error, "name a file that can be written with --skip-bad")),
-            _ => Err(cannot(error, "name a file with --skip-bad that is not there yet: what is there is kept")),
+            _ => Err(cannot(error, "name a file with --skip-bad that does not exist yet: an existing file is kept")),
         },
         made => made.map_err(|error| cannot(error, "name a file that can be written with --skip-bad")),
     }
 }
 
-/// Takes the place for bad lines away again where there were none, so that the same command can be given again.
+/// Removes the file for bad lines if there were none, so that the same command can be given again.
 fn tidy(path: &Path, bad: u64) {
     let is_empty = path.metadata().is_ok_and(|found| found.is_file() && found.len() == 0);
     if bad == 0
         && is_empty
         && let Err(error) = std::fs::remove_file(path)
     {
-        tracing::warn!(%error, path = %path.display(), "the empty file for bad lines stays");
+        tracing::warn!(%error, path = %path.display(), "the empty file for bad lines cannot be removed");
     }
 }
 
-/// What is behind the bar: lines, how fast they go, and how long the rest of a file takes.
+/// Returns the message of the bar: lines, their pace, and the remaining time of a file.
 fn under_way(done: Summary, bar: &ProgressBar, elapsed: Duration) -> String {
     let speed = per_second(done.lines, elapsed).map(rate).unwrap_or_default();
     let left = bar.length().map(|_| format!("  {} left", duration(bar.eta().as_secs_f64()))).unwrap_or_default();
@@ -139,11 +139,11 @@ fn in_words(error: &ImportError, args: &Import) -> Problem {
         name if name == "-" => "standard input".into(),
         name => name,
     };
-    let again = "import the same again to go on: what is in the journal is not written twice";
+    let again = "import the same again to continue: events that are in the journal are not written twice";
     match error {
         ImportError::BadLine(bad) => {
-            let problem = Problem::new("bad_line", format!("line {} is no event: {}", bad.number, bad.reason));
-            let help = "correct the line and import the same again, or go on behind bad lines with --skip-bad FILE";
+            let problem = Problem::new("bad_line", format!("line {} is not an event: {}", bad.number, bad.reason));
+            let help = "correct the line and import the same again, or skip bad lines with --skip-bad FILE";
             problem.tried(format!("import line {} of {file}", bad.number)).found(bad.beginning()).help(help)
         }
         ImportError::Api { error, first_line } => {
@@ -154,11 +154,11 @@ fn in_words(error: &ImportError, args: &Import) -> Problem {
         }
         ImportError::Read { error, line } => {
             let problem = Problem::new("cannot_read", format!("cannot read {file} at line {}: {error}", count(*line)));
-            problem.help("see that the file is whole; the lines before are imported")
+            problem.help("check that the file is complete; the lines before it are imported")
         }
         ImportError::Skip(error) => {
-            let problem = Problem::new("cannot_write", format!("cannot write down a bad line: {error}"));
-            problem.help(format!("see that the disk has room; then {again}"))
+            let problem = Problem::new("cannot_write", format!("cannot write a bad line to the file: {error}"));
+            problem.help(format!("make sure that the disk has room; then {again}"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `dacapo letters`, `pause` and `resume`: what is done about events that handlers refuse.
+//! `dacapo letters`, `pause` and `resume`: the treatment of events that handlers refuse.
 
 use comfy_table::CellAlignment;
 use dacapo_api::{Letter, LettersRequest, LettersResponse, PauseRequest, SettleRequest};
@@ -13,7 +13,7 @@ use crate::operate::{asked, to_the_second};
 use crate::output::{Out, lines_of, narrow};
 use crate::shown::cut;
 
-/// How much of an error or a payload stands in a table.
+/// Most characters of an error or a payload in a table.
 const CELL_CHARS_MAX: usize = 500;
 
 /// `dacapo pause` and `dacapo resume`.
@@ -52,7 +52,7 @@ pub(crate) async fn letters(out: &mut Out, args: Letters) -> Result<(), CliError
 
 async fn list(out: &mut Out, args: ListLetters) -> Result<(), CliError> {
     let ListLetters { projection, version, effects, after, limit, json, target } = args;
-    // The command line is not taken without one.
+    // The parser does not accept the command without one.
     let projection = projection.unwrap_or_default();
     let named = version.is_some();
     let request = LettersRequest { version, after: after.unwrap_or(0), limit, effects };
@@ -75,7 +75,7 @@ fn page(out: &Out, answer: &LettersResponse, named: bool) -> String {
     let Some(last) = letters.last() else {
         // Where no version was named, one with letters would have been listed.
         let of = if named { format!("{projection} {version}") } else { projection.clone() };
-        return format!("{of} has set nothing aside\n");
+        return format!("{of} has set no event aside\n");
     };
     let mut table = out.table(&["POSITION", "TIME", "STREAM", "TYPE", "WHY", "TRIES", "ERROR", "DATA"]);
     narrow(&mut table, 0..=0, CellAlignment::Right);
@@ -99,7 +99,7 @@ fn page(out: &Out, answer: &LettersResponse, named: bool) -> String {
 
 fn why(letter: &Letter) -> String {
     let kind = match letter.first {
-        Some(first) => format!("{} {}", letter.kind, count(first)),
+        Some(first) => format!("{} by {}", letter.kind, count(first)),
         None => letter.kind.clone(),
     };
     match &letter.wish {
@@ -124,19 +124,19 @@ async fn settle(out: &mut Out, args: SettleLetters, retry: bool) -> Result<(), C
         let (version, letters) = (&answer.version, counted(answer.letters, "event"));
         if effects {
             let effects = counted(answer.letters, "effect");
-            let done = if retry { "to be tried now" } else { "given up" };
+            let done = if retry { "will be retried now" } else { "dropped" };
             out.line(match answer.letters {
-                0 => format!("{projection} {version} has no such effect that was tried in vain"),
+                0 => format!("{projection} {version} has no such failed effect"),
                 _ => format!("{projection} {version}: {effects} {done}"),
             })?;
             return out.flush();
         }
-        let done = if retry { "retried" } else { "given up" };
+        let done = if retry { "will be retried" } else { "will be dropped" };
         out.line(match answer.letters {
-            0 => format!("{projection} {version} has set no such event aside"),
+            0 => format!("{projection} {version} has set aside no such event"),
             _ => format!(
-                "{projection} {version}: {letters} to be {done}; `dacapo letters {projection} --version {version}` \
-                 tells what is left"
+                "{projection} {version}: {letters} {done}; `dacapo letters {projection} --version {version}` \
+                 lists the rest"
             ),
         })?;
         out.flush()

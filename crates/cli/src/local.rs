@@ -15,20 +15,20 @@ use crate::args::Shared;
 use crate::database;
 use crate::error::CliError;
 
-/// A node to talk to, and how to let go of it.
+/// A node to talk to, and the way to close it.
 pub(crate) struct Opened {
-    /// What it answers.
+    /// Its API.
     pub api: Arc<dyn Api>,
-    /// Lets go of it in order. A node in this process must be closed before the process ends.
+    /// Closes it in order. A node in this process must be closed before the process ends.
     pub close: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// What to do about a directory that is not there.
+/// The reaction to a directory that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missing {
     /// Make it.
     Make,
-    /// Say so.
+    /// Report an error.
     Refuse,
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn look(data: &Path) -> Result<Opened, ApiError> {
     Ok(opened(node, "dacapo"))
 }
 
-/// Whether the directory holds data, or what is left of it. What cannot be looked at may be there.
+/// Checks whether the directory holds data, or what is left of it. What cannot be looked at may be there.
 pub(crate) fn is_there(data: &Path) -> Result<(), ApiError> {
     let tried = format!("open a node on {}", data.display());
     let exists = |name: &str| match data.join(name).try_exists() {
@@ -57,13 +57,13 @@ pub(crate) fn is_there(data: &Path) -> Result<(), ApiError> {
     match exists("format").and_then(|format| Ok(format || exists("journal")?)) {
         Ok(true) => Ok(()),
         Ok(false) => {
-            let problem = Problem::new("no_data", format!("{} holds no data of dacapo", data.display()));
-            let help = "see whether the path is right; `serve` and `import` begin a new directory";
+            let problem = Problem::new("no_data", format!("{} contains no data of dacapo", data.display()));
+            let help = "check the path; `serve` and `import` make a new directory";
             Err(problem.tried(tried).help(help).not_found())
         }
         Err(error) => {
-            let problem = Problem::new("unavailable", format!("cannot look into {}: {error}", data.display()));
-            let help = "see that the user of this process may read and write the directory and what is in it";
+            let problem = Problem::new("unavailable", format!("cannot read the directory {}: {error}", data.display()));
+            let help = "check that the user of this process may read and write the directory and its contents";
             Err(problem.tried(tried).found(error).help(help).unavailable())
         }
     }
@@ -99,7 +99,7 @@ pub(crate) fn not_started(error: &StartError) -> ApiError {
             problem(format!("cannot {tried}")).found(found).unavailable()
         }
         StartError::Store(StoreError::Owned { tried, found }) => {
-            let help = "a running node is reached with --at and its address";
+            let help = "to reach a running node, give its address with --at";
             problem(format!("cannot {tried}")).found(found).help(help).unavailable()
         }
         StartError::Store(StoreError::Corrupt { place, found }) => {

@@ -2,30 +2,19 @@
 
 use std::time::Duration;
 
-/// `1234567` as `1,234,567`.
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(crate) use dacapo_model::grouped as count;
 
 /// `noun` with its number: `1 event`, `2 events`.
 pub(crate) fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// A rate, rounded to what matters.
+/// Returns a rate, rounded to what matters.
 pub(crate) fn rate(a_second: f64) -> String {
     if a_second < 10.0 { format!("{a_second:.1}/s") } else { format!("{}/s", count(whole(a_second))) }
 }
 
-/// A time to wait or one that has passed, in its two largest units.
+/// Returns a time to wait or one that has passed, in its two largest units.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = whole(seconds.ceil());
     match whole {
@@ -36,7 +25,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// How many a second, if time has passed.
+/// Returns the number a second, if time has passed.
 pub(crate) fn per_second(number: u64, elapsed: Duration) -> Option<f64> {
     // Below 2^53, which no count here reaches, nothing is lost.
     #[allow(clippy::cast_precision_loss)]
@@ -44,7 +33,7 @@ pub(crate) fn per_second(number: u64, elapsed: Duration) -> Option<f64> {
     (!elapsed.is_zero()).then(|| number / elapsed.as_secs_f64())
 }
 
-/// The nearest whole number. What is no number, or below zero, is 0.
+/// Returns the nearest whole number. What is no number, or below zero, is 0.
 pub(crate) fn whole(number: f64) -> u64 {
     // A cast from a float saturates, and takes NaN for 0.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -29,7 +29,7 @@ pub(crate) async fn rebuild(out: &mut Out, args: Rebuild) -> Result<(), CliError
         } else {
             out.line(format_args!("{projection} {} scheduled at position {}", built.version, count(built.requested)))?;
             for version in &built.discards {
-                out.line(format_args!("{projection} {version} is discarded: the new version takes its place"))?;
+                out.line(format_args!("{projection} {version} is discarded: the new version replaces it"))?;
             }
         }
         out.flush()?;
@@ -62,7 +62,7 @@ async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result
     let (projection, wait, local) = (args.projection, args.wait, args.target.data.is_some());
     connect::with(&args.target, |api| async move {
         let answer = if wait {
-            let what = format!("what was asked for of {projection}");
+            let what = format!("the request for {projection}");
             let flipped = wait::until_flipped(&*api, &projection, direction, request);
             wait::or_left(flipped, &what, local).await?
         } else {
@@ -81,7 +81,7 @@ async fn move_readers(out: &mut Out, args: Flip, direction: Direction) -> Result
     .await
 }
 
-/// What a flip came to, in words.
+/// Returns the result of a flip, in words.
 fn outcome(answer: &FlipResponse) -> String {
     let FlipResponse { projection, kind, to, requested, waiting_on, .. } = answer;
     if !answer.flipped {
@@ -183,7 +183,7 @@ pub(crate) async fn phases(out: &mut Out, args: Phases) -> Result<(), CliError> 
     .await
 }
 
-/// The history as a table; the projection is left out where it was named.
+/// Returns the history as a table; the projection is left out where it was named.
 fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
     let mut header = vec!["POSITION", "TIME", "PROJECTION", "WHAT HAPPENED", "ACTOR", "REASON"];
     header.retain(|column| !named || *column != "PROJECTION");
@@ -200,7 +200,7 @@ fn happened(out: &Out, history: Vec<HistoryEntry>, named: bool) -> String {
     lines_of(&table)
 }
 
-/// A time in RFC 3339 without its fraction, for which a table has no room.
+/// Returns a time in RFC 3339 without its fraction, for which a table has no room.
 pub(crate) fn to_the_second(time: &str) -> String {
     match time.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
@@ -222,7 +222,7 @@ async fn whole_history(api: Arc<dyn Api>, projection: Option<String>) -> Result<
     }
 }
 
-/// Who asks, with a key that makes asking again safe.
+/// Returns the caller and the reason, with a key that makes a retry safe.
 pub(crate) fn asked(who: Who) -> Asked {
     let key = who.key.unwrap_or_else(|| SystemIds.next().to_string());
     Asked { actor: who.actor, reason: who.reason, idempotency_key: Some(key) }

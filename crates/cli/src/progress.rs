@@ -1,5 +1,4 @@
-//! Progress bars: one look for everything that takes long. They go to standard error, and only where
-//! somebody looks at it.
+//! Progress bars: one look for everything that takes long. They go to standard error, and only if it is a terminal.
 
 use std::fmt::Write;
 use std::io::Write as _;
@@ -9,19 +8,19 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 use crate::numbers::{count, duration, rate};
 use crate::shown::shown;
 
-/// A bar that counts to `length`, and tells how fast it goes and how long it takes yet.
+/// Returns a bar that counts to `length`, and tells how fast it goes and how long it takes yet.
 pub(crate) fn counting(length: u64, title: &'static str) -> ProgressBar {
     let bar = with(length, "{prefix}  {wide_bar} {percent:>3} %  {done}  {rate}  {left}");
     bar.set_prefix(title);
     bar
 }
 
-/// A bar whose caller sets the message behind it.
+/// Returns a bar whose caller sets the message after it.
 pub(crate) fn told(length: u64) -> ProgressBar {
     with(length, "{prefix}  {wide_bar} {percent:>3} %  {msg}")
 }
 
-/// Sets the message behind a bar, with what would act on a terminal escaped.
+/// Sets the message after a bar, with what would act on a terminal escaped.
 pub(crate) fn say(bar: &ProgressBar, message: &str) {
     bar.set_message(shown(message).into_owned());
 }
@@ -29,7 +28,7 @@ pub(crate) fn say(bar: &ProgressBar, message: &str) {
 /// Writes a line that stays, above the bar where there is one.
 pub(crate) fn line(bar: &ProgressBar, line: &str) {
     let line = shown(line);
-    // Where standard error cannot be written to, nobody is there to be told.
+    // If standard error cannot be written to, there is nobody to tell.
     bar.suspend(|| std::io::stderr().lock().write_fmt(format_args!("{line}\n"))).ok();
 }
 
@@ -55,12 +54,12 @@ fn style(template: &str) -> ProgressStyle {
         .with_key("left", |state: &ProgressState, to: &mut dyn Write| write(to, left(state)))
 }
 
-/// The time left, once there is a pace to tell it from.
+/// Returns the time left, once there is a pace to tell it from.
 fn left(state: &ProgressState) -> String {
     if state.pos() == 0 { String::new() } else { format!("{} left", duration(state.eta().as_secs_f64())) }
 }
 
 fn write(to: &mut dyn Write, text: String) {
-    // A bar is drawn into memory first, which takes everything.
+    // A bar is drawn into memory first, which cannot fail.
     let _ = to.write_str(&text);
 }

@@ -1,4 +1,4 @@
-//! `dacapo repair`: what is wrong with the journal in a directory, what would be done about it, and doing it.
+//! `dacapo repair`: the damage of the journal in a directory, the possible repair, and the repair itself.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::output::Out;
 /// `dacapo repair`.
 pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {
     local::is_there(&args.data)?;
-    // Who only looks may have no right to write.
+    // A command that only looks may have no right to write.
     let disk: Arc<dyn Disk> = if args.apply { Arc::new(FileDisk) } else { Arc::new(LookDisk) };
     let options = JournalOptions { clock: Arc::new(SystemClock), disk, ..JournalOptions::default() };
     let dir = if args.apply { DataDir::open(&args.data) } else { DataDir::look(&args.data) };
@@ -33,18 +33,18 @@ pub(crate) fn repair(out: &mut Out, args: &Args) -> Result<(), CliError> {
         text.push_str(&format!("{would} {}\n", step.text));
     }
     if !args.apply && !found.steps.is_empty() {
-        text.push_str("nothing was changed; copy the directory first, then add --apply to do it\n");
+        text.push_str("nothing was changed; copy the directory first, then add --apply to repair it\n");
     }
     out.text(&text)?;
     out.flush()
 }
 
-/// What a repair found and does, as JSON.
+/// The findings and steps of a repair, as JSON.
 #[derive(Serialize)]
 struct Form<'a> {
-    /// Why the journal is not opened as it is; `null` when it is.
+    /// The reason why the journal is not opened as it is; `null` when it is.
     problem: Option<&'a str>,
-    /// Whether the steps were done.
+    /// True if the steps were done.
     applied: bool,
     steps: Vec<StepForm<'a>>,
 }
@@ -52,10 +52,10 @@ struct Form<'a> {
 #[derive(Serialize)]
 struct StepForm<'a> {
     kind: &'static str,
-    /// Of events that are given up: those behind this position.
+    /// For events that are given up: those after this position.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
-    /// Through this one; absent where nothing tells.
+    /// Through this position; absent if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     through: Option<u64>,
     text: &'a str,
@@ -80,7 +80,7 @@ fn refused(error: StoreError) -> CliError {
     let error = match error {
         StoreError::Corrupt { place, found } => Problem::new("damaged", format!("{place} is damaged"))
             .found(found)
-            .help("this cannot be repaired from what is there: restore the named file from a backup")
+            .help("this cannot be repaired from the existing data: restore the named file from a backup")
             .corrupt(),
         error @ (StoreError::Unavailable { .. } | StoreError::Owned { .. }) => {
             Problem::new("cannot_repair", error).unavailable()

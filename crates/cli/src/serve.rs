@@ -11,9 +11,9 @@ use crate::given::{has_password, host_of_address};
 use crate::local::{self, Missing};
 use crate::output::Out;
 
-/// Runs a node until Ctrl-C or SIGTERM, then lets go of everything in order.
+/// Runs a node until Ctrl-C or SIGTERM, then closes everything in order.
 pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
-    // Colours are for somebody who looks, and does not say that they are not wanted (no-color.org).
+    // Colours are for a person who has not refused them (no-color.org).
     let no_colours = std::env::var_os("NO_COLOR").is_some_and(|word| !word.is_empty());
     let colours = std::io::stderr().is_terminal() && !no_colours;
     let log = tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).with_ansi(colours);
@@ -31,10 +31,10 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
         );
     }
     let access = if args.allow_remote { Access::Remote } else { Access::Loopback };
-    // The host of the address at which others reach this node is a name that the operator gave.
+    // The host of the address for other nodes is a name that the operator gave.
     let own = args.shared.address.as_deref().and_then(host_of_address);
     let hosts = Hosts::named(args.hosts.iter().chain(&own))?;
-    // The address comes first: to open a large directory only to find the port taken helps nobody.
+    // The address is bound first: opening a large directory only to find the port taken helps nobody.
     let listener = bind(args.listen, access).await?;
     let at = format!("http://{}", listener.local_addr().map_err(CliError::new)?);
     let end = asked_to_end()?;
@@ -42,7 +42,7 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
         Some(url) => local::share(url, &args.shared, &at).await?,
         None => {
             let place = args.data.as_ref().map(|data| data.display().to_string());
-            let place = place.unwrap_or_else(|| "memory: gone when it ends".to_owned());
+            let place = place.unwrap_or_else(|| "memory: lost when it ends".to_owned());
             (local::open(args.data.as_deref(), Missing::Make).await?, place)
         }
     };

@@ -1,7 +1,7 @@
-//! What is shown to people: nothing from outside reaches a terminal as a command to it.
+//! Text for people. Nothing from outside reaches a terminal as a command to it.
 //!
 //! Payloads, errors, names, reasons and actors are somebody else's texts. A control character in one of them could move
-//! the cursor, change what was written before or what the keyboard sends, and one that turns the direction of writing
+//! the writing position, change what was written before or what the keyboard sends, and one that turns the direction of writing
 //! makes a line say what it does not. All output goes through [`Out`](crate::output::Out), which has it escaped here.
 
 use std::borrow::Cow;
@@ -13,7 +13,8 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
 use crate::numbers::count;
 
-/// Whether a character does something beyond being seen, or is not seen at all, or is something else on each terminal.
+/// Returns true if a character does something beyond being seen, or is not seen at all, or is something else on each
+/// terminal.
 fn acts(c: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
     if c.is_ascii() {
@@ -22,7 +23,7 @@ fn acts(c: char) -> bool {
     matches!(c.general_category(), Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Unassigned)
 }
 
-/// A text in one line, with what acts escaped as in `\u{1b}`.
+/// Returns a text in one line, with what acts escaped as in `\u{1b}`.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c.escape_default().to_string())
 }
@@ -46,7 +47,7 @@ pub(crate) fn texts<T: Serialize + DeserializeOwned + Clone>(answer: &T) -> T {
     escaped.unwrap_or_else(|_| answer.clone())
 }
 
-/// A page, whose lines are kept. On a terminal the colours that tables have are kept too.
+/// Returns a page, whose lines are kept. On a terminal the colours that tables have are kept too.
 pub(crate) fn page(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.chars().any(|c| acts(c) && c != '\n') {
         return Cow::Borrowed(text);
@@ -62,7 +63,7 @@ pub(crate) fn page(text: &str, colours: bool) -> Cow<'_, str> {
     Cow::Owned(page)
 }
 
-/// The length of the command that the text begins with, if all that it does is to give a colour or to end it.
+/// Returns the length of the command that the text begins with, if all that it does is to give a colour or to end it.
 fn colour(text: &str) -> usize {
     let Some(command) = text.strip_prefix("\x1b[").and_then(|rest| Some(rest.split_once('m')?.0)) else { return 0 };
     let is_colour = match command.strip_prefix("38;5;") {
@@ -72,7 +73,7 @@ fn colour(text: &str) -> usize {
     if is_colour { "\x1b[m".len() + command.len() } else { 0 }
 }
 
-/// JSON that says the same, with what acts escaped as JSON does. But for a tab, it can only stand within strings.
+/// JSON that says the same, with what acts escaped as JSON does. Except for a tab, it can only stand within strings.
 pub(crate) fn json(json: &str) -> Cow<'_, str> {
     let escape = |c: char| {
         if c == '\t' {
@@ -95,7 +96,8 @@ fn escaped(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A text in one line of at most so many characters; what is cut says how much there is, and that `--json` has it.
+/// Returns a text in one line of at most so many characters; what is cut says how much there is, and that `--json`
+/// has it.
 pub(crate) fn cut(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         None => shown(text).into_owned(),

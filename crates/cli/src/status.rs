@@ -1,4 +1,4 @@
-//! `dacapo status`: one row a version, with what it waits on.
+//! `dacapo status`: one row for each version, with the reasons that it waits on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,16 +42,16 @@ pub(crate) async fn status(out: &mut Out, args: Args) -> Result<(), CliError> {
     .await
 }
 
-/// Shows the status again and again, on a terminal in the place of the one before. A node that is not there is waited
-/// for, and what it said last stays to be seen meanwhile.
+/// Shows the status again and again; on a terminal, over the one before. If the node does not answer, it waits, and
+/// its last answer stays visible.
 async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
     let (mut shown, mut last) = (false, None);
     loop {
         let page = match api.status().await {
             Ok(status) => last.insert(page(out, &texts(&status))).clone(),
             Err(error) if error.is_transient() => match &last {
-                // Elsewhere it is there to be read already.
-                Some(last) if out.is_terminal() => format!("{error}; asking again. Its last state:\n\n{last}"),
+                // Elsewhere the last state is in the output already.
+                Some(last) if out.is_terminal() => format!("{error}; asking again. The last state:\n\n{last}"),
                 _ => format!("{error}; asking again\n"),
             },
             Err(error) => return Err(error.into()),
@@ -67,7 +67,7 @@ async fn watch(out: &mut Out, api: Arc<dyn Api>) -> Result<(), CliError> {
     }
 }
 
-/// The whole status in words and a table.
+/// Returns the whole status in words and a table.
 fn page(out: &Out, status: &Status) -> String {
     let node = &status.node;
     let mut page = format!(
@@ -82,7 +82,7 @@ fn page(out: &Out, status: &Status) -> String {
     if !node.ready {
         let reasons: Vec<&str> = node.waiting_on.iter().map(|reason| reason.text.as_str()).collect();
         let waits =
-            if reasons.is_empty() { "does not say why".to_owned() } else { format!("waits on {}", reasons.join("; ")) };
+            if reasons.is_empty() { "gives no reason".to_owned() } else { format!("waits on {}", reasons.join("; ")) };
         page.push_str(&format!("not ready, {waits}\n"));
     }
     node.warnings.iter().for_each(|warning| page.push_str(&format!("warning: {warning}\n")));
@@ -114,7 +114,7 @@ fn page(out: &Out, status: &Status) -> String {
     page
 }
 
-/// A table of the nodes that are alive, with the segments that each has; nothing where there is only one.
+/// Returns a table of the nodes that are alive, with the segments that each has; nothing where there is only one.
 fn members(out: &Out, status: &Status) -> String {
     if status.members.len() < 2 {
         return String::new();
@@ -130,11 +130,12 @@ fn members(out: &Out, status: &Status) -> String {
     format!("\n{}", lines_of(&table))
 }
 
-/// How many segments of each version a member has: `balances v1.1 5, v2.1 3`.
+/// Returns the number of segments that a member has of each version: `balances v1.1 5, v2.1 3`.
 fn shares(status: &Status, member: &MemberStatus) -> String {
     let of_projection = |projection: &ProjectionStatus| {
         let share = |version: &VersionStatus| {
-            let owned = version.segments.iter().filter(|segment| segment.owner.as_ref() == Some(&member.id)).count();
+            let owned =
+                version.segments.iter().filter(|segment| segment.claimed_by.as_ref() == Some(&member.id)).count();
             (owned > 0).then(|| format!("{} {owned}", version.version))
         };
         let shares: Vec<String> = projection.versions.iter().filter_map(share).collect();
@@ -179,49 +180,49 @@ fn segments(version: &VersionStatus) -> String {
     }
 }
 
-/// How a subscriber is, in a line.
+/// Returns the state of a subscriber, in a line.
 fn subscriber(subscriber: &SubscriberStatus) -> String {
     let SubscriberStatus { name, lag, failed, last_failure, waiting_on, .. } = subscriber;
-    let behind = if *lag == 0 { "is at the head".to_owned() } else { format!("is {} behind", count(*lag)) };
-    let mut text = format!("subscriber {name} {behind}");
+    let lag = if *lag == 0 { "is at the head".to_owned() } else { format!("has a lag of {}", count(*lag)) };
+    let mut text = format!("subscriber {name} {lag}");
     if let Some(failure) = last_failure {
         let (failed, position, error) = (count(*failed), count(failure.position), &failure.error);
-        text.push_str(&format!(", has failed to take {failed}, at last event {position}: {error}"));
+        text.push_str(&format!(", failed to process {failed}, last event {position}: {error}"));
     }
     waiting_on.iter().for_each(|reason| text.push_str(&format!("; waits on {}", reason.text)));
     text
 }
 
-/// How far a version is behind in time, and what its time left rests on.
-fn behind(version: &VersionStatus) -> Option<String> {
+/// Returns the lag of a version in time, and its remaining time with its basis.
+fn lag(version: &VersionStatus) -> Option<String> {
     let age = duration(version.lag_seconds?);
     match (&version.time_left, &version.no_time_left) {
-        (Some(left), _) => Some(format!("{age} behind; {} left, by {}", duration(left.seconds), left.basis)),
-        (None, Some(why)) => Some(format!("{age} behind; {why}")),
+        (Some(left), _) => Some(format!("a lag of {age}; {} left, by {}", duration(left.seconds), left.basis)),
+        (None, Some(why)) => Some(format!("a lag of {age}; {why}")),
         (None, None) => None,
     }
 }
 
-/// Whether a version is above the one that serves.
+/// Returns true if a version is above the one that serves.
 fn is_newer(version: &VersionStatus, projection: &ProjectionStatus) -> bool {
     let number = |text: &str| dacapo_api::parse_version(text).ok();
     let serving = projection.serving.as_deref().and_then(number);
     serving.zip(number(&version.version)).is_some_and(|(serving, version)| version > serving)
 }
 
-/// What a table has no room for: what is waited on, and why things are as they are.
+/// Returns the notes for which a table has no room: reasons to wait, and reasons of states.
 fn notes(projection: &ProjectionStatus) -> Vec<String> {
     let mut notes = vec![];
     for version in &projection.versions {
         let name = format!("{} {}", projection.name, version.version);
         notes.extend(version.reason.iter().map(|reason| format!("{name}: {reason}")));
         let old = version.age_seconds.map(duration);
-        notes.extend(old.map(|age| format!("{name}: as it was {age} ago, since its view has not answered now")));
+        notes.extend(old.map(|age| format!("{name}: state of {age} ago, since its view does not answer now")));
         let told = version.stall.as_ref().map_or(&[][..], |stall| &stall.waiting_on);
         notes.extend(version.stall.iter().map(|stall| format!("{name}: {}", stall.text)));
         let others = version.waiting_on.iter().filter(|reason| !told.contains(reason));
         notes.extend(others.map(|reason| format!("{name} waits on {}", reason.text)));
-        notes.extend(behind(version).map(|behind| format!("{name} is {behind}")));
+        notes.extend(lag(version).map(|lag| format!("{name} has {lag}")));
         let told = version.waiting_on.iter().any(|reason| reason.kind == "code");
         if !version.carried && !told {
             notes.push(format!("{name}: this node does not carry its code"));
@@ -238,7 +239,7 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
         } else if version.waiting_on.iter().any(|reason| reason.kind == "effect" || reason.kind == "effects") {
             let (project, of) = (&projection.name, &version.version);
             notes.push(format!(
-                "{name}: `dacapo letters {project} --effects --version {of}` lists effects, and drops them"
+                "{name}: `dacapo letters {project} --effects --version {of}` lists the effects, and drops them"
             ));
         }
         if version.phase == "StandingBy" {
@@ -250,7 +251,7 @@ fn notes(projection: &ProjectionStatus) -> Vec<String> {
                     format!("{name}: ready for a {what}; `dacapo {what} {project} --to {of}` moves readers{back} to it")
                 }
                 Some(why) => format!("{name}: not ready for a {what}, it waits on {why}"),
-                None => format!("{name}: not ready for a {what}, it does not say why"),
+                None => format!("{name}: not ready for a {what}, it gives no reason"),
             });
         }
     }

@@ -1,4 +1,4 @@
-//! `dacapo verify`: what was found of a version before readers move to it.
+//! `dacapo verify`: the report on a version before readers move to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
     let Args { projection, version, again, waive, wait, who, target } = args;
     let (json, changes) = (who.json, again || waive);
     if waive && who.reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
-        return Err(Problem::new("usage", "--reason says nothing: say why the verdict is waived").into());
+        return Err(Problem::new("usage", "--reason is empty: give the reason why the verdict is waived").into());
     }
     let ask = |api: Arc<dyn Api>| async move {
         let mut request = VerificationRequest { version, wait_ms: None };
@@ -35,7 +35,7 @@ pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
             let what = if waive { "the verdict is waived" } else { "another verification requested" };
             let text = match asked.requested {
                 Some(position) => format!("{projection} {}: {what} at position {}", asked.version, count(position)),
-                None => format!("{projection} {}: things are as asked already", asked.version),
+                None => format!("{projection} {}: the requested state exists already", asked.version),
             };
             if !json {
                 out.line(text)?;
@@ -60,7 +60,7 @@ pub(crate) async fn verify(out: &mut Out, args: Args) -> Result<(), CliError> {
     if changes { connect::with(&target, ask).await } else { connect::look(&target, ask).await }
 }
 
-/// Asks until there is a verdict, or there will be none unless somebody does something.
+/// Asks until there is a verdict, or until an operator is needed for one.
 async fn until_verified(
     api: &dyn Api,
     projection: &str,
@@ -76,7 +76,7 @@ async fn until_verified(
             let reason = found.waiting_on.as_ref().map_or("it to be built", |reason| reason.text.as_str());
             progress::say(&bar, &format!("{}: waits on {reason}", found.version));
             request.version = Some(found.version);
-            // A node that answers at once must not be asked in a circle.
+            // A node that answers at once must not be asked in a loop.
             tokio::time::sleep(POLL_PAUSE).await;
             continue;
         }
@@ -85,12 +85,12 @@ async fn until_verified(
     }
 }
 
-/// A version that comes to no verdict by itself, and what to do about it.
+/// Returns the error about a version that gets no verdict by itself, with what to do about it.
 fn halts(found: &Verification) -> Problem {
     let Verification { projection, version, waiting_on, .. } = found;
     let kind = waiting_on.as_ref().map_or("", |reason| reason.kind.as_str());
     let help = wait::help(projection, version, kind).or_else(|| wait::help(projection, version, "handler"));
-    let problem = Problem::new("halts", format!("{projection} {version} comes to no verdict by itself"));
+    let problem = Problem::new("halts", format!("{projection} {version} gets no verdict by itself"));
     let problem = problem.tried(format!("wait until {version} is verified")).help(help.unwrap_or_default());
     match waiting_on {
         Some(reason) => problem.found(format!("it waits on {}", reason.text)),
@@ -98,19 +98,19 @@ fn halts(found: &Verification) -> Problem {
     }
 }
 
-/// What was found wrong, with nobody who answers for it, is a failure of the command; and so is a version that will
+/// Fails if the version did not pass and nobody has waived the verdict, and if it will
 /// never be verified.
 fn judge(found: &Verification) -> Result<(), CliError> {
     if found.verdict.is_none() && !matches!(&*found.phase, "Scheduled" | "Initializing") {
         let Verification { projection, version, phase, .. } = found;
         let problem = Problem::new("not_built", format!("{projection} {version} will not be verified: it is {phase}"));
-        return Err(problem.help(format!("`dacapo phases {projection}` tells what happened to it")).into());
+        return Err(problem.help(format!("`dacapo phases {projection}` shows its history")).into());
     }
     if found.again || found.verdict.as_deref() != Some("Fail") {
         return Ok(());
     }
     let Verification { projection, version, .. } = found;
-    let problem = Problem::new("not_right", format!("{projection} {version} was not found right"));
+    let problem = Problem::new("not_right", format!("{projection} {version} did not pass its verification"));
     let help = format!(
         "fix the code, raise its version and start the node with it; or declare what differs by intent and \
          `dacapo verify {projection} --again`; or answer for it with `dacapo verify {projection} --waive --reason WHY`"
@@ -129,7 +129,7 @@ fn page(out: &Out, found: &Verification) -> String {
     }
     page.push('\n');
     if let Some(waived) = &found.waived {
-        page.push_str(&format!("{} answers for it: {}\n", waived.by, waived.why));
+        page.push_str(&format!("{} waived the verdict: {}\n", waived.by, waived.why));
     }
     if found.again {
         page.push_str("it is to be verified again; until then the verdict does not count\n");
@@ -151,7 +151,7 @@ fn page(out: &Out, found: &Verification) -> String {
     page
 }
 
-/// A row for each part.
+/// Returns a row for each part.
 fn parts(out: &Out, report: &Report) -> String {
     let mut table = out.table(&["PART", "", "OUTCOME", "LOOKED AT", "FOUND"]);
     for part in &report.parts {
@@ -182,7 +182,7 @@ fn looked_at(part: &PartReport) -> String {
     }
 }
 
-/// What a part found, each thing with what there was and what there is.
+/// Returns the findings of a part, each with the old and the new value.
 fn findings(part: &PartReport) -> String {
     if part.findings.is_empty() {
         return String::new();
@@ -212,12 +212,12 @@ fn findings(part: &PartReport) -> String {
     text
 }
 
-/// What a kind of finding is, in words.
+/// Returns a kind of finding in words.
 fn words(kind: &str, folded: bool) -> &str {
     match kind {
         "missing" if folded => "missing in the view",
-        "extra" if folded => "not in what the past folds to",
-        "count" => "not every event was taken up",
+        "extra" if folded => "not in the fold of past events",
+        "count" => "some events were not processed",
         "letter" => "set aside",
         "check" => "not so",
         "missing" => "missing in the new version",

@@ -1,5 +1,5 @@
-//! Waiting for a rebuild or a flip, and showing how it goes. Whoever stops waiting stops nothing: what
-//! was asked for is in the catalog.
+//! Waiting for a rebuild or a flip, with its progress. The end of the wait stops nothing: the request is in the
+//! catalog.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -17,10 +17,10 @@ use crate::progress;
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 const FLIP_WAIT_MS: u64 = 1_000;
 const FLIP_WAIT_FIRST_MS: u64 = 250;
-/// How many calls in a row may fail while waiting: a node may be restarted meanwhile.
+/// Most calls in a row that may fail while waiting: a node may be restarted meanwhile.
 const TRIES_MAX: u32 = 60;
 
-/// Where readers are moved.
+/// The direction in which readers are moved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Direction {
     Flip,
@@ -28,7 +28,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// Asks for it once.
+    /// Requests it once.
     pub async fn ask(self, api: &dyn Api, projection: &str, request: FlipRequest) -> Result<FlipResponse, ApiError> {
         match self {
             Self::Flip => api.flip(projection, request).await,
@@ -37,8 +37,8 @@ impl Direction {
     }
 }
 
-/// Waits, unless the user leaves with Ctrl-C: what was asked for goes on all the same, of which they are told. `local`:
-/// it is done by a node in this process, and goes on with the next one.
+/// Waits until the end, or until the user leaves with Ctrl-C. The request then continues, and the user is told so.
+/// `local`: a node in this process carries it out, and the next one continues it.
 pub(crate) async fn or_left<T>(
     waiting: impl Future<Output = Result<T, CliError>>,
     what: &str,
@@ -48,14 +48,14 @@ pub(crate) async fn or_left<T>(
         biased;
         done = waiting => done,
         _ = tokio::signal::ctrl_c() => {
-            let goes_on = if local { "goes on when a node has this directory open" } else { "goes on" };
-            let problem = Problem::new("left", format!("nobody waits any more; {what} {goes_on}"));
-            Err(problem.help("`dacapo status` shows how far it is, `dacapo cancel` gives it up").into())
+            let goes_on = if local { "continues when a node has this directory open" } else { "continues" };
+            let problem = Problem::new("left", format!("the wait has ended; {what} {goes_on}"));
+            Err(problem.help("`dacapo status` shows its progress, `dacapo cancel` cancels it").into())
         }
     }
 }
 
-/// Asks for a flip until it has happened. Each try carries the key of the first, so only one is made.
+/// Calls the flip until it has happened. Each try carries the key of the first, so only one flip is made.
 pub(crate) async fn until_flipped(
     api: &dyn Api,
     projection: &str,
@@ -64,7 +64,7 @@ pub(crate) async fn until_flipped(
 ) -> Result<FlipResponse, CliError> {
     let bar = progress::endless();
     bar.enable_steady_tick(POLL_PAUSE);
-    // What it waits on is told soon; from then on each answer may take its time.
+    // The first answer with its reasons comes soon. From then on each answer may take its time.
     request.wait_ms = Some(FLIP_WAIT_FIRST_MS);
     let (mut asked, mut told) = (false, Told::default());
     let mut failures = 0;
@@ -89,12 +89,12 @@ pub(crate) async fn until_flipped(
                 progress::say(&bar, &format!("{error}; asking again"));
             }
         }
-        // A node that answers at once must not be asked in a circle.
+        // A node that answers at once must not be asked in a loop.
         tokio::time::sleep(POLL_PAUSE).await;
     }
 }
 
-/// What somebody can do about something that does not come by itself; nothing for what does.
+/// Returns what an operator can do about a reason; `None` if it passes by itself.
 pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String> {
     Some(match kind {
         "paused" => format!("`dacapo resume {projection} {version}`"),
@@ -103,7 +103,7 @@ pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String
              it, raise its version and start the node with it"
         ),
         "code" => format!("start the node with that code; or `dacapo rebuild {projection}` with the code that it has"),
-        "seed" => format!("do what it says; or `dacapo rebuild {projection}`, which reads the past instead"),
+        "seed" => format!("correct the cause; or `dacapo rebuild {projection}`, which reads the past instead"),
         "handler" | "reset" => format!(
             "once what was down is up again, `dacapo resume {projection} {version}`; where the code is wrong, fix it, \
              raise its version and start the node with it"
@@ -112,13 +112,13 @@ pub(crate) fn help(projection: &str, version: &str, kind: &str) -> Option<String
     })
 }
 
-/// The kinds of reasons that were told already.
+/// The kinds of reasons that were printed already.
 #[derive(Default)]
 struct Told(BTreeSet<String>);
 
 impl Told {
-    /// Tells, once each, what does not come by itself and what somebody can do about it. A line of its own stays to be
-    /// read, also where there is no terminal.
+    /// Prints, once for each kind, the reasons that do not pass by themselves and what an operator can do about them.
+    /// A line of its own stays visible, also without a terminal.
     fn of(&mut self, bar: &ProgressBar, projection: &str, version: &str, reasons: &[WaitingOn]) {
         for reason in reasons {
             let Some(help) = help(projection, version, &reason.kind) else { continue };
@@ -129,7 +129,7 @@ impl Told {
     }
 }
 
-/// Asks for a replay until it has ended. Each try carries the key of the first, so only one is made.
+/// Calls the replay until it has ended. Each try carries the key of the first, so only one replay is made.
 pub(crate) async fn until_replayed(
     api: &dyn Api,
     projection: &str,
@@ -159,7 +159,7 @@ pub(crate) async fn until_replayed(
     }
 }
 
-/// Waits until a version serves, or is ready and waits for the command to flip, and tells which.
+/// Waits until a version serves, or is ready and waits for the command `flip`, and returns the text about it.
 pub(crate) async fn until_built(api: &dyn Api, projection: &str, version: &str) -> Result<String, CliError> {
     let bar = progress::told(0);
     let mut failures = 0;
@@ -191,19 +191,19 @@ fn version_in<'a>(status: &'a Status, projection: &str, version: &str) -> Result
     let found = found.and_then(|found| found.versions.iter().find(|found| found.version == version));
     found.ok_or_else(|| {
         let problem = Problem::new("version_gone", format!("{projection} {version} is gone"));
-        let help = format!("`dacapo phases {projection}` tells what happened to it");
+        let help = format!("`dacapo phases {projection}` shows its history");
         problem.tried(format!("wait until {version} is built")).help(help).into()
     })
 }
 
 fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
     bar.set_length(status.node.head);
-    // What is applied and not committed yet, of a batch that takes long, counts as well.
+    // Events that are applied and not committed yet, in a batch that takes long, count as well.
     bar.set_position(version.reached.or(version.covers).unwrap_or(0));
     let stage = version.stage.as_ref().unwrap_or(&version.phase);
     bar.set_prefix(format!("{} {stage}", version.version));
     let mut parts = vec![];
-    parts.extend(version.lag.filter(|lag| *lag > 0).map(|lag| format!("{} behind", count(lag))));
+    parts.extend(version.lag.filter(|lag| *lag > 0).map(|lag| format!("lag {}", count(lag))));
     parts.extend(version.rate.map(rate));
     match (&version.stall, version.waiting_on.first(), &version.time_left) {
         (Some(stall), ..) => parts.push(stall.text.clone()),
@@ -214,14 +214,14 @@ fn show(bar: &ProgressBar, status: &Status, version: &VersionStatus) {
     progress::say(bar, &parts.join(", "));
 }
 
-/// A version that somebody must do something about before readers can move to it.
+/// Returns the error about a version that needs an operator before readers can move to it.
 fn not_right(projection: &str, version: &str, waits_on: &str) -> Problem {
-    let message = format!("{projection} {version} was not found right, so readers do not move to it");
+    let message = format!("{projection} {version} did not pass its verification, so readers do not move to it");
     let found = format!("it waits on {waits_on}");
-    Problem::new("not_right", message).found(found).help(format!("`dacapo verify {projection}` shows what was found"))
+    Problem::new("not_right", message).found(found).help(format!("`dacapo verify {projection}` shows the report"))
 }
 
-/// What to say once there is nothing more to wait for.
+/// Returns the text for the end of the wait.
 fn end(projection: &str, version: &VersionStatus) -> Result<Option<String>, CliError> {
     let name = &version.version;
     let for_command = version.waiting_on.iter().any(|reason| reason.kind == "flip_command");
@@ -238,7 +238,7 @@ fn end(projection: &str, version: &VersionStatus) -> Result<Option<String>, CliE
             let problem = Problem::new("not_built", format!("{projection} {name} will not serve: it is {phase}"));
             let mut problem = problem.tried(format!("wait until {name} is built"));
             problem.found = version.reason.clone();
-            Err(problem.help(format!("`dacapo phases {projection}` tells what happened to it")).into())
+            Err(problem.help(format!("`dacapo phases {projection}` shows its history")).into())
         }
     }
 }

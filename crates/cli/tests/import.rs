@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dacapo_api::fake::{FakeApi, Fault};
 use dacapo_api::{Event, Problem};
-use dacapo_cli::import::{Ended, ImportError, LINE_BYTES_MAX, Options, Summary, derived_id, import, parse};
+use dacapo_cli::import::{ImportError, ImportFailure, LINE_BYTES_MAX, Options, Summary, derived_id, import, parse};
 use dacapo_model::{EventType, StreamName};
 use proptest::prelude::*;
 
@@ -24,11 +24,11 @@ fn options(batch_lines_max: usize) -> Options {
     Options { batch_lines_max, retry_time_max, retry_pause_min, ..Options::default() }
 }
 
-async fn strict(api: &FakeApi, bytes: impl AsRef<[u8]>, batch: usize) -> Result<Summary, Ended> {
+async fn strict(api: &FakeApi, bytes: impl AsRef<[u8]>, batch: usize) -> Result<Summary, ImportFailure> {
     import(api, Cursor::new(bytes.as_ref().to_vec()), None, options(batch), |_| {}).await
 }
 
-async fn skipping(api: &FakeApi, bytes: &[u8], batch: usize) -> (Result<Summary, Ended>, String) {
+async fn skipping(api: &FakeApi, bytes: &[u8], batch: usize) -> (Result<Summary, ImportFailure>, String) {
     let mut bad = Vec::new();
     let done = import(api, Cursor::new(bytes.to_vec()), Some(&mut bad), options(batch), |_| {}).await;
     (done, String::from_utf8(bad).unwrap())
@@ -118,10 +118,10 @@ fn what_a_line_must_not_be() {
     for (line, reason) in [
         (r#"{"stream":"a-1","type":"t","data":1"#.to_owned(), "EOF while parsing an object, at byte 35 of the line"),
         (r#"{"stream":"a-1","type":"t","data":1} 2"#.to_owned(), "trailing characters"),
-        (r#"{"stream":"a-1","type":"t","type":"u","data":1}"#.to_owned(), r#"the key "type" is there twice"#),
+        (r#"{"stream":"a-1","type":"t","type":"u","data":1}"#.to_owned(), r#"the key "type" occurs twice"#),
         (
             r#"{"stream":"a-1","type":"t","data":1,"metadata":{"fields":{"x":"1","x":"1"}}}"#.to_owned(),
-            r#"metadata.fields: the key "x" is there twice"#,
+            r#"metadata.fields: the key "x" occurs twice"#,
         ),
         (r#"{"stream":"a-1","type":"t","data":1,"tag":"t"}"#.to_owned(), r#"the key "tag" is not known, did you mean "tags"?"#),
         (r#"{"stream":"a-1","type":"t","data":1,"metadata":{"userId":"t"}}"#.to_owned(), "metadata: the key \"userId\""),

@@ -23,7 +23,7 @@ use common::{dacapo, script};
 
 const NOWHERE: &str = "http://127.0.0.1:1";
 
-/// A command that goes on until it is asked to end. What it says is read line by line.
+/// A command that continues until it is asked to end. What it says is read line by line.
 struct Running {
     process: Child,
     out: BufReader<ChildStdout>,
@@ -38,7 +38,7 @@ impl Running {
         Self { process, out: BufReader::new(out), err: BufReader::new(err) }
     }
 
-    /// The address that comes behind `mark` in the first line with it.
+    /// The address that comes after `mark` in the first line with it.
     fn address(lines: &mut impl BufRead, mark: &str) -> String {
         let line = lines.lines().map(Result::unwrap).find(|line| line.contains(mark));
         let line = line.unwrap_or_else(|| panic!("it ended without a line with {mark:?}"));
@@ -322,7 +322,7 @@ fn nodes_on_one_database_have_the_same_events_and_show_each_other() {
     read.kill().unwrap();
     read.wait().unwrap();
     assert!(line.contains("a-1"), "{line}");
-    // Whoever came first learns of the other when it renews its lease.
+    // Anyone who came first learns of the other when it renews its lease.
     let shown = loop {
         let shown = output(&["status"], &at_one);
         if shown.contains(&at_two) {

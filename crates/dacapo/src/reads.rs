@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use dacapo_model::{Announced, CatalogCommand, CatalogRefused, Position, Reads, SegmentCount, Unlike, ViewId, limits};
+use dacapo_model::{
+    Announcement, CatalogCommand, CatalogRefused, CodeMismatch, Position, Reads, SegmentCount, ViewId, limits,
+};
 use dacapo_store::{Filter, Journal, Limit, StoreError, Streams};
 
 use crate::catalog::{CatalogError, CatalogLog, RequestedBy};
@@ -34,17 +36,17 @@ pub(crate) async fn agree(
         let Some((version, state)) = current.newest_build(&code.projection, code.code) else { return Ok(()) };
         let view = ViewId { projection: code.projection.clone(), version };
         let checked = match (current.unlike(code), &state.announced) {
-            (Some(Unlike::Undecided { .. }), Some(announced)) => {
+            (Some(CodeMismatch::Undecided { .. }), Some(announced)) => {
                 settle(journal, catalog, view, announced, state.reads.as_ref()).await?;
                 continue;
             }
             (None, _) if current.lacks_reads(code) => Position::START,
             (None, _) => return Ok(()),
-            (Some(Unlike::Added { types, .. }), _) => {
+            (Some(CodeMismatch::Added { types, .. }), _) => {
                 let head = *journal.head().borrow();
                 let recorded = state.reads.clone().unwrap_or_default();
                 if let Some(event) = first(journal, &code.reads, &recorded, Position::START, head).await? {
-                    return Err(refused(Unlike::Added { types, event: Some(event) }));
+                    return Err(refused(CodeMismatch::Added { types, event: Some(event) }));
                 }
                 tracing::info!(%view, ?types, "the code reads more types, of which the journal has no event");
                 head
@@ -66,10 +68,10 @@ pub(crate) async fn settle(
     journal: &Arc<dyn Journal>,
     catalog: &Arc<CatalogLog>,
     view: ViewId,
-    announced: &Announced,
+    announced: &Announcement,
     recorded: Option<&Reads>,
 ) -> Result<(), StoreError> {
-    let Announced { position, reads, checked } = announced;
+    let Announcement { position, reads, checked } = announced;
     let recorded = recorded.cloned().unwrap_or_default();
     let found = first(journal, reads, &recorded, *checked, *position).await?;
     if let Some((event_type, event)) = &found {
@@ -133,7 +135,7 @@ impl Fence {
 
     /// In what the code is unlike what the catalog has recorded for its number, at `through` at the latest: `None` lets
     /// tokens move through there. An announcement or a record behind it comes before all events that it is about.
-    pub(crate) async fn unlike(&self, through: Position) -> Result<Option<Unlike>, StoreError> {
+    pub(crate) async fn unlike(&self, through: Position) -> Result<Option<CodeMismatch>, StoreError> {
         let catalog = self.catalog.through(through).await?;
         Ok(catalog.version(&self.id).and_then(|state| state.unlike(self.segments, &self.reads)))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dacapo_model::progress::{stalled, time_left};
 use dacapo_model::reasons::VersionFacts;
 use dacapo_model::rebuild::rollback_ready;
-use dacapo_model::scrub::Scrubbed;
+use dacapo_model::scrub::ScrubResult;
 use dacapo_model::{
     PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, VersionId, ViewId, replay,
 };
@@ -97,7 +97,7 @@ pub struct VersionStatus {
     /// say of retries; nothing where this node does not carry its code.
     pub needs_somebody: Option<bool>,
     /// What the last look at its rows found, where this node looks at them while it serves.
-    pub scrubbed: Option<Scrubbed>,
+    pub scrubbed: Option<ScrubResult>,
     /// What it waits on.
     pub waiting_on: Vec<WaitingOn>,
 }

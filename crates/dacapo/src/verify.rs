@@ -46,7 +46,7 @@ use past::Serving;
 
 pub use crate::code::{Assertion, Checks, Comparison, TableComparison, Verify};
 pub use dacapo_model::Verified;
-pub use dacapo_model::scrub::Scrubbed;
+pub use dacapo_model::scrub::ScrubResult;
 pub use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport, Report, Verdict};
 
 pub(crate) use answers::{are_wanted, drive as shadow};

@@ -14,7 +14,7 @@ use dacapo::operate::{ReplayFrom, WhichLetters};
 use dacapo::options::{FlipPolicy, InPlace, OnFailure, Policy, Retry, RowScope, Scrub, SegmentCount};
 use dacapo::status::WaitingOn;
 use dacapo::store::Store;
-use dacapo::verify::{Outcome, Scrubbed};
+use dacapo::verify::{Outcome, ScrubResult};
 use dacapo::world::SystemClock;
 use dacapo::{HandlerError, Node, Options, Projection, Recorded, Row, Table, VersionCode, View};
 use dacapo_store::{Commit, Views};
@@ -326,7 +326,7 @@ async fn is_never_accused(policy: Policy, acts: Vec<Act>) {
     }
     let last = add(&node, "ledger-0", 1).await;
     let serves = |found: &&dacapo::status::VersionStatus| found.phase == Phase::Serving;
-    let is_done = |found: &Scrubbed| found.position >= last;
+    let is_done = |found: &ScrubResult| found.position >= last;
     let status = until(&node, "the rows are looked at in the end", |status| {
         let found = status.projections[0].versions.iter().find(serves);
         found.and_then(|found| found.scrubbed.as_ref()).is_some_and(is_done)

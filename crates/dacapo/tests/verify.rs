@@ -509,7 +509,7 @@ async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
     };
     let first = Position::new(6);
     let letters =
-        vec![letter(6, LetterKind::Refused), letter(8, LetterKind::Behind { first }), letter(9, LetterKind::Skipped)];
+        vec![letter(6, LetterKind::Refused), letter(8, LetterKind::Blocked { first }), letter(9, LetterKind::Skipped)];
     let moves = stored.tokens().await.unwrap().iter().map(|token| token.step(token.position, 0)).collect::<Vec<_>>();
     let commit = Commit { letters, ..Commit::of(moves) };
     stored.writer().await.unwrap().commit(&commit).await.unwrap();

@@ -11,7 +11,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Fields, Ident, LitStr, Path, Resu
 
 use crate::names::words;
 
-/// What the attributes say about one variant.
+/// The attributes of one variant.
 struct Kind<'a> {
     variant: &'a Variant,
     name: LitStr,
@@ -28,10 +28,13 @@ struct Upcast {
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     if !input.generics.params.is_empty() {
-        return Err(Error::new_spanned(&input.generics, "events have no generics: what is stored is of one type"));
+        return Err(Error::new_spanned(
+            &input.generics,
+            "an event type cannot have generics: stored events have one type",
+        ));
     }
     let Data::Enum(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "events are an enum: a variant a type of event"));
+        return Err(Error::new_spanned(&input.ident, "derive Event for an enum: each variant is a type of event"));
     };
     let mut upcasts = Vec::new();
     let rename_all_fields = on_enum(input, &mut upcasts)?;
@@ -72,7 +75,7 @@ fn on_enum(input: &DeriveInput, upcasts: &mut Vec<Upcast>) -> Result<Option<LitS
     for attribute in named(&input.attrs, "event") {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("upcast") {
-                return Err(meta.error("on the enum only `upcast(from = \"name\", with = function)` is known"));
+                return Err(meta.error("only `upcast(from = \"name\", with = function)` is allowed on the enum"));
             }
             upcasts.push(Upcast::parse(&meta)?);
             Ok(())
@@ -93,14 +96,16 @@ impl<'a> Kind<'a> {
                 if meta.path.is_ident("name") {
                     let lit: LitStr = meta.value()?.parse()?;
                     if name.replace(lit).is_some() {
-                        return Err(meta.error("an event has one name: older ones are `alias = \"name\"`"));
+                        return Err(meta.error("an event has one name: write older ones as `alias = \"name\"`"));
                     }
                 } else if meta.path.is_ident("alias") {
                     aliases.push(meta.value()?.parse()?);
                 } else if meta.path.is_ident("upcast") {
                     upcasts.push(Upcast::parse(&meta)?);
                 } else {
-                    return Err(meta.error("known are `name`, `alias` and `upcast(from = \"name\", with = function)`"));
+                    return Err(
+                        meta.error("allowed are `name`, `alias` and `upcast(from = \"name\", with = function)`")
+                    );
                 }
                 Ok(())
             })?;
@@ -111,7 +116,7 @@ impl<'a> Kind<'a> {
         Ok(Self { variant, name, aliases, rename_all })
     }
 
-    /// Every name under which its payload is stored.
+    /// Returns every name under which its payload is stored.
     fn names(&self) -> impl Iterator<Item = &LitStr> {
         std::iter::once(&self.name).chain(&self.aliases)
     }
@@ -130,7 +135,7 @@ impl Upcast {
             } else if meta.path.is_ident("with") {
                 with = Some(meta.value()?.parse()?);
             } else {
-                return Err(meta.error("known are `from = \"name\"` and `with = function`"));
+                return Err(meta.error("allowed are `from = \"name\"` and `with = function`"));
             }
             Ok(())
         })?;
@@ -145,7 +150,7 @@ fn named<'a>(attributes: &'a [Attribute], name: &'a str) -> impl Iterator<Item =
     attributes.iter().filter(move |attribute| attribute.path().is_ident(name))
 }
 
-/// The text of `#[serde(name = "text")]`, if it is there; the rest is for serde's own derives.
+/// Returns the text of `#[serde(name = "text")]`, if it is there; the rest is for serde's own derives.
 fn serde_value(attributes: &[Attribute], name: &str) -> Result<Option<LitStr>> {
     let mut found = None;
     for attribute in named(attributes, "serde") {
@@ -179,7 +184,7 @@ fn check(kinds: &[Kind<'_>], upcasts: &[Upcast]) -> Result<()> {
         if known.contains(&text) {
             return Err(Error::new(
                 name.span(),
-                format!("two events have the name {text:?}: a stored event is of one type"),
+                format!("two events have the name {text:?}: a stored event has one type"),
             ));
         }
         known.push(text);
@@ -284,7 +289,7 @@ fn decode(kinds: &[Kind<'_>], upcasts: &[Upcast]) -> TokenStream {
     }
 }
 
-/// Fields with what serde is told about them.
+/// Returns the fields with their serde attributes.
 fn fields(fields: &Fields) -> TokenStream {
     let each = fields.iter().map(|field| {
         let (serde, ty) = (named(&field.attrs, "serde"), &field.ty);

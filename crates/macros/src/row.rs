@@ -7,7 +7,7 @@ use syn::{Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Result, Type};
 
 use crate::names::words;
 
-/// What the attributes say about one field.
+/// The attributes of one field.
 struct Column<'a> {
     ident: &'a Ident,
     ty: &'a Type,
@@ -25,13 +25,16 @@ struct IndexPart {
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     if !input.generics.params.is_empty() {
-        return Err(Error::new_spanned(&input.generics, "a row has no generics: every table is of one type"));
+        return Err(Error::new_spanned(&input.generics, "a row cannot have generics: every table has one type"));
     }
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new_spanned(&input.ident, "a row is a struct with named fields: a column a field"));
+        return Err(Error::new_spanned(
+            &input.ident,
+            "derive Row for a struct with named fields: each field is a column",
+        ));
     };
     let Fields::Named(fields) = &data.fields else {
-        return Err(Error::new_spanned(&input.ident, "a row needs named fields: their names are the columns'"));
+        return Err(Error::new_spanned(&input.ident, "a row needs named fields: they name the columns"));
     };
     let table = table_name(input)?;
     let columns = fields.named.iter().map(Column::of).collect::<Result<Vec<_>>>()?;
@@ -55,7 +58,7 @@ fn table_name(input: &DeriveInput) -> Result<String> {
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("row")) {
         attribute.parse_nested_meta(|meta| {
             if !meta.path.is_ident("table") {
-                return Err(meta.error("on the struct only `table = \"name\"` is known"));
+                return Err(meta.error("only `table = \"name\"` is allowed on the struct"));
             }
             name = Some(meta.value()?.parse::<LitStr>()?.value());
             Ok(())
@@ -153,7 +156,7 @@ fn table_constant(table: &str, columns: &[Column<'_>]) -> Result<TokenStream> {
     })
 }
 
-/// The indexes by name, in the order in which they are first named.
+/// Returns the indexes by name, in the order in which they are first named.
 fn indexes(columns: &[Column<'_>]) -> Result<Vec<(String, bool, Vec<usize>)>> {
     let mut indexes: Vec<(String, bool, Vec<usize>)> = Vec::new();
     for (place, column) in columns.iter().enumerate() {

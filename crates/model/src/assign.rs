@@ -1,4 +1,4 @@
-//! Which member is for which segment: one pure function that every node computes alike.
+//! Assigns segments to members: one pure function that every node computes alike.
 //!
 //! ```text
 //!   live members that carry the version and are ready ─┐
@@ -6,11 +6,11 @@
 //!   whether one member must have all ──────────────────┘
 //! ```
 //!
-//! The segments of a version are spread so that no member has two more than another. Whoever has a segment keeps it
-//! while that leaves the shares balanced; one that is free goes to the member with the highest hash of segment and
-//! member that has room ("rendezvous hashing"), so that nodes which see the same things choose the same without a
-//! leader. Nodes that see different things for a moment may both claim a segment: the later claim fences the earlier
-//! (I-4), and they see the same things soon.
+//! The segments of a version are spread so that no member has two more than another. A member keeps its segments
+//! while the shares stay balanced. A free segment goes to the member that has room and the highest hash of segment
+//! and member ("rendezvous hashing"), so that nodes which see the same state choose alike without a leader. Nodes
+//! that see different states for a moment may both claim a segment: the later claim fences the earlier one (I-4), and
+//! both soon see the same state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,31 +22,32 @@ use crate::segment::Segment;
 use crate::token::Token;
 use crate::version::ViewId;
 
-/// How the segments of a version go to its members.
+/// The way in which the segments of a version go to its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// As evenly as can be.
+    /// As evenly as possible.
     Even,
-    /// All to one: what it does next is done to the view as a whole, in one transaction.
+    /// All to one member: the next step is done to the view as a whole, in one transaction.
     Whole,
 }
 
-/// Whose events change a row of a view.
+/// The segments whose events change a row of a view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RowScope {
-    /// Those of one segment: the row belongs to one stream, or to streams that are in one segment for another reason.
+    /// One segment: the row belongs to one stream, or to streams that are in one segment for another reason.
     #[default]
     OfOneSegment,
-    /// Those of several, such as a total over all streams. Members do not see each other's changes of a row before they
-    /// write theirs, and the later would undo the earlier, so one member at a time has all segments.
+    /// Several segments, such as a total over all streams. Members do not see each other's changes of a row before
+    /// they write their own, and the later write would undo the earlier one, so one member at a time has all
+    /// segments.
     AcrossSegments,
 }
 
-/// How the segments of a version go to its members now: all to one where rows are `AcrossSegments`, and while something
-/// is done to the view as a whole.
+/// Returns how the segments of a version go to its members now: all to one where rows are `AcrossSegments`, and while
+/// something is done to the view as a whole.
 ///
-/// `seeding`: it begins as a copy. `replay`: the last replay in place that was asked for. `index_at`: where the indexes
-/// are built that the view lacks, if it lacks any.
+/// `seeding`: the version begins as a copy. `replay`: the last replay in place that was requested. `index_at`: the
+/// position at which the view's missing indexes are built, if any are missing.
 pub fn spread(
     rows: RowScope,
     tokens: &[Token],
@@ -61,17 +62,17 @@ pub fn spread(
     if always || begins || goes_back || indexes { Spread::Whole } else { Spread::Even }
 }
 
-/// What a member does about a segment next.
+/// The next action of a member on a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClaimAction {
-    /// Claim it: it is this member's, and nobody live has it.
+    /// Claim it: it is assigned to this member, and no live member has it.
     Claim(Segment),
-    /// Let go of it once the batch that is under way is committed: it is another member's.
+    /// Release it once the current batch is committed: it is assigned to another member.
     Release(Segment),
 }
 
-/// What `me` does next about the segments of a version with these tokens, of which `live` are all members that have a
-/// lease. Nothing while there is nothing to do, or while `me` has no lease.
+/// Returns the next actions of `me` on the segments of a version with these tokens. `live` are all members that have
+/// a lease. Returns nothing if there is nothing to do, or if `me` has no lease.
 pub fn next(view: &ViewId, tokens: &[Token], live: &[Member], me: MemberId, spread: Spread) -> Vec<ClaimAction> {
     let lives = |owner: MemberId| live.iter().any(|member| member.id == owner);
     if !lives(me) {
@@ -80,8 +81,8 @@ pub fn next(view: &ViewId, tokens: &[Token], live: &[Member], me: MemberId, spre
     let wanted = assign(view, tokens, live, spread);
     let action = |token: &Token| {
         let wanted = wanted.get(&token.segment).copied();
-        match token.owner {
-            // Nobody else could go on with it.
+        match token.claimed_by {
+            // No other member could continue with it.
             Some(owner) if owner == me => {
                 let other = wanted.filter(|wanted| *wanted != me && !planted::is(Fault::Keeps));
                 other.map(|_| ClaimAction::Release(token.segment))
@@ -94,7 +95,7 @@ pub fn next(view: &ViewId, tokens: &[Token], live: &[Member], me: MemberId, spre
     tokens.iter().filter_map(action).collect()
 }
 
-/// The member that each segment is for. Without a capable member there is none.
+/// Returns the member that each segment is assigned to. Without a capable member it returns none.
 #[expect(
     clippy::expect_used,
     reason = "a capable member has room or has had it; there is room for every segment; it was just chosen"
@@ -110,11 +111,11 @@ pub fn assign(view: &ViewId, tokens: &[Token], live: &[Member], spread: Spread) 
         return tokens.iter().map(|token| (token.segment, one)).collect();
     }
     let (mut room, mut assigned) = (rooms(view, tokens, &capable), BTreeMap::new());
-    // Those that hash highest stay, so that which ones go does not depend on the order of segments.
+    // The segments with the highest hash stay, so that the choice does not depend on their order.
     let mut kept: Vec<(u64, Segment, MemberId)> = tokens
         .iter()
         .filter_map(|token| {
-            let owner = token.owner.filter(|owner| capable.contains(owner))?;
+            let owner = token.claimed_by.filter(|owner| capable.contains(owner))?;
             Some((score(view, token.segment, owner), token.segment, owner))
         })
         .collect();
@@ -138,25 +139,26 @@ pub fn assign(view: &ViewId, tokens: &[Token], live: &[Member], spread: Spread) 
     assigned
 }
 
-/// The member that does what one alone should do for a version, such as verifying it: the same for every node that
-/// sees the same members. Two that do it at once do no harm.
+/// Returns the member that does the work of a version that only one should do, such as verifying it. Every node that
+/// sees the same members chooses the same one. Two that do it at the same time do no harm.
 pub fn driver(view: &ViewId, live: &[Member]) -> Option<MemberId> {
     let capable = live.iter().filter(|member| member.is_capable(view)).map(|member| member.id);
     capable.max_by_key(|member| (score_of_view(view, *member), *member))
 }
 
-/// The one member that has all: whoever has the most already.
+/// The one member that has all segments: the one that already has the most.
 #[expect(clippy::expect_used, reason = "there is a capable member")]
 fn whole(view: &ViewId, tokens: &[Token], capable: &BTreeSet<MemberId>) -> MemberId {
-    let has = |member: MemberId| tokens.iter().filter(|token| token.owner == Some(member)).count();
+    let has = |member: MemberId| tokens.iter().filter(|token| token.claimed_by == Some(member)).count();
     let one = capable.iter().copied().max_by_key(|member| (has(*member), score_of_view(view, *member), *member));
     one.expect("there is a capable member")
 }
 
-/// For how many segments each member has room. Where they do not come out even, whoever has more already has one more.
+/// Returns the number of segments for which each member has room. If they cannot be split evenly, the members that
+/// already have more get one more.
 fn rooms(view: &ViewId, tokens: &[Token], capable: &BTreeSet<MemberId>) -> BTreeMap<MemberId, usize> {
     let (share, over) = (tokens.len() / capable.len(), tokens.len() % capable.len());
-    let has = |member: MemberId| tokens.iter().filter(|token| token.owner == Some(member)).count();
+    let has = |member: MemberId| tokens.iter().filter(|token| token.claimed_by == Some(member)).count();
     let mut ranked: Vec<MemberId> = capable.iter().copied().collect();
     ranked.sort_by_cached_key(|member| std::cmp::Reverse((has(*member), score_of_view(view, *member), *member)));
     ranked.into_iter().enumerate().map(|(rank, member)| (member, share + usize::from(rank < over))).collect()
@@ -179,10 +181,10 @@ fn hash(view: &ViewId, segment: Option<Segment>, member: MemberId) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
-/// The segments that nobody live has (I-10), in order.
+/// Returns the segments that no live member has (I-10), in order.
 pub fn unowned(tokens: &[Token], live: &[Member]) -> Vec<Segment> {
     let lives = |owner: MemberId| live.iter().any(|member| member.id == owner);
-    tokens.iter().filter(|token| !token.owner.is_some_and(lives)).map(|token| token.segment).collect()
+    tokens.iter().filter(|token| !token.claimed_by.is_some_and(lives)).map(|token| token.segment).collect()
 }
 
 #[cfg(test)]
@@ -220,7 +222,7 @@ mod tests {
             segment,
             epoch: Epoch::new(1),
             position: Position::START,
-            owner: owners.get(usize::from(segment.get())).copied().flatten(),
+            claimed_by: owners.get(usize::from(segment.get())).copied().flatten(),
             held_for: None,
             cap: None,
             applied: Applied::default(),
@@ -234,11 +236,11 @@ mod tests {
     }
 
     fn owned(tokens: &[Token], assigned: &BTreeMap<Segment, MemberId>) -> Vec<Token> {
-        tokens.iter().map(|token| Token { owner: assigned.get(&token.segment).copied(), ..*token }).collect()
+        tokens.iter().map(|token| Token { claimed_by: assigned.get(&token.segment).copied(), ..*token }).collect()
     }
 
     prop_compose! {
-        /// Some segments, who has them, and some members, of which not all are live.
+        /// Returns some segments, their present members, and some members, of which not all are live.
         fn cluster()(count in 1..40_u16, members in proptest::collection::btree_set(0..8_u8, 1..6))(
             owners in proptest::collection::vec(proptest::option::of(0..8_u8), usize::from(count)),
             count in Just(count), members in Just(members),
@@ -276,7 +278,8 @@ mod tests {
             prop_assert_eq!(assign(&view(), &tokens, &live, Spread::Even), assigned);
         }
 
-        // I-10, I-4: in whatever order members look and act, each segment gets to whom it is for, and one at a time.
+        // I-10, I-4: in whatever order members look and act, each segment reaches the member it is assigned to, one
+        // at a time.
         #[test]
         fn members_that_act_in_any_order_come_to_rest(
             (mut tokens, live) in cluster(), order in proptest::collection::vec(any::<prop::sample::Index>(), 60),
@@ -289,15 +292,15 @@ mod tests {
                 for action in next(&view(), &tokens, &live, me, spread) {
                     let (ClaimAction::Claim(segment) | ClaimAction::Release(segment)) = action;
                     let token = &mut tokens[usize::from(segment.get())];
-                    let before = token.owner.filter(|owner| live.iter().any(|member| member.id == *owner));
+                    let before = token.claimed_by.filter(|owner| live.iter().any(|member| member.id == *owner));
                     match action {
                         ClaimAction::Claim(_) => {
-                            prop_assert_eq!(before, None, "nothing is taken from whoever lives");
-                            token.owner = Some(me);
+                            prop_assert_eq!(before, None, "nothing is taken from a live member");
+                            token.claimed_by = Some(me);
                         }
                         ClaimAction::Release(_) => {
                             prop_assert_eq!(before, Some(me));
-                            token.owner = None;
+                            token.claimed_by = None;
                         }
                     }
                 }

@@ -1,8 +1,8 @@
-//! Effects: what follows from events outside of views, and whose voice speaks for an event.
+//! Effects: actions outside the views that follow from events, and the rule which version may emit them.
 //!
-//! Each version of a projection comes past every event, most of them more than one version does, and some come past it
-//! again. So whether an effect is made follows from the event's position alone (I-9): the version that served there
-//! speaks for it, which the flips in the catalog say for good.
+//! Several versions process each event, and some process it again. Only one version may emit an event's effects
+//! (I-9): the one that was serving at the event's position. The flips recorded in the catalog decide this
+//! permanently.
 //!
 //! ```text
 //!   position   1 ··· first ··· v1 serves ······ v2 serves ······ rolled back to v1 ······
@@ -21,14 +21,14 @@ use crate::time::Timestamp;
 use crate::token::Epoch;
 use crate::version::VersionId;
 
-/// The name of one effect for good, which is the same for every try and on whichever node: the idempotency key.
+/// The permanent name of one effect, the same for every try and on every node: the idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EffectKey {
-    /// The projection whose handler emitted it.
+    /// The projection whose handler emitted the effect.
     pub projection: ProjectionName,
-    /// The event that it follows from.
+    /// The event that the effect follows from.
     pub position: Position,
-    /// Which of the effects of that event, from 0.
+    /// The number of the effect among those of that event, from 0.
     pub ordinal: u32,
 }
 
@@ -38,53 +38,54 @@ impl fmt::Display for EffectKey {
     }
 }
 
-/// An effect that a handler emitted, as the view keeps it.
+/// An effect that a handler emitted, in the form in which the view keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEffect {
-    /// The event that it follows from.
+    /// The event that the effect follows from.
     pub position: Position,
-    /// Which of the effects of that event, from 0.
+    /// The number of the effect among those of that event, from 0.
     pub ordinal: u32,
     /// The segment of the event.
     pub segment: Segment,
-    /// The stream of the event: effects of one stream are made in order.
+    /// The stream of the event. Effects of one stream are made in order.
     pub stream: StreamName,
-    /// The name of its kind.
+    /// The name of the kind of effect.
     pub name: String,
-    /// JSON, kept byte for byte.
+    /// The payload as JSON, kept byte for byte.
     pub payload: Vec<u8>,
 }
 
 /// An effect that is still to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingEffect {
-    /// Its place in the outbox of its view.
+    /// The number of the effect in the outbox of its view.
     pub number: u64,
-    /// What it is.
+    /// The effect.
     pub effect: NewEffect,
-    /// How often it was tried in vain.
+    /// The number of failed tries.
     pub attempts: u32,
-    /// What was said last.
+    /// The error of the last try.
     pub error: Option<String>,
-    /// When it is tried next.
+    /// The time of the next try.
     pub due: Timestamp,
 }
 
-/// What becomes of an effect that fails.
+/// The policy for an effect that fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EffectFailure {
-    /// It is tried again for ever, and later effects of its stream wait for it.
+    /// The effect is retried without end, and later effects of its stream wait for it.
     #[default]
     Halt,
-    /// After so many tries it is set aside, and its stream goes on without it.
+    /// After the given number of tries the effect is set aside, and its stream continues without it.
     SetAside {
-        /// How often it is tried, at least once.
+        /// The number of tries, at least 1.
         tries: u32,
     },
 }
 
 impl EffectFailure {
-    /// Whether an effect that was tried so often is set aside, where so many are already.
+    /// Returns true if an effect with this number of tries is set aside. `aside` is the number of effects that are
+    /// set aside already.
     pub fn sets_aside(self, attempts: u32, aside: u64) -> bool {
         match self {
             Self::Halt => false,
@@ -93,12 +94,12 @@ impl EffectFailure {
     }
 }
 
-/// An effect that does not come about: it fails, or was set aside.
+/// An effect that was not made: it fails, or it was set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectLetter {
-    /// The effect, its tries and its error.
+    /// The effect, the number of its tries and its error.
     pub pending: PendingEffect,
-    /// When it was set aside; `None` while it is tried again.
+    /// The time at which it was set aside; `None` while it is retried.
     pub aside: Option<Timestamp>,
 }
 
@@ -106,7 +107,7 @@ pub struct EffectLetter {
 /// nothing is begun under an earlier one any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EffectsClaim {
-    /// Under which the right was taken, or given back, last.
+    /// The epoch under which the right was last taken or given back.
     pub epoch: Epoch,
     /// The member that has it.
     pub owner: Option<MemberId>,
@@ -115,9 +116,9 @@ pub struct EffectsClaim {
 /// An effect that may be tried now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BegunEffect {
-    /// Its place in the outbox of its view.
+    /// Its number in the outbox of its view.
     pub number: u64,
-    /// The epoch under which it was begun before, if what that came to is not recorded: it may have been made.
+    /// The epoch under which it was begun before, if the result of that try is not recorded: it may have been made.
     pub before: Option<Epoch>,
 }
 
@@ -131,84 +132,86 @@ pub struct EffectTry {
     /// The epoch under which this node makes the effects of that version. A later node has a higher one, so a receiver that
     /// has seen it can refuse a try under a lower one.
     pub epoch: Epoch,
-    /// Which try it is, from 1, of those whose outcome is recorded.
+    /// The number of the try, from 1, among those whose result is recorded.
     pub number: u32,
-    /// Whether an earlier try was begun of which nobody has recorded the outcome: the effect may have been made.
+    /// True if an earlier try was begun of which nobody has recorded the outcome: the effect may have been made.
     pub is_uncertain: bool,
 }
 
-/// What a try came to.
+/// The result of a try.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It was made, or it is another version's to make.
+pub enum EffectOutcome {
+    /// The effect was made, or it belongs to another version.
     Done,
-    /// It was not, and is tried again.
+    /// The effect was not made, and is retried.
     Failed {
-        /// What was said.
+        /// The error.
         error: String,
-        /// When.
+        /// The time of the next try.
         due: Timestamp,
     },
-    /// It was not, and its stream goes on without it.
+    /// The effect was not made, and its stream continues without it.
     SetAside {
-        /// What was said.
+        /// The error.
         error: String,
-        /// When.
+        /// The time at which it was set aside.
         at: Timestamp,
     },
 }
 
-/// Who speaks for an event.
+/// The version that may emit effects of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
-    /// This version, for good.
+    /// This version, permanently.
     Of(VersionId),
-    /// The version that will be the first to serve; none has served yet.
+    /// The version that will be the first to serve. None has served yet.
     First,
-    /// Nobody: the event was there before the projection was.
+    /// No version: the event existed before the projection did.
     Nobody,
 }
 
-/// Whether effects of events that were there before a projection's first version was scheduled are made.
+/// The policy for effects of events that existed before a projection's first version was scheduled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PastEffects {
-    /// They are not.
+    /// They are not made.
     #[default]
     Silent,
-    /// They are, by the first version that serves.
+    /// The first version that serves makes them.
     Made,
 }
 
 impl ProjectionState {
-    /// Whose effects of the event at `position` are made. It holds for good if this is the fold of every catalog event
-    /// before `position`, because a flip has a position of its own behind everything that it is after.
+    /// Returns the version whose effects of the event at `position` are made. The answer is final if `self` is the
+    /// fold of every catalog event before `position`, because a flip has a position of its own, after everything that
+    /// it follows.
     pub fn voice(&self, position: Position, past: PastEffects) -> Voice {
         let past_event = self.first.is_none_or(|first| position < first);
         if past_event && past == PastEffects::Silent {
             return Voice::Nobody;
         }
-        // What came before the first flip is of the version that it went to.
+        // Everything before the first flip belongs to the version that it went to.
         let served = self.served.iter().rev().find(|(since, _)| *since <= position).or(self.served.first());
         served.map_or(Voice::First, |(_, version)| Voice::Of(*version))
     }
 
-    /// From which event on a version speaks; `None` for one that never served.
+    /// Returns the first position whose effects a version may emit; `None` for one that never served.
     pub fn speaks_from(&self, version: VersionId, past: PastEffects) -> Option<Position> {
         let at = self.served.iter().position(|(_, served)| *served == version)?;
-        // What came before the first flip is of the version that it went to.
+        // Everything before the first flip belongs to the version that it went to.
         let first = if past == PastEffects::Silent { self.first.unwrap_or_default() } else { Position::START.next() };
         Some(if at == 0 { first } else { self.served[at].0 })
     }
 
-    /// The last flip at or before `position` with which a version left that had served until then: through there it
-    /// speaks, and only then does another one. `None` when it speaks at `position` itself, or spoke for nothing before.
+    /// Returns the position of the last flip at or before `position` that another version left. That version may emit
+    /// effects through there; only after it may this one. Returns `None` if `version` is the one that serves at
+    /// `position`, or had not served before.
     pub fn spoke_before(&self, version: VersionId, position: Position) -> Option<Position> {
         let until = self.served.windows(2).filter(|pair| pair[0].1 == version && pair[1].1 != version);
         until.map(|pair| pair[1].0).rfind(|until| *until <= position)
     }
 
-    /// The position of the flip behind which a version that served speaks for nothing more; `None` for the last one that
-    /// served, and for one that never did.
+    /// Returns the position of the flip after which a version that served may emit no more effects; `None` for the
+    /// last one that served, and for one that never did.
     pub fn spoke_until(&self, version: VersionId) -> Option<Position> {
         let last = self.served.iter().rposition(|(_, served)| *served == version)?;
         self.served.get(last + 1).map(|(until, _)| *until)
@@ -262,19 +265,19 @@ mod tests {
         }
     }
 
-    /// A journal of events and catalog entries, and what each version has come past.
+    /// A journal of events and catalog entries, and the events that each version has processed.
     #[derive(Default)]
     struct World {
         catalog: Catalog,
         head: Position,
-        /// Who has acted on each event.
+        /// The versions that have acted on each event.
         acted: BTreeMap<u64, Vec<VersionId>>,
         past: PastEffects,
     }
 
     impl World {
         fn ask(&mut self, command: &CatalogCommand) {
-            // What the catalog declines has not happened.
+            // A change that the catalog declines has not happened.
             self.catalog.decide(command).unwrap_or_default().iter().for_each(|event| self.tell(event));
         }
 
@@ -283,7 +286,7 @@ mod tests {
             self.catalog.evolve(event, self.head, Timestamp::from_micros(0)).unwrap();
         }
 
-        /// Verdicts are nothing to this rule, so flips are told and not asked for.
+        /// Verdicts do not matter for this rule, so flips are recorded directly and not requested.
         fn request_flip(&mut self, version: VersionId) {
             let state = &self.catalog.projections[&name()];
             let open = matches!(state.versions[&version].phase, Phase::Initializing | Phase::StandingBy);
@@ -300,7 +303,7 @@ mod tests {
             }
         }
 
-        /// `version` comes past an event, for the first time or again.
+        /// `version` processes an event, for the first time or again.
         fn come_past(&mut self, version: VersionId, position: u64) {
             let Some(state) = self.catalog.projections.get(&name()) else { return };
             if state.voice(Position::new(position), self.past) == Voice::Of(version) {
@@ -323,7 +326,7 @@ mod tests {
 
     proptest! {
         // I-9: across schedules, flips, rollbacks, aborted flips, replays, retries of dead letters and clean-ups, in
-        // whatever order versions come past events.
+        // whatever order versions process events.
         #[test]
         fn at_most_one_version_speaks_for_an_event_and_one_does_for_each_that_all_came_past(
             acts in prop::collection::vec((0..9_u8, 0..6_usize, 1..40_u64), 1..120), past in any::<bool>(),
@@ -346,7 +349,7 @@ mod tests {
                     }
                     (4, _) => world.confirm_flip(),
                     (5, Some(version)) => {
-                        // Also aborts a flip to it.
+                        // This also aborts a flip to the version.
                         world.ask(&CatalogCommand::CleanUp { view: view(version), reason: CleanUpReason::Asked });
                     }
                     (6, Some(version)) => {
@@ -365,7 +368,7 @@ mod tests {
             for acted in world.acted.values() {
                 prop_assert!(acted.len() <= 1, "I-9: {acted:?}");
             }
-            // Then every version that there ever was comes past everything.
+            // Then every version that ever existed processes everything.
             let Some(state) = world.catalog.projections.get(&name()).cloned() else { return Ok(()) };
             let first = state.first.unwrap();
             for position in &events {

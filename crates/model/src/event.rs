@@ -1,4 +1,4 @@
-//! What an event is made of before it has a place.
+//! The contents of an event before it has a place in the journal.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,12 +11,12 @@ use crate::name::EventType;
 pub struct EventId([u8; 16]);
 
 impl EventId {
-    /// The id with these bytes, in the order of RFC 9562.
+    /// Returns the id with these bytes, in the order of RFC 9562.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, in the order of RFC 9562.
+    /// Returns the bytes, in the order of RFC 9562.
     pub const fn bytes(self) -> [u8; 16] {
         self.0
     }
@@ -40,36 +40,36 @@ impl fmt::Debug for EventId {
     }
 }
 
-/// What is known about an event beside its payload.
+/// Metadata of an event, beside its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// The conversation this event belongs to: the same for all that follows from one request.
+    /// The conversation this event belongs to: the same for everything that follows from one request.
     pub correlation: Option<EventId>,
     /// The event or command that this event follows from.
     pub causation: Option<EventId>,
-    /// Who asked for it.
+    /// The person or program that requested it.
     pub actor: Option<String>,
-    /// Whatever else the writer wants to keep.
+    /// Free fields of the writer.
     pub fields: BTreeMap<String, String>,
 }
 
 impl Metadata {
-    /// Whether nothing is known.
+    /// Returns true if there is no metadata at all.
     pub fn is_empty(&self) -> bool {
         self.correlation.is_none() && self.causation.is_none() && self.actor.is_none() && self.fields.is_empty()
     }
 }
 
-/// An event that has no place yet.
+/// An event that has no place in the journal yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
     /// Its identity.
     pub id: EventId,
     /// Its stable type name.
     pub event_type: EventType,
-    /// JSON, kept byte for byte.
+    /// The payload as JSON, kept byte for byte.
     pub payload: Vec<u8>,
-    /// What is known about it.
+    /// Its metadata.
     pub metadata: Metadata,
     /// A few indexed labels, such as `course:17`.
     pub tags: Vec<String>,

@@ -1,56 +1,56 @@
-//! What becomes of an event that a handler refuses.
+//! The rules for an event that a handler refuses.
 //!
 //! ```text
 //!   refused ──▶ tried again after a wait, each twice as long as the one before
 //!      │
 //!      └─ as often as `Retry::attempts` says ──┬─ Halt ───────▶ the segment stays before it, tries go on
-//!                                              ├─ DeadLetter ─▶ a letter; later events of its stream wait behind
+//!                                              ├─ DeadLetter ─▶ a letter; later events of its stream wait for
 //!                                              └─ Skip ───────▶ a letter that holds nothing back
 //! ```
 //!
-//! Whatever the policy, no event goes missing without a letter (I-11).
+//! Under every policy, an event is skipped only with a letter (I-11).
 
 use std::time::Duration;
 
 use crate::letter::LetterKind;
 use crate::phase::Phase;
 
-/// What to do with an event that was refused as often as [`Retry::attempts`] lets it be tried.
+/// The policy for an event that was refused as often as [`Retry::attempts`] allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// The segment stays before the event and goes on trying, every [`Retry::longest`] and at once when the
-    /// version is resumed. Other segments are not concerned.
+    /// The segment stops before the event and retries it, every [`Retry::longest`] and at once when the version is
+    /// resumed. Other segments are not affected.
     #[default]
     Halt,
-    /// The event is set aside as a dead letter and, where the order matters, the later events of its stream behind
-    /// it. Everything else goes on.
+    /// The event is set aside as a dead letter. Where the order matters, the later events of its stream are set aside
+    /// too. Everything else continues.
     DeadLetter,
-    /// The event is set aside as a dead letter that holds nothing back, whatever the order.
+    /// The event is set aside as a dead letter that blocks nothing, even where the order matters.
     Skip,
 }
 
 /// The policies of a projection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OnFailure {
-    /// While a version serves or stands by, where whoever asks would wait for a segment that halts.
+    /// The policy while a version serves or stands by, when readers would wait for a segment that halts.
     pub serving: Policy,
-    /// While it initializes, where nobody asks yet.
+    /// The policy while a version initializes, when nobody queries it yet.
     pub initializing: Policy,
 }
 
 impl OnFailure {
-    /// The policy in a phase.
+    /// Returns the policy for a phase.
     pub fn in_phase(self, phase: Phase) -> Policy {
         if phase == Phase::Initializing { self.initializing } else { self.serving }
     }
 }
 
-/// How often and when a refused event is tried again.
+/// The number of tries for a refused event, and the waits between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How often it is tried before the policy decides, the first time included. Less than 1 is 1.
+    /// The number of tries before the policy decides, the first one included. 0 counts as 1.
     pub attempts: u32,
-    /// How long the second try waits; each further one waits twice as long.
+    /// The wait before the second try. Each further wait is twice as long.
     pub first: Duration,
     /// The longest wait.
     pub longest: Duration,
@@ -62,23 +62,23 @@ impl Default for Retry {
     }
 }
 
-/// What follows from a refusal.
+/// The consequence of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterRefusal {
-    /// The segment stops before the event, which is tried again after this time.
+    /// The segment stops before the event, which is retried after this time.
     TryAgain(Duration),
     /// The event is set aside.
     SetAside(LetterKind),
 }
 
 impl Retry {
-    /// How long to wait before the next try after so many.
+    /// Returns the wait before the next try, after `attempts` tries.
     pub fn wait(&self, attempts: u32) -> Duration {
         let doublings = attempts.saturating_sub(1).min(31);
         self.first.saturating_mul(1 << doublings).min(self.longest)
     }
 
-    /// What follows when an event was refused for the `attempts`th time under `policy`.
+    /// Returns the consequence when an event was refused for the `attempts`th time under `policy`.
     pub fn after(&self, policy: Policy, attempts: u32) -> AfterRefusal {
         if attempts < self.attempts {
             return AfterRefusal::TryAgain(self.wait(attempts));

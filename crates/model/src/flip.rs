@@ -8,12 +8,12 @@
 //!                                                                         b covers max(F, W) ──▶ Flipped ──▶ a is released
 //! ```
 //!
-//! W is read after every token row of `a` is marked, and a marked row refuses to move, so nothing above
-//! W was or will be shown by `a` before the flip: whoever reads `b` after it sees at least as much (I-7).
-//! Where `a` itself is does not matter: readers must be able to leave a version that is slow, refuses an
-//! event, or cannot be opened at all, in which case it shows nothing and W is known without a hold.
-//! The gate is a function of what is stored. It holds no state, so any node can take over at any point,
-//! and two controllers at once reach the same answer.
+//! W is read after every token row of `a` is marked, and a marked row refuses to move. So before the flip `a` never
+//! shows anything above W, and every reader of `b` after the flip sees at least as much (I-7). The progress of `a`
+//! itself does not matter: readers must be able to leave a version that is slow, refuses an event, or cannot be
+//! opened at all. In the last case it shows nothing, and W is known without a hold. The gate is a function of what is
+//! stored. It holds no state, so any node can continue at any point, and two controllers at once reach the same
+//! answer.
 
 use crate::limits;
 use crate::planted::{self, Fault};
@@ -27,50 +27,50 @@ use crate::waiting::WaitingOn;
 pub enum From<'a> {
     /// Its view is open, with these tokens as stored.
     Open(&'a [Token]),
-    /// Its view is not open anywhere and will not be while the flip is decided, so it shows nothing.
+    /// Its view is open nowhere and will not be opened while the flip is decided, so it shows nothing.
     Closed {
-        /// Whatever it showed before is at most this.
+        /// An upper bound of everything that it showed before.
         shown: Position,
     },
 }
 
-/// What is known about a flip under way.
+/// The facts about a flip under way.
 #[derive(Clone, Debug)]
 pub struct FlipFacts<'a> {
     /// The position of the request: F.
     pub requested: Position,
     /// The mark of the present hold.
     pub hold: Position,
-    /// The version that serves; none when the first version comes.
+    /// The version that serves; `None` for the first version.
     pub from: Option<From<'a>>,
     /// The version to serve.
     pub to: VersionId,
-    /// Its tokens as stored, or why nobody could answer from it: its code or its view is missing.
+    /// Its tokens as stored, or the reason why nobody could answer from it: its code or its view is missing.
     pub to_tokens: Result<&'a [Token], WaitingOn>,
-    /// Whether its verification lets it serve, or what that waits on: [`rebuild::verified`](crate::rebuild::verified).
+    /// `Ok` if its verification lets it serve, else the reason: [`rebuild::verified`](crate::rebuild::verified).
     pub to_verified: Result<(), WaitingOn>,
 }
 
-/// What to do next.
+/// The next action of the flip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// Nothing yet; the reasons.
+    /// Wait, for these reasons.
     Wait(Vec<WaitingOn>),
     /// Mark the token rows of the old version.
     Hold,
-    /// The old version is held; only this is missing, within the budget of the hold.
+    /// Wait, for these reasons: the old version is held, within the budget of the hold.
     Held(Vec<WaitingOn>),
     /// Append `Flipped`.
     Flip {
-        /// What every segment of the new version covers: the evidence (I-6).
+        /// The evidence: every segment of the new version covers this position (I-6).
         covers: Position,
     },
 }
 
-/// The rule of the flip.
+/// Returns the next action of the flip: the rule of the flip.
 ///
 /// # Panics
-/// When a version has no tokens: every version has at least one segment.
+/// If a version has no tokens. Every version has at least one segment.
 #[expect(clippy::expect_used, reason = "a version has segments")]
 pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     let (from, shown_before) = match facts.from {
@@ -79,7 +79,7 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
         None => (&[][..], Position::START),
     };
     let held = |token: &Token| token.held_for == Some(facts.hold);
-    // A hold is given up after its budget, whatever is missing then; one without a hold just waits.
+    // A hold is given up after its budget, whatever is missing then. A flip without a hold only waits.
     let missing = |reasons| if from.iter().any(held) { Gate::Held(reasons) } else { Gate::Wait(reasons) };
     let to = match &facts.to_tokens {
         Ok(tokens) => *tokens,
@@ -87,7 +87,7 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     };
     let shown = from.iter().map(Token::shown).max().unwrap_or(shown_before);
     if !from.iter().all(held) && !planted::is(Fault::NoHold) {
-        // A hold that could not end within its budget would only disturb.
+        // A hold that could not end within its budget would only disturb readers.
         let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
         let reasons = lacks(facts, to, facts.requested.max(near));
         return if reasons.is_empty() { Gate::Hold } else { missing(reasons) };
@@ -100,16 +100,16 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     if reasons.is_empty() { Gate::Flip { covers } } else { missing(reasons) }
 }
 
-/// What the new version lacks: segments that do not cover `needed`, and a verdict.
+/// Returns the conditions that the new version does not meet: segments that do not cover `needed`, and a verdict.
 fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
     let version = facts.to;
     if planted::is(Fault::AnySegment) && tokens.iter().any(|token| token.covers(needed)) {
         return vec![];
     }
     let short = tokens.iter().filter(|token| !token.covers(needed));
-    let behind =
-        |token: &Token| WaitingOn::Segment { version, segment: token.segment, behind: needed.since(token.position) };
-    short.map(behind).chain(facts.to_verified.clone().err()).collect()
+    let missing =
+        |token: &Token| WaitingOn::Segment { version, segment: token.segment, lag: needed.since(token.position) };
+    short.map(missing).chain(facts.to_verified.clone().err()).collect()
 }
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
             segment,
             epoch: Epoch::new(1),
             position: Position::new(*position),
-            owner: None,
+            claimed_by: None,
             held_for: held_for.map(Position::new),
             cap: None,
             applied: Applied::default(),
@@ -145,7 +145,7 @@ mod tests {
     fn the_gate_says_what_is_missing() {
         let (from, to) = (tokens(&[10, 12], None), tokens(&[9, 10], None));
         let segment = SegmentCount::ONE.segment(0).unwrap();
-        let expected = WaitingOn::Segment { version: B, segment, behind: 1 };
+        let expected = WaitingOn::Segment { version: B, segment, lag: 1 };
         assert_eq!(gate(&facts(&from, &to)), Gate::Wait(vec![expected]));
     }
 
@@ -161,7 +161,7 @@ mod tests {
     fn everything_the_old_version_showed_must_be_covered() {
         let from = tokens(&[10, 12], Some(15));
         let segment = SegmentCount::ONE.segment(0).unwrap();
-        let short = WaitingOn::Segment { version: B, segment, behind: 1 };
+        let short = WaitingOn::Segment { version: B, segment, lag: 1 };
         assert_eq!(gate(&facts(&from, &tokens(&[11, 13], None))), Gate::Held(vec![short]));
         let covers = Position::new(12);
         assert_eq!(gate(&facts(&from, &tokens(&[12, 13], None))), Gate::Flip { covers });
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_hold_that_is_found_does_not_last_until_the_new_version_is_built_again() {
         let segment = SegmentCount::ONE.segment(0).unwrap();
-        let short = WaitingOn::Segment { version: B, segment, behind: 12 };
+        let short = WaitingOn::Segment { version: B, segment, lag: 12 };
         assert_eq!(gate(&facts(&tokens(&[12], Some(15)), &tokens(&[0], None))), Gate::Held(vec![short]));
     }
 

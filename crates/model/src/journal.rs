@@ -1,23 +1,23 @@
-//! What tells one journal, and one history, from another.
+//! Identities of journals and of their histories.
 
 use std::fmt;
 
 use crate::position::Position;
 
-/// The identity of a journal: made when the journal is made, never changed, and kept by every copy of it.
+/// The identity of a journal: assigned when the journal is made, never changed, and kept by every copy of it.
 ///
 /// Two journals with one identity are the same journal or copies of it, such as a restored backup. Only their
-/// [`Mark`]s tell whether the copies have parted.
+/// [`Mark`]s show whether the histories of the copies differ.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JournalId([u8; 16]);
 
 impl JournalId {
-    /// The id with these bytes, those of a UUID in the order of RFC 9562.
+    /// Returns the id with these bytes, those of a UUID in the order of RFC 9562.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, in the order of RFC 9562.
+    /// Returns the bytes, in the order of RFC 9562.
     pub const fn bytes(self) -> [u8; 16] {
         self.0
     }
@@ -35,39 +35,39 @@ impl fmt::Debug for JournalId {
     }
 }
 
-/// What the history of a journal is through a position: a digest that is chained over all events through there.
+/// The history of a journal through a position: a digest that is chained over all events through there.
 ///
-/// Two copies of a journal that have the same mark have the same events through its position. How a digest is made is a
-/// matter of the store, so marks are compared only between journals of one [`JournalId`].
+/// Two copies of a journal that have the same mark have the same events through its position. Each store makes
+/// digests in its own way, so marks are compared only between journals of one [`JournalId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The last position that the digest covers; [`Position::START`] where there is no event.
+    /// The last position that the digest covers; [`Position::START`] if there is no event.
     pub position: Position,
     /// The digest; 0 at [`Position::START`].
     pub digest: u64,
 }
 
 impl Mark {
-    /// Before the first event, where all histories are the same.
+    /// The mark before the first event, where all histories are the same.
     pub const START: Self = Self { position: Position::START, digest: 0 };
 }
 
-/// What does not belong to the journal beside which it is found.
+/// The reason why something does not belong to the journal beside which it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Parted {
     /// It was made from another journal.
     Journal {
-        /// The one that it was made from.
+        /// The journal that it was made from.
         made_from: JournalId,
-        /// The one that is there.
+        /// The journal that was found.
         found: JournalId,
     },
-    /// It was made from this journal, but from a history that is there no more.
+    /// It was made from this journal, but from a history that no longer exists.
     History {
-        /// Through here both histories are known to be the same.
+        /// The position through which both histories are known to be the same.
         same_through: Position,
-        /// Through here they are not: the first position that differs is at most this.
+        /// An upper bound of the first position that differs.
         differs_at: Position,
     },
 }
@@ -76,7 +76,7 @@ impl fmt::Display for Parted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Journal { made_from, found } => {
-                write!(f, "it was made from the journal {made_from}, and this is the journal {found}")
+                write!(f, "it was made from the journal {made_from}, but this is the journal {found}")
             }
             Self::History { same_through, differs_at } if same_through.get() + 1 == differs_at.get() => {
                 write!(
@@ -93,9 +93,9 @@ impl fmt::Display for Parted {
     }
 }
 
-/// Which marks at these positions, in order, may be forgotten once there is one at `newest`. Of those whose distances from
-/// there have the same number of bits the first and the last stay, so that few tell where histories part about as well as
-/// all would.
+/// Returns the marks at these positions, in order, that may be forgotten once there is one at `newest`. Of the marks
+/// whose distances from there have the same number of bits, the first and the last stay. So a few marks show where
+/// histories part nearly as well as all would.
 pub fn forgotten(kept: &[Position], newest: Position) -> Vec<Position> {
     let bits = |position: &Position| u64::BITS - newest.since(*position).leading_zeros();
     let alike = kept.chunk_by(|one, other| bits(one) == bits(other));

@@ -1,5 +1,5 @@
-//! What is kept of events that handlers refuse: the tries of one that is still in the way, and the letter of one
-//! that was set aside.
+//! Records of events that handlers refuse: the tries of one that still blocks its segment, and the letter of one that
+//! was set aside.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -11,53 +11,53 @@ use crate::segment::Segment;
 use crate::time::Timestamp;
 use crate::waiting::WaitingOn;
 
-/// An event that a handler refuses and that its segment stops before. Kept with the segment, so that whoever claims
-/// it next goes on with the tries where they were.
+/// An event that a handler refuses and that its segment stops before. It is kept with the segment, so that the next
+/// member that claims the segment continues the tries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The segment that stops.
     pub segment: Segment,
     /// The event it stops before.
     pub position: Position,
-    /// How often it was tried, at least once.
+    /// The number of tries, at least 1.
     pub attempts: u32,
-    /// What the handler said last.
+    /// The handler's last error.
     pub error: String,
-    /// When it was refused first.
+    /// The time of the first refusal.
     pub since: Timestamp,
-    /// When it is tried again.
+    /// The time of the next try.
     pub due: Timestamp,
 }
 
 impl Refusal {
-    /// Whether the event may be tried again. One that would be due later than the longest wait was written by a
-    /// clock that has been put back since.
+    /// Returns true if the event may be retried. A time later than the longest wait was written by a clock that has
+    /// been set back since.
     pub fn is_due(&self, now: Timestamp, longest: Duration) -> bool {
         self.due <= now || self.due > now.plus(longest)
     }
 
-    /// That the segment waits for its next try.
+    /// Returns the reason that the segment waits on: its next try.
     pub fn waiting_on(&self) -> WaitingOn {
         let Self { segment, position, attempts, due, .. } = *self;
         WaitingOn::Handler { segment, position, attempts, error: self.error.clone(), due }
     }
 }
 
-/// Why an event was set aside.
+/// The reason why an event was set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LetterKind {
-    /// Its handler refused it, as often as the policy lets it try.
+    /// Its handler refused it, as often as the policy allows.
     Refused,
-    /// An earlier event of its stream was set aside, and their order matters.
-    Behind {
-        /// The first of them.
+    /// An earlier event of its stream was set aside, and their order matters, so it was not tried.
+    Blocked {
+        /// The first such event.
         first: Position,
     },
-    /// Its handler refused it, and the policy is to go on without it. It holds nothing back.
+    /// Its handler refused it, and the policy is to continue without it. It blocks no other event.
     Skipped,
 }
 
-/// What an operator wants done with a dead letter. The processor does it, under its claim.
+/// An operator's decision about a dead letter. The processor carries it out, under its claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Hand the event to the handler again.
@@ -66,7 +66,7 @@ pub enum Wish {
     Drop,
 }
 
-/// What is decided about: events that were set aside, or effects that fail or were set aside.
+/// The things that are decided about: events that were set aside, or effects that fail or were set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LettersOf {
     /// Dead letters.
@@ -75,10 +75,10 @@ pub enum LettersOf {
     Effects,
 }
 
-/// Which dead letters or effects of a version.
+/// A selection of dead letters or effects of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhichLetters {
-    /// That of one event.
+    /// The one of this event.
     One(Position),
     /// Those of one stream.
     Stream(StreamName),
@@ -87,7 +87,7 @@ pub enum WhichLetters {
 }
 
 impl WhichLetters {
-    /// Whether what belongs to this event is meant.
+    /// Returns true if the selection includes what belongs to this event.
     pub fn has(&self, position: Position, stream: &StreamName) -> bool {
         match self {
             Self::One(one) => *one == position,
@@ -97,8 +97,8 @@ impl WhichLetters {
     }
 }
 
-/// A dead letter: an event set aside, in the view of the version whose handler refused it. The event itself is in
-/// the journal for good; the letter says which one it is.
+/// A dead letter: an event set aside, in the view of the version whose handler refused it. The event itself stays in
+/// the journal; the letter identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     /// The event.
@@ -109,20 +109,20 @@ pub struct Letter {
     pub stream: StreamName,
     /// Its type.
     pub event_type: EventType,
-    /// Why it was set aside.
+    /// The reason why it was set aside.
     pub kind: LetterKind,
-    /// What the handler said last; for an event behind another, what was said of that one.
+    /// The handler's last error; for a blocked event, the error of the event that blocks it.
     pub error: String,
-    /// How often it was tried; 0 for one that never was.
+    /// The number of tries; 0 if it was never tried.
     pub attempts: u32,
-    /// When it was set aside, or last tried.
+    /// The time at which it was set aside, or last tried.
     pub recorded: Timestamp,
-    /// What shall be done with it.
+    /// The operator's decision, if there is one.
     pub wish: Option<Wish>,
 }
 
 impl Letter {
-    /// Whether later events of the same stream must wait behind it, where their order matters.
+    /// Returns true if later events of the same stream must wait for it, where their order matters.
     pub fn blocks(&self) -> bool {
         self.kind != LetterKind::Skipped
     }
@@ -132,39 +132,39 @@ impl Letter {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Letters {
     letters: BTreeMap<Position, Letter>,
-    /// Those that later events of their streams wait behind.
+    /// The letters that later events of their streams wait for.
     blocking: HashMap<String, BTreeSet<Position>>,
 }
 
 impl Letters {
-    /// These letters.
+    /// Returns a collection of these letters.
     pub fn new(letters: impl IntoIterator<Item = Letter>) -> Self {
         let mut all = Self::default();
         letters.into_iter().for_each(|letter| all.put(letter));
         all
     }
 
-    /// How many there are.
+    /// Returns the number of letters.
     pub fn len(&self) -> usize {
         self.letters.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no letters.
     pub fn is_empty(&self) -> bool {
         self.letters.is_empty()
     }
 
-    /// Every letter, in order.
+    /// Returns every letter, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Letter> + Clone {
         self.letters.values()
     }
 
-    /// The letter of the event at `position`.
+    /// Returns the letter of the event at `position`.
     pub fn get(&self, position: Position) -> Option<&Letter> {
         self.letters.get(&position)
     }
 
-    /// Adds a letter, in place of one of the same event.
+    /// Adds a letter, replacing one of the same event.
     pub fn put(&mut self, letter: Letter) {
         self.settle(letter.position);
         if letter.blocks() {
@@ -173,7 +173,7 @@ impl Letters {
         self.letters.insert(letter.position, letter);
     }
 
-    /// Takes out the letter of the event at `position`, if there is one.
+    /// Removes and returns the letter of the event at `position`, if there is one.
     pub fn settle(&mut self, position: Position) -> Option<Letter> {
         let letter = self.letters.remove(&position)?;
         if let Some(positions) = self.blocking.get_mut(letter.stream.as_str()) {
@@ -185,28 +185,28 @@ impl Letters {
         Some(letter)
     }
 
-    /// The first letter of `stream` that its later events wait behind, where their order matters.
+    /// Returns the first letter of `stream` that its later events wait for, where their order matters.
     pub fn first_of(&self, stream: &str) -> Option<&Letter> {
         let first = self.blocking.get(stream)?.first()?;
         self.letters.get(first)
     }
 
-    /// The last letter of `stream` that its later events wait behind, where their order matters.
+    /// Returns the last letter of `stream` that its later events wait for, where their order matters.
     pub fn last_of(&self, stream: &str) -> Option<&Letter> {
         let last = self.blocking.get(stream)?.last()?;
         self.letters.get(last)
     }
 
-    /// The first letter that must go before this one can be tried again, where the order matters, and for which nothing
-    /// is wished.
+    /// Returns the first letter that must be settled before this one can be retried, where the order matters, and
+    /// about which nothing is decided.
     pub fn before(&self, letter: &Letter) -> Option<&Letter> {
         let stream = self.blocking.get(letter.stream.as_str()).filter(|_| letter.blocks())?;
         let mut before = stream.range(..letter.position).filter_map(|position| self.letters.get(position));
         before.find(|before| before.wish.is_none())
     }
 
-    /// The first letter whose wish can be carried out now. Where the order matters, an event is tried again only
-    /// when those before it that it waits behind are gone; giving one up needs no order.
+    /// Returns the first letter whose decision can be carried out now. Where the order matters, an event is retried
+    /// only when the letters that it waits for are gone. A letter can be dropped in any order.
     pub fn next_wished(&self, order_matters: bool) -> Option<&Letter> {
         let mut waiting = HashSet::new();
         self.iter().find(|letter| {
@@ -222,19 +222,20 @@ impl Letters {
         })
     }
 
-    /// What becomes of the letters of a stream when the event of `tried` is refused again: its own letter says so, and
-    /// where the order matters, those behind it are wished for no more, since the wish was for all of them in order.
+    /// Returns the letters of a stream that change when the event of `tried` is refused again. Its own letter records
+    /// the refusal. Where the order matters, decisions to retry later letters of the stream are withdrawn, since they
+    /// were meant for all of them in order.
     pub fn refused_again(&self, tried: Letter, order_matters: bool) -> Vec<Letter> {
         let stream = self.blocking.get(tried.stream.as_str()).filter(|_| order_matters && tried.blocks());
-        let behind = stream.into_iter().flatten().filter(|position| **position > tried.position);
-        let wished = behind.filter_map(|position| self.letters.get(position));
+        let later = stream.into_iter().flatten().filter(|position| **position > tried.position);
+        let wished = later.filter_map(|position| self.letters.get(position));
         let wished = wished.filter(|letter| letter.wish == Some(Wish::Retry));
         let given_up = wished.map(|letter| Letter { wish: None, ..letter.clone() }).collect::<Vec<_>>();
         [Letter { wish: None, ..tried }].into_iter().chain(given_up).collect()
     }
 
-    /// Whether so many are set aside that no more may be: a handler that refuses everything is no reason to set
-    /// everything aside.
+    /// Returns true if the number of letters is at its limit and no more events may be set aside: a handler that
+    /// refuses everything is no reason to set everything aside.
     pub fn is_full(&self) -> bool {
         self.len() >= limits::LETTERS_MAX
     }
@@ -260,7 +261,7 @@ mod tests {
         }
     }
 
-    /// A version that takes up events as a processor does: its handler refuses some of them.
+    /// A version that processes events as a processor does. Its handler refuses some of them.
     #[derive(Default)]
     struct Version {
         letters: Letters,
@@ -274,7 +275,7 @@ mod tests {
             let name = format!("account-{stream}");
             let first = self.letters.first_of(&name).filter(|_| order_matters).map(|first| first.position);
             match first {
-                Some(first) => self.letters.put(letter(self.at, stream, LetterKind::Behind { first }, None)),
+                Some(first) => self.letters.put(letter(self.at, stream, LetterKind::Blocked { first }, None)),
                 None if refuses => self.letters.put(letter(self.at, stream, policy, None)),
                 None => self.applied.push((self.at, stream)),
             }
@@ -341,33 +342,33 @@ mod tests {
     }
 
     #[test]
-    fn an_event_behind_another_is_tried_only_when_that_is_gone() {
+    fn a_blocked_event_is_tried_only_when_the_one_before_it_is_gone() {
         let (first, retry) = (Position::new(3), Some(Wish::Retry));
-        let behind = letter(5, 1, LetterKind::Behind { first }, retry);
-        let last = letter(9, 1, LetterKind::Behind { first }, retry);
-        let all = [letter(3, 1, LetterKind::Refused, retry), letter(5, 1, LetterKind::Behind { first }, None), last];
+        let blocked = letter(5, 1, LetterKind::Blocked { first }, retry);
+        let last = letter(9, 1, LetterKind::Blocked { first }, retry);
+        let all = [letter(3, 1, LetterKind::Refused, retry), letter(5, 1, LetterKind::Blocked { first }, None), last];
         let gap = Letters::new(all.clone());
         assert_eq!(gap.before(&all[2]), Some(&all[1]), "what is not wished for stays, whatever goes before it");
         assert_eq!((gap.before(&all[1]), gap.last_of("account-1")), (None, Some(&all[2])));
-        let mut letters = Letters::new([letter(3, 1, LetterKind::Refused, None), behind.clone()]);
+        let mut letters = Letters::new([letter(3, 1, LetterKind::Refused, None), blocked.clone()]);
         assert_eq!(letters.next_wished(true), None);
-        assert_eq!(letters.before(&behind).map(|letter| letter.position), Some(first));
-        assert_eq!(letters.next_wished(false), Some(&behind), "where the order does not matter, nothing is behind");
+        assert_eq!(letters.before(&blocked).map(|letter| letter.position), Some(first));
+        assert_eq!(letters.next_wished(false), Some(&blocked), "where the order does not matter, nothing is blocked");
         letters.settle(first);
-        assert_eq!(letters.next_wished(true), Some(&behind));
-        assert_eq!(letters.before(&behind), None);
+        assert_eq!(letters.next_wished(true), Some(&blocked));
+        assert_eq!(letters.before(&blocked), None);
     }
 
     #[test]
     fn a_retry_of_a_stream_ends_at_the_first_event_that_is_refused_again() {
         let (first, retry) = (Position::new(3), Some(Wish::Retry));
         let tried = letter(3, 1, LetterKind::Refused, retry);
-        let behind = letter(5, 1, LetterKind::Behind { first }, retry);
-        let given_up = letter(6, 1, LetterKind::Behind { first }, Some(Wish::Drop));
+        let blocked = letter(5, 1, LetterKind::Blocked { first }, retry);
+        let given_up = letter(6, 1, LetterKind::Blocked { first }, Some(Wish::Drop));
         let skipped = letter(7, 1, LetterKind::Skipped, retry);
-        let letters = Letters::new([tried.clone(), behind.clone(), given_up, skipped]);
+        let letters = Letters::new([tried.clone(), blocked.clone(), given_up, skipped]);
         let again = letters.refused_again(Letter { attempts: 2, ..tried.clone() }, true);
-        let expected = [Letter { attempts: 2, wish: None, ..tried.clone() }, Letter { wish: None, ..behind }];
+        let expected = [Letter { attempts: 2, wish: None, ..tried.clone() }, Letter { wish: None, ..blocked }];
         assert_eq!(again, expected);
         assert_eq!(letters.refused_again(tried, false).len(), 1);
     }

@@ -20,6 +20,7 @@ mod letter;
 pub mod limits;
 mod member;
 mod name;
+mod numbers;
 mod phase;
 #[doc(hidden)]
 pub mod planted;
@@ -43,8 +44,8 @@ pub use catalog::{
     PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
 };
 pub use effect::{
-    BegunEffect, EffectFailure, EffectKey, EffectLetter, EffectTry, EffectsClaim, NewEffect, PastEffects,
-    PendingEffect, Settled, Voice,
+    BegunEffect, EffectFailure, EffectKey, EffectLetter, EffectOutcome, EffectTry, EffectsClaim, NewEffect,
+    PastEffects, PendingEffect, Voice,
 };
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
@@ -52,9 +53,10 @@ pub use journal::{JournalId, Mark, Parted, forgotten};
 pub use letter::{Letter, LetterKind, Letters, LettersOf, Refusal, WhichLetters, Wish};
 pub use member::{CodeId, Member, MemberCode, MemberId};
 pub use name::{EventType, InvalidName, ProjectionName, StreamName, category_of};
+pub use numbers::grouped;
 pub use phase::{Phase, Stage};
 pub use position::{ExpectedRevision, Position, Revision};
-pub use reads::{Announced, Reads, Unlike};
+pub use reads::{Announcement, CodeMismatch, Reads};
 pub use segment::{Segment, SegmentCount, SegmentRange, stream_hash};
 pub use share::{InvalidShare, WorkShare};
 pub use time::Timestamp;

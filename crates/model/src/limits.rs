@@ -1,4 +1,4 @@
-//! Every limit, in one place: the unit, then `MAX` last.
+//! Every limit, in one place. A name ends with the unit, then `MAX`.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ pub const PROJECTION_NAME_BYTES_MAX: usize = 48;
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// Largest metadata of one event as stored, in bytes.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
-/// Longest field `time` of an event's metadata that does not count towards [`METADATA_BYTES_MAX`], in bytes: imports add
-/// such a field, and whatever was appended anywhere can be imported.
+/// Longest field `time` of an event's metadata that does not count towards [`METADATA_BYTES_MAX`], in bytes. Imports
+/// add such a field, so that every event that any journal accepted can be imported.
 pub const METADATA_TIME_BYTES_MAX: usize = 64;
 /// Most tags of one event.
 pub const TAGS_MAX: usize = 16;
@@ -21,7 +21,7 @@ pub const TAGS_MAX: usize = 16;
 pub const TAG_BYTES_MAX: usize = 255;
 /// Most events in one append.
 pub const APPEND_EVENTS_MAX: usize = 10_000;
-/// Most streams of which one append demands a revision.
+/// Most streams for which one append expects a revision.
 pub const APPEND_EXPECTED_MAX: usize = APPEND_EVENTS_MAX;
 /// Largest append as stored, in bytes.
 pub const APPEND_BYTES_MAX: usize = 32 << 20;
@@ -29,62 +29,64 @@ pub const APPEND_BYTES_MAX: usize = 32 << 20;
 pub const SEGMENTS_MAX: u16 = 1024;
 /// Most events that one read returns.
 pub const READ_EVENTS_MAX: usize = 65_536;
-/// Most reads of the past at the same time on one node for those who wait for events or subscribe; others wait for
-/// their turn. Processors have their own.
+/// Most reads of the past at the same time on one node for subscriptions and for callers that wait for events. Other
+/// such reads wait for their turn. Processors have their own reads.
 pub const SCANS_MAX: usize = 2;
 /// Most events that a processor applies in one batch.
 pub const BATCH_EVENTS_MAX: usize = 1 << 20;
 /// Most bytes of events that a processor reads at once.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How long a batch of a processor should take near the head, where readers wait for it.
+/// Target time of a batch near the head, where readers wait for it.
 pub const BATCH_TIME_TARGET: Duration = Duration::from_millis(100);
-/// How long a batch should take further than [`READY_LAG_MAX`] from the head: rows that change often are then
-/// written once for many changes, and nobody can be answered any sooner by less.
+/// Target time of a batch further than [`READY_LAG_MAX`] from the head. Rows that change often are then written once
+/// for many changes, and shorter batches would not answer anybody sooner.
 pub const BATCH_TIME_TARGET_FAR: Duration = Duration::from_secs(1);
-/// How long a batch should take so far from the head in a version that answers nobody yet, as long as nobody waits for
-/// its end.
+/// Target time of a batch that far from the head in a version that answers nobody yet, while nobody waits for the end
+/// of the batch.
 pub const BATCH_TIME_TARGET_BUILD: Duration = Duration::from_secs(4);
-/// Most bytes of unchanged rows that a view keeps in memory from batch to batch, unless it is set otherwise.
+/// Most bytes of unchanged rows that a view keeps in memory from batch to batch. This is the default of an option.
 pub const ROW_BYTES_MAX: usize = 64 << 20;
-/// Most bytes of the values that a row has in the columns of its key, or of one index: what every store can index. A
-/// text or bytes count as long as they are, and any other value as [`INDEX_VALUE_BYTES`].
+/// Most bytes of the values of a row in the columns of its key, or of one index: the size that every store can index.
+/// A text or bytes count with their length, any other value as [`INDEX_VALUE_BYTES`].
 pub const INDEX_BYTES_MAX: usize = 2_000;
-/// What a value of a kind whose values are all of one size counts in a key or an index, in bytes.
+/// Size in bytes that a value of a kind of fixed size counts in a key or an index.
 pub const INDEX_VALUE_BYTES: usize = 16;
 /// Most columns of a key or an index.
 pub const INDEX_COLUMNS_MAX: usize = 32;
-/// Most unique values that a view takes without having asked its store whether another row has them.
+/// Most unique values that a view accepts before it has asked its store whether another row has them.
 pub const UNIQUE_UNASKED_MAX: usize = 10_000;
-/// How long a member counts as alive after it has renewed its lease.
+/// Time for which a member counts as alive after it has renewed its lease.
 pub const LEASE_TIME: Duration = Duration::from_secs(3);
-/// How long a segment may be nobody's before every node says so (I-10).
+/// Longest time for which a segment may be unclaimed before every node reports it (I-10).
 pub const UNOWNED_TIME_MAX: Duration = Duration::from_secs(2 * LEASE_TIME.as_secs());
-/// How long a flip may hold the old version's appliers before it lets go and tries again later.
+/// Longest time for which a flip may hold the old version's appliers before it lifts the hold and tries again later.
 pub const HOLD_TIME_MAX: Duration = Duration::from_millis(500);
-/// Most events that the new version may be behind the old one when a flip holds the old one.
+/// Largest lag of the new version to the old one, in events, at which a flip holds the old one.
 pub const HOLD_LAG_MAX: u64 = 5_000;
-/// How long a processor that shall stop may take for the batch it is in, before that is given up.
+/// Longest time for which a processor that shall stop may finish its current batch before the batch is given up.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
-/// How long to wait beyond [`STOP_TIME_MAX`] for a processor that was told to give up its batch. One that still runs
-/// then computes without end; its thread is left behind, and its claim revoked.
+/// Time to wait beyond [`STOP_TIME_MAX`] for a processor that was told to give up its batch. One that still runs then
+/// computes without end: its thread is abandoned, and its claim revoked.
 pub const STOP_MARGIN_MAX: Duration = Duration::from_secs(1);
-/// How long a handler may be busy with one event before the status and the log say so.
+/// Time for which a handler may be busy with one event before the status and the log report it.
 pub const HANDLER_TIME_SEEN: Duration = Duration::from_secs(2);
-/// Most dead letters of a version. With more the segment of the next one halts, whatever its policy: a handler that
-/// refuses so much is wrong, and what it refuses must not all be set aside.
+/// Most dead letters of a version. With more, the segment of the next one halts, whatever its policy: a handler that
+/// refuses so much is wrong, and not everything that it refuses may be set aside.
 pub const LETTERS_MAX: usize = 10_000;
-/// Longest text that is kept of what a handler said, in bytes.
+/// Longest text of a handler's error that is kept, in bytes.
 pub const HANDLER_ERROR_BYTES_MAX: usize = 4 << 10;
-/// How long a clean-up that is asked for waits until the version has come to the events whose effects are its to make.
+/// Longest time for which a requested clean-up waits until the version has reached the events whose effects it must
+/// emit.
 pub const SPEAK_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often it looks.
+/// Time between two checks during that wait.
 pub const SPEAK_LOOK: Duration = Duration::from_millis(20);
-/// How long a status waits for the store to tell how versions are, before it tells what was known before.
+/// Longest time for which a status waits for the store to report the versions, before it returns what was known
+/// before.
 pub const STATUS_TIME_MAX: Duration = Duration::from_secs(1);
-/// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
+/// Default of the longest time for which a request waits for a position, for a serving version or for an answer.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a node that answers requests looks for an answer: the rest of [`REQUEST_TIME_MAX`] is for the way to the
-/// caller, so that whoever waits that long has an answer.
+/// The time for which a node that answers requests looks for an answer: the rest of [`REQUEST_TIME_MAX`] is for the
+/// way to the caller, so that anyone who waits that long has an answer.
 pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(9_500);
 /// Most dead letters that are read at once.
 pub const LETTERS_READ_MAX: usize = 1_000;
@@ -98,49 +100,49 @@ pub const EFFECTS_AT_ONCE_MAX: usize = 64;
 pub const EFFECTS_READ_MAX: usize = 256;
 /// Most of the last events that a node keeps in memory for its subscriptions.
 pub const TAIL_EVENTS_MAX: usize = 16_384;
-/// Most bytes of those.
+/// Most bytes of those events.
 pub const TAIL_BYTES_MAX: usize = 16 << 20;
-/// How old the mark of a view's history may be before a commit takes a newer one with it, and how often at most each view
-/// is compared with the journal.
+/// Age of the mark of a view's history from which a commit also writes a newer one, and the shortest time between two
+/// comparisons of a view with the journal.
 pub const MARK_TIME_MAX: Duration = Duration::from_secs(1);
-/// In what time a node looks at all pages of its views, where that takes it more than [`SCRUB_REST_MAX`] for each look.
+/// Time in which a node checks all pages of its views, if that takes more than [`SCRUB_REST_MAX`] for each check.
 pub const SCRUB_TIME: Duration = Duration::from_secs(86_400);
-/// Pages of a view that a node looks at in one go, of 4 KiB each.
+/// Pages of a view that a node checks at once, of 4 KiB each.
 pub const SCRUB_PAGES_MAX: u64 = 256;
-/// The shortest rest between two such looks, which bounds what they read to 10 MiB a second.
+/// Shortest rest between two such checks, which limits their reads to 10 MiB a second.
 pub const SCRUB_REST_MIN: Duration = Duration::from_millis(100);
-/// The longest rest between two such looks.
+/// Longest rest between two such checks.
 pub const SCRUB_REST_MAX: Duration = Duration::from_secs(60);
-/// How long a node rests between two looks at the rows of a version that serves, unless the version says otherwise.
+/// Default of the rest between two checks of the rows of a version that serves.
 pub const SCRUB_ROWS_REST: Duration = Duration::from_secs(3_600);
-/// How long it rests before the first of them at most.
+/// Longest rest before the first of these checks.
 pub const SCRUB_ROWS_REST_FIRST: Duration = Duration::from_secs(60);
-/// The shortest such rest, whatever the version says.
+/// Shortest such rest, whatever the version sets.
 pub const SCRUB_ROWS_REST_MIN: Duration = Duration::from_millis(10);
-/// How long a look may take; it keeps one state of the view for no longer.
+/// Longest time of one check. It keeps one state of the view for no longer.
 pub const SCRUB_ROWS_TIME_MAX: Duration = Duration::from_secs(60);
-/// How much of the time of one core a look works, in percent.
+/// Share of the time of one core for which a check works, in percent.
 pub const SCRUB_ROWS_SHARE_PERCENT: u8 = 10;
-/// How long it works before it rests for that.
+/// Time for which it works before it rests for that.
 pub const SCRUB_ROWS_WORK_MAX: Duration = Duration::from_millis(20);
-/// The longest such rest, where a handler or a read took long.
+/// Longest such rest, where a handler or a read took long.
 pub const SCRUB_ROWS_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Most events that a version may lag and still count as caught up.
+/// Largest lag, in events, at which a version still counts as caught up.
 pub const READY_LAG_MAX: u64 = 10_000;
-/// How far the last event's recorded time may be ahead of a node's clock before that is told.
+/// Largest lead of the last event's recorded time over a node's clock that is not reported.
 pub const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(60);
-/// How often a node looks.
+/// Time between two checks of the clock.
 pub const CLOCK_LOOK_TIME: Duration = Duration::from_secs(10);
-/// How long ago a second was of which the pace of a version counts only a part of e.
+/// Age at which a second counts 1/e as much in the pace of a version as the present one.
 pub const PACE_TIME: Duration = Duration::from_secs(10);
-/// How long it must have been measured before it is told.
+/// Shortest time of measurement before the pace is shown.
 pub const PACE_TIME_MIN: Duration = Duration::from_secs(1);
-/// For how long more must have arrived than was covered, and how old the oldest event must be that is not covered, before
-/// it is said that a version never catches up.
+/// Time for which more must have arrived than was covered, and age of the oldest event that is not covered, before a
+/// version is reported as never catching up.
 pub const NEVER_TIME_MIN: Duration = Duration::from_secs(5);
-/// How old the oldest event may be that a version near the head does not cover, for it to count as following.
+/// Largest age of the oldest uncovered event at which a version near the head counts as following.
 pub const FOLLOWING_AGE_MAX: Duration = Duration::from_secs(1);
-/// How long a version that has something to do may stand still before it is told as stalled.
+/// Time without progress after which a version that has something to do is reported as stalled.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most findings of one kind that a part of a verification keeps; it counts the others.
 pub const FINDINGS_MAX: usize = 10;
@@ -150,28 +152,27 @@ pub const FINDING_BYTES_MAX: usize = 1_024;
 pub const NOTES_MAX: usize = 50;
 /// Most rows that a verification reads from a view at once.
 pub const PAGE_ROWS_MAX: usize = 1_000;
-/// Most bytes of rows that one page of a view has, unless its first row alone has more.
+/// Most bytes of rows in one page of a view. A page of one row may have more.
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
-/// How long two versions may make no progress towards one position at which they can be compared.
+/// Longest time for which two versions may make no progress towards one position at which they can be compared.
 pub const MEET_TIME_MAX: Duration = Duration::from_secs(10);
-/// Most events that a verification folds from the start, of a version that began as a copy, unless the version says
-/// otherwise.
+/// Default of the most events that a verification folds from the start, for a version that began as a copy.
 pub const FOLD_EVENTS_MAX: usize = 200_000;
-/// How long it does so at most, unless the version says otherwise.
+/// Default of the longest time for which it folds.
 pub const FOLD_TIME_MAX: Duration = Duration::from_secs(30);
-/// Most streams that it folds where there are more events than that.
+/// Most streams that it folds if there are more events than that.
 pub const FOLD_STREAMS_MAX: u64 = 1_000;
 /// Most bytes of their events that it keeps in memory.
 pub const FOLD_BYTES_MAX: usize = 64 << 20;
 /// Most rows of one table that it then looks up one by one.
 pub const FOLD_ROWS_MAX: u64 = 10_000;
-/// Most live queries that wait to be put to a version that is being built; more are dropped.
+/// Most live queries that wait to be put to a version that is being built. More are dropped.
 pub const SHADOWS_MAX: usize = 256;
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < APPEND_BYTES_MAX, "the largest event fits an append");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX, "the largest event fits a batch");
 const _: () = assert!(
-    // What PostgreSQL adds to each value and to all of them, and what a third of its page holds.
+    // The bytes that PostgreSQL adds to each value and to all of them, and the bytes that fit in a third of its page.
     INDEX_BYTES_MAX + INDEX_COLUMNS_MAX * 11 + 16 <= 2_704 && INDEX_COLUMNS_MAX * INDEX_VALUE_BYTES <= INDEX_BYTES_MAX,
     "what is indexed fits every store"
 );

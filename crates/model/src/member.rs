@@ -1,4 +1,4 @@
-//! Members: the live nodes that share a store, and what they can be given to do.
+//! Members: the live nodes that share a store, and the work that they can be given.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use crate::name::ProjectionName;
 use crate::replay::InPlace;
 use crate::version::ViewId;
 
-/// One run of a node. A node that is started again is another member, so that nothing of the run before is taken
-/// for its own.
+/// One run of a node. A node that is started again is another member, so that it never takes anything of the earlier
+/// run for its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId([u8; 16]);
 
 impl MemberId {
-    /// The id with these bytes.
+    /// Returns the id with these bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -24,7 +24,8 @@ impl MemberId {
 }
 
 impl fmt::Display for MemberId {
-    /// Its last eight digits: in a version 7 UUID the first ones are the time, and much the same for all.
+    /// Its last eight digits. In a version 7 UUID the first digits are the time, so they are nearly the same for all
+    /// members.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[12..].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -39,48 +40,48 @@ impl fmt::Debug for MemberId {
 /// A code version of a projection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodeId {
-    /// Of which projection.
+    /// The projection.
     pub projection: ProjectionName,
     /// The version of the code.
     pub code: u32,
 }
 
-/// The code of a version as the node that carries it tells the others of it.
+/// The code of a version, as the node that carries it describes it to the others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberCode {
     /// Which code.
     pub id: CodeId,
-    /// Whether past events may go through its versions again in place; `None` where an earlier release does not say.
+    /// The version's support for a replay in place; `None` if an earlier release did not say.
     pub in_place: Option<InPlace>,
 }
 
-/// A node as it tells the others of itself, each time it renews its lease.
+/// A node, as it describes itself to the others each time it renews its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Which run of which node.
+    /// The run of the node.
     pub id: MemberId,
-    /// What people call it, such as its host name and process.
+    /// A name for people, such as host name and process.
     pub name: String,
-    /// Where other nodes reach its API; `None` when they cannot.
+    /// The address of its API for other nodes; `None` if they cannot reach it.
     pub address: Option<String>,
     /// The code that it carries.
     pub carries: Vec<MemberCode>,
-    /// Whether it may be given work: it has caught up with the catalog and is not about to leave.
+    /// True if it may be given work: it has caught up with the catalog and is not about to leave.
     pub ready: bool,
 }
 
 impl Member {
-    /// Whether it can be given segments of this version.
+    /// Returns true if it can be given segments of this version.
     pub fn is_capable(&self, view: &ViewId) -> bool {
         self.ready && self.has_code_of(view)
     }
 
-    /// Whether it can be once it is ready.
+    /// Returns true if it carries the code of this version, ready or not.
     pub fn has_code_of(&self, view: &ViewId) -> bool {
         self.code_of(view).is_some()
     }
 
-    /// The code of this version, if it carries it.
+    /// Returns the code of this version, if the node carries it.
     pub fn code_of(&self, view: &ViewId) -> Option<&MemberCode> {
         self.carries.iter().find(|it| it.id.projection == view.projection && it.id.code == view.version.code)
     }

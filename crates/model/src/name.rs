@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::limits;
 
-/// A name that breaks a rule; says which.
+/// A name that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidName {
-    /// What the name is for: `stream`, `event type` or `projection`.
+    /// The kind of name: `stream`, `event type` or `projection`.
     pub kind: &'static str,
     /// The name as given.
     pub name: String,
@@ -31,17 +31,17 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The checked name.
+            /// Returns the checked name.
             ///
             /// # Errors
-            /// [`InvalidName`] when `name` breaks a rule of this kind of name.
+            /// [`InvalidName`] if `name` breaks a rule of this kind of name.
             pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidName> {
                 let name = name.as_ref();
                 $check(name)?;
                 Ok(Self(Arc::from(name)))
             }
 
-            /// The name as text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -135,18 +135,18 @@ name!(
 );
 
 impl StreamName {
-    /// The kind of entity: what stands before the first `-`, or the whole name without one.
+    /// Returns the kind of entity: the part before the first `-`, or the whole name without one.
     pub fn category(&self) -> &str {
         category_of(&self.0)
     }
 
-    /// Whether the stream belongs to dacapo itself.
+    /// Returns true if the stream belongs to dacapo itself.
     pub fn is_system(&self) -> bool {
         self.0.starts_with('$')
     }
 }
 
-/// The category of a stream name: what stands before the first `-`, or the whole name without one.
+/// Returns the category of a stream name: the part before the first `-`, or the whole name without one.
 pub fn category_of(stream: &str) -> &str {
     stream.split_once('-').map_or(stream, |(category, _)| category)
 }

@@ -7,22 +7,22 @@
 //!       └─────────────┴───────────────┴─────────────┴──▶ CleaningUp ──▶ Obsolete
 //! ```
 //!
-//! A clean-up that is cancelled before anything is dropped leads back to the phase in which it was asked for.
+//! A clean-up that is cancelled before anything is dropped leads back to the phase in which it was requested.
 
 use std::fmt;
 
 use crate::planted::{self, Fault};
 
-/// Where a version is in its life.
+/// The phase of a version's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Known, nothing built yet.
+    /// Known, but not built yet.
     Scheduled,
     /// Its view is being built beside the serving one.
     Initializing,
     /// It answers queries.
     Serving,
-    /// It served before and keeps following, ready for a rollback.
+    /// It served before and keeps following the journal, ready for a rollback.
     StandingBy,
     /// Its view is being dropped.
     CleaningUp,
@@ -44,7 +44,7 @@ impl Phase {
         Self::Failed,
     ];
 
-    /// The table of moves.
+    /// Returns true if the phase may change to `next`: the table of moves.
     pub const fn may_become(self, next: Self) -> bool {
         use Phase::*;
         matches!(
@@ -58,18 +58,18 @@ impl Phase {
         )
     }
 
-    /// Whether events are applied to the version's view in this phase.
+    /// Returns true if events are applied to the version's view in this phase.
     pub fn applies(self) -> bool {
         matches!(self, Self::Initializing | Self::Serving | Self::StandingBy)
             && !(planted::is(Fault::NotFollowing) && self == Self::StandingBy)
     }
 
-    /// Whether a view exists, or may exist, in this phase.
+    /// Returns true if a view exists, or may exist, in this phase.
     pub const fn has_view(self) -> bool {
         !matches!(self, Self::Scheduled | Self::Obsolete)
     }
 
-    /// The name in messages and on the wire.
+    /// Returns the name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "Scheduled",
@@ -89,23 +89,23 @@ impl fmt::Display for Phase {
     }
 }
 
-/// How far an initializing version is.
+/// The progress of an initializing version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Reading what was in the journal when it began.
+    /// It reads the events that were in the journal when it began.
     Replaying,
-    /// Building the indexes that its view goes without while it replays.
+    /// It builds the indexes that its view does without while it replays.
     Indexing,
-    /// Reading what was appended meanwhile.
+    /// It reads the events that were appended in the meantime.
     CatchingUp,
-    /// Being verified, or found wrong.
+    /// It is being verified, or has failed verification.
     Verifying,
-    /// Near enough to the head to be flipped to.
+    /// It is near enough to the head for a flip.
     Ready,
 }
 
 impl Stage {
-    /// The name in messages and on the wire.
+    /// Returns the name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Replaying => "Replaying",

@@ -23,7 +23,7 @@ macro_rules! faults {
                 }
             }
 
-            /// The invariants of which one must be found broken.
+            /// Returns the invariants of which the checkers must find one broken.
             pub const fn breaks(self) -> &'static [&'static str] {
                 match self {
                     $(Self::$fault => &$found,)*
@@ -40,14 +40,14 @@ faults! {
     Twice "i-2-twice" ["I-2"],
     /// I-3: a token passes an event that was not applied.
     Skip "i-3-skip" ["I-3"],
-    /// I-3: code goes on past events that it does not read and a newer code of its version does.
+    /// I-3: code continues past events that it does not read and a newer code of its version does.
     Unread "i-3-unread" ["I-3"],
     /// I-3: the rows of a commit stay although its tokens were refused.
     RowsAlone "i-3-rows-alone" ["I-3"],
     /// I-3: a reset that fails leaves what it has taken away already.
     HalfReset "i-3-half-reset" ["I-3"],
     /// I-3: an event is applied although one before it in its stream is set aside.
-    NotBehind "i-3-not-behind" ["I-3"],
+    NotBlocked "i-3-not-blocked" ["I-3"],
     /// I-3: what is done to a view as a whole is done by one that has only some of its segments.
     NotWhole "i-3-not-whole" ["I-3", "replay"],
     /// I-4: a claim does not raise the epoch.
@@ -99,19 +99,19 @@ faults! {
 #[cfg(feature = "planted")]
 static CHOSEN: std::sync::OnceLock<Fault> = std::sync::OnceLock::new();
 
-/// From here on `fault` is there, in this process. The first choice stands.
+/// Activates `fault` in this process from here on. The first choice stands.
 #[cfg(feature = "planted")]
 pub fn choose(fault: Fault) {
     CHOSEN.get_or_init(|| fault);
 }
 
-/// Whether `fault` is there.
+/// Returns true if `fault` is active.
 #[cfg(feature = "planted")]
 pub fn is(fault: Fault) -> bool {
     CHOSEN.get() == Some(&fault)
 }
 
-/// Whether `fault` is there: never, in this build.
+/// Returns true if `fault` is active: never, in this build.
 #[cfg(not(feature = "planted"))]
 pub const fn is(_: Fault) -> bool {
     false

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A place in the journal. The first event is at 1 and there are no holes (I-1); 0 is the place before it.
+/// A place in the journal. The first event has position 1 and there are no holes (I-1); 0 is the place before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(u64);
 
@@ -17,17 +17,17 @@ macro_rules! place {
             /// The place before the first event.
             pub const START: Self = Self(0);
 
-            /// The place with the given number.
+            /// Returns the place with the given number.
             pub const fn new(number: u64) -> Self {
                 Self(number)
             }
 
-            /// The number of this place.
+            /// Returns the number of this place.
             pub const fn get(self) -> u64 {
                 self.0
             }
 
-            /// The place that follows this one.
+            /// Returns the place that follows this one.
             ///
             /// # Panics
             /// At `u64::MAX`, which no journal reaches.
@@ -35,7 +35,7 @@ macro_rules! place {
                 self.plus(1)
             }
 
-            /// The place `count` events further on.
+            /// Returns the place that is `count` events further.
             ///
             /// # Panics
             /// Past `u64::MAX`, which no journal reaches.
@@ -46,7 +46,7 @@ macro_rules! place {
                 }
             }
 
-            /// How many events lie after `other`, through this place; 0 when `other` is not before it.
+            /// Returns the number of events after `other`, through this place; 0 if `other` is not before it.
             pub const fn since(self, other: Self) -> u64 {
                 self.0.saturating_sub(other.0)
             }
@@ -63,10 +63,10 @@ macro_rules! place {
 place!(Position);
 place!(Revision);
 
-/// What an append demands of a stream before it writes.
+/// The revision of a stream that an append expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExpectedRevision {
-    /// Whatever is there.
+    /// Any state of the stream.
     Any,
     /// The stream has no events yet.
     NoStream,
@@ -77,7 +77,7 @@ pub enum ExpectedRevision {
 }
 
 impl ExpectedRevision {
-    /// Whether a stream whose last revision is `actual` meets the demand.
+    /// Returns true if a stream whose last revision is `actual` meets the expectation.
     pub fn allows(self, actual: Revision) -> bool {
         match self {
             Self::Any => true,

@@ -1,4 +1,4 @@
-//! How a version gets on: its pace, the time that is left with what that rests on, and whether it stands still.
+//! The progress of a version: its pace, the remaining time with its basis, and whether it stands still.
 //!
 //! ```text
 //!   looks:   (when, what it covers, the head)   one now and then
@@ -8,9 +8,9 @@
 //!              └─▶ still for: since it last moved, or last had nothing to do
 //! ```
 //!
-//! A version moves by whole batches, so a pace is measured from one move to a later one: as long as it stands, the pace
-//! is what it was, and so is the time left. Each second counts less the longer ago it was, by a factor of e after
-//! [`limits::PACE_TIME`]. Once it has stood for [`limits::STALL_TIME_MAX`], its pace is not known any more.
+//! A version moves by whole batches, so a pace is measured from one move to a later one. While it stands, the pace
+//! and the remaining time stay as they were. A second counts less the longer ago it was, by a factor of e after
+//! [`limits::PACE_TIME`]. Once the version has stood still for [`limits::STALL_TIME_MAX`], its pace is unknown.
 //!
 //! Times are spans since any fixed moment: nothing here reads a clock.
 
@@ -18,16 +18,17 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::limits;
+use crate::numbers::{grouped, span};
 use crate::position::Position;
-use crate::waiting::{WaitingOn, grouped, span};
+use crate::waiting::WaitingOn;
 
 /// Two moves closer to each other than this are measured as one.
 const LOOK_SPACING: Duration = Duration::from_millis(200);
 
-/// How far a version was at one moment.
+/// The progress of a version at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// When.
+    /// The time of the look.
     pub at: Duration,
     /// The position that all of its segments cover.
     pub covers: Position,
@@ -35,18 +36,18 @@ pub struct Look {
     pub head: Position,
 }
 
-/// What was seen of one version so far, as much as its pace rests on.
+/// The looks at one version so far, as far as its pace depends on them.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
     last: Option<Look>,
-    /// From where the next piece of the pace is measured: where it last moved, or where it began.
+    /// The look from which the next piece of the pace is measured: the last move, or the beginning.
     from: Option<Look>,
-    /// When it was first seen where it is, with something to do.
+    /// The first look at which the version was where it is now, with something to do.
     moved: Option<Look>,
     weighed: Weighed,
 }
 
-/// Sums in which each second counts less the longer ago it was.
+/// Sums in which a second counts less the longer ago it was.
 #[derive(Clone, Copy, Debug, Default)]
 struct Weighed {
     seconds: f64,
@@ -56,10 +57,10 @@ struct Weighed {
     over: Duration,
 }
 
-/// How fast a version gets on, and how fast there is more to do.
+/// The pace of a version, and the pace at which new work arrives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
-    /// The time that it was measured over, as far as that still counts.
+    /// The time over which the pace was measured, as far as it still counts.
     pub over: Duration,
     /// Positions covered a second.
     pub rate: f64,
@@ -67,49 +68,50 @@ pub struct Pace {
     pub arrivals: f64,
 }
 
-/// What a time left rests on.
+/// The basis of a remaining time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Basis {
-    /// The pace that is thought to go on.
+    /// The pace that is assumed to continue.
     pub pace: Pace,
-    /// How many positions are left.
+    /// The number of positions left.
     pub left: u64,
 }
 
-/// When a version will have caught up.
+/// The time after which a version will have caught up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimeLeft {
-    /// So long from now.
+    /// The time from now.
     pub left: Duration,
-    /// What that rests on.
+    /// The basis of the estimate.
     pub basis: Basis,
 }
 
-/// Why there is no time left to tell.
+/// The reason why there is no remaining time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NoTimeLeft {
     /// It has caught up, or is so near the head that it follows.
     Following,
-    /// It was not watched for long enough, or does not move.
+    /// It was not observed for long enough, or it does not move.
     Unknown,
     /// It is paused.
     Paused,
-    /// As much arrives as it covers, or more, for so long that it is no burst: at this pace it never catches up.
+    /// Events arrive as fast as it covers them, or faster, for too long to be a burst: at this pace it never catches
+    /// up.
     DoesNotShrink(Basis),
 }
 
-/// A version that has something to do and does not get on.
+/// A version that has something to do and makes no progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// For how long it has not moved.
+    /// The time since its last move.
     pub still: Duration,
-    /// What keeps it; never empty.
+    /// The reasons; never empty.
     pub on: Vec<WaitingOn>,
 }
 
 impl Trail {
-    /// Notes how far the version is.
+    /// Notes the present progress of the version.
     pub fn look(&mut self, look: Look) {
         let before = self.last.replace(look);
         let had_nothing = before.is_some_and(|before| before.covers >= before.head);
@@ -117,7 +119,7 @@ impl Trail {
         if had_nothing || before.is_none_or(|before| before.covers != look.covers) {
             self.moved = Some(look);
         }
-        // What it did before it had nothing to do, or before it was moved back, says nothing about now.
+        // Its moves before it had nothing to do, or before it was moved back, say nothing about now.
         if had_nothing || went_back {
             (self.from, self.weighed) = (None, Weighed::default());
         }
@@ -129,7 +131,7 @@ impl Trail {
         }
     }
 
-    /// Its pace; `None` while it was not watched for long enough, and once it has stood still for long.
+    /// Returns its pace; `None` until it was observed for long enough, and once it has stood still for long.
     pub fn pace(&self) -> Option<Pace> {
         let Weighed { seconds, covered, arrived, over } = self.weighed;
         let (last, moved) = (self.last?, self.moved?);
@@ -141,7 +143,7 @@ impl Trail {
         })
     }
 
-    /// For how long it has not moved at `now` though there was something to do.
+    /// Returns the time, until `now`, for which it has not moved though there was something to do.
     pub fn still(&self, now: Duration) -> Duration {
         let busy = self.last.is_some_and(|last| last.covers < last.head);
         self.moved.filter(|_| busy).map_or(Duration::ZERO, |moved| now.saturating_sub(moved.at))
@@ -158,7 +160,7 @@ impl Weighed {
     }
 }
 
-/// A time left as exact as it can be known: the longer, the coarser, and never less.
+/// Returns a remaining time, rounded up to a precision that it can have: the longer, the coarser.
 pub fn coarse(left: Duration) -> Duration {
     let (minute, hour) = (60_u32, 3_600);
     let seconds = left.as_secs_f64();
@@ -175,11 +177,11 @@ pub fn coarse(left: Duration) -> Duration {
     Duration::from_secs((seconds / f64::from(step) - 1e-6).ceil() as u64 * u64::from(step))
 }
 
-/// When a version that is `lag` positions behind will have caught up. `age` is how old the oldest event is that it
-/// does not cover yet.
+/// Returns the time after which a version with this `lag`, in positions, will have caught up. `age` is the age of the
+/// oldest event that it does not cover yet.
 ///
 /// # Errors
-/// [`NoTimeLeft`] when there is no such time.
+/// [`NoTimeLeft`] if there is no such time.
 pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft, NoTimeLeft> {
     if lag == 0 || lag <= limits::READY_LAG_MAX && age < limits::FOLLOWING_AGE_MAX {
         return Err(NoTimeLeft::Following);
@@ -187,25 +189,25 @@ pub fn time_left(lag: u64, age: Duration, pace: Option<Pace>) -> Result<TimeLeft
     let pace = pace.ok_or(NoTimeLeft::Unknown)?;
     let basis = Basis { pace, left: lag };
     let shrinks = pace.rate - pace.arrivals;
-    // Centuries are no time that anyone waits for, and less than the measure is exact to.
+    // Nobody waits for centuries, and the measurement is not that exact.
     let left = Duration::try_from_secs_f64(lag as f64 / shrinks).ok().filter(|left| left.as_secs() < 10_000_000_000);
-    // A burst, or a pause between two batches, is no pace.
+    // A burst, or a pause between two batches, is not a pace.
     if left.is_none() && (pace.over < limits::NEVER_TIME_MIN || age < limits::NEVER_TIME_MIN) {
         return Err(NoTimeLeft::Unknown);
     }
     left.map(|left| TimeLeft { left: coarse(left), basis }).ok_or(NoTimeLeft::DoesNotShrink(basis))
 }
 
-/// Whether a version that has been `still` for so long is stalled, and by what: what it waits on, or else the
-/// batch that it is in.
+/// Returns the stall of a version that has been `still` for this time, if it is one, with its reasons: those it waits
+/// on, or else its current batch.
 pub fn stalled(still: Duration, waiting_on: &[WaitingOn], busy: Option<WaitingOn>) -> Option<Stall> {
-    // However long that takes: an index or a copy is made or is not, and if not there is another reason.
+    // These may take any time: an index or a copy is made or is not, and if not there is another reason.
     let goes_on = |reason: &WaitingOn| matches!(reason, WaitingOn::Index { .. } | WaitingOn::Copy { .. });
     let indexing = !waiting_on.is_empty() && waiting_on.iter().all(goes_on);
     if still < limits::STALL_TIME_MAX || indexing {
         return None;
     }
-    // That it does not work all of the time says nothing about what it does when it works.
+    // A version that works only part of the time may still make progress when it works.
     let tells = waiting_on.iter().any(|reason| !matches!(reason, WaitingOn::Share { .. }));
     let on: Vec<WaitingOn> = waiting_on.iter().cloned().chain(busy.filter(|_| !tells)).collect();
     let on = if on.is_empty() { vec![WaitingOn::Processor] } else { on };
@@ -285,7 +287,7 @@ mod tests {
         assert_eq!(time_left(99_993, OLD, pace), Err(NoTimeLeft::Unknown), "it stands still, and may go on any time");
     }
 
-    /// The times left that are told after each look.
+    /// Returns the remaining times that are shown after each look.
     fn told(looks: &[(f64, u64, u64)]) -> Vec<Option<u64>> {
         let mut trail = Trail::default();
         let told = looks.iter().map(|(seconds, covers, head)| {
@@ -388,8 +390,7 @@ mod tests {
         let told =
             |waiting_on: &[WaitingOn], busy| stalled(Duration::from_secs(12), waiting_on, busy).unwrap().to_string();
         assert_eq!(told(&reasons, Some(busy.clone())), "no progress for 12 s, it waits on the store: the disk is full");
-        let text =
-            "no progress for 12 s, it waits on the handler, which has been busy with the batch behind 5 for 12 s";
+        let text = "no progress for 12 s, it waits on the handler, which has been busy with the batch after position 5 for 12 s";
         assert_eq!(told(&[], Some(busy)), text);
         assert_eq!(
             told(&[], None),

@@ -1,123 +1,125 @@
-//! What the code of a version reads, which is part of the version: whatever went by while nobody read it is not in the
-//! rows, and nothing but a new version reads it again.
+//! The events that the code of a version reads. They are part of the version: an event that passed while the code did
+//! not read it is not in the rows, and only a new version reads it again.
 //!
-//! Types may be added under the same number as long as the journal has no event of them. The journal is looked through
-//! for that, and meanwhile somebody may append one. So it is done in two steps, both of them events of the catalog:
+//! Types may be added under the same number as long as the journal has no event of them. A node searches the journal
+//! for such events, and meanwhile somebody may append one. So it is done in two steps, both of them events of the
+//! catalog:
 //!
 //! ```text
 //!   a node that starts                              every node that applies the version
-//!   looks through `checked` ──▶ announced at P      nothing is committed past P before it was decided
-//!   looks through P         ──▶ recorded            code that reads less gets no segments any more
-//!                           └─▶ declined            goes on as before; the node does not start
+//!   searches `checked`      ──▶ announced at P      nothing is committed past P before it was decided
+//!   searches through P      ──▶ recorded            code that reads less gets no segments any more
+//!                           └─▶ declined            continues as before; the node does not start
 //! ```
 //!
-//! Positions order all of it: an event behind P is never passed by code that reads less, since whoever commits past P has
-//! folded the catalog through P; and one before P is found by whoever decides.
+//! Positions order all of it. Code that reads less never passes an event after P, since a commit past P has folded
+//! the catalog through P. An event before P is found by the node that decides.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::assign::RowScope;
+use crate::numbers::grouped;
 use crate::position::Position;
 use crate::segment::SegmentCount;
 
-/// What the code of a version reads, and whose events change a row.
+/// The events that the code of a version reads, and the segments whose events change a row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// The stable names of the types of events, older ones included; `None` is all.
+    /// The stable names of the event types, older ones included; `None` means all.
     pub types: Option<BTreeSet<String>>,
-    /// The categories of streams; `None` is all.
+    /// The categories of streams; `None` means all.
     pub categories: Option<BTreeSet<String>>,
-    /// Whose events change a row.
+    /// The segments whose events change a row.
     pub rows: RowScope,
 }
 
-/// What a newer code of a version shall read, while the journal is looked through for events of the added types.
+/// The events that a newer code of a version shall read, while the journal is searched for events of the added types.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
-    /// Where the catalog has it: nothing is committed past it before it was decided.
+pub struct Announcement {
+    /// The position of the announcement in the catalog. No commit passes it before it is decided.
     pub position: Position,
-    /// What the version shall read.
+    /// The events that the version shall read.
     pub reads: Reads,
-    /// Through here the journal was found to have no event of the added types.
+    /// The position through which the journal was found to have no event of the added types.
     pub checked: Position,
 }
 
-/// In what the code of a version is unlike what was recorded for its number.
+/// The difference between the code of a version and what was recorded for its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Unlike {
+pub enum CodeMismatch {
     /// It reads types that the version did not read.
     Added {
-        /// The types; empty for all that there may be.
+        /// The added types; empty if it reads all types.
         types: Vec<String>,
-        /// The first event of them that the version has not read, if one is known.
+        /// The first event of them that the version has passed without reading it, if one is known.
         event: Option<(String, Position)>,
     },
-    /// It does not read types that the version reads; empty for all but its own.
+    /// It does not read types that the version reads; empty if the version reads all types.
     Missing(Vec<String>),
-    /// It reads streams of other categories; `None` is all.
+    /// It reads streams of other categories; `None` means all.
     Categories {
-        /// What was recorded.
+        /// The recorded categories.
         recorded: Option<Vec<String>>,
-        /// What the code says.
+        /// The categories that the code declares.
         declared: Option<Vec<String>>,
     },
-    /// Its rows are changed by events of others.
+    /// Events of other segments change its rows.
     Rows {
-        /// What was recorded.
+        /// The recorded segments.
         recorded: RowScope,
-        /// What the code says.
+        /// The segments that the code declares.
         declared: RowScope,
     },
-    /// It is cut into another number of segments.
+    /// It has another number of segments.
     Segments {
-        /// What was recorded.
+        /// The recorded number.
         recorded: SegmentCount,
-        /// What the code says.
+        /// The number that the code declares.
         declared: SegmentCount,
     },
-    /// Whether the version may read more is not decided yet.
+    /// The catalog has not decided yet whether the version may read more.
     Undecided {
-        /// Where that was announced.
+        /// The position of the announcement.
         announced: Position,
     },
 }
 
 impl Reads {
-    /// Whether it reads events of this type.
+    /// Returns true if it reads events of this type.
     pub fn has(&self, event_type: &str) -> bool {
         self.types.as_ref().is_none_or(|types| types.contains(event_type))
     }
 
-    /// In what this is unlike what was `recorded`; what is worse comes first.
-    pub fn unlike(&self, recorded: &Self) -> Option<Unlike> {
+    /// Returns how this differs from what was `recorded`. Of several differences it returns the most serious one.
+    pub fn unlike(&self, recorded: &Self) -> Option<CodeMismatch> {
         if self.rows != recorded.rows {
-            return Some(Unlike::Rows { recorded: recorded.rows, declared: self.rows });
+            return Some(CodeMismatch::Rows { recorded: recorded.rows, declared: self.rows });
         }
         if self.categories != recorded.categories {
             let list =
                 |categories: &Option<BTreeSet<String>>| categories.as_ref().map(|all| all.iter().cloned().collect());
             let (recorded, declared) = (list(&recorded.categories), list(&self.categories));
-            return Some(Unlike::Categories { recorded, declared });
+            return Some(CodeMismatch::Categories { recorded, declared });
         }
         let without = |some: &BTreeSet<String>, others: &BTreeSet<String>| some.difference(others).cloned().collect();
         match (&self.types, &recorded.types) {
             (None, None) => None,
-            (Some(_), None) => Some(Unlike::Missing(vec![])),
-            (None, Some(_)) => Some(Unlike::Added { types: vec![], event: None }),
+            (Some(_), None) => Some(CodeMismatch::Missing(vec![])),
+            (None, Some(_)) => Some(CodeMismatch::Added { types: vec![], event: None }),
             (Some(declared), Some(recorded)) if !declared.is_superset(recorded) => {
-                Some(Unlike::Missing(without(recorded, declared)))
+                Some(CodeMismatch::Missing(without(recorded, declared)))
             }
             (Some(declared), Some(recorded)) => {
                 let types: Vec<String> = without(declared, recorded);
-                (!types.is_empty()).then_some(Unlike::Added { types, event: None })
+                (!types.is_empty()).then_some(CodeMismatch::Added { types, event: None })
             }
         }
     }
 }
 
-impl fmt::Display for Unlike {
+impl fmt::Display for CodeMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types = |types: &[String], none: &str| match types {
             [] => none.to_owned(),
@@ -137,7 +139,9 @@ impl fmt::Display for Unlike {
             Self::Added { types: added, event } => {
                 write!(f, "it reads {}, which the version did not read", types(added, "events of every type"))?;
                 match event {
-                    Some((name, position)) => write!(f, "; event {position} is of type {name:?} and was passed"),
+                    Some((name, position)) => {
+                        write!(f, "; event {} is of type {name:?} and was passed", grouped(position.get()))
+                    }
                     None => Ok(()),
                 }
             }
@@ -145,24 +149,30 @@ impl fmt::Display for Unlike {
                 write!(f, "it does not read {}, which the version reads", types(missing, "events of every type"))
             }
             Self::Categories { recorded, declared } => {
-                write!(f, "it reads streams of {}, the version those of {}", categories(declared), categories(recorded))
+                write!(
+                    f,
+                    "it reads streams of {}, the version reads those of {}",
+                    categories(declared),
+                    categories(recorded)
+                )
             }
             Self::Rows { recorded, declared } => {
                 let (recorded, declared) = (rows(recorded), rows(declared));
-                write!(f, "its rows are changed by events of {declared}, those of the version by events of {recorded}")
+                write!(f, "events of {declared} change its rows, and events of {recorded} those of the version")
             }
             Self::Segments { recorded, declared } => {
-                write!(f, "it has {declared} segments, the version {recorded}")
+                write!(f, "it has {declared} segments, the version has {recorded}")
             }
             Self::Undecided { announced } => {
-                write!(f, "position {announced} announces more types, for which the journal is being looked through")
+                let announced = grouped(announced.get());
+                write!(f, "position {announced} announces more types, for which the journal is being searched")
             }
         }
     }
 }
 
-impl Unlike {
-    /// What to do about it.
+impl CodeMismatch {
+    /// Returns the advice what to do about it.
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Added { event: Some(_), .. } | Self::Categories { .. } | Self::Rows { .. } => {
@@ -198,18 +208,18 @@ mod tests {
     fn what_is_added_is_told_from_what_is_missing() {
         let (old, new) = (reads(&["a", "b"]), reads(&["a", "b", "c"]));
         assert_eq!(old.unlike(&reads(&["b", "a"])), None);
-        assert_eq!(new.unlike(&old), Some(Unlike::Added { types: vec!["c".into()], event: None }));
-        assert_eq!(old.unlike(&new), Some(Unlike::Missing(vec!["c".into()])));
+        assert_eq!(new.unlike(&old), Some(CodeMismatch::Added { types: vec!["c".into()], event: None }));
+        assert_eq!(old.unlike(&new), Some(CodeMismatch::Missing(vec!["c".into()])));
         let renamed = reads(&["a", "c"]);
-        assert_eq!(renamed.unlike(&old), Some(Unlike::Missing(vec!["b".into()])), "what is lost counts more");
+        assert_eq!(renamed.unlike(&old), Some(CodeMismatch::Missing(vec!["b".into()])), "what is lost counts more");
     }
 
     #[test]
     fn code_that_reads_everything_reads_more_than_any_list() {
         let (all, some) = (Reads::default(), reads(&["a"]));
         assert_eq!(all.unlike(&all), None);
-        assert_eq!(all.unlike(&some), Some(Unlike::Added { types: vec![], event: None }));
-        assert_eq!(some.unlike(&all), Some(Unlike::Missing(vec![])));
+        assert_eq!(all.unlike(&some), Some(CodeMismatch::Added { types: vec![], event: None }));
+        assert_eq!(some.unlike(&all), Some(CodeMismatch::Missing(vec![])));
         assert!(all.has("z") && !some.has("z"));
     }
 
@@ -221,10 +231,10 @@ mod tests {
         let found = more.unlike(&one).unwrap();
         assert_eq!(
             found.to_string(),
-            "it reads streams of the categories \"a\", \"b\", the version those of the category \"a\""
+            "it reads streams of the categories \"a\", \"b\", the version reads those of the category \"a\""
         );
         assert!(found.advice().contains("raise the version"));
         let across = Reads { rows: RowScope::AcrossSegments, ..one.clone() };
-        assert!(matches!(across.unlike(&one), Some(Unlike::Rows { .. })));
+        assert!(matches!(across.unlike(&one), Some(CodeMismatch::Rows { .. })));
     }
 }

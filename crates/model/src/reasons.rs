@@ -1,7 +1,7 @@
-//! What a version waits on, put together in one place and in the order in which it is told (I-11).
+//! The reasons that a version waits on, gathered in one place and in the order in which they are shown (I-11).
 //!
-//! Status, readiness, a query that times out, a verification and a flip all ask this and nothing else, so they never
-//! say different things of the same version.
+//! Status, readiness, a query that times out, a verification and a flip all use these reasons and no others, so they
+//! never contradict each other about the same version.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::member::MemberId;
 use crate::phase::{Phase, Stage};
 use crate::planted::{self, Fault};
 use crate::position::Position;
-use crate::reads::Unlike;
+use crate::reads::CodeMismatch;
 use crate::rebuild::{stage, verified};
 use crate::replay;
 use crate::token::Token;
@@ -18,133 +18,134 @@ use crate::verify::Part;
 use crate::version::VersionId;
 use crate::waiting::WaitingOn;
 
-/// What a verification under way is at.
+/// The progress of a verification under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Looking {
     /// The part that is under way.
     pub part: Option<Part>,
-    /// How much of it was looked at.
+    /// The number of things that this part has looked at.
     pub looked_at: u64,
-    /// Why it cannot go on for the moment.
+    /// The reason why it cannot continue for the moment.
     pub error: Option<String>,
 }
 
-/// What a node knows of one version, from whatever place.
+/// The facts that a node knows about one version, from all sources.
 #[derive(Clone, Debug)]
 pub struct VersionFacts<'a> {
-    /// Which version.
+    /// The version.
     pub version: VersionId,
-    /// As the catalog has it.
+    /// Its state in the catalog.
     pub state: &'a VersionState,
-    /// Its projection, as the catalog has it.
+    /// The state of its projection in the catalog.
     pub projection: &'a ProjectionState,
-    /// Where the journal ends.
+    /// The end of the journal.
     pub head: Position,
-    /// Below this it answers nobody: where the journal ended when this node started.
+    /// The end of the journal when this node started. Below it the version answers nobody.
     pub floor: Position,
-    /// Its tokens; empty where they are not known.
+    /// Its tokens; empty if they are not known.
     pub tokens: &'a [Token],
     /// The member that this node is.
     pub me: Option<MemberId>,
-    /// Whether its code is here.
+    /// True if its code is here.
     pub carried: bool,
-    /// Whether that acts on effects.
+    /// True if that code acts on effects.
     pub acts: bool,
-    /// Whether its view is open here.
+    /// True if its view is open here.
     pub open: bool,
-    /// Whether its view lacks indexes.
+    /// True if its view lacks indexes.
     pub bare: bool,
-    /// What its processor tells.
+    /// The reasons that its processor reports.
     pub told: Vec<WaitingOn>,
-    /// What keeps the conductor from the version.
+    /// The reason that keeps the conductor from the version.
     pub trouble: Option<WaitingOn>,
-    /// What keeps the conductor from everything.
+    /// The reason that keeps the conductor from everything.
     pub stuck: Option<WaitingOn>,
-    /// That segments are nobody's.
+    /// The reason that segments are unclaimed.
     pub unowned: Option<WaitingOn>,
-    /// What of its view is not what was written.
+    /// The damage of its view: what is stored is not what was written.
     pub damaged: Option<String>,
-    /// Why its view cannot be written or read at the moment.
+    /// The reason why its view cannot be written or read at the moment.
     pub failing: Option<String>,
-    /// The events that segments of other members stop before.
+    /// The events before which segments of other members stop.
     pub halts: Vec<WaitingOn>,
-    /// Why its tokens could not be read just now.
+    /// The reason why its tokens could not be read just now.
     pub unreadable: Option<WaitingOn>,
-    /// In what the code here is unlike what was recorded.
-    pub unlike: Option<Unlike>,
-    /// What its verification is at, if one is under way here.
+    /// The difference between the code here and the recorded code.
+    pub unlike: Option<CodeMismatch>,
+    /// The progress of its verification, if one is under way here.
     pub looking: Option<Looking>,
     /// Its effects that fail.
     pub effects: Vec<WaitingOn>,
-    /// How many effects it still owes.
+    /// The number of effects that it still owes.
     pub pending: u64,
     /// The version whose effects come before its own.
     pub before: Option<VersionId>,
-    /// Why SQL from outside does not see yet that it serves.
+    /// The reason why SQL from outside does not see yet that it serves.
     pub unpublished: Option<WaitingOn>,
-    /// That its rows are not what its code makes of its events.
+    /// The finding that its rows are not what its code makes of its events.
     pub rows: Option<WaitingOn>,
-    /// How long it still stands by, if its code is here.
+    /// The time for which it still stands by, if its code is here.
     pub stand_by: Option<Duration>,
-    /// What a reader needs it to cover, if one waits.
+    /// The position that a reader needs it to cover, if one waits.
     pub needed: Option<Position>,
 }
 
-/// What a version waits on, told apart by what it keeps from happening.
+/// The reasons that a version waits on, grouped by what they prevent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reasons {
-    /// What keeps events from being applied to it, or readers from its view.
+    /// The reasons that keep events from being applied to it, or readers from its view.
     pub kept: Vec<WaitingOn>,
-    /// What keeps it from being found right.
+    /// The reasons that keep it from a good verdict.
     pub verdict: Vec<WaitingOn>,
-    /// What keeps nobody from its rows: the command to flip, effects, the time for which it stands by.
+    /// The reasons that keep nobody from its rows: the command to flip, effects, the time for which it stands by.
     pub beside: Vec<WaitingOn>,
-    /// The segments that lag, where a reader needs more of them or nothing else is known.
+    /// The segments that lag, if a reader needs more of them or nothing else is known.
     pub short: Vec<WaitingOn>,
 }
 
 impl Reasons {
-    /// All of them, as they are told.
+    /// Returns all reasons, in the order in which they are shown.
     pub fn all(&self) -> Vec<WaitingOn> {
         [&self.kept, &self.verdict, &self.beside, &self.short].into_iter().flatten().cloned().collect()
     }
 
-    /// Those that keep a reader waiting.
+    /// Returns the reasons that keep a reader waiting.
     pub fn of_reader(&self) -> Vec<WaitingOn> {
         [&self.kept, &self.short, &self.verdict].into_iter().flatten().cloned().collect()
     }
 }
 
 impl VersionFacts<'_> {
-    /// Its stage. While it meets the version that serves it rests for a moment, which is no falling behind.
+    /// Returns its stage. While it is compared with the serving version it rests for a moment, which does not change
+    /// its stage.
     pub fn stage(&self) -> Option<Stage> {
         let stage = stage(self.state, self.tokens, self.bare && self.state.phase == Phase::Initializing, self.head);
         if self.looking.is_some() { stage.map(|_| Stage::Verifying) } else { stage }
     }
 
-    /// How many positions the lowest of its segments lags.
+    /// Returns its lag in positions, that of its lowest segment.
     pub fn lag(&self) -> u64 {
         let covers = self.tokens.iter().map(|token| token.position).min().unwrap_or_default();
         if self.state.phase.applies() { self.head.since(covers) } else { 0 }
     }
 
-    /// What it waits on.
+    /// Returns the reasons that it waits on.
     pub fn reasons(&self) -> Reasons {
         let (kept, verdict) = (self.kept(), self.unverified());
         let mut beside = self.beside();
         let explained = !(kept.is_empty() && verdict.is_empty() && beside.is_empty());
         let short = self.short(explained);
-        // It explains no lag.
+        // This explains no lag.
         beside.extend(self.rows.clone());
         Reasons { kept, verdict, beside, short }
     }
 
-    /// What keeps readers of a version that serves from their answers; empty when nothing does.
+    /// Returns the reasons that keep readers of a serving version from their answers; empty if there are none.
     pub fn not_ready(&self) -> Vec<WaitingOn> {
         let is_failing = |reason: &WaitingOn| matches!(reason, WaitingOn::Store { .. } | WaitingOn::Damaged { .. });
         let fails = self.damaged.is_some() || self.failing.is_some() || self.told.iter().any(is_failing);
         let is_open = self.carried && self.open && !self.tokens.is_empty();
-        // What goes back in place is told by its replay.
+        // The replay in place explains why segments went back.
         let is_short = self.state.replay.is_none() && self.tokens.iter().any(|token| !token.covers(self.floor));
         if is_open && self.trouble.is_none() && !fails && !is_short {
             return vec![];
@@ -163,7 +164,7 @@ impl VersionFacts<'_> {
         }
         let mut kept: Vec<_> = (applies && self.state.paused).then_some(WaitingOn::Paused).into_iter().collect();
         kept.extend(self.told.iter().chain(&self.unowned).chain(&self.trouble).cloned());
-        // Where it keeps somebody from something, that is told already.
+        // Where the damage prevents something, another reason already reports it.
         let is_damaged = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { .. });
         let is_told = |reason: &WaitingOn| is_damaged(reason) || matches!(reason, WaitingOn::Store { .. });
         match (self.damaged.clone(), self.failing.clone()) {
@@ -182,7 +183,7 @@ impl VersionFacts<'_> {
             kept.extend((!self.carried).then_some(WaitingOn::Code { version }));
             kept.extend(self.unlike.clone().map(|unlike| WaitingOn::Reads { version, unlike }));
         }
-        // First, since nothing else explains a lag or a reader's wait while it runs.
+        // The replay comes first, since nothing else explains a lag or a reader's wait while it runs.
         let replay = self.state.replay.and_then(|pending| replay::progress(self.tokens, &pending));
         let replay = replay.map(|(at, through)| WaitingOn::Replay { version, at, through });
         replay.into_iter().chain(kept).collect()
@@ -197,7 +198,7 @@ impl VersionFacts<'_> {
         verdict.into_iter().chain(error.map(|error| WaitingOn::Store { error })).collect()
     }
 
-    /// What a version waits on before its verification lets it serve; nothing if it does.
+    /// Returns the reason that a version waits on before its verification lets it serve; `None` if it may serve.
     pub fn verdict(version: VersionId, state: &VersionState, looking: Option<&Looking>) -> Option<WaitingOn> {
         let (part, looked_at) = looking.map(|looking| (looking.part, looking.looked_at)).unwrap_or_default();
         verified(version, state).err().map(|reason| match reason {
@@ -213,7 +214,7 @@ impl VersionFacts<'_> {
             && !self.projection.flips_by_itself(self.state);
         let mut beside: Vec<_> = asks.then_some(WaitingOn::FlipCommand).into_iter().collect();
         beside.extend(self.effects.iter().cloned());
-        // Emitted by earlier code of the version, which acted on them: nobody makes them any more.
+        // Earlier code of the version emitted them and acted on them. No code makes them any more.
         let is_left = self.carried && !self.acts && self.pending > 0;
         beside.extend(is_left.then_some(WaitingOn::Acts { pending: self.pending }));
         beside.extend(self.before.map(|version| WaitingOn::EffectsBefore { version }));
@@ -231,13 +232,13 @@ impl VersionFacts<'_> {
         let of = |token: &Token, needed: Position| WaitingOn::Segment {
             version: self.version,
             segment: token.segment,
-            behind: needed.since(token.position),
+            lag: needed.since(token.position),
         };
         if let Some(needed) = self.needed {
             return self.tokens.iter().filter(|token| !token.covers(needed)).map(|token| of(token, needed)).collect();
         }
-        // Why a segment rests that another member has is for that one to tell; which one it is, its token says.
-        let theirs = |token: &&Token| self.me.is_none_or(|me| token.owner != Some(me));
+        // Only the other member knows why its segment rests. Its token shows which segment that is.
+        let theirs = |token: &&Token| self.me.is_none_or(|me| token.claimed_by != Some(me));
         let lowest = self.tokens.iter().min_by_key(|token| token.position).filter(theirs);
         lowest.filter(|_| self.lag() > 0 && !explained).map(|token| of(token, self.head)).into_iter().collect()
     }

@@ -1,7 +1,7 @@
-//! What a node should ask of the catalog next, and how far a version is.
+//! The changes that a node should request from the catalog next, and the progress of a version.
 //!
-//! [`plan`] is called whenever something changed; it wants nothing that is already so, and forgetting
-//! an answer does no harm, since the next call gives it again.
+//! [`plan`] is called whenever something changed. It requests nothing that is so already. Forgetting an answer does
+//! no harm, since the next call returns it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,31 +24,31 @@ use crate::waiting::WaitingOn;
 /// The code of one version of a projection, as a node carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// Of which projection.
+    /// The projection.
     pub projection: ProjectionName,
     /// The code version.
     pub code: u32,
-    /// Into how many segments a new build is cut.
+    /// The number of segments of a new build.
     pub segments: SegmentCount,
-    /// When a new build flips.
+    /// The moment of the flip of a new build.
     pub flip: FlipPolicy,
-    /// How long a version stands by after a flip before it is cleaned up.
+    /// The time for which a version stands by after a flip before it is cleaned up.
     pub stand_by: Duration,
-    /// What the code declares about itself.
+    /// The code's declaration about itself.
     pub fingerprint: String,
-    /// What it reads.
+    /// The events that it reads.
     pub reads: Reads,
-    /// Whether new code begins as a copy of what serves, by itself.
+    /// True if new code by itself begins as a copy of the version that serves.
     pub seeded: bool,
 }
 
 impl Code {
-    /// The command that schedules a new build of this code.
+    /// Returns the command that schedules a new build of this code.
     pub fn schedule(&self) -> CatalogCommand {
         self.command(false)
     }
 
-    /// The command that schedules the first build of this code, unless there is one.
+    /// Returns the command that schedules the first build of this code, if there is none yet.
     fn schedule_if_new(&self) -> CatalogCommand {
         self.command(true)
     }
@@ -67,7 +67,7 @@ impl Code {
     }
 }
 
-/// What a node sees when it plans.
+/// The facts that a node sees when it plans.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The code it carries.
@@ -76,7 +76,7 @@ pub struct Facts<'a> {
     pub tokens: &'a BTreeMap<ViewId, Vec<Token>>,
     /// The views that lack indexes.
     pub bare: &'a BTreeSet<ViewId>,
-    /// The versions that are, or may be, on their way to events that they speak for, whose effects nobody else makes.
+    /// The versions that still process, or may still process, events whose effects no other version may emit.
     pub speaking: &'a BTreeSet<ViewId>,
     /// The last position of the journal.
     pub head: Position,
@@ -84,7 +84,7 @@ pub struct Facts<'a> {
     pub now: Timestamp,
 }
 
-/// What should be asked of the catalog now.
+/// Returns the commands that should be given to the catalog now.
 pub fn plan(catalog: &Catalog, facts: &Facts<'_>) -> Vec<CatalogCommand> {
     let new_code = facts.carried.iter().filter(|code| catalog.is_new(&code.projection, code.code));
     let new_code = new_code.map(Code::schedule_if_new);
@@ -95,7 +95,7 @@ pub fn plan(catalog: &Catalog, facts: &Facts<'_>) -> Vec<CatalogCommand> {
 fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &VersionState) -> Option<CatalogCommand> {
     let code = facts.carried.iter().find(|code| code.projection == view.projection && code.code == view.version.code);
     let projection = &catalog.projections[&view.projection];
-    // Whoever sees it first says so, and the catalog takes it once.
+    // The first node that sees it requests it, and the catalog accepts it once.
     if let Some(PendingReplay { requested, cancelled, .. }) = state.replay
         && state.phase.applies()
         && facts.tokens.get(&view).is_some_and(|tokens| match cancelled {
@@ -121,7 +121,7 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
         }
         Phase::StandingBy => {
             let wanted = projection.flip.is_some_and(|flip| flip.to == view.version);
-            // The code of the version may be gone; then that of any other version of the projection tells.
+            // The code of the version may be gone. Then the code of any other version of the projection decides.
             let code = code.or_else(|| facts.carried.iter().find(|code| code.projection == view.projection))?;
             let over = facts.now.since(state.since) >= code.stand_by;
             let over = over && !facts.speaking.contains(&view);
@@ -131,19 +131,21 @@ fn next_move(catalog: &Catalog, facts: &Facts<'_>, view: ViewId, state: &Version
     }
 }
 
-/// Why a version that is to begin as a copy of another one never can: the view of that one is gone, or about to be.
+/// Returns the reason why a version that is to begin as a copy of another one never can: the view of the other one is
+/// gone, or about to be dropped.
 pub fn no_source(view: &ViewId, projection: &ProjectionState, state: &VersionState) -> Option<String> {
     let source = state.seed?;
     let is_kept = projection.versions.get(&source).is_some_and(|state| state.phase.applies());
-    let advice = "its view is gone. Rebuild the projection once more: from a copy of the version that serves, or from the \
+    let advice = "its view is gone. Rebuild the projection again: from a copy of the version that serves, or from the \
                   past";
     (!is_kept).then(|| format!("{view} cannot begin as a copy of {source}: {advice}"))
 }
 
-/// Whether a rollback to a version that stands by would be carried out at once, or what it waits on (I-8).
+/// Checks whether a rollback to a version that stands by would be carried out at once (I-8).
 ///
 /// # Errors
-/// The first of `waiting_on`, or the segment that is furthest behind what the serving version shows.
+/// The reason why not: the first of `waiting_on`, or the segment with the largest lag to what the serving version
+/// shows.
 pub fn rollback_ready(
     version: VersionId,
     tokens: &[Token],
@@ -155,24 +157,24 @@ pub fn rollback_ready(
     }
     match tokens.iter().min_by_key(|token| token.position) {
         Some(lowest) if head.since(lowest.position) > limits::HOLD_LAG_MAX => {
-            let behind = head.since(lowest.position);
-            Err(WaitingOn::Segment { version, segment: lowest.segment, behind })
+            let lag = head.since(lowest.position);
+            Err(WaitingOn::Segment { version, segment: lowest.segment, lag })
         }
         Some(_) => Ok(()),
         None => Err(WaitingOn::Store { error: format!("the view of {version} is not open yet") }),
     }
 }
 
-/// Whether a verification of a version with these tokens shall run now; its view is `bare` while it lacks indexes.
+/// Returns true if a verification of a version with these tokens shall run now. `bare`: its view lacks indexes.
 pub fn wants_verification(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> bool {
     state.is_unverified() && stage(state, tokens, bare, head) == Some(Stage::Verifying)
 }
 
-/// Whether the verification of a version lets it be flipped to, or what that waits on (I-6). One that has served
-/// before was found right then.
+/// Checks whether the verification of a version lets it be flipped to (I-6). A version that has served before has
+/// passed then.
 ///
 /// # Errors
-/// What it waits on.
+/// The reason that it waits on.
 pub fn verified(version: VersionId, state: &VersionState) -> Result<(), WaitingOn> {
     match &state.verified {
         _ if state.may_serve() => Ok(()),
@@ -183,8 +185,8 @@ pub fn verified(version: VersionId, state: &VersionState) -> Result<(), WaitingO
     }
 }
 
-/// How far an initializing version with these tokens is, whose view is `bare` while it lacks indexes; `None` in every
-/// other phase. One that has a good verdict keeps it, also where it falls behind again.
+/// Returns the stage of an initializing version with these tokens; `None` in every other phase. `bare`: its view
+/// lacks indexes. A version that has a good verdict keeps it, even if its lag grows again.
 pub fn stage(state: &VersionState, tokens: &[Token], bare: bool, head: Position) -> Option<Stage> {
     let began_at = state.began_at.filter(|_| state.phase == Phase::Initializing)?;
     let covered = tokens.iter().map(|token| token.position).min()?;
@@ -222,7 +224,7 @@ mod tests {
         }
     }
 
-    /// A node that does whatever the plan says until it says no more; flips are confirmed at once.
+    /// A node that does whatever the plan says until it says nothing more. Flips are confirmed at once.
     struct Planner {
         catalog: Catalog,
         carried: Vec<Code>,
@@ -239,7 +241,7 @@ mod tests {
                 segment: SegmentCount::ONE.segment(0).unwrap(),
                 epoch: Epoch::new(1),
                 position: Position::new(self.at.get() - lag),
-                owner: None,
+                claimed_by: None,
                 held_for: None,
                 cap: None,
                 applied: Applied::default(),

@@ -5,44 +5,45 @@
 //!    (names it)          in one transaction with the reset of the rows           (cut there)             (once)
 //! ```
 //!
-//! The mark stays in the token, so a crash never begins a replay twice; the request stays in the catalog, so a view
-//! that lost its last commits to a power cut takes it up again. An event is a replay when its position is at most the
-//! mark of its segment, which is decided an event at a time.
+//! The mark stays in the token, so a crash never begins a replay twice. The request stays in the catalog, so a view
+//! that lost its last commits to a power failure begins the replay again. An event is a replay if its position is at
+//! most the mark of its segment. This is decided for each event alone.
 
 use crate::catalog::PendingReplay;
 use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::token::{Applied, ReplayMark, Token, TokenMove};
 
-/// What becomes of the rows that the replayed events made before.
+/// The treatment of the rows that the replayed events made before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayRows {
-    /// They stay and are right all the while: what was shown before is shown on.
+    /// They stay and are right all the time: readers still see what they saw before.
     #[default]
     Keep,
-    /// They go in the transaction in which the tokens move back. Readers wait until they are there again.
+    /// They are removed in the transaction in which the tokens move back. Readers wait until they are complete again.
     Reset,
 }
 
-/// Whether past events may go through a version again in its own view, without a new version beside it.
+/// The support of a version for a replay in place: past events go through it again in its own view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum InPlace {
-    /// They may not: a rebuild does it without readers noticing.
+    /// Not supported. A rebuild does it without readers noticing.
     #[default]
     No,
-    /// From any position, and the rows stay: applying an event a second time makes of its row what it is already, as
-    /// where rows are put whole. Readers are answered all the while.
+    /// Supported from any position, and the rows stay: applying an event a second time changes nothing, as where rows
+    /// are written whole. Readers are answered all the time.
     KeepsRows,
-    /// From the start, and the rows go first, by `Projection::reset`. Readers wait until they are there again.
+    /// Supported from the start only. `Projection::reset` removes the rows first. Readers wait until they are
+    /// complete again.
     Resets,
-    /// From any position, and `Projection::reset` takes away what later events made. Readers wait until it is there
-    /// again.
+    /// Supported from any position. `Projection::reset` removes what later events made. Readers wait until it is
+    /// complete again.
     ResetsFrom,
 }
 
 impl InPlace {
-    /// Every one, with the name under which it is stored.
+    /// Every value, with the name under which it is stored.
     const NAMES: [(Self, &str); 4] = [
         (Self::No, "no"),
         (Self::KeepsRows, "keeps-rows"),
@@ -50,20 +51,20 @@ impl InPlace {
         (Self::ResetsFrom, "resets-from"),
     ];
 
-    /// The name under which it is stored.
+    /// Returns the name under which it is stored.
     pub fn as_str(self) -> &'static str {
         Self::NAMES.into_iter().find(|(it, _)| *it == self).map_or("no", |(_, name)| name)
     }
 
-    /// The one that is stored under this name; a later release may store others.
+    /// Returns the value that is stored under this name; `None` for a name of a later release.
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(it, _)| it)
     }
 
-    /// What becomes of the rows in a replay of the events after this position.
+    /// Returns the treatment of the rows in a replay of the events after this position.
     ///
     /// # Errors
-    /// Why there can be none.
+    /// The reason why there can be no such replay.
     pub fn rows(self, after: Position) -> Result<ReplayRows, &'static str> {
         match self {
             Self::No => Err("its projection does not say that past events may go through it again"),
@@ -75,8 +76,8 @@ impl InPlace {
 }
 
 impl Token {
-    /// The move with which this token takes up `replay`; `None` once it has. A segment that is not as far as the
-    /// replay begins only marks it.
+    /// Returns the move with which this token begins `replay`; `None` once it has begun. A segment that has not
+    /// reached the start of the replay only marks it.
     pub fn take_up(&self, replay: &PendingReplay) -> Option<TokenMove> {
         if replay.cancelled || self.replay.is_some_and(|mark| mark.request >= replay.requested) {
             return None;
@@ -87,26 +88,27 @@ impl Token {
         Some(TokenMove { to, applied, replay: Some(mark), ..self.step(to, 0) })
     }
 
-    /// The move with which this token leaves `replay`, which was cancelled: to where it was when it went back. `None` when
-    /// it is there, or never went back. Rows that stayed right all the while are those of that position.
+    /// Returns the move with which this token leaves `replay`, which was cancelled: to the position at which it went
+    /// back. Returns `None` if it is there, or never went back. Rows that stayed right all the time are those of that
+    /// position.
     pub fn leave(&self, replay: &PendingReplay) -> Option<TokenMove> {
         let mark = self.replay.filter(|mark| replay.cancelled && mark.request == replay.requested && self.replays())?;
         if replay.rows == ReplayRows::Reset {
-            // What is gone comes back only on the way.
+            // Removed rows come back only by the replay itself.
             return None;
         }
         let applied = Applied { after: mark.through, events: 0 };
         Some(TokenMove { to: mark.through, applied, ..self.step(mark.through, 0) })
     }
 
-    /// The last position that is a replay for this segment: where it was when it went back.
+    /// Returns the last position that is a replay for this segment: the one at which it went back.
     pub fn replays_through(&self) -> Position {
         self.replay.map_or(Position::START, |mark| mark.through)
     }
 }
 
-/// The position that readers may be shown these rows as covering, where `last` is the last replay that was asked for;
-/// `None` while rows are missing that were shown before (I-7).
+/// Returns the position that these rows cover for readers; `None` while rows are missing that readers saw before
+/// (I-7). `last` is the last replay that was requested.
 pub fn shown(tokens: &[Token], last: Option<&PendingReplay>) -> Option<Position> {
     let keeps =
         |mark: ReplayMark| last.is_some_and(|last| last.requested == mark.request && last.rows == ReplayRows::Keep);
@@ -117,7 +119,7 @@ pub fn shown(tokens: &[Token], last: Option<&PendingReplay>) -> Option<Position>
     tokens.iter().map(of_token).min().unwrap_or_default()
 }
 
-/// Whether every segment has taken up the replay that was requested there, and is where it was.
+/// Returns true if every segment has begun the replay that was requested at `requested`, and has reached its end.
 pub fn is_over(tokens: &[Token], requested: Position) -> bool {
     let over = |token: &Token| token.replay.is_some_and(|mark| mark.request >= requested) && !token.replays();
     if planted::is(Fault::EndsEarly) {
@@ -126,14 +128,14 @@ pub fn is_over(tokens: &[Token], requested: Position) -> bool {
     !tokens.is_empty() && tokens.iter().all(over)
 }
 
-/// Whether no segment is on its way in the replay that was requested there, and cancelled.
+/// Returns true if no segment is still in the replay that was requested at `requested` and cancelled.
 pub fn is_left(tokens: &[Token], requested: Position) -> bool {
     let on_its_way = |token: &Token| token.replay.is_some_and(|mark| mark.request == requested) && token.replays();
     !tokens.is_empty() && !tokens.iter().any(on_its_way)
 }
 
-/// How far `replay` is: what the slowest segment covers again, and where the last of them has to get. A segment that
-/// has not taken it up counts as if it had. `None` without tokens.
+/// Returns the progress of `replay`: the position that the slowest segment covers again, and the end of the last
+/// segment. A segment that has not begun it counts as if it had. Returns `None` without tokens.
 pub fn progress(tokens: &[Token], replay: &PendingReplay) -> Option<(Position, Position)> {
     let of_token = |token: &Token| match token.take_up(replay) {
         Some(back) => (back.to, token.shown()),
@@ -159,7 +161,7 @@ mod tests {
             position: Position::new(position),
             applied: Applied { after: Position::START, events: position },
             replay: replay.map(mark),
-            owner: None,
+            claimed_by: None,
             held_for: None,
             cap: None,
         }
@@ -220,7 +222,7 @@ mod tests {
     }
 
     proptest! {
-        // I-7: whatever replays are taken up and however far they get, what readers are shown never goes back.
+        // I-7: whatever replays begin and however far they get, the position that readers see never goes back.
         #[test]
         fn what_is_shown_never_goes_back(
             acts in prop::collection::vec((0..3_u8, 0..2_usize, 1..6_u64, any::<bool>()), 1..60),

@@ -1,30 +1,33 @@
-//! Whether a version that serves is to have the rows that a fold of its events makes, and what it says if it has not.
+//! The rule whether the rows of a serving version must equal a fold of its events, and the reason that it shows if
+//! they do not.
 //!
-//! A fold takes the events in the order of the journal, each once. A view has the same rows only if it took them so too:
-//! what was set aside may be applied later or never, also by a replay in place over rows that stay. Nothing tells afterwards which rows that has touched, so such a version is left alone until it is built anew.
+//! A fold takes the events in the order of the journal, each once. A view has the same rows only if it also took them
+//! so. Events that were set aside may be applied later or never, also by a replay in place over rows that stay.
+//! Nothing records which rows that has touched, so such a version is not compared until it is rebuilt.
 
 use std::fmt;
 
 use crate::catalog::ProjectionState;
+use crate::numbers::grouped;
 use crate::position::Position;
 use crate::time::Timestamp;
 use crate::verify::{Outcome, PartReport};
 use crate::version::VersionId;
 use crate::waiting::WaitingOn;
 
-/// What a look at the rows of a version that serves came to.
+/// The result of a check of the rows of a version that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scrubbed {
-    /// When it ended.
+pub struct ScrubResult {
+    /// The time at which it ended.
     pub at: Timestamp,
-    /// The position that the rows cover which it looked at.
+    /// The position that the checked rows cover.
     pub position: Position,
-    /// What it found. What the events make is `old` in its findings, what the view has is `new`.
+    /// Its findings. In them, `old` is what the events make, and `new` is what the view has.
     pub report: PartReport,
 }
 
-impl Scrubbed {
-    /// That somebody must look at the rows, if anything was wrong.
+impl ScrubResult {
+    /// Returns the reason that somebody must look at the rows, if anything was wrong.
     pub fn waiting_on(&self) -> Option<WaitingOn> {
         if self.report.outcome != Outcome::Failed {
             return None;
@@ -43,19 +46,19 @@ impl Scrubbed {
     }
 }
 
-/// Why the rows of a version need not be what a fold of its events makes.
+/// The reason why the rows of a version may differ from a fold of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoFold {
     /// Events were applied later than they came, or never.
     Late {
-        /// In this version: itself, or one that it began as a copy of.
+        /// The version in which this happened: itself, or one that it began as a copy of.
         version: VersionId,
-        /// Where that was asked for first.
+        /// The position of the first request for it.
         position: Position,
     },
-    /// It began as a copy, and somebody answers for what was found of it then.
+    /// It began as a copy, and an operator waived the verdict on it.
     Waived {
-        /// That version: itself, or one that it began as a copy of.
+        /// The version: itself, or one that it began as a copy of.
         version: VersionId,
     },
 }
@@ -65,26 +68,27 @@ impl fmt::Display for NoFold {
         match self {
             Self::Late { version, position } => write!(
                 f,
-                "dead letters of {version} were retried or dropped, or events went through it again over rows that \
-                 stayed (position {position} on); its rows may be others than those of its events in their order until \
-                 it is built anew"
+                "dead letters of {version} were retried or dropped, or it was replayed in place over rows that stayed \
+                 (from position {} on); until it is rebuilt, its rows may differ from those of its events in order",
+                grouped(position.get())
             ),
             Self::Waived { version } => {
-                write!(f, "{version} began as a copy, and somebody answers for what was found of it")
+                write!(f, "{version} began as a copy, and an operator waived the verdict on it")
             }
         }
     }
 }
 
-/// Whether the rows of a version are to be what a fold of its events through its tokens makes, by what the catalog says
-/// after they were read: what is done to a version is in the catalog before it is done to its view. A replay that resets
-/// its rows moves the tokens with them, so they are that all the while.
+/// Checks whether the rows of a version must equal a fold of its events through its tokens, by the state of the
+/// catalog after they were read: a change of a version is in the catalog before it is in its view. A replay that
+/// resets its rows moves the tokens with them, so the rows equal a fold all the time.
 ///
 /// # Errors
-/// [`NoFold`] says why they need not be.
+/// [`NoFold`] if they need not be equal.
 pub fn is_fold(projection: &ProjectionState, version: VersionId) -> Result<(), NoFold> {
     let mut next = Some(version);
-    // What a version is a copy of was scheduled before it, so there are no more of them than there are versions.
+    // A version is a copy of one that was scheduled before it, so this chain is no longer than the number of
+    // versions.
     for _ in 0..projection.versions.len() {
         let Some((version, state)) = next.and_then(|id| projection.versions.get_key_value(&id)) else { break };
         if let Some(position) = state.late {
@@ -136,7 +140,7 @@ mod tests {
         CatalogEvent::ReplayRequested { view: view(1), after: Position::START, rows }
     }
 
-    /// What is said of builds 1, 2 and 3, of which the second is a copy of the first and the third of the second.
+    /// Returns the results for builds 1, 2 and 3. The second is a copy of the first, and the third of the second.
     fn said(events: impl IntoIterator<Item = CatalogEvent>) -> [Result<(), NoFold>; 3] {
         let mut catalog = Catalog::default();
         let builds = [scheduled(1, None), scheduled(2, Some(1)), scheduled(3, Some(2))];

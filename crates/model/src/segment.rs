@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::limits;
 
-/// How many segments a version has, 1 to [`limits::SEGMENTS_MAX`]. Fixed for the life of a version.
+/// The number of segments of a version, 1 to [`limits::SEGMENTS_MAX`]. It is fixed for the life of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentCount(u16);
 
@@ -15,7 +15,7 @@ pub struct SegmentCount(u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Segment(u16);
 
-/// A number that is no segment or no number of segments.
+/// A number that is not a valid segment or number of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentRange {
     /// The number as given.
@@ -38,7 +38,7 @@ impl SegmentCount {
     /// One segment: all events in one order.
     pub const ONE: Self = Self(1);
 
-    /// The count `number`.
+    /// Returns the count `number`.
     ///
     /// # Errors
     /// [`SegmentRange`] outside 1 through [`limits::SEGMENTS_MAX`].
@@ -49,20 +49,20 @@ impl SegmentCount {
         Ok(Self(number))
     }
 
-    /// The count as a number.
+    /// Returns the count as a number.
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// Every segment, in order.
+    /// Returns every segment, in order.
     pub fn segments(self) -> impl DoubleEndedIterator<Item = Segment> + ExactSizeIterator {
         (0..self.0).map(Segment)
     }
 
-    /// The segment `number`, if this many segments have one.
+    /// Returns the segment `number`, if this many segments have one.
     ///
     /// # Errors
-    /// [`SegmentRange`] when `number` is not below the count.
+    /// [`SegmentRange`] if `number` is not below the count.
     pub const fn segment(self, number: u16) -> Result<Segment, SegmentRange> {
         if number >= self.0 {
             return Err(SegmentRange { number, from: 0, through: self.0 - 1 });
@@ -70,8 +70,8 @@ impl SegmentCount {
         Ok(Segment(number))
     }
 
-    /// The segment of a stream: the high part of `hash × count`, so that equal hashes stay together
-    /// and each of `n` segments is the union of two of `2n`.
+    /// Returns the segment of a stream: the high part of `hash × count`, so that equal hashes stay together and each
+    /// of `n` segments is the union of two of `2n`.
     #[expect(clippy::expect_used, reason = "the high part is below the count")]
     pub fn segment_of(self, stream: &str) -> Segment {
         if self.0 == 1 {
@@ -101,7 +101,7 @@ impl fmt::Display for SegmentCount {
     }
 }
 
-/// The hash of a stream's name: XXH3, 64 bits, seed 0, over its UTF-8 bytes.
+/// Returns the hash of a stream's name: XXH3, 64 bits, seed 0, over its UTF-8 bytes.
 pub fn stream_hash(stream: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(stream.as_bytes())
 }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Written once. A change here puts streams into other segments than those whose tokens are stored.
+    /// Written once. A change here would put streams into other segments than those whose tokens are stored.
     const VECTORS: [(&str, u64, u16, u16, u16); 5] = [
         ("a", 16_629_034_431_890_738_719, 3, 6, 923),
         ("account-1", 6_925_527_013_811_150_362, 1, 2, 384),

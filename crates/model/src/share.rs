@@ -1,14 +1,15 @@
-//! How much of the time a rebuild works, and how long it rests for that.
+//! The share of the time in which a rebuild works, and the rests that follow from it.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The part of the time in which the processor of a version that is built works; the rest of it, it rests, so that
-/// whoever serves has the machine. It is of the time of one core, and of a little of another for reading ahead.
+/// The share of the time in which the processor of a version that is being built works. It rests for the remainder,
+/// so that the serving versions have the machine. The share refers to the time of one core; reading ahead takes a
+/// little of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkShare(u8);
 
-/// Why something is no share.
+/// A number that is not a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidShare(pub u8);
 
@@ -21,10 +22,10 @@ impl fmt::Display for InvalidShare {
 impl std::error::Error for InvalidShare {}
 
 impl WorkShare {
-    /// It never rests.
+    /// The whole time, without rests.
     pub const ALL: Self = Self(100);
 
-    /// So many percent of the time, from 1 to 100.
+    /// Returns a share of `percent` of the time, from 1 to 100.
     ///
     /// # Errors
     /// [`InvalidShare`] for any other number.
@@ -32,12 +33,12 @@ impl WorkShare {
         if percent >= 1 && percent <= 100 { Ok(Self(percent)) } else { Err(InvalidShare(percent)) }
     }
 
-    /// The share in percent.
+    /// Returns the share in percent.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// How long to rest after so much work: work and rest together then have this share of work.
+    /// Returns the time to rest after working for `worked`, so that work and rest together have this share of work.
     pub fn rest(self, worked: Duration) -> Duration {
         worked * u32::from(100 - self.0) / u32::from(self.0)
     }

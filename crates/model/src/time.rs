@@ -5,7 +5,7 @@
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The time `micros` microseconds after the Unix epoch.
+    /// Returns the time `micros` microseconds after the Unix epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -15,13 +15,13 @@ impl Timestamp {
         self.0
     }
 
-    /// The time that has passed since `earlier`; zero when `earlier` is not before this.
+    /// Returns the time that has passed since `earlier`; zero if `earlier` is not before this.
     pub fn since(self, earlier: Self) -> std::time::Duration {
         let micros = self.0.saturating_sub(earlier.0);
         std::time::Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
-    /// This time and `duration` more, at most the last time that can be expressed.
+    /// Returns this time plus `duration`, at most the last time that can be expressed.
     pub fn plus(self, duration: std::time::Duration) -> Self {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros))

@@ -1,8 +1,9 @@
-//! Tokens: how far a segment has come, and the fence around every move of one.
+//! Tokens: the progress of a segment, and the fence around every move of one.
 
 use std::fmt;
 
 use crate::member::MemberId;
+use crate::numbers::grouped;
 use crate::position::Position;
 use crate::segment::Segment;
 
@@ -15,17 +16,17 @@ impl Epoch {
     /// Before the first claim.
     pub const UNCLAIMED: Self = Self(0);
 
-    /// The epoch with this number.
+    /// Returns the epoch with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// Returns its number.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The epoch of the next claim.
+    /// Returns the epoch of the next claim.
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -37,11 +38,11 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// How many events a segment has taken up: what its token says it covers can be counted again in the journal, so
-/// that an event that fell out on the way shows even where nothing lags.
+/// The number of events that a segment has processed. What a token covers can be counted again in the journal, so a
+/// lost event is noticed even where there is no lag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Events behind this position were counted.
+    /// The position after which events were counted.
     pub after: Position,
     /// The matching events from there through the token's position, each applied or set aside.
     pub events: u64,
@@ -52,72 +53,73 @@ pub struct Applied {
 pub struct ReplayMark {
     /// The position of the request in the catalog. Each request has its own, so none is taken up twice.
     pub request: Position,
-    /// Where the segment stood when it went back: what it covers again through here is a replay.
+    /// The position of the segment when it went back. Everything that it covers again through here is a replay.
     pub through: Position,
 }
 
-/// How far one segment has come. It covers every position through `position`.
+/// The progress of one segment. It covers every position through `position`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Whose token it is.
+    /// The segment.
     pub segment: Segment,
-    /// Under which claim it may move.
+    /// The claim under which it may move.
     pub epoch: Epoch,
     /// The last position it covers.
     pub position: Position,
-    /// The member that claimed it under this epoch. Its claim is good while it has a lease; who writes without a claim
-    /// is fenced all the same, by the epoch.
-    pub owner: Option<MemberId>,
-    /// The mark of the hold on it, if any: while held it does not move.
+    /// The member that claimed it under this epoch. The claim is good while the member has a lease. A writer without
+    /// a claim is fenced even so, by the epoch.
+    pub claimed_by: Option<MemberId>,
+    /// The mark of the hold on it, if any. While held it does not move.
     pub held_for: Option<Position>,
-    /// How far it may move, if it is to meet another version's.
+    /// The position that it may not pass, if it is to stop at the same position as another version's token.
     pub cap: Option<Position>,
-    /// What was counted on the way.
+    /// The count of events so far.
     pub applied: Applied,
-    /// The last replay in place. It stays when that is over, until another one takes its place.
+    /// The last replay in place. It stays after the end of the replay, until another one replaces it.
     pub replay: Option<ReplayMark>,
 }
 
-/// One move of a token, as a commit states it: the store carries it out only if the stored token still
-/// has this epoch and this `from`, and is not held (I-4).
+/// One move of a token, as a commit states it. The store carries it out only if the stored token still has this epoch
+/// and this `from`, and is not held (I-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenMove {
-    /// Whose token moves.
+    /// The segment.
     pub segment: Segment,
     /// The claim it moves under.
     pub epoch: Epoch,
-    /// Where the batch started: the token's position before.
+    /// The position where the batch started: the token's position before.
     pub from: Position,
-    /// The last position the batch covers: the token's position after.
+    /// The last position that the batch covers: the token's position after.
     pub to: Position,
-    /// What is counted then.
+    /// The count of events after the move.
     pub applied: Applied,
-    /// The replay mark then. With a newer one than the token has, `to` may be before `from`.
+    /// The replay mark after the move. With a newer mark than the token has, `to` may be before `from`.
     pub replay: Option<ReplayMark>,
 }
 
-/// Why a token was not moved.
+/// The reason why a token was not moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenRefused {
-    /// A flip holds it; the same commit is good again once the hold is lifted.
+    /// A flip holds it. The same commit is good again once the hold is lifted.
     Held {
         /// The held segment.
         segment: Segment,
         /// The mark of the hold: the position of the flip's request or of its last postponement.
         held_for: Position,
     },
-    /// It is to stop at a position for a moment, to meet another version's; a batch that ends there is good.
+    /// It is to stop at a position for a moment, to be compared with another version. A batch that ends there is
+    /// good.
     Capped {
         /// The segment.
         segment: Segment,
-        /// How far it may move.
+        /// The position that it may not pass.
         cap: Position,
     },
     /// Another claim or another commit came first; this writer has lost its right to the segment.
     Fenced {
         /// The segment that was lost.
         segment: Segment,
-        /// The move that was asked for.
+        /// The requested move.
         asked: Box<TokenMove>,
         /// The token as it is stored.
         stored: Box<Token>,
@@ -128,16 +130,19 @@ impl fmt::Display for TokenRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Held { segment, held_for } => {
-                write!(f, "segment {segment} is held by the flip of position {held_for}")
+                write!(f, "segment {segment} is held by the flip of position {}", grouped(held_for.get()))
             }
             Self::Capped { segment, cap } => {
-                write!(f, "segment {segment} is to stop at position {cap} for a moment")
+                write!(f, "segment {segment} is to stop at position {} for a moment", grouped(cap.get()))
             }
             Self::Fenced { segment, asked, stored } => write!(
                 f,
-                "segment {segment} is no longer this writer's: it holds epoch {} at position {}, stored are epoch {} \
+                "this writer has lost segment {segment}: it writes under epoch {} from position {}, stored are epoch {} \
                  and position {}",
-                asked.epoch, asked.from, stored.epoch, stored.position
+                asked.epoch,
+                grouped(asked.from.get()),
+                stored.epoch,
+                grouped(stored.position.get())
             ),
         }
     }
@@ -146,44 +151,45 @@ impl fmt::Display for TokenRefused {
 impl std::error::Error for TokenRefused {}
 
 impl Token {
-    /// Whether nothing has moved it since its view was made: not even a replay in place, back to the start.
+    /// Returns true if nothing has moved it since its view was made, not even a replay in place, back to the start.
     pub fn is_new(&self) -> bool {
         self.position == Position::START && self.replay.is_none()
     }
 
-    /// Whether every event through `position` is in the view.
+    /// Returns true if every event through `position` is in the view.
     pub fn covers(&self, position: Position) -> bool {
         self.position >= position
     }
 
-    /// Whether a replay in place is under way: the token is not yet where it was when it went back.
+    /// Returns true if a replay in place is under way: the token is not yet where it was when it went back.
     pub fn replays(&self) -> bool {
         self.replay.is_some_and(|mark| self.position < mark.through)
     }
 
-    /// The highest position whose events the rows have ever shown.
+    /// Returns the highest position whose events the rows have ever shown.
     pub fn shown(&self) -> Position {
         self.replay.map_or(self.position, |mark| self.position.max(mark.through))
     }
 
-    /// Whether this is a later state of the segment's token than `other`: under a later claim, after a later replay was
-    /// begun, or further.
+    /// Returns true if this is a later state of the segment's token than `other`: under a later claim, after a later
+    /// replay began, or at a later position.
     pub fn is_later_than(&self, other: &Self) -> bool {
         let order = |token: &Self| (token.epoch, token.replay.map(|mark| mark.request), token.position);
         order(self) > order(other)
     }
 
-    /// The move of this token to `to`, with `events` more counted.
+    /// Returns the move of this token to `to`, with `events` more counted.
     pub fn step(&self, to: Position, events: u64) -> TokenMove {
         let applied = Applied { events: self.applied.events + events, ..self.applied };
         TokenMove { segment: self.segment, epoch: self.epoch, from: self.position, to, applied, replay: self.replay }
     }
 
-    /// The token after `asked`. The one rule by which a token moves (I-4): the same epoch, the same
-    /// start, not held, not past its cap, and never backwards but to begin a replay in place, which the new mark says.
+    /// Returns the token after the move `asked`. This is the one rule by which a token moves (I-4): the same epoch,
+    /// the same start, not held, not past its cap. It moves back only to begin a replay in place, which the new mark
+    /// states.
     ///
     /// # Errors
-    /// [`TokenRefused`], and the token stays as it is.
+    /// [`TokenRefused`] if the rule is broken. The token stays as it is.
     pub fn moved(&self, asked: TokenMove) -> Result<Self, TokenRefused> {
         assert_eq!(self.segment, asked.segment, "a move is checked against its own segment's token");
         let goes_on = asked.replay == self.replay && asked.to >= asked.from;
@@ -204,7 +210,8 @@ impl Token {
         Ok(Self { position: asked.to, applied: asked.applied, replay: asked.replay, ..*self })
     }
 
-    /// Whether `asked` begins a replay that this segment has not taken up yet, and marks all that was shown.
+    /// Returns true if `asked` begins a replay that this segment has not begun yet, and marks everything that was
+    /// shown.
     fn begins_replay(&self, asked: TokenMove) -> bool {
         asked.replay.is_some_and(|mark| {
             self.replay.is_none_or(|before| mark.request > before.request) && mark.through >= self.shown()
@@ -227,7 +234,7 @@ mod tests {
             segment: SegmentCount::ONE.segment(0).unwrap(),
             epoch: Epoch::new(epoch),
             position: Position::new(position),
-            owner: None,
+            claimed_by: None,
             held_for: held.map(Position::new),
             cap: cap.map(Position::new),
             applied: Applied::default(),

@@ -1,4 +1,4 @@
-//! What verification found of a version, and the verdict that follows from it.
+//! The findings of a verification, and the verdict that follows from them.
 
 use std::fmt;
 
@@ -8,15 +8,16 @@ use crate::version::VersionId;
 /// A part of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
-    /// The events that each segment applied or set aside, against the journal's own count.
+    /// Counts: the events that each segment applied or set aside, against the journal's own count.
     Counts,
-    /// What the version checks of itself.
+    /// Checks: the version's own checks.
     Checks,
-    /// Its rows against those of the serving version, at one identical position.
+    /// Rows: its rows against those of the serving version, at one identical position.
     Rows,
-    /// Answers to live queries against those of the serving version.
+    /// Answers: its answers to live queries against those of the serving version.
     Answers,
-    /// Of a version that began as a copy: its rows, or some of them, against a fold of past events by its own code.
+    /// Fold, for a version that began as a copy: its rows, or some of them, against a fold of past events by its own
+    /// code.
     Fold,
 }
 
@@ -24,7 +25,7 @@ impl Part {
     /// Every part.
     pub const ALL: [Self; 5] = [Self::Counts, Self::Checks, Self::Rows, Self::Answers, Self::Fold];
 
-    /// The name in messages and on the wire.
+    /// Returns the name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counts => "counts",
@@ -35,7 +36,7 @@ impl Part {
         }
     }
 
-    /// What it looks at, in words.
+    /// Returns the name of the things that it looks at.
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Counts => "events",
@@ -52,14 +53,14 @@ impl fmt::Display for Part {
     }
 }
 
-/// What one thing that was found wrong is.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FindingKind {
-    /// A segment did not take up as many events as the journal has for it.
+    /// A segment did not process as many events as the journal has for it.
     Count,
     /// An event was set aside.
     Letter,
-    /// A check of the version's own failed.
+    /// One of the version's own checks failed.
     Check,
     /// A row of the old version is not in the new one.
     Missing,
@@ -76,7 +77,7 @@ impl FindingKind {
     pub const ALL: [Self; 7] =
         [Self::Count, Self::Letter, Self::Check, Self::Missing, Self::Extra, Self::Differs, Self::Answer];
 
-    /// The name in messages and on the wire.
+    /// Returns the name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Count => "count",
@@ -89,7 +90,7 @@ impl FindingKind {
         }
     }
 
-    /// So many of it, in words: `3 rows differ`.
+    /// Returns a number of findings of this kind in words: `3 rows differ`.
     pub fn counted(self, count: u64) -> String {
         let one = count == 1;
         let (noun, verb) = match self {
@@ -105,66 +106,66 @@ impl FindingKind {
     }
 }
 
-/// One thing that was found wrong.
+/// One finding: something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is.
+    /// The kind.
     pub kind: FindingKind,
-    /// Where: a table, a check, a segment or a query.
+    /// The place: a table, a check, a segment or a query.
     pub place: String,
-    /// Which row, where there is one.
+    /// The key of the row, where there is one.
     pub key: Option<String>,
-    /// What the old version has, or what was expected.
+    /// The value in the old version, or the expected value.
     pub old: Option<String>,
-    /// What the new version has, or what was found.
+    /// The value in the new version, or the value that was found.
     pub new: Option<String>,
 }
 
-/// How a part came out.
+/// The outcome of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing wrong was found.
     Passed,
-    /// Something was.
+    /// Something wrong was found.
     Failed,
     /// It was not done.
     NotDone {
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
 
-/// What one part found.
+/// The findings of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartReport {
     /// The part.
     pub part: Part,
-    /// How it came out.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// How many events, checks, rows or answers were looked at.
+    /// The number of events, checks, rows or answers that were looked at.
     pub looked_at: u64,
-    /// How many of each kind were wrong, those that `findings` has no room for included.
+    /// The number of findings of each kind, including those for which `findings` has no room.
     pub wrong: Vec<(FindingKind, u64)>,
-    /// The first few of each kind.
+    /// The first few findings of each kind.
     pub findings: Vec<Finding>,
-    /// What else a reader must know to judge it, such as what was left out and why.
+    /// Other facts that a reader needs to judge the part, such as what was left out and why.
     pub notes: Vec<String>,
 }
 
 impl PartReport {
-    /// A part that was not done.
+    /// Returns the report of a part that was not done.
     pub fn not_done(part: Part, why: impl Into<String>) -> Self {
         let outcome = Outcome::NotDone { why: why.into() };
         Self { part, outcome, looked_at: 0, wrong: vec![], findings: vec![], notes: vec![] }
     }
 }
 
-/// What a verification found.
+/// The findings of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The position at which it looked.
     pub at: Position,
-    /// The version that served then, against which it compared.
+    /// The version that served then, with which it compared.
     pub against: Option<VersionId>,
     /// The parts that must have passed.
     pub required: Vec<Part>,
@@ -172,17 +173,17 @@ pub struct Report {
     pub parts: Vec<PartReport>,
 }
 
-/// What a report comes to.
+/// The verdict of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Every part that must pass has passed, and none has failed.
+    /// Every part that is required has passed, and none has failed.
     Pass,
-    /// It may not serve, unless somebody answers for it.
+    /// The version may not serve, except if an operator waives the verdict.
     Fail,
 }
 
 impl Verdict {
-    /// The name in messages and on the wire.
+    /// Returns the name in messages and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "Pass",
@@ -192,14 +193,14 @@ impl Verdict {
 }
 
 impl Report {
-    /// The verdict. A part that is not required may be left undone, but what it found counts.
+    /// Returns the verdict. A part that is not required may be left undone, but its findings count.
     pub fn verdict(&self) -> Verdict {
         let failed = self.parts.iter().any(|part| part.outcome == Outcome::Failed);
         let passed = |part: &Part| self.parts.iter().any(|done| done.part == *part && done.outcome == Outcome::Passed);
         if !failed && self.required.iter().all(passed) { Verdict::Pass } else { Verdict::Fail }
     }
 
-    /// Why the verdict is not a pass, in a few words.
+    /// Returns the reason why the verdict is not a pass, in a few words.
     pub fn summary(&self) -> String {
         let done = |part: &Part| self.parts.iter().find(|done| done.part == *part);
         let wrong = |report: &PartReport| {

@@ -4,17 +4,17 @@ use std::fmt;
 
 use crate::name::ProjectionName;
 
-/// A version of a projection: `v2.1` is code version 2, first build of it. Builds of the same code are
-/// made by asking for a rebuild. Ordered by code, then build. A number never comes back (I-12).
+/// A version of a projection: `v2.1` is code version 2, first build of it. A rebuild makes another build of the same
+/// code. Versions are ordered by code, then by build. A number is never used again (I-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionId {
-    /// The version of the code, which its author raises.
+    /// The version of the code. Its author raises it.
     pub code: u32,
-    /// Which build of that code, from 1.
+    /// The build of that code, from 1.
     pub build: u32,
 }
 
-/// A text that is no version.
+/// A text that is not a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidVersion(pub String);
 
@@ -39,7 +39,7 @@ impl std::str::FromStr for VersionId {
         let invalid = || InvalidVersion(text.to_owned());
         let (code, build) = text.strip_prefix('v').and_then(|rest| rest.split_once('.')).ok_or_else(invalid)?;
         let version = Self { code: code.parse().map_err(|_| invalid())?, build: build.parse().map_err(|_| invalid())? };
-        // One text for each version: who compares texts compares versions.
+        // There is one text for each version, so equal texts mean equal versions.
         if version.to_string() == text { Ok(version) } else { Err(invalid()) }
     }
 }
@@ -47,9 +47,9 @@ impl std::str::FromStr for VersionId {
 /// The view of one version: the namespace that holds its rows and tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewId {
-    /// Whose view it is.
+    /// The projection.
     pub projection: ProjectionName,
-    /// Of which version.
+    /// The version.
     pub version: VersionId,
 }
 

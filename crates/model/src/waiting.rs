@@ -1,6 +1,6 @@
-//! Why something does not happen yet, as data (I-11).
+//! The reasons why something does not happen yet, as data (I-11).
 //!
-//! Each reason is one row of the table in `reasons!`: its name, its fields and its words. The enum, what reaches the
+//! Each reason is one row of the table in `reasons!`: its name, its fields and its words. The enum, the form in the
 //! API, and the reference (`docs/waiting-on.md`) come from that row. To add a reason, add a row.
 
 mod facts;
@@ -14,8 +14,9 @@ pub use facts::{Fact, Kind};
 use crate::failure::Retry;
 use crate::journal::Parted;
 use crate::name::StreamName;
+use crate::numbers::{grouped, span};
 use crate::position::Position;
-use crate::reads::Unlike;
+use crate::reads::CodeMismatch;
 use crate::segment::Segment;
 use crate::share::WorkShare;
 use crate::time::Timestamp;
@@ -29,7 +30,7 @@ macro_rules! reasons {
         $({ $($(#[doc = $field_meaning:literal])+ $field:ident as $field_name:literal: $type:ty,)+ })?
         => $words:expr,
     )+) => {
-        /// What a version, a flip or a query waits on. The same value reaches log, API, CLI and console.
+        /// The reason that a version, a flip or a query waits on. Log, API, CLI and console show the same value.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum WaitingOn {
@@ -37,21 +38,21 @@ macro_rules! reasons {
         }
 
         impl WaitingOn {
-            /// Every reason there is, with the fields that it has outside.
+            /// Every reason, with the public names of its fields.
             pub const KINDS: &[Kind] = &[$(Kind {
                 name: $name,
                 meaning: concat!($($meaning),+),
                 fields: &[$($(($field_name, concat!($($field_meaning),+)),)+)?],
             },)+];
 
-            /// Its name outside, in snake_case.
+            /// Returns its public name, in snake_case.
             pub fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$reason { .. } => $name,)+
                 }
             }
 
-            /// Its fields, by their names outside.
+            /// Returns its fields, by their public names.
             pub fn facts(&self) -> Vec<(&'static str, Fact)> {
                 let mut facts = Vec::new();
                 match self {
@@ -76,64 +77,65 @@ macro_rules! reasons {
 reasons! { f:
     /// A segment does not cover the position that is needed.
     Segment "segment" {
-        /// The version it belongs to.
+        /// The version of the segment.
         version as "version": VersionId,
         /// The segment.
         segment as "segment": Segment,
-        /// How many positions it is behind what is needed.
-        behind as "behind": u64,
+        /// Its lag: the number of positions between its token and the position that is needed.
+        lag as "lag": u64,
     } => {
-        write!(f, "segment {segment} of {version}, {behind} behind")
+        write!(f, "segment {segment} of {version} (lag {})", grouped(*lag))
         },
 
-    /// A handler refuses an event; the segment halts there and tries again.
+    /// A handler refuses an event. The segment halts there and retries it.
     Handler "handler" {
         /// The segment that halts.
         segment as "segment": Segment,
-        /// The event it refuses.
+        /// The position of the refused event.
         position as "position": Position,
-        /// How often it was tried.
+        /// The number of tries.
         attempts as "attempts": u32,
-        /// What the handler said.
+        /// The handler's error.
         error as "error": String,
-        /// When it is tried again.
+        /// The time of the next try.
         due as "due": Timestamp,
     } => {
-        write!(f, "the handler, which refuses event {position} in segment {segment} (try {attempts}): {error}")
+        write!(f, "the handler, which refuses event {} in segment {segment} (try {attempts}): {error}", grouped(position.get()))
         },
 
-    /// A handler refuses an event that would be set aside, and so many are already that no more may be.
+    /// A handler refuses an event that would be set aside, but the limit of dead letters is reached.
     Letters "letters" {
         /// The segment that halts.
         segment as "segment": Segment,
-        /// The event it halts before.
+        /// The position of the event before which it halts.
         position as "position": Position,
-        /// How many are set aside.
+        /// The number of events that are set aside.
         letters as "letters": usize,
-        /// What the handler said.
+        /// The handler's error.
         error as "error": String,
     } => write!(
         f,
-        "room for dead letters: {letters} events are set aside, so segment {segment} halts before event \
-         {position}: {error}"
+        "room for dead letters: {} events are set aside, so segment {segment} halts before event {}: {error}",
+        grouped(*letters as u64),
+        grouped(position.get())
         ),
 
-    /// A handler does not return.
+    /// A handler has been busy with one event for long.
     Busy "busy" {
-        /// The event it sits on.
+        /// The position of the event.
         position as "position": Position,
-        /// For how long it was seen doing so.
+        /// The time for which it has been busy.
         time as "time_ms": Duration,
     } => {
-        write!(f, "the handler, which has been busy with event {position} for {}", span(*time))
+        write!(f, "the handler, which has been busy with event {} for {}", grouped(position.get()), span(*time))
         },
 
-    /// Somebody paused the version.
-    Paused "paused" => write!(f, "the command to resume: it is paused"),
+    /// An operator paused the version.
+    Paused "paused" => write!(f, "the command `resume`: the version is paused"),
 
     /// The view cannot be written at the moment.
     Store "store" {
-        /// What was tried and what came back.
+        /// The attempt and its error.
         error as "error": String,
     } => write!(f, "the store: {error}"),
 
@@ -141,53 +143,53 @@ reasons! { f:
     Hold "hold" {
         /// The mark of the hold: a position in the catalog.
         held_for as "held_for": Position,
-    } => write!(f, "the flip of position {held_for}, which holds it for a moment"),
+    } => write!(f, "the flip of position {}, which holds it for a moment", grouped(held_for.get())),
 
-    /// The last hold ran out of its budget and was lifted; the flip tries again.
+    /// The last hold exceeded its budget and was lifted. The flip tries again.
     HoldBudget "hold_budget" {
-        /// How long the hold may last.
+        /// The budget: the longest time for which a hold may last.
         budget as "budget_ms": Duration,
     } => {
         write!(f, "another try: the last hold took longer than {} ms and was lifted", budget.as_millis())
         },
 
-    /// A replay in place is under way; where the rows were reset, readers wait for its end.
+    /// A replay in place is under way. If the rows were reset, readers wait for its end.
     Replay "replay" {
-        /// Of which version.
+        /// The version.
         version as "version": VersionId,
-        /// What it covers again.
+        /// The position that it covers again.
         at as "at": Position,
-        /// Where it ends.
+        /// The position at which it ends.
         through as "through": Position,
     } => {
-        write!(f, "the end of the replay of {version}, at position {at} of {through}")
+        write!(f, "the end of the replay of {version}, at position {} of {}", grouped(at.get()), grouped(through.get()))
         },
 
-    /// A replay in place that was asked for has not begun: the rows cannot be reset, and that is tried again.
+    /// A requested replay in place has not begun: the rows cannot be reset. The reset is retried.
     Reset "reset" {
-        /// How often it was tried.
+        /// The number of tries.
         attempts as "attempts": u32,
-        /// What the handler said.
+        /// The handler's error.
         error as "error": String,
     } => {
         write!(f, "the reset of the rows before the replay, which fails (try {attempts}): {error}")
         },
 
-    /// An effect cannot be made; it is tried again, and later effects of its stream wait.
+    /// An effect cannot be made. It is retried, and later effects of its stream wait.
     Effect "effect" {
-        /// The event that it follows from.
+        /// The position of the event that it follows from.
         position as "position": Position,
         /// The stream of that event.
         stream as "stream": StreamName,
-        /// How often it was tried.
+        /// The number of tries.
         attempts as "attempts": u32,
-        /// What was said last.
+        /// The error of the last try.
         error as "error": String,
     } => {
-        write!(f, "an effect of event {position} in {stream}, which fails (try {attempts}): {error}")
+        write!(f, "an effect of event {} in {stream}, which fails (try {attempts}): {error}", grouped(position.get()))
         },
 
-    /// Effects of another version come before its own in their streams, and are not made yet or not even known.
+    /// Effects of another version come before its own in their streams, and are not made yet or not yet known.
     EffectsBefore "effects_before" {
         /// The other version.
         version as "version": VersionId,
@@ -195,30 +197,31 @@ reasons! { f:
         write!(f, "effects of {version}, which come before its own in their streams")
         },
 
-    /// Effects of the version wait, and its code here acts on none.
+    /// Effects of the version wait, and its code here cannot make them.
     Acts "acts" {
-        /// How many there are.
+        /// The number of waiting effects.
         pending as "pending": u64,
     } => write!(
         f,
-        "code that acts on its effects: {pending} wait in its outbox, and the code here acts on none; carry the \
-         projection with `acts`, or drop the effects"
+        "code that acts on its effects: {} wait in its outbox, and the code here acts on none; carry the \
+         projection with `acts`, or drop the effects",
+        grouped(*pending)
     ),
 
-    /// The version still owes effects of events that it speaks for.
+    /// The version still owes effects that only it may emit.
     Effects "effects" {
-        /// How many its outbox has, those included that wait behind others and may turn out to be another version's.
+        /// The number of effects in its outbox, including those that wait for earlier ones and may turn out to belong to another version.
         pending as "pending": u64,
     } => match pending {
         1 => write!(f, "its outbox, which still has an effect"),
-        pending => write!(f, "its outbox, which still has {pending} effects"),
+        pending => write!(f, "its outbox, which still has {} effects", grouped(*pending)),
     },
 
-    /// The node has no lease, so others take over what is its own.
+    /// The node has no lease, so other nodes take over its segments.
     Lease "lease" {
-        /// Why it could not be renewed.
+        /// The reason why it could not be renewed.
         error as "error": String,
-    } => write!(f, "a lease, which is not renewed: {error}"),
+    } => write!(f, "a lease, which cannot be renewed: {error}"),
 
     /// No live node carries the code of the version.
     Code "code" {
@@ -226,210 +229,195 @@ reasons! { f:
         version as "version": VersionId,
     } => write!(f, "a node that carries the code of {version}"),
 
-    /// The code of this version that a node carries is not what was recorded for its number, so that node applies nothing
-    /// with it.
+    /// A node carries code of this version that differs from what was recorded for its number, so that node applies no
+    /// events with it.
     Reads "reads" {
         /// The version.
         version as "version": VersionId,
-        /// In what it is unlike.
-        unlike as "unlike": Unlike,
+        /// The difference.
+        unlike as "unlike": CodeMismatch,
     } => match unlike {
-        Unlike::Undecided { .. } => write!(f, "the decision what {version} reads: {unlike}"),
+        CodeMismatch::Undecided { .. } => write!(f, "the decision about the types that {version} reads: {unlike}"),
         _ => write!(
         f,
-        "code that is what was recorded for {version}; that of this node is not: {unlike}; {}",
+        "code as it was recorded for {version}, from which the code of this node differs: {unlike}; {}",
         unlike.advice()
         ),
     },
 
-    /// Segments are nobody's for longer than a dead member's may be (I-10).
+    /// No live member has claimed some segments for longer than a takeover may take (I-10).
     Unowned "unowned" {
         /// The first of them.
         segment as "segment": Segment,
-        /// How many there are.
+        /// The number of such segments.
         segments as "segments": usize,
-        /// For how long this node has seen that.
+        /// The time for which this node has seen that.
         since as "since_ms": Duration,
     } => match segments {
-        1 => write!(f, "a member that takes over segment {segment}, which has been nobody's for {}", span(*since)),
+        1 => write!(f, "a member that takes over segment {segment}, which no live member has claimed for {}", span(*since)),
         segments => write!(
         f,
-        "members that take over {segments} segments, segment {segment} among them, which have been nobody's for {}",
+        "members that take over {segments} segments, segment {segment} among them, which no live member has claimed for {}",
         span(*since)
         ),
     },
 
-    /// Its batch has taken long: the handler or the store works, or hangs.
+    /// Its batch has taken long: the handler or the store is slow, or hangs.
     Batch "batch" {
-        /// The batch begins behind this position.
+        /// The position after which the batch begins.
         after as "after": Position,
-        /// For how long it has gone on.
+        /// The time that it has taken so far.
         since as "since_ms": Duration,
     } => {
         let (after, since) = (grouped(after.get()), span(*since));
-        write!(f, "the handler, which has been busy with the batch behind {after} for {since}")
+        write!(f, "the handler, which has been busy with the batch after position {after} for {since}")
         },
 
-    /// It is filled with what the view of another version has.
+    /// The view of another version is being copied into it.
     Copy "copy" {
         /// The other version.
         of as "of": VersionId,
-    } => write!(f, "the copy of {of} that it begins as"),
+    } => write!(f, "the copy of {of}, which it begins as"),
 
-    /// It cannot begin as a copy of another version; that is tried again.
+    /// It cannot begin as a copy of another version. The copy is retried.
     Seed "seed" {
         /// The other version.
         source as "source": VersionId,
-        /// How often it was tried.
+        /// The number of tries.
         attempts as "attempts": u32,
-        /// Why not.
+        /// The error.
         error as "error": String,
     } => {
-        write!(f, "a copy of {source} to begin as, which does not come about (try {attempts}): {error}")
+        write!(f, "a copy of {source} to begin as, which fails (try {attempts}): {error}")
         },
 
-    /// It leaves the rest of the time to those that serve.
+    /// It rests, to leave time to the serving versions.
     Share "share" {
-        /// How much of the time it works.
+        /// The share of the time in which it works.
         share as "percent": WorkShare,
     } => write!(f, "its turn: it works {share} of the time, as its options say"),
 
-    /// An index is built that the view went without while it replayed.
+    /// An index is being built that the view did without while it replayed.
     Index "index" {
         /// The table and the index: `accounts.owner`.
         index as "index": String,
-        /// Which one it is, from 1.
+        /// The number of the index, from 1.
         number as "number": usize,
-        /// Of how many.
+        /// The number of indexes.
         of as "of": usize,
     } => {
         write!(f, "the index {index}, which is being built ({number} of {of})")
         },
 
-    /// Nobody applies its events just now.
+    /// No processor applies its events at the moment.
     Processor "processor" => write!(f, "its processor, which has not begun or has ended"),
 
-    /// A view, or what the node knows, does not belong to the journal beside which it is found.
+    /// A view, or the state of the node, does not belong to the journal beside which it is found.
     Parted "parted" {
-        /// How that shows: `made_from` and `found`, or `same_through` and `differs_at`.
+        /// The evidence: `made_from` and `found`, or `same_through` and `differs_at`.
         parted as "parted": Parted,
     } => {
         write!(f, "the right journal, or a rebuild: {parted}")
         },
 
-    /// Something that is stored, in most cases of its view, is not what was written. What is not damaged of a view can be
-    /// read all the same.
+    /// Something that is stored, in most cases in its view, is not what was written. The undamaged parts of a view can
+    /// still be read.
     Damaged "damaged" {
-        /// What was found, where, and what to do.
+        /// The damage, its place, and what to do about it.
         error as "error": String,
-    } => write!(f, "somebody who mends it: {error}"),
+    } => write!(f, "an operator who repairs it: {error}"),
 
-    /// A position that somebody has seen is not in the journal.
+    /// A position that a caller has seen is not in the journal.
     BeyondHead "beyond_head" {
         /// The position.
         position as "position": Position,
-        /// Where the journal ends.
+        /// The end of the journal.
         head as "head": Position,
     } => write!(
         f,
-        "position {position}, which is not in the journal: that ends at {head}. It may be about to come from \
-         another node; else it is of another journal, or of a history that this one has lost"
+        "position {}, which is not in the journal: the journal ends at {}. The position may arrive soon from another \
+         node; otherwise it belongs to another journal, or to a history that this one has lost",
+        grouped(position.get()),
+        grouped(head.get())
         ),
 
-    /// The version is verified before anyone reads it.
+    /// The version must be verified before anyone reads it.
     Verification "verification" {
         /// The version.
         version as "version": VersionId,
-        /// The part that is under way, once one is.
+        /// The part that is under way, if one is.
         part as "part": Option<Part>,
-        /// How many events, checks, rows or answers that part has looked at.
+        /// The number of events, checks, rows or answers that this part has looked at.
         looked_at as "looked_at": u64,
     } => match part {
         None => write!(f, "the verification of {version}"),
-        Some(part) => write!(f, "the verification of {version}: {part}, {looked_at} {} so far", part.unit()),
+        Some(part) => {
+            write!(f, "the verification of {version}: {part}, {} {} so far", grouped(*looked_at), part.unit())
+        }
     },
 
-    /// The version was not found right, and nobody answers for it.
+    /// The version failed its verification, and nobody has waived the verdict.
     Verdict "verdict" {
         /// The version.
         version as "version": VersionId,
-        /// What is wrong with it, in a few words.
+        /// The findings, in a few words.
         found as "found": String,
     } => write!(
         f,
-        "a verdict that lets {version} serve ({found}): see what was found, then fix the code and rebuild, \
-         verify it again, or waive the verdict"
+        "a verdict that lets {version} serve ({found}): read the report, then fix the code and rebuild, verify it again, \
+         or waive the verdict"
         ),
 
-    /// Rows of the version are not what its code makes of its events. It goes on as it is: the rows may be wrong, or the
-    /// code.
+    /// Rows of the version differ from what its code makes of its events. The version keeps serving: the rows or the code
+    /// may be wrong.
     Rows "rows" {
-        /// The position that the rows cover which were looked at.
+        /// The position that the compared rows cover.
         position as "position": Position,
-        /// How many rows were compared.
+        /// The number of rows that were compared.
         looked_at as "looked_at": u64,
-        /// How many of them were wrong, missing or too many.
+        /// The number of rows that were wrong, missing or extra.
         wrong as "wrong": u64,
-        /// The table of the first of these.
+        /// The table of the first such row.
         table as "table": String,
         /// Its key.
         key as "key": String,
-        /// What the code makes: the columns that differ, all of them, or that there is no row.
+        /// The result of the code: the columns that differ, all columns, or that there is no row.
         made as "made": String,
-        /// What the view has.
+        /// The contents of the view.
         found as "found": String,
     } => write!(
         f,
-        "somebody who looks at its rows: {} of {} compared at position {position} {} not what its code makes of the \
-         events, such as {table} {key}, which is ({found}) and should be ({made}); unless the code is wrong, a rebuild \
-         makes it right",
+        "an operator who looks at its rows: {} of {} compared at position {} {} not what its code makes of the events, \
+         such as {table} {key}, which is ({found}) and should be ({made}); if the code is right, a rebuild repairs it",
         grouped(*wrong),
         grouped(*looked_at),
+        grouped(position.get()),
         if *wrong == 1 { "is" } else { "are" }
         ),
 
-    /// The version is ready; someone must ask for the flip.
-    FlipCommand "flip_command" => write!(f, "the command to flip"),
+    /// The version is ready. An operator must request the flip.
+    FlipCommand "flip_command" => write!(f, "the command `flip`"),
 
-    /// The version stands by until its time is over.
+    /// The version stands by until its stand-by time is over.
     StandBy "stand_by" {
-        /// How long it still stands by.
+        /// The time for which it still stands by.
         remaining as "remaining_ms": Duration,
-    } => write!(f, "the end of its stand-by in {}", span(*remaining)),
+    } => write!(f, "the end of its stand-by, in {}", span(*remaining)),
 }
 
 impl WaitingOn {
-    /// Whether a version stays where it is until somebody does something about this; with `retry`, what its handler
-    /// refuses is tried that often before.
+    /// Returns true if the version is blocked until an operator does something about this. `retry` is the policy for the
+    /// events that its handler refuses: they are retried before an operator is needed.
     pub fn needs_somebody(&self, retry: &Retry) -> bool {
         match self {
             Self::Paused | Self::Letters { .. } | Self::Code { .. } | Self::Verdict { .. } => true,
             Self::BeyondHead { .. } | Self::Parted { .. } | Self::Damaged { .. } | Self::Acts { .. } => true,
-            Self::Reads { unlike, .. } => !matches!(unlike, Unlike::Undecided { .. }),
+            Self::Reads { unlike, .. } => !matches!(unlike, CodeMismatch::Undecided { .. }),
             Self::Handler { attempts, .. } | Self::Seed { attempts, .. } | Self::Reset { attempts, .. } => {
                 *attempts >= retry.attempts
             }
             _ => false,
         }
-    }
-}
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev();
-    groups.map(|group| std::str::from_utf8(group).unwrap_or_default()).collect::<Vec<_>>().join(",")
-}
-
-/// A span of time in its largest two units: `23 h 59 min`.
-pub(crate) fn span(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
     }
 }
 
@@ -475,16 +463,5 @@ mod tests {
         assert_eq!(reason.kind(), "batch");
         let facts = [("after", Fact::Number(4)), ("since_ms", Fact::Span(Duration::from_secs(9)))];
         assert_eq!(reason.facts(), facts);
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
-
-    #[test]
-    fn a_span_is_shown_in_its_largest_units() {
-        let shown = [0, 59, 61, 3_600, 86_399, 90_000].map(|seconds| span(Duration::from_secs(seconds)));
-        assert_eq!(shown, ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "23 h 59 min", "1 d 1 h"]);
     }
 }

@@ -24,7 +24,7 @@ CREATE TABLE events (
 
 CREATE INDEX events_type ON events (type, position);
 
--- Its one row is locked by whoever appends, until the commit, so positions follow the order of commits. It is never
+-- Its one row is locked by anyone who appends, until the commit, so positions follow the order of commits. It is never
 -- changed: a row that is, has a version for each group as long as any transaction is older, and all are looked through.
 -- It has the identity of this journal, made when the journal is made, which copies and backups keep.
 CREATE TABLE sequencer (
@@ -38,7 +38,7 @@ INSERT INTO sequencer DEFAULT VALUES;
 -- Each statement of a volatile function sees what was committed before that statement began. So all that follows the
 -- lock sees every group before this one, which a single statement that waited for the lock would not.
 --
--- Everybody waits for whoever has the lock, so what takes time is looked up before. Positions follow the order of
+-- Everybody waits for anyone who has the lock, so what takes time is looked up before. Positions follow the order of
 -- commits: all that the look may have missed is above the last position that there was just before.
 CREATE FUNCTION append(
     -- The highest position that the caller has seen.
@@ -48,7 +48,7 @@ CREATE FUNCTION append(
     asked text[],
     demanded bigint[],
     -- The last revisions of these streams as the caller knows them, null where it does not, and the position at which
-    -- that was so. They hold if nobody wrote behind it.
+    -- that was so. They hold if nobody wrote after it.
     known bigint[],
     known_at bigint,
     -- The events: their stream as a place in the list above, and their place among those of the group in that stream.
@@ -132,7 +132,7 @@ BEGIN
         -- Somebody only asks whether this works.
         RETURN;
     END IF;
-    -- Whoever listens learns of it with the commit. A listener that stopped keeps the queue of the server from getting
+    -- Anyone who listens learns of it with the commit. A listener that stopped keeps the queue of the server from getting
     -- shorter, and a full one fails every commit that tells something: well before that nobody is told, and all find the
     -- head by asking. Above one half the server's log names the process that is in the way.
     IF pg_notification_queue_usage() < 0.75 THEN

@@ -16,7 +16,7 @@ impl BackOff {
         Self { chance: seed, next: limits::BACK_OFF_TIME_MIN }
     }
 
-    /// The next pause: between the half and the whole of a time that doubles up to its bound.
+    /// Returns the next pause: between the half and the whole of a time that doubles up to its bound.
     pub(crate) fn pause(&mut self) -> Duration {
         let whole = self.next;
         self.next = (whole * 2).min(limits::BACK_OFF_TIME_MAX);

@@ -19,7 +19,7 @@ pub struct Database {
     pool: Pool,
     /// How connections are encrypted, for people; nothing on this machine.
     encryption: Option<String>,
-    /// Whether the pages of the server have checksums.
+    /// True if the pages of the server have checksums.
     checksums: bool,
 }
 
@@ -54,7 +54,7 @@ impl Database {
         &self.options
     }
 
-    /// A connection of the pool, to the server that takes writes. It is for `tried`, which errors name.
+    /// Returns a connection of the pool, to the server that takes writes. It is for `tried`, which errors name.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when there is none within [`limits::CONNECT_TIME_MAX`].

@@ -3,18 +3,18 @@
 use dacapo_store::{StoreError, no_more_files};
 use sqlx::postgres::PgDatabaseError;
 
-/// The failure of `tried`, which is a matter of this store alone.
+/// Returns the failure of `tried`, which is a matter of this store alone.
 pub(crate) fn fault(tried: &str, error: &sqlx::Error) -> StoreError {
     told(tried, error, of_own_code)
 }
 
-/// The failure of `tried`, where a statement or the rows that it writes are those of whoever called.
+/// Returns the failure of `tried`, where a statement or the rows that it writes are the caller's.
 pub(crate) fn fault_of_call(tried: &str, error: &sqlx::Error) -> StoreError {
     told(tried, error, of_code)
 }
 
-/// The failure of `tried`, where the statement is one of this store, and no more than the rows that it writes or the values
-/// that it asks for are those of whoever called.
+/// Returns the failure of `tried`, where the statement is one of this store, and no more than the rows that it writes
+/// or the values that it asks for are the caller's.
 pub(crate) fn fault_of_rows(tried: &str, error: &sqlx::Error) -> StoreError {
     told(tried, error, of_rows)
 }
@@ -25,7 +25,7 @@ fn told(tried: &str, error: &sqlx::Error, whose: impl Fn(&str) -> Fault) -> Stor
         Error::Database(database) => of_server(tried, database.downcast_ref::<PgDatabaseError>(), whose),
         Error::PoolTimedOut => StoreError::unavailable(
             tried,
-            "no connection to the database within the time allowed: see whether it runs and lets more connect",
+            "no connection to the database within the time allowed: check that it runs and accepts more connections",
         ),
         Error::PoolClosed => StoreError::unavailable(tried, "the store is closed: open it again"),
         Error::ColumnDecode { .. } | Error::Decode(_) | Error::TypeNotFound { .. } | Error::ColumnNotFound(_) => {
@@ -42,7 +42,7 @@ fn told(tried: &str, error: &sqlx::Error, whose: impl Fn(&str) -> Fault) -> Stor
     }
 }
 
-/// Whose fault it is that a statement failed.
+/// The side that caused the failure of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// Of what was asked: it can never work.
@@ -53,7 +53,7 @@ enum Fault {
     Damage,
 }
 
-/// By the code of the error, where the statement, or what it writes, is that of whoever called.
+/// By the code of the error, where the statement, or what it writes, is the caller's.
 fn of_code(code: &str) -> Fault {
     match (class(code), code) {
         // Data or an index is corrupted.
@@ -68,7 +68,7 @@ fn of_code(code: &str) -> Fault {
     }
 }
 
-/// What the code of an error begins with.
+/// Returns the beginning of the code of an error.
 fn class(code: &str) -> &str {
     code.get(..2).unwrap_or_default()
 }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   appends, notifications, looks at the head ─▶ marks ─┬─ each new connection ─┐
-//!                                                       └─ each look at the head ─┴▶ the same? ─ no ─▶ lost for good
+//!                                                       └─ each look at the head ─┴▶ the same? ─ no ─▶ lost permanently
 //! ```
 //!
 //! A server that took over without the last events, or a backup that was restored under a running node, may have other
 //! events at positions that were seen here. Whatever this node knows and shows is of the events that are gone, so it
-//! stops: no connection is lent any more, nothing is appended, no lease is renewed. Only a start anew, which reads
+//! stops: no connection is lent any more, nothing is appended, no lease is renewed. Only a start again, which reads
 //! everything that is there, ends that.
 
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ use crate::limits;
 #[derive(Debug)]
 pub(crate) struct History {
     known: Mutex<Known>,
-    /// Why it is not the one that is in the database.
+    /// The reason why it is not the one that is in the database.
     lost: watch::Sender<Option<Parted>>,
 }
 
@@ -69,7 +69,7 @@ impl History {
         }
     }
 
-    /// The last mark that is known.
+    /// Returns the last mark that is known.
     pub(crate) fn last(&self) -> Mark {
         self.known().marks.back().map_or(Mark::START, |(_, mark)| *mark)
     }
@@ -92,7 +92,7 @@ impl History {
         StoreError::Parted(found.expect("it was waited for"))
     }
 
-    /// Whether the database behind a connection has the history that is known, events through `seen` included.
+    /// Checks whether the database of a connection has the history that is known, events through `seen` included.
     pub(crate) async fn check(&self, connection: &mut PgConnection, seen: Position) -> Result<(), sqlx::Error> {
         let journal = self.known().journal;
         let Some(journal) = journal else { return Ok(()) };
@@ -153,7 +153,7 @@ impl History {
                     %parted,
                     found,
                     "the journal in the database is not the one that this node knows: it stops serving. Put that back, or \
-                     start every node anew to go on with what is there"
+                     start every node again to continue with the present data"
                 );
                 *lost = Some(parted);
             }
@@ -162,7 +162,7 @@ impl History {
     }
 }
 
-/// What is told of a journal that ends at `head`, of which events through `seen` were known.
+/// Returns the error about a journal that ends at `head`, of which events through `seen` were known.
 fn said(head: Position, seen: Position) -> String {
     match head < seen {
         true => format!("it ends at {head}, but events through {seen} were there"),

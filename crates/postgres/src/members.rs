@@ -40,7 +40,7 @@ pub struct PostgresMembers {
 }
 
 impl PostgresMembers {
-    /// The members of `database`.
+    /// Returns the members of `database`.
     pub fn new(database: Arc<Database>) -> Self {
         Self { database, connection: Mutex::default() }
     }

@@ -56,7 +56,7 @@ async fn check_free(connection: &mut PgConnection, schema: &str) -> Result<(), S
         Err(StoreError::Invalid(format!("the schema {schema} cannot have the journal: {found}: choose another schema")))
     };
     if has("_dacapo_view") {
-        return refused("it is the view of a version, and goes when that is cleaned up".to_owned());
+        return refused("it is the view of a version, and is dropped when that is cleaned up".to_owned());
     }
     if has("_dacapo_serving") {
         return refused("it has the names under which SQL from outside finds a projection".to_owned());

@@ -5,10 +5,10 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::limits;
 
-/// What connections are called where the URL does not say.
+/// The name of connections. This is the default if the URL has none.
 pub(crate) const APPLICATION_NAME: &str = "dacapo";
 
-/// How a node uses its database.
+/// The options of a node for its database.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The schema that has the journal; it is made if it is not there. 1 to [`limits::SCHEMA_NAME_BYTES_MAX`] bytes of
@@ -52,7 +52,7 @@ impl Options {
     }
 }
 
-/// The servers that a URL names.
+/// Returns the servers that a URL names.
 ///
 /// The driver knows one host in a URL; several, as libpq writes them (`postgres://user@one:5432,two:5433/name`), are
 /// taken apart here. `target_session_attrs` is accepted with the values that mean a server that can be written to,
@@ -119,8 +119,8 @@ const PARAMETERS: [&str; 18] = [
     "options",
 ];
 
-/// The query of a URL without what the driver does not know. One that it would ignore is refused: it would write the
-/// value to the log, which may be a password under a mistyped name.
+/// Returns the query of a URL without what the driver does not know. One that it would ignore is refused: it would
+/// write the value to the log, which may be a password under a mistyped name.
 fn understood(query: &str) -> Result<String, String> {
     let mut kept: Vec<&str> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -154,7 +154,7 @@ fn understood(query: &str) -> Result<String, String> {
     Ok(kept.join("&"))
 }
 
-/// What a parameter means, of which some have several names.
+/// Returns the meaning of a parameter. Some parameters have several names.
 fn meant(name: &str) -> &str {
     match name {
         "ssl-mode" => "sslmode",

@@ -1,11 +1,11 @@
 //! Names and texts as SQL, where a statement takes no parameters.
 
-/// A name.
+/// Returns a name.
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text, however the server reads backslashes.
+/// Returns a text, however the server reads backslashes.
 pub(crate) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

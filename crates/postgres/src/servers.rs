@@ -20,7 +20,7 @@ use crate::settings::Settings;
 /// The servers that a URL names.
 pub(crate) struct Servers {
     list: Vec<PgConnectOptions>,
-    /// Which of them was last seen to take writes: whoever finds another one finds it for all.
+    /// Which of them was last seen to take writes: anyone who finds another one finds it for all.
     primary: Arc<AtomicUsize>,
     settings: Settings,
     history: Arc<History>,
@@ -34,7 +34,7 @@ impl fmt::Debug for Servers {
 }
 
 impl Servers {
-    /// The servers of the journal in `schema`.
+    /// Returns the servers of the journal in `schema`.
     pub(crate) fn new(list: Vec<PgConnectOptions>, schema: &str) -> Self {
         assert!(!list.is_empty(), "a URL names at least one server");
         let settings = Settings::new(schema, list[0].get_application_name().unwrap_or(APPLICATION_NAME));
@@ -49,12 +49,12 @@ impl Servers {
         Self { list, primary, settings, history }
     }
 
-    /// What is known of the history of the journal there.
+    /// Returns the known history of the journal there.
     pub(crate) fn history(&self) -> &Arc<History> {
         &self.history
     }
 
-    /// A connection to the server that takes writes. The last one that did is tried first.
+    /// Returns a connection to the server that takes writes. The last one that did is tried first.
     pub(crate) async fn connect(&self) -> Result<PgConnection, StoreError> {
         self.history.holds()?;
         let first = self.primary();
@@ -76,7 +76,7 @@ impl Servers {
         Err(StoreError::unavailable("find a server that takes writes", each.join("; ")))
     }
 
-    /// Where they are and which database is meant, for people: never with the password.
+    /// Their place and the database, for people; never with the password.
     pub(crate) fn description(&self) -> String {
         let servers: Vec<_> = self.list.iter().map(address).collect();
         let name = self.list[0].get_database().unwrap_or_else(|| self.list[0].get_username());
@@ -119,7 +119,7 @@ impl Servers {
         }
     }
 
-    /// What each new connection goes through before anything else is done on it.
+    /// The preparation of each new connection before its first use.
     async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         takes_writes(connection).await?;
         self.settings.apply(connection).await?;
@@ -134,7 +134,7 @@ pub(crate) struct Pool {
     /// The one of them that new connections go to.
     towards: AtomicUsize,
     pool: PgPool,
-    /// Why the last connection that was tried cannot be used, if that is not for its server to say.
+    /// The reason why the last connection that was tried cannot be used, if that is not for its server to say.
     refused: Arc<watch::Sender<Option<String>>>,
 }
 
@@ -146,7 +146,7 @@ impl Pool {
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(limits::CONNECT_TIME_MAX)
-            // A statement finds out itself, and whoever tries again knows how.
+            // A statement finds out itself, and anyone who tries again knows how.
             .test_before_acquire(false)
             .after_connect(move |connection, _| {
                 let (servers, refused) = (Arc::clone(&preparing), Arc::clone(&refusing));
@@ -163,7 +163,7 @@ impl Pool {
         Self { servers, towards: AtomicUsize::new(towards), pool, refused }
     }
 
-    /// A connection to the server that takes writes.
+    /// Returns a connection to the server that takes writes.
     ///
     /// # Errors
     /// [`StoreError::Parted`] once the journal there is not the one that was known, [`StoreError::Invalid`] where a
@@ -212,7 +212,7 @@ impl Pool {
         }
     }
 
-    /// A connection that listens.
+    /// Returns a connection that listens.
     pub(crate) async fn listener(&self) -> Result<PgListener, StoreError> {
         let tried = "listen for new events";
         // Finds the server.
@@ -243,7 +243,7 @@ fn address(server: &PgConnectOptions) -> String {
     }
 }
 
-/// Whether the server is one that only follows another.
+/// Checks whether the server is one that only follows another.
 async fn takes_writes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
     if standby {

@@ -13,7 +13,7 @@ use crate::limits;
 use crate::quote::literal;
 
 /// What parses texts, writes values, isolates and keeps, the same on every server there is: as PostgreSQL has it unless
-/// it is told otherwise, but for the time zone.
+/// it is set otherwise, except for the time zone.
 const FIXED: &[(&str, &str)] = &[
     // How statements are read.
     ("standard_conforming_strings", "on"),
@@ -62,7 +62,7 @@ pub(crate) const TCP_USER_TIMEOUT: &str = "tcp_user_timeout";
 pub(crate) struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    /// Those of each connection to the tables in `schema`.
+    /// Returns those of each connection to the tables in `schema`.
     pub(crate) fn new(schema: &str, application_name: &str) -> Self {
         let mut settings = Self(FIXED.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect());
         settings.set("search_path", &format!("{schema}, pg_temp"));
@@ -132,7 +132,7 @@ fn wrong(name: &str, found: &str, wanted: &str) -> sqlx::Error {
     )
 }
 
-/// A time as PostgreSQL shows it: in the largest unit that has no rest.
+/// Returns a time as PostgreSQL shows it: in the largest unit that has no rest.
 fn shown(time: Duration) -> String {
     let millis = time.as_millis();
     match millis {

@@ -28,10 +28,10 @@ const RUN_AS: &str = "postgres";
 const WAITS_FOR: &str = "synchronous_standby_names";
 /// The line of its log that a server writes once it can be used.
 const READY: &str = "database system is ready to accept";
-/// How often a server that did not come up is started again: one that was killed has processes that die after it.
+/// Number of starts of a server before the test fails: a killed server has processes that end later than it does.
 const START_TRIES: usize = 200;
 
-/// How much a server promises.
+/// The durability of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// As in production.
@@ -40,7 +40,7 @@ pub enum Durability {
     None,
 }
 
-/// How a server is stopped.
+/// The way in which a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// Connections are ended, transactions rolled back, everything is written.
@@ -70,7 +70,7 @@ impl Server {
     /// Makes a server and starts it.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed or does not start; the message says what to do.
+    /// If PostgreSQL is not installed or does not start. The message says what to do.
     pub fn start(durability: Durability) -> Self {
         Self::start_with(durability, &[])
     }
@@ -97,7 +97,7 @@ impl Server {
         Self::of(programs, dir, settings)
     }
 
-    /// A server, and a stand-by that each of its commits waits for.
+    /// Returns a server, and a stand-by that each of its commits waits for.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -125,7 +125,7 @@ impl Server {
         server
     }
 
-    /// The server that the tests of this process share, without durability. It ends with the last who has it.
+    /// Returns the server that the tests of this process share, without durability. It ends with the last who has it.
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +137,7 @@ impl Server {
         server
     }
 
-    /// A new database; the answer is its URL.
+    /// Returns a new database; the answer is its URL.
     pub async fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.run("postgres", &format!("CREATE DATABASE {name}")).await;
@@ -169,18 +169,18 @@ impl Server {
         self.run("postgres", &format!("{end}'{}'", name_of(url))).await;
     }
 
-    /// The URL of a database.
+    /// Returns the URL of a database.
     pub fn url(&self, database: &str) -> String {
         self.url_of(OWNER, database)
     }
 
-    /// The URL of a database for a user.
+    /// Returns the URL of a database for a user.
     pub fn url_of(&self, user: &str, database: &str) -> String {
         let dir = self.dir.path().to_str().expect("a path of text").replace('/', "%2F");
         format!("postgres://{user}@{dir}/{database}?sslmode=disable")
     }
 
-    /// The URL of a database at this server and at that of `url`, this one first.
+    /// Returns the URL of a database at this server and at that of `url`, this one first.
     pub fn url_beside(&self, url: &str) -> String {
         let own = self.url(name_of(url));
         let host = |url: &str| {
@@ -190,7 +190,7 @@ impl Server {
         own.replacen(&host(&own), &format!("{},{}", host(&own), host(url)), 1)
     }
 
-    /// Where its socket is.
+    /// Returns the directory of its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join(".s.PGSQL.5432")
     }
@@ -198,7 +198,7 @@ impl Server {
     /// Runs SQL in a database, as the owner.
     ///
     /// # Panics
-    /// When it fails.
+    /// If it fails.
     pub async fn run(&self, database: &str, sql: &str) {
         let mut connection = PgConnection::connect(&self.url(database)).await.expect("the server takes connections");
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("the SQL is right");
@@ -222,7 +222,7 @@ impl Server {
     /// Starts it again after it was stopped.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// If it does not start.
     pub fn go_on(&self) {
         let mut running = self.running();
         assert!(running.is_none(), "the server runs already");
@@ -252,7 +252,7 @@ impl Server {
         let (started, ready) = channel();
         let watcher = std::thread::spawn(move || {
             let child = command.spawn().expect("the server can be started");
-            // Whoever started it waits for this, or for the end.
+            // Anyone who started it waits for this, or for the end.
             watch(child, READY, |pid| started.send(pid).expect("it is waited for"))
         });
         match ready.recv() {
@@ -272,7 +272,7 @@ impl Drop for Server {
     }
 }
 
-/// A folder for one server.
+/// Returns a folder for one server.
 fn own_folder() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("dacapo-pg-").tempdir().expect("a temporary directory can be made");
     if let Some((user, group)) = other_user() {
@@ -305,18 +305,18 @@ fn watch(mut child: Child, mark: &str, ready: impl FnOnce(Pid)) -> Vec<String> {
     log
 }
 
-/// The name of the database at a URL that a [`Server`] gave.
+/// Returns the name of the database at a URL that a [`Server`] gave.
 pub fn name_of(url: &str) -> &str {
     let (_, path) = url.rsplit_once('/').expect("a URL names a database");
     path.split_once('?').map_or(path, |(name, _)| name)
 }
 
-/// Whether there are programs to make a server with.
+/// Returns true if there are programs to make a server with.
 pub fn is_installed() -> bool {
     programs().is_some()
 }
 
-/// Where the programs of the server are.
+/// Returns the directory of the programs of the server.
 fn programs() -> Option<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&in_path).collect();
@@ -337,7 +337,7 @@ fn programs() -> Option<PathBuf> {
     places.iter().filter_map(real).find(all)
 }
 
-/// User and group to run a server as, if not as whoever runs the test.
+/// User and group to run a server as, if not as the user who runs the test.
 fn other_user() -> Option<(u32, u32)> {
     if !geteuid().is_root() {
         return None;
@@ -352,7 +352,8 @@ fn other_user() -> Option<(u32, u32)> {
     Some((id("-u"), id("-g")))
 }
 
-/// A command as a user that PostgreSQL accepts, which ends with this process where `setpriv` can arrange that.
+/// Returns a command as a user that PostgreSQL accepts, which ends with this process where `setpriv` can arrange
+/// that.
 fn as_user(program: &Path) -> Command {
     let mut arguments: Vec<OsString> = Vec::new();
     if other_user().is_some() {

@@ -25,7 +25,7 @@ impl Tries {
         if !matches!(error, StoreError::Unavailable { .. }) || next > self.until {
             return Err(error);
         }
-        tracing::debug!(%error, "it is tried again");
+        tracing::debug!(%error, "a retry follows");
         tokio::time::sleep_until(next).await;
         Ok(())
     }

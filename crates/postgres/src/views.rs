@@ -13,7 +13,7 @@
 //! write and of the tokens that they move. What keeps a node from writing that has lost its segment is the statement
 //! that moves the tokens (I-4), at the end of each transaction.
 //!
-//! No transaction waits for anything but the database, except for a handler that wrote SQL and goes on. The server ends
+//! No transaction waits for anything but the database, except for a handler that wrote SQL and continues. The server ends
 //! one that waits too long, and a statement that nobody waits for any more.
 
 mod begun;
@@ -53,9 +53,9 @@ use session::Session;
 use value::added;
 use view::PgView;
 
-/// How soon the server sees that the client of a statement is gone.
+/// The time within which the server notices that the client of a statement is gone.
 const CHECK: Duration = Duration::from_secs(1);
-/// How long a dropped view's tables are waited for before whoever still uses them is cut off.
+/// The time for which a dropped view's tables are waited for before anyone who still uses them is cut off.
 const DROP_WAIT: Duration = Duration::from_secs(1);
 
 /// The views beside the journal of one database.
@@ -63,7 +63,7 @@ pub struct PostgresViews {
     home: Arc<Home>,
 }
 
-/// What all views of a database share.
+/// The part that all views of a database share.
 #[derive(Debug)]
 struct Home {
     database: Arc<Database>,
@@ -72,7 +72,7 @@ struct Home {
 }
 
 impl PostgresViews {
-    /// The views of `database`.
+    /// Returns the views of `database`.
     #[expect(clippy::expect_used, reason = "a u32 fits in a usize")]
     pub fn new(database: Arc<Database>) -> Self {
         let readers = (database.options().connections_max / 2).max(1);
@@ -80,7 +80,7 @@ impl PostgresViews {
         Self { home: Arc::new(Home { database, readers }) }
     }
 
-    /// The name of the schema of a view.
+    /// Returns the name of the schema of a view.
     fn name(&self, id: &ViewId) -> String {
         schema_name(&self.home.database.options().schema, id)
     }
@@ -275,7 +275,7 @@ async fn check_alone(session: &mut Session, id: &ViewId, name: &str) -> Sent<()>
     Err(StoreError::unavailable(format!("drop the view {id}"), found).into())
 }
 
-/// The error code of the server.
+/// Returns the error code of the server.
 fn code(failed: &Failed) -> Option<String> {
     match failed {
         Failed::There(sqlx::Error::Database(error)) => error.code().map(Into::into),
@@ -300,7 +300,7 @@ fn may_not_make(id: &ViewId, name: &str, failed: Failed) -> StoreError {
     view::fault(id, "open", failed)
 }
 
-/// The view that a schema says it is.
+/// Returns the view that a schema says it is.
 fn parsed(view: &str) -> Option<ViewId> {
     let (projection, version) = view.rsplit_once(' ')?;
     Some(ViewId { projection: ProjectionName::new(projection).ok()?, version: version.parse::<VersionId>().ok()? })

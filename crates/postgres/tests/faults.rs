@@ -109,7 +109,7 @@ async fn what_was_acknowledged_outlasts_every_stop_of_the_server() {
 
 // I-1, I-2
 /// Again and again, in whatever a node is just doing: between its statements, while it waits for a commit, while it
-/// connects anew.
+/// connects again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlasts_an_operator_who_ends_every_connection() {
     const TIMES: usize = 12;
@@ -309,7 +309,7 @@ async fn what_is_not_known_is_said_to_be_unknown() {
     let error = journal.append(this.clone()).await.unwrap_err().to_string();
     assert!(proxy.state.silent.load(Ordering::SeqCst));
     assert!(error.contains("whether the events are in the journal is unknown"), "{error}");
-    // It is, as whoever follows the advice of the message learns.
+    // It is, as anyone who follows the advice of the message learns.
     let answer = journal.append(this).await.unwrap();
     assert_eq!((answer.position, answer.written), (Position::new(2), 0));
 }

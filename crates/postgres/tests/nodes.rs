@@ -25,7 +25,7 @@ const TASKS: u64 = 64;
 const ROUNDS: u64 = 5;
 const STREAMS: u64 = 12;
 
-/// Appends to streams that everybody writes to, deciding anew when somebody was faster, and retries at either node.
+/// Appends to streams that everybody writes to, deciding again when somebody was faster, and retries at either node.
 async fn contend(nodes: [Arc<dyn Journal>; 2], task: u64) -> Told {
     let mut chance = Chance::new(task);
     let mut told = Vec::new();
@@ -74,7 +74,7 @@ async fn what_a_node_knows_of_streams_holds_until_another_appends() {
     let server = Server::shared();
     let url = server.database().await;
     let nodes = [node(&url, 1).await, node(&url, 2).await];
-    // Each node goes on where it was, or where the other one was, in the same stream or in another one.
+    // Each node continues where it was, or where the other one was, in the same stream or in another one.
     let turns = [(0, "a-1"), (0, "a-1"), (1, "a-1"), (0, "a-1"), (1, "b-1"), (0, "a-1"), (0, "b-1"), (1, "b-1")];
     let (mut told, mut revisions) = (Vec::new(), HashMap::new());
     for ((at, stream), number) in turns.into_iter().zip(1..) {
@@ -203,7 +203,7 @@ async fn a_long_transaction_elsewhere_stalls_nobody() {
     assert_eq!(everything(&journal).await.len(), 50);
 }
 
-/// Whoever keeps the lock without going on loses it.
+/// Anyone who keeps the lock without continuing loses it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_stops_with_the_lock_is_waited_for_only_so_long() {
     let server = Server::shared();
@@ -239,7 +239,7 @@ async fn a_journal_that_went_back_takes_nothing_more() {
     // Nor gives it anything: a view would take the events that come in their place for known.
     let error = journal.read(Position::new(1), &Filter::everything(), Limit::events(1)).await.unwrap_err();
     assert!(matches!(error, StoreError::Parted(found) if found == parted), "{error:?}");
-    // A node that never saw them goes on from there.
+    // A node that never saw them continues from there.
     let journal = node(&url, 2).await;
     assert_eq!(journal.append(append("b-1", ExpectedRevision::Any, [6])).await.unwrap().position, Position::new(4));
 }
@@ -346,7 +346,7 @@ async fn more_readers_than_connections_never_wait_for_each_other() {
     }
 }
 
-// I-3: whoever goes on reads with the connections that were used.
+// I-3: anyone who continues reads with the connections that were used.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_read_that_is_given_up_leaves_nothing_behind_for_the_next_one() {
     const EVENTS: u64 = 20_000;

@@ -171,7 +171,7 @@ async fn names_do_not_move_to_what_covers_less_than_they_have_shown() {
     assert!(why.contains("covers position 10 by now") && why.contains("covers 9"), "{why}");
     assert_eq!(world.shown().await, ("v1.1".into(), 10));
     come_to(&*second, 10).await;
-    // A replay in place has taken the old one back behind what it has shown.
+    // A replay in place has taken the old one back to before what it has shown.
     let tokens = "dacapo_notes_v1_1._dacapo_tokens";
     world.run(&format!("UPDATE {tokens} SET position = 2, replay_request = 11, replay_through = 11")).await;
     let why = unavailable(world.views.publish(&id(2), at(11)).await);
@@ -208,7 +208,7 @@ async fn a_query_that_runs_is_not_disturbed_and_others_wait_for_no_longer_than_t
     sqlx::raw_sql("BEGIN; SELECT count(*) FROM dacapo_notes.notes").execute(&mut long).await.unwrap();
     let (mut other, to) = (world.raw().await, id(2));
     for _ in 0..3 {
-        // Whoever comes while it is tried waits until it is given up, not until the long query ends.
+        // Anyone who comes while it is tried waits until it is given up, not until the long query ends.
         let (moved, counted) =
             tokio::join!(world.views.publish(&to, at(2)), count(&mut other, "SELECT count(*) FROM dacapo_notes.notes"));
         let why = unavailable(moved);

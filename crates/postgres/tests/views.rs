@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, Epoch, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token,
+    Applied, EffectOutcome, Epoch, NewEffect, Position, ProjectionName, SegmentCount, StreamName, Timestamp, Token,
     TokenMove, TokenRefused, VersionId, ViewId,
 };
 use dacapo_postgres::testbed::{Durability, Server, Stop};
@@ -320,7 +320,7 @@ async fn a_restart_of_the_server_fails_nothing_that_begins_after_it() {
     }
 }
 
-/// Whoever stops in the middle of a transaction keeps others waiting only for a while.
+/// Anyone who stops in the middle of a transaction keeps others waiting only for a while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_stops_is_ended_by_the_server() {
     let world = World::new().await;
@@ -410,7 +410,7 @@ async fn a_query_writes_nothing_whatever_it_calls() {
     }
     put(&mut *writer, &[note(1, "x")]).await.unwrap();
     invalid(writer.query("SELECT public.f()", &[]).await);
-    // The transaction goes on, and can write.
+    // The transaction continues, and can write.
     invalid(writer.execute("INSERT INTO notes VALUES (1, 'twice')", &[]).await);
     assert_eq!(writer.execute("INSERT INTO notes VALUES (2, $1)", &[text("y")]).await.unwrap(), 1);
     writer.commit(&Commit::of([step(&token)])).await.unwrap();
@@ -560,7 +560,7 @@ async fn a_user_needs_no_more_than_to_make_schemas() {
     assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
 }
 
-/// One that is emitted while the one before it is settled does not stay behind for good.
+/// One that is emitted while the one before it is settled does not stay there without end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_effect_is_due_some_time() {
     const EFFECTS: u64 = 60;
@@ -594,7 +594,7 @@ async fn every_effect_is_due_some_time() {
         for due in due {
             made += 1;
             assert_eq!(due.effect.position.get(), made, "in the order of their events");
-            reactor.settle_effects(Epoch::UNCLAIMED, &[(due.number, Settled::Done)]).await.unwrap();
+            reactor.settle_effects(Epoch::UNCLAIMED, &[(due.number, EffectOutcome::Done)]).await.unwrap();
         }
     }
     emitting.await.unwrap();

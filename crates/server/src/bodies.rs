@@ -1,7 +1,7 @@
-//! Taking in bodies: how large, how many at once, for how long.
+//! Reading of request bodies: their size, their number at once, and their time.
 //!
-//! A body is taken in whole before anything looks at it. What is too large by its own word is refused before a byte of
-//! it is read, and large ones together never take more than [`BODIES_BYTES_MAX`].
+//! A body is read completely before anything looks at it. A body that declares itself too large is refused before a
+//! byte of it is read, and large ones together never take more than [`BODIES_BYTES_MAX`].
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::limits::{BODIES_BYTES_MAX, BODY_TIME_MAX, SMALL_BODY_BYTES_MAX};
 /// One permit of the room.
 const UNIT_BYTES: usize = 1 << 10;
 
-/// The room that large bodies share.
+/// The memory that large bodies share.
 #[derive(Clone, Debug)]
 pub(crate) struct Bodies(Arc<Semaphore>);
 
@@ -30,7 +30,7 @@ impl Bodies {
         Self(Arc::new(Semaphore::new(BODIES_BYTES_MAX / UNIT_BYTES)))
     }
 
-    /// Takes in the body of `request`, of at most `bytes_max`, and keeps its room until it is answered.
+    /// Reads the body of `request`, of at most `bytes_max`, and keeps its memory until it is answered.
     pub async fn answer(self, bytes_max: usize, request: Request, next: Next) -> Response {
         if request.body().is_end_stream() {
             return next.run(request).await;
@@ -40,8 +40,8 @@ impl Bodies {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => return declined(error),
             Err(_) => {
-                let problem = Problem::new("too_slow", format!("the body was not there within {BODY_TIME_MAX:?}"));
-                let help = "send less in one request, or try again when this node takes in less from others";
+                let problem = Problem::new("too_slow", format!("the body did not arrive within {BODY_TIME_MAX:?}"));
+                let help = "send less in one request, or retry when this node reads less from others";
                 return declined(problem.help(help).unavailable());
             }
         };
@@ -60,7 +60,7 @@ impl Bodies {
                 let message = format!("the body broke off: {error}");
                 Problem::new("bad_request", message).invalid()
             })?;
-            // Trailers say nothing here.
+            // Trailers mean nothing here.
             let Ok(data) = frame.into_data() else { continue };
             let len = bytes.len() + data.len();
             if len > max {
@@ -79,11 +79,11 @@ impl Bodies {
 }
 
 fn too_large(bytes: usize, max: usize) -> ApiError {
-    let problem = Problem::new("too_large", format!("the body has {bytes} bytes or more, at most {max} are taken"));
+    let problem = Problem::new("too_large", format!("the body has {bytes} bytes or more, at most {max} are allowed"));
     problem.field("actual", bytes).field("max", max).help("send less in one request").invalid()
 }
 
-/// What follows of the body is not read, so the connection ends with the answer.
+/// The rest of the body is not read, so the connection ends with the answer.
 fn declined(error: ApiError) -> Response {
     let mut answer = Declined(error).into_response();
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,4 @@
-//! Extractors that decline in the form of every other error.
+//! Extractors that decline a request in the form of every other error.
 
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Request};
@@ -37,11 +37,11 @@ impl IntoResponse for Declined {
     }
 }
 
-/// The turn of those who have a large body understood.
+/// Permits one large body to be parsed at a time.
 static LARGE_BODIES: Semaphore = Semaphore::const_new(1);
 
-/// The request of an operation: the parameters of a `GET`, and otherwise a body of JSON, one object, all of whose keys are
-/// understood, with the idempotency key from the header.
+/// The request of an operation: the parameters of a `GET`; otherwise a body of JSON, one object with known keys only,
+/// together with the idempotency key from the header.
 pub(crate) struct Asking<T>(pub T);
 
 impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
@@ -68,21 +68,20 @@ impl<S: Send + Sync, T: operations::Request> FromRequest<S> for Asking<T> {
     }
 }
 
-/// What would not be looked at is refused.
+/// Refuses parts of a request that would be ignored.
 fn takes_only_parameters(request: &Request) -> Result<(), ApiError> {
-    let problem =
-        |message| Err(Problem::new("bad_request", message).help("send what you want as parameters").invalid());
+    let problem = |message| Err(Problem::new("bad_request", message).help("send the request as parameters").invalid());
     if key(request.headers())?.is_some() {
-        return problem("a GET changes nothing, so it does not take the header Idempotency-Key");
+        return problem("a GET changes nothing, so it does not accept the header Idempotency-Key");
     }
     if !request.body().is_end_stream() {
-        return problem("a GET does not take a body");
+        return problem("a GET does not accept a body");
     }
     Ok(())
 }
 
 fn takes_no_key() -> ApiError {
-    let problem = Problem::new("bad_request", "this request does not take the header Idempotency-Key");
+    let problem = Problem::new("bad_request", "this request does not accept the header Idempotency-Key");
     problem.help("give each event an id: then a retry of the append is recognised").invalid()
 }
 
@@ -92,7 +91,7 @@ async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
 ) -> Result<T, Declined> {
     let NoRequest {} = parameters(request.uri().query())?;
     is_json(request.headers()).map_err(|found| {
-        let problem = Problem::new("unsupported_media_type", format!("the body is not taken: {found}"));
+        let problem = Problem::new("unsupported_media_type", format!("the body is not accepted: {found}"));
         Declined(problem.help("send JSON in UTF-8 as it is, with content-type: application/json").invalid())
     })?;
     let body = Bytes::from_request(request, state).await.map_err(|rejection| {
@@ -105,7 +104,7 @@ async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
     if body.len() <= SMALL_BODY_BYTES_MAX {
         return strict::from_json(&body).map_err(Declined);
     }
-    // To understand a large one takes long, and many times its room: what is within the limits may be of many small parts.
+    // Parsing a large body takes long, and many times its memory: a body within the limits may have many small parts.
     let turn = LARGE_BODIES.acquire().await;
     let understand = move || {
         let understood = strict::from_json(&body);
@@ -114,23 +113,23 @@ async fn read<S: Send + Sync, T: DeserializeOwned + Send + 'static>(
     };
     match tokio::task::spawn_blocking(understand).await {
         Ok(understood) => understood.map_err(Declined),
-        Err(error) => Err(Declined(ApiError::unavailable("understand the body", error))),
+        Err(error) => Err(Declined(ApiError::unavailable("parse the body", error))),
     }
 }
 
-/// Whether the body says that it is JSON in UTF-8, and nothing that was done to it; what else it says otherwise.
+/// Checks that the body is declared as JSON in UTF-8 without an encoding. Otherwise it returns the fault.
 fn is_json(headers: &HeaderMap) -> Result<(), String> {
     let only = |name: &HeaderName| {
         let mut given = headers.get_all(name).iter();
         let first = given.next().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        if given.next().is_some() { Err(format!("the header {name} is there twice")) } else { Ok(first) }
+        if given.next().is_some() { Err(format!("the header {name} occurs twice")) } else { Ok(first) }
     };
     let said = only(&CONTENT_TYPE)?.ok_or("the header content-type must say that it is JSON")?;
     let kind: Mime = said.parse().map_err(|_| format!("the content-type {said:?} is none"))?;
     if kind.type_() != mime::APPLICATION || (kind.subtype() != mime::JSON && kind.suffix() != Some(mime::JSON)) {
         return Err(format!("its content-type is {said:?}, not JSON"));
     }
-    // With a text these names are compared whatever their case.
+    // As text, these names are compared without regard to case.
     let is_other = |charset: &Name<'_>| *charset != "utf-8" && *charset != "utf8";
     let charsets = kind.params().filter(|(name, _)| *name == "charset").map(|(_, charset)| charset);
     if let Some(charset) = charsets.into_iter().find(is_other) {
@@ -138,42 +137,42 @@ fn is_json(headers: &HeaderMap) -> Result<(), String> {
     }
     match only(&CONTENT_ENCODING)? {
         Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
-            Err(format!("its content-encoding is {encoding:?}, which is not undone here"))
+            Err(format!("its content-encoding is {encoding:?}, which is not supported here"))
         }
         _ => Ok(()),
     }
 }
 
-/// The key in the header, which may be there once.
+/// Returns the key in the header, which may occur once.
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let invalid = |message: &str| Problem::new("bad_request", message).invalid();
     let mut given = headers.get_all(operations::IDEMPOTENCY_KEY).iter();
     let Some(header) = given.next() else { return Ok(None) };
     if given.next().is_some() {
-        return Err(invalid("the header Idempotency-Key is there twice"));
+        return Err(invalid("the header Idempotency-Key occurs twice"));
     }
     let key = header.to_str().map_err(|_| invalid("the header Idempotency-Key is not plain text"))?;
     Ok(Some(key.to_owned()))
 }
 
-/// Takes the key over. One that contradicts the body's is a mistake to be told; so is an empty one, which is that of a
-/// variable that was not set, and would be shared by whoever forgot it.
+/// Takes over the key of the header. A key that contradicts the body's is reported as a mistake. So is an empty one:
+/// it is often a variable that was not set, and all callers that forgot it would share it.
 fn take_over(header: Option<String>, asked: &mut Asked) -> Result<(), ApiError> {
     let is_empty = |key: &Option<String>| key.as_ref().is_some_and(String::is_empty);
     if is_empty(&header) || is_empty(&asked.idempotency_key) {
         let problem = Problem::new("bad_request", "the idempotency key is empty");
-        return Err(problem.help("leave it out, or make one for each request, such as a UUID").invalid());
+        return Err(problem.help("omit it, or make one for each request, such as a UUID").invalid());
     }
     let Some(key) = header else { return Ok(()) };
     if asked.idempotency_key.as_ref().is_some_and(|own| *own != key) {
-        let message = "the header Idempotency-Key and the body's idempotency_key differ: give one of them";
+        let message = "the header Idempotency-Key and the body's idempotency_key differ: give only one of them";
         return Err(Problem::new("bad_request", message).invalid());
     }
     asked.idempotency_key = Some(key);
     Ok(())
 }
 
-/// The parameters of a query; one that is many is repeated.
+/// Reads the parameters of a query. A parameter with several values is repeated.
 fn parameters<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Declined> {
     strict::from_query(query.unwrap_or_default()).map_err(Declined)
 }
@@ -182,7 +181,7 @@ fn parameters<T: DeserializeOwned>(query: Option<&str>) -> Result<T, Declined> {
 pub(crate) struct PathParts(Vec<(String, String)>);
 
 impl PathParts {
-    /// Those of these names.
+    /// Returns the parts with these names.
     pub fn named<const N: usize>(&self, names: [&str; N]) -> [&str; N] {
         names.map(|name| self.0.iter().find(|(found, _)| found == name).map_or("", |(_, part)| part))
     }

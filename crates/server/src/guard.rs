@@ -1,10 +1,9 @@
-//! Who may ask for an operation, while there is no authentication.
+//! The guard of the operations while there is no authentication.
 //!
-//! A page in a browser can send requests to this machine. What it cannot do is choose the headers by
-//! which it is told apart: a page of another site sends its `Origin` (CSRF), and a page whose own name
-//! was pointed at this machine sends that name as `Host` (DNS rebinding). An address cannot be pointed
-//! anywhere, and neither can `localhost`, so these are safe; every other name must be one that the
-//! operator gave.
+//! A page in a browser can send requests to this machine. But it cannot choose the headers by which it is recognised:
+//! a page of another site sends its `Origin` (CSRF), and a page whose own name was pointed at this machine sends that
+//! name as `Host` (DNS rebinding). An address cannot be pointed anywhere, and neither can `localhost`, so these are
+//! safe. Every other name must be one that the operator gave.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,17 +18,17 @@ use http::{HeaderMap, Uri, header};
 
 use crate::extract::Declined;
 
-/// From where a server may be reached.
+/// The places from which a server may be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
     /// From this machine.
     #[default]
     Loopback,
-    /// From anywhere. Whoever can reach the port can do everything.
+    /// From anywhere. Everyone who can reach the port can do everything.
     Remote,
 }
 
-/// The names under which the operations may be asked for, beside addresses and `localhost`.
+/// The host names for which the operations answer, beside addresses and `localhost`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts(Named);
 
@@ -47,11 +46,11 @@ impl Default for Hosts {
 }
 
 impl Hosts {
-    /// These names too, such as the one by which a proxy or other machines reach the node. They have no port: any port
-    /// is let in.
+    /// Returns these names too, such as the one by which a proxy or other machines reach the node. They have no port:
+    /// every port is accepted.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] for what is not the name of a host.
+    /// [`ApiError::Invalid`] if a name is not the name of a host.
     pub fn named(names: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, ApiError> {
         let names = names.into_iter().map(|name| match host_of(name.as_ref()) {
             Some((host, false)) => Ok(host),
@@ -63,7 +62,7 @@ impl Hosts {
         Ok(Self(Named::Those(names.collect::<Result<_, _>>()?)))
     }
 
-    /// Asks nothing: for an application that has a guard of its own before the operations.
+    /// Returns a value that accepts every host, for an application that guards the operations itself.
     pub fn any() -> Self {
         Self(Named::Any)
     }
@@ -79,14 +78,13 @@ impl Hosts {
         }
         let host = text(header::HOST).unwrap_or_default();
         if !host_of(&host).is_some_and(|(name, _)| is_safe(&name) || names.contains(&name)) {
-            let help =
-                "ask for an IP address or localhost, or have the operator give this name to the node with --host";
-            return forbidden(format!("the operations of this node are not asked for as {host:?}"), help);
+            let help = "use an IP address or localhost, or let the operator give this name to the node with --host";
+            return forbidden(format!("this node does not serve its operations under the name {host:?}"), help);
         }
-        // A proxy may look at the one and route by the other.
+        // A proxy may check the one and route by the other.
         if let Some(asked) = target.authority().filter(|asked| !asked.as_str().eq_ignore_ascii_case(&host)) {
             let help = "name the same host in the target of the request and in the header Host";
-            return forbidden(format!("the request is for {:?} and names the host {host:?}", asked.as_str()), help);
+            return forbidden(format!("the request is for {:?} but names the host {host:?}", asked.as_str()), help);
         }
         let origins = headers.get_all(header::ORIGIN).iter().count();
         if origins > 1 {
@@ -101,11 +99,11 @@ impl Hosts {
     }
 }
 
-/// `router`, closed to requests that come from web pages of other sites, and to those that name a host which is neither
-/// an address nor `localhost` nor among `hosts`.
+/// Returns `router`, closed to requests that come from web pages of other sites, and to those that name a host which
+/// is neither an address nor `localhost` nor among `hosts`.
 ///
-/// The operations of [`router`](crate::router()) have it already. Routes of one's own have it only where they are given
-/// it: pages of other sites may be meant to use them.
+/// The operations of [`router`](crate::router()) have this guard already. An application's own routes have it only if
+/// the application adds it, since pages of other sites may be meant to use them.
 pub fn guard(router: Router, hosts: &Hosts) -> Router {
     let hosts = hosts.clone();
     router.layer(middleware::from_fn(move |request: Request, next: Next| check(hosts.clone(), request, next)))
@@ -118,17 +116,17 @@ async fn check(hosts: Hosts, request: Request, next: Next) -> Response {
     }
 }
 
-/// The host in the value of a `Host` header, in one spelling, and whether a port follows it.
+/// Returns the host in the value of a `Host` header, in one spelling, and whether a port follows it.
 fn host_of(text: &str) -> Option<(String, bool)> {
     let authority = text.parse::<Authority>().ok()?;
     let name = authority.host();
-    // What comes before an @ is for a server to ignore, and nobody here sends it.
+    // A server should ignore the text before an @, and no client sends it here.
     let is_plain = !text.contains('@') && !name.is_empty();
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     is_plain.then(|| (name, text.len() > authority.host().len()))
 }
 
-/// Whether nobody can point this host at another machine.
+/// Returns true if nobody can point this host at another machine.
 fn is_safe(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || address.parse::<IpAddr>().is_ok()

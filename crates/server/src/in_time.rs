@@ -1,4 +1,4 @@
-//! How long an answer may take.
+//! The time limit of an answer.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use dacapo_store::StoreError;
 
 use crate::node::unavailable;
 
-/// What is added where whoever settles letters waits for the processor, in milliseconds.
+/// Extra time for a request that settles letters and waits for the processor, in milliseconds.
 pub(crate) const SETTLES: Option<u64> = Some(limits::REQUEST_TIME_MAX.as_millis() as u64);
 
-/// Answers in [`limits::ANSWER_TIME_MAX`], and the time for which the caller wants to wait on top, whoever else waits for
-/// a store that does not answer. What has been begun goes on to its end.
+/// Answers in [`limits::ANSWER_TIME_MAX`], and the time for which the caller wants to wait on top, anyone who else waits for
+/// a store that does not answer. What has been begun continues to its end.
 pub(crate) async fn in_time<T>(
     wait_ms: Option<u64>,
     answer: impl Future<Output = Result<T, ApiError>>,

@@ -1,4 +1,4 @@
-//! Dead letters, pauses and resumptions: which version is meant, and what the forms mean to the node.
+//! Dead letters, pauses and resumptions: the choice of the version, and the conversion of the forms for the node.
 
 use std::num::NonZeroU32;
 
@@ -15,10 +15,10 @@ use dacapo_model::{ProjectionName, ViewId, WaitingOn};
 
 use crate::node::{NodeApi, asked, event_form, refused};
 
-/// Letters in an answer, unless the reader says otherwise.
+/// Letters in an answer. This is the default.
 const ANSWER_LETTERS: u32 = 100;
 
-/// What is done with dead letters.
+/// The action on dead letters.
 pub(crate) enum Settle {
     Retry,
     Drop,
@@ -33,7 +33,7 @@ impl NodeApi {
     ) -> Result<PauseResponse, ApiError> {
         let paused = |version: &VersionStatus| version.waiting_on.contains(&WaitingOn::Paused);
         let may = |version: &VersionStatus| version.phase.applies() && (!pause || !paused(version));
-        // To resume is meant for what is paused, if anything is.
+        // A resume is meant for a paused version, if there is one.
         let rather = |version: &VersionStatus| !pause && paused(version);
         let view = self.which(projection, request.version, may, rather).await?;
         let version = self.node().version(view.clone());
@@ -56,7 +56,7 @@ impl NodeApi {
         if request.effects {
             return self.list_effects(view, request.after, most).await;
         }
-        // One more than asked for tells whether more follow.
+        // One more than requested shows whether more follow.
         let found =
             self.node().version(view.clone()).letters().after(Position::new(request.after)).limit(most + 1).await;
         let mut found = found.map_err(refused)?;
@@ -74,7 +74,7 @@ impl NodeApi {
     }
 
     async fn list_effects(&self, view: ViewId, after: u64, most: usize) -> Result<LettersResponse, ApiError> {
-        // One more than asked for tells whether more follow.
+        // One more than requested shows whether more follow.
         let found = self.node().version(view.clone()).effect_letters().after(after).limit(most + 1).await;
         let mut found = found.map_err(refused)?;
         let more = found.len() > most;
@@ -151,7 +151,7 @@ impl NodeApi {
         self.with_some(projection, version, applies, |version| version.letters > 0).await
     }
 
-    /// The same of effects, which a version that is cleaned up may still owe.
+    /// Does the same with effects, which a version that is cleaned up may still owe.
     async fn with_effects(&self, projection: &str, version: Option<String>) -> Result<ViewId, ApiError> {
         let may = |version: &VersionStatus| version.phase.applies() || version.phase == Phase::CleaningUp;
         let fails = |reason: &WaitingOn| matches!(reason, WaitingOn::Effect { .. } | WaitingOn::Effects { .. });
@@ -159,7 +159,7 @@ impl NodeApi {
         self.with_some(projection, version, may, some).await
     }
 
-    /// The version that is named, or the only one with some; where none has any, the one that serves says so.
+    /// Returns the named version, or the only one that has some. If none has any, it returns the one that serves.
     async fn with_some(
         &self,
         projection: &str,
@@ -181,8 +181,8 @@ impl NodeApi {
         self.which(projection, version, may, some).await
     }
 
-    /// The version that is named, or the only one that `may` be meant and `rather` is: what is guessed wrong here would
-    /// be done to another version.
+    /// Returns the named version, or the only one for which the request is possible (`may`) and likely (`rather`). A
+    /// wrong guess here would change another version.
     async fn which(
         &self,
         projection: &str,
@@ -206,7 +206,7 @@ impl NodeApi {
             several => {
                 let names: Vec<_> = several.iter().map(|version| version.version.to_string()).collect();
                 let message = format!("it is not clear which version of {projection} is meant");
-                let found = if names.is_empty() { "none that it could be".to_owned() } else { names.join(", ") };
+                let found = if names.is_empty() { "there is no candidate".to_owned() } else { names.join(", ") };
                 Err(Problem::new("which_version", message).found(found).help("name the version").refused())
             }
         }

@@ -1,12 +1,12 @@
 //! The HTTP API over a node.
 //!
-//! [`router`] turns any [`Api`](dacapo_api::Api) into routes, and [`serve`] serves them. An application of one's own
-//! mounts [`operations`] and [`probes`] beside its routes, about which it decides itself. This crate owns what HTTP
-//! adds: paths, limits of connections and bodies, the form of every error, and who may ask. It decides nothing about
-//! versions or events.
+//! [`router`] turns any [`Api`](dacapo_api::Api) into routes, and [`serve`] serves them. An application mounts
+//! [`operations`] and [`probes`] beside its own routes, which it guards itself. This crate owns what HTTP adds:
+//! paths, limits of connections and bodies, the form of every error, and the guard. It decides nothing about versions
+//! or events.
 //!
-//! There is no authentication yet, so [`bind`] takes loopback addresses only unless it is told
-//! otherwise, and [`guard`] keeps web pages in a browser from reaching the operations.
+//! There is no authentication yet. So [`bind`] accepts only loopback addresses by default, and [`guard`] keeps web
+//! pages in a browser from reaching the operations.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! A node behind the API: converts forms by hand, calls the node, converts back. It decides nothing.
+//! A node after the API: converts forms by hand, calls the node, converts back. It decides nothing.
 
 mod errors;
 mod operations;
@@ -30,10 +30,10 @@ pub(crate) use operations::asked;
 use operations::{flipped_form, parse_cancel, replay_from, requested_form, verification_form};
 use status::{not_ready_form, projection_form, subscriber_form};
 
-/// Entries in an answer, unless the reader says otherwise.
+/// Entries in an answer. This is the default.
 pub(crate) const ANSWER_EVENTS: u32 = 1_000;
 
-/// A node of this process, as the API sees it.
+/// The API of a node in this process.
 #[derive(Clone)]
 pub struct NodeApi {
     node: Node,
@@ -42,12 +42,12 @@ pub struct NodeApi {
 }
 
 impl NodeApi {
-    /// The API of `node`, which calls itself `name`.
+    /// Returns the API of `node`, under this `name`.
     pub fn new(node: Node, name: impl Into<String>) -> Self {
         Self { node, name: name.into(), started: Instant::now() }
     }
 
-    /// The node behind it.
+    /// Returns the node.
     pub fn node(&self) -> &Node {
         &self.node
     }
@@ -97,7 +97,7 @@ impl Api for NodeApi {
             let after = request.after.map(StreamName::try_from).transpose()?;
             request.category.as_deref().map(check_category).transpose()?;
             let journal = self.node.journal();
-            // One more than asked for tells whether more follow.
+            // One more than requested shows whether more follow.
             let found = journal.streams(request.category.as_deref(), after.as_ref(), most + 1).await;
             let mut found = found.map_err(unavailable)?;
             let more = found.len() > most;
@@ -197,7 +197,7 @@ impl Api for NodeApi {
             let wait = Duration::from_millis(request.wait_ms.unwrap_or(0));
             match version.verified().within(wait).await {
                 Ok(verified) => Ok(verification_form(&verified)),
-                // How it stands is an answer as well.
+                // A state without a verdict is an answer as well.
                 Err(Error::TimedOut { .. }) => {
                     let now = version.verification().map_err(refused)?;
                     Ok(verification_form(&now))
@@ -379,7 +379,7 @@ impl NodeApi {
         }
     }
 
-    /// The answer while the flip has not happened.
+    /// Returns the answer while the flip has not happened.
     async fn waiting_form(
         &self,
         requested: &Requested<FlipReport>,

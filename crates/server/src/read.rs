@@ -7,10 +7,10 @@
 //!   a subscription goes on from there ──▶ something: answered at once
 //!          │ the time is over
 //!          ▼
-//!   how far it has looked: the next call goes on from there
+//!   how far it has looked: the next call continues from there
 //! ```
 //!
-//! So nothing is looked at twice by one reader, and what comes is read once for all who wait.
+//! So a reader never reads an event twice, and new events are read once for all who wait.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 use crate::node::{ANSWER_EVENTS, NodeApi, event_form, refused, unavailable};
 
-/// Most bytes of events in one answer; a longer one is cut, and the reader goes on.
+/// Most bytes of events in one answer. A longer one is cut, and the reader continues with the next call.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// The longest a reader may wait for events; it asks again.
+/// Longest time for which a reader may wait for events. It then calls again.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl NodeApi {
@@ -58,7 +58,7 @@ impl NodeApi {
         match tokio::time::timeout_at(deadline, subscription.next()).await {
             Ok(Ok(Some(batch))) => self.answer(&batch, limit),
             Ok(Err(error)) => Err(unavailable(error)),
-            // The time is over, or nothing more will come from a journal that is closed.
+            // The time is over, or nothing more will come from a closed journal.
             Ok(Ok(None)) | Err(_) => self.answer(&EventBatch::empty(subscription.position()), limit),
         }
     }
@@ -73,7 +73,7 @@ impl NodeApi {
         let wanted =
             |event: &EventRef<'_>| types.as_ref().is_none_or(|types| types.iter().any(|name| name == event.event_type));
         let limit = limit(request);
-        // Before the first look: what comes after it is woken for.
+        // Subscribed before the first read, so that a later event wakes it.
         let mut seen = self.node().head();
         let mut after = Revision::new(request.after);
         loop {
@@ -87,7 +87,7 @@ impl NodeApi {
             if last.is_some() {
                 continue;
             }
-            // Another reader's batch of the stream's category tells as well when there is more of it.
+            // Another reader's batch of the stream's category also serves this one.
             let filter =
                 Filter { streams: Streams::Categories(vec![stream.category().to_owned()]), types: types.clone() };
             let mut subscription = self.node().subscribe(seen, filter).await.map_err(refused)?;
@@ -108,14 +108,14 @@ impl NodeApi {
         }
     }
 
-    /// The events of `batch` within `limit`; what follows them is for the next call.
+    /// Returns the events of `batch` within `limit`. The others are left to the next call.
     fn answer(&self, batch: &EventBatch, limit: Limit) -> Result<ReadResponse, ApiError> {
         let (mut events, mut bytes, mut through) = (Vec::new(), 0, batch.through);
         for event in batch.iter() {
             // At least one, however large it is.
             bytes += event.payload.len();
             if events.len() == limit.events || (bytes > limit.bytes && !events.is_empty()) {
-                // The next call goes on behind the last one that is told.
+                // The next call continues after the last event of this answer.
                 through = Position::new(event.position.get() - 1);
                 break;
             }
@@ -125,7 +125,7 @@ impl NodeApi {
         Ok(ReadResponse { events, through: through.get(), head: head.get(), journal: Some(self.journal_id()) })
     }
 
-    /// The wanted events of a batch of one stream, which is within the limits, read through this revision.
+    /// Returns the wanted events of a batch of one stream, which is within the limits, read through this revision.
     fn stream_answer(
         &self,
         batch: &EventBatch,
@@ -138,14 +138,14 @@ impl NodeApi {
     }
 }
 
-/// Whether there is one way to understand the request, and there can be something that it names. What nothing can ever
-/// match is a slip, and would be waited for in vain.
+/// Checks that the request has only one meaning, and that something can match it. A request that nothing can ever
+/// match is a mistake, and would wait without end.
 fn is_clear(request: &ReadRequest) -> Result<(), ApiError> {
     let ReadRequest { stream, categories, types, system, .. } = request;
     let named = [("stream", stream.is_some()), ("categories", !categories.is_empty()), ("system", *system)];
     let mut named = named.into_iter().filter_map(|(name, is_there)| is_there.then_some(name));
     if let (Some(one), Some(other)) = (named.next(), named.next()) {
-        let problem = Problem::new("unprocessable", format!("{one} and {other} are not given together"));
+        let problem = Problem::new("unprocessable", format!("{one} and {other} cannot be combined"));
         return Err(problem.field("at", other).help("name one of stream, categories and system").invalid());
     }
     types.iter().try_for_each(|name| EventType::new(name).map(drop))?;

@@ -1,4 +1,4 @@
-//! Who is connected, and who leaves when there is no room.
+//! The connections, and the rule which one leaves when there is no room.
 //!
 //! ```text
 //!   a connection comes ─┬─ there is room ──────────────────────────▶ it is in
@@ -7,7 +7,8 @@
 //!                       └─ the reserve is full of requests ─▶ it is let go of
 //! ```
 //!
-//! So connections that ask nothing never keep out one that asks, and probes are answered whatever the others do.
+//! So connections without a request never keep out one with a request, and probes are answered whatever the others
+//! do.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,22 +16,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Everyone who is connected.
+/// All connections.
 #[derive(Debug)]
 pub(crate) struct Room {
     connections_max: usize,
     reserve_max: usize,
     guests: Mutex<HashMap<u64, Arc<Guest>>>,
-    /// Counts comings and restings, and so tells which was first.
+    /// Counts arrivals and rests, which shows their order.
     moments: AtomicU64,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    /// Whether it is in the reserve.
+    /// True if it is in the reserve.
     pub reserve: bool,
-    /// Told that it shall make room.
+    /// Notified when it shall make room.
     pub leave: Notify,
     under_way: AtomicUsize,
     asked: AtomicU64,
@@ -38,7 +39,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Whether it has ever asked anything.
+    /// Returns true if it has ever sent a request.
     pub fn has_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed) > 0
     }
@@ -62,7 +63,7 @@ impl Drop for Seat {
 }
 
 impl Seat {
-    /// A request begins; it is under way until what is returned is dropped.
+    /// Begins a request. It is under way until the returned value is dropped.
     pub fn asks(&self) -> UnderWay {
         self.guest.asked.fetch_add(1, Ordering::Relaxed);
         self.guest.under_way.fetch_add(1, Ordering::AcqRel);
@@ -89,12 +90,12 @@ impl Room {
         Arc::new(Self { connections_max, reserve_max, guests, moments })
     }
 
-    /// A place for one that comes; `None` when even the reserve has none.
+    /// Returns a place for a new connection; `None` if even the reserve has none.
     pub fn enter(self: &Arc<Self>) -> Option<Seat> {
         self.enter_as(false).or_else(|| self.enter_reserve())
     }
 
-    /// A place in the reserve.
+    /// Returns a place in the reserve.
     pub fn enter_reserve(self: &Arc<Self>) -> Option<Seat> {
         self.enter_as(true)
     }
@@ -118,12 +119,13 @@ impl Room {
         Some(Seat { room: Arc::clone(self), number, guest })
     }
 
-    /// Has the one that rests longest leave, so that the system has what it held.
+    /// Closes the connection that has rested longest, so that the system gets its file back. Returns true if there
+    /// was one.
     pub fn make_room(&self) -> bool {
         send_off(&mut self.guests(), |_| true)
     }
 
-    /// How many are connected.
+    /// Returns the number of connections.
     pub fn len(&self) -> usize {
         self.guests().len()
     }
@@ -137,7 +139,7 @@ impl Room {
     }
 }
 
-/// Sends off the one that rests longest, of those `among` which. Its place is free at once.
+/// Closes the connection that has rested longest, of those that `among` allows. Its place is free at once.
 fn send_off(guests: &mut HashMap<u64, Arc<Guest>>, among: impl Fn(&Guest) -> bool) -> bool {
     let resting = guests.iter().filter(|(_, guest)| among(guest) && guest.rests());
     let longest = resting.min_by_key(|(_, guest)| guest.resting_since.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! The routes: each takes its form apart, asks the API and passes the answer on.
+//! The routes: each reads its form, calls the API and passes the answer on.
 
 use std::convert::identity;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use crate::limits::{APPEND_BODY_BYTES_MAX, BODY_BYTES_MAX};
 
 type Node = State<Arc<dyn Api>>;
 
-/// All of the API, to be served by [`serve`](crate::serve()): [`probes`], the guarded [`operations`], and an answer to
-/// what is at none of these paths.
+/// Returns the whole API, to be served by [`serve`](crate::serve()): [`probes`], the guarded [`operations`], and an
+/// answer for all other paths.
 pub fn router(api: Arc<dyn Api>, hosts: &Hosts) -> Router {
     probes(Arc::clone(&api)).merge(operations(api, hosts)).fallback(no_such_path)
 }
 
-/// `/livez` and `/readyz`. They answer anyone, whatever the request says of its host: load balancers ask in ways of
-/// their own.
+/// Returns `/livez` and `/readyz`. They answer everyone, whatever host the request names: load balancers send
+/// requests in different ways.
 pub fn probes(api: Arc<dyn Api>) -> Router {
     Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(api)
 }
 
-/// Everything under `/v1/`, to be mounted in an application of one's own. They do not ask who is calling, but for what
-/// [`guard`](crate::guard()) asks, which they have; the routes beside them do not have it.
+/// Returns everything under `/v1/`, to be mounted in an application. These routes have the checks of
+/// [`guard`](crate::guard()) and no authentication; other routes of the application do not have these checks.
 pub fn operations(api: Arc<dyn Api>, hosts: &Hosts) -> Router {
     let operations = routes(&Bodies::new())
         .layer(DefaultBodyLimit::disable())
@@ -56,7 +56,7 @@ async fn readyz(State(api): Node) -> Answer<NodeStatus> {
     }))
 }
 
-/// The type of a request, also of none.
+/// The type of a request, or of no request.
 macro_rules! request {
     () => {
         NoRequest
@@ -66,7 +66,7 @@ macro_rules! request {
     };
 }
 
-/// The handler of each operation, and the routes to all of them, made of their rows.
+/// The handler of each operation, and the routes to all of them, made from their rows.
 macro_rules! routes {
     ($(
         $(#[doc = $doc:literal])*
@@ -91,7 +91,7 @@ macro_rules! routes {
 
 dacapo_api::operations!(routes);
 
-/// The largest body that is taken at a path.
+/// Returns the largest body that is accepted at a path, in bytes.
 fn body_bytes_max(path: &str) -> usize {
     if path == paths::append { APPEND_BODY_BYTES_MAX } else { BODY_BYTES_MAX }
 }
@@ -101,7 +101,7 @@ async fn take_in(State((bodies, bytes_max)): State<(Bodies, usize)>, request: Re
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Answer<()> {
-    let message = format!("{} does not take {method}", uri.path());
+    let message = format!("{} does not support {method}", uri.path());
     Answer(Err(Problem::new("method_not_allowed", message).invalid()))
 }
 

@@ -32,43 +32,43 @@ use crate::guard::Access;
 use crate::limits::{self, DRAIN_TIME_MAX};
 use crate::room::{Room, Seat, UnderWay};
 
-/// Binds `address`. Only a loopback address without [`Access::Remote`], since whoever reaches the port
-/// can do everything.
+/// Binds `address`. Without [`Access::Remote`] it must be a loopback address, since everyone who reaches the port can
+/// do everything.
 ///
 /// # Errors
-/// [`ApiError::Invalid`] for an address that is not allowed, [`ApiError::Unavailable`] when the system
-/// refuses it.
+/// [`ApiError::Invalid`] for an address that is not allowed; [`ApiError::Unavailable`] if the system refuses it.
 pub async fn bind(address: SocketAddr, access: Access) -> Result<TcpListener, ApiError> {
     if access == Access::Loopback && !address.ip().is_loopback() {
         let problem = Problem::new("not_loopback", format!("{address} can be reached from other machines"));
-        let problem = problem.tried(format!("listen on {address}")).found("no authentication stands before the API");
-        let help = "listen on 127.0.0.1, or add --allow-remote if only those reach the port who may do everything";
+        let problem = problem.tried(format!("listen on {address}")).found("the API has no authentication");
+        let help = "listen on 127.0.0.1, or add --allow-remote if everyone who can reach the port may do everything";
         return Err(problem.help(help).invalid());
     }
     TcpListener::bind(address).await.map_err(|error| {
         let problem = Problem::new("cannot_listen", format!("cannot listen on {address}: {error}"));
-        let help = "see whether another process has the port, or choose another one with --listen";
+        let help = "check whether another process has the port, or choose another one with --listen";
         problem.tried(format!("listen on {address}")).found(error).help(help).unavailable()
     })
 }
 
-/// What connections may take.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Most connections. When there are so many, one that has no request under way is closed for the next one.
+    /// Most connections. At the limit, a connection without a request under way is closed for a new one.
     pub connections: usize,
-    /// Most connections on top, while all of the others have a request under way. They are answered `/livez` and
+    /// Most additional connections while all others have a request under way. They get answers from `/livez` and
     /// `/readyz`, and 503 for everything else.
     pub reserve: usize,
-    /// How long the headers of a request may take to arrive, which is also how long a connection may rest between two.
+    /// Longest time for the headers of a request to arrive. It is also the longest rest of a connection between two
+    /// requests.
     pub header_time: Duration,
-    /// How long a caller may take nothing of its answer.
+    /// Longest time for which a caller may read nothing of its answer.
     pub write_time: Duration,
 }
 
 impl Default for Bounds {
-    /// [`CONNECTIONS_MAX`](crate::CONNECTIONS_MAX) connections, or with the reserve half as many as the process may have
-    /// files.
+    /// Default: [`CONNECTIONS_MAX`](crate::CONNECTIONS_MAX) connections; with the reserve, at most half as many as
+    /// the process may have files.
     fn default() -> Self {
         let reserve = limits::RESERVE_CONNECTIONS_MAX;
         Self {
@@ -80,12 +80,12 @@ impl Default for Bounds {
     }
 }
 
-/// Serves `router` until `shutdown` completes, within the [`Bounds`] that are the default; then lets the requests under
-/// way finish, for at most [`DRAIN_TIME_MAX`]. Nothing else stands before its routes: [`guard`](crate::guard()) is part
-/// of the operations of dacapo only.
+/// Serves `router` until `shutdown` completes, within the default [`Bounds`]. Then it lets the requests under way
+/// finish, for at most [`DRAIN_TIME_MAX`]. It adds no checks before the routes: [`guard`](crate::guard()) is part of
+/// the operations of dacapo only.
 ///
 /// # Errors
-/// [`ApiError::Unavailable`] when the listener breaks, or the process may have too few files to answer anybody.
+/// [`ApiError::Unavailable`] if the listener breaks, or if the process may have too few files to answer anybody.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -94,7 +94,7 @@ pub async fn serve(
     serve_within(listener, router, Bounds::default(), shutdown).await
 }
 
-/// The same within bounds of one's own.
+/// Serves as [`serve`] does, within the given bounds.
 ///
 /// # Errors
 /// As [`serve`].
@@ -114,9 +114,9 @@ pub async fn serve_within(
         tokio::select! {
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
-                // Where there is no place for it, to close it says so.
+                // If there is no place for it, closing it says so.
                 Ok((stream, _)) => {
-                    // What took a file that is kept back must not keep it for long.
+                    // A connection that took a file of the reserve must not keep it for long.
                     let seat = if spares.are_whole(&listener) { room.enter() } else { room.enter_reserve() };
                     if let Some(seat) = seat {
                         connections.spawn(connection(stream, router.clone(), seat, bounds, ending.clone()));
@@ -131,7 +131,7 @@ pub async fn serve_within(
         }
     }
     drop(listener);
-    // Nobody listens when there are no connections.
+    // There is no receiver when there are no connections.
     let _ = end.send(true);
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
@@ -144,8 +144,8 @@ pub async fn serve_within(
     Ok(())
 }
 
-/// Files that are kept back for connections, so that probes are answered when the process may open no more: whatever else
-/// took the last one, a load balancer is told how this node is.
+/// Files that are kept in reserve for connections, so that probes are answered when the process may open no more:
+/// whatever took the last file, a load balancer learns the state of this node.
 struct Spares(Vec<Spare>);
 
 #[cfg(unix)]
@@ -164,7 +164,7 @@ impl Spares {
         Err(Problem::new("too_few_files", &found).tried("take connections").help(help).unavailable())
     }
 
-    /// Whether there are as many as there should be, once those that are free again were taken.
+    /// Returns true if the reserve is complete, after taking back the files that are free again.
     #[cfg(unix)]
     fn are_whole(&mut self, listener: &TcpListener) -> bool {
         while self.0.len() < limits::SPARE_FILES {
@@ -179,17 +179,17 @@ impl Spares {
         true
     }
 
-    /// Lets the next connection have one.
+    /// Gives one file to the next connection. Returns true if there was one.
     fn give(&mut self) -> bool {
         self.0.pop().is_some()
     }
 }
 
-/// When it was last logged that no connection can be taken.
+/// The time at which it was last logged that no connection can be accepted.
 struct Log(Option<Instant>);
 
-/// When the system lets the process have no more, gives up a file that was kept back; without one, has a connection that
-/// rests leave, and rests a moment; what is wrong with one connection that wanted to come says nothing about the next.
+/// If the system allows the process no more files, gives up a file of the reserve; without one, closes a connection
+/// that rests, and waits a moment. A fault of one new connection says nothing about the next one.
 async fn not_accepted(error: &io::Error, room: &Room, log: &mut Log, spares: &mut Spares) -> Result<(), ApiError> {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, InvalidInput};
     match error.kind() {
@@ -201,11 +201,11 @@ async fn not_accepted(error: &io::Error, room: &Room, log: &mut Log, spares: &mu
     let now = Instant::now();
     if log.0.is_none_or(|last| now.duration_since(last) >= limits::ACCEPT_LOG_PAUSE) {
         log.0 = Some(now);
-        tracing::error!(%error, open, files_max = files_max(), "cannot take another connection, but to answer probes: \
+        tracing::error!(%error, open, files_max = files_max(), "cannot accept another connection, except to answer probes: \
             let the process have more files open (ulimit -n), or let fewer callers connect");
     }
     if !spares.give() {
-        // Those that have one may be done by then.
+        // Connections with a request may have finished by then.
         room.make_room();
         tokio::time::sleep(limits::ACCEPT_PAUSE).await;
     }
@@ -238,10 +238,10 @@ async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bound
     builder.timer(TokioTimer::new()).header_read_timeout(bounds.header_time).max_buf_size(limits::HEAD_BYTES_MAX);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(Box::pin(stream)), service).with_upgrades());
     tokio::select! {
-        // What went wrong with a connection is for its other end to see; nothing of it is anybody else's concern.
+        // The other end sees the fault of a connection. It concerns nobody else.
         _ = serving.as_mut() => return,
         () = guest.leave.notified() => {}
-        // The sender is gone only with the server.
+        // The sender ends only with the server.
         _ = ending.wait_for(|ending| *ending) => {}
     }
     let is_end = *ending.borrow();
@@ -256,7 +256,7 @@ async fn connection(stream: TcpStream, router: Router, seat: Seat, bounds: Bound
 }
 
 fn busy() -> Response {
-    let problem = Problem::new("busy", "this node answers as many requests as it can have under way");
+    let problem = Problem::new("busy", "this node already answers as many requests as it can");
     let mut answer = Declined(problem.help("ask again in a moment, or ask another node").unavailable()).into_response();
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
@@ -288,7 +288,7 @@ impl http_body::Body for Held {
     }
 }
 
-/// How many files the process may have open.
+/// Returns the number of files that the process may have open.
 #[cfg(unix)]
 fn files_max() -> usize {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

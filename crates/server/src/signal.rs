@@ -1,14 +1,14 @@
-//! Being asked to end.
+//! Requests to this process to end.
 
 use std::future::Future;
 
 use dacapo_api::ApiError;
 
-/// Completes when this process is asked to end, by Ctrl-C or, on Unix, by SIGTERM. From this call on
-/// neither ends the process by itself. Must be called in a tokio runtime.
+/// Completes when this process is asked to end, by Ctrl-C or, on Unix, by SIGTERM. From this call on neither of them
+/// ends the process by itself. It must be called in a tokio runtime.
 ///
 /// # Errors
-/// [`ApiError::Unavailable`] when the system does not let the process listen for it.
+/// [`ApiError::Unavailable`] if the system does not let the process listen for signals.
 #[cfg(unix)]
 pub fn asked_to_end() -> Result<impl Future<Output = ()> + Send + 'static, ApiError> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -22,11 +22,11 @@ pub fn asked_to_end() -> Result<impl Future<Output = ()> + Send + 'static, ApiEr
     })
 }
 
-/// Completes when this process is asked to end, by Ctrl-C. From this call on that does not end the
-/// process by itself. Must be called in a tokio runtime.
+/// Completes when this process is asked to end, by Ctrl-C. From this call on Ctrl-C does not end the process by
+/// itself. It must be called in a tokio runtime.
 ///
 /// # Errors
-/// [`ApiError::Unavailable`] when the system does not let the process listen for it.
+/// [`ApiError::Unavailable`] if the system does not let the process listen for it.
 #[cfg(windows)]
 pub fn asked_to_end() -> Result<impl Future<Output = ()> + Send + 'static, ApiError> {
     let listened = tokio::signal::windows::ctrl_c();

@@ -10,7 +10,7 @@ use dacapo_api::fake::{FakeApi, Fault, node_status};
 use dacapo_api::{
     Api, ApiError, AppendRequest, Asked, CancelRequest, CleanUpRequest, ClientLimits, Expected, FlipRequest,
     FlipResponse, FlipStatus, HistoryEntry, HttpClient, Json, MemberStatus, Metadata, NewEvent, OnKnown, PartReport,
-    PhasesRequest, Problem, ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, Scrubbed,
+    PhasesRequest, Problem, ProjectionStatus, ReadRequest, RebuildRequest, ReplayRequest, RevisionDemand, ScrubResult,
     SegmentStatus, SetAsideRequest, SettleRequest, Stall, Status, StreamsRequest, SubscriberFailure, SubscriberStatus,
     TimeLeft, Verification, VerificationRequest, VerifyRequest, VersionStatus, WaitingOn,
 };
@@ -75,7 +75,7 @@ fn asked() -> Asked {
 
 fn full_status() -> Status {
     let waiting = |kind: &str, text: &str| {
-        let text = format!(r#"{{"kind":"{kind}","text":"{text}","segment":2,"behind":48210}}"#);
+        let text = format!(r#"{{"kind":"{kind}","text":"{text}","segment":2,"lag":48210}}"#);
         serde_json::from_str::<WaitingOn>(&text).unwrap()
     };
     let version = VersionStatus {
@@ -90,7 +90,7 @@ fn full_status() -> Status {
             position: 10,
             lag: 90,
             epoch: 3,
-            owner: Some("0badcafe".into()),
+            claimed_by: Some("0badcafe".into()),
             held: false,
         }],
         covers: Some(10),
@@ -112,7 +112,7 @@ fn full_status() -> Status {
         effects_aside: 2,
         age_seconds: Some(12.0),
         needs_somebody: Some(true),
-        scrubbed: Some(Scrubbed {
+        scrubbed: Some(ScrubResult {
             at: "2026-03-01T11:59:30Z".into(),
             position: 10,
             report: PartReport {
@@ -126,7 +126,7 @@ fn full_status() -> Status {
                 notes: vec![],
             },
         }),
-        waiting_on: vec![waiting("segment", "segment 2 of v2.1, 48210 behind")],
+        waiting_on: vec![waiting("segment", "segment 2 of v2.1 (lag 48,210)")],
     };
     let flip = FlipStatus {
         to: "v2.1".into(),
@@ -401,7 +401,7 @@ async fn probes_follow_the_status() {
     status.node.waiting_on = status.projections[0].versions[0].waiting_on.clone();
     served.fake.script().statuses.push_back(status);
     let (code, body) = probe("/readyz").await;
-    assert!(code == 503 && body.contains("48210 behind"), "{code} {body}");
+    assert!(code == 503 && body.contains("(lag 48,210)"), "{code} {body}");
     assert_eq!(probe("/livez").await.0, 200);
     served.stop().await;
 }

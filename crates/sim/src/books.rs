@@ -14,12 +14,12 @@ pub struct Written {
     pub amount: i64,
 }
 
-/// What a client knows about an append.
+/// A client's knowledge of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was acknowledged, at this position and revision of its last event.
     Acknowledged { position: u64, revision: u64 },
-    /// It was declined, for good.
+    /// It was declined permanently.
     Refused,
     /// The client gave up without an answer.
     Unknown,
@@ -65,7 +65,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// The position that the client's answers covered.
+    /// Returns the position that the client's answers covered.
     pub fn covers(&self, projection: &'static str) -> u64 {
         self.covers.get(projection).copied().unwrap_or_default()
     }

@@ -44,7 +44,7 @@ pub fn all(world: &Arc<World>) {
     views::check_seen(world, &records, &holdings);
 }
 
-/// What has not come right yet.
+/// Returns the faults that are still there.
 pub fn missing(world: &World) -> Vec<String> {
     let records = records(world);
     let fold = Fold::of(&records);
@@ -56,7 +56,7 @@ pub fn missing(world: &World) -> Vec<String> {
     missing
 }
 
-/// The versions of a projection that stand by, the newest first.
+/// Returns the versions of a projection that stand by, the newest first.
 pub fn standing_by(world: &World, projection: &str) -> Vec<String> {
     let mut standing_by = Fold::of(&records(world)).in_phase(projection, "StandingBy");
     standing_by.retain(|version| world.disk.parted_at(projection, version).is_none());
@@ -75,22 +75,23 @@ pub fn to_replace(world: &World) -> (Vec<String>, Vec<String>) {
     (not, built.into_iter().filter(|projection| fold.pending_flip(projection).is_none()).collect())
 }
 
-/// The versions that are paused.
+/// Returns the versions that are paused.
 pub fn paused(world: &World) -> Vec<(String, String)> {
     Fold::of(&records(world)).paused().iter().cloned().collect()
 }
 
-/// The projections whose first version flips on command only.
+/// Returns the projections whose first version flips on command only.
 pub fn waiting_for_a_flip(world: &World) -> Vec<String> {
     Fold::of(&records(world)).waiting_for_a_flip()
 }
 
-/// The versions in which effects are set aside.
+/// Returns the versions in which effects are set aside.
 pub fn with_effects(world: &World) -> Vec<(String, String)> {
     effects::set_aside(world).iter().map(landed::text).collect()
 }
 
-/// The projections of which a flip is under way to a version whose view is of another history: it never will be flipped to.
+/// Returns the projections of which a flip is under way to a version whose view is of another history: it never will
+/// be flipped to.
 pub fn in_vain(world: &World) -> Vec<&'static str> {
     let fold = Fold::of(&records(world));
     PROJECTIONS
@@ -99,7 +100,7 @@ pub fn in_vain(world: &World) -> Vec<&'static str> {
         .collect()
 }
 
-/// The views of versions that serve, and then of those that stand by.
+/// Returns the views of versions that serve, and then of those that stand by.
 pub fn serving_views(world: &World) -> Vec<ViewId> {
     let fold = Fold::of(&records(world));
     let views: Vec<ViewId> = world.disk.views.list().now_or_never().into_iter().flatten().flatten().collect();
@@ -110,12 +111,12 @@ pub fn serving_views(world: &World) -> Vec<ViewId> {
     views.iter().filter(is("Serving")).chain(views.iter().filter(is("StandingBy"))).cloned().collect()
 }
 
-/// The version of a projection that serves.
+/// Returns the version of a projection that serves.
 pub fn serving(world: &World, projection: &str) -> Option<String> {
     Fold::of(&records(world)).serving(projection).map(str::to_owned)
 }
 
-/// The versions that are being built and were not found right, where that may be: events were set aside.
+/// Returns the versions that are being built and were not found right, where that may be: events were set aside.
 pub fn to_waive(world: &World) -> Vec<(String, String)> {
     let mut versions = Fold::of(&records(world)).not_found_right();
     let parted = world.disk.parted();
@@ -125,8 +126,8 @@ pub fn to_waive(world: &World) -> Vec<(String, String)> {
     versions
 }
 
-/// The versions with dead letters for which nothing is wished: all, or those of which a copy is wanted, which must not
-/// have any.
+/// Returns the versions with dead letters for which nothing is wished: all, or those of which a copy is wanted, which
+/// must not have any.
 pub fn with_letters(world: &World, all: bool) -> Vec<(String, String)> {
     let records = records(world);
     let (holdings, fold) = (Holdings::of(world, &records), Fold::of(&records));

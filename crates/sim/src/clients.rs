@@ -11,11 +11,11 @@ use crate::http::{Response, call};
 use crate::ledger::PROJECTIONS;
 use crate::world::{World, locked};
 
-/// How long a client waits for an answer.
+/// The time for which a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How often a client tries again what was not answered.
+/// Most retries of a client for a call without an answer.
 const TRIES: usize = 6;
-/// How many streams there are.
+/// The number of streams.
 const LEDGERS: usize = 7;
 
 /// An action of a client, and how often it is chosen relative to the others.
@@ -63,7 +63,7 @@ struct Client {
     appended: u64,
 }
 
-/// A client that appends and asks for as long as it is stormy.
+/// Returns a client that appends and asks for as long as it is stormy.
 pub async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
     let chance = world.chance(100 + number as u64);
     let mut client = Client { world, number, chance, memory: Memory::default(), appended: 0 };
@@ -180,12 +180,12 @@ impl Client {
     }
 }
 
-/// The answer of some node, if it comes in time.
+/// Returns the answer of some node, if it comes in time.
 pub async fn request(world: &World, method: Method, path: &str, body: Option<&Value>) -> Option<Response> {
     request_of(world.host(), method, path, body).await
 }
 
-/// The answer of this node, if it comes in time.
+/// Returns the answer of this node, if it comes in time.
 pub async fn request_of(host: &str, method: Method, path: &str, body: Option<&Value>) -> Option<Response> {
     tokio::time::timeout(PATIENCE, call(host, method, path, body)).await.ok()?.ok()
 }

@@ -19,7 +19,7 @@ use crate::world::{HOSTS, SimClock, World, locked};
 
 pub use open::open;
 
-/// How the way to the disk is.
+/// The state of the connection to the disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
     /// Every call takes up to this long on its way there, and again on its way back.
@@ -38,7 +38,7 @@ impl Weather {
     }
 }
 
-/// What a call of a node concerns.
+/// The subject of a call of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Its lease.
@@ -49,7 +49,7 @@ pub enum Kind {
     Views,
 }
 
-/// How one node's own way to the disk is.
+/// The state of one node's own connection to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Link {
     #[default]
@@ -61,7 +61,7 @@ pub enum Link {
 }
 
 impl Link {
-    /// Whether calls of this kind get through.
+    /// Returns true if calls of this kind get through.
     pub fn lets(self, kind: Kind) -> bool {
         match self {
             Self::Good => true,
@@ -75,7 +75,7 @@ impl Link {
 pub enum Before {
     /// It claims what it has seen to be nobody's.
     Claim,
-    /// It reads events, and then commits what they come to, under the claims that it had when it read.
+    /// It reads events, and then commits their result, under the claims that it had when it read.
     Read,
 }
 
@@ -121,7 +121,7 @@ pub enum Landed {
         slot: usize,
         view: ViewId,
         commit: Commit,
-        /// Whether rows were written in the transaction: an event that is applied writes some.
+        /// True if rows were written in the transaction: an event that is applied writes some.
         wrote: bool,
     },
     /// Something was wished for dead letters.
@@ -135,7 +135,7 @@ pub enum Landed {
         view: ViewId,
         effects: Vec<(u64, u32)>,
     },
-    /// These effects are set aside, after tries in vain.
+    /// These effects are set aside, after tries without success.
     EffectsAside {
         view: ViewId,
         effects: Vec<(u64, u32)>,
@@ -168,7 +168,7 @@ pub enum Landed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     By(MemberId),
-    /// Nobody: whoever had them has let go.
+    /// Nobody: anyone who had them has let go.
     Released,
     /// Nobody: they were taken from everybody.
     Revoked,
@@ -251,7 +251,7 @@ impl Disk {
     }
 
     /// The node in `slot` has looked and is about to do something that follows from it: between the two it may be paused,
-    /// and others go on.
+    /// and others continue.
     fn about_to(&self, slot: usize, call: Before) {
         if locked(&self.pauses)[slot].take_if(|before| *before == call).is_some() && self.link(slot) == Link::Good {
             self.world().note(format!("{} is about to {call:?}", HOSTS[slot]));
@@ -260,7 +260,7 @@ impl Disk {
         }
     }
 
-    /// The slots whose nodes were paused as they were about to do something, once each.
+    /// Returns the slots whose nodes were paused as they were about to do something, once each.
     pub fn take_paused(&self) -> Vec<usize> {
         std::mem::take(&mut locked(&self.inside).paused)
     }
@@ -310,7 +310,7 @@ impl Disk {
         let moves: Vec<_> = tokens.iter().map(|token| token.step(token.position, 0)).collect();
         writer.commit(&Commit { history, ..Commit::of(moves) }).await?;
         drop(writer);
-        // Whoever had claimed it has the rows of before in mind.
+        // Anyone who had claimed it has the rows of before in mind.
         view.revoke().await?;
         let tokens = view.tokens().await?;
         let segments = tokens.iter().map(|token| (usize::from(token.segment.get()), token.epoch.get() - 1)).collect();
@@ -319,7 +319,7 @@ impl Disk {
         Ok(true)
     }
 
-    /// The views that are of another history, and since when.
+    /// Returns the views that are of another history, and since when.
     pub fn parted(&self) -> BTreeMap<ViewId, Duration> {
         locked(&self.inside).parted.clone()
     }
@@ -331,7 +331,7 @@ impl Disk {
         parted.iter().find_map(|(view, at)| is(view).then_some(*at))
     }
 
-    /// The events that each version of a projection has ever set aside.
+    /// Returns the events that each version of a projection has ever set aside.
     pub fn set_aside(&self, projection: &str) -> BTreeMap<String, BTreeSet<u64>> {
         let mut aside: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         for (_, landed) in &locked(&self.inside).landed {
@@ -407,7 +407,7 @@ impl Disk {
     }
 
     /// Waits for a while, now and then: between what a flip or a claim has looked at and the flip or the claim, everything
-    /// else goes on.
+    /// else continues.
     async fn linger(&self) {
         let time = {
             let chance = &mut locked(&self.inside).chance;
@@ -427,7 +427,7 @@ impl Disk {
         if link.is_ok_and(|link| link.lets(kind)) { Ok(()) } else { Err("the node is cut off (simulated)") }
     }
 
-    /// The way there, and how it will be back.
+    /// Returns the way there, and how it will be back.
     async fn there(&self, way: (usize, Kind), what: &'static str) -> Result<Back, StoreError> {
         let (before, fate, time) = self.fate();
         let error = |found: &str| StoreError::unavailable(what, found);
@@ -462,10 +462,10 @@ impl Disk {
     }
 }
 
-/// How a call comes back.
+/// The result of a call.
 struct Back {
     what: &'static str,
     time: Duration,
-    /// Whether the answer is lost.
+    /// True if the answer is lost.
     loses: bool,
 }

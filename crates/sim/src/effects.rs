@@ -12,7 +12,7 @@ use crate::world::{World, locked};
 /// A try that takes longer has failed.
 pub const TIME_MAX: Duration = Duration::from_secs(1);
 
-/// What a handler emits for an event that it adds.
+/// The effect that a handler emits for an event that it adds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Told {
     /// The position of the event.
@@ -29,7 +29,7 @@ impl Effect for Told {
     const NAME: &'static str = "told";
 }
 
-/// How many effects an event has.
+/// Returns the number of effects that an event has.
 pub const fn effects_of(position: u64) -> u32 {
     if position.is_multiple_of(3) { 2 } else { 1 }
 }
@@ -43,7 +43,7 @@ pub struct Made {
     pub told: Told,
 }
 
-/// Where effects arrive.
+/// The receiver of effects.
 pub struct Receiver(Mutex<Inside>);
 
 struct Inside {
@@ -56,7 +56,7 @@ impl Receiver {
         Self(Mutex::new(Inside { chance: fastrand::Rng::with_seed(seed ^ 0xEFFE), made: vec![] }))
     }
 
-    /// Every effect that was made, in order, as often as it was.
+    /// Returns every effect that was made, in order, as often as it was.
     pub fn made(&self) -> Vec<Made> {
         locked(&self.0).made.clone()
     }

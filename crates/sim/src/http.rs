@@ -35,7 +35,7 @@ impl Listener for Listening {
     }
 }
 
-/// What came back: the status, and the body as JSON.
+/// The answer: the status, and the body as JSON.
 pub struct Response {
     pub status: u16,
     pub body: Value,
@@ -46,7 +46,7 @@ impl Response {
         self.status == 200
     }
 
-    /// Whether the node says that it is not to be: trying again changes nothing.
+    /// Returns true if the node says that it is not to be: trying again changes nothing.
     pub fn is_refused(&self) -> bool {
         (400..500).contains(&self.status)
     }
@@ -55,7 +55,7 @@ impl Response {
         self.body[field].as_u64().unwrap_or_default()
     }
 
-    /// Why not, in short.
+    /// Returns the reason why not, in short.
     pub fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or("no code")
     }
@@ -69,7 +69,7 @@ pub async fn call(host: &str, method: Method, path: &str, body: Option<&Value>) 
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let stream = TcpStream::connect((host, PORT)).await.map_err(|error| text(&error))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
-    // It ends with the connection, and whoever waits for the answer is told.
+    // It ends with the connection, and anyone who waits for the answer is told.
     let connection = tokio::spawn(async move { drop(connection.await) });
     let request = Request::builder().method(method).uri(path).header(header::HOST, host);
     let request = request.header(header::CONTENT_TYPE, "application/json");

@@ -2,7 +2,7 @@
 //!
 //! `totals` has a row for each stream, in one to six segments; `tally` has one row for all of them, in one segment.
 //! Both keep a digest that depends on the order of events, so that one that is lost, applied twice or applied too
-//! early shows for good.
+//! early shows permanently.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ struct Adding<'a> {
     world: &'a World,
     code: u32,
     row: &'a str,
-    /// Whether an event that comes again makes of its row what it is already.
+    /// True if an event that comes again makes of its row what it is already.
     keeps: bool,
 }
 
@@ -267,8 +267,8 @@ impl<const CODE: u32, E: Change> Answers<TheTally> for Tally<CODE, E> {
     }
 }
 
-/// The code version `code` of a projection, as a program has it that knows all events or fewer. How it is built and run
-/// follows from the seed.
+/// Returns the code version `code` of a projection, as a program has it that knows all events or fewer. How it is
+/// built and run follows from the seed.
 pub fn carried(world: &Arc<World>, projection: &str, code: u32, knows_fewer: bool) -> VersionCode {
     if knows_fewer { of::<FewerEvents>(world, projection, code) } else { of::<LedgerEvent>(world, projection, code) }
 }
@@ -314,7 +314,7 @@ fn options(world: &World, projection: &str, code: u32) -> Options {
             1 | 2 if !code.is_multiple_of(2) => InPlace::KeepsRows,
             _ => InPlace::Resets,
         },
-        // Far more often than anybody would, so that it meets whatever else goes on.
+        // Far more often than anybody would, so that it meets whatever else continues.
         scrub: Scrub { rest: Some(Duration::from_millis(500)), ..Scrub::default() },
         effects: EffectOptions {
             time_max: effects::TIME_MAX,
@@ -367,7 +367,7 @@ pub fn rules(world: &World, projection: &str, code: u32) -> Rules {
     Rules { on_failure, attempts: retry.attempts, order_matters, letters_allowed: verify.letters_allowed }
 }
 
-/// Whether effects of events are made that were there before a projection was; every version says the same.
+/// Returns true if effects of events are made that were there before a projection was; every version says the same.
 pub fn makes_past_effects(world: &World, projection: &str) -> bool {
     world.chance(2_000 + projection.len() as u64).bool()
 }

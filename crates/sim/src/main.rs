@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One process runs one seed, since what makes it deterministic can be set up once: everything runs on one thread;
-//! time is simulated; whoever asks the operating system for random bytes gets those of the seed.
+//! time is simulated; anyone who asks the operating system for random bytes gets those of the seed.
 
 mod books;
 mod check;
@@ -53,7 +53,7 @@ struct Args {
     log: bool,
 }
 
-/// How many violations of one invariant are printed.
+/// Most violations of one invariant that are printed.
 const TOLD_EACH_MAX: usize = 5;
 
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -1,4 +1,4 @@
-//! A simulated host that runs a node: the product's own code, behind its own HTTP API.
+//! A simulated host that runs a node: the product's own code, with its own HTTP API.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::http::{Listening, PORT};
 use crate::ledger::{self, TheTally, TotalOf, carried};
 use crate::world::{HOSTS, Program, SimClock, SimIds, Steps, World, locked};
 
-/// How long a node that did not start rests before it is started again.
+/// The time for which a node that did not start rests before it is started again.
 const START_AGAIN: Duration = Duration::from_millis(200);
-/// How long a query waits inside the node.
+/// The time for which a query waits inside the node.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// The program of the host in `slot`, from its start to its crash.
+/// Returns the program of the host in `slot`, from its start to its crash.
 pub async fn run(world: Arc<World>, slot: usize) -> turmoil::Result {
     let name = HOSTS[slot];
     world.note(format!("{name} comes up"));
@@ -99,7 +99,7 @@ async fn start(world: &Arc<World>, slot: usize, run: u64) -> Result<Node, dacapo
     Ok(node)
 }
 
-/// Every code version in a program.
+/// Returns every code version in a program.
 fn codes(program: &Program) -> impl Iterator<Item = (&'static str, u32)> {
     program.iter().flat_map(|(projection, codes)| codes.clone().map(|code| (*projection, code)))
 }

@@ -19,10 +19,10 @@ use crate::http::Response;
 use crate::ledger::PROJECTIONS;
 use crate::world::{HOSTS, World, locked};
 
-/// How long a version may stand still without a reason before that is a fault: a member that died counts as alive for a
-/// lease, and until the others renew theirs nobody can know why nothing is done.
+/// The time for which a version may stand still without a reason before that is a fault: a member that died counts as
+/// alive for a lease, and until the others renew theirs nobody can know why nothing is done.
 const STILL: Duration = Duration::from_millis(4_500);
-/// How long one that nobody has begun to build may: who was to begin it may be cut off for two lease times.
+/// The time for which one that nobody has begun to build may: who was to begin it may be cut off for two lease times.
 const STILL_SCHEDULED: Duration = Duration::from_secs(dacapo::limits::UNOWNED_TIME_MAX.as_secs() + 1);
 
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ pub async fn look_on(world: Arc<World>, looks: Arc<Mutex<Looks>>) -> turmoil::Re
     Ok(())
 }
 
-/// An operator who operates for as long as it is stormy, on what was seen at `looks`.
+/// Returns an operator who operates for as long as it is stormy, on what was seen at `looks`.
 pub async fn run(world: Arc<World>, looks: Arc<Mutex<Looks>>) -> turmoil::Result {
     let mut chance = world.chance(200);
     let mut requests = 0;
@@ -238,7 +238,7 @@ struct Stood {
     since: Duration,
 }
 
-/// What the operator saw in the status.
+/// The operator's view of the status.
 #[derive(Default)]
 pub struct Looks {
     versions: BTreeMap<String, Vec<String>>,
@@ -316,9 +316,9 @@ impl Looks {
         self.refused = halting.into_iter().map(|halt| (halt.clone(), since(&halt))).collect();
     }
 
-    /// Whoever applies a version, or sees somebody else do it, tells the events at which it has halted for a while.
+    /// Anyone who applies a version, or sees somebody else do it, tells the events at which it has halted for a while.
     fn check_halts(&self, world: &World, slot: usize, name: &str, version: &Value) {
-        // Whoever cannot look, or applies nothing at all, tells that instead.
+        // Anyone who cannot look, or applies nothing at all, tells that instead.
         let reasons = version["waiting_on"].as_array().map(Vec::as_slice).unwrap_or_default();
         let other = ["paused", "store", "code", "reads", "lease", "parted", "unowned", "hold", "batch", "busy"];
         if reasons.iter().any(|reason| other.iter().any(|kind| reason["kind"] == *kind))
@@ -381,9 +381,9 @@ impl Looks {
                 } else if uptime >= STILL {
                     self.check_halts(world, slot, name, version);
                 }
-                let behind = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
+                let lags = version["lag"].as_u64().unwrap_or_default() > 0 || phase == "Scheduled";
                 let (at, reasons) = (json!([phase, version["covers"], version["stage"]]), &version["waiting_on"]);
-                self.stands(world, (slot, format!("{name} {text}")), at, behind, reasons);
+                self.stands(world, (slot, format!("{name} {text}")), at, lags, reasons);
                 let is_alarm = |reason: &Value| reason["kind"] == "unowned" || reason["kind"] == "store";
                 let told = reasons.as_array().is_some_and(|reasons| reasons.iter().any(is_alarm));
                 alarms.insert((name.to_owned(), text.to_owned()), told);
@@ -434,7 +434,7 @@ fn check_parted(world: &World, slot: usize, since: Duration, name: &str, version
     }
 }
 
-/// Whether somebody has everything applied that was set aside, once it is calm.
+/// Returns true if somebody has everything applied that was set aside, once it is calm.
 pub fn mops_up(world: &World) -> bool {
     world.chance(300).bool()
 }

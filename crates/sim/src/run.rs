@@ -15,11 +15,12 @@ use crate::trouble::{self, ResetTrouble, Trouble};
 use crate::world::{HOSTS, World, locked};
 use crate::{check, clients, node, operator};
 
-/// How long one step of the simulation is.
+/// The length of one step of the simulation.
 const TICK: Duration = Duration::from_millis(2);
-/// How long it may take after the storm until everything has come right. A handler's retries are up to 30 s apart.
+/// The time that it may take after the storm until everything has come right. A handler's retries are up to 30 s
+/// apart.
 const CALM_MAX: Duration = Duration::from_secs(90);
-/// How many clients append and ask.
+/// Number of clients that append and query.
 const CLIENTS: usize = 4;
 
 /// What happens to nodes, disk, network and handlers, and how often relative to the others.
@@ -72,7 +73,7 @@ struct Run<'a> {
     later: Vec<(Duration, Later)>,
     next: Duration,
     storm: Duration,
-    /// When the upgrade begins, until it does.
+    /// The time at which the upgrade begins, until it does.
     upgrade: Option<Duration>,
     /// From when on a view that serves or stands by is to be one of another history; in some of the seeds, and once.
     parts: Option<Duration>,
@@ -203,7 +204,7 @@ impl Run<'_> {
         }
     }
 
-    /// The names of all who talk to nodes.
+    /// Returns the names of all who talk to nodes.
     fn talkers() -> impl Iterator<Item = String> {
         (0..CLIENTS).map(client).chain(["operator", "lookout", "watch"].map(str::to_owned))
     }
@@ -260,7 +261,7 @@ impl Run<'_> {
         self.world.set_up(slot, false);
     }
 
-    /// A slot, of those whose nodes run or of the others.
+    /// Returns a slot, of those whose nodes run or of the others.
     fn slot(&mut self, up: bool) -> Option<usize> {
         let slots: Vec<usize> = (0..self.world.nodes).filter(|slot| self.world.is_up(*slot) == up).collect();
         self.chance.choice(&slots).copied()

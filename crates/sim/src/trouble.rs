@@ -7,7 +7,7 @@ use dacapo::HandlerError;
 
 use crate::world::{World, locked};
 
-/// How a panic begins that the simulation has planned.
+/// The beginning of the text of a planned panic.
 pub const PLANNED: &str = "planned:";
 
 /// What a handler does with an event instead of applying it.
@@ -17,7 +17,7 @@ pub enum Kind {
     Refuses,
     /// It panics.
     Panics,
-    /// It waits before it goes on.
+    /// It waits before it continues.
     Waits,
 }
 

@@ -17,7 +17,7 @@ use crate::world::Program;
 const NEW: &str = "given";
 
 pub struct Upgrade {
-    /// When it begins; none where every node knows all events from the start.
+    /// The time at which it begins; none where every node knows all events from the start.
     at: Option<Duration>,
     /// The highest code versions that the first release has. Later ones come with the second.
     first: BTreeMap<&'static str, u32>,
@@ -32,32 +32,32 @@ impl Upgrade {
         Self { at: is_there.then_some(at), first, done: AtomicBool::new(!is_there) }
     }
 
-    /// When it begins, if there is one.
+    /// Returns the time at which it begins, if there is one.
     pub fn at(&self) -> Option<Duration> {
         self.at
     }
 
-    /// Whether there is one in this world.
+    /// Returns true if there is one in this world.
     pub fn is_there(&self) -> bool {
         self.at.is_some()
     }
 
-    /// Whether a node that begins now has the program of the first release.
+    /// Returns true if a node that begins now has the program of the first release.
     pub fn is_before(&self, now: Duration) -> bool {
         self.at.is_some_and(|at| now < at)
     }
 
-    /// Whether the first release has this code version.
+    /// Returns true if the first release has this code version.
     pub fn is_of_first(&self, projection: &str, code: u32) -> bool {
         self.first.get(projection).is_some_and(|last| code <= *last)
     }
 
-    /// Whether clients may write the new event.
+    /// Returns true if clients may write the new event.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::SeqCst)
     }
 
-    /// Looks whether every version that there is, or may be, reads the new event.
+    /// Checks whether every version that there is, or may be, reads the new event.
     pub fn look(&self, catalog: &Catalog) {
         let done = self.first.iter().all(|(projection, last)| {
             let versions = catalog.projections.iter().filter(|(name, _)| name.as_str() == *projection);

@@ -27,7 +27,7 @@ pub struct World {
     pub troubles: Troubles,
     pub receiver: Receiver,
     pub books: Mutex<Books>,
-    /// How many hosts there are for nodes, the first ones of [`HOSTS`].
+    /// The number of hosts for nodes, the first ones of [`HOSTS`].
     pub nodes: usize,
     /// For each slot the code versions of each projection that the program which is deployed there carries.
     pub deployed: [watch::Sender<Program>; HOSTS.len()],
@@ -42,12 +42,12 @@ pub struct World {
     pub ending: [watch::Sender<bool>; HOSTS.len()],
     /// Which node a request goes to.
     balancer: Mutex<fastrand::Rng>,
-    /// Whether clients still make changes.
+    /// True if clients still make changes.
     pub stormy: watch::Sender<bool>,
     trace: Mutex<Trace>,
     violations: Mutex<Vec<String>>,
     ids: AtomicU64,
-    /// How many effects handlers have emitted, kept or not.
+    /// The number of effects that handlers have emitted, kept or not.
     emitted: AtomicU64,
 }
 
@@ -90,12 +90,12 @@ impl World {
         self::part(self.seed, part)
     }
 
-    /// The simulated time since the beginning.
+    /// Returns the simulated time since the beginning.
     pub fn now(&self) -> Duration {
         turmoil::sim_elapsed().unwrap_or_else(|| locked(&self.trace).now)
     }
 
-    /// The time for whoever looks from outside of every host.
+    /// The time for anyone who looks from outside of every host.
     pub fn set_now(&self, now: Duration) {
         locked(&self.trace).now = now;
     }
@@ -121,13 +121,13 @@ impl World {
         locked(&self.violations).clone()
     }
 
-    /// What happened, and a hash of all of it with its times.
+    /// Returns the log of the run, and a hash of it with its times.
     pub fn trace(&self) -> (Vec<String>, u64) {
         let trace = locked(&self.trace);
         (trace.lines.clone(), trace.hash.digest())
     }
 
-    /// A run of the node in `slot` begins: its number.
+    /// Returns a run of the node in `slot` begins: its number.
     pub fn begin_run(&self, slot: usize) -> u64 {
         let (last, runs) = &mut *locked(&self.runs);
         *last += 1;
@@ -135,7 +135,7 @@ impl World {
         *last
     }
 
-    /// Whether a run of a node goes on.
+    /// Returns true if a run of a node continues.
     pub fn goes_on(&self, run: u64) -> bool {
         (0..self.nodes).any(|slot| self.is_up(slot) && locked(&self.runs).1[slot] == run)
     }
@@ -148,12 +148,12 @@ impl World {
         locked(&self.up)[slot] = up;
     }
 
-    /// The slots whose nodes run, or are about to.
+    /// Returns the slots whose nodes run, or are about to.
     pub fn running(&self) -> Vec<usize> {
         (0..self.nodes).filter(|slot| self.is_up(*slot)).collect()
     }
 
-    /// The host that a request goes to: any node that runs, and now and then one that does not.
+    /// Returns the host that a request goes to: any node that runs, and now and then one that does not.
     pub fn host(&self) -> &'static str {
         let (running, mut balancer) = (self.running(), locked(&self.balancer));
         match balancer.choice(&running) {
@@ -162,12 +162,12 @@ impl World {
         }
     }
 
-    /// A number that no other effect has.
+    /// Returns a number that no other effect has.
     pub fn next_emitted(&self) -> u64 {
         self.emitted.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// A fresh id, which no other node nor client has.
+    /// Returns a fresh id, which no other node nor client has.
     pub fn new_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&(self.seed | 1 << 63).to_be_bytes());
@@ -183,7 +183,7 @@ fn part(seed: u64, part: u64) -> fastrand::Rng {
 /// The hosts that nodes may run on.
 pub const HOSTS: [&str; 5] = ["node-0", "node-1", "node-2", "node-3", "node-4"];
 
-/// How far the clock of a node may be from that of the disk, in microseconds.
+/// Largest difference between the clock of a node and that of the disk, in microseconds.
 const SKEW: i64 = 3_600_000_000;
 
 /// The simulated time, as the clock of a node or of the disk, ahead of the disk's by so many microseconds.
@@ -193,7 +193,7 @@ impl SimClock {
     /// The clock of the disk.
     pub const DISK: Self = Self(0);
 
-    /// That of the node in `slot`: in half of the seeds each may be an hour ahead or behind.
+    /// That of the node in `slot`: in half of the seeds each may be an hour ahead or slow.
     pub fn of(world: &World, slot: usize) -> Self {
         let skewed = world.chance(6_000).bool();
         let mut chance = world.chance(6_001 + slot as u64);
@@ -205,7 +205,7 @@ impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let elapsed = turmoil::sim_elapsed().unwrap_or_default();
         let elapsed = i64::try_from(elapsed.as_micros()).expect("a simulation is short");
-        // It begins late enough that a clock that is behind is not before all time.
+        // It begins late enough that a clock that is slow is not before all time.
         Timestamp::from_micros(2 * SKEW + elapsed + self.0)
     }
 }

@@ -1,8 +1,8 @@
-//! Whether an append may be written, as things are: the one place that knows retries (I-2).
+//! The rule whether an append may be written in the present state: the one place that knows retries (I-2).
 //!
-//! The order of questions is part of the contract. Whether the events are known comes first, because a
-//! retry meets the revision that its first try has made; only what is new is held against
-//! [`Append::expected`]. For those who write a store.
+//! The order of the checks is part of the contract. The first check is whether the events are known, because a retry
+//! finds the revision that its first try has made. Only new events are checked against [`Append::expected`]. This
+//! module is for authors of stores.
 
 use std::collections::HashMap;
 
@@ -12,48 +12,48 @@ use dacapo_model::{Position, Revision, StreamName};
 use crate::error::{AppendError, AppendRefused, StoreError};
 use crate::journal::{Append, Appended, OnKnown, StreamEvent};
 
-/// An event that is in the journal under the id of one that is to be appended.
+/// An event in the journal with the id of one that is to be appended.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// Where it is.
+    /// Its position.
     pub position: Position,
-    /// Where it is in its stream.
+    /// Its revision in its stream.
     pub revision: Revision,
-    /// Whether stream, type and payload are the same too, so that it is the same event.
+    /// True if stream, type and payload are the same too, so that it is the same event.
     pub same: bool,
 }
 
-/// What a store knows about its journal.
+/// The facts of a store about its journal.
 pub trait Past {
-    /// The event that has the id of `event`.
+    /// Returns the event that has the id of `event`.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be looked for.
+    /// [`StoreError`] if the search fails.
     fn known(&mut self, event: &StreamEvent) -> Result<Option<Known>, StoreError>;
 
-    /// The last revision of `stream`.
+    /// Returns the last revision of `stream`.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     fn revision(&mut self, stream: &StreamName) -> Result<Revision, StoreError>;
 }
 
-/// What is to be done with an append.
+/// The decision about an append.
 #[derive(Debug)]
 pub enum Admission {
     /// Write the events for which there is no entry in `known`.
     Write {
-        /// For each event of the append where it is already, if anywhere; empty when none is known.
+        /// For each event of the append, its place if it is in the journal already; empty if none is.
         known: Vec<Option<Known>>,
     },
-    /// Everything is there: answer as the first time.
+    /// Everything is there. Answer as the first time.
     Retry(Appended),
 }
 
-/// Decides over `append`.
+/// Decides about `append`.
 ///
 /// # Errors
-/// [`AppendError::Refused`] when it cannot be written as things are; what `past` fails with.
+/// [`AppendError::Refused`] if the present state does not allow it; any error of `past`.
 pub fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, AppendError> {
     let mut known = known_events(append, past)?;
     if planted::is(Fault::Twice) {
@@ -72,10 +72,10 @@ pub fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, AppendE
     Ok(Admission::Write { known: if count > 0 { known } else { Vec::new() } })
 }
 
-/// Holds the append against the revisions it expects.
+/// Checks the append against the revisions it expects.
 ///
 /// # Errors
-/// [`AppendRefused::WrongRevision`]; what `past` fails with.
+/// [`AppendRefused::WrongRevision`]; any error of `past`.
 pub fn expected(append: &Append, past: &mut impl Past) -> Result<(), AppendError> {
     for (stream, expected) in &append.expected {
         let actual = past.revision(stream)?;
@@ -86,8 +86,8 @@ pub fn expected(append: &Append, past: &mut impl Past) -> Result<(), AppendError
     Ok(())
 }
 
-/// Where each event is already. A second event of the append with the id of an earlier one is known at
-/// [`Position::START`] until the first is written.
+/// Returns the place of each event that is there already. A second event of the append with the id of an earlier one
+/// is known at [`Position::START`] until the first is written.
 fn known_events(append: &Append, past: &mut impl Past) -> Result<Vec<Option<Known>>, AppendError> {
     let mut first_with_id: HashMap<_, usize> = HashMap::with_capacity(append.events.len());
     let mut known = Vec::with_capacity(append.events.len());

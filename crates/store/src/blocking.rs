@@ -2,8 +2,8 @@
 
 use crate::error::StoreError;
 
-/// Does work that may wait for the disk, or for a lock of another process, beside the runtime's workers, if there is a
-/// runtime. It goes on when nobody waits for it any more.
+/// Does work that may wait for the disk, or for a lock of another process, beside the runtime's workers, if there is
+/// a runtime. The work continues if nobody waits for it any more.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

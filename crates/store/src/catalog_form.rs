@@ -1,6 +1,6 @@
 //! The stored form of catalog events: JSON in the stream `$catalog`, named by event type.
 //!
-//! Old events must stay readable for good. A new field is optional and is read with a default; an event
+//! Old events must stay readable permanently. A new field is optional and is read with a default; an event
 //! whose meaning changes gets a new type name.
 
 mod reads;
@@ -21,7 +21,7 @@ use crate::view_form::wish_name;
 /// The stream that holds the catalog.
 pub const STREAM: &str = "$catalog";
 
-/// The stream that holds the catalog, as a name.
+/// Returns the stream that holds the catalog, as a name.
 #[expect(clippy::expect_used, reason = "a valid name")]
 pub fn stream() -> StreamName {
     StreamName::new(STREAM).expect("a valid name")
@@ -77,7 +77,7 @@ struct Form {
     differs_at: Option<u64>,
 }
 
-/// The event type and payload under which `event` is stored.
+/// Returns the event type and payload under which `event` is stored.
 #[expect(clippy::expect_used, reason = "strings and numbers are always JSON; a valid name")]
 pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
     let view = event.view();
@@ -213,7 +213,7 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
     (EventType::new(event_type).expect("a valid name"), payload)
 }
 
-/// The catalog event stored under this type and payload.
+/// Returns the catalog event stored under this type and payload.
 ///
 /// # Errors
 /// What is wrong with it: it was written by a later release or not by dacapo at all.

@@ -1,10 +1,10 @@
-//! Time, handed in as an argument, so that a test or the simulator decides what time it is.
+//! Time as an argument, so that a test or the simulator sets it.
 
 use dacapo_model::Timestamp;
 
-/// Tells the time.
+/// A source of the present time.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// Returns the present time.
     fn now(&self) -> Timestamp;
 }
 
@@ -23,8 +23,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A UUID of version 7 that is made at this time. A clock may say anything: before 1970, for which there is no room, it is
-/// made as at its beginning, where its random part alone keeps it apart from others.
+/// Returns a UUID of version 7 for this time. A time before 1970, which the form cannot express, is replaced by 1970.
+/// Then only the random part makes the UUID unique.
 #[expect(clippy::disallowed_methods, reason = "the one place where ids come in")]
 pub fn uuid_at(now: std::time::SystemTime) -> [u8; 16] {
     let id = match now.duration_since(std::time::UNIX_EPOCH) {

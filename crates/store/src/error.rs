@@ -1,54 +1,54 @@
-//! The ways in which a store can say no, told apart by what the caller can do about it.
+//! The errors of a store, classified by what the caller can do about them.
 
 use dacapo_model::{EventId, ExpectedRevision, Parted, Position, Revision, StreamName, TokenRefused};
 
-/// The store could not do it. Not the caller's fault.
+/// A failure of the store, which is not the caller's fault.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It did not work this time; it may work later.
+    /// The call did not succeed this time, but may succeed later.
     #[error("cannot {tried}: {found}")]
     Unavailable {
-        /// What was tried, such as `write to /data/journal/…`.
+        /// The attempt, such as `write to /data/journal/…`.
         tried: String,
-        /// What came back, and what to do about it.
+        /// The error, and what to do about it.
         found: String,
     },
-    /// Another process owns what was to be opened. It works once that one has ended.
+    /// Another process owns what was to be opened. A retry succeeds once that process has ended.
     #[error("cannot {tried}: {found}")]
     Owned {
-        /// What was tried.
+        /// The attempt.
         tried: String,
-        /// Which process it is, and what to do about it.
+        /// The other process, and what to do about it.
         found: String,
     },
-    /// Bytes on disk are not what was written. Nothing of them is used.
+    /// Bytes on disk are not the bytes that were written. None of them are used.
     #[error("{place} is damaged: {found}")]
     Corrupt {
-        /// Which file, and where in it.
+        /// The file, and the place in it.
         place: String,
-        /// What is wrong there, and what to do about it.
+        /// The fault, and what to do about it.
         found: String,
     },
-    /// The request itself cannot be carried out, such as SQL with an error in it.
+    /// The request itself can never succeed, such as SQL with an error in it.
     #[error("{0}")]
     Invalid(String),
-    /// A view, or what a node knows, does not belong to the journal beside which it is found.
+    /// A view, or the state of a node, does not belong to the journal beside which it is found.
     #[error("{0}: put the right journal back, or build the view again (`rebuild`) from this one")]
     Parted(Parted),
-    /// A reader says that it has seen a position that is not in the journal. Whatever gets that position later is
-    /// another event than the one it has seen, so nothing may be read after it.
+    /// A reader has seen a position that is not in the journal. The event that gets that position later will be
+    /// another one than the reader has seen, so nothing may be read after it.
     #[error(
         "position {after} is not in the journal, which ends at position {head}: the reader comes from another journal, or \
          from a history that this one has lost; let it begin again, or put the right journal back"
     )]
     BeyondHead {
-        /// What the reader has seen.
+        /// The position that the reader has seen.
         after: Position,
-        /// Where the journal ends.
+        /// The end of the journal.
         head: Position,
     },
-    /// The same of a revision that a stream does not have.
+    /// The same for a revision that a stream does not have.
     #[error(
         "revision {after} is not in stream {stream}, which ends at revision {last}: the reader comes from another \
          journal, or from a history that this one has lost; let it begin again, or put the right journal back"
@@ -56,103 +56,105 @@ pub enum StoreError {
     BeyondStream {
         /// The stream.
         stream: StreamName,
-        /// What the reader has seen.
+        /// The revision that the reader has seen.
         after: Revision,
-        /// Where the stream ends.
+        /// The last revision of the stream.
         last: Revision,
     },
 }
 
 impl StoreError {
-    /// It did not work this time: `tried` names the act, `found` what came back.
+    /// Returns a temporary failure. `tried` names the attempt, `found` the error.
     pub fn unavailable(tried: impl Into<String>, found: impl ToString) -> Self {
         Self::Unavailable { tried: tried.into(), found: found.to_string() }
     }
 
-    /// Whether a reader asks for what comes after a place that is not there: it works neither now nor later.
+    /// Returns true if a reader asks for events after a place that does not exist. A retry cannot succeed.
     pub fn is_beyond_end(&self) -> bool {
         matches!(self, Self::BeyondHead { .. } | Self::BeyondStream { .. })
     }
 
-    /// Checks that a reader may go on after `after` in a journal that ends at `head`.
+    /// Checks that a reader may continue after `after` in a journal that ends at `head`.
     ///
     /// # Errors
-    /// [`StoreError::BeyondHead`] unless `after` is in the journal.
+    /// [`StoreError::BeyondHead`] if `after` is not in the journal.
     pub fn check_head(after: Position, head: Position) -> Result<(), Self> {
         if after > head { Err(Self::BeyondHead { after, head }) } else { Ok(()) }
     }
 
-    /// Checks that a reader may go on after the revision `after` of a stream that ends at `last`.
+    /// Checks that a reader may continue after the revision `after` of a stream that ends at `last`.
     ///
     /// # Errors
-    /// [`StoreError::BeyondStream`] unless the stream has the revision.
+    /// [`StoreError::BeyondStream`] if the stream does not have the revision.
     pub fn check_stream(stream: &StreamName, after: Revision, last: Revision) -> Result<(), Self> {
         if after > last { Err(Self::BeyondStream { stream: stream.clone(), after, last }) } else { Ok(()) }
     }
 
-    /// Bytes at `place` are wrong.
+    /// Returns an error about wrong bytes at `place`.
     pub fn corrupt(place: impl ToString, found: impl Into<String>) -> Self {
         Self::Corrupt { place: place.to_string(), found: found.into() }
     }
 }
 
-/// Why an append was declined; nothing of it was written.
+/// The reason why an append was declined. Nothing of it was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendRefused {
-    /// The stream is not where the writer thought it was.
-    #[error("stream {stream} is at revision {actual}, the append expects {expected}: read it again and decide anew")]
+    /// The stream does not have the revision that the writer expects.
+    #[error(
+        "stream {stream} is at revision {actual}, the append expects {expected}: the stream has changed, so reload it and retry"
+    )]
     WrongRevision {
         /// The stream.
         stream: StreamName,
-        /// What the append demands.
+        /// The revision that the append expects.
         expected: ExpectedRevision,
         /// The stream's last revision.
         actual: Revision,
     },
-    /// An event with this id exists and is another one.
+    /// Another event with this id exists.
     #[error("event id {id} is taken by another event at position {position}: every event needs an id of its own")]
     IdTaken {
         /// The id.
         id: EventId,
-        /// Where the other event is.
+        /// The position of the other event.
         position: Position,
     },
-    /// The append names an id twice. With [`OnKnown::Skip`](crate::OnKnown::Skip) that is refused only if the two events
-    /// differ.
+    /// The append has an id twice. With [`OnKnown::Skip`](crate::OnKnown::Skip) this is refused only if the two
+    /// events differ.
     #[error(
-        "event id {id} is there twice, in events[{first}] and events[{second}] of the append: every event needs an id of \
+        "event id {id} occurs twice, in events[{first}] and events[{second}] of the append: every event needs an id of \
          its own"
     )]
     IdTwice {
         /// The id.
         id: EventId,
-        /// Which event has it, counted from 0.
+        /// The index of the first event with it, from 0.
         first: usize,
-        /// Which other one.
+        /// The index of the second event with it.
         second: usize,
     },
-    /// Some of the events are in the journal and some are not, so this is no retry of an earlier append.
+    /// Some of the events are in the journal and some are not, so this is not a retry of an earlier append.
     #[error(
         "event {known} is in the journal at position {position} but event {unknown} of the same append is not: \
          retry an append with all of its events, or skip those that are known"
     )]
     PartlyKnown {
-        /// One that is there.
+        /// An event that is in the journal.
         known: EventId,
-        /// Where.
+        /// Its position.
         position: Position,
-        /// One that is not.
+        /// An event that is not in the journal.
         unknown: EventId,
     },
     /// A limit is exceeded.
     #[error("the append is over a limit: {what} is {actual}, at most {max} are possible")]
     Limit {
-        /// Which one.
+        /// The limit.
         what: &'static str,
-        /// How much the append has.
+        /// The value of the append.
         actual: usize,
-        /// How much there may be.
+        /// The largest allowed value.
         max: usize,
     },
     /// There is nothing to append.
@@ -160,19 +162,19 @@ pub enum AppendRefused {
     Empty,
 }
 
-/// Why an append did not happen.
+/// The reason why an append did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The caller can act on it.
     #[error(transparent)]
     Refused(#[from] AppendRefused),
-    /// The store could not write. Whether the events are in the journal is unknown only if the error
-    /// says so; a retry with the same ids is safe either way (I-2).
+    /// The store could not write. Whether the events are in the journal is unknown only if the error says so. A retry
+    /// with the same ids is safe in both cases (I-2).
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why a batch of a view was not committed; nothing of it was written.
+/// The reason why a batch of a view was not committed; nothing of it was written.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// The tokens did not let it (I-4).

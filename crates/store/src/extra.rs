@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dacapo_model::{EventId, Metadata, limits};
 use serde::{Deserialize, Serialize};
 
-/// The field that an import adds: when the event happened.
+/// The field that an import adds: the time at which the event happened.
 const TIME: &str = "time";
 
 #[derive(Default, Serialize, Deserialize)]
@@ -40,7 +40,8 @@ pub(crate) fn encode(metadata: &Metadata, tags: &[String]) -> Vec<u8> {
     serde_json::to_vec(&form).expect("strings and bytes are always JSON")
 }
 
-/// How many bytes of it count towards the limit: not those of a short field `time`, which an import may have added.
+/// Returns the bytes that count towards the limit. A short field `time`, which an import may have added, does not
+/// count.
 pub(crate) fn counted(metadata: &Metadata, tags: &[String]) -> usize {
     let all = encode(metadata, tags).len();
     let added = metadata.fields.get(TIME).is_some_and(|time| time.len() <= limits::METADATA_TIME_BYTES_MAX);

@@ -1,12 +1,12 @@
-//! What it means that no more files can be opened, for every store and whatever it opens: a file, a connection.
+//! The error that no more files can be opened, for every store and everything that it opens: a file, a connection.
 
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// What to do about an error that says that no more files can be opened, if that is what it says. The disk, or the other
-/// end, has nothing to do with it.
+/// Returns the advice for an error that says that no more files can be opened; `None` for any other error. Neither
+/// the disk nor the other end has caused it.
 pub fn no_more_files(error: &io::Error) -> Option<String> {
     let code = error.raw_os_error()?;
     if code == Errno::MFILE.raw_os_error() {
@@ -26,7 +26,7 @@ pub fn no_more_files(error: &io::Error) -> Option<String> {
     None
 }
 
-/// An error of the operating system, with what to do about it where that is known.
+/// Returns the text of an error of the operating system, with advice if there is any.
 #[cfg(feature = "embedded")]
 pub(crate) fn with_advice(error: &io::Error) -> String {
     no_more_files(error).map_or_else(|| error.to_string(), |advice| format!("{error}; {advice}"))

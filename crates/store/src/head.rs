@@ -1,4 +1,4 @@
-//! The head of a journal, as a watch that ends with the journal. For those who write a store.
+//! The head of a journal, as a watch that ends with the journal. This module is for authors of stores.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,24 +7,24 @@ use tokio::sync::watch;
 
 /// The last durable position, which only grows.
 pub struct Head {
-    /// Gone once the journal is closed, which whoever waits for more is told by.
+    /// `None` once the journal is closed, which ends the watches.
     sender: Mutex<Option<watch::Sender<Position>>>,
     last: watch::Receiver<Position>,
 }
 
 impl Head {
-    /// The head of a journal that was just opened.
+    /// Returns the head of a journal that was just opened.
     pub fn new(position: Position) -> Self {
         let (sender, last) = watch::channel(position);
         Self { sender: Mutex::new(Some(sender)), last }
     }
 
-    /// Where it is.
+    /// Returns its position.
     pub fn get(&self) -> Position {
         *self.last.borrow()
     }
 
-    /// Moves it to `position`, unless it is there already or further on.
+    /// Moves it to `position`, if that is further on.
     pub fn advance(&self, position: Position) {
         if let Some(sender) = &*self.sender.lock().unwrap_or_else(PoisonError::into_inner) {
             sender.send_if_modified(|last| {
@@ -35,14 +35,14 @@ impl Head {
         }
     }
 
-    /// A watch that wakes whoever follows.
+    /// Returns a watch that wakes its followers.
     pub fn subscribe(&self) -> watch::Receiver<Position> {
         let mut receiver = self.last.clone();
         receiver.mark_unchanged();
         receiver
     }
 
-    /// There will be no more.
+    /// Ends all watches: there will be no more events.
     pub fn close(&self) {
         drop(self.sender.lock().unwrap_or_else(PoisonError::into_inner).take());
     }

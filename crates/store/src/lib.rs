@@ -1,8 +1,8 @@
-//! What lasts: the store traits, the memory store, the embedded store and their disk forms.
+//! Storage: the store traits, the memory store, the embedded store and their disk forms.
 //!
-//! A store is two things: a [`Journal`], the ordered log of all events, and [`Views`], one namespace of
-//! rows and tokens for each version of a projection. This crate owns how they are kept; it never decides
-//! what happens next (that is `dacapo-model`) and never calls a handler (that is `dacapo`).
+//! A store is two things: a [`Journal`], the ordered log of all events, and [`Views`], one namespace of rows and
+//! tokens for each version of a projection. This crate owns how they are kept. It never decides what happens next
+//! (`dacapo-model` does) and never calls a handler (`dacapo` does).
 //!
 //! Every store passes the suite in `contract`.
 //!

@@ -1,4 +1,4 @@
-//! Members: which nodes share the store and are alive.
+//! Members: the live nodes that share the store.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use dacapo_model::{Member, MemberId, Timestamp};
 
 use crate::error::StoreError;
 
-/// The nodes that share a store. Each has a lease, by the store's own clock: whatever the clocks of the nodes say, all of
-/// them agree on who is alive. A lease decides who is given work, never whose write lands; that is the epoch's to say
-/// (I-4).
+/// The nodes that share a store. Each has a lease, by the store's own clock. So all nodes agree on which of them are
+/// alive, whatever their own clocks show. A lease decides which node is given work, never whose write lands: the
+/// epoch decides that (I-4).
 #[async_trait]
 pub trait Members: Send + Sync + 'static {
-    /// Gives `member` a lease for this long from now, in place of the one it has, keeps what it says of itself, and
-    /// returns every member that has a lease, in the order of ids.
+    /// Gives `member` a lease for this time from now, replacing its present one, stores its description, and returns
+    /// every member that has a lease, in the order of ids.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be written; then the earlier lease runs on.
+    /// [`StoreError`] if it cannot be written. The earlier lease then stays.
     async fn renew(&self, member: &Member, lease: Duration) -> Result<Vec<Member>, StoreError>;
 
-    /// Ends the lease of a member at once, if it has one: others need not wait for its end.
+    /// Ends the lease of a member at once, if it has one, so that others need not wait for its end.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be written.
+    /// [`StoreError`] if it cannot be written.
     async fn leave(&self, id: MemberId) -> Result<(), StoreError>;
 
-    /// Every member that has a lease, in the order of ids.
+    /// Returns every member that has a lease, in the order of ids.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     async fn live(&self) -> Result<Vec<Member>, StoreError>;
 
-    /// The time by the clock that all members share; `None` where that is the one each of them has anyway.
+    /// Returns the time of the clock that all members share; `None` if each member's own clock is that clock.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     async fn now(&self) -> Result<Option<Timestamp>, StoreError> {
         Ok(None)
     }

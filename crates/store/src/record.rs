@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!    0  u32  length of the whole record, a multiple of 8
-//!    4  u32  CRC-32C of everything behind this field
+//!    4  u32  CRC-32C of everything after this field
 //!    8  u32  length of the payload          12  u32  length of metadata and tags
 //!   16  u16  length of the stream's name    18  u8   length of the type    19  u8  flags
 //!   20  u16  mark 0xDACA                    22  u16  zero
@@ -13,10 +13,10 @@
 //!            with the flag [`CHAINED`]: u64 digest of the history before this record
 //! ```
 //!
-//! All numbers are little-endian. The flags say how records hang together: [`LAST_OF_APPEND`] is set on
-//! the last record of an append, which is there as a whole or not at all (I-2); [`FIRST_OF_GROUP`] is set
-//! on the first record of each write, so its presence proves that everything before it was durable. A
-//! journal that keeps [digests](link) of its history in records sets [`CHAINED`] there, too.
+//! All numbers are little-endian. The flags show how records belong together. [`LAST_OF_APPEND`] is set on the last
+//! record of an append, which is there as a whole or not at all (I-2). [`FIRST_OF_GROUP`] is set on the first record
+//! of each write, so its presence proves that everything before it was durable. A journal that keeps [digests](link)
+//! of its history in records sets [`CHAINED`] there, too.
 
 use bytes::Bytes;
 use dacapo_model::{EventId, Metadata, NewEvent, Position, Revision, Timestamp, category_of};
@@ -37,7 +37,7 @@ pub const CHAINED: u8 = 4;
 const DIGEST_BYTES: usize = 8;
 const MARK: u16 = 0xDACA;
 
-/// A recorded event, borrowed from the bytes it was read as.
+/// A recorded event, borrowed from the bytes in which it was read.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRef<'a> {
     /// Its place in the journal.
@@ -46,7 +46,7 @@ pub struct EventRef<'a> {
     pub revision: Revision,
     /// Its identity.
     pub id: EventId,
-    /// When it was appended, by the clock of the node that did it. Never decreases along the journal.
+    /// The time at which it was appended, by the clock of the node that did it. It never decreases along the journal.
     pub recorded: Timestamp,
     /// Its stream.
     pub stream: &'a str,
@@ -59,42 +59,42 @@ pub struct EventRef<'a> {
 }
 
 impl<'a> EventRef<'a> {
-    /// The category of its stream.
+    /// Returns the category of its stream.
     pub fn category(&self) -> &'a str {
         category_of(self.stream)
     }
 
-    /// Its metadata and tags, decoded.
+    /// Returns its metadata and tags, decoded.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when they were not written by dacapo.
+    /// [`StoreError::Corrupt`] if they were not written by dacapo.
     pub fn extra(&self) -> Result<(Metadata, Vec<String>), StoreError> {
         extra::decode(self.extra)
             .map_err(|error| StoreError::corrupt(format!("the metadata of event {}", self.position), error.to_string()))
     }
 
-    /// Whether it is the last event of its append.
+    /// Returns true if it is the last event of its append.
     pub fn is_last_of_append(&self) -> bool {
         self.flags & LAST_OF_APPEND != 0
     }
 
-    /// Whether it is the first event of a group made durable by one flush.
+    /// Returns true if it is the first event of a group that one flush made durable.
     pub fn is_first_of_group(&self) -> bool {
         self.flags & FIRST_OF_GROUP != 0
     }
 }
 
-/// The length of the record that begins with `bytes`, without looking at its content; `None` when no
-/// record can begin so.
+/// Returns the length of the record that begins with `bytes`, without reading its content; `None` if no record can
+/// begin so.
 pub fn record_len(bytes: &[u8]) -> Option<usize> {
     let len = u32_at(bytes, 0)? as usize;
     (len >= HEADER_BYTES && len.is_multiple_of(ALIGNMENT) && u16_at(bytes, 20)? == MARK).then_some(len)
 }
 
-/// The record at the beginning of `bytes`, and its length. Its checksum is verified.
+/// Returns the record at the beginning of `bytes`, and its length. Its checksum is verified.
 ///
 /// # Errors
-/// What is wrong with it, for a message.
+/// The fault of the record, for a message.
 pub fn verify(bytes: &[u8]) -> Result<(EventRef<'_>, usize), &'static str> {
     let len = record_len(bytes).ok_or("no record begins here")?;
     let record = bytes.get(..len).ok_or("the record is cut off")?;
@@ -105,24 +105,25 @@ pub fn verify(bytes: &[u8]) -> Result<(EventRef<'_>, usize), &'static str> {
     parse(record).ok_or("the lengths in the record contradict each other").map(|event| (event, len))
 }
 
-/// The digest of a history that ends with `record`, where `before` is that of what is before it. It is chained over
-/// the lengths and checksums of all records, so it costs next to nothing.
+/// Returns the digest of a history that ends with `record`, where `before` is the digest of the history before it. It
+/// is chained over the lengths and checksums of all records, so it costs next to nothing.
 pub fn link(before: u64, record: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(record.get(..8).unwrap_or(record), before)
 }
 
-/// The digest of the history before `record`, if the record carries it. The record was passed by [`verify`].
+/// Returns the digest of the history before `record`, if the record carries it. [`verify`] must have accepted the
+/// record.
 pub fn history_before(record: &[u8]) -> Option<u64> {
     let chained = record.get(19)? & CHAINED != 0;
     let at = record_len(record)?.checked_sub(DIGEST_BYTES)?;
     if chained { u64_at(record, at) } else { None }
 }
 
-/// The event in `record`, whose checksum was verified before.
+/// Returns the event in `record`, whose checksum was verified before.
 fn parse(record: &[u8]) -> Option<EventRef<'_>> {
     let (header, body) = record.split_first_chunk::<HEADER_BYTES>()?;
     let stream_len = usize::from(u16_at(header, 16)?);
-    // One check for both names: for such short texts most of it is getting started.
+    // One check for both names: most of the cost for such short texts is the start of the check.
     let (names, body) = body.split_at_checked(stream_len + usize::from(header[18]))?;
     let (stream, event_type) = std::str::from_utf8(names).ok()?.split_at_checked(stream_len)?;
     let (extra, body) = body.split_at_checked(u32_at(header, 12)? as usize)?;
@@ -143,7 +144,7 @@ fn parse(record: &[u8]) -> Option<EventRef<'_>> {
     })
 }
 
-/// The place that an event is given when it is appended.
+/// The place that an event gets when it is appended.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// Its stream.
@@ -152,23 +153,23 @@ pub struct Place<'a> {
     pub position: Position,
     /// Its place in its stream.
     pub revision: Revision,
-    /// When it is appended.
+    /// The time at which it is appended.
     pub recorded: Timestamp,
-    /// [`LAST_OF_APPEND`] and [`FIRST_OF_GROUP`], as they apply.
+    /// [`LAST_OF_APPEND`] and [`FIRST_OF_GROUP`], if they apply.
     pub flags: u8,
 }
 
-/// How many bytes the record of `event` in `stream` takes.
+/// Returns the bytes that the record of `event` in `stream` takes.
 pub fn encoded_len(stream: &str, event: &NewEvent) -> usize {
     let extra = extra::encode(&event.metadata, &event.tags).len();
     let content = stream.len() + event.event_type.as_str().len() + extra + event.payload.len();
     (HEADER_BYTES + content).next_multiple_of(ALIGNMENT)
 }
 
-/// Writes the record of `event` behind what is in `out`.
+/// Writes the record of `event` at the end of `out`.
 ///
 /// # Panics
-/// When a part exceeds its limit in [`dacapo_model::limits`], which an append checks first.
+/// If a part exceeds its limit in [`dacapo_model::limits`], which an append checks first.
 pub fn encode(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent) {
     let extra = extra::encode(&event.metadata, &event.tags);
     let content =
@@ -176,11 +177,11 @@ pub fn encode(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent) {
     encode_content(out, place, content);
 }
 
-/// As [`encode`], for a journal that keeps digests: `before` is that of the history before this record, which the record
-/// then carries.
+/// Writes as [`encode`] does, for a journal that keeps digests: the record carries `before`, the digest of the
+/// history before it.
 ///
 /// # Panics
-/// When a part exceeds its limit in [`dacapo_model::limits`], which an append checks first.
+/// If a part exceeds its limit in [`dacapo_model::limits`], which an append checks first.
 pub fn encode_chained(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent, before: u64) {
     let extra = extra::encode(&event.metadata, &event.tags);
     let content =
@@ -188,28 +189,28 @@ pub fn encode_chained(out: &mut Vec<u8>, place: Place<'_>, event: &NewEvent, bef
     encode_with(out, Place { flags: place.flags | CHAINED, ..place }, content, Some(before));
 }
 
-/// An event that has been recorded before, in the parts that stores keep.
+/// An event that was recorded before, in the parts that stores keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
     /// Its identity.
     pub id: EventId,
     /// Its type.
     pub event_type: &'a str,
-    /// Its metadata and tags, as [`encode_extra`] gives them.
+    /// Its metadata and tags, in the form of [`encode_extra`].
     pub extra: &'a [u8],
     /// Its payload.
     pub payload: &'a [u8],
 }
 
-/// The stored form of what an event has beside its payload; empty when it has nothing.
+/// Returns the stored form of an event's metadata and tags; empty if it has none.
 pub fn encode_extra(event: &NewEvent) -> Vec<u8> {
     extra::encode(&event.metadata, &event.tags)
 }
 
-/// Writes the record of an event behind what is in `out`.
+/// Writes the record of an event at the end of `out`.
 ///
 /// # Panics
-/// When a part exceeds its limit in [`dacapo_model::limits`].
+/// If a part exceeds its limit in [`dacapo_model::limits`].
 pub fn encode_content(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>) {
     encode_with(out, place, event, None);
 }
@@ -250,47 +251,48 @@ fn encode_with(out: &mut Vec<u8>, place: Place<'_>, event: Content<'_>, before: 
 pub struct EventBatch {
     block: Bytes,
     offsets: Vec<u32>,
-    /// Everything through here was looked at: what the filter left out is not in the batch but is covered.
+    /// The position through which the journal was searched: events that the filter left out are not in the batch but
+    /// are covered.
     pub through: Position,
 }
 
 impl EventBatch {
-    /// A batch without events that covers `through`.
+    /// Returns a batch without events that covers `through`.
     pub fn empty(through: Position) -> Self {
         Self { block: Bytes::new(), offsets: Vec::new(), through }
     }
 
-    /// A batch of the records that begin at `offsets` in `block`; each was passed by [`verify`].
+    /// Returns a batch of the records that begin at `offsets` in `block`. [`verify`] must have accepted each.
     pub fn new(block: Bytes, offsets: Vec<u32>, through: Position) -> Self {
         Self { block, offsets, through }
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// Whether there are none. It may cover positions nevertheless.
+    /// Returns true if there are no events. The batch may cover positions even so.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
     }
 
-    /// The same batch with only the events that are `wanted`. It covers what it covered, and shares its block.
+    /// Returns the batch with only the events that are `wanted`. It covers the same positions, and shares its block.
     #[must_use]
     pub fn only(&self, wanted: impl Fn(&EventRef<'_>) -> bool) -> Self {
         let offsets = self.iter().zip(&self.offsets).filter(|(event, _)| wanted(event)).map(|(_, offset)| *offset);
         Self { block: self.block.clone(), offsets: offsets.collect(), through: self.through }
     }
 
-    /// The bytes of the block that has the records.
+    /// Returns the bytes of the block that holds the records.
     pub fn bytes(&self) -> usize {
         self.block.len()
     }
 
-    /// The event at `index`, counted from 0.
+    /// Returns the event at `index`, counted from 0.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there is none.
     #[inline]
     #[expect(clippy::expect_used, reason = "records are verified when a batch is made")]
     pub fn get(&self, index: usize) -> EventRef<'_> {
@@ -299,13 +301,13 @@ impl EventBatch {
         parse(&record[..len]).expect("records are verified when a batch is made")
     }
 
-    /// The events in order.
+    /// Returns the events in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = EventRef<'_>> + ExactSizeIterator {
         (0..self.len()).map(|index| self.get(index))
     }
 }
 
-/// Makes a batch of events that are not records yet, for stores that keep them in another form.
+/// A builder of batches for stores that keep events in another form than records.
 #[derive(Debug, Default)]
 pub struct EventBatchBuilder {
     block: Vec<u8>,
@@ -313,16 +315,16 @@ pub struct EventBatchBuilder {
 }
 
 impl EventBatchBuilder {
-    /// Adds an event behind the others.
+    /// Adds an event after the others.
     pub fn push(&mut self, place: Place<'_>, event: &NewEvent) {
         self.begin();
         encode(&mut self.block, place, event);
     }
 
-    /// Adds an event that comes in the parts that stores keep. Returns how many bytes its record has.
+    /// Adds an event in the parts that stores keep. Returns the bytes of its record.
     ///
     /// # Panics
-    /// When a part exceeds its limit in [`dacapo_model::limits`].
+    /// If a part exceeds its limit in [`dacapo_model::limits`].
     pub fn push_content(&mut self, place: Place<'_>, event: Content<'_>) -> usize {
         let before = self.block.len();
         self.begin();
@@ -330,7 +332,7 @@ impl EventBatchBuilder {
         self.block.len() - before
     }
 
-    /// Adds all events of another one behind those here.
+    /// Adds all events of another builder after those here.
     #[expect(clippy::expect_used, reason = "a batch is below 4 GiB")]
     pub fn append(&mut self, other: &Self) {
         let shift = self.block.len() as u32;
@@ -339,12 +341,12 @@ impl EventBatchBuilder {
         self.offsets.extend(other.offsets.iter().map(|offset| shift + offset));
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.offsets.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no events.
     pub fn is_empty(&self) -> bool {
         self.offsets.is_empty()
     }
@@ -354,7 +356,7 @@ impl EventBatchBuilder {
         self.offsets.push(u32::try_from(self.block.len()).expect("a batch is below 4 GiB"));
     }
 
-    /// The batch, which covers `through`.
+    /// Returns the batch, which covers `through`.
     pub fn finish(self, through: Position) -> EventBatch {
         EventBatch::new(self.block.into(), self.offsets, through)
     }

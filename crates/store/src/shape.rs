@@ -1,18 +1,18 @@
-//! What tables a view can have, and how two shapes of a view differ. Every store asks these rules.
+//! The rules for the tables of a view, and for the difference between two shapes of a view. Every store uses them.
 
 use dacapo_model::limits;
 
 use crate::error::StoreError;
 use crate::table::{Column, Table};
 
-/// The beginning of the names of tables that are not the projection's.
+/// The beginning of the names of tables that do not belong to the projection.
 pub const RESERVED: &str = "_dacapo_";
 
-/// The column in which a row says of which segment it is, in a store that keeps it in the row. It is no column of the table:
-/// only whoever asks for all columns by SQL sees it.
+/// The column that holds the segment of a row, in a store that keeps it in the row. It is not a column of the table:
+/// only SQL that selects all columns shows it.
 pub const SEGMENT: &str = "_dacapo_segment";
 
-/// The tables as lines, one for each thing that can differ, in the words of an error message.
+/// Returns the tables as lines, one for each property that can differ, in the words of an error message.
 pub fn describe(tables: &[Table]) -> String {
     let mut lines = Vec::new();
     for table in tables {
@@ -32,8 +32,8 @@ pub fn describe(tables: &[Table]) -> String {
     lines.join("\n")
 }
 
-/// In what a view that is stored in so many segments, with tables of which [`describe`] said `stored`, differs from what
-/// is asked for; `None` if in nothing.
+/// Returns the difference between a stored view and the requested one, each with its number of segments and its
+/// tables as text from [`describe`]. Returns `None` if there is no difference.
 pub fn difference(stored: (i64, &str), asked: (i64, &str)) -> Option<String> {
     let mut differences = Vec::new();
     if stored.0 != asked.0 {

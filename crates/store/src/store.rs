@@ -18,8 +18,8 @@ pub struct Store {
     pub views: Arc<dyn Views>,
     /// The nodes that share it.
     pub members: Arc<dyn Members>,
-    /// Whether other processes, or other nodes of this one, may use it at the same time.
+    /// True if other processes, or other nodes of this one, may use it at the same time.
     pub shared: bool,
-    /// What it is and where, for people.
+    /// Its kind and place, for people.
     pub description: String,
 }

@@ -1,4 +1,4 @@
-//! Tables and values, as stores see them: untyped rows of named columns.
+//! Tables and values in the form in which stores use them: untyped rows of named columns.
 
 use std::cmp::Ordering;
 use std::ops::RangeInclusive;
@@ -35,7 +35,7 @@ pub struct Column {
     pub name: &'static str,
     /// The kind of its values.
     pub kind: ColumnKind,
-    /// Whether a row may be without a value.
+    /// True if a row may have no value in it.
     pub optional: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct Index {
     pub name: &'static str,
     /// Its columns, as places in [`Table::columns`].
     pub columns: &'static [usize],
-    /// Whether no two rows may have the same values in them.
+    /// True if no two rows may have the same values in its columns.
     pub unique: bool,
 }
 
@@ -87,12 +87,12 @@ pub enum Value {
 }
 
 impl Table {
-    /// The key of a row, in the order of [`key`](Self::key).
+    /// Returns the key of a row, in the order of [`key`](Self::key).
     pub fn key_of(&self, row: &[Value]) -> Vec<Value> {
         self.key.iter().map(|place| row[*place].clone()).collect()
     }
 
-    /// The order of two rows by their keys.
+    /// Returns the order of two rows by their keys.
     pub fn row_order(&self, a: &[Value], b: &[Value]) -> Ordering {
         let mut orders = self.key.iter().map(|place| a[*place].key_order(&b[*place]));
         orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
@@ -104,7 +104,7 @@ impl Table {
     /// [`StoreError::Invalid`], which names the column.
     ///
     /// # Panics
-    /// When the row has not a value a column.
+    /// If the row does not have one value for each column.
     pub fn check_row(&self, row: &[Value]) -> Result<(), StoreError> {
         assert_eq!(row.len(), self.columns.len(), "a row of table {} has a value a column", self.name);
         for (column, value) in self.columns.iter().zip(row) {
@@ -123,11 +123,11 @@ impl Table {
 }
 
 impl Value {
-    /// The times that a store keeps, in microseconds since 1970: those of years with four digits, 0000-01-01 through
-    /// 9999-12-30, so that their text sorts as they do.
+    /// The times that a store accepts, in microseconds since 1970: those of years with four digits, 0000-01-01
+    /// through 9999-12-30, so that their texts sort as the times do.
     pub const TIME_MICROS: RangeInclusive<i64> = -62_167_219_200_000_000..=253_402_207_200_000_000;
 
-    /// Whether a column of this kind may hold it.
+    /// Returns true if a column of this kind may hold it.
     pub fn fits(&self, kind: ColumnKind) -> bool {
         matches!(
             (kind, self),
@@ -142,10 +142,10 @@ impl Value {
         )
     }
 
-    /// Refuses what no store keeps: what is not a number has no place in an order, and times have bounds.
+    /// Refuses a value that no store accepts: NaN has no place in an order, and times have bounds.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault of the value.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Self::Float(number) if number.is_nan() => Err("NaN cannot be stored".into()),
@@ -156,7 +156,7 @@ impl Value {
         }
     }
 
-    /// How much it counts in a key or an index, of [`limits::INDEX_BYTES_MAX`].
+    /// Returns the bytes that it counts in a key or an index, towards [`limits::INDEX_BYTES_MAX`].
     pub fn index_bytes(&self) -> usize {
         match self {
             Self::Text(text) | Self::Json(text) => text.len(),
@@ -165,8 +165,8 @@ impl Value {
         }
     }
 
-    /// The order of two values of one column of a key, which is the order in which every store keeps rows: numbers
-    /// and times by size, text, JSON and bytes by their bytes. Keys have no [`Null`](Self::Null).
+    /// Returns the order of two values of one column of a key. Every store keeps rows in this order: numbers and
+    /// times by size; text, JSON and bytes by their bytes. Keys have no [`Null`](Self::Null).
     pub fn key_order(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Text(a), Self::Text(b)) | (Self::Json(a), Self::Json(b)) => a.as_bytes().cmp(b.as_bytes()),
@@ -181,7 +181,7 @@ impl Value {
         }
     }
 
-    /// About how many bytes it takes.
+    /// Returns about how many bytes it takes.
     pub fn bytes(&self) -> usize {
         let more = match self {
             Self::Text(text) | Self::Json(text) => text.len(),
@@ -192,7 +192,7 @@ impl Value {
     }
 }
 
-/// The order of two keys, column by column, as [`Value::key_order`] has it.
+/// Returns the order of two keys, column by column, as [`Value::key_order`] defines it.
 pub fn key_order(a: &[Value], b: &[Value]) -> Ordering {
     a.iter().zip(b).map(|(a, b)| a.key_order(b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }

@@ -14,7 +14,7 @@ pub struct TokenForm {
     pub segment: i64,
     pub epoch: i64,
     pub position: i64,
-    pub owner: Option<Vec<u8>>,
+    pub claimed_by: Option<Vec<u8>>,
     pub held_for: Option<i64>,
     pub cap: Option<i64>,
     pub counted_after: i64,
@@ -88,17 +88,17 @@ fn member(bytes: Vec<u8>) -> Result<MemberId, String> {
 }
 
 impl TokenForm {
-    /// The token.
+    /// Returns the token.
     ///
     /// # Errors
-    /// What is wrong with the row.
+    /// The fault of the row.
     pub fn token(self) -> Result<Token, String> {
         let mark = |(request, through)| Ok::<_, String>(ReplayMark { request: at(request)?, through: at(through)? });
         Ok(Token {
             segment: segment(self.segment)?,
             epoch: Epoch::new(whole(self.epoch, "an epoch")?),
             position: at(self.position)?,
-            owner: self.owner.map(member).transpose()?,
+            claimed_by: self.claimed_by.map(member).transpose()?,
             held_for: self.held_for.map(at).transpose()?,
             cap: self.cap.map(at).transpose()?,
             applied: Applied { after: at(self.counted_after)?, events: whole(self.counted, "a count")? },
@@ -107,8 +107,9 @@ impl TokenForm {
     }
 }
 
-/// The tokens of a view that says of itself, in each row that tells of it, that it has so many segments. Each has one
-/// token: rows of a segment without one would be shown as they are for good, as if they covered what the others do.
+/// Returns the tokens of a view that says of itself, in each row about itself, that it has this many segments. Each
+/// has one token: rows of a segment without one would be shown as they are permanently, as if they covered what the
+/// others do.
 ///
 /// # Errors
 /// What is wrong with the rows.
@@ -141,10 +142,10 @@ fn tokens_of(stored: Vec<TokenForm>, count: i64) -> Result<Vec<Token>, String> {
 }
 
 impl RefusalForm {
-    /// The refusal.
+    /// Returns the refusal.
     ///
     /// # Errors
-    /// What is wrong with the row.
+    /// The fault of the row.
     pub fn refusal(self) -> Result<Refusal, String> {
         Ok(Refusal {
             segment: segment(self.segment)?,
@@ -158,16 +159,16 @@ impl RefusalForm {
 }
 
 impl LetterForm {
-    /// The letter.
+    /// Returns the letter.
     ///
     /// # Errors
-    /// What is wrong with the row.
+    /// The fault of the row.
     pub fn letter(self) -> Result<Letter, String> {
         let position = at(self.position)?;
         let kind = match (self.kind.as_str(), self.first) {
             ("refused", _) => LetterKind::Refused,
             ("skipped", _) => LetterKind::Skipped,
-            ("behind", Some(first)) => LetterKind::Behind { first: at(first)? },
+            ("blocked" | "behind", Some(first)) => LetterKind::Blocked { first: at(first)? },
             (other, _) => return Err(format!("the kind {other:?} of the letter at {position} is not known")),
         };
         let wish = match self.wish.as_deref() {
@@ -191,19 +192,19 @@ impl LetterForm {
 }
 
 impl EffectForm {
-    /// The effect, with when it was set aside.
+    /// Returns the effect, with when it was set aside.
     ///
     /// # Errors
-    /// What is wrong with the row.
+    /// The fault of the row.
     pub fn letter(self) -> Result<EffectLetter, String> {
         let aside = self.aside.map(Timestamp::from_micros);
         Ok(EffectLetter { pending: self.pending()?, aside })
     }
 
-    /// The effect.
+    /// Returns the effect.
     ///
     /// # Errors
-    /// What is wrong with the row.
+    /// The fault of the row.
     pub fn pending(self) -> Result<PendingEffect, String> {
         Ok(PendingEffect {
             number: whole(self.number, "a number")?,
@@ -222,7 +223,7 @@ impl EffectForm {
     }
 }
 
-/// The claim to the effects, of what is stored of it; nobody has taken it where nothing is.
+/// Returns the claim to the effects, of what is stored of it; nobody has taken it where nothing is.
 ///
 /// # Errors
 /// What is wrong with the row.
@@ -231,7 +232,7 @@ pub fn effects_claim(stored: Option<(i64, Option<Vec<u8>>)>) -> Result<EffectsCl
     Ok(EffectsClaim { epoch: Epoch::new(whole(epoch, "an epoch")?), owner: owner.map(member).transpose()? })
 }
 
-/// An effect that is begun, with the epoch under which it was before.
+/// Returns an effect that is begun, with the epoch under which it was before.
 ///
 /// # Errors
 /// What is wrong with the row.
@@ -246,7 +247,7 @@ pub fn number(position: Position) -> i64 {
     i64::try_from(position.get()).unwrap_or(i64::MAX)
 }
 
-/// A position that was stored; `None` when it is none.
+/// Returns a position that was stored; `None` when it is none.
 pub fn position(number: i64) -> Option<Position> {
     u64::try_from(number).ok().map(Position::new)
 }
@@ -256,7 +257,7 @@ pub fn digest_number(digest: u64) -> i64 {
     digest.cast_signed()
 }
 
-/// A digest that was stored.
+/// Returns a digest that was stored.
 pub fn digest(number: i64) -> u64 {
     number.cast_unsigned()
 }
@@ -273,11 +274,11 @@ pub fn count(events: u64) -> i64 {
     i64::try_from(events).expect("no journal is that long")
 }
 
-/// A letter's kind as it is stored, with the first event that it is behind.
+/// A letter's kind as it is stored, with the first event that it is after.
 pub fn kind_form(kind: LetterKind) -> (&'static str, Option<Position>) {
     match kind {
         LetterKind::Refused => ("refused", None),
-        LetterKind::Behind { first } => ("behind", Some(first)),
+        LetterKind::Blocked { first } => ("blocked", Some(first)),
         LetterKind::Skipped => ("skipped", None),
     }
 }
@@ -290,7 +291,7 @@ pub fn wish_name(wish: Wish) -> &'static str {
     }
 }
 
-/// The position that is stored as `number`.
+/// Returns the position that is stored as `number`.
 ///
 /// # Errors
 /// When there is no such position.

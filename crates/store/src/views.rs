@@ -30,26 +30,26 @@ pub use writer::ViewWriter;
 use crate::error::StoreError;
 use crate::table::{Table, Value};
 
-/// What one transaction of a view comes to beside its rows: all of it lands, or nothing.
+/// The parts of one transaction of a view beside its rows: all of them land, or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// How the tokens move. A transaction that only records something has a move to where the token is, which is
-    /// its fence (I-4).
+    /// The moves of the tokens. A transaction that only records something has a move to the token's own position,
+    /// which is its fence (I-4).
     pub moves: Vec<TokenMove>,
-    /// Segments that stop before an event that their handler refuses. What was kept of a segment's earlier refusal
-    /// is replaced; it goes by itself once the token covers the event.
+    /// Segments that stop before an event that their handler refuses. A segment's earlier refusal is replaced. The
+    /// refusal is removed once the token covers the event.
     pub refused: Vec<Refusal>,
-    /// Events that are set aside, or are tried again in vain: written in place of a letter of the same event, of which
-    /// only the wish to give it up stays, since it may have come meanwhile.
+    /// Events that are set aside, or that were retried without success. Each replaces the letter of the same event.
+    /// Only a decision to drop the old letter is kept, since it may have arrived meanwhile.
     pub letters: Vec<Letter>,
-    /// Events whose letters go, since they were applied after all or are given up.
+    /// Events whose letters are removed: they were applied after all, or are given up.
     pub settled: Vec<Position>,
-    /// Events that were set aside when a replay in place began, and never applied before: their effects were never kept.
-    /// Each is forgotten once its segment's token covers it and it has no letter.
+    /// Events that were set aside when a replay in place began, and never applied before: their effects were never
+    /// kept. Each is forgotten once its segment's token covers it and it has no letter.
     pub unspoken: Vec<(Segment, Position)>,
-    /// Effects that go to the outbox. One that is there already stays as it is.
+    /// Effects for the outbox. An effect that is there already stays as it is.
     pub effects: Vec<NewEffect>,
-    /// What the history is of which the view is made, where it is known anew.
+    /// The history from which the view is made, if there is a newer mark of it.
     pub history: Option<NewMark>,
 }
 
@@ -58,22 +58,23 @@ pub struct Commit {
 pub struct NewMark {
     /// The journal.
     pub journal: JournalId,
-    /// The mark. One that is kept of the same position already stays, so that no later history hides an earlier one.
+    /// The mark. If one of the same position is kept already, that one stays, so that no later history hides an
+    /// earlier one.
     pub mark: Mark,
-    /// The positions of marks that are kept no longer.
+    /// The positions of marks that are no longer kept.
     pub forget: Vec<Position>,
 }
 
-/// How a view is, as far as what was done with it tells.
+/// The health of a view, as far as its use has shown it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewHealth {
-    /// What was found first of it that is not what was written. What is not damaged can be read all the same.
+    /// The first damage that was found: stored data that is not what was written. Undamaged data can still be read.
     pub damaged: Option<String>,
-    /// What is tried with it and fails until now, such as writing where the disk is full.
+    /// A use of it that fails until now, such as a write to a full disk.
     pub failing: Option<String>,
 }
 
-/// What a view keeps of the history that it is made of.
+/// The view's record of the history from which it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ViewHistory {
     /// The journal.
@@ -83,103 +84,104 @@ pub struct ViewHistory {
 }
 
 impl Commit {
-    /// Nothing but these moves.
+    /// Returns a commit of these moves only.
     pub fn of(moves: impl Into<Vec<TokenMove>>) -> Self {
         Self { moves: moves.into(), ..Self::default() }
     }
 }
 
-/// A row or a key, and the segment whose events write it; `None` for nobody's, and where nobody asks, such as in a version
-/// with one segment.
+/// A row or a key, and the segment whose events write it. The segment is `None` if no segment has the row, and if
+/// nobody needs it, such as in a version with one segment.
 pub type OfSegment = (Option<Segment>, Vec<Value>);
 
-/// Rows or keys of no segment in particular.
+/// Returns rows or keys without a segment.
 pub fn of_none(values: impl IntoIterator<Item = Vec<Value>>) -> impl Iterator<Item = OfSegment> {
     values.into_iter().map(|values| (None, values))
 }
 
-/// A view as another one of the same store can read it.
+/// A view in a form in which another one of the same store can read it.
 #[derive(Clone, Debug)]
 pub enum ViewCopy {
-    /// The file that it is kept in, which is not written to through this.
+    /// The file of the view. It is not written to through this.
     File(std::path::PathBuf),
-    /// All of it, as it was.
+    /// The whole view, as it was.
     Bytes(Arc<Vec<u8>>),
-    /// The schema that it is kept in, in the same database.
+    /// The schema of the view, in the same database.
     Schema(String),
 }
 
 /// Another view, as a transaction sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// The name of the schema under which SQL finds its tables, as it is written in a statement.
+    /// The name of the schema under which SQL finds its tables, as a statement writes it.
     pub schema: String,
     /// Its tokens, in the order of segments.
     pub tokens: Vec<Token>,
-    /// How many dead letters it has.
+    /// The number of its dead letters.
     pub letters: u64,
 }
 
 /// The views of a store.
 #[async_trait]
 pub trait Views: Send + Sync + 'static {
-    /// Opens the view of `id`, making it with these tables and with tokens at the start if it is not there. It is made
-    /// without its secondary indexes, except for unique ones, since rows are written faster without them:
+    /// Opens the view of `id`. If it does not exist, it is made with these tables and with tokens at the start. It is
+    /// made without its secondary indexes, except unique ones, since rows are written faster without them:
     /// [`ViewWriter::index`] builds those later.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when it is there with other tables or another number of segments.
+    /// [`StoreError::Invalid`] if it exists with other tables or another number of segments.
     async fn open(&self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<Arc<dyn View>, StoreError>;
 
-    /// Opens the view of `id` if it is there, whatever its tables are: for tokens, holds and SQL.
+    /// Opens the view of `id` if it exists, whatever its tables are: for tokens, holds and SQL.
     ///
     /// # Errors
-    /// [`StoreError`] when it is there but cannot be read.
+    /// [`StoreError`] if it exists but cannot be read.
     async fn find(&self, id: &ViewId) -> Result<Option<Arc<dyn View>>, StoreError>;
 
-    /// Every view there is.
+    /// Returns every view that exists.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be listed.
+    /// [`StoreError`] if they cannot be listed.
     async fn list(&self) -> Result<Vec<ViewId>, StoreError>;
 
-    /// Checks that each of these projections can be told from the others by its name in this store. Those that are `known`
-    /// are there already.
+    /// Checks that this store can distinguish each of these projections from the others by its name. Those that are
+    /// `known` exist already.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when a new one cannot.
+    /// [`StoreError::Invalid`] if it cannot distinguish a new one.
     fn check_names(&self, known: &[&ProjectionName], new: &[&ProjectionName]) -> Result<(), StoreError> {
         let _ = (known, new);
         Ok(())
     }
 
-    /// Drops the view of `id` if it is there. Only the driver of CleaningUp calls this (I-12), after the
-    /// view's epochs were revoked; a writer or reader that is still open fails or reads on from what it
-    /// holds, but nothing of it comes back.
+    /// Drops the view of `id` if it exists. Only the driver of CleaningUp calls this (I-12), after the view's epochs
+    /// were revoked. An open writer or reader then fails, or reads on from its own state, but the view never comes
+    /// back.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be dropped; it may be half gone, and dropping it again finishes it.
+    /// [`StoreError`] if it cannot be dropped. A part of it may be gone, and dropping it again completes the drop.
     async fn drop_view(&self, id: &ViewId) -> Result<(), StoreError>;
 
-    /// Whether views have pages that somebody must look at now and then ([`ViewRows::look_at_pages`]), since nobody else does.
+    /// Returns true if views have pages that the caller must check from time to time ([`ViewRows::look_at_pages`]),
+    /// since nobody else does.
     fn has_pages(&self) -> bool {
         false
     }
 
-    /// Lets SQL from outside find the view of `serving` under the name of its projection from now on, in a store that is
-    /// queried so; in others there is nothing to do. `flip` is the position of the flip by which it serves: names that
-    /// show what a later flip brought stay. Nobody who uses them sees less than before (I-7). A view that they show is
+    /// Lets SQL from outside find the view of `serving` under the name of its projection from now on, in a store that
+    /// has such names; other stores do nothing. `flip` is the position of the flip by which it serves: names that
+    /// show the view of a later flip stay. No user of the names sees less than before (I-7). A view that they show is
     /// not dropped.
     ///
     /// # Errors
-    /// [`StoreError`] when the names cannot be moved now; then they are as they were, and it should be tried again.
+    /// [`StoreError`] if the names cannot be moved now. They are then as they were, and the caller should retry.
     async fn publish(&self, serving: &ViewId, flip: Position) -> Result<(), StoreError> {
         let _ = (serving, flip);
         Ok(())
     }
 }
 
-/// One view: all that can be done with it, by what it is about.
+/// One view, with everything that can be done with it, by subject.
 pub trait View: ViewTokens + ViewLetters + ViewOutbox + ViewRows {}
 
 impl<V: ViewTokens + ViewLetters + ViewOutbox + ViewRows> View for V {}

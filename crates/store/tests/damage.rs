@@ -126,7 +126,7 @@ async fn assert_whole(dir: &Path, events: u64) {
         let read = journal.read_stream(&stream(number), Revision::START, Limit::events(100)).await.unwrap();
         assert_eq!(read.len() as u64, revision.get());
     }
-    // Ids are known, so retries are recognised; new events go on.
+    // Ids are known, so retries are recognised; new events continue.
     for number in [1, 20, events] {
         assert_eq!(journal.append(append(number)).await.unwrap().written, 0);
     }
@@ -522,7 +522,7 @@ async fn an_append_to_a_file_that_the_directory_does_not_name_is_refused() {
         }
         assert!(matches!(journal.health(), Health::Failing(_)));
         assert_eq!(journal.head().borrow().get(), EVENTS + 1);
-        // Put back, it goes on, and nothing of what was refused is there.
+        // Put back, it continues, and nothing of what was refused is there.
         std::fs::rename(&aside, &moved).unwrap();
         assert_eq!(std::fs::metadata(files.join(&newest)).unwrap().len(), size, "nothing of what was refused is kept");
         assert_eq!(journal.append(append(EVENTS + 2)).await.unwrap().position.get(), EVENTS + 2);
@@ -557,7 +557,7 @@ async fn a_chunk_that_another_program_changes_takes_no_more_events() {
     }
 }
 
-/// What is appended behind it would be acknowledged, and refused with it when the journal is opened again.
+/// What is appended after it would be acknowledged, and refused with it when the journal is opened again.
 #[tokio::test]
 async fn damage_in_the_open_chunk_stops_appends_once_it_is_known() {
     const EVENT: u64 = 5;

@@ -149,7 +149,7 @@ async fn after_a_failed_flush_the_end_is_written_again() {
     let error = unavailable(journal.append(append(2)).await);
     assert!(error.contains("is unknown") && error.contains("same ids"), "{error}");
     assert_eq!((count(&journal).await, *journal.head().borrow()), (1, Position::new(1)));
-    // It goes on without being opened again, and the same with a flush that fails again.
+    // It continues without being opened again, and the same with a flush that fails again.
     disk.fail_next_sync();
     unavailable(journal.append(append(3)).await);
     for number in 2..4 {

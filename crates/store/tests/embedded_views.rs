@@ -354,7 +354,7 @@ async fn parameters_go_by_their_numbers() {
     }
 }
 
-/// Views of which nobody asks it, and of earlier builds, do without; what an earlier build goes on to write is nobody's.
+/// Views of which nobody asks it, and of earlier builds, do without; what an earlier build continues to write is nobody's.
 #[tokio::test]
 async fn a_table_gets_the_column_of_segments_with_the_first_row_that_is_of_one() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Kills a process that appends, at random moments, and looks at what it leaves behind. // I-1, I-2
+//! Kills a process that appends, at random moments, and looks at what it leaves. // I-1, I-2
 //!
 //! The test starts its own binary again as the child, which reports each acknowledgement on its standard
 //! output once it has it. Whatever was reported must be there.

@@ -36,7 +36,7 @@ fn row(id: i64) -> Vec<Value> {
 async fn put(view: &dyn View, rows: impl Iterator<Item = i64> + Send) {
     let me = MemberId::from_bytes([1; 16]);
     let seen = view.tokens().await.unwrap();
-    let tokens = if seen[0].owner == Some(me) { seen } else { view.claim(Some(me), &seen).await.unwrap() };
+    let tokens = if seen[0].claimed_by == Some(me) { seen } else { view.claim(Some(me), &seen).await.unwrap() };
     let Token { segment, epoch, position, .. } = tokens[0];
     let mut writer = view.writer().await.unwrap();
     writer.put(&NOTES, &mut of_none(rows.map(row))).await.unwrap();
@@ -260,7 +260,7 @@ async fn who_only_looks_is_told_of_damage_and_touches_no_file() {
     }
 }
 
-/// A program that ended without closing the file leaves a WAL behind, of which nothing that was committed is lost.
+/// A program that ended without closing the file leaves a WAL, of which nothing that was committed is lost.
 #[tokio::test]
 async fn a_wal_that_is_left_behind_is_taken_up() {
     let dir = tempfile::tempdir().unwrap();
@@ -321,7 +321,7 @@ async fn what_could_not_be_read_for_a_while_is_no_damage() {
             assert!(health.damaged.is_none() && health.failing.is_some(), "{health:?}");
         }
         views.fail_reads(false);
-        // Looked for by whoever asks how it is, since nobody may read that again.
+        // Looked for by anyone who asks how it is, since nobody may read that again.
         while view.health() != dacapo_store::ViewHealth::default() {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! Events to append, and what came of it.
+//! The forms of an append and of its result.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use super::demand::Expected;
 use crate::error::ApiError;
 use crate::form::{Json, parse_event_id};
 
-/// Events to append: all of them or nothing, in this order, in one place.
+/// Events to append: all or none of them, in this order, without other events in between.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct AppendRequest {
     /// The events, of one stream or of many; at most [`APPEND_EVENTS_MAX`](limits::APPEND_EVENTS_MAX).
     #[serde(deserialize_with = "at_most::<_, _, { limits::APPEND_EVENTS_MAX }>")]
     pub events: Vec<NewEvent>,
-    /// What is demanded of streams before it. A stream that is not named may be at any revision. At most
+    /// The revisions that the append expects of streams. A stream that is not named may have any revision. At most
     /// [`APPEND_EXPECTED_MAX`](limits::APPEND_EXPECTED_MAX) are named.
     #[serde(
         default,
@@ -25,18 +25,18 @@ pub struct AppendRequest {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub expected: Vec<Expected>,
-    /// What to do with events that are in the journal already.
+    /// The treatment of events that are in the journal already.
     #[serde(default)]
     pub on_known: OnKnown,
 }
 
-/// An event that has no place yet.
+/// An event that has no place in the journal yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct NewEvent {
-    /// The stream it goes to.
+    /// The stream that it is appended to.
     pub stream: String,
-    /// Its identity, a UUID; the node chooses one when it is absent, and then a retry writes again.
+    /// Its identity, a UUID. Default: the node chooses one, and then a retry writes the event again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Its type.
@@ -44,7 +44,7 @@ pub struct NewEvent {
     pub event_type: String,
     /// Its payload, kept byte for byte.
     pub data: Json,
-    /// What is known about it.
+    /// Its metadata.
     #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
     /// A few indexed labels.
@@ -52,7 +52,7 @@ pub struct NewEvent {
     pub tags: Vec<String>,
 }
 
-/// What is known about an event beside its payload.
+/// Metadata of an event, beside its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Metadata {
@@ -62,43 +62,44 @@ pub struct Metadata {
     /// The event or command it follows from, a UUID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation: Option<String>,
-    /// Who asked for it.
+    /// The person or program that requested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
-    /// Whatever else the writer wants to keep.
+    /// Free fields of the writer.
     #[serde(default, deserialize_with = "bounded_fields", skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, String>,
 }
 
-/// What to do with events that are in the journal already.
+/// The treatment of events that are in the journal already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnKnown {
-    /// All of them are there: a retry, answered as the first time. Some of them are there: refused.
+    /// If all of them are there, it is a retry, and the answer is that of the first time. If only some are there, it
+    /// is refused.
     #[default]
     Recognise,
     /// Write those that are not there.
     Skip,
 }
 
-/// What an append came to.
+/// The result of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct AppendResponse {
-    /// The position of the last of its events, also when they were there already.
+    /// The position of the last of its events, also if they were there already.
     pub position: u64,
     /// The revision of the last of its events in that event's stream.
     pub revision: u64,
-    /// How many events were written; 0 for a recognised retry.
+    /// The number of events that were written; 0 for a recognised retry.
     pub written: u64,
 }
 
 impl NewEvent {
-    /// The event as the rules know it, and the stream it goes to. `new_id` gives it an id if it has none.
+    /// Returns the event as a type of the model, and its stream. `new_id` gives it an id if it has none.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] when a name or an id breaks a rule.
+    /// [`ApiError::Invalid`] if a name or an id breaks a rule.
     pub fn into_model(self, new_id: impl FnOnce() -> EventId) -> Result<(StreamName, model::NewEvent), ApiError> {
         let event = model::NewEvent {
             id: self.id.as_deref().map(parse_event_id).transpose()?.unwrap_or_else(new_id),
@@ -112,15 +113,15 @@ impl NewEvent {
 }
 
 impl Metadata {
-    /// Whether nothing is known.
+    /// Returns true if there is no metadata at all.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The metadata as the rules know it.
+    /// Returns the metadata as a type of the model.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] when an id is no UUID.
+    /// [`ApiError::Invalid`] if an id is not a UUID.
     pub fn into_model(self) -> Result<model::Metadata, ApiError> {
         Ok(model::Metadata {
             correlation: self.correlation.as_deref().map(parse_event_id).transpose()?,

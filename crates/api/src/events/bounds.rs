@@ -1,4 +1,4 @@
-//! Lists and objects that end the reading at their limits.
+//! Lists and objects whose reading stops at their limits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,12 +8,13 @@ use dacapo_model::limits;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-/// `null` for what is absent, as other systems write it.
+/// Reads `null` as absent, since other systems write it so.
 pub(super) fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(value: D) -> Result<T, D::Error> {
     Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
-/// A list that ends the reading at its limit: one that is much too long costs no more than one that is.
+/// Returns a list whose reading stops at its limit: a list that is much too long costs no more than one that is a
+/// little too long.
 pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
     from: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -39,7 +40,8 @@ pub(super) fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX:
     from.deserialize_seq(AtMost::<T, MAX>(PhantomData))
 }
 
-/// Twice as many tags as an event may have: those that are somewhat too many are told so by the rule that knows the limit.
+/// Reads up to twice as many tags as an event may have. If there are a few too many, the rule that knows the limit
+/// refuses them with its own message.
 pub(super) fn few_tags<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(transparent)]
@@ -47,7 +49,7 @@ pub(super) fn few_tags<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>
     Ok(Option::<Tags>::deserialize(from)?.map(|Tags(tags)| tags).unwrap_or_default())
 }
 
-/// Fields of twice as many bytes as metadata may have, for the same reason.
+/// Reads fields of up to twice as many bytes as metadata may have, for the same reason.
 pub(super) fn bounded_fields<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     struct Fields;
     impl<'de> Visitor<'de> for Fields {
@@ -60,7 +62,7 @@ pub(super) fn bounded_fields<'de, D: Deserializer<'de>>(from: D) -> Result<BTree
         fn visit_map<A: de::MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
             let (mut fields, mut bytes) = (BTreeMap::new(), 0);
             while let Some((key, value)) = object.next_entry::<String, String>()? {
-                // What stands around each in JSON counts as well, or empty ones would cost nothing.
+                // The characters around each field in JSON count as well, or empty ones would cost nothing.
                 bytes += key.len() + value.len() + r#""":"","#.len();
                 if bytes > 2 * limits::METADATA_BYTES_MAX {
                     return Err(de::Error::invalid_length(bytes, &self));
@@ -84,7 +86,7 @@ mod tests {
             let text = format!(r#"{{"stream":"a-1","type":"t","data":1,{rest}"#);
             serde_json::from_str::<NewEvent>(&text).map_err(|error| error.to_string())
         };
-        // What follows is no JSON, and is never come to.
+        // The rest is not JSON, and is never reached.
         let error = read(&format!(r#""tags":[{}?"#, r#""t","#.repeat(2 * limits::TAGS_MAX + 1))).unwrap_err();
         assert!(error.contains("invalid length 33, expected a list of at most 32"), "{error}");
         for field in [r#"KEY:"","#.to_owned(), format!(r#"KEY:"{}","#, "x".repeat(5_000))] {
@@ -92,7 +94,7 @@ mod tests {
             let error = read(&format!(r#""metadata":{{"fields":{{{fields}?"#)).unwrap_err();
             assert!(error.contains("expected an object of texts of at most 65536 bytes"), "{error}");
         }
-        // Those that are somewhat too many are for the rule to refuse.
+        // A few too many are for the rule to refuse.
         let event = read(&format!(r#""tags":[{}"t"]}}"#, r#""t","#.repeat(limits::TAGS_MAX))).unwrap();
         assert_eq!(event.tags.len(), limits::TAGS_MAX + 1);
         let long = "x".repeat(limits::METADATA_BYTES_MAX + 9);
@@ -104,7 +106,7 @@ mod tests {
     fn a_list_that_is_too_long_is_not_read_to_its_end() {
         let demand = r#"{"stream":"a-1","revision":"any"}"#;
         let list = format!("{demand},").repeat(limits::APPEND_EXPECTED_MAX);
-        // What follows the limit is no JSON, and is never come to.
+        // The text after the limit is not JSON, and is never reached.
         let text = format!(r#"{{"events":[],"expected":[{list}{demand},?"#);
         let error = serde_json::from_str::<AppendRequest>(&text).unwrap_err().to_string();
         assert!(error.contains("invalid length 10001, expected a list of at most 10000"), "{error}");

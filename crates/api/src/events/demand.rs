@@ -1,4 +1,4 @@
-//! What is demanded of a stream before events are appended.
+//! The revision that an append expects of a stream.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::ApiError;
 
-/// What an append demands of one stream.
+/// The revision that an append expects of one stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Expected {
     /// The stream.
     pub stream: String,
-    /// What its last revision must be.
+    /// The expected last revision.
     pub revision: RevisionDemand,
 }
 
-/// A demand on a stream's last revision: `"any"`, `"no_stream"`, `"exists"` or a number.
+/// An expected last revision: `"any"`, `"no_stream"`, `"exists"` or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevisionDemand {
-    /// Whatever is there.
+    /// Any state of the stream.
     Any,
     /// The stream has no events yet.
     NoStream,
@@ -32,10 +32,10 @@ pub enum RevisionDemand {
 }
 
 impl Expected {
-    /// The demand as the rules know it.
+    /// Returns the expectation as types of the model.
     ///
     /// # Errors
-    /// [`ApiError::Invalid`] when the stream's name breaks a rule.
+    /// [`ApiError::Invalid`] if the stream's name breaks a rule.
     pub fn into_model(self) -> Result<(StreamName, ExpectedRevision), ApiError> {
         Ok((StreamName::new(&self.stream)?, self.revision.into()))
     }

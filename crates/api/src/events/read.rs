@@ -9,30 +9,30 @@ use super::append::Metadata;
 use crate::error::ApiError;
 use crate::form::{Json, format_time};
 
-/// Which events to read.
+/// A request to read events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReadRequest {
-    /// Read behind this position; with `stream`, behind this revision.
+    /// Read after this position; with `stream`, after this revision.
     #[serde(default)]
     pub after: u64,
-    /// Of this stream only. It cannot be joined with `categories`.
+    /// Only this stream. It cannot be combined with `categories`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
-    /// Of streams of these categories only; in a query the parameter is repeated.
+    /// Only streams of these categories. In a query the parameter is repeated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<String>,
-    /// Of these types only; in a query the parameter is repeated.
+    /// Only events of these types. In a query the parameter is repeated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
-    /// At most so many events; the node has a limit of its own, in events and in bytes.
+    /// Most events in the answer. The node has a limit of its own, in events and in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
-    /// With nothing to read, wait for so long until there is something.
+    /// Time to wait for events if there are none yet, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
-    /// The streams of dacapo itself (`$…`) too.
+    /// Include the streams of dacapo itself (`$…`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub system: bool,
 }
@@ -43,12 +43,13 @@ pub struct ReadRequest {
 pub struct ReadResponse {
     /// The events.
     pub events: Vec<Event>,
-    /// Everything through here was looked at: the `after` to go on with. A position, or a revision when
+    /// The end of the range that was searched: the `after` of the next request. It is a position, or a revision if
     /// one stream was read.
     pub through: u64,
     /// The last position of the journal.
     pub head: u64,
-    /// Which journal it is, for good: positions of another one say nothing here. Absent from nodes of earlier releases.
+    /// The permanent identity of the journal. Positions of another journal mean nothing here. Absent from nodes of
+    /// earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<String>,
 }
@@ -68,11 +69,11 @@ pub struct Event {
     /// Its type.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// When it was recorded, in RFC 3339.
+    /// The time at which it was recorded, in RFC 3339.
     pub time: String,
     /// Its payload, byte for byte as appended.
     pub data: Json,
-    /// What is known about it.
+    /// Its metadata.
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
     /// Its labels.
@@ -80,18 +81,18 @@ pub struct Event {
     pub tags: Vec<String>,
 }
 
-/// Which streams to list.
+/// A request to list streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StreamsRequest {
-    /// Those of this category only.
+    /// Only streams of this category.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// Those whose names come behind this one in the order of bytes.
+    /// Only streams whose names come after this one in the order of bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// At most so many; the node has a limit of its own.
+    /// Most streams in the answer. The node has a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
 }
@@ -100,25 +101,25 @@ pub struct StreamsRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StreamsResponse {
-    /// The streams. Fewer than asked for means that there are no more, unless `more` says otherwise.
+    /// The streams. Fewer than requested means that there are no more, except if `more` is true.
     pub streams: Vec<StreamSummary>,
-    /// Whether more follow: go on with `after` the last of these.
+    /// True if more streams follow. Continue with `after` set to the last of these.
     pub more: bool,
 }
 
-/// What is known about a stream without reading it.
+/// The facts about a stream that are known without reading it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct StreamSummary {
     /// Its name.
     pub name: String,
-    /// Its last revision, which is the number of its events.
+    /// Its last revision, which is also the number of its events.
     pub revision: u64,
     /// The position of its last event.
     pub last: u64,
 }
 
-/// The parts of a recorded event, to make its form of; borrowed from wherever a store keeps them.
+/// The parts of a recorded event from which its form is made, borrowed from the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded<'a> {
     /// Its place in the journal.
@@ -127,7 +128,7 @@ pub struct Recorded<'a> {
     pub revision: Revision,
     /// Its identity.
     pub id: EventId,
-    /// When it was recorded.
+    /// The time at which it was recorded.
     pub recorded: Timestamp,
     /// Its stream.
     pub stream: &'a str,
@@ -138,10 +139,10 @@ pub struct Recorded<'a> {
 }
 
 impl Event {
-    /// The form of a recorded event.
+    /// Returns the form of a recorded event.
     ///
     /// # Errors
-    /// [`ApiError::Corrupt`] when its payload is not JSON.
+    /// [`ApiError::Corrupt`] if its payload is not JSON.
     pub fn from_recorded(event: Recorded<'_>, metadata: model::Metadata, tags: Vec<String>) -> Result<Self, ApiError> {
         let data = Json::from_payload(event.payload)
             .map_err(|error| ApiError::corrupt(format!("the payload of event {}", event.position), error))?;

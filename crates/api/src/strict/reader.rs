@@ -1,4 +1,4 @@
-//! What stands between the reader and the forms.
+//! The layer between the reader and the forms.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,10 +10,10 @@ use serde::de::{
 use super::trail::{Found, Trail};
 use crate::form::parse_number;
 
-/// The name under which `serde_json` reads a value as it is. A payload must not be looked into.
+/// The name under which `serde_json` reads a value as it is. A payload must not be inspected.
 const RAW: &str = "$serde_json::private::RawValue";
 
-/// A reader, or what a reader hands out, whose objects are looked at.
+/// A reader, or a part of one, whose objects are checked.
 pub(super) struct Strict<'t, D> {
     pub(super) inner: D,
     pub(super) trail: &'t Trail,
@@ -28,7 +28,7 @@ macro_rules! forwarded {
     };
 }
 
-/// What is a text in a query is looked at before it is taken for something else.
+/// Checks texts in a query before they are read as another type.
 macro_rules! texts {
     ($($method:ident: $text:ident),+ $(,)?) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -71,7 +71,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
         deserialize_u64: Digits,
     );
 
-    /// A parameter that is there has a value: the reader of queries would take an empty one for none.
+    /// Returns a parameter that is present has a value: the reader of queries would read an empty one as absent.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         let visitor = Looking { visitor, fields: None, trail: self.trail };
         if self.trail.is_query { visitor.visit_some(self.inner) } else { self.inner.deserialize_option(visitor) }
@@ -139,7 +139,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Digits<V> {
     }
 }
 
-/// Yes or no in a query.
+/// A boolean in a query.
 struct Word<V>(V);
 
 impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
@@ -158,7 +158,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Word<V> {
     }
 }
 
-/// What a form makes of what was read, after it was looked at. `fields` are those of a form that is an object.
+/// The form's visitor, after a check of the input. `fields` are those of a form that is an object.
 struct Looking<'t, V> {
     visitor: V,
     fields: Option<&'static [&'static str]>,
@@ -178,7 +178,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Looking<'_, V> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.fields {
-            // The name of a type says nothing to whoever sends JSON.
+            // The name of a type means nothing to the sender of JSON.
             Some(_) => f.write_str("an object"),
             None => self.visitor.expecting(f),
         }
@@ -238,7 +238,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Looking<'_, V> {
         self.visitor.visit_map(keys)
     }
 
-    /// The variants of requests are words; what a variant held would not be looked at.
+    /// The variants of requests are plain words. The contents of a variant would not be checked.
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<V::Value, A::Error> {
         self.visitor.visit_enum(data)
     }
@@ -265,7 +265,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Items<'_, A> {
     }
 }
 
-/// The keys of an object, each looked at before the form sees it.
+/// The keys of an object. Each is checked before the form sees it.
 struct Keys<'t, A> {
     inner: A,
     fields: Option<&'static [&'static str]>,

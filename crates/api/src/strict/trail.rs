@@ -1,4 +1,4 @@
-//! Where the reader is, and what it found there.
+//! The present place of the reader, and its findings there.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,12 +10,12 @@ use crate::error::{ApiError, Problem};
 /// How alike two keys must be for the one to be suggested in place of the other, from 0 to 1.
 const ALIKE_MIN: f64 = 0.8;
 
-/// Where the reader is, and what it found there.
+/// The present place of the reader, and its findings there.
 #[derive(Default)]
 pub(super) struct Trail {
     pub(super) path: RefCell<Vec<String>>,
     pub(super) found: RefCell<Option<Found>>,
-    /// Whether values are texts, to be read in one way each.
+    /// True if values are texts, each with one way to read it.
     pub(super) is_query: bool,
 }
 
@@ -29,7 +29,7 @@ impl Trail {
     pub(super) fn enter<T, E>(&self, part: String, read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         self.path.borrow_mut().push(part);
         let read = read();
-        // What failed stays, for the error to name.
+        // The place of a failure stays, for the error to name.
         if read.is_ok() {
             self.path.borrow_mut().pop();
         }
@@ -42,7 +42,7 @@ impl Trail {
         error
     }
 
-    /// The place in a form, such as `events[0].metadata`; nothing for the form itself.
+    /// Returns the place in a form, such as `events[0].metadata`; `None` for the form itself.
     pub(super) fn place(&self) -> Option<String> {
         let path = self.path.borrow();
         let mut place = String::new();
@@ -101,7 +101,7 @@ impl Trail {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Doubled { key } => write!(f, "the key {key:?} is there twice"),
+            Self::Doubled { key } => write!(f, "the key {key:?} occurs twice"),
             Self::Unknown { key, known } => {
                 write!(f, "the key {key:?} is not known")?;
                 match nearest(key, known) {
@@ -114,9 +114,9 @@ impl fmt::Display for Found {
     }
 }
 
-/// The key that was meant, perhaps.
+/// Returns the key that was probably meant.
 fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    // Long keys are no slips, and comparing them costs.
+    // A long key is not a typing error, and comparing it is expensive.
     if key.len() > 64 {
         return None;
     }

@@ -13,10 +13,10 @@ pub(crate) struct Import {
     /// The file, plain or gzip; - is standard input
     #[arg(default_value = "-")]
     pub file: PathBuf,
-    /// Go on behind bad lines, and write them to this file with their numbers and what is wrong
+    /// Skip bad lines, and write them to this file with their numbers and the errors
     #[arg(long, value_name = "FILE")]
     pub skip_bad: Option<PathBuf>,
-    /// What was done, or the error, as one JSON object
+    /// Print the result, or the error, as one JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -31,20 +31,20 @@ pub(crate) struct Append {
     /// The type of the event
     #[arg(long = "type", value_name = "TYPE", value_parser = given::event_type)]
     pub event_type: String,
-    /// The event's payload; read from standard input when absent
-    // Not the directory that other commands call so.
+    /// The event's payload. Default: read from standard input
+    // Here `--data` is not the directory, as it is in other commands.
     #[arg(id = "payload", long = "data", value_name = "JSON", value_parser = given::json)]
     pub data: Option<String>,
-    /// What the stream's last revision must be: any, no-stream, exists or a number
+    /// The last revision that the stream must have: any, no-stream, exists or a number
     #[arg(long, value_name = "REVISION", default_value = "any", value_parser = demand)]
     pub expect: RevisionDemand,
-    /// The event's id; appending the same id again writes nothing
+    /// The event's id; a second append of the same id writes nothing
     #[arg(long, value_name = "UUID", value_parser = given::event_id)]
     pub id: Option<String>,
-    /// A label; may be given several times
+    /// A tag; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Who asks; kept in the event's metadata
+    /// The person or program that appends; kept in the event's metadata
     #[arg(long, value_name = "NAME")]
     pub actor: Option<String>,
     #[command(flatten)]
@@ -52,35 +52,35 @@ pub(crate) struct Append {
     /// Open this directory in this process instead; no other process may have it open
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The answer, or the error, as one JSON object
+    /// Print the answer, or the error, as one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Read {
-    /// Only what is after this position or, with --stream, after this revision
+    /// Only events after this position or, with --stream, after this revision
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = given::number::<u64>)]
     pub after: u64,
-    /// Only of this stream
+    /// Only events of this stream
     #[arg(long, conflicts_with_all = ["categories", "system"], value_parser = given::stream)]
     pub stream: Option<String>,
-    /// Only of streams of this category, such as `account` of account-17; may be given several times
+    /// Only streams of this category, such as `account` of account-17; may be given several times
     #[arg(long = "category", value_name = "CATEGORY", conflicts_with = "system", value_parser = given::category)]
     pub categories: Vec<String>,
-    /// Only of this type; may be given several times
+    /// Only events of this type; may be given several times
     #[arg(long = "type", value_name = "TYPE", value_parser = given::event_type)]
     pub types: Vec<String>,
-    /// At most so many
+    /// Most events to read
     #[arg(long, value_name = "N", value_parser = given::number::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
-    /// With dacapo's own events
+    /// Include dacapo's own events
     #[arg(long)]
     pub system: bool,
-    /// Wait for more at the end
+    /// Wait for more events at the end
     #[arg(long, short)]
     pub follow: bool,
-    /// One JSON object a line, as `import` takes them
+    /// Print one JSON object a line, as `import` reads them
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -89,16 +89,16 @@ pub(crate) struct Read {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Streams {
-    /// Only of this category
+    /// Only streams of this category
     #[arg(long, value_parser = given::category)]
     pub category: Option<String>,
-    /// Only what is after this name
+    /// Only streams after this name
     #[arg(long, value_name = "NAME", value_parser = given::stream)]
     pub after: Option<String>,
-    /// At most so many
+    /// Most streams to list
     #[arg(long, value_name = "N", value_parser = given::number::<NonZeroU64>)]
     pub limit: Option<NonZeroU64>,
-    /// One JSON object a line
+    /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

@@ -19,9 +19,9 @@ pub(crate) struct Letters {
 pub(crate) enum Settle {
     /// Hand events that were set aside to the handler again, in the order of their streams
     Retry(SettleLetters),
-    /// Give up events that were set aside: the view goes without them
+    /// Drop events that were set aside: the view does without them
     Drop(SettleLetters),
-    /// Set the event aside at which a segment halts, so that it goes on
+    /// Set aside the event at which a segment halts, so that the segment continues
     #[command(mut_arg("reason", |arg| arg.required(true)))]
     SetAside(SetAside),
 }
@@ -31,19 +31,19 @@ pub(crate) struct ListLetters {
     /// The projection
     #[arg(required = true, value_parser = given::projection)]
     pub projection: Option<String>,
-    /// Of this version, such as v1.1; where absent, of the only one that has any
+    /// The version, such as v1.1. Default: the only one that has any
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
-    /// Effects that were tried in vain, in place of events
+    /// List failed effects instead of events
     #[arg(long)]
     pub effects: bool,
-    /// Only those of events behind this position; of effects, those after this number
+    /// Only events after this position; for effects, only those after this number
     #[arg(long, value_name = "N", value_parser = given::number::<u64>)]
     pub after: Option<u64>,
-    /// At most so many
+    /// Most letters to list
     #[arg(long, value_name = "N", value_parser = given::number::<NonZeroU32>)]
     pub limit: Option<NonZeroU32>,
-    /// One JSON object a line
+    /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub(crate) struct SetAside {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// In this version, such as v1.1; where absent, in the only one that halts there
+    /// The version, such as v1.1. Default: the only one that halts there
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// The event at this position
@@ -73,19 +73,19 @@ pub(crate) struct SettleLetters {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// Of this version, such as v1.1; where absent, of the only one that has any
+    /// The version, such as v1.1. Default: the only one that has any
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// The event at this position
     #[arg(long, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     pub event: Option<u64>,
-    /// Those of this stream
+    /// The events of this stream
     #[arg(long, value_name = "STREAM", value_parser = given::stream)]
     pub stream: Option<String>,
-    /// All
+    /// All events
     #[arg(long)]
     pub all: bool,
-    /// Effects that were tried in vain, in place of events
+    /// Failed effects instead of events
     #[arg(long)]
     pub effects: bool,
     #[command(flatten)]

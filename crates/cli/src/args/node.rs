@@ -1,4 +1,4 @@
-//! A node, and what it is like.
+//! The arguments of a node and of its status.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ pub(crate) struct Repair {
     /// The directory; no process may have it open
     #[arg(long = "data", visible_alias = "data-dir", value_name = "DIR")]
     pub data: PathBuf,
-    /// Do what is shown without it. What is cut off is kept in a file beside
+    /// Carry out the repair. Anything that is cut off is kept in a file beside it
     #[arg(long)]
     pub apply: bool,
-    /// Answer as JSON
+    /// Print the answer as JSON
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
-    /// Keep everything in this directory; in memory only without it and without --store
+    /// Keep everything in this directory. Default without --store: keep it in memory only
     #[arg(long, value_name = "DIR", conflicts_with = "store")]
     pub data: Option<PathBuf>,
     #[command(flatten)]
@@ -29,15 +29,15 @@ pub(crate) struct Serve {
     /// The address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7373")]
     pub listen: SocketAddr,
-    /// Listen on an address that other machines can reach. There is no authentication: whoever reaches
-    /// the port can do everything
+    /// Listen on an address that other machines can reach. There is no authentication: everyone who reaches the port
+    /// can do everything
     #[arg(long)]
     pub allow_remote: bool,
-    /// Answer requests that ask for this host, as a proxy or other machines name the node; may be given several times.
-    /// IP addresses, localhost and the host of --address are always answered
+    /// Answer requests for this host, as a proxy or other machines name the node; may be given several times.
+    /// Requests for IP addresses, localhost and the host of --address are always answered
     #[arg(long = "host", value_name = "NAME", value_parser = given::host)]
     pub hosts: Vec<String>,
-    /// What to log: error, warn, info, debug or trace
+    /// The level of the log: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "DACAPO_LOG", hide_env_values = true, default_value = "info")]
     pub log: tracing::level_filters::LevelFilter,
 }
@@ -46,14 +46,14 @@ pub(crate) struct Serve {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Shared {
     /// Keep everything in this PostgreSQL database (14 or later), which other nodes share:
-    /// postgres://user@host:5432/name; of several hosts the one that takes writes is used. With a password
-    /// in it, set DACAPO_STORE instead: what is on a command line can be seen
+    /// postgres://user@host:5432/name. Of several hosts the one that takes writes is used. If it contains a password,
+    /// set DACAPO_STORE instead: other users of the machine can see a command line
     #[arg(long, value_name = "URL", env = "DACAPO_STORE", hide_env_values = true)]
     pub store: Option<String>,
-    /// The schema of the journal in that database; it is made if it is not there
+    /// The schema of the journal in that database; it is made if it does not exist
     #[arg(long, value_name = "NAME", env = "DACAPO_SCHEMA", default_value = "dacapo")]
     pub schema: String,
-    /// Most connections for views; the journal, the lease and what listens have their own
+    /// Most connections for views; the journal, the lease and the listeners have their own
     #[arg(
         long,
         value_name = "N",
@@ -61,20 +61,20 @@ pub(crate) struct Shared {
         value_parser = given::number::<u32>
     )]
     pub connections: u32,
-    /// What people call this node; the address it listens on when absent
+    /// The name of this node for people. Default: the address it listens on
     #[arg(long, value_name = "NAME", env = "DACAPO_NAME")]
     pub name: Option<String>,
-    /// Where others reach this node, such as http://10.0.0.7:7373; the address it listens on when absent
+    /// The address of this node for other nodes, such as http://10.0.0.7:7373. Default: the address it listens on
     #[arg(long, value_name = "URL", env = "DACAPO_ADDRESS", value_parser = given::address)]
     pub address: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
-    /// Show it anew every second, until Ctrl-C
+    /// Show it again every second, until Ctrl-C
     #[arg(long, short, conflicts_with = "json")]
     pub watch: bool,
-    /// As JSON
+    /// Print it as JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -83,10 +83,10 @@ pub(crate) struct Status {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Phases {
-    /// Only of this projection
+    /// Only this projection
     #[arg(value_parser = given::projection)]
     pub projection: Option<String>,
-    /// One JSON object a line
+    /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

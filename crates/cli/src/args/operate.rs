@@ -8,16 +8,16 @@ pub(crate) struct Rebuild {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// Of this code version; the newest that is carried when absent
+    /// The code version. Default: the newest that is carried
     #[arg(long, value_name = "N", value_parser = given::number::<u32>)]
     pub code: Option<u32>,
-    /// Begin as a copy of the view that serves, as the code says, and read only what came after
+    /// Begin as a copy of the view that serves, as the code says, and read only later events
     #[arg(long)]
     pub from_copy: bool,
-    /// Take the place of a version that is ready and only has to be flipped to
+    /// Replace a version that is ready and only needs a flip
     #[arg(long)]
     pub discard: bool,
-    /// Wait until the new version serves, or is ready and waits for the command to flip
+    /// Wait until the new version serves, or is ready and waits for the command `flip`
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub(crate) struct Flip {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// To this version, such as v2.1; to the newest above the serving one when absent
+    /// The version to serve, such as v2.1. Default: the newest above the serving one
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub to: Option<String>,
     /// Wait until it has happened
@@ -50,7 +50,7 @@ pub(crate) struct Replay {
     pub projection: String,
     #[command(flatten)]
     pub from: ReplayFrom,
-    /// Of this version, such as v1.1; of the one that serves when absent
+    /// The version, such as v1.1. Default: the one that serves
     #[arg(long = "of", value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// Wait for its end
@@ -62,20 +62,20 @@ pub(crate) struct Replay {
     pub target: Target,
 }
 
-/// Where a replay begins. What is named is replayed too.
+/// The beginning of a replay. The event that it names is replayed too.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct ReplayFrom {
-    /// With the event at this position
+    /// Begin with the event at this position
     #[arg(long = "from", value_name = "POSITION", value_parser = given::number::<u64>)]
     pub position: Option<u64>,
-    /// With the first event recorded at this time or later, such as 2026-03-01T12:00:00Z
+    /// Begin with the first event recorded at this time or later, such as 2026-03-01T12:00:00Z
     #[arg(long = "from-time", value_name = "TIME", value_parser = given::time)]
     pub time: Option<String>,
-    /// With this event
+    /// Begin with this event
     #[arg(long = "from-event", value_name = "UUID", value_parser = given::event_id)]
     pub event: Option<String>,
-    /// With the first event there is
+    /// Begin with the first event of the journal
     #[arg(long = "from-start")]
     pub start: bool,
 }
@@ -99,9 +99,9 @@ pub(crate) struct Cancel {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// What; the only thing that it could be when absent
+    /// The change to cancel. Default: the only one that can be cancelled
     pub what: Option<CancelWhat>,
-    /// Of this version, such as v2.1; of the only one that it could be when absent
+    /// The version, such as v2.1. Default: the only one for which it can be cancelled
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     #[command(flatten)]
@@ -127,13 +127,13 @@ pub(crate) struct Verify {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// Of this version, such as v2.1; of the newest that is being built or was verified when absent
+    /// The version, such as v2.1. Default: the newest that is being built or was verified
     #[arg(long, value_name = "VERSION", value_parser = given::version)]
     pub version: Option<String>,
     /// Verify it again; until that is done the verdict does not count
     #[arg(long)]
     pub again: bool,
-    /// Answer for it although it was not found right; --reason is kept with it
+    /// Waive the verdict of a version that did not pass; --reason is kept with it
     #[arg(long, requires = "reason", conflicts_with = "again")]
     pub waive: bool,
     /// Wait until it is verified
@@ -150,7 +150,7 @@ pub(crate) struct Pause {
     /// The projection
     #[arg(value_parser = given::projection)]
     pub projection: String,
-    /// The version, such as v1.1; where absent, the only one there is
+    /// The version, such as v1.1. Default: the only one there is
     #[arg(value_parser = given::version)]
     pub version: Option<String>,
     #[command(flatten)]

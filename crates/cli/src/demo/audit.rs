@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use super::books::Books;
 
-/// What the audit found.
+/// The findings of the audit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found {
     pub(super) events: u64,

@@ -45,7 +45,7 @@ pub(super) struct BalanceOf {
 pub(super) struct Balance {
     /// In cents.
     pub(super) balance: i64,
-    /// How many events the account has.
+    /// The number of events that the account has.
     pub(super) entries: i64,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Account {
     pub(super) account: String,
     /// In cents.
     pub(super) balance: i64,
-    /// How many events it has.
+    /// The number of events that it has.
     pub(super) entries: i64,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct AccountOfOwner {
     pub(super) deposited: i64,
     /// All that went out, in cents.
     pub(super) withdrawn: i64,
-    /// How many events it has.
+    /// The number of events that it has.
     pub(super) entries: i64,
 }
 

@@ -7,7 +7,7 @@ pub(super) struct Page {
     pub(super) account: String,
     /// In cents.
     pub(super) balance: i64,
-    /// How many events were acknowledged.
+    /// The number of events that were acknowledged.
     pub(super) entries: u64,
 }
 

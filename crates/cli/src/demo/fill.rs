@@ -13,12 +13,12 @@ const BATCH_EVENTS: usize = 1_000;
 /// Appends under way at once: one is encoded while another is flushed.
 const IN_FLIGHT: usize = 4;
 
-/// A deposit that brings an event's payload to about 200 bytes, as real ones have.
+/// Returns a deposit that brings an event's payload to about 200 bytes, as real ones have.
 pub(super) fn deposit(amount: i64) -> AccountEvent {
     AccountEvent::Deposited { amount, note: note(amount) }
 }
 
-/// A withdrawal of the same size.
+/// Returns a withdrawal of the same size.
 pub(super) fn withdrawal(amount: i64) -> AccountEvent {
     AccountEvent::Withdrawn { amount, note: note(amount) }
 }

@@ -31,13 +31,13 @@ use run::Demo;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// How many events the bank is filled with
+    /// The number of events that the bank is filled with
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     events: u64,
     /// Over how many accounts
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = given::within(1..=u64::MAX))]
     accounts: u64,
-    /// How many clients append and read meanwhile, each as fast as it is answered
+    /// Number of clients that append and read meanwhile, each as fast as it gets answers
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = given::within(1_u16..=1024))]
     clients: u16,
     /// Keep everything in this directory, which must be new or empty; in a temporary one when absent
@@ -46,7 +46,7 @@ pub(crate) struct DemoArgs {
     /// Stay up at the end, to look around with `dacapo status`, until Ctrl-C
     #[arg(long)]
     keep: bool,
-    /// Where `dacapo status` finds the demo while it runs; at 127.0.0.1:7373 when absent, or at another
+    /// The address at which `dacapo status` finds the demo while it runs. Default: 127.0.0.1:7373, or another
     /// port if that one is taken
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -55,7 +55,7 @@ pub(crate) struct DemoArgs {
     json: bool,
 }
 
-/// What `--help` says below the options.
+/// The text of `--help` below the options.
 pub(crate) const EXPLAINED: &str = "\
 A bank is filled with events, and version 1 of a view of its balances serves. Then clients append and read \
 without a pause while version 2, of another shape, is built from the past, flipped to, rolled back from, \

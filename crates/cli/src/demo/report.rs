@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::numbers::{count, counted, rate, whole};
 
-/// What the demo came to.
+/// The result of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Summary {
     pub(super) events: u64,
@@ -27,7 +27,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Whether nothing failed, was lost, was applied twice or went back in time.
+    /// Returns true if nothing failed, was lost, was applied twice or went back in time.
     pub(super) fn is_good(&self) -> bool {
         self.failed + self.lost + self.applied_twice + self.time_travel == 0
     }
@@ -49,7 +49,7 @@ pub(super) struct Form {
     time_travel: u64,
 }
 
-/// The summary for programs.
+/// Returns the summary for programs.
 pub(super) fn form(summary: &Summary) -> Form {
     let rounded = |number: f64| (number * 1e3).round() / 1e3;
     Form {
@@ -67,7 +67,7 @@ pub(super) fn form(summary: &Summary) -> Form {
     }
 }
 
-/// The summary for people.
+/// Returns the summary for people.
 pub(super) fn table(summary: &Summary) -> String {
     let Summary { failed, lost, applied_twice, time_travel, .. } = *summary;
     let groups = [
@@ -100,7 +100,7 @@ pub(super) fn table(summary: &Summary) -> String {
     format!("\n{}\n  {verdict}, {by}\n", groups.join("\n"))
 }
 
-/// What is not as it must be.
+/// Returns the faults.
 pub(super) fn fault(summary: &Summary) -> Problem {
     let Summary { failed, lost, applied_twice, time_travel, .. } = summary;
     let (failed, lost) = (counted(*failed, "request"), counted(*lost, "event"));
@@ -113,7 +113,7 @@ pub(super) fn fault(summary: &Summary) -> Problem {
     }
 }
 
-/// A short time, or that it is not known.
+/// Returns a short time, or that it is not known.
 pub(super) fn millis(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "an unknown time".to_owned(), |duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3))
 }

@@ -27,11 +27,11 @@ use crate::local;
 use crate::numbers::{count, counted, duration, per_second, rate};
 use crate::progress;
 
-/// Where the demo listens, unless told otherwise.
+/// The default address of the demo.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7373);
-/// How long clients go on between two moves of readers, so that each version really serves.
+/// The time for which clients continue between two moves of readers, so that each version really serves.
 const SERVE_TIME: Duration = Duration::from_millis(1_500);
-/// How often a bar looks at the version that it shows.
+/// The time between two looks of a bar at the version that it shows.
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
 /// The longest that one step of the life of a version may take before the demo gives up.
 const STEP_TIME_MAX: Duration = Duration::from_secs(4 * 60 * 60);
@@ -50,13 +50,14 @@ pub(super) fn is_new_or_empty(directory: &Path) -> Result<(), ApiError> {
             Err(problem.help("the demo would mix what is there with its own: choose another directory").refused())
         }
         Err(error) => {
-            let problem = Problem::new("unavailable", format!("cannot look into {}: {error}", directory.display()));
+            let problem =
+                Problem::new("unavailable", format!("cannot read the directory {}: {error}", directory.display()));
             Err(problem.found(error).help("name a directory that is new or empty").unavailable())
         }
     }
 }
 
-/// A node with a bank, and the API beside it for whoever looks on.
+/// A node with a bank, and the API beside it for anyone who looks on.
 pub(super) struct Demo {
     args: DemoArgs,
     node: Node,
@@ -105,7 +106,7 @@ impl Demo {
         served?
     }
 
-    /// The whole path, and what it came to.
+    /// Returns the whole path, and its result.
     pub(super) async fn run(&self) -> Result<Summary, ApiError> {
         let (books, append_per_s) = self.fill().await?;
         self.until(V1, "version 1 catches up", |phase, _| phase == Phase::Serving).await?;
@@ -253,7 +254,7 @@ impl Demo {
                 if found.phase == Phase::Failed || is_wrong || started.elapsed() > STEP_TIME_MAX {
                     let waiting: Vec<_> = found.waiting_on.iter().map(ToString::to_string).collect();
                     let found = format!("{version} is {} and waits on {}", found.phase, waiting.join("; "));
-                    return Err(ApiError::unavailable(format!("go on: {title}"), found));
+                    return Err(ApiError::unavailable(format!("continue: {title}"), found));
                 }
                 bar.set_length(status.head.get());
                 bar.set_position(found.covers.get());
@@ -269,7 +270,7 @@ impl Demo {
     }
 }
 
-/// The address that was asked for; without one the usual one or, if another demo has it, any.
+/// Returns the address that was asked for; without one the usual one or, if another demo has it, any.
 async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, ApiError> {
     match dacapo_server::bind(asked.unwrap_or(LISTEN), Access::Loopback).await {
         Err(_) if asked.is_none() => dacapo_server::bind(SocketAddr::new(LISTEN.ip(), 0), Access::Loopback).await,
@@ -278,7 +279,7 @@ async fn listen(asked: Option<SocketAddr>) -> Result<TcpListener, ApiError> {
 }
 
 /// Tells how the demo gets on.
-#[expect(clippy::print_stderr, reason = "how the demo gets on is for whoever watches, apart from the summary")]
+#[expect(clippy::print_stderr, reason = "the progress of the demo is for people who watch, apart from the summary")]
 pub(super) fn say(text: &str) {
     eprintln!("• {text}");
 }
@@ -307,5 +308,5 @@ fn asked(reason: &str) -> RequestedBy {
 }
 
 fn failed(error: dacapo::Error) -> ApiError {
-    ApiError::unavailable("go on with the demo", error)
+    ApiError::unavailable("continue the demo", error)
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::books::{Books, Page};
 use super::fill::{deposit, withdrawal};
 
-/// What clients have seen.
+/// The observations of clients.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counted {
     /// Appends and reads.
@@ -26,11 +26,11 @@ pub(super) struct Counted {
     pub(super) applied_twice: u64,
     /// Answers that were older than an earlier one to the same client.
     pub(super) time_travel: u64,
-    /// What the first failed request said.
+    /// The error of the first failed request.
     pub(super) first_failure: Option<String>,
-    /// How long appends took, in microseconds.
+    /// The time that appends took, in microseconds.
     pub(super) append_times: Vec<u32>,
-    /// How long reads took, in microseconds.
+    /// The time that reads took, in microseconds.
     pub(super) read_times: Vec<u32>,
 }
 
@@ -90,7 +90,7 @@ struct Client {
     counted: Counted,
     /// The most that any answer to this client covered: no later one may cover less (I-7).
     covers: Position,
-    /// How many entries this client was shown of accounts that are not its own.
+    /// The number of entries that this client was shown of accounts that are not its own.
     shown: HashMap<usize, i64>,
 }
 
@@ -132,7 +132,7 @@ impl Client {
         }
     }
 
-    /// Reads an account of its own behind what it appended: the answer must be what the books say.
+    /// Reads an account of its own after what it appended: the answer must be what the books say.
     async fn read_own(&mut self, at: usize, position: Position) {
         let Some(answered) = self.ask(self.books.pages[at].account.clone(), position).await else { return };
         let Page { entries, balance, .. } = self.books.pages[at];

@@ -10,7 +10,7 @@ use super::line::Line;
 
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What became of a batch.
+/// The result of a batch.
 pub(super) enum Fate {
     /// It is in the journal.
     Appended { written: u64 },
@@ -50,7 +50,7 @@ impl Appender<'_> {
     }
 }
 
-/// Whether the events are to blame, and not the address or the way to it.
+/// Returns true if the events are to blame, and not the address or the way to it.
 fn lies_in_a_line(error: &ApiError) -> bool {
     match error {
         ApiError::Refused(_) => true,

@@ -47,11 +47,11 @@ fn there<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Json>, D::Error> 
     Json::deserialize(value).map(Some)
 }
 
-/// The event in a line. Everything that can be told without the journal is checked here, so that it is
-/// told with the line's number. The rules are those of every other door.
+/// Returns the event in a line. Everything that can be told without the journal is checked here, so that it is told
+/// with the line's number. The rules are those of every other door.
 ///
 /// # Errors
-/// What is wrong with the line, in words.
+/// The fault of the line, in words.
 pub fn parse(number: u64, text: &[u8]) -> Result<Line, String> {
     let valid = std::str::from_utf8(text)
         .map_err(|error| format!("it is not UTF-8: byte {} of the line is wrong", error.valid_up_to() + 1))?;
@@ -88,7 +88,7 @@ pub fn parse(number: u64, text: &[u8]) -> Result<Line, String> {
     Ok(Line { number, event, text: text.to_vec() })
 }
 
-/// The payload of a line: as JSON, as a text of JSON, or, where a line cannot hold it as it is, as both.
+/// Returns the payload of a line: as JSON, as a text of JSON, or, where a line cannot hold it as it is, as both.
 fn payload(data: Option<Json>, text: Option<&str>) -> Result<Json, String> {
     let Some(text) = text else { return data.ok_or_else(|| "missing field `data`".to_owned()) };
     let exact: Json = strict::from_line(text).map_err(|(found, _)| format!("data_text is not JSON: {found}"))?;
@@ -100,15 +100,15 @@ fn payload(data: Option<Json>, text: Option<&str>) -> Result<Json, String> {
     }
 }
 
-/// The payload without its line breaks, which in JSON can only be space between its parts.
+/// Returns the payload without its line breaks, which in JSON can only be space between its parts.
 fn in_one_line(data: &str) -> String {
     data.replace(['\n', '\r'], " ")
 }
 
-/// The line of an event, without its end, from which [`parse`] makes the same event.
+/// Returns the line of an event, without its end, from which [`parse`] makes the same event.
 ///
 /// # Errors
-/// When it cannot be written as JSON.
+/// If it cannot be written as JSON.
 pub fn line_of(event: &Event) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
     struct Broken<'a> {
@@ -124,8 +124,8 @@ pub fn line_of(event: &Event) -> Result<String, serde_json::Error> {
     serde_json::to_string(&Broken { event: &event, data_text: exact })
 }
 
-/// The metadata with the original time among its fields. A time that is there already is older: it
-/// comes from an export of what was imported before.
+/// Returns the metadata with the original time among its fields. A time that is there already is older: it comes from
+/// an export of what was imported before.
 fn with_time(mut metadata: Metadata, time: Option<&str>) -> Metadata {
     if let Some(time) = time {
         metadata.fields.entry("time".to_owned()).or_insert_with(|| time.to_owned());
@@ -133,9 +133,9 @@ fn with_time(mut metadata: Metadata, time: Option<&str>) -> Metadata {
     metadata
 }
 
-/// The id of a line that names none: a UUID of version 8 from the SHA-256 over the number of the line
-/// as 8 bytes and over stream, type, time (empty when absent) and the bytes of the data, each behind its
-/// length as 8 bytes; numbers are little-endian. It is a form: imported files depend on it.
+/// Returns the id of a line that names none: a UUID of version 8 from the SHA-256 over the number of the line as 8
+/// bytes and over stream, type, time (empty when absent) and the bytes of the data, each after its length as 8 bytes;
+/// numbers are little-endian. It is a form: imported files depend on it.
 pub fn derived_id(number: u64, stream: &StreamName, event_type: &EventType, time: Option<&str>, data: &str) -> EventId {
     let mut hash = Sha256::new();
     hash.update(number.to_le_bytes());

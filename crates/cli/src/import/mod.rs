@@ -7,7 +7,7 @@
 //!
 //! The id of a line that names none is derived from the line's number and content, so the same file
 //! imported twice writes nothing the second time, wherever the first time ended, and a file that has
-//! grown goes on where it ended. One batch is under way at a time: the journal has the events in the
+//! grown continues where it ended. One batch is under way at a time: the journal has the events in the
 //! order of the lines. The format is described in `docs/import.md`.
 //!
 //! This module never looks into the journal; what is known there is the journal's to tell.
@@ -29,14 +29,14 @@ pub use source::{BadLine, LINE_BYTES_MAX};
 use batch::{Appender, Fate};
 use source::Found;
 
-/// How an import goes about its work.
+/// The options of an import.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Most lines in one append.
     pub batch_lines_max: usize,
     /// Most bytes of lines in one append; a longer line goes alone.
     pub batch_bytes_max: usize,
-    /// How long one append is tried again while the node is unavailable.
+    /// The time for which one append is tried again while the node is unavailable.
     pub retry_time_max: Duration,
     /// The pause before the second try; it doubles from try to try, to 5 s.
     pub retry_pause_min: Duration,
@@ -53,7 +53,7 @@ impl Default for Options {
     }
 }
 
-/// What an import has done so far.
+/// The progress of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Lines that were looked at, blank ones left out.
@@ -66,21 +66,21 @@ pub struct Summary {
     pub bad: u64,
 }
 
-/// Why an import ended early. What came before is in the journal.
+/// The reason why an import ended early. What came before is in the journal.
 #[derive(Debug)]
 pub enum ImportError {
     /// A line that is no event, and bad lines are not skipped. Nothing of it or after it was written.
     BadLine(BadLine),
     /// The node declined for a reason that lies in no line.
     Api {
-        /// What it said.
+        /// Its text.
         error: ApiError,
         /// The first line that is not in the journal, as far as is known.
         first_line: u64,
     },
     /// The source cannot be read.
     Read {
-        /// What came back.
+        /// The error.
         error: io::Error,
         /// The line that would have been read.
         line: u64,
@@ -91,10 +91,10 @@ pub enum ImportError {
 
 /// An import that ended early, and what it had done until then.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ImportFailure {
     /// Why.
     pub error: ImportError,
-    /// What was done.
+    /// The progress until then.
     pub summary: Summary,
 }
 
@@ -102,14 +102,14 @@ pub struct Ended {
 /// lines, and end the import if there is none. `progress` is told after each batch.
 ///
 /// # Errors
-/// [`Ended`], with the reason and what was done until then. Importing the same source again goes on.
+/// [`ImportFailure`], with the reason and what was done until then. Importing the same source again continues.
 pub async fn import<'a>(
     api: &'a dyn Api,
     source: impl Read + Send + 'static,
     skipped: Option<&'a mut (dyn Write + Send)>,
     options: Options,
     mut progress: impl FnMut(Summary) + Send,
-) -> Result<Summary, Ended> {
+) -> Result<Summary, ImportFailure> {
     // Two batches wait at most: enough to keep both sides busy, and a bound on memory.
     let (batches, mut coming) = mpsc::channel(2);
     let reading = tokio::task::spawn_blocking(move || source::read_all(source, options, &batches));
@@ -120,7 +120,7 @@ pub async fn import<'a>(
         if let Err(error) = done {
             // The reader ends by itself once nobody takes its batches. Standard input may never give it
             // another line, so it is not waited for.
-            return Err(Ended { error, summary: run.summary });
+            return Err(ImportFailure { error, summary: run.summary });
         }
     }
     if let Err(failure) = reading.await {
@@ -191,7 +191,7 @@ impl Run<'_> {
         let form = Form { line: bad.number, reason: &bad.reason, text, bytes_hex, cut: bad.cut };
         let mut json = serde_json::to_vec(&form).map_err(|error| ImportError::Skip(error.into()))?;
         json.push(b'\n');
-        // Written through before anything after it is: a report must not be behind the journal.
+        // Written through before anything after it is: a report must not have less than the journal.
         skipped.write_all(&json).and_then(|()| skipped.flush()).map_err(ImportError::Skip)?;
         self.summary.bad += 1;
         Ok(())

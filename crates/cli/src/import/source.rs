@@ -25,16 +25,16 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub struct BadLine {
     /// Its number in the source, from 1.
     pub number: u64,
-    /// What is wrong with it, in words.
+    /// The fault, in words.
     pub reason: String,
     /// Its bytes; the beginning of them when it is longer than [`LINE_BYTES_MAX`].
     pub text: Vec<u8>,
-    /// Whether it is longer than that.
+    /// True if it is longer than that.
     pub cut: bool,
 }
 
 impl BadLine {
-    /// A line that the node refused.
+    /// Returns a line that the node refused.
     pub(super) fn refused(line: &Line, error: &ApiError) -> Self {
         Self { number: line.number, reason: error.to_string(), text: line.text.clone(), cut: false }
     }
@@ -50,7 +50,7 @@ impl BadLine {
     }
 }
 
-/// What comes out of a source, in order.
+/// The items of a source, in order.
 pub(super) enum Found {
     /// Good lines that belong together.
     Lines(Vec<Line>),
@@ -73,7 +73,7 @@ pub(super) fn read_all(reader: impl Read + Send + 'static, options: Options, fou
     }
 }
 
-/// What stands at the end, if it is not simply the end.
+/// Returns the error at the end, if there is one.
 fn read_lines(reader: impl Read + Send + 'static, batch: &mut Batch, found: &mpsc::Sender<Found>) -> Option<Found> {
     let mut number = 0;
     let mut lines = match open(reader) {
@@ -99,7 +99,7 @@ fn read_lines(reader: impl Read + Send + 'static, batch: &mut Batch, found: &mps
     }
 }
 
-/// The lines of `reader`, unpacked if it begins as gzip does, whatever its name.
+/// Returns the lines of `reader`, unpacked if it begins as gzip does, whatever its name.
 fn open(mut reader: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
     let mut first = Vec::new();
     reader.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut first)?;

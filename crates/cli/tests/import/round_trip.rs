@@ -1,5 +1,5 @@
 //! What one door takes, the other takes: whatever a node accepts over HTTP comes out of an export and into another node
-//! as it was, whichever stores are behind the two.
+//! as it was, whichever stores the two have.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// A real node behind HTTP.
+/// A real node with its HTTP API.
 pub struct Served {
     pub node: Node,
     pub url: String,

@@ -1,4 +1,4 @@
-//! Commands that go on until somebody ends them.
+//! Commands that continue until somebody ends them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;

@@ -43,7 +43,7 @@ fn status_of_several_members() {
     let mut shared = replaying();
     for (version, owners) in [(0, ["0a0b0c01", "0a0b0c02"]), (1, ["0a0b0c02", ""])] {
         let segments = &mut shared.projections[0].versions[version].segments;
-        segments.iter_mut().zip(owners).for_each(|(segment, owner)| segment.owner = Some(owner.to_owned()));
+        segments.iter_mut().zip(owners).for_each(|(segment, owner)| segment.claimed_by = Some(owner.to_owned()));
     }
     node.fake.script().statuses.push_back(Status { members: members.unwrap(), ..shared });
     node.script("status_members", dir().path());
@@ -61,7 +61,7 @@ fn operations() {
     let node = Node::start();
     let waiting: FlipResponse = serde_json::from_str(
         r#"{"projection":"balances","kind":"flip","from":"v1.1","to":"v2.1","requested":8,"flipped":false,
-            "waiting_on":[{"kind":"segment","text":"segment 0 of v2.1, 48210 behind"}]}"#,
+            "waiting_on":[{"kind":"segment","text":"segment 0 of v2.1 (lag 48,210)"}]}"#,
     )
     .unwrap();
     node.fake.script().statuses.push_back(replaying());
@@ -76,7 +76,7 @@ fn operations() {
         r#"{"position":1,"time":"2026-03-01T12:00:00Z","projection":"balances","version":"v1.1",
             "event":"version_scheduled","text":"v1.1 scheduled, 4 segments"}"#,
         r#"{"position":1204,"time":"2026-03-01T12:00:01.5Z","projection":"balances","version":"v1.1","event":"flipped",
-            "text":"v1.1 serves, the first to do so; covers 1203","actor":"ana","reason":"first","covers":1203}"#,
+            "text":"v1.1 serves, the first to do so; covers 1,203","actor":"ana","reason":"first","covers":1203}"#,
     ];
     node.fake.script().history.extend(entries.map(|entry| serde_json::from_str::<HistoryEntry>(entry).unwrap()));
     node.script("operations", dir().path());
@@ -111,7 +111,8 @@ fn a_flip_that_waits_for_somebody_says_so_at_once() {
             format!(r#"{{"projection":"balances","kind":"flip","from":"v1.1","to":"v2.1","requested":8,{rest}}}"#);
         serde_json::from_str(&text).unwrap()
     };
-    let paused = r#""flipped":false,"waiting_on":[{"kind":"paused","text":"the command to resume: it is paused"}]"#;
+    let paused =
+        r#""flipped":false,"waiting_on":[{"kind":"paused","text":"the command `resume`: the version is paused"}]"#;
     let done = r#""flipped":true,"position":9,"covers":8"#;
     node.fake.script().statuses.push_back(replaying());
     node.fake.script().flips.extend([answer(paused), answer(paused), answer(done)]);
@@ -132,7 +133,7 @@ fn letters() {
     };
     node.fake.script().letters.extend([
         letter(7, r#""kind":"refused","error":"no fee is known for account-1","attempts":10"#),
-        letter(8, r#""kind":"behind","first":7,"error":"no fee is known for account-1","attempts":0,"wish":"retry""#),
+        letter(8, r#""kind":"blocked","first":7,"error":"no fee is known for account-1","attempts":0,"wish":"retry""#),
     ]);
     let effect = |number: u64, rest: &str| {
         let text = format!(
@@ -160,7 +161,7 @@ fn letters() {
 fn a_rebuild_is_waited_for() {
     for (name, last) in [
         ("rebuild_serving", built("Serving", "")),
-        ("rebuild_ready", built("Initializing", r#"{"kind":"flip_command","text":"the command to flip"}"#)),
+        ("rebuild_ready", built("Initializing", r#"{"kind":"flip_command","text":"the command `flip`"}"#)),
         ("rebuild_failed", built("Failed", "")),
         (
             "rebuild_not_right",
@@ -246,7 +247,7 @@ fn verifications() {
         halting("handler", refuses),
         behind,
         halting("handler", refuses),
-        halting("paused", "the command to resume: it is paused"),
+        halting("paused", "the command `resume`: the version is paused"),
     ];
     node.fake.script().verifications.extend(answers);
     node.script("verify", dir().path());

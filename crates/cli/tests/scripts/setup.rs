@@ -22,7 +22,7 @@ pub(super) fn replaying() -> Status {
              "covers":51790,"lag":48210,"lag_seconds":184.2,"rate":212000.4,"arrivals":3000,
              "time_left":{"seconds":0.23,"basis":"the last 10 s"},
              "rollback_ready":false,"segments":[{"segment":0,"position":51790,"lag":48210,"epoch":1,"held":false}],
-             "waiting_on":[{"kind":"segment","segment":0,"text":"segment 0 of v2.1, 48210 behind"}]}]},
+             "waiting_on":[{"kind":"segment","segment":0,"text":"segment 0 of v2.1 (lag 48,210)"}]}]},
           {"name":"loans","versions":[
             {"version":"v3.2","phase":"Failed","since":"2026-03-01T10:00:00Z","carried":false,"rollback_ready":false,
              "segments":[],"reason":"the handler refuses event 7: no amount"}]}]"#,
@@ -34,17 +34,17 @@ pub(super) fn flipping() -> Status {
     status(
         r#"[{"name":"balances","serving":"v2.1",
             "flip":{"to":"v2.2","from":"v2.1","kind":"flip","requested":99990,"waiting_on":[
-              {"kind":"segment","text":"segment 3 of v2.2, 7 behind"},{"kind":"code","text":"a node that carries v2.2"}]},
+              {"kind":"segment","text":"segment 3 of v2.2 (lag 7)"},{"kind":"code","text":"a node that carries v2.2"}]},
             "versions":[
             {"version":"v1.1","phase":"StandingBy","since":"2026-03-01T10:00:00Z","carried":true,"covers":100000,"lag":0,
              "rollback_ready":true,"segments":[{"segment":0,"position":100000,"lag":0,"epoch":1,"held":false}],
-             "waiting_on":[{"kind":"stand_by","text":"the end of its stand-by in 3600 s"}]},
+             "waiting_on":[{"kind":"stand_by","text":"the end of its stand-by, in 3600 s"}]},
             {"version":"v1.2","phase":"StandingBy","since":"2026-03-01T10:00:00Z","carried":true,"covers":10,"lag":99990,
              "lag_seconds":66660,"rate":1.5,"no_time_left":"at this pace it never catches up: b",
              "stall":{"seconds":7,"text":"no progress for 7 s, it waits on the store: full","waiting_on":[
                {"kind":"store","text":"the store: full"}]},
              "waiting_on":[{"kind":"store","text":"the store: full"}],
-             "rollback_ready":false,"rollback_not_ready":"segment 0 of v1.2, 99990 behind","segments":[]},
+             "rollback_ready":false,"rollback_not_ready":"segment 0 of v1.2 (lag 99,990)","segments":[]},
             {"version":"v2.1","phase":"Serving","since":"2026-03-01T10:00:00Z","carried":true,"rollback_ready":false,
              "segments":[],"lag":0},
             {"version":"v2.2","phase":"Initializing","stage":"Ready","since":"2026-03-01T10:00:00Z","carried":true,

@@ -15,7 +15,7 @@ use dacapo_model::{CatalogCommand, ExpectedRevision, Metadata, Misfit, NewEvent,
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
 
-pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, FlipKind, Phase, Reads, Stage, Unlike};
+pub use dacapo_model::{Catalog, CatalogEvent, CatalogRefused, CodeId, CodeMismatch, FlipKind, Phase, Reads, Stage};
 pub use keys::KeyReused;
 pub(crate) use keys::{Request, Which};
 

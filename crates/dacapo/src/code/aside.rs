@@ -117,13 +117,13 @@ impl Aside {
             self.batch.put(letter.clone());
             return Ok(true);
         }
-        if !self.order_matters || planted::is(Fault::NotBehind) {
+        if !self.order_matters || planted::is(Fault::NotBlocked) {
             return Ok(false);
         }
         let Some(first) = self.kept.first_of(event.stream).or_else(|| self.batch.first_of(event.stream)) else {
             return Ok(false);
         };
-        let kind = LetterKind::Behind { first: first.position };
+        let kind = LetterKind::Blocked { first: first.position };
         let error = first.error.clone();
         if self.is_full() {
             return Err(format!("it is behind event {} of its stream, of which was said: {error}", first.position));

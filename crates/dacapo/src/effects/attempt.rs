@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use dacapo_model::{EffectKey, EffectTry, Epoch, PendingEffect, Settled, Timestamp};
+use dacapo_model::{EffectKey, EffectOutcome, EffectTry, Epoch, PendingEffect, Timestamp};
 use futures::FutureExt;
 
 use super::{Act, Delivery};
@@ -42,7 +42,7 @@ impl Delivery {
                     format!("it took longer than {} ms", options.time_max.as_millis())
                 }
                 made = AssertUnwindSafe(made).catch_unwind() => match made {
-                    Ok(Ok(())) => return (number, Settled::Done),
+                    Ok(Ok(())) => return (number, EffectOutcome::Done),
                     Ok(Err(error)) => chain(&*error),
                     Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
                 }
@@ -50,12 +50,12 @@ impl Delivery {
             let (effect_key, name) = (&attempt.key, &effect.name);
             if options.on_failure.sets_aside(attempts, aside) {
                 tracing::error!(%view, effect = %effect_key, name, attempts, error, "an effect is set aside");
-                return (number, Settled::SetAside { error: shortened(error), at: clock.now() });
+                return (number, EffectOutcome::SetAside { error: shortened(error), at: clock.now() });
             }
             tracing::warn!(%view, effect = %effect_key, name, attempts, error, "an effect fails");
             let error = shortened(error);
             let due: Timestamp = clock.now().plus(options.back_off(attempts));
-            (number, Settled::Failed { error, due })
+            (number, EffectOutcome::Failed { error, due })
         })
     }
 }

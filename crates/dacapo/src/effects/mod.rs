@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    BegunEffect, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token,
+    BegunEffect, EffectOutcome, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Timestamp, Token,
     VersionId, ViewId, Voice, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
@@ -69,14 +69,14 @@ struct Other {
     open: Option<Arc<OpenVersion>>,
 }
 
-type Act = BoxFuture<'static, (u64, Settled)>;
+type Act = BoxFuture<'static, (u64, EffectOutcome)>;
 
 /// The tries under way, and those whose outcome is not recorded yet.
 #[derive(Default)]
 struct UnderWay {
     acts: FuturesUnordered<Act>,
     busy: HashSet<u64>,
-    settled: Vec<(u64, Settled)>,
+    settled: Vec<(u64, EffectOutcome)>,
     /// The last resumption that was heeded.
     resumed_at: Option<Position>,
     /// Since that one, until everything that fails was tried at once: what was.
@@ -211,7 +211,7 @@ impl Delivery {
                 // Nobody knows yet.
                 Voice::First => {}
                 Voice::Of(_) | Voice::Nobody => {
-                    under_way.settled.push((pending.number, Settled::Done));
+                    under_way.settled.push((pending.number, EffectOutcome::Done));
                     silent += 1;
                 }
             }

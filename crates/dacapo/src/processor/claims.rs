@@ -79,7 +79,7 @@ impl Assignment {
         let mut actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
         let takes = |action: &ClaimAction| {
             matches!(action, ClaimAction::Claim(segment)
-                if seen.iter().any(|token| token.segment == *segment && token.owner.is_some()))
+                if seen.iter().any(|token| token.segment == *segment && token.claimed_by.is_some()))
         };
         // Nothing is taken from one that has just joined.
         if actions.iter().any(takes) {
@@ -87,7 +87,7 @@ impl Assignment {
             actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
         }
         let (mut ours, mut released) = (BTreeSet::<Segment>::new(), BTreeSet::new());
-        ours.extend(seen.iter().filter(|token| token.owner == Some(me)).map(|token| token.segment));
+        ours.extend(seen.iter().filter(|token| token.claimed_by == Some(me)).map(|token| token.segment));
         for action in actions {
             match action {
                 ClaimAction::Claim(segment) => drop(ours.insert(segment)),

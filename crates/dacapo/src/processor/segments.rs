@@ -258,7 +258,7 @@ mod tests {
             segment,
             epoch: Epoch::new(1),
             position: Position::new(*position),
-            owner: None,
+            claimed_by: None,
             held_for: None,
             cap: None,
             applied: Applied::default(),

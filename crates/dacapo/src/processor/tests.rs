@@ -120,7 +120,7 @@ impl Stage {
             segment,
             epoch: dacapo_model::Epoch::new(1),
             position: Position::START,
-            owner: None,
+            claimed_by: None,
             held_for: None,
             cap: None,
             applied: Applied::default(),
@@ -247,7 +247,7 @@ async fn what_was_taken_under_a_claim_that_is_lost_does_not_land() {
     stage.trouble(move |lasting, _, _| {
         if first() {
             for token in &mut lasting.tokens {
-                (token.owner, token.epoch) = (Some(MemberId::from_bytes([9; 16])), token.epoch.next());
+                (token.claimed_by, token.epoch) = (Some(MemberId::from_bytes([9; 16])), token.epoch.next());
             }
         }
         None

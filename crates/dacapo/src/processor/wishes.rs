@@ -140,7 +140,7 @@ impl Run<'_, Rows> {
     fn refused_again(&self, letter: &Letter, stays: TokenMove, error: String) -> Commit {
         let kind = match letter.kind {
             // It was handed to the handler now.
-            LetterKind::Behind { .. } => LetterKind::Refused,
+            LetterKind::Blocked { .. } => LetterKind::Refused,
             kind => kind,
         };
         let (attempts, recorded) = (letter.attempts.saturating_add(1), self.assignment.clock.now());

@@ -151,7 +151,7 @@ pub(super) async fn letters(view: &mut dyn ViewReader, allowed: bool, tally: &mu
                     continue;
                 }
                 LetterKind::Refused => format!("set aside after {} tries: {}", letter.attempts, letter.error),
-                LetterKind::Behind { first } => format!("set aside behind event {first}: {}", letter.error),
+                LetterKind::Blocked { first } => format!("set aside behind event {first}: {}", letter.error),
             };
             aside += 1;
             if !allowed {

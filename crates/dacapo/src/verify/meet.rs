@@ -168,7 +168,7 @@ async fn shown(
 
 /// Whether several members move the version.
 fn is_apart(tokens: &[Token]) -> bool {
-    tokens.iter().map(|token| token.owner).collect::<BTreeSet<_>>().len() > 1
+    tokens.iter().map(|token| token.claimed_by).collect::<BTreeSet<_>>().len() > 1
 }
 
 /// Waits until several members move the version.

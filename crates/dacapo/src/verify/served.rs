@@ -16,7 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::scrub::{Scrubbed, is_fold};
+use dacapo_model::scrub::{ScrubResult, is_fold};
 use dacapo_model::verify::{Outcome, Part, PartReport};
 use dacapo_model::{Phase, Position, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::StoreError;
@@ -142,14 +142,18 @@ impl Turn {
 
 /// Compares some rows of a version with what its code makes of their events, and says where to go on. Nothing comes of it
 /// if it does not serve here any more, or by other code.
-async fn look(versions: &Versions, id: &ViewId, after: Position) -> Result<Option<(Scrubbed, Position)>, CatalogError> {
+async fn look(
+    versions: &Versions,
+    id: &ViewId,
+    after: Position,
+) -> Result<Option<(ScrubResult, Position)>, CatalogError> {
     let now = || Subject::of(versions, id, |state| state.phase == Phase::Serving);
     let (Some(subject), Some(open)) = (now(), versions.open_version(id)) else { return Ok(None) };
     let mut view = ReadView::new(open.view.reader().await?);
     // After the view was read: what is done to it is in the catalog before.
     versions.catalog.refresh().await?;
     let (report, next) = compare(versions, id, &subject.code, &mut view, after).await?;
-    let scrubbed = Scrubbed { at: versions.world.clock.now(), position: view.covers(), report };
+    let scrubbed = ScrubResult { at: versions.world.clock.now(), position: view.covers(), report };
     Ok(now().filter(|now| now.is(&subject)).map(|_| (scrubbed, next)))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use dacapo_model::{Catalog, ProjectionName, Unlike, ViewId};
+use dacapo_model::{Catalog, CodeMismatch, ProjectionName, ViewId};
 
 use crate::cluster::Cluster;
 use crate::code::VersionCode;
@@ -19,7 +19,7 @@ pub(crate) struct CarriedHere {
 #[derive(Default)]
 struct Told {
     /// Code that is not what was recorded for its number.
-    unlike: BTreeMap<(ProjectionName, u32), Unlike>,
+    unlike: BTreeMap<(ProjectionName, u32), CodeMismatch>,
     /// The versions that serve and whose code is not here.
     lacking: BTreeSet<ViewId>,
 }
@@ -54,7 +54,7 @@ impl CarriedHere {
         for VersionCode { code, .. } in &carried {
             match catalog.unlike(code) {
                 // What is not decided is soon.
-                None | Some(Unlike::Undecided { .. }) => {}
+                None | Some(CodeMismatch::Undecided { .. }) => {}
                 Some(found) => drop(unlike.insert((code.projection.clone(), code.code), found)),
             }
         }

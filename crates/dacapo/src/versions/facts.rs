@@ -181,7 +181,7 @@ async fn halts_elsewhere(
 }
 
 pub(crate) fn is_ours(versions: &Versions, token: &Token) -> bool {
-    token.owner == Some(versions.cluster.me())
+    token.claimed_by == Some(versions.cluster.me())
 }
 
 /// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.

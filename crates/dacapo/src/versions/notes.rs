@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dacapo_model::reasons::Looking;
-use dacapo_model::scrub::Scrubbed;
+use dacapo_model::scrub::ScrubResult;
 use dacapo_model::{Position, ProjectionName, ProjectionState, Segment, Token, ViewId, WaitingOn, assign, limits};
 use dacapo_store::StoreError;
 use tokio::sync::watch;
@@ -40,7 +40,7 @@ pub(crate) struct Notes {
     /// What the verifications under way are at.
     looking: RwLock<BTreeMap<ViewId, Looking>>,
     /// What the last look at the rows of versions that serve came to.
-    scrubbed: RwLock<BTreeMap<ViewId, Scrubbed>>,
+    scrubbed: RwLock<BTreeMap<ViewId, ScrubResult>>,
 }
 
 /// What is known about the flips of a projection beside the catalog.
@@ -241,13 +241,13 @@ impl Notes {
     }
 
     /// What the last look at the rows of a version that serves came to.
-    pub(crate) fn scrubbed(&self, id: &ViewId) -> Option<Scrubbed> {
+    pub(crate) fn scrubbed(&self, id: &ViewId) -> Option<ScrubResult> {
         self.scrubbed.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// Notes what a look at the rows of a version came to; what is new of what is wrong is logged.
-    pub(crate) fn set_scrubbed(&self, id: &ViewId, now: Scrubbed) {
-        let wrong = |scrubbed: &Scrubbed| scrubbed.report.findings.clone();
+    pub(crate) fn set_scrubbed(&self, id: &ViewId, now: ScrubResult) {
+        let wrong = |scrubbed: &ScrubResult| scrubbed.report.findings.clone();
         let (reason, found, position) = (now.waiting_on(), wrong(&now), now.position);
         let before = self.scrubbed.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), now);
         let before = before.map(|before| wrong(&before)).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dacapo::catalog::{CatalogRefused, Unlike};
+use dacapo::catalog::{CatalogRefused, CodeMismatch};
 use dacapo::journal::Append;
 use dacapo::status::{Status, VersionStatus, WaitingOn};
 use dacapo::{Metadata, Node, Position, StartError};
@@ -22,7 +22,7 @@ fn v1(status: &Status) -> Option<&VersionStatus> {
 
 /// Whether the node says that its code does not read what the version reads.
 fn says_so(status: &Status) -> bool {
-    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Reads { unlike: Unlike::Missing(_), .. });
+    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Reads { unlike: CodeMismatch::Missing(_), .. });
     v1(status).is_some_and(|found| found.waiting_on.iter().any(told))
 }
 
@@ -69,7 +69,7 @@ async fn a_rolling_upgrade_passes_no_event_that_old_nodes_do_not_know() {
     have(&third, &[("new", 2), ("third", 2)]).await;
     // One that begins again with the old program does not start.
     let error = store.another().node("one").projection(Balances::<Old>::default()).start().await.err().unwrap();
-    let StartError::Code(CatalogRefused::Reads { unlike: Unlike::Missing(types), .. }) = &error else {
+    let StartError::Code(CatalogRefused::Reads { unlike: CodeMismatch::Missing(types), .. }) = &error else {
         panic!("{error}")
     };
     assert_eq!(types, &["deposited-v2", "withdrawn"], "{error}");
@@ -132,7 +132,7 @@ async fn an_event_that_comes_between_the_look_and_the_record_keeps_the_new_code_
     let early = Append::to_stream("account-1".try_into().unwrap(), dacapo::ExpectedRevision::Any, vec![early]);
     let joining = Shared { early: std::sync::Arc::new(std::sync::Mutex::new(Some(early))), ..store.another() };
     let error = joining.node("new").projection(Balances::<New>::default()).start().await.err().unwrap();
-    let StartError::Code(CatalogRefused::Reads { unlike: Unlike::Added { event, .. }, .. }) = &error else {
+    let StartError::Code(CatalogRefused::Reads { unlike: CodeMismatch::Added { event, .. }, .. }) = &error else {
         panic!("{error}")
     };
     assert_eq!(event.as_ref().unwrap().0, "withdrawn", "{error}");
@@ -157,7 +157,7 @@ async fn nodes_that_find_different_code_of_a_new_number_run_the_one_that_was_fir
     until(&one, "its code is scheduled", |status| v1(status).is_some()).await;
     there.hears.send_replace(true);
     have(&one, &[("one", 4)]).await;
-    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Reads { unlike: Unlike::Added { .. }, .. });
+    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Reads { unlike: CodeMismatch::Added { .. }, .. });
     until(&two, "its code is another", |status| v1(status).is_some_and(|found| found.waiting_on.iter().any(told)))
         .await;
     let last = put(&two, "account-1", Old::Deposited { amount: 10 }).await;

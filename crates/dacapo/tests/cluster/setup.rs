@@ -162,7 +162,7 @@ pub(super) fn shares(status: &dacapo::status::Status, version: VersionId) -> BTr
     let versions = status.projections.iter().flat_map(|projection| &projection.versions);
     let mut shares: BTreeMap<String, usize> = BTreeMap::new();
     for token in versions.filter(|found| found.version == version).flat_map(|found| &found.tokens) {
-        let owner = status.members.iter().find(|member| Some(member.id) == token.owner);
+        let owner = status.members.iter().find(|member| Some(member.id) == token.claimed_by);
         *shares.entry(owner.map_or("nobody", |owner| &owner.name).to_owned()).or_default() += 1;
     }
     shares

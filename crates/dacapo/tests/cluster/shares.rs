@@ -106,7 +106,7 @@ async fn a_node_that_is_added_takes_its_share_of_a_rebuild_and_one_that_goes_lea
     first_gate.gate.send_replace(true);
     shared(&one, "v2.1", &[("one", 4), ("two", 4)]).await;
     let owned = one.status().await.unwrap().projections[0].versions[1].tokens.clone();
-    let of_one = owned.iter().filter(|token| token.owner == owned[0].owner);
+    let of_one = owned.iter().filter(|token| token.claimed_by == owned[0].claimed_by);
     let of_one: BTreeSet<_> = of_one.map(|token| token.segment).collect();
     assert_eq!(of_one.len(), 4);
     second_gate.gate.send_replace(true);
@@ -196,7 +196,7 @@ async fn nothing_is_taken_from_a_node_that_has_joined_since_another_one_looked()
         let tokens = status.projections[0].versions[0].tokens.clone();
         tokens
             .into_iter()
-            .filter(|token| token.owner == me)
+            .filter(|token| token.claimed_by == me)
             .map(|token| (token.segment, token.epoch))
             .collect::<Vec<_>>()
     };

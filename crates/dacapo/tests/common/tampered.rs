@@ -5,7 +5,7 @@ use std::time::Duration;
 use dacapo::catalog::{Phase, RequestedBy};
 use dacapo::options::{FlipPolicy, Scrub};
 use dacapo::status::{Status, WaitingOn};
-use dacapo::verify::{Outcome, Scrubbed};
+use dacapo::verify::{Outcome, ScrubResult};
 use dacapo::{Node, Options, Position};
 
 use crate::common::*;
@@ -33,7 +33,7 @@ pub fn rows_reason(status: &Status) -> Option<&WaitingOn> {
 }
 
 /// What a look found, once it is as wanted.
-pub async fn looked(node: &Node, wanted: impl Fn(&Scrubbed) -> bool) -> Scrubbed {
+pub async fn looked(node: &Node, wanted: impl Fn(&ScrubResult) -> bool) -> ScrubResult {
     let found = |status: &Status| status.projections[0].versions[0].scrubbed.clone();
     let status = until(node, "a look", |status| found(status).is_some_and(|found| wanted(&found))).await;
     found(&status).unwrap()

@@ -285,7 +285,7 @@ async fn an_event_at_which_a_segment_halts_is_set_aside_by_somebody_and_the_segm
     // Tried twice until it halted, and once more; a slow node is at its next try by the time it hears of it.
     let (at, kind, attempts) = set_aside[0];
     assert!((at, kind) == (position.get(), LetterKind::Refused) && attempts >= 3, "{set_aside:?}");
-    assert!(matches!(set_aside[1..], [(_, LetterKind::Behind { .. }, 0)]), "the rest of its stream: {set_aside:?}");
+    assert!(matches!(set_aside[1..], [(_, LetterKind::Blocked { .. }, 0)]), "the rest of its stream: {set_aside:?}");
     let again = node.version(view("v1.1")).set_aside(position).requested_by(asked("once more")).await.unwrap();
     assert_eq!(again.position, None, "it is set aside already");
     let history = node.history().await.unwrap();

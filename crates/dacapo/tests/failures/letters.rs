@@ -26,10 +26,10 @@ async fn a_dead_letter_holds_back_the_rest_of_its_stream_and_nothing_else() {
     assert_eq!(ask(&node, "ledger-4", last).await, (2, 2));
     assert_eq!(ask(&node, "ledger-3", last).await, (1, 1));
     let first = doubted;
-    let mut expected = vec![(doubted.get(), LetterKind::Refused, 2), (behind.get(), LetterKind::Behind { first }, 0)];
+    let mut expected = vec![(doubted.get(), LetterKind::Refused, 2), (behind.get(), LetterKind::Blocked { first }, 0)];
     let all = letters(&node, "v1.1").await;
     assert_eq!(all[..2], expected);
-    assert_eq!((all.len(), all[2].1), (3, LetterKind::Behind { first }), "that of the last round");
+    assert_eq!((all.len(), all[2].1), (3, LetterKind::Blocked { first }), "that of the last round");
     expected.push(all[2]);
     let status = node.status().await.unwrap();
     assert_eq!(version_in(&status, "v1.1").unwrap().letters, 3);
@@ -257,7 +257,7 @@ async fn letters_go_with_their_version() {
     node.version(view("v1.1")).clean_up().requested_by(by_test()).await.unwrap();
     phase(&node, "v1.1", Phase::Obsolete).await;
     let error = node.version(view("v1.1")).letters().limit(1).await.unwrap_err();
-    assert!(error.to_string().contains("there is no totals v1.1"), "{error}");
+    assert!(error.to_string().contains("totals v1.1 does not exist"), "{error}");
     let error = node.version(view("v1.1")).pause().requested_by(by_test()).await.unwrap_err();
     assert!(error.to_string().contains("v1.1"), "{error}");
     node.shutdown().await;

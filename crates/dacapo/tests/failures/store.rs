@@ -35,7 +35,7 @@ async fn a_store_that_fails_while_a_refusal_or_a_letter_is_recorded_loses_neithe
         until_version(&node, "v1.1", "it goes on", |found| found.covers >= last && found.letters == 3).await;
         let all = letters(&node, "v1.1").await;
         assert_eq!(all[0].0, doubted.get());
-        assert_eq!((all[1].0, all[1].1), (behind.get(), LetterKind::Behind { first: doubted }));
+        assert_eq!((all[1].0, all[1].1), (behind.get(), LetterKind::Blocked { first: doubted }));
         check_counts_now(&node, "v1.1").await;
         version_1.heal();
         node.version(view("v1.1")).retry_letters(WhichLetters::All).requested_by(by_test()).await.unwrap();

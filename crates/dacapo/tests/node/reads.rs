@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo::catalog::{CatalogEvent, CatalogRefused, RequestedBy, Unlike};
+use dacapo::catalog::{CatalogEvent, CatalogRefused, CodeMismatch, RequestedBy};
 use dacapo::journal::NewEvent;
 use dacapo::options::{CarryRefused, FlipPolicy, RowScope, SegmentCount};
 use dacapo::store::Store;
@@ -41,7 +41,7 @@ async fn refused(builder: NodeBuilder) -> StartError {
     builder.start().await.err().expect("it must be refused")
 }
 
-fn unlike(error: &StartError) -> &Unlike {
+fn unlike(error: &StartError) -> &CodeMismatch {
     match error {
         StartError::Code(CatalogRefused::Reads { unlike, .. }) => unlike,
         other => panic!("{other}"),
@@ -58,7 +58,7 @@ async fn a_type_that_was_passed_is_not_read_under_the_same_number() {
     old.shutdown().await;
     let error = refused(in_directory(directory.path()).projection(Balances::<Both>::default())).await;
     let event = Some(("withdrawn".to_owned(), passed));
-    assert_eq!(unlike(&error), &Unlike::Added { types: vec!["withdrawn".into()], event });
+    assert_eq!(unlike(&error), &CodeMismatch::Added { types: vec!["withdrawn".into()], event });
     assert!(error.to_string().contains("raise the version number"), "{error}");
     // What the message says helps.
     let verify = Verify::default().without(Part::Rows);
@@ -90,7 +90,7 @@ async fn a_type_of_which_the_journal_has_no_event_is_recorded_and_read() {
     assert_eq!(again.history().await.unwrap().len(), history.len(), "the same code again says nothing");
     again.shutdown().await;
     let error = refused(in_directory(directory.path()).projection(Balances::<Old>::default())).await;
-    assert_eq!(unlike(&error), &Unlike::Missing(vec!["withdrawn".into()]));
+    assert_eq!(unlike(&error), &CodeMismatch::Missing(vec!["withdrawn".into()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,17 +115,17 @@ async fn removed_types_other_categories_segments_and_rows_are_refused_under_the_
     first.shutdown().await;
     let with = |options| in_directory(directory.path()).projection(Balances::<Both>::with(options));
     let removed = in_directory(directory.path()).projection(Balances::<Old>::with(options()));
-    assert!(matches!(unlike(&refused(removed).await), Unlike::Missing(_)));
+    assert!(matches!(unlike(&refused(removed).await), CodeMismatch::Missing(_)));
     let more = Some(vec!["account".into(), "wallet".into()]);
     for categories in [None, more] {
         let error = refused(with(Options { categories, ..options() })).await;
-        assert!(matches!(unlike(&error), Unlike::Categories { .. }));
+        assert!(matches!(unlike(&error), CodeMismatch::Categories { .. }));
         assert!(error.to_string().contains("raise the version number"), "{error}");
     }
     let error = refused(with(Options { segments: SegmentCount::new(5).unwrap(), ..options() })).await;
-    assert!(matches!(unlike(&error), Unlike::Segments { .. }));
+    assert!(matches!(unlike(&error), CodeMismatch::Segments { .. }));
     let error = refused(with(Options { rows: RowScope::AcrossSegments, ..options() })).await;
-    assert!(matches!(unlike(&error), Unlike::Rows { .. }));
+    assert!(matches!(unlike(&error), CodeMismatch::Rows { .. }));
     // In another order, and named twice, they are the same.
     let same = Options { categories: Some(vec!["account".into(), "account".into()]), ..options() };
     let node = with(same).start().await.unwrap();

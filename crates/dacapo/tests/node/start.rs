@@ -20,7 +20,7 @@ async fn a_node_is_not_ready_while_what_serves_is_behind_where_it_started() {
     let node = start().await.unwrap();
     until(&node, "it says why nobody is answered", |_| {
         let reasons: Vec<_> = node.not_ready().into_iter().map(|found| found.reason).collect();
-        let is_short = reasons.iter().any(|reason| matches!(reason, WaitingOn::Segment { behind, .. } if *behind > 0));
+        let is_short = reasons.iter().any(|reason| matches!(reason, WaitingOn::Segment { lag, .. } if *lag > 0));
         is_short && reasons.contains(&WaitingOn::Paused)
     })
     .await;

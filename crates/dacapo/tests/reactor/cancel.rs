@@ -98,7 +98,7 @@ async fn a_replay_that_keeps_its_rows_is_left_and_what_was_set_aside_stays_so() 
     let kept = node.version(view("v1.1")).letters().limit(10).await.unwrap();
     let kept: Vec<_> = kept.iter().map(|letter| (letter.letter.position, letter.letter.kind)).collect();
     let first = doubted.position;
-    assert_eq!(kept, [(first, LetterKind::Refused), (behind, LetterKind::Behind { first })], "I-11");
+    assert_eq!(kept, [(first, LetterKind::Refused), (behind, LetterKind::Blocked { first })], "I-11");
     assert_eq!(office.made().len(), made, "I-9: nothing speaks again");
     office.refuses.store(false, Ordering::SeqCst);
     node.version(view("v1.1")).retry_letters(WhichLetters::All).by("ana").await.unwrap();

@@ -141,7 +141,7 @@ async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
 
     flip(&node).await;
     let late = node.projection(totals()).unwrap().cancel(Cancel::Flip).by("ben").await.unwrap_err();
-    assert_eq!(refusal(late).to_string(), "the flip to totals v2.1 cannot be cancelled, it is too late: it serves");
+    assert_eq!(refusal(late).to_string(), "it is too late to cancel the flip to totals v2.1: it serves");
     let late = node.version(view("v2.1")).cancel(Cancel::Rebuild).by("ben").await;
     assert!(matches!(refusal(late.unwrap_err()), dacapo::catalog::CatalogRefused::TooLate { .. }));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What is asked of the catalog.
+//! Commands to the catalog.
 
 use std::sync::Arc;
 
@@ -13,166 +13,167 @@ use crate::segment::SegmentCount;
 use crate::verify::{Report, Verdict};
 use crate::version::ViewId;
 
-/// A change that is asked for.
+/// A requested change of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CatalogCommand {
-    /// A new build of the code version `code`.
+    /// Schedules a new build of the code version `code`.
     Schedule {
-        /// Of which projection.
+        /// The projection.
         projection: ProjectionName,
         /// The code version.
         code: u32,
         /// Its number of segments.
         segments: SegmentCount,
-        /// When it flips.
+        /// The moment of its flip.
         flip: FlipPolicy,
-        /// What the code declares about itself.
+        /// The code's declaration about itself: its fingerprint.
         fingerprint: String,
-        /// What the code reads.
+        /// The events that the code reads.
         reads: Reads,
-        /// Whether it begins as a copy of the view that serves.
+        /// True if the version begins as a copy of the view that serves.
         seeded: bool,
-        /// Only if no build of this code or of later code is known: of nodes that find new code at the same time, one has
-        /// it built.
+        /// True if the version is scheduled only when no build of this code or of later code is known. Of nodes that
+        /// find new code at the same time, one has it built.
         if_new: bool,
     },
-    /// The code of a version shall read more types, of which the journal has no event yet.
+    /// Announces that the code of a version shall read more types, of which the journal has no event yet.
     AnnounceReads {
         /// The code.
         code: Code,
-        /// Through where the journal was found to have none.
+        /// The position through which the journal was found to have none.
         checked: Position,
     },
-    /// The journal was looked through to the announcement.
+    /// Reports that the journal was searched through the position of the announcement.
     SettleReads {
         /// The version of the announcement.
         view: ViewId,
-        /// Its position, so that a late decision never answers for a later one.
+        /// The position of the announcement, so that a late decision never answers for a later one.
         announced: Position,
-        /// The first event of the added types, if there is one.
+        /// The first event of the added types, if there is one: its type and position.
         found: Option<(String, Position)>,
     },
-    /// Start to build a scheduled version.
+    /// Starts to build a scheduled version.
     Begin(ViewId),
-    /// Let readers move to a version; back to an older one, that is a rollback.
+    /// Requests that readers move to a version. A move to an older version is a rollback.
     RequestFlip(ViewId),
-    /// The gate is open: carry out the requested flip.
+    /// Carries out the requested flip: the gate is open.
     ConfirmFlip {
         /// The version of the request.
         view: ViewId,
         /// The hold under which the evidence was taken, so that a late confirmation never answers for a
         /// later hold.
         hold: Position,
-        /// What every segment of it covers.
+        /// The position that every segment of it covers.
         covers: Position,
     },
-    /// Give up the hold of the requested flip and try again later.
+    /// Gives up the hold of the requested flip, to try again later.
     PostponeFlip {
         /// The version of the request.
         view: ViewId,
         /// The hold that is given up.
         hold: Position,
     },
-    /// Give up the requested flip to a version.
+    /// Cancels the requested flip to a version.
     CancelFlip(ViewId),
-    /// Give up a version that has not served.
+    /// Cancels the building of a version that has not served.
     CancelRebuild(ViewId),
-    /// Let a version stand by again whose view is not being dropped yet.
+    /// Lets a version stand by again while its view is not being dropped yet.
     CancelCleanUp(ViewId),
-    /// Give up the replay of a version.
+    /// Cancels the replay of a version.
     CancelReplay(ViewId),
-    /// Set the event aside at which a segment halts.
+    /// Sets the event aside at which a segment halts.
     SetAside {
-        /// Which version.
+        /// The version.
         view: ViewId,
         /// The event.
         event: Position,
     },
-    /// Decide about dead letters or effects of a version.
+    /// Decides about dead letters or effects of a version.
     DecideLetters {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Of what.
+        /// The kind: events or effects.
         of: LettersOf,
-        /// Which of them.
+        /// The selection of letters.
         which: WhichLetters,
-        /// What shall be done.
+        /// The decision.
         wish: Wish,
     },
-    /// Drop the view of a version that does not serve.
+    /// Drops the view of a version that does not serve.
     CleanUp {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Why.
+        /// The reason.
         reason: CleanUpReason,
     },
-    /// Drop the view now: whoever drops it asks for this first, so that a clean-up is cancelled in time or not at all.
+    /// Begins to drop the view. It is requested before anything is dropped, so that a clean-up is cancelled in time
+    /// or not at all.
     BeginDrop(ViewId),
-    /// The view has been dropped.
+    /// Reports that the view has been dropped.
     FinishCleanUp(ViewId),
-    /// The version cannot be built.
+    /// Reports that the version cannot be built.
     Fail {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Its view reaches beyond the journal.
+    /// Reports that its view reaches beyond the journal.
     Part {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Through here both histories are known to be the same.
+        /// The position through which both histories are known to be the same.
         same_through: Position,
-        /// The first position that differs is at most this.
+        /// An upper bound of the first position that differs.
         differs_at: Position,
     },
-    /// Apply no more events to its view.
+    /// Stops applying events to its view.
     Pause(ViewId),
-    /// Apply events again, and try at once whatever halts.
+    /// Applies events again, and retries everything that halts at once.
     Resume(ViewId),
-    /// Verify it again, whatever its verdict is.
+    /// Requests a new verification, whatever the verdict is.
     RequestVerification(ViewId),
-    /// It was verified.
+    /// Reports the result of a verification.
     Verify {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// The request to verify again that this answers, if there is one, so that what was begun before a request
-        /// never answers it.
+        /// The position of the request for a new verification that this one answers, if there is one. A verification
+        /// that began before a request never answers it.
         answers: Option<Position>,
-        /// What it came to.
+        /// The verdict.
         verdict: Verdict,
-        /// What was found.
+        /// The report.
         report: Arc<Report>,
     },
-    /// Answer for a version that was not found right.
+    /// Lets a version serve that did not pass its verification: an operator takes responsibility.
     Waive {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Who.
+        /// The operator.
         by: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Let past events go through the version again, in its own view.
+    /// Replays past events through the version again, in its own view.
     RequestReplay {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// The events behind this position.
+        /// The position after which events are replayed.
         after: Position,
-        /// What becomes of the rows that they made before.
+        /// The treatment of the rows that the replayed events made before.
         rows: ReplayRows,
     },
-    /// Every segment is where it was when it went back.
+    /// Reports that every segment has reached the position at which it went back.
     EndReplay {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// The position of the request, so that a late end never answers for a later replay.
+        /// The position of the request, so that a late report never ends a later replay.
         request: Position,
     },
 }
 
 impl CatalogCommand {
-    /// The version that it is about, where that is known before it is decided.
+    /// Returns the version that the command is about, where it is known before the decision.
     pub fn view(&self) -> Option<&ViewId> {
         match self {
             Self::Schedule { .. } | Self::AnnounceReads { .. } => None,

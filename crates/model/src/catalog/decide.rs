@@ -1,4 +1,4 @@
-//! From a command to events: everything that the catalog accepts, and what it declines.
+//! From a command to events: the changes that the catalog accepts, and those that it declines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
 use crate::position::Position;
-use crate::reads::{Reads, Unlike};
+use crate::reads::{CodeMismatch, Reads};
 use crate::rebuild::Code;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
 use crate::version::{VersionId, ViewId};
 
-/// What code declares about itself.
+/// The code's declaration about itself.
 struct Declared<'a> {
     code: u32,
     segments: SegmentCount,
@@ -26,10 +26,10 @@ struct Declared<'a> {
 }
 
 impl Catalog {
-    /// What follows from `command`. An empty answer means that things already are as asked.
+    /// Returns the events that follow from `command`. An empty answer means that the requested state already exists.
     ///
     /// # Errors
-    /// [`CatalogRefused`], and nothing changes.
+    /// [`CatalogRefused`] if the catalog declines the command. Nothing changes then.
     pub fn decide(&self, command: &CatalogCommand) -> Result<Vec<CatalogEvent>, CatalogRefused> {
         match command {
             CatalogCommand::Schedule { projection, code, if_new: true, .. } if !self.is_new(projection, *code) => {
@@ -85,7 +85,7 @@ impl Catalog {
                 (Phase::CleaningUp, true) => Ok(vec![]),
                 (phase, _) => Err(CatalogRefused::WrongPhase { view: view.clone(), phase, asked: "drop" }),
             },
-            // I-12: nobody drops a view whose clean-up may still be cancelled.
+            // I-12: a view is never dropped while its clean-up may still be cancelled.
             CatalogCommand::FinishCleanUp(view) => match self.known(view)?.phase {
                 Phase::CleaningUp if self.known(view)?.dropping => {
                     Ok(vec![CatalogEvent::Obsolete { view: view.clone() }])
@@ -110,14 +110,15 @@ impl Catalog {
                 let paused = self.applied(view, "pause")?.paused;
                 Ok((!paused).then(|| CatalogEvent::Paused { view: view.clone() }).into_iter().collect())
             }
-            // Also where it is not paused: whatever halts is then tried at once.
+            // This also applies to a version that is not paused: everything that halts is then retried at once.
             CatalogCommand::Resume(view) => {
                 self.applied(view, "resume")?;
                 Ok(vec![CatalogEvent::Resumed { view: view.clone() }])
             }
             CatalogCommand::RequestVerification(view) => {
                 self.initializing(view)?;
-                // Also where one is to be done anyway: it may be under way, and then it was begun too early.
+                // This also applies while a verification is pending: it may be under way, and then it began too
+                // early.
                 Ok(vec![CatalogEvent::VerificationRequested { view: view.clone() }])
             }
             CatalogCommand::Verify { view, answers, verdict, report } => {
@@ -137,7 +138,7 @@ impl Catalog {
         }
     }
 
-    /// The state of a version that is being built, and so can be verified.
+    /// Returns the state of a version that is being built, and so can be verified.
     fn initializing(&self, view: &ViewId) -> Result<&VersionState, CatalogRefused> {
         let state = self.known(view)?;
         match state.phase {
@@ -182,7 +183,7 @@ impl Catalog {
         }
     }
 
-    /// The state of a version to which events are applied.
+    /// Returns the state of a version to which events are applied.
     fn applied(&self, view: &ViewId, asked: &'static str) -> Result<&VersionState, CatalogRefused> {
         let state = self.known(view)?;
         let phase = state.phase;
@@ -235,15 +236,15 @@ impl Catalog {
         let view = ViewId { projection: code.projection.clone(), version };
         let reads = code.reads.clone();
         match state.unlike(code.segments, &reads) {
-            // What an earlier release has scheduled is taken as it is first seen.
+            // The catalog accepts a version that an earlier release scheduled as it is first seen.
             None if state.reads.is_none() => Ok(vec![CatalogEvent::ReadsRecorded { view, reads }]),
             None => Ok(vec![]),
-            Some(Unlike::Added { .. }) => Ok(vec![CatalogEvent::ReadsAnnounced { view, reads, checked }]),
+            Some(CodeMismatch::Added { .. }) => Ok(vec![CatalogEvent::ReadsAnnounced { view, reads, checked }]),
             Some(unlike) => Err(CatalogRefused::Reads { projection: code.projection.clone(), code: code.code, unlike }),
         }
     }
 
-    /// Nothing where another node was first.
+    /// Nothing changes if another node was first.
     fn settle_reads(&self, view: &ViewId, at: Position, found: &Option<(String, Position)>) -> Vec<CatalogEvent> {
         let announced = self.version(view).and_then(|state| state.announced.as_ref());
         let Some(announced) = announced.filter(|announced| announced.position == at) else { return vec![] };
@@ -288,7 +289,7 @@ impl Catalog {
         match projection.flip.filter(|flip| flip.to == view.version) {
             Some(_) => Ok(vec![CatalogEvent::FlipCancelled { view: view.clone() }]),
             None if phase == Phase::Serving => Err(too_late(view, "the flip to", "it serves")),
-            // It would be asked for once the version is ready.
+            // The catalog would request it once the version is ready.
             None if state.is_built() && projection.flips_by_itself(state) => {
                 Ok(vec![CatalogEvent::FlipCancelled { view: view.clone() }])
             }
@@ -336,7 +337,7 @@ impl Catalog {
         Ok(vec![CatalogEvent::Flipped { view: view.clone(), from: pending.from, kind: pending.kind, covers }])
     }
 
-    /// The flip under way to `view`, if `hold` is its present hold.
+    /// Returns the flip under way to `view`, if `hold` is its present hold.
     fn pending_under(&self, view: &ViewId, hold: Position) -> Result<PendingFlip, CatalogRefused> {
         let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
         pending
@@ -348,7 +349,7 @@ impl Catalog {
         let pending = self.projections.get(&view.projection).and_then(|state| state.flip);
         match self.known(view)?.phase {
             Phase::CleaningUp => Ok(vec![]),
-            // Whoever asked for a rollback in the last moment shall have it.
+            // A rollback that was requested at the last moment is still carried out.
             Phase::StandingBy
                 if *reason == CleanUpReason::StandByOver && pending.is_some_and(|flip| flip.to == view.version) =>
             {

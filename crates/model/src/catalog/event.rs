@@ -1,4 +1,4 @@
-//! What has happened in the catalog.
+//! Events of the catalog: the changes that have happened.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use crate::segment::SegmentCount;
 use crate::verify::{Report, Verdict};
 use crate::version::{VersionId, ViewId};
 
-/// When a version that is ready becomes the serving one. The first version of a projection does so by
-/// itself under either policy, for there is nothing it could replace.
+/// The moment at which a version that is ready becomes the serving one. The first version of a projection flips by
+/// itself under either policy, because there is nothing it could replace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlipPolicy {
     /// As soon as it is ready.
     #[default]
     WhenReady,
-    /// When somebody asks for it.
+    /// When an operator requests it.
     OnCommand,
 }
 
@@ -31,7 +31,7 @@ pub enum FlipKind {
     Rollback,
 }
 
-/// Why a version is cleaned up.
+/// The reason why a version is cleaned up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CleanUpReason {
     /// Its stand-by is over.
@@ -41,9 +41,9 @@ pub enum CleanUpReason {
         /// The later version.
         by: VersionId,
     },
-    /// Somebody asked for it.
+    /// An operator requested it.
     Asked,
-    /// Somebody cancelled its rebuild.
+    /// An operator cancelled its rebuild.
     Cancelled,
 }
 
@@ -63,34 +63,35 @@ impl fmt::Display for CleanUpReason {
 pub enum CatalogEvent {
     /// A version exists.
     Scheduled {
-        /// Which version.
+        /// The version.
         view: ViewId,
         /// Its number of segments, fixed from here on.
         segments: SegmentCount,
-        /// When it flips.
+        /// The moment of its flip.
         flip: FlipPolicy,
-        /// What its code declared about itself; the same version number never comes with another one.
+        /// The code's declaration about itself. The same version number never has another one.
         fingerprint: String,
-        /// What its code reads; unknown of those that an earlier release scheduled.
+        /// The events that its code reads; `None` if an earlier release scheduled the version.
         reads: Option<Reads>,
-        /// The version whose view it begins as a copy of.
+        /// The version whose view the new one copies at its start.
         seed: Option<VersionId>,
     },
     /// A node carries code of this number that reads more types, of which the journal has no event through `checked`.
-    /// Until that is decided nothing is committed past the position of this event.
+    /// Until this is decided, no commit passes the position of this event.
     ReadsAnnounced {
-        /// The newest build of the code, for all of them.
+        /// The newest build of the code. It stands for all builds.
         view: ViewId,
-        /// What the code reads.
+        /// The events that the code reads.
         reads: Reads,
-        /// Through where the journal was looked through.
+        /// The position through which the journal was searched.
         checked: Position,
     },
-    /// What the code of this number reads from here on, for all builds of it. Code that reads less gets no segments.
+    /// The events that the code of this number reads from here on, in all its builds. Code that reads less gets no
+    /// segments.
     ReadsRecorded {
         /// The newest build of the code.
         view: ViewId,
-        /// What the code reads.
+        /// The events that the code reads.
         reads: Reads,
     },
     /// The announced code may not run: the journal has events of the added types.
@@ -102,10 +103,10 @@ pub enum CatalogEvent {
     },
     /// Its view is being built.
     Initializing {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
-    /// Readers shall move to `view`. The position of this event is the flip's F.
+    /// Readers shall move to `view`. The position of this event is the F of the flip protocol.
     FlipRequested {
         /// The version to serve.
         view: ViewId,
@@ -114,9 +115,9 @@ pub enum CatalogEvent {
         /// The direction.
         kind: FlipKind,
     },
-    /// The hold of the requested flip has run out of its budget; it is tried again under a new hold. Only
-    /// after this, [`Flipped`](Self::Flipped) or [`FlipAborted`](Self::FlipAborted) is a hold lifted, so that no
-    /// controller can confirm on evidence that another one has let go.
+    /// The hold of the requested flip has exceeded its budget. The flip is tried again under a new hold. A hold is
+    /// lifted only after this event, [`Flipped`](Self::Flipped) or [`FlipAborted`](Self::FlipAborted), so that no
+    /// controller can confirm on evidence that another one has given up.
     FlipPostponed {
         /// The version that will serve.
         view: ViewId,
@@ -125,15 +126,15 @@ pub enum CatalogEvent {
     FlipAborted {
         /// The version that would have served.
         view: ViewId,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Somebody cancelled the requested flip. The version flips on command only from here on.
+    /// An operator cancelled the requested flip. From here on the version flips only on command.
     FlipCancelled {
         /// The version that would have served.
         view: ViewId,
     },
-    /// Readers have moved to `view`. This event is the flip (I-5).
+    /// Readers have moved to `view`. This event is the flip itself (I-5).
     Flipped {
         /// The version that serves from here on.
         view: ViewId,
@@ -141,128 +142,129 @@ pub enum CatalogEvent {
         from: Option<VersionId>,
         /// The direction.
         kind: FlipKind,
-        /// The evidence: every segment of `view` covers this position, and nothing later was ever shown (I-6).
+        /// The evidence: every segment of `view` covers this position, and no reader ever saw anything later (I-6).
         covers: Position,
     },
     /// The view is being dropped.
     CleaningUp {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Why.
+        /// The reason.
         reason: CleanUpReason,
     },
-    /// The view is dropped from here on: its clean-up cannot be cancelled any more (I-12).
+    /// The view is dropped from here on: its clean-up can no longer be cancelled (I-12).
     Dropping {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
     /// Its clean-up was cancelled before anything was dropped: it stands by again.
     CleanUpCancelled {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
     /// The view is gone (I-12).
     Obsolete {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
     /// The version cannot be built.
     Failed {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Its view was found to reach beyond the journal, so it is made from a history that is there no more. Whatever gets
-    /// those positions from here on is not in it: it is neither shown nor applied to again (I-3).
+    /// Its view reaches beyond the journal: it was made from a history that no longer exists. Events that get those
+    /// positions from now on are not in the view. The view is not shown, and no events are applied to it (I-3).
     Parted {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Through here both histories are known to be the same.
+        /// The position through which both histories are known to be the same.
         same_through: Position,
-        /// The first position that differs is at most this.
+        /// An upper bound of the first position that differs.
         differs_at: Position,
     },
     /// No events are applied to its view until it is resumed.
     Paused {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
-    /// Events are applied again, and whatever halts is tried at once.
+    /// Events are applied again, and everything that halts is retried at once.
     Resumed {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
     /// It was verified.
     Verified {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// What it came to.
+        /// The verdict.
         verdict: Verdict,
-        /// What was found.
+        /// The report.
         report: Arc<Report>,
     },
-    /// It shall be verified again; its verdict counts no more.
+    /// The version shall be verified again. Its verdict counts no longer.
     VerificationRequested {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
-    /// Somebody answers for it although it was not found right.
+    /// An operator takes responsibility for a version that did not pass its verification.
     Waived {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Who.
+        /// The operator.
         by: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Past events shall go through the version again, in its own view. The position of this event names the replay.
+    /// Past events shall be replayed through the version again, in its own view. The position of this event
+    /// identifies the replay.
     ReplayRequested {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// The events behind this position.
+        /// The position after which events are replayed.
         after: Position,
-        /// What becomes of the rows that they made before.
+        /// The treatment of the rows that the replayed events made before.
         rows: ReplayRows,
     },
-    /// Somebody cancelled the replay under way: segments go on from where they were when they went back.
+    /// An operator cancelled the replay. Segments continue from where they were when they went back.
     ReplayCancelled {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
-    /// The event shall be set aside as a dead letter, should its handler refuse it once more.
+    /// The event shall be set aside as a dead letter if its handler refuses it again.
     SetAside {
-        /// Which version.
+        /// The version.
         view: ViewId,
         /// The event at which a segment halts.
         event: Position,
     },
-    /// Somebody decided about dead letters or effects of the version.
+    /// An operator decided about dead letters or effects of the version.
     LettersDecided {
-        /// Which version.
+        /// The version.
         view: ViewId,
-        /// Of what.
+        /// The kind: events or effects.
         of: LettersOf,
-        /// Which of them.
+        /// The selection of letters.
         which: WhichLetters,
-        /// What shall be done.
+        /// The decision.
         wish: Wish,
     },
-    /// Every segment of the version is where it was when it went back.
+    /// Every segment of the version has reached the position at which it went back.
     ReplayEnded {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
-    /// Somebody asked, under a key, for what was so already. Nothing changed, and nothing will when it is asked again
-    /// under that key, which belongs to this request from here on.
+    /// A request with an idempotency key asked for a state that already existed. Nothing changed. The key belongs to
+    /// this request from here on, so a retry under it changes nothing either.
     NothingToDo {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
 }
 
 impl CatalogEvent {
-    /// The version that the event is about.
+    /// Returns the version that the event is about.
     pub fn view(&self) -> &ViewId {
         match self {
             Self::Scheduled { view, .. }

@@ -1,4 +1,4 @@
-//! From an event to the next state: the one door through which a phase changes and a version begins to serve.
+//! From an event to the next state. This is the only place where a phase changes and a version begins to serve.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use crate::journal::Parted;
 use crate::letter::LettersOf;
 use crate::phase::Phase;
 use crate::position::Position;
-use crate::reads::Announced;
+use crate::reads::Announcement;
 use crate::replay::ReplayRows;
 use crate::time::Timestamp;
 use crate::version::VersionId;
 
-/// An event that does not fit what the catalog says before it: [`decide`](Catalog::decide) has not written it, or something
-/// before it is missing.
+/// An event that contradicts the state of the catalog before it: either [`decide`](Catalog::decide) has not written
+/// it, or an event before it is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
     /// The position of the event.
     pub position: Position,
-    /// What does not fit.
+    /// The contradiction.
     pub found: String,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the event at position {} does not fit what comes before it in the catalog: {}",
+            "the event at position {} contradicts the events before it in the catalog: {}",
             self.position, self.found
         )
     }
@@ -38,15 +38,18 @@ impl fmt::Display for Misfit {
 impl std::error::Error for Misfit {}
 
 impl Catalog {
-    /// The fold, one event further. `position` is the event's own and `recorded` the time it was appended.
+    /// Folds one more event. `position` is the event's own and `recorded` the time at which it was appended.
     ///
     /// # Errors
-    /// [`Misfit`] when the event makes a move that [`Phase::may_become`] does not know, would leave a projection with two
-    /// serving versions (I-5), or is about what is not there; then nothing has changed.
+    /// [`Misfit`] if the event makes a move that [`Phase::may_become`] does not allow, would leave a projection with
+    /// two serving versions (I-5), or concerns something that does not exist. Nothing has changed then.
     pub fn evolve(&mut self, event: &CatalogEvent, position: Position, recorded: Timestamp) -> Result<(), Misfit> {
         let misfit = |found| Misfit { position, found };
         if position <= self.position {
-            return Err(misfit(format!("that goes through position {}, and events are folded once", self.position)));
+            return Err(misfit(format!(
+                "the fold already includes position {}, and each event is folded once",
+                self.position
+            )));
         }
         let name = &event.view().projection;
         let mut projection = self.projections.get(name).cloned().unwrap_or_default();
@@ -59,7 +62,7 @@ impl Catalog {
 }
 
 impl ProjectionState {
-    /// The same of one projection, which is of no use any more after an error.
+    /// Folds the event into one projection, which must not be used after an error.
     fn evolve(&mut self, event: &CatalogEvent, position: Position, recorded: Timestamp) -> Result<(), String> {
         let view = event.view();
         let projection = self;
@@ -96,7 +99,7 @@ impl ProjectionState {
                 }
             }
             CatalogEvent::ReadsAnnounced { reads, checked, .. } => {
-                let announced = Announced { position, reads: reads.clone(), checked: *checked };
+                let announced = Announcement { position, reads: reads.clone(), checked: *checked };
                 for state in projection.builds_of(view.version.code) {
                     (state.announced, state.reads_at) = (Some(announced.clone()), Some(position));
                 }
@@ -127,7 +130,7 @@ impl ProjectionState {
             CatalogEvent::FlipAborted { .. } => projection.flip = None,
             CatalogEvent::FlipCancelled { .. } => {
                 projection.flip = projection.flip.filter(|flip| flip.to != view.version);
-                // By itself it would be asked for again at once.
+                // By itself, the version would request it again at once.
                 let state = projection.known(view.version)?;
                 (state.flip, state.flip_cancelled) = (FlipPolicy::OnCommand, true);
             }
@@ -135,7 +138,7 @@ impl ProjectionState {
                 if projection.serving != *from {
                     let named = |version: Option<VersionId>| version.map_or("none".to_owned(), |it| it.to_string());
                     let (serves, from) = (named(projection.serving), named(*from));
-                    return Err(format!("I-5: {from} steps back, but what serves is {serves}"));
+                    return Err(format!("I-5: {from} steps back, but {serves} serves"));
                 }
                 if let Some(from) = from {
                     projection.enter(*from, Phase::StandingBy, recorded)?;
@@ -158,14 +161,14 @@ impl ProjectionState {
                 let state = projection.enter(view.version, phase, recorded)?;
                 state.reason = reason;
                 if state.is_built() {
-                    // A newer one may serve by now, which it must not take the place of by itself.
+                    // A newer version may serve by now. This one must not replace it by itself.
                     state.flip = FlipPolicy::OnCommand;
                 }
             }
             CatalogEvent::SetAside { event, .. } => {
                 Arc::make_mut(&mut projection.known(view.version)?.set_aside).insert(*event);
             }
-            // The view has them, and what becomes of them.
+            // The view has them, and carries out the decision.
             CatalogEvent::LettersDecided { of: LettersOf::Effects, .. } => {}
             CatalogEvent::LettersDecided { of: LettersOf::Events, .. } => {
                 projection.known(view.version)?.late.get_or_insert(position);

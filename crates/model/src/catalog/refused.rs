@@ -1,74 +1,75 @@
-//! What the catalog declines, and why.
+//! The changes that the catalog declines, with the reasons.
 
 use std::fmt;
 
 use crate::name::ProjectionName;
+use crate::numbers::grouped;
 use crate::phase::Phase;
 use crate::position::Position;
-use crate::reads::Unlike;
+use crate::reads::CodeMismatch;
 use crate::version::{VersionId, ViewId};
 
-/// Why the catalog declined a change.
+/// The reason why the catalog declined a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CatalogRefused {
-    /// No version of that number.
+    /// No version has that number.
     NoSuchVersion {
-        /// The version asked for.
+        /// The requested version.
         view: ViewId,
-        /// Those that exist and are not obsolete.
+        /// The versions that exist and are not obsolete.
         known: Vec<VersionId>,
     },
     /// Its phase does not allow the change.
     WrongPhase {
-        /// The version asked for.
+        /// The requested version.
         view: ViewId,
         /// Its phase.
         phase: Phase,
-        /// What was asked for.
+        /// The requested change.
         asked: &'static str,
     },
     /// Another flip is under way.
     FlipUnderWay {
-        /// Where that one goes.
+        /// The version that the other flip goes to.
         view: ViewId,
     },
     /// No flip is under way, or not the one that is confirmed.
     NoFlipUnderWay {
-        /// The projection asked about.
+        /// The requested projection.
         projection: ProjectionName,
     },
     /// A replay in place is under way.
     ReplayUnderWay {
-        /// Of which version.
+        /// The version.
         view: ViewId,
-        /// The events behind this position.
+        /// The position after which events are replayed.
         after: Position,
         /// The position of the request.
         requested: Position,
     },
-    /// What shall be cancelled has happened.
+    /// It is too late to cancel: the change has happened.
     TooLate {
-        /// The version that it is about.
+        /// The version.
         view: ViewId,
-        /// What shall be cancelled.
+        /// The change that was to be cancelled.
         what: &'static str,
-        /// How things are.
+        /// The present state.
         found: &'static str,
     },
-    /// A version whose building was given up does not come back while another one is being built.
+    /// A version whose building was cancelled cannot return while another one is being built.
     NotRestored {
-        /// Which version.
+        /// The version.
         view: ViewId,
     },
     /// There is no verdict that could be waived.
     NotVerified {
-        /// The version asked for.
+        /// The requested version.
         view: ViewId,
     },
     /// The version has passed its verification.
     NothingToWaive {
-        /// The version asked for.
+        /// The requested version.
         view: ViewId,
     },
     /// It has no verdict that lets it serve (I-6).
@@ -76,26 +77,26 @@ pub enum CatalogRefused {
         /// The version of the flip.
         view: ViewId,
     },
-    /// A verification that was asked for later is to be done; this one answers for it no more.
+    /// A later request for a verification is pending. This one answers it no longer.
     VerificationOutdated {
         /// The version that was verified.
         view: ViewId,
     },
     /// No replay in place is under way, or not the one that has ended.
     NoReplayUnderWay {
-        /// The version asked about.
+        /// The requested version.
         view: ViewId,
     },
-    /// No version serves that a new one could begin as a copy of.
+    /// No version serves that a new one could copy.
     NothingToCopy {
-        /// Of which projection.
+        /// The projection.
         projection: ProjectionName,
     },
     /// The confirmation does not cover the request (I-6).
     NotCovered {
         /// The position of the request.
         requested: Position,
-        /// What the new version covers.
+        /// The position that the new version covers.
         covers: Position,
     },
     /// The code changed under an unchanged version number.
@@ -104,19 +105,19 @@ pub enum CatalogRefused {
         projection: ProjectionName,
         /// The code version.
         code: u32,
-        /// What was declared when the version was first seen.
+        /// The fingerprint that was declared when the version was first seen.
         recorded: String,
-        /// What is declared now.
+        /// The fingerprint that is declared now.
         declared: String,
     },
-    /// What the code reads changed under an unchanged version number.
+    /// The set of events that the code reads changed under an unchanged version number.
     Reads {
         /// The projection.
         projection: ProjectionName,
         /// The code version.
         code: u32,
-        /// In what it is unlike what was recorded.
-        unlike: Unlike,
+        /// The difference from the recorded code.
+        unlike: CodeMismatch,
     },
 }
 
@@ -125,11 +126,11 @@ impl fmt::Display for CatalogRefused {
         match self {
             Self::NoSuchVersion { view, known } if known.is_empty() => {
                 let projection = &view.projection;
-                write!(f, "there is no {view}: {projection} has no versions, or there is no such projection")
+                write!(f, "{view} does not exist: {projection} has no versions, or there is no such projection")
             }
             Self::NoSuchVersion { view, known } => {
                 let known: Vec<_> = known.iter().map(ToString::to_string).collect();
-                write!(f, "there is no {view}: the versions are {}", known.join(", "))
+                write!(f, "{view} does not exist: the versions are {}", known.join(", "))
             }
             Self::WrongPhase { view, phase, asked } => write!(f, "cannot {asked} {view}: it is {phase}"),
             Self::FlipUnderWay { view } => {
@@ -138,37 +139,40 @@ impl fmt::Display for CatalogRefused {
             Self::NoFlipUnderWay { projection } => write!(f, "no such flip of {projection} is under way"),
             Self::ReplayUnderWay { view, after, requested } => write!(
                 f,
-                "a replay of {view} from behind position {after} is under way, asked for at position {requested}: \
-                 wait for its end"
+                "a replay of {view} after position {} is already running, requested at position {}: wait for its end",
+                grouped(after.get()),
+                grouped(requested.get())
             ),
             Self::TooLate { view, what, found } => {
-                write!(f, "{what} {view} cannot be cancelled, it is too late: {found}")
+                write!(f, "it is too late to cancel {what} {view}: {found}")
             }
             Self::NotRestored { view } => write!(
                 f,
-                "the clean-up of {view} cannot be cancelled: it was not built to its end, and another version is being \
-                 built by now; cancel that rebuild first"
+                "the clean-up of {view} cannot be cancelled: its build had not ended, and another version is now being \
+                 built; cancel that rebuild first"
             ),
             Self::NotVerified { view } => {
-                write!(f, "{view} was not verified yet, so there is no verdict to waive: wait until it has caught up")
+                write!(
+                    f,
+                    "{view} has not been verified yet, so there is no verdict to waive: wait until it has caught up"
+                )
             }
             Self::NothingToWaive { view } => {
-                write!(f, "{view} has passed its verification, so there is nothing to waive: a flip may go to it")
+                write!(f, "{view} has passed its verification, so there is nothing to waive: request a flip to it")
             }
             Self::NoVerdict { view } => {
-                write!(f, "{view} has no verdict that lets it serve: `dacapo verify` shows what was found of it")
+                write!(f, "{view} has no verdict that lets it serve: `dacapo verify` shows the report")
             }
             Self::VerificationOutdated { view } => {
-                write!(f, "{view} shall be verified again, and what is told was begun before that was asked for")
+                write!(f, "a new verification of {view} was requested, and this result is of one that began before")
             }
             Self::NoReplayUnderWay { view } => write!(f, "no such replay of {view} is under way"),
-            Self::NothingToCopy { projection } => write!(
-                f,
-                "no version of {projection} serves, so there is nothing to begin as a copy of: rebuild it from the \
-                 journal"
-            ),
+            Self::NothingToCopy { projection } => {
+                write!(f, "no version of {projection} serves, so there is nothing to copy: rebuild it from the journal")
+            }
             Self::NotCovered { requested, covers } => {
-                write!(f, "the flip requested at {requested} is not covered: the new version covers {covers}")
+                let (requested, covers) = (grouped(requested.get()), grouped(covers.get()));
+                write!(f, "the new version covers position {covers}, not the flip request at position {requested}")
             }
             Self::Fingerprint { projection, code, recorded, declared } => write!(
                 f,
@@ -177,7 +181,7 @@ impl fmt::Display for CatalogRefused {
             ),
             Self::Reads { projection, code, unlike } => write!(
                 f,
-                "the code of {projection} v{code} is not what was recorded for this version number: {unlike}; {}",
+                "the code of {projection} v{code} differs from what was recorded for this version number: {unlike}; {}",
                 unlike.advice()
             ),
         }

@@ -1,4 +1,4 @@
-//! What the catalog knows: the fold of `$catalog`.
+//! The state of the catalog: the fold of `$catalog`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::name::ProjectionName;
 use crate::phase::Phase;
 use crate::planted::{self, Fault};
 use crate::position::{Position, Revision};
-use crate::reads::{Announced, Reads, Unlike};
+use crate::reads::{Announcement, CodeMismatch, Reads};
 use crate::rebuild::Code;
 use crate::replay::ReplayRows;
 use crate::segment::SegmentCount;
@@ -19,80 +19,83 @@ use crate::time::Timestamp;
 use crate::verify::{Report, Verdict};
 use crate::version::{VersionId, ViewId};
 
-/// One version as the catalog knows it.
+/// The state of one version in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionState {
     /// Its phase.
     pub phase: Phase,
-    /// When it entered that phase.
+    /// The time at which it entered that phase.
     pub since: Timestamp,
     /// Its number of segments.
     pub segments: SegmentCount,
-    /// When it flips.
+    /// The moment of its flip.
     pub flip: FlipPolicy,
-    /// Whether somebody cancelled a flip to it, so that it flips on command only, also if nothing serves.
+    /// True if an operator cancelled a flip to it. It then flips only on command, even if no version serves.
     pub flip_cancelled: bool,
-    /// What its code declared.
+    /// The code's declaration about itself.
     pub fingerprint: String,
-    /// What its code reads; `None` while no code was carried since an earlier release scheduled it.
+    /// The events that its code reads; `None` if an earlier release scheduled the version and no node has carried its
+    /// code since.
     pub reads: Option<Reads>,
-    /// What a newer code of its number shall read, until that is decided.
-    pub announced: Option<Announced>,
-    /// Where the catalog last said something of what it reads.
+    /// The events that a newer code of its number shall read, until that is decided.
+    pub announced: Option<Announcement>,
+    /// The position of the last catalog event about what it reads.
     pub reads_at: Option<Position>,
-    /// Where its building began: events through here are the past that it replays.
+    /// The position at which its building began. Events through here are the past that it replays.
     pub began_at: Option<Position>,
-    /// Why it failed or is cleaned up.
+    /// The reason why it failed or is cleaned up.
     pub reason: Option<String>,
-    /// The version whose view it begins as a copy of.
+    /// The version whose view it copies at its start.
     pub seed: Option<VersionId>,
-    /// How its view and this journal have parted, if it was found to reach beyond the journal once. It is never of this
-    /// journal again.
+    /// The difference between its view's history and this journal, if the view was ever found to reach beyond the
+    /// journal. Such a view never belongs to this journal again.
     pub parted: Option<Parted>,
-    /// Whether events are kept from its view.
+    /// True if no events are applied to its view.
     pub paused: bool,
-    /// Where it was resumed last.
+    /// The position at which it was resumed last.
     pub resumed_at: Option<Position>,
-    /// What its last verification came to.
+    /// The result of its last verification.
     pub verified: Option<Verified>,
-    /// Where it was asked for another one that is not done yet; until then the verdict does not count.
+    /// The position of a request for a new verification that is still pending. Until it is done, the verdict does not
+    /// count.
     pub verify_again: Option<Position>,
     /// The replay in place under way.
     pub replay: Option<PendingReplay>,
-    /// In which phase its clean-up was asked for, and the reason of that phase: where it goes if the clean-up is cancelled.
+    /// The phase in which its clean-up was requested, and the reason of that phase: the state to return to if the
+    /// clean-up is cancelled.
     pub cleaned_from: Option<(Phase, Option<String>)>,
-    /// Whether its view is being dropped, so that a clean-up cannot be cancelled any more.
+    /// True if its view is being dropped, so that a clean-up can no longer be cancelled.
     pub dropping: bool,
-    /// Events that somebody wants set aside, should they be refused.
+    /// Events that an operator wants set aside if they are refused.
     pub set_aside: Arc<BTreeSet<Position>>,
-    /// The last one that was requested, also when it has ended: a view that lost its last commits takes it up again.
+    /// The last replay that was requested, even if it has ended: a view that lost its last commits replays again.
     pub last_replay: Option<PendingReplay>,
-    /// Where it was asked for first that events are applied later than they came, or never: dead letters were retried or
-    /// dropped, or events went through it again although its rows stayed.
+    /// The position of the first request through which events are applied later than they arrived, or never: a retry
+    /// or drop of dead letters, or a replay that kept the rows.
     pub late: Option<Position>,
 }
 
 impl VersionState {
-    /// In what code with so many segments that reads this is unlike what was recorded of the version; `None` as well
-    /// where nothing was.
-    pub fn unlike(&self, segments: SegmentCount, reads: &Reads) -> Option<Unlike> {
+    /// Returns how code with this number of segments that reads these events differs from what the catalog recorded
+    /// for the version. Returns `None` if there is no difference, or if nothing was recorded.
+    pub fn unlike(&self, segments: SegmentCount, reads: &Reads) -> Option<CodeMismatch> {
         if let Some(announced) = &self.announced {
-            return Some(Unlike::Undecided { announced: announced.position });
+            return Some(CodeMismatch::Undecided { announced: announced.position });
         }
         if self.segments != segments {
-            return Some(Unlike::Segments { recorded: self.segments, declared: segments });
+            return Some(CodeMismatch::Segments { recorded: self.segments, declared: segments });
         }
         let unlike = reads.unlike(self.reads.as_ref()?);
-        unlike.filter(|found| !(planted::is(Fault::Unread) && matches!(found, Unlike::Missing(_))))
+        unlike.filter(|found| !(planted::is(Fault::Unread) && matches!(found, CodeMismatch::Missing(_))))
     }
 
-    /// Its code, as far as a new build of it needs to know; `None` of what an earlier release scheduled.
+    /// Returns its code, as far as a new build needs it; `None` if an earlier release scheduled the version.
     pub fn code(&self, projection: &ProjectionName, code: u32) -> Option<Code> {
         Some(Code {
             projection: projection.clone(),
             code,
             segments: self.segments,
-            // Somebody may have cancelled its flip, which is no policy of the code.
+            // An operator may have cancelled its flip, which is not a policy of the code.
             flip: if self.flip_cancelled { FlipPolicy::OnCommand } else { self.flip },
             stand_by: Duration::ZERO,
             fingerprint: self.fingerprint.clone(),
@@ -101,17 +104,17 @@ impl VersionState {
         })
     }
 
-    /// Whether it is being built, or is about to.
+    /// Returns true if it is being built, or is about to be.
     pub fn is_built(&self) -> bool {
         matches!(self.phase, Phase::Scheduled | Phase::Initializing)
     }
 
-    /// Whether a verification is to be done: there is none, or another one was asked for.
+    /// Returns true if a verification is pending: there is none yet, or a new one was requested.
     pub fn is_unverified(&self) -> bool {
         self.phase == Phase::Initializing && (self.verified.is_none() || self.verify_again.is_some())
     }
 
-    /// Whether the verdict lets it serve. One that has served needs none.
+    /// Returns true if the verdict lets it serve. A version that has served needs no verdict.
     pub fn may_serve(&self) -> bool {
         let lets_serve = self.verified.as_ref().is_some_and(Verified::lets_serve);
         let may = self.verify_again.is_none() && lets_serve;
@@ -119,21 +122,21 @@ impl VersionState {
     }
 }
 
-/// What a verification came to.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Where the catalog has it.
+    /// The position of the result in the catalog.
     pub position: Position,
     /// The verdict.
     pub verdict: Verdict,
-    /// What was found.
+    /// The report.
     pub report: Arc<Report>,
-    /// Who answers for it all the same, and why.
+    /// The operator who waived the verdict, and the reason.
     pub waived: Option<(String, String)>,
 }
 
 impl Verified {
-    /// Whether the version may serve.
+    /// Returns true if the version may serve.
     pub fn lets_serve(&self) -> bool {
         self.verdict == Verdict::Pass || self.waived.is_some()
     }
@@ -144,11 +147,11 @@ impl Verified {
 pub struct PendingReplay {
     /// The position of the request, which names it.
     pub requested: Position,
-    /// The events behind this position go through the version again.
+    /// The position after which events go through the version again.
     pub after: Position,
-    /// What becomes of the rows that they made before.
+    /// The treatment of the rows that the replayed events made before.
     pub rows: ReplayRows,
-    /// Whether somebody cancelled it.
+    /// True if an operator cancelled it.
     pub cancelled: bool,
 }
 
@@ -163,15 +166,15 @@ pub struct PendingFlip {
     pub kind: FlipKind,
     /// The position of the request: F.
     pub requested: Position,
-    /// The mark under which the old version is held: the position of the request, or of the last
-    /// postponement. Each try has a mark of its own.
+    /// The mark of the hold on the old version: the position of the request, or of the last postponement. Each try
+    /// has a mark of its own.
     pub hold: Position,
 }
 
-/// What is given up before it has happened.
+/// A change that can be cancelled before it has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {
-    /// The flip to a version that was requested, or comes by itself.
+    /// The flip to a version that was requested, or that happens by itself.
     Flip,
     /// The building of a version that has not served.
     Rebuild,
@@ -182,7 +185,7 @@ pub enum Cancel {
 }
 
 impl Cancel {
-    /// The command for `view`.
+    /// Returns the command that cancels it for `view`.
     pub fn of(self, view: ViewId) -> CatalogCommand {
         match self {
             Self::Flip => CatalogCommand::CancelFlip(view),
@@ -204,52 +207,52 @@ impl fmt::Display for Cancel {
     }
 }
 
-/// One projection as the catalog knows it.
+/// The state of one projection in the catalog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProjectionState {
-    /// Every version there ever was.
+    /// Every version that ever existed.
     pub versions: BTreeMap<VersionId, VersionState>,
-    /// The one that answers queries (I-5).
+    /// The version that answers queries (I-5).
     pub serving: Option<VersionId>,
     /// The flip under way.
     pub flip: Option<PendingFlip>,
-    /// Where its first version was scheduled.
+    /// The position at which its first version was scheduled.
     pub first: Option<Position>,
-    /// Every flip there was: its position, and the version that serves from there on.
+    /// Every flip that ever happened: its position, and the version that serves from there on.
     pub served: Vec<(Position, VersionId)>,
 }
 
 impl ProjectionState {
-    /// Whether the version has served at some time.
+    /// Returns true if the version has served at some time.
     pub fn has_served(&self, version: VersionId) -> bool {
         self.served.iter().any(|(_, served)| *served == version)
     }
 
-    /// The versions that a new build would discard although they are found right and only have to be flipped to.
+    /// Returns the versions that a new build would discard although they passed verification and only need a flip.
     pub fn would_discard(&self) -> impl Iterator<Item = VersionId> {
         let ready = |state: &VersionState| state.phase == Phase::Initializing && state.may_serve();
         self.versions.iter().filter(move |(_, state)| ready(state)).map(|(id, _)| *id)
     }
 
-    /// Whether a version of this projection flips once it is ready, without a command.
+    /// Returns true if a version of this projection flips without a command once it is ready.
     pub fn flips_by_itself(&self, version: &VersionState) -> bool {
         version.flip == FlipPolicy::WhenReady || (self.serving.is_none() && !version.flip_cancelled)
     }
 
-    /// The version that is being built, or is about to, and flips without a command.
+    /// Returns the version that is being built, or is about to be, and flips without a command.
     pub fn flips_next(&self) -> Option<VersionId> {
         let flips = |state: &VersionState| state.is_built() && self.flips_by_itself(state);
         self.versions.iter().rfind(|(_, state)| flips(state)).map(|(id, _)| *id)
     }
 
-    /// Whether a version that is cleaned up could go back to where it was: at most one is being built.
+    /// Returns true if a version that is cleaned up could return to its former phase: at most one is being built.
     pub(super) fn may_come_back(&self, version: VersionId) -> bool {
         let was_built =
             matches!(self.versions[&version].cleaned_from, Some((Phase::Scheduled | Phase::Initializing, _)));
         !was_built || !self.versions.values().any(VersionState::is_built)
     }
 
-    /// What could be cancelled now.
+    /// Returns the changes that could be cancelled now.
     pub fn cancellable(&self) -> Vec<(Cancel, VersionId)> {
         let of_version = |(id, state): (&VersionId, &VersionState)| {
             let is_built = matches!(state.phase, Phase::Scheduled | Phase::Initializing | Phase::Failed);
@@ -262,14 +265,14 @@ impl ProjectionState {
         flip.into_iter().chain(self.versions.iter().flat_map(of_version)).collect()
     }
 
-    /// The version that a plain `flip` moves to: the newest one above the serving one that is being
-    /// built or stands by.
+    /// Returns the version that a plain `flip` moves to: the newest one above the serving one that is being built or
+    /// stands by.
     pub fn flip_target(&self) -> Option<VersionId> {
         self.candidates(|version| self.serving.is_none_or(|serving| version > serving)).next_back()
     }
 
-    /// The version that a plain `rollback` moves to: of those below the serving one that stand by, the
-    /// one that served last.
+    /// Returns the version that a plain `rollback` moves to: of those below the serving one that stand by, the one
+    /// that served last.
     pub fn rollback_target(&self) -> Option<VersionId> {
         let serving = self.serving?;
         let standing_by = self.versions.iter().filter(|(id, state)| **id < serving && state.phase == Phase::StandingBy);
@@ -285,52 +288,52 @@ impl ProjectionState {
 /// The fold of `$catalog`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
-    /// Every projection there ever was.
+    /// Every projection that ever existed.
     pub projections: BTreeMap<ProjectionName, ProjectionState>,
-    /// The revision of `$catalog` that this is the fold of; a change is appended expecting exactly it.
+    /// The revision of `$catalog` that this fold includes. A change is appended with exactly this expected revision.
     pub revision: Revision,
     /// The position of the last event folded.
     pub position: Position,
 }
 
 impl Catalog {
-    /// The state of one version.
+    /// Returns the state of one version.
     pub fn version(&self, view: &ViewId) -> Option<&VersionState> {
         self.projections.get(&view.projection)?.versions.get(&view.version)
     }
 
-    /// The version of `projection` that answers queries.
+    /// Returns the version of `projection` that answers queries.
     pub fn serving(&self, projection: &ProjectionName) -> Option<VersionId> {
         self.projections.get(projection)?.serving
     }
 
-    /// The newest build of a code version, be it obsolete.
+    /// Returns the newest build of a code version, even if it is obsolete.
     pub fn newest_build(&self, projection: &ProjectionName, code: u32) -> Option<(VersionId, &VersionState)> {
         let versions = &self.projections.get(projection)?.versions;
         versions.iter().filter(|(id, _)| id.code == code).map(|(id, state)| (*id, state)).next_back()
     }
 
-    /// In what this code is unlike what was recorded for its number. `None` where it may run: it is the same, or nothing
-    /// was recorded yet.
-    pub fn unlike(&self, code: &Code) -> Option<Unlike> {
+    /// Returns how this code differs from what was recorded for its number. Returns `None` if it may run: it is the
+    /// same, or nothing was recorded yet.
+    pub fn unlike(&self, code: &Code) -> Option<CodeMismatch> {
         let (_, state) = self.newest_build(&code.projection, code.code)?;
         state.unlike(code.segments, &code.reads)
     }
 
-    /// What a node with this code must have recorded before it runs: the version was scheduled by a release that did not
-    /// say what its code reads.
+    /// Returns true if a node with this code must record what the code reads before it runs: the version was
+    /// scheduled by a release that did not record it.
     pub fn lacks_reads(&self, code: &Code) -> bool {
         self.newest_build(&code.projection, code.code).is_some_and(|(_, state)| state.reads.is_none())
     }
 
-    /// Whether this code is later than all that was ever scheduled. What is not is carried for the sake of versions that
-    /// exist, not to be built anew.
+    /// Returns true if this code is later than every code that was ever scheduled. Other code is carried for versions
+    /// that exist, not to be built again.
     pub fn is_new(&self, projection: &ProjectionName, code: u32) -> bool {
         let versions = self.projections.get(projection).map(|state| &state.versions);
         versions.is_none_or(|versions| versions.keys().all(|known| known.code < code))
     }
 
-    /// The newest build of each code that shall read more types, while that is not decided.
+    /// Returns the newest build of each code that shall read more types, while that is not decided.
     pub fn announced(&self) -> impl Iterator<Item = (ViewId, &VersionState)> {
         self.projections.iter().flat_map(|(projection, state)| {
             let announced = state.versions.iter().filter(|(_, version)| version.announced.is_some());
@@ -343,7 +346,7 @@ impl Catalog {
         })
     }
 
-    /// Every version that is not obsolete, with its state.
+    /// Returns every version that is not obsolete, with its state.
     pub fn versions(&self) -> impl Iterator<Item = (ViewId, &VersionState)> {
         self.projections.iter().flat_map(|(projection, state)| {
             let views = state.versions.iter().filter(|(_, version)| version.phase != Phase::Obsolete);

@@ -1,18 +1,18 @@
-//! The fields of a reason as they reach the outside, without a form of serialisation.
+//! The fields of a reason in the form in which they are shown, independent of any serialisation.
 
 use std::time::Duration;
 
 use crate::journal::Parted;
 use crate::name::StreamName;
 use crate::position::Position;
-use crate::reads::Unlike;
+use crate::reads::CodeMismatch;
 use crate::segment::Segment;
 use crate::share::WorkShare;
 use crate::time::Timestamp;
 use crate::verify::Part;
 use crate::version::VersionId;
 
-/// What a field says.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// A number: a position, a count, a percentage.
@@ -25,20 +25,20 @@ pub enum Fact {
     Span(Duration),
 }
 
-/// A reason as the reference lists it.
+/// A reason, as the reference lists it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Its name outside.
+    /// Its public name.
     pub name: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'static str,
-    /// Its fields outside, and what each means.
+    /// The public names of its fields, and the meaning of each.
     pub fields: &'static [(&'static str, &'static str)],
 }
 
-/// What has facts to tell.
+/// A value that has facts to show.
 pub(super) trait Facts {
-    /// Adds them, under this name where it is one.
+    /// Adds its facts, under this name if there is only one.
     fn add(&self, name: &'static str, facts: &mut Vec<(&'static str, Fact)>);
 }
 
@@ -63,7 +63,7 @@ one_fact! {
     String: |text| Fact::Text(text.clone());
     StreamName: |stream| Fact::Text(stream.as_str().to_owned());
     VersionId: |version| Fact::Text(version.to_string());
-    Unlike: |unlike| Fact::Text(unlike.to_string());
+    CodeMismatch: |unlike| Fact::Text(unlike.to_string());
     Timestamp: |time| Fact::Time(*time);
     Duration: |span| Fact::Span(*span);
 }

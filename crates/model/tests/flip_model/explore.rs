@@ -53,7 +53,7 @@ impl Model for Flips {
                 segment,
                 epoch: Epoch::UNCLAIMED,
                 position: Position::START,
-                owner: None,
+                claimed_by: None,
                 held_for: None,
                 cap: None,
                 applied: Applied::default(),
@@ -110,7 +110,7 @@ impl Model for Flips {
         assert_eq!((world.catalog.serving(), world.broken), (Some(0), None));
         let node = Node { catalog: world.catalog.clone(), pending: None, next: Next::Look };
         world.nodes = vec![node; self.nodes];
-        // Whoever writes has claimed: of two writers of one version the first is a zombie from the start.
+        // Anyone who writes has claimed: of two writers of one version the first is a zombie from the start.
         for writer in 0..world.writers.len() {
             world.writers[writer].claimed = Some(world.claim(self.writers[writer]));
         }
@@ -152,7 +152,7 @@ impl Model for Flips {
                 let strays = (0..2).filter(|version| world.stray(number, *version).is_some());
                 actions.extend(strays.map(|version| Action::LiftStray(number, version)));
             } else if self.nodes == 1 {
-                // Of two nodes one may sleep for good, which is as much.
+                // Of two nodes one may sleep permanently, which is as much.
                 actions.push(Action::Restart(number));
             }
         }

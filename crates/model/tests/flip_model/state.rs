@@ -56,7 +56,7 @@ pub(super) struct Stored(pub(super) Token);
 
 impl Hash for Stored {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Token { segment, epoch, position, owner: _, held_for, cap: _, applied, replay } = self.0;
+        let Token { segment, epoch, position, claimed_by: _, held_for, cap: _, applied, replay } = self.0;
         (segment, epoch, position, held_for, applied.events, replay.map(|mark| mark.request)).hash(state);
     }
 }

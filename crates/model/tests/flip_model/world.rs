@@ -117,7 +117,7 @@ impl World {
                 self.nodes[node].catalog = self.catalog.clone();
                 let present = self.catalog.pending();
                 match (pending, present) {
-                    // Its flip was settled or goes on under another hold.
+                    // Its flip was settled or continues under another hold.
                     (Some(pending), present) if present != Some(pending) => {
                         self.nodes[node].pending = None;
                         from.map_or(Next::Look, |from| Next::Lift(from, pending.hold))

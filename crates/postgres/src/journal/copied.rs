@@ -5,7 +5,7 @@ pub(super) type Columns<'a, const N: usize> = [Option<&'a [u8]>; N];
 
 /// What each copy begins with.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-/// Behind it: flags, and the length of what follows, which later versions of PostgreSQL may use.
+/// After it: flags, and the length of what follows, which later versions of PostgreSQL may use.
 const HEADER_BYTES: usize = SIGNATURE.len() + 8;
 /// The number of columns that marks the end.
 const END: i16 = -1;
@@ -67,7 +67,7 @@ pub(super) fn damaged(found: &'static str) -> sqlx::Error {
     sqlx::Error::Decode(found.into())
 }
 
-/// What is behind the header; `None` where that is not there yet.
+/// What is after the header; `None` where that is not there yet.
 #[expect(clippy::expect_used, reason = "a header has that many")]
 fn header(bytes: &[u8]) -> Result<Option<&[u8]>, sqlx::Error> {
     let Some((header, behind)) = bytes.split_at_checked(HEADER_BYTES) else { return Ok(None) };
@@ -77,7 +77,7 @@ fn header(bytes: &[u8]) -> Result<Option<&[u8]>, sqlx::Error> {
 }
 
 enum Row<'a, const N: usize> {
-    /// And what is behind it.
+    /// And what is after it.
     Whole(Columns<'a, N>, &'a [u8]),
     Partial,
     End,
@@ -109,7 +109,7 @@ mod tests {
 
     const COLUMNS: usize = 8;
 
-    /// A copy of rows, of which each has its number in every column but the last.
+    /// Returns a copy of rows, of which each has its number in every column but the last.
     fn copy(rows: &[i64]) -> Vec<u8> {
         let mut bytes = [SIGNATURE, &[0; 4], &3_u32.to_be_bytes(), b"new"].concat();
         for row in rows {

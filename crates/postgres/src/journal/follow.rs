@@ -1,6 +1,6 @@
 //! The head, as it is moved by other nodes.
 //!
-//! Each group notifies whoever listens, with its commit. Notifications are lost while nobody is connected, so the head
+//! Each group notifies anyone who listens, with its commit. Notifications are lost while nobody is connected, so the head
 //! is asked for after each connection and, slowly, all the time.
 
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl Follower {
                 if self.servers.history().holds().is_err() {
                     return;
                 }
-                tracing::warn!(%error, "the journal's head is not followed for the moment, it is tried again");
+                tracing::warn!(%error, "the journal's head cannot be followed for the moment; a retry follows");
             }
             if reached {
                 back_off.reset();
@@ -101,7 +101,7 @@ impl Follower {
         }
     }
 
-    /// Looks whether what failed works again, and counts some of the events behind `counted`: what a read cannot notice,
+    /// Checks whether what failed works again, and counts some of the events after `counted`: what a read cannot notice,
     /// such as a stream whose last event is gone, is found so in the course of time (I-1).
     async fn look_again(&self, counted: &mut Position, head: Position) -> Result<(), StoreError> {
         self.went.read(&Ok(()));
@@ -131,7 +131,7 @@ impl Follower {
     }
 }
 
-/// The mark that a notification tells of: a position, and a digest in hexadecimal digits.
+/// Returns the mark in a notification: a position, and a digest in hexadecimal digits.
 fn parsed(payload: &str) -> Option<Mark> {
     let (position, digest) = payload.split_once(' ')?;
     let (position, digest) = (position.parse().ok()?, u64::from_str_radix(digest, 16).ok()?);

@@ -29,9 +29,9 @@ pub(super) struct Waiting {
     answer: oneshot::Sender<Result<Appended, AppendError>>,
     /// After this it is answered, whatever the state of the database.
     pub until: Instant,
-    /// Where the journal ended when it was first sent to the database without an answer: behind that it may be written.
+    /// Where the journal ended when it was first sent to the database without an answer: after that it may be written.
     pub sent: Option<Position>,
-    /// Whether it can only be decided on facts, because it names an event or a stream twice.
+    /// True if it can only be decided on facts, because it names an event or a stream twice.
     tangled: bool,
     /// For each event where it is already, once that was looked up; empty when none is known.
     known: Option<Vec<Option<Known>>>,
@@ -47,19 +47,19 @@ impl Waiting {
         Self { append, bytes, answer, until, sent: None, tangled, known: None }
     }
 
-    /// Whether facts spoke for it already.
+    /// Returns true if facts spoke for it already.
     pub fn is_decided(&self) -> bool {
         self.known.is_some()
     }
 
-    /// Whether it cannot be part of a group before it is [decided](Self::decided).
+    /// Returns true if it cannot be part of a group before it is [decided](Self::decided).
     pub fn needs_facts(&self) -> bool {
         self.tangled && !self.is_decided()
     }
 
     /// Tells the caller what came of it.
     pub fn answer(self, result: Result<Appended, AppendError>) {
-        // Whoever stopped waiting gets no answer; the append stands, a retry is recognised.
+        // Anyone who stopped waiting gets no answer; the append stands, a retry is recognised.
         drop(self.answer.send(result));
     }
 
@@ -90,7 +90,7 @@ impl Waiting {
         ids.iter().filter_map(|id| facts.events.get(id)).filter(|found| found.position > sent).count()
     }
 
-    /// The streams about which it says something.
+    /// Returns the streams about which it says something.
     pub fn asked(&self) -> impl Iterator<Item = (&StreamName, i64)> {
         self.append.expected.iter().filter_map(|(stream, expected)| {
             let demand = match expected {
@@ -138,7 +138,7 @@ impl Past for Facts {
     }
 }
 
-/// One event of a group, in the place that it gets behind what is there.
+/// One event of a group, in the place that it gets after what is there.
 pub(super) struct Row {
     /// Its stream, as a place in [`Group::asked`] counted from 0, and its place among the group's events of it from 1.
     pub stream: usize,
@@ -191,12 +191,12 @@ impl Group {
         group
     }
 
-    /// The event of a row.
+    /// Returns the event of a row.
     pub fn event(&self, row: &Row) -> &StreamEvent {
         &self.members[row.member].append.events[row.event]
     }
 
-    /// A hash over everything that its events are, in their order.
+    /// Returns a hash over everything that its events are, in their order.
     pub fn hash(&self) -> u64 {
         let mut hash = Xxh3::new();
         // Each part with its length before it: no two groups give the same bytes.
@@ -215,13 +215,13 @@ impl Group {
         hash.digest()
     }
 
-    /// The last revision of each stream it asks about, once it is written behind `revisions`.
+    /// Returns the last revision of each stream it asks about, once it is written after `revisions`.
     pub fn leaves<'a>(&'a self, revisions: &'a [Revision]) -> impl Iterator<Item = (&'a StreamName, Revision)> {
         let after = self.asked.iter().zip(&self.steps).zip(revisions);
         after.map(|(((stream, _), steps), revision)| (stream, revision.plus(*steps)))
     }
 
-    /// Answers everyone, now that the group is written behind `head` and behind `revisions`. Returns its last position.
+    /// Answers everyone, now that the group is written after `head` and after `revisions`. Returns its last position.
     pub fn written(self, head: Position, revisions: &[Revision]) -> Position {
         let place = |row: usize| {
             let Row { stream, step, .. } = self.rows[row];
@@ -251,7 +251,7 @@ impl Group {
                 || self.bytes + next.bytes > limits::GROUP_BYTES_MAX)
     }
 
-    /// Whether `next` depends on nothing that the group would write, nor thinks otherwise about a stream.
+    /// Returns true if `next` depends on nothing that the group would write, nor thinks otherwise about a stream.
     fn is_apart_from(&self, next: &Waiting) -> bool {
         let stream_is_apart = |(stream, demand): (&StreamName, i64)| {
             self.places.get(stream).is_none_or(|place| {
@@ -291,7 +291,7 @@ impl Group {
         self.members.push(next);
     }
 
-    /// The place of a stream in the list of those asked about.
+    /// Returns the place of a stream in the list of those asked about.
     fn place(&mut self, stream: &StreamName) -> usize {
         if let Some(place) = self.places.get(stream) {
             return *place;

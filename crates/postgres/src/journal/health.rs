@@ -1,6 +1,6 @@
 //! Whether the journal works, as the last calls of it went.
 //!
-//! A call that its caller has made wrongly says nothing about the journal. What failed is tried again by whoever follows
+//! A call that its caller has made wrongly says nothing about the journal. What failed is tried again by anyone who follows
 //! the head, so that it is found to work once more also when nobody asks any more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ pub(super) struct Went {
     last: Mutex<Last>,
 }
 
-/// Why they failed, if they did.
+/// The reason why they failed, if they did.
 #[derive(Default)]
 struct Last {
     append: Option<StoreError>,
@@ -74,7 +74,7 @@ impl Went {
     }
 }
 
-/// Whether an error says something about the store, and not about what was asked of it.
+/// Returns true if an error says something about the store, and not about what was asked of it.
 fn is_of_store(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt { .. })
 }

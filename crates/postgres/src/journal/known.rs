@@ -1,6 +1,6 @@
 //! The last revisions of the streams that this node wrote to, as of one position.
 //!
-//! They hold for as long as nobody else writes, which the database tells under the lock: once it has come to another
+//! They hold for as long as nobody else writes, which the database tells under the lock: once it has reached another
 //! position, all is forgotten. What is not known costs a look into the index that the insert goes to as well, and nothing
 //! else.
 
@@ -18,17 +18,17 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// The position that all of it is of.
+    /// Returns the position that all of it is of.
     pub fn at(&self) -> Position {
         self.at
     }
 
-    /// The last revision of a stream.
+    /// Returns the last revision of a stream.
     pub fn revision(&self, stream: &StreamName) -> Option<Revision> {
         self.revisions.get(stream).copied()
     }
 
-    /// A group was written behind `head`, where its streams had these revisions.
+    /// A group was written after `head`, where its streams had these revisions.
     pub fn wrote(&mut self, head: Position, group: &Group, revisions: &[Revision]) {
         let is_full = self.revisions.len() + group.asked.len() > limits::KNOWN_STREAMS_MAX;
         if head != self.at || is_full {
@@ -57,7 +57,7 @@ mod tests {
         StreamName::new(stream).unwrap()
     }
 
-    /// A group of one event.
+    /// Returns a group of one event.
     fn group(stream: &str) -> Group {
         let event = NewEvent {
             id: EventId::from_bytes([1; 16]),

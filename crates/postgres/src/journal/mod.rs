@@ -7,7 +7,7 @@
 //!                          ├─ written ─▶ answers, head
 //!                          └─ not as thought ─▶ look, refuse whom it concerns (`admit`), the others go again
 //!   read   ─▶ reader (read.rs), never past the head
-//!   head   ◀─ own appends; notifications of other nodes, and a slow poll behind them (follow.rs)
+//!   head   ◀─ own appends; notifications of other nodes, and a slow poll beside them (follow.rs)
 //! ```
 //!
 //! Whether an append may be written is decided by `dacapo_store::admit` alone. The call to the database carries only

@@ -36,7 +36,7 @@ use sql::{COUNT, EVERYTHING, HEAD, LAST_OF_STREAM, MARK, PAGE, SPARSE, STREAM, S
 
 pub(super) use page::{mark, missing};
 
-/// The last position that is committed, of a journal that still has what was `seen`.
+/// Returns the last position that is committed, of a journal that still has what was `seen`.
 pub(super) async fn head(pool: &Pool, history: &History, seen: Position) -> Result<Position, StoreError> {
     let known = history.last();
     let sql = sqlx::query(HEAD).bind(int8(known.position.get()));
@@ -62,7 +62,7 @@ pub(super) async fn head(pool: &Pool, history: &History, seen: Position) -> Resu
     Ok(head)
 }
 
-/// The identity of the journal.
+/// Returns the identity of the journal.
 pub(super) async fn id(pool: &Pool) -> Result<JournalId, StoreError> {
     let sql = sqlx::query_scalar("SELECT journal FROM sequencer");
     let id: Option<Uuid> = within(pool, limits::HEAD_TIME_MAX, "ask which journal it is", async |connection| {
@@ -76,7 +76,7 @@ pub(super) async fn id(pool: &Pool) -> Result<JournalId, StoreError> {
     Ok(JournalId::from_bytes(id.ok_or_else(lost)?.into_bytes()))
 }
 
-/// How many of the events behind `after` and through `to` there are.
+/// How many of the events after `after` and through `to` there are.
 pub(super) async fn count(pool: &Pool, after: Position, to: Position) -> Result<u64, StoreError> {
     let sql = sqlx::query_scalar(COUNT).bind(int8(after.get())).bind(int8(to.get()));
     let count: i64 =
@@ -127,8 +127,8 @@ impl Reader {
         Ok(page.finish(to))
     }
 
-    /// The head, as far as it is known, for who has seen `after`. What this node knows of it may lag, so the database is
-    /// asked before somebody is refused.
+    /// Returns the head, as far as it is known, for who has seen `after`. What this node knows of it may lag, so the
+    /// database is asked before somebody is refused.
     async fn head_for(&self, after: Position) -> Result<Position, StoreError> {
         if after > self.head.get() {
             let head = head(&self.pool, &self.history, self.head.get()).await?;
@@ -138,7 +138,7 @@ impl Reader {
         Ok(self.head.get())
     }
 
-    /// A page and its end, row by row.
+    /// Returns a page and its end, row by row.
     async fn look_through(
         &self,
         after: Position,
@@ -187,7 +187,7 @@ impl Reader {
         if page.batch.is_empty() && after > Revision::START {
             StoreError::check_stream(stream, after, self.stream_revision(stream).await?)?;
         }
-        // The batch of a stream covers its last event, not what lies behind that.
+        // The batch of a stream covers its last event, not what lies after that.
         page.whole &= page.batch.is_empty();
         // Another node's event may have been seen before the head was told of it.
         self.head.advance(page.last);

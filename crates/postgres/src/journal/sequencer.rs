@@ -44,7 +44,7 @@ pub(super) async fn run(
                 None => break,
             }
         }
-        // Whoever was just answered appends again before this goes on: a group of the quickest ones alone would make
+        // Anyone who was just answered appends again before this continues: a group of the quickest ones alone would make
         // all others wait for its commit.
         for _ in 0..limits::GATHER_TURNS_MAX {
             let gathered = sequencer.waiting.len();
@@ -96,7 +96,7 @@ impl Sequencer {
             Ok(Outcome::Written { head, revisions, .. }) => {
                 self.reached();
                 let through = head.plus(group.rows.len() as u64);
-                // Before the answers: whoever has one finds its events before the head.
+                // Before the answers: anyone who has one finds its events before the head.
                 self.head.advance(through);
                 group.written(head, &revisions);
             }
@@ -132,7 +132,7 @@ impl Sequencer {
         }
     }
 
-    /// Nothing came of `members` this time; they may be written behind `sent`, if they were sent.
+    /// Nothing came of `members` this time; they may be written after `sent`, if they were sent.
     #[expect(clippy::expect_used, reason = "it has members")]
     async fn failed(&mut self, mut members: Vec<Waiting>, error: StoreError, sent: Option<Position>) {
         self.went.append_failed(&error);
@@ -140,7 +140,7 @@ impl Sequencer {
             tracing::error!(%error, "events cannot be appended");
             return refuse(members, &error);
         }
-        tracing::warn!(%error, "events could not be appended, it is tried again");
+        tracing::warn!(%error, "events could not be appended; a retry follows");
         self.last_error = Some(error.to_string());
         members.iter_mut().for_each(|one| one.sent = one.sent.or(sent));
         let first = members.iter().map(|one| one.until).min().expect("it has members");
@@ -162,7 +162,7 @@ impl Sequencer {
         }
     }
 
-    /// Those of what waits to which something applies.
+    /// Returns those of what waits to which something applies.
     fn take_out(&mut self, applies: impl FnMut(&Waiting) -> bool) -> Vec<Waiting> {
         let (taken, left): (VecDeque<_>, _) = self.waiting.drain(..).partition(applies);
         self.waiting = left;

@@ -17,7 +17,7 @@ use crate::servers::Servers;
 
 /// What came of a group.
 pub(super) enum Outcome {
-    /// It is written behind this position and these revisions of its streams.
+    /// It is written after this position and these revisions of its streams.
     Written { head: Position, revisions: Vec<Revision>, mark: Mark },
     /// Something is not as it was thought to be, so nothing of it was written.
     OtherThanThought,
@@ -25,10 +25,10 @@ pub(super) enum Outcome {
     WentBack,
 }
 
-/// Why nothing is known of a group, or that it was not written.
+/// The reason why nothing is known of a group, or that it was not written.
 pub(super) struct Failed {
     pub error: StoreError,
-    /// Whether it may be written nevertheless.
+    /// True if it may be written nevertheless.
     pub unknown: bool,
 }
 
@@ -90,7 +90,7 @@ impl Writer {
         }
     }
 
-    /// Whether an append would do, as far as one without events tells.
+    /// Checks whether an append would do, as far as one without events tells.
     pub async fn probe(&mut self, until: Instant) -> Result<(), StoreError> {
         let tried = "append";
         let mut connected = self.take(until).await?;
@@ -115,7 +115,7 @@ impl Writer {
         }
     }
 
-    /// The connection, out of its place: it comes back there only after an answer.
+    /// Returns the connection, out of its place: it comes back there only after an answer.
     async fn take(&mut self, until: Instant) -> Result<Connected, StoreError> {
         self.servers.history().holds()?;
         if let Some(connected) = self.connected.take() {

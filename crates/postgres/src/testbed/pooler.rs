@@ -13,7 +13,7 @@ use super::{Server, as_user, other_user, own_folder, watch};
 
 /// The line of its log with which it can be used.
 const READY: &str = "process up";
-/// How often it is started: its port may be taken in the moment between.
+/// Number of starts: its port may be taken in the moment between.
 const START_TRIES: usize = 10;
 
 /// A pooler that listens on a port of this machine.
@@ -30,7 +30,7 @@ impl Pooler {
     /// Beside what it must know to find the server, its configuration is as it comes, and has these users.
     ///
     /// # Panics
-    /// When PgBouncer is not installed or does not start.
+    /// If PgBouncer is not installed or does not start.
     pub fn start(server: &Server, mode: &str, users: &[&str]) -> Self {
         let program = program().expect(
             "the program pgbouncer is neither in PATH nor in /usr/sbin, and the PostgreSQL store is tested through it: \
@@ -67,7 +67,7 @@ impl Pooler {
         let mut command = as_user(program);
         command.arg(&ini).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let (started, ready) = channel();
-        // As for a server: whoever started it may be a thread that ends with its test, which others outlast.
+        // As for a server: anyone who started it may be a thread that ends with its test, which others outlast.
         let watcher = std::thread::spawn(move || {
             let child = command.spawn().expect("PgBouncer can be started");
             drop(watch(child, READY, |pid| started.send(pid).expect("it is waited for")));
@@ -81,7 +81,7 @@ impl Pooler {
         }
     }
 
-    /// The URL of a database for a user, through it.
+    /// Returns the URL of a database for a user, through it.
     pub fn url_of(&self, user: &str, database: &str) -> String {
         format!("postgres://{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }

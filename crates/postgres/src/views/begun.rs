@@ -1,11 +1,11 @@
 //! Who may make the effects of a view, and which of them are begun: the fence of effects (I-9).
 //!
 //! A view of an earlier build has none of these tables. The first claim makes them, and a build that does not know them
-//! goes on beside them. Whoever claims, begins and settles take turns, by the lock of the outbox.
+//! continues beside them. Anyone who claims, begins and settles take turns, by the lock of the outbox.
 
 use std::collections::{HashMap, HashSet};
 
-use dacapo_model::{BegunEffect, EffectsClaim, Epoch, MemberId, Settled};
+use dacapo_model::{BegunEffect, EffectOutcome, EffectsClaim, Epoch, MemberId};
 use dacapo_store::view_form::{self, epoch_number};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
@@ -15,7 +15,7 @@ use super::rows::Sent;
 use super::session::Session;
 use super::value::added;
 
-/// The tables, unless they are there. Numbers of effects are never given again.
+/// Returns the tables, unless they are there. Numbers of effects are never given again.
 pub(super) fn create(schema: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {schema}._dacapo_acting (one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -103,7 +103,7 @@ pub(super) async fn later(
     session: &mut Session,
     schema: &str,
     epoch: Epoch,
-    settled: &[(u64, Settled)],
+    settled: &[(u64, EffectOutcome)],
 ) -> Sent<HashSet<u64>> {
     let numbers = stored(settled.iter().map(|(number, _)| number));
     let mut arguments = PgArguments::default();

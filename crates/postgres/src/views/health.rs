@@ -1,6 +1,6 @@
 //! How a view is, as far as what was done with it told.
 //!
-//! What fails is tried again by whoever asks where the view is, since readers may be kept away for just that reason and
+//! What fails is tried again by anyone who asks where the view is, since readers may be kept away for just that reason and
 //! would never show that it works again.
 
 use std::collections::BTreeMap;
@@ -127,7 +127,7 @@ mod tests {
         let health = Health::default();
         let reading = || Reading::new(&health, "read the table a".into(), "SELECT a".into());
         drop(reading());
-        assert_eq!(health.told(), ViewHealth::default(), "whoever asked may go at once");
+        assert_eq!(health.told(), ViewHealth::default(), "the caller need not wait");
         let long = reading();
         tokio::time::sleep(LONG).await;
         drop(long);

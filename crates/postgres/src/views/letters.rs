@@ -69,7 +69,7 @@ async fn keep_letters(session: &mut Session, schema: &str, letters: &[Letter]) -
          ON CONFLICT (position) DO UPDATE SET segment = excluded.segment, stream = excluded.stream,
              event_type = excluded.event_type, kind = excluded.kind, first = excluded.first, error = excluded.error,
              attempts = excluded.attempts, recorded = excluded.recorded,
-             -- Whoever tried the event again need not know that it was given up meanwhile.
+             -- Anyone who tried the event again need not know that it was given up meanwhile.
              wish = CASE WHEN kept.wish = 'drop' THEN 'drop' ELSE excluded.wish END"
     );
     let mut arguments = PgArguments::default();
@@ -87,7 +87,7 @@ async fn keep_letters(session: &mut Session, schema: &str, letters: &[Letter]) -
     Ok(())
 }
 
-/// The refusals, in the order of segments.
+/// Returns the refusals, in the order of segments.
 pub(super) async fn refusals(session: &mut Session, schema: &str) -> Sent<Vec<Refusal>> {
     let sql = format!(
         "SELECT segment, position, attempts, error, since, due FROM {schema}._dacapo_refusals ORDER BY segment"
@@ -107,7 +107,7 @@ pub(super) async fn refusals(session: &mut Session, schema: &str) -> Sent<Vec<Re
     session.fetch(&sql, PgArguments::default()).await?.into_iter().map(refusal).collect()
 }
 
-/// The letters behind `after`, in order, at most `most`.
+/// Returns the letters after `after`, in order, at most `most`.
 pub(super) async fn letters(session: &mut Session, schema: &str, after: Position, most: usize) -> Sent<Vec<Letter>> {
     let sql = format!(
         "SELECT position, segment, stream, event_type, kind, first, error, attempts, recorded, wish
@@ -135,7 +135,7 @@ pub(super) async fn letters(session: &mut Session, schema: &str, after: Position
     session.fetch(&sql, arguments).await?.into_iter().map(letter).collect()
 }
 
-/// How many letters there are.
+/// Returns the number of letters.
 pub(super) async fn letter_count(session: &mut Session, schema: &str) -> Sent<u64> {
     let sql = format!("SELECT count(*) FROM {schema}._dacapo_letters");
     let rows = session.fetch(&sql, PgArguments::default()).await?;
@@ -161,7 +161,7 @@ pub(super) async fn wish(session: &mut Session, schema: &str, which: &WhichLette
     Ok(session.run(&sql, arguments).await?.1)
 }
 
-/// The events that have yet to speak.
+/// Returns the events that have yet to speak.
 pub(super) async fn unspoken(session: &mut Session, schema: &str) -> Sent<Vec<Position>> {
     let sql = format!("SELECT position FROM {schema}._dacapo_unspoken ORDER BY position");
     let position = |row: PgRow| -> Sent<Position> {

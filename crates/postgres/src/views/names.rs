@@ -8,30 +8,31 @@ const NAME_BYTES_MAX: usize = 63;
 /// What stands for the rest of a name that is too long: `_` and a hash in 16 digits.
 const HASH_BYTES: usize = 17;
 
-/// The schema of a view, beside the schema `home` of the journal: `dacapo_balances_v2_1`. A form: views are found by it.
+/// Returns the schema of a view, beside the schema `home` of the journal: `dacapo_balances_v2_1`. A form: views are
+/// found by it.
 pub(super) fn schema_name(home: &str, id: &ViewId) -> String {
     bounded(format!("{home}_{}_v{}_{}", id.projection, id.version.code, id.version.build))
 }
 
-/// The schema in which SQL from outside finds what serves of a projection: `dacapo_balances`. A form: people's queries
-/// have it.
+/// Returns the schema in which SQL from outside finds what serves of a projection: `dacapo_balances`. A form:
+/// people's queries have it.
 pub(super) fn outside_name(home: &str, projection: &ProjectionName) -> String {
     bounded(format!("{home}_{projection}"))
 }
 
-/// Whether the names of a projection are in a schema with the name of a version of another one.
+/// Returns true if the names of a projection are in a schema with the name of a version of another one.
 pub(super) fn is_of_version(one: &ProjectionName, other: &ProjectionName) -> bool {
     let rest = one.as_str().strip_prefix(other.as_str()).and_then(|rest| rest.strip_prefix("_v"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     rest.and_then(|rest| rest.split_once('_')).is_some_and(|(code, build)| is_number(code) && is_number(build))
 }
 
-/// The name of an index, of which a schema has one with each name.
+/// Returns the name of an index, of which a schema has one with each name.
 pub(super) fn index_name(table: &Table, index: &Index) -> String {
     bounded(format!("{}.{}", table.name, index.name))
 }
 
-/// A name that is too long keeps its beginning, and a hash of all of it.
+/// Returns a name that is too long keeps its beginning, and a hash of all of it.
 fn bounded(name: String) -> String {
     if name.len() <= NAME_BYTES_MAX {
         return name;

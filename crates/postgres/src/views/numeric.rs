@@ -3,8 +3,8 @@
 use dacapo_store::Value;
 use sqlx::error::BoxDynError;
 
-/// A number that PostgreSQL sends as `numeric`: an integer when it has no digits after the point, which is exact or
-/// refused; otherwise the nearest float.
+/// Returns a number that PostgreSQL sends as `numeric`: an integer when it has no digits after the point, which is
+/// exact or refused; otherwise the nearest float.
 ///
 /// It is sent as the count of its digits, the power of the first one, its sign, the count of decimal digits after the
 /// point, and then its digits, each of which is one to the base 10,000.

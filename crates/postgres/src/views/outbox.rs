@@ -1,13 +1,15 @@
 //! The outbox of a view: effects that its handler emitted and that are still to be made.
 //!
 //! `number` gives the order in which they were emitted, which within a stream is the order of its events. Only the
-//! first of each stream has a time at which it is due; the next one gets it when that one goes or is set aside. Whoever emits and
-//! whoever settles take turns, until their commit: otherwise one would leave an effect without a time behind another
+//! first of each stream has a time at which it is due; the next one gets it when that one goes or is set aside. Anyone who emits and
+//! anyone who settles take turns, until their commit: otherwise one would leave an effect without a time after another
 //! that the other is taking away, and it would never be due.
 
 use std::time::Duration;
 
-use dacapo_model::{EffectLetter, Epoch, NewEffect, PendingEffect, Position, Settled, StreamName, Timestamp, Wish};
+use dacapo_model::{
+    EffectLetter, EffectOutcome, Epoch, NewEffect, PendingEffect, Position, StreamName, Timestamp, Wish,
+};
 use dacapo_store::view_form::{EffectForm, at, number};
 use dacapo_store::{Outbox, StoreError, WhichEffects, WhichLetters};
 use sqlx::Row;
@@ -63,7 +65,7 @@ pub(super) async fn emit(session: &mut Session, schema: &str, effects: &[NewEffe
     Ok(())
 }
 
-/// The effects that are due, the longest due first.
+/// Returns the effects that are due, the longest due first.
 pub(super) async fn due(
     session: &mut Session,
     schema: &str,
@@ -80,7 +82,7 @@ pub(super) async fn due(
     pending(session.fetch(&sql, arguments).await?, schema)
 }
 
-/// The position of the first effect of a stream after `after`.
+/// Returns the position of the first effect of a stream after `after`.
 pub(super) async fn first(
     session: &mut Session,
     schema: &str,
@@ -99,7 +101,7 @@ pub(super) async fn first(
     Ok(Some(at(row.try_get(0)?).map_err(|found| damaged(schema, found))?))
 }
 
-/// What is in the outbox as a whole.
+/// Returns the state of the outbox as a whole.
 pub(super) async fn whole(session: &mut Session, schema: &str, most: usize) -> Sent<Outbox> {
     let sql =
         format!("SELECT count(*) FILTER (WHERE aside IS NULL), count(aside), min(due) FROM {schema}._dacapo_outbox");
@@ -116,15 +118,20 @@ pub(super) async fn whole(session: &mut Session, schema: &str, most: usize) -> S
     Ok(Outbox { pending, aside, next_due: next_due.map(Timestamp::from_micros), failing })
 }
 
-/// Records what tries came to, in the open transaction, except of those that were begun under a later epoch.
-pub(super) async fn settle(session: &mut Session, schema: &str, epoch: Epoch, settled: &[(u64, Settled)]) -> Sent<()> {
+/// Records the results of tries, in the open transaction, except of those that were begun under a later epoch.
+pub(super) async fn settle(
+    session: &mut Session,
+    schema: &str,
+    epoch: Epoch,
+    settled: &[(u64, EffectOutcome)],
+) -> Sent<()> {
     session.batch(lock(schema)).await?;
     let later = begun::later(session, schema, epoch, settled).await?;
     for (place, settled) in settled.iter().filter(|(place, _)| !later.contains(place)) {
         let mut arguments = PgArguments::default();
         added(&mut arguments, i64::try_from(*place).unwrap_or(i64::MAX))?;
         match settled {
-            Settled::Failed { error, due } => {
+            EffectOutcome::Failed { error, due } => {
                 let sql = format!(
                     "UPDATE {schema}._dacapo_outbox SET attempts = attempts + 1, error = $2, due = $3
                      WHERE number = $1 AND due IS NOT NULL"
@@ -133,7 +140,7 @@ pub(super) async fn settle(session: &mut Session, schema: &str, epoch: Epoch, se
                 added(&mut arguments, due.micros())?;
                 session.run(&sql, arguments).await?;
             }
-            Settled::SetAside { error, at } => {
+            EffectOutcome::SetAside { error, at } => {
                 let sql = format!(
                     "UPDATE {schema}._dacapo_outbox SET attempts = attempts + 1, error = $2, due = NULL, aside = $3
                      WHERE number = $1 AND due IS NOT NULL RETURNING stream"
@@ -143,7 +150,7 @@ pub(super) async fn settle(session: &mut Session, schema: &str, epoch: Epoch, se
                 let rows = session.fetch(&sql, arguments).await?;
                 next(session, schema, rows.first()).await?;
             }
-            Settled::Done => {
+            EffectOutcome::Done => {
                 let sql = format!("DELETE FROM {schema}._dacapo_outbox WHERE number = $1 RETURNING stream");
                 let rows = session.fetch(&sql, arguments).await?;
                 next(session, schema, rows.first()).await?;
@@ -166,7 +173,7 @@ async fn next(session: &mut Session, schema: &str, stream: Option<&PgRow>) -> Se
     Ok(())
 }
 
-/// The effects with a number above `after`, in order: those tried in vain, or all.
+/// Returns the effects with a number above `after`, in order: those tried without success, or all.
 pub(super) async fn letters(
     session: &mut Session,
     schema: &str,

@@ -1,7 +1,7 @@
 //! The names under which SQL from outside finds what serves: a schema a projection, `dacapo_balances`, with an SQL view
 //! for each table of the version that serves, and `_dacapo_serving`, which says which version that is and what it covers.
 //!
-//! Names move in one transaction, and only forward: to a later flip (whoever slept through one comes too late), and only
+//! Names move in one transaction, and only forward: to a later flip (anyone who slept through one comes too late), and only
 //! once the new version covers everything that the old one has ever shown, so that a query is not sent back in time (I-7).
 //! Meanwhile the old one is kept where it is; nobody waits for it, since it serves no more. PostgreSQL lets no query use
 //! a name that somebody waits to move, so that wait is short, and it is tried again later.
@@ -57,7 +57,7 @@ pub(super) async fn publish(session: &mut Session, home: &Home, id: &ViewId, fli
     Ok(session.commit_after(ddl + &update).await?)
 }
 
-/// Refuses to go on while the names of its projection show the view, and keeps them from doing so until the open
+/// Refuses to continue while the names of its projection show the view, and keeps them from doing so until the open
 /// transaction ends.
 pub(super) async fn check_unpublished(session: &mut Session, home: &Home, id: &ViewId) -> Sent<()> {
     let mut arguments = PgArguments::default();
@@ -69,11 +69,11 @@ pub(super) async fn check_unpublished(session: &mut Session, home: &Home, id: &V
         return Ok(());
     }
     let name = outside_name(&home.database.options().schema, &id.projection);
-    let found = format!("the schema {name} shows it to SQL from outside: it goes once those names were moved");
+    let found = format!("the schema {name} shows it to SQL from outside: it can be dropped once those names are moved");
     Err(StoreError::unavailable(format!("drop the view {id}"), found).into())
 }
 
-/// What the names show now. Only one transaction at a time goes on from here.
+/// What the names show now. Only one transaction at a time continues from here.
 async fn shown(session: &mut Session, id: &ViewId) -> Sent<Shown> {
     let projection = |arguments: &mut PgArguments| added(arguments, id.projection.to_string());
     let mut arguments = PgArguments::default();
@@ -91,7 +91,7 @@ fn gone(id: &ViewId) -> StoreError {
     StoreError::unavailable(format!("name the view {id}"), "it is not there any more")
 }
 
-/// The names of the view, and what moves them there, once nothing but queries of them is in the way.
+/// Returns the names of the view, and what moves them there, once nothing but queries of them is in the way.
 async fn moves(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -> Sent<(Vec<String>, String)> {
     let options = home.database.options();
     let (name, outside) = (schema_name(&options.schema, id), outside_name(&options.schema, &id.projection));
@@ -130,7 +130,7 @@ async fn moves(session: &mut Session, home: &Home, id: &ViewId, shown: &Shown) -
 }
 
 /// Keeps the tokens of a schema where they are until the transaction ends, and returns the highest position that rows of
-/// it have shown: behind its tokens while a replay in place goes through the past again.
+/// it have shown: after its tokens while a replay in place goes through the past again.
 async fn stopped(session: &mut Session, schema: &str) -> Sent<i64> {
     let sql = format!(
         "LOCK TABLE {schema}._dacapo_tokens IN SHARE ROW EXCLUSIVE MODE;
@@ -140,7 +140,7 @@ async fn stopped(session: &mut Session, schema: &str) -> Sent<i64> {
     Ok(rows.first().map(|row| row.try_get::<Option<i64>, _>(0)).transpose()?.flatten().unwrap_or_default())
 }
 
-/// Waits a little until all tokens of a schema have come to `through`.
+/// Waits a little until all tokens of a schema have reached `through`.
 async fn until_covered(session: &mut Session, id: &ViewId, schema: &str, through: i64) -> Sent<()> {
     let sql = format!("SELECT min(position) FROM {schema}._dacapo_tokens");
     let began = Instant::now();
@@ -152,14 +152,14 @@ async fn until_covered(session: &mut Session, id: &ViewId, schema: &str, through
         }
         if began.elapsed() >= limits::NAME_COVER_TIME_MAX {
             let found =
-                format!("what they show covers position {through} by now, and it covers {lowest}: it is tried again",);
+                format!("what they show covers position {through} by now, but it covers {lowest}: a retry follows",);
             return Err(StoreError::unavailable(format!("let the names for SQL from outside show {id}"), found).into());
         }
         tokio::time::sleep(limits::NAME_COVER_PAUSE).await;
     }
 }
 
-/// The names of the new version, and what brings the schema `outside` to them.
+/// Returns the names of the new version, and what brings the schema `outside` to them.
 async fn statements(
     session: &mut Session,
     name: &str,
@@ -258,7 +258,7 @@ async fn there(session: &mut Session, outside: &str, mark: &str, shown: &Shown) 
     rows.iter().map(one).collect()
 }
 
-/// What went wrong with the names, in the words of whoever can mend it.
+/// What went wrong with the names, in words for the person who can repair it.
 pub(super) fn wrong(home: &Home, id: &ViewId, failed: Failed) -> StoreError {
     let outside = outside_name(&home.database.options().schema, &id.projection);
     let tried = format!("let the schema {outside} show {id} to SQL from outside");
@@ -274,7 +274,7 @@ pub(super) fn wrong(home: &Home, id: &ViewId, failed: Failed) -> StoreError {
             StoreError::unavailable(tried, found)
         }
         Some("2BP01") => {
-            let found = "something of yours is built on a column that the new version has no more: drop it, or let it \
+            let found = "an object of yours depends on a column that the new version does not have: drop it, or let it \
                          use columns that stay";
             StoreError::unavailable(tried, found)
         }

@@ -1,7 +1,7 @@
 //! The reader of a view: one state of it, however long the reader lives.
 //!
 //! The state is that of a transaction that cannot write. Its first statement fixes it. After a statement that is wrong
-//! it goes on from a savepoint, which changes nothing about the state.
+//! it continues from a savepoint, which changes nothing about the state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use super::sql::Answer;
 use super::view::Place;
 use super::{CHECK, letters, sql, tokens};
 
-/// How long a state is kept for whoever does nothing with it. It blocks nobody but holds up cleaning in the database.
+/// The time for which a state is kept for anyone who does nothing with it. It blocks nobody but holds up cleaning in the
+/// database.
 const IDLE: Duration = Duration::from_secs(300);
 
 pub(super) struct Reader {
@@ -34,7 +35,7 @@ impl Reader {
         Ok(Self { place, session, tokens })
     }
 
-    /// What came of a statement. When it failed, the transaction goes on as before it.
+    /// What came of a statement. When it failed, the transaction continues as before it.
     async fn done<T>(&mut self, result: Sent<T>) -> Sent<T> {
         if result.is_err() {
             // When this fails too, the connection is lost, and the next statement says so.
@@ -53,7 +54,7 @@ impl Reader {
     }
 }
 
-/// A read of a table, which is noticed when it fails.
+/// Returns a read of a table, which is noticed when it fails.
 fn reading<'a>(place: &'a Place, table: &'a Table) -> (RowSql<'a>, Reading<'a>) {
     let rows = RowSql::new(&place.schema, table);
     let reading =

@@ -16,7 +16,7 @@ const BLOCK_ROWS: usize = 10_000;
 /// Something that is written, or read, and what went wrong.
 pub(super) type Sent<T> = Result<T, Failed>;
 
-/// Why nothing came back.
+/// The reason why nothing came back.
 #[derive(Debug)]
 pub(super) enum Failed {
     /// It was not sent, or what came back makes no sense.
@@ -122,7 +122,7 @@ impl<'a> RowSql<'a> {
         Ok(())
     }
 
-    /// Whether none of the rows with these keys is another segment's.
+    /// Checks whether none of the rows with these keys is another segment's.
     async fn are_ours(&self, session: &mut Session, mut keys: Vec<OfSegment>) -> Sent<()> {
         let names: Vec<String> = (0..self.table.key.len()).map(|at| format!("k{at}")).collect();
         let sql = format!(
@@ -195,7 +195,7 @@ impl<'a> RowSql<'a> {
         format!("unnest({})", arrays.chain(segments).collect::<Vec<_>>().join(", "))
     }
 
-    /// The values of rows, which are taken, as an array for each of the places.
+    /// Returns the values of rows, which are taken, as an array for each of the places.
     #[expect(clippy::expect_used, reason = "there are not that many segments")]
     fn arrays(&self, places: &[usize], rows: &mut [OfSegment], segments: bool) -> Result<PgArguments, StoreError> {
         let mut arguments = PgArguments::default();
@@ -215,13 +215,13 @@ impl<'a> RowSql<'a> {
         format!("SELECT {} FROM {} LIMIT 0", self.columns, self.name)
     }
 
-    /// Whether there is no row.
+    /// Returns true if there is no row.
     pub(super) async fn is_empty(&self, session: &mut Session) -> Sent<bool> {
         let sql = format!("SELECT FROM {} LIMIT 1", self.name);
         Ok(session.fetch(&sql, PgArguments::default()).await?.is_empty())
     }
 
-    /// The row with this key.
+    /// Returns the row with this key.
     pub(super) async fn load(&self, session: &mut Session, key: &[Value]) -> Sent<Option<Vec<Value>>> {
         assert_eq!(key.len(), self.table.key.len(), "a key of table {} has a value a column", self.table.name);
         if key.iter().any(is_nowhere) {
@@ -233,7 +233,7 @@ impl<'a> RowSql<'a> {
         Ok(self.rows(session.fetch(&tagged(&sql, key), arguments(key)?).await?)?.pop())
     }
 
-    /// The row with this key, and the segment that it is of, in a version with several segments.
+    /// Returns the row with this key, and the segment that it is of, in a version with several segments.
     pub(super) async fn load_of(&self, session: &mut Session, key: &[Value]) -> Sent<Option<OfSegment>> {
         assert_eq!(key.len(), self.table.key.len(), "a key of table {} has a value a column", self.table.name);
         if key.iter().any(is_nowhere) {
@@ -247,7 +247,7 @@ impl<'a> RowSql<'a> {
         Ok(self.rows(vec![stored])?.pop().map(|row| (segment, row)))
     }
 
-    /// The segments that the rows with these keys are of, each with the place of its key.
+    /// Returns the segments that the rows with these keys are of, each with the place of its key.
     pub(super) async fn segments_of(&self, session: &mut Session, keys: &[Vec<Value>]) -> Sent<Vec<(usize, Segment)>> {
         let names: Vec<String> = (0..self.table.key.len()).map(|at| format!("k{at}")).collect();
         // One look into the index each, whatever the planner believes of a table that is new.
@@ -298,7 +298,8 @@ impl<'a> RowSql<'a> {
         Ok(Some(segment.ok_or_else(|| StoreError::corrupt(place(), format!("{number} is no segment")))?))
     }
 
-    /// The rows that have one of these values in the columns of a unique index, each with the place of what it has.
+    /// Returns the rows that have one of these values in the columns of a unique index, each with the place of what
+    /// it has.
     pub(super) async fn with(
         &self,
         session: &mut Session,
@@ -336,7 +337,7 @@ impl<'a> RowSql<'a> {
         Ok(found)
     }
 
-    /// The rows in which each of `columns` has the given value, ordered by key, at most `most`.
+    /// Returns the rows in which each of `columns` has the given value, ordered by key, at most `most`.
     pub(super) async fn select(
         &self,
         session: &mut Session,
@@ -369,7 +370,8 @@ impl<'a> RowSql<'a> {
         Ok(self.rows(session.long_fetch(&tagged(&sql, &values), arguments).await?)?)
     }
 
-    /// The next rows behind a key. How many bytes they come to is counted by the server, so that it sends no more.
+    /// Returns the next rows after a key. The server counts their bytes, so that it sends no
+    /// more.
     #[expect(clippy::expect_used, reason = "a page is not that large")]
     pub(super) async fn page(
         &self,
@@ -385,7 +387,7 @@ impl<'a> RowSql<'a> {
             self.table.name
         );
         let numbers: Vec<String> = (1..=after.len()).map(|at| format!("${at}")).collect();
-        let behind = match after {
+        let later = match after {
             [] => String::new(),
             _ => format!("WHERE ({}) > ({})", self.key, numbers.join(", ")),
         };
@@ -399,7 +401,7 @@ impl<'a> RowSql<'a> {
             "SELECT {columns} FROM (
                  SELECT {columns}, sum({bytes}) OVER (ORDER BY {key} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
                         AS _dacapo_before
-                 FROM (SELECT {columns} FROM {name} {behind} ORDER BY {key} LIMIT ${most}) AS next
+                 FROM (SELECT {columns} FROM {name} {later} ORDER BY {key} LIMIT ${most}) AS next
              ) AS page WHERE coalesce(_dacapo_before, 0) < ${bytes_max} ORDER BY {key}",
             columns = self.columns,
             key = self.key,

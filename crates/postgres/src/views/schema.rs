@@ -20,7 +20,7 @@ use crate::quote::{literal, quoted};
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
 const FORMAT: i64 = 2;
 
-/// What a view says about itself.
+/// The description of a view in its own table.
 pub(super) struct About {
     format: i64,
     pub(super) view: String,
@@ -143,7 +143,7 @@ fn create_table(schema: &str, table: &Table, several_segments: bool) -> String {
     sql
 }
 
-/// An index, unless it is there.
+/// Returns an index, unless it is there.
 pub(super) fn create_index(schema: &str, table: &Table, index: &Index) -> String {
     let unique = if index.unique { "UNIQUE " } else { "" };
     let columns: Vec<String> = index.columns.iter().map(|place| quoted(table.columns[*place].name)).collect();

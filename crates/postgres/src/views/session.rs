@@ -1,8 +1,8 @@
 //! A connection that one transaction after the other is done with.
 //!
-//! Whoever gets no answer within [`ANSWER_TIME_MAX`](crate::limits::ANSWER_TIME_MAX) is told so, but for statements that
+//! Anyone who gets no answer within [`ANSWER_TIME_MAX`](crate::limits::ANSWER_TIME_MAX) gets an error, except for statements that
 //! may take as long as they take. A future that is dropped while a statement is under way closes the connection: the server sees that within
-//! [`CHECK`](super::CHECK) and ends the statement and its transaction. So nothing goes on that nobody waits for, and no
+//! [`CHECK`](super::CHECK) and ends the statement and its transaction. So nothing continues that nobody waits for, and no
 //! connection that is in the middle of something goes back to the pool.
 
 use std::sync::Arc;
@@ -91,17 +91,17 @@ impl Session {
         }
     }
 
-    /// The rows of a statement, which stays prepared.
+    /// Returns the rows of a statement, which stays prepared.
     pub(super) async fn fetch(&mut self, sql: &str, arguments: PgArguments) -> Result<Vec<PgRow>, sqlx::Error> {
         self.run(sql, arguments).await.map(|(rows, _)| rows)
     }
 
-    /// The rows of a statement, which stays prepared and may take very long.
+    /// Returns the rows of a statement, which stays prepared and may take very long.
     pub(super) async fn long_fetch(&mut self, sql: &str, arguments: PgArguments) -> Result<Vec<PgRow>, sqlx::Error> {
         self.long_run(sql, arguments).await.map(|(rows, _)| rows)
     }
 
-    /// The rows of a statement, which stays prepared, and how many it changed.
+    /// Returns the rows of a statement, which stays prepared, and how many it changed.
     pub(super) async fn run(&mut self, sql: &str, arguments: PgArguments) -> Result<(Vec<PgRow>, u64), sqlx::Error> {
         answered(self.long_run(sql, arguments)).await
     }
@@ -142,7 +142,8 @@ impl Session {
         done
     }
 
-    /// Whether the first statement failed because its connection had ended before, and there is another to try.
+    /// Returns true if the first statement failed because its connection had ended before, and there is another to
+    /// try.
     async fn tries_another<T>(&mut self, answer: &Result<T, sqlx::Error>) -> bool {
         let ended = match answer {
             Err(sqlx::Error::Io(_)) => true,
@@ -176,7 +177,7 @@ impl Session {
 /// Waits for an answer only so long: silence means that the server or the network is gone.
 async fn answered<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let silence = || {
-        let found = format!("no answer within {:?}: is the database there?", limits::ANSWER_TIME_MAX);
+        let found = format!("no answer within {:?}: check that the database runs", limits::ANSWER_TIME_MAX);
         sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, found))
     };
     tokio::time::timeout(limits::ANSWER_TIME_MAX, statement).await.unwrap_or_else(|_| Err(silence()))
@@ -258,7 +259,7 @@ async fn reader_permit(home: &Home, tried: &str) -> Result<OwnedSemaphorePermit,
         Ok(permit) => Ok(permit.expect("nobody closes the semaphore")),
         Err(_) => Err(StoreError::unavailable(
             tried,
-            "as many states of views are being read as there may be at once: keep them shorter, or allow more connections",
+            "the number of states of views that are read at once is at its limit: keep them shorter, or allow more connections",
         )),
     }
 }

@@ -13,7 +13,7 @@ use crate::fault::fault_of_call;
 /// What a statement that writes may begin with. Others end the transaction or change how the connection works.
 const WRITES: &[&str] =
     &["insert", "update", "delete", "merge", "with", "truncate", "create", "alter", "drop", "comment", "analyze"];
-/// What a query may begin with. Whether it writes all the same is seen by the server.
+/// What a query may begin with. The server sees whether it writes.
 const READS: &[&str] = &["select", "with", "values", "table", "explain", "show"];
 
 /// Rows of a query with the names of its columns, and how many rows a statement gave or changed.
@@ -26,7 +26,7 @@ pub(super) struct Answer {
 /// Refuses a statement that is not for handlers.
 pub(super) fn check_write(sql: &str) -> Result<(), StoreError> {
     if sql.to_ascii_lowercase().contains(RESERVED) {
-        return Err(StoreError::Invalid(format!("tables that begin with {RESERVED} are not for handlers: {sql}")));
+        return Err(StoreError::Invalid(format!("handlers may not use tables that begin with {RESERVED}: {sql}")));
     }
     if WRITES.contains(&first_word(sql).as_str()) {
         return Ok(());
@@ -40,10 +40,10 @@ pub(super) fn check_query(sql: &str) -> Result<(), StoreError> {
 }
 
 fn no_query(sql: &str) -> StoreError {
-    StoreError::Invalid(format!("this statement is no query, which gives rows and writes none: {sql}"))
+    StoreError::Invalid(format!("this statement is not a query: a query returns rows and writes none: {sql}"))
 }
 
-/// The first word of a statement, behind comments and brackets.
+/// Returns the first word of a statement, after comments and brackets.
 fn first_word(sql: &str) -> String {
     let mut rest = sql;
     loop {
@@ -78,7 +78,7 @@ pub(super) async fn run(
     };
     if asked != parameters.len() {
         let given = parameters.len();
-        let why = format!("the statement has {asked} parameters and was given {given}, as $1, $2 and so on: {sql}");
+        let why = format!("the statement has {asked} parameters and got {given}, as $1, $2 and so on: {sql}");
         return Err(StoreError::Invalid(why).into());
     }
     let names: Vec<String> = statement.columns().iter().map(|column| column.name().to_owned()).collect();
@@ -100,7 +100,7 @@ pub(super) async fn run(
 }
 
 /// What went wrong with a statement that came from outside, and that may write if `writes` is set. That a right is missing
-/// is never its fault: whoever took the right away can give it back.
+/// is never its fault: anyone who took the right away can give it back.
 pub(super) fn wrong(place: &str, sql: &str, writes: bool, failed: Failed) -> StoreError {
     let tried = format!("carry out {sql:?} in {place}");
     match failed {

@@ -2,7 +2,7 @@
 //!
 //! A commit locks its own tokens, in the order of segments, and moves them at the end of its transaction. Who claims,
 //! holds or lifts locks the whole table, so it waits for commits that are under way, and for nothing that has only
-//! written rows: such a transaction finds the new epoch or the mark when it comes to its tokens.
+//! written rows: such a transaction finds the new epoch or the mark when it reaches its tokens.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use super::value::added;
 const COLUMNS: &str =
     "segment, epoch, position, owner, held_for, cap, counted_after, counted, replay_request, replay_through";
 
-/// Every token of the view in a schema, in the order of segments.
+/// Returns every token of the view in a schema, in the order of segments.
 pub(super) async fn read(session: &mut Session, schema: &str) -> Sent<Vec<Token>> {
     let rows = session.fetch(&read_sql(schema), PgArguments::default()).await?;
     all(rows, schema)
@@ -154,7 +154,7 @@ pub(super) async fn move_tokens(session: &mut Session, schema: &str, commit: &Co
     Ok(tokens.into_iter().zip(moved).map(|(token, moved)| Found { token, moved }).collect())
 }
 
-/// All tokens of a view, each of whose segments has one.
+/// Returns all tokens of a view, each of whose segments has one.
 fn all(rows: Vec<PgRow>, schema: &str) -> Sent<Vec<Token>> {
     let segments = rows.first().map(|row| row.try_get::<Option<Vec<i64>>, _>(10)).transpose()?.flatten();
     let is_token = |row: &&PgRow| row.try_get::<Option<i64>, _>(0).is_ok_and(|segment| segment.is_some());
@@ -162,7 +162,7 @@ fn all(rows: Vec<PgRow>, schema: &str) -> Sent<Vec<Token>> {
     Ok(view_form::tokens(stored, &segments.unwrap_or_default()).map_err(|wrong| damaged(schema, &wrong))?)
 }
 
-/// The tokens in these rows.
+/// Returns the tokens in these rows.
 fn tokens(rows: &[PgRow], schema: &str) -> Sent<Vec<Token>> {
     let wrong = |found| damaged(schema, &Wrong { table: TOKENS, found });
     rows.iter().map(|row| Ok(form(row)?.token().map_err(wrong)?)).collect()
@@ -173,7 +173,7 @@ fn form(row: &PgRow) -> Sent<TokenForm> {
         segment: row.try_get(0)?,
         epoch: row.try_get(1)?,
         position: row.try_get(2)?,
-        owner: row.try_get(3)?,
+        claimed_by: row.try_get(3)?,
         held_for: row.try_get(4)?,
         cap: row.try_get(5)?,
         counted_after: row.try_get(6)?,
@@ -194,7 +194,7 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// The names of the tables in messages that are as they should be once all tokens were read.
+/// Returns the names of the tables in messages that are as they should be once all tokens were read.
 pub(super) fn places(schema: &str) -> [String; 2] {
     [VIEW, TOKENS].map(|table| format!("{schema}.{table}"))
 }

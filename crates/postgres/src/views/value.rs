@@ -25,7 +25,7 @@ const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 /// What lets the server find out itself what type a parameter is of.
 const ANY: Oid = Oid(0);
 
-/// The type of a column, as SQL, and of an array of its values.
+/// Returns the type of a column, as SQL, and of an array of its values.
 pub(super) fn storage(kind: ColumnKind) -> (&'static str, &'static str) {
     match kind {
         ColumnKind::Text | ColumnKind::Json => ("text COLLATE \"C\"", "text[]"),
@@ -70,7 +70,7 @@ pub(super) fn check(value: &Value, place: impl Fn() -> String) -> Result<(), Sto
     }
 }
 
-/// Whether no row can have a value, because PostgreSQL has no such text.
+/// Returns true if no row can have a value, because PostgreSQL has no such text.
 pub(super) fn is_nowhere(value: &Value) -> bool {
     matches!(value, Value::Text(text) | Value::Json(text) if text.contains('\0'))
 }
@@ -85,13 +85,13 @@ pub(super) fn arguments(values: &[Value]) -> Result<PgArguments, StoreError> {
     Ok(arguments)
 }
 
-/// The types of values as parameters.
+/// Returns the types of values as parameters.
 pub(super) fn types(values: &[Value]) -> Vec<PgTypeInfo> {
     values.iter().map(type_of).collect()
 }
 
-/// A statement with a comment that tells it from the same one with parameters of other types: a connection keeps what
-/// it has prepared by its text, and would send the bytes of the one type for the other.
+/// Returns a statement with a comment that tells it from the same one with parameters of other types: a connection
+/// keeps what it has prepared by its text, and would send the bytes of the one type for the other.
 pub(super) fn tagged(sql: &str, values: &[Value]) -> String {
     let letters: String = values.iter().map(letter).collect();
     format!("/*{letters}*/ {sql}")
@@ -185,7 +185,7 @@ fn letter(value: &Value) -> char {
     }
 }
 
-/// The value of a column of this kind.
+/// Returns the value of a column of this kind.
 pub(super) fn from_column(kind: ColumnKind, row: &PgRow, at: usize) -> Result<Value, BoxDynError> {
     let stored = row.try_get_raw(at)?;
     if stored.is_null() {
@@ -203,8 +203,8 @@ pub(super) fn from_column(kind: ColumnKind, row: &PgRow, at: usize) -> Result<Va
     })
 }
 
-/// The value of a column of a query, by the type that PostgreSQL gives it. What has no kind here is refused: the query
-/// can cast it.
+/// Returns the value of a column of a query, by the type that PostgreSQL gives it. What has no kind here is refused:
+/// the query can cast it.
 pub(super) fn from_query(row: &PgRow, at: usize) -> Result<Value, BoxDynError> {
     let stored = row.try_get_raw(at)?;
     let of = stored.type_info().into_owned();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    BegunEffect, EffectLetter, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal, Settled,
+    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal,
     StreamName, Timestamp, Token, ViewId, Wish,
 };
 use dacapo_store::{
@@ -24,7 +24,7 @@ use super::value::added;
 use super::writer::Writer;
 use super::{Home, begun, code, history, letters, outbox, tokens};
 
-/// How long what could not be read waits for a lock when it is tried again.
+/// The time for which what could not be read waits for a lock when it is tried again.
 const PROBE_LOCK: Duration = Duration::from_millis(50);
 
 /// A view. Nothing of it is kept here: every node has one of these, and they share only the database.
@@ -55,7 +55,7 @@ impl PgView {
         Self { place: Arc::new(Place { home, id: id.clone(), schema, health: Health::default() }) }
     }
 
-    /// A connection for something short.
+    /// Returns a connection for something short.
     async fn session(&self, tried: &str) -> Result<Session, StoreError> {
         Session::open(&self.place.home, &format!("{tried} the view {}", self.place.id)).await
     }
@@ -142,7 +142,7 @@ impl ViewLetters for PgView {
     }
 
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
-        control!(self, "record what shall be done with dead letters of", letters::wish, which, wish)
+        control!(self, "record the decision about dead letters of", letters::wish, which, wish)
     }
 
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError> {
@@ -170,7 +170,7 @@ impl ViewOutbox for PgView {
     }
 
     async fn effect_letters(&self, after: u64, most: usize, untried: bool) -> Result<Vec<EffectLetter>, StoreError> {
-        control!(self, "read the effects that do not come about of", outbox::letters, after, most, untried)
+        control!(self, "read the failed effects of", outbox::letters, after, most, untried)
     }
 
     async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
@@ -193,8 +193,8 @@ impl ViewOutbox for PgView {
         control!(self, "record which effects are begun of", begin_effects, claim, numbers)
     }
 
-    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
-        control!(self, "record what effects came to of", settle, epoch, settled)
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
+        control!(self, "record the results of effects of", settle, epoch, settled)
     }
 }
 
@@ -243,7 +243,7 @@ async fn begin_effects(
     Ok(begun)
 }
 
-async fn settle(session: &mut Session, schema: &str, epoch: Epoch, settled: &[(u64, Settled)]) -> Sent<()> {
+async fn settle(session: &mut Session, schema: &str, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Sent<()> {
     session.begin("BEGIN".to_owned()).await?;
     outbox::settle(session, schema, epoch, settled).await?;
     Ok(session.commit().await?)
@@ -256,7 +256,7 @@ async fn decide(session: &mut Session, schema: &str, which: &WhichEffects, wish:
     Ok(decided)
 }
 
-/// The names of the indexes that are there.
+/// Returns the names of the indexes that are there.
 async fn indexes(session: &mut Session, schema: &str) -> Sent<Vec<String>> {
     let mut arguments = PgArguments::default();
     added(&mut arguments, schema.to_owned())?;
@@ -273,7 +273,7 @@ pub(super) fn fault(id: &ViewId, tried: &str, failed: Failed) -> StoreError {
     }
 }
 
-/// Whether a schema or table was not there.
+/// Returns true if a schema or table was not there.
 pub(super) fn is_gone(failed: &Failed) -> bool {
     matches!(code(failed).as_deref(), Some("3F000" | "42P01"))
 }

@@ -27,13 +27,13 @@ use super::{CHECK, code, history, letters, outbox, schema, tokens};
 pub(super) struct Writer {
     place: Arc<Place>,
     session: Option<Session>,
-    /// Whether a transaction was begun that has not ended; its connection may be lost meanwhile.
+    /// True if a transaction was begun that has not ended; its connection may be lost meanwhile.
     inside: bool,
     /// The schema of another view that can be read until the transaction ends.
     attached: Option<String>,
 }
 
-/// Why a commit did not happen.
+/// The reason why a commit did not happen.
 enum NotMoved {
     Refused(TokenRefused),
     Failed(Failed),
@@ -50,7 +50,7 @@ impl Writer {
         Self { place, session: None, inside: false, attached: None }
     }
 
-    /// A connection; that of the transaction if one is open.
+    /// Returns a connection; that of the transaction if one is open.
     #[expect(clippy::expect_used, reason = "it was just opened")]
     async fn session(&mut self) -> Result<&mut Session, StoreError> {
         if self.session.is_none() {
@@ -139,7 +139,7 @@ impl Writer {
         let (place, inside) = (Arc::clone(&self.place), self.inside);
         let session = self.session().await?;
         if inside {
-            // What is read-only within a savepoint is writable again behind it.
+            // What is read-only within a savepoint is writable again after it.
             session.batch("SAVEPOINT dacapo; SET TRANSACTION READ ONLY".to_owned()).await?;
         } else {
             let check = CHECK.as_millis();
@@ -198,8 +198,8 @@ impl Writer {
         Ok(session.commit().await?)
     }
 
-    /// A transaction that sees one state cannot lock a token that changed since. What it is now tells whether it was
-    /// the claim that changed, or only a hold that came and went.
+    /// Returns a transaction that sees one state cannot lock a token that changed since. What it is now tells whether
+    /// it was the claim that changed, or only a hold that came and went.
     async fn overtaken(&mut self, moves: &[TokenMove], failed: Failed) -> NotMoved {
         let place = Arc::clone(&self.place);
         let now: Sent<Vec<Token>> = async { tokens::read(self.session().await?, &place.schema).await }.await;

@@ -104,7 +104,7 @@ async fn an_older_backup_of_the_journal_below_newer_views_is_noticed_however_lon
     let first = started(&url, "first").await;
     fill(&first, 10).await;
     first.shutdown().await;
-    // The catalog may have gone on behind what was filled in.
+    // The catalog may have gone on after what was filled in.
     let backed_up = first.head();
     server.run(name_of(&url), "CREATE SCHEMA backup; CREATE TABLE backup.events AS TABLE dacapo.events").await;
     let second = started(&url, "second").await;
@@ -152,7 +152,7 @@ async fn read_on(node: Node) {
     }
 }
 
-/// Appends until that is answered for good.
+/// Appends until that is answered permanently.
 async fn append(node: &Node) -> Result<Position, Error> {
     let appending = async {
         loop {
@@ -215,7 +215,7 @@ async fn every_running_node_notices_that_a_standby_without_the_tail_took_over_an
         for node in nodes {
             node.shutdown().await;
         }
-        // Nodes that begin anew go on with what is there.
+        // Nodes that begin again continue with what is there.
         let anew = started(&url, "anew").await;
         append(&anew).await.unwrap();
         check_serving(&anew).await;

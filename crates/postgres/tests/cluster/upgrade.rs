@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::catalog::Unlike;
+use dacapo::catalog::CodeMismatch;
 use dacapo::journal::{Filter, Limit};
 use dacapo::status::{Status, VersionStatus, WaitingOn};
 use dacapo::{Answers, Error, Event, HandlerError, Node, Position, Query, ReadView, VersionCode};
@@ -29,7 +29,7 @@ fn v1(status: &Status) -> Option<&VersionStatus> {
 fn owners(status: &Status) -> BTreeSet<&str> {
     let tokens = v1(status).map(|found| &found.tokens[..]).unwrap_or_default();
     let owner = |id| status.members.iter().find(|member| Some(member.id) == id);
-    tokens.iter().map(|token| owner(token.owner).map_or("nobody", |member| &member.name)).collect()
+    tokens.iter().map(|token| owner(token.claimed_by).map_or("nobody", |member| &member.name)).collect()
 }
 
 async fn owned_by(node: &Node, wanted: &[&str]) {
@@ -39,7 +39,7 @@ async fn owned_by(node: &Node, wanted: &[&str]) {
 
 /// Whether the node says that its code does not read what the version reads.
 fn says_so(status: &Status) -> bool {
-    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Reads { unlike: Unlike::Missing(_), .. });
+    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Reads { unlike: CodeMismatch::Missing(_), .. });
     v1(status).is_some_and(|found| found.waiting_on.iter().any(told))
 }
 
@@ -153,7 +153,7 @@ async fn nodes_are_replaced_one_by_one_while_what_old_ones_do_not_know_is_append
         new.push(started::<New>(&url, name).await);
         nodes.write().await.push((new[number].clone(), true));
         go_on().await;
-        // Whoever has the old program has given up what it had, and says why.
+        // Anyone who has the old program has given up what it had, and says why.
         owned_by(&old, &["new-1", "new-2", "new-3"][..=number]).await;
         until(&old, "it says that it does not read all", says_so).await;
         nodes.write().await.remove(0);

@@ -225,7 +225,7 @@ async fn each_setting_is_as_it_must_be_on_every_connection() {
     }
 }
 
-/// Somebody presets it all for a database that is in use, and every connection is made anew.
+/// Somebody presets it all for a database that is in use, and every connection is made again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_preset_while_a_journal_is_open_changes_nothing() {
     let server = Server::shared();

@@ -44,7 +44,7 @@ async fn nodes_of_one_journal_have_its_identity_and_its_marks() {
     digests.dedup();
     assert_eq!(digests.len(), 5);
 
-    // Another journal with the same first events, and others behind them.
+    // Another journal with the same first events, and others after them.
     let options = Options { schema: "beside".into(), ..Options::default() };
     let database = Database::connect(&url, options).await.unwrap();
     let beside = PostgresJournal::open(&database, None).await.unwrap();
@@ -109,7 +109,7 @@ async fn nodes_notice_that_a_server_took_over_without_the_last_events() {
         // Views of that database are not shown any more either.
         parted(database.acquire("show a view").await.map(drop));
         parted(PostgresMembers::new(Arc::new(database)).live().await);
-        // A node that begins anew goes on from what is there.
+        // A node that begins again continues from what is there.
         let anew = node(&url, 4).await;
         assert_eq!(anew.append(append("c-1", ExpectedRevision::Any, [30])).await.unwrap().position.get(), 6 + others);
     }

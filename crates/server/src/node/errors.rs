@@ -1,4 +1,4 @@
-//! What a node refuses or cannot do, as the problems of the API.
+//! The refusals and failures of a node, as the problems of the API.
 
 use dacapo::journal::AppendRefused;
 use dacapo::store::StoreError;
@@ -71,7 +71,7 @@ pub(crate) fn refused(error: Error) -> ApiError {
         Error::NotCarried { .. } => Problem::new("not_carried", message).not_found(),
         Error::NoAnswer { .. } => Problem::new("no_answer", message).not_found(),
         Error::Behind { view, position, first, stream } => {
-            let problem = Problem::new("behind_another", message).field("version", view.version.to_string());
+            let problem = Problem::new("blocked_by_another", message).field("version", view.version.to_string());
             let problem = problem.field("position", position.get()).field("first", first.get());
             problem.field("stream", stream.as_str()).refused()
         }

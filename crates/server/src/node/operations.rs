@@ -1,4 +1,4 @@
-//! What is asked of a node and what came of it, from forms and as forms.
+//! The conversion of requests to a node, and of its answers, from and to forms.
 
 use dacapo::operate::{Cancel, FlipReport, ReplayFrom, Requested};
 use dacapo_api::{
@@ -52,12 +52,12 @@ pub(super) fn flipped_form(requested: &Requested<FlipReport>, report: FlipReport
 pub(super) fn parse_cancel(what: &str) -> Result<Cancel, ApiError> {
     let all = [Cancel::Flip, Cancel::Rebuild, Cancel::CleanUp, Cancel::Replay];
     all.into_iter().find(|known| name_of_cancel(*known) == what).ok_or_else(|| {
-        let problem = Problem::new("unprocessable", format!("{what:?} is nothing that can be cancelled"));
+        let problem = Problem::new("unprocessable", format!("{what:?} is not something that can be cancelled"));
         problem.help("name flip, rebuild, clean_up or replay").invalid()
     })
 }
 
-/// Where a replay begins: just one way to say so must be there.
+/// Returns the start of a replay. Exactly one of the fields must be given.
 pub(super) fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiError> {
     let ReplayRequest { from, from_time, from_event, from_start, .. } = request;
     let ways = [
@@ -70,7 +70,8 @@ pub(super) fn replay_from(request: &ReplayRequest) -> Result<ReplayFrom, ApiErro
     match (given.next(), given.next()) {
         (Some(from), None) => from,
         _ => {
-            let message = "a replay begins in one place: give just one of from, from_time, from_event and from_start";
+            let message =
+                "a replay begins in one place: give exactly one of from, from_time, from_event and from_start";
             Err(Problem::new("unprocessable", message).invalid())
         }
     }

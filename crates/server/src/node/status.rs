@@ -1,8 +1,8 @@
-//! What a node is like, as forms.
+//! The status of a node, as forms.
 
 use dacapo::status::{NoTimeLeft, NotReady};
 use dacapo_api::{
-    FlipStatus, ProjectionStatus, Scrubbed, SegmentStatus, Stall, SubscriberFailure, SubscriberStatus, TimeLeft,
+    FlipStatus, ProjectionStatus, ScrubResult, SegmentStatus, Stall, SubscriberFailure, SubscriberStatus, TimeLeft,
     VersionStatus, format_time,
 };
 use dacapo_model::Position;
@@ -58,7 +58,7 @@ fn version_form(version: &dacapo::status::VersionStatus, head: Position) -> Vers
         },
         reached: version.reached.map(Position::get),
         needs_somebody: version.needs_somebody,
-        scrubbed: version.scrubbed.as_ref().map(Scrubbed::new),
+        scrubbed: version.scrubbed.as_ref().map(ScrubResult::new),
         letters: version.letters,
         effects_aside: version.effects_aside,
         age_seconds: version.age.map(|age| age.as_secs_f64()),
@@ -66,7 +66,7 @@ fn version_form(version: &dacapo::status::VersionStatus, head: Position) -> Vers
     }
 }
 
-/// Why the node is not ready, with the projection that it is about.
+/// Returns the reason why the node is not ready, with its projection.
 pub(super) fn not_ready_form(found: &NotReady) -> dacapo_api::WaitingOn {
     let mut form = dacapo_api::WaitingOn::from(&found.reason);
     form.text = found.to_string();

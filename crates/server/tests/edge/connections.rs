@@ -67,7 +67,7 @@ async fn headers_that_do_not_come_end_the_connection() {
         // These come to an end, which they would not by themselves.
         assert_ne!(answer(served.sends(text).await).await.status, 200, "{text}");
     }
-    // One that rests behind an answer, too.
+    // One that rests after an answer, too.
     let rested = answer(served.sends("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await).await;
     assert_eq!(rested.status, 200, "{rested:?}");
 }

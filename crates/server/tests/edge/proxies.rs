@@ -99,7 +99,7 @@ async fn haproxy_asks_whether_nodes_are_ready_and_goes_to_those() {
     std::fs::write(&file, replaced(&block("haproxy"), &pairs)).unwrap();
     let _haproxy = start("haproxy", &["-db", "-f", file.to_str().unwrap()]);
     until(&front, "bank.example", |answer| answer.status == 200).await;
-    // The one that is not ready is taken out for good, and the other one never is.
+    // The one that is not ready is taken out permanently, and the other one never is.
     let mut in_a_row = 0;
     while in_a_row < 20 {
         let answer = answer(sends(&front, &get("/v1/status", "bank.example")).await).await;

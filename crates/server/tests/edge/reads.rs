@@ -37,7 +37,7 @@ async fn a_read_that_waits_looks_on_behind_much_that_it_does_not_want() {
     let read = api.read(waiting("rare", 30_000)).await.unwrap();
     assert_eq!(read.events.iter().map(|event| event.position).collect::<Vec<_>>(), [rare]);
     assert!(read.through >= rare);
-    // What is not there is looked for through the end, and the next call goes on from there.
+    // What is not there is looked for through the end, and the next call continues from there.
     let read = api.read(waiting("none", 1)).await.unwrap();
     assert!(read.events.is_empty() && read.through > rare, "{read:?}");
     node.shutdown().await;
@@ -89,7 +89,7 @@ async fn an_answer_is_cut_at_its_limit_and_the_next_call_goes_on() {
     node.shutdown().await;
 }
 
-/// A filter that no event can ever match would be waited for in vain.
+/// A filter that no event can ever match would be waited for without success.
 #[tokio::test]
 async fn what_nothing_can_match_is_refused_by_name() {
     let (node, api) = node().await;

@@ -16,12 +16,12 @@ fn number(text: &str) -> Number {
     (code.parse().unwrap_or_default(), build.parse().unwrap_or_default())
 }
 
-/// The code version of a version.
+/// Returns the code version of a version.
 pub fn code_of(version: &str) -> u32 {
     u32::try_from(number(version).0).expect("code versions are small numbers")
 }
 
-/// Whether version `one` is below `other`.
+/// Returns true if version `one` is below `other`.
 pub fn is_below(one: &str, other: &str) -> bool {
     number(one) < number(other)
 }
@@ -52,7 +52,7 @@ pub struct Fold {
     faults: Vec<String>,
 }
 
-/// What came of the verification of a version.
+/// The result of the verification of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
@@ -73,7 +73,7 @@ struct Shelved {
 pub struct Replay {
     pub requested: u64,
     pub after: u64,
-    /// Whether the rows go first.
+    /// True if the rows go first.
     pub resets: bool,
 }
 
@@ -139,7 +139,7 @@ impl Fold {
         let others = self.phases.keys().filter(|(of, other)| *of == projection && number(other).0 == code);
         let highest = others.filter(|(_, other)| *other != version).map(|(_, other)| number(other).1).max();
         if build != highest.unwrap_or_default() + 1 {
-            self.fault(format!("I-12: {projection} {version} was scheduled behind build {highest:?}"));
+            self.fault(format!("I-12: {projection} {version} was scheduled after build {highest:?}"));
         }
     }
 
@@ -192,12 +192,12 @@ impl Fold {
         self.cancelled_replays.insert(replay.requested);
     }
 
-    /// Whether somebody cancelled the replay that was asked for there.
+    /// Returns true if somebody cancelled the replay that was asked for there.
     pub fn is_cancelled(&self, requested: u64) -> bool {
         self.cancelled_replays.contains(&requested)
     }
 
-    /// Whether somebody wanted an event set aside in a version.
+    /// Returns true if somebody wanted an event set aside in a version.
     pub fn is_set_aside(&self, view: &Version, event: u64) -> bool {
         self.set_aside.contains(&(view.clone(), event))
     }
@@ -268,45 +268,45 @@ impl Fold {
         }
     }
 
-    /// Whether a version may serve that has not served yet: found right, or answered for by somebody.
+    /// Returns true if a version may serve that has not served yet: found right, or answered for by somebody.
     fn is_approved(&self, view: &Version) -> bool {
         self.verdicts.get(view).is_some_and(|verdict| *verdict != Verdict::Fail)
     }
 
-    /// The last verdict on a version, unless another one was asked for since.
+    /// Returns the last verdict on a version, unless another one was asked for since.
     pub fn verdict(&self, view: &Version) -> Option<Verdict> {
         self.verdicts.get(view).copied()
     }
 
-    /// The versions that are being built and were not found right.
+    /// Returns the versions that are being built and were not found right.
     pub fn not_found_right(&self) -> Vec<Version> {
         let wrong = self.verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Fail);
         let built = wrong.filter(|((projection, version), _)| self.phase(projection, version) == "Initializing");
         built.map(|(view, _)| view.clone()).collect()
     }
 
-    /// Whether a version is being built that is to begin as a copy of this one.
+    /// Returns true if a version is being built that is to begin as a copy of this one.
     pub fn is_copied(&self, view: &Version) -> bool {
         let mut of = self.seeds.iter().filter(|((projection, _), seed)| (projection, *seed) == (&view.0, &view.1));
         of.any(|((projection, version), _)| self.phase(projection, version) == "Initializing")
     }
 
-    /// The version of a projection that serves.
+    /// Returns the version of a projection that serves.
     pub fn serving(&self, projection: &str) -> Option<&str> {
         self.serving.get(projection).map(String::as_str)
     }
 
-    /// The flip of a projection under way: to which version, and the position of the request.
+    /// Returns the flip of a projection under way: to which version, and the position of the request.
     pub fn pending_flip(&self, projection: &str) -> Option<(&str, u64)> {
         self.flips.get(projection).map(|(to, requested)| (to.as_str(), *requested))
     }
 
-    /// The replay in place of a version that has not ended.
+    /// Returns the replay in place of a version that has not ended.
     pub fn replay(&self, view: &Version) -> Option<Replay> {
         self.replays.get(view).copied()
     }
 
-    /// What in the catalog is not as it must be.
+    /// Returns the faults of the catalog.
     pub fn faults(&self) -> &[String] {
         &self.faults
     }
@@ -315,7 +315,7 @@ impl Fold {
         self.phases.get(&(projection.to_owned(), version.to_owned())).copied().unwrap_or("none")
     }
 
-    /// The versions of a projection that are in this phase, the newest first.
+    /// Returns the versions of a projection that are in this phase, the newest first.
     pub fn in_phase(&self, projection: &str, phase: &str) -> Vec<String> {
         let of = self.phases.iter().filter(|((of, _), found)| of == projection && **found == phase);
         let mut versions: Vec<String> = of.map(|((_, version), _)| version.clone()).collect();
@@ -323,17 +323,17 @@ impl Fold {
         versions
     }
 
-    /// The versions that are paused.
+    /// Returns the versions that are paused.
     pub fn paused(&self) -> &BTreeSet<Version> {
         &self.paused
     }
 
-    /// The replay in place that was asked for at this position.
+    /// Returns the replay in place that was asked for at this position.
     pub fn asked_replay(&self, requested: u64) -> Option<Replay> {
         self.asked_replays.get(&requested).copied()
     }
 
-    /// The projections that nothing serves although a version is being built that flips on command.
+    /// Returns the projections that nothing serves although a version is being built that flips on command.
     pub fn waiting_for_a_flip(&self) -> Vec<String> {
         let built = self.phases.iter().filter(|(_, phase)| **phase == "Initializing");
         let on_command = built.filter(|(view, _)| self.policies.get(*view).is_some_and(|flip| flip == "on-command"));
@@ -343,7 +343,8 @@ impl Fold {
         nobody.map(|((projection, _), _)| projection.clone()).collect()
     }
 
-    /// What still has to happen by itself. A replay of a version that is of another history cannot end.
+    /// Returns the changes that still have to happen by themselves. A replay of a version of another history cannot
+    /// end.
     pub fn unfinished(&self, world: &World) -> Vec<String> {
         let flips =
             self.flips.iter().map(|(projection, (to, _))| format!("the flip of {projection} to {to} is under way"));
@@ -378,7 +379,7 @@ impl<'a> Following<'a> {
         Self { fold: Fold::default(), records, known: 0 }
     }
 
-    /// The next change of the catalog through this position, which the fold does not have yet: add it.
+    /// Returns the next change of the catalog through this position, which the fold does not have yet: add it.
     pub fn next(&mut self, through: u64) -> Option<&'a Record> {
         while self.known < self.records.len().min(through as usize) {
             let record = &self.records[self.known];

@@ -15,10 +15,10 @@ use crate::books::Alarms;
 use crate::disk::{Claim, Landed};
 use crate::world::{World, locked};
 
-/// How often it is looked who has what.
+/// The time between two checks of who has which segment.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long beyond its time something may take to be noticed: leases are looked at when they are renewed, a handler may
-/// keep a batch, and a call may be tried again.
+/// The time that beyond its time something may take to be noticed: leases are looked at when they are renewed, a
+/// handler may keep a batch, and a call may be tried again.
 const SLACK: Duration = Duration::from_secs(3);
 
 /// A lease.
@@ -30,7 +30,7 @@ struct Lease {
     slot: usize,
 }
 
-/// Who has a segment, and since when.
+/// The owner of a segment, and the time since it has it.
 type Owner = Option<(MemberId, Duration)>;
 
 /// A segment that nobody live has although somebody could: since when, and whom that was told of.
@@ -152,7 +152,7 @@ impl History<'_> {
         self.leases.get(&member).is_some_and(|lease| lease.until > self.now)
     }
 
-    /// The members that are alive and can be given a version.
+    /// Returns the members that are alive and can be given a version.
     fn capable(&self, view: &ViewId) -> impl Iterator<Item = &Lease> {
         self.leases.values().filter(|lease| lease.until > self.now && lease.member.is_capable(view))
     }
@@ -196,7 +196,7 @@ impl History<'_> {
                 if late && !entry.told {
                     entry.told = true;
                     self.world.violated(format!(
-                        "I-10: segment {segment} of {view} is nobody's since {:.3} s, at {:.3} s, and members that could \
+                        "I-10: segment {segment} of {view} is unclaimed since {:.3} s, at {:.3} s, and members that could \
                          have it are well",
                         since.as_secs_f64(),
                         self.now.as_secs_f64()
@@ -207,7 +207,7 @@ impl History<'_> {
         self.unowned.retain(|segment, _| still.contains(segment));
     }
 
-    /// Whoever has seen for two lease times that a segment is nobody's says so.
+    /// Anyone who has seen for two lease times that a segment is nobody's says so.
     fn check_alarm(&self, alarm: &Alarms) {
         let late = |since: Duration| alarm.at > since + limits::UNOWNED_TIME_MAX + SLACK;
         let lease = self.leases.values().find(|lease| lease.slot == alarm.slot && lease.until > self.now);
@@ -217,7 +217,7 @@ impl History<'_> {
         {
             if alarm.versions.get(&text(view)) == Some(&false) {
                 self.world.violated(format!(
-                    "I-10: segment {segment} of {view} is nobody's since {:.3} s, and the node in slot {} did not say so at \
+                    "I-10: segment {segment} of {view} is unclaimed since {:.3} s, and the node in slot {} did not say so at \
                      {:.3} s",
                     unowned.since.as_secs_f64(),
                     alarm.slot,
@@ -244,9 +244,11 @@ pub fn missing(world: &World, fold: &Fold) -> Vec<String> {
         let capable = live.iter().filter(|member| member.is_capable(&id));
         let mut shares: BTreeMap<MemberId, usize> = capable.map(|member| (member.id, 0)).collect();
         for token in tokens {
-            match token.owner.and_then(|owner| shares.get_mut(&owner)) {
+            match token.claimed_by.and_then(|owner| shares.get_mut(&owner)) {
                 Some(share) => *share += 1,
-                None => missing.push(format!("segment {} of {id}, {phase}, is {:?}'s", token.segment, token.owner)),
+                None => {
+                    missing.push(format!("segment {} of {id}, {phase}, is {:?}'s", token.segment, token.claimed_by))
+                }
             }
         }
         let (fewest, most) = (shares.values().min(), shares.values().max());

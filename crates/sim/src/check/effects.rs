@@ -16,10 +16,10 @@ use crate::effects::{Made, Told, effects_of};
 use crate::ledger::{PROJECTIONS, makes_past_effects};
 use crate::world::World;
 
-/// Who has served a projection, from which position on.
+/// The versions that have served a projection, each with its first position.
 #[derive(Default)]
 pub struct Served {
-    /// Where its first version was scheduled.
+    /// The position at which its first version was scheduled.
     first: u64,
     versions: Vec<(u64, String)>,
 }
@@ -51,7 +51,7 @@ impl Served {
         before.or(self.versions.first()).map(|(_, version)| version.as_str())
     }
 
-    /// The flip by which readers left the version that speaks at `position`; none if they are with it still.
+    /// Returns the flip by which readers left the version that speaks at `position`; none if they are with it still.
     pub fn left(&self, position: u64) -> Option<u64> {
         let next = self.versions.iter().position(|(since, _)| *since > position).unwrap_or(self.versions.len());
         // What came before the first flip is of the version that it went to.
@@ -68,7 +68,7 @@ pub struct Kept {
     told: Told,
 }
 
-/// What was kept of each run of a handler.
+/// Returns the effects that were kept of each run of a handler.
 pub fn kept(world: &World) -> BTreeMap<u64, Kept> {
     let mut kept = BTreeMap::new();
     for (number, (at, landed)) in world.disk.landed_at().into_iter().enumerate() {
@@ -85,7 +85,7 @@ pub fn kept(world: &World) -> BTreeMap<u64, Kept> {
 /// Effects of views, each by the position of its event, and which of that it is.
 pub type Effects = BTreeSet<(ViewId, u64, u32)>;
 
-/// The effects that were ever set aside, and those that somebody gave up.
+/// Returns the effects that were ever set aside, and those that somebody gave up.
 pub fn aside_and_dropped(world: &World) -> (Effects, Effects) {
     let (mut aside, mut dropped) = (Effects::new(), Effects::new());
     for landed in world.disk.landed() {
@@ -99,7 +99,7 @@ pub fn aside_and_dropped(world: &World) -> (Effects, Effects) {
     (aside, dropped)
 }
 
-/// The views in which effects are set aside now.
+/// Returns the views in which effects are set aside now.
 pub fn set_aside(world: &World) -> Vec<ViewId> {
     let mut views = world.disk.views.list().now_or_never().into_iter().flatten().flatten().collect::<Vec<_>>();
     views.retain(|id| {
@@ -153,7 +153,7 @@ pub fn check(world: &World, records: &[Record]) {
         if place > *last {
             *last = place;
         } else if !again {
-            world.violated(format!("I-9: {view} made the effect {key} of {} behind {last:?}", told.stream));
+            world.violated(format!("I-9: {view} made the effect {key} of {} after {last:?}", told.stream));
         }
     }
 }

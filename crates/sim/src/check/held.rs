@@ -1,14 +1,14 @@
 //! What views must hold: made of the journal and of the commits that landed, event by event and letter by letter.
 //!
 //! ```text
-//!   an event that a token comes past ──┬──────────────────▶ in the rows
+//!   an event that a token passes ──────┬──────────────────▶ in the rows
 //!                                      └▶ letter ─┬─ retry ──▲
 //!                                                 ├─ drop ───▶ given up
 //!                                                 └─ replay ─▶ comes again
 //! ```
 //!
 //! On the way it tells what must not be (I-11): a letter that the policy does not allow or that nobody wished away, an
-//! event that was applied before one that it has to wait behind.
+//! event that was applied before one that it has to wait for.
 
 mod taking;
 
@@ -31,7 +31,7 @@ use taking::Taking;
 /// Sum, number of events, digest.
 pub type Row = (i64, i64, i64);
 
-/// What is known of a dead letter.
+/// The known facts of a dead letter.
 #[derive(Clone, Debug)]
 pub struct Aside {
     pub kind: LetterKind,
@@ -52,7 +52,7 @@ impl Aside {
     }
 }
 
-/// How far a segment is.
+/// The progress of a segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
     pub at: u64,
@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-/// What a view must hold.
+/// The contents that a view must have.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
     pub places: Vec<Place>,
@@ -91,7 +91,7 @@ struct Shown {
     rows: BTreeMap<String, Vec<(usize, Row)>>,
 }
 
-/// What an answer is.
+/// The kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// The version had this row, and covered that position then.
@@ -116,7 +116,7 @@ pub struct Holdings<'a> {
     pub faults: Vec<String>,
 }
 
-/// The segment of a stream among `count`: the high part of its hash times the count.
+/// Returns the segment of a stream among `count`: the high part of its hash times the count.
 pub fn segment_of(stream: &str, count: usize) -> usize {
     let hash = u128::from(xxhash_rust::xxh3::xxh3_64(stream.as_bytes()));
     if count == 1 { 0 } else { ((hash * count as u128) >> 64) as usize }
@@ -131,7 +131,7 @@ fn apply(row: &mut Row, record: &Record) {
 }
 
 impl Held {
-    /// The first event of a stream that later ones wait behind.
+    /// Returns the first event of a stream that later ones wait for.
     fn first_of(&self, stream: &str) -> Option<u64> {
         let mut of = self.letters.iter().filter(|(_, letter)| letter.stream.as_str() == stream && letter.blocks());
         of.next().map(|(position, _)| *position)
@@ -244,7 +244,7 @@ impl<'a> Holdings<'a> {
         }
     }
 
-    /// Whether a version ever had this row, and covered this position then.
+    /// Checks whether a version ever had this row, and covered this position then.
     pub fn knows(&self, of: &Version, key: &str, row: Row, covers: u64) -> Known {
         let Some(shown) = self.shown.get(of) else { return Known::NoSuchRow };
         // Before its first event, a row is not there.
@@ -265,7 +265,8 @@ impl<'a> Holdings<'a> {
         found
     }
 
-    /// Whether an event was never applied in a version, or was given up there once, so that its effects are not owed.
+    /// Returns true if an event was never applied in a version, or was given up there once, so that its effects are
+    /// not owed.
     pub fn is_unspoken(&self, projection: &str, version: &str, position: u64) -> bool {
         let view = self.views.iter().find(|(view, _)| {
             let (of, is) = text(view);
@@ -279,7 +280,7 @@ impl<'a> Holdings<'a> {
         let (moved, all) = (commit.moves.len(), held.places.len());
         if moved != all {
             self.faults
-                .push(format!("I-3: all rows of {view} were made anew by one that has {moved} of {all} segments"));
+                .push(format!("I-3: all rows of {view} were made again by one that has {moved} of {all} segments"));
         }
     }
 
@@ -334,7 +335,7 @@ impl<'a> Holdings<'a> {
         }
     }
 
-    /// A replay begins: what was set aside behind where it begins comes again.
+    /// A replay begins: what was set aside after where it begins comes again.
     fn go_back(&mut self, view: &ViewId, held: &mut Held, commit: &Commit) {
         let asked = commit.moves.iter().find_map(|moved| self.catalog.fold.asked_replay(moved.replay?.request.get()));
         if asked.is_some_and(|asked| asked.resets) {
@@ -354,12 +355,12 @@ impl<'a> Holdings<'a> {
         let settled: BTreeSet<u64> = commit.settled.iter().map(|position| position.get()).collect();
         if again != settled {
             self.faults
-                .push(format!("I-11: {view} replays, {again:?} were set aside behind there, gone are {settled:?}"));
+                .push(format!("I-11: {view} replays, {again:?} were set aside after there, gone are {settled:?}"));
         }
         held.letters.retain(|position, _| !settled.contains(position));
     }
 
-    /// A replay that was cancelled is left: what was set aside when it began, and it has not come to, is set aside again.
+    /// A replay that was cancelled is left: what was set aside when it began, and it has not reached, is set aside again.
     fn leave(&mut self, view: &ViewId, held: &mut Held, commit: &Commit) {
         let segments = held.places.len();
         for moved in &commit.moves {

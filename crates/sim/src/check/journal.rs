@@ -38,7 +38,7 @@ impl Record {
     }
 }
 
-/// The whole journal.
+/// Returns the whole journal.
 pub fn records(world: &World) -> Vec<Record> {
     let mut records = vec![];
     let mut after = Position::START;
@@ -84,14 +84,14 @@ pub fn check(world: &World, records: &[Record]) {
         }
         let last = revisions.entry(stream).or_default();
         if *revision != *last + 1 {
-            world.violated(format!("I-1: {stream} has revision {revision} at {position}, behind {last}"));
+            world.violated(format!("I-1: {stream} has revision {revision} at {position}, after {last}"));
         }
         *last = *revision;
         if !ids.insert(record.id) {
             world.violated(format!("I-2: the event at {position} is in the journal twice"));
         }
         if record.time < time {
-            world.violated(format!("I-1: the event at {position} is from before the one behind it"));
+            world.violated(format!("I-1: the event at {position} is older than the one before it"));
         }
         time = record.time;
     }

@@ -13,10 +13,11 @@ use super::journal::Record;
 use crate::disk::{Claim, Landed};
 use crate::world::World;
 
-/// How long it may take until a node has noticed that a version is paused.
+/// The time that it may take until a node has noticed that a version is paused.
 const NOTICED: Duration = Duration::from_secs(4);
 
-/// How long before the end of a replay is told a node may have looked whether it is over: it may be paused in between.
+/// The time for which before the end of a replay is told a node may have looked whether it is over: it may be paused
+/// in between.
 const LOOKED_MAX: Duration = Duration::from_secs(15);
 
 /// The last replay that a segment has taken up: the position of its request, and where the segment was.
@@ -26,7 +27,7 @@ pub fn text(view: &ViewId) -> Version {
     (view.projection.to_string(), view.version.to_string())
 }
 
-/// What has landed so far.
+/// The writes that have landed so far.
 struct History<'a> {
     world: &'a World,
     catalog: Following<'a>,
@@ -140,7 +141,7 @@ impl History<'_> {
         let as_seen = seen.iter().all(|(segment, epoch)| before[*segment] == *epoch);
         if !as_seen || (0..claimed.len()).any(|segment| claimed[segment] != expected(segment)) {
             self.world.violated(format!(
-                "I-4: {view} was claimed {claim:?}, seen was {seen:?}, the epochs are {claimed:?} behind {before:?}"
+                "I-4: {view} was claimed {claim:?}, seen was {seen:?}, the epochs are {claimed:?} after {before:?}"
             ));
         }
         self.epochs.insert(view.clone(), claimed.to_vec());

@@ -11,8 +11,8 @@
 //!
 //! Looked at is when each effect was made first: tries that come again, after an answer that was lost, say nothing. A
 //! version that was left is not waited for while it halts in the segment of the stream, is paused, has not moved for ten
-//! seconds, does not apply events any more, or has its code on no live node. That excuses only what it had yet to come
-//! past: what lay in its outbox for long is made before, whatever it waits on.
+//! seconds, does not apply events any more, or has its code on no live node. That excuses only what it had yet to
+//! pass: what lay in its outbox for long is made before, whatever it waits on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl Times {
     }
 }
 
-/// How far a view has come, and since when it is there.
+/// The progress of a view, and the time since which it has not changed.
 struct Come {
     positions: Vec<u64>,
     moved: Duration,
@@ -193,7 +193,7 @@ impl Excuses {
         self.appended.get(at).map_or(Duration::MAX, |(_, at)| *at)
     }
 
-    /// Whether the version of a view was not to be waited for in a stream at some time within these.
+    /// Returns true if the version of a view was not to be waited for in a stream at some time within these.
     fn has(&self, view: &ViewId, stream: &str, time: std::ops::Range<Duration>) -> bool {
         let count = self.come.get(view).map_or(0, |come| come.positions.len());
         // One that is gone has no outbox any more.

@@ -11,8 +11,8 @@ use super::landed::text;
 use crate::disk::Landed;
 use crate::world::{World, locked};
 
-/// How long it may take, once all ways are good, until every node has closed it, and until the last answer from before has
-/// come: views are compared once a second, and a client waits for two.
+/// The time that it may take, once all ways are good, until every node has closed it, and until the last answer from
+/// before has come: views are compared once a second, and a client waits for two.
 const NOTICED: Duration = Duration::from_secs(4);
 
 /// What was committed to such views, and what was answered from them.
@@ -46,7 +46,7 @@ pub fn check(world: &World) {
     }
 }
 
-/// Whether all ways to the disk were good from one time to another.
+/// Returns true if all ways to the disk were good from one time to another.
 fn is_good(ways: &[(Duration, Option<usize>, bool)], from: Duration, until: Duration) -> bool {
     let mut bad = BTreeSet::new();
     for (at, slot, good) in ways.iter().take_while(|(at, ..)| *at <= until) {
@@ -61,14 +61,14 @@ fn is_good(ways: &[(Duration, Option<usize>, bool)], from: Duration, until: Dura
     bad.is_empty()
 }
 
-/// The projections whose version that serves is of another history.
+/// Returns the projections whose version that serves is of another history.
 pub fn serving(world: &World, fold: &Fold) -> Vec<Version> {
     let views = world.disk.parted();
     let parted = views.keys().map(text).filter(|(projection, version)| fold.serving(projection) == Some(version));
     parted.collect()
 }
 
-/// Those for which nobody has come to an end with that yet.
+/// Returns those for which nobody has finished that yet.
 pub fn missing(world: &World, fold: &Fold) -> Vec<String> {
     let serving = serving(world, fold).into_iter();
     serving.map(|(projection, version)| format!("{projection} {version} serves and is of another history")).collect()

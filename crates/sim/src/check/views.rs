@@ -75,7 +75,7 @@ fn check_events(world: &World, records: &[Record], id: &ViewId, tokens: &[Token]
         counts[usize::from(token.segment.get())] += u64::from(position > token.applied.after.get());
         let known = held.applied.contains(&position) || held.given_up.contains(&position);
         if !known && !held.letters.contains_key(&position) {
-            world.violated(format!("I-11: {id} has come past {position}, neither applied it nor set it aside"));
+            world.violated(format!("I-11: {id} has passed {position}, neither applied it nor set it aside"));
         }
     }
     let counted: Vec<u64> = tokens.iter().map(|token| token.applied.events).collect();
@@ -176,9 +176,9 @@ impl<'a> Readers<'a> {
         Self { flips: of.map(flip).collect() }
     }
 
-    /// Whether an answer may be of this version, whichever node gave it. The catalog through what the answer covers says
-    /// which one serves. The next one may answer as well from what it covered when readers were moved to it, since its flip
-    /// lies behind that.
+    /// Returns true if an answer may be of this version, whichever node gave it. The catalog through what the answer
+    /// covers says which one serves. The next one may answer as well from what it covered when readers were moved to
+    /// it, since its flip lies after that.
     fn may_be(&self, seen: &Seen) -> bool {
         let next = self.flips.iter().position(|flip| flip.at > seen.covers).unwrap_or(self.flips.len());
         let serves = self.flips[..next].last().is_some_and(|flip| flip.version == seen.version);

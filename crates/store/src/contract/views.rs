@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, Epoch, EventType, JournalId, Letter, LetterKind, Mark, MemberId, NewEffect, Position, ProjectionName,
-    Refusal, ReplayMark, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove, TokenRefused, VersionId,
-    ViewId, Wish, limits,
+    Applied, EffectOutcome, Epoch, EventType, JournalId, Letter, LetterKind, Mark, MemberId, NewEffect, Position,
+    ProjectionName, Refusal, ReplayMark, SegmentCount, StreamName, Timestamp, Token, TokenMove, TokenRefused,
+    VersionId, ViewId, Wish, limits,
 };
 
 use crate::{
@@ -286,11 +286,11 @@ pub async fn segments_are_claimed_one_by_one_and_by_one_of_two(views: &dyn Views
     let view = made(views).await;
     let (one, two) = (MemberId::from_bytes([1; 16]), MemberId::from_bytes([2; 16]));
     let seen = view.tokens().await.expect("tokens");
-    assert_eq!(seen[0].owner, None);
+    assert_eq!(seen[0].claimed_by, None);
     let first = view.claim(Some(one), &seen[..1]).await.expect("claimed");
-    assert_eq!(first, [Token { epoch: seen[0].epoch.next(), owner: Some(one), ..seen[0] }]);
+    assert_eq!(first, [Token { epoch: seen[0].epoch.next(), claimed_by: Some(one), ..seen[0] }]);
     let second = view.claim(Some(two), &seen).await.expect("claimed");
-    assert_eq!(second, [Token { epoch: seen[1].epoch.next(), owner: Some(two), ..seen[1] }], "the first is taken");
+    assert_eq!(second, [Token { epoch: seen[1].epoch.next(), claimed_by: Some(two), ..seen[1] }], "the first is taken");
     assert_eq!(view.tokens().await.expect("tokens"), [first[0], second[0]]);
 
     // Each writes under its own claim.
@@ -301,7 +301,7 @@ pub async fn segments_are_claimed_one_by_one_and_by_one_of_two(views: &dyn Views
     // What is handed over is nobody's, and fenced.
     let moved = view.tokens().await.expect("tokens");
     let free = view.claim(None, &moved[..1]).await.expect("released");
-    assert_eq!((free.len(), free[0].owner), (1, None));
+    assert_eq!((free.len(), free[0].claimed_by), (1, None));
     assert!(matches!(refused(writer.commit(&Commit::of([step(&moved[0], 1)])).await), TokenRefused::Fenced { .. }));
     writer.commit(&Commit::of([step(&moved[1], 1)])).await.expect("the other one's is not touched");
     assert_eq!(view.claim(Some(one), &moved[..1]).await.expect("tried"), [], "that was seen before it was released");
@@ -311,7 +311,7 @@ pub async fn segments_are_claimed_one_by_one_and_by_one_of_two(views: &dyn Views
 pub async fn a_revoked_claim_lands_nothing(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     view.revoke().await.expect("revoked");
-    assert!(view.tokens().await.expect("tokens").iter().all(|token| token.owner.is_none()));
+    assert!(view.tokens().await.expect("tokens").iter().all(|token| token.claimed_by.is_none()));
     let mut writer = view.writer().await.expect("a writer");
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
     assert!(matches!(refused(writer.commit(&Commit::of([first])).await), TokenRefused::Fenced { .. }));
@@ -425,7 +425,7 @@ pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
 pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
-    let behind = LetterKind::Behind { first: Position::new(2) };
+    let behind = LetterKind::Blocked { first: Position::new(2) };
     let other = Letter {
         stream: StreamName::new("account-2").expect("a valid name"),
         ..letter(&token, 4, LetterKind::Skipped)
@@ -497,11 +497,11 @@ async fn emit(view: &dyn View, effects: Vec<NewEffect>) {
 }
 
 /// Records what became of the effect of an event that is due.
-async fn settle(view: &dyn View, position: u64, settled: Settled) {
+async fn settle(view: &dyn View, position: u64, settled: EffectOutcome) {
     let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
     let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
     view.settle_effects(Epoch::UNCLAIMED, &[(found.number, settled.clone())]).await.expect("recorded");
-    if settled == Settled::Done {
+    if settled == EffectOutcome::Done {
         view.settle_effects(Epoch::UNCLAIMED, &[(found.number, settled)]).await.expect("told twice");
     }
 }
@@ -523,13 +523,13 @@ pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) 
         first.map(Position::get)
     };
     assert_eq!([first_after(0).await, first_after(1).await, first_after(3).await], [Some(1), Some(3), None]);
-    settle(&*view, 1, Settled::Done).await;
+    settle(&*view, 1, EffectOutcome::Done).await;
     assert_eq!(due(&*view, 0).await, [(1, 1), (2, 0), (4, 0)]);
-    settle(&*view, 1, Settled::Done).await;
+    settle(&*view, 1, EffectOutcome::Done).await;
     assert_eq!(due(&*view, 0).await, [(2, 0), (3, 0), (4, 0)]);
     assert_eq!(first_after(0).await, Some(3));
     for position in [3, 2, 4] {
-        settle(&*view, position, Settled::Done).await;
+        settle(&*view, position, EffectOutcome::Done).await;
     }
     assert_eq!(first_after(0).await, None);
     assert_eq!(view.outbox(10).await.expect("read"), Outbox::default());
@@ -543,7 +543,7 @@ pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(vi
     let token = view.tokens().await.expect("tokens")[0];
     emit(&*view, vec![effect(&token, 1, 0, "a-1"), effect(&token, 2, 0, "a-1"), effect(&token, 3, 0, "a-2")]).await;
     for attempts in 1..=2 {
-        let failed = Settled::Failed { error: format!("try {attempts}"), due: Timestamp::from_micros(500) };
+        let failed = EffectOutcome::Failed { error: format!("try {attempts}"), due: Timestamp::from_micros(500) };
         settle(&*view, 1, failed).await;
     }
     assert_eq!(due(&*view, 499).await, [(3, 0)]);
@@ -553,9 +553,9 @@ pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(vi
     assert_eq!((pending, next_due, failing.len()), (3, Some(Timestamp::from_micros(0)), 1));
     let failing = &failing[0];
     assert_eq!((failing.attempts, failing.error.as_deref(), failing.due.micros()), (2, Some("try 2"), 500));
-    settle(&*view, 3, Settled::Done).await;
+    settle(&*view, 3, EffectOutcome::Done).await;
     assert_eq!(view.outbox(10).await.expect("read").next_due, Some(Timestamp::from_micros(500)));
-    settle(&*view, 1, Settled::Done).await;
+    settle(&*view, 1, EffectOutcome::Done).await;
     assert_eq!(due(&*view, 0).await, [(2, 0)]);
 }
 
@@ -573,14 +573,14 @@ pub async fn an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dr
         let which = WhichEffects { which, through: Position::new(through), untried };
         view.decide_effects(&which, wish).await.expect("recorded")
     };
-    let aside = || Settled::SetAside { error: "no\0t now".into(), at: Timestamp::from_micros(9) };
+    let aside = || EffectOutcome::SetAside { error: "no\0t now".into(), at: Timestamp::from_micros(9) };
     settle(&*view, 1, aside()).await;
     assert_eq!(due(&*view, 0).await, [(2, 0), (4, 0)], "its stream goes on without it");
     let Outbox { pending, aside: kept, .. } = view.outbox(10).await.expect("read");
     assert_eq!((pending, kept), (3, 1));
     let stream = StreamName::new("a-1").expect("a valid name");
     assert_eq!(view.first_effect(&stream, Position::START).await.expect("read"), Some(Position::new(2)));
-    settle(&*view, 2, Settled::Failed { error: "no".into(), due: Timestamp::from_micros(300) }).await;
+    settle(&*view, 2, EffectOutcome::Failed { error: "no".into(), due: Timestamp::from_micros(300) }).await;
     assert_eq!(listed(false).await, [(1, true), (2, false)]);
     assert_eq!(listed(true).await.len(), 4);
     let letter = &view.effect_letters(0, 1, false).await.expect("read")[0];

@@ -17,43 +17,43 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes a directory and those above it, as far as they are missing.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// The names of the files in a directory, in no order.
+    /// Returns the names of the files in a directory, in no order.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
     /// Opens a file that is there, to read and to write.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Opens an empty file, emptying the one that is there.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Gives a file another name in the same directory, in place of the one that has that name.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Whether `path` is the name of the open file, so that whoever opens it finds that one.
+    /// Returns true if `path` is the name of the open file, so that anyone who opens it finds that one.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn is_named(&self, path: &Path, file: &dyn DiskFile) -> io::Result<bool> {
         let _ = (path, file);
         Ok(true)
@@ -62,37 +62,37 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes durable which files are in a directory.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 }
 
 /// An open file.
 pub trait DiskFile: Send + Sync {
-    /// How many bytes it has.
+    /// Returns the number of bytes that it has.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn size(&self) -> io::Result<u64>;
 
-    /// What tells the file from all others, whatever names it has; `None` where nothing does.
+    /// Returns the identity of the file, whatever names it has; `None` if it has none.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn identity(&self) -> io::Result<Option<(u64, u64)>> {
         Ok(None)
     }
 
-    /// Puts `len` bytes from `offset` behind what is in `out`, fewer only where the file ends.
+    /// Puts `len` bytes from `offset` after what is in `out`, fewer only where the file ends.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()>;
 
     /// As [`read_at`](Self::read_at), if no waiting for the disk is needed to get all the bytes. False when
     /// it is, or when that cannot be told; then `out` is as before.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn read_now(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<bool>;
 
     /// Tells that these bytes will be read soon, so that many reads are in flight at once. A hint.
@@ -101,19 +101,19 @@ pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors
-    /// What the operating system says. The first of the bytes may have been written, any number of them.
+    /// The error of the operating system. Any number of the first bytes may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Cuts the file to `size` bytes.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// The error of the operating system.
     fn set_len(&self, size: u64) -> io::Result<()>;
 
     /// Makes everything written so far durable, and the file's size.
     ///
     /// # Errors
-    /// What the operating system says. What is durable is then unknown, and trying again does not tell:
+    /// The error of the operating system. What is durable is then unknown, and a retry does not show it:
     /// the system may have dropped what it could not write.
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -200,7 +200,7 @@ impl Disk for LookDisk {
     }
 }
 
-/// What is stored is for the user that runs the process, and for nobody else.
+/// The mode of stored files: only the user that runs the process may read and write them.
 pub(crate) const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
@@ -234,7 +234,7 @@ pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> 
 #[error("{0} is there in place of the file")]
 struct NotAFile(&'static str);
 
-/// Whether an error says that something else is where a file should be.
+/// Returns true if an error says that something else is where a file should be.
 pub(crate) fn is_not_a_file(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
 }
@@ -373,7 +373,7 @@ impl DiskFile for File {
         let hint =
             rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len as u64), rustix::fs::Advice::WillNeed);
         if let Err(error) = hint {
-            tracing::debug!(%error, "the disk takes no hints");
+            tracing::debug!(%error, "the disk accepts no hints");
         }
     }
 

@@ -17,7 +17,7 @@ use super::disk::{FILE_MODE, not_a_file, open_file, private_dir};
 use crate::error::StoreError;
 use crate::files::with_advice;
 
-/// What this release writes into `DIR/format`, and the newest it reads.
+/// The format that this release writes into `DIR/format`, which is the newest it reads.
 const FORMAT: u32 = 2;
 
 /// A data directory that this process owns. Clones share it; the directory is free for another process
@@ -71,7 +71,7 @@ impl DataDir {
         Ok(Self { inner: Arc::new(Inner { path, _lock: lock, journal }) })
     }
 
-    /// The journal that was begun here: it must be there from then on. `None` before there is one.
+    /// Returns the journal that was begun here: it must be there from then on. `None` before there is one.
     pub fn journal(&self) -> Option<JournalId> {
         *self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,7 +89,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Where it is.
+    /// Its place.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -111,12 +111,12 @@ fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Resu
     }
     let (held, named) = (open.metadata().map_err(failed)?, std::fs::metadata(path).map_err(failed)?);
     if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
-        return Err(StoreError::unavailable(tried(path), "it was replaced just now: try again"));
+        return Err(StoreError::unavailable(tried(path), "it was replaced just now: retry"));
     }
     Ok(open)
 }
 
-/// A file beside the journal cannot be used.
+/// Returns a file beside the journal cannot be used.
 fn file_error(file: &Path, error: &io::Error) -> StoreError {
     not_a_file(file, error)
         .unwrap_or_else(|| StoreError::unavailable(format!("use {}", file.display()), with_advice(error)))
@@ -154,7 +154,7 @@ fn not_ours(path: &Path, directory: &File) -> StoreError {
     StoreError::Owned { tried: tried(path), found }
 }
 
-/// What the format file says after its first line, before the identity of the journal.
+/// The text of the format file after its first line, before the identity of the journal.
 const JOURNAL: &str = "journal ";
 
 /// Checks the format of the directory, and tells which journal was begun in it, if one was; `None` for a new directory.

@@ -2,7 +2,7 @@
 //!
 //! A plain connection, even a read-only one, makes the files `-wal` and `-shm`, or writes to them. So a file without a
 //! log is opened as one that nobody changes, and a file with one is read through an index of the log in memory, without
-//! locks. Either is right because whoever opens it has the directory, so that no other process of dacapo writes to it. Pages
+//! locks. Either is right because anyone who opens it has the directory, so that no other process of dacapo writes to it. Pages
 //! are looked at as ever when they are read.
 
 use std::path::Path;

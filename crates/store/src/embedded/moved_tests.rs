@@ -30,7 +30,7 @@ const COUNTS: Table = Table {
 };
 /// Each has a page of its own.
 const ROWS: u64 = 8;
-/// How many events are applied to what was opened, to see what comes of it.
+/// The number of events that are applied to what was opened, to see what comes of it.
 const MORE: u64 = ROWS + 3;
 
 const WAL_HEADER_BYTES: u64 = 32;
@@ -49,7 +49,7 @@ fn row(id: u64, events: u64) -> Vec<Value> {
     vec![Value::Integer(id.cast_signed()), Value::Integer(events.cast_signed()), Value::Text(text)]
 }
 
-/// The rows once all events through `position` were applied, each once: an event counts in one row.
+/// Returns the rows once all events through `position` were applied, each once: an event counts in one row.
 fn right(position: u64) -> Vec<Vec<Value>> {
     let events = |id| (1..=position).filter(|event| event % ROWS == id).count() as u64;
     (0..ROWS).filter(|id| events(*id) > 0).map(|id| row(id, events(id))).collect()
@@ -61,7 +61,7 @@ async fn open(dir: &Path) -> Result<(SqliteViews, Arc<dyn View>), StoreError> {
     Ok((views, view))
 }
 
-/// A view with every row in its file, and nothing in the WAL.
+/// Returns a view with every row in its file, and nothing in the WAL.
 async fn begun(dir: &Path) -> (SqliteViews, Arc<dyn View>) {
     let (views, view) = open(dir).await.unwrap();
     apply(&*view, ROWS + 4).await.unwrap();
@@ -73,7 +73,7 @@ async fn begun(dir: &Path) -> (SqliteViews, Arc<dyn View>) {
 async fn apply(view: &dyn View, through: u64) -> Result<(), StoreError> {
     let me = Some(MemberId::from_bytes([1; 16]));
     let seen = view.tokens().await?;
-    let mut token = if seen[0].owner == me { seen[0] } else { view.claim(me, &seen).await?[0] };
+    let mut token = if seen[0].claimed_by == me { seen[0] } else { view.claim(me, &seen).await?[0] };
     let mut writer = view.writer().await?;
     while token.position.get() < through {
         let to = token.position.next();
@@ -134,7 +134,7 @@ fn move_pages(dir: &Path, told: impl FnMut(&Path, &'static str) + 'static) -> (i
     moved.unwrap()
 }
 
-/// The files as a process leaves them that is killed now.
+/// Returns the files as a process leaves them that is killed now.
 fn killed(dir: &Path) -> TempDir {
     let left = tempfile::tempdir().unwrap();
     std::fs::create_dir(left.path().join("counts")).unwrap();
@@ -240,7 +240,7 @@ async fn killed_after_all_pages_were_moved_and_the_wal_is_harmed() {
     let dir = tempfile::tempdir().unwrap();
     let (_views, view) = begun(dir.path()).await;
     apply(&*view, 30).await.unwrap();
-    // It keeps the WAL from being begun anew.
+    // It keeps the WAL from being begun again.
     let reader = view.reader().await.unwrap();
     let (in_wal, moved) = move_pages(dir.path(), |_, _| {});
     assert_eq!(in_wal, moved);
@@ -265,7 +265,7 @@ async fn killed_after_all_pages_were_moved_and_the_wal_is_harmed() {
     drop(reader);
 }
 
-/// The WAL was begun anew, and has nothing of what was moved.
+/// The WAL was begun again, and has nothing of what was moved.
 #[tokio::test]
 async fn a_wal_that_was_begun_anew_may_be_lost() {
     let dir = tempfile::tempdir().unwrap();

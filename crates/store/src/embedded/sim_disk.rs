@@ -47,7 +47,7 @@ struct World {
     write_back: Option<Chance>,
 }
 
-/// What a file refuses for a while.
+/// The acts that a file refuses for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refuses {
     /// Every write, once so many of its bytes are written.
@@ -102,7 +102,7 @@ impl SimDisk {
     /// that kind, and so on; the highest one tells that of all that follow. So 1 is once, and -1 for ever.
     ///
     /// # Panics
-    /// When there is no such file.
+    /// If there is no such file.
     pub fn refuse(&self, path: &Path, refuses: Refuses, which: i64) {
         let mut world = self.world();
         world.refuses = Some((world.names[path], refuses, which));
@@ -144,10 +144,10 @@ impl SimDisk {
         (world.power_for, world.fail_write_after, world.fail_sync) = (None, None, false);
     }
 
-    /// Changes the bytes of a file behind everyone's back.
+    /// Changes the bytes of a file without telling anybody.
     ///
     /// # Panics
-    /// When there is no such file.
+    /// If there is no such file.
     pub fn tamper(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut world = self.world();
         let content = world.names[path];

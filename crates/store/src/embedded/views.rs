@@ -3,7 +3,7 @@
 //! Files are in WAL mode with `synchronous=NORMAL`: a commit does not wait for the disk. That is enough,
 //! because the journal is the truth. Rows and tokens commit together (I-3), and WAL frames are checked and
 //! ordered, so a power loss takes the last commits and leaves an earlier state that is whole; the processor
-//! goes on from the token that it finds there. A killed process loses nothing.
+//! continues from the token that it finds there. A killed process loses nothing.
 //!
 //! Each page has a checksum, which is looked at whenever the page is read, and so have those in the WAL. Nothing of a page
 //! that is damaged is used. What was moved from the WAL into the file is noted beside it, so that a WAL that was damaged after
@@ -35,9 +35,9 @@ use crate::views::{View, ViewCopy, ViewHealth, Views};
 use async_trait::async_trait;
 use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 
-/// Behind the name of a view's file: itself first, since what is beside it is nothing without it.
+/// A suffix of the name of a view's file: itself first, since what is beside it is nothing without it.
 const SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", moved::NOTE, moved::NEW_NOTE];
-/// What SQLite opens of a view.
+/// The files of a view that SQLite opens.
 const OPENED: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 /// Idle connections for readers that a view keeps.
 const IDLE_READERS_MAX: usize = 8;
@@ -58,20 +58,20 @@ struct Folder {
     /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
     open: Mutex<HashMap<ViewId, Arc<FileView>>>,
     full: Arc<AtomicBool>,
-    /// Whether they are only looked at.
+    /// True if they are only looked at.
     looks: bool,
 }
 
 type FileView = SqliteView<FileHome>;
 
-/// What to do about a file that is not there.
+/// The reaction to a file that does not exist.
 enum Absent {
     Make,
     Leave,
 }
 
 impl SqliteViews {
-    /// The views in `dir`, which is made if it is not there.
+    /// Returns the views in `dir`, which is made if it is not there.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when it cannot be made.
@@ -81,7 +81,8 @@ impl SqliteViews {
         Ok(Self(Arc::new(Folder { dir, open: Mutex::default(), full: Arc::default(), looks: false })))
     }
 
-    /// The views in `dir` only to look at them: none is made, and no byte changes, not even of what SQLite keeps beside them.
+    /// Returns the views in `dir` only to look at them: none is made, and no byte changes, not even of what SQLite
+    /// keeps beside them.
     pub fn look(dir: impl Into<PathBuf>) -> Self {
         Self(Arc::new(Folder { dir: dir.into(), open: Mutex::default(), full: Arc::default(), looks: true }))
     }
@@ -114,8 +115,8 @@ impl Folder {
         self.dir.join(id.projection.as_str()).join(format!("{}.db", id.version))
     }
 
-    /// The open view, or that of the file once `make` has said that there is a view in it. Under one lock from
-    /// the first look to the last, since two that make the same file would remove each other's.
+    /// Returns the open view, or that of the file once `make` has said that there is a view in it. Under one lock
+    /// from the first look to the last, since two that make the same file would remove each other's.
     fn shared(
         &self,
         id: &ViewId,
@@ -325,7 +326,7 @@ impl Desk for Db {
     fn ended(&mut self) {}
 }
 
-/// Opens a file that is there: whoever makes one does so knowingly.
+/// Opens a file that is there: anyone who makes one does so knowingly.
 fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
     if place.looks {
         return look::connect(path, place, cache_kib);
@@ -341,7 +342,7 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
     Ok(db)
 }
 
-/// Looks whether SQLite may open a view: whether there is nothing but files, and the WAL as far as it is needed.
+/// Checks whether SQLite may open a view: whether there is nothing but files, and the WAL as far as it is needed.
 fn is_whole(path: &Path) -> Result<(), StoreError> {
     for suffix in OPENED {
         let path = beside(path, suffix);
@@ -380,7 +381,7 @@ fn make_dir(path: &Path) -> Result<(), StoreError> {
     private_dir(path).map_err(|error| io_fault("make", path, &error))
 }
 
-/// The names in a folder, as far as they are UTF-8; none if it is a file or not there.
+/// Returns the names in a folder, as far as they are UTF-8; none if it is a file or not there.
 fn names_in(path: &Path) -> Result<Vec<String>, StoreError> {
     let fault = |error: std::io::Error| io_fault("list", path, &error);
     let entries = match std::fs::read_dir(path) {

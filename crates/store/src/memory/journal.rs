@@ -16,7 +16,8 @@ use crate::head::Head;
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent, StreamInfo};
 use crate::record::{self, EventBatch, EventRef, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
-/// How many journals this process has made. Their numbers are their identities, since none outlives the process.
+/// The number of journals that this process has made. Their numbers are their identities, since none outlives the
+/// process.
 static MADE: AtomicU64 = AtomicU64::new(1);
 
 /// A journal in memory.
@@ -40,7 +41,7 @@ struct State {
 }
 
 impl MemoryJournal {
-    /// An empty journal whose events are appended at the times that `clock` tells.
+    /// Returns an empty journal whose events are appended at the times that `clock` tells.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let id = JournalId::from_bytes(u128::from(number).to_be_bytes());

@@ -24,7 +24,7 @@ impl MemoryMembers {
         Self { clock, known: Mutex::default() }
     }
 
-    /// Those whose lease has not ended; the others are forgotten.
+    /// Returns those whose lease has not ended; the others are forgotten.
     fn known(&self) -> MutexGuard<'_, BTreeMap<MemberId, (Member, Timestamp)>> {
         let now = self.clock.now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

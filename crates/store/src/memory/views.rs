@@ -1,4 +1,4 @@
-//! Views in memory, behind the same SQL as the embedded store's.
+//! Views in memory, with the same SQL as the embedded store's.
 //!
 //! SQLite in memory knows no second connection that could see the committed state while the first one writes.
 //! So a reader gets a copy of the whole view, and a transaction keeps one of the state before it: readers wait
@@ -163,7 +163,7 @@ impl Desk for MemoryDesk {
     }
 }
 
-/// A view made from a copy of another.
+/// Returns a view made from a copy of another.
 fn restored(copy: Vec<u8>, place: &Arc<Place>) -> Result<Db, StoreError> {
     let mut db = Db::in_memory(place)?;
     let size = copy.len();

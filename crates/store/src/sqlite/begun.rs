@@ -1,7 +1,7 @@
 //! Who may make the effects of a view, and which of them are begun: the fence of effects (I-9).
 //!
 //! A view of an earlier build has none of these tables. The first claim makes them, and a build that does not know them
-//! goes on beside them.
+//! continues beside them.
 
 use dacapo_model::{BegunEffect, EffectsClaim, Epoch, MemberId};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -76,7 +76,8 @@ pub(super) fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Whether a try under this epoch may tell what became of an effect: nobody has begun it later. It is begun no more then.
+/// Returns true if a try under this epoch may tell what became of an effect: nobody has begun it later. It is begun
+/// no more then.
 pub(super) fn ends(connection: &Connection, epoch: Epoch, number: i64) -> rusqlite::Result<bool> {
     let before = begun_before(connection, number)?;
     let ends = before.is_none_or(|before| before <= epoch_number(epoch));
@@ -86,7 +87,7 @@ pub(super) fn ends(connection: &Connection, epoch: Epoch, number: i64) -> rusqli
     Ok(ends)
 }
 
-/// The effect with the epoch under which it was begun before; `None` when it is not to be made any more.
+/// Returns the effect with the epoch under which it was begun before; `None` when it is not to be made any more.
 fn begin(connection: &Connection, epoch: Epoch, number: u64) -> rusqlite::Result<Option<(u64, Option<i64>)>> {
     let due = "SELECT 1 FROM _dacapo_outbox WHERE number = ?1 AND due IS NOT NULL";
     let due: Option<i64> = connection.prepare_cached(due)?.query_row([stored(number)], |row| row.get(0)).optional()?;

@@ -14,9 +14,9 @@ use crate::sqlite::{Place, vfs};
 use crate::table::Table;
 use crate::views::ViewCopy;
 
-/// How long a statement waits for another process; within a process nobody waits here.
+/// The time for which a statement waits for another process; within a process nobody waits here.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many statements are kept prepared.
+/// The number of statements that are kept prepared.
 const STATEMENTS_MAX: usize = 128;
 
 /// A connection that knows its place in error messages and the SQL of the tables it has met.
@@ -25,9 +25,9 @@ pub(crate) struct Db {
     /// Let go of after the connection.
     place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
-    /// Whether the last transaction that wrote has changed the columns of a table.
+    /// True if the last transaction that wrote has changed the columns of a table.
     altered: bool,
-    /// Whether this connection lets nothing grow.
+    /// True if this connection lets nothing grow.
     full: bool,
 }
 
@@ -43,13 +43,13 @@ impl Db {
         Ok(db)
     }
 
-    /// A view in memory.
+    /// Returns a view in memory.
     pub(crate) fn in_memory(place: &Arc<Place>) -> Result<Self, StoreError> {
         let connection = Connection::open_in_memory().map_err(|error| place.fault("open the view", &error))?;
         Self::new(connection, Arc::clone(place))
     }
 
-    /// A view in a file, which is there and may be empty. Its pages have checksums.
+    /// Returns a view in a file, which is there and may be empty. Its pages have checksums.
     pub(crate) fn in_file(path: &Path, place: &Arc<Place>) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
         let failed = |error: rusqlite::Error| place.fault("open the view", &error);
@@ -84,7 +84,7 @@ impl Db {
         self.place.well(tried);
     }
 
-    /// Whether a transaction is open.
+    /// Returns true if a transaction is open.
     pub(crate) fn in_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
@@ -136,7 +136,7 @@ impl Db {
         self.tried("roll back", |connection| connection.execute_batch("ROLLBACK"))
     }
 
-    /// The SQL for a table's rows, made once a connection.
+    /// Returns the SQL for a table's rows, made once a connection.
     pub(super) fn sql(&mut self, table: &Table) -> Arc<RowSql> {
         self.settle();
         match self.rows.iter().find(|(known, _)| is(known, table)) {
@@ -157,7 +157,7 @@ impl Db {
         sql
     }
 
-    /// Whether a change of columns has landed is known once its transaction has ended.
+    /// Checks whether a change of columns has landed is known once its transaction has ended.
     fn settle(&mut self) {
         if self.altered && !self.in_transaction() {
             self.altered = false;
@@ -170,7 +170,7 @@ impl Db {
         self.altered = true;
     }
 
-    /// Makes the SQL for rows anew when it is next asked for.
+    /// Makes the SQL for rows again when it is next asked for.
     pub(super) fn forget_sql(&mut self) {
         self.rows.clear();
     }
@@ -220,13 +220,13 @@ impl Db {
     }
 }
 
-/// Whether it is the same table. Tables are constants: the address tells them apart, and equal ones at two addresses do no
-/// harm.
+/// Returns true if it is the same table. Tables are constants: the address tells them apart, and equal ones at two
+/// addresses do no harm.
 fn is(known: &Table, table: &Table) -> bool {
     std::ptr::eq(known.columns, table.columns) && known.name == table.name && known.key == table.key
 }
 
-/// A path as it stands in a URI.
+/// Returns a path as it stands in a URI.
 pub(crate) fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -241,7 +241,7 @@ pub(crate) fn escaped(path: &Path) -> String {
 impl Drop for Db {
     fn drop(&mut self) {
         // The last connection to close removes the files beside its own, by name. Once a view was dropped,
-        // those names may be the ones of a view that was made anew.
+        // those names may be the ones of a view that was made again.
         if self.place.gone.load(Ordering::Acquire)
             && let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         {

@@ -33,7 +33,9 @@ pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Dam
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
             unavailable("; another process holds its write lock, look for one that has the file open")
         }
-        ErrorCode::CannotOpen => unavailable("; is the file there, and may this process write to it and its folder?"),
+        ErrorCode::CannotOpen => {
+            unavailable("; check that the file exists, and that this process may write to it and its folder")
+        }
         ErrorCode::ReadOnly => unavailable("; this process may not write to the file or its folder"),
         ErrorCode::ConstraintViolation
         | ErrorCode::TypeMismatch

@@ -25,7 +25,7 @@ pub(super) struct Sums {
     pub(super) written: Sum,
 }
 
-/// What the checksum of a frame goes on from.
+/// What the checksum of a frame continues from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
     pub(super) order: Order,
@@ -41,8 +41,8 @@ pub(super) fn page_of(header: &Header) -> u64 {
     u32::from_be_bytes([a, b, c, d]).into()
 }
 
-/// The checksum in a header. There is none while a page of the transaction was written again: SQLite makes it when it
-/// commits.
+/// Returns the checksum in a header. There is none while a page of the transaction was written again: SQLite makes it
+/// when it commits.
 pub(super) fn sum_of(header: &Header) -> Option<Sum> {
     let has_sum = header[8..].iter().any(|byte| *byte != 0);
     has_sum.then(|| header.last_chunk().copied()).flatten()
@@ -96,7 +96,7 @@ impl Differences {
     }
 }
 
-/// What 1 in either sum of the checksum before becomes behind a frame.
+/// What 1 in either sum of the checksum before becomes after a frame.
 const OF_ONE: (u32, u32) = over_zeros((1, 0));
 const OF_TWO: (u32, u32) = over_zeros((0, 1));
 
@@ -110,7 +110,7 @@ const fn over_zeros((mut one, mut two): (u32, u32)) -> (u32, u32) {
     (one, two)
 }
 
-/// A checksum as it stands in a header.
+/// Returns a checksum as it stands in a header.
 pub(super) fn sum_bytes((one, two): (u32, u32)) -> Sum {
     (u64::from(one) << 32 | u64::from(two)).to_be_bytes()
 }
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame of which SQLite made the checksum behind `before`.
+    /// Returns a frame of which SQLite made the checksum after `before`.
     fn made(before: Sum, order: Order, bytes: &[u8]) -> Frame {
         let mut frame = [0; FRAME_BYTES as usize];
         frame.copy_from_slice(bytes);

@@ -22,7 +22,7 @@ impl Db {
     }
 
     fn keep_refused(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        self.tried("keep what was refused", |connection| {
+        self.tried("record the refused events", |connection| {
             // Nearly always there is none; then nothing is compared or written.
             let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_refusals)";
             if connection.prepare_cached(any)?.query_row([], |row| row.get(0))? {
@@ -39,7 +39,7 @@ impl Db {
                 let (kind, first) = kind_form(letter.kind);
                 connection
                     .prepare_cached(
-                        // Whoever tried the event again need not know that it was given up meanwhile.
+                        // Anyone who tried the event again need not know that it was given up meanwhile.
                         "INSERT OR REPLACE INTO _dacapo_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
                          CASE (SELECT wish FROM _dacapo_letters WHERE position = ?1) WHEN 'drop' THEN 'drop'
                          ELSE ?10 END)",
@@ -65,7 +65,7 @@ impl Db {
         })
     }
 
-    /// The refusals, in the order of segments.
+    /// Returns the refusals, in the order of segments.
     pub(crate) fn refusals(&mut self) -> Result<Vec<Refusal>, StoreError> {
         let stored: Vec<RefusalForm> = self.tried("read the refusals", |connection| {
             connection.prepare_cached(REFUSALS)?.query_map([], refusal_form)?.collect()
@@ -74,7 +74,7 @@ impl Db {
         stored.into_iter().map(|stored| stored.refusal().map_err(wrong)).collect()
     }
 
-    /// The letters behind `after`, in order, at most `most`.
+    /// Returns the letters after `after`, in order, at most `most`.
     pub(crate) fn letters(&mut self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let stored: Vec<LetterForm> = self.tried("read the dead letters", |connection| {
@@ -87,7 +87,7 @@ impl Db {
     /// Records a wish for letters, and returns how many there are.
     pub(crate) fn wish(&mut self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         let wish = wish.map(wish_name);
-        let changed = self.tried("record what shall be done with dead letters", |connection| match which {
+        let changed = self.tried("record the decision about dead letters", |connection| match which {
             WhichLetters::All => connection.execute("UPDATE _dacapo_letters SET wish = ?1", [wish]),
             WhichLetters::One(position) => connection
                 .execute("UPDATE _dacapo_letters SET wish = ?1 WHERE position = ?2", (wish, number(*position))),

@@ -7,7 +7,7 @@
 //! the file.
 //!
 //! ```text
-//!  WAL flushed ─▶ noted: not whole ─▶ pages moved ─▶ file flushed ─▶ noted: whole ─▶ the WAL may be begun anew or removed
+//!  WAL flushed ─▶ noted: not whole ─▶ pages moved ─▶ file flushed ─▶ noted: whole ─▶ the WAL may be begun again or removed
 //! ```
 //!
 //! | the WAL that is found | noted: not whole | noted: whole |
@@ -39,7 +39,7 @@ use crate::record::{u32_at, u64_at};
 use crate::sqlite::fault::corrupt;
 use crate::sqlite::pages::{FRAME_BYTES, Round, SALT_BYTES, WAL_HEADER_BYTES};
 
-/// Behind the name of a view's file.
+/// A suffix of the name of a view's file.
 pub(crate) const NOTE: &str = "-moved";
 /// The same while it is being written.
 pub(crate) const NEW_NOTE: &str = "-moved.new";
@@ -50,18 +50,18 @@ const WHOLE: u32 = 1;
 const CHECKSUM_AT: usize = 32;
 const BYTES: usize = 40;
 
-/// What was moved.
+/// The moved data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moved {
     /// Of which WAL.
     pub(super) salts: [u8; SALT_BYTES],
     /// Through which of its frames, counted from 1, pages were moved or may have been.
     pub(super) frames: u32,
-    /// Whether all of them are in the file, for good.
+    /// True if all of them are in the file permanently.
     pub(super) whole: bool,
 }
 
-/// What is noted of a view.
+/// The notes on a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Noted {
     Nothing,
@@ -104,7 +104,7 @@ pub(crate) fn beside(view: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What is noted beside the file of a view.
+/// Returns the notes beside the file of a view.
 pub(super) fn read(view: &Path) -> io::Result<Noted> {
     let file = match open_file(OpenOptions::new().read(true), &beside(view, NOTE)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Noted::Nothing),
@@ -130,7 +130,7 @@ pub(super) fn note(view: &Path, moved: &Moved) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Looks whether the WAL beside a view has what it must have, before SQLite opens the view. Nothing is changed.
+/// Checks whether the WAL beside a view has what it must have, before SQLite opens the view. Nothing is changed.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] where it has not, [`StoreError::Unavailable`] where that cannot be told.
@@ -144,7 +144,7 @@ pub(crate) fn look(view: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// What the WAL beside a view should have and has not.
+/// Returns the part that the WAL beside a view should have but does not.
 fn lost(view: &Path) -> io::Result<Option<String>> {
     loop {
         let noted = read(view)?;
@@ -153,7 +153,7 @@ fn lost(view: &Path) -> io::Result<Option<String>> {
         }
         let wal = Wal::open(view)?;
         let Some(lost) = lost_of(view, noted, wal.as_ref())? else { return Ok(None) };
-        // Whoever has the view open already in this process may have moved more meanwhile, or begun the WAL anew.
+        // Anyone who has the view open already in this process may have moved more meanwhile, or begun the WAL again.
         let salts = |wal: Option<&Wal>| wal.and_then(|wal| wal.round.as_ref()).map(|round| round.salts);
         if read(view)? == noted && salts(Wal::open(view)?.as_ref()) == salts(wal.as_ref()) {
             return Ok(Some(lost));
@@ -196,7 +196,7 @@ fn lost_of(view: &Path, noted: Noted, wal: Option<&Wal>) -> io::Result<Option<St
 /// A WAL that somebody left.
 struct Wal {
     file: File,
-    /// What its header says, if that is sound.
+    /// The contents of its header, if that is sound.
     round: Option<Round>,
 }
 
@@ -230,7 +230,7 @@ impl Wal {
     }
 }
 
-/// Whether as much was there as was asked for.
+/// Returns true if as much was there as was asked for.
 fn is_read(read: io::Result<()>) -> io::Result<bool> {
     match read {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),

@@ -2,12 +2,12 @@
 //!
 //! `number` gives the order in which they were emitted, which within a stream is the order of its events. Only the
 //! first of each stream has a time at which it is due; the next one gets it when that one goes. So what is due is found
-//! by an index, however many wait behind one that fails. One that is set aside has no such time, and nothing waits for it.
+//! by an index, however many wait for one that fails. One that is set aside has no such time, and nothing waits for it.
 
 use std::time::Duration;
 
 use dacapo_model::{
-    EffectLetter, Epoch, NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp, Wish,
+    EffectLetter, EffectOutcome, Epoch, NewEffect, PendingEffect, Position, Segment, StreamName, Timestamp, Wish,
 };
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -50,7 +50,7 @@ impl Db {
 
     /// Keeps in mind which events have yet to speak, in the open transaction, which has tokens and letters already.
     pub(super) fn note_unspoken(&mut self, unspoken: &[(Segment, Position)]) -> Result<(), StoreError> {
-        self.tried("keep in mind what was not applied", |connection| {
+        self.tried("record the events that were not applied", |connection| {
             for (segment, position) in unspoken {
                 let insert = "INSERT OR IGNORE INTO _dacapo_unspoken VALUES (?1, ?2)";
                 connection.prepare_cached(insert)?.execute((number(*position), segment.get()))?;
@@ -67,7 +67,7 @@ impl Db {
         })
     }
 
-    /// The events that have yet to speak.
+    /// Returns the events that have yet to speak.
     pub(crate) fn unspoken(&mut self) -> Result<Vec<Position>, StoreError> {
         let sql = "SELECT position FROM _dacapo_unspoken ORDER BY position";
         let stored: Vec<i64> = self.tried("read what was not applied", |connection| {
@@ -77,7 +77,7 @@ impl Db {
         stored.into_iter().map(position).collect()
     }
 
-    /// The effects that are due, the longest due first.
+    /// Returns the effects that are due, the longest due first.
     pub(crate) fn effects_due(
         &mut self,
         now: Timestamp,
@@ -91,7 +91,7 @@ impl Db {
         self.pending("read the effects that are due", &sql, (now.micros(), now.plus(longest).micros(), most))
     }
 
-    /// The position of the first effect of a stream after `after`.
+    /// Returns the position of the first effect of a stream after `after`.
     pub(crate) fn first_effect(
         &mut self,
         stream: &StreamName,
@@ -106,7 +106,7 @@ impl Db {
         found.map(|position| at(position).map_err(|found| self.damaged(&found))).transpose()
     }
 
-    /// What is in the outbox as a whole.
+    /// Returns the state of the outbox as a whole.
     pub(crate) fn outbox(&mut self, most: usize) -> Result<Outbox, StoreError> {
         let (pending, aside, next_due): (i64, i64, Option<i64>) = self.tried("look at the outbox", |connection| {
             let pending = connection.prepare_cached("SELECT count(*) FROM _dacapo_outbox WHERE aside IS NULL")?;
@@ -123,7 +123,7 @@ impl Db {
         Ok(Outbox { pending, aside, next_due: next_due.map(Timestamp::from_micros), failing })
     }
 
-    /// The effects with a number above `after`, in order: those tried in vain, or all.
+    /// Returns the effects with a number above `after`, in order: those tried without success, or all.
     pub(crate) fn effect_letters(
         &mut self,
         after: u64,
@@ -170,9 +170,9 @@ impl Db {
         })
     }
 
-    /// Records what tries came to, except of those that were begun under a later epoch.
-    pub(crate) fn settle_effects(&mut self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
-        self.tried("record what effects came to", |connection| {
+    /// Records the results of tries, except of those that were begun under a later epoch.
+    pub(crate) fn settle_effects(&mut self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
+        self.tried("record the results of effects", |connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             for (place, settled) in settled {
                 let place = begun::stored(*place);
@@ -204,9 +204,9 @@ fn one<T: rusqlite::types::FromSql>(mut statement: rusqlite::CachedStatement<'_>
     statement.query_row([], |row| row.get(0))
 }
 
-fn settle(connection: &Connection, place: i64, settled: &Settled) -> rusqlite::Result<()> {
+fn settle(connection: &Connection, place: i64, settled: &EffectOutcome) -> rusqlite::Result<()> {
     match settled {
-        Settled::Failed { error, due } => {
+        EffectOutcome::Failed { error, due } => {
             connection
                 .prepare_cached(
                     "UPDATE _dacapo_outbox SET attempts = attempts + 1, error = ?2, due = ?3
@@ -214,7 +214,7 @@ fn settle(connection: &Connection, place: i64, settled: &Settled) -> rusqlite::R
                 )?
                 .execute((place, error, due.micros()))?;
         }
-        Settled::SetAside { error, at } => {
+        EffectOutcome::SetAside { error, at } => {
             let stream = connection
                 .prepare_cached(
                     "UPDATE _dacapo_outbox SET attempts = attempts + 1, error = ?2, due = NULL, aside = ?3
@@ -224,7 +224,7 @@ fn settle(connection: &Connection, place: i64, settled: &Settled) -> rusqlite::R
                 .optional()?;
             next(connection, stream)?;
         }
-        Settled::Done => {
+        EffectOutcome::Done => {
             let stream = connection
                 .prepare_cached("DELETE FROM _dacapo_outbox WHERE number = ?1 RETURNING stream")?
                 .query_row([place], |row| row.get(0))

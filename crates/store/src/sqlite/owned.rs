@@ -2,7 +2,7 @@
 //!
 //! A table gets that column with the first row that is put for a segment, in the same transaction. So a view of which
 //! nobody asks this has none, nor has one that an earlier build made: its rows are nobody's until they are written again.
-//! An earlier build that goes on with such a view names the columns that it writes, so what it writes may be nobody's again.
+//! An earlier build that continues with such a view names the columns that it writes, so what it writes may be nobody's again.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::table::{Table, Value};
 use crate::views::OfSegment;
 
 impl Db {
-    /// The SQL for rows of a table that say whose they are, as they do from the open transaction on.
+    /// Returns the SQL for rows of a table that say whose they are, as they do from the open transaction on.
     pub(super) fn own(&mut self, table: &Table) -> Result<Arc<RowSql>, StoreError> {
         if let Some(sql) = self.owned(table)? {
             return Ok(sql);
@@ -30,7 +30,7 @@ impl Db {
         Ok(self.make_sql(table, true))
     }
 
-    /// The SQL for rows of a table that say whose they are, if they do.
+    /// Returns the SQL for rows of a table that say whose they are, if they do.
     fn owned(&mut self, table: &Table) -> Result<Option<Arc<RowSql>>, StoreError> {
         let sql = self.sql(table);
         if sql.owned.is_some() {
@@ -40,7 +40,7 @@ impl Db {
         Ok(has.then(|| self.make_sql(table, true)))
     }
 
-    /// The row with this key, and the segment that it is of.
+    /// Returns the row with this key, and the segment that it is of.
     pub(crate) fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
         let Some(sql) = self.owned(table)? else {
             return Ok(self.load(table, key)?.map(|row| (None, row)));
@@ -62,7 +62,7 @@ impl Db {
         Ok(Some((of, row)))
     }
 
-    /// The segments that the rows with these keys are of, each with the place of its key.
+    /// Returns the segments that the rows with these keys are of, each with the place of its key.
     pub(crate) fn segments_of(
         &mut self,
         table: &Table,

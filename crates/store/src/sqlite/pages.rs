@@ -5,12 +5,12 @@
 //!   │ what SQLite keeps in the page                           │ digest │
 //! ```
 //!
-//! The digest is of the number of the page and of everything before it (of the first page without what the header tells of
+//! The digest is of the number of the page and of everything before it (of the first page without what the header says of
 //! the file itself), so a page that stands in another one's place is found as well. A page of zeros has no valid digest: every page that SQLite reads was written before.
 //!
 //! In the WAL beside the file, pages stand in frames and are sealed in the same way. A frame has a checksum of SQLite's own
-//! as well, which goes on from that of the frame before it and is looked at only when a WAL is opened that a process left
-//! behind. SQLite makes it before the page is sealed, so it is made anew here. Then whatever reads or moves pages by the
+//! as well, which continues from that of the frame before it and is looked at only when a WAL is opened that a process left.
+//! SQLite makes it before the page is sealed, so it is made again here. Then whatever reads or moves pages by the
 //! means of SQLite, another program too, reads and moves sealed pages.
 
 use std::cell::RefCell;
@@ -26,7 +26,7 @@ pub(crate) const PAGE_BYTES: usize = 4_096;
 pub(super) const RESERVED_BYTES: usize = 8;
 /// Where the header of a file has that number.
 const RESERVED_AT: usize = 20;
-/// What the header tells of the file and not of what is in it: how it is written, how often it was, its size, how often
+/// The part of the header about the file and not about its contents: how it is written, how often it was, its size, how often
 /// its tables changed, and by which SQLite. The digest is not of these, since a copy that SQLite makes of a file has others.
 /// Wrong ones lead to errors or to more work, never to another answer.
 const OF_FILE: &[Range<usize>] = &[18..20, 24..32, 40..44, 92..100];
@@ -45,7 +45,7 @@ pub(super) const FRAME_BYTES: u64 = (FRAME_HEADER_BYTES + PAGE_BYTES) as u64;
 /// The page at `PENDING_BYTE` of a file holds locks and is never written.
 const LOCKS_PAGE: u64 = 0x4000_0000 / PAGE_BYTES as u64 + 1;
 
-/// Whether the page, which is counted from 1, holds nothing.
+/// Returns true if the page, which is counted from 1, holds nothing.
 pub(super) fn holds_nothing(page: u64) -> bool {
     page == LOCKS_PAGE
 }
@@ -56,7 +56,7 @@ pub(super) fn seal(page: u64, bytes: &mut [u8; PAGE_BYTES]) {
     end.copy_from_slice(&digest(page, content));
 }
 
-/// Whether a page is what was written there.
+/// Returns true if a page is what was written there.
 pub(super) fn is_sound(page: u64, bytes: &[u8]) -> bool {
     let (content, end) = bytes.split_at(PAGE_BYTES - RESERVED_BYTES);
     bytes.len() == PAGE_BYTES && end == digest(page, content)
@@ -72,7 +72,7 @@ fn digest(page: u64, content: &[u8]) -> [u8; RESERVED_BYTES] {
     XxHash3_64::oneshot_with_seed(page, &first).to_le_bytes()
 }
 
-/// Whether a file, by its header, is one without digests, as earlier builds made them and other programs do.
+/// Returns true if a file, by its header, is one without digests, as earlier builds made them and other programs do.
 pub(super) fn is_bare(header: &[u8]) -> bool {
     header.starts_with(MAGIC) && header.get(RESERVED_AT) == Some(&0)
 }
@@ -91,17 +91,17 @@ impl Order {
     }
 }
 
-/// Bytes of the salts of a WAL: it gets others each time it is begun anew.
+/// Bytes of the salts of a WAL: it gets others each time it is begun again.
 pub(super) const SALT_BYTES: usize = 8;
-/// How a WAL begins, but for the last bit, which is the order.
+/// The beginning of a WAL, except for the last bit, which is the order.
 const WAL_MAGIC: u32 = 0x377f_0682;
 /// The one version of its form that there is.
 const WAL_VERSION: u32 = 3_007_000;
 
-/// What the header of a WAL says, which is true of all frames up to the next time it is begun anew.
+/// What the header of a WAL says, which is true of all frames up to the next time it is begun again.
 pub(super) struct Round {
     pub(super) salts: [u8; SALT_BYTES],
-    /// The checksum of the header, which that of the first frame goes on from.
+    /// The checksum of the header, which that of the first frame continues from.
     pub(super) sum: [u8; 8],
     order: Order,
 }
@@ -121,7 +121,7 @@ impl Round {
         (is_known && is_sound).then_some(round)
     }
 
-    /// The checksum of a frame, if it is sound behind one whose checksum is `before`.
+    /// Returns the checksum of a frame, if it is sound after one whose checksum is `before`.
     pub(super) fn sum_of(&self, before: [u8; 8], frame: &[u8; FRAME_BYTES as usize]) -> Option<[u8; 8]> {
         let header = frame.first_chunk::<FRAME_HEADER_BYTES>()?;
         let mut right = *header;
@@ -136,7 +136,7 @@ fn bytes_of((one, two): (u32, u32)) -> [u8; 8] {
 }
 
 /// Writes the checksum of a frame into its header. `before` is the one that the frame before it ends with, or that of the
-/// WAL's header: each goes on from there.
+/// WAL's header: each continues from there.
 pub(super) fn sum_up(before: [u8; 8], order: Order, header: &mut [u8; FRAME_HEADER_BYTES], page: &[u8; PAGE_BYTES]) {
     let [a, b, c, d, e, f, g, h] = before;
     let begin = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
@@ -168,19 +168,19 @@ pub(crate) struct Damage {
     pub(crate) file: String,
     /// Where in it the page begins.
     pub(crate) at: u64,
-    /// Whether the file says of itself that its pages have no digests.
+    /// True if the file says of itself that its pages have no digests.
     pub(crate) is_bare: bool,
 }
 
 impl Damage {
-    /// Whether it is of the view whose file is at `path`, or of the WAL beside that.
+    /// Returns true if it is of the view whose file is at `path`, or of the WAL beside that.
     pub(crate) fn is_of(&self, path: &str) -> bool {
         is_of(&self.file, path)
     }
 }
 
-/// Whether `file` is that of the view at `path`, or the WAL beside it. SQLite may know the folder by another name, so the
-/// folder's own name and that of the file tell.
+/// Returns true if `file` is that of the view at `path`, or the WAL beside it. SQLite may know the folder by another
+/// name, so the folder's own name and that of the file tell.
 pub(super) fn is_of(file: &str, path: &str) -> bool {
     let tail = |path: &str| path.rsplit('/').take(2).map(str::to_owned).collect::<Vec<_>>();
     tail(file.strip_suffix("-wal").unwrap_or(file)) == tail(path)

@@ -18,38 +18,38 @@ use crate::sqlite::vfs::fails;
 use crate::sqlite::view::locked;
 use crate::views::ViewHealth;
 
-/// How many things that fail are remembered.
+/// Most failures that are remembered.
 const FAILING_MAX: usize = 64;
 
-/// Where a view is kept. All of a process that use the view share it.
+/// The place of a view. All users of the view in a process share it.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// Its name in messages.
     pub(crate) name: String,
-    /// Whether the view was dropped.
+    /// True if the view was dropped.
     pub(crate) gone: AtomicBool,
     /// Whether nothing may grow, as on a disk that is full.
     pub(crate) full: Arc<AtomicBool>,
-    /// Whether it is only looked at.
+    /// True if it is only looked at.
     pub(crate) looks: bool,
-    /// What was found damaged first.
+    /// The first damage that was found.
     damaged: Mutex<Option<String>>,
-    /// What failed when it was tried last.
+    /// The failures of the last tries.
     failing: Mutex<BTreeMap<String, Failing>>,
-    /// Whether there is anything in there.
+    /// True if there is anything in there.
     is_failing: AtomicBool,
-    /// Whether somebody reads again what could not be read.
+    /// True if somebody reads again what could not be read.
     reading: AtomicBool,
-    /// The file, for whoever looks at its pages. It is closed with the last connection and not before: whoever closes a
+    /// The file, for anyone who looks at its pages. It is closed with the last connection and not before: anyone who closes a
     /// file gives up all locks that his process has on it, and with them those of SQLite.
     file: Mutex<Option<Arc<File>>>,
 }
 
-/// What failed.
+/// The failure.
 #[derive(Debug)]
 struct Failing {
     error: String,
-    /// What could not be read, if it was that.
+    /// The data that could not be read, if a read failed.
     unread: Option<Unread>,
 }
 
@@ -58,12 +58,12 @@ impl Place {
         Self::on_disk(name, Arc::default())
     }
 
-    /// A place on a disk that tells when it is full.
+    /// Returns a place on a disk that tells when it is full.
     pub(crate) fn on_disk(name: String, full: Arc<AtomicBool>) -> Arc<Self> {
         Arc::new(Self::of(name, full, false))
     }
 
-    /// A place on a disk that is only looked at.
+    /// Returns a place on a disk that is only looked at.
     pub(crate) fn to_look_at(name: String) -> Arc<Self> {
         Arc::new(Self::of(name, Arc::default(), true))
     }
@@ -73,7 +73,7 @@ impl Place {
         Self { name, gone, full, looks, damaged, failing, is_failing, reading, file }
     }
 
-    /// The file at `path`, which is that of the view.
+    /// Returns the file at `path`, which is that of the view.
     pub(crate) fn file(&self, path: &Path) -> io::Result<Arc<File>> {
         let mut file = locked(&self.file);
         match &*file {
@@ -181,19 +181,19 @@ impl Place {
         self.is_failing.store(!failing.is_empty(), Ordering::Release);
     }
 
-    /// How the view is, as far as that was noticed.
+    /// Returns the health of the view, as far as it is known.
     pub(crate) fn health(&self) -> ViewHealth {
         let damaged = locked(&self.damaged).clone();
         ViewHealth { damaged, failing: locked(&self.failing).values().next().map(|failing| failing.error.clone()) }
     }
 }
 
-/// Whether the error is one of a page that is not what was written, which this thread has just met.
+/// Returns true if the error is one of a page that is not what was written, which this thread has just met.
 fn is_of_page(error: &Error) -> bool {
     extended_code(error) == Some(ffi::SQLITE_IOERR_DATA)
 }
 
-/// Whether the error is that something could not be read, which this thread has just met.
+/// Returns true if the error is that something could not be read, which this thread has just met.
 fn is_of_read(error: &Error) -> bool {
     extended_code(error) == Some(ffi::SQLITE_IOERR_READ)
 }

@@ -40,12 +40,12 @@ pub(super) struct RowSql {
     delete: String,
     select: String,
     order: String,
-    behind: String,
+    later: String,
 }
 
 impl RowSql {
-    /// The SQL for rows of `table`, which is `bare` when it has no index beside the key now, and `owned` when its rows say
-    /// whose they are.
+    /// Returns the SQL for rows of `table`, which is `bare` when it has no index beside the key now, and `owned` when
+    /// its rows say whose they are.
     pub(super) fn of(table: &Table, bare: bool, owned: bool) -> Self {
         let name = quoted(table.name);
         let list = |names: Vec<String>| names.join(", ");
@@ -65,7 +65,7 @@ impl RowSql {
             delete: format!("DELETE FROM {name} WHERE {by_key}"),
             select: format!("SELECT {columns} FROM {name}"),
             order: format!("ORDER BY {key} LIMIT ?"),
-            behind: format!("WHERE ({key}) > ({})", list(vec!["?".into(); table.key.len()])),
+            later: format!("WHERE ({key}) > ({})", list(vec!["?".into(); table.key.len()])),
         }
     }
 }
@@ -98,14 +98,14 @@ impl Put {
 }
 
 impl Db {
-    /// The row with this key.
+    /// Returns the row with this key.
     pub(crate) fn load(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>, StoreError> {
         assert_eq!(key.len(), table.key.len(), "a key of table {} has a value a column", table.name);
         let sql = self.sql(table);
         Ok(self.rows(table, &sql.load, key, usize::MAX)?.pop())
     }
 
-    /// The rows in which each of `columns` has the given value, ordered by key, at most `most`.
+    /// Returns the rows in which each of `columns` has the given value, ordered by key, at most `most`.
     pub(crate) fn select(
         &mut self,
         table: &Table,
@@ -121,7 +121,7 @@ impl Db {
         self.rows(table, &format!("{} {filter} {}", sql.select, sql.order), &parameters, usize::MAX)
     }
 
-    /// The next rows behind a key.
+    /// Returns the next rows after a key.
     pub(crate) fn page(
         &mut self,
         table: &Table,
@@ -129,7 +129,7 @@ impl Db {
         most: usize,
     ) -> Result<Vec<Vec<Value>>, StoreError> {
         let sql = self.sql(table);
-        let behind = if after.is_some() { sql.behind.as_str() } else { "" };
+        let later = if after.is_some() { sql.later.as_str() } else { "" };
         let after = after.unwrap_or_default();
         assert!(
             after.is_empty() || after.len() == table.key.len(),
@@ -138,10 +138,11 @@ impl Db {
         );
         let most = Value::Integer(i64::try_from(most).unwrap_or(i64::MAX));
         let parameters: Vec<Value> = after.iter().cloned().chain([most]).collect();
-        self.rows(table, &format!("{} {behind} {}", sql.select, sql.order), &parameters, limits::PAGE_BYTES_MAX)
+        self.rows(table, &format!("{} {later} {}", sql.select, sql.order), &parameters, limits::PAGE_BYTES_MAX)
     }
 
-    /// The rows that have one of these values in the columns of a unique index, each with the place of what it has.
+    /// Returns the rows that have one of these values in the columns of a unique index, each with the place of what
+    /// it has.
     pub(crate) fn rows_with(
         &mut self,
         table: &Table,
@@ -181,7 +182,7 @@ impl Db {
         Ok(rows)
     }
 
-    /// The columns of a row that was read.
+    /// Returns the columns of a row that was read.
     pub(super) fn row(&self, table: &Table, row: &Row<'_>) -> Result<Vec<Value>, StoreError> {
         let mut values = Vec::with_capacity(table.columns.len());
         for (place, column) in table.columns.iter().enumerate() {
@@ -250,7 +251,7 @@ impl Db {
     pub(crate) fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
         let failed = |error: rusqlite::Error| self.wrong(sql, &error);
         if sql.to_ascii_lowercase().contains(RESERVED) {
-            return Err(StoreError::Invalid(format!("tables that begin with {RESERVED} are not for handlers: {sql}")));
+            return Err(StoreError::Invalid(format!("handlers may not use tables that begin with {RESERVED}: {sql}")));
         }
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
         // BEGIN, COMMIT and their like count as reading, and are not for handlers: the commit is the writer's.
@@ -267,7 +268,7 @@ impl Db {
         Ok(self.raw().total_changes() - before)
     }
 
-    /// The rows that a query gives; refused if it would write.
+    /// Returns the rows that a query gives; refused if it would write.
     pub(crate) fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
         let FirstRows { columns, rows, .. } = self.first_rows(sql, parameters, usize::MAX)?;
         Ok((columns, rows))
@@ -280,7 +281,7 @@ impl Db {
         // COMMIT and its like give no rows and count as reading.
         if !statement.readonly() || statement.column_count() == 0 {
             return Err(StoreError::Invalid(format!(
-                "this statement is no query, which gives rows and writes none: {sql}"
+                "this statement is not a query: a query returns rows and writes none: {sql}"
             )));
         }
         bind_numbered(&mut statement, sql, parameters)?.map_err(failed)?;
@@ -333,7 +334,7 @@ fn bind_numbered(
     let in_order = places.iter().all(|place| place.is_some_and(|place| (1..=given).contains(&place)));
     if asked != given || !in_order {
         return Err(StoreError::Invalid(format!(
-            "the statement has {asked} parameters and was given {given}, as $1, $2 and so on: {sql}"
+            "the statement has {asked} parameters and got {given}, as $1, $2 and so on: {sql}"
         )));
     }
     let mut pairs = places.into_iter().flatten().zip(1..);

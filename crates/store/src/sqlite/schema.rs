@@ -4,7 +4,7 @@
 //! Which ones are missing is not stored but looked up.
 //!
 //! A view is made in one transaction. `_dacapo_view` is part of it, so a file without that table is one that
-//! a crash left behind before anything was in it, and is made again.
+//! a crash left before anything was in it, and is made again.
 
 use dacapo_model::{SegmentCount, ViewId};
 use rusqlite::{Connection, OptionalExtension};
@@ -18,7 +18,7 @@ use crate::table::{ColumnKind, Index, Table};
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
 const FORMAT: i64 = 5;
 
-/// What a view says about itself.
+/// The description of a view in its own table.
 struct About {
     format: i64,
     view: String,
@@ -26,7 +26,7 @@ struct About {
     schema: String,
 }
 
-/// A name as SQL.
+/// Returns a name as SQL.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -45,7 +45,7 @@ impl Db {
             if let Some(stored) = about(connection)? {
                 return Ok(Some(stored));
             }
-            // Whoever has the lock now may find that another made it meanwhile.
+            // Anyone who has the lock now may find that another made it meanwhile.
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let stored = about(&transaction)?;
             if stored.is_none() {
@@ -60,7 +60,7 @@ impl Db {
         }
     }
 
-    /// Whether there is a view here: a file that a crash left empty has none.
+    /// Returns true if there is a view here: a file that a crash left empty has none.
     pub(crate) fn is_made(&mut self, id: &ViewId) -> Result<bool, StoreError> {
         let Some(stored) = self.tried("read what the view is", |connection| about(connection))? else {
             return Ok(false);
@@ -69,7 +69,8 @@ impl Db {
         Ok(true)
     }
 
-    /// The secondary indexes of these tables that are not there, as places in the tables and in their indexes.
+    /// Returns the secondary indexes of these tables that are not there, as places in the tables and in their
+    /// indexes.
     pub(crate) fn missing_indexes(&mut self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
         let there = self.tried("look for the indexes", |connection| {
             let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'index'";
@@ -196,7 +197,7 @@ fn create_table(table: &Table) -> String {
     sql
 }
 
-/// The name of an index in the database, where all tables share the names of their indexes.
+/// Returns the name of an index in the database, where all tables share the names of their indexes.
 fn index_name(table: &Table, index: &Index) -> String {
     format!("{}.{}", table.name, index.name)
 }

@@ -15,10 +15,10 @@ use crate::sqlite::pages::{
     Damage, FRAME_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES, holds_nothing, is_sound,
 };
 
-/// How often a page is looked at that is not sound.
+/// Number of times that a page is read before it counts as damaged.
 const LOOKS: usize = 4;
 
-/// What was seen.
+/// The findings.
 pub(crate) struct Looked {
     /// The last page that was looked at, if there are more.
     pub(crate) next: Option<u64>,
@@ -26,7 +26,7 @@ pub(crate) struct Looked {
     pub(crate) damaged: Option<Damage>,
 }
 
-/// Looks at the pages behind `after`, at most `most` of them.
+/// Looks at the pages after `after`, at most `most` of them.
 pub(crate) fn look(file: &File, path: &Path, after: u64, most: u64) -> io::Result<Looked> {
     let pages = file.metadata()?.len().div_ceil(PAGE_BYTES as u64);
     let last = after.saturating_add(most).min(pages);
@@ -53,7 +53,7 @@ fn is_right(file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES]) -> io::Result<
 fn is_damaged(path: &Path, file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES]) -> io::Result<bool> {
     for _ in 0..LOOKS {
         // A page that was being moved is either still in the WAL, or has been written as a whole before the WAL was begun
-        // anew.
+        // again.
         if in_wal(path, page)? || is_right(file, page, bytes)? {
             return Ok(false);
         }
@@ -62,7 +62,7 @@ fn is_damaged(path: &Path, file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES])
     Ok(file.metadata()?.len() > (page - 1) * PAGE_BYTES as u64)
 }
 
-/// Whether the WAL has a state of the page.
+/// Returns true if the WAL has a state of the page.
 fn in_wal(path: &Path, page: u64) -> io::Result<bool> {
     let mut wal = match File::open(beside(path, "-wal")) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),

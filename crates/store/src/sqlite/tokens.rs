@@ -11,7 +11,7 @@ use crate::view_form::{TokenForm, Wrong, count, epoch_number, number, tokens};
 use crate::views::{Attached, Commit};
 
 impl Db {
-    /// Every token, in the order of segments.
+    /// Returns every token, in the order of segments.
     pub(crate) fn tokens(&mut self) -> Result<Vec<Token>, StoreError> {
         let stored = self.tried("read the tokens", |connection| read_all(connection, ""))?;
         self.checked(stored)
@@ -183,7 +183,7 @@ fn form(row: &Row<'_>) -> rusqlite::Result<TokenForm> {
         segment: row.get(0)?,
         epoch: row.get(1)?,
         position: row.get(2)?,
-        owner: row.get(3)?,
+        claimed_by: row.get(3)?,
         held_for: row.get(4)?,
         cap: row.get(5)?,
         counted_after: row.get(6)?,

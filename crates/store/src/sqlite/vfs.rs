@@ -47,7 +47,7 @@ const LOOK_NAME: &CStr = c"dacapo-look";
 /// SQLite's own without locks.
 const REAL_LOOK_NAME: &CStr = c"unix-none";
 
-/// What SQLite is told to open the file of a view through.
+/// Returns the name of the file system through which SQLite opens the file of a view.
 ///
 /// # Errors
 /// SQLite's code, should it have no VFS of its own.
@@ -57,7 +57,8 @@ pub(super) fn name() -> Result<&'static CStr, c_int> {
     REGISTERED.get_or_init(|| register(NAME, std::ptr::null())).map(|()| NAME)
 }
 
-/// What SQLite is told to open the file of a view through only to look at it, while nobody writes to it.
+/// Returns the name of the file system through which SQLite opens the file of a view only to look at it, while nobody
+/// writes to it.
 ///
 /// # Errors
 /// As [`name`].

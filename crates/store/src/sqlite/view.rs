@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    BegunEffect, EffectLetter, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal, Settled,
+    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal,
     StreamName, Timestamp, Token, Wish,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -21,14 +21,14 @@ use crate::views::{
     WhichEffects, WhichLetters,
 };
 
-/// Where a view is kept, and how its committed state is seen while someone writes.
+/// The place of a view, and the way in which its committed state is seen while somebody writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
-    /// What a writer of it works at.
+    /// The work of its writer.
     type Desk: Desk;
-    /// Whether everything is done at once on the caller's thread, as a simulation needs it.
+    /// True if everything is done at once on the caller's thread, as a simulation needs it.
     const INLINE: bool;
 
-    /// A desk for one writer.
+    /// Returns a desk for one writer.
     fn desk(self: &Arc<Self>) -> Result<Self::Desk, StoreError>;
 
     /// Reads the committed state, and waits for nobody who writes, in this process or in another one.
@@ -40,23 +40,23 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
     /// What [`snapshot`](Self::snapshot) gives, if that is to be had without waiting for anybody.
     fn snapshot_now(&self) -> Option<Db>;
 
-    /// A connection that sees the committed state in an open transaction, or that no one else writes to.
+    /// Returns a connection that sees the committed state in an open transaction, or that no one else writes to.
     fn snapshot(&self) -> Result<Db, StoreError>;
 
-    /// What another view needs to read this one.
+    /// Returns the facts that another view needs to read this one.
     fn copy(&self) -> Result<ViewCopy, StoreError>;
 
     /// Takes back what [`snapshot`](Self::snapshot) gave.
     fn give_back(&self, db: Db);
 
-    /// How it is, as far as that was noticed.
+    /// Its health, as far as it is known.
     fn health(&self) -> ViewHealth;
 
     /// As [`ViewRows::look_at_pages`].
     fn look_at_pages(&self, after: u64, most: u64) -> Result<Option<u64>, StoreError>;
 }
 
-/// What one writer works at.
+/// The work of one writer.
 pub(crate) trait Desk: Send + 'static {
     /// Reads what is committed, outside of any transaction.
     fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
@@ -74,7 +74,7 @@ pub(crate) trait Desk: Send + 'static {
 /// A view in SQLite. All of a process share one of these a view, and with it the gate.
 pub(crate) struct SqliteView<H> {
     home: Arc<H>,
-    /// Whoever writes has it from the first write to the end of the transaction. Waiting for it is waiting
+    /// Anyone who writes has it from the first write to the end of the transaction. Waiting for it is waiting
     /// as a task; waiting for SQLite's own lock would block a thread, and maybe the one that must release it.
     gate: Arc<tokio::sync::Mutex<()>>,
 }
@@ -94,7 +94,7 @@ impl<H: Home> SqliteView<H> {
     ) -> Result<T, StoreError> {
         let gate = Arc::clone(&self.gate).lock_owned().await;
         let home = Arc::clone(&self.home);
-        // Whoever asked may be gone before it is done, so the gate goes along.
+        // Anyone who asked may be gone before it is done, so the gate goes along.
         apart::<H, _>(move || {
             let marked = home.control(act);
             drop(gate);
@@ -210,7 +210,7 @@ impl<H: Home> ViewOutbox for SqliteView<H> {
         self.mark(move |db| db.begin_effects(claim, &numbers)).await
     }
 
-    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
         let settled = settled.to_vec();
         self.mark(move |db| db.settle_effects(epoch, &settled)).await
     }
@@ -249,7 +249,7 @@ impl<H: Home> ViewRows for SqliteView<H> {
 }
 
 /// Does work that may wait for the disk, or for a lock of another process, on a thread made for it, whatever runtime
-/// asks. It goes on when nobody waits for it any more.
+/// asks. It continues when nobody waits for it any more.
 pub(super) async fn apart<H: Home, T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

@@ -29,9 +29,9 @@ pub(super) struct Writer<H: Home> {
     gate: Arc<tokio::sync::Mutex<()>>,
     /// Held from the first write to the end of the transaction.
     inside: Option<OwnedMutexGuard<()>>,
-    /// Whether another view can be read until the transaction ends.
+    /// True if another view can be read until the transaction ends.
     attached: bool,
-    /// Whether sorts use files until the transaction ends.
+    /// True if sorts use files until the transaction ends.
     sorts_in_files: bool,
 }
 
@@ -85,7 +85,7 @@ impl<H: Home> Writer<H> {
             if std::mem::take(&mut self.sorts_in_files)
                 && let Err(error) = desk.inside(|db| db.sort_in_files(false))
             {
-                tracing::warn!(%error, "sorts go on using files");
+                tracing::warn!(%error, "sorts continue to use files");
             }
             desk.ended();
         }
@@ -140,7 +140,7 @@ impl<H: Home> Writer<H> {
 }
 
 fn lost() -> StoreError {
-    StoreError::unavailable("write to a view", "an index of this writer was given up: open another writer")
+    StoreError::unavailable("write to a view", "an index of this writer was cancelled: open another writer")
 }
 
 #[async_trait]

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::memory::{MemoryJournal, MemoryMembers, MemoryViews};
 
 impl Store {
-    /// A store in memory: it lasts as long as its value.
+    /// Returns a store in memory. It lasts as long as its value.
     pub fn memory(clock: Arc<dyn Clock>) -> Self {
         Self {
             journal: Arc::new(MemoryJournal::new(Arc::clone(&clock))),
@@ -21,10 +21,10 @@ impl Store {
         }
     }
 
-    /// The embedded store in `directory`, which is made if it is not there.
+    /// Opens the embedded store in `directory`, and makes the directory if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError`] when another process owns the directory (the message says which) or it cannot be read.
+    /// [`StoreError`] if another process owns the directory (the message says which), or if it cannot be read.
     pub fn embedded(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let owned = DataDir::open(directory)?;
         let options = JournalOptions { clock: Arc::clone(&clock), ..JournalOptions::default() };
@@ -33,10 +33,10 @@ impl Store {
         Ok(Self::of_directory(directory, journal, views, clock))
     }
 
-    /// The same only to look at it: no byte in the directory changes, and nothing can be appended or written.
+    /// Opens the store only to look at it: no byte in the directory changes, and nothing can be appended or written.
     ///
     /// # Errors
-    /// As [`embedded`](Self::embedded); [`StoreError::Invalid`] when the directory holds no journal.
+    /// As [`embedded`](Self::embedded); [`StoreError::Invalid`] if the directory holds no journal.
     pub fn look(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let owned = DataDir::look(directory)?;
         let journal = EmbeddedJournal::look(&owned)?;

@@ -1,4 +1,4 @@
-//! Views around other views: a wrapper says how each call passes, and the signatures are written here.
+//! Views around other views. A wrapper states for each call how it is passed on; the signatures are written here.
 
 /// The types that the signatures name.
 #[doc(hidden)]
@@ -6,8 +6,8 @@ pub mod delegated {
     pub use std::time::Duration;
 
     pub use dacapo_model::{
-        BegunEffect, EffectLetter, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal, Segment,
-        Settled, StreamName, Timestamp, Token, Wish,
+        BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position,
+        Refusal, Segment, StreamName, Timestamp, Token, Wish,
     };
 
     pub use crate::{
@@ -180,7 +180,7 @@ macro_rules! delegate {
     };
     (@ViewOutbox settle_effects $($line:tt)*) => {
         $crate::delegate! {
-            @make $($line)* (self: &self) settle_effects(epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError>
+            @make $($line)* (self: &self) settle_effects(epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError>
         }
     };
     (@ViewRows missing_indexes $($line:tt)*) => {

@@ -1,4 +1,4 @@
-//! What a view keeps of events that were not applied.
+//! A view's records of events that were not applied.
 
 use async_trait::async_trait;
 use dacapo_model::{Letter, Position, Refusal, WhichLetters, Wish};
@@ -8,27 +8,28 @@ use crate::error::StoreError;
 /// The refusals and the dead letters of a view.
 #[async_trait]
 pub trait ViewLetters: Send + Sync + 'static {
-    /// What is kept of the events that segments stop before, in the order of segments.
+    /// Returns the refusals of the events that segments stop before, in the order of segments.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if they cannot be read.
     async fn refusals(&self) -> Result<Vec<Refusal>, StoreError>;
 
-    /// The dead letters of events behind `after`, in order, at most `most` of them.
+    /// Returns the dead letters of events after `after`, in order, at most `most` of them.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     async fn letters(&self, after: Position, most: usize) -> Result<Vec<Letter>, StoreError>;
 
-    /// Records what shall be done with dead letters, in place of an earlier wish, and returns how many there are.
+    /// Records the decision about dead letters, replacing an earlier one, and returns the number of letters.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be written.
+    /// [`StoreError`] if it cannot be written.
     async fn wish(&self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError>;
 
-    /// The events whose effects were never kept, of those that a replay in place is about to come past again.
+    /// Returns the events whose effects were never kept, among those that a replay in place is about to process
+    /// again.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     async fn unspoken(&self) -> Result<Vec<Position>, StoreError>;
 }

@@ -63,7 +63,7 @@ async fn assert_dense(journal: &EmbeddedJournal) -> u64 {
     head.get()
 }
 
-/// Format and commit first, then the chunks that are there in ascending order, while appends go on between any two files.
+/// Format and commit first, then the chunks that are there in ascending order, while appends continue between any two files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_directory_in_use_has_all_that_was_acknowledged_before_it_began() {
     let dir = tempfile::tempdir().unwrap();
@@ -93,7 +93,7 @@ async fn a_copy_of_a_directory_in_use_has_all_that_was_acknowledged_before_it_be
         assert!(head >= before, "the copy ends with {head}, {before} was acknowledged before it began");
         let mark = copy.mark(Position::new(before)).await.unwrap();
         assert_eq!(mark, journal.mark(Position::new(before)).await.unwrap());
-        // It is a journal like any other: a retry is recognised, and new events go on.
+        // It is a journal like any other: a retry is recognised, and new events continue.
         assert_eq!(copy.append(append(before)).await.unwrap().written, 0);
         assert_eq!(copy.append(append(head + 1)).await.unwrap().position.get(), head + 1);
     }
@@ -114,7 +114,7 @@ async fn a_copy_in_another_order_is_refused_or_right() {
     };
     write(25).await;
 
-    // The commit last: refused if somebody appended meanwhile, in the same chunk or behind another one.
+    // The commit last: refused if somebody appended meanwhile, in the same chunk or after another one.
     let (backup, in_next) = (Backup::of(dir.path()), Backup::of(dir.path()));
     for backup in [&backup, &in_next] {
         backup.chunks().iter().for_each(|chunk| backup.take(chunk));

@@ -33,7 +33,7 @@ async fn killed(dir: &Path, disk: &SimDisk, journal: EmbeddedJournal) -> Result<
 }
 
 /// What was acknowledged is known apart from the records, always: while that cannot be noted, nothing is acknowledged. What
-/// was written by then is found by whoever tries again.
+/// was written by then is found by anyone who tries again.
 #[tokio::test]
 async fn nothing_is_acknowledged_that_cannot_be_noted() {
     for torn in TORN {
@@ -59,7 +59,7 @@ async fn nothing_is_acknowledged_that_cannot_be_noted() {
 }
 
 /// A process that ends while nothing can be noted leaves a journal that opens. The group that could not be noted is there:
-/// whoever tries it again is told so.
+/// anyone who tries it again is told so.
 #[tokio::test]
 async fn a_process_may_end_while_nothing_can_be_noted() {
     for torn in TORN {

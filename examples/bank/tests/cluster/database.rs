@@ -28,7 +28,7 @@ async fn a_database_that_is_away_under_load_loses_nothing_and_nobody_is_started_
             // Longer than a lease; and it says so without asking what is away.
             until(&format!("{} is not ready, and says why", node.name), async || {
                 let (status, text) = node.readyz().await;
-                (status == 503 && text.contains("a lease, which is not renewed")).then_some(())
+                (status == 503 && text.contains("a lease, which cannot be renewed")).then_some(())
             })
             .await;
         }

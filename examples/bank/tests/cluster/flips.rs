@@ -188,7 +188,7 @@ fn is_owned(status: &Status, dead: &[Dead]) -> bool {
     let applies = |phase: &str| matches!(phase, "Initializing" | "Serving" | "StandingBy");
     let versions = status.projections.iter().flat_map(|projection| &projection.versions);
     let mut segments = versions.filter(|version| applies(&version.phase)).flat_map(|version| &version.segments);
-    segments.all(|segment| segment.owner.as_ref().is_some_and(|owner| live.contains(owner)))
+    segments.all(|segment| segment.claimed_by.as_ref().is_some_and(|owner| live.contains(owner)))
 }
 
 /// The steps at which a node is killed: a few from each stage, or all.

@@ -166,7 +166,7 @@ async fn a_node_that_does_not_carry_the_serving_version_is_not_ready_and_says_wh
 /// The owners and epochs of the segments of a version.
 fn claims(status: &Status, of: &str) -> Option<BTreeMap<u16, (String, u64)>> {
     let segments = &version(status, of)?.segments;
-    Some(segments.iter().filter_map(|found| Some((found.segment, (found.owner.clone()?, found.epoch)))).collect())
+    Some(segments.iter().filter_map(|found| Some((found.segment, (found.claimed_by.clone()?, found.epoch)))).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -255,7 +255,7 @@ pub fn shares(status: &Status, of: &str, names: &[&str]) -> Option<Vec<usize>> {
     let segments = &version(status, of)?.segments;
     let mut shares = vec![0; names.len()];
     for segment in segments {
-        let owner = status.members.iter().find(|member| Some(&member.id) == segment.owner.as_ref())?;
+        let owner = status.members.iter().find(|member| Some(&member.id) == segment.claimed_by.as_ref())?;
         shares[names.iter().position(|name| *name == owner.name)?] += 1;
     }
     (!segments.is_empty()).then_some(shares)

@@ -149,7 +149,7 @@ impl Run<'_, Rows> {
             let first = self.sink.aside.kept().first_of(event.stream).or_else(|| again.first_of(event.stream));
             let kind = match (policy, first.filter(|_| options.order_matters)) {
                 (Policy::Skip, _) => LetterKind::Skipped,
-                (_, Some(first)) => LetterKind::Behind { first: first.position },
+                (_, Some(first)) => LetterKind::Blocked { first: first.position },
                 (_, None) => LetterKind::Refused,
             };
             let error = "the replay that was to try it again was cancelled".to_owned();

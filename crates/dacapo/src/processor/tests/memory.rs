@@ -46,7 +46,7 @@ impl Sink for Memory {
     async fn claim(&mut self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
         let is_seen = |token: &&mut Token| seen.iter().any(|it| (it.segment, it.epoch) == (token.segment, token.epoch));
         let claim = |token: &mut Token| {
-            (token.owner, token.epoch) = (by, token.epoch.next());
+            (token.claimed_by, token.epoch) = (by, token.epoch.next());
             *token
         };
         Ok(self.shelf.lasting().tokens.iter_mut().filter(is_seen).map(claim).collect())

@@ -1,7 +1,7 @@
 //! What the code of a number reads: what is recorded, announced and declined.
 
 use super::*;
-use crate::reads::{Announced, Reads, Unlike};
+use crate::reads::{Announcement, CodeMismatch, Reads};
 use crate::rebuild::Code;
 
 fn reads(types: &[&str]) -> Reads {
@@ -40,18 +40,18 @@ fn types_that_the_journal_does_not_have_are_recorded_for_every_build() {
     let mut world = built(&["a"]);
     world.when(&announce(&["a", "b"])).unwrap();
     let position = world.catalog.position;
-    let announced = Announced { position, reads: reads(&["a", "b"]), checked: Position::new(70) };
+    let announced = Announcement { position, reads: reads(&["a", "b"]), checked: Position::new(70) };
     for build in ["v1.1", "v1.2"] {
         assert_eq!(world.catalog.version(&view(build)).unwrap().announced, Some(announced.clone()));
     }
-    // Until it is decided, nobody knows whether its code may go on.
+    // Until it is decided, nobody knows whether its code may continue.
     for types in [&["a"][..], &["a", "b"]] {
-        assert_eq!(world.catalog.unlike(&code(types)), Some(Unlike::Undecided { announced: position }));
+        assert_eq!(world.catalog.unlike(&code(types)), Some(CodeMismatch::Undecided { announced: position }));
     }
     let settled = CatalogCommand::SettleReads { view: view("v1.2"), announced: position, found: None };
     world.when(&settled).unwrap();
     assert_eq!(world.catalog.unlike(&code(&["a", "b"])), None);
-    assert_eq!(world.catalog.unlike(&code(&["a"])), Some(Unlike::Missing(vec!["b".into()])));
+    assert_eq!(world.catalog.unlike(&code(&["a"])), Some(CodeMismatch::Missing(vec!["b".into()])));
     assert_eq!(world.catalog.version(&view("v1.1")).unwrap().reads, Some(reads(&["a", "b"])));
     assert_eq!(world.when(&settled).unwrap(), [], "whoever decides it as well comes too late");
     assert_eq!(world.when(&announce(&["a", "b"])).unwrap(), []);
@@ -70,7 +70,7 @@ fn an_announcement_is_declined_where_an_event_was_passed() {
     let declined = settle(&world, Some(("b".into(), Position::new(80))));
     world.when(&declined).unwrap();
     assert_eq!(world.catalog.unlike(&code(&["a"])), None, "the old code goes on");
-    let added = Unlike::Added { types: vec!["b".into()], event: None };
+    let added = CodeMismatch::Added { types: vec!["b".into()], event: None };
     assert_eq!(world.catalog.unlike(&code(&["a", "b"])), Some(added));
     world.when(&announce(&["a", "b"])).unwrap();
     assert_eq!(world.when(&declined).unwrap(), [], "a late decision does not answer for a later announcement");

@@ -16,7 +16,7 @@ const COPY_EVENTS_MIN: u64 = 1_000;
 /// Most events whose places are read at once, of which each has a few dozen bytes, and never a kilobyte.
 const PLACES_MAX: u64 = 16_384;
 
-/// The positions behind one, through another.
+/// The positions after one, through another.
 #[derive(Clone, Copy)]
 struct Span {
     after: Position,
@@ -47,8 +47,8 @@ impl Reader {
         Ok(page.finish(to))
     }
 
-    /// A long page and its end, by `COPY`, which costs the driver half as much a row, and the server the time to plan it;
-    /// `None` where it is short or has too many bytes.
+    /// Returns a long page and its end, by `COPY`, which costs the driver half as much a row, and the server the time
+    /// to plan it; `None` where it is short or has too many bytes.
     ///
     /// Two connections copy half of it each: a server sends 8 KiB at a time, and with one connection both ends sleep in
     /// turns. Neither keeps its connection for the other, so that readers wait for connections, but never for each other.

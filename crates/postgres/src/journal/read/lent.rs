@@ -10,7 +10,7 @@ use crate::fault::fault;
 use crate::servers::Pool;
 
 /// A connection that is lent. It goes back to the pool after a whole answer, and is closed otherwise: what is left of an
-/// answer would be taken for that of whoever comes next, who would miss events without a word (I-3). The driver reads
+/// answer would be taken for the next caller's, and that caller would miss events without an error (I-3). The driver reads
 /// over what is left of rows, but not over what is left of a `COPY`.
 struct Lent(Option<PoolConnection<Postgres>>);
 

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 
 use crate::journal::copied::{Columns, damaged};
 
-/// How many columns an event is read in, its position aside.
+/// The number of columns that an event is read in, its position aside.
 pub(super) const COLUMNS: usize = 8;
 /// Microseconds from 1970 to 2000, where PostgreSQL's times begin.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -16,13 +16,13 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// What a statement gave.
 pub(super) struct Page {
     pub(super) batch: EventBatchBuilder,
-    /// How many bytes its records have.
+    /// The number of bytes that its records have.
     pub(super) bytes: usize,
     /// The position of the last event.
     pub(super) last: Position,
-    /// Whether there is no more of what was asked for.
+    /// True if there is no more of what was asked for.
     pub(super) whole: bool,
-    /// Whether rows came, if only an empty one.
+    /// True if rows came, if only an empty one.
     pub(super) answered: bool,
 }
 
@@ -33,7 +33,7 @@ impl Default for Page {
 }
 
 impl Page {
-    /// The position of the next event, if all behind `after` are here.
+    /// Returns the position of the next event, if all after `after` are here.
     pub(super) fn next(&self, after: Position) -> Position {
         after.plus(self.batch.len() as u64 + 1)
     }
@@ -58,7 +58,7 @@ impl Page {
         Ok(())
     }
 
-    /// Adds what comes behind.
+    /// Adds what comes after.
     pub(super) fn append(&mut self, rest: &Self) {
         self.batch.append(&rest.batch);
         self.bytes += rest.bytes;
@@ -75,14 +75,14 @@ impl Page {
         self.last = position;
     }
 
-    /// The batch, which covers `to` if it has all that there is through there.
+    /// Returns the batch, which covers `to` if it has all that there is through there.
     pub(super) fn finish(self, to: Position) -> EventBatch {
         self.batch.finish(if self.whole { to } else { self.last })
     }
 }
 
 // I-1
-/// Nothing may be missing among all events behind `after`, through `to` if there is no more.
+/// Nothing may be missing among all events after `after`, through `to` if there is no more.
 pub(super) fn dense(page: &Page, after: Position, to: Position) -> Result<(), StoreError> {
     let last = after.plus(page.batch.len() as u64);
     if page.last == last && (!page.whole || last == to) {
@@ -108,7 +108,7 @@ pub(crate) fn mark(position: Position, digest: &[u8]) -> Result<Mark, sqlx::Erro
     }
 }
 
-/// What is told of events that are not all there.
+/// Returns the error about events that are not all there.
 pub(crate) fn missing(after: Position, to: Position) -> StoreError {
     let found = format!(
         "events between {after} and {to} are missing though they were there: it was replaced by a server or a backup \

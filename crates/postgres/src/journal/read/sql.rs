@@ -69,7 +69,7 @@ pub(super) const SPARSE: &str = counted!(
     " ORDER BY position LIMIT $4) AS of_type"
 );
 
-/// How many events there are. Of what was vacuumed that is read off the index alone, ten times as fast as events are.
+/// The number of events. Of what was vacuumed that is read off the index alone, ten times as fast as events are.
 pub(super) const COUNT: &str = "SELECT count(*) FROM events WHERE position > $1 AND position <= $2";
 
 pub(super) const STREAM: &str = bounded!(order "revision", "SELECT * FROM events WHERE stream = $2 AND revision > $3");
@@ -137,7 +137,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// A statement about positions, with its parameters.
+/// Returns a statement about positions, with its parameters.
 pub(super) fn range<'q>(
     sql: &'static str,
     after: Position,
@@ -150,7 +150,7 @@ pub(super) fn range<'q>(
     Choice::of(filter).bind(sql.bind(int8(most as u64)))
 }
 
-/// The filter without names that nothing has because PostgreSQL has no text with them.
+/// Returns the filter without names that nothing has because PostgreSQL has no text with them.
 pub(super) fn storable(filter: &Filter) -> Cow<'_, Filter> {
     let odd = |names: &[String]| names.iter().any(|name| name.contains('\0'));
     let categories = match &filter.streams {

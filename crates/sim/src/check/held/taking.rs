@@ -27,7 +27,7 @@ impl Taking<'_> {
         self.faults.push(text);
     }
 
-    /// A segment comes past these events.
+    /// A segment passes these events.
     pub(super) fn take_up(&mut self, moved: &TokenMove, events: &[Record], commit: &Commit) {
         let (view, segment) = (self.view, usize::from(moved.segment.get()));
         let segments = self.held.places.len();
@@ -60,7 +60,7 @@ impl Taking<'_> {
             LetterKind::Refused if self.fold.is_set_aside(&text(self.view), letter.position.get()) => true,
             LetterKind::Refused => is_policy(Policy::DeadLetter) && letter.attempts >= attempts,
             LetterKind::Skipped => is_policy(Policy::Skip) && letter.attempts >= attempts,
-            LetterKind::Behind { first: of } => first == Some(of.get()),
+            LetterKind::Blocked { first: of } => first == Some(of.get()),
         };
         if !allowed {
             self.fault(format!("I-11: {} has set aside {letter:?}, the first of its stream was {first:?}", self.view));
@@ -68,7 +68,7 @@ impl Taking<'_> {
         self.held.letters.insert(letter.position.get(), Aside::new(letter));
     }
 
-    /// What stays set aside is told anew.
+    /// What stays set aside is told again.
     pub(super) fn tried_again(&mut self, commit: &Commit) {
         let segments = self.held.places.len();
         for letter in &commit.letters {

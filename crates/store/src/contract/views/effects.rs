@@ -65,15 +65,15 @@ pub async fn a_try_says_nothing_of_what_was_begun_after_it(views: &dyn Views) {
     let second = view.claim_effects(Some(OTHER), first).await.expect("claimed").expect("it was seen");
     view.begin_effects(of(OTHER, second), &[both]).await.expect("begun").expect("it has the right");
 
-    let failed = || Settled::Failed { error: "late".into(), due: Timestamp::from_micros(300) };
-    view.settle_effects(first, &[(both, failed()), (other, Settled::Done)]).await.expect("recorded");
+    let failed = || EffectOutcome::Failed { error: "late".into(), due: Timestamp::from_micros(300) };
+    view.settle_effects(first, &[(both, failed()), (other, EffectOutcome::Done)]).await.expect("recorded");
     assert_eq!(due(&*view, 0).await, [(1, 0)], "what nobody has begun since is done");
-    view.settle_effects(first, &[(both, Settled::Done)]).await.expect("recorded");
+    view.settle_effects(first, &[(both, EffectOutcome::Done)]).await.expect("recorded");
     assert_eq!(due(&*view, 0).await, [(1, 0)], "another try of it is under way");
     view.settle_effects(second, &[(both, failed())]).await.expect("recorded");
     assert_eq!((due(&*view, 200).await, due(&*view, 300).await), (vec![], vec![(1, 0)]));
     let begun = view.begin_effects(of(OTHER, second), &[other, both]).await.expect("begun");
     assert_eq!(begun, Some(vec![BegunEffect { number: both, before: None }]), "what came of it was recorded");
-    view.settle_effects(second, &[(both, Settled::Done)]).await.expect("recorded");
+    view.settle_effects(second, &[(both, EffectOutcome::Done)]).await.expect("recorded");
     assert_eq!(due(&*view, 300).await, [(2, 0)]);
 }

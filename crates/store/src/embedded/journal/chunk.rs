@@ -1,4 +1,4 @@
-//! A chunk file: a header, then records one behind the other.
+//! A chunk file: a header, then records one after the other.
 //!
 //! ```text
 //!   0  8 bytes "dacapojn"     8  u32 version     12  u32 zero
@@ -79,13 +79,13 @@ pub(super) fn index_name(first: Position) -> String {
     format!("chunk-{:020}.idx", first.get())
 }
 
-/// The first position of the chunk that the file `name` with this extension belongs to.
+/// Returns the first position of the chunk that the file `name` with this extension belongs to.
 pub(super) fn parse_name(name: &str, extension: &str) -> Option<Position> {
     let digits = name.strip_prefix("chunk-")?.strip_suffix(extension)?;
     (digits.len() == 20).then(|| digits.parse().ok().map(Position::new))?
 }
 
-/// What the header of a chunk says.
+/// The contents of the header of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub first: Position,
@@ -112,7 +112,7 @@ impl Header {
     /// Reads the header of the chunk that should begin with `first`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault.
     pub fn decode(bytes: &[u8], first: Position) -> Result<Self, String> {
         let no_header = || "no header of a chunk is there".to_owned();
         if bytes.get(..8) != Some(MAGIC) {
@@ -141,14 +141,14 @@ impl Header {
     }
 }
 
-/// How far the records of a chunk are good.
+/// The part of a chunk whose records are good.
 #[derive(Debug)]
 pub(super) struct Scan {
     /// The first byte that is in no good record.
     pub end: u64,
     /// The position that follows the last good record.
     pub next: Position,
-    /// The first byte behind the last whole append.
+    /// The first byte after the last whole append.
     pub whole_end: u64,
     /// The position that follows the last whole append.
     pub whole_next: Position,
@@ -157,9 +157,9 @@ pub(super) struct Scan {
     pub last_group: u64,
     /// The digest of the history through the last good record.
     pub digest: u64,
-    /// When the last good record was appended.
+    /// The time at which the last good record was appended.
     pub recorded: Option<Timestamp>,
-    /// What is wrong at `end`, unless that is where the scan was to end.
+    /// The fault at `end`; `None` if the scan was to end there.
     pub problem: Option<&'static str>,
 }
 
@@ -240,13 +240,13 @@ fn out_of_place(
         return Some("the append before this record is not whole");
     }
     if event.is_first_of_group() && behind != Some(scan.digest) {
-        return Some("the record was written behind another history than the one before it");
+        return Some("the record was written after another history than the one before it");
     }
     let Ok(at) = u32::try_from(scan.end) else { return Some("the chunk is larger than 4 GiB") };
     (!visit(at)).then_some("the record does not follow from those before it in its stream, or repeats an id")
 }
 
-/// Whether a record that begins a group with position `from` or later is in `bytes`, which begin at a
+/// Returns true if a record that begins a group with position `from` or later is in `bytes`, which begin at a
 /// multiple of the alignment: then everything before it was durable once.
 pub(super) fn has_later_group(bytes: &[u8], from: Position) -> bool {
     (0..bytes.len()).step_by(record::ALIGNMENT).any(|at| {

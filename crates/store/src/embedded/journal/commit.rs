@@ -10,14 +10,14 @@
 //!  72  u32 CRC-32C of all before                76  u32 zero
 //! ```
 //!
-//! A note is one write over both slots, done once a group is durable and before anybody is told, so it never tells of more
+//! A note is one write over both slots, done once a group is durable and before anybody is told, so it never reports more
 //! than there is, and nothing is acknowledged that is not noted. It is not flushed each time, which would double the
-//! flushes: a process that is killed leaves it behind all the same, and a moment later it is flushed. When the power goes
-//! within that moment, the digest that each group carries of the one before still tells of all groups but the last.
+//! flushes: a process that is killed leaves it even so, and a moment later it is flushed. When the power goes
+//! within that moment, the digest that each group carries of the one before still proves all groups except the last.
 //!
 //! A write that fails has written its beginning, so it leaves one slot torn at most. After a flush that fails, the system
 //! may show slots that the disk never got, or may have lost them. After either nothing is noted until both slots are
-//! written anew:
+//! written again:
 //!
 //! ```text
 //!   both as they read, flushed ─▶ the slot that is not sound, or is older, flushed ─▶ the other one, flushed
@@ -25,7 +25,7 @@
 //!
 //! The first step changes no byte of what reads, so it tears nothing; after it the disk has what reads. Each of the others
 //! changes one slot while the other one is sound and durable. So wherever this ends, one slot at least is sound, and it
-//! tells of all that was acknowledged: the other one is not waited for.
+//! has everything that was acknowledged: the other one is not waited for.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ const CHECKSUM_AT: usize = 72;
 const SLOT_AT: [u64; 2] = [0, 4096];
 const FILE_BYTES: usize = SLOT_AT[1] as usize + SLOT_BYTES;
 
-/// How far the journal was acknowledged.
+/// The end of the acknowledged journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Commit {
     pub id: JournalId,
@@ -62,7 +62,7 @@ pub(super) struct Commit {
     pub head: Position,
     /// The digest of the history through the head.
     pub digest: u64,
-    /// Whether the journal was closed in order, so that nothing is behind the end.
+    /// True if the journal was closed in order, so that nothing is after the end.
     pub closed: bool,
 }
 
@@ -83,12 +83,12 @@ impl Commit {
     }
 }
 
-/// What a slot says.
+/// The contents of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     number: u64,
     commit: Commit,
-    /// Whether the other slot was not written with it, so that it may have told of more.
+    /// True if the other slot was not written with it, so that it may have told of more.
     in_turns: bool,
 }
 
@@ -110,7 +110,7 @@ impl Slot {
         checked.then_some(Self { number: u64_at(slot, 16)?, commit, in_turns: state == OPEN_IN_TURNS })
     }
 
-    /// The two slots in the bytes of a file, as far as they are sound.
+    /// Returns the two slots in the bytes of a file, as far as they are sound.
     fn both(file: &[u8]) -> [Option<Self>; 2] {
         SLOT_AT.map(|at| file.get(at as usize..).and_then(|slot| Self::decode(slot.get(..SLOT_BYTES)?)))
     }
@@ -126,42 +126,42 @@ pub(super) struct CommitFile {
     path: PathBuf,
     /// Of the note that was written last. No two have the same, also where one failed.
     number: AtomicU64,
-    /// Shared by a note and a flush; taken alone to write both slots anew.
+    /// Shared by a note and a flush; taken alone to write both slots again.
     slots: RwLock<()>,
     /// Never held while the disk is waited for: who asks for the health must not wait for it either.
     noted: Mutex<Noted>,
 }
 
-/// How notes went.
+/// The results of notes.
 #[derive(Default)]
 struct Noted {
     last: Option<Commit>,
-    /// Whether something was noted that is not flushed.
+    /// True if something was noted that is not flushed.
     dirty: bool,
-    /// Why nothing can be noted, and what was noted may not last, until both slots are written anew.
+    /// The reason why nothing can be noted, and what was noted may not last, until both slots are written again.
     broken: Option<StoreError>,
     /// Nothing is written any more: the file may have another owner.
     ended: bool,
 }
 
-/// What a commit file holds.
+/// The contents of a commit file.
 pub(super) struct Kept {
     pub file: CommitFile,
     /// `None` when neither slot is sound.
     pub commit: Option<Commit>,
-    /// Whether a slot is not sound in which there may have been a later commit than in the other one.
+    /// True if a slot is not sound in which there may have been a later commit than in the other one.
     is_partial: bool,
 }
 
 impl Kept {
-    /// Whether it tells how far the journal was acknowledged.
+    /// Returns true if it tells how far the journal was acknowledged.
     pub fn proves(&self) -> bool {
         self.commit.is_some_and(|commit| commit.closed || !self.is_partial)
     }
 }
 
 impl CommitFile {
-    /// The file in `dir`, if there is one, and what it holds.
+    /// Returns the file in `dir`, if there is one, and what it holds.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Kept>, StoreError> {
         let path = path(dir);
         let file = match disk.open(&path) {
@@ -176,7 +176,7 @@ impl CommitFile {
         Ok(Some(Kept { commit: newest.map(|newest| newest.commit), is_partial, file }))
     }
 
-    /// An empty file in `dir`, whose name is not durable yet.
+    /// Returns an empty file in `dir`, whose name is not durable yet.
     pub fn create(disk: &dyn Disk, dir: &Path) -> io::Result<Self> {
         let path = path(dir);
         Ok(Self::of(disk.create(&path)?, path))
@@ -186,7 +186,7 @@ impl CommitFile {
         Self { file, path, number: AtomicU64::new(0), slots: RwLock::default(), noted: Mutex::default() }
     }
 
-    /// The open file, and where it is.
+    /// Returns the open file, and where it is.
     pub fn named(&self) -> (&Path, &dyn DiskFile) {
         (&self.path, &*self.file)
     }
@@ -194,21 +194,21 @@ impl CommitFile {
     /// Notes how far the journal is durable, before anybody is told. That is made durable a moment later.
     ///
     /// # Errors
-    /// When it is not noted: both slots had to be written anew, and that failed.
+    /// When it is not noted: both slots had to be written again, and that failed.
     pub fn note(&self, commit: &Commit) -> Result<(), StoreError> {
         if self.write_both(commit) { Ok(()) } else { self.keep(commit) }
     }
 
-    /// Writes both slots anew, durably.
+    /// Writes both slots again, durably.
     ///
     /// # Errors
-    /// When that failed; one of the slots is sound all the same.
+    /// When that failed; one of the slots is sound even so.
     pub fn keep(&self, commit: &Commit) -> Result<(), StoreError> {
         let _alone = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         self.keep_alone(commit)
     }
 
-    /// Makes durable what was noted since the last time. After a failure it writes the slots anew. No note waits for a
+    /// Makes durable what was noted since the last time. After a failure it writes the slots again. No note waits for a
     /// flush, unless one has failed.
     pub fn flush(&self) {
         if self.broken().is_some() {
@@ -228,7 +228,7 @@ impl CommitFile {
         self.noted().ended = true;
     }
 
-    /// Why nothing can be noted, and what was noted may not last, if there is such a reason.
+    /// Returns the reason why nothing can be noted, and what was noted may not last, if there is such a reason.
     pub fn broken(&self) -> Option<StoreError> {
         self.noted().broken.clone()
     }
@@ -250,12 +250,12 @@ impl CommitFile {
         let mut noted = self.noted();
         (noted.last, noted.dirty) = (Some(*commit), false);
         if noted.broken.take().is_some() {
-            tracing::warn!(file = %self.path.display(), "how far the journal is durable can be noted again");
+            tracing::warn!(file = %self.path.display(), "the durable end of the journal can be noted again");
         }
         Ok(())
     }
 
-    /// One write over both slots. False where they must be written anew.
+    /// One write over both slots. False where they must be written again.
     fn write_both(&self, commit: &Commit) -> bool {
         let _shared = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         if self.broken().is_some() {
@@ -269,7 +269,7 @@ impl CommitFile {
             self.failed(&error);
             return false;
         }
-        // Still shared: whoever writes the slots anew writes this one.
+        // Still shared: anyone who writes the slots again writes this one.
         let mut noted = self.noted();
         (noted.last, noted.dirty) = (Some(*commit), true);
         true
@@ -301,9 +301,9 @@ impl CommitFile {
         self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Has nothing noted before both slots are written anew.
+    /// Has nothing noted before both slots are written again.
     fn failed(&self, error: &io::Error) -> StoreError {
-        let error = disk_error("note how far the journal is durable in", &self.path, error);
+        let error = disk_error("note the durable end of the journal in", &self.path, error);
         if self.noted().broken.replace(error.clone()).is_none() {
             tracing::error!(%error, "the journal acknowledges nothing until that works again");
         }

@@ -48,7 +48,7 @@ struct Notes {
     tried: u64,
     noted: u64,
     durable: u64,
-    /// Whether both slots were written since the file was read, which is done before the first note.
+    /// True if both slots were written since the file was read, which is done before the first note.
     is_settled: bool,
 }
 

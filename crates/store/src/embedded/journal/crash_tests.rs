@@ -48,7 +48,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let append = prop::collection::vec((0..5_u8, 0..900_u16), 1..5);
     let group = prop::collection::vec(append, 1..5);
-    // In the first slot, between the two, in the second one, and behind both.
+    // In the first slot, between the two, in the second one, and after both.
     let torn = prop_oneof![Just(0), 1..80_u16, Just(80), 4_097..4_176_u16, Just(4_176)];
     let which = prop_oneof![2 => Just(1), 2 => any::<i8>(), 1 => Just(-1)];
     prop_oneof![
@@ -120,7 +120,7 @@ impl Truth {
         group.iter().map(|append| self.append(append)).collect()
     }
 
-    /// Whether the group was acknowledged.
+    /// Returns true if the group was acknowledged.
     fn group(&mut self, journal: &mut Open, appends: Vec<Append>) -> bool {
         let answers = journal.writer.commit(&appends);
         let failed = answers.iter().filter(|answer| answer.is_err()).count();
@@ -135,7 +135,7 @@ impl Truth {
             self.maybe.push(new);
             self.failed = appends;
         } else {
-            // What failed before was cut off for good before this could be written.
+            // What failed before was cut off permanently before this could be written.
             self.maybe.clear();
             for (append, answer) in appends.into_iter().zip(answers) {
                 self.answered(append, &answer.unwrap());
@@ -157,13 +157,13 @@ impl Truth {
         assert_eq!(answer.written, if known.is_none() { events } else { 0 });
     }
 
-    /// The position of the last event of an append, if its events are there.
+    /// Returns the position of the last event of an append, if its events are there.
     fn place(&self, append: &Append) -> Option<u64> {
         let last = append.events.last()?.event.id;
         self.events.iter().position(|event| event.event.id == last).map(|at| at as u64 + 1)
     }
 
-    /// A group that could not be noted, and so failed, is there once it can be, before the events that were written behind
+    /// A group that could not be noted, and so failed, is there once it can be, before the events that were written after
     /// it. The power may be gone meanwhile, so nothing is read.
     fn see_what_was_noted(&mut self, log: &Log, written: usize) {
         let end = log.head().get() - written as u64;

@@ -2,7 +2,7 @@
 //! is not there yet.
 //!
 //! The sequencer enters events before they are durable and takes them out again when they cannot be
-//! written. So whoever reads it says through which byte of the chunk the journal is durable and is shown
+//! written. So anyone who reads it says through which byte of the chunk the journal is durable and is shown
 //! nothing beyond.
 
 use dacapo_model::{EventId, Position, Revision, StreamName};
@@ -17,7 +17,7 @@ pub(super) struct MemoryIndex {
     before: u64,
     /// The digest of the history through each record, in the order of positions.
     digests: Vec<u64>,
-    /// Where each record begins, in the order of positions.
+    /// The start of each record, in the order of positions.
     offsets: Vec<u32>,
     slots: HashMap<StreamName, u32>,
     streams: Vec<StreamEntry>,
@@ -30,7 +30,7 @@ pub(super) struct StreamEntry {
     pub name: StreamName,
     /// Its last revision before this chunk.
     pub before: Revision,
-    /// Where its records begin, in order.
+    /// The starts of its records, in order.
     pub postings: Vec<u32>,
 }
 
@@ -54,7 +54,7 @@ impl StreamEntry {
 pub(super) struct Slot(u32);
 
 impl MemoryIndex {
-    /// An empty index with room for as many events and streams as the chunk before had.
+    /// Returns an empty index with room for as many events and streams as the chunk before had.
     pub fn like(previous: &Self) -> Self {
         Self {
             before: previous.digest(),
@@ -66,22 +66,22 @@ impl MemoryIndex {
         }
     }
 
-    /// An empty index of a chunk, where `before` is the digest of the history before it.
+    /// Returns an empty index of a chunk, where `before` is the digest of the history before it.
     pub fn behind(before: u64) -> Self {
         Self { before, ..Self::default() }
     }
 
-    /// The digest of the history before the chunk.
+    /// Returns the digest of the history before the chunk.
     pub fn before(&self) -> u64 {
         self.before
     }
 
-    /// The digest of the history through the last record.
+    /// Returns the digest of the history through the last record.
     pub fn digest(&self) -> u64 {
         self.digests.last().copied().unwrap_or(self.before)
     }
 
-    /// The digest of the history through each record, in the order of positions.
+    /// Returns the digest of the history through each record, in the order of positions.
     pub fn digests(&self) -> &[u64] {
         &self.digests
     }
@@ -169,7 +169,7 @@ impl MemoryIndex {
         entered
     }
 
-    /// The position of the record that begins at `at`, in the chunk that begins with `first`.
+    /// Returns the position of the record that begins at `at`, in the chunk that begins with `first`.
     pub fn position_of(&self, first: Position, at: u32) -> Option<Position> {
         self.offsets.binary_search(&at).ok().map(|ordinal| first.plus(ordinal as u64))
     }

@@ -41,7 +41,7 @@ pub(super) enum Section {
     Offsets,
 }
 
-/// What of an index file stays in memory.
+/// The part of an index file that stays in memory.
 #[derive(Debug)]
 pub(super) struct Summary {
     pub events: u64,
@@ -61,7 +61,7 @@ pub(super) fn id_hash(id: EventId) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&id.bytes())
 }
 
-/// The index file of the chunk that begins with `first`, has `chunk_bytes` bytes and this index.
+/// Returns the index file of the chunk that begins with `first`, has `chunk_bytes` bytes and this index.
 pub(super) fn encode(index: &MemoryIndex, first: Position, chunk_bytes: u64) -> Vec<u8> {
     let mut ids: Vec<_> = index.ids().collect();
     ids.sort_unstable();
@@ -187,7 +187,7 @@ impl Summary {
         })
     }
 
-    /// Where in the file a section is, and its checksum.
+    /// Returns the place of a section in the file, and its checksum.
     pub fn section(&self, section: Section) -> (u64, usize, u32) {
         let index = 1 + section as usize;
         let before: u64 = self.sections[..index].iter().map(|(len, _)| u64::from(*len)).sum();
@@ -195,7 +195,7 @@ impl Summary {
         (HEADER_BYTES as u64 + before, len as usize, crc)
     }
 
-    /// How many bytes the whole file has.
+    /// Returns the number of bytes that the whole file has.
     pub fn file_bytes(&self) -> u64 {
         HEADER_BYTES as u64 + self.sections.iter().map(|(len, _)| u64::from(*len)).sum::<u64>()
     }
@@ -208,7 +208,7 @@ impl Summary {
         self.streams.may_have(hash)
     }
 
-    /// The bounds come first: ids that grow with time, as those of UUID version 7, end there.
+    /// Returns the bounds come first: ids that grow with time, as those of UUID version 7, end there.
     pub fn may_have_id(&self, id: EventId, hash: u64) -> bool {
         (self.lowest_id..=self.highest_id).contains(&id) && self.ids.may_have(hash)
     }
@@ -264,13 +264,13 @@ impl<'a> StoredStreams<'a> {
         })
     }
 
-    /// The name of a stream as bytes, which sort as the names do.
+    /// Returns the name of a stream as bytes, which sort as the names do.
     fn name(&self, index: usize) -> Option<&'a [u8]> {
         let from = index.checked_sub(1).map_or(Some(0), |previous| u32_at(self.entries.get(previous)?, 0))?;
         self.names.get(from as usize..u32_at(self.entries.get(index)?, 0)? as usize)
     }
 
-    /// The index of the first stream whose name is not below `name`.
+    /// Returns the index of the first stream whose name is not below `name`.
     pub fn lower_bound(&self, name: &str) -> usize {
         let (mut low, mut high) = (0, self.entries.len());
         while low < high {

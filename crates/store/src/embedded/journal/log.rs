@@ -53,7 +53,7 @@ pub(super) struct Log {
     sections: Mutex<Sections>,
     /// The last revision of streams, as far as the chunk that begins at the position knows.
     revisions: Mutex<LruCache<StreamName, (Revision, Position)>>,
-    /// Where records begin at which reads ended, so that a reader who goes on needs no index.
+    /// Where records begin at which reads ended, so that a reader who continues needs no index.
     places: Mutex<LruCache<Position, u64>>,
 }
 
@@ -112,7 +112,7 @@ impl Log {
         if health == Health::Well { unnoted().unwrap_or(health) } else { health }
     }
 
-    /// How reads went last.
+    /// Returns the results of the last reads.
     pub fn read_health(&self) -> Health {
         lock(&self.unread).as_ref().map_or(Health::Well, |unread| Health::Failing(unread.error.clone()))
     }
@@ -151,7 +151,7 @@ impl Log {
         self.probing.store(false, Ordering::Release);
     }
 
-    /// Whether nobody is probing yet; then the caller is to.
+    /// Returns true if nobody is probing yet; then the caller is to.
     pub fn begin_probe(&self) -> bool {
         !self.probing.swap(true, Ordering::AcqRel)
     }
@@ -168,7 +168,7 @@ impl Log {
         }
     }
 
-    /// The chunks in order, the one that is written to last.
+    /// Returns the chunks in order, the one that is written to last.
     pub fn chunks(&self) -> Arc<Vec<Arc<Chunk>>> {
         Arc::clone(&self.chunks.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -193,17 +193,17 @@ impl Log {
         Ok(file)
     }
 
-    /// The error for a record at `at` that is not what it must be. It is kept: the write side asks for it.
+    /// Returns the error for a record at `at` that is not what it must be. It is kept: the write side asks for it.
     pub fn corrupt(&self, first: Position, at: u64, found: &str) -> StoreError {
         let path = self.log_path(first);
         let is_written_to = self.chunks().last().is_some_and(|chunk| chunk.first == first);
         let error = match is_written_to {
-            // What is appended behind it is acknowledged, and lost with it: opening refuses what is behind damage in the
+            // What is appended after it is acknowledged, and lost with it: opening refuses what is after damage in the
             // newest chunk, and no backup has both what was there and what came after.
             true => StoreError::corrupt(
                 format!("{} at byte {at}", path.display()),
                 format!(
-                    "{found}; nothing behind it is read and nothing more is appended: stop this process, then {}",
+                    "{found}; nothing after it is read and nothing more is appended: stop this process, then {}",
                     mend(&self.dir)
                 ),
             ),
@@ -258,7 +258,7 @@ impl Log {
         Ok(at.ok_or_else(fewer)?.into())
     }
 
-    /// The revision of `stream` in the newest chunk that has it, of those that begin before `before`.
+    /// Returns the revision of `stream` in the newest chunk that has it, of those that begin before `before`.
     pub fn older_revision(&self, stream: &StreamName, before: Position) -> Result<Revision, StoreError> {
         let chunks = self.chunks();
         let older = &chunks[..chunks.partition_point(|chunk| chunk.first < before)];
@@ -282,7 +282,7 @@ impl Log {
         Ok(revision)
     }
 
-    /// The last durable revision of `stream`.
+    /// Returns the last durable revision of `stream`.
     #[expect(clippy::expect_used, reason = "a journal has a chunk")]
     pub fn revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
         let chunks = self.chunks();
@@ -306,8 +306,8 @@ impl Log {
         Ok(streams_of(&section).find(stream.as_str()).map(|stream| stream.revision()))
     }
 
-    /// The events of `stream` in `chunk` behind the revision `after`: the revision before the first of
-    /// them, and where their records begin. `None` when the chunk does not have the stream.
+    /// Returns the events of `stream` in `chunk` after the revision `after`: the revision before the first of them,
+    /// and where their records begin. `None` when the chunk does not have the stream.
     pub fn postings(
         &self,
         chunk: &Chunk,
@@ -345,7 +345,7 @@ impl Log {
         Ok(index_file::find_id(&section, id))
     }
 
-    /// The position of the durable event with this id.
+    /// Returns the position of the durable event with this id.
     #[expect(clippy::expect_used, reason = "it was verified when it was read")]
     pub fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
         let (head, hash) = (self.head(), index_file::id_hash(id));
@@ -362,7 +362,7 @@ impl Log {
         Ok(None)
     }
 
-    /// The bytes of the record that begins at `at`, verified.
+    /// Returns the bytes of the record that begins at `at`, verified.
     pub fn record(&self, chunk: &Chunk, at: u32) -> Result<Vec<u8>, StoreError> {
         let at = u64::from(at);
         let end = chunk.durable();
@@ -381,7 +381,7 @@ impl Log {
         Ok(bytes)
     }
 
-    /// A section of the index file of `chunk`, verified.
+    /// Returns a section of the index file of `chunk`, verified.
     #[expect(clippy::expect_used, reason = "it has more than one")]
     pub fn section(&self, chunk: &Chunk, summary: &Summary, section: Section) -> Result<Arc<Vec<u8>>, StoreError> {
         let key = (chunk.first, section);
@@ -434,7 +434,7 @@ impl Log {
     }
 }
 
-/// The table in a section of streams that [`Log::section`] returned.
+/// Returns the table in a section of streams that [`Log::section`] returned.
 #[expect(clippy::expect_used, reason = "it was checked when it was read")]
 pub(super) fn streams_of(section: &[u8]) -> StoredStreams<'_> {
     StoredStreams::new(section).expect("it was checked when it was read")
@@ -489,11 +489,11 @@ pub(super) fn disk_error(tried: &str, path: &Path, error: &io::Error) -> StoreEr
     }
     let advice = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "make room on that disk, then try again: no restart is needed"
+            "make room on that disk, then retry: no restart is needed"
         }
         io::ErrorKind::NotFound => "the file was there when the journal was opened: restore it, then open it again",
-        io::ErrorKind::PermissionDenied => "give this process the right to it, then try again",
-        _ => "look after the disk, then try again",
+        io::ErrorKind::PermissionDenied => "give this process the right to it, then retry",
+        _ => "check the disk, then retry",
     };
     let advice = no_more_files(error).unwrap_or_else(|| advice.to_owned());
     StoreError::unavailable(format!("{tried} {}", path.display()), format!("{error}; {advice}"))
@@ -503,17 +503,17 @@ pub(super) fn disk_error(tried: &str, path: &Path, error: &io::Error) -> StoreEr
 pub(super) fn corrupt_at(path: &Path, at: u64, found: &str) -> StoreError {
     StoreError::corrupt(
         format!("{} at byte {at}", path.display()),
-        format!("{found}; nothing behind it is read: restore the file from a backup or from a replicated journal"),
+        format!("{found}; nothing after it is read: restore the file from a backup or from a replicated journal"),
     )
 }
 
 /// What to do about what was acknowledged and is not there any more.
 pub(super) fn mend(dir: &Path) -> String {
     let data = dir.parent().unwrap_or(dir).display();
-    format!("restore it from a backup, or see what `dacapo repair --data {data}` would do")
+    format!("restore it from a backup, or check what `dacapo repair --data {data}` would do")
 }
 
-/// Caches hold derived things only, so one that a panic left behind is as good as any.
+/// Caches hold derived things only, so one that a panic left is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,11 +11,11 @@ use super::log::Log;
 use crate::error::StoreError;
 use crate::record;
 
-/// How many records are looked at first on the way back to one that carries a digest; then ever more.
+/// The number of records that are looked at first on the way back to one that carries a digest; then ever more.
 const STEP_BACK_RECORDS: usize = 64;
 
 impl Log {
-    /// The mark at `through`, if it takes no disk.
+    /// Returns the mark at `through`, if it takes no disk.
     pub fn recent_mark(&self, through: Position) -> Result<Option<Mark>, StoreError> {
         let head = self.head();
         if through == Position::START {
@@ -31,7 +31,7 @@ impl Log {
         Ok(Some(Mark { position: through, digest }))
     }
 
-    /// The mark at `through`, which is in the journal, wherever that is.
+    /// Returns the mark at `through`, which is in the journal, wherever that is.
     pub fn sealed_mark(&self, through: Position) -> Result<Mark, StoreError> {
         let chunk = self.chunk_of(through);
         let summary = match &*chunk.index() {

@@ -5,7 +5,7 @@
 //!   chunk-00000000000000000001.log    sealed: header, records
 //!   chunk-00000000000000000001.idx    its index: filters, streams, ids, offsets; derived
 //!   chunk-00000000000000214113.log    newest: its index is in memory
-//!   chunk-00000000000000214113.cut-TIME  a torn tail that was cut off it, kept for whoever asks
+//!   chunk-00000000000000214113.cut-TIME  a torn tail that was cut off it, kept for anyone who asks
 //!   commit                            how far the journal was acknowledged, and whether it was closed in order
 //!
 //!   append ─▶ sequencer (sequencer.rs) ─▶ writer (writer.rs) ─▶ chunk, head
@@ -66,7 +66,7 @@ const CHUNK_BYTES_MAX: u64 = 1 << 30;
 /// So near to the head a read is done where it is asked for.
 const NEAR_EVENTS_MAX: u64 = 64;
 
-/// How an [`EmbeddedJournal`] works.
+/// The options of an [`EmbeddedJournal`].
 #[derive(Clone)]
 pub struct JournalOptions {
     /// Tells when events are appended.
@@ -77,9 +77,9 @@ pub struct JournalOptions {
     pub id: JournalId,
     /// A chunk with at least so many bytes is sealed before the next write; at most 1 GiB.
     pub chunk_bytes: u64,
-    /// How often what was noted of acknowledged events, apart from the events themselves, is made durable.
+    /// The time between two flushes of the notes about acknowledged events. The events themselves are flushed at once.
     pub commits_flushed_every: Duration,
-    /// How many bytes of indexes stay in memory once they were needed.
+    /// Most bytes of indexes that stay in memory after use.
     pub index_cache_bytes: usize,
 }
 
@@ -96,7 +96,7 @@ impl Default for JournalOptions {
     }
 }
 
-/// An identity that no other journal has.
+/// Returns an identity that no other journal has.
 #[expect(clippy::disallowed_methods, reason = "the one place where identities of journals come in")]
 fn fresh_id() -> JournalId {
     JournalId::from_bytes(uuid_at(std::time::SystemTime::now()))
@@ -167,7 +167,7 @@ impl EmbeddedJournal {
         Ok(Self { reader: Reader::new(Arc::clone(&log)), log, requests: None, ended, threads: vec![], dir })
     }
 
-    /// Where what is asked of the write side goes, if there is one.
+    /// Returns the queue of the write side, if there is one.
     fn requests(&self) -> Result<&mpsc::Sender<Request>, StoreError> {
         let looks = || StoreError::Invalid("the journal was opened only to look at it: nothing can be appended".into());
         self.requests.as_ref().ok_or_else(looks)
@@ -238,7 +238,7 @@ impl Journal for EmbeddedJournal {
             && health != Health::Well
             && self.log.begin_probe()
         {
-            // Nobody appends to a node that says that it is not ready, so whoever asks has it tried. If the queue is
+            // Nobody appends to a node that says that it is not ready, so anyone who asks has it tried. If the queue is
             // full, what waits in it tells.
             requests.try_send(Request::Probe).ok();
         }
@@ -257,11 +257,15 @@ impl Journal for EmbeddedJournal {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.log.sealed_damage().iter().map(|error| format!("{error}; what is appended behind it lasts")).collect()
+        self.log
+            .sealed_damage()
+            .iter()
+            .map(|error| format!("{error}; events that are appended after it are safe"))
+            .collect()
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        // Whoever follows reads what was written just now, which is in the system's memory: to change threads would take
+        // Anyone who follows reads what was written just now, which is in the system's memory: to change threads would take
         // longer than to read it.
         if self.log.head().since(after) <= NEAR_EVENTS_MAX {
             return self.reader.read(after, filter, limit);

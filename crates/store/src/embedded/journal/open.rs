@@ -5,7 +5,7 @@
 //!   chunk-…1.log + .idx   sealed: length, position and digest against the index, records on first read
 //!   chunk-…7.log + .idx   sealed; an index that is missing or damaged is made again from the chunk
 //!   chunk-…9.log          newest: every record is read; at the first bad one, at byte o:
-//!                           `commit` says that the journal was durable behind o  ─▶ damaged, refuse
+//!                           `commit` says that the journal was durable after o  ─▶ damaged, refuse
 //!                           `commit` says that it was closed in order            ─▶ damaged, refuse
 //!                           a later record that began a group is there           ─▶ damaged, refuse
 //!                           none of these                                        ─▶ never acknowledged: torn, to be
@@ -16,8 +16,8 @@
 //! Chunks are chained: each tells in its header which journal it belongs to and what the digest of the history before it
 //! is. So a chunk of another journal, or of another copy that went its own way, is found out.
 //!
-//! An index file is written only after the chunk behind it is durable, so an index of the newest chunk,
-//! or one without its chunk, tells of a chunk that is missing.
+//! An index file is written only after the chunk after it is durable, so an index of the newest chunk,
+//! or one without its chunk, shows that a chunk is missing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,7 +35,7 @@ use super::writer::Start;
 use crate::embedded::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 
-/// What is believed about how far the journal was acknowledged.
+/// The evidence of how far the journal was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Believe {
     /// All evidence there is.
@@ -46,7 +46,7 @@ pub(super) enum Believe {
     Records,
 }
 
-/// The journal in `dir`, and where writing goes on. Begins one with the identity `fresh` if there is none.
+/// Returns the journal in `dir`, and where writing continues. Begins one with the identity `fresh` if there is none.
 pub(super) fn open(
     disk: &dyn Disk,
     dir: &Path,
@@ -146,7 +146,7 @@ impl Chain {
         }
         if header.before != self.digest {
             let found = format!(
-                "it was written behind another history: the digest before it is {:016x}, it says {:016x}",
+                "it was written after another history: the digest before it is {:016x}, it says {:016x}",
                 self.digest, header.before
             );
             return Err(corrupt_at(path, 0, &found));
@@ -155,14 +155,14 @@ impl Chain {
     }
 }
 
-/// What tells how far the journal was acknowledged, and whether that counts.
+/// The evidence of how far the journal was acknowledged, and whether it counts.
 struct Evidence {
     kept: Option<Kept>,
     believe: Believe,
 }
 
 impl Evidence {
-    /// The commit that the newest chunk is held against; `None` where there need not be one.
+    /// Returns the commit that the newest chunk is held against; `None` where there need not be one.
     fn commit(&self, dir: &Path, has_records: bool) -> Result<Option<Commit>, StoreError> {
         if self.believe == Believe::Records {
             return Ok(None);
@@ -200,11 +200,11 @@ fn unproved(dir: &Path, kept: Option<&Kept>) -> StoreError {
         None => "it is missing".to_owned(),
         Some(Kept { commit: None, .. }) => "it is not readable".to_owned(),
         Some(Kept { commit: Some(commit), .. }) => format!(
-            "one of its two notes is not readable, and the other one tells of events through position {} only",
+            "one of its two notes is not readable, and the other one covers events through position {} only",
             commit.head
         ),
     };
-    let found = format!("{what}, so how far the journal was acknowledged is not known; {}", advice(dir));
+    let found = format!("{what}, so the acknowledged end of the journal is not known; {}", advice(dir));
     StoreError::corrupt(commit::path(dir).display(), found)
 }
 
@@ -244,7 +244,7 @@ fn check_commit(dir: &Path, commit: &Commit, newest: &Judged<'_>, sealed: &[Arc<
                 Err(damaged_tail(dir, &dir.join(chunk::log_name(first)), 0, found))
             }
             None => {
-                let found = format!("it tells of a chunk that begins with position {}, none does", commit.chunk);
+                let found = format!("it names a chunk that begins with position {}, but there is none", commit.chunk);
                 Err(StoreError::corrupt(commit::path(dir).display(), format!("{found}; {}", advice(dir))))
             }
         };
@@ -280,7 +280,7 @@ fn check_none_missing(dir: &Path, logs: &BTreeSet<Position>, indexes: &BTreeSet<
         return Err(StoreError::corrupt(
             dir.display(),
             format!(
-                "the chunk behind {} is missing, for that one is sealed: restore it from a backup or from a \
+                "the chunk after {} is missing, since that one is sealed: restore it from a backup or from a \
                  replicated journal",
                 chunk::log_name(*newest)
             ),
@@ -314,7 +314,7 @@ fn missing_newest(dir: &Path, commit: &Commit) -> StoreError {
     )
 }
 
-/// What was acknowledged at the end of the journal is not there any more.
+/// Acknowledged events at the end of the journal are missing.
 fn damaged_tail(dir: &Path, path: &Path, at: u64, found: &str) -> StoreError {
     StoreError::corrupt(format!("{} at byte {at}", path.display()), format!("{found}; {}", advice(dir)))
 }
@@ -323,7 +323,7 @@ fn advice(dir: &Path) -> String {
     format!("nothing was changed: {}", mend(dir))
 }
 
-/// The summary of a sealed chunk's index, which is made again if it is not right.
+/// Returns the summary of a sealed chunk's index, which is made again if it is not right.
 fn sealed(disk: &dyn Disk, dir: &Path, first: Position, chain: &mut Chain) -> Result<Summary, StoreError> {
     let path = dir.join(chunk::log_name(first));
     let failed = |error: std::io::Error| disk_error("open", &path, &error);
@@ -387,7 +387,7 @@ struct Newest {
 }
 
 /// Reads the newest chunk and makes what is whole durable: after a kill -9 it may be in the memory of the operating
-/// system only, and whoever reads it now must find it again later.
+/// system only, and anyone who reads it now must find it again later.
 fn newest_chunk(
     disk: &dyn Disk,
     dir: &Path,
@@ -403,7 +403,7 @@ fn newest_chunk(
     let (header, begun) = match Header::decode(&bytes, first) {
         Ok(header) => (header, true),
         Err(found) if size > HEADER_BYTES => return Err(corrupt_at(&path, 0, &found)),
-        // Records are written only behind a durable header, so none was: the chunk was just begun.
+        // Records are written only after a durable header, so none was: the chunk was just begun.
         Err(_) => {
             let acknowledged = evidence.kept.as_ref().and_then(|kept| kept.commit).map(|commit| commit.id);
             let id = chain.id.or(acknowledged).unwrap_or(fresh);
@@ -419,7 +419,7 @@ fn newest_chunk(
     if begun && (scan.problem.is_some() || scan.whole_end < size) {
         tracing::warn!(
             file = %path.display(), from = scan.whole_end, through = size, found = scan.problem.unwrap_or("half an append"),
-            "the end of the newest chunk is not whole; nobody was told that it lasts, and nothing of it is read"
+            "the end of the newest chunk is incomplete; it was never acknowledged, and nothing of it is read"
         );
         tail = Some(size);
         (index, scan) = read_newest(&*file, &header, scan.whole_end).map_err(failed)?;
@@ -465,7 +465,7 @@ fn check_torn(file: &dyn DiskFile, dir: &Path, path: &Path, scan: &Scan, size: u
     Ok(())
 }
 
-/// When the last event of a sealed chunk was appended.
+/// Returns the time at which the last event of a sealed chunk was appended.
 fn last_recorded(disk: &dyn Disk, dir: &Path, chunk: &Chunk, id: JournalId) -> Result<Timestamp, StoreError> {
     let path = dir.join(chunk::log_name(chunk.first));
     let failed = |error: std::io::Error| disk_error("read", &path, &error);

@@ -81,16 +81,16 @@ pub(super) struct Reader {
     pool: Pool,
 }
 
-/// Where records of one stream begin, chunk by chunk.
+/// The starts of records of one stream, chunk by chunk.
 type Places = Vec<(Arc<Chunk>, Vec<u32>)>;
 
-/// What one block came to.
+/// The result of one block.
 struct Block {
     bytes: Vec<u8>,
     /// Where in `bytes` the records begin that are wanted, and how many bytes these take.
     wanted: Vec<u32>,
     wanted_bytes: usize,
-    /// How many bytes were looked at, and the position that follows them.
+    /// The number of bytes that were looked at, and the position that follows them.
     looked: usize,
     next: Position,
 }
@@ -100,7 +100,7 @@ impl Reader {
         Self { log, pool: Pool::default() }
     }
 
-    /// The events behind `after`, from at most one block that has any.
+    /// Returns the events after `after`, from at most one block that has any.
     pub fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let head = self.log.head();
         StoreError::check_head(after, head)?;
@@ -152,7 +152,7 @@ impl Reader {
             let rest = &block.bytes[block.looked..];
             let at = start + block.looked as u64;
             match record::record_len(rest) {
-                // The record goes on behind this block, if it is one.
+                // The record continues after this block, if it is one.
                 Some(len) if len > rest.len() && cut_off && block.looked > 0 => break,
                 None if rest.len() < record::HEADER_BYTES && cut_off && block.looked > 0 => break,
                 Some(len) if block.looked + len > limit.bytes && !(forced && block.looked == 0) => break,
@@ -185,12 +185,12 @@ impl Reader {
         self.log.read_bytes(chunk.first, at, len, out)?;
         if out.len() - before < len {
             let end = at + (out.len() - before) as u64;
-            return Err(self.log.corrupt(chunk.first, end, "the file ends here, but events were durable behind it"));
+            return Err(self.log.corrupt(chunk.first, end, "the file ends here, but events were durable after it"));
         }
         Ok(())
     }
 
-    /// The wanted events as a batch. When they are few the block is not kept for them.
+    /// Returns the wanted events as a batch. When they are few the block is not kept for them.
     #[expect(clippy::expect_used, reason = "it was verified")]
     fn batch(&self, mut block: Block, through: Position) -> EventBatch {
         block.bytes.truncate(block.looked);
@@ -208,7 +208,7 @@ impl Reader {
         EventBatch::new(bytes.into(), offsets, through)
     }
 
-    /// The events of one stream behind `after`.
+    /// Returns the events of one stream after `after`.
     pub fn read_stream(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<EventBatch, StoreError> {
         let head = self.log.head();
         let places = self.places(stream, after, limit)?;
@@ -257,7 +257,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Where the records of the stream behind `after` begin, chunk by chunk, as many as the limit allows.
+    /// Where the records of the stream after `after` begin, chunk by chunk, as many as the limit allows.
     fn places(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<Places, StoreError> {
         let hash = stream_hash(stream.as_str());
         let mut found = Vec::new();
@@ -348,7 +348,7 @@ struct Range<'a> {
 }
 
 impl Range<'_> {
-    /// How many bytes it likely takes to have the last record whole, if none is longer than this.
+    /// Returns the number of bytes that it likely takes to have the last record whole, if none is longer than this.
     fn likely(&self, record_bytes: usize) -> usize {
         let last = self.places.last().map_or(0, |last| (u64::from(*last) - self.at) as usize);
         self.len.min(last + record_bytes)

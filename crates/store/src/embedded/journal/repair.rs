@@ -18,25 +18,25 @@ use crate::embedded::disk::Disk;
 use crate::embedded::lock::DataDir;
 use crate::error::StoreError;
 
-/// What is wrong with a journal, and what a repair does about it.
+/// The damage of a journal, and the repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
-    /// Why opening refuses; `None` when it does not.
+    /// The reason why opening refuses; `None` when it does not.
     pub problem: Option<String>,
-    /// What is to be done, one step after the other. Empty when there is nothing to do.
+    /// The steps of the repair, in order; empty if there is nothing to do.
     pub steps: Vec<RepairStep>,
 }
 
 /// One step of a repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepairStep {
-    /// What is done.
+    /// The action.
     pub act: RepairAct,
     /// The same in words.
     pub text: String,
 }
 
-/// What a step of a repair does.
+/// The action of a step of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepairAct {
     /// Keeps the end of the newest chunk beside it and cuts it off.
@@ -47,7 +47,7 @@ pub enum RepairAct {
     WriteCommit,
     /// Gives up events that were acknowledged, or may have been: other events get their positions.
     GiveUp {
-        /// Those behind this position.
+        /// Those after this position.
         after: Position,
         /// Through this one, if that is known.
         through: Option<Position>,
@@ -85,7 +85,7 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
             super::check_same(dir, &path, found.id)?;
             read_sealed(&*options.disk, &path, &found)?;
             let steps = steps(&path, &found, &start).into_iter().map(|RepairStep { act, text }| {
-                let by_itself = "nobody was told that it lasts; this is also done by itself at the next append";
+                let by_itself = "it was never acknowledged; the next append also does this by itself";
                 RepairStep::new(act, format!("{text} ({by_itself})"))
             });
             let steps = if start.unsettled.tail.is_some() { steps.collect() } else { vec![] };

@@ -22,13 +22,13 @@ use super::writer::Writer;
 use crate::error::AppendError;
 use crate::journal::{Append, Appended};
 
-/// How many appends may wait.
+/// The number of appends that may wait.
 pub(super) const WAITING_MAX: usize = 4096;
-/// How many appends one group has at most.
+/// The number of appends that one group has at most.
 const GROUP_APPENDS_MAX: usize = 4096;
 /// From this many bytes on a group takes no more appends.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// How many sealed chunks wait for their index; then appends wait.
+/// Most sealed chunks that wait for their index. With more, appends wait.
 const SEALED_MAX: usize = 1;
 
 pub(super) enum Request {
@@ -37,7 +37,7 @@ pub(super) enum Request {
         bytes: usize,
         answer: oneshot::Sender<Result<Appended, AppendError>>,
     },
-    /// Look whether appends work again.
+    /// Check whether appends work again.
     Probe,
     /// Finish what waits, then end.
     Close,
@@ -70,7 +70,7 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
         }
         let committed = writer.commit(&appends);
         for (answer, result) in answers.drain(..).zip(committed) {
-            // Whoever stopped waiting gets no answer; the append stands, a retry is recognised.
+            // Anyone who stopped waiting gets no answer; the append stands, a retry is recognised.
             drop(answer.send(result));
         }
         appends.clear();
@@ -123,7 +123,7 @@ pub(super) fn seal(log: &Log, chunk: &Chunk) -> bool {
     }
     let summary = Summary::decode(&bytes).expect("it was just encoded");
     let old = std::mem::replace(&mut *chunk.index_mut(), Index::File(Arc::new(summary)));
-    // Behind the lock, because freeing a large index takes a while.
+    // Outside the lock, because freeing a large index takes a while.
     drop(old);
     true
 }

@@ -19,7 +19,7 @@ use super::log::{Log, disk_error};
 use crate::embedded::disk::DiskFile;
 use crate::error::StoreError;
 
-/// What is to be done.
+/// The action.
 pub(super) struct Unsettled {
     /// The header that the newest chunk is to get.
     pub header: Option<Header>,
@@ -99,6 +99,6 @@ fn keep_beside(log: &Log, file: &dyn DiskFile, commit: &Commit, size: u64, now: 
 fn told(path: &Path, from: u64, through: u64, beside: &Path) {
     tracing::warn!(
         file = %path.display(), from, through, kept = %beside.display(),
-        "what was being written when the process ended is cut off and kept beside; nobody was told that it lasts"
+        "the unfinished write of the process that ended is cut off and kept in a file beside; it was never acknowledged"
     );
 }

@@ -15,7 +15,7 @@ use crate::journal::StreamInfo;
 type Page = BTreeMap<StreamName, (Revision, Position)>;
 
 impl Log {
-    /// Streams in the order of their names' bytes, behind `after`, at most `most` of them. The first
+    /// Streams in the order of their names' bytes, after `after`, at most `most` of them. The first
     /// `most` of all are among the first `most` of each chunk, so no chunk is asked for more.
     pub fn streams(
         &self,

@@ -11,7 +11,7 @@
 //! taken out and cut off, and the end of what was durable, which shares a block with them, is written and flushed again.
 //!
 //! Once a group is durable and before anybody is told, `commit` notes how far the journal is durable. A group that cannot be
-//! noted stays where it is, unseen and unacknowledged, until it can; nothing is written behind it meanwhile.
+//! noted stays where it is, unseen and unacknowledged, until it can; nothing is written after it meanwhile.
 //!
 //! Before each group and after its flush the files are looked at from outside: that the directory still names the chunk
 //! and `commit` that are written to, and that the chunk is as long as it was left. What somebody else removed, replaced
@@ -42,7 +42,7 @@ use crate::error::{AppendError, StoreError};
 use crate::journal::{Append, Appended, Health, StreamEvent};
 use crate::record::{self, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
-/// What a probe writes and cuts off again.
+/// The bytes that a probe writes and cuts off again.
 const PROBE_BYTES: usize = 64 << 10;
 /// A buffer that grew beyond this for one large group is given back.
 const BUFFER_BYTES_KEPT: usize = 16 << 20;
@@ -51,7 +51,7 @@ pub(super) struct Writer {
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
     chunk_bytes: u64,
-    /// The chunk that is written to, the end of what is durable in it, and what it takes to go on there.
+    /// The chunk that is written to, the end of what is durable in it, and what it takes to continue there.
     chunk: Arc<Chunk>,
     file: Arc<dyn DiskFile>,
     end: u64,
@@ -66,14 +66,14 @@ pub(super) struct Writer {
     /// The group that is being staged: its records, and its events in the order they were entered.
     group: Vec<u8>,
     staged: Vec<(Slot, EventId)>,
-    /// Where sealed chunks go to get an index file.
+    /// The queue of sealed chunks that need an index file.
     sealed: SyncSender<Arc<Chunk>>,
 }
 
-/// Whether the write side can write.
+/// The ability of the write side to write.
 enum State {
     Good,
-    /// Bytes of a failed write may lie behind the end; they must be gone before the next write.
+    /// Bytes of a failed write may lie after the end; they must be gone before the next write.
     Uncut,
     /// The directory named another file than one that is written to.
     Replaced,
@@ -81,17 +81,17 @@ enum State {
     Changed(StoreError),
     /// A flush failed, so what is on the disk is unknown until the end is written and flushed again.
     Broken(String),
-    /// So many bytes of a group lie durable behind the end, but that could not be noted: nobody was told of them yet.
+    /// So many bytes of a group lie durable after the end, but that could not be noted: nobody was told of them yet.
     Unnoted(u64),
 }
 
-/// Whether the journal is ready for its first write since it was opened.
+/// The readiness of the journal for its first write since it was opened.
 enum Settled {
     Not(Box<Unsettled>),
     Yes(Arc<CommitFile>),
 }
 
-/// Where the write side goes on.
+/// The place at which the write side continues.
 pub(super) struct Start {
     pub chunk: Arc<Chunk>,
     pub file: Arc<dyn DiskFile>,
@@ -142,13 +142,13 @@ impl Writer {
         kept.end();
     }
 
-    /// How far the journal is durable once so many bytes behind the end are, in which is what is staged.
+    /// How far the journal is durable once so many bytes after the end are, in which is what is staged.
     fn at_behind(&self, bytes: u64) -> Commit {
         let at = self.at();
         Commit { end: at.end + bytes, head: at.head.plus(self.staged.len() as u64), ..at }
     }
 
-    /// How far the journal is durable.
+    /// Returns the end of the durable journal.
     fn at(&self) -> Commit {
         let digest = match &*self.chunk.index() {
             Index::Memory(index) => index.digest(),
@@ -180,7 +180,7 @@ impl Writer {
         answers
     }
 
-    /// Looks whether appends work again, if they did not: with a write that is cut off again.
+    /// Checks whether appends work again, if they did not: with a write that is cut off again.
     pub fn probe(&mut self) {
         let works = self.prepare().and_then(|()| {
             let path = self.log.log_path(self.chunk.first);
@@ -419,12 +419,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Shows so many bytes behind the end, which are durable and noted.
+    /// Shows so many bytes after the end, which are durable and noted.
     fn show(&mut self, bytes: u64) {
         self.end += bytes;
         self.head = self.head.plus(self.staged.len() as u64);
         self.staged.clear();
-        // In this order: whoever sees the head finds everything through it.
+        // In this order: anyone who sees the head finds everything through it.
         self.chunk.set_durable(self.end);
         self.log.head.advance(self.head);
     }

@@ -12,7 +12,7 @@ pub(crate) fn set(folder: &Path, fails: bool) {
     folders.extend(fails.then(|| folder.to_owned()));
 }
 
-/// Whether the file cannot be read.
+/// Returns true if the file cannot be read.
 #[cfg(feature = "contract")]
 pub(crate) fn to_read(file: &Path) -> bool {
     crate::sqlite::view::locked(&FOLDERS).iter().any(|folder| file.starts_with(folder))

@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Wal(WalFile),
 }
 
-/// The file of the real VFS.
+/// Returns the file of the real VFS.
 ///
 /// # Safety
 /// `file` was opened here.
@@ -46,7 +46,7 @@ pub(super) unsafe fn methods(file: *mut ffi::sqlite3_file) -> &'static ffi::sqli
     unsafe { &*(*real(file)).pMethods }
 }
 
-/// Where it is.
+/// Its place.
 ///
 /// # Safety
 /// `file` was opened here and is open.
@@ -114,7 +114,7 @@ pub(super) unsafe extern "C" fn open(
     }
 }
 
-/// The file of the view whose WAL is being opened under `name`; null if it was not opened here.
+/// Returns the file of the view whose WAL is being opened under `name`; null if it was not opened here.
 ///
 /// # Safety
 /// `name` is what SQLite opens a WAL under.

@@ -53,7 +53,7 @@ unsafe fn give_up_kept(file: *mut ffi::sqlite3_file) {
     }
 }
 
-/// Where the system cannot give up a lock, SQLite goes on as if it had, and the lock would be this connection's for good:
+/// Where the system cannot give up a lock, SQLite continues as if it had, and the lock would be this connection's permanently:
 /// nobody could write any more, also not through it.
 pub(super) unsafe extern "C" fn shm_lock(
     file: *mut ffi::sqlite3_file,
@@ -85,7 +85,7 @@ pub(super) unsafe extern "C" fn shm_lock(
             return ffi::SQLITE_OK;
         }
         if let Kind::View(view) = kind(file) {
-            tracing::warn!(view = %path(file).display(), "a lock of a view cannot be given up: it is tried again with the next use");
+            tracing::warn!(view = %path(file).display(), "a lock of a view cannot be released: a retry follows with the next use");
             view.kept.push(locks);
         }
         code

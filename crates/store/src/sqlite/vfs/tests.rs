@@ -27,7 +27,7 @@ fn sums(connection: &Connection) -> rusqlite::Result<(i64, i64, String)> {
     connection.query_row("SELECT count(*), sum(n) FROM t", [], |row| Ok((row.get(0)?, row.get(1)?, check)))
 }
 
-/// Then SQLite makes the checksums of frames anew when the transaction is committed.
+/// Then SQLite makes the checksums of frames again when the transaction is committed.
 #[test]
 fn pages_that_are_written_again_within_a_transaction_are_sound() {
     let dir = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ fn pages_that_are_written_again_within_a_transaction_are_sound() {
     std::fs::copy(&path, left.path().join("a.db")).unwrap();
     std::fs::copy(&wal, left.path().join("a.db-wal")).unwrap();
     let seen = open(&left.path().join("a.db")).tried("read", |connection| sums(connection)).unwrap();
-    assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected.clone(), "ok"), "a WAL that was left behind");
+    assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected.clone(), "ok"), "a WAL that was left");
     let plain = Connection::open(&path).unwrap();
     let seen = sums(&plain).unwrap();
     assert_eq!((vec![seen.0, seen.1], &*seen.2), (expected.clone(), "ok"), "another program");
@@ -83,7 +83,7 @@ fn left(path: &Path, wal_bytes: u64) -> (i64, i64, String) {
     sums(&Connection::open(&copy).unwrap()).unwrap()
 }
 
-/// The frame that was written last by a connection tells it what the checksum of the next one goes on from, but only if it
+/// The frame that was written last by a connection tells it what the checksum of the next one continues from, but only if it
 /// is the last one still.
 #[test]
 fn connections_that_write_in_turns_leave_a_wal_that_is_taken_up() {
@@ -107,12 +107,12 @@ fn connections_that_write_in_turns_leave_a_wal_that_is_taken_up() {
         let db = &mut connections[usize::from(pick & 1 == 1)];
         let few = change(i64::from(pick >> 4) % 3 + 1);
         match pick >> 1 & 7 {
-            // Frames behind the last one that nobody reads.
+            // Frames after the last one that nobody reads.
             0 => run(db, &format!("BEGIN IMMEDIATE; {} ROLLBACK", change(90))),
             1 => run(db, &format!("BEGIN IMMEDIATE; {few} SAVEPOINT s; {} ROLLBACK TO s; {few} COMMIT", change(90))),
             // Pages that are written again, whose frames get their checksums at the end.
             2 => run(db, &format!("BEGIN IMMEDIATE; {} {} {few} COMMIT", change(90), change(60))),
-            // After this the WAL may be begun anew.
+            // After this the WAL may be begun again.
             3 => run(db, "PRAGMA wal_checkpoint(PASSIVE)"),
             _ => run(db, &few),
         }

@@ -28,7 +28,7 @@ pub(super) struct ViewFile {
     pub(super) moving: Moving,
     /// Locks of the index that could not be given up, which SQLite takes for given up.
     pub(super) kept: Vec<Locks>,
-    /// Whether what is moved could not be noted when it was tried last.
+    /// True if what is moved could not be noted when it was tried last.
     pub(super) fails: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) enum Moving {
 }
 
 impl ViewFile {
-    /// Whether pages may be written to the file, or why not.
+    /// Checks whether pages may be written to the file, or why not.
     fn may_write(&self) -> Result<(), c_int> {
         match self.moving {
             _ if self.wal.is_null() => Ok(()),
@@ -81,7 +81,7 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, view: &ViewFile, bytes:
     if let Err(code) = view.may_write() {
         return code;
     }
-    // What is no page would leave one behind that is not sound, so it is not written at all.
+    // What is no page would write a frame that is not sound, so it is not written at all.
     let Ok(page) = <&[u8; PAGE_BYTES]>::try_from(bytes) else { return ffi::SQLITE_IOERR_WRITE };
     if !at.is_multiple_of(PAGE_BYTES as u64) {
         return ffi::SQLITE_IOERR_WRITE;
@@ -124,7 +124,7 @@ pub(super) unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int)
         let Some(sync) = methods(file).xSync else { return ffi::SQLITE_IOERR_FSYNC };
         let code = sync(real(file), flags);
         let Kind::View(view) = kind(file) else { return code };
-        // Only after this does SQLite begin the WAL anew, or remove it.
+        // Only after this does SQLite begin the WAL again, or remove it.
         match std::mem::replace(&mut view.moving, Moving::Nothing) {
             Moving::All(moved) if code == ffi::SQLITE_OK => {
                 view.note(path(file), &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
@@ -163,7 +163,7 @@ unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
         if view.wal.is_null() || view.index.is_null() {
             return Err(ffi::SQLITE_IOERR_SHMMAP);
         }
-        // Of a view that was dropped nothing is noted, since one that was made anew may have its name.
+        // Of a view that was dropped nothing is noted, since one that was made again may have its name.
         let mut is_gone: c_int = 0;
         let control = methods(file).xFileControl;
         control.map(|ask| ask(real(file), ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut is_gone).cast()));

@@ -38,7 +38,7 @@ pub(super) struct WalFile {
     order: Option<Order>,
     /// Where the last frame ends that was written in this transaction.
     end: u64,
-    /// The checksums of the frame that was written last, while nobody else can have written behind it.
+    /// The checksums of the frame that was written last, while nobody else can have written after it.
     last: Option<Last>,
     /// One frame, on its way.
     frame: Box<Frame>,
@@ -50,11 +50,11 @@ struct Written {
     header: Header,
     /// Where.
     at: u64,
-    /// Whether it is not in the file yet.
+    /// True if it is not in the file yet.
     is_kept: bool,
 }
 
-/// What the next frame goes on from.
+/// What the next frame continues from.
 #[derive(Clone, Copy)]
 struct Last {
     sums: Sums,
@@ -69,7 +69,7 @@ impl WalFile {
     }
 }
 
-/// Whether so many bytes there are the page of a frame.
+/// Returns true if so many bytes there are the page of a frame.
 pub(super) fn is_page_of_frame(length: usize, at: u64) -> bool {
     let before = WAL_HEADER_BYTES + FRAME_HEADER_BYTES as u64;
     length == PAGE_BYTES && at >= before && (at - before).is_multiple_of(FRAME_BYTES)
@@ -90,7 +90,7 @@ pub(super) unsafe fn begin(view: &ViewFile) {
     wal.last = wal.last.filter(|last| unsafe { is_last(view, last) });
 }
 
-/// Whether the frame is the last one of the WAL still, as its index tells.
+/// Returns true if the frame is the last one of the WAL still, as its index tells.
 ///
 /// # Safety
 /// `view` is open, and its connection has the lock of who writes.
@@ -142,7 +142,7 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, byte
             return write_header(file, wal, header, at);
         }
         if !is_page_of_frame(bytes.len(), at) {
-            // The header of the WAL, with which it begins anew.
+            // The header of the WAL, with which it begins again.
             wal.last = None;
             return write_real(file, bytes, at);
         }
@@ -155,7 +155,7 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, byte
 }
 
 /// Keeps the header of a new frame, or writes that of one that is there: its page was written again within the
-/// transaction, and when it commits, SQLite makes the checksum anew from what it reads back, which is right as it is.
+/// transaction, and when it commits, SQLite makes the checksum again from what it reads back, which is right as it is.
 ///
 /// # Safety
 /// As [`write()`].
@@ -197,7 +197,7 @@ unsafe fn write_frame(file: *mut ffi::sqlite3_file, wal: &mut WalFile, header: &
     code
 }
 
-/// What the checksum of the frame at `at` goes on from. Where that was not written last by this connection, it is read: it
+/// What the checksum of the frame at `at` continues from. Where that was not written last by this connection, it is read: it
 /// ends the header of the frame before, or that of the WAL.
 ///
 /// # Safety

@@ -30,12 +30,12 @@ impl Writer {
              stop this process, see which program did, and restore the file from a backup"
         );
         let changed = StoreError::corrupt(format!("{} at byte {}", path.display(), size.min(end)), found);
-        tracing::error!(error = %changed, "the journal takes no more events");
+        tracing::error!(error = %changed, "the journal accepts no more events");
         self.state = State::Changed(changed.clone());
         Err(refused(changed))
     }
 
-    /// Makes sure that nothing in the chunk that is written to was found damaged: what is appended behind it would be
+    /// Makes sure that nothing in the chunk that is written to was found damaged: what is appended after it would be
     /// lost with it.
     pub(super) fn check_damage(&self) -> Result<(), Failed> {
         match self.log.damage_written_to() {
@@ -46,11 +46,11 @@ impl Writer {
 
     /// What is written to is not there any more, or not what the directory names.
     pub(super) fn replaced(&mut self, found: &Failed) {
-        tracing::error!(error = %found(), "the journal takes no more events while its files are gone");
+        tracing::error!(error = %found(), "the journal accepts no more events while its files are gone");
         self.state = State::Replaced;
     }
 
-    /// Makes sure that the files that are written to are those that whoever opens the directory finds.
+    /// Makes sure that the files that are written to are those that anyone who opens the directory finds.
     pub(super) fn check_named(&self) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
         self.check_name(&path, &*self.file)?;

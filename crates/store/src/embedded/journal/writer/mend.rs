@@ -6,7 +6,7 @@ use crate::embedded::journal::log::disk_error;
 use crate::error::StoreError;
 use crate::record;
 
-/// What may share a block with bytes that a failed flush was to write; more than any block of a file system.
+/// Most bytes that may share a block with bytes of a failed flush; more than any block of a file system.
 const REWRITTEN_BYTES: u64 = 64 << 10;
 
 impl Writer {
@@ -49,7 +49,7 @@ impl Writer {
     fn check_end(&self, from: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let damaged = |at: usize, found: &str| self.log.corrupt(self.chunk.first, from + at as u64, found);
         if (bytes.len() as u64) < self.end - from {
-            return Err(damaged(bytes.len(), "the file ends here, but events were durable behind it"));
+            return Err(damaged(bytes.len(), "the file ends here, but events were durable after it"));
         }
         let mut at = 0;
         if from == 0 {
@@ -62,7 +62,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Cuts off what a failed write left behind, for good: mixed with the next write it could pass for
+    /// Cuts off what a failed write left permanently: mixed with the next write it could pass for
     /// an append after a crash.
     pub(super) fn cut(&mut self) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
@@ -77,8 +77,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Notes that so many bytes behind the end are durable, which could not be noted before, and shows them. They were
-    /// flushed, so whoever opens the journal finds them, and a retry recognises them. To cut them off instead could leave a
+    /// Notes that so many bytes after the end are durable, which could not be noted before, and shows them. They were
+    /// flushed, so anyone who opens the journal finds them, and a retry recognises them. To cut them off instead could leave a
     /// note of more than there is.
     pub(super) fn note_again(&mut self, bytes: u64) -> Result<(), Failed> {
         self.check_named()?;
