@@ -53,6 +53,8 @@ pub(crate) struct Cluster {
     me: watch::Sender<Member>,
     /// Every member that has a lease, as of the last renewal; none once this node's own has ended.
     live: watch::Sender<Vec<Member>>,
+    /// When this node's own lease ends, or has ended: no later than by the store's clock.
+    leased_until: watch::Sender<Instant>,
     /// Why this node's own lease could not be renewed before it ended; none while it has one.
     lost: Mutex<Option<String>>,
 }
@@ -67,8 +69,8 @@ pub(crate) struct Keeper {
 impl Cluster {
     pub(crate) fn new(members: Arc<dyn Members>, clock: Arc<SharedClock>, shared: bool, me: Member) -> Self {
         let live = watch::Sender::default();
-        let me = watch::Sender::new(me);
-        Self { members, clock, lease: limits::LEASE_TIME, shared, me, live, lost: Mutex::default() }
+        let (me, leased_until) = (watch::Sender::new(me), watch::Sender::new(Instant::now()));
+        Self { members, clock, lease: limits::LEASE_TIME, shared, me, live, leased_until, lost: Mutex::default() }
     }
 
     /// Which member this node is.
@@ -100,6 +102,35 @@ impl Cluster {
     pub(crate) fn is_alone(&self) -> bool {
         let me = self.me();
         self.live.borrow().iter().all(|member| member.id == me)
+    }
+
+    /// Whether others count on this node to be alive: it has a lease, or nobody else can be there.
+    pub(crate) fn has_lease(&self) -> bool {
+        !self.shared || Instant::now() < *self.leased_until.borrow()
+    }
+
+    /// Ends once this node has no lease.
+    pub(crate) fn lease_ends(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (shared, mut leased_until) = (self.shared, self.leased_until.subscribe());
+        async move {
+            loop {
+                let until = *leased_until.borrow_and_update();
+                tokio::select! {
+                    biased;
+                    // An error means that the node is gone, and its lease is given back.
+                    renewed = leased_until.changed() => if renewed.is_err() { return },
+                    () = tokio::time::sleep_until(until), if shared => return,
+                }
+            }
+        }
+    }
+
+    /// Whether a member is alive now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    pub(crate) async fn lives(&self, id: MemberId) -> Result<bool, StoreError> {
+        Ok(self.members.live().await?.iter().any(|member| member.id == id))
     }
 
     /// Whether this node is the one that does what one alone should do for the version.
@@ -156,11 +187,12 @@ impl Cluster {
 
     async fn renew(&self) -> Result<(), StoreError> {
         let me = self.me.borrow().clone();
-        let asked = self.clock.own.now();
+        let (asked, began) = (self.clock.own.now(), Instant::now());
         if let Some(store) = self.members.now().await? {
             self.clock.set(asked, store, self.clock.own.now());
         }
         let live = self.members.renew(&me, self.lease).await?;
+        self.leased_until.send_replace(began + self.lease);
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.see(live);
         Ok(())

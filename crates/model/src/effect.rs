@@ -13,10 +13,12 @@ use std::fmt;
 
 use crate::catalog::ProjectionState;
 use crate::limits;
+use crate::member::MemberId;
 use crate::name::{ProjectionName, StreamName};
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::time::Timestamp;
+use crate::token::Epoch;
 use crate::version::VersionId;
 
 /// The name of one effect for good, which is the same for every try and on whichever node: the idempotency key.
@@ -98,6 +100,41 @@ pub struct EffectLetter {
     pub pending: PendingEffect,
     /// When it was set aside; `None` while it is tried again.
     pub aside: Option<Timestamp>,
+}
+
+/// Who has the right to make the effects of a view. Each time it is taken or given back its epoch is the next one, and
+/// nothing is begun under an earlier one any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EffectsClaim {
+    /// Under which the right was taken, or given back, last.
+    pub epoch: Epoch,
+    /// The member that has it.
+    pub owner: Option<MemberId>,
+}
+
+/// An effect that may be tried now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BegunEffect {
+    /// Its place in the outbox of its view.
+    pub number: u64,
+    /// The epoch under which it was begun before, if what that came to is not recorded: it may have been made.
+    pub before: Option<Epoch>,
+}
+
+/// One try to make an effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectTry {
+    /// The effect: the same for every try, so the idempotency key.
+    pub key: EffectKey,
+    /// The version that makes it.
+    pub version: VersionId,
+    /// The epoch under which this node makes the effects of that version. A later node has a higher one, so a receiver that
+    /// has seen it can refuse a try under a lower one.
+    pub epoch: Epoch,
+    /// Which try it is, from 1, of those whose outcome is recorded.
+    pub number: u32,
+    /// Whether an earlier try was begun of which nobody has recorded the outcome: the effect may have been made.
+    pub is_uncertain: bool,
 }
 
 /// What a try came to.

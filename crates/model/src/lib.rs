@@ -42,7 +42,10 @@ pub use catalog::{
     Cancel, Catalog, CatalogCommand, CatalogEvent, CatalogRefused, CleanUpReason, FlipKind, FlipPolicy, Misfit,
     PendingFlip, PendingReplay, ProjectionState, Verified, VersionState,
 };
-pub use effect::{EffectFailure, EffectKey, EffectLetter, NewEffect, PastEffects, PendingEffect, Settled, Voice};
+pub use effect::{
+    BegunEffect, EffectFailure, EffectKey, EffectLetter, EffectTry, EffectsClaim, NewEffect, PastEffects,
+    PendingEffect, Settled, Voice,
+};
 pub use event::{EventId, Metadata, NewEvent};
 pub use failure::{AfterRefusal, OnFailure, Policy, Retry};
 pub use journal::{JournalId, Mark, Parted, forgotten};

@@ -83,6 +83,9 @@ pub const SPEAK_LOOK: Duration = Duration::from_millis(20);
 pub const STATUS_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits for a position, for a serving version or for an answer, unless it says otherwise.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a node that answers requests looks for an answer: the rest of [`REQUEST_TIME_MAX`] is for the way to the
+/// caller, so that whoever waits that long has an answer.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_millis(9_500);
 /// Most dead letters that are read at once.
 pub const LETTERS_READ_MAX: usize = 1_000;
 /// Largest effect as kept in an outbox, in bytes.
@@ -172,6 +175,7 @@ const _: () = assert!(
     INDEX_BYTES_MAX + INDEX_COLUMNS_MAX * 11 + 16 <= 2_704 && INDEX_COLUMNS_MAX * INDEX_VALUE_BYTES <= INDEX_BYTES_MAX,
     "what is indexed fits every store"
 );
+const _: () = assert!(ANSWER_TIME_MAX.as_millis() < REQUEST_TIME_MAX.as_millis(), "an answer has time for the way");
 const _: () = assert!(SCRUB_ROWS_REST_MIN.as_millis() <= SCRUB_ROWS_REST_FIRST.as_millis(), "the first look comes");
 const _: () = assert!(EFFECTS_AT_ONCE_MAX <= EFFECTS_READ_MAX, "what is made at the same time can be looked at");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= TAIL_BYTES_MAX, "the largest event fits the tail");

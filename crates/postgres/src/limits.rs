@@ -34,7 +34,7 @@ pub const BACK_OFF_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long an append or a read is tried again while the database cannot be reached. After that its caller is told.
 pub const RETRY_TIME_MAX: Duration = Duration::from_secs(8);
 /// How long one call to the database may take at least, however late it was begun.
-pub const CALL_TIME_MIN: Duration = Duration::from_secs(2);
+pub const CALL_TIME_MIN: Duration = Duration::from_millis(1_500);
 /// Most appends that wait to be written.
 pub const WAITING_APPENDS_MAX: usize = 4096;
 /// Most events of one group, unless a single append has more.
@@ -89,6 +89,6 @@ const _: () =
     assert!(ANSWER_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(), "the server gives up before its client does");
 const _: () = assert!(BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis());
 const _: () = assert!(
-    RETRY_TIME_MAX.as_millis() + CALL_TIME_MIN.as_millis() <= limits::REQUEST_TIME_MAX.as_millis(),
+    RETRY_TIME_MAX.as_millis() + CALL_TIME_MIN.as_millis() <= limits::ANSWER_TIME_MAX.as_millis(),
     "whoever waits for an append is told why it failed before the request's own time is over"
 );

@@ -16,6 +16,7 @@
 //! No transaction waits for anything but the database, except for a handler that wrote SQL and goes on. The server ends
 //! one that waits too long, and a statement that nobody waits for any more.
 
+mod begun;
 mod health;
 mod history;
 mod letters;

@@ -5,6 +5,7 @@ mod support;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dacapo_model::{ExpectedRevision, Position, Revision};
 use dacapo_postgres::testbed::{Durability, OWNER, Server, Stop, name_of};
@@ -112,6 +113,7 @@ async fn what_was_acknowledged_outlasts_every_stop_of_the_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlasts_an_operator_who_ends_every_connection() {
     const TIMES: usize = 12;
+    const WELL_MAX: Duration = Duration::from_secs(60);
     let server = Server::shared();
     let url = server.database().await;
     let mut load = Load::start(&url).await;
@@ -124,9 +126,12 @@ async fn what_was_acknowledged_outlasts_an_operator_who_ends_every_connection() 
     }
     load.goes_on().await;
     for node in &load.nodes {
-        while node.health() != Health::Well {
-            tokio::task::yield_now().await;
-        }
+        let well = async {
+            while node.health() != Health::Well {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(WELL_MAX, well).await.expect("it works again");
     }
     load.end().await;
 }

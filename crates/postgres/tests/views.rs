@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token, TokenMove,
-    TokenRefused, VersionId, ViewId,
+    Applied, Epoch, NewEffect, Position, ProjectionName, SegmentCount, Settled, StreamName, Timestamp, Token,
+    TokenMove, TokenRefused, VersionId, ViewId,
 };
 use dacapo_postgres::testbed::{Durability, Server, Stop};
 use dacapo_postgres::{Database, Options, PostgresViews};
@@ -594,7 +594,7 @@ async fn every_effect_is_due_some_time() {
         for due in due {
             made += 1;
             assert_eq!(due.effect.position.get(), made, "in the order of their events");
-            reactor.settle_effects(&[(due.number, Settled::Done)]).await.unwrap();
+            reactor.settle_effects(Epoch::UNCLAIMED, &[(due.number, Settled::Done)]).await.unwrap();
         }
     }
     emitting.await.unwrap();

@@ -12,7 +12,7 @@ use crate::node::unavailable;
 /// What is added where whoever settles letters waits for the processor, in milliseconds.
 pub(crate) const SETTLES: Option<u64> = Some(limits::REQUEST_TIME_MAX.as_millis() as u64);
 
-/// Answers in [`limits::REQUEST_TIME_MAX`], and the time for which the caller wants to wait on top, whoever else waits for
+/// Answers in [`limits::ANSWER_TIME_MAX`], and the time for which the caller wants to wait on top, whoever else waits for
 /// a store that does not answer. What has been begun goes on to its end.
 pub(crate) async fn in_time<T>(
     wait_ms: Option<u64>,
@@ -20,7 +20,7 @@ pub(crate) async fn in_time<T>(
 ) -> Result<T, ApiError> {
     let wait = Duration::from_millis(wait_ms.unwrap_or(0));
     // Where there is no such point in time, it never comes.
-    match tokio::time::timeout(limits::REQUEST_TIME_MAX.saturating_add(wait), answer).await {
+    match tokio::time::timeout(limits::ANSWER_TIME_MAX.saturating_add(wait), answer).await {
         Ok(answer) => answer,
         Err(_) => Err(unavailable(StoreError::unavailable(
             "answer the request in time",

@@ -76,17 +76,7 @@ impl NodeApi {
 #[async_trait]
 impl Api for NodeApi {
     async fn status(&self) -> Result<Status, ApiError> {
-        let status = self.node.status().await.map_err(refused)?;
-        let mut projections: Vec<_> =
-            status.projections.iter().map(|projection| projection_form(projection, status.head)).collect();
-        if status.members.is_empty() {
-            // Who has a segment says something only where there are others.
-            let versions = projections.iter_mut().flat_map(|projection| &mut projection.versions);
-            versions.flat_map(|version| &mut version.segments).for_each(|segment| segment.owner = None);
-        }
-        let members = status.members.iter().map(MemberStatus::new).collect();
-        let subscribers = status.subscribers.iter().map(subscriber_form);
-        Ok(Status { node: self.own_status(), members, projections, subscribers: subscribers.collect() })
+        in_time(None, async move { self.whole_status().await }).await
     }
 
     async fn readiness(&self) -> Result<NodeStatus, ApiError> {
@@ -94,22 +84,7 @@ impl Api for NodeApi {
     }
 
     async fn append(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
-        let mut events = Vec::with_capacity(request.events.len());
-        for event in request.events {
-            let (stream, event) = event.into_model(|| self.node.new_id())?;
-            events.push(StreamEvent { stream, event });
-        }
-        let expected = request.expected.into_iter().map(dacapo_api::Expected::into_model).collect::<Result<_, _>>()?;
-        let on_known = match request.on_known {
-            OnKnown::Recognise => dacapo_store::OnKnown::Recognise,
-            OnKnown::Skip => dacapo_store::OnKnown::Skip,
-        };
-        let appended = self.node.append_batch(Append { events, expected, on_known }).await.map_err(refused)?;
-        Ok(AppendResponse {
-            position: appended.position.get(),
-            revision: appended.revision.get(),
-            written: appended.written as u64,
-        })
+        in_time(None, async move { self.append_events(request).await }).await
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadResponse, ApiError> {
@@ -338,6 +313,39 @@ enum About {
 }
 
 impl NodeApi {
+    async fn whole_status(&self) -> Result<Status, ApiError> {
+        let status = self.node.status().await.map_err(refused)?;
+        let mut projections: Vec<_> =
+            status.projections.iter().map(|projection| projection_form(projection, status.head)).collect();
+        if status.members.is_empty() {
+            // Who has a segment says something only where there are others.
+            let versions = projections.iter_mut().flat_map(|projection| &mut projection.versions);
+            versions.flat_map(|version| &mut version.segments).for_each(|segment| segment.owner = None);
+        }
+        let members = status.members.iter().map(MemberStatus::new).collect();
+        let subscribers = status.subscribers.iter().map(subscriber_form);
+        Ok(Status { node: self.own_status(), members, projections, subscribers: subscribers.collect() })
+    }
+
+    async fn append_events(&self, request: AppendRequest) -> Result<AppendResponse, ApiError> {
+        let mut events = Vec::with_capacity(request.events.len());
+        for event in request.events {
+            let (stream, event) = event.into_model(|| self.node.new_id())?;
+            events.push(StreamEvent { stream, event });
+        }
+        let expected = request.expected.into_iter().map(dacapo_api::Expected::into_model).collect::<Result<_, _>>()?;
+        let on_known = match request.on_known {
+            OnKnown::Recognise => dacapo_store::OnKnown::Recognise,
+            OnKnown::Skip => dacapo_store::OnKnown::Skip,
+        };
+        let appended = self.node.append_batch(Append { events, expected, on_known }).await.map_err(refused)?;
+        Ok(AppendResponse {
+            position: appended.position.get(),
+            revision: appended.revision.get(),
+            written: appended.written as u64,
+        })
+    }
+
     fn projection(&self, name: &str) -> Result<ProjectionHandle, ApiError> {
         self.node.projection(parse_projection(name)?).map_err(refused)
     }

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::effects::{Acts, EffectFailure, EffectKey, EffectOptions, PastEffects};
+use dacapo::effects::{Acts, EffectFailure, EffectOptions, EffectTry, PastEffects};
 use dacapo::options::{FlipPolicy, InPlace, OnFailure, Policy, Retry, Scrub, Seed, SegmentCount, WorkShare};
 use dacapo::verify::Part;
 use dacapo::verify::Verify;
@@ -214,8 +214,8 @@ impl<const CODE: u32, E: Change> Answers<TotalOf> for Totals<CODE, E> {
 }
 
 impl<const CODE: u32, E: Change> Acts<Told> for Totals<CODE, E> {
-    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
-        self.world.receive(CODE, told, key).await
+    async fn act(&self, told: &Told, attempt: &EffectTry) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, &attempt.key).await
     }
 }
 
@@ -249,8 +249,8 @@ impl<const CODE: u32, E: Change> Projection for Tally<CODE, E> {
 }
 
 impl<const CODE: u32, E: Change> Acts<Told> for Tally<CODE, E> {
-    async fn act(&self, told: &Told, key: &EffectKey) -> Result<(), HandlerError> {
-        self.world.receive(CODE, told, key).await
+    async fn act(&self, told: &Told, attempt: &EffectTry) -> Result<(), HandlerError> {
+        self.world.receive(CODE, told, &attempt.key).await
     }
 }
 

@@ -3,8 +3,8 @@
 //! Every store of views has these columns, with these texts in them; how they are made and found is its own.
 
 use dacapo_model::{
-    Applied, EffectLetter, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect, PendingEffect, Position, Refusal,
-    ReplayMark, Segment, SegmentCount, StreamName, Timestamp, Token, Wish, limits,
+    Applied, BegunEffect, EffectLetter, EffectsClaim, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect,
+    PendingEffect, Position, Refusal, ReplayMark, Segment, SegmentCount, StreamName, Timestamp, Token, Wish, limits,
 };
 
 /// A row of the table of tokens.
@@ -68,6 +68,20 @@ pub struct EffectForm {
     pub aside: Option<i64>,
 }
 
+/// The table in which a view says what it is.
+pub const VIEW: &str = "_dacapo_view";
+/// The table of its tokens.
+pub const TOKENS: &str = "_dacapo_tokens";
+
+/// What is wrong with what a view keeps beside its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// The table in which it is.
+    pub table: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
 fn member(bytes: Vec<u8>) -> Result<MemberId, String> {
     let wrong = |bytes: Vec<u8>| format!("the id of a member has 16 bytes, this one has {}", bytes.len());
     bytes.try_into().map(MemberId::from_bytes).map_err(wrong)
@@ -98,14 +112,19 @@ impl TokenForm {
 ///
 /// # Errors
 /// What is wrong with the rows.
-pub fn tokens(stored: Vec<TokenForm>, segments: &[i64]) -> Result<Vec<Token>, String> {
+pub fn tokens(stored: Vec<TokenForm>, segments: &[i64]) -> Result<Vec<Token>, Wrong> {
     let [count] = segments else {
-        return Err(format!("the table _dacapo_view must have one row, and it has {}", segments.len()));
+        let found = format!("the table must have one row, and it has {}", segments.len());
+        return Err(Wrong { table: VIEW, found });
     };
+    tokens_of(stored, *count).map_err(|found| Wrong { table: TOKENS, found })
+}
+
+fn tokens_of(stored: Vec<TokenForm>, count: i64) -> Result<Vec<Token>, String> {
     let tokens = stored.into_iter().map(TokenForm::token).collect::<Result<Vec<_>, _>>()?;
     let of = |segment: i64| tokens.iter().filter(|token| i64::from(token.segment.get()) == segment).count();
     let list = |wrong: &dyn Fn(usize) -> bool| {
-        let these = (0..*count).filter(|segment| wrong(of(*segment))).map(|segment| segment.to_string());
+        let these = (0..count).filter(|segment| wrong(of(*segment))).map(|segment| segment.to_string());
         these.collect::<Vec<_>>().join(", ")
     };
     let (none, several) = (list(&|tokens| tokens == 0), list(&|tokens| tokens > 1));
@@ -115,7 +134,7 @@ pub fn tokens(stored: Vec<TokenForm>, segments: &[i64]) -> Result<Vec<Token>, St
     if !several.is_empty() {
         return Err(format!("of {count} segments these have several tokens: {several}"));
     }
-    match tokens.iter().find(|token| i64::from(token.segment.get()) >= *count) {
+    match tokens.iter().find(|token| i64::from(token.segment.get()) >= count) {
         Some(token) => Err(format!("there is a token of segment {}, and there are {count} segments", token.segment)),
         None => Ok(tokens),
     }
@@ -201,6 +220,24 @@ impl EffectForm {
             due: Timestamp::from_micros(self.due.unwrap_or_default()),
         })
     }
+}
+
+/// The claim to the effects, of what is stored of it; nobody has taken it where nothing is.
+///
+/// # Errors
+/// What is wrong with the row.
+pub fn effects_claim(stored: Option<(i64, Option<Vec<u8>>)>) -> Result<EffectsClaim, String> {
+    let Some((epoch, owner)) = stored else { return Ok(EffectsClaim::default()) };
+    Ok(EffectsClaim { epoch: Epoch::new(whole(epoch, "an epoch")?), owner: owner.map(member).transpose()? })
+}
+
+/// An effect that is begun, with the epoch under which it was before.
+///
+/// # Errors
+/// What is wrong with the row.
+pub fn begun(number: u64, before: Option<i64>) -> Result<BegunEffect, String> {
+    let before = before.map(|epoch| whole(epoch, "an epoch").map(Epoch::new)).transpose()?;
+    Ok(BegunEffect { number, before })
 }
 
 /// A position as it is stored. What is beyond every number that a store has comes from outside, is in no journal, and

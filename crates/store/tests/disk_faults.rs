@@ -41,6 +41,18 @@ fn unavailable(result: Result<Appended, AppendError>) -> String {
     }
 }
 
+/// Waits until the journal says that it works.
+async fn becomes_well(journal: &EmbeddedJournal) {
+    let well = async {
+        while journal.health() != Health::Well {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(60), well).await.is_err() {
+        panic!("it never works again: {:?}", journal.health());
+    }
+}
+
 async fn count(journal: &EmbeddedJournal) -> u64 {
     let (mut after, mut count) = (Position::START, 0);
     while after < *journal.head().borrow() {
@@ -89,9 +101,7 @@ async fn health_follows_appends_and_is_looked_for_again() {
         unavailable(journal.append(append(2)).await);
     }
     disk.set_room(None);
-    while journal.health() != Health::Well {
-        tokio::task::yield_now().await;
-    }
+    becomes_well(&journal).await;
     assert_eq!(journal.append(append(2)).await.unwrap().position.get(), 2);
     drop(journal);
     assert_eq!(count(&open(dir.path(), &disk, 1 << 20).unwrap()).await, 2);
@@ -111,9 +121,7 @@ async fn health_follows_reads_and_is_looked_for_again() {
         assert!(found.contains("the disk cannot read it") && found.contains("chunk-"), "{found}");
     }
     disk.fail_reads(false);
-    while journal.health() != Health::Well {
-        tokio::task::yield_now().await;
-    }
+    becomes_well(&journal).await;
     assert_eq!(count(&journal).await, 1);
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dacapo::effects::{Acts, Effect, EffectKey};
+use dacapo::effects::{Acts, Effect, EffectKey, EffectTry};
 use dacapo::options::Retry;
 use dacapo::verify::{Assertion, Checks, Comparison};
 use dacapo::{Answers, HandlerError, Options, Position, Projection, Query, ReadView, Recorded, Table, View};
@@ -87,8 +87,8 @@ impl<Q: Query, P: Answers<Q>> Answers<Q> for Watched<P> {
 }
 
 impl<E: Effect, P: Projection> Acts<E> for Watched<P> {
-    async fn act(&self, effect: &E, key: &EffectKey) -> Result<(), HandlerError> {
-        let made = Made { key: key.clone(), name: E::NAME, effect: serde_json::to_value(effect)? };
+    async fn act(&self, effect: &E, attempt: &EffectTry) -> Result<(), HandlerError> {
+        let made = Made { key: attempt.key.clone(), name: E::NAME, effect: serde_json::to_value(effect)? };
         self.effects.0.lock().unwrap_or_else(PoisonError::into_inner).push(made);
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dacapo::effects::{Acts, Effect, EffectKey};
+use dacapo::effects::{Acts, Effect, EffectTry};
 use dacapo::{HandlerError, Options, Projection, Recorded, Table, View};
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +69,8 @@ impl Projection for Webhooks {
 }
 
 impl Acts<Movement> for Webhooks {
-    async fn act(&self, movement: &Movement, key: &EffectKey) -> Result<(), HandlerError> {
-        let post = self.http.post(&self.url).header(IDEMPOTENCY_KEY, key.to_string()).json(movement);
+    async fn act(&self, movement: &Movement, attempt: &EffectTry) -> Result<(), HandlerError> {
+        let post = self.http.post(&self.url).header(IDEMPOTENCY_KEY, attempt.key.to_string()).json(movement);
         post.send().await?.error_for_status()?;
         Ok(())
     }

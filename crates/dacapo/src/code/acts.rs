@@ -5,7 +5,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use dacapo_model::EffectKey;
+use dacapo_model::EffectTry;
 use futures::future::BoxFuture;
 
 use super::{HandlerError, Projection};
@@ -15,17 +15,19 @@ use crate::effect::Effect;
 /// them with [`CodeOf::acts`](crate::CodeOf::acts).
 pub trait Acts<E: Effect>: Projection {
     /// Makes an effect. It is called at least once for each, one after the other for those of one stream, and again
-    /// with the same `key` when it fails, takes longer than [`EffectOptions::time_max`](crate::effects::EffectOptions::time_max), or the process ends before
-    /// what it came to is recorded: hand the key on to whoever can tell repetitions apart.
+    /// with the same [`EffectTry::key`] when it fails, takes longer than
+    /// [`EffectOptions::time_max`](crate::effects::EffectOptions::time_max), or the process ends before what it came to is
+    /// recorded: hand the key on to whoever can tell repetitions apart, and [`EffectTry::epoch`] to whoever can refuse a
+    /// try of a node that was paused. The future is dropped when the node loses its lease.
     ///
     /// # Errors
     /// Whatever keeps it from happening. It is tried again, later and later.
-    fn act(&self, effect: &E, key: &EffectKey) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    fn act(&self, effect: &E, attempt: &EffectTry) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
 /// The erased form of [`Acts`].
 pub(crate) trait AnyAct: Send + Sync {
-    fn act<'a>(&'a self, payload: &'a [u8], key: &'a EffectKey) -> BoxFuture<'a, Result<(), HandlerError>>;
+    fn act<'a>(&'a self, payload: &'a [u8], attempt: &'a EffectTry) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
 pub(crate) struct Actor<P, E> {
@@ -34,11 +36,11 @@ pub(crate) struct Actor<P, E> {
 }
 
 impl<P: Acts<E>, E: Effect> AnyAct for Actor<P, E> {
-    fn act<'a>(&'a self, payload: &'a [u8], key: &'a EffectKey) -> BoxFuture<'a, Result<(), HandlerError>> {
+    fn act<'a>(&'a self, payload: &'a [u8], attempt: &'a EffectTry) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
             let effect: E = serde_json::from_slice(payload)
                 .map_err(|error| format!("what was kept of it is no {}: {error}", type_name::<E>()))?;
-            self.projection.act(&effect, key).await
+            self.projection.act(&effect, attempt).await
         })
     }
 }

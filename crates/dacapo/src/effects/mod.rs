@@ -12,30 +12,32 @@
 //! same key. Effects of one stream are made one after the other, also where another version speaks for the earlier ones;
 //! one that fails holds back only its stream, until it is set aside by [`EffectOptions::on_failure`] or dropped.
 
-use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
+mod attempt;
+mod right;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token, VersionId, ViewId, Voice, limits,
+    BegunEffect, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Settled, Timestamp, Token,
+    VersionId, ViewId, Voice, limits,
 };
 use dacapo_store::{Outbox, StoreError, View as StoredView};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 pub use crate::code::Acts;
 pub use crate::effect::{Effect, EffectOptions};
-pub use dacapo_model::{EffectFailure, EffectKey, PastEffects};
+pub use dacapo_model::{EffectFailure, EffectKey, EffectTry, Epoch, PastEffects};
 
+use self::right::Right;
 use crate::catalog::CatalogError;
-use crate::code::{VersionCode, shortened};
+use crate::code::VersionCode;
 use crate::history;
-use crate::panics::{chain, panic_text};
 use crate::processor::Progress;
 use crate::versions::{OpenVersion, Versions};
 
@@ -79,28 +81,13 @@ struct UnderWay {
     resumed_at: Option<Position>,
     /// Since that one, until everything that fails was tried at once: what was.
     retried: Option<HashSet<u64>>,
-    turn: Turn,
+    /// Under what this member makes the effects, while it does.
+    right: Right,
 }
 
-/// One member makes the effects of a version. The one before it may still be at it: it sees that it is not its turn any
-/// more when it looks at the members, which it does before its lease ends, or it has no lease any more. So a member whose
-/// turn has come waits for as long as a lease, unless it is alone. One that was paused may wake up later, and one effect
-/// may take longer than that: such effects are made twice, under the same keys.
-#[derive(Default)]
-struct Turn {
-    /// When this member may begin.
-    begins: Option<Instant>,
-}
-
-impl Turn {
-    fn has_come(&mut self, versions: &Versions, id: &ViewId) -> bool {
-        if !versions.cluster.drives(id) {
-            self.begins = None;
-            return false;
-        }
-        let wait = if versions.cluster.is_alone() { Duration::ZERO } else { limits::LEASE_TIME };
-        let begins = self.begins.get_or_insert_with(|| Instant::now() + wait);
-        Instant::now() >= *begins
+impl UnderWay {
+    fn is_empty(&self) -> bool {
+        self.busy.is_empty() && self.settled.is_empty()
     }
 }
 
@@ -114,18 +101,11 @@ impl Delivery {
         let mut stop = self.stop.clone();
         while let Some(versions) = self.versions.upgrade() {
             let mut catalog = versions.catalog.watch();
+            let mut live = versions.cluster.live();
             catalog.mark_unchanged();
+            live.mark_unchanged();
             self.progress.mark_unchanged();
-            let is_its_turn = under_way.turn.has_come(&versions, &self.id);
-            let look = async {
-                if is_its_turn {
-                    return self.look(&versions, &mut under_way).await;
-                }
-                // What was begun while it was this member's turn is not made by another one once that is recorded.
-                self.settle_ended(&mut under_way).await?;
-                Ok(LOOK_IDLE)
-            };
-            let rest = match look.await {
+            let rest = match self.take_turn(&versions, &mut under_way).await {
                 Ok(rest) => rest,
                 Err(error) => {
                     tracing::warn!(view = %self.id, %error, "effects cannot be made for the moment");
@@ -140,6 +120,7 @@ impl Delivery {
                 Some(done) = under_way.acts.next(), if !under_way.acts.is_empty() => under_way.settled.push(done),
                 Ok(()) = self.progress.changed() => {}
                 Ok(()) = catalog.changed() => {}
+                Ok(()) = live.changed() => {}
                 () = tokio::time::sleep(rest) => {}
             }
         }
@@ -151,13 +132,40 @@ impl Delivery {
         if tokio::time::timeout(limits::STOP_TIME_MAX, rest).await.is_err() {
             tracing::warn!(view = %self.id, "effects did not end in time; they are made again at the next start");
         }
-        if let Err(error) = self.view.settle_effects(&under_way.settled).await {
+        // Nothing of it goes on once another member may begin.
+        drop(std::mem::take(&mut under_way.acts));
+        let Some(epoch) = under_way.right.epoch() else { return };
+        if let Err(error) = self.view.settle_effects(epoch, &under_way.settled).await {
             tracing::warn!(view = %self.id, %error, "what effects came to is not recorded; they are made again");
+        }
+        if let Err(error) = under_way.right.give_back(&*self.view).await {
+            tracing::warn!(view = %self.id, %error, "the right to make effects is not given back; it ends with the lease");
         }
     }
 
+    /// Goes on with the effects if it is this member's turn, and otherwise ends what it has begun.
+    async fn take_turn(&self, versions: &Arc<Versions>, under_way: &mut UnderWay) -> Result<Duration, CatalogError> {
+        if versions.cluster.drives(&self.id) && versions.cluster.has_lease() && !under_way.right.is_lost() {
+            let time_max = self.carried.options.effects.time_max;
+            let taken = under_way.right.take(&*self.view, &versions.cluster, time_max).await?;
+            let Some(epoch) = taken else { return Ok(LOOK) };
+            return self.look(versions, under_way, epoch).await;
+        }
+        // What was begun while it was this member's turn is not made by another one once that is recorded.
+        self.settle_ended(under_way).await?;
+        if under_way.is_empty() {
+            under_way.right.give_back(&*self.view).await?;
+        }
+        Ok(if under_way.is_empty() { LOOK_IDLE } else { LOOK })
+    }
+
     /// Records what has ended, begins what is due, and tells how long to rest unless something happens.
-    async fn look(&self, versions: &Arc<Versions>, under_way: &mut UnderWay) -> Result<Duration, CatalogError> {
+    async fn look(
+        &self,
+        versions: &Arc<Versions>,
+        under_way: &mut UnderWay,
+        epoch: Epoch,
+    ) -> Result<Duration, CatalogError> {
         // First, since what goes makes the next one of its stream due.
         self.settle_ended(under_way).await?;
         // Looked at before the catalog is: every flip through here is known then.
@@ -182,7 +190,7 @@ impl Delivery {
                 under_way.retried = None;
             }
         }
-        let (mut silent, mut before) = (0, None);
+        let (mut silent, mut before, mut to_begin) = (0, None, vec![]);
         for pending in due {
             let NewEffect { position, .. } = pending.effect;
             if under_way.busy.contains(&pending.number) || position > head {
@@ -190,16 +198,14 @@ impl Delivery {
             }
             match projection.voice(position, self.carried.options.effects.past) {
                 Voice::Of(version) if version == self.id.version || planted::is(Fault::EveryVoice) => {
-                    let room = under_way.acts.len() < limits::EFFECTS_AT_ONCE_MAX;
+                    let room = under_way.acts.len() + to_begin.len() < limits::EFFECTS_AT_ONCE_MAX;
                     let first = match room && !planted::is(Fault::AnyOrder) {
                         true => self.comes_before(versions, projection, &pending).await?,
                         false => None,
                     };
                     before = before.or(first);
                     if room && first.is_none() {
-                        under_way.busy.insert(pending.number);
-                        under_way.retried.iter_mut().for_each(|retried| retried.extend([pending.number]));
-                        under_way.acts.push(self.act(versions, pending));
+                        to_begin.push(pending);
                     }
                 }
                 // Nobody knows yet.
@@ -211,6 +217,7 @@ impl Delivery {
             }
         }
         self.settle(under_way).await?;
+        self.begin(versions, under_way, epoch, to_begin).await?;
         self.before.send_replace(before);
         let outbox = self.view.outbox(FAILING_TOLD).await?;
         let next_due = outbox.next_due.map(|due| due.since(now));
@@ -226,6 +233,34 @@ impl Delivery {
         })
     }
 
+    /// Begins what is to be made, once it is recorded that it is begun under this member's right (I-9).
+    async fn begin(
+        &self,
+        versions: &Arc<Versions>,
+        under_way: &mut UnderWay,
+        epoch: Epoch,
+        pending: Vec<PendingEffect>,
+    ) -> Result<(), StoreError> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<u64> = pending.iter().map(|it| it.number).collect();
+        let claim = EffectsClaim { epoch, owner: Some(versions.cluster.me()) };
+        let Some(begun) = self.view.begin_effects(claim, &numbers).await? else {
+            tracing::warn!(view = %self.id, %epoch, "another node makes the effects now, so this one begins none");
+            under_way.right.lose();
+            return Ok(());
+        };
+        let mut pending: HashMap<u64, PendingEffect> = pending.into_iter().map(|it| (it.number, it)).collect();
+        for BegunEffect { number, before } in begun {
+            let Some(pending) = pending.remove(&number) else { continue };
+            under_way.busy.insert(number);
+            under_way.retried.iter_mut().for_each(|retried| retried.extend([number]));
+            under_way.acts.push(self.act(versions, epoch, pending, before));
+        }
+        Ok(())
+    }
+
     /// Records the tries that have ended by now.
     async fn settle_ended(&self, under_way: &mut UnderWay) -> Result<(), StoreError> {
         while let Some(Some(done)) = under_way.acts.next().now_or_never() {
@@ -236,8 +271,10 @@ impl Delivery {
 
     /// Records what has ended. Until that has worked it is not tried again.
     async fn settle(&self, under_way: &mut UnderWay) -> Result<(), StoreError> {
-        if !under_way.settled.is_empty() {
-            self.view.settle_effects(&under_way.settled).await?;
+        if let Some(epoch) = under_way.right.epoch()
+            && !under_way.settled.is_empty()
+        {
+            self.view.settle_effects(epoch, &under_way.settled).await?;
             for (number, _) in under_way.settled.drain(..) {
                 under_way.busy.remove(&number);
             }
@@ -360,37 +397,5 @@ impl Delivery {
         let reached = other.open.as_ref().and_then(|open| open.reached(open.progress.borrow().covers()));
         let still = versions.trails.look(&other.id, &tokens, reached, versions.head()).still(versions.trails.now());
         Ok(!halts && still < limits::STALL_TIME_MAX)
-    }
-
-    /// One try.
-    fn act(&self, versions: &Versions, pending: PendingEffect) -> Act {
-        let PendingEffect { number, effect, attempts, .. } = pending;
-        let aside = self.outbox.borrow().aside;
-        let projection = self.id.projection.clone();
-        let key = EffectKey { projection, position: effect.position, ordinal: effect.ordinal };
-        let (act, options) = (self.carried.act_on(&effect.name), self.carried.options.effects);
-        let (clock, view) = (Arc::clone(&versions.world.clock), self.id.clone());
-        Box::pin(async move {
-            let made = async {
-                let act = act.ok_or_else(|| format!("this program has nothing that acts on {:?}", effect.name))?;
-                act.act(&effect.payload, &key).await
-            };
-            let made = tokio::time::timeout(options.time_max, AssertUnwindSafe(made).catch_unwind()).await;
-            let error = match made {
-                Ok(Ok(Ok(()))) => return (number, Settled::Done),
-                Ok(Ok(Err(error))) => chain(&*error),
-                Ok(Err(panic)) => format!("it panicked: {}", panic_text(&*panic)),
-                Err(_) => format!("it took longer than {} ms", options.time_max.as_millis()),
-            };
-            let attempts = attempts + 1;
-            if options.on_failure.sets_aside(attempts, aside) {
-                tracing::error!(%view, effect = %key, name = effect.name, attempts, error, "an effect is set aside");
-                return (number, Settled::SetAside { error: shortened(error), at: clock.now() });
-            }
-            tracing::warn!(%view, effect = %key, name = effect.name, attempts, error, "an effect fails");
-            let error = shortened(error);
-            let due: Timestamp = clock.now().plus(options.back_off(attempts));
-            (number, Settled::Failed { error, due })
-        })
     }
 }

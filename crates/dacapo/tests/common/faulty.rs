@@ -23,6 +23,8 @@ pub enum Call<'a> {
     Append(&'a Append),
     Read,
     ReadStream,
+    Streams,
+    Mark,
     StreamRevision,
     Open(&'a ViewId),
     Find(&'a ViewId),
@@ -37,6 +39,14 @@ pub enum Call<'a> {
     Lift(&'a ViewId),
     Reader(&'a ViewId),
     Commit(&'a ViewId),
+    History(&'a ViewId),
+    Letters(&'a ViewId),
+    Wish(&'a ViewId),
+    /// Whatever reads the outbox.
+    Effects(&'a ViewId),
+    DecideEffects(&'a ViewId),
+    ClaimEffects(&'a ViewId),
+    BeginEffects(&'a ViewId),
     SettleEffects(&'a ViewId),
     Index(&'a ViewId),
     Attach(&'a ViewId),
@@ -166,7 +176,7 @@ impl Journal for FaultyJournal {
     }
 
     async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
-        self.inner.mark(through).await
+        self.faults.meet(Call::Mark, self.inner.mark(through)).await
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
@@ -191,7 +201,7 @@ impl Journal for FaultyJournal {
         after: Option<&StreamName>,
         most: usize,
     ) -> Result<Vec<StreamInfo>, StoreError> {
-        self.inner.streams(category, after, most).await
+        self.faults.meet(Call::Streams, self.inner.streams(category, after, most)).await
     }
 
     fn health(&self) -> Health {
@@ -285,7 +295,7 @@ macro_rules! meet {
 dacapo_store::delegate! {
     impl ViewTokens for FaultyView {
         tokens by meet(Call::Tokens);
-        history;
+        history by meet(Call::History);
         claim by meet(Call::Claim);
         revoke;
         cap => cap_at;
@@ -297,19 +307,22 @@ dacapo_store::delegate! {
 dacapo_store::delegate! {
     impl ViewLetters for FaultyView {
         refusals by meet(Call::Refusals);
-        letters;
-        wish;
+        letters by meet(Call::Letters);
+        wish by meet(Call::Wish);
         unspoken;
     }
 }
 
 dacapo_store::delegate! {
     impl ViewOutbox for FaultyView {
-        effects_due;
-        first_effect;
-        outbox;
-        effect_letters;
-        decide_effects;
+        effects_due by meet(Call::Effects);
+        first_effect by meet(Call::Effects);
+        outbox by meet(Call::Effects);
+        effect_letters by meet(Call::Effects);
+        decide_effects by meet(Call::DecideEffects);
+        effects_claim by meet(Call::Effects);
+        claim_effects by meet(Call::ClaimEffects);
+        begin_effects by meet(Call::BeginEffects);
         settle_effects by meet(Call::SettleEffects);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dacapo::catalog::Phase;
-use dacapo::effects::{Acts, Effect, EffectKey, EffectOptions};
+use dacapo::effects::{Acts, Effect, EffectKey, EffectOptions, EffectTry};
 use dacapo::options::{FlipPolicy, InPlace, SegmentCount};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
@@ -115,8 +115,8 @@ impl<const CODE: u32> Projection for Notices<CODE> {
 }
 
 impl<const CODE: u32> Acts<Mail> for Notices<CODE> {
-    async fn act(&self, mail: &Mail, key: &EffectKey) -> Result<(), HandlerError> {
-        let tried = (CODE, key.clone(), mail.clone());
+    async fn act(&self, mail: &Mail, attempt: &EffectTry) -> Result<(), HandlerError> {
+        let tried = (CODE, attempt.key.clone(), mail.clone());
         self.office.tried.lock().unwrap().push(tried.clone());
         if Office::holds(&self.office.hang, &mail.ledger) {
             std::future::pending::<()>().await;

@@ -7,12 +7,13 @@
 
 use std::time::Duration;
 
-use dacapo_model::{EffectLetter, NewEffect, PendingEffect, Position, Settled, StreamName, Timestamp, Wish};
+use dacapo_model::{EffectLetter, Epoch, NewEffect, PendingEffect, Position, Settled, StreamName, Timestamp, Wish};
 use dacapo_store::view_form::{EffectForm, at, number};
 use dacapo_store::{Outbox, StoreError, WhichEffects, WhichLetters};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
+use super::begun;
 use super::rows::Sent;
 use super::session::Session;
 use super::tokens::storable;
@@ -30,9 +31,9 @@ pub(super) const CREATE: &str = "
 
 const COLUMNS: &str = "number, position, ordinal, segment, stream, name, payload, attempts, due, error, aside";
 
-/// Keeps others from emitting and settling until the transaction ends. A row, since a lock of the table would keep the
+/// Keeps others from emitting, beginning and settling until the transaction ends. A row, since a lock of the table would keep the
 /// server from cleaning it.
-fn lock(schema: &str) -> String {
+pub(super) fn lock(schema: &str) -> String {
     format!("SELECT FROM {schema}._dacapo_view FOR UPDATE")
 }
 
@@ -115,10 +116,11 @@ pub(super) async fn whole(session: &mut Session, schema: &str, most: usize) -> S
     Ok(Outbox { pending, aside, next_due: next_due.map(Timestamp::from_micros), failing })
 }
 
-/// Records what tries came to, in the open transaction.
-pub(super) async fn settle(session: &mut Session, schema: &str, settled: &[(u64, Settled)]) -> Sent<()> {
+/// Records what tries came to, in the open transaction, except of those that were begun under a later epoch.
+pub(super) async fn settle(session: &mut Session, schema: &str, epoch: Epoch, settled: &[(u64, Settled)]) -> Sent<()> {
     session.batch(lock(schema)).await?;
-    for (place, settled) in settled {
+    let later = begun::later(session, schema, epoch, settled).await?;
+    for (place, settled) in settled.iter().filter(|(place, _)| !later.contains(place)) {
         let mut arguments = PgArguments::default();
         added(&mut arguments, i64::try_from(*place).unwrap_or(i64::MAX))?;
         match settled {
@@ -251,6 +253,6 @@ fn form(row: &PgRow) -> Sent<EffectForm> {
     })
 }
 
-fn damaged(schema: &str, found: String) -> StoreError {
+pub(super) fn damaged(schema: &str, found: String) -> StoreError {
     StoreError::corrupt(format!("{schema}._dacapo_outbox"), found)
 }

@@ -11,10 +11,10 @@ use sqlx::Row;
 use sqlx::postgres::PgArguments;
 
 use super::names::index_name;
-use super::outbox;
 use super::rows::Sent;
 use super::session::Session;
 use super::value::{added, storage};
+use super::{begun, outbox};
 use crate::quote::{literal, quoted};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
@@ -107,6 +107,7 @@ impl About {
              CREATE INDEX _dacapo_letters_stream ON _dacapo_letters (stream);",
         );
         sql.push_str(outbox::CREATE);
+        sql.push_str(&begun::create(&schema));
         tables.iter().for_each(|table| sql.push_str(&create_table(&schema, table, self.segments > 1)));
         sql.push_str(&format!(
             "INSERT INTO _dacapo_tokens SELECT segment, 0, 0, NULL, NULL, NULL, 0, 0, NULL, NULL

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use dacapo_model::{MemberId, Position, Token, TokenMove};
-use dacapo_store::view_form::{self, TokenForm, count, epoch_number, number};
+use dacapo_store::view_form::{self, TOKENS, TokenForm, VIEW, Wrong, count, epoch_number, number};
 use dacapo_store::{Commit, StoreError};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -159,12 +159,13 @@ fn all(rows: Vec<PgRow>, schema: &str) -> Sent<Vec<Token>> {
     let segments = rows.first().map(|row| row.try_get::<Option<Vec<i64>>, _>(10)).transpose()?.flatten();
     let is_token = |row: &&PgRow| row.try_get::<Option<i64>, _>(0).is_ok_and(|segment| segment.is_some());
     let stored = rows.iter().filter(is_token).map(form).collect::<Sent<Vec<_>>>()?;
-    Ok(view_form::tokens(stored, &segments.unwrap_or_default()).map_err(|found| damaged(schema, &found))?)
+    Ok(view_form::tokens(stored, &segments.unwrap_or_default()).map_err(|wrong| damaged(schema, &wrong))?)
 }
 
 /// The tokens in these rows.
 fn tokens(rows: &[PgRow], schema: &str) -> Sent<Vec<Token>> {
-    rows.iter().map(|row| Ok(form(row)?.token().map_err(|found| damaged(schema, &found))?)).collect()
+    let wrong = |found| damaged(schema, &Wrong { table: TOKENS, found });
+    rows.iter().map(|row| Ok(form(row)?.token().map_err(wrong)?)).collect()
 }
 
 fn form(row: &PgRow) -> Sent<TokenForm> {
@@ -183,9 +184,9 @@ fn form(row: &PgRow) -> Sent<TokenForm> {
 }
 
 /// Damage, with what heals it.
-fn damaged(schema: &str, found: &str) -> StoreError {
+fn damaged(schema: &str, Wrong { table, found }: &Wrong) -> StoreError {
     let advice = "put the rows back, or rebuild the projection, since everything in it comes from the journal";
-    StoreError::corrupt(place(schema), format!("{found}; {advice}"))
+    StoreError::corrupt(format!("{schema}.{table}"), format!("{found}; {advice}"))
 }
 
 /// Text that somebody else wrote, without the one character that PostgreSQL has no text with.
@@ -193,7 +194,7 @@ pub(super) fn storable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// The name of the table in messages.
-pub(super) fn place(schema: &str) -> String {
-    format!("{schema}._dacapo_tokens")
+/// The names of the tables in messages that are as they should be once all tokens were read.
+pub(super) fn places(schema: &str) -> [String; 2] {
+    [VIEW, TOKENS].map(|table| format!("{schema}.{table}"))
 }

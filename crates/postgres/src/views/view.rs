@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EffectLetter, Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, ViewId,
-    Wish,
+    BegunEffect, EffectLetter, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal, Settled,
+    StreamName, Timestamp, Token, ViewId, Wish,
 };
 use dacapo_store::{
     Outbox, StoreError, Table, ViewCopy, ViewHealth, ViewHistory, ViewLetters, ViewOutbox, ViewReader, ViewRows,
@@ -22,7 +22,7 @@ use super::rows::{Failed, Sent};
 use super::session::Session;
 use super::value::added;
 use super::writer::Writer;
-use super::{Home, code, history, letters, outbox, tokens};
+use super::{Home, begun, code, history, letters, outbox, tokens};
 
 /// How long what could not be read waits for a lock when it is tried again.
 const PROBE_LOCK: Duration = Duration::from_millis(50);
@@ -95,7 +95,7 @@ macro_rules! control {
 impl ViewTokens for PgView {
     async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let tokens = control!(self, "read the tokens of", tokens::read)?;
-        self.place.health.is_sound(&tokens::place(&self.place.schema));
+        tokens::places(&self.place.schema).iter().for_each(|place| self.place.health.is_sound(place));
         self.try_again().await;
         Ok(tokens)
     }
@@ -177,8 +177,24 @@ impl ViewOutbox for PgView {
         control!(self, "decide about effects of", decide, which, wish)
     }
 
-    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
-        control!(self, "record what effects came to of", settle, settled)
+    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError> {
+        control!(self, "read who makes the effects of", begun::claim)
+    }
+
+    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
+        control!(self, "claim the effects of", claim_effects, by, seen)
+    }
+
+    async fn begin_effects(
+        &self,
+        claim: EffectsClaim,
+        numbers: &[u64],
+    ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        control!(self, "record which effects are begun of", begin_effects, claim, numbers)
+    }
+
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+        control!(self, "record what effects came to of", settle, epoch, settled)
     }
 }
 
@@ -208,9 +224,28 @@ impl ViewRows for PgView {
     }
 }
 
-async fn settle(session: &mut Session, schema: &str, settled: &[(u64, Settled)]) -> Sent<()> {
+async fn claim_effects(session: &mut Session, schema: &str, by: Option<MemberId>, seen: Epoch) -> Sent<Option<Epoch>> {
     session.begin("BEGIN".to_owned()).await?;
-    outbox::settle(session, schema, settled).await?;
+    let claimed = begun::take(session, schema, by, seen).await?;
+    session.commit().await?;
+    Ok(claimed)
+}
+
+async fn begin_effects(
+    session: &mut Session,
+    schema: &str,
+    claim: EffectsClaim,
+    numbers: &[u64],
+) -> Sent<Option<Vec<BegunEffect>>> {
+    session.begin("BEGIN".to_owned()).await?;
+    let begun = begun::begin(session, schema, claim, numbers).await?;
+    session.commit().await?;
+    Ok(begun)
+}
+
+async fn settle(session: &mut Session, schema: &str, epoch: Epoch, settled: &[(u64, Settled)]) -> Sent<()> {
+    session.begin("BEGIN".to_owned()).await?;
+    outbox::settle(session, schema, epoch, settled).await?;
     Ok(session.commit().await?)
 }
 

@@ -79,6 +79,26 @@ async fn a_view_that_lacks_the_token_of_a_segment_shows_nothing_until_it_is_put_
     node.shutdown().await;
 }
 
+// I-11
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_says_twice_what_it_is_is_told_under_the_name_of_that_table() {
+    let server = Server::shared();
+    let url = server.database().await;
+    let node = node(&url, "one").await.projection(carry_v1(v1())).start().await.unwrap();
+    fill(&node).await;
+    let table = "dacapo_totals_v1_1._dacapo_view";
+    server.run(name_of(&url), &format!("INSERT INTO {table} SELECT * FROM {table}")).await;
+    let told = |reason: &WaitingOn| matches!(reason, WaitingOn::Damaged { error } if error.contains("it has 2"));
+    let status = until(&node, "the status says so", |status| reasons(status).iter().any(told)).await;
+    let WaitingOn::Damaged { error } = reasons(&status).iter().find(|reason| told(reason)).unwrap() else { return };
+    assert!(error.contains("_dacapo_view") && !error.contains("_dacapo_tokens"), "{error}");
+    server.run(name_of(&url), &format!("DELETE FROM {table} WHERE ctid = (SELECT max(ctid) FROM {table})")).await;
+    until(&node, "it is ready again", |_| node.not_ready().is_empty()).await;
+    fill(&node).await;
+    check_serving(&node).await;
+    node.shutdown().await;
+}
+
 // I-6
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_lost_the_token_of_a_segment_while_it_was_built_fails() {

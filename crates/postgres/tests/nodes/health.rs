@@ -1,25 +1,40 @@
 //! Whose fault a failure is, and what a node says of itself meanwhile.
 
+use std::time::Duration;
+
 use dacapo_model::{ExpectedRevision, Position};
 use dacapo_postgres::testbed::{Server, name_of};
 use dacapo_store::{AppendError, Filter, Health, Journal, Limit, StoreError, Streams};
 
 use super::support::{append, node};
 
+/// How long a journal is waited for.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Waits until the journal says that it works.
 async fn well(journal: &dyn Journal) {
-    while journal.health() != Health::Well {
-        tokio::task::yield_now().await;
+    let well = async {
+        while journal.health() != Health::Well {
+            tokio::task::yield_now().await;
+        }
+    };
+    if tokio::time::timeout(WAIT_MAX, well).await.is_err() {
+        panic!("it never works again: {:?}", journal.health());
     }
 }
 
 /// Waits until the journal says that it fails, for a reason that is told so.
 async fn failing(journal: &dyn Journal, told: &str) {
-    loop {
-        match journal.health() {
-            Health::Failing(why) | Health::Damaged(why) if why.contains(told) => return,
-            _ => tokio::task::yield_now().await,
+    let failing = async {
+        loop {
+            match journal.health() {
+                Health::Failing(why) | Health::Damaged(why) if why.contains(told) => return,
+                _ => tokio::task::yield_now().await,
+            }
         }
+    };
+    if tokio::time::timeout(WAIT_MAX, failing).await.is_err() {
+        panic!("it never says {told:?}: {:?}", journal.health());
     }
 }
 

@@ -4,7 +4,7 @@ use dacapo_api::{Api, LettersRequest, RebuildRequest};
 use dacapo_server::NodeApi;
 
 #[derive(Debug, dacapo::Event)]
-enum Noted {
+pub(super) enum Noted {
     Noted {},
 }
 
@@ -15,7 +15,7 @@ struct Note {
     id: String,
 }
 
-struct Notes<const CODE: u32>;
+pub(super) struct Notes<const CODE: u32>;
 
 impl<const CODE: u32> Projection for Notes<CODE> {
     const NAME: &'static str = "notes";

@@ -16,8 +16,10 @@ use crate::{
     ViewHistory, ViewWriter, Views, WhichEffects, WhichLetters, key_order, of_none,
 };
 
+mod effects;
 mod segments;
 
+pub use effects::{a_try_says_nothing_of_what_was_begun_after_it, effects_are_begun_under_the_last_claim_only};
 pub use segments::{
     a_copy_takes_over_of_which_segments_its_rows_are, a_row_keeps_the_segment_that_it_is_put_for,
     a_row_may_be_nobodys_and_another_segments_once_it_was_deleted,
@@ -51,6 +53,8 @@ macro_rules! views_contract {
             an_effect_that_fails_is_due_later_and_holds_back_only_its_stream
             an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dropped
             effects_are_kept_with_the_rows_or_not_at_all
+            effects_are_begun_under_the_last_claim_only
+            a_try_says_nothing_of_what_was_begun_after_it
             what_was_never_applied_may_speak_when_it_comes_again
             marks_of_the_history_are_kept_with_the_rows_or_not_at_all
             a_hold_blocks_commits_until_it_is_lifted
@@ -496,9 +500,9 @@ async fn emit(view: &dyn View, effects: Vec<NewEffect>) {
 async fn settle(view: &dyn View, position: u64, settled: Settled) {
     let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
     let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
-    view.settle_effects(&[(found.number, settled.clone())]).await.expect("recorded");
+    view.settle_effects(Epoch::UNCLAIMED, &[(found.number, settled.clone())]).await.expect("recorded");
     if settled == Settled::Done {
-        view.settle_effects(&[(found.number, settled)]).await.expect("told twice");
+        view.settle_effects(Epoch::UNCLAIMED, &[(found.number, settled)]).await.expect("told twice");
     }
 }
 

@@ -7,6 +7,7 @@
 //! Rows are columns of STRICT tables that anyone can read with SQL: times are RFC 3339 text in UTC with six
 //! digits of a second, so that they sort; UUIDs are hyphenated text; booleans are 0 and 1; JSON is text.
 
+mod begun;
 mod db;
 pub(crate) mod fault;
 mod frames;

@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
-use dacapo_model::{EffectLetter, NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp, Wish};
+use dacapo_model::{
+    EffectLetter, Epoch, NewEffect, PendingEffect, Position, Segment, Settled, StreamName, Timestamp, Wish,
+};
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::StoreError;
-use crate::sqlite::Db;
+use crate::sqlite::{Db, begun};
 use crate::view_form::{EffectForm, at, number};
 use crate::views::{Outbox, WhichEffects, WhichLetters};
 
@@ -168,12 +170,15 @@ impl Db {
         })
     }
 
-    /// Records what tries came to.
-    pub(crate) fn settle_effects(&mut self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+    /// Records what tries came to, except of those that were begun under a later epoch.
+    pub(crate) fn settle_effects(&mut self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         self.tried("record what effects came to", |connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             for (place, settled) in settled {
-                settle(&transaction, i64::try_from(*place).unwrap_or(i64::MAX), settled)?;
+                let place = begun::stored(*place);
+                if begun::ends(&transaction, epoch, place)? {
+                    settle(&transaction, place, settled)?;
+                }
             }
             transaction.commit()
         })
@@ -190,7 +195,7 @@ impl Db {
         stored.into_iter().map(|stored| stored.pending().map_err(|found| self.damaged(&found))).collect()
     }
 
-    fn damaged(&self, found: &str) -> StoreError {
+    pub(super) fn damaged(&self, found: &str) -> StoreError {
         StoreError::corrupt(format!("_dacapo_outbox of {}", self.place()), found)
     }
 }

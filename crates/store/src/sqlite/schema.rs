@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::error::StoreError;
 use crate::shape;
 use crate::sqlite::db::Db;
-use crate::sqlite::outbox;
+use crate::sqlite::{begun, outbox};
 use crate::table::{ColumnKind, Index, Table};
 
 /// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
@@ -155,6 +155,7 @@ fn create(connection: &Connection, tables: &[Table], about: &About) -> rusqlite:
          CREATE INDEX _dacapo_letters_stream ON _dacapo_letters (stream);",
     )?;
     connection.execute_batch(outbox::CREATE)?;
+    connection.execute_batch(begun::CREATE)?;
     for table in tables {
         connection.execute_batch(&create_table(table))?;
     }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::error::{CommitError, StoreError};
 use crate::sqlite::Db;
 use crate::sqlite::fault::corrupt;
-use crate::view_form::{TokenForm, count, epoch_number, number, tokens};
+use crate::view_form::{TokenForm, Wrong, count, epoch_number, number, tokens};
 use crate::views::{Attached, Commit};
 
 impl Db {
@@ -29,7 +29,8 @@ impl Db {
         let (stored, segments) =
             self.tried("read the tokens of the view to copy", |connection| read_all(connection, "source."))?;
         // It is the other view that is damaged then.
-        tokens(stored, &segments).map_err(|found| corrupt("_dacapo_tokens of the view to copy", &found))
+        tokens(stored, &segments)
+            .map_err(|Wrong { table, found }| corrupt(&format!("{table} of the view to copy"), &found))
     }
 
     /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
@@ -101,8 +102,8 @@ impl Db {
     }
 
     fn checked(&self, (stored, segments): Stored) -> Result<Vec<Token>, StoreError> {
-        tokens(stored, &segments).map_err(|found| {
-            let damage = corrupt(&format!("_dacapo_tokens of {}", self.place()), &found);
+        tokens(stored, &segments).map_err(|Wrong { table, found }| {
+            let damage = corrupt(&format!("{table} of {}", self.place()), &found);
             self.found_damaged(&damage);
             damage
         })

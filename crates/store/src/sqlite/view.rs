@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    EffectLetter, Letter, MemberId, PendingEffect, Position, Refusal, Settled, StreamName, Timestamp, Token, Wish,
+    BegunEffect, EffectLetter, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal, Settled,
+    StreamName, Timestamp, Token, Wish,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -192,9 +193,26 @@ impl<H: Home> ViewOutbox for SqliteView<H> {
         self.mark(move |db| db.decide_effects(&which, wish)).await
     }
 
-    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError> {
+        self.look(Db::effects_claim).await
+    }
+
+    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
+        self.mark(move |db| db.claim_effects(by, seen)).await
+    }
+
+    async fn begin_effects(
+        &self,
+        claim: EffectsClaim,
+        numbers: &[u64],
+    ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
+        let numbers = numbers.to_vec();
+        self.mark(move |db| db.begin_effects(claim, &numbers)).await
+    }
+
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         let settled = settled.to_vec();
-        self.mark(move |db| db.settle_effects(&settled)).await
+        self.mark(move |db| db.settle_effects(epoch, &settled)).await
     }
 }
 

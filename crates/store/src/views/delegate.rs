@@ -6,8 +6,8 @@ pub mod delegated {
     pub use std::time::Duration;
 
     pub use dacapo_model::{
-        EffectLetter, Letter, MemberId, PendingEffect, Position, Refusal, Segment, Settled, StreamName, Timestamp,
-        Token, Wish,
+        BegunEffect, EffectLetter, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal, Segment,
+        Settled, StreamName, Timestamp, Token, Wish,
     };
 
     pub use crate::{
@@ -163,9 +163,24 @@ macro_rules! delegate {
             @make $($line)* (self: &self) decide_effects(which: &WhichEffects, wish: Wish) -> Result<u64, StoreError>
         }
     };
+    (@ViewOutbox effects_claim $($line:tt)*) => {
+        $crate::delegate! { @make $($line)* (self: &self) effects_claim() -> Result<EffectsClaim, StoreError> }
+    };
+    (@ViewOutbox claim_effects $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self)
+            claim_effects(by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError>
+        }
+    };
+    (@ViewOutbox begin_effects $($line:tt)*) => {
+        $crate::delegate! {
+            @make $($line)* (self: &self)
+            begin_effects(claim: EffectsClaim, numbers: &[u64]) -> Result<Option<Vec<BegunEffect>>, StoreError>
+        }
+    };
     (@ViewOutbox settle_effects $($line:tt)*) => {
         $crate::delegate! {
-            @make $($line)* (self: &self) settle_effects(settled: &[(u64, Settled)]) -> Result<(), StoreError>
+            @make $($line)* (self: &self) settle_effects(epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError>
         }
     };
     (@ViewRows missing_indexes $($line:tt)*) => {

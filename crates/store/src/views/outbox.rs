@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo_model::{EffectLetter, PendingEffect, Position, Settled, StreamName, Timestamp, WhichLetters, Wish};
+use dacapo_model::{
+    BegunEffect, EffectLetter, EffectsClaim, Epoch, MemberId, PendingEffect, Position, Settled, StreamName, Timestamp,
+    WhichLetters, Wish,
+};
 
 use crate::error::StoreError;
 
@@ -72,10 +75,32 @@ pub trait ViewOutbox: Send + Sync + 'static {
     /// [`StoreError`] when it cannot be written; then nothing of it is.
     async fn decide_effects(&self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError>;
 
-    /// Records what tries came to, by the numbers of the effects. What is done goes, and the next one of its stream is
-    /// due. It needs no fence: an effect that was made is made, whoever says so.
+    /// Who has the right to make the effects.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read.
+    async fn effects_claim(&self) -> Result<EffectsClaim, StoreError>;
+
+    /// Gives the right to make the effects to the member `by`, or to nobody, if its epoch is still the one that was `seen`.
+    /// Returns the new epoch: nothing is begun under an earlier one any more. `None` when somebody else was first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError>;
+
+    /// Records, before they are tried, that effects are begun under a claim, in the order in which they are named. Returns
+    /// those that are still to be made; `None` when somebody else has the right, or nobody, and then none is begun (I-9). A
+    /// database that lost its last commits may give an epoch twice, so the member counts as well.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be written.
+    async fn begin_effects(&self, claim: EffectsClaim, numbers: &[u64])
+    -> Result<Option<Vec<BegunEffect>>, StoreError>;
+
+    /// Records what tries under an epoch came to, by the numbers of the effects. What is done goes, and the next one of its
+    /// stream is due. What was begun under a later epoch stays as it is: that try is under way, and tells what it came to.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be written; then nothing of it is.
-    async fn settle_effects(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError>;
+    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError>;
 }

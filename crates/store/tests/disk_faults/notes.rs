@@ -9,7 +9,7 @@ use dacapo_store::contract::Chance;
 use dacapo_store::embedded::{DataDir, EmbeddedJournal, JournalOptions, Refuses, SimDisk};
 use dacapo_store::{Health, Journal, StoreError};
 
-use super::{append, count, open, unavailable};
+use super::{append, becomes_well, count, open, unavailable};
 
 /// A write fails before the first note, within it, between the two, within the second, and once all of it is written.
 const TORN: [usize; 6] = [0, 40, 80, 4_096, 4_130, 4_176];
@@ -30,12 +30,6 @@ async fn killed(dir: &Path, disk: &SimDisk, journal: EmbeddedJournal) -> Result<
     disk.tamper(&paths[0], |bytes| *bytes = chunk);
     disk.tamper(&paths[1], |bytes| *bytes = kept);
     open(dir, disk, 1 << 20)
-}
-
-async fn becomes_well(journal: &EmbeddedJournal) {
-    while journal.health() != Health::Well {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 /// What was acknowledged is known apart from the records, always: while that cannot be noted, nothing is acknowledged. What

@@ -9,7 +9,7 @@ use dacapo::options::SegmentCount;
 use dacapo::status::Token;
 use dacapo::store::StoreError;
 use dacapo::{Position, Table, ViewId};
-use dacapo_model::{EffectLetter, MemberId, Settled, Wish};
+use dacapo_model::{EffectLetter, Epoch, MemberId, Settled, Wish};
 use dacapo_store::{
     Attached, Commit, CommitError, OfSegment, View, ViewCopy, ViewWriter, Views, WhichEffects, WhichLetters,
 };
@@ -172,12 +172,12 @@ impl SimView {
         self.meet("decide about effects", act).await
     }
 
-    async fn settle_and_note(&self, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
+    async fn settle_and_note(&self, epoch: Epoch, settled: &[(u64, Settled)]) -> Result<(), StoreError> {
         if !settled.is_empty() {
             self.way.world.note(format!("settles effects of {}: {settled:?}", self.id));
         }
         let act = async {
-            self.inner.settle_effects(settled).await?;
+            self.inner.settle_effects(epoch, settled).await?;
             let is_aside = |found: &&EffectLetter| {
                 let of = |(of, settled): &(u64, Settled)| {
                     *of == number(found) && matches!(settled, Settled::SetAside { .. })
@@ -245,6 +245,9 @@ dacapo_store::delegate! {
         outbox by meet("look at the outbox");
         effect_letters by meet("read effects that do not come about");
         decide_effects => decide_and_note;
+        effects_claim by meet("read who makes effects");
+        claim_effects by meet("claim effects");
+        begin_effects by meet("begin effects");
         settle_effects => settle_and_note;
     }
 }

@@ -1,0 +1,61 @@
+//! One try to make an effect.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use dacapo_model::{EffectKey, EffectTry, Epoch, PendingEffect, Settled, Timestamp};
+use futures::FutureExt;
+
+use super::{Act, Delivery};
+use crate::code::shortened;
+use crate::panics::{chain, panic_text};
+use crate::versions::Versions;
+
+impl Delivery {
+    /// One try of what was begun under `epoch`, and under the epoch `before` too if what that came to is not recorded. It
+    /// ends with this node's lease.
+    pub(super) fn act(&self, versions: &Versions, epoch: Epoch, pending: PendingEffect, before: Option<Epoch>) -> Act {
+        let PendingEffect { number, effect, attempts, .. } = pending;
+        let aside = self.outbox.borrow().aside;
+        let key =
+            EffectKey { projection: self.id.projection.clone(), position: effect.position, ordinal: effect.ordinal };
+        if let Some(before) = before {
+            tracing::warn!(view = %self.id, effect = %key, %before, %epoch,
+                "an effect was begun, and what that came to is not recorded: it may have been made, and is made again");
+        }
+        let attempts = attempts + 1;
+        let version = self.id.version;
+        let attempt = EffectTry { key, version, epoch, number: attempts, is_uncertain: before.is_some() };
+        let (act, options) = (self.carried.act_on(&effect.name), self.carried.options.effects);
+        let (clock, view) = (Arc::clone(&versions.world.clock), self.id.clone());
+        let lease_ends = versions.cluster.lease_ends();
+        Box::pin(async move {
+            let made = async {
+                let act = act.ok_or_else(|| format!("this program has nothing that acts on {:?}", effect.name))?;
+                act.act(&effect.payload, &attempt).await
+            };
+            let error = tokio::select! {
+                // First, so that nothing goes on after a pause.
+                biased;
+                () = lease_ends => "this node has lost its lease meanwhile: it may have been made".to_owned(),
+                () = tokio::time::sleep(options.time_max) => {
+                    format!("it took longer than {} ms", options.time_max.as_millis())
+                }
+                made = AssertUnwindSafe(made).catch_unwind() => match made {
+                    Ok(Ok(())) => return (number, Settled::Done),
+                    Ok(Err(error)) => chain(&*error),
+                    Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+                }
+            };
+            let (effect_key, name) = (&attempt.key, &effect.name);
+            if options.on_failure.sets_aside(attempts, aside) {
+                tracing::error!(%view, effect = %effect_key, name, attempts, error, "an effect is set aside");
+                return (number, Settled::SetAside { error: shortened(error), at: clock.now() });
+            }
+            tracing::warn!(%view, effect = %effect_key, name, attempts, error, "an effect fails");
+            let error = shortened(error);
+            let due: Timestamp = clock.now().plus(options.back_off(attempts));
+            (number, Settled::Failed { error, due })
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! The right to make the effects of a version, which one member has at a time.
+//!
+//! It is kept beside the effects, with an epoch. A member takes it once nobody else who is alive has it, and gives it back
+//! when its turn is over and what it has begun is recorded. Who has no lease any more has ended what it had begun, so its
+//! right may be taken: whatever it does nevertheless, such as when it was paused, it begins nothing any more, since the
+//! epoch is another one, and says nothing of what another member has begun.
+
+use std::time::Duration;
+
+use dacapo_model::{Epoch, limits};
+use dacapo_store::{StoreError, View as StoredView};
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+
+/// What one member has of it.
+#[derive(Default)]
+pub(super) struct Right {
+    /// Under which it has the right, or had it until what it had begun has ended.
+    epoch: Option<Epoch>,
+    /// Whether another member has taken it.
+    is_lost: bool,
+    /// Since when it waits for another member that is alive.
+    waits: Option<Instant>,
+}
+
+impl Right {
+    /// The epoch under which this member makes effects; `None` while it makes none.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Another member has taken it, so this one begins nothing more.
+    pub(super) fn lose(&mut self) {
+        self.is_lost = true;
+    }
+
+    /// Whether another member has taken it, and this one has not given up yet what it had begun.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Takes the right, if this member does not have it and can. One that is alive and does not give it back, since it
+    /// cannot reach the store for that, has ended what it had begun after `time_max` and a lease.
+    pub(super) async fn take(
+        &mut self,
+        view: &dyn StoredView,
+        cluster: &Cluster,
+        time_max: Duration,
+    ) -> Result<Option<Epoch>, StoreError> {
+        if self.epoch.is_some() {
+            return Ok(self.epoch);
+        }
+        let claim = view.effects_claim().await?;
+        if let Some(owner) = claim.owner.filter(|owner| *owner != cluster.me())
+            && cluster.lives(owner).await?
+        {
+            let since = *self.waits.get_or_insert_with(Instant::now);
+            if since.elapsed() < time_max + limits::LEASE_TIME {
+                return Ok(None);
+            }
+        }
+        self.epoch = view.claim_effects(Some(cluster.me()), claim.epoch).await?;
+        self.waits = None;
+        Ok(self.epoch)
+    }
+
+    /// Gives the right back, if this member still has it: another one may take it at once.
+    pub(super) async fn give_back(&mut self, view: &dyn StoredView) -> Result<(), StoreError> {
+        self.waits = None;
+        if let Some(epoch) = self.epoch {
+            view.claim_effects(None, epoch).await?;
+            (self.epoch, self.is_lost) = (None, false);
+        }
+        Ok(())
+    }
+}
