@@ -126,7 +126,7 @@ async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
     let unclear = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap_err().to_string();
     assert!(unclear.contains("the flip to v2.1, or the rebuild of v2.1"), "{unclear}");
     let waits = tokio::spawn({
-        let (node, requested) = (node.clone(), requested.clone());
+        let requested = requested.clone();
         async move { requested.done().within(WAIT_MAX).await }
     });
     let asked = RequestedBy { idempotency_key: Some("k".into()), ..RequestedBy::by("ben").because("not today") };
