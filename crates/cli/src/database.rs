@@ -3,6 +3,7 @@
 #[cfg(feature = "postgres")]
 use dacapo::StartError;
 use dacapo::store::Store;
+#[cfg(feature = "postgres")]
 use dacapo::store::StoreError;
 use dacapo_api::Problem;
 

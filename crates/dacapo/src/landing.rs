@@ -1,4 +1,4 @@
-//! What a commit can come to, for whatever is committed to.
+//! The possible results of a commit, for every kind of target.
 
 use std::fmt::Display;
 
@@ -26,7 +26,7 @@ pub(crate) enum NotCommitted<E> {
 }
 
 impl<E> NotCommitted<E> {
-    /// What it means that tokens refuse their moves, where whatever was made of the batch can be committed after a hold.
+    /// The result of a commit whose moves are refused, where the same commit is good after a hold.
     pub(crate) fn of(refused: TokenRefused) -> Self {
         match refused {
             TokenRefused::Held { held_for, .. } => Self::Held { held_for, must_reapply: false },
@@ -36,12 +36,12 @@ impl<E> NotCommitted<E> {
     }
 }
 
-/// What goes wrong where something is written, told apart by whose fault it is.
+/// Why a write fails: the store's failure, or a mistake in what was to be written.
 pub(crate) trait Mistake: Display + Send {
-    /// Whether it is a failure of the store and may pass, rather than a mistake of what was to be written.
+    /// Returns true for a failure of the store, which may pass.
     fn is_passing(&self) -> bool;
 
-    /// The position of the event whose mistake it is, where that is known.
+    /// Returns the position of the event whose mistake it is, if that is known.
     fn at(&self) -> Option<Position>;
 }
 

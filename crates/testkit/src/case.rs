@@ -7,7 +7,7 @@ use dacapo::effects::Effect;
 use dacapo::journal::{EventId, Timestamp};
 use dacapo::store::Store;
 use dacapo::world::{Clock, Ids};
-use dacapo::{Answers, CodeOf, ExpectedRevision, Node, Projection, Query, VersionCode};
+use dacapo::{Answers, CodeOf, ExpectedRevision, Node, Projection, Query};
 
 use crate::clock::ManualClock;
 use crate::outcome::Outcome;
@@ -38,7 +38,7 @@ impl<P: Projection> Case<P> {
     }
 
     /// Lets the projection answer queries of type `Q`.
-    pub fn answers<Q: Query>(mut self) -> Self
+    pub fn answering<Q: Query>(mut self) -> Self
     where
         P: Answers<Q>,
     {

@@ -151,7 +151,7 @@ impl Outcome {
             assert!(started.elapsed() < WAIT_MAX, "the effects of {id} are not made: {outbox:?}");
             tokio::time::sleep(LOOK).await;
         }
-        let letters = self.node.letters(&id, Position::START, LETTERS_MAX).await;
+        let letters = self.node.version(id).letters().limit(LETTERS_MAX).await;
         let letters = letters.unwrap_or_else(|error| panic!("the dead letters cannot be read: {error}"));
         self.refused.extend(letters.into_iter().map(|found| (found.letter.position, found.letter.error)));
     }

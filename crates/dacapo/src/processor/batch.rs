@@ -26,13 +26,13 @@ pub(super) struct Batch {
     events: usize,
 }
 
-/// How it went to take the events of a batch.
+/// The result of taking the events of a batch.
 enum Applied {
-    /// They are taken and not yet committed: for each segment of the version, how many.
+    /// They are taken and not yet committed. For each segment, how many.
     All(Vec<u64>),
-    /// What was taken must be taken back, since a mistake of one event is in it, and the batch goes no further than that.
+    /// One event is mistaken. The changes must be taken back, and the batch goes no further than that event.
     TakenBack,
-    /// Something is to be done to the sink as a whole first.
+    /// The sink needs to be prepared first.
     Unprepared,
 }
 

@@ -1,15 +1,13 @@
-//! The one place where a run commits, and where it is decided what follows from what the commit came to.
+//! The only place where a run commits, and the only decision about the result of a commit.
 //!
-//! ```text
-//!   make ──▶ commit ──┬─ done ──────────────────────────▶ the tokens have moved
-//!    ▲                ├─ held ─▶ wait for the lift ─┬────▶ commit the same
-//!    │                │                            └─ what was made is gone ─┐
-//!    │                ├─ capped ─▶ what the deed says: no further, or not now │
-//!    │                ├─ a mistake ─▶ what the deed says: otherwise, or not   │
-//!    │                ├─ fenced ─▶ the run ends                              │
-//!    └────────────────┴──────────────────────────────────────────────────────┘
-//!                     the store fails ─▶ the run begins anew, after a while
-//! ```
+//! | result | what follows |
+//! |---|---|
+//! | done | The tokens have moved. |
+//! | held | The run waits for the end of the hold and commits the same again. It makes lost changes again first. |
+//! | capped | The deed decides: a smaller one now, or nothing. |
+//! | failed by a mistake | The deed decides: another one now, or nothing. |
+//! | failed by the store | A new run begins, after a while. |
+//! | fenced | A new run begins, under a new claim. |
 
 use std::future::{Future, ready};
 use std::ops::ControlFlow::{Break, Continue};
@@ -27,16 +25,16 @@ use crate::landing::{Mistake, NotCommitted};
 
 /// Something that a run does to its sink in one transaction.
 pub(super) trait Deed<S: Sink>: Send {
-    /// Does it, and returns what is to be committed with it; `None` when nothing is, after all, and whatever was done is
-    /// taken back. It is called again where what was done is gone.
+    /// Does it, and returns the commit that belongs to it. `None`: there is nothing to commit, and every change is taken
+    /// back. A run calls it again when its changes are lost.
     fn make(&mut self, run: &mut Run<'_, S>) -> impl Future<Output = Result<Next<Option<Commit>>, StoreError>> + Send;
 
-    /// It goes further than through `cap`. Tells whether it is to be made again.
+    /// It goes further than `cap`. Returns true if it is to be made again now.
     fn capped(&mut self, _run: &mut Run<'_, S>, _cap: Position) -> bool {
         true
     }
 
-    /// The sink does not take it, however often it is tried. Tells whether it is to be made again, otherwise now.
+    /// The sink refuses it, and a retry would not help. Returns true if it is to be made again now, in another way.
     fn mistaken(
         &mut self,
         _run: &mut Run<'_, S>,
@@ -46,7 +44,7 @@ pub(super) trait Deed<S: Sink>: Send {
     }
 }
 
-/// Nothing but a commit that is known before: what its sink has to write is in it.
+/// A commit that is known from the start.
 pub(super) struct Record(pub(super) Commit);
 
 impl<S: Sink> Deed<S> for Record {
@@ -60,8 +58,8 @@ impl<S: Sink> Deed<S> for Record {
 }
 
 impl<S: Sink> Run<'_, S> {
-    /// Does something and commits it, waiting for the end of a hold if there is one. Returns what was committed; `None`
-    /// when nothing was.
+    /// Does something and commits it. Waits for the end of a hold if there is one. Returns what was committed; `None` if
+    /// nothing was.
     pub(super) async fn land<D: Deed<S>>(&mut self, deed: &mut D) -> Result<Next<Option<Commit>>, StoreError> {
         loop {
             let commit = match deed.make(self).await? {
@@ -104,7 +102,7 @@ impl<S: Sink> Run<'_, S> {
         }
     }
 
-    /// Waits until the hold is lifted, or should be looked at again; or for the stop.
+    /// Waits until the hold is lifted or it is time to check again, or for the stop.
     async fn stay_held(&mut self, held_for: Position, lifted: Pin<&mut Notified<'_>>) -> Next {
         self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
         let mut stop = self.assignment.stop.clone();

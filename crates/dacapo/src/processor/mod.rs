@@ -1,23 +1,36 @@
 //! Processors: one version's run over the journal.
 //!
-//! A processor claims its segments, reads the feed behind the lowest token among them, applies a batch
-//! and commits rows and tokens together (I-3) under the epoch it claimed (I-4). Segments at different
-//! tokens are caught up lowest first, up to the next token above, so nothing is read twice for a segment
-//! and one that halts never holds the others back; after a long halt it takes turns with those that follow
-//! the head. This is the only place from which tokens move.
+//! A processor claims its segments, reads the feed after the lowest token among them, hands a batch to its [`Sink`] and
+//! commits what was made of it together with the tokens (I-3), under the epoch that it claimed (I-4). Segments at
+//! different tokens are caught up lowest first, up to the next token above, so nothing is read twice for a segment and one
+//! that halts does not hold the others back; after a long halt it takes turns with those that follow the head. This is the
+//! only place from which tokens move.
+//!
+//! Each step of a run asks these questions, in this order ([`Run`]). Two of them are the sink's own to answer.
+//!
+//! ```text
+//!   ┌─▶ is it stopped? ─▶ are the claims others? ─▶ what is wished for? ─▶ is it paused?
+//!   │                                                                          ▼
+//!   │      apply ◀── may it read so far? ◀── which segments go next? ◀── prepare the sink
+//!   │        │                                                                ▲
+//!   │        ▼                                                                │
+//!   └──── commit: what was made and the tokens, in one step            a list of steps (`prepare`)
+//! ```
+//!
+//! A batch in detail:
 //!
 //! ```text
 //!              ┌──────────── lowest tokens among the segments that may run ◀───────────┐
 //!              ▼                                                                       │
-//!   read behind them, through the next token above ──▶ apply ──▶ commit rows and tokens┤
+//!   read after them, through the next token above ───▶ apply ──▶ commit, tokens as well┤
 //!                                                        │                │            │
 //!                       the handler refuses an event ◀───┘   held, fenced │            │
 //!                       its segment stops before it, or       or store ───┘            │
 //!                       it is set aside; the others go on ─────────────────────────────┘
 //! ```
 //!
-//! A handler that fails before it has changed any row costs the others nothing: the batch goes on behind the event.
-//! Only if it has are its rows taken back with those of the batch, which is then applied again through the event.
+//! A handler that fails before it has changed anything costs the others nothing: the batch goes on after the event.
+//! Only if it has is what it did taken back with the batch, which is then applied again through the event.
 //!
 //! It never decides about phases. What it must know of the catalog comes as [`Orders`], late as it may be; but before it
 //! takes events it asks the catalog, folded as far as they go, whether its code is the one to read them ([`Fence`]).

@@ -61,7 +61,7 @@ pub(crate) struct Rows {
     pub(super) unspoken: Arc<BTreeSet<Position>>,
     /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
     pub(super) index_at: Option<Position>,
-    /// Whether something was taken back that wants them before.
+    /// Whether what was tried last was taken back because it needs them.
     pub(super) wants_indexes: bool,
     /// For each segment the last position that is a replay, as of this try.
     past: Vec<Position>,
@@ -94,7 +94,7 @@ impl Rows {
         Ok(())
     }
 
-    /// What another event of the batch did, as far as it has shown by the refusal of the one at `position`.
+    /// Returns the mistake of an earlier event that the refusal of the one at `position` may follow from.
     async fn blamed(&mut self, position: Position) -> Result<Option<ViewError>, StoreError> {
         match self.view.blamed().await {
             Ok(blamed) => Ok(blamed.filter(|error| error.at().is_some_and(|at| at < position))),

@@ -1,10 +1,10 @@
-//! What a processor writes to: what it needs of it, and what it may have besides.
+//! The contract of what a processor writes to.
 //!
-//! A sink keeps a token for each segment, and whatever it makes of the events. Both change in one step, [`Sink::commit`],
-//! which lands only if each token is where its move begins and has the epoch that was claimed (I-3, I-4). That step is all
-//! that makes a processor right; the rest of this trait says how to fill it, and when.
+//! A sink keeps one token for each segment, and what it makes of the events. Both change in one atomic step,
+//! [`Sink::commit`]. The step fails if a token is not where its move begins, or has another epoch than the one that was
+//! claimed (I-3, I-4). A processor is right if this step is; the other methods only prepare it.
 //!
-//! Whatever is called may be dropped before it is done, and the whole run with it: nothing but a commit lasts.
+//! A run may be dropped at any await, and its sink with it: only a commit lasts.
 
 use std::future::{Future, ready};
 use std::ops::ControlFlow::Continue;
@@ -21,7 +21,7 @@ use super::segments::Segments;
 use super::{Next, Orders};
 use crate::landing::{Mistake, NotCommitted};
 
-/// Some of the events of a batch, and how far each segment goes in them.
+/// Events of one read, and how far each segment goes in them.
 pub(crate) struct Portion<'a> {
     pub(crate) batch: &'a EventBatch,
     /// The first of the events to take, counted from 0.
@@ -35,7 +35,7 @@ pub(crate) struct Portion<'a> {
     pub(crate) until: Instant,
 }
 
-/// How far a sink came in a portion.
+/// How far a sink got in a portion.
 pub(crate) enum Taken<E> {
     /// All of it is taken.
     All,
@@ -43,9 +43,9 @@ pub(crate) enum Taken<E> {
     Through(usize),
     /// An event is refused. Those before it are taken.
     Refused(RefusedEvent),
-    /// A mistake has shown in what was taken before this position: everything that was not committed is taken back.
+    /// An event before this position is mistaken, as the sink has found out now: the run takes the batch back.
     Mistaken(Position, E),
-    /// Something is to be done to the sink as a whole first: everything that was not committed is taken back.
+    /// The sink needs to be prepared first: the run takes the batch back.
     Unprepared,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct RefusedEvent {
     pub(crate) segment: Segment,
     /// Its place in the batch, counted from 0.
     pub(crate) index: usize,
-    /// Whether anything was changed for it before it was refused, which is taken back with the batch.
+    /// Whether the event changed something before it was refused: then the run takes the batch back.
     pub(crate) changed: bool,
     pub(crate) error: String,
     /// Whether it is refused only because no more events may be set aside.
@@ -63,15 +63,15 @@ pub(crate) struct RefusedEvent {
 
 /// A sink, as one run under one claim has it.
 pub(crate) trait Sink: Send + Sized {
-    /// Where a run finds its sink: this outlives runs.
+    /// Where a run finds its sink. It outlives runs.
     type Place: Send + Sync;
-    /// What can go wrong with what is committed.
+    /// Why a commit fails.
     type Error: Mistake;
 
-    /// Opens it, before segments are claimed. Nothing of an earlier run that was not committed is in it.
+    /// Opens the sink of one run, before it claims segments. It has nothing that an earlier run did not commit.
     fn open(place: &Self::Place) -> impl Future<Output = Result<Self, StoreError>> + Send;
 
-    /// Every token, in the order of segments.
+    /// Returns every token, in the order of segments.
     fn tokens(&mut self) -> impl Future<Output = Result<Vec<Token>, StoreError>> + Send;
 
     /// Claims segments for the member `by`, or for nobody: each whose token still has the epoch that was `seen` gets the
@@ -82,53 +82,53 @@ pub(crate) trait Sink: Send + Sized {
         seen: &[Token],
     ) -> impl Future<Output = Result<Vec<Token>, StoreError>> + Send;
 
-    /// Takes up what is kept for the segments of these tokens, which this run has claimed. Returns the events that
-    /// segments stop before; those of other segments among them are ignored.
+    /// Loads what is stored for the segments that this run has claimed. Returns the events that segments stop before; the
+    /// run ignores those of other segments.
     fn begin(&mut self, claimed: &[Token]) -> impl Future<Output = Result<Vec<Refusal>, StoreError>> + Send;
 
     /// Takes events, in their order, as far as it can. An error means that the claim is in doubt.
     fn take(&mut self, portion: Portion<'_>) -> impl Future<Output = Result<Taken<Self::Error>, StoreError>> + Send;
 
-    /// Commits whatever was taken since the last commit, together with the moves of tokens and what else `commit` says, if
-    /// every move is allowed by [`Token::moved`]: all of it or nothing (I-3, I-4). Of `commit` the run itself sets the
-    /// moves, the refusals and the mark.
+    /// Commits what was taken since the last commit, together with the moves of tokens and the rest of `commit`, if
+    /// [`Token::moved`] allows every move: all of it or nothing (I-3, I-4). The run sets only the moves, the refusals and
+    /// the mark of `commit`.
     fn commit(&mut self, commit: &Commit) -> impl Future<Output = Result<(), NotCommitted<Self::Error>>> + Send;
 
-    /// Forgets whatever was taken since the last commit.
+    /// Forgets what was taken since the last commit.
     fn rollback(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    // What a sink may have besides.
+    // What a sink may do besides.
 
-    /// What is found of it that is not what was written.
+    /// Returns the damage that was found.
     fn damaged(_place: &Self::Place) -> Option<String> {
         None
     }
 
-    /// Looks what others have done to it. `true`: the run must begin anew.
+    /// Checks what other members did to the sink. `true`: a new run must begin.
     fn look(&mut self) -> impl Future<Output = Result<bool, StoreError>> + Send {
         ready(Ok(false))
     }
 
-    /// How its segments go to the members.
+    /// Returns how its segments are assigned to members.
     fn spread(&self, _seen: &[Token], _orders: &Orders) -> Spread {
         Spread::Even
     }
 
-    /// Listens for what is wished for; before the run looks whether it is paused, so that no wish that came after a pause
-    /// is carried out.
+    /// Reads wishes. The run calls it before it reads the orders, so that it carries out no wish that came after a pause.
     fn listen(_run: &mut Run<'_, Self>) -> impl Future<Output = Result<(), StoreError>> + Send {
         ready(Ok(()))
     }
 
-    /// There may be new orders. With `try_now` whatever failed is due for another try.
+    /// The run has read its orders. With `try_now`, what failed before is retried at once.
     fn heed(_run: &mut Run<'_, Self>, _try_now: bool) {}
 
-    /// Does what is to be done to it as a whole before the next batch.
+    /// Does the work on the sink as a whole that is due before the next batch.
     fn prepare(_run: &mut Run<'_, Self>) -> impl Future<Output = Result<Next<Prepared>, StoreError>> + Send {
         ready(Ok(Continue(Prepared::Ready)))
     }
 
-    /// Where something is done to it as a whole: a batch ends there, and goes further only where the run has all segments.
+    /// Returns where work on the sink as a whole is due. A batch ends there, and only a run that has all segments goes
+    /// further.
     fn stops_at(&self) -> Option<Position> {
         None
     }
@@ -136,26 +136,26 @@ pub(crate) trait Sink: Send + Sized {
     /// A batch begins, at this time.
     fn begin_batch(&mut self, _now: Timestamp) {}
 
-    /// The events of the batch are taken from its first one on, for the first time or again.
+    /// The run takes the batch from its first event, for the first time or again.
     fn begin_try(&mut self, _segments: &Segments) {}
 
-    /// Whether a batch that was begun so long ago should end, though there is more to read.
+    /// Returns true if a batch that has taken this long is to end, though there is more to read.
     fn is_full(&self, _time: Duration) -> bool {
         false
     }
 
-    /// Sets an event aside, so that it counts as taken. `false`: it cannot, and the segment stops before the event.
+    /// Sets an event aside, so that it counts as taken. `false`: there is no room, and the segment stops before the event.
     fn set_aside(&mut self, _event: &AsideEvent<'_, '_>) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// Adds what belongs to the batch to its commit.
+    /// Completes the commit of a batch.
     fn complete(&self, _commit: &mut Commit) {}
 
     /// The batch is committed.
     fn batch_landed(&mut self) {}
 
-    /// The mark of the journal's history that a commit takes along whose tokens come as far as `through`, if it keeps any.
+    /// Returns the mark of the journal's history that belongs to a commit through this position, if the sink keeps marks.
     fn mark(
         &mut self,
         _journal: &dyn Journal,
@@ -164,17 +164,17 @@ pub(crate) trait Sink: Send + Sized {
         ready(Ok(None))
     }
 
-    /// How many events are set aside.
+    /// Returns how many events are set aside.
     fn aside(&self) -> usize {
         0
     }
 
-    /// What it waits on beside its events.
+    /// Returns the wait reasons of work on the sink as a whole.
     fn reasons(&self) -> Vec<WaitingOn> {
         vec![]
     }
 
-    /// In how long something is due for another try beside its events.
+    /// Returns in how long work on the sink as a whole is retried.
     fn next_due(&self, _now: Timestamp) -> Option<Duration> {
         None
     }

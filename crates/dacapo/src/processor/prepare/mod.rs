@@ -1,28 +1,31 @@
-//! What is done to a view as a whole before a batch: a copy to begin with, a replay in place, indexes, wishes.
+//! Work on a view as a whole, before a batch: a copy to start with, a replay in place, indexes, wishes.
 //!
-//! The steps are asked in this order before each batch. Nearly always none has anything to do.
+//! A run asks these steps in this order before each batch. Nearly always none of them has anything to do.
 //!
 //! ```text
-//!   Wanted ──────▶ indexes that the last thing done could not do without
+//!   Wanted ──────▶ builds indexes, if what was tried last needs them
 //!     ▼
-//!   Copy ────────▶ the view begins as a copy of another one
+//!   Copy ────────▶ fills a new view from another one
 //!     ▼
-//!   LeaveReplay ─▶ a replay in place was cancelled: the tokens go to where they were
+//!   LeaveReplay ─▶ moves the tokens forward again, if a replay in place was cancelled
 //!     ▼
-//!   Whole ───────▶ waits until every segment is here, where rows are changed by events of several
+//!   Whole ───────▶ waits for all segments, if events of several segments change a row
 //!     ▼
-//!   TakeUpReplay ▶ a replay in place begins: rows are reset, the tokens go back
+//!   TakeUpReplay ▶ resets rows and moves the tokens back, if a replay in place was requested
 //!     ▼
-//!   Indexes ─────▶ the past is covered: the view gets the indexes that it went without
+//!   Indexes ─────▶ builds the missing indexes, once the past is replayed
 //!     ▼
-//!   Wish ────────▶ one letter is tried again or given up
+//!   Wish ────────▶ retries or drops one letter
 //!     ▼
 //!   a batch
 //! ```
 //!
-//! The copy comes before everything that needs rows. A replay is left before it is waited for other segments, since those
-//! who have them leave it too; it is taken up, and indexes are built, by one member that has every segment. A wish comes
-//! last, one before each batch, so that neither holds the other back.
+//! Why this order:
+//!
+//! - The copy comes before every step that needs rows.
+//! - Each member leaves a replay for its own segments, so that step does not wait for the others.
+//! - One member with all segments takes up a replay and builds indexes.
+//! - One wish and one batch take turns, so that neither holds the other back.
 
 mod index;
 pub(super) mod replay;
@@ -37,18 +40,18 @@ use super::Next;
 use super::rows::Rows;
 use super::run::Run;
 
-/// What a run does after its sink is prepared.
+/// What a run does next, after its sink is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prepared {
-    /// The next batch, if there is one.
+    /// It takes the next batch, or waits for one.
     Ready,
-    /// The same; if there is none, it looks at everything anew instead of waiting, since there may be more to prepare.
+    /// It takes the next batch. If there is none, it starts the next step without waiting: there may be more to prepare.
     Done,
-    /// It looks at everything anew.
+    /// It starts the next step.
     Anew,
 }
 
-/// One thing that may be done to a view as a whole.
+/// One kind of work on a view as a whole.
 #[derive(Clone, Copy)]
 enum Step {
     Wanted,
@@ -64,7 +67,7 @@ enum Step {
 const STEPS: [Step; 7] =
     [Step::Wanted, Step::Copy, Step::LeaveReplay, Step::Whole, Step::TakeUpReplay, Step::Indexes, Step::Wish];
 
-/// Takes the steps that are due, until one says that the run is to look at everything anew.
+/// Takes the steps that are due, until one of them ends this step of the run.
 pub(super) async fn prepare(run: &mut Run<'_, Rows>) -> Result<Next<Prepared>, StoreError> {
     let mut prepared = Prepared::Ready;
     for step in STEPS {
@@ -83,7 +86,7 @@ impl Run<'_, Rows> {
             Step::Wanted if self.sink.wants_indexes => self.build_indexes().await,
             Step::Copy => self.begin_as_copy().await,
             Step::LeaveReplay => self.leave_replay().await,
-            // Whoever still has one of the others might change the same rows.
+            // Another member that still has a segment might change the same rows.
             Step::Whole if !self.is_whole() && self.sink.stored.carried.options.rows == RowScope::AcrossSegments => {
                 self.wait_anew().await
             }
@@ -102,7 +105,7 @@ impl Run<'_, Rows> {
         self.sink.index_at.is_some_and(|at| self.segments.covers() >= at)
     }
 
-    /// Waits for whatever may change, and looks at everything anew then.
+    /// Waits, and ends this step of the run.
     async fn wait_anew(&mut self) -> Result<Next<Prepared>, StoreError> {
         Ok(match self.wait().await {
             Continue(()) => Continue(Prepared::Anew),

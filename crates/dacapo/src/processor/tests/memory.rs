@@ -5,32 +5,20 @@ use std::sync::Arc;
 use dacapo_model::{MemberId, Position, Refusal, Token, TokenRefused};
 use dacapo_store::{Commit, StoreError};
 
-use super::Shelf;
+use super::{Lasting, Shelf};
 use crate::landing::NotCommitted;
 use crate::processor::sink::{Portion, RefusedEvent, Sink, Taken};
-
-/// What lasts of the sink.
-pub(super) struct Lasting {
-    pub(super) tokens: Vec<Token>,
-    pub(super) refusals: Vec<Refusal>,
-    /// The events that were committed, in this order.
-    pub(super) committed: Vec<Position>,
-    /// How many events were taken, committed or not.
-    pub(super) taken: usize,
-    /// The event that is refused.
-    pub(super) refuses: Option<Position>,
-}
 
 impl Lasting {
     /// The one step in which events and tokens change.
     pub(super) fn commit(&mut self, commit: &Commit, batch: &[Position]) -> Result<(), TokenRefused> {
         let mut tokens = self.tokens.clone();
         for asked in &commit.moves {
-            let token = &mut tokens[usize::from(asked.segment.get())];
-            *token = token.moved(*asked)?;
+            let at = usize::from(asked.segment.get());
+            tokens[at] = tokens[at].moved(*asked)?;
         }
-        self.refusals.retain(|kept| !commit.refused.iter().any(|refusal| refusal.segment == kept.segment));
         self.refusals.extend(commit.refused.iter().cloned());
+        self.refusals.retain(|kept| !tokens[usize::from(kept.segment.get())].covers(kept.position));
         self.committed.extend(batch);
         self.tokens = tokens;
         Ok(())
