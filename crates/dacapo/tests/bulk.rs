@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::*;
-use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::catalog::{Phase, Stage};
 use dacapo::operate::WhichLetters;
 use dacapo::options::{OnFailure, Policy, Retry, SegmentCount};
 use dacapo::rows::Value;

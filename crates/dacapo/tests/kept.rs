@@ -13,7 +13,7 @@ use dacapo::rows::{Field, FieldError, Value};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{
-    Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Recorded, Row, Table,
+    Event, ExpectedRevision, HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row, Table,
     VersionCode, View, ViewId,
 };
 use seats::{Dice, skipping};

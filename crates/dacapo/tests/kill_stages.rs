@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::*;
-use dacapo::catalog::{Catalog, Phase, RequestedBy};
+use dacapo::catalog::{Catalog, Phase};
 use dacapo::journal::{Append, OnKnown, StreamEvent};
 use dacapo::status::Status;
 use dacapo::{Node, limits};

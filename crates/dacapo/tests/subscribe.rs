@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use dacapo::catalog::RequestedBy;
 use dacapo::journal::{Filter, Streams};
 use dacapo::operate::ReplayFrom;
 use dacapo::status::WaitingOn;

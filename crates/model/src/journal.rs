@@ -54,7 +54,6 @@ impl Mark {
 
 /// The reason why something does not belong to the journal beside which it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Parted {
     /// It was made from another journal.
     Journal {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dacapo::catalog::Phase;
 use dacapo::effects::{Acts, Effect, EffectTry};
 use dacapo::journal::StreamName;
-use dacapo::{HandlerError, Options, Position, Projection, Recorded, Table, VersionCode, View, limits};
+use dacapo::{HandlerError, Options, Position, Projection, Recorded, Table, View, limits};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 

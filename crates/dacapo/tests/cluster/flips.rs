@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::journal::Revision;
 use dacapo::status::WaitingOn;
 use dacapo::verify::{Outcome, Part};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::operate::WhichLetters;
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::{MemberId, WaitingOn};

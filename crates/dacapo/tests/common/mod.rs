@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::catalog::{Phase, Stage};
 use dacapo::journal::{Filter, Limit, Timestamp};
 use dacapo::operate::FlipReport;
 use dacapo::options::{FlipPolicy, SegmentCount};

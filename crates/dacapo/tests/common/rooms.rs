@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dacapo::catalog::RequestedBy;
 use dacapo::options::{OnFailure, Policy, Retry, Seed, SegmentCount};
 use dacapo::rows::Value;
 use dacapo::store::Store;

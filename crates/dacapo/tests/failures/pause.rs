@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dacapo::Node;
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::operate::WhichLetters;
 use dacapo::options::Policy;
 use dacapo::status::WaitingOn;

@@ -1,6 +1,6 @@
 //! Rows that a store does not take, cannot be written down or are not the segment's to write.
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::operate::{LetterKind, WhichLetters};
 use dacapo::options::{OnFailure, Policy, Retry, RowScope, SegmentCount};
 use dacapo::rows::Value;

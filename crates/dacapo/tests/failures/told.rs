@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dacapo::catalog::{Phase, RequestedBy};
-use dacapo::journal::{EventRef, Filter, Limit};
+use dacapo::journal::{Filter, Limit};
 use dacapo::operate::LetterKind;
 use dacapo::options::{FlipPolicy, OnFailure, Policy, Retry, SegmentCount};
 use dacapo::status::{Status, VersionStatus, WaitingOn};
@@ -41,7 +41,7 @@ pub(super) enum Act {
     Brittle,
 }
 
-type Plan = Arc<dyn Fn(&EventRef<'_>) -> Act + Send + Sync>;
+type Plan = Arc<dyn Fn(&Recorded<'_, LedgerEvent>) -> Act + Send + Sync>;
 
 /// A row that may be too long to be indexed.
 #[derive(Clone, Debug, PartialEq, Eq, Row)]
@@ -86,7 +86,7 @@ impl<const V: u32> Told<V> {
         Self { options, plan: Arc::new(Mutex::new(Arc::new(|_| Act::Apply))), handed: Arc::default() }
     }
 
-    pub(super) fn plan(&self, plan: impl Fn(&EventRef<'_>) -> Act + Send + Sync + 'static) {
+    pub(super) fn plan(&self, plan: impl Fn(&Recorded<'_, LedgerEvent>) -> Act + Send + Sync + 'static) {
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
     }
 

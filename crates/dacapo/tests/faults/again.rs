@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::catalog::{CatalogEvent, Phase};
 use dacapo::journal::{Append, NewEvent};
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::store::Store;
@@ -46,7 +46,7 @@ async fn a_clean_up_that_fails_rests_before_it_is_tried_again() {
             reads: None,
             seed: None,
         },
-        CatalogEvent::CleaningUp { view: id.clone(), reason: CleanUpReason::RequestedBy },
+        CatalogEvent::CleaningUp { view: id.clone(), reason: CleanUpReason::Asked },
     ])
     .await;
     let faults = Faults::default();

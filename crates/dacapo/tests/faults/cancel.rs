@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo::catalog::{CatalogRefused, Phase, RequestedBy};
+use dacapo::catalog::{CatalogRefused, Phase};
 use dacapo::operate::{Cancel, ReplayFrom};
 use dacapo::options::InPlace;
 use dacapo::status::WaitingOn;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dacapo::catalog::{CatalogEvent, FlipKind, Phase, RequestedBy};
+use dacapo::catalog::{CatalogEvent, FlipKind, Phase};
 use dacapo::status::WaitingOn;
 use dacapo::{Error, ExpectedRevision, Node, ProjectionName};
 
@@ -195,14 +195,14 @@ async fn two_projections_flip_at_once() {
     ready(&node, "v2.1").await;
     let visits = ProjectionName::new("visits").unwrap();
     let other = node.projection(&visits).unwrap().rebuild().by("test").await.unwrap();
-    let scheduled = || node.catalog().borrow().version(&other.view).unwrap().phase == Phase::Scheduled;
+    let scheduled = || node.catalog().borrow().version(other.view()).unwrap().phase == Phase::Scheduled;
     until(&node, "the other one is being built", |_| !scheduled()).await;
     for number in 1..=5 {
         add(&node, "ledger-1", number).await;
     }
     let one = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     // Whether it has flipped by itself or not.
-    let two = node.projection(&visits).unwrap().version(other.view.version).flip().by("test").await.unwrap();
+    let two = node.projection(&visits).unwrap().version(other.view().version).flip().by("test").await.unwrap();
     let (one, two) = tokio::join!(one.done().within(WAIT_MAX), two.done().within(WAIT_MAX));
     assert_eq!((one.unwrap().to, two.unwrap().to), (version("v2.1"), version("v1.2")));
     let last = add(&node, "ledger-1", 1).await;

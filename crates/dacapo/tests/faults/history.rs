@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::catalog::{CatalogEvent, Phase, RequestedBy};
+use dacapo::catalog::{CatalogEvent, Phase};
 use dacapo::status::WaitingOn;
 use dacapo::{Error, Node, Position};
 use dacapo_model::Parted;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::common::*;
 use super::faulty::{Call, Fault, Faults};
 use super::setup::store;
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::journal::{Filter, Limit};
 use dacapo::{Node, Position};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{HandlerError, Node, Projection, Recorded, Row, Table, View};

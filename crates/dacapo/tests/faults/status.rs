@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::{Status, WaitingOn};
 use dacapo::store::Store;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{Error, Node, Position};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo::catalog::{CatalogEvent, CatalogRefused, CodeMismatch, RequestedBy};
+use dacapo::catalog::{CatalogEvent, CatalogRefused, CodeMismatch};
 use dacapo::journal::NewEvent;
 use dacapo::options::{CarryRefused, FlipPolicy, RowScope, SegmentCount};
 use dacapo::store::Store;
@@ -130,7 +130,7 @@ async fn removed_types_other_categories_segments_and_rows_are_refused_under_the_
     let same = Options { categories: Some(vec!["account".into(), "account".into()]), ..options() };
     let node = with(same).start().await.unwrap();
     let requested = node.projection(balances()).unwrap().rebuild().by("test").await.unwrap();
-    assert_eq!(requested.view.version, version("v1.2"));
+    assert_eq!(requested.view().version, version("v1.2"));
     node.shutdown().await;
 }
 

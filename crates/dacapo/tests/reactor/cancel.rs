@@ -8,7 +8,7 @@ use dacapo::catalog::{CatalogRefused, Phase, RequestedBy};
 use dacapo::effects::EffectFailure;
 use dacapo::operate::{Cancel, LetterKind, ReplayFrom, WhichLetters};
 use dacapo::options::{OnFailure, Policy, Retry};
-use dacapo::{Error, ExpectedRevision, Node, Position};
+use dacapo::{Error, ExpectedRevision, Node};
 
 use super::letters::until_listed;
 use super::office::*;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::status::WaitingOn;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::effects::EffectFailure;
 use dacapo::operate::WhichLetters;
 use dacapo::status::{Status, VersionStatus, WaitingOn};

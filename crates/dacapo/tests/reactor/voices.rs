@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::effects::PastEffects;
 use dacapo::operate::{ReplayFrom, WhichLetters};
 use dacapo::options::{OnFailure, Policy, Retry};
@@ -43,9 +43,9 @@ async fn one_voice_through_flips_rollbacks_an_aborted_flip_and_a_replay() {
     // A flip that comes to nothing.
     let rebuilt = node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
     ready(&node, "v2.2").await;
-    let requested = node.projection(totals()).unwrap().version(rebuilt.view.version).flip().by("test").await.unwrap();
+    let requested = node.projection(totals()).unwrap().version(rebuilt.view().version).flip().by("test").await.unwrap();
     // It may have come to something all the same: then that version serves, and is not cleaned up.
-    let aborted = node.version(rebuilt.view.clone()).clean_up().by("test").await.is_ok();
+    let aborted = node.version(rebuilt.view().clone()).clean_up().by("test").await.is_ok();
     assert!(aborted || requested.done().within(WAIT_MAX).await.is_ok());
     some(&node).await;
     let replay = node.projection(totals()).unwrap().replay(ReplayFrom::Start).by("test").await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::options::WorkShare;
 use dacapo::status::WaitingOn;
 use dacapo::{ExpectedRevision, HandlerError, Node, Options, Position, Projection, Recorded, Row, Table, View};

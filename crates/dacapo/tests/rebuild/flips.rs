@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use dacapo::catalog::{CatalogEvent, FlipKind, Phase, RequestedBy};
+use dacapo::catalog::{CatalogEvent, FlipKind, Phase};
 use dacapo::journal::Revision;
 use dacapo::options::FlipPolicy;
 use dacapo::status::WaitingOn;

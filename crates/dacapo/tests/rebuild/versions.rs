@@ -75,7 +75,7 @@ async fn a_view_that_was_made_again_after_its_version_was_gone_goes_at_the_next_
 async fn a_later_version_supersedes_one_that_does_not_serve_yet() {
     let (node, version_2) = held_back().await;
     let second = node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
-    assert_eq!(second.view.version, version("v2.2"));
+    assert_eq!(second.view().version, version("v2.2"));
     version_2.behaviour.gate.send_replace(true);
     phase(&node, "v2.1", Phase::Obsolete).await;
     ready(&node, "v2.2").await;
@@ -126,7 +126,7 @@ async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
     let unclear = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap_err().to_string();
     assert!(unclear.contains("the flip to v2.1, or the rebuild of v2.1"), "{unclear}");
     let waits = tokio::spawn({
-        let (node, requested) = (node.clone(), requested.clone());
+        let requested = requested.clone();
         async move { requested.done().within(WAIT_MAX).await }
     });
     let asked = RequestedBy { idempotency_key: Some("k".into()), ..RequestedBy::by("ben").because("not today") };
@@ -153,7 +153,7 @@ async fn a_flip_and_a_rebuild_are_cancelled_until_the_version_serves() {
     gate.send_replace(false);
     let rebuilt = node.projection(totals()).unwrap().rebuild().by("ana").await.unwrap();
     let cancelled = node.projection(totals()).unwrap().cancel(None).by("ben").await.unwrap();
-    assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::Rebuild, &rebuilt.view));
+    assert_eq!((cancelled.what, &cancelled.requested.view), (Cancel::Rebuild, rebuilt.view()));
     gate.send_replace(true);
     phase(&node, "v2.2", Phase::Obsolete).await;
     node.shutdown().await;

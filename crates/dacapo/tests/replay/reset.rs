@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dacapo::Node;
-use dacapo::catalog::RequestedBy;
 use dacapo::operate::{Cancel, ReplayFrom};
 use dacapo::options::Retry;
 use dacapo::status::WaitingOn;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dacapo::catalog::{CatalogRefused, RequestedBy};
+use dacapo::catalog::CatalogRefused;
 use dacapo::operate::ReplayFrom;
 use dacapo::options::InPlace;
 use dacapo::status::WaitingOn;
-use dacapo::{Error, ExpectedRevision, Node, Position, VersionCode};
+use dacapo::{Error, ExpectedRevision, Node, Position, Projection};
 
 use super::setup::*;
 use crate::common::*;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dacapo::catalog::{CatalogEvent, RequestedBy};
-use dacapo::operate::{ReplayFrom, Requested};
+use dacapo::catalog::CatalogEvent;
+use dacapo::operate::{ReplayFrom, ReplayReport, Requested};
 use dacapo::options::{FlipPolicy, InPlace, SegmentCount};
 use dacapo::rows::Value;
 use dacapo::{Answers, Error, HandlerError, Node, Options, Position, Projection, ReadView, Recorded, Row, Table, View};
@@ -144,12 +144,12 @@ pub(super) fn entries(in_place: InPlace) -> Entries {
     Entries { watched: Arc::default(), in_place }
 }
 
-pub(super) async fn ask_replay(node: &Node, from: ReplayFrom) -> Result<Requested, Error> {
+pub(super) async fn ask_replay(node: &Node, from: ReplayFrom) -> Result<Requested<ReplayReport>, Error> {
     let state = node.catalog().borrow().projections.keys().next().unwrap().clone();
     node.projection(&state).unwrap().replay(from).by("test").await
 }
 
-pub(super) async fn replay(node: &Node, from: ReplayFrom) -> dacapo::operate::ReplayReport {
+pub(super) async fn replay(node: &Node, from: ReplayFrom) -> ReplayReport {
     let requested = ask_replay(node, from).await.unwrap();
     requested.done().within(WAIT_MAX).await.unwrap()
 }

@@ -55,7 +55,7 @@ async fn what_is_asked_for_is_copied_column_by_column() {
     let applied = version_1.behaviour.applied.load(Ordering::SeqCst);
     assert_eq!(applied, EVENTS, "the first version has nothing to copy");
     let requested = node.projection(totals()).unwrap().rebuild().from_copy().by("test").await.unwrap();
-    assert_eq!(requested.view.version, version("v1.2"));
+    assert_eq!(requested.view().version, version("v1.2"));
     phase(&node, "v1.2", Phase::Serving).await;
     check_serving(&node).await;
     assert_eq!(version_1.behaviour.applied.load(Ordering::SeqCst), applied, "nothing was read again");

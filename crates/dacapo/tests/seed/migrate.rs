@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::options::{Retry, Seed};
 use dacapo::status::WaitingOn;
-use dacapo::{Node, Options, Position, VersionCode};
+use dacapo::{Node, Options, Position, Projection};
 use tokio::sync::watch;
 
 use super::odd::Migrating;
@@ -114,7 +114,7 @@ async fn a_migration_that_uses_sql_gets_the_indexes_first() {
 async fn a_version_fails_when_what_it_is_to_copy_goes_away() {
     let node = serving(memory()).await;
     let rebuilt = node.projection(totals()).unwrap().rebuild().by("test").await.unwrap();
-    ready(&node, &rebuilt.view.version.to_string()).await;
+    ready(&node, &rebuilt.view().version.to_string()).await;
     flip(&node).await;
     node.add_projection(migrating(false).answering::<TotalOf>()).unwrap();
     waits(&node, "v4.1", "it fails to copy what serves", tried(1)).await;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dacapo::catalog::{Phase, RequestedBy};
+use dacapo::catalog::Phase;
 use dacapo::options::{OnFailure, Policy, Retry, Seed, SegmentCount};
 use dacapo::{Error, ExpectedRevision, Node, Options, VersionCode};
 use dacapo_store::WhichLetters;
