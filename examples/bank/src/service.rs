@@ -20,7 +20,7 @@ use axum::{Json, Router};
 use dacapo::journal::{Appended, Revision};
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::verify::Verify;
-use dacapo::{ExpectedRevision, Node, NodeBuilder, Options, Position, VersionCode};
+use dacapo::{ExpectedRevision, Node, NodeBuilder, Options, Position, Projection, VersionCode};
 use dacapo_server::{Access, Hosts, NodeApi};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use dacapo::operate::{FlipReport, ProjectionHandle};
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::status::WaitingOn;
 use dacapo::verify::Part;
-use dacapo::{Node, Options, Position, ProjectionName, VersionCode, VersionId};
+use dacapo::{Node, Options, Position, Projection, ProjectionName, VersionCode, VersionId};
 use dacapo_api::{ApiError, Problem};
 use dacapo_server::{Access, Hosts, NodeApi};
 use tokio::net::TcpListener;
