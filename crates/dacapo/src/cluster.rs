@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use dacapo_model::{Member, MemberCode, MemberId, ProjectionName, Timestamp, ViewId, assign, limits};
@@ -109,10 +110,12 @@ impl Cluster {
         !self.shared || Instant::now() < *self.leased_until.borrow()
     }
 
-    /// Ends once this node has no lease.
+    /// Ends once this node has no lease. It looks at the clock each time it is polled, since after a pause of the process a
+    /// timer may come late.
     pub(crate) fn lease_ends(&self) -> impl Future<Output = ()> + Send + use<> {
         let (shared, mut leased_until) = (self.shared, self.leased_until.subscribe());
-        async move {
+        let lease = leased_until.clone();
+        let mut timer = Box::pin(async move {
             loop {
                 let until = *leased_until.borrow_and_update();
                 tokio::select! {
@@ -122,7 +125,11 @@ impl Cluster {
                     () = tokio::time::sleep_until(until), if shared => return,
                 }
             }
-        }
+        });
+        std::future::poll_fn(move |context| match shared && Instant::now() >= *lease.borrow() {
+            true => Poll::Ready(()),
+            false => timer.as_mut().poll(context),
+        })
     }
 
     /// Whether a member is alive now.

@@ -103,14 +103,29 @@ pub struct EffectLetter {
     pub aside: Option<Timestamp>,
 }
 
-/// Who has the right to make the effects of a view. Each time it is taken or given back its epoch is the next one, and
-/// nothing is begun under an earlier one any more.
+/// Who has the right to make the effects of a view. Each time a member takes it or gives it back, the epoch is a higher
+/// one, and nothing is begun under an earlier one any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EffectsClaim {
     /// The epoch under which the right was last taken or given back.
     pub epoch: Epoch,
     /// The member that has it.
     pub owner: Option<MemberId>,
+}
+
+impl EffectsClaim {
+    /// Returns the claim with which `owner` takes the right after this one, at the time `now`. Its epoch is at least that
+    /// time in microseconds, so that no epoch is given twice where the store has lost or forgotten claims: after a
+    /// fail-over, in a restored backup, or in a view that is built again.
+    pub fn taken(self, owner: MemberId, now: Timestamp) -> Self {
+        let time = Epoch::new(u64::try_from(now.micros()).unwrap_or(0));
+        Self { epoch: self.epoch.next().max(time), owner: Some(owner) }
+    }
+
+    /// Returns the claim with which the owner of this one gives the right back.
+    pub fn given_back(self) -> Self {
+        Self { epoch: self.epoch.next(), owner: None }
+    }
 }
 
 /// An effect that may be tried now.

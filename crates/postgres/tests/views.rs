@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, EffectOutcome, Epoch, NewEffect, Position, ProjectionName, SegmentCount, StreamName, Timestamp, Token,
+    Applied, EffectOutcome, MemberId, NewEffect, Position, ProjectionName, SegmentCount, StreamName, Timestamp, Token,
     TokenMove, TokenRefused, VersionId, ViewId,
 };
 use dacapo_postgres::testbed::{Durability, Server, Stop};
@@ -585,6 +585,9 @@ async fn every_effect_is_due_some_time() {
         }
     });
     let mut made = 0;
+    let seen = reactor.effects_claim().await.unwrap();
+    let claim = seen.taken(MemberId::from_bytes([1; 16]), Timestamp::from_micros(1));
+    assert!(reactor.claim_effects(seen, claim).await.unwrap());
     loop {
         let all_emitted = emitting.is_finished();
         let due = reactor.effects_due(Timestamp::from_micros(0), Duration::from_secs(60), 10).await.unwrap();
@@ -594,7 +597,7 @@ async fn every_effect_is_due_some_time() {
         for due in due {
             made += 1;
             assert_eq!(due.effect.position.get(), made, "in the order of their events");
-            reactor.settle_effects(Epoch::UNCLAIMED, &[(due.number, EffectOutcome::Done)]).await.unwrap();
+            reactor.settle_effects(claim, &[(due.number, EffectOutcome::Done)]).await.unwrap();
         }
     }
     emitting.await.unwrap();

@@ -134,8 +134,8 @@ impl Delivery {
         }
         // Nothing of it goes on once another member may begin.
         drop(std::mem::take(&mut under_way.acts));
-        let Some(epoch) = under_way.right.epoch() else { return };
-        if let Err(error) = self.view.settle_effects(epoch, &under_way.settled).await {
+        let Some(claim) = under_way.right.claim() else { return };
+        if let Err(error) = self.view.settle_effects(claim, &under_way.settled).await {
             tracing::warn!(view = %self.id, %error, "what effects came to is not recorded; they are made again");
         }
         if let Err(error) = under_way.right.give_back(&*self.view).await {
@@ -147,9 +147,10 @@ impl Delivery {
     async fn take_turn(&self, versions: &Arc<Versions>, under_way: &mut UnderWay) -> Result<Duration, CatalogError> {
         if versions.cluster.drives(&self.id) && versions.cluster.has_lease() && !under_way.right.is_lost() {
             let time_max = self.carried.options.effects.time_max;
-            let taken = under_way.right.take(&*self.view, &versions.cluster, time_max).await?;
-            let Some(epoch) = taken else { return Ok(LOOK) };
-            return self.look(versions, under_way, epoch).await;
+            let taken =
+                under_way.right.take(&*self.view, &versions.cluster, time_max, versions.world.clock.now()).await?;
+            let Some(claim) = taken else { return Ok(LOOK) };
+            return self.look(versions, under_way, claim).await;
         }
         // What was begun while it was this member's turn is not made by another one once that is recorded.
         self.settle_ended(under_way).await?;
@@ -164,7 +165,7 @@ impl Delivery {
         &self,
         versions: &Arc<Versions>,
         under_way: &mut UnderWay,
-        epoch: Epoch,
+        claim: EffectsClaim,
     ) -> Result<Duration, CatalogError> {
         // First, since what goes makes the next one of its stream due.
         self.settle_ended(under_way).await?;
@@ -217,7 +218,7 @@ impl Delivery {
             }
         }
         self.settle(under_way).await?;
-        self.begin(versions, under_way, epoch, to_begin).await?;
+        self.begin(versions, under_way, claim, to_begin).await?;
         self.before.send_replace(before);
         let outbox = self.view.outbox(FAILING_TOLD).await?;
         let next_due = outbox.next_due.map(|due| due.since(now));
@@ -238,16 +239,15 @@ impl Delivery {
         &self,
         versions: &Arc<Versions>,
         under_way: &mut UnderWay,
-        epoch: Epoch,
+        claim: EffectsClaim,
         pending: Vec<PendingEffect>,
     ) -> Result<(), StoreError> {
         if pending.is_empty() {
             return Ok(());
         }
         let numbers: Vec<u64> = pending.iter().map(|it| it.number).collect();
-        let claim = EffectsClaim { epoch, owner: Some(versions.cluster.me()) };
         let Some(begun) = self.view.begin_effects(claim, &numbers).await? else {
-            tracing::warn!(view = %self.id, %epoch, "another node makes the effects now, so this one begins none");
+            tracing::warn!(view = %self.id, epoch = %claim.epoch, "another node makes the effects now, so this one begins none");
             under_way.right.lose();
             return Ok(());
         };
@@ -256,7 +256,7 @@ impl Delivery {
             let Some(pending) = pending.remove(&number) else { continue };
             under_way.busy.insert(number);
             under_way.retried.iter_mut().for_each(|retried| retried.extend([number]));
-            under_way.acts.push(self.act(versions, epoch, pending, before));
+            under_way.acts.push(self.act(versions, claim.epoch, pending, before));
         }
         Ok(())
     }
@@ -271,10 +271,10 @@ impl Delivery {
 
     /// Records what has ended. Until that has worked it is not tried again.
     async fn settle(&self, under_way: &mut UnderWay) -> Result<(), StoreError> {
-        if let Some(epoch) = under_way.right.epoch()
+        if let Some(claim) = under_way.right.claim()
             && !under_way.settled.is_empty()
         {
-            self.view.settle_effects(epoch, &under_way.settled).await?;
+            self.view.settle_effects(claim, &under_way.settled).await?;
             for (number, _) in under_way.settled.drain(..) {
                 under_way.busy.remove(&number);
             }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use dacapo_model::{Epoch, limits};
+use dacapo_model::{EffectsClaim, Timestamp, limits};
 use dacapo_store::{StoreError, View as StoredView};
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 #[derive(Default)]
 pub(super) struct Right {
     /// Under which it has the right, or had it until what it had begun has ended.
-    epoch: Option<Epoch>,
+    claim: Option<EffectsClaim>,
     /// Whether another member has taken it.
     is_lost: bool,
     /// Since when it waits for another member that is alive.
@@ -25,9 +25,9 @@ pub(super) struct Right {
 }
 
 impl Right {
-    /// The epoch under which this member makes effects; `None` while it makes none.
-    pub(super) fn epoch(&self) -> Option<Epoch> {
-        self.epoch
+    /// The claim under which this member makes effects; `None` while it makes none.
+    pub(super) fn claim(&self) -> Option<EffectsClaim> {
+        self.claim
     }
 
     /// Another member has taken it, so this one begins nothing more.
@@ -47,12 +47,13 @@ impl Right {
         view: &dyn StoredView,
         cluster: &Cluster,
         time_max: Duration,
-    ) -> Result<Option<Epoch>, StoreError> {
-        if self.epoch.is_some() {
-            return Ok(self.epoch);
+        now: Timestamp,
+    ) -> Result<Option<EffectsClaim>, StoreError> {
+        if self.claim.is_some() {
+            return Ok(self.claim);
         }
-        let claim = view.effects_claim().await?;
-        if let Some(owner) = claim.owner.filter(|owner| *owner != cluster.me())
+        let seen = view.effects_claim().await?;
+        if let Some(owner) = seen.owner.filter(|owner| *owner != cluster.me())
             && cluster.lives(owner).await?
         {
             let since = *self.waits.get_or_insert_with(Instant::now);
@@ -60,17 +61,18 @@ impl Right {
                 return Ok(None);
             }
         }
-        self.epoch = view.claim_effects(Some(cluster.me()), claim.epoch).await?;
+        let next = seen.taken(cluster.me(), now);
+        self.claim = view.claim_effects(seen, next).await?.then_some(next);
         self.waits = None;
-        Ok(self.epoch)
+        Ok(self.claim)
     }
 
     /// Gives the right back, if this member still has it: another one may take it at once.
     pub(super) async fn give_back(&mut self, view: &dyn StoredView) -> Result<(), StoreError> {
         self.waits = None;
-        if let Some(epoch) = self.epoch {
-            view.claim_effects(None, epoch).await?;
-            (self.epoch, self.is_lost) = (None, false);
+        if let Some(claim) = self.claim {
+            view.claim_effects(claim, claim.given_back()).await?;
+            (self.claim, self.is_lost) = (None, false);
         }
         Ok(())
     }

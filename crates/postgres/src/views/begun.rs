@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use dacapo_model::{BegunEffect, EffectOutcome, EffectsClaim, Epoch, MemberId};
+use dacapo_model::{BegunEffect, EffectOutcome, EffectsClaim};
 use dacapo_store::view_form::{self, epoch_number};
 use sqlx::Row;
 use sqlx::postgres::PgArguments;
@@ -38,33 +38,29 @@ pub(super) async fn claim(session: &mut Session, schema: &str) -> Sent<EffectsCl
     Ok(view_form::effects_claim(stored).map_err(|found| damaged(schema, found))?)
 }
 
-/// Gives the right to make the effects to a member or to nobody, if it is as it was seen, in the open transaction.
-pub(super) async fn take(
-    session: &mut Session,
-    schema: &str,
-    by: Option<MemberId>,
-    seen: Epoch,
-) -> Sent<Option<Epoch>> {
+/// Replaces the claim, if it is the one that was seen, in the open transaction.
+pub(super) async fn replace(session: &mut Session, schema: &str, seen: EffectsClaim, next: EffectsClaim) -> Sent<bool> {
     session.batch(format!("{}; {}", lock(schema), create(schema))).await?;
+    if claim(session, schema).await? != seen {
+        return Ok(false);
+    }
     let sql = format!(
-        "INSERT INTO {schema}._dacapo_acting AS stored (epoch, owner)
-         SELECT $1, $2 WHERE $3 = 0 OR EXISTS (SELECT FROM {schema}._dacapo_acting)
-         ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner WHERE stored.epoch = $3"
+        "INSERT INTO {schema}._dacapo_acting (epoch, owner) VALUES ($1, $2)
+         ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner"
     );
     let mut arguments = PgArguments::default();
-    added(&mut arguments, epoch_number(seen.next()))?;
-    added(&mut arguments, by.map(|by| by.bytes().to_vec()))?;
-    added(&mut arguments, epoch_number(seen))?;
-    let taken = session.run(&sql, arguments).await?.1 > 0;
+    added(&mut arguments, epoch_number(next.epoch))?;
+    added(&mut arguments, next.owner.map(|owner| owner.bytes().to_vec()))?;
+    session.run(&sql, arguments).await?;
     let gone = format!(
         "DELETE FROM {schema}._dacapo_begun AS begun
          WHERE NOT EXISTS (SELECT FROM {schema}._dacapo_outbox AS kept WHERE kept.number = begun.number)"
     );
     session.batch(gone).await?;
-    Ok(taken.then(|| seen.next()))
+    Ok(true)
 }
 
-/// Records that effects are begun, if the right to make them is of this epoch, in the open transaction.
+/// Records that effects are begun, if this is the claim of the view, in the open transaction.
 pub(super) async fn begin(
     session: &mut Session,
     schema: &str,
@@ -98,21 +94,29 @@ pub(super) async fn begin(
     Ok(Some(begun.map_err(|found| damaged(schema, found))?))
 }
 
-/// Which of the effects that were tried under an epoch were begun under a later one. The others are begun no more.
-pub(super) async fn later(
+/// Ends the tries of effects under a claim, in the open transaction. Returns the numbers of those that it may settle: all,
+/// if it is the claim of the view, and otherwise those that were begun under it last.
+pub(super) async fn ends(
     session: &mut Session,
     schema: &str,
-    epoch: Epoch,
+    asked: EffectsClaim,
     settled: &[(u64, EffectOutcome)],
 ) -> Sent<HashSet<u64>> {
-    let numbers = stored(settled.iter().map(|(number, _)| number));
+    let found = claim(session, schema).await?;
+    if asked.owner.is_none() || found == EffectsClaim::default() {
+        return Ok(HashSet::new());
+    }
+    let has_right = found == asked;
     let mut arguments = PgArguments::default();
-    added(&mut arguments, numbers)?;
-    added(&mut arguments, epoch_number(epoch))?;
-    let ended = format!("DELETE FROM {schema}._dacapo_begun WHERE number = ANY ($1) AND epoch <= $2");
-    session.run(&ended, arguments.clone()).await?;
-    let later = format!("SELECT number FROM {schema}._dacapo_begun WHERE number = ANY ($1) AND epoch > $2");
-    let rows = session.fetch(&later, arguments).await?;
+    added(&mut arguments, stored(settled.iter().map(|(number, _)| number)))?;
+    added(&mut arguments, epoch_number(asked.epoch))?;
+    added(&mut arguments, has_right)?;
+    let ended =
+        format!("DELETE FROM {schema}._dacapo_begun WHERE number = ANY ($1) AND (epoch = $2 OR $3) RETURNING number");
+    let rows = session.fetch(&ended, arguments).await?;
+    if has_right {
+        return Ok(settled.iter().map(|(number, _)| *number).collect());
+    }
     let number = |row: &sqlx::postgres::PgRow| row.try_get::<i64, _>(0).map(i64::unsigned_abs);
     Ok(rows.iter().map(number).collect::<Result<_, _>>()?)
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use dacapo_model::{
-    EffectLetter, EffectOutcome, Epoch, NewEffect, PendingEffect, Position, StreamName, Timestamp, Wish,
+    EffectLetter, EffectOutcome, EffectsClaim, NewEffect, PendingEffect, Position, StreamName, Timestamp, Wish,
 };
 use dacapo_store::view_form::{EffectForm, at, number};
 use dacapo_store::{Outbox, StoreError, WhichEffects, WhichLetters};
@@ -118,16 +118,16 @@ pub(super) async fn whole(session: &mut Session, schema: &str, most: usize) -> S
     Ok(Outbox { pending, aside, next_due: next_due.map(Timestamp::from_micros), failing })
 }
 
-/// Records the results of tries, in the open transaction, except of those that were begun under a later epoch.
+/// Records the results of tries, in the open transaction, of those effects that the claim may settle.
 pub(super) async fn settle(
     session: &mut Session,
     schema: &str,
-    epoch: Epoch,
+    claim: EffectsClaim,
     settled: &[(u64, EffectOutcome)],
 ) -> Sent<()> {
     session.batch(lock(schema)).await?;
-    let later = begun::later(session, schema, epoch, settled).await?;
-    for (place, settled) in settled.iter().filter(|(place, _)| !later.contains(place)) {
+    let numbers = begun::ends(session, schema, claim, settled).await?;
+    for (place, settled) in settled.iter().filter(|(place, _)| numbers.contains(place)) {
         let mut arguments = PgArguments::default();
         added(&mut arguments, i64::try_from(*place).unwrap_or(i64::MAX))?;
         match settled {

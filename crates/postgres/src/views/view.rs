@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal,
+    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Letter, MemberId, PendingEffect, Position, Refusal,
     StreamName, Timestamp, Token, ViewId, Wish,
 };
 use dacapo_store::{
@@ -181,8 +181,8 @@ impl ViewOutbox for PgView {
         control!(self, "read who makes the effects of", begun::claim)
     }
 
-    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
-        control!(self, "claim the effects of", claim_effects, by, seen)
+    async fn claim_effects(&self, seen: EffectsClaim, next: EffectsClaim) -> Result<bool, StoreError> {
+        control!(self, "claim the effects of", claim_effects, seen, next)
     }
 
     async fn begin_effects(
@@ -193,8 +193,8 @@ impl ViewOutbox for PgView {
         control!(self, "record which effects are begun of", begin_effects, claim, numbers)
     }
 
-    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
-        control!(self, "record the results of effects of", settle, epoch, settled)
+    async fn settle_effects(&self, claim: EffectsClaim, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
+        control!(self, "record the results of effects of", settle, claim, settled)
     }
 }
 
@@ -224,9 +224,9 @@ impl ViewRows for PgView {
     }
 }
 
-async fn claim_effects(session: &mut Session, schema: &str, by: Option<MemberId>, seen: Epoch) -> Sent<Option<Epoch>> {
+async fn claim_effects(session: &mut Session, schema: &str, seen: EffectsClaim, next: EffectsClaim) -> Sent<bool> {
     session.begin("BEGIN".to_owned()).await?;
-    let claimed = begun::take(session, schema, by, seen).await?;
+    let claimed = begun::replace(session, schema, seen, next).await?;
     session.commit().await?;
     Ok(claimed)
 }
@@ -243,9 +243,14 @@ async fn begin_effects(
     Ok(begun)
 }
 
-async fn settle(session: &mut Session, schema: &str, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Sent<()> {
+async fn settle(
+    session: &mut Session,
+    schema: &str,
+    claim: EffectsClaim,
+    settled: &[(u64, EffectOutcome)],
+) -> Sent<()> {
     session.begin("BEGIN".to_owned()).await?;
-    outbox::settle(session, schema, epoch, settled).await?;
+    outbox::settle(session, schema, claim, settled).await?;
     Ok(session.commit().await?)
 }
 

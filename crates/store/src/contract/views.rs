@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::{
-    Applied, EffectOutcome, Epoch, EventType, JournalId, Letter, LetterKind, Mark, MemberId, NewEffect, Position,
-    ProjectionName, Refusal, ReplayMark, SegmentCount, StreamName, Timestamp, Token, TokenMove, TokenRefused,
+    Applied, EffectOutcome, EffectsClaim, Epoch, EventType, JournalId, Letter, LetterKind, Mark, MemberId, NewEffect,
+    Position, ProjectionName, Refusal, ReplayMark, SegmentCount, StreamName, Timestamp, Token, TokenMove, TokenRefused,
     VersionId, ViewId, Wish, limits,
 };
 
@@ -19,7 +19,10 @@ use crate::{
 mod effects;
 mod segments;
 
-pub use effects::{a_try_says_nothing_of_what_was_begun_after_it, effects_are_begun_under_the_last_claim_only};
+pub use effects::{
+    a_claim_that_the_store_lost_settles_nothing, a_try_says_nothing_of_what_was_begun_after_it,
+    effects_are_begun_under_the_last_claim_only,
+};
 pub use segments::{
     a_copy_takes_over_of_which_segments_its_rows_are, a_row_keeps_the_segment_that_it_is_put_for,
     a_row_may_be_nobodys_and_another_segments_once_it_was_deleted,
@@ -55,6 +58,7 @@ macro_rules! views_contract {
             effects_are_kept_with_the_rows_or_not_at_all
             effects_are_begun_under_the_last_claim_only
             a_try_says_nothing_of_what_was_begun_after_it
+            a_claim_that_the_store_lost_settles_nothing
             what_was_never_applied_may_speak_when_it_comes_again
             marks_of_the_history_are_kept_with_the_rows_or_not_at_all
             a_hold_blocks_commits_until_it_is_lifted
@@ -496,13 +500,25 @@ async fn emit(view: &dyn View, effects: Vec<NewEffect>) {
     writer.commit(&commit).await.expect("committed");
 }
 
+/// The claim under which effects are settled, taken at once if nobody has it.
+async fn acting(view: &dyn View) -> EffectsClaim {
+    let seen = view.effects_claim().await.expect("read");
+    if seen.owner.is_some() {
+        return seen;
+    }
+    let next = seen.taken(MemberId::from_bytes([1; 16]), Timestamp::from_micros(0));
+    assert!(view.claim_effects(seen, next).await.expect("claimed"));
+    next
+}
+
 /// Records what became of the effect of an event that is due.
 async fn settle(view: &dyn View, position: u64, settled: EffectOutcome) {
     let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
     let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
-    view.settle_effects(Epoch::UNCLAIMED, &[(found.number, settled.clone())]).await.expect("recorded");
+    let claim = acting(view).await;
+    view.settle_effects(claim, &[(found.number, settled.clone())]).await.expect("recorded");
     if settled == EffectOutcome::Done {
-        view.settle_effects(Epoch::UNCLAIMED, &[(found.number, settled)]).await.expect("told twice");
+        view.settle_effects(claim, &[(found.number, settled)]).await.expect("told twice");
     }
 }
 

@@ -3,7 +3,7 @@
 //! A view of an earlier build has none of these tables. The first claim makes them, and a build that does not know them
 //! continues beside them.
 
-use dacapo_model::{BegunEffect, EffectsClaim, Epoch, MemberId};
+use dacapo_model::{BegunEffect, EffectsClaim, Epoch};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use crate::error::StoreError;
@@ -19,49 +19,41 @@ pub(super) const CREATE: &str = "
 impl Db {
     /// Who has the right to make the effects.
     pub(crate) fn effects_claim(&mut self) -> Result<EffectsClaim, StoreError> {
-        let there = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_dacapo_acting'";
-        let stored = self.tried("read who makes the effects", |connection| {
-            let there: Option<i64> = connection.prepare_cached(there)?.query_row([], |row| row.get(0)).optional()?;
-            if there.is_none() { Ok(None) } else { acting(connection) }
-        })?;
+        let stored = self.tried("read who makes the effects", |connection| acting(connection))?;
         view_form::effects_claim(stored).map_err(|found| self.damaged(&found))
     }
 
-    /// Gives the right to make the effects to a member or to nobody, if it is as it was seen.
-    pub(crate) fn claim_effects(&mut self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
-        let (owner, seen_number) = (by.map(|by| by.bytes().to_vec()), epoch_number(seen));
-        let claimed = self.tried("claim the effects", |connection| {
+    /// Replaces the claim, if it is the one that was seen.
+    pub(crate) fn claim_effects(&mut self, seen: EffectsClaim, next: EffectsClaim) -> Result<bool, StoreError> {
+        self.tried("claim the effects", |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch(CREATE)?;
-            if acting(&transaction)?.map_or(0, |(epoch, _)| epoch) != seen_number {
+            if acting(&transaction)?.unwrap_or_default() != stored_claim(seen) {
                 return Ok(false);
             }
             let claim = "INSERT OR REPLACE INTO _dacapo_acting VALUES (1, ?1, ?2)";
-            transaction.execute(claim, (epoch_number(seen.next()), owner))?;
+            transaction.execute(claim, stored_claim(next))?;
             let gone = "DELETE FROM _dacapo_begun WHERE number NOT IN (SELECT number FROM _dacapo_outbox)";
             transaction.execute(gone, [])?;
             transaction.commit()?;
             Ok(true)
-        })?;
-        Ok(claimed.then(|| seen.next()))
+        })
     }
 
-    /// Records that effects are begun, if the right to make them is of this epoch.
+    /// Records that effects are begun, if this is the claim of the view.
     pub(crate) fn begin_effects(
         &mut self,
         claim: EffectsClaim,
         numbers: &[u64],
     ) -> Result<Option<Vec<BegunEffect>>, StoreError> {
-        let Some(owner) = claim.owner else { return Ok(None) };
-        let (epoch, asked) = (claim.epoch, (epoch_number(claim.epoch), Some(owner.bytes().to_vec())));
         let begun = self.tried("record which effects are begun", |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if acting(&transaction)?.as_ref() != Some(&asked) {
+            if !has_right(&transaction, claim)? {
                 return Ok(None);
             }
             let mut begun = vec![];
             for number in numbers {
-                begun.extend(begin(&transaction, epoch, *number)?);
+                begun.extend(begin(&transaction, claim.epoch, *number)?);
             }
             transaction.commit()?;
             Ok(Some(begun))
@@ -76,15 +68,21 @@ pub(super) fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns true if a try under this epoch may tell what became of an effect: nobody has begun it later. It is begun
-/// no more then.
-pub(super) fn ends(connection: &Connection, epoch: Epoch, number: i64) -> rusqlite::Result<bool> {
-    let before = begun_before(connection, number)?;
-    let ends = before.is_none_or(|before| before <= epoch_number(epoch));
-    if ends && before.is_some() {
-        connection.prepare_cached("DELETE FROM _dacapo_begun WHERE number = ?1")?.execute([number])?;
-    }
-    Ok(ends)
+/// Returns true if the tables are there.
+pub(super) fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
+    let there = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_dacapo_acting'";
+    connection.prepare_cached(there)?.exists([])
+}
+
+/// Returns true if this is the claim of the view, and a member has it.
+pub(super) fn has_right(connection: &Connection, claim: EffectsClaim) -> rusqlite::Result<bool> {
+    Ok(claim.owner.is_some() && acting(connection)? == Some(stored_claim(claim)))
+}
+
+/// Ends the try of an effect, if it was begun under this epoch, or under whatever epoch if `all`. Returns true if it was.
+pub(super) fn ends(connection: &Connection, epoch: Epoch, all: bool, number: i64) -> rusqlite::Result<bool> {
+    let ended = "DELETE FROM _dacapo_begun WHERE number = ?1 AND (epoch = ?2 OR ?3)";
+    Ok(connection.prepare_cached(ended)?.execute((number, epoch_number(epoch), all))? > 0)
 }
 
 /// Returns the effect with the epoch under which it was begun before; `None` when it is not to be made any more.
@@ -105,7 +103,16 @@ fn begun_before(connection: &Connection, number: i64) -> rusqlite::Result<Option
     connection.prepare_cached(sql)?.query_row([number], |row| row.get(0)).optional()
 }
 
+/// Returns what is stored of the claim; `None` where nobody has claimed yet.
 fn acting(connection: &Connection) -> rusqlite::Result<Option<(i64, Option<Vec<u8>>)>> {
+    if !is_there(connection)? {
+        return Ok(None);
+    }
     let sql = "SELECT epoch, owner FROM _dacapo_acting";
     connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+/// Returns a claim as it is stored.
+fn stored_claim(claim: EffectsClaim) -> (i64, Option<Vec<u8>>) {
+    (epoch_number(claim.epoch), claim.owner.map(|owner| owner.bytes().to_vec()))
 }

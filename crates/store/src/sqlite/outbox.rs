@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use dacapo_model::{
-    EffectLetter, EffectOutcome, Epoch, NewEffect, PendingEffect, Position, Segment, StreamName, Timestamp, Wish,
+    EffectLetter, EffectOutcome, EffectsClaim, NewEffect, PendingEffect, Position, Segment, StreamName, Timestamp, Wish,
 };
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -170,13 +170,21 @@ impl Db {
         })
     }
 
-    /// Records the results of tries, except of those that were begun under a later epoch.
-    pub(crate) fn settle_effects(&mut self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
+    /// Records the results of tries, of those effects that the claim may settle.
+    pub(crate) fn settle_effects(
+        &mut self,
+        claim: EffectsClaim,
+        settled: &[(u64, EffectOutcome)],
+    ) -> Result<(), StoreError> {
         self.tried("record the results of effects", |connection| {
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let has_right = begun::has_right(&transaction, claim)?;
+            if !has_right && !begun::is_there(&transaction)? {
+                return Ok(());
+            }
             for (place, settled) in settled {
                 let place = begun::stored(*place);
-                if begun::ends(&transaction, epoch, place)? {
+                if begun::ends(&transaction, claim.epoch, has_right, place)? || has_right {
                     settle(&transaction, place, settled)?;
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position, Refusal,
+    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Letter, MemberId, PendingEffect, Position, Refusal,
     StreamName, Timestamp, Token, Wish,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -197,8 +197,8 @@ impl<H: Home> ViewOutbox for SqliteView<H> {
         self.look(Db::effects_claim).await
     }
 
-    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError> {
-        self.mark(move |db| db.claim_effects(by, seen)).await
+    async fn claim_effects(&self, seen: EffectsClaim, next: EffectsClaim) -> Result<bool, StoreError> {
+        self.mark(move |db| db.claim_effects(seen, next)).await
     }
 
     async fn begin_effects(
@@ -210,9 +210,9 @@ impl<H: Home> ViewOutbox for SqliteView<H> {
         self.mark(move |db| db.begin_effects(claim, &numbers)).await
     }
 
-    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
+    async fn settle_effects(&self, claim: EffectsClaim, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
         let settled = settled.to_vec();
-        self.mark(move |db| db.settle_effects(epoch, &settled)).await
+        self.mark(move |db| db.settle_effects(claim, &settled)).await
     }
 }
 

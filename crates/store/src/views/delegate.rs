@@ -6,8 +6,8 @@ pub mod delegated {
     pub use std::time::Duration;
 
     pub use dacapo_model::{
-        BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, Letter, MemberId, PendingEffect, Position,
-        Refusal, Segment, StreamName, Timestamp, Token, Wish,
+        BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Letter, MemberId, PendingEffect, Position, Refusal,
+        Segment, StreamName, Timestamp, Token, Wish,
     };
 
     pub use crate::{
@@ -169,7 +169,7 @@ macro_rules! delegate {
     (@ViewOutbox claim_effects $($line:tt)*) => {
         $crate::delegate! {
             @make $($line)* (self: &self)
-            claim_effects(by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError>
+            claim_effects(seen: EffectsClaim, next: EffectsClaim) -> Result<bool, StoreError>
         }
     };
     (@ViewOutbox begin_effects $($line:tt)*) => {
@@ -180,7 +180,8 @@ macro_rules! delegate {
     };
     (@ViewOutbox settle_effects $($line:tt)*) => {
         $crate::delegate! {
-            @make $($line)* (self: &self) settle_effects(epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError>
+            @make $($line)* (self: &self)
+            settle_effects(claim: EffectsClaim, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError>
         }
     };
     (@ViewRows missing_indexes $($line:tt)*) => {

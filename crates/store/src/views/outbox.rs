@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dacapo_model::{
-    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, Epoch, MemberId, PendingEffect, Position, StreamName,
-    Timestamp, WhichLetters, Wish,
+    BegunEffect, EffectLetter, EffectOutcome, EffectsClaim, PendingEffect, Position, StreamName, Timestamp,
+    WhichLetters, Wish,
 };
 
 use crate::error::StoreError;
@@ -83,28 +83,27 @@ pub trait ViewOutbox: Send + Sync + 'static {
     /// [`StoreError`] if it cannot be read.
     async fn effects_claim(&self) -> Result<EffectsClaim, StoreError>;
 
-    /// Gives the right to make the effects to the member `by`, or to nobody, if its epoch is still the one `seen`.
-    /// Returns the new epoch: nothing is begun under an earlier one any more. Returns `None` if another caller was first.
+    /// Replaces the claim that was `seen` by the one after it, under which alone effects are begun
+    /// from then on. Returns false if the claim is another one by now.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be written.
-    async fn claim_effects(&self, by: Option<MemberId>, seen: Epoch) -> Result<Option<Epoch>, StoreError>;
+    async fn claim_effects(&self, seen: EffectsClaim, next: EffectsClaim) -> Result<bool, StoreError>;
 
     /// Records, before they are tried, that effects are begun under a claim, in the order in which they are named. Returns
-    /// those that are still to be made; `None` if another member or none has the right, and then none is begun (I-9). A
-    /// database that lost its last commits may give an epoch twice, so the member counts as well.
+    /// those that are still to be made; `None` if this is not the claim of the view, and then none is begun (I-9).
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be written.
     async fn begin_effects(&self, claim: EffectsClaim, numbers: &[u64])
     -> Result<Option<Vec<BegunEffect>>, StoreError>;
 
-    /// Records the results of tries under an epoch, by the numbers of the effects. An effect that is done is removed, and
-    /// the next one of its
-    /// stream is due. An effect that was begun under a later epoch stays as it is: that try is under way, and records
-    /// its own result.
+    /// Records the results of tries under a claim, by the numbers of the effects. An effect that is done is removed, and
+    /// the next one of its stream is due. If this is not the claim of the view any more, only what was begun under it, and
+    /// not begun again since, has these results. Every other effect stays as it is: another try may be under way, or its
+    /// number may mean another effect in a view that was restored or built again.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be written. Nothing of it is written then.
-    async fn settle_effects(&self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError>;
+    async fn settle_effects(&self, claim: EffectsClaim, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError>;
 }

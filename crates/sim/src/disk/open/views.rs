@@ -9,7 +9,7 @@ use dacapo::options::SegmentCount;
 use dacapo::status::Token;
 use dacapo::store::StoreError;
 use dacapo::{Position, Table, ViewId};
-use dacapo_model::{EffectLetter, EffectOutcome, Epoch, MemberId, Wish};
+use dacapo_model::{EffectLetter, EffectOutcome, EffectsClaim, MemberId, Wish};
 use dacapo_store::{
     Attached, Commit, CommitError, OfSegment, View, ViewCopy, ViewWriter, Views, WhichEffects, WhichLetters,
 };
@@ -172,12 +172,12 @@ impl SimView {
         self.meet("decide about effects", act).await
     }
 
-    async fn settle_and_note(&self, epoch: Epoch, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
+    async fn settle_and_note(&self, claim: EffectsClaim, settled: &[(u64, EffectOutcome)]) -> Result<(), StoreError> {
         if !settled.is_empty() {
             self.way.world.note(format!("settles effects of {}: {settled:?}", self.id));
         }
         let act = async {
-            self.inner.settle_effects(epoch, settled).await?;
+            self.inner.settle_effects(claim, settled).await?;
             let is_aside = |found: &&EffectLetter| {
                 let of = |(of, settled): &(u64, EffectOutcome)| {
                     *of == number(found) && matches!(settled, EffectOutcome::SetAside { .. })
