@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dacapo::catalog::{Phase, RequestedBy, Stage};
+use dacapo::catalog::{Phase, Stage};
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::{Status, WaitingOn};
 use dacapo::store::StoreError;

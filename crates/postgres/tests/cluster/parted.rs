@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dacapo::catalog::RequestedBy;
 use dacapo::journal::{Append, EventId};
 use dacapo::status::WaitingOn;
 use dacapo::store::StoreError;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dacapo::catalog::CodeMismatch;
 use dacapo::journal::{Filter, Limit};
 use dacapo::status::{Status, VersionStatus, WaitingOn};
-use dacapo::{Answers, Error, Event, HandlerError, Node, Position, Query, ReadView, VersionCode};
+use dacapo::{Answers, Error, Event, HandlerError, Node, Position, Projection, Query, ReadView};
 use dacapo_postgres::testbed::Server;
 use tokio::sync::{RwLock, watch};
 
