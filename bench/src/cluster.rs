@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dacapo::catalog::{RequestedBy, Stage};
+use dacapo::catalog::Stage;
 use dacapo::journal::{Append, OnKnown};
 use dacapo::options::{FlipPolicy, SegmentCount};
 use dacapo::status::{Member, MemberId};

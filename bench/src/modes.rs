@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::catalog::RequestedBy;
 use dacapo::options::{Seed, SegmentCount, WorkShare};
 use dacapo::{
     HandlerError, Node, Options, Projection, ProjectionName, Recorded, Row as ViewRow, Table, VersionCode, VersionId,

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dacapo::catalog::RequestedBy;
-use dacapo::{Node, Options, ProjectionName, VersionCode, VersionId, limits};
+use dacapo::{Node, Options, Projection, ProjectionName, VersionCode, VersionId, limits};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use hashbrown::HashMap;
 use rusqlite::Connection;

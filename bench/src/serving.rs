@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dacapo::catalog::{Catalog, Phase, RequestedBy};
+use dacapo::catalog::{Catalog, Phase};
 use dacapo::journal::{Append, OnKnown};
 use dacapo::options::{FlipPolicy, WorkShare};
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
-use dacapo::{Node, Options, ProjectionName, VersionCode, ViewId};
+use dacapo::{Node, Options, Projection, ProjectionName, VersionCode, ViewId};
 use dacapo_example_bank::{BalanceOf, BalancesV1};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

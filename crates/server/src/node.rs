@@ -320,7 +320,7 @@ impl NodeApi {
         if status.members.is_empty() {
             // Who has a segment says something only where there are others.
             let versions = projections.iter_mut().flat_map(|projection| &mut projection.versions);
-            versions.flat_map(|version| &mut version.segments).for_each(|segment| segment.owner = None);
+            versions.flat_map(|version| &mut version.segments).for_each(|segment| segment.claimed_by = None);
         }
         let members = status.members.iter().map(MemberStatus::new).collect();
         let subscribers = status.subscribers.iter().map(subscriber_form);

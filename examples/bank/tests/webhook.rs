@@ -12,7 +12,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use dacapo::effects::EffectOptions;
 use dacapo::status::{Status, WaitingOn};
-use dacapo::{ExpectedRevision, Node, Options, VersionCode};
+use dacapo::{ExpectedRevision, Node, Options, Projection, VersionCode};
 use dacapo_example_bank::AccountEvent;
 use dacapo_example_bank::webhook::{IDEMPOTENCY_KEY, Movement, Webhooks};
 use tokio::task::JoinHandle;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dacapo::{Event, HandlerError, Node, NodeBuilder, Projection, Recorded, Row, Table, VersionCode, View};
+use dacapo::{Event, HandlerError, Node, NodeBuilder, Projection, Recorded, Row, Table, View};
 use dacapo_api::Problem;
 use dacapo_api::operations::paths;
 use dacapo_postgres::testbed::Server;

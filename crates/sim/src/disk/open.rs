@@ -11,7 +11,7 @@ use dacapo::Position;
 use dacapo::journal::{Append, Appended, EventBatch, Filter, Limit, Revision, StreamEvent, StreamName};
 use dacapo::store::{Journal, Store, StoreError};
 use dacapo_model::{JournalId, Mark, Member, MemberId};
-use dacapo_store::{AppendError, Members, StreamInfo};
+use dacapo_store::{AppendError, Members, StreamInfo, Views};
 use tokio::sync::watch;
 
 use self::views::SimViews;

@@ -105,7 +105,7 @@ async fn main() -> ExitCode {
     let carried: Vec<_> = args.versions.iter().map(|version| carried(*version, args.options(), wait)).collect();
     let with_trouble = |builder: NodeBuilder| {
         let builder = builder.clock(Arc::new(Off(off))).probe(Arc::new(Ends(ends)));
-        carried.into_iter().fold(builder, NodeBuilder::carry)
+        carried.into_iter().fold(builder, NodeBuilder::projection)
     };
     match service::run(args, with_trouble).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dacapo::options::SegmentCount;
 use dacapo::status::Token;
 use dacapo::store::StoreError;
-use dacapo::{Position, Table, ViewId};
+use dacapo::{Table, ViewId};
 use dacapo_model::{EffectLetter, EffectOutcome, EffectsClaim, MemberId, Wish};
 use dacapo_store::{
     Attached, Commit, CommitError, OfSegment, View, ViewCopy, ViewWriter, Views, WhichEffects, WhichLetters,
