@@ -257,3 +257,28 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dacapo_store::{Store, SystemClock};
+    use futures::FutureExt;
+
+    use super::*;
+
+    // I-9
+    /// Nothing runs the timers between the end of a pause and the next look.
+    #[tokio::test]
+    async fn a_lease_that_ended_in_a_pause_has_ended_at_the_next_look() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::memory(Arc::clone(&clock));
+        let id = MemberId::from_bytes([1; 16]);
+        let me = Member { id, name: String::new(), address: None, carries: vec![], ready: false };
+        let cluster = Cluster::new(store.members, Arc::new(SharedClock::new(clock)), true, me);
+        let cluster = Cluster { lease: Duration::from_millis(200), ..cluster };
+        cluster.renew().await.unwrap();
+        let mut ends = Box::pin(cluster.lease_ends());
+        assert!(ends.as_mut().now_or_never().is_none(), "it has a lease");
+        std::thread::sleep(cluster.lease);
+        assert!(ends.as_mut().now_or_never().is_some());
+    }
+}

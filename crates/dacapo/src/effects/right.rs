@@ -20,8 +20,8 @@ pub(super) struct Right {
     claim: Option<EffectsClaim>,
     /// Whether another member has taken it.
     is_lost: bool,
-    /// Since when it waits for another member that is alive.
-    waits: Option<Instant>,
+    /// For which claim of another member that is alive it waits, and since when.
+    waits: Option<(EffectsClaim, Instant)>,
 }
 
 impl Right {
@@ -55,16 +55,24 @@ impl Right {
         let seen = view.effects_claim().await?;
         if let Some(owner) = seen.owner.filter(|owner| *owner != cluster.me())
             && cluster.lives(owner).await?
+            && self.waited(seen) < time_max + limits::LEASE_TIME
         {
-            let since = *self.waits.get_or_insert_with(Instant::now);
-            if since.elapsed() < time_max + limits::LEASE_TIME {
-                return Ok(None);
-            }
+            return Ok(None);
         }
         let next = seen.taken(cluster.me(), now);
         self.claim = view.claim_effects(seen, next).await?.then_some(next);
         self.waits = None;
         Ok(self.claim)
+    }
+
+    /// Returns how long this member has waited for the owner of this claim.
+    fn waited(&mut self, seen: EffectsClaim) -> Duration {
+        let since = match self.waits {
+            Some((claim, since)) if claim == seen => since,
+            _ => Instant::now(),
+        };
+        self.waits = Some((seen, since));
+        since.elapsed()
     }
 
     /// Gives the right back, if this member still has it: another one may take it at once.
@@ -75,5 +83,24 @@ impl Right {
             (self.claim, self.is_lost) = (None, false);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dacapo_model::MemberId;
+
+    use super::*;
+
+    // I-9
+    #[tokio::test(start_paused = true)]
+    async fn each_member_that_takes_the_right_has_the_whole_time_for_what_it_begins() {
+        let mut right = Right::default();
+        let first = EffectsClaim::default().taken(MemberId::from_bytes([1; 16]), Timestamp::from_micros(0));
+        assert_eq!(right.waited(first), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(right.waited(first), Duration::from_secs(60));
+        let second = first.given_back().taken(MemberId::from_bytes([2; 16]), Timestamp::from_micros(0));
+        assert_eq!(right.waited(second), Duration::ZERO);
     }
 }
