@@ -26,7 +26,7 @@ pub(crate) async fn serve(out: &mut Out, args: Serve) -> Result<(), CliError> {
         .is_some_and(|url| has_password(url) && std::env::args().any(|arg| arg.contains(url)))
     {
         tracing::warn!(
-            "the password of the database is on the command line, where who lists processes sees it: set \
+            "the password of the database is on the command line, where everyone who lists processes sees it: set \
             DACAPO_STORE instead of --store"
         );
     }

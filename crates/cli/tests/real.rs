@@ -344,7 +344,7 @@ fn a_database_that_is_not_there_is_told_with_what_to_do() {
     let refused = dacapo(&nowhere, NOWHERE).output().unwrap();
     let told = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(5), "{told}");
-    assert!(told.contains("see whether the server runs") && !told.contains("secret"), "{told}");
+    assert!(told.contains("check that the server runs") && !told.contains("secret"), "{told}");
     let both = dacapo(&["serve", "--store", "postgres://one/db", "--data", "d"], NOWHERE).output().unwrap();
     assert_eq!(both.status.code(), Some(2));
 }

@@ -268,6 +268,7 @@ mod tests {
     // I-9
     /// Nothing runs the timers between the end of a pause and the next look.
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a process that is paused runs nothing at all")]
     async fn a_lease_that_ended_in_a_pause_has_ended_at_the_next_look() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::memory(Arc::clone(&clock));

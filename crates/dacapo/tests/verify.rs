@@ -763,7 +763,7 @@ async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_le
     node.projection(totals()).unwrap().verify_again().requested_by(asked("once more")).await.unwrap();
     let found = verified(&node, "v2.1").await.verified.unwrap();
     let Outcome::NotDone { why } = &part(&found.report, Part::Rows).outcome else { panic!("{found:?}") };
-    assert!(why.contains("it is paused"), "{why}");
+    assert!(why.contains("the version is paused"), "{why}");
     node.shutdown().await;
 }
 

@@ -197,7 +197,7 @@ fn events_have_one_name_each_and_a_payload_that_is_an_object() {
                     B,
                 }
             ),
-            "known are `name`",
+            "allowed are `name`",
         ),
     ] {
         let error = event_error(input);

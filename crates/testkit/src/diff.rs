@@ -16,7 +16,7 @@ pub(crate) fn rows<R: Row>(expected: impl IntoIterator<Item = R>, found: Vec<R>)
         let wanted = kept(row);
         let key = table.key_of(&wanted);
         let Some(at) = left.iter().position(|found| table.key_of(found) == key) else {
-            line(&mut text, format_args!("missing:  {}", shown(&table.columns, &wanted)));
+            line(&mut text, format_args!("missing:  {}", shown(table.columns, &wanted)));
             continue;
         };
         let found = left.swap_remove(at);
@@ -30,7 +30,7 @@ pub(crate) fn rows<R: Row>(expected: impl IntoIterator<Item = R>, found: Vec<R>)
     }
     left.sort_by(|a, b| table.row_order(a, b));
     for found in left {
-        line(&mut text, format_args!("too many: {}", shown(&table.columns, &found)));
+        line(&mut text, format_args!("too many: {}", shown(table.columns, &found)));
     }
     titled(&format!("the rows of {} differ", table.name), text)
 }

@@ -81,7 +81,7 @@ fn probes_are_answered_when_the_process_may_open_no_more_files() {
     child.wait().unwrap();
     let mut log = String::new();
     child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    assert!(log.contains("cannot take another connection") && log.contains("ulimit -n"), "{log}");
+    assert!(log.contains("cannot accept another connection") && log.contains("ulimit -n"), "{log}");
     assert!(!log.contains('\x1b'), "no terminal is there to show colours: {log:?}");
     drop(all);
 }

@@ -147,7 +147,7 @@ async fn a_handler_that_refuses_everything_does_not_set_everything_aside() {
     })
     .await;
     let text = found.waiting_on[0].to_string();
-    assert!(text.contains("10000 events are set aside, so segment") && text.contains("doubtful"), "I-11: {text}");
+    assert!(text.contains("10,000 events are set aside, so segment") && text.contains("doubtful"), "I-11: {text}");
     check_counts(&node, &found).await;
 
     // With room again they go on at once.

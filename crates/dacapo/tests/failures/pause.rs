@@ -29,7 +29,7 @@ async fn a_paused_version_applies_nothing_and_says_so_across_a_restart() {
     let last = round(&node).await;
     let asked = node.ask(TotalOf("ledger-4".into())).after(last).within(Duration::from_millis(100));
     let error = asked.await.unwrap_err().to_string();
-    assert!(error.contains("it is paused"), "I-11: {error}");
+    assert!(error.contains("the version is paused"), "I-11: {error}");
     assert_eq!((version_1.handed(last), version_1.handed(doubted)), (0, 2), "nothing is applied, nor retried");
     let again = node.version(view("v1.1")).pause().requested_by(by_test()).await.unwrap();
     assert_eq!(again.position, None, "it is paused already");

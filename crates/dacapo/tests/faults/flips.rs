@@ -125,14 +125,14 @@ async fn a_hold_that_is_left_is_taken_up_at_the_next_start() {
     let faults = Faults::default();
     let node = two_versions(directory.path(), &faults).await;
     let trying = refuse(&faults, "flipped");
-    let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
+    node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     tried(trying).await;
     let last = add(&node, "ledger-1", 5).await;
     tokio::time::timeout(WAIT_MAX, node.shutdown()).await.expect("a processor that is held stops too");
 
     let builder = Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry_v2(v2()));
     let node = builder.start().await.unwrap();
-    assert_eq!(requested.done().within(WAIT_MAX).await.unwrap().to, version("v2.1"));
+    until(&node, "the flip happens", |status| status.projections[0].serving == Some(version("v2.1"))).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     until(&node, "version 1 is let go", |status| status.projections[0].versions[0].covers >= last).await;
     node.shutdown().await;

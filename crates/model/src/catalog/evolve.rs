@@ -138,7 +138,7 @@ impl ProjectionState {
                 if projection.serving != *from {
                     let named = |version: Option<VersionId>| version.map_or("none".to_owned(), |it| it.to_string());
                     let (serves, from) = (named(projection.serving), named(*from));
-                    return Err(format!("I-5: {from} steps back, but {serves} serves"));
+                    return Err(format!("I-5: the event replaces {from}, but {serves} is serving"));
                 }
                 if let Some(from) = from {
                     projection.enter(*from, Phase::StandingBy, recorded)?;

@@ -23,7 +23,7 @@ fn a_flip_is_cancelled_until_it_is_confirmed() {
     world.when(&flip("v2.1")).unwrap();
     world.settle("v2.1");
     let late = world.when(&cancel).unwrap_err().to_string();
-    assert_eq!(late, "the flip to balances v2.1 cannot be cancelled, it is too late: it serves");
+    assert_eq!(late, "it is too late to cancel the flip to balances v2.1: it serves");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_clean_up_is_cancelled_until_the_view_is_dropped() {
     world.when(&drop).unwrap();
     assert_eq!(world.when(&drop), Ok(vec![]), "another node drops it as well");
     let late = world.when(&cancel).unwrap_err().to_string();
-    assert_eq!(late, "the clean-up of balances v1.1 cannot be cancelled, it is too late: its view is being dropped");
+    assert_eq!(late, "it is too late to cancel the clean-up of balances v1.1: its view is being dropped");
     world.when(&CatalogCommand::FinishCleanUp(view("v1.1"))).unwrap();
     assert!(matches!(world.when(&cancel), Err(CatalogRefused::TooLate { .. })));
 }

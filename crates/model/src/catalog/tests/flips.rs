@@ -37,7 +37,7 @@ fn asking_twice_changes_nothing_and_asking_otherwise_is_refused() {
     let refused = world.when(&CatalogCommand::CleanUp { view: view("v1.1"), reason: CleanUpReason::Asked });
     assert_eq!(refused.unwrap_err().to_string(), "cannot clean up balances v1.1: it is Serving");
     let refused = world.when(&flip("v9.1")).unwrap_err();
-    assert_eq!(refused.to_string(), "there is no balances v9.1: the versions are v1.1, v2.1");
+    assert_eq!(refused.to_string(), "balances v9.1 does not exist: the versions are v1.1, v2.1");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn only_more_types_are_announced() {
     let other = Code { reads: Reads { categories, ..reads(&["a", "b"]) }, ..code(&[]) };
     assert!(refused(&mut world, other).contains("all categories; raise the version number"));
     let other = Code { segments: SegmentCount::new(2).unwrap(), ..code(&["a", "b"]) };
-    assert!(refused(&mut world, other).contains("it has 2 segments, the version 1"));
+    assert!(refused(&mut world, other).contains("it has 2 segments, the version has 1"));
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn an_event_that_does_not_fit_is_an_error_and_changes_nothing() {
         (CatalogEvent::Obsolete { view: first() }, "v1.1 may not become Obsolete from Scheduled"),
         (CatalogEvent::Waived { view: first(), by: by.clone(), why: by }, "it has no verdict"),
         (CatalogEvent::FlipPostponed { view: first() }, "no flip is under way"),
-        (CatalogEvent::Flipped { view: first(), from: Some(first().version), kind, covers }, "what serves is none"),
+        (CatalogEvent::Flipped { view: first(), from: Some(first().version), kind, covers }, "but none is serving"),
     ] {
         let (before, position) = (world.catalog.clone(), world.catalog.position.plus(4));
         let misfit = world.catalog.evolve(&event, position, Timestamp::from_micros(0)).unwrap_err();
