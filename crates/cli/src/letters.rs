@@ -103,7 +103,7 @@ fn why(letter: &Letter) -> String {
         None => letter.kind.clone(),
     };
     match &letter.wish {
-        Some(wish) => format!("{kind}, to {wish}"),
+        Some(wish) => format!("{kind}; {wish}"),
         None => kind,
     }
 }

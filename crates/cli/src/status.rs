@@ -187,7 +187,7 @@ fn subscriber(subscriber: &SubscriberStatus) -> String {
     let mut text = format!("subscriber {name} {lag}");
     if let Some(failure) = last_failure {
         let (failed, position, error) = (count(*failed), count(failure.position), &failure.error);
-        text.push_str(&format!(", failed to process {failed}, last event {position}: {error}"));
+        text.push_str(&format!(", {failed} failed, last event {position}: {error}"));
     }
     waiting_on.iter().for_each(|reason| text.push_str(&format!("; waits on {}", reason.text)));
     text

@@ -250,7 +250,7 @@ async fn what_people_built_on_a_name_stays_or_is_told_to_be_in_the_way() {
     assert_eq!(count(&mut world.raw().await, "SELECT count(*) FROM public.mine").await, 0);
     world.view(3, &[OTHER], 1).await;
     let why = unavailable(world.views.publish(&id(3), at(3)).await);
-    assert!(why.contains("something of yours is built on a column"), "{why}");
+    assert!(why.contains("an object of yours depends on a column"), "{why}");
     assert_eq!(world.shown().await.0, "v2.1");
     world.run("DROP VIEW public.mine").await;
     world.views.publish(&id(3), at(3)).await.unwrap();

@@ -1,6 +1,7 @@
 //! A node whose store does not answer says so in time, whatever it is asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dacapo::Node;
 use dacapo::catalog::Phase;
@@ -65,7 +66,7 @@ async fn call(api: &NodeApi, operation: &str) -> Result<(), ApiError> {
 }
 
 // I-11
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn every_operation_is_answered_in_time_by_a_node_whose_store_does_not_answer() {
     let (faults, store) = (Faults::default(), Store::memory(Arc::new(SystemClock)));
     let node = Node::builder().store(faults.over(&store)).projection(Notes::<1>).start().await.unwrap();
@@ -73,11 +74,13 @@ async fn every_operation_is_answered_in_time_by_a_node_whose_store_does_not_answ
     api.append(appended()).await.unwrap();
     let serves = async {
         while node.status().await.unwrap().projections[0].versions[0].phase != Phase::Serving {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(limits::REQUEST_TIME_MAX, serves).await.expect("it serves");
     faults.plan(|_| Some(Fault::Waits));
+    // From here on nothing but a deadline ends a wait.
+    tokio::time::pause();
     for operation in OPERATIONS {
         // The processor is waited for on top.
         let settles = matches!(operation.name, "retry_letters" | "drop_letters");
@@ -93,5 +96,6 @@ async fn every_operation_is_answered_in_time_by_a_node_whose_store_does_not_answ
         }
     }
     faults.stop();
+    tokio::time::resume();
     node.shutdown().await;
 }

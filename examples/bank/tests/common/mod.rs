@@ -210,7 +210,7 @@ impl Script {
             (r"; \S+ was held for [a-z ]*\d+ ms", ""),
             (r"\b(position|covers|head) \d+(,\d{3})*", "$1 N"),
             (r#""(position|covers)":\d+"#, "\"$1\":N"),
-            (r"stand-by in .*", "stand-by in SPAN"),
+            (r"stand-by, in .*", "stand-by, in SPAN"),
             (r", [\d,.]+/s", ", RATE"),
             // Positions begin the lines of tables and of events; a busy machine may postpone a flip.
             (r"(?m)^ *\d[\d,]*  ", "N  "),
