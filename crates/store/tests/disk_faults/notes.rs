@@ -43,7 +43,7 @@ async fn nothing_is_acknowledged_that_cannot_be_noted() {
         disk.refuse(&notes(dir.path()), Refuses::WritesAfter(torn), -1);
         for tried in [2, 2, 3] {
             let error = unavailable(journal.append(append(tried)).await);
-            assert!(error.contains("commit") && error.contains("note how far"), "{error}");
+            assert!(error.contains("commit") && error.contains("note the durable end"), "{error}");
             let Health::Failing(found) = journal.health() else { panic!("appends fail") };
             assert!(found.contains("commit"), "{found}");
             assert_eq!((count(&journal).await, *journal.head().borrow()), (1, Position::new(1)));

@@ -526,7 +526,7 @@ mod tests {
     fn that_no_more_files_can_be_opened_is_no_matter_of_the_disk() {
         let of = |error: io::Error| disk_error("open", Path::new("/data/journal/chunk"), &error).to_string();
         let files = of(rustix::io::Errno::MFILE.into());
-        assert!(files.contains("ulimit -n") && !files.contains("look after the disk"), "{files}");
-        assert!(of(rustix::io::Errno::IO.into()).contains("look after the disk"));
+        assert!(files.contains("ulimit -n") && !files.contains("check the disk"), "{files}");
+        assert!(of(rustix::io::Errno::IO.into()).contains("check the disk"));
     }
 }
