@@ -84,5 +84,8 @@ fn whoever_leaves_a_wait_is_told_that_it_goes_on() {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert!(told.contains("continues") && told.contains("`dacapo status`") && told.contains("`dacapo cancel`"), "{told}");
+    assert!(
+        told.contains("continues") && told.contains("`dacapo status`") && told.contains("`dacapo cancel`"),
+        "{told}"
+    );
 }
