@@ -85,8 +85,8 @@ pub mod journal {
     };
 }
 
-/// What a projection sets in its [`Options`](crate::Options), and what is refused of it. How it is verified is in
-/// [`verify`](crate::verify), what effects do in [`effects`](crate::effects).
+/// What a projection sets in its [`Options`], and what is refused of it. How it is verified is in
+/// [`verify`], what effects do in [`effects`].
 pub mod options {
     pub use crate::code::{CarryRefused, Scrub, Seed};
     pub use dacapo_model::assign::RowScope;
@@ -111,7 +111,7 @@ pub mod operate {
     pub use dacapo_store::WhichLetters;
 }
 
-/// The parts of tables and rows: what a derived [`Row`](crate::Row) is made of, and how rows are looked up.
+/// The parts of tables and rows: what a derived [`Row`] is made of, and how rows are looked up.
 pub mod rows {
     pub use crate::row::{Field, FieldError, RowError};
     pub use crate::view::{Lookup, Rows, ViewError};

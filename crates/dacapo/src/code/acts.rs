@@ -12,7 +12,7 @@ use super::{HandlerError, Projection};
 use crate::effect::Effect;
 
 /// A projection that reacts: effects of type `E` that its handler [emits](crate::View::emit) are made by it. Register
-/// them with [`CodeOf::acts`](crate::CodeOf::acts).
+/// them with [`Projection::acting`](crate::Projection::acting).
 pub trait Acts<E: Effect>: Projection {
     /// Makes an effect. It is called at least once for each, one after the other for those of one stream, and again
     /// with the same [`EffectTry::key`] when it fails, takes longer than
