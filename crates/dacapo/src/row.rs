@@ -149,7 +149,7 @@ pub trait Field: Sized {
     /// [`FieldError`] when it is not of this type.
     fn from_value(value: Value) -> Result<Self, FieldError>;
 
-    /// Whether every store can keep the value. RequestedBy after each event, so types for which that is plain say it without
+    /// Whether every store can keep the value. It is asked after each event, so types for which that is plain say it without
     /// making the value.
     ///
     /// # Errors

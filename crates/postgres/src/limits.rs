@@ -24,7 +24,7 @@ pub(crate) const NAME_COVER_PAUSE: Duration = Duration::from_millis(5);
 pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time to wait for the answer to a statement: longer than the server lets it run, so that silence means that the
 /// server or the network is gone.
-pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
+pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(40);
 /// Longest time to wait for the answer to the renewal of a lease, or to a read of the leases of others.
 pub const LEASE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
 /// The first pause after a failed try to reach the database.
@@ -86,8 +86,10 @@ const _: () = assert!(
     STATEMENT_TIME_MAX.as_millis() >= 2 * LOCK_TIME_MAX.as_millis(),
     "a statement that got its lock late has time to do something"
 );
-const _: () =
-    assert!(ANSWER_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(), "the server gives up before its client does");
+const _: () = assert!(
+    SILENCE_TIME_MAX.as_millis() > STATEMENT_TIME_MAX.as_millis(),
+    "the server gives up before its client does"
+);
 const _: () = assert!(BACK_OFF_TIME_MIN.as_millis() < BACK_OFF_TIME_MAX.as_millis());
 const _: () = assert!(
     RETRY_TIME_MAX.as_millis() + CALL_TIME_MIN.as_millis() <= limits::ANSWER_TIME_MAX.as_millis(),

@@ -20,7 +20,7 @@ use crate::settings::Settings;
 /// The servers that a URL names.
 pub(crate) struct Servers {
     list: Vec<PgConnectOptions>,
-    /// Which of them was last seen to take writes: anyone who finds another one finds it for all.
+    /// Which of them was last seen to take writes: the caller that finds another one finds it for all.
     primary: Arc<AtomicUsize>,
     settings: Settings,
     history: Arc<History>,

@@ -12,8 +12,8 @@ use crate::node::unavailable;
 /// Extra time for a request that settles letters and waits for the processor, in milliseconds.
 pub(crate) const SETTLES: Option<u64> = Some(limits::REQUEST_TIME_MAX.as_millis() as u64);
 
-/// Answers in [`limits::ANSWER_TIME_MAX`], and the time for which the caller wants to wait on top, anyone who else waits for
-/// a store that does not answer. What has been begun continues to its end.
+/// Answers within [`limits::ANSWER_TIME_MAX`] plus the time for which the caller wants to wait, also if the store does not
+/// answer. What has been begun continues to its end.
 pub(crate) async fn in_time<T>(
     wait_ms: Option<u64>,
     answer: impl Future<Output = Result<T, ApiError>>,

@@ -168,7 +168,7 @@ pub enum Landed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     By(MemberId),
-    /// Nobody: anyone who had them has let go.
+    /// Nobody: the last owner has let go.
     Released,
     /// Nobody: they were taken from everybody.
     Revoked,

@@ -40,7 +40,7 @@ fn a_demo_on_a_directory_that_is_not_empty_changes_no_byte() {
 fn a_directory_that_may_not_be_looked_into_is_not_told_as_empty() {
     use std::os::unix::fs::symlink;
     let dir = dir();
-    // Nobody may look through a link to itself, anyone who runs the test.
+    // Nobody may look through a link to itself, not even root.
     symlink("loop", dir.path().join("loop")).unwrap();
     for command in ["status", "streams"] {
         let output = dacapo(&[command, "--data", "loop"], "").current_dir(dir.path()).output().unwrap();

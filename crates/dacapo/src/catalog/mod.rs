@@ -40,7 +40,7 @@ pub struct RequestedBy {
 }
 
 impl RequestedBy {
-    /// RequestedBy by `actor`.
+    /// Names `actor` as the one who asks.
     pub fn by(actor: impl Into<String>) -> Self {
         Self { actor: actor.into(), ..Self::default() }
     }
@@ -52,7 +52,7 @@ impl RequestedBy {
         self
     }
 
-    /// RequestedBy by dacapo itself, following the plan.
+    /// Names dacapo itself, which follows the plan.
     pub(crate) fn by_plan() -> Self {
         Self::by("dacapo")
     }

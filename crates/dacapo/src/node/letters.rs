@@ -213,7 +213,7 @@ impl Node {
         if !is_known && asked.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
             return Ok(0);
         }
-        // RequestedBy again under the same key, what is not done yet is done: of events before the request only.
+        // If it is requested again under the same key, what is not done yet is done: of events before the request only.
         let (through, _) = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
         let which = WhichEffects { which: which.clone(), through, untried };
         let decided = stored.decide_effects(&which, wish).await?;
@@ -263,7 +263,7 @@ impl Node {
             if !is_known {
                 return open.view.wish(which, Some(wish)).await;
             }
-            // RequestedBy again under the same key, what is not done yet is done: of events that were set aside by then only.
+            // If it is requested again under the same key, what is not done yet is done: of events that were set aside by then only.
             let mut wished = 0;
             let were_aside = meant.into_iter().filter(|(position, aside)| *position <= through && *aside <= decided);
             for (position, _) in were_aside {

@@ -309,7 +309,7 @@ impl Node {
 #[expect(clippy::expect_used, reason = "a schedule that is accepted schedules a version")]
 fn rebuilt(node: &Node, entries: &[CatalogEntry]) -> Rebuilt {
     let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
-    // RequestedBy again under the key of something else, it is answered as that was.
+    // If it is requested again under the key of something else, it is answered as that was.
     let first = scheduled.or(entries.first()).expect("a schedule that is accepted schedules a version");
     let cleaned = entries.iter().filter(|entry| matches!(entry.event, CatalogEvent::CleaningUp { .. }));
     let discards = cleaned.map(|entry| entry.event.view().version).collect();

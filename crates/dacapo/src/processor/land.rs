@@ -69,7 +69,7 @@ impl<S: Sink> Run<'_, S> {
             let marked = self.marked;
             let commit = self.with_mark(commit).await?;
             let is_made_again = loop {
-                // RequestedBy for before trying, so that a hold lifted in between is not missed.
+                // Registered before the try, so that a hold lifted in between is not missed.
                 let lifted = Arc::clone(&self.assignment.lifted);
                 let mut lifted = pin!(lifted.notified());
                 lifted.as_mut().enable();

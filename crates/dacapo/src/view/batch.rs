@@ -120,7 +120,7 @@ impl View {
         self.unasked >= self.unasked_max
     }
 
-    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. RequestedBy when an event
+    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. It is asked when an event
     /// is refused, since what it met may follow from that.
     pub(crate) async fn blamed(&mut self) -> Result<Option<ViewError>, ViewError> {
         let asked = self.ask().await?;

@@ -76,7 +76,7 @@ async fn one_that_always_fails_is_listed_dropped_and_retried() {
     );
     office.made_at_least(2).await;
     assert_eq!(office.by_ledger()["ledger-1"], [second.get(), third.get()]);
-    // RequestedBy again under its key, what came after it stays.
+    // Requested again under its key, what came after it stays.
     office.fail.lock().unwrap().insert("ledger-1".into());
     let fourth = add(&node, "ledger-1", 4).await;
     until_listed(&node, "v1.1", &[(fourth.get(), false)]).await;

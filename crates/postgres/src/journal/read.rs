@@ -80,7 +80,7 @@ pub(super) async fn id(pool: &Pool) -> Result<JournalId, StoreError> {
 pub(super) async fn count(pool: &Pool, after: Position, to: Position) -> Result<u64, StoreError> {
     let sql = sqlx::query_scalar(COUNT).bind(int8(after.get())).bind(int8(to.get()));
     let count: i64 =
-        within(pool, limits::ANSWER_TIME_MAX, "count events", async |connection| sql.fetch_one(connection).await)
+        within(pool, limits::SILENCE_TIME_MAX, "count events", async |connection| sql.fetch_one(connection).await)
             .await?;
     Ok(count.cast_unsigned())
 }
@@ -161,7 +161,7 @@ impl Reader {
 
     pub async fn mark(&self, through: Position) -> Result<Mark, StoreError> {
         let sql = sqlx::query(MARK).bind(int8(through.get()));
-        let found = within(&self.pool, limits::ANSWER_TIME_MAX, "look at the history", async |connection| {
+        let found = within(&self.pool, limits::SILENCE_TIME_MAX, "look at the history", async |connection| {
             let row = sql.fetch_one(connection).await?;
             Ok((position(&row, 0)?, mark(position(&row, 1)?, row.try_get(2)?)?))
         });
@@ -209,7 +209,7 @@ impl Reader {
 
     pub async fn position_of(&self, id: EventId) -> Result<Option<Position>, StoreError> {
         let sql = sqlx::query("SELECT position FROM events WHERE id = $1").bind(Uuid::from_bytes(id.bytes()));
-        let found = within(&self.pool, limits::ANSWER_TIME_MAX, "look for an event", async |connection| {
+        let found = within(&self.pool, limits::SILENCE_TIME_MAX, "look for an event", async |connection| {
             sql.fetch_optional(connection).await?.map(|row| position(&row, 0)).transpose()
         });
         let found = found.await?;
@@ -242,7 +242,7 @@ impl Reader {
             to = Some(format!("{category}."));
         }
         let sql = sqlx::query(STREAMS).bind(from).bind(to).bind(int8((most - found.len()) as u64));
-        let rows = within(&self.pool, limits::ANSWER_TIME_MAX, "list the streams", async |connection| {
+        let rows = within(&self.pool, limits::SILENCE_TIME_MAX, "list the streams", async |connection| {
             sql.fetch_all(connection).await
         });
         for row in rows.await? {
@@ -253,14 +253,14 @@ impl Reader {
 
     async fn last_of(&self, stream: &StreamName) -> Result<Option<StreamInfo>, StoreError> {
         let sql = sqlx::query(LAST_OF_STREAM).bind(stream.as_str());
-        let row = within(&self.pool, limits::ANSWER_TIME_MAX, "look for a stream", async |connection| {
+        let row = within(&self.pool, limits::SILENCE_TIME_MAX, "look for a stream", async |connection| {
             sql.fetch_optional(connection).await
         });
         row.await?.map(|row| stream_info(&row)).transpose()
     }
 
     async fn fetch(&self, sql: Sql<'_>, most: usize) -> Result<Page, StoreError> {
-        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
+        let page = within(&self.pool, limits::SILENCE_TIME_MAX, "read events", async |connection| {
             let mut page = Page::default();
             let mut rows = sql.fetch(connection);
             while let Some(row) = rows.try_next().await? {

@@ -67,7 +67,7 @@ impl Pooler {
         let mut command = as_user(program);
         command.arg(&ini).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let (started, ready) = channel();
-        // As for a server: anyone who started it may be a thread that ends with its test, which others outlast.
+        // As for a server: the thread that started it may be one that ends with its test, which others outlast.
         let watcher = std::thread::spawn(move || {
             let child = command.spawn().expect("PgBouncer can be started");
             drop(watch(child, READY, |pid| started.send(pid).expect("it is waited for")));

@@ -1,6 +1,6 @@
 //! A connection that one transaction after the other is done with.
 //!
-//! Anyone who gets no answer within [`ANSWER_TIME_MAX`](crate::limits::ANSWER_TIME_MAX) gets an error, except for statements that
+//! Anyone who gets no answer within [`SILENCE_TIME_MAX`](crate::limits::SILENCE_TIME_MAX) gets an error, except for statements that
 //! may take as long as they take. A future that is dropped while a statement is under way closes the connection: the server sees that within
 //! [`CHECK`](super::CHECK) and ends the statement and its transaction. So nothing continues that nobody waits for, and no
 //! connection that is in the middle of something goes back to the pool.
@@ -177,10 +177,10 @@ impl Session {
 /// Waits for an answer only so long: silence means that the server or the network is gone.
 async fn answered<T>(statement: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let silence = || {
-        let found = format!("no answer within {:?}: check that the database runs", limits::ANSWER_TIME_MAX);
+        let found = format!("no answer within {:?}: check that the database runs", limits::SILENCE_TIME_MAX);
         sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, found))
     };
-    tokio::time::timeout(limits::ANSWER_TIME_MAX, statement).await.unwrap_or_else(|_| Err(silence()))
+    tokio::time::timeout(limits::SILENCE_TIME_MAX, statement).await.unwrap_or_else(|_| Err(silence()))
 }
 
 async fn collected(

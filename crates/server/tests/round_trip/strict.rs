@@ -209,7 +209,7 @@ async fn a_query_that_can_be_read_in_several_ways_is_refused_by_name() {
     served.stop().await;
 }
 
-/// A number has one form, and so have yes and no: anyone who else reads the same query must not read another one.
+/// A number has one form, and so have yes and no: every other reader of the same query must read the same.
 #[tokio::test]
 async fn a_number_in_a_query_is_written_in_one_way_or_refused_by_name() {
     let served = Served::start().await;

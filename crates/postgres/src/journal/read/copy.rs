@@ -116,7 +116,7 @@ impl Reader {
         sql: &str,
         mut push: impl FnMut(&mut Page, &Columns<'_, N>) -> Result<(), sqlx::Error>,
     ) -> Result<Page, StoreError> {
-        let page = within(&self.pool, limits::ANSWER_TIME_MAX, "read events", async |connection| {
+        let page = within(&self.pool, limits::SILENCE_TIME_MAX, "read events", async |connection| {
             let (mut page, mut copied) = (Page::default(), Copied::default());
             let mut chunks = connection.copy_out_raw(sql).await?;
             while let Some(chunk) = chunks.try_next().await? {
