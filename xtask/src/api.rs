@@ -81,15 +81,13 @@ mod tests {
     use super::*;
 
     fn listed(sources: &[(&str, &str)]) -> Vec<String> {
-        let folder = std::env::temp_dir().join(format!("api-{}-{}", std::process::id(), sources.len()));
+        let folder = tempfile::tempdir().unwrap();
         for (name, text) in sources {
-            let path = folder.join(name);
+            let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let found = lines::of(&Crate::read("house", &folder).unwrap());
-        std::fs::remove_dir_all(&folder).unwrap();
-        found
+        lines::of(&Crate::read("house", folder.path()).unwrap())
     }
 
     #[test]
