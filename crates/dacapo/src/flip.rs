@@ -183,24 +183,19 @@ impl Drive<'_> {
             }
         };
         let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
-        // A version that halts would only be waited for in vain: nothing is held for it.
         let halts = self.versions.kept(&self.view(to));
         let to_verified = self.to_verified();
         // After the tokens were read: whatever they cover and was set aside is known.
-        if to_verified.is_ok() && self.is_outdated().await? {
-            let id = self.view(to);
-            tracing::warn!(view = %id, "events were set aside since it was found right: it is verified again");
-            let again = CatalogCommand::RequestVerification(id);
-            Arc::clone(&self.versions.catalog).change(again, RequestedBy::by_plan()).await?;
-            return Ok(Next::Again);
-        }
-        match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified }) {
-            Gate::Hold if !halts.is_empty() => {
-                self.wait_on(halts);
-                Ok(Next::Rest)
+        let outdated = to_verified.is_ok() && self.is_outdated().await?;
+        match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified, outdated, halts: &halts }) {
+            Gate::VerifyAgain => {
+                let id = self.view(to);
+                tracing::warn!(view = %id, "events were set aside since its verification passed: it is verified again");
+                let again = CatalogCommand::RequestVerification(id);
+                Arc::clone(&self.versions.catalog).change(again, RequestedBy::by_plan()).await?;
+                Ok(Next::Again)
             }
-            Gate::Wait(mut reasons) => {
-                reasons.extend(halts.into_iter().filter(|halt| !reasons.contains(halt)).collect::<Vec<_>>());
+            Gate::Wait(reasons) => {
                 self.wait_on(reasons);
                 Ok(Next::Rest)
             }
@@ -301,6 +296,7 @@ impl Drive<'_> {
     /// The append that is the flip.
     #[expect(clippy::expect_used, reason = "a confirmed flip is an entry")]
     async fn flip(&mut self, covers: Position) -> Result<(), CatalogError> {
+        assert!(covers >= self.pending.requested, "I-6: the new version covers the request");
         self.versions.world.probe.completed(Step::FlipMeasured);
         let confirm = CatalogCommand::ConfirmFlip { view: self.view(self.pending.to), hold: self.pending.hold, covers };
         // Returns after the catalog shows the flip to every reader, so the old version is let go later (I-7).

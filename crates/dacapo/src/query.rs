@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::reasons::VersionFacts;
-use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
+use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, grouped, limits};
 use dacapo_store::{Health, StoreError};
 use tokio::time::Instant;
 
@@ -116,15 +116,18 @@ pub(crate) async fn open(
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
-    let needed = if planted::is(Fault::NoWait) { Position::START } else { after.max(versions.floor) };
-    let mut obstacle = format!("no version of {projection} serves");
+    let floor = || versions.catalog.current().projections.get(projection).map(|state| versions.floor_of(state));
+    let needed = || {
+        let needed = after.max(floor().unwrap_or(versions.floor));
+        if planted::is(Fault::NoWait) { Position::START } else { needed }
+    };
     let found = tokio::time::timeout(within, async {
         loop {
             if let Health::Parted(parted) = versions.journal.health() {
                 return Err(StoreError::Parted(parted).into());
             }
-            let (version, carried) = serving(versions, projection, &mut obstacle).await?;
-            if !covered(versions, &version, needed, &mut obstacle).await {
+            let (version, carried) = serving(versions, projection).await?;
+            if !covered(versions, &version, needed()).await {
                 continue;
             }
             let reader = version.view.reader().await;
@@ -138,15 +141,9 @@ pub(crate) async fn open(
                 continue;
             }
             // The catalog is looked at after the state was opened, so it knows the replay behind every mark in it.
-            match ReadView::shown(reader?, last_replay(versions, &version.id).as_ref()) {
-                Some(view) if view.covers() >= needed => {
-                    return Ok(Reading { version: version.id.version, view, carried });
-                }
-                Some(view) => {
-                    let ends = view.covers();
-                    obstacle = format!("the view of {} ends at {ends}, before what was committed", version.id);
-                }
-                None => obstacle = replaying(&version),
+            let view = ReadView::shown(reader?, last_replay(versions, &version.id).as_ref());
+            if let Some(view) = view.filter(|view| view.covers() >= needed()) {
+                return Ok(Reading { version: version.id.version, view, carried });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -155,8 +152,16 @@ pub(crate) async fn open(
         Ok(reading) => reading,
         Err(_) if after > versions.head() => Err(Error::beyond_head(after, versions.head(), within)),
         Err(_) => {
-            let waiting_on = of_reader(versions, projection, needed);
-            Err(Error::TimedOut { what: obstacle, waited: started.elapsed(), waiting_on })
+            let needed = needed();
+            let what = match versions.catalog.current().serving(projection) {
+                Some(_) => format!("{projection} does not cover position {} yet", grouped(needed.get())),
+                None => format!("no version of {projection} serves"),
+            };
+            Err(Error::TimedOut {
+                what,
+                waited: started.elapsed(),
+                waiting_on: of_reader(versions, projection, needed),
+            })
         }
     }
 }
@@ -173,11 +178,7 @@ fn of_reader(versions: &Versions, projection: &ProjectionName, needed: Position)
 }
 
 /// The serving version, as soon as there is one and it is open.
-async fn serving(
-    versions: &Versions,
-    projection: &ProjectionName,
-    obstacle: &mut String,
-) -> Result<(Arc<OpenVersion>, VersionCode), Error> {
+async fn serving(versions: &Versions, projection: &ProjectionName) -> Result<(Arc<OpenVersion>, VersionCode), Error> {
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
     loop {
@@ -186,7 +187,6 @@ async fn serving(
         let carried = versions.carried();
         if let Some(version) = current.serving(projection) {
             let id = ViewId { projection: projection.clone(), version };
-            *obstacle = format!("{id}, which serves, is not open on this node");
             let Some(code) = carried.iter().find(|code| code.is_of(projection, version)) else {
                 return Err(Error::NotCarried { projection: projection.clone(), version: Some(version) });
             };
@@ -212,13 +212,9 @@ fn last_replay(versions: &Versions, id: &ViewId) -> Option<PendingReplay> {
     versions.catalog.current().version(id).and_then(|state| state.last_replay)
 }
 
-fn replaying(version: &OpenVersion) -> String {
-    format!("{} is replayed in place, and what it showed is not there again yet", version.id)
-}
-
 /// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves or it was
 /// opened again, because its processor had ended.
-async fn covered(versions: &Versions, version: &OpenVersion, needed: Position, obstacle: &mut String) -> bool {
+async fn covered(versions: &Versions, version: &OpenVersion, needed: Position) -> bool {
     let mut progress = version.progress.clone();
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
@@ -229,10 +225,6 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position, o
         if shown.is_some_and(|shown| shown >= needed) {
             return true;
         }
-        *obstacle = match shown {
-            Some(_) => format!("{} does not cover position {needed} yet", version.id),
-            None => replaying(version),
-        };
         if catalog.borrow_and_update().serving(&version.id.projection) != Some(version.id.version) {
             return false;
         }

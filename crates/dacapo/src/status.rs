@@ -10,7 +10,7 @@ use dacapo_model::reasons::VersionFacts;
 use dacapo_model::rebuild::rollback_ready;
 use dacapo_model::scrub::ScrubResult;
 use dacapo_model::{
-    PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, VersionId, ViewId, replay,
+    PendingFlip, Phase, Position, ProjectionName, ProjectionState, Stage, Timestamp, VersionId, ViewId, covered, replay,
 };
 use dacapo_store::Health;
 use futures::future::join_all;
@@ -213,7 +213,7 @@ fn version_status(
     let (state, reasons, stage, lag) = (facts.state, facts.reasons(), facts.stage(), facts.lag());
     let carried = versions.code_of(&id);
     let open = versions.open_version(&id);
-    let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+    let covers = covered(&tokens);
     let reached = open.as_ref().and_then(|open| open.reached(covers));
     let since = |first| versions.world.clock.now().since(first);
     let lag_time = if lag > 0 { oldest.map_or(Duration::ZERO, since) } else { Duration::ZERO };

@@ -107,7 +107,10 @@ pub(crate) fn verification(
     let version = named.or_else(built).or_else(|| newest(&|state| state.verified.is_some()))?;
     let state = all.get(&version)?;
     let view = ViewId { projection: projection.clone(), version };
-    let (waiting_on, halts) = match kept_from(versions, &view, state) {
+    let tokens = versions.seen(&view);
+    let retry = versions.code_of(&view).map(|carried| carried.options.retry);
+    let facts = versions.facts(&catalog, &view, &tokens);
+    let (waiting_on, halts) = match facts.and_then(|facts| facts.before_verification(retry.as_ref())) {
         Some((reason, halts)) => (Some(reason), halts),
         None => (versions.unverified(&view, state), false),
     };
@@ -121,21 +124,6 @@ pub(crate) fn verification(
         live: live.map(|live| live.tally().report(Part::Answers)),
         view,
     })
-}
-
-/// What keeps a version that is to be verified from that, and whether it does until somebody does something about it.
-fn kept_from(versions: &Versions, id: &ViewId, state: &VersionState) -> Option<(WaitingOn, bool)> {
-    if state.phase != Phase::Scheduled && !state.is_unverified() {
-        return None;
-    }
-    if let Some(looking) = versions.notes.looking(id) {
-        return looking.error.map(|error| (WaitingOn::Store { error }, false));
-    }
-    let Some(carried) = versions.code_of(id) else { return Some((WaitingOn::Code { version: id.version }, true)) };
-    let reasons = versions.kept(id);
-    let halts = |reason: &&WaitingOn| reason.needs_somebody(&carried.options.retry);
-    let halting = reasons.iter().find(halts).map(|reason| (reason.clone(), true));
-    halting.or_else(|| reasons.first().map(|reason| (reason.clone(), false)))
 }
 
 /// Verifies a version that has caught up, until the catalog has a verdict or wants none any more, or the versions cannot

@@ -15,6 +15,7 @@
 //! stored. It holds no state, so any node can continue at any point, and two controllers at once reach the same
 //! answer.
 
+use crate::letter::Refusal;
 use crate::limits;
 use crate::planted::{self, Fault};
 use crate::position::Position;
@@ -49,6 +50,10 @@ pub struct FlipFacts<'a> {
     pub to_tokens: Result<&'a [Token], WaitingOn>,
     /// `Ok` if its verification lets it serve, else the reason: [`rebuild::verified`](crate::rebuild::verified).
     pub to_verified: Result<(), WaitingOn>,
+    /// True if events were set aside in it since its verification passed, so that the verdict says too much.
+    pub outdated: bool,
+    /// The reasons why events are kept from it. While there are any, nothing is held for it.
+    pub halts: &'a [WaitingOn],
 }
 
 /// The next action of the flip.
@@ -56,6 +61,8 @@ pub struct FlipFacts<'a> {
 pub enum Gate {
     /// Wait, for these reasons.
     Wait(Vec<WaitingOn>),
+    /// Request another verification of the new version.
+    VerifyAgain,
     /// Mark the token rows of the old version.
     Hold,
     /// Wait, for these reasons: the old version is held, within the budget of the hold.
@@ -71,8 +78,25 @@ pub enum Gate {
 ///
 /// # Panics
 /// If a version has no tokens. Every version has at least one segment.
-#[expect(clippy::expect_used, reason = "a version has segments")]
 pub fn gate(facts: &FlipFacts<'_>) -> Gate {
+    if facts.outdated && facts.to_verified.is_ok() {
+        return Gate::VerifyAgain;
+    }
+    match evidence(facts) {
+        // A version that halts would not come closer during the hold.
+        Gate::Hold if !facts.halts.is_empty() => Gate::Wait(facts.halts.to_vec()),
+        Gate::Wait(mut reasons) => {
+            let more = facts.halts.iter().filter(|halt| !reasons.contains(halt)).cloned().collect::<Vec<_>>();
+            reasons.extend(more);
+            Gate::Wait(reasons)
+        }
+        other => other,
+    }
+}
+
+/// Returns the next action that the tokens and the verdict allow.
+#[expect(clippy::expect_used, reason = "a version has segments")]
+fn evidence(facts: &FlipFacts<'_>) -> Gate {
     let (from, shown_before) = match facts.from {
         Some(From::Open(tokens)) => (tokens, Position::START),
         Some(From::Closed { shown }) => (&[][..], shown),
@@ -100,6 +124,23 @@ pub fn gate(facts: &FlipFacts<'_>) -> Gate {
     if reasons.is_empty() { Gate::Flip { covers } } else { missing(reasons) }
 }
 
+/// Returns the mark to lift, if tokens of a version are held by a flip that is over: a driver that stopped before it
+/// could lift the hold left it. `present` is the mark of the flip under way away from that version. `known_through` is
+/// the position through which the catalog was read after the tokens: a later mark may belong to a flip that is not
+/// known yet.
+pub fn stray_hold(tokens: &[Token], present: Option<Position>, known_through: Position) -> Option<Position> {
+    let marks = tokens.iter().filter_map(|token| token.held_for);
+    marks.filter(|mark| Some(*mark) != present && *mark <= known_through).max()
+}
+
+/// Returns true if a version that served until `until` is still on its way there: a segment lags and does not halt.
+/// Nobody else makes the effects of the events that it has not reached (I-9). `refusals` are the events before which
+/// segments halt.
+pub fn still_reaches(until: Position, tokens: &[Token], refusals: &[Refusal]) -> bool {
+    let halts = |token: &Token| refusals.iter().any(|refusal| refusal.segment == token.segment);
+    tokens.iter().any(|token| !token.covers(until) && !halts(token))
+}
+
 /// Returns the conditions that the new version does not meet: segments that do not cover `needed`, and a verdict.
 fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
     let version = facts.to;
@@ -116,6 +157,7 @@ fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<Waiti
 mod tests {
     use super::*;
     use crate::segment::SegmentCount;
+    use crate::time::Timestamp;
     use crate::token::{Applied, Epoch};
     use proptest::prelude::*;
 
@@ -138,7 +180,16 @@ mod tests {
 
     fn facts<'a>(from: &'a [Token], to: &'a [Token]) -> FlipFacts<'a> {
         let (requested, hold) = (Position::new(10), Position::new(15));
-        FlipFacts { requested, hold, from: Some(From::Open(from)), to: B, to_tokens: Ok(to), to_verified: Ok(()) }
+        FlipFacts {
+            requested,
+            hold,
+            from: Some(From::Open(from)),
+            to: B,
+            to_tokens: Ok(to),
+            to_verified: Ok(()),
+            outdated: false,
+            halts: &[],
+        }
     }
 
     #[test]
@@ -209,6 +260,62 @@ mod tests {
         assert_eq!(gate(&FlipFacts { from: None, ..unverified(&from) }), Gate::Wait(vec![missing.clone()]));
         let held = tokens(&[12], Some(15));
         assert_eq!(gate(&unverified(&held)), Gate::Held(vec![missing.clone()]), "asked for again while it was held");
+    }
+
+    #[test]
+    fn nothing_is_held_for_a_version_that_halts() {
+        let (from, to) = (tokens(&[12], None), tokens(&[12], None));
+        let halts = [WaitingOn::Paused];
+        assert_eq!(gate(&FlipFacts { halts: &halts, ..facts(&from, &to) }), Gate::Wait(vec![WaitingOn::Paused]));
+        let short = tokens(&[9], None);
+        let Gate::Wait(reasons) = gate(&FlipFacts { halts: &halts, ..facts(&from, &short) }) else { panic!() };
+        assert!(matches!(reasons[..], [WaitingOn::Segment { lag: 1, .. }, WaitingOn::Paused]), "{reasons:?}");
+        let held = tokens(&[12], Some(15));
+        let covers = Position::new(12);
+        assert_eq!(gate(&FlipFacts { halts: &halts, ..facts(&held, &to) }), Gate::Flip { covers }, "it covers all");
+    }
+
+    #[test]
+    fn a_verdict_that_says_too_much_is_renewed_before_anything_else() {
+        let to = tokens(&[12], None);
+        for held in [None, Some(15)] {
+            let from = tokens(&[12], held);
+            assert_eq!(gate(&FlipFacts { outdated: true, ..facts(&from, &to) }), Gate::VerifyAgain);
+        }
+        let missing = WaitingOn::Verification { version: B, part: None, looked_at: 0 };
+        let from = tokens(&[12], None);
+        let unverified = FlipFacts { outdated: true, to_verified: Err(missing.clone()), ..facts(&from, &to) };
+        assert_eq!(gate(&unverified), Gate::Wait(vec![missing]), "it is verified again already");
+    }
+
+    #[test]
+    fn a_version_reaches_its_last_events_unless_each_segment_that_lags_halts() {
+        let until = Position::new(12);
+        let lags = tokens(&[11, 9], None);
+        let refusal = |number| Refusal {
+            segment: SegmentCount::new(2).unwrap().segment(number).unwrap(),
+            position: Position::new(10),
+            attempts: 1,
+            error: "no".into(),
+            since: Timestamp::from_micros(0),
+            due: Timestamp::from_micros(0),
+        };
+        assert!(still_reaches(until, &lags, &[]));
+        assert!(still_reaches(until, &lags, &[refusal(1)]), "segment 0 goes on");
+        assert!(!still_reaches(until, &lags, &[refusal(0), refusal(1)]));
+        assert!(!still_reaches(until, &tokens(&[12, 13], None), &[]), "it is there");
+    }
+
+    #[test]
+    fn a_hold_is_stray_once_its_flip_is_over() {
+        let at = |position| Some(Position::new(position));
+        let held = tokens(&[10, 12], Some(15));
+        let known = Position::new(20);
+        assert_eq!(stray_hold(&held, None, known), at(15));
+        assert_eq!(stray_hold(&held, at(18), known), at(15), "a later flip has a mark of its own");
+        assert_eq!(stray_hold(&held, at(15), known), None, "its flip is under way");
+        assert_eq!(stray_hold(&held, None, Position::new(14)), None, "its flip may not be known yet");
+        assert_eq!(stray_hold(&tokens(&[10], None), None, known), None);
     }
 
     #[test]

@@ -60,6 +60,6 @@ pub use reads::{Announcement, CodeMismatch, Reads};
 pub use segment::{Segment, SegmentCount, SegmentRange, stream_hash};
 pub use share::{InvalidShare, WorkShare};
 pub use time::Timestamp;
-pub use token::{Applied, Epoch, ReplayMark, Token, TokenMove, TokenRefused};
+pub use token::{Applied, Epoch, ReplayMark, Token, TokenMove, TokenRefused, covered};
 pub use version::{InvalidVersion, VersionId, ViewId};
 pub use waiting::{Fact, WaitingOn};

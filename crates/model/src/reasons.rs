@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::catalog::{ProjectionState, VersionState};
+use crate::failure::Retry;
 use crate::member::MemberId;
 use crate::phase::{Phase, Stage};
 use crate::planted::{self, Fault};
@@ -13,7 +14,7 @@ use crate::position::Position;
 use crate::reads::CodeMismatch;
 use crate::rebuild::{stage, verified};
 use crate::replay;
-use crate::token::Token;
+use crate::token::{Token, covered};
 use crate::verify::Part;
 use crate::version::VersionId;
 use crate::waiting::WaitingOn;
@@ -125,8 +126,7 @@ impl VersionFacts<'_> {
 
     /// Returns its lag in positions, that of its lowest segment.
     pub fn lag(&self) -> u64 {
-        let covers = self.tokens.iter().map(|token| token.position).min().unwrap_or_default();
-        if self.state.phase.applies() { self.head.since(covers) } else { 0 }
+        if self.state.phase.applies() { self.head.since(covered(self.tokens)) } else { 0 }
     }
 
     /// Returns the reasons that it waits on.
@@ -205,6 +205,22 @@ impl VersionFacts<'_> {
             WaitingOn::Verification { version, .. } => WaitingOn::Verification { version, part, looked_at },
             other => other,
         })
+    }
+
+    /// Returns the reason why a version that must be verified cannot be verified yet, and whether an operator must act on
+    /// it; `None` if nothing prevents the verification or the version needs none. `retry`: how its code retries events
+    /// that it refuses.
+    pub fn before_verification(&self, retry: Option<&Retry>) -> Option<(WaitingOn, bool)> {
+        if self.state.phase != Phase::Scheduled && !self.state.is_unverified() {
+            return None;
+        }
+        if let Some(looking) = &self.looking {
+            return looking.error.clone().map(|error| (WaitingOn::Store { error }, false));
+        }
+        let Some(retry) = retry else { return Some((WaitingOn::Code { version: self.version }, true)) };
+        let reasons = self.kept();
+        let halting = reasons.iter().find(|reason| reason.needs_somebody(retry));
+        halting.map(|reason| (reason.clone(), true)).or_else(|| reasons.first().map(|reason| (reason.clone(), false)))
     }
 
     fn beside(&self) -> Vec<WaitingOn> {

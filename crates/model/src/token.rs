@@ -150,6 +150,11 @@ impl fmt::Display for TokenRefused {
 
 impl std::error::Error for TokenRefused {}
 
+/// Returns the position that all of these tokens cover; the start if there are none.
+pub fn covered(tokens: &[Token]) -> Position {
+    tokens.iter().map(|token| token.position).min().unwrap_or_default()
+}
+
 impl Token {
     /// Returns true if nothing has moved it since its view was made, not even a replay in place, back to the start.
     pub fn is_new(&self) -> bool {
@@ -207,7 +212,9 @@ impl Token {
         if let Some(cap) = self.cap.filter(|cap| asked.to > *cap && asked.to > asked.from) {
             return Err(TokenRefused::Capped { segment: self.segment, cap });
         }
-        Ok(Self { position: asked.to, applied: asked.applied, replay: asked.replay, ..*self })
+        let moved = Self { position: asked.to, applied: asked.applied, replay: asked.replay, ..*self };
+        assert!(moved.shown() >= self.shown(), "I-7: what was shown once stays known");
+        Ok(moved)
     }
 
     /// Returns true if `asked` begins a replay that this segment has not begun yet, and marks everything that was

@@ -273,7 +273,15 @@ impl CatalogLog {
                 entries
             });
             match appended {
-                Ok(_) => return Ok(changes(ours?)),
+                Ok(_) => {
+                    let ours = ours?;
+                    // What was acknowledged is there, unless another journal has taken the place of this one.
+                    if ours.len() < events.len() {
+                        let found = "the journal does not show what it has acknowledged";
+                        return Err(StoreError::unavailable("read the catalog after a change", found).into());
+                    }
+                    return Ok(changes(ours));
+                }
                 Err(AppendError::Refused(AppendRefused::WrongRevision { .. })) => {
                     ours?;
                 }

@@ -101,6 +101,7 @@ impl Aside {
 
     /// Sets an event aside that its handler has refused for good.
     pub(crate) fn refuse(&mut self, letter: Letter) {
+        assert!(!self.is_full(), "I-11: an event is set aside only where there is room for its letter");
         self.refused.insert(letter.position, letter.clone());
         self.batch.put(letter);
     }

@@ -24,7 +24,8 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
         if catalog.current().version(&id).is_none_or(|state| state.phase == Phase::Scheduled) {
             catalog.refresh().await?;
         }
-        match catalog.current().version(&id).map(|state| (state.phase, state.parted)) {
+        let current = catalog.current();
+        match current.version(&id).map(|state| (state.phase, state.parted)) {
             None => {
                 let advice = "remove it, or put the journal back that it was made from";
                 tracing::warn!(view = %id, advice, "a view is there of which the journal knows nothing; it is left alone");
@@ -42,7 +43,7 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
                 }
             }
             // Made again by a process that was killed before it knew that the version is gone (I-12).
-            Some((Phase::Obsolete, _)) => discard(views, &id).await?,
+            Some((Phase::Obsolete, _)) => discard(views, &current, &id).await?,
             Some(_) => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dacapo_model::{CatalogCommand, Phase, Position, Token, VersionState, ViewId, WaitingOn, WorkShare};
+use dacapo_model::{CatalogCommand, Phase, Position, Token, VersionState, ViewId, WaitingOn, WorkShare, covered};
 use dacapo_store::StoreError;
 
 use super::belongs::unbegun;
@@ -142,7 +142,7 @@ async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> 
                 Some(carried) if state.phase == Phase::Initializing => carried.options.rebuild_share,
                 _ => WorkShare::ALL,
             });
-            let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+            let covers = covered(&tokens);
             versions.trails.look(id, &tokens, version.reached(covers), versions.head());
             lift_stray(versions, &version, &tokens).await?;
             uncap_stray(versions, &version, &tokens).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dacapo_model::{CatalogCommand, Phase, ViewId};
+use dacapo_model::{Catalog, CatalogCommand, Phase, VersionState, ViewId};
 use dacapo_store::{StoreError, Views};
 
 use super::start::{insert, is_other};
@@ -20,7 +20,7 @@ pub(super) async fn let_go(versions: &Versions) {
     let gone: Vec<_> = versions.opening.lock().await.iter().filter(is_gone).cloned().collect();
     for id in gone {
         stop(versions, &id).await;
-        let dropped = discard(&*versions.views, &id).await;
+        let dropped = discard(&*versions.views, &catalog, &id).await;
         versions.notes.set_trouble(&id, dropped.as_ref().err().map(history::waiting_on));
         if dropped.is_ok() {
             versions.opening.lock().await.remove(&id);
@@ -61,7 +61,7 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
         Err(CatalogError::Refused(_)) => return Ok(()),
         Err(error) => return Err(error),
     }
-    discard(&*versions.views, id).await?;
+    discard(&*versions.views, &versions.catalog.current(), id).await?;
     versions.world.probe.completed(Step::Dropped);
     match Arc::clone(&versions.catalog).change(CatalogCommand::FinishCleanUp(id.clone()), RequestedBy::by_plan()).await
     {
@@ -71,8 +71,10 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
     }
 }
 
-/// Drops the view (I-12): its epochs are revoked, then it goes.
-pub(super) async fn discard(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
+/// Drops the view (I-12): its epochs are revoked, then it goes. `catalog` says that this cannot be undone any more.
+pub(super) async fn discard(views: &dyn Views, catalog: &Catalog, id: &ViewId) -> Result<(), StoreError> {
+    let is_given_up = |state: &VersionState| state.phase == Phase::Obsolete || state.dropping;
+    assert!(catalog.version(id).is_none_or(is_given_up), "I-12: the catalog keeps {id}, so its view stays");
     revoke(views, id).await?;
     views.drop_view(id).await
 }

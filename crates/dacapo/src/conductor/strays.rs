@@ -1,5 +1,6 @@
 //! Takes away marks that drivers left on tokens when they were cut off.
 
+use dacapo_model::flip::stray_hold;
 use dacapo_model::{Phase, Token, VersionState, ViewId};
 use dacapo_store::StoreError;
 
@@ -35,9 +36,7 @@ pub(super) async fn lift_stray(versions: &Versions, version: &OpenVersion, token
     let id = &version.id;
     let flip = catalog.projections.get(&id.projection).and_then(|state| state.flip);
     let present = flip.filter(|flip| flip.from == Some(id.version)).map(|flip| flip.hold);
-    let marks = tokens.iter().filter_map(|token| token.held_for);
-    let stray = marks.filter(|mark| Some(*mark) != present && *mark <= catalog.position).max();
-    match stray {
+    match stray_hold(tokens, present, catalog.position) {
         Some(mark) => version.lift(mark).await,
         None => Ok(()),
     }

@@ -254,7 +254,7 @@ impl Delivery {
         let mut pending: HashMap<u64, PendingEffect> = pending.into_iter().map(|it| (it.number, it)).collect();
         for BegunEffect { number, before } in begun {
             let Some(pending) = pending.remove(&number) else { continue };
-            under_way.busy.insert(number);
+            assert!(under_way.busy.insert(number), "I-9: effect {number} is under way once");
             under_way.retried.iter_mut().for_each(|retried| retried.extend([number]));
             under_way.acts.push(self.act(versions, claim.epoch, pending, before));
         }

@@ -66,6 +66,7 @@ impl<S: Sink> Run<'_, S> {
                 Continue(Some(commit)) => commit,
                 other => return Ok(other),
             };
+            self.segments.check(&commit.moves);
             let marked = self.marked;
             let commit = self.with_mark(commit).await?;
             let is_made_again = loop {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dacapo_model::assign::{self, RowScope, Spread};
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    Letter, MemberId, Position, Refusal, Segment, SegmentCount, Timestamp, Token, ViewId, WaitingOn, limits,
+    Letter, MemberId, Position, Refusal, Segment, SegmentCount, Timestamp, Token, TokenMove, ViewId, WaitingOn, limits,
 };
 use dacapo_store::{Commit, Journal, NewMark, StoreError, View as StoredView};
 use tokio::sync::watch;
@@ -270,6 +270,10 @@ impl Sink for Rows {
 
     fn complete(&self, commit: &mut Commit) {
         commit.letters = self.aside.of_batch();
+        for Letter { segment, position, .. } in &commit.letters {
+            let passes = |it: &TokenMove| it.segment == *segment && it.from < *position && *position <= it.to;
+            assert!(commit.moves.iter().any(passes), "I-3: a commit passes the event {position} that it sets aside");
+        }
     }
 
     fn batch_landed(&mut self) {

@@ -1,10 +1,11 @@
 //! Which segments go next, and how far.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
-    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, limits, replay,
+    PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, covered, limits, replay,
 };
 use tokio::time::Instant;
 
@@ -48,7 +49,7 @@ impl Progress {
 
     /// The position that all of its segments cover; the start before the first look.
     pub(crate) fn covers(&self) -> Position {
-        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+        covered(&self.tokens)
     }
 
     /// The position that readers may be shown as covered, where `last` is the last replay in place that was asked for.
@@ -92,7 +93,7 @@ impl Segments {
 
     /// The position that all of them cover.
     pub(super) fn covers(&self) -> Position {
-        self.tokens.iter().map(|token| token.position).min().unwrap_or_default()
+        covered(&self.tokens)
     }
 
     /// Whether they are all that the version has.
@@ -180,6 +181,21 @@ impl Segments {
     pub(super) fn stay(&self, segment: Segment) -> TokenMove {
         let token = self.token(segment);
         token.step(token.position, 0)
+    }
+
+    /// Checks what a run is about to commit against its own tokens, before the store compares the same with what is
+    /// stored (I-4).
+    ///
+    /// # Panics
+    /// If a move does not start from the token of a segment of this run, or a segment is named twice.
+    pub(super) fn check(&self, moves: &[TokenMove]) {
+        assert!(!moves.is_empty(), "I-4: without a move nothing would fence a commit");
+        let mut named = BTreeSet::new();
+        for asked in moves {
+            assert!(named.insert(asked.segment), "I-3: a commit names segment {} once", asked.segment);
+            let moved = self.token(asked.segment).moved(*asked);
+            assert!(moved.is_ok(), "I-4: a run commits what its own tokens allow: {moved:?}");
+        }
     }
 
     /// These moves are committed. The one place where a processor's idea of its tokens moves.

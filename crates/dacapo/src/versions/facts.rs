@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dacapo_model::{Position, Refusal, Timestamp, Token, ViewId, WaitingOn, limits};
+use dacapo_model::{Position, Refusal, Timestamp, Token, ViewId, WaitingOn, covered, limits};
 use dacapo_store::{Filter, Limit, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -158,7 +158,7 @@ async fn gather(versions: &Versions, id: &ViewId) -> Facts {
         Ok(bare) => (bare, None),
         Err(error) => (true, Some(store(error))),
     };
-    let covers = tokens.iter().map(|token| token.position).min().unwrap_or_default();
+    let covers = covered(&tokens);
     let oldest = if covers < versions.head() { first_behind(versions, covers).await } else { None };
     Facts { tokens, unreadable, letters, halts, bare, oldest }
 }

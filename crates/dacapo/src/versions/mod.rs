@@ -17,7 +17,7 @@ mod trail;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dacapo_model::{Position, ProjectionName, Token, VersionId, ViewId};
+use dacapo_model::{Position, ProjectionName, ProjectionState, Token, VersionId, ViewId};
 use dacapo_store::{Filter, Journal, Limit, StoreError, Views};
 use tokio::sync::{Mutex, watch};
 
@@ -170,6 +170,11 @@ impl Versions {
     /// What a version that is not open on this node may have shown here at most.
     pub(crate) fn shown(&self, id: &ViewId) -> Position {
         self.notes.closed_at(id).unwrap_or_default().max(self.floor)
+    }
+
+    /// The position below which no reader is answered from the serving version of `projection` (I-7).
+    pub(crate) fn floor_of(&self, projection: &ProjectionState) -> Position {
+        self.floor.max(projection.evidence)
     }
 
     /// What live queries are put to, beside the version of `projection` that serves.

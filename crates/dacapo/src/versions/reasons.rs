@@ -28,7 +28,7 @@ impl Versions {
             state,
             projection,
             head: self.head(),
-            floor: self.floor,
+            floor: self.floor_of(projection),
             tokens,
             me: Some(self.cluster.me()),
             carried: carried.is_some(),

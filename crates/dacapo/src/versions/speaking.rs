@@ -1,6 +1,7 @@
 //! Whether a version that stands by is on its way to events that it speaks for (I-9).
 
-use dacapo_model::{Phase, Token, ViewId};
+use dacapo_model::flip::still_reaches;
+use dacapo_model::{Phase, Token, ViewId, covered};
 use dacapo_store::{StoreError, View as StoredView};
 
 use super::Versions;
@@ -23,12 +24,10 @@ impl Versions {
         let has_code = self.code_of(id).is_some() || self.cluster.has_code_of(id);
         let comes = has_code && self.carried().iter().any(reacts) && !self.is_paused(id);
         let Some(until) = until.filter(|_| comes) else { return Ok(false) };
-        let behind: Vec<_> = tokens.iter().filter(|token| !token.covers(until)).map(|token| token.segment).collect();
-        if behind.is_empty() {
+        if covered(tokens) >= until {
             return Ok(false);
         }
-        let halted: Vec<_> = view.refusals().await?.into_iter().map(|refusal| refusal.segment).collect();
-        Ok(behind.iter().any(|segment| !halted.contains(segment)))
+        Ok(still_reaches(until, tokens, &view.refusals().await?))
     }
 
     /// The same of a version that stands by, also while that cannot be told.

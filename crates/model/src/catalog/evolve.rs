@@ -134,7 +134,7 @@ impl ProjectionState {
                 let state = projection.known(view.version)?;
                 (state.flip, state.flip_cancelled) = (FlipPolicy::OnCommand, true);
             }
-            CatalogEvent::Flipped { from, .. } => {
+            CatalogEvent::Flipped { from, covers, .. } => {
                 if projection.serving != *from {
                     let named = |version: Option<VersionId>| version.map_or("none".to_owned(), |it| it.to_string());
                     let (serves, from) = (named(projection.serving), named(*from));
@@ -146,6 +146,7 @@ impl ProjectionState {
                 projection.enter(view.version, Phase::Serving, recorded)?;
                 projection.serving = Some(view.version);
                 projection.served.push((position, view.version));
+                projection.evidence = *covers;
                 projection.flip = None;
             }
             CatalogEvent::CleaningUp { reason, .. } => {

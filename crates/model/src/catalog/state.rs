@@ -220,6 +220,9 @@ pub struct ProjectionState {
     pub first: Option<Position>,
     /// Every flip that ever happened: its position, and the version that serves from there on.
     pub served: Vec<(Position, VersionId)>,
+    /// The position that every segment of the serving version covered when readers moved to it. No reader is answered
+    /// from a state before it, so that none goes back at a flip, even if a view loses commits later (I-7).
+    pub evidence: Position,
 }
 
 impl ProjectionState {

@@ -151,12 +151,14 @@ impl World {
                     to: pending.to,
                     to_tokens: Ok(&to_tokens),
                     to_verified: Ok(()),
+                    outdated: false,
+                    halts: &[],
                 };
                 match gate(&facts) {
                     Gate::Hold => Next::Hold,
                     Gate::Flip { covers } => Next::Confirm(covers),
                     Gate::Held(_) if !patient => Next::Postpone,
-                    Gate::Wait(_) | Gate::Held(_) => Next::Look,
+                    Gate::Wait(_) | Gate::VerifyAgain | Gate::Held(_) => Next::Look,
                 }
             }
             Next::Hold => {

@@ -424,6 +424,14 @@ impl Writer {
         self.end += bytes;
         self.head = self.head.plus(self.staged.len() as u64);
         self.staged.clear();
+        if let Index::Memory(index) = &*self.chunk.index() {
+            let events = index.offsets().len() as u64;
+            assert_eq!(
+                self.head.next(),
+                self.chunk.first.plus(events),
+                "I-1: each position has its event in the index"
+            );
+        }
         // In this order: anyone who sees the head finds everything through it.
         self.chunk.set_durable(self.end);
         self.log.head.advance(self.head);
