@@ -186,7 +186,7 @@ async fn readers_can_leave_a_version_that_replays_and_not_move_to_one() {
     let replaying = ask_replay(&node, ReplayFrom::Start).await.unwrap();
     until(&node, "it has begun", |status| status.projections[0].versions[0].tokens.iter().any(|it| it.replays())).await;
     let waits = node.ask_rows(Duration::from_millis(50)).await.unwrap_err();
-    assert!(waits.contains("is replayed in place") && waits.contains("the end of the replay of v1.1"), "{waits}");
+    assert!(waits.contains("does not cover position") && waits.contains("the end of the replay of v1.1"), "{waits}");
     let report = flip(&node).await;
     assert!(report.covers >= covers, "I-7");
     let (serves, covers_then, rows_then) = rows(&node, Position::START).await.unwrap();
