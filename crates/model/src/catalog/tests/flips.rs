@@ -95,3 +95,18 @@ fn every_flip_is_remembered_with_its_position() {
     let served = [(first, view("v1.1").version), (world.catalog.position, view("v2.1").version)];
     assert_eq!((state.first, &state.served[..]), (Some(Position::new(3)), &served[..]));
 }
+
+// I-7
+#[test]
+fn the_evidence_of_the_last_flip_is_the_floor_of_its_readers() {
+    let mut world = serving_first();
+    let at_first = world.catalog.projections[&name()].evidence;
+    for command in [schedule(2), begin("v2.1"), flip("v2.1")] {
+        world.when(&command).unwrap();
+        assert_eq!(world.catalog.projections[&name()].evidence, at_first, "{command:?} moves no reader");
+    }
+    world.settle("v2.1");
+    let CatalogEvent::Flipped { covers, .. } = world.history.last().unwrap() else { panic!("{:?}", world.history) };
+    assert!(*covers > at_first);
+    assert_eq!(world.catalog.projections[&name()].evidence, *covers);
+}
