@@ -18,7 +18,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::reasons::VersionFacts;
 use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, limits};
 use dacapo_store::{Health, StoreError};
@@ -116,7 +115,7 @@ pub(crate) async fn open(
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
-    let needed = if planted::is(Fault::NoWait) { Position::START } else { after.max(versions.floor) };
+    let needed = after.max(versions.floor);
     let mut obstacle = format!("no version of {projection} serves");
     let found = tokio::time::timeout(within, async {
         loop {
@@ -130,7 +129,7 @@ pub(crate) async fn open(
             let reader = version.view.reader().await;
             // A flip that another node has made is in the store. One that is not there by now was not when the state
             // was opened.
-            if versions.cluster.is_shared() && !planted::is(Fault::StaleReader) {
+            if versions.cluster.is_shared() {
                 versions.catalog.refresh().await?;
             }
             // I-7; one that serves no more may also be gone already.
