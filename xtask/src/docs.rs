@@ -1,10 +1,11 @@
 //! Checks the documents against the code: each invariant is cited where it is kept, each crate is in the code map,
-//! modules import only from below, no crate depends on an example, no source is too long, each test that a promise names is there, links lead somewhere,
-//! and the words are those of the glossary.
+//! modules import only from below, no crate depends on an example, no source is too long, the planted faults fit the code,
+//! each test that a promise names is there, links lead somewhere, and the words are those of the glossary.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::{Done, directions, floors, lengths, words};
+use crate::{Done, directions, floors, lengths, planted, words};
 
 pub(crate) fn check(root: &Path) -> Done {
     let mut faults = Vec::new();
@@ -30,6 +31,7 @@ pub(crate) fn check(root: &Path) -> Done {
     }
     faults.extend(lengths::check(root)?);
     faults.extend(directions::check(root)?);
+    faults.extend(planted::check(root)?);
     let guarantees = "docs/guarantees.md";
     for test in named_tests(&read(&root.join(guarantees))?) {
         if !sources.iter().any(|source| has_word(source, &test)) {
@@ -100,6 +102,22 @@ fn has_heading(text: &str, anchor: &str) -> bool {
 
 pub(crate) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The files of the tree that match a pattern of git, as paths from the root: those that git knows, and new ones that it
+/// does not ignore.
+pub(crate) fn tracked(root: &Path, pattern: &str) -> Result<Vec<String>, String> {
+    let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", pattern];
+    let listed = Command::new("git").args(list).current_dir(root).output();
+    let listed = listed.map_err(|error| format!("git ls-files: {error}"))?;
+    let names = String::from_utf8_lossy(&listed.stdout);
+    // Git lists a file until it hears that it was removed.
+    let names: Vec<String> =
+        names.split_terminator('\0').filter(|name| root.join(name).exists()).map(str::to_owned).collect();
+    match listed.status.success() && !names.is_empty() {
+        true => Ok(names),
+        false => Err(format!("git ls-files names no files: {}", String::from_utf8_lossy(&listed.stderr))),
+    }
 }
 
 /// The files with an extension: the path itself, or those in its folders.

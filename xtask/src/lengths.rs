@@ -1,9 +1,8 @@
 //! Checks that every source file can be taken in: none is longer than it may be.
 
 use std::path::Path;
-use std::process::Command;
 
-use crate::docs::read;
+use crate::docs::{read, tracked};
 
 /// Most lines of a source file, tests included.
 const LINES_MAX: usize = 500;
@@ -17,27 +16,13 @@ const STILL_LONG: &[&str] = &[
     "crates/store/tests/damage.rs",
 ];
 
-/// What is wrong with the lengths of the sources that git knows.
+/// What is wrong with the lengths of the sources.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
     let mut lengths = Vec::new();
-    for name in tracked(root)? {
-        // Git lists a file until it hears that it was removed.
-        if root.join(&name).exists() {
-            lengths.push((read(&root.join(&name))?.lines().count(), name));
-        }
+    for name in tracked(root, "*.rs")? {
+        lengths.push((read(&root.join(&name))?.lines().count(), name));
     }
     Ok(faults(&lengths, STILL_LONG))
-}
-
-/// The sources that git knows, as paths from the root.
-fn tracked(root: &Path) -> Result<Vec<String>, String> {
-    let listed = Command::new("git").args(["ls-files", "-z", "*.rs"]).current_dir(root).output();
-    let listed = listed.map_err(|error| format!("git ls-files: {error}"))?;
-    let names = String::from_utf8_lossy(&listed.stdout);
-    match listed.status.success() && !names.is_empty() {
-        true => Ok(names.split_terminator('\0').map(str::to_owned).collect()),
-        false => Err(format!("git ls-files names no sources: {}", String::from_utf8_lossy(&listed.stderr))),
-    }
 }
 
 /// What is wrong with files of these lengths: one that is too long and not known for it, one that is known for it and not
@@ -84,7 +69,7 @@ mod tests {
     #[test]
     fn the_sources_that_git_knows_are_all_over_the_workspace() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let names = tracked(root).unwrap();
+        let names = tracked(root, "*.rs").unwrap();
         for name in ["crates/dacapo/tests/failures.rs", "xtask/src/main.rs"] {
             assert!(names.iter().any(|known| known == name), "{name}");
         }

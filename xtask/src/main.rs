@@ -7,11 +7,12 @@ mod docs;
 mod features;
 mod floors;
 mod lengths;
+mod planted;
 mod readme;
 mod sim;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ const USAGE: &str = "usage: cargo xtask <chore>
   lint    clippy with warnings denied
   test    all tests, also those of the documentation
   doc     build the documentation with warnings denied
-  docs    check the documents against the code, their words, and the lengths of sources
+  docs    check the documents against the code, their words, the lengths of sources, and the planted faults
   commits check the subjects of the last commits
   api     the lists of the public API in docs/public-api against the sources; `--write` rewrites them
   features the crates without SQLite, for programs on another store
@@ -105,8 +106,7 @@ fn doc() -> Done {
 fn bench() -> Done {
     let build = ["build", "--workspace", "--all-features", "--locked", "--tests", "--bin", "dacapo-bench"];
     cargo(&build, &[])?;
-    let built = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let mut quick = Command::new(built.join("debug/dacapo-bench"));
+    let mut quick = Command::new(target()?.join("debug/dacapo-bench"));
     quick.arg("--quick").current_dir(root());
     run(quick, "dacapo-bench --quick")
 }
@@ -148,6 +148,12 @@ fn run(mut command: Command, shown: &str) -> Done {
 fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// The folder of all that cargo builds here. This program is in a folder of it.
+fn target() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    own.ancestors().nth(2).map(Path::to_owned).ok_or_else(|| format!("{} is in no folder of cargo's", own.display()))
 }
 
 #[expect(clippy::print_stderr, reason = "a chore talks to whoever runs it")]

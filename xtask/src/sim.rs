@@ -1,12 +1,14 @@
 //! Runs the simulator: many seeds, one to look at, or the planted faults. One process runs one seed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Done, cargo, root, say};
+use crate::planted::{self, Fault, SEEDS as NOTED};
+use crate::{Done, cargo, root, say, target};
 
 /// How many seeds are run, from 1 on.
 const SEEDS: u64 = 300;
@@ -14,8 +16,6 @@ const SEEDS: u64 = 300;
 const CI_SEEDS: u64 = 80;
 /// Of so many seeds one is run twice, and both runs must have done the same at the same times.
 const TWICE: u64 = 10;
-/// By which seed each planted fault was found last: the first one to try.
-const FOUND: &str = "crates/sim/planted-seeds.txt";
 /// Within so many seeds CI finds each planted fault, should the noted one not find it any more: what is changed elsewhere
 /// changes what happens in a seed.
 const NOTED_SEEDS_MAX: u64 = 100;
@@ -24,14 +24,20 @@ const PLANTED_SEEDS_MAX: u64 = 300;
 /// No seed takes that long; one that does waits for something that will not happen.
 const SEED_SECONDS_MAX: &str = "120";
 
-pub(crate) const USAGE: &str = "usage: cargo xtask sim [--seeds N] [--from S] | --seed S | --planted | --noted
+pub(crate) const USAGE: &str =
+    "usage: cargo xtask sim [--seeds N] [--from S] | --seed S [--fault F] | --planted | --noted
 
   --seeds N   run N seeds (300)
   --from S    the first of them (1)
   --seed S    run one seed and print all that happened in it
+  --fault F   with the planted fault `crates/sim/planted/F.fault`
   --planted   plant one fault after the other and see the checkers find it; what is found by another seed
               than `crates/sim/planted-seeds.txt` says is written there
   --noted     plant each fault with the seed that is written there, and with few others, as `cargo xtask ci` does";
+
+/// The simulator's program, and how it is built.
+const PROGRAM: &str = "dacapo-sim";
+const BUILD: [&str; 5] = ["build", "--quiet", "--locked", "--package", PROGRAM];
 
 /// What one run printed.
 struct Run {
@@ -74,7 +80,8 @@ pub(crate) fn run(arguments: &[String]) -> Done {
             seeds(number(first)?, number(count)?)
         }
         ["--from", first] => seeds(number(first)?, SEEDS),
-        ["--seed", seed] => one(number(seed)?),
+        ["--seed", seed] => one(&build()?, number(seed)?, None),
+        ["--seed", seed, "--fault", name] => one_planted(number(seed)?, name),
         ["--planted"] => planted(),
         ["--noted"] => noted(),
         _ => Err(USAGE.to_owned()),
@@ -87,25 +94,44 @@ pub(crate) fn ci() -> Done {
     noted()
 }
 
-/// One program for all: the faults that can be planted change nothing before one is chosen.
 fn build() -> Result<PathBuf, String> {
-    cargo(&["build", "--quiet", "--locked", "--package", "dacapo-sim", "--features", "planted"], &[])?;
-    let own = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
-    Ok(own.with_file_name("dacapo-sim"))
+    cargo(&BUILD, &[])?;
+    Ok(target()?.join("debug").join(PROGRAM))
 }
 
-fn simulate(program: &Path, seed: u64, arguments: &[&str]) -> Result<Run, String> {
+/// Builds one program with all faults, from a copy of the tree. In the folder of the plain one cargo would take the crates
+/// of the copy for those of the tree, since it knows both by their paths from the root of their workspace.
+fn build_planted(faults: &[Fault]) -> Result<PathBuf, String> {
+    let planted = target()?.join("planted");
+    let (tree, built) = (planted.join("tree"), planted.join("target"));
+    planted::plant(&root(), faults, &tree)?;
+    let manifest = format!("--manifest-path={}", tree.join("Cargo.toml").display());
+    let folder = format!("--target-dir={}", built.display());
+    cargo(&[&BUILD[..], &[&manifest, &folder]].concat(), &[])?;
+    Ok(built.join("debug").join(PROGRAM))
+}
+
+fn simulate(program: &Path, seed: u64, fault: Option<&str>, arguments: &[&str]) -> Result<Run, String> {
     let mut command = Command::new("timeout");
     command.arg(SEED_SECONDS_MAX).arg(program).args(["--seed", &seed.to_string()]).args(arguments);
+    command.envs(fault.map(|fault| (planted::ACTIVE, fault)));
     let output = command.output().map_err(|error| format!("`{command:?}` did not start: {error}"))?;
     Ok(Run { seed, output })
 }
 
-fn one(seed: u64) -> Done {
-    let program = build()?;
-    let run = simulate(&program, seed, &["--trace"])?;
+fn one(program: &Path, seed: u64, fault: Option<&str>) -> Done {
+    let run = simulate(program, seed, fault, &["--trace"])?;
     say(&run.text());
     if run.output.status.success() { Ok(()) } else { Err(format!("seed {seed} found something")) }
+}
+
+fn one_planted(seed: u64, name: &str) -> Done {
+    let faults = planted::faults(&root())?;
+    if !faults.iter().any(|fault| fault.name == name) {
+        let names: Vec<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+        return Err(format!("there is no fault `{name}`; there are {}", names.join(", ")));
+    }
+    one(&build_planted(&faults)?, seed, Some(name))
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it took is told to whoever waits")]
@@ -114,7 +140,7 @@ fn seeds(first: u64, count: u64) -> Done {
     let started = Instant::now();
     let failed: Mutex<Vec<String>> = Mutex::default();
     let fail = |text: String| failed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
-    in_parallel(first, count, |seed| match simulate(&program, seed, &[]) {
+    in_parallel(first, count, |seed| match simulate(&program, seed, None, &[]) {
         Ok(run) if run.output.status.success() => {
             if seed.is_multiple_of(TWICE)
                 && let Some(fault) = differs(&program, &run)
@@ -136,7 +162,7 @@ fn seeds(first: u64, count: u64) -> Done {
 
 /// Runs the seed again: the same must happen at the same times.
 fn differs(program: &Path, first: &Run) -> Option<String> {
-    let again = match simulate(program, first.seed, &[]) {
+    let again = match simulate(program, first.seed, None, &[]) {
         Ok(again) => again,
         Err(error) => return Some(error),
     };
@@ -145,44 +171,16 @@ fn differs(program: &Path, first: &Run) -> Option<String> {
         .then(|| format!("seed {} is not deterministic: its traces are {one:?} and {other:?}", first.seed))
 }
 
-/// The faults that `program` can plant, each with the invariants of which one must be found broken.
-fn faults(program: &Path) -> Result<Vec<(String, Vec<String>)>, String> {
-    let listed = Command::new(program).args(["--seed", "1", "--plant", "list"]).output();
-    let listed = listed.map_err(|error| format!("{} did not start: {error}", program.display()))?;
-    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let words = listed.lines().map(|line| line.split_whitespace().map(str::to_owned));
-    let faults: Vec<_> = words.filter_map(|mut words| Some((words.next()?, words.collect()))).collect();
-    if faults.is_empty() {
-        return Err(format!("{} knows of no faults to plant: is it another program?", program.display()));
-    }
-    Ok(faults)
-}
-
-/// What [`FOUND`] says.
-fn found() -> Result<String, String> {
-    let path = root().join(FOUND);
-    std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 /// Plants each fault with the seed that is noted for it, and where that does not find it with the first few.
 fn noted() -> Done {
-    let program = build()?;
-    let (faults, lines) = (faults(&program)?, found()?);
-    let missed: Mutex<Vec<String>> = Mutex::default();
-    let miss = |text: String| missed.lock().unwrap_or_else(PoisonError::into_inner).push(text);
-    in_parallel(0, faults.len() as u64, |number| {
-        let (fault, breaks) = &faults[number as usize];
-        if let Err(text) = find(&program, fault, breaks, found_by(&lines, fault), NOTED_SEEDS_MAX) {
-            miss(text);
-        }
-    });
-    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let faults = planted::faults(&root())?;
+    let (_, missed) = find_all(&faults, NOTED_SEEDS_MAX)?;
     if missed.is_empty() {
         say(&format!("all {} planted faults found", faults.len()));
         return Ok(());
     }
     Err(format!(
-        "{}\n\nrun `cargo xtask sim --planted`: it looks further for a seed that finds it, and notes it in {FOUND}. If \
+        "{}\n\nrun `cargo xtask sim --planted`: it looks further for a seed that finds it, and notes it in {NOTED}. If \
          there is none, a checker has become blind, or the simulated world does not come there any more.",
         missed.join("\n")
     ))
@@ -190,42 +188,39 @@ fn noted() -> Done {
 
 /// Plants each fault, with one seed after the other until one finds it, and notes by which seed each was found.
 fn planted() -> Done {
-    let program = build()?;
-    let (faults, before) = (faults(&program)?, found()?);
-    let (found, missed): (Mutex<Vec<_>>, Mutex<Vec<String>>) = Default::default();
-    in_parallel(0, faults.len() as u64, |number| {
-        let (fault, breaks) = &faults[number as usize];
-        match find(&program, fault, breaks, found_by(&before, fault), PLANTED_SEEDS_MAX) {
-            Ok(seed) => found.lock().unwrap_or_else(PoisonError::into_inner).push((number, seed)),
-            Err(text) => missed.lock().unwrap_or_else(PoisonError::into_inner).push(text),
-        }
-    });
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_unstable();
+    let (found, missed) = find_all(&planted::faults(&root())?, PLANTED_SEEDS_MAX)?;
     // What was found is noted, whatever was not.
-    let after: String = found.iter().map(|(number, seed)| format!("{} {seed}\n", faults[*number as usize].0)).collect();
-    if after != before {
-        let path = root().join(FOUND);
-        std::fs::write(&path, after).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    planted::note(&root(), &found)?;
     if missed.is_empty() { Ok(()) } else { Err(missed.join("\n")) }
 }
 
-/// The seed by which `fault` was found last, as the lines of [`FOUND`] say.
-fn found_by(lines: &str, fault: &str) -> Option<u64> {
-    lines.lines().find_map(|line| line.strip_prefix(fault)?.strip_prefix(' ')?.parse().ok())
+/// Plants one fault after the other. Returns by which seed each was found, and which were not found within `most` seeds.
+fn find_all(faults: &[Fault], most: u64) -> Result<(BTreeMap<String, u64>, Vec<String>), String> {
+    let (program, noted) = (build_planted(faults)?, planted::seeds(&root())?);
+    let (found, missed): (Mutex<BTreeMap<_, _>>, Mutex<Vec<_>>) = Default::default();
+    in_parallel(0, faults.len() as u64, |number| {
+        let fault = &faults[number as usize];
+        match find(&program, fault, noted.get(&fault.name).copied(), most) {
+            Ok(seed) => {
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(fault.name.clone(), seed);
+            }
+            Err(text) => missed.lock().unwrap_or_else(PoisonError::into_inner).push(text),
+        }
+    });
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((found, missed.into_inner().unwrap_or_else(PoisonError::into_inner)))
 }
 
 /// Runs seeds with a planted fault, `first` before all others, until one finds what the fault breaks.
-fn find(program: &Path, fault: &str, breaks: &[String], first: Option<u64>, most: u64) -> Result<u64, String> {
+fn find(program: &Path, fault: &Fault, first: Option<u64>, most: u64) -> Result<u64, String> {
+    let Fault { name, breaks, .. } = fault;
     for seed in first.into_iter().chain((1..=most).filter(|seed| Some(*seed) != first)) {
-        if let Some(text) = simulate(program, seed, &["--plant", fault])?.violates(breaks) {
-            say(&format!("{fault}: found by seed {seed}: {text}"));
+        if let Some(text) = simulate(program, seed, Some(name), &[])?.violates(breaks) {
+            say(&format!("{name}: found by seed {seed}: {text}"));
             return Ok(seed);
         }
     }
-    Err(format!("{fault}: planted and not found within {most} seeds"))
+    Err(format!("{name}: planted and not found within {most} seeds"))
 }
 
 /// Does `work` for each of `count` numbers from `first` on, on every core.
@@ -245,17 +240,4 @@ fn in_parallel(first: u64, count: u64, work: impl Fn(u64) + Sync) {
             scope.spawn(worker);
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_has_its_own_seed() {
-        let lines = "i-1-hole 3\ni-1-hole-twice 56\n";
-        assert_eq!(found_by(lines, "i-1-hole"), Some(3));
-        assert_eq!(found_by(lines, "i-1-hole-twice"), Some(56));
-        assert_eq!(found_by(lines, "i-2-twice"), None);
-    }
 }

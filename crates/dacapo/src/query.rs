@@ -18,7 +18,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::reasons::VersionFacts;
 use dacapo_model::{PendingReplay, Position, ProjectionName, VersionId, ViewId, WaitingOn, grouped, limits};
 use dacapo_store::{Health, StoreError};
@@ -116,10 +115,11 @@ pub(crate) async fn open(
     within: Duration,
 ) -> Result<Reading, Error> {
     let started = Instant::now();
-    let floor = || versions.catalog.current().projections.get(projection).map(|state| versions.floor_of(state));
+    // A flip raises the floor.
     let needed = || {
-        let needed = after.max(floor().unwrap_or(versions.floor));
-        if planted::is(Fault::NoWait) { Position::START } else { needed }
+        let catalog = versions.catalog.current();
+        let floor = catalog.projections.get(projection).map_or(versions.floor, |state| versions.floor_of(state));
+        after.max(floor)
     };
     let found = tokio::time::timeout(within, async {
         loop {
@@ -133,7 +133,7 @@ pub(crate) async fn open(
             let reader = version.view.reader().await;
             // A flip that another node has made is in the store. One that is not there by now was not when the state
             // was opened.
-            if versions.cluster.is_shared() && !planted::is(Fault::StaleReader) {
+            if versions.cluster.is_shared() {
                 versions.catalog.refresh().await?;
             }
             // I-7; one that serves no more may also be gone already.

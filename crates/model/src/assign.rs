@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::PendingReplay;
 use crate::member::{Member, MemberId};
-use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::segment::Segment;
 use crate::token::Token;
@@ -84,11 +83,9 @@ pub fn next(view: &ViewId, tokens: &[Token], live: &[Member], me: MemberId, spre
         match token.claimed_by {
             // No other member could continue with it.
             Some(owner) if owner == me => {
-                let other = wanted.filter(|wanted| *wanted != me && !planted::is(Fault::Keeps));
-                other.map(|_| ClaimAction::Release(token.segment))
+                wanted.filter(|wanted| *wanted != me).map(|_| ClaimAction::Release(token.segment))
             }
-            Some(owner) if lives(owner) && !planted::is(Fault::Takes) => None,
-            Some(owner) if !lives(owner) && planted::is(Fault::Left) => None,
+            Some(owner) if lives(owner) => None,
             _ => wanted.filter(|wanted| *wanted == me).map(|_| ClaimAction::Claim(token.segment)),
         }
     };

@@ -17,7 +17,6 @@
 
 use crate::letter::Refusal;
 use crate::limits;
-use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::token::Token;
 use crate::version::VersionId;
@@ -110,7 +109,7 @@ fn evidence(facts: &FlipFacts<'_>) -> Gate {
         Err(reason) => return missing(vec![reason.clone()]),
     };
     let shown = from.iter().map(Token::shown).max().unwrap_or(shown_before);
-    if !from.iter().all(held) && !planted::is(Fault::NoHold) {
+    if !from.iter().all(held) {
         // A hold that could not end within its budget would only disturb readers.
         let near = Position::new(shown.get().saturating_sub(limits::HOLD_LAG_MAX));
         let reasons = lacks(facts, to, facts.requested.max(near));
@@ -118,9 +117,7 @@ fn evidence(facts: &FlipFacts<'_>) -> Gate {
     }
     // Every row was marked before `shown` was read, so it is W.
     let reasons = lacks(facts, to, facts.requested.max(shown));
-    let covers = to.iter().map(|token| token.position);
-    let covers = if planted::is(Fault::AnySegment) { covers.max() } else { covers.min() };
-    let covers = covers.expect("a version has segments");
+    let covers = to.iter().map(|token| token.position).min().expect("a version has segments");
     if reasons.is_empty() { Gate::Flip { covers } } else { missing(reasons) }
 }
 
@@ -144,9 +141,6 @@ pub fn still_reaches(until: Position, tokens: &[Token], refusals: &[Refusal]) ->
 /// Returns the conditions that the new version does not meet: segments that do not cover `needed`, and a verdict.
 fn lacks(facts: &FlipFacts<'_>, tokens: &[Token], needed: Position) -> Vec<WaitingOn> {
     let version = facts.to;
-    if planted::is(Fault::AnySegment) && tokens.iter().any(|token| token.covers(needed)) {
-        return vec![];
-    }
     let short = tokens.iter().filter(|token| !token.covers(needed));
     let missing =
         |token: &Token| WaitingOn::Segment { version, segment: token.segment, lag: needed.since(token.position) };

@@ -22,8 +22,6 @@ mod member;
 mod name;
 mod numbers;
 mod phase;
-#[doc(hidden)]
-pub mod planted;
 mod position;
 pub mod progress;
 mod reads;

@@ -11,8 +11,6 @@
 
 use std::fmt;
 
-use crate::planted::{self, Fault};
-
 /// The phase of a version's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -59,9 +57,8 @@ impl Phase {
     }
 
     /// Returns true if events are applied to the version's view in this phase.
-    pub fn applies(self) -> bool {
+    pub const fn applies(self) -> bool {
         matches!(self, Self::Initializing | Self::Serving | Self::StandingBy)
-            && !(planted::is(Fault::NotFollowing) && self == Self::StandingBy)
     }
 
     /// Returns true if a view exists, or may exist, in this phase.

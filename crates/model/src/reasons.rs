@@ -9,7 +9,6 @@ use crate::catalog::{ProjectionState, VersionState};
 use crate::failure::Retry;
 use crate::member::MemberId;
 use crate::phase::{Phase, Stage};
-use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::reads::CodeMismatch;
 use crate::rebuild::{stage, verified};
@@ -159,9 +158,6 @@ impl VersionFacts<'_> {
 
     fn kept(&self) -> Vec<WaitingOn> {
         let (version, applies) = (self.version, self.state.phase.applies());
-        if planted::is(Fault::Silent) {
-            return vec![];
-        }
         let mut kept: Vec<_> = (applies && self.state.paused).then_some(WaitingOn::Paused).into_iter().collect();
         kept.extend(self.told.iter().chain(&self.unowned).chain(&self.trouble).cloned());
         // Where the damage prevents something, another reason already reports it.

@@ -41,10 +41,6 @@ struct Args {
     /// The seed from which everything follows.
     #[arg(long)]
     seed: u64,
-    /// Plant this fault first; `list` lists them.
-    #[cfg(feature = "planted")]
-    #[arg(long)]
-    plant: Option<String>,
     /// Print all that happened, with its simulated times.
     #[arg(long)]
     trace: bool,
@@ -64,18 +60,6 @@ fn main() -> ExitCode {
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(args.seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
     fastrand::seed(args.seed);
-    #[cfg(feature = "planted")]
-    if let Some(name) = &args.plant {
-        use dacapo_model::planted::{Fault, choose};
-        let Some(fault) = Fault::ALL.iter().find(|fault| fault.name() == name) else {
-            // Also the answer to `--plant list`: each fault, and the invariants of which one must be found broken.
-            for fault in Fault::ALL {
-                println!("{} {}", fault.name(), fault.breaks().join(" "));
-            }
-            return ExitCode::FAILURE;
-        };
-        choose(*fault);
-    }
     if args.log {
         tracing_subscriber::fmt().without_time().with_ansi(false).init();
     }

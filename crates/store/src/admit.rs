@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Position, Revision, StreamName};
 
 use crate::error::{AppendError, AppendRefused, StoreError};
@@ -55,10 +54,7 @@ pub enum Admission {
 /// # Errors
 /// [`AppendError::Refused`] if the present state does not allow it; any error of `past`.
 pub fn admit(append: &Append, past: &mut impl Past) -> Result<Admission, AppendError> {
-    let mut known = known_events(append, past)?;
-    if planted::is(Fault::Twice) {
-        known.fill(None);
-    }
+    let known = known_events(append, past)?;
     let count = known.iter().flatten().count();
     if count == append.events.len()
         && let Some(Some(last)) = known.last()

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{CatalogCommand, ExpectedRevision, Metadata, Misfit, NewEvent, Position, Timestamp, limits};
 use dacapo_store::{Append, AppendError, AppendRefused, EventRef, Journal, Limit, StoreError, catalog_form};
 use tokio::sync::{Mutex, watch};
@@ -259,10 +258,7 @@ impl CatalogLog {
                 let Some(view) = command.view().filter(|_| keyed) else { return Ok(vec![]) };
                 events.push(CatalogEvent::NothingToDo { view: view.clone() });
             }
-            let expected = match planted::is(Fault::NoRevision) {
-                true => ExpectedRevision::Any,
-                false => ExpectedRevision::Exact(folded.catalog.revision),
-            };
+            let expected = ExpectedRevision::Exact(folded.catalog.revision);
             let kept = request.and_then(|request| request.kept(&events));
             let new = events.iter().map(|event| self.new_event(event, asked, &kept)).collect();
             let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;

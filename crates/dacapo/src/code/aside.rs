@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     EventType, InvalidName, Letter, LetterKind, Letters, Position, Segment, StreamName, Timestamp, Wish, limits,
 };
@@ -118,7 +117,7 @@ impl Aside {
             self.batch.put(letter.clone());
             return Ok(true);
         }
-        if !self.order_matters || planted::is(Fault::NotBlocked) {
+        if !self.order_matters {
             return Ok(false);
         }
         let Some(first) = self.kept.first_of(event.stream).or_else(|| self.batch.first_of(event.stream)) else {

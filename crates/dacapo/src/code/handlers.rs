@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::task::Poll;
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Position, Segment, SegmentCount};
 use dacapo_store::EventBatch;
 use futures::FutureExt;
@@ -127,8 +126,7 @@ async fn apply_all<P: Projection>(
             continue;
         }
         *current = Some(Current { segment, index, changes: view.changes() });
-        let skipped = planted::is(Fault::Skip) && place.position.get().is_multiple_of(41);
-        if !skipped && !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
+        if !work.aside.takes(segment, &place).map_err(FailureCause::NoRoom)? {
             work.busy.begins(place.position);
             view.write_for(segment, place.position);
             if let Some(data) = event::read::<P::Event>(&place).map_err(of)? {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{PastEffects, Position, ProjectionState, Segment, VersionId, Voice};
 
 /// Whose effects are whose, as far as the catalog is known. The conductor tells it to processors, so that they do
@@ -40,9 +39,7 @@ impl Speaks {
     pub(crate) fn is_silent(&self, segment: Segment, position: Position) -> bool {
         let voice = || self.voices.projection.voice(position, self.past);
         let other = || !matches!(voice(), Voice::First) && voice() != Voice::Of(self.version);
-        let again = !planted::is(Fault::SpeaksAgain)
-            && position <= self.replays_through[usize::from(segment.get())]
-            && !self.unspoken.contains(&position);
+        let again = position <= self.replays_through[usize::from(segment.get())] && !self.unspoken.contains(&position);
         again || (position <= self.voices.through && other())
     }
 }

@@ -19,7 +19,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     BegunEffect, EffectOutcome, EffectsClaim, NewEffect, PendingEffect, Position, ProjectionState, Timestamp, Token,
     VersionId, ViewId, Voice, limits,
@@ -198,9 +197,9 @@ impl Delivery {
                 continue;
             }
             match projection.voice(position, self.carried.options.effects.past) {
-                Voice::Of(version) if version == self.id.version || planted::is(Fault::EveryVoice) => {
+                Voice::Of(version) if version == self.id.version => {
                     let room = under_way.acts.len() + to_begin.len() < limits::EFFECTS_AT_ONCE_MAX;
-                    let first = match room && !planted::is(Fault::AnyOrder) {
+                    let first = match room {
                         true => self.comes_before(versions, projection, &pending).await?,
                         false => None,
                     };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dacapo_model::assign::{self, RowScope, Spread};
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     Letter, MemberId, Position, Refusal, Segment, SegmentCount, Timestamp, Token, TokenMove, ViewId, WaitingOn, limits,
 };
@@ -262,9 +261,7 @@ impl Sink for Rows {
             return Ok(false);
         }
         let AsideEvent { segment, event, kind, attempts, now, .. } = *aside;
-        if !planted::is(Fault::NoLetter) {
-            self.aside.refuse(letter(segment, event, kind, aside.error.to_owned(), attempts, now)?);
-        }
+        self.aside.refuse(letter(segment, event, kind, aside.error.to_owned(), attempts, now)?);
         Ok(true)
     }
 

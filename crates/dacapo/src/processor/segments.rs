@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{
     PendingReplay, Position, Segment, SegmentCount, Timestamp, Token, TokenMove, WaitingOn, covered, limits, replay,
 };
@@ -98,7 +97,7 @@ impl Segments {
 
     /// Whether they are all that the version has.
     pub(super) fn is_whole(&self) -> bool {
-        self.tokens.len() == usize::from(self.count.get()) || (planted::is(Fault::NotWhole) && !self.tokens.is_empty())
+        self.tokens.len() == usize::from(self.count.get())
     }
 
     /// Whether this run has claimed the segment.

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{Position, Token, VersionId, VersionState, ViewId, WaitingOn, WorkShare, limits};
 use dacapo_store::{Journal, Outbox, StoreError, View as StoredView, Views};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
@@ -318,8 +317,8 @@ impl OpenVersion {
 /// Takes the right to write to the view of `id`, if there is one, from whoever has it (I-4).
 pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
     match views.find(id).await? {
-        Some(view) if !planted::is(Fault::NotRevoked) => revoke_view(&*view).await,
-        _ => Ok(()),
+        Some(view) => revoke_view(&*view).await,
+        None => Ok(()),
     }
 }
 

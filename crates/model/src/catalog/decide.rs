@@ -9,7 +9,6 @@ use crate::catalog::{
 };
 use crate::name::ProjectionName;
 use crate::phase::Phase;
-use crate::planted::{self, Fault};
 use crate::position::Position;
 use crate::reads::{CodeMismatch, Reads};
 use crate::rebuild::Code;
@@ -200,8 +199,7 @@ impl Catalog {
         let Declared { code, segments, fingerprint, reads } = *declared;
         let none = BTreeMap::new();
         let versions = self.projections.get(projection).map_or(&none, |state| &state.versions);
-        let forgotten = |state: &VersionState| planted::is(Fault::NumberAgain) && state.phase == Phase::Obsolete;
-        let mut builds = versions.iter().filter(|(id, state)| id.code == code && !forgotten(state));
+        let mut builds = versions.iter().filter(|(id, _)| id.code == code);
         if let Some((_, earlier)) = builds.clone().find(|(_, earlier)| earlier.fingerprint != fingerprint) {
             return Err(CatalogRefused::Fingerprint {
                 projection: projection.clone(),

@@ -9,7 +9,6 @@ use crate::catalog::{CatalogCommand, FlipKind, FlipPolicy};
 use crate::journal::Parted;
 use crate::name::ProjectionName;
 use crate::phase::Phase;
-use crate::planted::{self, Fault};
 use crate::position::{Position, Revision};
 use crate::reads::{Announcement, CodeMismatch, Reads};
 use crate::rebuild::Code;
@@ -85,8 +84,7 @@ impl VersionState {
         if self.segments != segments {
             return Some(CodeMismatch::Segments { recorded: self.segments, declared: segments });
         }
-        let unlike = reads.unlike(self.reads.as_ref()?);
-        unlike.filter(|found| !(planted::is(Fault::Unread) && matches!(found, CodeMismatch::Missing(_))))
+        reads.unlike(self.reads.as_ref()?)
     }
 
     /// Returns its code, as far as a new build needs it; `None` if an earlier release scheduled the version.
@@ -117,8 +115,7 @@ impl VersionState {
     /// Returns true if the verdict lets it serve. A version that has served needs no verdict.
     pub fn may_serve(&self) -> bool {
         let lets_serve = self.verified.as_ref().is_some_and(Verified::lets_serve);
-        let may = self.verify_again.is_none() && lets_serve;
-        self.phase != Phase::Initializing || may || planted::is(Fault::Unverified)
+        self.phase != Phase::Initializing || (self.verify_again.is_none() && lets_serve)
     }
 }
 

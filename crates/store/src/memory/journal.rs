@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{EventId, JournalId, Mark, Position, Revision, StreamName, Timestamp, category_of};
 use tokio::sync::watch;
 
@@ -84,8 +83,7 @@ impl State {
             let flags =
                 if written == 0 { FIRST_OF_GROUP } else { 0 } | if last == Some(number) { LAST_OF_APPEND } else { 0 };
             let mut bytes = Vec::new();
-            let told = if planted::is(Fault::Hole) && written == 1 { position.next() } else { position };
-            let place = Place { stream: stream.as_str(), position: told, revision, recorded, flags };
+            let place = Place { stream: stream.as_str(), position, revision, recorded, flags };
             record::encode(&mut bytes, place, event);
             let before = self.digests.last().copied().unwrap_or_default();
             self.digests.push(xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, before));

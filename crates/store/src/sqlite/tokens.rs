@@ -1,6 +1,5 @@
 //! The token table: the one statement that moves a token, and those that claim, hold and lift.
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::{MemberId, Position, Token, TokenMove};
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -36,15 +35,7 @@ impl Db {
     /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
     pub(crate) fn claim(&mut self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
         let owner = by.map(MemberId::bytes);
-        let claim = match () {
-            () if planted::is(Fault::SameEpoch) => {
-                "UPDATE _dacapo_tokens SET owner = ?3 WHERE segment = ?1 AND epoch = ?2"
-            }
-            () if planted::is(Fault::NoCompare) => {
-                "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND ?2 >= 0"
-            }
-            () => "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND epoch = ?2",
-        };
+        let claim = "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND epoch = ?2";
         let mut claimed = std::collections::BTreeSet::new();
         let tokens = self.mark("claim the segments", |transaction| {
             let mut statement = transaction.prepare_cached(claim)?;
@@ -120,9 +111,7 @@ impl Db {
             .and_then(|()| Ok(self.keep(commit)?))
             .and_then(|()| Ok(self.tried("commit", |connection| connection.execute_batch("COMMIT"))?))
             .inspect(|()| self.committed());
-        if planted::is(Fault::RowsAlone) && matches!(result, Err(CommitError::Refused(_))) {
-            self.tried("commit", |connection| connection.execute_batch("COMMIT"))?;
-        } else if result.is_err() {
+        if result.is_err() {
             self.rollback()?;
         }
         result
@@ -132,13 +121,6 @@ impl Db {
     fn move_token(&mut self, asked: TokenMove) -> Result<(), CommitError> {
         let (segment, epoch, from, to) =
             (asked.segment.get(), epoch_number(asked.epoch), number(asked.from), number(asked.to));
-        let (epoch, from) = match planted::is(Fault::Unfenced) {
-            true => self
-                .tokens()?
-                .get(usize::from(segment))
-                .map_or((epoch, from), |stored| (epoch_number(stored.epoch), number(stored.position))),
-            false => (epoch, from),
-        };
         let (after, events) = (number(asked.applied.after), count(asked.applied.events));
         let (request, through) =
             (asked.replay.map(|mark| number(mark.request)), asked.replay.map(|mark| number(mark.through)));

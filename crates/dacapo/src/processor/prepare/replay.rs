@@ -5,7 +5,6 @@
 
 use std::ops::ControlFlow::{Break, Continue};
 
-use dacapo_model::planted::{self, Fault};
 use dacapo_model::replay::ReplayRows;
 use dacapo_model::{
     Letter, LetterKind, Letters, PendingReplay, Policy, Position, Segment, TokenMove, WaitingOn, limits,
@@ -48,9 +47,7 @@ impl Deed<Rows> for TakeUp {
             return Ok(Continue(None));
         }
         let Err(cause) = reset else { return Ok(Continue(Some(self.commit.clone()))) };
-        if !planted::is(Fault::HalfReset) {
-            run.sink.rollback().await?;
-        }
+        run.sink.rollback().await?;
         match cause {
             FailureCause::Handler(error) | FailureCause::NoRoom(error) => {
                 run.reset_failed(error);
