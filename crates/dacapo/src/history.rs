@@ -91,7 +91,7 @@ pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
     }
 }
 
-/// The shortest time between two comparisons of a view.
+/// How often at most a view is compared.
 pub(crate) const VIEW_LOOK: Duration = limits::MARK_TIME_MAX;
 
 #[cfg(test)]

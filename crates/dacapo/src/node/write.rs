@@ -98,8 +98,8 @@ impl Node {
     /// around it is removed.
     ///
     /// # Errors
-    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself; [`Error::Event`] for a payload
-    /// that is not JSON.
+    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself; [`Error::Event`] for a
+    /// payload that is not JSON.
     pub async fn append_batch(&self, mut append: Append) -> Result<Appended, Error> {
         for event in &mut append.events {
             event::check_payload(&mut event.event)?;

@@ -14,7 +14,7 @@ use crate::sqlite::{Place, vfs};
 use crate::table::Table;
 use crate::views::ViewCopy;
 
-/// The time for which a statement waits for another process. Within a process nobody waits here.
+/// The time for which a statement waits for another process; within a process nobody waits here.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of statements that are kept prepared.
 const STATEMENTS_MAX: usize = 128;
