@@ -24,7 +24,7 @@ const GLOSSARY: &str = "docs/glossary.md";
 const READ: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "crates", "examples", "bench"];
 
 /// What still has words that fail. This list only shrinks: take a path off when its words are right.
-const NOT_YET: &[&str] = &["crates/dacapo", "crates/store/src/contract/views.rs"];
+const NOT_YET: &[&str] = &["crates/store/src/contract/views.rs"];
 
 /// Phrases in which a word that fails means something else.
 const ALLOWED: &[&str] = &[];
