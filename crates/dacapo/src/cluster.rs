@@ -15,7 +15,7 @@ use dacapo_store::{Clock, Members, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The number of renewals of a lease within its time. So many may fail before the lease ends.
+/// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
 const RENEWALS: u32 = 3;
 
 /// The clock that the nodes of a cluster share: their own clocks, corrected by the store's clock each time a lease is

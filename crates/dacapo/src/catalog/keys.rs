@@ -48,7 +48,7 @@ impl Which {
     "the idempotency key {key:?} was used for `{before}` and belongs to it; this is `{now}`: ask under a key of its own"
 )]
 pub struct KeyReused {
-    /// The request that has the key.
+    /// The key.
     pub key: String,
     /// The request that has the key.
     pub before: String,

@@ -8,7 +8,7 @@ use dacapo_model::{
 };
 use dacapo_store::{EventRef, StoreError, View as StoredView};
 
-/// The number of letters that are read at once after the claim.
+/// How many letters are read at once at the claim.
 const PAGE: usize = 1_000;
 
 /// The events that are set aside, and the rule that sets later events of their streams aside, too.

@@ -19,13 +19,14 @@ pub struct Options {
     /// others. In a cluster the nodes share the segments.
     pub segments: SegmentCount,
     /// The events that may change a row. Default: events of one segment only, as for a row whose key is the stream's.
-    /// Set [`RowScope`] if events of different segments change the same row, such as a total over all streams. Then one
-    /// node at a time has all segments, since two nodes that change a row at once would lose the change of one of them.
+    /// Set [`RowScope::AcrossSegments`] if events of different segments change the same row, such as a total over all
+    /// streams. Then one node at a time has all segments, since two nodes that change a row at once would lose the
+    /// change of one of them.
     ///
     /// By default, an event of another segment that would change an existing row is refused
     /// ([`ViewError::Shared`](crate::rows::ViewError::Shared)).
     pub rows: RowScope,
-    /// The time at which a new build flips. Default: automatically, as soon as it is ready.
+    /// The flip policy of a new build. Default: it flips by itself, as soon as it is ready.
     pub flip: FlipPolicy,
     /// The time for which a version stands by after a flip, following and ready for a rollback, before it is cleaned
     /// up. Default: one day.

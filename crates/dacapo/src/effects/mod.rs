@@ -47,7 +47,7 @@ use crate::versions::{OpenVersion, Versions};
 const LOOK: Duration = Duration::from_millis(250);
 /// How long to rest after a failure of the store.
 const REST: Duration = Duration::from_secs(1);
-/// The number of failing effects that the status names.
+/// Failing effects that the status names.
 const FAILING_TOLD: usize = 3;
 
 /// The work of one version's delivery, and the means for it.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use dacapo_model::limits;
 
-/// The number of events in the first batch.
+/// Batches begin with this many events.
 const EVENTS_FIRST: usize = 1_000;
-/// The smallest size of a batch.
+/// The least that a batch is asked to have.
 const EVENTS_MIN: usize = 64;
 
 /// The largest growth from one batch to the next. The time of a commit is not known before, so the first batches are no

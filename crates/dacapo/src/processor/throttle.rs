@@ -9,7 +9,7 @@ use dacapo_model::WorkShare;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Shorter pauses are accumulated, since a timer is not more precise.
+/// Rests shorter than this are saved up: a timer is no more exact.
 const REST_MIN: Duration = Duration::from_millis(2);
 
 pub(super) struct Throttle {

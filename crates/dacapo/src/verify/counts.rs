@@ -80,7 +80,7 @@ struct Unread {
     types: BTreeSet<String>,
 }
 
-/// The number of event types that a note names.
+/// How many types of events a note names.
 const TYPES_TOLD: usize = 5;
 
 impl Unread {
@@ -134,7 +134,7 @@ pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError>
     }
 }
 
-/// The number of letters that are read at once.
+/// How many letters are read at once.
 pub(super) const LETTERS: usize = 1_000;
 
 /// Reports the events that are set aside in one state of a view. They are faults, except if they are allowed or if the

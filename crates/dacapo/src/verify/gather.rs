@@ -102,7 +102,7 @@ pub(crate) async fn gather_from(wanted: Wanted, after: Position) -> Result<(Gath
     .await
 }
 
-/// The number of events that are read at once to find those that begin a stream.
+/// How many events are looked at together for those that begin a stream.
 const LOOK_EVENTS: usize = 1_000;
 
 fn stream_of(event: &EventRef<'_>) -> Result<StreamName, StoreError> {

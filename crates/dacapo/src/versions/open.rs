@@ -20,7 +20,7 @@ use crate::world::Left;
 /// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
 /// would be waited for for ever, and everybody else with it.
 const REVOKE_WAIT: Duration = Duration::from_millis(500);
-/// How old a reading of other members' progress may be, for a caller that waits for that progress.
+/// How old may be what is known of where other members have taken a version, for a caller that waits for that.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// A version whose view is open on this node.

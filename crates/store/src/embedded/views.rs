@@ -39,16 +39,15 @@ use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 const SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", moved::NOTE, moved::NEW_NOTE];
 /// The files of a view that SQLite opens.
 const OPENED: [&str; 4] = ["", "-wal", "-shm", "-journal"];
-/// The most idle connections for readers that a view keeps.
+/// Idle connections for readers that a view keeps.
 const IDLE_READERS_MAX: usize = 8;
-/// The pages of 4 KiB in the WAL before they are moved into the file. Pages that change often are then moved once for
-/// many commits.
+/// Pages of 4 KiB in the WAL before they are moved into the file: hot pages are then moved once for many commits.
 const CHECKPOINT_PAGES: i64 = 8_192;
-/// The page cache of the connection that writes, in KiB. SQLite takes a negative number as KiB.
+/// Page cache of the connection that writes, in KiB; negative is how SQLite is told KiB.
 const WRITER_CACHE_KIB: i64 = -65_536;
-/// The page cache of a connection that reads.
+/// Page cache of a connection that reads.
 const READER_CACHE_KIB: i64 = -8_192;
-/// The bytes of WAL that stay allocated between checkpoints.
+/// Bytes of WAL that stay allocated between checkpoints.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
 /// Views in one folder, one file each. A process has one of these for each folder, since two share no locks except

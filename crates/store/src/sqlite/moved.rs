@@ -55,7 +55,7 @@ const BYTES: usize = 40;
 pub(super) struct Moved {
     /// Identifies the WAL.
     pub(super) salts: [u8; SALT_BYTES],
-    /// The last frame, counted from 1, up to which pages were moved or may have been.
+    /// The frame, counted from 1, through which pages were moved or may have been.
     pub(super) frames: u32,
     /// True if all of them are in the file durably.
     pub(super) whole: bool,

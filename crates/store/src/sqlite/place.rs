@@ -18,7 +18,7 @@ use crate::sqlite::vfs::fails;
 use crate::sqlite::view::locked;
 use crate::views::ViewHealth;
 
-/// The most failures that are remembered.
+/// Most failures that are remembered.
 const FAILING_MAX: usize = 64;
 
 /// The place of a view. All users of the view in a process share it.

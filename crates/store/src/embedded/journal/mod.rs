@@ -60,10 +60,10 @@ pub use repair::{Repair, RepairAct, RepairStep, repair};
 use sequencer::{Request, WAITING_MAX};
 use writer::Writer;
 
-/// The most bytes of a chunk before its last group, so that a place in a chunk fits 32 bits.
+/// Chunks are never larger than this and one group, so that a place in one fits 32 bits.
 const CHUNK_BYTES_MAX: u64 = 1 << 30;
 
-/// Reads at most this far from the head run on the caller's thread.
+/// So near to the head a read is done where it is asked for.
 const NEAR_EVENTS_MAX: u64 = 64;
 
 /// The options of an [`EmbeddedJournal`].

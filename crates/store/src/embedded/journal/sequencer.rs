@@ -24,11 +24,11 @@ use crate::journal::{Append, Appended};
 
 /// The number of appends that may wait.
 pub(super) const WAITING_MAX: usize = 4096;
-/// The most appends in one group.
+/// The number of appends that one group has at most.
 const GROUP_APPENDS_MAX: usize = 4096;
-/// A group with this many bytes takes no more appends.
+/// From this many bytes on a group takes no more appends.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// The most sealed chunks that wait for their index. If there are more, appends wait.
+/// Most sealed chunks that wait for their index. With more, appends wait.
 const SEALED_MAX: usize = 1;
 
 pub(super) enum Request {
