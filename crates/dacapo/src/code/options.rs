@@ -37,8 +37,9 @@ pub struct Options {
     pub categories: Option<Vec<String>>,
     /// The memory for rows in bytes. Default: 64 MiB.
     pub row_cache_bytes: usize,
-    /// The most events in one batch. Within this limit the size adapts to time: 100 ms near the head, one second far
-    /// from it, and four seconds in a version that is being built, as long as nobody waits for its end.
+    /// The most events in one batch. Default: [`limits::BATCH_EVENTS_MAX`](crate::limits::BATCH_EVENTS_MAX). Within this
+    /// limit the size adapts to time: 100 ms near the head, one second far from it, and four seconds in a version that
+    /// is being built, as long as nobody waits for its end.
     pub batch_events_max: usize,
     /// The kind of replay in place that it allows. Default: none.
     pub in_place: InPlace,
