@@ -23,9 +23,6 @@ const GLOSSARY: &str = "docs/glossary.md";
 /// What is read: documents, and folders of code.
 const READ: &[&str] = &["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "crates", "examples", "bench"];
 
-/// What still has words that fail. This list only shrinks: take a path off when its words are right.
-const NOT_YET: &[&str] = &["crates/dacapo", "crates/store"];
-
 /// Phrases in which a word that fails means something else.
 const ALLOWED: &[&str] = &[];
 
@@ -57,20 +54,9 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>, String> {
             false => prose::words(&prose::lines(&text)),
         };
         let found = against(&rules, &words).into_iter().chain(ungrouped(&words));
-        faults.extend(found.into_iter().map(|(line, fault)| (name.clone(), format!("{name}:{line}: {fault}"))));
+        faults.extend(found.into_iter().map(|(line, fault)| format!("{name}:{line}: {fault}")));
     }
-    Ok(without(faults, NOT_YET))
-}
-
-/// The faults outside of the paths that are not right yet, and the paths that are right by now.
-fn without(faults: Vec<(String, String)>, not_yet: &[&str]) -> Vec<String> {
-    let is_in =
-        |name: &str, path: &str| name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let right = not_yet.iter().filter(|path| !faults.iter().any(|(name, _)| is_in(name, path)));
-    let right: Vec<String> =
-        right.map(|path| format!("xtask/src/words.rs: the words of {path} are right: take it off the list")).collect();
-    let left = faults.into_iter().filter(|(name, _)| !not_yet.iter().any(|path| is_in(name, path)));
-    left.map(|(_, fault)| fault).chain(right).collect()
+    Ok(faults)
 }
 
 /// The rules of a glossary.
@@ -184,14 +170,5 @@ mod tests {
         let found = |document: &str| ungrouped(&prose::words(&prose::lines(document))).len();
         assert_eq!(found("a lag of 48210 positions\n\n| 100000 |"), 2);
         assert_eq!(found("48,210 in 2026, at port 7373, of `48210`, 01919c4e"), 0);
-    }
-
-    #[test]
-    fn the_list_of_what_is_not_right_yet_only_shrinks() {
-        let faults = || vec![("docs/a.md".to_owned(), "a".to_owned()), ("docs/ab.md".to_owned(), "b".to_owned())];
-        assert_eq!(without(faults(), &[]), ["a", "b"]);
-        assert_eq!(without(faults(), &["docs/a.md"]), ["b"]);
-        assert!(without(faults(), &["docs"]).is_empty());
-        assert!(matches!(&without(faults(), &["docs", "crates"])[..], [fault] if fault.contains("crates")));
     }
 }

@@ -1,8 +1,8 @@
-//! The cluster as this node sees it: its own lease, which other members are alive, and what time it is for all of them.
+//! The cluster as this node sees it: its own lease, the other live members, and the time that all of them share.
 //!
-//! The lease is renewed by a task of its own, never by one that handlers run on. Who has which segment follows from the
-//! members that are alive (`dacapo_model::assign`) and is carried out by each processor for itself; here nothing is
-//! decided. A node whose lease ends goes on until it is fenced (I-4), which costs nothing but its own time.
+//! A separate task renews the lease, never one that runs handlers. The assignment of segments follows from the live
+//! members (`dacapo_model::assign`), and each processor carries it out for itself. Nothing is decided here. A node
+//! whose lease has ended continues until it is fenced (I-4), which costs nothing but its own time.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,11 +18,11 @@ use tokio::time::Instant;
 /// How often a lease is renewed in its time: so often it may go wrong before the lease ends.
 const RENEWALS: u32 = 3;
 
-/// The clock that the nodes of a cluster share: their own, set right by the store's each time a lease is renewed. When a
-/// version has stood by for long enough and when a refused event is due are the same time for all of them.
+/// The clock that the nodes of a cluster share: their own clocks, corrected by the store's clock each time a lease is
+/// renewed. So the end of a stand-by and the due time of a refused event are the same for all of them.
 pub(crate) struct SharedClock {
     own: Arc<dyn Clock>,
-    /// By how much the store's is ahead, in microseconds.
+    /// The difference by which the store's clock is ahead, in microseconds.
     ahead: AtomicI64,
 }
 
@@ -31,7 +31,7 @@ impl SharedClock {
         Self { own, ahead: AtomicI64::new(0) }
     }
 
-    /// Sets it by what the store has said between two looks at the own clock.
+    /// Sets it by the time of the store, which was read between two readings of the own clock.
     fn set(&self, asked: Timestamp, store: Timestamp, answered: Timestamp) {
         let between = asked.micros() + (answered.micros() - asked.micros()) / 2;
         self.ahead.store(store.micros() - between, Ordering::Relaxed);
@@ -48,15 +48,15 @@ pub(crate) struct Cluster {
     members: Arc<dyn Members>,
     clock: Arc<SharedClock>,
     lease: Duration,
-    /// Whether other processes may use the store at the same time.
+    /// True if other processes may use the store at the same time.
     shared: bool,
-    /// What this node tells of itself.
+    /// The facts about this node that the other members get.
     me: watch::Sender<Member>,
-    /// Every member that has a lease, as of the last renewal; none once this node's own has ended.
+    /// Every member that has a lease, as of the last renewal. Empty once this node's own lease has ended.
     live: watch::Sender<Vec<Member>>,
-    /// When this node's own lease ends, or has ended: no later than by the store's clock.
+    /// The time at which this node's own lease ends, or has ended. It is never later than by the store's clock.
     leased_until: watch::Sender<Instant>,
-    /// Why this node's own lease could not be renewed before it ended; none while it has one.
+    /// The reason why this node's own lease could not be renewed before it ended; `None` while it has one.
     lost: Mutex<Option<String>>,
 }
 
@@ -74,44 +74,44 @@ impl Cluster {
         Self { members, clock, lease: limits::LEASE_TIME, shared, me, live, leased_until, lost: Mutex::default() }
     }
 
-    /// Which member this node is.
+    /// Returns the id of this node as a member.
     pub(crate) fn me(&self) -> MemberId {
         self.me.borrow().id
     }
 
-    /// What people call this node.
+    /// Returns the name of this node for people.
     pub(crate) fn name(&self) -> String {
         self.me.borrow().name.clone()
     }
 
-    /// The members that are alive, as a watch.
+    /// Returns the live members, as a watch.
     pub(crate) fn live(&self) -> watch::Receiver<Vec<Member>> {
         self.live.subscribe()
     }
 
-    /// Whether other processes may use the store at the same time.
+    /// Returns true if other processes may use the store at the same time.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// Why this node has no lease, if it has none.
+    /// Returns the reason why this node has no lease, if it has none.
     pub(crate) fn lost(&self) -> Option<String> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether no other member is alive.
+    /// Returns true if no other member is alive.
     pub(crate) fn is_alone(&self) -> bool {
         let me = self.me();
         self.live.borrow().iter().all(|member| member.id == me)
     }
 
-    /// Whether others count on this node to be alive: it has a lease, or nobody else can be there.
+    /// Returns true if others may rely on this node to be alive: it has a lease, or no other node can exist.
     pub(crate) fn has_lease(&self) -> bool {
         !self.shared || Instant::now() < *self.leased_until.borrow()
     }
 
-    /// Ends once this node has no lease. It looks at the clock each time it is polled, since after a pause of the process a
-    /// timer may come late.
+    /// Ends once this node has no lease. It reads the clock each time it is polled, since a timer may be late after a
+    /// pause of the process.
     pub(crate) fn lease_ends(&self) -> impl Future<Output = ()> + Send + use<> {
         let (shared, mut leased_until) = (self.shared, self.leased_until.subscribe());
         let lease = leased_until.clone();
@@ -120,7 +120,7 @@ impl Cluster {
                 let until = *leased_until.borrow_and_update();
                 tokio::select! {
                     biased;
-                    // An error means that the node is gone, and its lease is given back.
+                    // An error means that the node is gone, and its lease was given back.
                     renewed = leased_until.changed() => if renewed.is_err() { return },
                     () = tokio::time::sleep_until(until), if shared => return,
                 }
@@ -132,42 +132,42 @@ impl Cluster {
         })
     }
 
-    /// Whether a member is alive now.
+    /// Returns true if a member is alive now.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     pub(crate) async fn lives(&self, id: MemberId) -> Result<bool, StoreError> {
         Ok(self.members.live().await?.iter().any(|member| member.id == id))
     }
 
-    /// Whether this node is the one that does what one alone should do for the version.
+    /// Returns true if this node drives the version.
     pub(crate) fn drives(&self, view: &ViewId) -> bool {
         assign::driver(view, &self.live.borrow()) == Some(self.me())
     }
 
-    /// Whether some member that is alive can be given the version.
+    /// Returns true if a live member can get segments of the version.
     pub(crate) fn has_capable(&self, view: &ViewId) -> bool {
         self.live.borrow().iter().any(|member| member.is_capable(view))
     }
 
-    /// Whether some member that is alive can be given the version now or once it is ready.
+    /// Returns true if a live member can get segments of the version now, or once it is ready.
     pub(crate) fn has_code_of(&self, view: &ViewId) -> bool {
         self.live.borrow().iter().any(|member| member.has_code_of(view))
     }
 
-    /// The code of a version as some member that is alive carries it.
+    /// Returns the code of a version in the form that a live member carries.
     pub(crate) fn code_of(&self, view: &ViewId) -> Option<MemberCode> {
         self.live.borrow().iter().find_map(|member| member.code_of(view).cloned())
     }
 
-    /// The code of a projection that members which are alive carry.
+    /// Returns the numbers of a projection's code that live members carry.
     pub(crate) fn code_of_projection(&self, projection: &ProjectionName) -> BTreeSet<u32> {
         let live = self.live.borrow();
         let all = live.iter().flat_map(|member| &member.carries).map(|carried| &carried.id);
         all.filter(|id| id.projection == *projection).map(|id| id.code).collect()
     }
 
-    /// Tells the others of the code with which this node may be given work.
+    /// Reports to the other members the code for which this node may get work.
     pub(crate) fn carries(&self, carries: Vec<MemberCode>) {
         self.me.send_if_modified(|me| {
             let changed = me.carries != carries;
@@ -176,7 +176,7 @@ impl Cluster {
         });
     }
 
-    /// Tells the others whether this node may be given work.
+    /// Reports to the other members whether this node may get work.
     pub(crate) fn set_ready(&self, ready: bool) {
         self.me.send_if_modified(|me| std::mem::replace(&mut me.ready, ready) != ready);
     }
@@ -184,7 +184,7 @@ impl Cluster {
     /// Takes the first lease.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be written.
+    /// [`StoreError`] if it cannot be written.
     pub(crate) async fn join(self: &Arc<Self>, leave: watch::Receiver<bool>) -> Result<Keeper, StoreError> {
         let mut me = self.me.subscribe();
         me.mark_unchanged();
@@ -205,13 +205,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Looks who lives now: whoever is not known may have joined since the last renewal.
+    /// Reads the live members now. A member that is not known may have joined since the last renewal.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         let (live, me) = (self.members.live().await?, self.me());
-        // Who has no lease takes nothing.
+        // A node without a lease takes nothing.
         self.see(if live.iter().any(|member| member.id == me) { live } else { vec![] });
         Ok(())
     }
@@ -226,7 +226,7 @@ impl Cluster {
 }
 
 impl Keeper {
-    /// Renews the lease until the node leaves, or nobody is left who could make it, and gives it back then.
+    /// Renews the lease until the node leaves or is dropped, and then gives it back.
     pub(crate) async fn run(mut self) {
         let cluster = &self.cluster;
         let (every, mut renewed) = (cluster.lease / RENEWALS, Instant::now());

@@ -1,4 +1,4 @@
-//! Effects: what shall happen outside of views because of an event, as a user declares it.
+//! Effects: actions outside of views because of an event, as a user declares them.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use dacapo_model::{EffectFailure, PastEffects};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What shall happen outside because of an event: a mail, a call of another service. It is kept as JSON until it has
-/// happened.
+/// An action outside because of an event, such as a mail or a call of another service. It is stored as JSON until it
+/// has happened.
 ///
 /// ```
 /// # use serde::{Deserialize, Serialize};
@@ -24,23 +24,23 @@ use serde::de::DeserializeOwned;
 /// }
 /// ```
 pub trait Effect: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// The stable name under which effects of this kind are kept.
+    /// The stable name under which effects of this kind are stored.
     const NAME: &'static str;
 }
 
-/// How the effects of a version are made.
+/// The options of the effects of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EffectOptions {
-    /// A try that takes longer has failed. 30 seconds unless set.
+    /// The longest time of a try. After it the try has failed. Default: 30 seconds.
     pub time_max: Duration,
-    /// How long the first new try waits; each further one waits twice as long. Half a second unless set.
+    /// The wait before the first retry. Each further wait is twice as long. Default: half a second.
     pub retry_first: Duration,
-    /// The longest wait between two tries. 5 minutes unless set.
+    /// The longest wait between two tries. Default: 5 minutes.
     pub retry_longest: Duration,
-    /// What becomes of an effect that fails. It is tried for ever and its stream waits, unless set.
+    /// The action for an effect that fails. Default: it is retried for ever, and its stream waits.
     pub on_failure: EffectFailure,
-    /// Whether effects of events are made that were in the journal before the projection's first version was scheduled,
-    /// by that version. They are not, unless set.
+    /// The treatment of effects of events that were in the journal before the projection's first version was scheduled.
+    /// The first version can make them. Default: they are not made.
     pub past: PastEffects,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong for who uses a node, told apart by what the caller can do about it.
+//! The errors of a node, classified by what the caller can do about them.
 
 use std::time::Duration;
 
@@ -13,92 +13,92 @@ use crate::code::{CarryRefused, HandlerError};
 use crate::event::EventError;
 use crate::view::ViewError;
 
-/// What the caller can do about an [`Error`].
+/// The class of an [`Error`], by what the caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request is wrong as it is: it is refused each time until it is changed.
+    /// The request itself is wrong. It is refused each time until it is changed.
     Invalid,
-    /// The request is right, and things are not such that it could be done: look at them, and decide again.
+    /// The request is valid, but the present state does not allow it. Check the state, then decide again.
     Refused,
-    /// What is asked for is not there, or not on this node.
+    /// The requested object does not exist, or is not on this node.
     NotFound,
-    /// The store, or what is waited for, is not there at the moment. The same request may succeed later.
+    /// The store, or something else that is waited for, is not available now. The same request may succeed later.
     Unavailable,
-    /// What is stored is damaged or is not of this journal: somebody has to repair, restore or rebuild it.
+    /// Stored data is damaged, or does not belong to this journal. An operator must repair, restore or rebuild it.
     Corrupt,
     /// Code of the application failed.
     Failed,
 }
 
-/// Why a node did not do what it was asked. [`kind`](Self::kind) says what the caller can do about it.
+/// The reason why a node did not carry out a request. [`kind`](Self::kind) shows what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A name breaks a rule.
     #[error(transparent)]
     Name(#[from] InvalidName),
-    /// An event cannot be written as JSON, or what is stored is not of the type that is read.
+    /// An event cannot be written as JSON, or the stored event is not of the requested type.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// The idempotency key belongs to another request; nothing was done.
+    /// The idempotency key belongs to another request. Nothing was done.
     #[error(transparent)]
     KeyReused(#[from] KeyReused),
-    /// The append is declined; nothing of it was written.
+    /// The append is refused. Nothing of it was written.
     #[error(transparent)]
     Append(#[from] AppendRefused),
-    /// Streams that begin with `$` are written by dacapo alone.
+    /// Only dacapo writes streams that begin with `$`.
     #[error("stream {0} belongs to dacapo itself: append to a stream whose name does not begin with '$'")]
     SystemStream(dacapo_model::StreamName),
-    /// The catalog declines the change.
+    /// The catalog refuses the change.
     #[error(transparent)]
     Catalog(#[from] CatalogRefused),
     /// The version cannot be carried as it is.
     #[error(transparent)]
     Carry(#[from] CarryRefused),
-    /// There is nothing that this could be done to, or waited for.
+    /// The object of the operation, or of the wait, does not exist.
     #[error(transparent)]
     NoTarget(#[from] NoTarget),
-    /// Past events may not go through this version again in place.
+    /// Past events may not be replayed in place in this version.
     #[error(
         "{view} cannot be replayed in place: {why}; `rebuild` makes a new version beside it and moves readers then"
     )]
     NotInPlace {
         /// The version.
         view: ViewId,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// A replay of this version runs already, and only one at a time does.
+    /// A replay of this version runs already, and only one can run at a time.
     #[error(
-        "a replay of {view} from behind position {after} is under way, asked for at position {requested}{}: wait for \
+        "a replay of {view} after position {after} is already running, requested at position {requested}{}: wait for \
          its end",
         far_text(.progress)
     )]
     ReplayUnderWay {
         /// The version.
         view: ViewId,
-        /// The events behind this position are replayed.
+        /// The position after which events are replayed.
         after: Position,
-        /// The position of that request.
+        /// The position of the request for that replay.
         requested: Position,
-        /// What it covers again, and where it ends.
+        /// The position that it covers, and the position where it ends.
         progress: Option<(Position, Position)>,
     },
-    /// The new version cannot begin as a copy of the one that serves.
-    #[error("a new build of {projection} cannot begin as a copy of the version that serves: {why}")]
+    /// The new version cannot begin as a copy of the serving one.
+    #[error("a new build of {projection} cannot begin as a copy of the serving version: {why}")]
     NoCopy {
         /// The projection.
         projection: ProjectionName,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
     /// The projection is neither carried by this node nor known to the catalog.
     #[error("there is no projection {name}: {}", known_projections(.known))]
     NoSuchProjection {
-        /// The name asked for.
+        /// The requested name.
         name: ProjectionName,
-        /// Those there are.
+        /// The existing projections.
         known: Vec<ProjectionName>,
     },
     /// This node does not carry the code that is needed.
@@ -116,21 +116,21 @@ pub enum Error {
         view: ViewId,
         /// The type of the query.
         query: &'static str,
-        /// The types it answers.
+        /// The types of queries that it answers.
         answers: Vec<&'static str>,
     },
-    /// It is not so yet, and the time for it is over. Trying again is safe.
+    /// The condition was not met in the time allowed. Retrying is safe.
     #[error("{what} after {} ms: {}", .waited.as_millis(), waiting_text(.waiting_on))]
     TimedOut {
-        /// What has not happened.
+        /// The condition, as a statement that it was not met.
         what: String,
-        /// How long was waited.
+        /// The time that was waited.
         waited: Duration,
-        /// What it waits on.
+        /// The wait reasons of the condition.
         waiting_on: Vec<WaitingOn>,
     },
-    /// A verdict is waived by somebody who says why.
-    #[error("a verdict is waived for a reason that is kept with it: say why it does not matter")]
+    /// A verdict can be waived only with a reason.
+    #[error("a verdict can be waived only with a reason, which is kept with it: say why it does not matter")]
     NoReason,
     /// The flip was given up.
     #[error("the flip of {projection} to {to} was given up: {reason}")]
@@ -139,20 +139,20 @@ pub enum Error {
         projection: ProjectionName,
         /// The version that would have served.
         to: VersionId,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The event waits behind another one of its stream that was set aside, and their order matters.
+    /// The event waits for an earlier one of its stream that was set aside, and their order matters.
     #[error(
-        "event {position} of {stream} is behind event {first} in {view}, which was set aside before it: retry or drop \
+        "event {position} of {stream} waits in {view} for event {first}, which was set aside before it: retry or drop \
          that one first, or retry the stream"
     )]
     Behind {
         /// The version.
         view: ViewId,
-        /// The event asked for.
+        /// The requested event.
         position: Position,
-        /// The one before it.
+        /// The earlier event.
         first: Position,
         /// The stream of both.
         stream: dacapo_model::StreamName,
@@ -162,12 +162,12 @@ pub enum Error {
     NotHalted {
         /// The version.
         view: ViewId,
-        /// The event asked for.
+        /// The requested event.
         event: Position,
         /// The events at which segments halt.
         halts: Vec<Position>,
     },
-    /// A new build would discard a version that is found right and only has to be flipped to.
+    /// A new build would discard a version that has passed its verification and waits only for its flip.
     #[error(
         "a new build of {} would discard {view}, which is ready: flip to it, or say that it may be discarded",
         .view.projection
@@ -176,14 +176,14 @@ pub enum Error {
         /// The version that is ready.
         view: ViewId,
     },
-    /// No node that is alive carries code of this number.
+    /// No live node carries code of this number.
     #[error("no node carries version {code} of the code of {projection}: carried are {}", codes_text(.carried))]
     NoSuchCode {
         /// The projection.
         projection: ProjectionName,
-        /// The code version asked for.
+        /// The requested code version.
         code: u32,
-        /// Those that are carried.
+        /// The code versions that are carried.
         carried: Vec<u32>,
     },
     /// The code that answers the query failed.
@@ -197,7 +197,7 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
-/// Why there is nothing that something could be done to, or waited for.
+/// The reason why the object of an operation, or of a wait, does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoTarget {
@@ -207,12 +207,12 @@ pub enum NoTarget {
     /// No earlier version stands by.
     #[error("{0} has no earlier version that stands by, so there is nothing to roll back to")]
     NothingToRollBackTo(ProjectionName),
-    /// A rollback was asked for to a version that is not earlier than the serving one.
+    /// The target of a rollback is not below the serving version.
     #[error("{to} is not below {serving}, which serves: a rollback goes to an earlier version")]
     NotEarlier {
-        /// The version asked for.
+        /// The requested version.
         to: VersionId,
-        /// The version that serves.
+        /// The serving version.
         serving: VersionId,
     },
     /// The version was never verified.
@@ -227,7 +227,7 @@ pub enum NoTarget {
     /// The journal has no event from there on.
     #[error("there is nothing to replay from {from} on: the journal ends at {head}")]
     NothingAfter {
-        /// Where the replay should begin, in words.
+        /// The requested beginning of the replay, in words.
         from: String,
         /// The last position of the journal.
         head: Position,
@@ -235,38 +235,38 @@ pub enum NoTarget {
     /// The journal has no event of this id.
     #[error("event {0} is not in the journal")]
     NoSuchEvent(EventId),
-    /// Another replay kept this one from beginning, and is over.
-    #[error("a replay of {0} ended this moment: ask again")]
+    /// Another replay prevented this one from beginning, and has ended.
+    #[error("a replay of {0} has just ended: retry")]
     ReplayEndedNow(ViewId),
-    /// The replay that is waited for was cancelled.
+    /// The replay that the caller waits for was cancelled.
     #[error("the replay of {view} was cancelled by {by}")]
     ReplayCancelled {
         /// The version.
         view: ViewId,
-        /// Who cancelled it.
+        /// The person or node that cancelled it.
         by: String,
     },
-    /// The version whose replay is waited for is gone.
+    /// The version whose replay the caller waits for is gone.
     #[error("the replay of {0} will not end: the version is cleaned up")]
     ReplayGone(ViewId),
-    /// The replay that is waited for was not asked for.
-    #[error("no such replay of {0} was asked for")]
+    /// The replay that the caller waits for was never requested.
+    #[error("no such replay of {0} was requested")]
     NoReplay(ViewId),
-    /// The flip that is waited for was not asked for.
-    #[error("no flip of {} to {} was asked for", .0.projection, .0.version)]
+    /// The flip that the caller waits for was never requested.
+    #[error("no flip of {} to {} was requested", .0.projection, .0.version)]
     NoFlip(ViewId),
-    /// The clean-up that is waited for was cancelled.
+    /// The clean-up that the caller waits for was cancelled.
     #[error("the clean-up of {0} was cancelled")]
     CleanUpCancelled(ViewId),
-    /// Nothing is under way.
+    /// No request is under way that could be cancelled.
     #[error("nothing of {0} is under way that could be cancelled")]
     NothingToCancel(ProjectionName),
-    /// Several things are under way, and none was named.
+    /// Several requests could be cancelled, and none was named.
     #[error("it is not clear what of {projection} is to be cancelled: {}", cancels_text(.of))]
     WhichToCancel {
         /// The projection.
         projection: ProjectionName,
-        /// What can be cancelled, of which version.
+        /// The requests that can be cancelled, with their versions.
         of: Vec<(Cancel, VersionId)>,
     },
 }
@@ -298,7 +298,7 @@ impl From<CatalogError> for Error {
 }
 
 impl Error {
-    /// What the caller can do about it.
+    /// Returns the class of the error, by what the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Name(_) | Self::Event(_) | Self::KeyReused(_) | Self::SystemStream(_) | Self::NoReason => {
@@ -328,18 +328,18 @@ impl Error {
         }
     }
 
-    /// Whether the same request may succeed later without a change.
+    /// Returns true if the same request may succeed later without a change.
     pub fn is_retryable(&self) -> bool {
         self.kind() == ErrorKind::Unavailable
     }
 
-    /// Whether an append was refused because its stream is not at the revision that it expected: read the stream or the
-    /// view again, decide again, and append that.
+    /// Returns true if an append was refused because its stream is not at the expected revision. Read the stream or the
+    /// view again, decide again, and append the new decision.
     pub fn is_wrong_revision(&self) -> bool {
         matches!(self, Self::Append(AppendRefused::WrongRevision { .. }))
     }
 
-    /// That `position` cannot be covered yet because the journal ends before it.
+    /// Returns the error that `position` cannot be covered yet because the journal ends before it.
     pub(crate) fn beyond_head(position: Position, head: Position, waited: Duration) -> Self {
         let what = format!("position {position} is not in the journal, which ends at {head},");
         Self::TimedOut { what, waited, waiting_on: vec![WaitingOn::BeyondHead { position, head }] }
@@ -352,7 +352,7 @@ fn of_append(refused: &AppendRefused) -> ErrorKind {
             ErrorKind::Refused
         }
         AppendRefused::IdTwice { .. } | AppendRefused::Limit { .. } | AppendRefused::Empty => ErrorKind::Invalid,
-        // Nothing of a refused append was written, whatever the reason.
+        // Nothing of a refused append was written, for any reason.
         _ => ErrorKind::Refused,
     }
 }
@@ -363,7 +363,7 @@ fn of_store(error: &StoreError) -> ErrorKind {
         StoreError::Corrupt { .. } | StoreError::Parted(_) => ErrorKind::Corrupt,
         StoreError::Invalid(_) => ErrorKind::Invalid,
         StoreError::BeyondHead { .. } | StoreError::BeyondStream { .. } => ErrorKind::Refused,
-        // The store did not do it, and says no more of it.
+        // The store did not do it, and gives no more details.
         _ => ErrorKind::Unavailable,
     }
 }
@@ -402,31 +402,31 @@ fn version_text(version: &Option<VersionId>) -> String {
 
 fn waiting_text(waiting_on: &[WaitingOn]) -> String {
     let texts: Vec<_> = waiting_on.iter().map(ToString::to_string).collect();
-    if texts.is_empty() { "try again".to_owned() } else { format!("it waits on {}", texts.join("; ")) }
+    if texts.is_empty() { "retry".to_owned() } else { format!("it waits on {}", texts.join("; ")) }
 }
 
-/// Why a node did not start.
+/// The reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The code it carries does not fit what is stored.
+    /// The code that it carries does not fit the stored catalog.
     #[error(transparent)]
     Code(#[from] CatalogRefused),
-    /// A version that it was given could not run.
+    /// A version that the builder got could not run.
     #[error(transparent)]
     Carry(#[from] CarryRefused),
-    /// It was given no store, and was built without the feature `embedded`, which has the one in memory.
+    /// The builder got no store, and the crate was built without the feature `embedded`, which has the memory store.
     #[error("there is no store: give one with NodeBuilder::store, or build with the feature `embedded` of dacapo")]
     NoStore,
-    /// A subscriber that it was given would never be called.
+    /// A subscriber that the builder got would never be called.
     #[error("the subscriber {name} cannot run: {why}")]
     Subscriber {
         /// Its name.
         name: &'static str,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// The store cannot be opened, or its views are not of its journal.
+    /// The store cannot be opened, or its views do not belong to its journal.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,4 +1,4 @@
-//! Events as types: an enum whose variants are types of events, with the names under which they are stored.
+//! Events as types: an enum whose variants are types of events, with their stored names.
 
 use std::error::Error;
 
@@ -40,23 +40,23 @@ use serde_json::value::RawValue;
 /// # Ok::<(), dacapo::journal::EventError>(())
 /// ```
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every name under which events of the set are stored, older ones included.
+    /// Every stored name of events of the set, including older names.
     const TYPES: &'static [&'static str];
 
-    /// The name under which this event is stored.
+    /// Returns the name under which this event is stored.
     fn event_type(&self) -> &'static str;
 
-    /// The payload, as JSON.
+    /// Returns the payload, as JSON.
     ///
     /// # Errors
-    /// [`EventError`] when serde cannot write it, such as a map whose keys are no text.
+    /// [`EventError`] if serde cannot write it, such as a map whose keys are not text.
     fn encode(&self) -> Result<Vec<u8>, EventError>;
 
-    /// The event of this type and payload; `None` when the type is not of this set. An event of one of
-    /// [`TYPES`](Self::TYPES) for which this is `None` is refused, not passed.
+    /// Returns the event of this type and payload; `None` if the type is not of this set. If it returns `None` for one
+    /// of [`TYPES`](Self::TYPES), the event is refused, not skipped.
     ///
     /// # Errors
-    /// [`EventError`] when the payload is not what the type says.
+    /// [`EventError`] if the payload does not fit the type.
     fn decode(event_type: &str, payload: &[u8]) -> Result<Option<Self>, EventError>;
 }
 
@@ -68,7 +68,7 @@ pub struct EventError {
     pub event_type: String,
     /// `read`, `write` or `append`.
     pub act: &'static str,
-    /// What serde says, with the place in the payload.
+    /// The error of serde, with the place in the payload.
     pub source: serde_json::Error,
 }
 
@@ -84,7 +84,8 @@ pub fn decode<T: DeserializeOwned>(event_type: &str, payload: &[u8]) -> Result<T
     serde_json::from_slice(payload).map_err(|source| EventError { event_type: event_type.into(), act: "read", source })
 }
 
-/// An event as one of a set. One whose type the set names and does not read is not passed in silence (I-11).
+/// Returns an event as one of a set. An event whose type is in the set but which the set does not read is an error,
+/// never skipped silently (I-11).
 pub(crate) fn read<E: Event>(place: &EventRef<'_>) -> Result<Option<E>, Box<dyn Error + Send + Sync>> {
     let data = E::decode(place.event_type, place.payload)?;
     if data.is_none() && E::TYPES.contains(&place.event_type) {
@@ -95,7 +96,8 @@ pub(crate) fn read<E: Event>(place: &EventRef<'_>) -> Result<Option<E>, Box<dyn 
     Ok(data)
 }
 
-/// What every reader of an event relies on: its payload is one JSON value, whichever door it came in by.
+/// Checks the property that every reader of an event relies on: its payload is one JSON value, for every way in which
+/// it was appended.
 pub(crate) fn check_payload(event: &mut NewEvent) -> Result<(), EventError> {
     let no_json = |source| EventError { event_type: event.event_type.to_string(), act: "append", source };
     let value: &RawValue = serde_json::from_slice(&event.payload).map_err(no_json)?;

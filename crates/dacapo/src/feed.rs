@@ -1,4 +1,4 @@
-//! The feed: what comes next is read while its asker works on what came before.
+//! The feed: the next events are read while the caller works on the ones before.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 
 use crate::world::Offload;
 
-/// The event at `position`, alone in its batch.
+/// Returns the event at `position`, alone in its batch.
 pub(crate) async fn event_at(journal: &dyn Journal, position: Position) -> Result<EventBatch, StoreError> {
     let before = Position::new(position.get().saturating_sub(1));
     let batch = journal.read(before, &Filter::everything(), Limit::events(1)).await?;
-    // I-1: there is one at every position through the head.
+    // I-1: there is an event at every position through the head.
     let found = batch.iter().next().map(|event| event.position);
     if found == Some(position) {
         return Ok(batch);
@@ -22,11 +22,11 @@ pub(crate) async fn event_at(journal: &dyn Journal, position: Position) -> Resul
     Err(StoreError::corrupt(format!("the journal at position {position}"), format!("{found} was read there")))
 }
 
-/// A read that goes on beside whoever will ask for it.
+/// A read that runs until a caller asks for its result.
 pub(crate) struct Ahead(JoinHandle<Result<EventBatch, StoreError>>);
 
 impl Ahead {
-    /// Begins to read, so that it holds up none of the runtime's workers.
+    /// Begins a read, without blocking a worker of the runtime.
     pub(crate) fn begin(
         offload: Offload,
         journal: &Arc<dyn Journal>,
@@ -38,8 +38,8 @@ impl Ahead {
         Self::of(offload, journal, async move { asked.read(after, &filter, limit).await })
     }
 
-    /// The same for one of those that may only be so many at once, whose right to read ends with the read: also when
-    /// nobody asks for what was read.
+    /// Does the same for one of a limited number of reads. The permit ends with the read, even if nobody asks for its
+    /// result.
     pub(crate) fn begin_scan(
         offload: Offload,
         journal: &Arc<dyn Journal>,
@@ -56,7 +56,7 @@ impl Ahead {
         })
     }
 
-    /// The same of [`Journal::read_places`].
+    /// Does the same with [`Journal::read_places`].
     pub(crate) fn begin_places(offload: Offload, journal: &Arc<dyn Journal>, after: Position, limit: Limit) -> Self {
         let asked = Arc::clone(journal);
         Self::of(offload, journal, async move { asked.read_places(after, limit).await })
@@ -70,7 +70,7 @@ impl Ahead {
         Self(if journal.blocks() { offload.begin(read) } else { tokio::spawn(read) })
     }
 
-    /// What was read. Dropping the future loses nothing; once it is done it must not be asked for again.
+    /// Returns the result of the read. Dropping the future loses nothing. Once it is done it must not be called again.
     pub(crate) async fn done(&mut self) -> Result<EventBatch, StoreError> {
         match (&mut self.0).await {
             Ok(read) => read,

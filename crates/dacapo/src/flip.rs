@@ -8,12 +8,12 @@
 //!   5  lift                        a stands by and goes on
 //! ```
 //!
-//! All state is in the journal and in the token rows, so a flip that is cut off at any step is taken up
-//! by whoever drives next: a pending request is driven again from the start, and a hold whose flip is
-//! over is lifted by the conductor. A hold is lifted only once the journal says that nobody can
-//! confirm on it any more: `Flipped`, `FlipAborted` or `FlipPostponed` is there. So when the journal
-//! cannot be written, or an answer is lost, the old version stays held, which harms nobody: it shows
-//! what it showed. Nothing here writes rows or moves tokens.
+//! All state is in the journal and in the token rows, so the next driver continues a flip that was interrupted at any
+//! step. A pending request is driven again from the start. The conductor lifts a hold whose flip is over.
+//!
+//! A hold is lifted only once the journal says that nobody can confirm a flip on it any more: it has `Flipped`,
+//! `FlipAborted` or `FlipPostponed`. So if the journal cannot be written, or an answer is lost, the old version stays
+//! held. That harms nobody, since it continues to show what it showed. Nothing here writes rows or moves tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ const REST_MAX: Duration = Duration::from_secs(30);
 /// A flip that has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlipReport {
-    /// The version that serves since.
+    /// The version that serves since the flip.
     pub to: VersionId,
     /// The version that served before.
     pub from: Option<VersionId>,
@@ -51,10 +51,10 @@ pub struct FlipReport {
     pub kind: FlipKind,
     /// The position of the flip.
     pub flipped: Position,
-    /// What every segment of the new version covered.
+    /// The position that every segment of the new version covered.
     pub covers: Position,
-    /// For how long the old version's appliers were held, if it was this node that held them. Writers and
-    /// readers never are.
+    /// The time for which the old version's processors were held, if this node held them. Writers and readers are never
+    /// held.
     pub pause: Option<Duration>,
 }
 
@@ -62,15 +62,15 @@ struct Drive<'a> {
     versions: &'a Versions,
     projection: &'a ProjectionName,
     pending: PendingFlip,
-    /// The version to serve, once its view is open.
+    /// The version that will serve, once its view is open.
     to: Option<Arc<OpenVersion>>,
-    /// The version that serves, if there is one and its view is open.
+    /// The serving version, if there is one and its view is open.
     from: Option<Arc<OpenVersion>>,
-    /// The head when the view of the version that serves was found to be gone.
+    /// The head when the view of the serving version was found to be gone.
     gone_at: Option<Position>,
     held_since: Option<Instant>,
     covered: bool,
-    /// How long to rest should the hold run out of its budget.
+    /// The pause if the hold uses up its budget.
     rest: Duration,
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn drive(versions: Arc<Versions>, projection: ProjectionName) {
 }
 
 impl Drive<'_> {
-    /// Until the flip is done (`true`) or the pending flip is another one.
+    /// Runs until the flip is done, and returns true; or until the pending flip is another one.
     async fn run(&mut self, catalog: &mut watch::Receiver<Arc<Catalog>>) -> bool {
         loop {
             self.look();
@@ -108,7 +108,7 @@ impl Drive<'_> {
                 Ok(Next::Again) => Duration::ZERO,
                 Ok(Next::Rest) => LOOK,
                 Err(error) => {
-                    tracing::warn!(projection = %self.projection, %error, "the flip cannot go on for the moment");
+                    tracing::warn!(projection = %self.projection, %error, "the flip cannot continue now, and retries");
                     self.wait_on(vec![WaitingOn::Store { error: error.to_string() }]);
                     REST
                 }
@@ -124,7 +124,7 @@ impl Drive<'_> {
         }
     }
 
-    /// Finds the versions as they are open now: the conductor opens them, and opens them again.
+    /// Finds the versions that are open now. The conductor opens them, and may open them again.
     fn look(&mut self) {
         self.to = self.versions.open_version(&self.view(self.pending.to));
         self.from = self.pending.from.and_then(|from| self.versions.open_version(&self.view(from)));
@@ -147,7 +147,7 @@ impl Drive<'_> {
         };
         tokio::select! {
             _ = catalog.changed() => {}
-            // A processor that ended changes no more; then time tells.
+            // A processor that has ended reports no more changes. Then the time ends the wait.
             Ok(()) = progress => {}
             () = tokio::time::sleep(time) => {}
         }
@@ -161,7 +161,7 @@ impl Drive<'_> {
             Some(from) => from.tokens().await?,
             None => vec![],
         };
-        // A version that is closed stays so while the flip rests on it.
+        // A closed version stays closed while the flip relies on it.
         let mut _opening = None;
         let from = match (&self.from, from) {
             (Some(_), _) => Some(From::Open(&from_tokens)),
@@ -175,7 +175,7 @@ impl Drive<'_> {
                     Some(shown) => Some(From::Closed { shown }),
                     None => {
                         self.wait_on(vec![WaitingOn::Store {
-                            error: format!("{version}, which serves, cannot be opened"),
+                            error: format!("the serving version {version} cannot be opened"),
                         }]);
                         return Ok(Next::Rest);
                     }
@@ -185,7 +185,7 @@ impl Drive<'_> {
         let to_tokens = to_tokens.as_deref().map_err(Clone::clone);
         let halts = self.versions.kept(&self.view(to));
         let to_verified = self.to_verified();
-        // After the tokens were read: whatever they cover and was set aside is known.
+        // This comes after the tokens were read, so that every event that they cover and that was set aside is known.
         let outdated = to_verified.is_ok() && self.is_outdated().await?;
         match gate(&FlipFacts { requested, hold, from, to, to_tokens, to_verified, outdated, halts: &halts }) {
             Gate::VerifyAgain => {
@@ -209,13 +209,13 @@ impl Drive<'_> {
                         return Ok(Next::Rest);
                     }
                 }
-                // Until here it waited for the batch that was being written, and held nobody up.
+                // Until here the call waited for the batch that was being written, and blocked nobody.
                 self.held_since = Some(Instant::now());
                 self.versions.world.probe.completed(Step::FlipHeld);
                 Ok(Next::Again)
             }
             Gate::Held(reasons) => {
-                // A hold found at the start is of a process that died; its time counts from now.
+                // A hold that was found at the start is of a process that died. Its time counts from now.
                 let held_since = *self.held_since.get_or_insert_with(Instant::now);
                 if held_since.elapsed() < limits::HOLD_TIME_MAX {
                     self.wait_on(reasons);
@@ -232,16 +232,16 @@ impl Drive<'_> {
         }
     }
 
-    /// What the version that serves, and that this node cannot open, may have shown; `None` when another node may show
-    /// more of it at any time.
+    /// Returns the highest position that the serving version, which this node cannot open, may have shown; `None` if
+    /// another node may show more of it at any time.
     async fn shown_elsewhere(&mut self, version: VersionId) -> Result<Option<Position>, StoreError> {
         let versions = self.versions;
         if versions.cluster.is_alone() {
             // This node has not shown it since the start, or since it was closed.
             return Ok(Some(versions.shown(&self.view(version))));
         }
-        // A view that is not there is nowhere, and whatever it showed was in the journal before it went. One that does not
-        // belong to the journal is as good as gone: every node keeps it closed.
+        // A view that does not exist is open on no node, and everything that it showed was in the journal before it was
+        // dropped. A view that does not belong to the journal counts as gone, since every node keeps it closed.
         let id = self.view(version);
         let has_parted = versions.catalog.current().version(&id).is_some_and(|state| state.parted.is_some());
         let is_gone = match versions.views.find(&id).await? {
@@ -256,7 +256,7 @@ impl Drive<'_> {
         Ok(self.gone_at)
     }
 
-    /// The tokens of the version to serve, or why nobody could answer from it.
+    /// Returns the tokens of the version that will serve, or the reason why nobody could be answered from it.
     async fn to_tokens(&self) -> Result<Vec<Token>, WaitingOn> {
         let version = self.pending.to;
         if self.versions.is_paused(&self.view(version)) {
@@ -271,7 +271,7 @@ impl Drive<'_> {
         tokens.map_err(|error| WaitingOn::Store { error: error.to_string() })
     }
 
-    /// Whether the verdict on the version to serve is no longer what a verification would find.
+    /// Returns true if another verification of the version that will serve could have another verdict.
     async fn is_outdated(&self) -> Result<bool, StoreError> {
         let catalog = self.versions.catalog.current();
         match (&self.to, catalog.version(&self.view(self.pending.to))) {
@@ -280,7 +280,7 @@ impl Drive<'_> {
         }
     }
 
-    /// Whether the verification of the version to serve lets it, or what that waits on.
+    /// Returns whether the verification of the version that will serve allows it, or what it waits on.
     fn to_verified(&self) -> Result<(), WaitingOn> {
         let (catalog, id) = (self.versions.catalog.current(), self.view(self.pending.to));
         let waiting = catalog.version(&id).and_then(|state| self.versions.unverified(&id, state));
@@ -293,16 +293,16 @@ impl Drive<'_> {
         }
     }
 
-    /// The append that is the flip.
+    /// Appends the event that is the flip.
     #[expect(clippy::expect_used, reason = "a confirmed flip is an entry")]
     async fn flip(&mut self, covers: Position) -> Result<(), CatalogError> {
         assert!(covers >= self.pending.requested, "I-6: the new version covers the request");
         self.versions.world.probe.completed(Step::FlipMeasured);
         let confirm = CatalogCommand::ConfirmFlip { view: self.view(self.pending.to), hold: self.pending.hold, covers };
-        // Returns after the catalog shows the flip to every reader, so the old version is let go later (I-7).
+        // This returns after the catalog shows the flip to every reader, so the old version is released later (I-7).
         let entries = match Arc::clone(&self.versions.catalog).change(confirm, RequestedBy::by_plan()).await {
             Ok(entries) => entries,
-            // Another controller was first, which is as good. The catalog is up to date by now.
+            // Another controller was first, which has the same effect. The catalog is up to date by now.
             Err(CatalogError::Refused(refused)) => {
                 tracing::info!(projection = %self.projection, %refused, "the flip was settled elsewhere");
                 return Ok(());
@@ -321,7 +321,8 @@ impl Drive<'_> {
         Ok(())
     }
 
-    /// The hold has run out of its budget: the journal says so, then it is lifted.
+    /// Postpones the flip, since the hold has used up its budget: first the journal records it, then the hold is
+    /// lifted.
     async fn postpone(&mut self) -> Result<(), CatalogError> {
         let postpone = CatalogCommand::PostponeFlip { view: self.view(self.pending.to), hold: self.pending.hold };
         match Arc::clone(&self.versions.catalog).change(postpone, RequestedBy::by_plan()).await {
@@ -340,7 +341,7 @@ impl Drive<'_> {
         ViewId { projection: self.projection.clone(), version }
     }
 
-    /// Lifts the hold. Should that fail, the conductor finds the stray hold and lifts it.
+    /// Lifts the hold. If that fails, the conductor finds the stray hold and lifts it.
     async fn let_go(&mut self) {
         self.held_since = None;
         let Some(from) = &self.from else { return };

@@ -1,4 +1,4 @@
-//! Whether a view still belongs to the journal.
+//! The check that a view still belongs to the journal.
 //!
 //! ```text
 //!   a commit ──takes along──▶ marks in the view ─ compared ─▶ the same: go on
@@ -6,19 +6,20 @@
 //! ```
 //!
 //! A mark is a digest of all events through a position. Two journals, or two histories of one, that have the same mark
-//! have the same events through there, so a few marks tell whether what was made from a journal is of this one: also if
-//! another one is longer, or a backup was put back and went on differently. Positions alone tell nothing of that. What the node itself knows of the journal is not compared here: a store that can be replaced
-//! under a node looks after that itself (`dacapo_store::Journal`).
+//! have the same events through it. So a few marks show whether a view was made from this journal, even if another
+//! journal is longer, or if a backup was restored and then extended. Positions alone show nothing of that. This module
+//! does not check what the node itself knows of the journal: a store that can be replaced under a node checks that
+//! itself (`dacapo_store::Journal`).
 
 use std::time::Duration;
 
 use dacapo_model::{Mark, Parted, Position, WaitingOn, forgotten, limits};
 use dacapo_store::{Journal, NewMark, StoreError, View, ViewHistory};
 
-/// Compares a view with the journal, and returns the history that it keeps; a new one has none.
+/// Compares a view with the journal, and returns the history that it keeps; `None` for a new view.
 ///
 /// # Errors
-/// [`StoreError::Parted`] when it does not belong to the journal; another [`StoreError`] when either cannot be read.
+/// [`StoreError::Parted`] if it does not belong to the journal; another [`StoreError`] if either cannot be read.
 pub(crate) async fn check(journal: &dyn Journal, view: &dyn View) -> Result<Option<ViewHistory>, StoreError> {
     let Some(history) = view.history().await? else { return Ok(None) };
     let found = journal.id();
@@ -29,7 +30,7 @@ pub(crate) async fn check(journal: &dyn Journal, view: &dyn View) -> Result<Opti
     Ok(Some(history))
 }
 
-/// The mark that a commit takes along whose tokens come as far as `through`.
+/// Returns the mark for a commit whose tokens reach `through`.
 ///
 /// # Errors
 /// As [`check`].
@@ -38,7 +39,7 @@ pub(crate) async fn next_mark(
     view: &dyn View,
     through: Position,
 ) -> Result<Option<NewMark>, StoreError> {
-    // First what is asked for, then whether that is of the history that is known.
+    // The mark is read first. Then the check shows whether it belongs to the known history.
     let mark = journal.mark(through).await?;
     let kept = check(journal, view).await?.map(|history| history.marks).unwrap_or_default();
     if mark.position == Position::START || kept.iter().any(|kept| kept.position == mark.position) {
@@ -48,8 +49,8 @@ pub(crate) async fn next_mark(
     Ok(Some(NewMark { journal: journal.id(), mark, forget: forgotten(&kept, mark.position) }))
 }
 
-/// Compares marks, in the order of their positions, with what the journal has there. Only the last one, unless it differs:
-/// then where they part is looked for by halving.
+/// Compares marks, in the order of their positions, with those of the journal. It compares only the last one. If that
+/// differs, it searches by halving for the place where the histories part.
 async fn compare(journal: &dyn Journal, marks: &[Mark]) -> Result<(), StoreError> {
     let Some(last) = marks.last() else { return Ok(()) };
     if is_same(journal, last).await? {
@@ -77,7 +78,7 @@ async fn is_same(journal: &dyn Journal, mark: &Mark) -> Result<bool, StoreError>
     }
 }
 
-/// What a version waits on whose view met an error.
+/// Returns the wait reason of a version whose view had an error.
 pub(crate) fn waiting_on(error: &StoreError) -> WaitingOn {
     match error {
         StoreError::Parted(parted) => WaitingOn::Parted { parted: *parted },

@@ -1,18 +1,18 @@
 //! Event sourcing whose read models are rebuilt while the system keeps serving.
 //!
-//! A [`Node`] appends to the journal, runs the [`Projection`]s it carries, each in versions, and answers
-//! [`Query`]s from the version that serves. New code is built beside the old and flipped to; the way back takes
-//! milliseconds.
+//! A [`Node`] appends to the journal, runs the [`Projection`]s that it carries, each in versions, and answers
+//! [`Query`]s from the version that serves. A new version is built beside the serving one, and a flip moves readers to
+//! it. The way back takes milliseconds.
 //!
-//! This crate owns the drivers: feed, processors, views in memory, queries, rebuilds, flips. The rules that they
-//! follow are in `dacapo-model`, what lasts is in `dacapo-store`.
+//! This crate owns the drivers: feed, processors, views in memory, queries, rebuilds, flips. The rules that they follow
+//! are in `dacapo-model`. Storage is in `dacapo-store`.
 //!
 //! # Features
 //!
-//! - `embedded` (default): the embedded store ([`NodeBuilder::data`]) and the store in memory, which both keep rows in
-//!   SQLite, and so do the folds of past events with which a version that began as a copy is verified and rows that
-//!   serve are looked at. Without it a node needs a store ([`NodeBuilder::store`]), such as that of `dacapo-postgres`,
-//!   no SQLite is compiled, and those two looks at rows are reported as not done.
+//! - `embedded` (default): the embedded store ([`NodeBuilder::data`]) and the memory store, which both keep rows in
+//!   SQLite. It also provides the folds of past events. They verify a version that began as a copy, and check the rows
+//!   of a serving version. Without this feature no SQLite is compiled, a node needs a store ([`NodeBuilder::store`]),
+//!   such as that of `dacapo-postgres`, and both checks are reported as not done.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
@@ -28,7 +28,7 @@ struct Verification;
 #[doc = include_str!("../../../docs/events.md")]
 struct Events;
 
-// What the derives generate names `::dacapo`, in this crate's own tests as well.
+// The derives generate paths that begin with `::dacapo`, also in the tests of this crate.
 #[allow(unused_extern_crates)]
 extern crate self as dacapo;
 
@@ -70,12 +70,13 @@ pub use query::{Answered, Ask, Reading};
 pub use row::Row;
 pub use view::{ReadView, View};
 
-/// What the code of a projection names: `use dacapo::prelude::*`. All of it is at the top of the crate as well.
+/// The names that the code of a projection needs: `use dacapo::prelude::*`. All of them are at the top of the crate,
+/// too.
 pub mod prelude {
     pub use crate::{Answers, Event, HandlerError, Projection, Query, ReadView, Recorded, Row, Table, View};
 }
 
-/// Events and the journal that they are in: appending, reading, names.
+/// The journal and its events: appending, reading, names.
 pub mod journal {
     pub use crate::event::EventError;
     pub use crate::node::JournalReader;
@@ -85,8 +86,8 @@ pub mod journal {
     };
 }
 
-/// What a projection sets in its [`Options`], and what is refused of it. How it is verified is in
-/// [`verify`], what effects do in [`effects`].
+/// The parts of a version's [`Options`], and the error of invalid ones. The options of its verification are in
+/// [`verify`], those of its effects in [`effects`].
 pub mod options {
     pub use crate::code::{CarryRefused, Scrub, Seed};
     pub use dacapo_model::assign::RowScope;
@@ -94,11 +95,11 @@ pub mod options {
     pub use dacapo_model::{FlipPolicy, OnFailure, Policy, Retry, SegmentCount, WorkShare};
 }
 
-/// What operators do with projections and versions: [`Node::projection`](crate::Node::projection) and
+/// The operations on projections and versions: [`Node::projection`](crate::Node::projection) and
 /// [`Node::version`](crate::Node::version) lead here.
 ///
-/// Each operation is a [`Request`](operate::Request): who asks and why is added to it, it is recorded once it is awaited,
-/// and what is recorded knows its end.
+/// Each operation is a [`Request`](operate::Request). It takes the requester and the reason, and is recorded once it is
+/// awaited. The recorded request can wait for its end.
 pub mod operate {
     pub use crate::error::NoTarget;
     pub use crate::flip::FlipReport;
@@ -111,19 +112,19 @@ pub mod operate {
     pub use dacapo_store::WhichLetters;
 }
 
-/// The parts of tables and rows: what a derived [`Row`] is made of, and how rows are looked up.
+/// The parts of tables and rows: what a derived [`Row`] consists of, and how to look rows up.
 pub mod rows {
     pub use crate::row::{Field, FieldError, RowError};
     pub use crate::view::{Lookup, Rows, ViewError};
     pub use dacapo_store::{Column, ColumnKind, Index, Value};
 }
 
-/// Where a node keeps what lasts.
+/// The stores in which a node keeps its data.
 pub mod store {
     pub use dacapo_store::{Journal, Store, StoreError};
 }
 
-/// What the derives generate calls. No part of the API.
+/// Items that the derives use. They are not part of the API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::event::{decode, encode};
@@ -131,7 +132,7 @@ pub mod __private {
     pub use {serde, serde_json};
 }
 
-/// Values as parameters of SQL: `params!["ann", 5, account.id]`.
+/// Builds the parameters of an SQL statement: `params!["ann", 5, account.id]`.
 #[macro_export]
 macro_rules! params {
     ($($value:expr),* $(,)?) => {

@@ -1,4 +1,4 @@
-//! Queries: answers from the serving version, from one state that covers what the asker has seen.
+//! Queries: answers from one state of the serving version that covers what the caller has seen.
 //!
 //! ```text
 //!   which version serves? ──▶ wait until it covers what is asked ──▶ open one state of its view
@@ -9,9 +9,9 @@
 //!                                            answer
 //! ```
 //!
-//! The serving version is looked up again *after* the state was opened: the old version moves on only
-//! after readers were pointed to the new one, so a state opened while it still serves shows nothing that
-//! the new one will lack (I-7).
+//! The serving version is looked up again *after* the state was opened. The old version moves on only after readers
+//! were directed to the new one. So a state that was opened while the old version still serves shows nothing that the
+//! new one lacks (I-7).
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -28,19 +28,19 @@ use crate::error::Error;
 use crate::versions::{OpenVersion, Versions};
 use crate::view::ReadView;
 
-/// An answer, and what it is an answer to.
+/// An answer, with its version and the position that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered<A> {
     /// The answer.
     pub value: A,
     /// The version that gave it.
     pub version: VersionId,
-    /// Every event through here was taken into account. Ask [`after`](Ask::after) it to never go back,
-    /// whichever node answers next.
+    /// The position through which every event was taken into account. A later query with [`after`](Ask::after) this
+    /// position never goes back, on any node.
     pub covers: Position,
 }
 
-/// A query that is about to be asked: `node.ask(query).after(position).await`.
+/// A query that is sent once it is awaited: `node.ask(query).after(position).await`.
 #[must_use = "a query is asked when it is awaited"]
 pub struct Ask<Q> {
     versions: Arc<Versions>,
@@ -54,14 +54,13 @@ impl<Q: Query> Ask<Q> {
         Self { versions, query, after: Position::START, within: limits::REQUEST_TIME_MAX }
     }
 
-    /// The answer shall cover `position`, such as that of an append whose effect must be seen.
+    /// Requires an answer that covers `position`, such as the position of an append whose effect must be visible.
     pub fn after(mut self, position: Position) -> Self {
         self.after = position;
         self
     }
 
-    /// How long to wait for a version that serves and covers what is asked;
-    /// [`limits::REQUEST_TIME_MAX`] unless set.
+    /// Sets the longest wait for a serving version that covers the position. Default: [`limits::REQUEST_TIME_MAX`].
     pub fn within(mut self, time: Duration) -> Self {
         self.within = time;
         self
@@ -107,7 +106,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// up to [`LOOK`]. What was appended just now is mostly applied within a few of these.
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 
-/// Opens one state of the version of `projection` that serves, which covers `after`.
+/// Opens one state of the serving version of `projection` that covers `after`.
 pub(crate) async fn open(
     versions: &Versions,
     projection: &ProjectionName,
@@ -131,16 +130,16 @@ pub(crate) async fn open(
                 continue;
             }
             let reader = version.view.reader().await;
-            // A flip that another node has made is in the store. One that is not there by now was not when the state
-            // was opened.
+            // A flip that another node has made is in the store. A flip that is not in the store by now had not
+            // happened when the state was opened.
             if versions.cluster.is_shared() {
                 versions.catalog.refresh().await?;
             }
-            // I-7; one that serves no more may also be gone already.
+            // I-7. A version that does not serve any more may also be gone already.
             if versions.catalog.current().serving(projection) != Some(version.id.version) {
                 continue;
             }
-            // The catalog is looked at after the state was opened, so it knows the replay behind every mark in it.
+            // The catalog is read after the state was opened, so it knows the replay of every mark in it.
             let view = ReadView::shown(reader?, last_replay(versions, &version.id).as_ref());
             if let Some(view) = view.filter(|view| view.covers() >= needed()) {
                 return Ok(Reading { version: version.id.version, view, carried });
@@ -166,7 +165,7 @@ pub(crate) async fn open(
     }
 }
 
-/// What the version that serves, or will be the first to, waits on before it covers `needed`.
+/// Returns what the serving version, or the first one that will serve, waits on before it covers `needed`.
 fn of_reader(versions: &Versions, projection: &ProjectionName, needed: Position) -> Vec<WaitingOn> {
     let catalog = versions.catalog.current();
     let state = catalog.projections.get(projection);
@@ -177,7 +176,7 @@ fn of_reader(versions: &Versions, projection: &ProjectionName, needed: Position)
     facts.map(|facts| facts.reasons().of_reader()).unwrap_or_default()
 }
 
-/// The serving version, as soon as there is one and it is open.
+/// Returns the serving version, as soon as it exists and is open.
 async fn serving(versions: &Versions, projection: &ProjectionName) -> Result<(Arc<OpenVersion>, VersionCode), Error> {
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
@@ -207,18 +206,18 @@ async fn serving(versions: &Versions, projection: &ProjectionName) -> Result<(Ar
     }
 }
 
-/// The last replay in place that was asked for.
+/// Returns the last requested replay in place.
 fn last_replay(versions: &Versions, id: &ViewId) -> Option<PendingReplay> {
     versions.catalog.current().version(id).and_then(|state| state.last_replay)
 }
 
-/// Waits until the version covers `needed`, and tells whether it does; it does not if another one serves or it was
-/// opened again, because its processor had ended.
+/// Waits until the version covers `needed`, and returns true if it does. Returns false if another version serves, or if
+/// the version was opened again because its processor had ended.
 async fn covered(versions: &Versions, version: &OpenVersion, needed: Position) -> bool {
     let mut progress = version.progress.clone();
     let mut catalog = versions.catalog.watch();
     let mut opened = versions.opened.subscribe();
-    // A point in time: what this node itself commits must not put the next look off.
+    // This is a point in time, so that this node's own commits do not delay the next look.
     let (mut rest, mut next) = (LOOK_FIRST, Instant::now() + LOOK_FIRST);
     loop {
         let shown = progress.borrow_and_update().shown(last_replay(versions, &version.id).as_ref());
@@ -233,11 +232,12 @@ async fn covered(versions: &Versions, version: &OpenVersion, needed: Position) -
             return false;
         }
         tokio::select! {
-            // One whose processor has ended changes no more; the conductor puts another in its place.
+            // The progress of a version ends with its processor. The conductor replaces it.
             Ok(()) = progress.changed() => {}
             _ = opened.changed() => {}
             _ = catalog.changed() => {}
-            // What other members do is only seen by looking. A store that cannot tell is looked at again.
+            // The progress of other members is visible only by looking. If the store does not answer, the look is
+            // repeated.
             () = tokio::time::sleep_until(next), if versions.cluster.is_shared() => {
                 drop(version.look().await);
                 rest = LOOK.min(rest * 2);

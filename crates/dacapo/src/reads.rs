@@ -1,7 +1,8 @@
-//! What the code of a version reads, held against what the catalog has recorded for its number.
+//! The check of what the code of a version reads against the catalog's record for its number.
 //!
-//! A node agrees on it before it runs ([`agree`]), and every processor looks again before it commits past a position
-//! ([`Fence`]). The rules, and why they are exact, are in `dacapo_model::reads`; here they are carried out.
+//! A node agrees with the catalog before it runs ([`agree`]), and every processor checks again before it commits past a
+//! position ([`Fence`]). The rules, and the reasons why they are exact, are in `dacapo_model::reads`. This module
+//! carries them out.
 
 use std::sync::Arc;
 
@@ -14,11 +15,11 @@ use crate::catalog::{CatalogError, CatalogLog, RequestedBy};
 use crate::code::VersionCode;
 use crate::error::StartError;
 
-/// Has the catalog agree that this code is that of its number, or that it may read the types that were added. Returns
+/// Makes the catalog agree that this is the code of its number, or that it may read the types that were added. Returns
 /// once that is decided.
 ///
 /// # Errors
-/// [`StartError::Code`] when it is another code, or the journal has events of the added types, which the version has not
+/// [`StartError::Code`] if it is other code, or if the journal has events of the added types, which the version has not
 /// read.
 pub(crate) async fn agree(
     journal: &Arc<dyn Journal>,
@@ -55,7 +56,7 @@ pub(crate) async fn agree(
         };
         let announce = CatalogCommand::AnnounceReads { code: code.clone(), checked };
         match Arc::clone(catalog).change(announce, RequestedBy::by_plan()).await {
-            // Somebody else changed it meanwhile, or announces something too: looked at again.
+            // Another driver changed it meanwhile, or also announces types: check again.
             Ok(_) | Err(CatalogError::Refused(_)) => {}
             Err(error) => return Err(unreached(error).into()),
         }
@@ -63,7 +64,7 @@ pub(crate) async fn agree(
 }
 
 /// Decides about an announcement: the version may read the added types if none of their events came before it. Any node
-/// can tell, and the first one to do so counts.
+/// can decide this, and the first decision counts.
 pub(crate) async fn settle(
     journal: &Arc<dyn Journal>,
     catalog: &Arc<CatalogLog>,
@@ -91,7 +92,7 @@ fn unreached(error: CatalogError) -> StoreError {
     }
 }
 
-/// The first event behind `after` and through `through` that `wider` reads and `recorded` does not.
+/// Returns the first event after `after` and through `through` that `wider` reads and `recorded` does not.
 async fn first(
     journal: &Arc<dyn Journal>,
     wider: &Reads,
@@ -106,7 +107,7 @@ async fn first(
     };
     let (filter, mut at, mut head) = (Filter { streams, types }, after, journal.head());
     while at < through {
-        // What another node has appended may be known of before the head is.
+        // An append of another node may be known before the head is.
         if head.wait_for(|head| *head > at).await.is_err() {
             return Err(StoreError::unavailable("look for events of the added types", "the journal is closed"));
         }
@@ -120,7 +121,7 @@ async fn first(
     Ok(None)
 }
 
-/// What keeps code from passing events that the version reads and the code does not.
+/// Prevents code from passing events that the version reads and the code does not.
 pub(crate) struct Fence {
     catalog: Arc<CatalogLog>,
     id: ViewId,
@@ -133,8 +134,9 @@ impl Fence {
         Self { catalog, id, segments, reads }
     }
 
-    /// In what the code is unlike what the catalog has recorded for its number, at `through` at the latest: `None` lets
-    /// tokens move through there. An announcement or a record behind it comes before all events that it is about.
+    /// Returns the difference between the code and the catalog's record for its number, through `through`. `None` lets
+    /// tokens move through that position. An announcement or a record after it comes before all events that it is
+    /// about.
     pub(crate) async fn unlike(&self, through: Position) -> Result<Option<CodeMismatch>, StoreError> {
         let catalog = self.catalog.through(through).await?;
         Ok(catalog.version(&self.id).and_then(|state| state.unlike(self.segments, &self.reads)))

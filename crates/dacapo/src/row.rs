@@ -31,85 +31,87 @@ use crate::panics::panic_text;
 /// assert_eq!(Account::TABLE.columns[2].name, "balance");
 /// ```
 pub trait Row: Clone + Send + Sync + 'static {
-    /// Its table.
+    /// The table of this row type.
     const TABLE: Table;
 
-    /// What tells rows apart: the type of the key's field, or a tuple of several.
+    /// The type of the key, which identifies a row: the type of the key's field, or a tuple of several.
     type Key: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static;
 
-    /// Whether every store gives back each row of this type just as it was, so that nothing is to be brought to the form
-    /// that is kept.
+    /// True if every store returns each row of this type unchanged. Otherwise a row is converted to its stored form
+    /// after each event.
     const EXACT: bool = false;
 
-    /// The same of its keys.
+    /// The same for its keys.
     const KEY_EXACT: bool = false;
 
-    /// The row's key.
+    /// Returns the row's key.
     fn key(&self) -> Self::Key;
 
-    /// Whether `key` is the row's key; without making one.
+    /// Returns true if `key` is the row's key, without making one.
     fn has_key(&self, key: &Self::Key) -> bool {
         self.key() == *key
     }
 
-    /// The key as values, in the order of [`Table::key`].
+    /// Returns the key as values, in the order of [`Table::key`].
     ///
     /// # Errors
-    /// [`RowError`] when a store cannot keep one of them.
+    /// [`RowError`] if a store cannot keep one of them.
     fn key_values(key: &Self::Key) -> Result<Vec<Value>, RowError>;
 
-    /// The key as a store gives it back, by which rows are known: a time without what is finer than its column.
+    /// Returns the key as a store returns it, such as a time cut to the precision of its column. Rows are known by this
+    /// key.
     ///
     /// # Errors
-    /// [`RowError`] when a store cannot keep it.
+    /// [`RowError`] if a store cannot keep it.
     fn kept_key(key: Self::Key) -> Result<Self::Key, RowError>;
 
-    /// The row as values, in the order of [`Table::columns`].
+    /// Returns the row as values, in the order of [`Table::columns`].
     ///
     /// # Errors
-    /// [`RowError`] when a store cannot keep one of them.
+    /// [`RowError`] if a store cannot keep one of them.
     fn to_values(&self) -> Result<Vec<Value>, RowError>;
 
-    /// The row of these values.
+    /// Returns the row of these values.
     ///
     /// # Errors
-    /// [`RowError`] when one of them is not what the row's type says.
+    /// [`RowError`] if one of them is not of the row's type.
     fn from_values(values: Vec<Value>) -> Result<Self, RowError>;
 
-    /// The value of one column, as [`to_values`](Self::to_values) has it. `place` is one of [`Table::columns`].
+    /// Returns the value of one column, as in [`to_values`](Self::to_values). `place` is one of [`Table::columns`].
     ///
     /// # Errors
-    /// [`RowError`] when a store cannot keep it.
+    /// [`RowError`] if a store cannot keep it.
     fn column_value(&self, place: usize) -> Result<Value, RowError> {
         Ok(self.to_values()?.swap_remove(place))
     }
 
-    /// How much that value counts in a key or an index ([`Value::index_bytes`]); without making it, where that can be.
+    /// Returns the bytes that the value counts in a key or an index ([`Value::index_bytes`]), without making the value
+    /// if possible.
     fn column_bytes(&self, place: usize) -> usize {
         self.column_value(place).map_or(0, |value| value.index_bytes())
     }
 
-    /// Whether every store can keep the row; without making its values, where that can be. It is asked after each event
-    /// that wrote the row. The derive leaves what is kept as JSON to [`keep`](Self::keep).
+    /// Checks that every store can keep the row, without making its values if possible. It is called after each event
+    /// that wrote the row. The derive leaves columns that are stored as JSON to [`keep`](Self::keep).
     ///
     /// # Errors
-    /// [`RowError`] when it cannot.
+    /// [`RowError`] if one cannot.
     fn check_values(&self) -> Result<(), RowError> {
         self.to_values().map(drop)
     }
 
-    /// Makes of the row what a store gives back of it, so that the next event finds the same row in memory and in the
-    /// store. It is done at the end of each event that wrote the row.
+    /// Converts the row to the form that a store returns, so that the next event finds the same row in memory and in
+    /// the store. It is called at the end of each event that wrote the row.
     ///
     /// # Errors
-    /// [`RowError`] when a store cannot keep the row, or what it gives back is not of the row's type.
+    /// [`RowError`] if a store cannot keep the row, or if what it returns is not of the row's type.
     fn keep(&mut self) -> Result<(), RowError> {
         *self = Self::from_values(self.to_values()?.into_iter().map(kept).collect())?;
         Ok(())
     }
 }
 
-/// A type whose values fit one column. Implement it for a type of your own by way of one that has it:
+/// A type whose values fit one column. Implement it for your own type through a type that has it:
 ///
 /// ```
 /// use dacapo::rows::{ColumnKind, Field, FieldError, Value};
@@ -131,29 +133,29 @@ pub trait Row: Clone + Send + Sync + 'static {
 pub trait Field: Sized {
     /// The kind of the column.
     const KIND: ColumnKind;
-    /// Whether a row may be without a value.
+    /// True if a row may have no value.
     const OPTIONAL: bool = false;
-    /// Whether every store gives back each value of this type just as it was. Of others, handlers find what
-    /// [`from_value`](Self::from_value) makes of [`to_value`](Self::to_value) from the next event on.
+    /// True if every store returns each value of this type unchanged. From other types, handlers get the result of
+    /// [`from_value`](Self::from_value) of [`to_value`](Self::to_value) from the next event on.
     const EXACT: bool = false;
 
-    /// The value as a store keeps it.
+    /// Returns the value in its stored form.
     ///
     /// # Errors
-    /// [`FieldError`] when a store cannot keep it.
+    /// [`FieldError`] if a store cannot keep it.
     fn to_value(&self) -> Result<Value, FieldError>;
 
-    /// The value of what a store kept.
+    /// Returns the value of a stored form.
     ///
     /// # Errors
-    /// [`FieldError`] when it is not of this type.
+    /// [`FieldError`] if it is not of this type.
     fn from_value(value: Value) -> Result<Self, FieldError>;
 
-    /// Whether every store can keep the value. It is asked after each event, so types for which that is plain say it without
-    /// making the value.
+    /// Checks that every store can keep the value. It is called after each event, so types for which the answer is
+    /// known return it without making the value.
     ///
     /// # Errors
-    /// [`FieldError`] when one cannot.
+    /// [`FieldError`] if one cannot.
     fn check_value(&self) -> Result<(), FieldError> {
         match self.to_value()? {
             Value::Text(own) => text(&own).map_err(FieldError),
@@ -161,18 +163,18 @@ pub trait Field: Sized {
         }
     }
 
-    /// How much the value counts in a key or an index ([`Value::index_bytes`]).
+    /// Returns the bytes that the value counts in a key or an index ([`Value::index_bytes`]).
     fn value_bytes(&self) -> usize {
         self.to_value().map_or(0, |value| value.index_bytes())
     }
 }
 
-/// Why a value and a column do not go together.
+/// The reason why a value does not fit a column.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FieldError(pub String);
 
-/// Why a row and its table do not go together.
+/// The reason why a row does not fit its table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {table}.{column}: {reason}")]
 pub struct RowError {
@@ -180,19 +182,19 @@ pub struct RowError {
     pub table: &'static str,
     /// The column.
     pub column: &'static str,
-    /// What is wrong with its value.
+    /// The fault of its value.
     pub reason: FieldError,
 }
 
 impl FieldError {
-    /// A value of another kind than the column's.
+    /// Returns the error for a value of another kind than the column's.
     fn unexpected(wanted: &str, value: &Value) -> Self {
         Self(format!("expected {wanted}, found {value:?}"))
     }
 }
 
-/// A type that has a kind of value to itself. `exact` tells whether it converts without loss, `check` whether it can be
-/// kept, `bytes` how much it counts in an index.
+/// Implements [`Field`] for a type that has its own kind of value. `exact` is true if the type converts without loss,
+/// `check` checks that a value can be kept, and `bytes` is its size in an index.
 macro_rules! field {
     ($($ty:ty, $kind:ident, $exact:literal, $own:ident => $value:expr, $stored:ident => $back:expr, $check:expr, $bytes:expr;)*) => {
         $(impl Field for $ty {
@@ -229,16 +231,16 @@ const ONE: usize = limits::INDEX_VALUE_BYTES;
 field! {
     String, Text, true, own => own.clone(), stored => stored, |own| text(own), |own| own.len();
     bool, Boolean, true, own => *own, stored => stored, |_| Ok(()), |_| ONE;
-    // No store is asked to tell the two zeros apart.
+    // Stores need not distinguish the two zeros.
     f64, Float, false, own => *own, stored => stored, |own| Value::Float(*own).check(), |_| ONE;
-    // Every f32 is an f64, and comes back as itself.
+    // Every f32 is an f64, and returns unchanged.
     f32, Float, false, own => f64::from(*own), stored => stored as f32, |own| Value::Float((*own).into()).check(), |_| ONE;
     Vec<u8>, Bytes, true, own => own.clone(), stored => stored, |_| Ok(()), |own| own.len();
     uuid::Uuid, Uuid, true, own => own.into_bytes(), stored => uuid::Uuid::from_bytes(stored), |_| Ok(()), |_| ONE;
     Timestamp, Time, true, own => *own, stored => stored, |own| Value::Time(*own).check(), |_| ONE;
 }
 
-/// Refuses text that not every store keeps.
+/// Refuses text that some store cannot keep.
 fn text(text: &str) -> Result<(), String> {
     if !text.contains('\0') {
         return Ok(());
@@ -246,7 +248,7 @@ fn text(text: &str) -> Result<(), String> {
     Err("no store keeps text with the character U+0000: leave it out, or make the column bytes".to_owned())
 }
 
-/// Integers, as far as they fit the 64 signed bits of a column.
+/// Integers that fit the 64 signed bits of a column.
 macro_rules! integers {
     ($($ty:ty)*) => {
         $(impl Field for $ty {
@@ -278,7 +280,7 @@ macro_rules! integers {
 
 integers!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize);
 
-/// To the microsecond, as columns keep it; what is finer is rounded towards the past.
+/// Precise to the microsecond, as columns are. Finer parts are rounded towards the past.
 impl Field for jiff::Timestamp {
     const KIND: ColumnKind = ColumnKind::Time;
 
@@ -305,7 +307,7 @@ impl Field for serde_json::Value {
         json(value)
     }
 
-    // What serde_json has read or made, it can write.
+    // serde_json can write every value that it has read or made.
     fn check_value(&self) -> Result<(), FieldError> {
         Ok(())
     }
@@ -343,20 +345,20 @@ fn json<T: DeserializeOwned>(value: Value) -> Result<T, FieldError> {
     }
 }
 
-/// A field as the value of its column.
+/// Returns a field as the value of its column.
 #[doc(hidden)]
 pub fn to_column<T: Field>(field: &T, table: &'static str, column: &'static str) -> Result<Value, RowError> {
     written(table, column, || field.to_value())
 }
 
-/// A field of any type as JSON.
+/// Returns a field of any type as JSON.
 #[doc(hidden)]
 pub fn to_json<T: Serialize>(field: &T, table: &'static str, column: &'static str) -> Result<Value, RowError> {
     let text = || serde_json::to_string(field).map_err(|error| FieldError(error.to_string()));
     written(table, column, || text().map(Value::Json))
 }
 
-/// What a field says its value is. That is asked when the batch is committed, where nothing else would catch a panic.
+/// Returns the value of a field. This runs at the commit of the batch, where nothing else would catch a panic.
 fn written(
     table: &'static str,
     column: &'static str,
@@ -367,12 +369,12 @@ fn written(
     value.map_err(|reason| RowError { table, column, reason })
 }
 
-/// The value as every store gives it back: the two zeros are one.
+/// Returns the value as every store returns it: the two zeros are one.
 fn kept(value: Value) -> Value {
     if let Value::Float(number) = value { Value::Float(number + 0.0) } else { value }
 }
 
-/// Makes of a field what a store gives back of it.
+/// Converts a field to the form that a store returns.
 #[doc(hidden)]
 pub fn keep_column<T: Field>(field: &mut T, table: &'static str, column: &'static str) -> Result<(), RowError> {
     if T::EXACT {
@@ -385,7 +387,7 @@ pub fn keep_column<T: Field>(field: &mut T, table: &'static str, column: &'stati
     if let Some(once) = once {
         let again = to_column(&back, table, column)?;
         if again != once {
-            let why = format!("it is kept as {once:?}, and what is read of that would be kept as {again:?}");
+            let why = format!("it is stored as {once:?}, which is read as a value that would be stored as {again:?}");
             return Err(RowError { table, column, reason: FieldError(why) });
         }
     }
@@ -393,7 +395,7 @@ pub fn keep_column<T: Field>(field: &mut T, table: &'static str, column: &'stati
     Ok(())
 }
 
-/// Makes of a field that is kept as JSON what a store gives back of it.
+/// Converts a field that is stored as JSON to the form that a store returns.
 #[doc(hidden)]
 pub fn keep_json<T: Serialize + DeserializeOwned>(
     field: &mut T,
@@ -404,19 +406,19 @@ pub fn keep_json<T: Serialize + DeserializeOwned>(
     Ok(())
 }
 
-/// Whether every store can keep a field.
+/// Checks that every store can keep a field.
 #[doc(hidden)]
 pub fn check_column<T: Field>(field: &T, table: &'static str, column: &'static str) -> Result<(), RowError> {
     field.check_value().map_err(|reason| RowError { table, column, reason })
 }
 
-/// The field of a column's value.
+/// Returns the field of a column's value.
 #[doc(hidden)]
 pub fn from_column<T: Field>(value: Option<Value>, table: &'static str, column: &'static str) -> Result<T, RowError> {
     present(value).and_then(T::from_value).map_err(|reason| RowError { table, column, reason })
 }
 
-/// The field of a column of JSON.
+/// Returns the field of a column of JSON.
 #[doc(hidden)]
 pub fn from_json<T: DeserializeOwned>(
     value: Option<Value>,

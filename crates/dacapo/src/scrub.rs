@@ -1,12 +1,12 @@
-//! Looks at the views of a node though nobody asks for them, so that damage is found while there is a rebuild to heal it.
+//! Checks the pages of a node's views in the background, so that damage is found while a rebuild can still heal it.
 //!
 //! ```text
 //!   rest ──▶ wait while a batch is under way, for a minute at most ──▶ look at 1 MiB of a view ──▶ rest …
 //! ```
 //!
-//! A pass over all views takes about a day, or less where they are small: one look a minute at least. How much there is
-//! is known after the first pass, which takes one look a second. What is found the view remembers and logs; the status
-//! tells it. Nothing is kept of how far a pass is: after a start it begins anew.
+//! A pass over all views takes about a day, or less if they are small: there is at least one look each minute. The
+//! number of pages is known after the first pass, which takes one look each second. The view remembers and logs what is
+//! found, and the status shows it. The progress of a pass is not stored: after a start it begins again.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const REST_FIRST: Duration = Duration::from_secs(1);
 /// How often it looks whether a batch is still under way.
 const BUSY_LOOK: Duration = Duration::from_secs(1);
 
-/// Looks until it is stopped or the node is gone.
+/// Runs until it is stopped or the node is gone.
 pub(crate) async fn scrub(versions: Weak<Versions>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         biased;
@@ -48,33 +48,33 @@ async fn passes(versions: Weak<Versions>) {
             }
         }
         match looks {
-            // Nothing is open yet.
+            // No view is open yet.
             0 => tokio::time::sleep(REST_FIRST).await,
             _ => rest = rest_of(looks),
         }
     }
 }
 
-/// Looks at some pages of a view behind `after`, and returns where to go on, if there are more.
+/// Checks some pages of a view after `after`, and returns the place to continue, if there are more.
 async fn look(versions: &Weak<Versions>, id: &ViewId, after: u64) -> Option<u64> {
     let open = versions.upgrade()?.open_version(id)?;
     match open.view.look_at_pages(after, limits::SCRUB_PAGES_MAX).await {
         Ok(next) => next,
-        // The view tells it.
+        // The view reports it.
         Err(StoreError::Corrupt { .. }) => None,
         Err(error) => {
-            tracing::warn!(view = %id, %error, "the pages of a view cannot be looked at for the moment");
+            tracing::warn!(view = %id, %error, "the pages of a view cannot be checked now");
             None
         }
     }
 }
 
-/// How long to rest after each look, where a pass takes so many.
+/// Returns the pause after each look, if a pass has this many looks.
 fn rest_of(looks: u32) -> Duration {
     (limits::SCRUB_TIME / looks.max(1)).clamp(limits::SCRUB_REST_MIN, limits::SCRUB_REST_MAX)
 }
 
-/// Waits until no batch is under way. One that always has some to do is not spared for ever.
+/// Waits until no batch is under way, but not for ever: a view may always have a batch to do.
 async fn until_calm(versions: &Weak<Versions>) {
     let mut left = limits::SCRUB_REST_MAX;
     let is_busy = || {

@@ -1,4 +1,4 @@
-//! How a node and its versions are, as data: the facts behind every table, progress bar and console.
+//! The state of a node and its versions, as data for tables, progress bars and consoles.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,12 +27,12 @@ use crate::versions::{Facts, Known, Versions};
 pub struct Status {
     /// The last position of the journal.
     pub head: Position,
-    /// The nodes that share the store and are alive, this one among them, as it saw them last; none where it has the
-    /// store for itself.
+    /// The live nodes that share the store, including this one, as this node saw them last. Empty if the node does not
+    /// share its store.
     pub members: Vec<Member>,
-    /// Every projection the catalog knows, by name.
+    /// Every projection in the catalog, by name.
     pub projections: Vec<ProjectionStatus>,
-    /// The subscribers of this node, in the order in which it was given them.
+    /// The subscribers of this node, in the order in which its builder got them.
     pub subscribers: Vec<SubscriberStatus>,
 }
 
@@ -43,7 +43,7 @@ pub struct ProjectionStatus {
     pub name: ProjectionName,
     /// The version that answers queries.
     pub serving: Option<VersionId>,
-    /// The flip under way, and what it waits on.
+    /// The flip under way, and its wait reasons.
     pub flip: Option<(PendingFlip, Vec<WaitingOn>)>,
     /// Its versions that are not obsolete, oldest first.
     pub versions: Vec<VersionStatus>,
@@ -52,75 +52,75 @@ pub struct ProjectionStatus {
 /// One version.
 #[derive(Clone, Debug)]
 pub struct VersionStatus {
-    /// Which version.
+    /// Its number.
     pub version: VersionId,
     /// Its phase.
     pub phase: Phase,
-    /// Inside Initializing, how far it is.
+    /// The stage, in the phase Initializing.
     pub stage: Option<Stage>,
-    /// When it entered the phase.
+    /// The time at which it entered the phase.
     pub since: Timestamp,
-    /// Why it failed or is cleaned up.
+    /// The reason why it failed or is cleaned up.
     pub reason: Option<String>,
-    /// Whether this node carries its code.
+    /// True if this node carries its code.
     pub carried: bool,
-    /// Its tokens; empty when this node has no view of it.
+    /// Its tokens. Empty if this node has no view of it.
     pub tokens: Vec<Token>,
     /// The position that all of its segments cover.
     pub covers: Position,
-    /// What it has applied where this node applies it: in the middle of a batch that is more than what it covers.
+    /// The position that it has applied, if this node applies it. In the middle of a batch this is more than it covers.
     pub reached: Option<Position>,
-    /// How many positions the lowest of its segments is behind the head.
+    /// The number of positions between the lowest of its segments and the head.
     pub lag: u64,
-    /// How old the oldest event is that it does not cover, by the time at which that was appended.
+    /// The age of the oldest event that it does not cover, by the time of its append.
     pub lag_time: Duration,
-    /// Positions covered a second over the last seconds, while there is something to cover and the rate is known.
+    /// Positions covered in each second, over the last seconds, if there is something to cover and the rate is known.
     pub rate: Option<f64>,
-    /// Positions appended a second over the same time.
+    /// Positions appended in each second, over the same time.
     pub arrivals: Option<f64>,
-    /// When it will have caught up and what that rests on, or why that cannot be told; for a version that is kept
-    /// up to date.
+    /// For a version that follows the journal: the time until it has caught up, with the basis of the estimate, or the
+    /// reason why it is unknown.
     pub time_left: Option<Result<TimeLeft, NoTimeLeft>>,
-    /// That it has something to do and does not get on, and why.
+    /// The fact that it has work to do but makes no progress, with the reason.
     pub stall: Option<Stall>,
-    /// While standing by: whether a rollback to it would be carried out at once, or why not (I-8).
+    /// For a version that stands by: `Ok` if a rollback to it would happen at once, or the reason why not (I-8).
     pub rollback_ready: Option<Result<(), WaitingOn>>,
-    /// The replay in place under way: its request, what it covers again, and where it ends.
+    /// The replay in place under way: its request, the position that it covers, and its end.
     pub replay: Option<ReplayStatus>,
-    /// How many events are set aside in it as dead letters.
+    /// The number of its dead letters.
     pub letters: u64,
-    /// How many of its effects are set aside.
+    /// The number of its effects that are set aside.
     pub effects_aside: u64,
-    /// How old is what is told here of its view, when that could not be read just now.
+    /// The age of these facts about its view, if the view could not be read now.
     pub age: Option<Duration>,
-    /// Whether events are applied no further until somebody does something about what it waits on, by what its options
-    /// say of retries; nothing where this node does not carry its code.
+    /// True if no more events are applied until an operator acts on its wait reasons, according to the retries in its
+    /// options. `None` if this node does not carry its code.
     pub needs_somebody: Option<bool>,
-    /// What the last look at its rows found, where this node looks at them while it serves.
+    /// The result of the last background check of its rows, if this node does it.
     pub scrubbed: Option<ScrubResult>,
-    /// What it waits on.
+    /// Its wait reasons.
     pub waiting_on: Vec<WaitingOn>,
 }
 
 /// A replay in place under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayStatus {
-    /// The position of the request, which names it.
+    /// The position of the request, which identifies it.
     pub requested: Position,
-    /// The events behind this position are replayed.
+    /// The position after which events are replayed.
     pub after: Position,
-    /// What every segment covers again.
+    /// The position that every segment covers.
     pub at: Position,
-    /// Where it ends.
+    /// The position where it ends.
     pub through: Position,
 }
 
-/// Why a node cannot answer queries.
+/// The reason why a node cannot answer queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady {
-    /// On which projection; on none of them if there is no name.
+    /// The projection; `None` for all projections.
     pub projection: Option<ProjectionName>,
-    /// What it waits on.
+    /// The wait reason.
     pub reason: WaitingOn,
 }
 
@@ -129,7 +129,7 @@ impl fmt::Display for NotReady {
         match (&self.projection, &self.reason) {
             (Some(projection), reason) => write!(f, "{projection}: {reason}"),
             (None, WaitingOn::Parted { parted }) => {
-                write!(f, "the right journal, or a start of every node anew to go on with what is there: {parted}")
+                write!(f, "the right journal, or a restart of every node to continue with the present one: {parted}")
             }
             (None, reason) => reason.fmt(f),
         }
@@ -141,7 +141,7 @@ pub(crate) async fn status(versions: &Arc<Versions>) -> Status {
     let head = versions.head();
     let ids: Vec<ViewId> = catalog.projections.iter().flat_map(|(name, state)| told(name, state)).collect();
     versions.lookout.keep(&ids);
-    // First, so that what a version waits on is never later than what else is found of it.
+    // The facts come first, so that the wait reasons of a version are never newer than its other facts.
     let facts: Vec<_> = ids.iter().map(|id| versions.facts(&catalog, id, &[])).collect();
     let known = join_all(ids.iter().map(|id| versions.lookout.look(versions, id))).await;
     let head = head.max(versions.head());
@@ -160,13 +160,13 @@ pub(crate) async fn status(versions: &Arc<Versions>) -> Status {
     Status { head, members, projections, subscribers: vec![] }
 }
 
-/// The versions of a projection that are told of.
+/// Returns the versions of a projection that the status shows.
 fn told(name: &ProjectionName, state: &ProjectionState) -> impl Iterator<Item = ViewId> {
     let versions = state.versions.iter().filter(|(_, state)| state.phase != Phase::Obsolete);
     versions.map(|(version, _)| ViewId { projection: name.clone(), version: *version })
 }
 
-/// What the flip to a version waits on. Where nobody drives it, that is somebody who can.
+/// Returns what the flip to a version waits on. If no node drives it, it waits on a node that can.
 fn flip_waiting_on(versions: &Versions, projection: &ProjectionName, flip: PendingFlip) -> Vec<WaitingOn> {
     let PendingFlip { to, requested, .. } = flip;
     let is_carried = versions.code_of(&ViewId { projection: projection.clone(), version: to }).is_some();
@@ -177,8 +177,8 @@ fn flip_waiting_on(versions: &Versions, projection: &ProjectionName, flip: Pendi
     if told.is_empty() { versions.notes.stuck().into_iter().collect() } else { told }
 }
 
-/// Why this node cannot append, or cannot answer queries on every projection that has a serving version; empty when it can. Asks no store,
-/// so that it can be told while that is away.
+/// Returns the reasons why this node cannot append, or cannot answer queries on every projection that has a serving
+/// version; empty if it can. It asks no store, so it works while the store does not answer.
 pub(crate) fn not_ready(versions: &Versions) -> Vec<NotReady> {
     let lost = versions.cluster.lost().map(|error| WaitingOn::Lease { error });
     let mut reasons: Vec<_> = lost.map(|reason| NotReady { projection: None, reason }).into_iter().collect();
@@ -222,13 +222,13 @@ fn version_status(
             Pacing { left: age.is_none().then_some(Err(NoTimeLeft::Paused)), ..Pacing::default() }
         }
         0 => Pacing { left: (!tokens.is_empty()).then_some(Err(NoTimeLeft::Following)), ..Pacing::default() },
-        // What is not of now says nothing about a pace.
+        // Old facts show nothing about the present pace.
         _ if age.is_some() => Pacing::default(),
         _ => {
             let trail = versions.trails.look(&id, &tokens, reached, head);
             let batch = open.as_ref().and_then(|open| open.progress.borrow().batch);
             let busy = batch.map(|(after, since)| WaitingOn::Batch { after, since: since.elapsed() });
-            // How far a replay is explains no rest.
+            // The progress of a replay does not explain a pause.
             let is_rest = |reason: &&WaitingOn| !matches!(reason, WaitingOn::Replay { .. });
             let waiting_on: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).filter(is_rest).cloned().collect();
             let left = time_left(head.since(reached.unwrap_or(covers)), lag_time, trail.pace());
@@ -243,7 +243,7 @@ fn version_status(
         let (at, through) = replay::progress(&tokens, &pending)?;
         Some(ReplayStatus { requested: pending.requested, after: pending.after, at, through })
     });
-    // An effect that fails keeps nobody from a rollback.
+    // A failing effect does not prevent a rollback.
     let kept: Vec<_> = reasons.kept.iter().chain(&reasons.verdict).cloned().collect();
     let rollback_ready = (state.phase == Phase::StandingBy).then(|| rollback_ready(id.version, &tokens, head, &kept));
     let outbox = open.as_ref().map(|open| open.outbox.borrow().clone()).unwrap_or_default();
@@ -274,7 +274,7 @@ fn version_status(
     }
 }
 
-/// How a version gets on.
+/// The pace of a version.
 #[derive(Default)]
 struct Pacing {
     left: Option<Result<TimeLeft, NoTimeLeft>>,

@@ -1,5 +1,5 @@
-//! Subscriptions: events from a place in the journal on, first those that are there, then those that come, for
-//! whoever keeps no token.
+//! Subscriptions: events after a place in the journal, first the existing ones and then new ones, for readers that keep
+//! no token.
 //!
 //! ```text
 //!   journal ──each for itself──▶ catching up ──┐
@@ -8,11 +8,10 @@
 //!                                    └── what it needs is no longer in the tail
 //! ```
 //!
-//! A subscription is a position, and asks for what comes behind it: from the tail if that has it, from the journal if
-//! not. So there is no moment of hand-over in which something could be lost or come twice; a subscription that was
-//! live and is too slow for the tail is simply one that catches up again. Of those that catch up a few read at the same
-//! time and the others wait for their turn, a read each. Nothing is put into a queue for anybody:
-//! whoever does not ask gets nothing, and holds nobody up.
+//! A subscription is a position, and asks for the events after it: from the tail if that has them, otherwise from the
+//! journal. So there is no hand-over in which an event could be lost or repeated. A live subscription that is too slow
+//! for the tail simply catches up again. Of those that catch up, a few read at the same time, and the others wait for
+//! their turn, one read each. There are no queues: a subscription that does not ask gets nothing, and blocks nobody.
 
 mod subscriber;
 mod tail;
@@ -33,50 +32,53 @@ use crate::feed::Ahead;
 pub(crate) use subscriber::{AnySubscriber, Subscribed};
 pub(crate) use tail::{Bounds, Tail};
 
-/// Events as they come. See [`Node::subscribe`](crate::Node::subscribe).
+/// A subscription to events as they are appended. See [`Node::subscribe`](crate::Node::subscribe).
 pub struct Subscription {
     tail: Arc<Tail>,
     head: watch::Receiver<Position>,
     filter: Arc<Filter>,
     position: Position,
-    /// The read behind `position`, if it has begun.
+    /// The read after `position`, if it has begun.
     ahead: Option<Ahead>,
 }
 
 impl Subscription {
-    /// The events of `journal` behind `after` that `filter` wants, with a tail of its own. Those of one node share
-    /// one: [`Node::subscribe`](crate::Node::subscribe).
+    /// Returns a subscription to the events of `journal` after `after` that `filter` wants, with a tail of its own. The
+    /// subscriptions of one node share a tail: [`Node::subscribe`](crate::Node::subscribe).
     ///
     /// # Errors
-    /// [`StoreError::BeyondHead`] when `after` is not in the journal; another [`StoreError`] when the journal cannot tell.
+    /// [`StoreError::BeyondHead`] if `after` is not in the journal; another [`StoreError`] if the journal cannot be
+    /// read.
     pub async fn new(journal: Arc<dyn Journal>, after: Position, filter: Filter) -> Result<Self, StoreError> {
         Self::on(Arc::new(Tail::new(journal, Bounds::default())), after, filter).await
     }
 
-    /// Checked here, once: later the journal may have grown past a position that was never in it.
+    /// Checks `after` once, here: later the journal may have grown past a position that was never in it.
     pub(crate) async fn on(tail: Arc<Tail>, after: Position, filter: Filter) -> Result<Self, StoreError> {
         if let Streams::Categories(categories) = &filter.streams {
             check_categories(categories, true).map_err(StoreError::Invalid)?;
         }
         let head = tail.journal().head();
         if after > *head.borrow() {
-            // What is known here may lag what others have appended; the journal asks before it refuses.
+            // The head that is known here may lag what others have appended. The journal checks again before it
+            // refuses.
             tail.journal().read(after, &Filter::everything(), Limit { events: 1, bytes: 1 }).await?;
         }
         Ok(Self { tail, head, filter: Arc::new(filter), position: after, ahead: None })
     }
 
-    /// Everything through here was given, or is not wanted. Another subscription from here on goes on where this one
-    /// is.
+    /// Returns the position through which all wanted events were returned. Another subscription after this position
+    /// continues at the same place.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The next events: at once if there are any, else as soon as there are. `None` once the journal was closed and
-    /// everything in it was given. Must be called in a tokio runtime. Dropping the future loses nothing.
+    /// Returns the next events: at once if there are any, otherwise as soon as there are. Returns `None` once the
+    /// journal is closed and all its events were returned. It must be called in a tokio runtime. Dropping the future
+    /// loses nothing.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read; asking again tries again.
+    /// [`StoreError`] if they cannot be read. Another call retries.
     pub async fn next(&mut self) -> Result<Option<EventBatch>, StoreError> {
         loop {
             match self.look().await? {
@@ -86,8 +88,8 @@ impl Subscription {
         }
     }
 
-    /// The same as a stream of batches, which ends when [`next`](Self::next) gives none. After an error it goes on
-    /// where it was.
+    /// Returns the same events as a stream of batches, which ends when [`next`](Self::next) returns `None`. After an
+    /// error it continues at the same place.
     pub fn into_stream(self) -> impl Stream<Item = Result<EventBatch, StoreError>> + Send {
         futures::stream::unfold(self, async |mut subscription| {
             let next = subscription.next().await.transpose()?;
@@ -95,7 +97,7 @@ impl Subscription {
         })
     }
 
-    /// What comes next, also if nothing of it is wanted.
+    /// Returns the next events, even if none of them is wanted.
     pub(crate) async fn look(&mut self) -> Result<Option<EventBatch>, StoreError> {
         loop {
             let head = *self.head.borrow_and_update();
@@ -111,7 +113,7 @@ impl Subscription {
         }
     }
 
-    /// What is behind the position, from the tail or from the journal; the position stays.
+    /// Returns the events after the position, from the tail or from the journal. The position stays.
     async fn read(&mut self, head: Position) -> Result<EventBatch, StoreError> {
         if self.ahead.is_none()
             && let Some(batch) = self.tail.behind(self.position, head).await?

@@ -1,9 +1,9 @@
-//! Whether the times in the journal are ahead of this node's clock.
+//! The check whether the times in the journal are ahead of this node's clock.
 //!
-//! Recorded times never decrease, so an event that was appended by a clock that is ahead gives its time to all later ones
-//! until the clocks of those who append have come to it. That harms no order and no view, but every time that is read
-//! from events is wrong meanwhile, and so is the age of what a version does not cover. Nothing can take it back; it is
-//! told, so that the clocks are set right before it happens again.
+//! Recorded times never decrease. So an event that was appended with a clock that is ahead gives its time to all later
+//! events, until the clocks of all writers have reached it. That harms no order and no view. But meanwhile every time
+//! that is read from events is wrong, and so is the age of what a version does not cover. Nothing can undo it. It is
+//! reported, so that the clocks are corrected before it happens again.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +16,11 @@ use tokio::sync::watch;
 /// The journal's times are ahead of a node's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockBehind {
-    /// By how much.
+    /// The difference.
     pub by: Duration,
-    /// The position of the last event that was looked at.
+    /// The position of the last event that was read.
     pub position: Position,
-    /// When it was recorded.
+    /// The time at which it was recorded.
     pub recorded: Timestamp,
 }
 
@@ -38,15 +38,15 @@ impl fmt::Display for ClockBehind {
         };
         write!(
             f,
-            "the clock of this node is {by} behind the time of the last event ({recorded}, position {position}): a \
-             clock was ahead when that was appended, or this one is behind. What is appended gets that time until the \
-             clock has come to it. Set the clocks of all nodes by one source of time (NTP), and do not trust the times \
+            "the last event ({recorded}, position {position}) has a time {by} after that of this node's clock: a \
+             clock was ahead when it was appended, or this one is slow. New events get that time until this clock \
+             has reached it. Set the clocks of all nodes by one source of time (NTP), and do not trust the times \
              of events from there on"
         )
     }
 }
 
-/// The last event, as it was looked at last.
+/// The last event that was read.
 #[derive(Debug, Default)]
 pub(crate) struct Times(Mutex<Seen>);
 
@@ -57,28 +57,28 @@ struct Seen {
 }
 
 impl Times {
-    /// Whether its time is ahead of `now` by more than clocks differ.
+    /// Returns the difference if its time is ahead of `now` by more than clocks usually differ.
     pub(crate) fn behind(&self, now: Timestamp) -> Option<ClockBehind> {
         let (position, recorded) = self.seen().last?;
         let by = recorded.since(now);
         (by > limits::CLOCK_BEHIND_MAX).then_some(ClockBehind { by, position, recorded })
     }
 
-    /// Looks at the last event, unless that was done, and tells the log of what has changed.
+    /// Reads the last event, if that was not done yet, and logs changes.
     pub(crate) async fn look(&self, journal: &dyn Journal, clock: &dyn Clock) {
         let head = *journal.head().borrow();
         if head > self.seen().last.map_or(Position::START, |(position, _)| position) {
             match last_event(journal, head).await {
                 Ok(Some(last)) => self.seen().last = Some(last),
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "the time of the last event cannot be looked at for the moment"),
+                Err(error) => tracing::debug!(%error, "the time of the last event cannot be read now"),
             }
         }
         let behind = self.behind(clock.now());
         let told = std::mem::replace(&mut self.seen().told, behind.is_some());
         match behind {
             Some(behind) if !told => tracing::warn!("{behind}"),
-            None if told => tracing::info!("the clock of this node has come to the time of the last event"),
+            None if told => tracing::info!("the clock of this node has reached the time of the last event"),
             _ => {}
         }
     }
@@ -94,7 +94,7 @@ async fn last_event(journal: &dyn Journal, head: Position) -> Result<Option<(Pos
     Ok(batch.iter().next_back().map(|event| (event.position, event.recorded)))
 }
 
-/// Looks now and then, until the node ends.
+/// Checks from time to time, until the node ends.
 pub(crate) async fn watch(
     times: Arc<Times>,
     journal: Arc<dyn Journal>,

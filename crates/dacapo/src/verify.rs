@@ -1,4 +1,4 @@
-//! Verification: what a version must show before readers move to it.
+//! Verification: the proof that a version must give before readers move to it.
 //!
 //! ```text
 //!   caught up ──▶ meet the serving version at one position ──▶ rows, answers, checks ──▶ counts ──▶ Verified
@@ -8,10 +8,11 @@
 //!                                                    Fail: waits until somebody does something about it ◀┘
 //! ```
 //!
-//! The driver is a task of the conductor, at most one a version. It holds no state that matters: cut off at any point,
-//! it begins anew, and what it found is nothing before the catalog has it. It reads snapshots only; writers, readers
-//! and the serving version go on, and the version that is verified rests for the moment in which it meets the other.
-//! It never decides what the verdict lets happen; that is [`dacapo_model::rebuild::verified`] and the catalog's own.
+//! The driver is a task of the conductor, at most one for each version. It holds no state that matters: interrupted at
+//! any point, it begins again, and its findings do not count before the catalog has them. It reads only snapshots.
+//! Writers, readers and the serving version continue. The version that is verified pauses for the moment in which it
+//! meets the other one. The driver never decides what the verdict allows: that is [`dacapo_model::rebuild::verified`]
+//! and the catalog's own rules.
 
 mod answers;
 mod checks;
@@ -57,8 +58,8 @@ const REST: Duration = Duration::from_millis(250);
 /// The longest rest after a failure of the store; each is twice as long as the one before.
 const REST_MAX: Duration = Duration::from_secs(30);
 
-/// Whether events were set aside in a version since it was found right, which its verdict knows nothing of. Where
-/// somebody answers for the version, that is up to them.
+/// Returns true if events were set aside in a version since it passed its verification, so that its verdict does not
+/// include them. A waived verdict stays valid: the person who waived it is responsible.
 pub(crate) async fn is_outdated(open: &OpenVersion, state: &VersionState) -> Result<bool, StoreError> {
     let Some(carried) = &open.carried else { return Ok(false) };
     let Verify { without, letters_allowed, .. } = &carried.options.verify;
@@ -70,28 +71,28 @@ pub(crate) async fn is_outdated(open: &OpenVersion, state: &VersionState) -> Res
     counts::any_aside(&*open.view).await
 }
 
-/// How the verification of a version stands.
+/// The state of a version's verification.
 #[derive(Clone, Debug)]
 pub struct Verification {
     /// The version.
     pub view: ViewId,
     /// Its phase.
     pub phase: Phase,
-    /// What the last verification came to, if there was one.
+    /// The result of the last verification, if there was one.
     pub verified: Option<Verified>,
-    /// Whether another one was asked for that is not done yet; until then the verdict does not count.
+    /// True if another verification was requested and is not done yet. Until then the verdict does not count.
     pub again: bool,
-    /// What it waits on before its verification lets it serve; nothing if it does. While it cannot be verified at all,
-    /// what that waits on.
+    /// What it waits on before its verification lets it serve; `None` if it may serve. While it cannot be verified at
+    /// all, what that waits on.
     pub waiting_on: Option<WaitingOn>,
-    /// Whether it comes to no verdict before somebody does something about what it waits on.
+    /// True if the verification is blocked and needs an operator. `waiting_on` says why.
     pub halts: bool,
-    /// What came of the live queries that this node has put to it until now, if it does that. The next verification
-    /// reports it.
+    /// The result of the live queries that this node has put to it so far, if it does so. The next verification reports
+    /// it.
     pub live: Option<PartReport>,
 }
 
-/// How the verification of a version of `projection` stands: of the one that is named, of the newest that is being
+/// Returns the state of the verification of a version of `projection`: of the named one, of the newest that is being
 /// built, or of the newest that was verified.
 pub(crate) fn verification(
     versions: &Versions,
@@ -126,8 +127,8 @@ pub(crate) fn verification(
     })
 }
 
-/// Verifies a version that has caught up, until the catalog has a verdict or wants none any more, or the versions cannot
-/// be looked at for the moment: then the conductor begins anew.
+/// Verifies a version that has caught up, until the catalog has a verdict or needs none any more. It also ends if the
+/// versions cannot be checked now; then the conductor begins again.
 pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
     let mut rest = REST;
     let now = || Subject::of(&versions, &id, VersionState::is_unverified);
@@ -144,7 +145,7 @@ pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
             Err(error) => Err(error.into()),
         };
         let Err(error) = done else { break };
-        tracing::warn!(view = %id, %error, "the verification cannot go on for the moment");
+        tracing::warn!(view = %id, %error, "the verification cannot continue now, and retries");
         versions.notes.set_looking(&id, Some(Looking { error: Some(error.to_string()), ..Looking::default() }));
         tokio::time::sleep(rest).await;
         rest = (rest * 2).min(REST_MAX);
@@ -152,7 +153,7 @@ pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
     versions.notes.set_looking(&id, None);
 }
 
-/// What was found becomes the verdict in the catalog.
+/// Records the findings as the verdict in the catalog.
 async fn conclude(
     versions: &Arc<Versions>,
     id: &ViewId,
@@ -164,7 +165,7 @@ async fn conclude(
     let verify = CatalogCommand::Verify { view: id.clone(), answers, verdict, report: Arc::new(report) };
     match Arc::clone(&versions.catalog).change(verify, RequestedBy::by_plan()).await {
         Ok(_) => {}
-        // It was asked for again, or is not being built any more: the conductor looks.
+        // Another verification was requested, or the version is not being built any more. The conductor checks that.
         Err(CatalogError::Refused(refused)) => {
             tracing::info!(view = %id, %refused, "the verification came too late");
             return Ok(());
@@ -174,7 +175,7 @@ async fn conclude(
     versions.world.probe.completed(Step::VersionVerified);
     match verdict {
         Verdict::Pass => tracing::info!(view = %id, "verified"),
-        Verdict::Fail => tracing::warn!(view = %id, found = summary, "the version was not found right"),
+        Verdict::Fail => tracing::warn!(view = %id, found = summary, "the version has failed its verification"),
     }
     Ok(())
 }
@@ -188,12 +189,12 @@ struct Examination<'a> {
     carried: &'a VersionCode,
 }
 
-/// Looks at everything. Nothing comes of it when the versions cannot be looked at for the moment.
+/// Checks everything. Returns `None` if the versions cannot be checked now.
 async fn look(versions: &Versions, id: &ViewId, subject: &Subject) -> Result<Option<Report>, StoreError> {
     let Some(open) = versions.open_version(id) else { return Ok(None) };
     let (carried, against) = (&subject.code, subject.against);
     let it = Examination { versions, id, subject, carried };
-    // The states of the views are kept no longer than they are looked at, since the stores keep them meanwhile.
+    // The states of the views are released as soon as possible, since the stores must keep them until then.
     let (rows, samples, fold);
     let mut view = match it.meet().await? {
         Ok((old, mut met)) => {
@@ -215,7 +216,8 @@ async fn look(versions: &Versions, id: &ViewId, subject: &Subject) -> Result<Opt
         }
     };
     let (at, tokens) = (view.covers(), view.reader().tokens().to_vec());
-    // Of the same state as the rows: a letter that comes or goes meanwhile is of another one.
+    // The letters are read from the same state as the rows. A letter that is added or removed meanwhile belongs to
+    // another state.
     let aside = it.letters(&mut view).await?;
     let checks = it.checks(&mut view).await?;
     drop(view);
@@ -228,7 +230,7 @@ async fn look(versions: &Versions, id: &ViewId, subject: &Subject) -> Result<Opt
             *part = PartReport::not_done(part.part, "the version's options leave it out");
         }
     }
-    // A first version cannot be compared with anything, whatever is required of later ones.
+    // A first version cannot be compared with anything, even if later ones must be.
     let possible = |part: &Part| match part {
         Part::Counts | Part::Checks => true,
         Part::Rows | Part::Answers => against.is_some(),
@@ -244,13 +246,13 @@ impl Examination<'_> {
         self.carried.options.verify.without.contains(&part)
     }
 
-    /// Tells whoever watches how far the part is.
+    /// Reports the progress of a part to its watchers.
     fn tell(&self, part: Part, looked_at: u64) {
         self.versions.notes.set_looking(self.id, Some(Looking { part: Some(part), looked_at, error: None }));
     }
 
-    /// Brings the version and the one that serves, whose code it returns, to one position; or tells why they are not
-    /// compared.
+    /// Brings the version and the serving one to one position, and returns the code of the serving one; or returns the
+    /// reason why they are not compared.
     async fn meet(&self) -> Result<Result<(&VersionCode, Met), NotMet>, StoreError> {
         let never = |why: String| Ok(Err(NotMet::Never(why)));
         let Some(against) = self.subject.against else {
@@ -261,17 +263,17 @@ impl Examination<'_> {
         }
         self.tell(Part::Rows, 0);
         let Some(code) = &self.subject.old_code else {
-            return never(format!("the code of {against}, which serves, is not carried by this node"));
+            return never(format!("this node does not carry the code of the serving version {against}"));
         };
         let old = ViewId { version: against, ..self.id.clone() };
         if let Some(damaged) = self.versions.damage(&old) {
-            return never(cut(format!("{against}, which serves, waits on {damaged}")));
+            return never(cut(format!("the serving version {against} waits on {damaged}")));
         }
         let met = meet::meet(self.versions, &old, self.id, self.carried.options.verify.meet_time_max).await?;
         Ok(met.map(|met| (code, met)))
     }
 
-    /// What was set aside in one state of the version.
+    /// Returns the events that are set aside in one state of the version.
     async fn letters(&self, view: &mut ReadView) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
         if !self.leaves_out(Part::Counts) {
@@ -280,7 +282,7 @@ impl Examination<'_> {
         Ok(tally)
     }
 
-    /// What the segments took up, beside what was set aside.
+    /// Counts the events that the segments have passed, in addition to the events that are set aside.
     async fn counts(&self, tokens: &[Token], aside: Tally) -> Result<PartReport, StoreError> {
         let mut tally = aside;
         if !self.leaves_out(Part::Counts) {
@@ -344,14 +346,14 @@ impl Examination<'_> {
         }
         notes.into_iter().for_each(|note| tally.note(note));
         let mut report = tally.report(Part::Rows);
-        // What both have and nobody could compare has not passed.
+        // A part that both have and that cannot be compared has not passed.
         if report.outcome == Outcome::Passed && !unlike.is_empty() {
             report.outcome = Outcome::NotDone { why: cut(unlike.join("; ")) };
         }
         Ok(report)
     }
 
-    /// The answers of both versions to the declared queries.
+    /// Returns the answers of both versions to the declared queries.
     async fn samples(&self, old: &VersionCode, met: &mut Met) -> Result<Tally, StoreError> {
         let mut tally = Tally::default();
         if !self.leaves_out(Part::Answers) {
@@ -361,8 +363,8 @@ impl Examination<'_> {
         Ok(tally)
     }
 
-    /// What came of the declared queries, and of the live ones until now. Where answers are required, it waits until
-    /// there are enough.
+    /// Returns the results of the declared queries, and of the live ones so far. If answers are required, it waits
+    /// until there are enough.
     async fn answers(&self, samples: Result<Tally, String>) -> PartReport {
         let verify = &self.carried.options.verify;
         if self.carried.shadows.is_empty() {
@@ -372,7 +374,7 @@ impl Examination<'_> {
         loop {
             let mut tally = samples.clone().unwrap_or_default();
             let live = self.versions.shadowing(&self.id.projection);
-            // What was found before the request, or of other code, is not what was asked for.
+            // Findings from before the request, or about other code, do not count.
             if let Some(shadowing) = live.filter(|live| live.is_of(self.id) && live.subject.is(self.subject)) {
                 tally.add(shadowing.tally());
             }
@@ -392,7 +394,7 @@ impl Examination<'_> {
     }
 }
 
-/// What the code declares of another version; or a report that says that it panics.
+/// Returns the comparison that the code declares with another version; or a report that the code panics.
 fn comparison(carried: &VersionCode, old: u32, part: Part) -> Result<Comparison, PartReport> {
     let declared = AssertUnwindSafe(|| carried.handlers.comparison(old));
     std::panic::catch_unwind(declared).map_err(|panic| {

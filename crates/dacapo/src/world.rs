@@ -1,5 +1,5 @@
-//! What comes in from outside: the time, fresh ids, threads for work that may block, and a probe that watches the
-//! steps of a flip.
+//! The parts that come in from outside: the time, new ids, threads for work that may block, and a probe that watches
+//! the steps of a flip.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 
 pub use dacapo_store::{Clock, SystemClock};
 
-/// Makes ids that nobody else makes.
+/// A source of unique ids.
 pub trait Ids: Send + Sync + 'static {
-    /// A fresh one.
+    /// Returns a new id.
     fn next(&self) -> EventId;
 }
 
@@ -29,36 +29,36 @@ impl Ids for SystemIds {
     }
 }
 
-/// A step of the life of a version that has just been completed. A process may be killed at any of them,
-/// and the next one goes on from there.
+/// A completed step in the life of a version. A process may be killed after any of them, and the next one continues
+/// from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// The version to be verified and the one that serves are at one position, in one state each.
+    /// The version that is verified and the serving one are at one position, in one state each.
     VersionsMet,
-    /// A verification has looked at everything; its verdict is not in the journal yet.
+    /// A verification has checked everything. Its verdict is not in the journal yet.
     VersionExamined,
     /// The verdict is in the journal.
     VersionVerified,
     /// 1: `FlipRequested` is in the journal.
     FlipRequested,
-    /// 2: the new version covers the request, and nearly all that the old one shows.
+    /// 2: the new version covers the request, and nearly everything that the old one shows.
     FlipCovered,
     /// 3: every token of the old version is held.
     FlipHeld,
-    /// 4: the new version covers all that was shown; `Flipped` is about to be appended.
+    /// 4: the new version covers everything that was shown. `Flipped` is about to be appended.
     FlipMeasured,
     /// 4: `Flipped` is in the journal and readers follow.
     Flipped,
     /// 5: the hold is lifted.
     FlipLifted,
-    /// `CleaningUp` is in the journal; nothing is dropped yet.
+    /// `CleaningUp` is in the journal. Nothing is dropped yet.
     CleaningUp,
-    /// The view is dropped; `Obsolete` is not in the journal yet.
+    /// The view is dropped. `Obsolete` is not in the journal yet.
     Dropped,
-    /// A replay in place has begun: the rows are reset and the tokens are back.
+    /// A replay in place has begun: the rows are reset and the tokens have moved back.
     ReplayBegun,
-    /// Every segment is where it was; `ReplayEnded` is about to be appended.
+    /// Every segment has reached its former place. `ReplayEnded` is about to be appended.
     ReplayCovered,
     /// `ReplayEnded` is in the journal.
     ReplayEnded,
@@ -102,9 +102,9 @@ impl Step {
     pub const REPLAY: [Self; 3] = [Self::ReplayBegun, Self::ReplayCovered, Self::ReplayEnded];
 }
 
-/// Watches steps; tests kill the process from here.
+/// Watches steps. Tests kill the process from here.
 pub trait Probe: Send + Sync + 'static {
-    /// `step` has just been completed.
+    /// Notes that `step` has just been completed.
     fn completed(&self, step: Step);
 }
 
@@ -116,13 +116,13 @@ impl Probe for NoProbe {
     fn completed(&self, _step: Step) {}
 }
 
-/// Where work is done that may hold up its thread: handlers compute, and stores wait for the disk.
+/// The place for work that may block its thread: handlers compute, and stores wait for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offload {
-    /// On threads of its own, where it holds up nobody.
+    /// On threads of its own, where it blocks nobody.
     #[default]
     Threads,
-    /// As a task beside the others: for a simulation, which runs on one thread, in one order.
+    /// As a task beside the others, for a simulation that runs on one thread, in one order.
     Inline,
 }
 
@@ -137,10 +137,10 @@ impl Offload {
         }
     }
 
-    /// Begins work that may never end: neither the runtime's end nor the process's waits for it.
+    /// Begins work that may never end. Neither the end of the runtime nor that of the process waits for it.
     ///
     /// # Errors
-    /// What the system says when it has no thread for it.
+    /// The error of the system if it has no thread for it.
     pub(crate) fn leave<T: Send + 'static>(
         self,
         name: &str,
@@ -149,7 +149,7 @@ impl Offload {
         let (ends, ended) = oneshot::channel();
         let (lives, alive) = watch::channel(());
         let work = async move {
-            // Nobody listens to what was given up.
+            // Nobody waits for work that was given up.
             ends.send(work.await).ok();
             drop(lives);
         };
@@ -165,14 +165,14 @@ impl Offload {
     }
 }
 
-/// Work that is left to itself.
+/// Work that nobody has to wait for.
 pub(crate) struct Left<T> {
     ended: oneshot::Receiver<T>,
     alive: watch::Receiver<()>,
 }
 
 impl<T> Left<T> {
-    /// What it came to; `None` when it ended by a panic.
+    /// Returns its result; `None` if it ended by a panic.
     pub(crate) async fn ended(&mut self) -> Option<T> {
         (&mut self.ended).await.ok()
     }
@@ -182,15 +182,15 @@ impl<T> Left<T> {
     }
 }
 
-/// Everything that comes in from outside.
+/// The parts that come in from outside.
 #[derive(Clone)]
 pub struct World {
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Fresh ids.
+    /// The source of ids.
     pub ids: Arc<dyn Ids>,
-    /// Where work is done that may hold up its thread.
+    /// The place for work that may block its thread.
     pub offload: Offload,
-    /// Who watches.
+    /// The probe.
     pub probe: Arc<dyn Probe>,
 }

@@ -52,7 +52,7 @@ async fn a_clock_that_is_behind_the_journal_is_told() {
     let told = node.clock_behind().expect("it has looked at the start");
     assert_eq!((told.by, told.position), (hour, position));
     let text = told.to_string();
-    assert!(text.contains("60 min behind the time of the last event (1970-01-01T01:00:00Z, position 1)"), "{text}");
+    assert!(text.contains("(1970-01-01T01:00:00Z, position 1) has a time 60 min after that of this node"), "{text}");
     assert!(text.contains("Set the clocks of all nodes by one source of time"), "{text}");
     assert!(node.not_ready().is_empty(), "it keeps the node from nothing");
     behind.advance(hour - limits::CLOCK_BEHIND_MAX);

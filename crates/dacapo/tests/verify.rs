@@ -725,7 +725,7 @@ async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
     let (verdict, report) = report_of(&node, &Second::default().verify(patience)).await;
     assert_eq!(verdict, Verdict::Pass, "rows are not required");
     let Outcome::NotDone { why } = &part(&report, Part::Rows).outcome else { panic!("{report:?}") };
-    assert!(why.contains("v1.1 did not come to one position") && why.contains("doubtful"), "{why}");
+    assert!(why.contains("v1.1 did not reach one position") && why.contains("doubtful"), "{why}");
     ready(&node, "v2.1").await;
     // Readers can leave the version that halts.
     flip(&node).await;
@@ -779,7 +779,7 @@ async fn a_comparison_that_is_required_is_not_gone_without() {
     let node = Node::builder().data(directory.path()).projection(carry(&strict)).start().await.unwrap();
     let found = verified(&node, "v2.1").await;
     let Some(WaitingOn::Verdict { found: why, .. }) = found.waiting_on else { panic!("{found:?}") };
-    assert_eq!(why, "rows: not done, the code of v1.1, which serves, is not carried by this node");
+    assert_eq!(why, "rows: not done, this node does not carry the code of the serving version v1.1");
     // Somebody finds it and puts it back.
     node.add_projection(carry_v1(v1())).unwrap();
     until(&node, "version 1 runs", |status| status.projections[0].versions[0].covers == status.head).await;
@@ -961,7 +961,7 @@ async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
     let patience = Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() };
     let (_, report) = report_of(&node, &Second::default().verify(patience)).await;
     let Outcome::NotDone { why } = &part(&report, Part::Rows).outcome else { panic!("{report:?}") };
-    assert!(why.contains("v1.1 did not come to one position"), "{why}");
+    assert!(why.contains("v1.1 did not reach one position"), "{why}");
     assert!(why.len() <= dacapo::limits::FINDING_BYTES_MAX, "{} bytes", why.len());
     node.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! The stored form of catalog events: JSON in the stream `$catalog`, named by event type.
 //!
-//! Old events must stay readable permanently. A new field is optional and is read with a default; an event
-//! whose meaning changes gets a new type name.
+//! Old events must stay readable for ever. A new field is optional and is read with a default. An event whose meaning
+//! changes gets a new type name.
 
 mod reads;
 mod report;
@@ -216,7 +216,7 @@ pub fn encode(event: &CatalogEvent) -> (EventType, Vec<u8>) {
 /// Returns the catalog event stored under this type and payload.
 ///
 /// # Errors
-/// What is wrong with it: it was written by a later release or not by dacapo at all.
+/// The fault of the event: a later release wrote it, or dacapo did not write it at all.
 pub fn decode(event_type: &str, payload: &[u8]) -> Result<CatalogEvent, String> {
     let form: Form = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     let projection = ProjectionName::new(&form.projection).map_err(|error| error.to_string())?;

@@ -177,7 +177,7 @@ pub enum AppendError {
 /// The reason why a batch of a view was not committed; nothing of it was written.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The tokens did not let it (I-4).
+    /// The tokens did not allow it (I-4).
     #[error(transparent)]
     Refused(#[from] TokenRefused),
     /// The store could not write.

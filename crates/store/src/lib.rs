@@ -6,8 +6,8 @@
 //!
 //! Every store passes the suite in `contract`.
 //!
-//! The feature `embedded`, on by default, brings [`embedded`], [`memory::MemoryViews`] and what of [`Store`] opens
-//! them. All of it keeps rows in SQLite, which a program on another store need not compile.
+//! The feature `embedded` (default: on) provides [`embedded`], [`memory::MemoryViews`] and the functions of [`Store`]
+//! that open them. All of them keep rows in SQLite. A program that uses another store need not compile it.
 
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,6 +1,6 @@
-//! The stored form of what a view keeps beside its rows, as the columns of its tables, and back.
+//! The stored form of a view's data beside its rows, as the columns of its tables, and its conversion.
 //!
-//! Every store of views has these columns, with these texts in them; how they are made and found is its own.
+//! Every store of views has these columns with these texts. Each store makes and finds them in its own way.
 
 use dacapo_model::{
     Applied, BegunEffect, EffectLetter, EffectsClaim, Epoch, EventType, Letter, LetterKind, MemberId, NewEffect,
@@ -68,17 +68,17 @@ pub struct EffectForm {
     pub aside: Option<i64>,
 }
 
-/// The table in which a view says what it is.
+/// The table with the description of the view.
 pub const VIEW: &str = "_dacapo_view";
-/// The table of its tokens.
+/// The table of the view's tokens.
 pub const TOKENS: &str = "_dacapo_tokens";
 
-/// What is wrong with what a view keeps beside its rows.
+/// A fault in the data that a view keeps beside its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// The table in which it is.
+    /// The table with the fault.
     pub table: &'static str,
-    /// What was found.
+    /// The fault.
     pub found: String,
 }
 
@@ -107,12 +107,12 @@ impl TokenForm {
     }
 }
 
-/// Returns the tokens of a view that says of itself, in each row about itself, that it has this many segments. Each
-/// has one token: rows of a segment without one would be shown as they are permanently, as if they covered what the
-/// others do.
+/// Returns the tokens of a view. `segments` are the numbers of segments in the rows that describe the view. There must
+/// be one such row, and one token for each segment: rows of a segment without a token would be shown permanently as
+/// they are, as if they covered the same position as the others.
 ///
 /// # Errors
-/// What is wrong with the rows.
+/// The fault of the rows.
 pub fn tokens(stored: Vec<TokenForm>, segments: &[i64]) -> Result<Vec<Token>, Wrong> {
     let [count] = segments else {
         let found = format!("the table must have one row, and it has {}", segments.len());
@@ -192,7 +192,7 @@ impl LetterForm {
 }
 
 impl EffectForm {
-    /// Returns the effect, with when it was set aside.
+    /// Returns the effect, with the time at which it was set aside.
     ///
     /// # Errors
     /// The fault of the row.
@@ -223,58 +223,58 @@ impl EffectForm {
     }
 }
 
-/// Returns the claim to the effects, of what is stored of it; nobody has taken it where nothing is.
+/// Returns the claim on the effects from its stored form; the default, which no member has, if nothing is stored.
 ///
 /// # Errors
-/// What is wrong with the row.
+/// The fault of the row.
 pub fn effects_claim(stored: Option<(i64, Option<Vec<u8>>)>) -> Result<EffectsClaim, String> {
     let Some((epoch, owner)) = stored else { return Ok(EffectsClaim::default()) };
     Ok(EffectsClaim { epoch: Epoch::new(whole(epoch, "an epoch")?), owner: owner.map(member).transpose()? })
 }
 
-/// Returns an effect that is begun, with the epoch under which it was before.
+/// Returns an effect that is begun, with the epoch under which it was begun before.
 ///
 /// # Errors
-/// What is wrong with the row.
+/// The fault of the row.
 pub fn begun(number: u64, before: Option<i64>) -> Result<BegunEffect, String> {
     let before = before.map(|epoch| whole(epoch, "an epoch").map(Epoch::new)).transpose()?;
     Ok(BegunEffect { number, before })
 }
 
-/// A position as it is stored. What is beyond every number that a store has comes from outside, is in no journal, and
-/// is compared as the largest of them, which is in none either.
+/// Returns the stored form of a position. A position above every number that a store can hold comes from outside and is
+/// in no journal. It is stored as the largest number, which is in no journal either.
 pub fn number(position: Position) -> i64 {
     i64::try_from(position.get()).unwrap_or(i64::MAX)
 }
 
-/// Returns a position that was stored; `None` when it is none.
+/// Returns the position of a stored number; `None` if it is not a position.
 pub fn position(number: i64) -> Option<Position> {
     u64::try_from(number).ok().map(Position::new)
 }
 
-/// A digest as it is stored: the same bits.
+/// Returns the stored form of a digest, which has the same bits.
 pub fn digest_number(digest: u64) -> i64 {
     digest.cast_signed()
 }
 
-/// Returns a digest that was stored.
+/// Returns the digest of a stored number.
 pub fn digest(number: i64) -> u64 {
     number.cast_unsigned()
 }
 
-/// An epoch as it is stored.
+/// Returns the stored form of an epoch.
 #[expect(clippy::expect_used, reason = "no segment is claimed that often")]
 pub fn epoch_number(epoch: Epoch) -> i64 {
     i64::try_from(epoch.get()).expect("no segment is claimed that often")
 }
 
-/// A count of events as it is stored.
+/// Returns the stored form of a count of events.
 #[expect(clippy::expect_used, reason = "no journal is that long")]
 pub fn count(events: u64) -> i64 {
     i64::try_from(events).expect("no journal is that long")
 }
 
-/// A letter's kind as it is stored, with the first event that it is after.
+/// Returns the stored form of a letter's kind, with the first event of which the stream was set aside.
 pub fn kind_form(kind: LetterKind) -> (&'static str, Option<Position>) {
     match kind {
         LetterKind::Refused => ("refused", None),
@@ -283,7 +283,7 @@ pub fn kind_form(kind: LetterKind) -> (&'static str, Option<Position>) {
     }
 }
 
-/// A wish as it is stored.
+/// Returns the stored form of a wish.
 pub fn wish_name(wish: Wish) -> &'static str {
     match wish {
         Wish::Retry => "retry",
@@ -291,10 +291,10 @@ pub fn wish_name(wish: Wish) -> &'static str {
     }
 }
 
-/// Returns the position that is stored as `number`.
+/// Returns the position of a stored number.
 ///
 /// # Errors
-/// When there is no such position.
+/// The fault, if there is no such position.
 pub fn at(number: i64) -> Result<Position, String> {
     whole(number, "a position").map(Position::new)
 }

@@ -1,15 +1,15 @@
-//! Idempotency keys belong to one request: what was asked under a key is kept with it, and another request under the same
-//! key is refused instead of being answered as if it were done.
+//! Idempotency keys belong to one request. The request is stored with its key. Another request under the same key is
+//! refused; it does not get the answer of the first one.
 //!
-//! What is kept are words such as `flip balances v2.1`, which stay readable in the catalog. Who asks and why is no part of
-//! it, nor how long the caller waits. A request that names no version is the same as one that names the version which was
-//! found for it.
+//! The request is stored as words such as `flip balances v2.1`, which stay readable in the catalog. The requester and
+//! the reason are not part of it, nor is the time that the caller waits. A request that names no version equals one
+//! that names the version which was found for it.
 
 use dacapo_model::{CatalogEvent, ProjectionName, VersionId};
 
 use super::CatalogEntry;
 
-/// What is asked for.
+/// A request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     act: &'static str,
@@ -18,7 +18,7 @@ pub(crate) struct Request {
     detail: String,
 }
 
-/// Of which version, as far as the request says so.
+/// The version of a request, as far as the request names it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which {
     Any,
@@ -42,7 +42,7 @@ impl Which {
     }
 }
 
-/// Another request under a key that is taken.
+/// The error that another request has the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the idempotency key {key:?} was used for `{before}` and belongs to it; this is `{now}`: ask under a key of its own"
@@ -50,9 +50,9 @@ impl Which {
 pub struct KeyReused {
     /// The key.
     pub key: String,
-    /// What was asked under it.
+    /// The request that has the key.
     pub before: String,
-    /// What is asked under it now.
+    /// The new request.
     pub now: String,
 }
 
@@ -61,13 +61,13 @@ impl Request {
         Self { act, projection: projection.clone(), which: which.into(), detail: String::new() }
     }
 
-    /// The same, with what else is asked.
+    /// Returns the same request with further details.
     pub(crate) fn with(mut self, detail: impl std::fmt::Display) -> Self {
         self.detail = format!(" {detail}");
         self
     }
 
-    /// As it is kept with the events that it led to.
+    /// Returns the request in the form that is stored with the resulting events.
     pub(crate) fn kept(&self, events: &[CatalogEvent]) -> Option<String> {
         subject(events.iter()).map(|version| self.words(version))
     }
@@ -76,16 +76,16 @@ impl Request {
         format!("{} {} {version}{}", self.act, self.projection, self.detail)
     }
 
-    /// Whether it is the one that led to these entries, which have its key.
+    /// Checks that it is the request that led to these entries, which have its key.
     ///
     /// # Errors
-    /// [`KeyReused`] when another one did.
+    /// [`KeyReused`] if another request did.
     pub(crate) fn check(&self, key: &str, entries: &[CatalogEntry]) -> Result<(), KeyReused> {
         let Some(version) = subject(entries.iter().map(|entry| &entry.event)) else { return Ok(()) };
         let before = match entries.iter().find_map(|entry| entry.request.clone()) {
             Some(kept) if kept == self.words(version) && self.which.allows(version) => return Ok(()),
             Some(kept) => kept,
-            // Of a release that kept no more than what came of it.
+            // An earlier release stored only the result.
             None => match entries.iter().find_map(|entry| Some((act_of(&entry.event)?, entry))) {
                 Some((act, entry)) => {
                     let view = entry.event.view();
@@ -108,13 +108,13 @@ impl Request {
     }
 }
 
-/// The version that a request is about: the one that it schedules, or else the one that it changes first.
+/// Returns the version that a request is about: the one that it schedules, or else the one that it changes first.
 fn subject<'a>(events: impl Iterator<Item = &'a CatalogEvent> + Clone) -> Option<VersionId> {
     let scheduled = events.clone().find(|event| matches!(event, CatalogEvent::Scheduled { .. }));
     scheduled.or_else(|| events.clone().next()).map(|event| event.view().version)
 }
 
-/// What leads to such an event, where only one request does.
+/// Returns the request that leads to such an event, if only one does.
 fn act_of(event: &CatalogEvent) -> Option<&'static str> {
     use dacapo_model::FlipKind::{Flip, Rollback};
     match event {

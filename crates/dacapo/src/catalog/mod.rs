@@ -1,7 +1,7 @@
-//! The catalog as a node keeps it: the fold of `$catalog`, and the one door through which it changes.
+//! The catalog in the form in which a node keeps it: the fold of `$catalog`, and the one door through which it changes.
 //!
-//! A change is decided from the fold and appended with the fold's exact revision. If another change came
-//! first, the fold is brought up to date and the change is decided again on what is there now.
+//! A change is decided from the fold and appended with the fold's exact revision. If another change came first, the
+//! fold is brought up to date and the change is decided again.
 
 mod keys;
 
@@ -20,38 +20,38 @@ pub(crate) use keys::{Request, Which};
 
 use crate::world::World;
 
-/// The field of a catalog event's metadata that says why it was asked for.
+/// The field of a catalog event's metadata that holds the reason of the request.
 const REASON: &str = "reason";
 /// The field that holds the key under which a request may be repeated.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// The field that says what was asked under that key; events of releases before it have none.
+/// The field that holds the request under that key. Events of earlier releases have none.
 const REQUEST: &str = "request";
 
-/// Who asks for a change, and why. Kept with the change.
+/// The requester of a change, and the reason. The catalog keeps them with the change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestedBy {
-    /// Who.
+    /// The requester.
     pub actor: String,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
-    /// A request that is repeated under the same key is carried out once.
+    /// The idempotency key. A request that is repeated under the same key is carried out once.
     pub idempotency_key: Option<String>,
 }
 
 impl RequestedBy {
-    /// Names `actor` as the one who asks.
+    /// Returns a request by `actor`.
     pub fn by(actor: impl Into<String>) -> Self {
         Self { actor: actor.into(), ..Self::default() }
     }
 
-    /// Because of `reason`.
+    /// Sets the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Names dacapo itself, which follows the plan.
+    /// Returns a request by dacapo itself, which follows the plan.
     pub(crate) fn by_plan() -> Self {
         Self::by("dacapo")
     }
@@ -62,30 +62,30 @@ impl RequestedBy {
 pub struct CatalogEntry {
     /// Its position in the journal.
     pub position: Position,
-    /// When it was appended.
+    /// The time at which it was appended.
     pub recorded: Timestamp,
-    /// What happened.
+    /// The change.
     pub event: CatalogEvent,
-    /// Who asked for it, and why.
+    /// The requester, and the reason.
     pub asked: RequestedBy,
-    /// What was asked under the key, in words.
+    /// The request under the key, in words.
     pub(crate) request: Option<String>,
 }
 
 impl CatalogEntry {
-    /// Whether it only keeps the key of a request for what was so already.
+    /// Returns true if it only keeps the key of a request that had nothing to change.
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(self.event, CatalogEvent::NothingToDo { .. })
     }
 }
 
-/// Why a change of the catalog did not happen.
+/// The reason why a change of the catalog did not happen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CatalogError {
-    /// The rules decline it.
+    /// The rules refuse it.
     #[error(transparent)]
     Refused(#[from] CatalogRefused),
-    /// The request itself is over a limit, such as a reason of many pages.
+    /// The request itself exceeds a limit, such as a reason of many pages.
     #[error(transparent)]
     Append(AppendRefused),
     /// Its key belongs to another request.
@@ -100,7 +100,7 @@ pub(crate) struct CatalogLog {
     journal: Arc<dyn Journal>,
     world: World,
     folded: Mutex<Folded>,
-    /// Whatever the catalog says through here is in what is told as current.
+    /// The position through which `current` has everything that the catalog says.
     folded_through: AtomicU64,
     current: watch::Sender<Arc<Catalog>>,
 }
@@ -108,7 +108,7 @@ pub(crate) struct CatalogLog {
 #[derive(Default)]
 struct Folded {
     catalog: Catalog,
-    /// The entries that each idempotency key led to.
+    /// The entries that resulted from each idempotency key.
     keys: HashMap<String, Vec<CatalogEntry>>,
 }
 
@@ -128,9 +128,9 @@ impl CatalogLog {
         self.current.subscribe()
     }
 
-    /// Brings the fold up to date, should the journal have been unreadable after an append.
+    /// Brings the fold up to date, in case the journal could not be read after an append.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
-        // Of what is in the journal by now the stream knows when it is asked.
+        // The stream knows everything that is in the journal by the time it is asked.
         let head = *self.journal.head().borrow();
         in_time(async {
             let mut folded = self.folded.lock().await;
@@ -139,8 +139,8 @@ impl CatalogLog {
         .await
     }
 
-    /// The fold of whatever the catalog says through `through`, which the caller has seen in the journal. Asks the journal
-    /// only if that is not known yet.
+    /// Returns the fold of everything that the catalog says through `through`, which the caller has seen in the
+    /// journal. It asks the journal only if that is not known yet.
     pub(crate) async fn through(&self, through: Position) -> Result<Arc<Catalog>, StoreError> {
         let is_known = || self.folded_through.load(Ordering::Acquire) >= through.get();
         if !is_known() {
@@ -153,19 +153,19 @@ impl CatalogLog {
         Ok(self.current())
     }
 
-    /// Folds what the journal has of the catalog, which is all through `through`.
+    /// Folds the catalog events in the journal, at least all through `through`.
     async fn look(&self, folded: &mut Folded, through: Position) -> Result<(), StoreError> {
         if self.journal.stream_revision(&catalog_form::stream()).await? > folded.catalog.revision {
             self.fold_on(folded).await?;
         }
-        // A look that was given up in the middle has folded what nobody was told.
+        // A look that was cancelled in the middle may have folded events that were not passed on.
         self.tell(folded);
         self.folded_through.fetch_max(through.get(), Ordering::Release);
         Ok(())
     }
 
-    /// Tells whoever watches of the fold. Told of what is not new, the conductor would try again at once whatever
-    /// has just failed.
+    /// Passes the fold to its watchers if it is new. Otherwise the conductor would immediately retry what has just
+    /// failed.
     fn tell(&self, folded: &Folded) {
         self.current.send_if_modified(|known| {
             let is_new = known.revision != folded.catalog.revision;
@@ -176,20 +176,20 @@ impl CatalogLog {
         });
     }
 
-    /// Folds what is in the journal behind the fold, tells whoever watches of it, and returns it.
+    /// Folds the events in the journal after the fold, passes the fold to its watchers, and returns the events.
     async fn fold_on(&self, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
         let entries = fold_on(&*self.journal, folded).await;
         self.tell(folded);
         entries
     }
 
-    /// What was done before under the idempotency key of `asked`, whatever that was.
+    /// Returns what was done before under the idempotency key of `asked`, for any request.
     pub(crate) async fn under_key(&self, asked: &RequestedBy) -> Result<Option<Vec<CatalogEntry>>, StoreError> {
         let Some(key) = &asked.idempotency_key else { return Ok(None) };
         in_time(async { Ok(self.folded.lock().await.keys.get(key).cloned()) }).await
     }
 
-    /// What was done before under the idempotency key of `asked`, which belongs to one request.
+    /// Returns what was done before under the idempotency key of `asked`, which belongs to one request.
     pub(crate) async fn repeated(
         &self,
         asked: &RequestedBy,
@@ -202,10 +202,10 @@ impl CatalogLog {
         Ok(known?)
     }
 
-    /// Carries out `command`, and returns the entries it led to: none when things are as asked already,
-    /// the first ones when the request is a repetition.
+    /// Carries out `command`, and returns the resulting entries: none if nothing has to change, the first ones if the
+    /// request is a repetition.
     ///
-    /// It goes on to its end when the caller goes away, so that the fold and its watchers know of whatever was
+    /// It continues to its end even if the caller goes away, so that the fold and its watchers get everything that was
     /// appended.
     pub(crate) async fn change(
         self: Arc<Self>,
@@ -215,7 +215,7 @@ impl CatalogLog {
         self.change_as_asked(command, asked, None).await
     }
 
-    /// The same for a `request` that may have a key.
+    /// Does the same for a `request` that may have a key.
     pub(crate) async fn change_for(
         self: Arc<Self>,
         request: Request,
@@ -252,8 +252,8 @@ impl CatalogLog {
             }
             let mut events = folded.catalog.decide(command)?;
             if events.is_empty() {
-                // A key belongs to its request also where there was nothing to do, or its repetition would do something
-                // once there is.
+                // A key belongs to its request even if there was nothing to do. Otherwise a repetition would do
+                // something as soon as there is something to do.
                 let keyed = request.is_some() && asked.idempotency_key.is_some();
                 let Some(view) = command.view().filter(|_| keyed) else { return Ok(vec![]) };
                 events.push(CatalogEvent::NothingToDo { view: view.clone() });
@@ -262,7 +262,7 @@ impl CatalogLog {
             let kept = request.and_then(|request| request.kept(&events));
             let new = events.iter().map(|event| self.new_event(event, asked, &kept)).collect();
             let appended = self.journal.append(Append::to_stream(catalog_form::stream(), expected, new)).await;
-            // Also after an error: the events may be there although the answer was lost.
+            // This happens after an error, too: the events may be there although the answer was lost.
             let entries = self.fold_on(&mut folded).await;
             let ours = entries.map(|mut entries| {
                 entries.truncate(events.len());
@@ -308,14 +308,15 @@ impl CatalogLog {
     }
 }
 
-/// Those of the entries that changed something.
+/// Returns the entries that changed something.
 fn changes(mut entries: Vec<CatalogEntry>) -> Vec<CatalogEntry> {
     entries.retain(|entry| !entry.is_nothing());
     entries
 }
 
-/// Does something with the journal in [`limits::REQUEST_TIME_MAX`], in which is the time for which somebody else is waited
-/// for who does: where a store does not answer, each waits for that time, and not for all who came before as well.
+/// Does something with the journal within [`limits::REQUEST_TIME_MAX`], which includes the wait for another caller that
+/// does the same. So if the store does not answer, each caller waits for that time, and not also for all callers before
+/// it.
 async fn in_time<T>(done: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     match tokio::time::timeout(limits::REQUEST_TIME_MAX, done).await {
         Ok(done) => done,
@@ -327,7 +328,7 @@ async fn in_time<T>(done: impl Future<Output = Result<T, StoreError>>) -> Result
     }
 }
 
-/// What was done before under the key of `asked`. What dacapo asks by itself has none.
+/// Returns what was done before under the key of `asked`. Changes by dacapo itself have no key.
 fn known(
     folded: &Folded,
     asked: &RequestedBy,
@@ -344,20 +345,20 @@ const FOLLOW: Duration = Duration::from_millis(20);
 /// How long to rest after the journal could not be read.
 const REST: Duration = Duration::from_millis(500);
 
-/// Keeps the fold up to date with what other nodes append, until it is stopped.
+/// Keeps the fold up to date with the appends of other nodes, until it is stopped.
 pub(crate) async fn follow(log: Arc<CatalogLog>, mut stop: watch::Receiver<bool>) {
     let mut head = log.journal.head();
     loop {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            // A journal that closes takes its sender with it.
+            // A journal that closes drops its sender.
             changed = head.changed() => if changed.is_err() { return },
         }
         let rest = match log.refresh().await {
             Ok(()) => FOLLOW,
             Err(error) => {
-                tracing::warn!(%error, "the catalog cannot be followed for the moment");
+                tracing::warn!(%error, "the catalog cannot be followed now, and is read again");
                 head.mark_changed();
                 REST
             }
@@ -368,12 +369,12 @@ pub(crate) async fn follow(log: Arc<CatalogLog>, mut stop: watch::Receiver<bool>
     }
 }
 
-/// Every change there ever was, in order.
+/// Returns every change of the catalog, in order.
 pub(crate) async fn history(journal: &dyn Journal) -> Result<Vec<CatalogEntry>, StoreError> {
     fold_on(journal, &mut Folded::default()).await
 }
 
-/// Folds what is in the journal behind the fold, and returns it.
+/// Folds the events in the journal after the fold, and returns them.
 async fn fold_on(journal: &dyn Journal, folded: &mut Folded) -> Result<Vec<CatalogEntry>, StoreError> {
     let mut entries = Vec::new();
     loop {

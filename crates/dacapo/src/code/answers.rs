@@ -1,4 +1,4 @@
-//! Answers to queries whose types nobody else knows.
+//! Answers to queries, with their types erased.
 
 use std::any::Any;
 use std::marker::PhantomData;

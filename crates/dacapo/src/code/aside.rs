@@ -1,4 +1,4 @@
-//! Events that are set aside: those that the view keeps letters of, and those of the batch under way.
+//! Events that are set aside: those with letters in the view, and those of the batch under way.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use dacapo_store::{EventRef, StoreError, View as StoredView};
 /// How many letters are read at once at the claim.
 const PAGE: usize = 1_000;
 
-/// What is set aside, and what must be because it comes behind something that is.
+/// The events that are set aside, and the rule that sets later events of their streams aside, too.
 #[derive(Default)]
 pub(crate) struct Aside {
-    /// Whether later events of a stream wait behind one that was refused.
+    /// True if later events of a stream wait for an earlier one that was refused.
     order_matters: bool,
-    /// As the view has them.
+    /// The letters of the view.
     kept: Letters,
-    /// How many the view had of segments that are not this run's.
+    /// The number of letters in the view of segments that this run does not have.
     others: usize,
-    /// Those of the batch under way, which its commit adds.
+    /// The letters of the batch under way, which its commit adds.
     batch: Letters,
-    /// Those of the batch that were refused for good, should the batch be applied again.
+    /// The events of the batch that were refused and not retried, in case the batch is applied again.
     refused: BTreeMap<Position, Letter>,
     /// The time of the batch.
     now: Timestamp,
 }
 
 impl Aside {
-    /// Reads the letters of a view that are of the segments which are `ours`.
+    /// Reads the letters of a view, of the segments for which `ours` returns true.
     pub(crate) async fn load(
         view: &dyn StoredView,
         order_matters: bool,
@@ -50,33 +50,33 @@ impl Aside {
         Ok(Self { order_matters, kept, others, ..Self::default() })
     }
 
-    /// Sets aside what was set aside before, and nothing else.
+    /// Returns a value that sets aside the events of these letters, and no others.
     pub(crate) fn of(letters: impl IntoIterator<Item = Letter>) -> Self {
         let refused = letters.into_iter().map(|letter| (letter.position, letter)).collect();
         Self { refused, ..Self::default() }
     }
 
-    /// How many the view has, as far as this run knows.
+    /// Returns the number of letters in the view, as far as this run knows.
     pub(crate) fn count(&self) -> usize {
         self.kept.len() + self.others
     }
 
-    /// A batch begins, at this time.
+    /// Begins a batch at this time.
     pub(crate) fn begin(&mut self, now: Timestamp) {
         (self.batch, self.refused, self.now) = (Letters::default(), BTreeMap::new(), now);
     }
 
-    /// The batch is applied again from its start: what was refused for good in it is not tried again.
+    /// Begins the batch again. Events that were already refused in it are not tried again.
     pub(crate) fn begin_again(&mut self) {
         self.batch = Letters::default();
     }
 
-    /// The letters of the batch, for its commit.
+    /// Returns the letters of the batch, for its commit.
     pub(crate) fn of_batch(&self) -> Vec<Letter> {
         self.batch.iter().cloned().collect()
     }
 
-    /// The batch is committed.
+    /// Records that the batch is committed.
     pub(crate) fn committed(&mut self) {
         std::mem::take(&mut self.batch).iter().for_each(|letter| self.kept.put(letter.clone()));
     }
@@ -93,22 +93,23 @@ impl Aside {
         self.order_matters
     }
 
-    /// Whether no more events may be set aside.
+    /// Returns true if no more events may be set aside.
     pub(crate) fn is_full(&self) -> bool {
         self.count() + self.batch.len() >= limits::LETTERS_MAX
     }
 
-    /// Sets an event aside that its handler has refused for good.
+    /// Sets an event aside after its last try.
     pub(crate) fn refuse(&mut self, letter: Letter) {
         assert!(!self.is_full(), "I-11: an event is set aside only where there is room for its letter");
         self.refused.insert(letter.position, letter.clone());
         self.batch.put(letter);
     }
 
-    /// Whether the event is set aside without being tried: its stream is, or it was refused before in this batch.
+    /// Returns true if the event is set aside without a try, since an earlier event of its stream is set aside, or
+    /// since it was refused before in this batch.
     ///
     /// # Errors
-    /// With what was said of the event it comes behind, when no more events may be set aside.
+    /// The error of the earlier event, if no more events may be set aside.
     pub(crate) fn takes(&mut self, segment: Segment, event: &EventRef<'_>) -> Result<bool, String> {
         if self.kept.is_empty() && self.refused.is_empty() {
             return Ok(false);
@@ -126,9 +127,9 @@ impl Aside {
         let kind = LetterKind::Blocked { first: first.position };
         let error = first.error.clone();
         if self.is_full() {
-            return Err(format!("it is behind event {} of its stream, of which was said: {error}", first.position));
+            return Err(format!("event {} of its stream is set aside before it: {error}", first.position));
         }
-        // A retry goes on with what comes while it is under way: else one of a busy stream would never be through.
+        // A retry includes the events that arrive during it. Otherwise a retry in a busy stream would never end.
         let last = self.batch.last_of(event.stream).or_else(|| self.kept.last_of(event.stream));
         let wish = last.and_then(|last| last.wish).filter(|wish| *wish == Wish::Retry);
         let letter = letter(segment, event, kind, error, 0, self.now).map_err(|error| error.to_string())?;
@@ -137,10 +138,10 @@ impl Aside {
     }
 }
 
-/// The letter of an event.
+/// Returns the letter of an event.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] when the journal has the event under a name that no append takes.
+/// [`StoreError::Corrupt`] if the journal has the event under an invalid name.
 pub(crate) fn letter(
     segment: Segment,
     event: &EventRef<'_>,
@@ -163,7 +164,7 @@ pub(crate) fn letter(
     })
 }
 
-/// What a handler said, no longer than is kept.
+/// Returns the error of a handler, cut to the length that is stored.
 pub(crate) fn shortened(mut error: String) -> String {
     if error.len() > limits::HANDLER_ERROR_BYTES_MAX {
         let end = (0..=limits::HANDLER_ERROR_BYTES_MAX).rev().find(|at| error.is_char_boundary(*at)).unwrap_or(0);

@@ -1,7 +1,7 @@
-//! Which event a handler sits on, seen from outside of its thread.
+//! The event that a handler is working on, seen from outside of its thread.
 //!
 //! A handler that computes without end can be neither stopped nor asked. So the thread that runs it leaves a mark
-//! before each event, and whoever watches finds the same mark again.
+//! before each event. A watcher that finds the same mark again knows that the handler is busy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,17 +10,17 @@ use std::time::Duration;
 use dacapo_model::{Position, limits};
 use tokio::time::Instant;
 
-/// The marks of a processor's handler, and what its watchers saw.
+/// The marks of a processor's handler, and the observations of its watchers.
 #[derive(Default)]
 pub(crate) struct Busy {
-    /// The event being handled; 0 for none.
+    /// The event that is being handled; 0 for none.
     position: AtomicU64,
-    /// How many events were begun.
+    /// The number of events that were begun.
     begun: AtomicU64,
     seen: Mutex<Option<Seen>>,
 }
 
-/// A mark as it was first seen.
+/// A mark, and the time at which it was first seen.
 #[derive(Clone, Copy)]
 struct Seen {
     begun: u64,
@@ -28,35 +28,35 @@ struct Seen {
     told: bool,
 }
 
-/// A handler that has been busy for so long that it is told.
+/// A handler that has been busy with one event for long enough to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Busied {
     pub(crate) position: Position,
     pub(crate) time: Duration,
-    /// Whether nobody was told before.
+    /// True if it was not reported before.
     pub(crate) is_news: bool,
 }
 
 impl Busy {
-    /// The handler gets the event at `position`. Only one thread at a time calls this.
+    /// Records that the handler gets the event at `position`. Only one thread at a time calls this.
     pub(crate) fn begins(&self, position: Position) {
         self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.position.store(position.get(), Ordering::Relaxed);
     }
 
-    /// The event being handled, if one is: everything before it in the batch was applied.
+    /// Returns the event that is being handled, if there is one. Everything before it in the batch was applied.
     pub(crate) fn at(&self) -> Option<Position> {
         let position = self.position.load(Ordering::Relaxed);
         (position > 0).then(|| Position::new(position))
     }
 
-    /// The handler has returned.
+    /// Records that the handler has returned.
     pub(crate) fn rests(&self) {
         self.position.store(0, Ordering::Relaxed);
     }
 
-    /// The event the handler sits on, if it has been seen there for [`limits::HANDLER_TIME_SEEN`]. The time counts
-    /// from the first look, so somebody has to look now and then.
+    /// Returns the event that the handler is busy with, if it was seen there for [`limits::HANDLER_TIME_SEEN`]. The
+    /// time counts from the first look, so this must be called from time to time.
     pub(crate) fn look(&self, now: Instant) -> Option<Busied> {
         let (begun, position) = (self.begun.load(Ordering::Relaxed), self.position.load(Ordering::Relaxed));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Code of any event and row types, as a node carries it.
+//! The code of a version, in the form in which a node carries it, with any event and row types.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::event::Event;
 use crate::view::ReadView;
 
 /// The code of one version of a projection, with the queries that it answers and the effects that it makes. Every
-/// [`Projection`] becomes one, and so does `BalancesV1.answering::<BalanceOf>()`.
+/// [`Projection`] converts into it, and so does `BalancesV1.answering::<BalanceOf>()`.
 #[derive(Clone)]
 pub struct VersionCode {
     pub(crate) code: Code,
@@ -33,7 +33,7 @@ pub struct VersionCode {
     acts: HashMap<&'static str, Arc<dyn AnyAct>>,
     /// The types of queries whose answers are compared with those of another version.
     pub(crate) shadows: HashMap<TypeId, Arc<dyn Shadow>>,
-    /// Queries of those types that are put to both versions when this one is verified.
+    /// Queries of those types that are put to both versions during the verification of this one.
     pub(crate) samples: Vec<AnyQuery>,
 }
 
@@ -43,7 +43,7 @@ impl<P: Projection> From<P> for VersionCode {
     }
 }
 
-/// [`VersionCode`] while the type of its projection is known, so that queries and effects can be added.
+/// A [`VersionCode`] whose projection type is still known, so that queries and effects can be added.
 #[must_use = "a node runs the code that its builder is given"]
 pub struct CodeOf<P> {
     projection: Arc<P>,
@@ -51,10 +51,10 @@ pub struct CodeOf<P> {
 }
 
 impl VersionCode {
-    /// The code of `projection`, without queries.
+    /// Returns the code of `projection`, without queries.
     ///
     /// # Panics
-    /// When [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
+    /// If [`Projection::NAME`] is not a valid name or [`Projection::VERSION`] is 0.
     pub fn new<P: Projection>(projection: P) -> Self {
         Self::of(projection).carried
     }
@@ -76,7 +76,7 @@ impl VersionCode {
                 categories: options.categories.clone().map(|categories| categories.into_iter().collect()),
                 rows: options.rows,
             },
-            // Whether it may, the driver finds out when it comes to it.
+            // The driver checks later whether it may.
             seeded: false,
         };
         let filter = Filter {
@@ -98,18 +98,18 @@ impl VersionCode {
         CodeOf { projection, carried }
     }
 
-    /// What the other nodes are told of it.
+    /// Returns the facts about it that the other nodes get.
     pub(crate) fn of_member(&self) -> MemberCode {
         let id = CodeId { projection: self.code.projection.clone(), code: self.code.code };
         MemberCode { id, in_place: Some(self.options.in_place) }
     }
 
-    /// Whether this is the code of `version` of `projection`.
+    /// Returns true if this is the code of `version` of `projection`.
     pub(crate) fn is_of(&self, projection: &ProjectionName, version: VersionId) -> bool {
         self.code.projection == *projection && self.code.code == version.code
     }
 
-    /// The answer of this version, from `view`; `None` when it does not answer such queries.
+    /// Returns the answer of this version, from `view`; `None` if it does not answer such queries.
     #[expect(clippy::expect_used, reason = "answers are registered under their query's type")]
     pub(crate) fn answer<'a, Q: Query>(
         &'a self,
@@ -124,17 +124,17 @@ impl VersionCode {
         }))
     }
 
-    /// The names of the effects it acts on.
+    /// Returns the names of the effects that it makes.
     pub(crate) fn effect_names(&self) -> Vec<&'static str> {
         self.acts.keys().copied().collect()
     }
 
-    /// What acts on effects of this name.
+    /// Returns the code that makes effects of this name.
     pub(crate) fn act_on(&self, name: &str) -> Option<Arc<dyn AnyAct>> {
         self.acts.get(name).cloned()
     }
 
-    /// The answer of this version to a query of whatever type.
+    /// Returns the answer of this version to a query of any type.
     pub(crate) fn answer_any<'a>(
         &'a self,
         query: &'a (dyn Any + Send + Sync),
@@ -143,7 +143,7 @@ impl VersionCode {
         Some(self.answers.get(&query.type_id())?.answer(query, view))
     }
 
-    /// The names of the types of queries it answers.
+    /// Returns the names of the types of queries that it answers.
     pub(crate) fn query_names(&self) -> &[&'static str] {
         &self.query_names
     }
@@ -162,8 +162,8 @@ impl<P: Projection> CodeOf<P> {
         self
     }
 
-    /// Lets the version answer queries of type `Q`, and compares what it answers with what the serving version does,
-    /// before readers move to it: to a share of the live queries
+    /// Lets the version answer queries of type `Q`, and compares its answers with those of the serving version before
+    /// readers move to it. Compared are the answers to a share of the live queries
     /// ([`Verify::shadow_share`](crate::verify::Verify::shadow_share)), and to every [`sample`](Self::sample).
     pub fn shadowing<Q: Query + Clone + fmt::Debug>(self) -> Self
     where
@@ -176,7 +176,8 @@ impl<P: Projection> CodeOf<P> {
         version
     }
 
-    /// Puts this query to both versions when this one is verified. As [`shadowing`](Self::shadowing) otherwise.
+    /// Puts this query to both versions when this one is verified. Otherwise it does the same as
+    /// [`shadowing`](Self::shadowing).
     pub fn sample<Q: Query + Clone + fmt::Debug>(self, query: Q) -> Self
     where
         P: Answers<Q>,
@@ -193,7 +194,7 @@ impl<P: Projection> CodeOf<P> {
     /// Lets the version make effects of type `E` that its handler emits. Without it, emitting one is an error.
     ///
     /// # Panics
-    /// When another effect has the same name.
+    /// If another effect has the same name.
     pub fn acting<E: Effect>(mut self) -> Self
     where
         P: Acts<E>,
@@ -211,7 +212,7 @@ impl<P: Projection> From<CodeOf<P>> for VersionCode {
     }
 }
 
-/// The shape of the tables as text: what can be seen of a change under an unchanged version number.
+/// Returns the shape of the tables as text. It shows a change of the tables under an unchanged version number.
 fn fingerprint(tables: &[Table]) -> String {
     let column = |table: &Table, at: usize| {
         let column = &table.columns[at];

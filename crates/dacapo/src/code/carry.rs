@@ -1,4 +1,4 @@
-//! What keeps a node from carrying a version, as far as its code alone tells.
+//! The rules that prevent a node from carrying a version, as far as its code alone shows.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use dacapo_store::Table;
 
 use super::VersionCode;
 
-/// Why a node does not carry a version.
+/// The reason why a node does not carry a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CarryRefused {
-    /// Another projection of the same name and version is carried, and only one of them would run.
+    /// Another projection with the same name and version is carried. Only one of them would run.
     #[error(
         "{projection} v{code} is carried twice: each version of a projection has one code; give one of them another \
          `NAME`, or a `VERSION` of its own"
@@ -23,7 +23,7 @@ pub enum CarryRefused {
         /// The code version.
         code: u32,
     },
-    /// No stream is of such a category.
+    /// No stream can have such a category.
     #[error(
         "{projection} v{code} asks for streams of the category {category:?}, and there can be none: a category is what \
          comes before the first '-' of a stream's name, so {category:?} as the beginning of a name is of the category \
@@ -34,9 +34,9 @@ pub enum CarryRefused {
         projection: ProjectionName,
         /// The code version.
         code: u32,
-        /// The category as its options name it.
+        /// The category in its options.
         category: String,
-        /// The category of streams whose names begin so.
+        /// The category of streams whose names begin with that text.
         instead: String,
     },
     /// It would read the streams of dacapo itself.
@@ -49,11 +49,11 @@ pub enum CarryRefused {
         projection: ProjectionName,
         /// The code version.
         code: u32,
-        /// The category as its options name it.
+        /// The category in its options.
         category: String,
     },
-    /// It has a unique index and more than one segment. Segments come past events each at its own pace, also on one node, so
-    /// which of two rows had a value first would depend on that.
+    /// It has a unique index and more than one segment. Each segment passes events at its own pace, even on one node,
+    /// so the pace would decide which of two rows had a value first.
     #[error(
         "{projection} v{code} has a unique index on table {table} and {segments} segments: what is unique can be promised \
          within one segment only. Give it one segment, or make the index a plain one and let a check of the version look \
@@ -66,7 +66,7 @@ pub enum CarryRefused {
         code: u32,
         /// The table with the unique index.
         table: &'static str,
-        /// How many segments it asks for.
+        /// The number of segments in its options.
         segments: SegmentCount,
     },
     /// It names no category at all.
@@ -79,10 +79,10 @@ pub enum CarryRefused {
     },
 }
 
-/// Looks whether a version could ever apply an event, and whether what it asks for can be promised.
+/// Checks that a version can ever apply an event, and that its options can be fulfilled.
 ///
 /// # Errors
-/// [`CarryRefused`] when its options name categories that no stream of a user has, or several segments beside a unique
+/// [`CarryRefused`] if its options name categories that no stream of a user has, or several segments with a unique
 /// index.
 pub(crate) fn check(carried: &VersionCode) -> Result<(), CarryRefused> {
     let (projection, code) = (carried.code.projection.clone(), carried.code.code);
@@ -107,11 +107,11 @@ pub(crate) fn check(carried: &VersionCode) -> Result<(), CarryRefused> {
     Ok(())
 }
 
-/// Why no stream that a user may read is of a category.
+/// The reason why no stream that a user may read has a category.
 enum Never {
     System,
     Category {
-        /// The category of streams whose names begin so.
+        /// The category of streams whose names begin with that text.
         instead: String,
     },
 }
@@ -124,11 +124,11 @@ fn never(category: &str) -> Option<Never> {
     (instead != category || category.is_empty()).then(|| Never::Category { instead: instead.to_owned() })
 }
 
-/// Checks the categories that a subscription asks for, as those of a projection are checked. Those of `system` streams are
-/// read by operators only.
+/// Checks the categories of a subscription, by the same rules as those of a projection. Only operators read those of
+/// `system` streams.
 ///
 /// # Errors
-/// Why no stream is of one of them.
+/// The reason why no stream has one of them.
 pub(crate) fn check_categories(categories: &[String], system: bool) -> Result<(), String> {
     if categories.is_empty() {
         return Err("streams of no category are asked for: name some, or leave categories away for all".into());
@@ -146,10 +146,10 @@ pub(crate) fn check_categories(categories: &[String], system: bool) -> Result<()
     }
 }
 
-/// Looks whether each version that a node starts with could run.
+/// Checks that each version that a node starts with could run.
 ///
 /// # Errors
-/// [`CarryRefused`] for the first that could not.
+/// [`CarryRefused`] for the first one that could not.
 pub(crate) fn check_all(carried: &[VersionCode]) -> Result<(), CarryRefused> {
     let mut seen = BTreeSet::new();
     for carried in carried {

@@ -1,10 +1,10 @@
-//! What a version checks of itself, as a user declares it.
+//! The checks that a version makes of itself, as a user declares them.
 
 use dacapo_model::verify::FindingKind;
 
 use super::tally::{Tally, Words};
 
-/// A query that must give no rows; those that it gives are what is wrong.
+/// A query that must return no rows. The rows that it returns are the faults.
 ///
 /// ```
 /// use dacapo::verify::Assertion;
@@ -14,30 +14,30 @@ use super::tally::{Tally, Words};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assertion {
-    /// What is so when it gives none.
+    /// The statement that is true if the query returns no rows.
     pub name: &'static str,
     /// The query.
     pub sql: &'static str,
 }
 
-/// What the code of a version finds of itself. See [`Projection::check`](crate::Projection::check).
+/// Collects the results of a version's own checks. See [`Projection::check`](crate::Projection::check).
 #[derive(Debug, Default)]
 pub struct Checks {
     pub(crate) tally: Tally,
 }
 
 impl Checks {
-    /// A check was made: `name` says what is so if `holds`.
+    /// Adds the result of a check. `name` is the statement that is true if `holds`.
     pub fn holds(&mut self, name: &str, holds: bool) {
         self.compares(name, holds, || (String::new(), String::new()));
     }
 
-    /// A check was made: `found` must be `expected`.
+    /// Adds the result of a check: `found` must equal `expected`.
     pub fn equal<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, found: T, expected: T) {
         self.compares(name, found == expected, || (format!("{expected:?}"), format!("{found:?}")));
     }
 
-    /// A check of one row or one thing was made: `key` says which.
+    /// Adds the result of a check of one row or one thing, which `key` identifies.
     pub fn equal_at<T: PartialEq + std::fmt::Debug>(&mut self, name: &str, key: &str, found: T, expected: T) {
         self.tally.looked_at += 1;
         if found != expected {

@@ -1,4 +1,4 @@
-//! What is declared about the rows of two versions, and what follows from that for each table.
+//! The declared differences between the rows of two versions, and the resulting comparison of each table.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use dacapo_store::{ColumnKind, Table, Value};
 
 use crate::row::{Row, RowError};
 
-/// How the rows of a version differ by intent from those of the version that serves. Nothing declared: every table
-/// and column that both have, by name, has the same rows.
+/// The intended differences between the rows of a version and those of the serving version. Without a declaration,
+/// every table and column that both versions have, by name, must have the same rows.
 ///
-/// What is declared for a table or a column that the other version does not have changes nothing, so one declaration
-/// serves a version against whichever other one is there.
+/// A declaration for a table or a column that the other version does not have has no effect. So one declaration works
+/// with any other version.
 ///
 /// ```
 /// use dacapo::verify::{Comparison, TableComparison};
@@ -26,7 +26,7 @@ pub struct Comparison {
     without: Vec<&'static str>,
 }
 
-/// How the rows of one table differ by intent. See [`Comparison`].
+/// The intended differences in the rows of one table. See [`Comparison`].
 #[derive(Clone)]
 pub struct TableComparison {
     table: &'static str,
@@ -39,12 +39,12 @@ pub struct TableComparison {
 
 type KeyFilter = Arc<dyn Fn(&[Value]) -> bool + Send + Sync>;
 
-/// Both rows as they differ, in words; `None` where they are the same.
+/// The differing parts of both rows, in words; `None` if the rows are the same.
 pub(crate) type Difference = Option<(String, String)>;
 
 type Differ = dyn Fn(Vec<Value>, Vec<Value>) -> Result<Difference, RowError> + Send + Sync;
 
-/// A comparison of rows by something that is made of each.
+/// A comparison of values that are made from the rows.
 #[derive(Clone)]
 struct By {
     old: Table,
@@ -53,19 +53,19 @@ struct By {
 }
 
 impl Comparison {
-    /// Nothing declared.
+    /// Returns a comparison without declared differences.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The table is not compared.
+    /// Excludes a table from the comparison.
     #[must_use]
     pub fn without(mut self, table: &'static str) -> Self {
         self.without.push(table);
         self
     }
 
-    /// A table is compared in this way.
+    /// Compares a table in this way.
     #[must_use]
     pub fn table(mut self, table: TableComparison) -> Self {
         self.tables.push(table);
@@ -74,41 +74,42 @@ impl Comparison {
 }
 
 impl TableComparison {
-    /// The table of this name in the new version.
+    /// Returns the comparison of the table with this name in the new version.
     pub fn of(table: &'static str) -> Self {
         Self { table, old_table: None, except: vec![], renamed: vec![], only: None, by: None }
     }
 
-    /// In the old version, the table has this name.
+    /// States the name of the table in the old version.
     #[must_use]
     pub fn was(mut self, table: &'static str) -> Self {
         self.old_table = Some(table);
         self
     }
 
-    /// These columns of the new version are not compared.
+    /// Excludes these columns of the new version from the comparison.
     #[must_use]
     pub fn except(mut self, columns: impl IntoIterator<Item = &'static str>) -> Self {
         self.except.extend(columns);
         self
     }
 
-    /// The column `old` of the old version is `new` in the new one. Columns of the key, too, may have new names.
+    /// States that the column `old` of the old version is `new` in the new one. Columns of the key may have new names,
+    /// too.
     #[must_use]
     pub fn renamed(mut self, old: &'static str, new: &'static str) -> Self {
         self.renamed.push((old, new));
         self
     }
 
-    /// Only rows whose keys this says yes to, in both versions.
+    /// Compares only rows for whose keys `wanted` returns true, in both versions.
     #[must_use]
     pub fn only(mut self, wanted: impl Fn(&[Value]) -> bool + Send + Sync + 'static) -> Self {
         self.only = Some(Arc::new(wanted));
         self
     }
 
-    /// A row of the new version is what this makes of the old version's row with the same key; in place of comparing
-    /// columns.
+    /// Compares whole rows instead of columns: `new` must turn the row of the old version into the row of the new
+    /// version with the same key.
     #[must_use]
     pub fn mapped<Old: Row, New: Row + PartialEq + fmt::Debug>(
         self,
@@ -117,8 +118,8 @@ impl TableComparison {
         self.by(new, |row: New| row)
     }
 
-    /// What is made of the old version's row and what is made of the new version's row with the same key are equal;
-    /// in place of comparing columns.
+    /// Compares values instead of columns: `old` and `new` each turn the row of their version into a value. The values
+    /// for the same key must be equal.
     #[must_use]
     pub fn by<Old: Row, New: Row, T: PartialEq + fmt::Debug>(
         mut self,
@@ -143,29 +144,29 @@ impl fmt::Debug for TableComparison {
     }
 }
 
-/// Two tables that are compared, row by row of the same key.
+/// Two tables that are compared by rows with the same key.
 #[derive(Clone)]
 pub(crate) struct Pair {
     pub(crate) old: Table,
     pub(crate) new: Table,
-    /// The columns that are compared, as places in either table.
+    /// The columns that are compared, as places in both tables.
     columns: Vec<(usize, usize)>,
     only: Option<KeyFilter>,
     by: Option<By>,
 }
 
-/// What follows for two versions.
+/// The comparison of the tables of two versions.
 #[derive(Default)]
 pub(crate) struct Pairs {
     /// The tables that can be compared.
     pub(crate) pairs: Vec<Pair>,
-    /// What is not compared, as both versions are or as it is declared.
+    /// Parts that are not compared, because only one version has them, or by declaration.
     pub(crate) notes: Vec<String>,
-    /// What both have, but so unlike each other that it cannot be compared.
+    /// Parts that both versions have, but in forms that cannot be compared.
     pub(crate) unlike: Vec<String>,
 }
 
-/// The tables that can be compared, and what cannot and why.
+/// Returns the tables that can be compared, and the reasons for the others.
 pub(crate) fn pairs(old: &[Table], new: &[Table], comparison: &Comparison) -> Pairs {
     let Pairs { mut pairs, mut notes, mut unlike } = Pairs::default();
     let declared = |name: &str| comparison.tables.iter().rev().find(|table| table.table == name);
@@ -254,12 +255,12 @@ fn same_shape(a: &Table, b: &Table) -> bool {
 }
 
 impl Pair {
-    /// Whether rows of this key are compared.
+    /// Returns true if rows with this key are compared.
     pub(crate) fn wants(&self, key: &[Value]) -> bool {
         self.only.as_ref().is_none_or(|only| only(key))
     }
 
-    /// How two rows of the same key differ: the columns that do.
+    /// Returns the columns in which two rows with the same key differ.
     pub(crate) fn differ(&self, old: &[Value], new: &[Value]) -> Result<Difference, RowError> {
         if let Some(by) = &self.by {
             return (by.differ)(old.to_vec(), new.to_vec());
@@ -273,12 +274,12 @@ impl Pair {
         Ok((!was.is_empty()).then(|| (show(&self.old, old, &was), show(&self.new, new, &is))))
     }
 
-    /// The columns of an old row that are compared.
+    /// Returns the compared columns of an old row.
     pub(crate) fn show_old(&self, row: &[Value]) -> String {
         self.show(&self.old, row, |pair| pair.0)
     }
 
-    /// The columns of a new row that are compared.
+    /// Returns the compared columns of a new row.
     pub(crate) fn show_new(&self, row: &[Value]) -> String {
         self.show(&self.new, row, |pair| pair.1)
     }
@@ -289,12 +290,12 @@ impl Pair {
             None => self.columns.iter().map(side).collect(),
         };
         let column = |at: &usize| format!("{} {}", table.columns[*at].name, show(&row[*at]));
-        // A row that is nothing but its key is there, and that is all there is to say.
+        // A row with only a key exists, and there is nothing else to show.
         if all.is_empty() { "there".to_owned() } else { all.iter().map(column).collect::<Vec<_>>().join(", ") }
     }
 }
 
-/// Whether two values are the same to a reader: documents are, however they are written.
+/// Returns true if two values are the same to a reader. JSON documents are compared by content, not by text.
 pub(crate) fn same(a: &Value, b: &Value) -> bool {
     let document = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     match (a, b) {
@@ -303,7 +304,7 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A key as people read it.
+/// Returns a key in a readable form.
 pub(crate) fn show_key(key: &[Value]) -> String {
     key.iter().map(show).collect::<Vec<_>>().join(", ")
 }

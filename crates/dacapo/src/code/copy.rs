@@ -1,7 +1,7 @@
-//! How a new version may begin as a copy of another one's view instead of reading the past.
+//! The rules for a new version that begins as a copy of another one's view instead of reading the past.
 //!
-//! This module owns the declaration and the rules of what cannot be right; the processor carries it out as one
-//! transaction under its claim, which moves every token from the start to where the copied one was.
+//! This module owns the declaration and the rules for what cannot be correct. The processor makes the copy, as one
+//! transaction under its claim that moves every token from the start to the copied one's place.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use dacapo_store::{Column, Streams, Table, View as StoredView};
 
 use super::{Seed, VersionCode};
 
-/// What a version that is built begins as a copy of.
+/// The version from which a new one begins as a copy.
 #[derive(Clone)]
 pub(crate) struct SeedFrom {
     pub(crate) id: ViewId,
@@ -19,10 +19,10 @@ pub(crate) struct SeedFrom {
     pub(crate) tables: &'static [Table],
 }
 
-/// Whether a build of `new` in so many segments may begin as a copy of `source`, which has `source_segments`.
+/// Checks that a build of `new` in `segments` segments may begin as a copy of `source`.
 ///
 /// # Errors
-/// Why the copy would not be what `new` would make of the same events, and what to do.
+/// The reason why the copy would differ from what `new` would make of the same events, and what to do.
 pub(crate) fn check(
     new: &VersionCode,
     segments: SegmentCount,
@@ -51,8 +51,8 @@ pub(crate) fn check(
     }
 }
 
-/// Why a view with so many dead letters is not copied, those of skipped events included: the copy would lack their events
-/// without a letter that says so (I-11).
+/// Returns the reason why a view with dead letters is not copied. Letters of skipped events count, too: the copy would
+/// lack their events without a letter that shows it (I-11).
 pub(crate) fn lacks(letters: u64) -> String {
     let events = if letters == 1 { "an event that is".to_owned() } else { format!("{letters} events that are") };
     format!(
@@ -61,7 +61,7 @@ pub(crate) fn lacks(letters: u64) -> String {
     )
 }
 
-/// The types and categories of events that `new` reads and `old` does not.
+/// Returns the types and categories of events that `new` reads and `old` does not.
 fn unseen(new: &VersionCode, old: &VersionCode) -> Vec<String> {
     let (wanted, had) = (new.filter.types.as_deref(), old.filter.types.as_deref());
     let types = match (wanted, had) {
@@ -83,10 +83,10 @@ fn unseen(new: &VersionCode, old: &VersionCode) -> Vec<String> {
     types.into_iter().chain(categories).collect()
 }
 
-/// The statements that copy what both have.
+/// Returns the statements that copy the tables and columns that both have.
 ///
 /// # Errors
-/// What the source lacks, or has otherwise.
+/// The tables or columns that the source lacks, or has in another form.
 pub(crate) fn statements(new: &[Table], old: &[Table]) -> Result<Vec<String>, String> {
     new.iter().map(|table| statement(table, old)).collect()
 }

@@ -1,5 +1,4 @@
-//! How a batch goes through the handler of a projection whose types nobody else knows, and whose fault it is when it
-//! does not.
+//! The way of a batch through the handler of a projection with erased types, and the cause of a failure.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -19,27 +18,28 @@ use crate::event;
 use crate::panics::{chain, panic_text};
 use crate::view::{ReadView, View, ViewError};
 
-/// A batch of events and how far each segment shall go in it.
+/// A batch of events, and how far each segment may go in it.
 pub(crate) struct Work<'a> {
     pub(crate) batch: &'a EventBatch,
-    /// The first of its events to take up, counted from 0.
+    /// The first of its events to handle, counted from 0.
     pub(crate) from: usize,
     pub(crate) segments: SegmentCount,
-    /// For each segment the last position to apply; one that takes no part has its own token here or less.
+    /// For each segment the last position to apply. A segment that takes no part has its own token here, or a lower
+    /// position.
     pub(crate) through: &'a [Position],
     /// For each segment the last position that is a replay.
     pub(crate) past: &'a [Position],
-    /// For which events effects are kept, where there are any.
+    /// The events for which effects are kept, if there can be any.
     pub(crate) speaks: Option<&'a Speaks>,
-    /// For each segment how many events it has taken up; added to.
+    /// For each segment the number of events that it has handled. This batch is added to it.
     pub(crate) applied: &'a mut [u64],
-    /// What is set aside instead.
+    /// The events that are set aside instead.
     pub(crate) aside: &'a mut Aside,
-    /// Where the handler is.
+    /// The mark of the event that the handler is working on.
     pub(crate) busy: &'a Busy,
-    /// How long the handler may wait in one event.
+    /// The longest time that the handler may wait in one event.
     pub(crate) time_max: Duration,
-    /// When to leave the rest of the batch for later.
+    /// The time at which the rest of the batch is left for later.
     pub(crate) until: Instant,
 }
 
@@ -51,22 +51,22 @@ pub(crate) trait Handlers: Send + Sync {
 
     fn comparison(&self, old: u32) -> Comparison;
 
-    /// Applies a batch, event by event, until it is done or one fails. Where there was no time for all of it, the place
-    /// in it of the last event that was taken up; one always is.
+    /// Applies a batch, event by event, until it is done or an event fails. If the time was too short for all of it,
+    /// returns the place in it of the last event that was handled. At least one event is always handled.
     fn apply<'a>(&'a self, work: Work<'a>, view: &'a mut View) -> BoxFuture<'a, Result<Option<usize>, Failure>>;
 
-    /// Takes away what the events behind `after` made.
+    /// Removes what the events after `after` made.
     fn reset<'a>(&'a self, view: &'a mut View, after: Position) -> BoxFuture<'a, Result<(), FailureCause>>;
 
     /// Fills an empty view from that of another version.
     fn migrate<'a>(&'a self, source: &'a mut ReadView, view: &'a mut View) -> BoxFuture<'a, Result<(), HandlerError>>;
 }
 
-/// Where in a batch the handler is.
+/// The place of the handler in a batch.
 struct Current {
     segment: Segment,
     index: usize,
-    /// The changes that the view had seen before the event.
+    /// The number of changes that the view had seen before the event.
     changes: u64,
 }
 
@@ -147,7 +147,8 @@ async fn apply_all<P: Projection>(
     Ok(None)
 }
 
-/// What a handler makes of an event, if it does so in time. Nearly always it is done at once; then no timer is set.
+/// Returns the result of a handler, if it finishes in time. It nearly always finishes at once, and then no timer is
+/// set.
 async fn in_time(
     applying: impl Future<Output = Result<(), HandlerError>>,
     time_max: Duration,
@@ -165,7 +166,7 @@ async fn in_time(
     }
 }
 
-/// Whose fault an error is, which a handler may have made one of its own of.
+/// Returns the cause of an error. The handler may have wrapped the error of the view in its own.
 fn of(error: HandlerError) -> FailureCause {
     let causes = std::iter::successors(Some(&*error as &(dyn std::error::Error + 'static)), |cause| cause.source());
     match causes.filter_map(|cause| cause.downcast_ref::<ViewError>()).find(|error| error.is_passing()) {

@@ -1,7 +1,7 @@
-//! Code: what a user writes about a version of a projection, and how a node carries it.
+//! Code: what a user writes about a version of a projection, and the form in which a node carries it.
 //!
-//! This module owns what a user implements and declares, and its erased form, [`VersionCode`], in which a node holds code of
-//! any event and row types side by side. It never decides when something is applied, and holds nothing that runs.
+//! This module owns the traits and options of users, and the erased form, [`VersionCode`], in which a node holds code
+//! with any event and row types. It never decides when something is applied, and holds nothing that runs.
 
 mod acts;
 mod answers;
@@ -49,5 +49,5 @@ pub(crate) use shadow::{AnyQuery, Shadow};
 pub(crate) use tally::{Tally, Words, cut};
 pub(crate) use voice::{Speaks, Voices};
 
-/// What a handler returns when it cannot go on.
+/// The error that a handler returns.
 pub type HandlerError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,4 +1,4 @@
-//! How a version is built and run.
+//! The options of a version.
 
 use std::time::Duration;
 
@@ -9,65 +9,75 @@ use dacapo_model::{FlipPolicy, OnFailure, Retry, SegmentCount, WorkShare};
 use super::{Scrub, Seed, Verify};
 use crate::effect::EffectOptions;
 
-/// How a version is built and run.
+/// The options of a version: how it is built and run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Into how many segments it is cut, part of the version as its tables are: another number needs another version number. Events of one stream are always in one segment and in
-    /// order; a segment whose handler fails does not hold the others back, and in a cluster the nodes share them. 1
-    /// unless set, and in a version with a unique index, of which more can be promised nowhere.
+    /// Number of segments. Default: 1. A version with a unique index must have 1 segment, since only then is uniqueness
+    /// guaranteed. The number is part of the version, as its tables are: another number needs another version number.
+    ///
+    /// Events of one stream are always in one segment and in order. A segment whose handler fails does not block the
+    /// others. In a cluster the nodes share the segments.
     pub segments: SegmentCount,
-    /// Whether events of different segments change the same row, such as a total over all streams. Where they do, one
-    /// node at a time has all segments, since a row that two nodes change at once would lose what one of them did. A row
-    /// is changed by events of one segment only, unless set, such as one whose key is the stream's; an event of another
-    /// segment that would change it, as long as it is there, is refused ([`ViewError::Shared`](crate::rows::ViewError::Shared)).
+    /// The events that may change a row. Default: events of one segment only, as for a row whose key is the stream's.
+    /// Set [`RowScope::AcrossSegments`] if events of different segments change the same row, such as a total over all
+    /// streams. Then one node at a time has all segments, since two nodes that change a row at once would lose the
+    /// change of one of them.
+    ///
+    /// By default, an event of another segment that would change an existing row is refused
+    /// ([`ViewError::Shared`](crate::rows::ViewError::Shared)).
     pub rows: RowScope,
-    /// When a new build flips. By itself as soon as it is ready, unless set.
+    /// The flip policy of a new build. Default: it flips by itself, as soon as it is ready.
     pub flip: FlipPolicy,
-    /// How long a version stands by after a flip, following and ready for a rollback, before it is
-    /// cleaned up. One day unless set.
+    /// The time for which a version stands by after a flip, following and ready for a rollback, before it is cleaned
+    /// up. Default: one day.
     pub stand_by: Duration,
-    /// Only streams of these categories; all unless set. A category is what comes before the first `-` of a stream's name, so
-    /// it has no `-` itself. Part of the version: other categories need another version number.
+    /// The categories of the streams that it reads. Default: all. A category is the part of a stream's name before the
+    /// first `-`, so it has no `-` itself. The categories are part of the version: other categories need another
+    /// version number.
     pub categories: Option<Vec<String>>,
-    /// What the rows in memory may take, in bytes. 64 MiB unless set.
+    /// The memory for rows in bytes. Default: 64 MiB.
     pub row_cache_bytes: usize,
-    /// Most events in one batch. Below that it adapts to time: 100 ms near the head, a second far from it, and four
-    /// seconds in a version that is being built, as long as nobody waits for its end.
+    /// The most events in one batch. Default: [`limits::BATCH_EVENTS_MAX`](crate::limits::BATCH_EVENTS_MAX). Within this
+    /// limit the size adapts to time: 100 ms near the head, one second far from it, and four seconds in a version that
+    /// is being built, as long as nobody waits for its end.
     pub batch_events_max: usize,
-    /// Whether past events may go through it again in place. They may not, unless set.
+    /// The kind of replay in place that it allows. Default: none.
     pub in_place: InPlace,
-    /// How the effects are made that its handler emits.
+    /// The options of the effects that its handler emits.
     pub effects: EffectOptions,
-    /// How a build may begin as a copy of the view that serves, so that it reads only what came after. Not at all unless
-    /// set.
+    /// The way in which a build may begin as a copy of the serving view, so that it reads only later events. Default:
+    /// no copy.
     pub seed: Seed,
-    /// Whether new code does so by itself, where that is possible; it reads the past, unless set. A rebuild that is asked
-    /// for does as it is asked.
+    /// True to begin new code as a copy automatically, if that is possible. Default: false, it reads the past. A
+    /// requested rebuild does what the request says.
     pub seed_new_code: bool,
-    /// How much of the time a new build works while it is far from the head; the rest it leaves to those that serve. All
-    /// of it unless set: it takes one versions, and a little of another.
+    /// Share of time that a build may use while it is far from the head. It leaves the rest to the serving versions.
+    /// Default: 100 %, which takes about one core.
     pub rebuild_share: WorkShare,
-    /// Whether the view goes without its indexes while it replays the past, unique ones aside, and gets them at the end:
-    /// rows are written faster so. It does, unless set otherwise. A handler that uses SQL, which may need them, gets
-    /// them first: its first statement is refused ([`ViewError::Unindexed`](crate::rows::ViewError::Unindexed)), and once they
-    /// are built it gets its event again.
+    /// True to build the indexes of the view, except unique ones, only at the end of the replay, since rows are written
+    /// faster without them. Default: true.
+    ///
+    /// A handler that uses SQL may need the indexes, so it gets them first: its first statement is refused
+    /// ([`ViewError::Unindexed`](crate::rows::ViewError::Unindexed)). Once the indexes are built, the handler gets its
+    /// event again.
     pub index_last: bool,
-    /// How often and when an event is tried again that the handler refuses: an error, a panic, or more than
-    /// `handler_time_max`. 10 times within about a minute unless set; whoever sets events aside may want fewer, since
-    /// the segment waits meanwhile. A reset or a copy that fails waits as long between two tries, which never end.
+    /// The number and times of retries of an event that the handler refuses, with an error, a panic, or by using more
+    /// than `handler_time_max`. Default: 10 tries within about a minute. If events are set aside, fewer tries may be
+    /// better, since the segment waits meanwhile. A failed reset or copy waits as long between two tries, and is
+    /// retried without end.
     pub retry: Retry,
-    /// What to do with an event that was refused so often. The segment halts before it, unless set.
+    /// The action for an event that is refused after all tries. Default: the segment halts before it.
     pub on_failure: OnFailure,
-    /// Whether the events of a stream must be applied in their order, so that later ones wait behind one that was
-    /// set aside as a dead letter. True unless set.
+    /// True if the events of a stream must be applied in their order. Then later events wait for an earlier one that
+    /// was set aside as a dead letter. Default: true.
     pub order_matters: bool,
-    /// How long the handler may wait for something in one event; then it counts as having refused it. One minute
-    /// unless set. A handler that computes without ever waiting cannot be stopped; the status says where it is.
+    /// The longest time that the handler may wait in one event. After it the event counts as refused. Default: one
+    /// minute. A handler that computes without waiting cannot be stopped; the status shows its event.
     pub handler_time_max: Duration,
-    /// What must be verified of it before readers move to it.
+    /// The verification that must succeed before readers move to it.
     pub verify: Verify,
-    /// How its rows are compared with what its code makes of its events while it serves. Default: [`Scrub::default`], a
-    /// look an hour.
+    /// The background check of its rows while it serves: the rows are compared with what its code makes of its events.
+    /// Default: [`Scrub::default`], one check each hour.
     pub scrub: Scrub,
 }
 

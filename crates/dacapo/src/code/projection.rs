@@ -15,9 +15,9 @@ use crate::view::{ReadView, View};
 
 /// One version of the code that makes a view.
 ///
-/// Raise [`VERSION`](Self::VERSION) whenever the rows it makes would differ: a node that carries the new
-/// code builds it a view of its own beside the serving one and flips to it once it has caught up. Keep
-/// the old type in the program for as long as its version serves or stands by.
+/// Raise [`VERSION`](Self::VERSION) whenever the code would make different rows. A node that carries the new code
+/// builds a new view beside the serving one, and flips to it once it has caught up. Keep the old type in the program as
+/// long as its version serves or stands by.
 pub trait Projection: Send + Sync + 'static {
     /// The name of the projection, the same for all of its versions.
     const NAME: &'static str;
@@ -28,78 +28,79 @@ pub trait Projection: Send + Sync + 'static {
     /// The events it reads.
     type Event: Event;
 
-    /// How it is built and run.
+    /// Returns the options for building and running it.
     fn options(&self) -> Options {
         Options::default()
     }
 
-    /// Applies one event to the view. It is called for each event of a stream in order, and what it
-    /// does to the view is kept exactly once; anything it does elsewhere may happen again.
+    /// Applies one event to the view. It is called for each event of a stream in order. Its changes of the view are
+    /// kept exactly once; anything that it does elsewhere may happen again.
     ///
-    /// A row that is written for events of several streams is safe as long as the order between those
-    /// streams does not matter to it, or the version has one segment.
+    /// Events of several streams may write the same row if the order between those streams does not matter for the row,
+    /// or if the version has one segment.
     ///
     /// # Errors
-    /// Whatever keeps it from applying the event. It is tried again, and then what [`Options::on_failure`] says is
-    /// done; nothing of what it did to the view is kept. A panic is an error like any other.
+    /// The reason why the event cannot be applied. The event is retried, and after the last try [`Options::on_failure`]
+    /// decides. Nothing that a failed try did to the view is kept. A panic counts as an error.
     fn apply(
         &self,
         event: &Recorded<'_, Self::Event>,
         view: &mut View,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 
-    /// Takes away what the events behind `after` made, before they are replayed in place: in the transaction in which
-    /// the tokens move back. Called for [`InPlace::Resets`](crate::options::InPlace::Resets), where `after` is the start, and for
-    /// [`InPlace::ResetsFrom`](crate::options::InPlace::ResetsFrom). It empties every table, unless it is written.
+    /// Removes what the events after `after` made, before they are replayed in place. It runs in the transaction in
+    /// which the tokens move back. It is called for [`InPlace::Resets`](crate::options::InPlace::Resets), where `after`
+    /// is the start, and for [`InPlace::ResetsFrom`](crate::options::InPlace::ResetsFrom). Default: empties every
+    /// table.
     ///
     /// # Errors
-    /// Whatever keeps it from that. The version goes on as it was, and it is tried again.
+    /// The reason for the failure. The version continues as it was, and the reset is retried.
     fn reset(&self, view: &mut View, after: Position) -> impl Future<Output = Result<(), HandlerError>> + Send {
         async move {
             if after > Position::START {
-                return Err(format!("{} does not say what to take away behind position {after}", Self::NAME).into());
+                return Err(format!("{} needs its own `reset` to replay after position {after}", Self::NAME).into());
             }
             Ok(view.clear().await?)
         }
     }
 
-    /// Queries in SQL that must give no rows before readers move to this version. None unless set.
+    /// SQL queries that must return no rows before readers move to this version. Default: none.
     const ASSERTIONS: &'static [Assertion] = &[];
 
-    /// What else must be so before readers move to this version: told to `checks`, on one state of the view. Nothing
-    /// unless set.
+    /// Checks further conditions that must be true before readers move to this version, on one state of the view. Add
+    /// the results to `checks`. Default: no checks.
     ///
     /// # Errors
-    /// Whatever keeps it from checking, which counts as a check that failed.
+    /// The reason why the checks could not run, which counts as a failed check.
     fn check(&self, view: &mut ReadView, checks: &mut Checks) -> impl Future<Output = Result<(), HandlerError>> + Send {
         let _ = (view, checks);
         std::future::ready(Ok(()))
     }
 
-    /// How its rows differ by intent from those of code version `old`, which serves; that is this version itself when
-    /// the same code is built again. Nothing unless set: then every table and column that both have must have the
-    /// same rows.
+    /// Returns the intended differences between its rows and those of code version `old`, which serves. `old` is this
+    /// version itself if the same code is built again. Default: no differences. Then every table and column that both
+    /// have must have the same rows.
     fn comparison(&self, old: u32) -> Comparison {
         let _ = old;
         Comparison::new()
     }
 
-    /// Fills the new, empty `view` from that of another version, as [`Seed::Migrate`](crate::options::Seed::Migrate) asks for. All
-    /// of it is one transaction, and what is put stays in memory until its end: for large tables
+    /// Fills the new, empty `view` from that of another version, for [`Seed::Migrate`](crate::options::Seed::Migrate).
+    /// It is one transaction, and its rows stay in memory until the end. For large tables,
     /// [`Seed::Sql`](crate::options::Seed::Sql) is better.
     ///
     /// # Errors
-    /// Whatever keeps it from doing so; it is tried again.
+    /// The reason for the failure. The migration is retried.
     fn migrate(&self, source: &mut ReadView, view: &mut View) -> impl Future<Output = Result<(), HandlerError>> + Send {
         let _ = (source, view);
         async { Err("the projection does not implement `migrate`, which `Seed::Migrate` calls".into()) }
     }
 
-    /// Its code, which answers queries of type `Q`: what a node is given as a
-    /// [`projection`](crate::NodeBuilder::projection). More queries and effects are added to what this returns.
+    /// Returns its code, which answers queries of type `Q`, for
+    /// [`NodeBuilder::projection`](crate::NodeBuilder::projection). More queries and effects can be added to it.
     ///
     /// # Panics
-    /// As [`code`](Self::code); when the query names another projection.
+    /// As [`code`](Self::code); if the query names another projection.
     fn answering<Q: Query>(self) -> CodeOf<Self>
     where
         Self: Answers<Q> + Sized,
@@ -107,8 +108,8 @@ pub trait Projection: Send + Sync + 'static {
         self.code().answering::<Q>()
     }
 
-    /// As [`answering`](Self::answering). The answers are compared with those of the serving version before readers move
-    /// to this one; see [`CodeOf::shadowing`].
+    /// Does the same as [`answering`](Self::answering), and compares the answers with those of the serving version
+    /// before readers move to this one; see [`CodeOf::shadowing`].
     ///
     /// # Panics
     /// As [`answering`](Self::answering).
@@ -120,7 +121,7 @@ pub trait Projection: Send + Sync + 'static {
         self.code().shadowing::<Q>()
     }
 
-    /// Its code, which makes the effects of type `E` that its handler emits; see [`CodeOf::acting`].
+    /// Returns its code, which makes the effects of type `E` that its handler emits; see [`CodeOf::acting`].
     ///
     /// # Panics
     /// As [`code`](Self::code).
@@ -131,10 +132,10 @@ pub trait Projection: Send + Sync + 'static {
         self.code().acting::<E>()
     }
 
-    /// Its code, to which queries and effects are added.
+    /// Returns its code, to which queries and effects can be added.
     ///
     /// # Panics
-    /// When [`NAME`](Self::NAME) is not a valid name, or [`VERSION`](Self::VERSION) is 0.
+    /// If [`NAME`](Self::NAME) is not a valid name, or [`VERSION`](Self::VERSION) is 0.
     fn code(self) -> CodeOf<Self>
     where
         Self: Sized,

@@ -1,15 +1,15 @@
-//! What a user declares about the questions that a view answers.
+//! The declaration of the queries that a view answers.
 
 use std::future::Future;
 
 use super::{HandlerError, Projection};
 use crate::view::ReadView;
 
-/// A question to a projection, whichever version of it serves.
+/// A query to a projection. The version that serves answers it.
 pub trait Query: Send + Sync + 'static {
     /// The name of the projection that answers.
     const PROJECTION: &'static str;
-    /// What the answer is.
+    /// The type of the answer.
     type Answer: Send + 'static;
 }
 
@@ -18,6 +18,6 @@ pub trait Answers<Q: Query>: Projection {
     /// Answers from one state of this version's view.
     ///
     /// # Errors
-    /// Whatever keeps it from answering; the asker gets it.
+    /// The reason for the failure, which the caller gets.
     fn answer(&self, query: &Q, view: &mut ReadView) -> impl Future<Output = Result<Q::Answer, HandlerError>> + Send;
 }

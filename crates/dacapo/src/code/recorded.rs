@@ -15,55 +15,56 @@ pub struct Recorded<'a, E> {
     pub revision: Revision,
     /// Its identity.
     pub id: EventId,
-    /// When it was appended, by the clock of the node that did it. Never decreases along the journal.
+    /// The time at which it was appended, by the clock of the node that appended it. It never decreases along the
+    /// journal.
     pub recorded: Timestamp,
     /// Its stream.
     pub stream: &'a str,
-    /// Its type, as it is in the journal.
+    /// Its type, as the journal has it.
     pub event_type: &'a str,
     place: EventRef<'a>,
     replay: bool,
 }
 
 impl<'a, E> Recorded<'a, E> {
-    /// The event `data` that was read as `place`.
+    /// Returns the event `data`, which was read as `place`.
     pub fn new(data: E, place: EventRef<'a>) -> Self {
         let EventRef { position, revision, id, recorded, stream, event_type, .. } = place;
         Self { data, position, revision, id, recorded, stream, event_type, place, replay: false }
     }
 
-    /// The same event, of the past if `replay` says so.
+    /// Returns the same event, as a replay if `replay` is true.
     pub(super) fn of_past(self, replay: bool) -> Self {
         Self { replay, ..self }
     }
 
-    /// The category of its stream.
+    /// Returns the category of its stream.
     pub fn category(&self) -> &'a str {
         self.place.category()
     }
 
-    /// Its payload, byte for byte as it was appended.
+    /// Returns its payload, byte for byte as it was appended.
     pub fn payload(&self) -> &'a [u8] {
         self.place.payload
     }
 
-    /// Its metadata and its tags.
+    /// Returns its metadata and its tags.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when they cannot be read.
+    /// [`StoreError::Corrupt`] if they cannot be read.
     pub fn extra(&self) -> Result<(Metadata, Vec<String>), StoreError> {
         self.place.extra()
     }
 
-    /// The same event as one of the past.
+    /// Returns the same event as a replay.
     #[must_use]
     pub fn replayed(self) -> Self {
         Self { replay: true, ..self }
     }
 
-    /// Whether it is of the past for this version: it was in the journal when the version began to be built, or it went
-    /// through the version before and does so again in a replay in place. Decided for each event alone; what makes
-    /// rows should not ask, and what acts elsewhere must.
+    /// Returns true if this version is catching up on history: the event existed before the build of the version began,
+    /// or the version applied it before and is replaying it in place. The value belongs to each event alone. Code that
+    /// only changes rows should ignore it. Code that acts elsewhere must check it.
     pub fn is_replay(&self) -> bool {
         self.replay
     }

@@ -1,22 +1,22 @@
-//! How a version that serves is looked at though nobody asks.
+//! The background check of a serving version's rows.
 
 use std::time::Duration;
 
 use dacapo_model::limits;
 
-/// How often, and by what, the rows of a version that serves are compared with what its code makes of its events. One
-/// node of a cluster does it, in the background.
+/// The options of the background check that compares the rows of a serving version with what its code makes of its
+/// events. One node of a cluster does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scrub {
-    /// How long the node rests between two looks; it never looks where there is none. Default:
-    /// [`limits::SCRUB_ROWS_REST`], an hour. At least [`limits::SCRUB_ROWS_REST_MIN`], and as long as the look took.
+    /// The pause between two checks; `None` for no checks. Default: [`limits::SCRUB_ROWS_REST`], one hour. The pause is
+    /// at least [`limits::SCRUB_ROWS_REST_MIN`], and at least as long as the check took.
     pub rest: Option<Duration>,
-    /// How many events a look folds at most. Where there are more, it takes a part of them, and another one each time.
-    /// Default: [`limits::FOLD_EVENTS_MAX`].
+    /// The most events that one check folds. If there are more, each check takes another part of them. Default:
+    /// [`limits::FOLD_EVENTS_MAX`].
     pub events_max: usize,
-    /// Whether each row follows from the events of one stream alone: no other one changes it, and the handler reads no
-    /// row of another for it. Then a look may take some streams where there are too many events. Where this is said of
-    /// rows that several streams change, they are found wrong. Default: false.
+    /// True if each row depends on the events of one stream only: no other stream changes it, and the handler reads no
+    /// row of another stream for it. Then a check may take some streams if there are too many events. If this is
+    /// wrongly true, correct rows are reported as wrong. Default: false.
     pub rows_of_one_stream: bool,
 }
 
@@ -27,7 +27,7 @@ impl Default for Scrub {
 }
 
 impl Scrub {
-    /// The version is never looked at.
+    /// Returns options without any check.
     pub const fn never() -> Self {
         Self { rest: None, events_max: 0, rows_of_one_stream: false }
     }

@@ -1,4 +1,4 @@
-//! Queries whose types nobody else knows, put to two versions, and how their answers are compared.
+//! Queries with erased types that are put to two versions, and the comparison of their answers.
 
 use std::any::Any;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use super::Query;
 
-/// A query of whatever type.
+/// A query of any type.
 pub(crate) type AnyQuery = Arc<dyn Any + Send + Sync>;
 
-/// What is needed to put queries of one type to two versions and to tell whether they agree.
+/// The operations that are needed to put queries of one type to two versions and to compare the answers.
 pub(crate) trait Shadow: Send + Sync {
     fn copy(&self, query: &(dyn Any + Send + Sync)) -> AnyQuery;
     fn show(&self, query: &(dyn Any + Send + Sync)) -> String;
     fn show_answer(&self, answer: &(dyn Any + Send)) -> String;
-    /// How two answers differ; `None` when they do not.
+    /// Returns the difference between two answers; `None` if they are equal.
     fn differ(&self, old: &(dyn Any + Send), new: &(dyn Any + Send)) -> Option<(String, String)>;
 }
 

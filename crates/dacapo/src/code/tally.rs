@@ -1,11 +1,11 @@
-//! What a part finds, as it is counted: everything in numbers, the first few of each kind in full.
+//! The findings of a part: all of them as counts, the first few of each kind in full.
 
 use std::collections::BTreeMap;
 
 use dacapo_model::limits;
 use dacapo_model::verify::{Finding, FindingKind, Outcome, Part, PartReport};
 
-/// What one part has found so far. It takes as much room however much there is to find.
+/// The findings of one part so far. It needs the same space for any number of findings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) looked_at: u64,
@@ -15,7 +15,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Something is wrong. It is put into words only where there is room for them.
+    /// Adds a finding. Its text is made only if there is space for it.
     pub(crate) fn wrong(&mut self, kind: FindingKind, words: impl FnOnce() -> Words) {
         let count = self.wrong.entry(kind).or_default();
         *count += 1;
@@ -27,14 +27,14 @@ impl Tally {
         }
     }
 
-    /// The same, more often than it is told of.
+    /// Adds findings that are only counted.
     pub(crate) fn wrong_more(&mut self, kind: FindingKind, count: u64) {
         if count > 0 {
             *self.wrong.entry(kind).or_default() += count;
         }
     }
 
-    /// Something that whoever judges the report must know.
+    /// Adds a note for the readers of the report.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         if self.notes.len() < limits::NOTES_MAX {
             self.notes.push(cut(note.into()));
@@ -45,7 +45,7 @@ impl Tally {
         self.wrong.get(&kind).copied().unwrap_or_default()
     }
 
-    /// Adds what another has found.
+    /// Adds the findings of another tally.
     pub(crate) fn add(&mut self, other: Self) {
         self.looked_at += other.looked_at;
         for (kind, count) in other.wrong {
@@ -56,7 +56,7 @@ impl Tally {
         other.notes.into_iter().for_each(|note| self.note(note));
     }
 
-    /// What came of the part: it failed if anything is wrong.
+    /// Returns the report of the part. The part failed if there is any finding.
     pub(crate) fn report(mut self, part: Part) -> PartReport {
         let outcome = if self.wrong.is_empty() { Outcome::Passed } else { Outcome::Failed };
         self.findings.sort_by_key(|finding| finding.kind);
@@ -74,7 +74,7 @@ pub(crate) struct Words {
     pub(crate) new: Option<String>,
 }
 
-/// As much of a text as a finding has room for.
+/// Returns the text, cut to the length of a finding.
 pub(crate) fn cut(mut text: String) -> String {
     if text.len() > limits::FINDING_BYTES_MAX {
         let mark = '…';

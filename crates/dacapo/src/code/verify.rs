@@ -1,33 +1,33 @@
-//! What a version must show before readers move to it.
+//! The verification that a version must pass before readers move to it.
 
 use std::time::Duration;
 
 use dacapo_model::limits;
 use dacapo_model::verify::Part;
 
-/// What is verified of a version before readers move to it. It may serve only once every part that is `required` has
-/// passed and none that was done has failed, or once somebody waives the verdict.
+/// The options of the verification before readers move to a version. The version may serve once every part in
+/// `required` has passed and no part has failed, or once somebody waives the verdict.
 #[derive(Clone, Debug)]
 pub struct Verify {
-    /// The parts that must have passed. The others are done where they can be; what they find counts, but one that
-    /// could not be done keeps nothing back. Counts and checks, unless set.
+    /// The parts that must pass. The other parts run if they can, and their findings count. A part that cannot run
+    /// reports why. It blocks the flip only if it is listed here. Default: counts and checks.
     pub required: Vec<Part>,
-    /// The parts that are not done at all. None, unless set.
+    /// The parts that are not run. Default: none.
     pub without: Vec<Part>,
-    /// Whether it may serve with events that were set aside because its handler refused them. Not unless set.
+    /// True if the version may serve with dead letters of events that its handler refused. Default: false.
     pub letters_allowed: bool,
-    /// The share of live queries that is also put to the version while it is not serving, 0.0 through 1.0. 0 unless
-    /// set. It costs a query on either version each, in the background.
+    /// Share of live queries that is also put to the version while it does not serve, 0.0 through 1.0. Default: 0. It
+    /// costs one query on each version, in the background.
     pub shadow_share: f64,
-    /// Where answers are required: how many must have been compared before there is a verdict. 100 unless set.
+    /// The number of answers that must be compared before there is a verdict, if answers are required. Default: 100.
     pub answers_min: u64,
-    /// Of a version that began as a copy: how many past events its code folds from the start at most, to compare what
-    /// comes of them with its rows. Where there are more, it is a sample of them. [`limits::FOLD_EVENTS_MAX`] unless set.
+    /// For a version that began as a copy: the most past events that its code folds from the start, to compare the
+    /// result with its rows. If there are more, a sample of them is folded. Default: [`limits::FOLD_EVENTS_MAX`].
     pub fold_events_max: usize,
-    /// How long that may take before it is given up. [`limits::FOLD_TIME_MAX`] unless set.
+    /// The longest time of that fold. Default: [`limits::FOLD_TIME_MAX`].
     pub fold_time_max: Duration,
-    /// How long the two versions may make no progress towards a position at which they can be compared, before they
-    /// are not. [`limits::MEET_TIME_MAX`] unless set.
+    /// The longest time that the two versions may make no progress towards a position at which they can be compared.
+    /// After it they are not compared. Default: [`limits::MEET_TIME_MAX`].
     pub meet_time_max: Duration,
 }
 
@@ -47,14 +47,15 @@ impl Default for Verify {
 }
 
 impl Verify {
-    /// The same, with these parts required as well.
+    /// Returns the options with these parts required as well.
     #[must_use]
     pub fn require(mut self, parts: impl IntoIterator<Item = Part>) -> Self {
         self.required.extend(parts);
         self
     }
 
-    /// The same, without this part, for a version whose rows or answers are meant to be others altogether.
+    /// Returns the options without this part, for a version whose rows or answers are intended to be different
+    /// altogether.
     #[must_use]
     pub fn without(mut self, part: Part) -> Self {
         self.required.retain(|required| *required != part);

@@ -1,17 +1,17 @@
-//! Whose effects are whose (I-9), as a processor is told.
+//! The assignment of effects to versions (I-9), as processors see it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dacapo_model::{PastEffects, Position, ProjectionState, Segment, VersionId, Voice};
 
-/// Whose effects are whose, as far as the catalog is known. The conductor tells it to processors, so that they do
-/// not even keep what is another version's to make.
+/// The assignment of effects to versions, as far as the catalog is known. The conductor gives it to processors, so that
+/// they do not keep effects that another version must make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Voices {
-    /// Only what tells voices.
+    /// Only the parts that decide about voices.
     projection: ProjectionState,
-    /// Every catalog event through here is known.
+    /// The position through which all catalog events are known.
     through: Position,
 }
 
@@ -22,20 +22,20 @@ impl Voices {
     }
 }
 
-/// For which events a version keeps effects in the outbox.
+/// The events for which a version keeps effects in the outbox.
 pub(crate) struct Speaks {
     pub(crate) version: VersionId,
     pub(crate) past: PastEffects,
     pub(crate) voices: Voices,
-    /// For each segment the last position that it has come past before.
+    /// For each segment the last position that it had applied before a replay.
     pub(crate) replays_through: Vec<Position>,
-    /// Events up to there that were set aside then, and have not spoken.
+    /// Events through those positions that were set aside then, so that their effects were never kept.
     pub(crate) unspoken: Arc<BTreeSet<Position>>,
 }
 
 impl Speaks {
-    /// Whether the effects of an event are surely not this version's to make, or were kept already when it came past
-    /// the event first.
+    /// Returns true if the effects of an event are certainly not this version's to make, or were kept when it applied
+    /// the event the first time.
     pub(crate) fn is_silent(&self, segment: Segment, position: Position) -> bool {
         let voice = || self.voices.projection.voice(position, self.past);
         let other = || !matches!(voice(), Voice::First) && voice() != Voice::Of(self.version);

@@ -1,4 +1,4 @@
-//! Whether a view is of the journal that is here, and reaches no further.
+//! The checks that a view belongs to this journal and reaches no further.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::catalog::{CatalogError, CatalogLog, RequestedBy};
 use crate::history;
 use crate::versions::Versions;
 
-/// Looks for views that reach beyond the journal, before anything runs: they were made from a history that is there no
-/// more. Followed, such a view would silently lack whatever gets the positions that it covers already (I-3). So the
-/// catalog keeps that its version has parted, before the journal comes to those positions. A view whose version is gone
-/// goes as well.
+/// Looks for views that reach beyond the journal, before anything runs. They were made from a history that does not
+/// exist any more. If such a view followed the journal, it would silently lack the events that get the positions that
+/// it covers already (I-3). So the catalog records that its version has parted, before the journal reaches those
+/// positions. A view whose version is gone is dropped.
 ///
 /// # Errors
-/// [`CatalogError`] when the catalog cannot be changed. A view that cannot be read is not an error here.
+/// [`CatalogError`] if the catalog cannot be changed. A view that cannot be read is not an error here.
 pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Result<(), CatalogError> {
     let views = &*store.views;
     for id in views.list().await? {
-        // Of what another node has made since, the catalog is asked after the view was seen.
+        // The catalog is read after the view was seen, since another node may have made the view meanwhile.
         if catalog.current().version(&id).is_none_or(|state| state.phase == Phase::Scheduled) {
             catalog.refresh().await?;
         }
@@ -37,12 +37,12 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
                 tracing::error!(view = %id, %same_through, %differs_at, "the view reaches beyond the journal");
                 let part = CatalogCommand::Part { view: id, same_through, differs_at };
                 match Arc::clone(catalog).change(part, RequestedBy::by_plan()).await {
-                    // Somebody moved it on meanwhile.
+                    // Another driver changed its phase meanwhile.
                     Ok(_) | Err(CatalogError::Refused(_)) => {}
                     Err(error) => return Err(error),
                 }
             }
-            // Made again by a process that was killed before it knew that the version is gone (I-12).
+            // A process that was killed before it knew that the version is gone has made the view again (I-12).
             Some((Phase::Obsolete, _)) => discard(views, &current, &id).await?,
             Some(_) => {}
         }
@@ -50,11 +50,11 @@ pub(crate) async fn check_views(store: &Store, catalog: &Arc<CatalogLog>) -> Res
     Ok(())
 }
 
-/// Checks that the journal reaches as far as the view does. The journal itself is asked, not the head that is known here:
-/// that of a shared one may be behind what another node has appended and a third one has applied.
+/// Checks that the journal reaches as far as the view. The journal itself is asked, not the head that is known here:
+/// the known head of a shared journal may lag what another node has appended and a third one has applied.
 ///
 /// # Errors
-/// [`StoreError::Parted`] when it does not; another [`StoreError`] when either cannot be read.
+/// [`StoreError::Parted`] if it does not; another [`StoreError`] if either cannot be read.
 pub(super) async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View) -> Result<(), StoreError> {
     let tokens = view.tokens().await?;
     let marks = tokens.iter().flat_map(|token| token.held_for.into_iter().chain([token.position]));
@@ -62,7 +62,7 @@ pub(super) async fn reaches(journal: &dyn Journal, view: &dyn dacapo_store::View
         Err(StoreError::BeyondHead { head, .. }) => head,
         reached => return reached.map(drop),
     };
-    // Where its marks say more, that is told.
+    // If its marks show more, that is reported.
     history::check(journal, view).await?;
     let kept = view.history().await?.map(|history| history.marks).unwrap_or_default();
     let same_through = kept.last().map(|mark| mark.position).unwrap_or_default();
@@ -79,15 +79,16 @@ pub(super) async fn belongs(
     state.parted.map_or(Ok(()), |parted| Err(StoreError::Parted(parted)))
 }
 
-/// Checks that there is no view of a version that was never begun: it would be of another history, in which it was.
+/// Checks that there is no view of a version that never began. Such a view would be of another history, in which the
+/// version began.
 pub(super) async fn unbegun(versions: &Versions, id: &ViewId) -> Result<(), StoreError> {
     let view = match versions.views.find(id).await {
         Ok(Some(view)) => view,
-        // One that cannot be read is not built upon either: the version fails once it has begun.
+        // A view that cannot be read is not used either: the version fails once it has begun.
         Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::Invalid(_)) => return Ok(()),
         Err(error) => return Err(error),
     };
-    // Another node may have begun it, before it made the view.
+    // Another node may have begun the version before it made the view.
     versions.catalog.refresh().await?;
     if versions.catalog.current().version(id).is_none_or(|state| state.phase != Phase::Scheduled) {
         return Ok(());

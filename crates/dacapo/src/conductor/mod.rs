@@ -6,9 +6,9 @@
 //!            └───────────────────────── tasks: flips, verifications ◀───────────────────┘
 //! ```
 //!
-//! One task looks at the catalog, the tokens and the time, does what is missing and waits for a change.
-//! It holds no state that matters: whatever it forgets it finds again. It never decides; the rules are
-//! [`dacapo_model::rebuild::plan`] and the catalog's own.
+//! One task looks at the catalog, the tokens and the time, does what is missing and waits for a change. It holds no
+//! state that matters: it finds again everything that it forgets. It never decides. The rules are
+//! [`dacapo_model::rebuild::plan`] and those of the catalog.
 
 mod belongs;
 mod observe;
@@ -44,8 +44,8 @@ const LOOK_BUILDING: Duration = Duration::from_millis(50);
 /// How often to look otherwise: stand-by ends with time.
 const LOOK_IDLE: Duration = Duration::from_millis(500);
 
-/// Runs until it is stopped. Flips under way are left where they are; the next start takes them up. `looked` is
-/// told once it has been through everything for the first time.
+/// Runs until it is stopped. Flips under way are left as they are, and the next start continues them. `looked` is sent
+/// once it has completed its first round.
 pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<bool>, looked: oneshot::Sender<()>) {
     let mut looked = Some(looked);
     let mut catalog = versions.catalog.watch();
@@ -59,21 +59,22 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             done = AssertUnwindSafe(reconcile(&versions, &mut tasks)).catch_unwind() => match done {
-                // Once history has parted nothing is done any more.
+                // Once the history has parted, nothing is done any more.
                 Ok(Ok(())) => versions.notes.set_stuck(match versions.journal.health() {
                     Health::Parted(parted) => Some(WaitingOn::Parted { parted }),
                     Health::Well | Health::Failing(_) | Health::Damaged(_) => None,
                 }),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "the conductor cannot go on for the moment");
+                    tracing::warn!(%error, "the conductor cannot continue now, and retries");
                     versions.notes.set_stuck(Some(trouble(&error)));
                 }
-                // It holds no state that a panic could leave half changed, and what serves must not depend on it.
-                Err(_) => tracing::error!("the conductor met a bug in dacapo and begins anew"),
+                // The conductor holds no state that a panic could leave half changed, and serving must not depend on
+                // it.
+                Err(_) => tracing::error!("the conductor met a bug in dacapo and begins again"),
             },
         }
         if let Some(looked) = looked.take() {
-            // Nobody waits for it only when the start was given up.
+            // The receiver is gone only if the start was given up.
             looked.send(()).ok();
         }
         tokio::select! {
@@ -89,14 +90,14 @@ pub(crate) async fn conduct(versions: Arc<Versions>, mut stop: watch::Receiver<b
 
 async fn reconcile(versions: &Arc<Versions>, tasks: &mut Tasks) -> Result<(), CatalogError> {
     if let Health::Parted(parted) = versions.journal.health() {
-        // What the catalog says is of a history that is gone.
+        // The catalog belongs to a history that is gone.
         for open in versions.open_versions() {
             stop(versions, &open.id).await;
             versions.notes.set_trouble(&open.id, Some(WaitingOn::Parted { parted }));
         }
         return Ok(());
     }
-    // Looked at before the catalog is: every flip through here is known then.
+    // The head is read before the catalog, so that every flip through it is known.
     let head = versions.head();
     versions.catalog.refresh().await?;
     decide_reads(versions).await?;
@@ -114,7 +115,7 @@ async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<()
     let Observed { head, tokens, bare, speaking, may_begin } = observed;
     let facts = Facts { carried: &carried, tokens, bare, speaking, head: *head, now: versions.world.clock.now() };
     for command in plan(&versions.catalog.current(), &facts) {
-        // One that is known only now is looked at first.
+        // A version that has become known only now is observed first.
         if matches!(&command, CatalogCommand::Begin(id) if !may_begin.contains(id)) {
             continue;
         }
@@ -125,7 +126,7 @@ async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<()
         match Arc::clone(&versions.catalog).change(command, RequestedBy::by_plan()).await {
             Ok(_) if ends_replay => versions.world.probe.completed(Step::ReplayEnded),
             Ok(_) => {}
-            // Somebody changed the catalog since it was looked at; the next look sees it.
+            // The catalog has changed since it was observed. The next round sees the change.
             Err(CatalogError::Refused(refused)) => tracing::debug!(%refused, "planned on an older catalog"),
             Err(error) => return Err(error),
         }
@@ -133,13 +134,13 @@ async fn follow_plan(versions: &Arc<Versions>, observed: &Observed) -> Result<()
     Ok(())
 }
 
-/// What the rules want to know of the code: it begins as a copy by itself only where it could.
+/// Returns the facts about the code that the rules need. It begins as a copy automatically only if it could.
 fn code(versions: &Versions, carried: VersionCode) -> Code {
     let seeded = carried.options.seed_new_code && versions.may_copy(&carried).is_ok();
     Code { seeded, ..carried.code }
 }
 
-/// Decides about what code of a newer release shall read, should whoever announced it be gone.
+/// Decides what code of a newer release may read, in case the node that announced it is gone.
 async fn decide_reads(versions: &Versions) -> Result<(), StoreError> {
     for (view, state) in versions.catalog.current().announced() {
         if let Some(announced) = &state.announced {

@@ -1,4 +1,4 @@
-//! Looks at every version, and does for it what its phase wants.
+//! Observes every version, and does for it what its phase requires.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use crate::history;
 use crate::processor::Orders;
 use crate::versions::Versions;
 
-/// What was found of all versions.
+/// The observations of all versions.
 #[derive(Default)]
 pub(super) struct Observed {
-    /// The head when they had been looked at.
+    /// The head after all versions were observed.
     pub(super) head: Position,
-    /// The tokens of those that are open here.
+    /// The tokens of the versions that are open here.
     pub(super) tokens: BTreeMap<ViewId, Vec<Token>>,
-    /// Those that lack indexes, while they are being built.
+    /// The versions that lack indexes, while they are being built.
     pub(super) bare: BTreeSet<ViewId>,
-    /// Those that are on their way to events that they speak for, while they stand by.
+    /// The versions that stand by and still have to reach events that they speak for.
     pub(super) speaking: BTreeSet<ViewId>,
-    /// Those that may begin: nothing of another history is in their place.
+    /// The versions that may begin: no view of another history has their name.
     pub(super) may_begin: BTreeSet<ViewId>,
 }
 
-/// Looks at every version, of which the catalog is known through `head`.
+/// Observes every version. The catalog is known through `head`.
 pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<Observed, CatalogError> {
     let mut observed = Observed::default();
     for (id, state) in versions.catalog.current().versions() {
-        // What is wrong with one view stops no other.
+        // A problem of one view stops no other.
         if let (Some(open), Some(projection)) =
             (versions.open_version(&id), versions.catalog.current().projections.get(&id.projection))
         {
@@ -44,7 +44,7 @@ pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<
         let attended = attend(versions, &id, state).await;
         shut(versions, &id, state, &attended).await?;
         if matches!(attended, Err(CatalogError::Store(StoreError::Unavailable { .. }))) {
-            // How far it is cannot be told, so it is not known to have spoken.
+            // Its progress is unknown, so it is not known to have reached its events.
             observed.speaking.insert(id.clone());
         }
         versions.notes.set_trouble(&id, attended.as_ref().err().map(trouble));
@@ -59,7 +59,7 @@ pub(super) async fn observe(versions: &Arc<Versions>, head: Position) -> Result<
     Ok(observed)
 }
 
-/// Closes a version from which nobody may be answered, and fails one that is being built and never will be.
+/// Closes a version from which nobody may be answered. Fails a version that is being built and can never be completed.
 async fn shut(
     versions: &Arc<Versions>,
     id: &ViewId,
@@ -67,12 +67,13 @@ async fn shut(
     attended: &Result<Option<Found>, CatalogError>,
 ) -> Result<(), CatalogError> {
     if let Err(CatalogError::Store(StoreError::Parted(_))) = attended {
-        // What it shows is not of this journal. It stays closed until that is there again, or it is built anew.
+        // The view is not of this journal. It stays closed until its journal is there again, or until it is built
+        // again.
         close(versions, id).await;
     }
     let damage = versions.open_version(id).and_then(|open| open.view.health().damaged);
     if let (Some(_), Err(CatalogError::Store(error @ StoreError::Corrupt { .. }))) = (&damage, attended) {
-        // Nobody can be answered from it. What else is damaged is refused where it is read, and the rest answered.
+        // Nobody can be answered from it. Other damage is refused where it is read, and the rest is answered.
         versions.notes.set_resting(id, error.clone());
         close(versions, id).await;
     }
@@ -88,7 +89,7 @@ async fn shut(
     Ok(())
 }
 
-/// What a version waits on that could not be attended to.
+/// Returns the wait reason of a version whose phase could not be carried out.
 pub(super) fn trouble(error: &CatalogError) -> WaitingOn {
     match error {
         CatalogError::Store(error) => history::waiting_on(error),
@@ -96,8 +97,7 @@ pub(super) fn trouble(error: &CatalogError) -> WaitingOn {
     }
 }
 
-/// Fails a version that cannot be built however often it is tried: its view is damaged or of another shape. A
-/// later build takes its place.
+/// Fails a version that can never be built: its view is damaged or has another form. A later build replaces it.
 async fn give_up(versions: &Arc<Versions>, id: &ViewId, error: &StoreError) -> Result<(), CatalogError> {
     if matches!(error, StoreError::Unavailable { .. }) {
         return Ok(());
@@ -105,22 +105,22 @@ async fn give_up(versions: &Arc<Versions>, id: &ViewId, error: &StoreError) -> R
     tracing::warn!(view = %id, %error, "the version cannot be built");
     let fail = CatalogCommand::Fail { view: id.clone(), reason: error.to_string() };
     match Arc::clone(&versions.catalog).change(fail, RequestedBy::by_plan()).await {
-        // Somebody moved it on meanwhile.
+        // Another driver changed its phase meanwhile.
         Ok(_) | Err(CatalogError::Refused(_)) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// What the rules want to know of a view.
+/// The facts about a view that the rules need.
 struct Found {
     tokens: Vec<Token>,
-    /// Whether it lacks indexes, while it is being built.
+    /// True if it lacks indexes, while it is being built.
     bare: bool,
-    /// Whether it is on its way to events that it speaks for, while it stands by.
+    /// True if it stands by and still has to reach events that it speaks for.
     speaking: bool,
 }
 
-/// Does for one version what its phase wants, and returns what its view is like if that is open.
+/// Does for one version what its phase requires, and returns the facts about its view if it is open.
 async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> Result<Option<Found>, CatalogError> {
     match state.phase {
         phase if phase.applies() => {
@@ -134,7 +134,7 @@ async fn attend(versions: &Arc<Versions>, id: &ViewId, state: &VersionState) -> 
             let Some(version) = versions.open_version(id) else { return Ok(None) };
             version.compare(&*versions.journal).await?;
             version.order(Orders::of(state));
-            // Looked at now and then, a handler that does not return is seen, and logged.
+            // This look from time to time detects and logs a handler that does not return.
             drop(version.told());
             let tokens = version.tokens().await?;
             versions.notes.watch_claims(id, &tokens, &versions.cluster);

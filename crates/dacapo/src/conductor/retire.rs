@@ -12,8 +12,9 @@ use crate::processor::Orders;
 use crate::versions::{self, OpenVersion, Versions};
 use crate::world::Step;
 
-/// Closes what another node has cleaned up before this one heard of it, and drops its view again: opened meanwhile, it
-/// may have been made after the other node had dropped it, and nobody else would drop that one (I-12).
+/// Closes the versions that another node has cleaned up before this one knew of it, and drops their views again. If a
+/// view was opened meanwhile, it may have been made after the other node had dropped it, and nobody else would drop it
+/// (I-12).
 pub(super) async fn let_go(versions: &Versions) {
     let catalog = versions.catalog.current();
     let is_gone = |id: &&ViewId| catalog.version(id).is_none_or(|state| state.phase == Phase::Obsolete);
@@ -43,7 +44,8 @@ pub(super) async fn close(versions: &Versions, id: &ViewId) {
     }
 }
 
-/// Drops the view of a version that is cleaned up, once its processor has stopped and the effects that it owes are made.
+/// Drops the view of a version that is being cleaned up, once its processor has stopped and its pending effects are
+/// made.
 pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<(), CatalogError> {
     versions.world.probe.completed(Step::CleaningUp);
     if owes(versions, id).await? {
@@ -51,11 +53,11 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
     }
     stop(versions, id).await;
     revoke(&*versions.views, id).await?;
-    // From here on nobody adds to them; a batch that was under way may have.
+    // From here on nobody adds effects. A batch that was under way may have added some.
     if owes(versions, id).await? {
         return Ok(());
     }
-    // From here on the clean-up cannot be cancelled; until here it may have been.
+    // From here on the clean-up cannot be cancelled. Until here it may have been.
     match Arc::clone(&versions.catalog).change(CatalogCommand::BeginDrop(id.clone()), RequestedBy::by_plan()).await {
         Ok(_) => {}
         Err(CatalogError::Refused(_)) => return Ok(()),
@@ -71,7 +73,8 @@ pub(super) async fn clean_up(versions: &Arc<Versions>, id: &ViewId) -> Result<()
     }
 }
 
-/// Drops the view (I-12): its epochs are revoked, then it goes. `catalog` says that this cannot be undone any more.
+/// Drops the view (I-12): first its epochs are revoked, then it is removed. `catalog` shows that this cannot be undone
+/// any more.
 pub(super) async fn discard(views: &dyn Views, catalog: &Catalog, id: &ViewId) -> Result<(), StoreError> {
     let is_given_up = |state: &VersionState| state.phase == Phase::Obsolete || state.dropping;
     assert!(catalog.version(id).is_none_or(is_given_up), "I-12: the catalog keeps {id}, so its view stays");
@@ -79,10 +82,10 @@ pub(super) async fn discard(views: &dyn Views, catalog: &Catalog, id: &ViewId) -
     views.drop_view(id).await
 }
 
-/// Revokes the epochs of a view that is dropped.
+/// Revokes the epochs of a view that will be dropped.
 async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
     match versions::revoke(views, id).await {
-        // What is damaged has no claim that could still write to it.
+        // A damaged view has no claim that could still write to it.
         Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => {
             tracing::warn!(view = %id, %error, "a view is dropped that cannot be read");
             Ok(())
@@ -91,12 +94,13 @@ async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the version has yet to make effects of events that it speaks for. If so its view stays, without a processor.
+/// Returns true if the version still has to make effects of events that it speaks for. Then its view stays, without a
+/// processor.
 async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError> {
     let catalog = versions.catalog.current();
     let Some(state) = catalog.version(id) else { return Ok(false) };
     let served = catalog.projections.get(&id.projection).map(|state| state.served.as_slice()).unwrap_or_default();
-    // One that never served speaks for nothing. What another one speaks for, the delivery forgets.
+    // A version that never served speaks for nothing. The delivery forgets effects for which another one speaks.
     if !served.iter().any(|(_, version)| *version == id.version) {
         return Ok(false);
     }
@@ -115,7 +119,7 @@ async fn owes(versions: &Arc<Versions>, id: &ViewId) -> Result<bool, StoreError>
                 Some(open) => {
                     open.stop_applying().await;
                     if !open.reacts() {
-                        // No delivery looks, and what is owed is told.
+                        // No delivery runs, so the pending effects are reported here.
                         open.outbox.send_replace(outbox.clone());
                     }
                     true

@@ -1,4 +1,4 @@
-//! Opens versions, and starts what runs for them.
+//! Opens versions, and starts their processors and deliveries.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::history;
 use crate::processor::Orders;
 use crate::versions::{OpenVersion, Versions};
 
-/// Opens what there is of every version, for a node that only looks: nothing is changed, and nothing runs.
+/// Opens every existing view, for a node that only looks: nothing changes, and nothing runs.
 pub(crate) async fn look(versions: &Versions) {
     for (id, state) in versions.catalog.current().versions() {
         let looked = look_at(versions, &id, state).await;
@@ -39,8 +39,8 @@ async fn look_at(versions: &Versions, id: &ViewId, state: &VersionState) -> Resu
     Ok(())
 }
 
-/// Says that a view is built again that was there before, and which effects are made again with it: those that were still
-/// to be made, and which had been made, went with the view.
+/// Logs that a view that existed before is built again, and which effects are made again. The lists of pending effects
+/// and of effects that were already made were lost with the view.
 async fn tell_of_lost(
     versions: &Versions,
     id: &ViewId,
@@ -49,7 +49,7 @@ async fn tell_of_lost(
     view: &dyn dacapo_store::View,
 ) -> Result<(), StoreError> {
     let served = matches!(state.phase, Phase::Serving | Phase::StandingBy);
-    // One that has served has covered the flip to it.
+    // A version that has served has covered the flip to it.
     if !served || !view.tokens().await?.iter().all(Token::is_new) {
         return Ok(());
     }
@@ -86,13 +86,13 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
     let version = match carried {
         Some(carried) => {
             let view = versions.views.open(id, carried.tables, state.segments).await?;
-            // It may have been cleaned up since the catalog was looked at.
+            // It may have been cleaned up since the catalog was read.
             versions.catalog.refresh().await?;
             if !versions.catalog.current().version(id).is_some_and(|state| state.phase.applies()) {
                 return Ok(());
             }
             history::check(&*versions.journal, &*view).await?;
-            // What lacks a token is not opened only to be closed again.
+            // A view that lacks a token is not opened only to be closed again.
             view.tokens().await?;
             tell_of_lost(versions, id, state, &carried, &*view).await?;
             let seed = seed(versions, id, state, &carried, &*view).await?;
@@ -108,14 +108,14 @@ pub(super) async fn open(versions: &Arc<Versions>, id: &ViewId, state: &VersionS
         },
     };
     if !version.reacts() {
-        // No delivery looks for what earlier code of the version has left, which is told.
+        // No delivery runs for effects that earlier code of the version has left, so they are reported here.
         version.outbox.send_replace(version.view.outbox(0).await?);
     }
     insert(versions, version).await;
     Ok(())
 }
 
-/// Whether this node carries code by now that the open version is not run with.
+/// Returns true if this node now carries other code than that with which the open version runs.
 pub(super) fn is_other(open: &OpenVersion, carried: Option<&VersionCode>) -> bool {
     match (&open.carried, carried) {
         (Some(open), Some(carried)) => !Arc::ptr_eq(&open.handlers, &carried.handlers),
@@ -127,12 +127,12 @@ pub(super) fn is_other(open: &OpenVersion, carried: Option<&VersionCode>) -> boo
 pub(super) async fn insert(versions: &Arc<Versions>, version: OpenVersion) {
     let version = Arc::new(version);
     versions.insert_open(Arc::clone(&version));
-    // Whoever wished for something just before has told the one whose place it takes.
+    // A wish that was recorded just before has notified only the version that this one replaces.
     version.wished();
     deliver(versions, &version).await;
 }
 
-/// Lets its effects be made, if it reacts and its code is here.
+/// Starts the delivery of its effects, if it makes any and its code is here.
 async fn deliver(versions: &Arc<Versions>, open: &OpenVersion) {
     let Some(carried) = open.carried.clone().filter(|_| open.reacts()) else { return };
     let (stop, stopped) = watch::channel(false);
@@ -149,10 +149,10 @@ async fn deliver(versions: &Arc<Versions>, open: &OpenVersion) {
     open.delivers(stop, tokio::spawn(delivery.run())).await;
 }
 
-/// What the version begins as a copy of, if it is to and has not begun.
+/// Returns the view from which the version begins as a copy, if it should and has not begun.
 ///
 /// # Errors
-/// [`StoreError::Invalid`] when that copy cannot be right, or is there no more.
+/// [`StoreError::Invalid`] if that copy cannot be correct, or if that view does not exist any more.
 async fn seed(
     versions: &Versions,
     id: &ViewId,

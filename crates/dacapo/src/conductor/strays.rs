@@ -1,4 +1,4 @@
-//! Takes away marks that drivers left on tokens when they were cut off.
+//! Removes marks that interrupted drivers have left on tokens.
 
 use dacapo_model::flip::stray_hold;
 use dacapo_model::{Phase, Token, VersionState, ViewId};
@@ -6,8 +6,8 @@ use dacapo_store::StoreError;
 
 use crate::versions::{OpenVersion, Versions};
 
-/// Takes away the cap of a verification that is over: it was cut off, or whoever made it died. While a version of the
-/// projection is being built, the member that verifies it is the one to know.
+/// Removes the cap of a verification that is over: it was interrupted, or its node died. While a version of the
+/// projection is being built, the member that verifies it knows whether the cap is needed.
 pub(super) async fn uncap_stray(
     versions: &Versions,
     version: &OpenVersion,
@@ -29,8 +29,8 @@ pub(super) async fn uncap_stray(
     Ok(())
 }
 
-/// Lifts the hold of a flip that is over: whoever held died before it could lift. The catalog is looked at
-/// after `tokens` were read, so it knows the request behind every mark among them.
+/// Lifts the hold of a flip that is over: its driver died before it could lift the hold. The catalog is read after
+/// `tokens`, so it knows the request of every mark among them.
 pub(super) async fn lift_stray(versions: &Versions, version: &OpenVersion, tokens: &[Token]) -> Result<(), StoreError> {
     let catalog = versions.catalog.current();
     let id = &version.id;

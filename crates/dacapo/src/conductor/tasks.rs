@@ -17,32 +17,32 @@ use crate::versions::Versions;
 /// How long to rest before it is tried again to let SQL from outside see what serves.
 const PUBLISH_REST: Duration = Duration::from_secs(1);
 
-/// What a driver does, and of what.
+/// The work of a driver, and its object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
     Flip(ProjectionName),
-    /// Lets SQL from outside find what serves, which no flip waits for.
+    /// Lets SQL from outside find the serving version. No flip waits for this.
     Publish(ProjectionName),
     Verify(ViewId),
     /// Puts live queries to a version that does not serve yet.
     Shadow(ViewId),
-    /// Looks at the rows of versions that serve.
+    /// Checks the rows of serving versions.
     Scrub,
 }
 
-/// The drivers that run. Whatever is cut off with them is begun anew.
+/// The drivers that run. Work that is interrupted with them begins again.
 #[derive(Default)]
 pub(super) struct Tasks(BTreeMap<Work, JoinHandle<()>>);
 
 impl Tasks {
-    /// Starts what is to run by the catalog and is not running.
+    /// Starts the drivers that the catalog requires and that do not run yet.
     pub(super) async fn tend(&mut self, versions: &Arc<Versions>, observed: &Observed) {
         self.clear().await;
         self.begin(Work::Scrub, || verify::scrub(Arc::clone(versions)));
         let catalog = versions.catalog.current();
         for (projection, state) in &catalog.projections {
             let to = state.flip.map(|flip| ViewId { projection: projection.clone(), version: flip.to });
-            // Any node may drive it, but only one that carries the version to serve can tell whether that is there.
+            // Any node may drive it, but only a node that carries the version can know whether it is ready.
             if to.is_none_or(|to| versions.code_of(&to).is_none() && versions.cluster.has_capable(&to)) {
                 continue;
             }
@@ -65,11 +65,12 @@ impl Tasks {
         }
     }
 
-    /// Lets a version that is being built be verified, and live queries be put to it, if that is wanted and it runs here.
+    /// Starts the verification of a version that is being built, and live queries to it, if they are wanted and it runs
+    /// here.
     fn examine(&mut self, versions: &Arc<Versions>, id: &ViewId, verify: bool) {
         let Some(open) = versions.open_version(id) else { return };
         let Some(carried) = open.carried.clone().filter(|_| versions.cluster.drives(id)) else { return };
-        // One that halts or is paused would only be found unfinished. It says itself what it waits on.
+        // A version that halts or is paused would only be found unfinished. It reports its own wait reasons.
         if verify && !versions.is_paused(id) && open.progress.borrow().waiting_on.is_empty() {
             self.begin(Work::Verify(id.clone()), || verify::drive(Arc::clone(versions), id.clone()));
         }
@@ -82,7 +83,7 @@ impl Tasks {
         self.0.entry(work).or_insert_with(|| tokio::spawn(run()));
     }
 
-    /// Lets go of those that have ended.
+    /// Removes the drivers that have ended.
     async fn clear(&mut self) {
         let ended: Vec<_> = self.0.extract_if(.., |_, task| task.is_finished()).collect();
         for (work, task) in ended {
@@ -96,13 +97,14 @@ impl Tasks {
     pub(super) async fn end(self) {
         for task in self.0.into_values() {
             task.abort();
-            // Aborted or done: either way it does nothing any more, which is what is waited for.
+            // It was aborted or is done. In both cases it does nothing any more.
             drop(task.await);
         }
     }
 }
 
-/// Lets SQL from outside find what serves by the flip at `flip`. Where that fails it rests, and the next look tries again.
+/// Lets SQL from outside find the version that serves since the flip at `flip`. After a failure it pauses, and the next
+/// round retries.
 async fn publish(versions: Arc<Versions>, serving: ViewId, flip: Position) {
     let published = versions.views.publish(&serving, flip).await;
     let failed = published.is_err();

@@ -12,8 +12,8 @@ use crate::panics::{chain, panic_text};
 use crate::versions::Versions;
 
 impl Delivery {
-    /// One try of what was begun under `epoch`, and under the epoch `before` too if what that came to is not recorded. It
-    /// ends with this node's lease.
+    /// Returns one try of an effect that was begun under `epoch`. `before` is an earlier epoch under which it was begun
+    /// without a recorded result. The try ends with this node's lease.
     pub(super) fn act(&self, versions: &Versions, epoch: Epoch, pending: PendingEffect, before: Option<Epoch>) -> Act {
         let PendingEffect { number, effect, attempts, .. } = pending;
         let aside = self.outbox.borrow().aside;
@@ -21,7 +21,7 @@ impl Delivery {
             EffectKey { projection: self.id.projection.clone(), position: effect.position, ordinal: effect.ordinal };
         if let Some(before) = before {
             tracing::warn!(view = %self.id, effect = %key, %before, %epoch,
-                "an effect was begun, and what that came to is not recorded: it may have been made, and is made again");
+                "an effect was begun, and the result is not recorded: it may have been made, and is made again");
         }
         let attempts = attempts + 1;
         let version = self.id.version;
@@ -31,11 +31,11 @@ impl Delivery {
         let lease_ends = versions.cluster.lease_ends();
         Box::pin(async move {
             let made = async {
-                let act = act.ok_or_else(|| format!("this program has nothing that acts on {:?}", effect.name))?;
+                let act = act.ok_or_else(|| format!("the code of this program does not make {:?}", effect.name))?;
                 act.act(&effect.payload, &attempt).await
             };
             let error = tokio::select! {
-                // First, so that nothing goes on after a pause.
+                // This comes first, so that nothing continues after a pause.
                 biased;
                 () = lease_ends => "this node has lost its lease meanwhile: it may have been made".to_owned(),
                 () = tokio::time::sleep(options.time_max) => {

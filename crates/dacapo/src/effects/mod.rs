@@ -6,11 +6,13 @@
 //!               another version speaks for the event: forgotten ◀┘  └── tried again ◀── failed
 //! ```
 //!
-//! A handler emits an effect as it changes rows, so the two are there together or not at all. One task a version and
-//! node takes what is due from the outbox, asks whose voice speaks for the event ([`ProjectionState::voice`], I-9),
-//! acts, and records what it came to. Between acting and recording a process may die; then it acts again, under the
-//! same key. Effects of one stream are made one after the other, also where another version speaks for the earlier ones;
-//! one that fails holds back only its stream, until it is set aside by [`EffectOptions::on_failure`] or dropped.
+//! A handler emits an effect while it changes rows, so both are stored together or not at all. One task for each
+//! version and node takes due effects from the outbox, asks which version speaks for the event
+//! ([`ProjectionState::voice`], I-9), acts, and records the result. A process may die between acting and recording;
+//! then the effect is made again, under the same key.
+//!
+//! Effects of one stream are made one after the other, even if another version speaks for the earlier ones. An effect
+//! that fails blocks only its stream, until [`EffectOptions::on_failure`] sets it aside or it is dropped.
 
 mod attempt;
 mod right;
@@ -47,9 +49,9 @@ const REST: Duration = Duration::from_secs(1);
 /// Failing effects that the status names.
 const FAILING_TOLD: usize = 3;
 
-/// What the delivery of one version works on and with.
+/// The work of one version's delivery, and the means for it.
 pub(crate) struct Delivery {
-    /// Weak, since the versions have whoever stops this.
+    /// This is weak, since the versions own the sender that stops this.
     pub(crate) versions: Weak<Versions>,
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
@@ -61,7 +63,7 @@ pub(crate) struct Delivery {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// Another version of the projection, as far as it is to be had here.
+/// Another version of the projection, as far as it is available here.
 struct Other {
     id: ViewId,
     view: Arc<dyn StoredView>,
@@ -70,17 +72,17 @@ struct Other {
 
 type Act = BoxFuture<'static, (u64, EffectOutcome)>;
 
-/// The tries under way, and those whose outcome is not recorded yet.
+/// The tries under way, and those whose results are not recorded yet.
 #[derive(Default)]
 struct UnderWay {
     acts: FuturesUnordered<Act>,
     busy: HashSet<u64>,
     settled: Vec<(u64, EffectOutcome)>,
-    /// The last resumption that was heeded.
+    /// The last resumption that was taken into account.
     resumed_at: Option<Position>,
-    /// Since that one, until everything that fails was tried at once: what was.
+    /// The effects that were retried since that resumption; `None` once every failing effect was retried.
     retried: Option<HashSet<u64>>,
-    /// Under what this member makes the effects, while it does.
+    /// The right under which this member makes the effects, while it does.
     right: Right,
 }
 
@@ -94,7 +96,7 @@ impl UnderWay {
 const LOOK_IDLE: Duration = Duration::from_millis(500);
 
 impl Delivery {
-    /// Runs until it is stopped; tries under way then have [`limits::STOP_TIME_MAX`].
+    /// Runs until it is stopped. Tries under way then have [`limits::STOP_TIME_MAX`].
     pub(crate) async fn run(mut self) {
         let mut under_way = UnderWay::default();
         let mut stop = self.stop.clone();
@@ -107,14 +109,14 @@ impl Delivery {
             let rest = match self.take_turn(&versions, &mut under_way).await {
                 Ok(rest) => rest,
                 Err(error) => {
-                    tracing::warn!(view = %self.id, %error, "effects cannot be made for the moment");
+                    tracing::warn!(view = %self.id, %error, "effects cannot be made now, and are retried");
                     REST
                 }
             };
             drop(versions);
             tokio::select! {
                 biased;
-                // An error means that whoever could stop this is gone, which is a stop.
+                // An error means that the sender of the stop is gone, which counts as a stop.
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(done) = under_way.acts.next(), if !under_way.acts.is_empty() => under_way.settled.push(done),
                 Ok(()) = self.progress.changed() => {}
@@ -131,18 +133,18 @@ impl Delivery {
         if tokio::time::timeout(limits::STOP_TIME_MAX, rest).await.is_err() {
             tracing::warn!(view = %self.id, "effects did not end in time; they are made again at the next start");
         }
-        // Nothing of it goes on once another member may begin.
+        // No try continues once another member may begin.
         drop(std::mem::take(&mut under_way.acts));
         let Some(claim) = under_way.right.claim() else { return };
         if let Err(error) = self.view.settle_effects(claim, &under_way.settled).await {
-            tracing::warn!(view = %self.id, %error, "what effects came to is not recorded; they are made again");
+            tracing::warn!(view = %self.id, %error, "the results of effects are not recorded; they are made again");
         }
         if let Err(error) = under_way.right.give_back(&*self.view).await {
             tracing::warn!(view = %self.id, %error, "the right to make effects is not given back; it ends with the lease");
         }
     }
 
-    /// Goes on with the effects if it is this member's turn, and otherwise ends what it has begun.
+    /// Continues with the effects if it is this member's turn. Otherwise ends what it has begun.
     async fn take_turn(&self, versions: &Arc<Versions>, under_way: &mut UnderWay) -> Result<Duration, CatalogError> {
         if versions.cluster.drives(&self.id) && versions.cluster.has_lease() && !under_way.right.is_lost() {
             let time_max = self.carried.options.effects.time_max;
@@ -151,7 +153,7 @@ impl Delivery {
             let Some(claim) = taken else { return Ok(LOOK) };
             return self.look(versions, under_way, claim).await;
         }
-        // What was begun while it was this member's turn is not made by another one once that is recorded.
+        // Once the results of this member's turn are recorded, no other member makes those effects again.
         self.settle_ended(under_way).await?;
         if under_way.is_empty() {
             under_way.right.give_back(&*self.view).await?;
@@ -159,16 +161,16 @@ impl Delivery {
         Ok(if under_way.is_empty() { LOOK_IDLE } else { LOOK })
     }
 
-    /// Records what has ended, begins what is due, and tells how long to rest unless something happens.
+    /// Records ended tries, begins due effects, and returns how long to wait if nothing happens.
     async fn look(
         &self,
         versions: &Arc<Versions>,
         under_way: &mut UnderWay,
         claim: EffectsClaim,
     ) -> Result<Duration, CatalogError> {
-        // First, since what goes makes the next one of its stream due.
+        // This comes first, since an effect that is done makes the next one of its stream due.
         self.settle_ended(under_way).await?;
-        // Looked at before the catalog is: every flip through here is known then.
+        // The head is read before the catalog, so that every flip through it is known.
         let head = versions.head();
         versions.catalog.refresh().await?;
         let catalog = versions.catalog.current();
@@ -177,7 +179,7 @@ impl Delivery {
         let (longest, most) =
             (self.carried.options.effects.retry_longest, limits::EFFECTS_READ_MAX + under_way.busy.len());
         self.heed(projection, under_way);
-        // What waits for its next try is tried at once after a resumption.
+        // After a resumption, effects that wait for their next try are retried at once.
         let through = if under_way.retried.is_some() { Timestamp::from_micros(i64::MAX) } else { now };
         let mut due = match versions.is_paused(&self.id) {
             true => vec![],
@@ -208,7 +210,7 @@ impl Delivery {
                         to_begin.push(pending);
                     }
                 }
-                // Nobody knows yet.
+                // The voice is not known yet.
                 Voice::First => {}
                 Voice::Of(_) | Voice::Nobody => {
                     under_way.settled.push((pending.number, EffectOutcome::Done));
@@ -221,7 +223,7 @@ impl Delivery {
         self.before.send_replace(before);
         let outbox = self.view.outbox(FAILING_TOLD).await?;
         let next_due = outbox.next_due.map(|due| due.since(now));
-        // Somebody may have something tried that was set aside.
+        // An operator may retry an effect that was set aside.
         let pending = outbox.pending + outbox.aside > 0;
         self.outbox.send_replace(outbox);
         Ok(match next_due {
@@ -233,7 +235,7 @@ impl Delivery {
         })
     }
 
-    /// Begins what is to be made, once it is recorded that it is begun under this member's right (I-9).
+    /// Begins the due effects, after it is recorded that they are begun under this member's right (I-9).
     async fn begin(
         &self,
         versions: &Arc<Versions>,
@@ -268,7 +270,7 @@ impl Delivery {
         self.settle(under_way).await
     }
 
-    /// Records what has ended. Until that has worked it is not tried again.
+    /// Records the results of ended tries. Until that has succeeded, these effects are not tried again.
     async fn settle(&self, under_way: &mut UnderWay) -> Result<(), StoreError> {
         if let Some(claim) = under_way.right.claim()
             && !under_way.settled.is_empty()
@@ -281,7 +283,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Takes note of a resumption.
+    /// Takes a resumption into account.
     fn heed(&self, projection: &ProjectionState, under_way: &mut UnderWay) {
         let resumed_at = projection.versions.get(&self.id.version).and_then(|state| state.resumed_at);
         if resumed_at > under_way.resumed_at {
@@ -289,8 +291,8 @@ impl Delivery {
         }
     }
 
-    /// The version, if there is one, that has yet to make an earlier effect of the same stream, as far as that is known
-    /// or can come to be.
+    /// Returns the version that still has to make an earlier effect of the same stream, if there is one, or may still
+    /// get one.
     async fn comes_before(
         &self,
         versions: &Versions,
@@ -300,7 +302,7 @@ impl Delivery {
         let others = projection.versions.iter().filter(|(version, _)| **version != self.id.version);
         for version in others.filter(|(_, state)| state.phase.has_view()).map(|(version, _)| *version) {
             let Some(other) = self.other(versions, projection, version, pending).await? else { continue };
-            // First, since what it comes past meanwhile is in its outbox then.
+            // This comes first: effects that it reaches meanwhile are then in its outbox.
             if self.is_on_its_way(versions, projection, &other, pending).await? {
                 return Ok(Some(version));
             }
@@ -311,8 +313,9 @@ impl Delivery {
         Ok(None)
     }
 
-    /// Whether an effect of the same stream that comes before `pending` is in the outbox of another version, and that
-    /// version's to make. What is silent there, and was not removed yet, may lie before it.
+    /// Returns true if the outbox of another version has an effect of the same stream that comes before `pending` and
+    /// that is that version's to make. Effects there that are not its to make, and that were not removed yet, may come
+    /// before it.
     async fn owes_earlier(
         &self,
         projection: &ProjectionState,
@@ -331,9 +334,9 @@ impl Delivery {
         Ok(false)
     }
 
-    /// Another version, whose effects may come first. One that is not open here may be so on other nodes, may be opened
-    /// next or closed just now: what it owes is in its view all the same. Nothing that does not belong to the journal, or
-    /// cannot be read as it is, is waited for.
+    /// Returns another version, whose effects may come first. A version that is not open here may be open on other
+    /// nodes, or may be opened or closed just now: even then its pending effects are in its view. A view that does not
+    /// belong to the journal, or that cannot be read as it is, is not waited for.
     async fn other(
         &self,
         versions: &Versions,
@@ -360,9 +363,9 @@ impl Delivery {
         }
     }
 
-    /// Whether another version that spoke before `pending` has yet to come past some of that in the segment of its
-    /// stream, and gets on. One that halts there, is paused, stands still, or whose code is nowhere is not waited for: it
-    /// might be for ever.
+    /// Returns true if another version that spoke before `pending` has not yet reached some of those events in the
+    /// segment of its stream, and makes progress. A version that halts there, is paused, makes no progress, or whose
+    /// code no node has, is not waited for, since that could take for ever.
     async fn is_on_its_way(
         &self,
         versions: &Versions,
@@ -380,7 +383,7 @@ impl Delivery {
         if other.open.as_ref().is_some_and(|open| has_come(&open.progress.borrow().tokens)) {
             return Ok(false);
         }
-        // Another member may have taken it there.
+        // Another member may have moved its tokens.
         let tokens = match &other.open {
             Some(open) => {
                 open.look().await?;

@@ -1,9 +1,9 @@
 //! The right to make the effects of a version, which one member has at a time.
 //!
-//! It is kept beside the effects, with an epoch. A member takes it once nobody else who is alive has it, and gives it back
-//! when its turn is over and what it has begun is recorded. Who has no lease any more has ended what it had begun, so its
-//! right may be taken: whatever it does nevertheless, such as when it was paused, it begins nothing any more, since the
-//! epoch is another one, and says nothing of what another member has begun.
+//! It is stored beside the effects, with an epoch. A member takes it once no other live member has it. It gives it back
+//! when its turn is over and the results of its tries are recorded. A member without a lease has ended its tries, so
+//! its right may be taken. If it continues nevertheless, such as after a pause, it begins nothing any more, since the
+//! epoch has changed, and it records nothing about effects that another member has begun.
 
 use std::time::Duration;
 
@@ -13,35 +13,35 @@ use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 
-/// What one member has of it.
+/// One member's part in the right.
 #[derive(Default)]
 pub(super) struct Right {
-    /// Under which it has the right, or had it until what it had begun has ended.
+    /// The claim under which it has the right, or had it until its tries have ended.
     claim: Option<EffectsClaim>,
-    /// Whether another member has taken it.
+    /// True if another member has taken it.
     is_lost: bool,
-    /// For which claim of another member that is alive it waits, and since when.
+    /// The claim of another live member for whose end it waits, and the time since when.
     waits: Option<(EffectsClaim, Instant)>,
 }
 
 impl Right {
-    /// The claim under which this member makes effects; `None` while it makes none.
+    /// Returns the claim under which this member makes effects; `None` while it makes none.
     pub(super) fn claim(&self) -> Option<EffectsClaim> {
         self.claim
     }
 
-    /// Another member has taken it, so this one begins nothing more.
+    /// Records that another member has taken the right, so this one begins nothing more.
     pub(super) fn lose(&mut self) {
         self.is_lost = true;
     }
 
-    /// Whether another member has taken it, and this one has not given up yet what it had begun.
+    /// Returns true if another member has taken it, and this one has not given up its tries yet.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// Takes the right, if this member does not have it and can. One that is alive and does not give it back, since it
-    /// cannot reach the store for that, has ended what it had begun after `time_max` and a lease.
+    /// Takes the right, if this member does not have it and can. If a live member does not give it back because it
+    /// cannot reach the store, its tries have ended after `time_max` and a lease.
     pub(super) async fn take(
         &mut self,
         view: &dyn StoredView,
@@ -75,7 +75,7 @@ impl Right {
         since.elapsed()
     }
 
-    /// Gives the right back, if this member still has it: another one may take it at once.
+    /// Gives the right back, if this member still has it. Then another one may take it at once.
     pub(super) async fn give_back(&mut self, view: &dyn StoredView) -> Result<(), StoreError> {
         self.waits = None;
         if let Some(claim) = self.claim {

@@ -1,4 +1,4 @@
-//! Puts a node together, and starts its parts in their order.
+//! The builder of a node, which starts the node's parts in their order.
 
 #[cfg(feature = "embedded")]
 use std::path::PathBuf;
@@ -21,9 +21,9 @@ use crate::times::{self, Times};
 use crate::versions::Versions;
 use crate::world::{Ids, NoProbe, Offload, Probe, SystemIds, World};
 
-/// Where a node keeps what lasts.
+/// The place in which a node keeps its data.
 enum Place {
-    /// In memory, where there is such a store.
+    /// Not set: in memory, if that store is compiled in.
     Unsaid,
     #[cfg(feature = "embedded")]
     Directory(PathBuf),
@@ -50,7 +50,7 @@ impl Place {
     }
 }
 
-/// Puts a node together; see [`Node::builder`].
+/// Builds a node; see [`Node::builder`].
 #[must_use = "a node runs once it is started"]
 pub struct NodeBuilder {
     place: Place,
@@ -70,40 +70,40 @@ impl NodeBuilder {
         Self { place: Place::Unsaid, name, address, carried: Vec::new(), subscribers: Vec::new(), looks, world }
     }
 
-    /// Keeps everything in this directory, which is made if it is not there. One process at a time has it.
+    /// Keeps all data in this directory, which is made if it does not exist. One process at a time owns it.
     #[cfg(feature = "embedded")]
     pub fn data(mut self, directory: impl Into<PathBuf>) -> Self {
         self.place = Place::Directory(directory.into());
         self
     }
 
-    /// Keeps everything in this store.
+    /// Keeps all data in this store.
     pub fn store(mut self, store: Store) -> Self {
         self.place = Place::Opened(store);
         self
     }
 
-    /// Only looks at what is stored: nothing is appended, built, flipped, cleaned up or otherwise carried on, and no byte of
-    /// a directory changes. What is asked of such a node beyond looking is refused by its store, or waits for ever.
+    /// Only looks at the stored data: the node appends, builds, flips and cleans up nothing, and no byte of a directory
+    /// changes. Its store refuses other requests, or they wait for ever.
     pub fn looks(mut self) -> Self {
         self.looks = true;
         self
     }
 
-    /// What people call this node, such as its host name; it need not be unique.
+    /// Sets the name of this node for people, such as its host name. It need not be unique.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Where other nodes reach the API of this one, such as `http://10.0.0.7:7373`.
+    /// Sets the address at which other nodes reach the API of this one, such as `http://10.0.0.7:7373`.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
         self
     }
 
-    /// Runs this version of a projection; call it once for each version. New code is built beside the serving version and
-    /// flipped to as its options say; keep the old version here for as long as it serves or stands by.
+    /// Runs this version of a projection. Call it once for each version. A new version is built beside the serving one
+    /// and flips as its options say. Keep the old version here as long as it serves or stands by.
     pub fn projection(mut self, version: impl Into<VersionCode>) -> Self {
         self.carried.push(version.into());
         self
@@ -115,7 +115,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Takes the time from `clock`; in a store that has a clock of its own for all nodes, it is set right by that one.
+    /// Takes the time from `clock`. If the store has one clock for all nodes, that clock corrects it.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.world.clock = clock;
         self
@@ -127,7 +127,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Does work that may hold up its thread like this; on threads of its own unless set.
+    /// Runs work that may block its thread with `offload`. Default: on threads of its own.
     pub fn offload(mut self, offload: Offload) -> Self {
         self.world.offload = offload;
         self
@@ -139,8 +139,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node: opens the store, reads the catalog, takes up whatever an earlier run left
-    /// unfinished, and runs the processors. Must be called in a tokio runtime.
+    /// Starts the node: opens the store, reads the catalog, continues what an earlier run left unfinished, and runs the
+    /// processors. It must be called in a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`], which says what to do.
@@ -153,9 +153,9 @@ impl NodeBuilder {
         self.world.clock = Arc::clone(&shared_clock) as Arc<dyn Clock>;
         let catalog = Arc::new(CatalogLog::open(Arc::clone(&store.journal), self.world.clone()).await?);
         for carried in &self.carried {
-            // Whether it is needed is the plan's affair; here only what the catalog would never accept counts.
+            // The plan decides whether it is needed. Only what the catalog would never accept counts here.
             match catalog.current().decide(&carried.code.schedule()) {
-                // It may read more, or be looked at again: see below.
+                // It may read more events, and is checked again below.
                 Ok(_) | Err(CatalogRefused::Reads { .. }) => {}
                 Err(refused) => return Err(refused.into()),
             }
@@ -183,25 +183,25 @@ impl NodeBuilder {
         let begin = |subscriber| Subscribed::begin(subscriber, Arc::clone(&tail), stop.subscribe());
         let subscribers = self.subscribers.into_iter().map(begin).collect();
         if versions.views.has_pages() {
-            // It ends with the node as well, and changes nothing that lasts.
+            // It ends with the node as well, and changes no stored data.
             drop(tokio::spawn(scrub::scrub(Arc::downgrade(&versions), stopped.clone())));
         }
         let (looked, has_looked) = oneshot::channel();
         if store.shared {
-            // It ends with the node, and nobody waits for it: it changes nothing.
+            // It ends with the node, and nobody waits for it, since it changes nothing.
             drop(tokio::spawn(catalog::follow(Arc::clone(&versions.catalog), stopped.clone())));
         }
         let times = Arc::new(Times::default());
         times.look(&*versions.journal, &*versions.world.clock).await;
         let (journal, clock) = (Arc::clone(&versions.journal), Arc::clone(&versions.world.clock));
         drop(tokio::spawn(times::watch(Arc::clone(&times), journal, clock, stopped.clone())));
-        // From here on the status shows every version that there is.
+        // From here on the status shows every existing version.
         let conductor = if self.looks {
             conductor::look(&versions).await;
             None
         } else {
             let conductor = tokio::spawn(conductor::conduct(Arc::clone(&versions), stopped, looked));
-            // It never fails: the driver tells or panics.
+            // It never fails: the driver sends or panics.
             has_looked.await.ok();
             Some(conductor)
         };
@@ -212,7 +212,7 @@ impl NodeBuilder {
     }
 }
 
-/// Looks whether each subscriber could ever be called.
+/// Checks that each subscriber could ever be called.
 fn check_subscribers(subscribers: &[Arc<dyn AnySubscriber>]) -> Result<(), StartError> {
     for subscriber in subscribers {
         let refused = |why| StartError::Subscriber { name: subscriber.name(), why };
@@ -223,7 +223,7 @@ fn check_subscribers(subscribers: &[Arc<dyn AnySubscriber>]) -> Result<(), Start
     Ok(())
 }
 
-/// Refuses projections that the store could not tell from others.
+/// Refuses projections that the store could not distinguish from others.
 fn check_names(store: &Store, catalog: &CatalogLog, carried: &[VersionCode]) -> Result<(), StoreError> {
     let catalog = catalog.current();
     let known: Vec<_> = catalog.projections.keys().collect();

@@ -1,8 +1,9 @@
-//! Giving up what was asked for and has not happened: a flip, a rebuild, a clean-up, a replay in place.
+//! Cancellations of requests that are not carried out yet: a flip, a rebuild, a clean-up, a replay in place.
 //!
-//! A cancellation is a change of the catalog, decided on the same state as what it cancels, so that of the two one comes
-//! first: whoever confirms a flip, drops a view or takes up a replay afterwards finds it cancelled, and whoever cancels
-//! afterwards is told that it is too late. Nothing here stops anything; the drivers do when they hear of it.
+//! A cancellation is a change of the catalog. It is decided on the same state as the request that it cancels, so one of
+//! the two comes first. A driver that later confirms a flip, drops a view or starts a replay finds it cancelled. A
+//! cancellation that comes later is refused as too late. Nothing here stops anything: the drivers stop when they learn
+//! of it.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use super::request::{Operation, Requested};
 use crate::catalog::{CatalogEntry, Request, RequestedBy};
 use crate::error::{Error, NoTarget};
 
-/// What was cancelled.
+/// A request that was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cancelled {
-    /// What.
+    /// The kind of request.
     pub what: Cancel,
-    /// Of which version, and where the catalog has it; no position when it was cancelled already.
+    /// The version, and the position in the catalog; no position if the request was cancelled already.
     pub requested: Requested,
 }
 
@@ -47,7 +48,7 @@ impl Node {
         asked: RequestedBy,
     ) -> Result<Cancelled, Error> {
         self.versions.catalog.refresh().await?;
-        // What is not named is what was found before.
+        // If the kind is not named, it is the one that was found the first time.
         let before = self.versions.catalog.under_key(&asked).await?.and_then(|entries| cancelled(self, &entries));
         let what = what.or(before.map(|before| before.what));
         let request = |what: Option<Cancel>| {
@@ -92,7 +93,7 @@ impl Node {
         let comes = state.flips_next().filter(|_| what == Some(Cancel::Flip));
         match (&found[..], what, version.or(comes).or(state.serving)) {
             ([only], ..) => Ok(*only),
-            // The catalog says why not.
+            // The catalog gives the reason.
             ([], Some(what), Some(version)) => Ok((what, version)),
             ([], ..) => Err(none()),
             (several, ..) => {
@@ -101,8 +102,8 @@ impl Node {
         }
     }
 
-    /// Whether a replay can still be left. Rows that are gone for one come back only by it, and what every segment has come
-    /// to the end of is done, also before the catalog says so.
+    /// Checks that a replay can still be cancelled. Rows that were reset for it return only by completing it. A replay
+    /// whose end every segment has reached is done, even before the catalog records it.
     async fn check_replay(&self, view: &ViewId) -> Result<(), Error> {
         let replay = self.versions.catalog.current().version(view).and_then(|state| state.replay);
         let Some(replay) = replay.filter(|replay| !replay.cancelled) else { return Ok(()) };
@@ -119,7 +120,7 @@ impl Node {
     }
 }
 
-/// What these entries cancelled.
+/// Returns what these entries cancelled.
 fn cancelled(node: &Node, entries: &[CatalogEntry]) -> Option<Cancelled> {
     let (first, last) = (entries.first()?, entries.last()?);
     let what = match last.event {

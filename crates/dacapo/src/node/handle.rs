@@ -1,4 +1,4 @@
-//! A projection and a version of it, as operators name them: each operation is a method of one of the two.
+//! The handles with which operators name a projection or a version. Each operation is a method of one of the two.
 
 use dacapo_model::{
     Cancel, CatalogCommand, EffectLetter, LettersOf, Position, ProjectionName, VersionId, ViewId, Wish,
@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::verify::Verification;
 use dacapo_model::FlipKind;
 
-/// A projection on a node: what is asked here is about the version that each operation says, such as the one that serves.
-/// Clones are the same projection.
+/// A projection on a node. Each operation says which version it is about, such as the serving one. Clones are the same
+/// projection.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -42,40 +42,39 @@ pub struct VersionHandle {
 }
 
 impl ProjectionHandle {
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &ProjectionName {
         &self.name
     }
 
-    /// One version of it.
+    /// Returns one version of it.
     pub fn version(&self, version: VersionId) -> VersionHandle {
         self.node.version(view_of(&self.name, version))
     }
 
     /// Schedules a new build beside the serving version: of the newest code that a live node carries, or of
-    /// [`code`](Request::code). It takes the place of a version that is being built. Any node can be asked, also one
-    /// without code. The build is done once the new version is verified.
+    /// [`code`](Request::code). It replaces a version that is being built. Any node accepts the request, even without
+    /// the code. The build is done once the new version is verified.
     ///
     /// # Errors
-    /// [`Error::NotCarried`] and [`Error::NoSuchCode`] when no live node carries it. [`Error::WouldDiscard`] where it
-    /// would take the place of a version that only has to be flipped to: [`discard`](Request::discard) says that this is
-    /// wanted.
+    /// [`Error::NotCarried`] and [`Error::NoSuchCode`] if no live node carries the code. [`Error::WouldDiscard`] if it
+    /// would replace a version that is ready for its flip; [`discard`](Request::discard) allows that.
     pub fn rebuild(&self) -> Request<Rebuild> {
         Request::new(&self.node, Rebuild::of(self.name.clone()))
     }
 
-    /// Asks that readers move to the newest version above the serving one. It happens as soon as that version covers
+    /// Requests a flip to the newest version above the serving one. It happens as soon as that version covers
     /// everything that was ever shown. [`VersionHandle::flip`] names the version.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] without such a version; [`Error::Catalog`] when the catalog declines. While it is waited for,
-    /// [`Error::FlipAborted`] when it was given up.
+    /// [`Error::NoTarget`] if there is no such version; [`Error::Catalog`] if the catalog refuses. The wait for its end
+    /// returns [`Error::FlipAborted`] if the flip was given up.
     pub fn flip(&self) -> Request<Flip> {
         Request::new(&self.node, Flip { projection: self.name.clone(), to: None, kind: FlipKind::Flip })
     }
 
-    /// Asks that readers move back to the version below the serving one that served last. [`VersionHandle::rollback`]
-    /// names the version.
+    /// Requests a rollback to the version below the serving one that served last. [`VersionHandle::rollback`] names the
+    /// version.
     ///
     /// # Errors
     /// As [`flip`](Self::flip).
@@ -83,65 +82,71 @@ impl ProjectionHandle {
         Request::new(&self.node, Flip { projection: self.name.clone(), to: None, kind: FlipKind::Rollback })
     }
 
-    /// Asks that the version that is being built is verified again. Until that is done its verdict does not count.
+    /// Requests another verification of the version that is being built. Until it is done, the earlier verdict does not
+    /// count.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] without such a version; [`Error::Catalog`] when it is not being built.
+    /// [`Error::NoTarget`] if there is no such version; [`Error::Catalog`] if it is not being built.
     pub fn verify_again(&self) -> Request<Examine> {
         Request::new(&self.node, Examine::again(self.name.clone(), None))
     }
 
-    /// Answers for the version that was not found right: it may serve all the same. Who and why are kept.
+    /// Waives the verdict of the version that failed its verification, so that it may serve. The catalog keeps the
+    /// requester and the reason.
     ///
     /// # Errors
-    /// [`Error::NoReason`] without [`because`](Request::because); [`Error::NoTarget`] without such a version;
-    /// [`Error::Catalog`] when there is no verdict to waive.
+    /// [`Error::NoReason`] without [`because`](Request::because); [`Error::NoTarget`] if there is no such version;
+    /// [`Error::Catalog`] if there is no verdict to waive.
     pub fn waive(&self) -> Request<Examine> {
         Request::new(&self.node, Examine::waived(self.name.clone(), None))
     }
 
-    /// Lets past events go through the serving version again, in its own view. Its projection says in
-    /// [`Options::in_place`](crate::Options::in_place) that they may; what it costs readers is said there.
+    /// Replays past events in place, in the view of the serving version. Its projection allows this in
+    /// [`Options::in_place`](crate::Options::in_place), which also states the effect on readers.
     ///
     /// # Errors
-    /// [`Error::NotInPlace`] when the projection does not let it; [`Error::ReplayUnderWay`] while another one runs,
-    /// with how far that is; [`Error::NoTarget`] when there is nothing to replay; [`Error::Catalog`] when the catalog
-    /// declines, as during a flip.
+    /// [`Error::NotInPlace`] if the projection does not allow it; [`Error::ReplayUnderWay`] while another replay runs,
+    /// with its progress; [`Error::NoTarget`] if there is nothing to replay; [`Error::Catalog`] if the catalog refuses,
+    /// such as during a flip.
     pub fn replay(&self, from: ReplayFrom) -> Request<Replay> {
         Request::new(&self.node, Replay { projection: self.name.clone(), version: None, from })
     }
 
-    /// Cancels what was asked for and has not happened: this, or with `None` the only thing that there is to cancel, of
-    /// the only version that it could be.
+    /// Cancels a request that is not carried out yet. `None` cancels the only such request, of the only version that
+    /// has one.
     ///
-    /// A flip is given up until it is confirmed, also one that would come by itself once the version is ready; the version
-    /// flips only on command from then on. A rebuild is given up, and its view dropped, until the version serves. A
-    /// clean-up is given up until the view is being dropped: a version that stood by stands by anew, one that was being
-    /// built is built on unless another one is by then. A replay that keeps its rows is left where it is until it has
-    /// ended; one that resets them is given up until it has begun.
+    /// - A flip can be cancelled until it is confirmed, including one that would happen automatically once the version
+    ///   is ready. From then on the version flips only on request.
+    /// - A rebuild can be cancelled until the version serves. Its view is dropped.
+    /// - A clean-up can be cancelled until the drop of the view begins. A version that stood by stands by again. A
+    ///   version that was being built continues, except if another one has replaced it.
+    /// - A replay that keeps its rows can be cancelled until it has ended, and stops where it is. A replay that resets
+    ///   them can be cancelled until it has begun.
     ///
     /// # Errors
-    /// [`Error::Catalog`] when it is too late; [`Error::NoTarget`] when there is nothing to cancel, or more than one thing.
+    /// [`Error::Catalog`] if it is too late; [`Error::NoTarget`] if there is nothing to cancel, or more than one
+    /// request.
     pub fn cancel(&self, what: impl Into<Option<Cancel>>) -> Request<Cancellation> {
         Request::new(&self.node, Cancellation { projection: self.name.clone(), version: None, what: what.into() })
     }
 
-    /// How the verification stands: of the newest version that is being built, or else of the newest that was verified.
+    /// Returns the state of a verification: of the newest version that is being built, or else of the newest that was
+    /// verified.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] without such a version.
+    /// [`Error::NoTarget`] if there is no such version.
     pub fn verification(&self) -> Result<Verification, Error> {
         self.node.verification_of(&self.name, None)
     }
 }
 
 impl VersionHandle {
-    /// Which version this is.
+    /// Returns the projection and the number of this version.
     pub fn view(&self) -> &ViewId {
         &self.view
     }
 
-    /// Asks that readers move to this version. It happens as soon as it covers everything that was ever shown.
+    /// Requests a flip to this version. It happens as soon as this version covers everything that was ever shown.
     ///
     /// # Errors
     /// As [`ProjectionHandle::flip`].
@@ -149,7 +154,7 @@ impl VersionHandle {
         self.moves(FlipKind::Flip)
     }
 
-    /// Asks that readers move back to this version, which is below the serving one.
+    /// Requests a rollback to this version, which is below the serving one.
     ///
     /// # Errors
     /// As [`ProjectionHandle::rollback`].
@@ -162,7 +167,7 @@ impl VersionHandle {
         Request::new(&self.node, Flip { projection, to: Some(version), kind })
     }
 
-    /// As [`ProjectionHandle::verify_again`], of this version.
+    /// Does the same as [`ProjectionHandle::verify_again`], for this version.
     ///
     /// # Errors
     /// As [`ProjectionHandle::verify_again`].
@@ -170,7 +175,7 @@ impl VersionHandle {
         Request::new(&self.node, Examine::again(self.view.projection.clone(), Some(self.view.version)))
     }
 
-    /// As [`ProjectionHandle::waive`], of this version.
+    /// Does the same as [`ProjectionHandle::waive`], for this version.
     ///
     /// # Errors
     /// As [`ProjectionHandle::waive`].
@@ -178,7 +183,7 @@ impl VersionHandle {
         Request::new(&self.node, Examine::waived(self.view.projection.clone(), Some(self.view.version)))
     }
 
-    /// As [`ProjectionHandle::replay`], of this version.
+    /// Does the same as [`ProjectionHandle::replay`], for this version.
     ///
     /// # Errors
     /// As [`ProjectionHandle::replay`].
@@ -187,7 +192,7 @@ impl VersionHandle {
         Request::new(&self.node, Replay { projection, version: Some(version), from })
     }
 
-    /// As [`ProjectionHandle::cancel`], of this version.
+    /// Does the same as [`ProjectionHandle::cancel`], for this version.
     ///
     /// # Errors
     /// As [`ProjectionHandle::cancel`].
@@ -196,43 +201,45 @@ impl VersionHandle {
         Request::new(&self.node, Cancellation { projection, version: Some(version), what: what.into() })
     }
 
-    /// Drops the view of this version, which does not serve: ends its stand-by, or gives up a rebuild. One that is on its
-    /// way to events whose effects are its to make, such as those that were appended during the flip, is waited for, for
-    /// up to [`limits::SPEAK_TIME_MAX`](crate::limits::SPEAK_TIME_MAX). It is done once the view is dropped.
+    /// Drops the view of this version, which does not serve. This ends its stand-by, or gives up a rebuild. If the
+    /// version must still emit effects for events that it has not reached, such as those that were appended during the
+    /// flip, it waits up to [`limits::SPEAK_TIME_MAX`](crate::limits::SPEAK_TIME_MAX) for the version to reach them. It
+    /// is done once the view is dropped.
     ///
     /// # Errors
-    /// [`Error::Catalog`] when the catalog declines.
+    /// [`Error::Catalog`] if the catalog refuses.
     pub fn clean_up(&self) -> Request<CleanUp> {
         Request::new(&self.node, CleanUp(self.view.clone()))
     }
 
-    /// Applies no more events to the view of this version, after the batch it is in, until it is resumed. A copy that it
-    /// begins as or an index under way is given up and begun again then. It survives a restart.
+    /// Stops applying events to the view of this version, after the present batch, until it is resumed. A copy or an
+    /// index under way is given up, and begun again on resume. The pause survives a restart.
     ///
     /// # Errors
-    /// [`Error::Catalog`] when no events are applied to it anyway.
+    /// [`Error::Catalog`] if no events are applied to a version in its phase.
     pub fn pause(&self) -> Request<Order> {
         Request::new(&self.node, Order::new("pause", &self.view, CatalogCommand::Pause))
     }
 
-    /// Applies events to the view of this version again, and tries at once what its handler refused, and a copy or a reset
-    /// that failed.
+    /// Applies events to the view of this version again. Immediately retries the event that its handler refused, and a
+    /// failed copy or reset.
     ///
     /// # Errors
-    /// [`Error::Catalog`] when no events are applied to a version in its phase.
+    /// [`Error::Catalog`] if no events are applied to a version in its phase.
     pub fn resume(&self) -> Request<Order> {
         Request::new(&self.node, Order::new("resume", &self.view, CatalogCommand::Resume))
     }
 
-    /// How the verification of this version stands.
+    /// Returns the state of the verification of this version.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] when it was never verified and is not being built; [`Error::Catalog`] without such a version.
+    /// [`Error::NoTarget`] if it was never verified and is not being built; [`Error::Catalog`] if there is no such
+    /// version.
     pub fn verification(&self) -> Result<Verification, Error> {
         self.node.verification_of(&self.view.projection, Some(self.view.version))
     }
 
-    /// Waits until this version is verified, once it is awaited, and tells what came of it.
+    /// Returns a future that waits until this version is verified, and returns the result.
     pub fn verified(&self) -> Done<Verification> {
         Done::new(&self.node, self.view.clone(), None)
     }
@@ -240,28 +247,29 @@ impl VersionHandle {
     /// Lists the dead letters of this version in the order of their events.
     ///
     /// # Errors
-    /// [`Error::Catalog`] without such a version; [`Error::Store`] when its view is not open on this node, or when the
-    /// position that it begins after is not in the journal.
+    /// [`Error::Catalog`] if there is no such version; [`Error::Store`] if its view is not open on this node, or if the
+    /// position after which the list begins is not in the journal.
     pub fn letters(&self) -> List<DeadLetter> {
         List::new(self)
     }
 
-    /// Hands events that were set aside to the handler again, in the order of their streams, and returns how many
-    /// there are. It happens soon, or once a version that is paused is resumed, and maybe after this has returned: a
-    /// letter that goes was applied, one that is refused again stays with one attempt more, and where the order matters
-    /// those behind it are left as they were, not to be retried. Events of these streams that are set aside behind the
-    /// last of them meanwhile are tried as well.
+    /// Retries events that were set aside, in the order of their streams, and returns their number. It happens soon,
+    /// possibly after this has returned; for a paused version, once it is resumed.
+    ///
+    /// A letter whose event is applied is removed. A letter whose event is refused again stays, with one more attempt.
+    /// If the order matters, later letters of its stream then stay as they were, without a retry. Events of these
+    /// streams that are set aside during that time are retried as well.
     ///
     /// # Errors
-    /// As [`letters`](Self::letters); [`Error::Behind`] for one event that waits behind another of its stream, for which
-    /// nothing is wished.
+    /// As [`letters`](Self::letters); [`Error::Behind`] for one event if an earlier event of its stream is set aside
+    /// and has no decision.
     pub fn retry_letters(&self, which: WhichLetters) -> Request<Settle> {
         self.settles(LettersOf::Events, which, Wish::Retry)
     }
 
-    /// Gives up events that were set aside, so that the view goes without them, and returns how many there are. Later
-    /// events of their streams that were set aside behind them stay so until they are retried. It happens soon, or once a
-    /// version that is paused is resumed, and maybe after this has returned.
+    /// Gives up events that were set aside, so that the view stays without them, and returns their number. Later events
+    /// of their streams that were set aside stay so until they are retried. It happens soon, possibly after this has
+    /// returned; for a paused version, once it is resumed.
     ///
     /// # Errors
     /// As [`letters`](Self::letters).
@@ -269,20 +277,20 @@ impl VersionHandle {
         self.settles(LettersOf::Events, which, Wish::Drop)
     }
 
-    /// Lets the event be set aside at which a segment of this version halts, whatever the policy is: it is tried once more,
-    /// and should it be refused again it becomes a dead letter like any other. Where the order of streams matters, later
-    /// events of its stream wait behind it. It happens soon, maybe after this has returned, on whichever node has the
-    /// segment, and once a version that is paused is resumed.
+    /// Sets aside the event at which a segment of this version halts, under any policy. The event is tried once more.
+    /// If it is refused again, it becomes a dead letter. If the order of streams matters, later events of its stream
+    /// wait for it. It happens soon, possibly after this has returned, on the node that has the segment; for a paused
+    /// version, once it is resumed.
     ///
     /// # Errors
-    /// [`Error::NotHalted`] when no segment halts at the event; as [`letters`](Self::letters), also when it is not in the
-    /// journal.
+    /// [`Error::NotHalted`] if no segment halts at the event; as [`letters`](Self::letters), including an event that is
+    /// not in the journal.
     pub fn set_aside(&self, event: Position) -> Request<SetAside> {
         Request::new(&self.node, SetAside { view: self.view.clone(), event })
     }
 
-    /// Lists the effects of this version that were tried in vain, set aside or not, in the order in which they were
-    /// emitted. Of a version that is cleaned up, all that it owes.
+    /// Lists the failed effects of this version, set aside or not, in the order in which they were emitted. For a
+    /// version that is being cleaned up, lists all effects that are still to be made.
     ///
     /// # Errors
     /// As [`letters`](Self::letters).
@@ -290,8 +298,8 @@ impl VersionHandle {
         List::new(self)
     }
 
-    /// Lets effects be tried at once, and returns how many there are. One that was set aside is made before what waits in
-    /// its stream, and after what was made of it meanwhile.
+    /// Retries effects at once, and returns their number. An effect that was set aside is made before the waiting
+    /// effects of its stream, and after those that were made meanwhile.
     ///
     /// # Errors
     /// As [`letters`](Self::letters).
@@ -299,9 +307,9 @@ impl VersionHandle {
         self.settles(LettersOf::Effects, which, Wish::Retry)
     }
 
-    /// Gives up effects that were tried in vain, and returns how many there are: they are not made any more, unless a try
-    /// is under way just now, and the later ones of their streams are. That of one event is given up, and all of a version
-    /// that is cleaned up, also when it was never tried.
+    /// Gives up failed effects, and returns their number. They are not made any more, except if a try is under way now.
+    /// The later effects of their streams are made. The effect of one named event, and all effects of a version that is
+    /// being cleaned up, are given up even if they were never tried.
     ///
     /// # Errors
     /// As [`letters`](Self::letters).

@@ -1,9 +1,9 @@
-//! Dead letters and effects that do not come about, as operators meet them: listed, set aside, retried, dropped.
+//! Dead letters and failed effects, for operators: listed, set aside, retried, dropped.
 //!
-//! Who wants what and why is kept in the catalog first. A wish for dead letters is then recorded in the view and carried
-//! out by the version's processor under its claim, so that it survives whatever happens to the node that took it; while
-//! the version is paused, it waits. What is decided about effects is done in the outbox at once. Nothing here applies an
-//! event or makes an effect.
+//! The catalog first records the requester, the decision and the reason. A decision about dead letters is then recorded
+//! in the view, and the version's processor carries it out under its claim. So it survives any failure of the node that
+//! took the request. During a pause of the version it waits. A decision about effects is carried out in the outbox at
+//! once. Nothing here applies an event or makes an effect.
 
 use std::future::{Future, IntoFuture};
 use std::sync::Arc;
@@ -25,24 +25,24 @@ use crate::versions::OpenVersion;
 /// A dead letter with the event that was set aside.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Why it was set aside, and what shall be done with it.
+    /// The reason why it was set aside, and the decision about it.
     pub letter: Letter,
     event: EventBatch,
 }
 
 impl DeadLetter {
-    /// The event, as the journal has it.
+    /// Returns the event, as the journal has it.
     pub fn event(&self) -> EventRef<'_> {
         self.event.get(0)
     }
 }
 
-/// What a [`List`] has: dead letters, or effects that do not come about.
+/// The items of a [`List`]: dead letters, or failed effects.
 pub trait Listed: Sized + Send + 'static {
-    /// What a list begins after.
+    /// The place after which a list begins.
     type Place: Default + Send + 'static;
 
-    /// Reads at most `most` after `after`.
+    /// Reads at most `most` items after `after`.
     #[doc(hidden)]
     fn list(
         node: Node,
@@ -65,14 +65,14 @@ impl<L: Listed> List<L> {
         Self { version: version.clone(), after: L::Place::default(), most: limits::LETTERS_READ_MAX }
     }
 
-    /// Begins after this one: the position of an event for dead letters, the number of an effect for effects. Default:
-    /// with the first.
+    /// Begins after this place: the position of an event for dead letters, the number of an effect for effects.
+    /// Default: at the beginning.
     pub fn after(mut self, place: L::Place) -> Self {
         self.after = place;
         self
     }
 
-    /// Reads at most so many. Default: 1,000.
+    /// Reads at most this many items. Default: 1,000.
     pub fn limit(mut self, most: usize) -> Self {
         self.most = most;
         self
@@ -113,7 +113,7 @@ impl Listed for EffectLetter {
     }
 }
 
-/// What shall be done with dead letters or effects. Once it is recorded it tells how many there are.
+/// A decision about dead letters or effects. Once it is recorded, it returns their number.
 pub struct Settle {
     pub(super) view: ViewId,
     pub(super) of: LettersOf,
@@ -139,7 +139,7 @@ impl Operation for Settle {
     }
 }
 
-/// Looks whether the event that is named waits behind another one, for which nothing is wished.
+/// Checks that the named event does not wait for an earlier one that has no decision.
 async fn is_next(open: &OpenVersion, which: &WhichLetters) -> Result<(), Error> {
     let order_matters = open.carried.as_ref().is_none_or(|carried| carried.options.order_matters);
     let WhichLetters::One(position) = *which else { return Ok(()) };
@@ -156,7 +156,7 @@ async fn is_next(open: &OpenVersion, which: &WhichLetters) -> Result<(), Error> 
     }
 }
 
-/// An event that shall be set aside; see [`VersionHandle::set_aside`](super::VersionHandle::set_aside).
+/// An event that will be set aside; see [`VersionHandle::set_aside`](super::VersionHandle::set_aside).
 pub struct SetAside {
     pub(super) view: ViewId,
     pub(super) event: Position,
@@ -178,7 +178,7 @@ impl Operation for SetAside {
         let before = Position::new(event.get().saturating_sub(1));
         let is_aside = open.view.letters(before, 1).await?.first().is_some_and(|letter| letter.position == event);
         let halts: Vec<Position> = open.view.refusals().await?.iter().map(|refusal| refusal.position).collect();
-        // Of one that is set aside already only the key is kept.
+        // For an event that is set aside already, only the key is recorded.
         let keyed = by.idempotency_key.is_some();
         if is_aside && !keyed {
             return Ok(Requested::new(&node, view, None));
@@ -209,11 +209,12 @@ impl Node {
         let untried = phase == Phase::CleaningUp || matches!(which, WhichLetters::One(_));
         let request = settling(view, LettersOf::Effects, which, wish);
         let is_known = self.versions.catalog.repeated(asked, &request).await?.is_some();
-        // Where there are none, only the key is kept, should there be one.
+        // If there are none, only the key is recorded, if there is one.
         if !is_known && asked.idempotency_key.is_none() && !has_effects(&*stored, which, untried).await? {
             return Ok(0);
         }
-        // If it is requested again under the same key, what is not done yet is done: of events before the request only.
+        // A repeated request under the same key completes what is not done yet, but only for events before the first
+        // request.
         let (through, _) = self.decided(view, LettersOf::Effects, which, wish, asked).await?;
         let which = WhichEffects { which: which.clone(), through, untried };
         let decided = stored.decide_effects(&which, wish).await?;
@@ -222,7 +223,8 @@ impl Node {
         Ok(decided)
     }
 
-    /// Keeps in the catalog who wants it and why, and returns where and when. Nothing is done before it is there.
+    /// Records the requester and the reason in the catalog, and returns the position and the time. Nothing is done
+    /// before it is recorded.
     async fn decided(
         &self,
         view: &ViewId,
@@ -254,7 +256,7 @@ impl Node {
         let letters = open.view.letters(Position::START, limits::LETTERS_MAX).await?;
         let meant = letters.into_iter().filter(|letter| which.has(letter.position, &letter.stream));
         let meant: Vec<(Position, Timestamp)> = meant.map(|letter| (letter.position, letter.recorded)).collect();
-        // Where there are none, only the key is kept, should there be one.
+        // If there are none, only the key is recorded, if there is one.
         if meant.is_empty() && !is_known && asked.idempotency_key.is_none() {
             return Ok(0);
         }
@@ -263,7 +265,8 @@ impl Node {
             if !is_known {
                 return open.view.wish(which, Some(wish)).await;
             }
-            // If it is requested again under the same key, what is not done yet is done: of events that were set aside by then only.
+            // A repeated request under the same key completes what is not done yet, but only for events that were set
+            // aside before the first request.
             let mut wished = 0;
             let were_aside = meant.into_iter().filter(|(position, aside)| *position <= through && *aside <= decided);
             for (position, _) in were_aside {
@@ -272,14 +275,14 @@ impl Node {
             Ok(wished)
         };
         let wished = tokio::time::timeout(limits::REQUEST_TIME_MAX, wishing).await;
-        // Also after an error: it may be recorded although the answer was lost.
+        // This happens after an error, too: the decision may be recorded although the answer was lost.
         open.wished();
-        // Its processor may have been put in the place of another one meanwhile, with corrected code.
+        // Another processor, with corrected code, may have replaced its processor meanwhile.
         if let Some(now) = self.versions.open_version(&open.id) {
             now.wished();
         }
         let Ok(wished) = wished else {
-            let what = format!("what is wished for dead letters of {} is not recorded", open.id);
+            let what = format!("the decision about dead letters of {} is not recorded", open.id);
             let waiting_on = open.told();
             return Err(Error::TimedOut { what, waited: limits::REQUEST_TIME_MAX, waiting_on });
         };
@@ -288,7 +291,7 @@ impl Node {
         Ok(wished)
     }
 
-    /// The view of a version, and its phase, whether it is open on this node or not.
+    /// Returns the view of a version, open on this node or not, and its phase.
     async fn with_outbox(&self, view: &ViewId) -> Result<(Arc<dyn dacapo_store::View>, Phase), Error> {
         let phase = self.known(view)?;
         let stored = match self.versions.open_version(view) {
@@ -301,7 +304,7 @@ impl Node {
         Ok((stored, phase))
     }
 
-    /// The phase of the version, if there is one.
+    /// Returns the phase of the version, if it exists.
     fn known(&self, view: &ViewId) -> Result<Phase, Error> {
         let catalog = self.versions.catalog.current();
         let state = catalog.version(view).filter(|state| state.phase != Phase::Obsolete);
@@ -312,7 +315,7 @@ impl Node {
         })?)
     }
 
-    /// The version, if there is one that can have dead letters here.
+    /// Returns the version, if it exists and can have dead letters here.
     fn with_letters(&self, view: &ViewId) -> Result<Arc<OpenVersion>, Error> {
         let phase = self.known(view)?;
         let not_open = || {
@@ -325,7 +328,7 @@ impl Node {
     }
 }
 
-/// What is asked of letters, to be kept with its key.
+/// Returns the request about letters in the form that is stored with its key.
 fn settling(view: &ViewId, of: LettersOf, which: &WhichLetters, wish: Wish) -> Request {
     let act = match (wish, of) {
         (Wish::Retry, LettersOf::Events) => "letters-retry",
@@ -341,7 +344,7 @@ fn settling(view: &ViewId, of: LettersOf, which: &WhichLetters, wish: Wish) -> R
     }
 }
 
-/// Whether there is an effect of those that are meant.
+/// Returns true if one of the requested effects exists.
 async fn has_effects(view: &dyn dacapo_store::View, which: &WhichLetters, untried: bool) -> Result<bool, StoreError> {
     let mut after = 0;
     loop {

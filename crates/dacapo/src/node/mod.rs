@@ -1,6 +1,6 @@
 //! The node: one process's share of the system, from the store to queries.
 //!
-//! This module owns the order in which the parts start and stop; what they do is theirs.
+//! This module owns the order in which the parts start and stop. Each part owns its work.
 
 mod builder;
 mod cancel;
@@ -38,8 +38,8 @@ pub use request::{Done, End, Operation, Request, Requested};
 pub use wait::CleanedUp;
 pub use write::JournalReader;
 
-/// One process's share of the system: it appends to the journal, runs the processors of the versions
-/// whose code it carries, and answers queries. Clones are the same node.
+/// One process's share of the system: it appends to the journal, runs the processors of the versions whose code it
+/// carries, and answers queries. Clones are the same node.
 ///
 /// Dropping the last clone without [`shutdown`](Self::shutdown) loses nothing, but leaves batches unfinished.
 #[derive(Clone)]
@@ -53,31 +53,31 @@ struct Running {
     times: Arc<Times>,
     stop: watch::Sender<bool>,
     conductor: Mutex<Option<JoinHandle<()>>>,
-    /// Ends the lease, once told to or dropped.
+    /// Ends the lease, by a message or when it is dropped.
     leave: watch::Sender<bool>,
     keeper: Mutex<Option<JoinHandle<()>>>,
-    /// What the subscriptions share.
+    /// The part that all subscriptions share.
     tail: Arc<Tail>,
     subscribers: Vec<Subscribed>,
     store: Store,
 }
 
 impl Node {
-    /// A node that keeps everything in memory, unless told otherwise.
+    /// Returns the builder of a node. Default: it keeps everything in memory.
     pub fn builder() -> NodeBuilder {
         NodeBuilder::new()
     }
 
-    /// Asks the version that serves: `node.ask(query).await`, or `node.ask(query).after(position).await`.
+    /// Asks the serving version: `node.ask(query).await`, or `node.ask(query).after(position).await`.
     pub fn ask<Q: Query>(&self, query: Q) -> Ask<Q> {
         Ask::new(Arc::clone(&self.versions), query)
     }
 
-    /// One state of the version of `projection` that serves, which covers `after`: for rows and SQL of a
-    /// shape the caller knows. It waits for up to [`limits::REQUEST_TIME_MAX`].
+    /// Returns one state of the serving version of `projection` that covers `after`, for rows and SQL whose form the
+    /// caller knows. It waits up to [`limits::REQUEST_TIME_MAX`].
     ///
     /// # Errors
-    /// [`Error::TimedOut`] when no version serves or covers `after` by then.
+    /// [`Error::TimedOut`] if no version serves or covers `after` by then.
     pub async fn read(
         &self,
         projection: impl TryInto<ProjectionName, Error: Into<Error>>,
@@ -87,11 +87,11 @@ impl Node {
         query::open(&self.versions, &projection, after, limits::REQUEST_TIME_MAX).await
     }
 
-    /// A projection by its name, to operate it: `node.projection("balances")?.flip().await`. Whether there is such a
-    /// projection is found out when something is asked of it.
+    /// Returns a projection by its name, for operations: `node.projection("balances")?.flip().await`. Only the
+    /// operations check that the projection exists.
     ///
     /// # Errors
-    /// [`Error::Name`] when `name` cannot be the name of a projection.
+    /// [`Error::Name`] if `name` cannot be the name of a projection.
     pub fn projection(
         &self,
         name: impl TryInto<ProjectionName, Error: Into<Error>>,
@@ -99,17 +99,18 @@ impl Node {
         Ok(ProjectionHandle { node: self.clone(), name: name.try_into().map_err(Into::into)? })
     }
 
-    /// A version by its projection and its number, as status and catalog name it, to operate it.
+    /// Returns a version by its projection and its number, as status and catalog name it, for operations.
     pub fn version(&self, view: ViewId) -> VersionHandle {
         VersionHandle { node: self.clone(), view }
     }
 
-    /// Runs one more version, as if the node had been started with it. In place of code of the same version that
-    /// it carries already, such as corrected code of one that is being built: its processor goes on from where it is.
+    /// Runs one more version, as if the node had been started with it. It replaces code of the same version that the
+    /// node carries already, such as corrected code of a version that is being built. The processor then continues from
+    /// its place.
     ///
     /// # Errors
-    /// [`Error::Catalog`] when its code has changed under an unchanged version number: also when it only reads more types,
-    /// which is accepted at the start of a node alone; [`Error::Carry`] when it could not run as it is.
+    /// [`Error::Catalog`] if its code has changed under an unchanged version number, even if it only reads more types,
+    /// which is accepted only at the start of a node; [`Error::Carry`] if it could not run as it is.
     pub fn add_projection(&self, version: impl Into<VersionCode>) -> Result<(), Error> {
         let carried = version.into();
         check_carried(&carried)?;
@@ -118,10 +119,10 @@ impl Node {
         Ok(())
     }
 
-    /// Whether there is such a version, or was.
+    /// Checks that such a version exists, or has existed.
     ///
     /// # Errors
-    /// [`Error::NoSuchProjection`], or [`Error::Catalog`] with those that there are.
+    /// [`Error::NoSuchProjection`], or [`Error::Catalog`] with the existing versions.
     pub(crate) fn known_version(&self, projection: &ProjectionName, version: VersionId) -> Result<(), Error> {
         let catalog = self.versions.catalog.current();
         let view = view_of(projection, version);
@@ -135,50 +136,58 @@ impl Node {
         Err(self.unknown_or(projection, || CatalogRefused::NoSuchVersion { view, known }.into()))
     }
 
-    /// That the journal's times are ahead of this node's clock by more than [`limits::CLOCK_BEHIND_MAX`], as far as it
-    /// has looked: every event that is appended gets the time of the last one until the clock has come to that.
+    /// Returns the difference if the journal's times are ahead of this node's clock by more than
+    /// [`limits::CLOCK_BEHIND_MAX`], as far as the node has looked. Every appended event gets the time of the last one
+    /// until the clock has reached it.
     pub fn clock_behind(&self) -> Option<ClockBehind> {
         self.running.times.behind(self.versions.world.clock.now())
     }
 
-    /// The catalog: which versions exist, their phases, which one serves. The watch wakes at every change.
+    /// Returns the catalog: which versions exist, their phases, which one serves. The watch wakes at every change.
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.versions.catalog.watch()
     }
 
-    /// Every change of the catalog there ever was, with who asked for it and why.
+    /// Returns every change of the catalog, with the requester and the reason.
     ///
     /// # Errors
-    /// [`Error::Store`] when the journal cannot be read.
+    /// [`Error::Store`] if the journal cannot be read.
     pub async fn history(&self) -> Result<Vec<CatalogEntry>, Error> {
         Ok(catalog::history(&*self.versions.journal).await?)
     }
 
-    /// How the projections are. A view that cannot be read is no error: its version says what it waits on.
+    /// Returns the state of the projections. A view that cannot be read is not an error: its version shows what it
+    /// waits on.
     ///
     /// # Errors
-    /// [`Error::Store`] is kept for stores that have to be asked for the head.
+    /// [`Error::Store`], which is reserved for stores that must be asked for the head.
     pub async fn status(&self) -> Result<Status, Error> {
         let mut status = status::status(&self.versions).await;
         status.subscribers = self.running.subscribers.iter().map(|found| found.status(status.head)).collect();
         Ok(status)
     }
 
-    /// Why this node cannot answer queries on every projection that has a serving version: its code is not here, its view
-    /// is not open, the store is away. Empty when it can. It asks no store, so it can be told at once.
+    /// Returns the reasons why this node cannot answer queries on every projection that has a serving version, such as
+    /// missing code, a view that is not open, or a store that does not answer. Returns an empty list if it can. It asks
+    /// no store, so it returns at once.
     pub fn not_ready(&self) -> Vec<NotReady> {
         status::not_ready(&self.versions)
     }
 
-    /// Where the node keeps what lasts, in a few words.
+    /// Returns the kind and the place of the node's store, for people.
     pub fn store_description(&self) -> &str {
         &self.running.store.description
     }
 
-    /// Stops in order: no new rebuild steps, then the processors after the batch each is in, or without it after
-    /// [`limits::STOP_TIME_MAX`] (one whose handler computes without end is left behind, and its claim revoked), then
-    /// the journal after what waits to be appended, and the subscribers after they were given the rest, or without it
-    /// after the same time. Flips under way go on at the next start.
+    /// Stops the node in this order:
+    ///
+    /// 1. No more steps of rebuilds begin.
+    /// 2. Each processor stops after its batch, or in the middle of it after [`limits::STOP_TIME_MAX`]. A processor
+    ///    whose handler computes without end is abandoned, and its claim is revoked.
+    /// 3. The journal closes after the waiting appends.
+    /// 4. The subscribers stop after they got the remaining events, or without them after the same time.
+    ///
+    /// Flips under way continue at the next start.
     pub async fn shutdown(&self) {
         self.running.stop.send_replace(true);
         if let Some(conductor) = self.running.conductor.lock().await.take()
@@ -188,7 +197,7 @@ impl Node {
         }
         let versions = self.versions.open_versions();
         futures::future::join_all(versions.iter().map(|version| version.stop())).await;
-        // Others take over at once what was this node's.
+        // Other members take over this node's work at once.
         self.running.leave.send_replace(true);
         if let Some(keeper) = self.running.keeper.lock().await.take()
             && let Err(error) = keeper.await

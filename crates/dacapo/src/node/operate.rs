@@ -1,4 +1,4 @@
-//! What operators ask for: each is a change of the catalog, which the conductors of all nodes carry out.
+//! The requests of operators. Each is a change of the catalog, which the conductors of all nodes carry out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,21 +30,22 @@ impl Rebuild {
 }
 
 impl Asking<Rebuild> {
-    /// Builds this code version. Default: the newest that a live node carries.
+    /// Builds this code version. Default: the newest one that a live node carries.
     pub fn code(mut self, code: impl Into<Option<u32>>) -> Self {
         self.operation.code = code.into();
         self
     }
 
-    /// Begins as a copy of the view that serves, as its code says ([`Options::seed`](crate::Options::seed)), and reads
-    /// only what came after. Default: it reads everything. The request is refused with [`Error::NoCopy`] where the copy
-    /// could not be what the new code would have made of the same events.
+    /// Begins as a copy of the serving view, in the way that its code declares
+    /// ([`Options::seed`](crate::Options::seed)), and reads only later events. Default: it reads everything. The
+    /// request is refused with [`Error::NoCopy`] if the copy could not be what the new code would have made of the same
+    /// events.
     pub fn from_copy(mut self) -> Self {
         self.operation.from_copy = true;
         self
     }
 
-    /// May take the place of a version that is ready and only has to be flipped to. Default: it may not.
+    /// Allows it to replace a version that is ready for its flip. Default: not allowed.
     pub fn discard(mut self) -> Self {
         self.operation.discard = true;
         self
@@ -54,19 +55,19 @@ impl Asking<Rebuild> {
 /// A new build that was scheduled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// The new version, and where the catalog has it.
+    /// The new version, and the position of the request in the catalog.
     pub requested: Requested<Verification>,
-    /// The versions that it takes the place of, which are cleaned up.
+    /// The versions that it replaces, which are cleaned up.
     pub discards: Vec<VersionId>,
 }
 
 impl Rebuilt {
-    /// The new version.
+    /// Returns the new version.
     pub fn view(&self) -> &ViewId {
         &self.requested.view
     }
 
-    /// Waits until the new version is verified, once it is awaited.
+    /// Returns a future that waits until the new version is verified.
     pub fn done(&self) -> Done<Verification> {
         self.requested.done()
     }
@@ -89,7 +90,8 @@ impl Operation for Rebuild {
         if let Some(version) = ready.filter(|_| !discard) {
             return Err(Error::WouldDiscard { view: view_of(&projection, version) });
         }
-        // A node without the code cannot tell whether a copy could be right; the one that builds it can, and fails it.
+        // A node without the code cannot know whether a copy could be correct. The node that builds it knows, and fails
+        // the build.
         if let Some(carried) = node.versions.code_here(&projection, built.code).filter(|_| seeded) {
             let refused = |why| Error::NoCopy { projection: projection.clone(), why };
             node.versions.may_copy(&carried).map_err(refused)?;
@@ -121,7 +123,7 @@ impl Operation for Flip {
 }
 
 impl Flip {
-    /// The version that readers shall move to, and what is asked of the catalog.
+    /// Returns the version to which readers will move, and the command for the catalog.
     fn target(&self, node: &Node) -> Result<(ViewId, CatalogCommand), Error> {
         let Self { projection, to, kind } = self;
         let catalog = node.versions.catalog.current();
@@ -148,7 +150,7 @@ impl Flip {
     }
 }
 
-/// What becomes of a verdict: another verification, or a waiver.
+/// A change of a verdict: another verification, or a waiver.
 pub struct Examine {
     projection: ProjectionName,
     version: Option<VersionId>,
@@ -197,7 +199,7 @@ impl Operation for CleanUp {
             }
         };
         if tokio::time::timeout(limits::SPEAK_TIME_MAX, spoken).await.is_err() {
-            tracing::warn!(%view, "it is cleaned up before it has come to all that it speaks for: that has no effects");
+            tracing::warn!(%view, "it is cleaned up early: events that it speaks for and has not reached get no effects");
         }
         let command = CatalogCommand::CleanUp { view: view.clone(), reason: CleanUpReason::Asked };
         node.order("clean-up", command, view, by).await
@@ -226,9 +228,9 @@ impl Operation for Order {
 }
 
 impl Node {
-    /// The code to build: of this number, or else the newest that some node carries. What this node does not carry itself
-    /// is built as the catalog knows it from an earlier build; code that nobody has built yet is scheduled by the node
-    /// that brings it.
+    /// Returns the code to build: of this number, or else the newest that a node carries. Code that this node does not
+    /// carry is built as the catalog knows it from an earlier build. Code that nobody has built yet is scheduled by a
+    /// node that carries it.
     async fn code_to_build(&self, projection: &ProjectionName, code: Option<u32>) -> Result<Code, Error> {
         if self.versions.cluster.is_shared() {
             self.versions.cluster.look().await?;
@@ -256,8 +258,8 @@ impl Node {
         })
     }
 
-    /// Has the catalog changed as `find` says, for the version that it finds; what was asked under the same key before is
-    /// not done again.
+    /// Changes the catalog as `find` says, for the version that it finds. A request that was made before under the same
+    /// key is not repeated.
     async fn request<E>(
         &self,
         request: Request,
@@ -272,9 +274,9 @@ impl Node {
         Ok(Requested::new(self, view, entries.first().map(|entry| entry.position)))
     }
 
-    /// What a request led to that was made before under the same idempotency key.
+    /// Returns the result of an earlier request under the same idempotency key.
     ///
-    /// Whatever is decided next is decided on what is known then: also of what other nodes have changed.
+    /// The next decision is based on the catalog as it is then, including changes by other nodes.
     pub(super) async fn repeated<E>(&self, by: &RequestedBy, request: &Request) -> Result<Option<Requested<E>>, Error> {
         self.versions.catalog.refresh().await?;
         let entry = self.versions.catalog.repeated(by, request).await?.and_then(|entries| entries.into_iter().next());
@@ -294,8 +296,8 @@ impl Node {
         Ok(requested)
     }
 
-    /// Tells the processor of a version here what the catalog orders. The conductor would tell it as well, but only when it
-    /// comes around.
+    /// Passes the orders of the catalog to the processor of a version on this node. The conductor would do the same,
+    /// but later.
     pub(super) fn pass_on_orders(&self, view: &ViewId) {
         if let (Some(open), Some(state)) =
             (self.versions.open_version(view), self.versions.catalog.current().version(view))
@@ -305,11 +307,11 @@ impl Node {
     }
 }
 
-/// What these entries scheduled.
+/// Returns what these entries scheduled.
 #[expect(clippy::expect_used, reason = "a schedule that is accepted schedules a version")]
 fn rebuilt(node: &Node, entries: &[CatalogEntry]) -> Rebuilt {
     let scheduled = entries.iter().find(|entry| matches!(entry.event, CatalogEvent::Scheduled { .. }));
-    // If it is requested again under the key of something else, it is answered as that was.
+    // A request under the key of another one gets the answer of that one.
     let first = scheduled.or(entries.first()).expect("a schedule that is accepted schedules a version");
     let cleaned = entries.iter().filter(|entry| matches!(entry.event, CatalogEvent::CleaningUp { .. }));
     let discards = cleaned.map(|entry| entry.event.view().version).collect();

@@ -1,4 +1,5 @@
-//! Replays in place, as they are asked for and waited for. The processor carries them out, the catalog keeps them.
+//! Requests for replays in place, and the wait for their ends. The processor carries them out, and the catalog records
+//! them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use crate::catalog::{self, CatalogError, Request, RequestedBy};
 use crate::error::{Error, NoTarget};
 use crate::versions::Versions;
 
-/// Where a replay in place begins. What is named is replayed too.
+/// The first event of a replay in place. It is replayed, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplayFrom {
-    /// With the first event there is.
+    /// The first event of the journal.
     Start,
-    /// With the event at this position.
+    /// The event at this position.
     Position(Position),
-    /// With the first event that was recorded at this time or later.
+    /// The first event that was recorded at this time or later.
     Time(Timestamp),
-    /// With this event.
+    /// The event with this id.
     Event(EventId),
 }
 
@@ -47,13 +48,13 @@ impl fmt::Display for ReplayFrom {
 /// A replay in place that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayReport {
-    /// Of which version.
+    /// The version.
     pub view: ViewId,
-    /// The position of the request, which names it.
+    /// The position of the request, which identifies it.
     pub requested: Position,
-    /// The events behind this position were replayed.
+    /// The position after which events were replayed.
     pub after: Position,
-    /// The position of the fact that it has ended.
+    /// The position of the event that records the end.
     pub ended: Position,
 }
 
@@ -90,7 +91,7 @@ impl Operation for Replay {
     }
 }
 
-/// What is asked of the catalog for a replay of a version.
+/// Returns the command for the catalog to replay a version.
 async fn to_replay(versions: &Versions, view: &ViewId, from: ReplayFrom) -> Result<CatalogCommand, Error> {
     let here = versions.code_of(view).map(|carried| carried.options.in_place);
     let in_place = here.or_else(|| versions.cluster.code_of(view)?.in_place);
@@ -106,7 +107,7 @@ async fn to_replay(versions: &Versions, view: &ViewId, from: ReplayFrom) -> Resu
     Ok(CatalogCommand::RequestReplay { view: view.clone(), after, rows })
 }
 
-/// The position behind which the replay begins.
+/// Returns the position after which the replay begins.
 async fn behind(versions: &Versions, from: ReplayFrom) -> Result<Position, Error> {
     Ok(match from {
         ReplayFrom::Start => Position::START,
@@ -120,7 +121,7 @@ async fn behind(versions: &Versions, from: ReplayFrom) -> Result<Position, Error
     })
 }
 
-/// What is to be said of a replay that runs already.
+/// Returns the error about a replay that runs already.
 async fn under_way(versions: &Versions, view: ViewId) -> Error {
     let pending = versions.catalog.current().version(&view).and_then(|state| state.replay);
     let Some(PendingReplay { requested, after, .. }) = pending else {
@@ -130,7 +131,8 @@ async fn under_way(versions: &Versions, view: ViewId) -> Error {
     Error::ReplayUnderWay { view, after, requested, progress }
 }
 
-/// What the replay of a version covers again, and where it ends; `None` where its view is not open.
+/// Returns the position that the replay of a version covers, and the position where it ends; `None` if its view is not
+/// open.
 async fn far(versions: &Versions, view: &ViewId) -> Option<(Position, Position)> {
     let pending = versions.catalog.current().version(view)?.replay?;
     let tokens = versions.tokens(view).await.ok()??;

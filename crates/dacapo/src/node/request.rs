@@ -1,13 +1,13 @@
-//! Requests of operators as values: who asks and why is said first, a request is recorded when it is awaited, and what is
-//! recorded knows its end.
+//! Requests of operators as values. A request takes the requester and the reason, is recorded when it is awaited, and
+//! the recorded request can wait for its end.
 //!
 //! ```text
 //!   Request<Flip> ──.await──▶ Requested<FlipReport> ──.done()──▶ Done<FlipReport> ──.await──▶ FlipReport
 //!     by, because, under_key     view, position                    within
 //! ```
 //!
-//! Recording is durable: whatever happens to the node that was asked, the members of the cluster carry the request out.
-//! Waiting for the end changes nothing, and can be given up and begun again.
+//! A recorded request is durable: the members of the cluster carry it out even if the node that took it fails. Waiting
+//! for the end changes nothing. A wait can be dropped and begun again.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -21,9 +21,9 @@ use super::Node;
 use crate::catalog::{CatalogEntry, RequestedBy};
 use crate::error::Error;
 
-/// What a [`Request`] asks for. The types of this module implement it, and no others.
+/// The operation of a [`Request`]. Only the types of this module implement it.
 pub trait Operation: Send + 'static {
-    /// What is known once the request is recorded.
+    /// The result of recording the request.
     type Recorded: Send;
 
     /// Records the request.
@@ -31,7 +31,8 @@ pub trait Operation: Send + 'static {
     fn record(self, node: Node, by: RequestedBy) -> impl Future<Output = Result<Self::Recorded, Error>> + Send;
 }
 
-/// A request that is recorded in the catalog once it is awaited: `balances.flip().by("ana").because("new indexes").await`.
+/// A request that is recorded in the catalog once it is awaited: `balances.flip().by("ana").because("new
+/// indexes").await`.
 #[must_use = "a request is made when it is awaited"]
 pub struct Request<O> {
     node: Node,
@@ -44,26 +45,26 @@ impl<O> Request<O> {
         Self { node: node.clone(), by: RequestedBy::by(node.versions.cluster.name()), operation }
     }
 
-    /// Names who asks. Default: the name of the node.
+    /// Sets the requester. Default: the name of the node.
     pub fn by(mut self, actor: impl Into<String>) -> Self {
         self.by.actor = actor.into();
         self
     }
 
-    /// Says why. Default: no reason.
+    /// Sets the reason. Default: none.
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.by.reason = Some(reason.into());
         self
     }
 
-    /// Sets the idempotency key: a request that is repeated under the same key is carried out once, and answered as the
-    /// first time. Default: none.
+    /// Sets the idempotency key. A request that is repeated under the same key is carried out once, and gets the first
+    /// answer. Default: none.
     pub fn under_key(mut self, key: impl Into<String>) -> Self {
         self.by.idempotency_key = Some(key.into());
         self
     }
 
-    /// Sets who asks, why, and under which key, all at once.
+    /// Sets the requester, the reason and the key together.
     pub fn requested_by(mut self, by: RequestedBy) -> Self {
         self.by = by;
         self
@@ -79,12 +80,12 @@ impl<O: Operation> IntoFuture for Request<O> {
     }
 }
 
-/// A request that is recorded: what it is about, and the position at which it stands. `E` is what its end tells; a request
-/// without one is done once it is recorded.
+/// A recorded request, with its version and its position. `E` is the result at its end. A request without one is done
+/// once it is recorded.
 pub struct Requested<E = ()> {
-    /// The version that it is about.
+    /// The version that the request is about.
     pub view: ViewId,
-    /// The position of the request in the journal; `None` when things were as asked already.
+    /// The position of the request in the journal; `None` if nothing had to change.
     pub position: Option<Position>,
     node: Node,
     end: PhantomData<fn() -> E>,
@@ -95,7 +96,7 @@ impl<E> Requested<E> {
         Self { view, position, node: node.clone(), end: PhantomData }
     }
 
-    /// What is answered when the request of this entry is repeated.
+    /// Returns the answer to a repetition of the request of this entry.
     pub(super) fn of(node: &Node, entry: &CatalogEntry) -> Self {
         let position = (!entry.is_nothing()).then_some(entry.position);
         Self::new(node, entry.event.view().clone(), position)
@@ -103,7 +104,7 @@ impl<E> Requested<E> {
 }
 
 impl<E: End> Requested<E> {
-    /// Waits for the end of what was asked for, once it is awaited: `requested.done().within(time).await`.
+    /// Returns a future that waits for the end of the operation: `requested.done().within(time).await`.
     pub fn done(&self) -> Done<E> {
         Done::new(&self.node, self.view.clone(), self.position)
     }
@@ -129,9 +130,9 @@ impl<E> fmt::Debug for Requested<E> {
     }
 }
 
-/// What the end of a request tells. The reports of this module implement it, and no other types.
+/// The result at the end of a request. Only the reports of this module implement it.
 pub trait End: Sized + Send + 'static {
-    /// Waits for the end of what was requested about `view` at `requested`.
+    /// Waits for the end of the request about `view` at the position `requested`.
     #[doc(hidden)]
     fn reached(
         node: Node,
@@ -141,11 +142,10 @@ pub trait End: Sized + Send + 'static {
     ) -> impl Future<Output = Result<Self, Error>> + Send;
 }
 
-/// The end of a request, which is waited for once this is awaited. What was asked for goes on, whether it is waited for or
-/// not.
+/// The end of a request. Awaiting it waits for the end. The operation continues whether it is awaited or not.
 ///
 /// # Errors
-/// [`Error::TimedOut`], with what it waits on, when it has not happened by then.
+/// [`Error::TimedOut`], with the wait reasons, if it has not ended in the time allowed.
 #[must_use = "the end is waited for when this is awaited"]
 pub struct Done<E> {
     node: Node,
@@ -161,7 +161,7 @@ impl<E> Done<E> {
         Self { node: node.clone(), view, requested, within, end: PhantomData }
     }
 
-    /// Sets how long to wait. Default: [`limits::REQUEST_TIME_MAX`].
+    /// Sets the longest wait. Default: [`limits::REQUEST_TIME_MAX`].
     pub fn within(mut self, time: Duration) -> Self {
         self.within = time;
         self

@@ -1,4 +1,4 @@
-//! The ends of requests: waits for what was asked for, and tells what came of it.
+//! The ends of requests: waits for them, and returns their results.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::flip::FlipReport;
 use crate::verify::{self, Verification};
 
 impl Node {
-    /// How the verification of a version stands: of `version`, or of the newest that is being built, or else of the
+    /// Returns the state of a verification: of `version`, or of the newest version that is being built, or else of the
     /// newest that was verified.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] without such a version.
+    /// [`Error::NoTarget`] if there is no such version.
     pub(super) fn verification_of(
         &self,
         projection: &ProjectionName,
@@ -33,7 +33,7 @@ impl Node {
 }
 
 impl End for Verification {
-    /// Whichever request made it a wait: a verdict that counts is one.
+    /// Waits for any verdict that counts, whichever request led to it.
     async fn reached(node: Node, view: ViewId, _: Option<Position>, within: Duration) -> Result<Self, Error> {
         let mut catalog = node.versions.catalog.watch();
         let verified = catalog.wait_for(|catalog| {
@@ -77,7 +77,7 @@ impl End for FlipReport {
                 CatalogEvent::Flipped { .. } | CatalogEvent::FlipAborted { .. } | CatalogEvent::FlipCancelled { .. }
             )
         };
-        // The first one after a request settles it; without one, the last is why things are as they are.
+        // The first event after a request settles it. Without a request, the last event explains the present state.
         let mut settled = later.filter(settled);
         let entry = if requested.is_some() { settled.next() } else { settled.last() };
         if let Some(CatalogEntry { event: CatalogEvent::FlipCancelled { .. }, asked, .. }) = &entry {

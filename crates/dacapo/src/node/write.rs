@@ -1,4 +1,4 @@
-//! What a node does with the journal: appends, and reads as it grows.
+//! A node's use of the journal: appends, reads, and subscriptions.
 
 use std::sync::Arc;
 
@@ -13,33 +13,33 @@ use crate::error::Error;
 use crate::event::{self, Event};
 use crate::subscribe::Subscription;
 
-/// The journal of a node, to read from.
+/// A node's journal, for reading.
 #[derive(Clone, Copy)]
 pub struct JournalReader<'a>(&'a dyn Journal);
 
 impl JournalReader<'_> {
-    /// Its identity, which every copy of it keeps.
+    /// Returns its identity, which every copy of it keeps.
     pub fn id(&self) -> JournalId {
         self.0.id()
     }
 
-    /// The last durable position, as a watch. It ends when the journal is closed.
+    /// Returns the last durable position, as a watch. It ends when the journal is closed.
     pub fn head(&self) -> watch::Receiver<Position> {
         self.0.head()
     }
 
-    /// The events after `after` that `filter` wants, as many as `limit` allows.
+    /// Returns the events after `after` that `filter` wants, as many as `limit` allows.
     ///
     /// # Errors
-    /// [`StoreError::BeyondHead`] when `after` is not in the journal; another [`StoreError`] when it cannot be read.
+    /// [`StoreError::BeyondHead`] if `after` is not in the journal; another [`StoreError`] if it cannot be read.
     pub async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         self.0.read(after, filter, limit).await
     }
 
-    /// The events of a stream after the revision `after`, as many as `limit` allows.
+    /// Returns the events of a stream after the revision `after`, as many as `limit` allows.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read, or the stream has no such revision.
+    /// [`StoreError`] if they cannot be read, or the stream has no such revision.
     pub async fn read_stream(
         &self,
         stream: &StreamName,
@@ -49,18 +49,18 @@ impl JournalReader<'_> {
         self.0.read_stream(stream, after, limit).await
     }
 
-    /// The last revision of a stream; [`Revision::START`] when it has no events.
+    /// Returns the last revision of a stream; [`Revision::START`] if it has no events.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     pub async fn stream_revision(&self, stream: &StreamName) -> Result<Revision, StoreError> {
         self.0.stream_revision(stream).await
     }
 
-    /// At most `most` streams in the order of their names: of a category, if one is named, and after a name.
+    /// Returns at most `most` streams in the order of their names, of one category or of all, after a name.
     ///
     /// # Errors
-    /// [`StoreError`] when they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     pub async fn streams(
         &self,
         category: Option<&str>,
@@ -70,19 +70,19 @@ impl JournalReader<'_> {
         self.0.streams(category, after, most).await
     }
 
-    /// What is wrong with it that keeps nobody from using it.
+    /// Returns faults that prevent nobody from using it.
     pub fn warnings(&self) -> Vec<String> {
         self.0.warnings()
     }
 }
 
 impl Node {
-    /// Appends events to a stream: all of them or none. When this returns they are durable, and whoever
-    /// asks [`after`](crate::Ask::after) the returned position sees them.
+    /// Appends events to a stream: all of them or none. When this returns they are durable, and a query with
+    /// [`after`](crate::Ask::after) the returned position sees them.
     ///
     /// # Errors
-    /// [`Error::Append`] when the stream is not at the expected revision; [`Error::Store`] when the
-    /// journal cannot be written at the moment.
+    /// [`Error::Append`] if the stream is not at the expected revision; [`Error::Store`] if the journal cannot be
+    /// written at the moment.
     pub async fn append<E: Event>(
         &self,
         stream: impl TryInto<StreamName, Error = InvalidName>,
@@ -94,12 +94,12 @@ impl Node {
         self.append_batch(Append::to_stream(stream.try_into()?, expected, events)).await
     }
 
-    /// Appends a batch of events of any streams: all of them or none. A payload is one value of JSON; only space around
-    /// it is dropped.
+    /// Appends a batch of events of any streams: all of them or none. A payload is one JSON value. Only whitespace
+    /// around it is removed.
     ///
     /// # Errors
-    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself; [`Error::Event`] for a payload
-    /// that is not JSON.
+    /// As [`append`](Self::append); [`Error::SystemStream`] for a stream of dacapo itself; [`Error::Event`] for a
+    /// payload that is not JSON.
     pub async fn append_batch(&self, mut append: Append) -> Result<Appended, Error> {
         for event in &mut append.events {
             event::check_payload(&mut event.event)?;
@@ -110,33 +110,33 @@ impl Node {
         Ok(self.versions.journal.append(append).await?)
     }
 
-    /// `event` with a fresh id, ready for [`append_batch`](Self::append_batch).
+    /// Returns `event` with a new id, ready for [`append_batch`](Self::append_batch).
     ///
     /// # Errors
-    /// [`Error::Event`] when it cannot be written as JSON.
+    /// [`Error::Event`] if it cannot be written as JSON.
     pub fn new_event<E: Event>(&self, event: &E, metadata: Metadata) -> Result<NewEvent, Error> {
         let event_type = dacapo_model::EventType::new(event.event_type())?;
         Ok(NewEvent { id: self.new_id(), event_type, payload: event.encode()?, metadata, tags: vec![] })
     }
 
-    /// A fresh id.
+    /// Returns a new id.
     pub fn new_id(&self) -> EventId {
         self.versions.world.ids.next()
     }
 
-    /// The journal, to read from. What is appended goes through [`append`](Self::append) and
-    /// [`append_batch`](Self::append_batch), which keep the streams of dacapo itself to themselves.
+    /// Returns the journal, for reading. Appends go through [`append`](Self::append) and
+    /// [`append_batch`](Self::append_batch), which protect the streams of dacapo itself.
     pub fn journal(&self) -> JournalReader<'_> {
         JournalReader(&*self.versions.journal)
     }
 
-    /// The last position of the journal.
+    /// Returns the last position of the journal.
     pub fn head(&self) -> Position {
         self.versions.head()
     }
 
-    /// Checks that `after`, which somebody says to have seen, is in the journal. What other nodes appended a moment ago
-    /// is asked for, where the journal is shared.
+    /// Checks that `after`, which a caller claims to have seen, is in the journal. If the journal is shared, this
+    /// includes what other nodes have just appended.
     ///
     /// # Errors
     /// [`StoreError::BeyondHead`](dacapo_store::StoreError::BeyondHead), as [`Error::Store`], if it is not.
@@ -144,12 +144,12 @@ impl Node {
         Ok(self.versions.check_seen(after).await?)
     }
 
-    /// The events behind `after` that `filter` wants: those that are there, then those that come, each once and in
-    /// order. The caller sets the pace; who is near the head shares what is read with the others.
+    /// Returns a subscription to the events after `after` that `filter` wants: the existing ones, then new ones, each
+    /// once and in order. The caller sets the pace. Near the head, subscriptions share their reads.
     ///
     /// # Errors
-    /// [`StoreError::BeyondHead`](dacapo_store::StoreError::BeyondHead), as [`Error::Store`], when `after` is not in the
-    /// journal: whoever asks has seen another one, or a history that this one has lost.
+    /// [`StoreError::BeyondHead`](dacapo_store::StoreError::BeyondHead), as [`Error::Store`], if `after` is not in the
+    /// journal: the caller has seen another journal, or a history that this one has lost.
     pub async fn subscribe(&self, after: Position, filter: Filter) -> Result<Subscription, Error> {
         Ok(Subscription::on(Arc::clone(&self.running.tail), after, filter).await?)
     }

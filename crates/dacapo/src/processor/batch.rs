@@ -1,4 +1,4 @@
-//! One batch: events are read and taken, and what was made of them is committed together with the tokens.
+//! One batch: events are read and taken, and their result is committed together with the tokens.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
@@ -18,21 +18,21 @@ use crate::feed::Ahead;
 /// A batch under way.
 pub(super) struct Batch {
     pub(super) share: Share,
-    /// When it was begun that is under way: a batch may have to be applied again, and has its time anew then.
+    /// The time at which this try began. A batch that must be applied again gets its full time again.
     pub(super) tried: Instant,
-    /// Segments that stop in it before an event that was refused.
+    /// The segments that stop in it before a refused event.
     pub(super) refused: BTreeSet<Segment>,
-    /// How many events were taken for it.
+    /// The number of events that were taken for it.
     events: usize,
 }
 
 /// The result of taking the events of a batch.
 enum Applied {
-    /// They are taken and not yet committed. For each segment, how many.
+    /// They are taken and not yet committed; for each segment their number.
     All(Vec<u64>),
-    /// One event is mistaken. The changes must be taken back, and the batch goes no further than that event.
+    /// One event is at fault. The changes must be rolled back, and the batch goes no further than that event.
     TakenBack,
-    /// The sink needs to be prepared first.
+    /// The sink must be prepared first.
     Unprepared,
 }
 
@@ -68,7 +68,7 @@ impl<S: Sink> Deed<S> for Batch {
 }
 
 impl<S: Sink> Run<'_, S> {
-    /// Applies and commits one batch for the segments of `share`, as far as their handler lets it.
+    /// Applies and commits one batch for the segments of `share`, as far as their handler allows.
     pub(super) async fn take(&mut self, share: Share) -> Result<Next, StoreError> {
         let (share, started) = (self.close_in(share), Instant::now());
         let mut batch = Batch { share, tried: started, refused: BTreeSet::new(), events: 0 };
@@ -89,16 +89,16 @@ impl<S: Sink> Run<'_, S> {
         Ok(Continue(()))
     }
 
-    /// Reads and applies, one read while the one before is applied, until the batch is as large as it should be or has
-    /// taken its time, be that in the middle of a read; the share then goes no further than that. What was applied is
-    /// not kept: it is read again in the rare case that it must be applied again.
+    /// Reads and applies, with one read during each application, until the batch has the right size or has used its
+    /// time, even in the middle of a read. The share then ends there. Applied events are not kept in memory: in the
+    /// rare case that they must be applied again, they are read again.
     async fn apply(&mut self, batch: &mut Batch) -> Result<Applied, StoreError> {
         let Assignment { journal, offload, .. } = self.assignment;
         let (mut after, mut events) = (batch.share.after, 0);
         let mut by_segment = vec![0; batch.share.limits().len()];
         self.sink.begin_try(&self.segments);
         let mut ahead: Option<Ahead> = None;
-        // Once every segment of the share halts, there is nothing more to read for them.
+        // Once every segment of the share halts, nothing more must be read for them.
         while !batch.share.is_empty() {
             let read = match &mut ahead {
                 Some(ahead) => ahead.done().await?,
@@ -155,16 +155,15 @@ impl<S: Sink> Run<'_, S> {
         Ok(Applied::All(by_segment))
     }
 
-    /// Whether a batch should end though there is more to read.
+    /// Returns true if the batch should end although there is more to read.
     fn is_over(&self, batch: &Batch) -> bool {
         let time = batch.tried.elapsed();
         time >= self.pace.target() || self.sink.is_full(time) || self.is_waited_for()
     }
 
-    /// Whether there is something to do between two batches: a stop, orders, wishes, or segments that are to be had or
-    /// let go of.
+    /// Returns true if there is work between two batches: a stop, orders, wishes, or segments to claim or release.
     fn is_waited_for(&self) -> bool {
-        // An error means that nobody can tell anything any more.
+        // An error means that the sender is gone.
         let told = |changed: Result<bool, RecvError>| changed.unwrap_or(false);
         self.assignment.is_stopped()
             || told(self.orders.has_changed())
@@ -173,7 +172,7 @@ impl<S: Sink> Run<'_, S> {
             || self.throttle.is_told()
     }
 
-    /// Takes the rest that is due, and tells whether the stop came meanwhile.
+    /// Takes the pause that is due. Returns true if the stop arrived meanwhile.
     async fn rest(&mut self) -> bool {
         let Some(rest) = self.throttle.due() else { return false };
         let began = Instant::now();
@@ -182,7 +181,7 @@ impl<S: Sink> Run<'_, S> {
         stopped
     }
 
-    /// The commit of a batch: its moves, and what is kept of the events that were refused.
+    /// Returns the commit of a batch: its moves, and the records of refused events.
     fn commit_of(&self, batch: &Batch, by_segment: &[u64]) -> Commit {
         let mut moves = self.segments.moves(&batch.share, by_segment);
         let stays = batch.refused.iter().filter(|segment| !batch.share.has(**segment));

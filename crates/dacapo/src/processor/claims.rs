@@ -1,7 +1,7 @@
-//! Which segments a run has: those that are this member's as [`assign::next`] says, from the members that are alive.
+//! The segments of a run: those of this member according to [`assign::next`], from the list of live members.
 //!
-//! A run claims when it begins. It looks now and then, between batches, whether its claims are still what they should be;
-//! if not it begins anew, which lets go of what is another member's, claims what is its own, and forgets every row in
+//! A run claims segments when it begins. From time to time, between batches, it checks whether its claims are still
+//! right. If not, a new run begins: it releases the segments of other members, claims its own, and forgets every row in
 //! memory, since others may write them from then on.
 
 use std::collections::BTreeSet;
@@ -24,11 +24,11 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often it looks while it waits for others to let go, or for what one of them does to the view as a whole.
 const LOOK_WHOLE: Duration = Duration::from_millis(20);
 
-/// By what segments are claimed.
+/// The cluster in which segments are claimed.
 #[derive(Clone)]
 pub(crate) struct Claims(pub(crate) Arc<Cluster>);
 
-/// When a run looked at its claims last, and when it does so next.
+/// The times of a run's last and next check of its claims.
 pub(super) struct ClaimLook {
     live: watch::Receiver<Vec<Member>>,
     looked: Instant,
@@ -36,20 +36,20 @@ pub(super) struct ClaimLook {
 }
 
 impl ClaimLook {
-    /// In how long it looks again if nothing is told; `None` where nobody else could have changed anything.
+    /// Returns the time until the next check if no news arrives; `None` if no other member could have changed anything.
     pub(super) fn due_in(&self, me: MemberId) -> Option<Duration> {
         let is_alone = self.live.borrow().iter().all(|member| member.id == me);
         (!is_alone).then(|| self.every.saturating_sub(self.looked.elapsed()))
     }
 
-    /// Whether members came or went since it looked.
+    /// Returns true if members have joined or left since the last check.
     pub(super) fn is_told(&self) -> bool {
         self.live.has_changed().unwrap_or(false)
     }
 
-    /// Wakes when members come or go.
+    /// Wakes when members join or leave.
     pub(super) async fn changed(&self) {
-        // The one whose change is looked at must stay as it is.
+        // It waits on a clone, since the receiver that the check reads must stay as it is.
         if self.live.clone().changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -57,18 +57,18 @@ impl ClaimLook {
 }
 
 impl Assignment {
-    /// Takes note of tokens for whoever watches.
+    /// Records tokens for all watchers of the progress.
     pub(super) fn see(&self, tokens: &[Token]) {
         self.progress.send_if_modified(|progress| progress.see(tokens));
     }
 
-    /// How often to look while the segments go to the members like this.
+    /// Returns the time between checks under this assignment of segments.
     fn look_every(&self, spread: Spread) -> Duration {
         let passes = self.options.rows == RowScope::OfOneSegment;
         if spread == Spread::Whole && passes { LOOK_WHOLE } else { LOOK }
     }
 
-    /// Lets go of what is another member's, and claims what is this one's.
+    /// Releases the segments of other members, and claims those of this one.
     pub(super) async fn claim<S: Sink>(
         &self,
         sink: &mut S,
@@ -81,7 +81,7 @@ impl Assignment {
             matches!(action, ClaimAction::Claim(segment)
                 if seen.iter().any(|token| token.segment == *segment && token.claimed_by.is_some()))
         };
-        // Nothing is taken from one that has just joined.
+        // Nothing is taken from a member that has just joined.
         if actions.iter().any(takes) {
             cluster.look().await?;
             actions = assign::next(&self.id, seen, &live.borrow_and_update(), me, spread);
@@ -116,7 +116,7 @@ impl Assignment {
 }
 
 impl<S: Sink> Run<'_, S> {
-    /// Whether the claims of this run are not what they should be, or not its own any more, as far as it is time to look.
+    /// Returns true if the claims of this run are wrong, or not its own any more. It checks only if it is time to.
     pub(super) async fn has_other_claims(&mut self) -> Result<bool, StoreError> {
         let me = self.assignment.claims.0.me();
         if !self.claims.is_told() && self.claims.due_in(me).is_none_or(|due| !due.is_zero()) {

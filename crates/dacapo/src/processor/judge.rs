@@ -1,4 +1,4 @@
-//! What becomes of an event that was not applied: its segment stops before it, or it is set aside.
+//! The decision about an event that was not applied: its segment stops before it, or it is set aside.
 
 use dacapo_model::{AfterRefusal, LetterKind, Position, Refusal, Segment, Timestamp};
 use dacapo_store::{EventRef, StoreError};
@@ -13,8 +13,8 @@ use crate::processor::sink::{AsideEvent, RefusedEvent, Sink};
 use crate::processor::unavailable;
 
 impl<S: Sink> Run<'_, S> {
-    /// Decides about an event that was refused, and tells whether it is set aside, which takes it up. Otherwise its
-    /// segment goes no further in the batch.
+    /// Decides about a refused event. Returns true if it is set aside and so counts as taken. Otherwise its segment
+    /// goes no further in the batch.
     pub(super) fn judge(
         &mut self,
         refused: RefusedEvent,
@@ -27,7 +27,7 @@ impl<S: Sink> Run<'_, S> {
         let now = self.assignment.clock.now();
         let policy = options.on_failure.in_phase(self.orders.borrow().phase);
         let attempts = self.segments.attempts(segment, position).saturating_add(1);
-        // Somebody has decided about it, whatever the policy is.
+        // An operator has decided about it, which overrides the policy.
         let decided = self.orders.borrow().set_aside.contains(&position);
         let after = match decided {
             true => AfterRefusal::SetAside(LetterKind::Refused),
@@ -54,14 +54,14 @@ impl<S: Sink> Run<'_, S> {
         Ok(false)
     }
 
-    /// When the event was refused first.
+    /// Returns the time at which the event was first refused.
     fn since(&self, segment: Segment, position: Position) -> Option<Timestamp> {
         let before = self.segments.refusals.get(segment).filter(|before| before.position == position);
         before.map(|before| before.since)
     }
 
-    /// Finds the event of which the sink does not take what was made: it is known only by the commit of a batch, so the batch is
-    /// halved until it is one event, and so are those that come behind what was committed meanwhile.
+    /// Finds the event whose result the sink refuses. Only the commit of a batch shows the refusal. So the batch is
+    /// halved until it has one event, and so are the batches after a part that was committed meanwhile.
     pub(super) async fn narrow(&mut self, error: S::Error, batch: &mut Batch) -> Result<(), StoreError> {
         let (after, through) = (batch.share.after, batch.share.moves_through());
         if let Some(position) = error.at().filter(|at| *at > after && *at <= through) {
@@ -81,7 +81,7 @@ impl<S: Sink> Run<'_, S> {
         }
     }
 
-    /// The first half of what a batch is to have that would go through the event which failed an earlier one.
+    /// Returns the first half of a batch that would include the event that failed an earlier one.
     pub(super) fn close_in(&mut self, share: Share) -> Share {
         self.suspect = self.suspect.filter(|suspect| *suspect > share.after);
         match self.suspect {

@@ -23,18 +23,18 @@ use super::sink::Sink;
 use super::{Ended, HOLD_LOOK, Next, unavailable};
 use crate::landing::{Mistake, NotCommitted};
 
-/// Something that a run does to its sink in one transaction.
+/// An action of a run on its sink in one transaction.
 pub(super) trait Deed<S: Sink>: Send {
-    /// Does it, and returns the commit that belongs to it. `None`: there is nothing to commit, and every change is taken
-    /// back. A run calls it again when its changes are lost.
+    /// Does it, and returns the commit that belongs to it. `None` means that there is nothing to commit, and every
+    /// change is rolled back. A run calls it again if its changes are lost.
     fn make(&mut self, run: &mut Run<'_, S>) -> impl Future<Output = Result<Next<Option<Commit>>, StoreError>> + Send;
 
-    /// It goes further than `cap`. Returns true if it is to be made again now.
+    /// Handles a commit that would go further than `cap`. Returns true to do it again now.
     fn capped(&mut self, _run: &mut Run<'_, S>, _cap: Position) -> bool {
         true
     }
 
-    /// The sink refuses it, and a retry would not help. Returns true if it is to be made again now, in another way.
+    /// Handles a refusal of the sink that a retry would not change. Returns true to do it again now, in another way.
     fn mistaken(
         &mut self,
         _run: &mut Run<'_, S>,
@@ -58,8 +58,8 @@ impl<S: Sink> Deed<S> for Record {
 }
 
 impl<S: Sink> Run<'_, S> {
-    /// Does something and commits it. Waits for the end of a hold if there is one. Returns what was committed; `None` if
-    /// nothing was.
+    /// Does the action and commits it. Waits for the end of a hold if there is one. Returns the commit; `None` if
+    /// nothing was committed.
     pub(super) async fn land<D: Deed<S>>(&mut self, deed: &mut D) -> Result<Next<Option<Commit>>, StoreError> {
         loop {
             let commit = match deed.make(self).await? {
@@ -70,7 +70,7 @@ impl<S: Sink> Run<'_, S> {
             let marked = self.marked;
             let commit = self.with_mark(commit).await?;
             let is_made_again = loop {
-                // Registered before the try, so that a hold lifted in between is not missed.
+                // The waiter is registered before the try, so that a hold that is lifted in between is not missed.
                 let lifted = Arc::clone(&self.assignment.lifted);
                 let mut lifted = pin!(lifted.notified());
                 lifted.as_mut().enable();
@@ -103,7 +103,7 @@ impl<S: Sink> Run<'_, S> {
         }
     }
 
-    /// Waits until the hold is lifted or it is time to check again, or for the stop.
+    /// Waits until the hold is lifted, or the next check is due, or for the stop.
     async fn stay_held(&mut self, held_for: Position, lifted: Pin<&mut Notified<'_>>) -> Next {
         self.assignment.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Hold { held_for }]);
         let mut stop = self.assignment.stop.clone();

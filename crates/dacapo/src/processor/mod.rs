@@ -1,12 +1,12 @@
 //! Processors: one version's run over the journal.
 //!
-//! A processor claims its segments, reads the feed after the lowest token among them, hands a batch to its [`Sink`] and
-//! commits what was made of it together with the tokens (I-3), under the epoch that it claimed (I-4). Segments at
-//! different tokens are caught up lowest first, up to the next token above, so nothing is read twice for a segment and one
-//! that halts does not hold the others back; after a long halt it takes turns with those that follow the head. This is the
-//! only place from which tokens move.
+//! A processor claims its segments, reads the feed after the lowest token among them, passes a batch to its [`Sink`],
+//! and commits the result together with the tokens (I-3), under the epoch that it claimed (I-4). Segments at different
+//! tokens catch up lowest first, up to the next higher token. So nothing is read twice for a segment, and a segment
+//! that halts does not block the others. After a long halt it takes turns with those near the head. Tokens move only
+//! from here.
 //!
-//! Each step of a run asks these questions, in this order ([`Run`]). Two of them are the sink's own to answer.
+//! Each step of a run asks these questions, in this order ([`Run`]). The sink answers two of them.
 //!
 //! ```text
 //!   ┌─▶ is it stopped? ─▶ are the claims others? ─▶ what is wished for? ─▶ is it paused?
@@ -29,11 +29,12 @@
 //!                       it is set aside; the others go on ─────────────────────────────┘
 //! ```
 //!
-//! A handler that fails before it has changed anything costs the others nothing: the batch goes on after the event.
-//! Only if it has is what it did taken back with the batch, which is then applied again through the event.
+//! A handler that fails before it has changed anything costs the others nothing: the batch continues after the event.
+//! Only if it has changed something, its changes are rolled back with the batch, which is then applied again through
+//! the event.
 //!
-//! It never decides about phases. What it must know of the catalog comes as [`Orders`], late as it may be; but before it
-//! takes events it asks the catalog, folded as far as they go, whether its code is the one to read them ([`Fence`]).
+//! It never decides about phases. It gets the necessary facts of the catalog as [`Orders`], possibly late. But before
+//! it takes events, it asks the catalog, folded through their positions, whether its code may read them ([`Fence`]).
 
 mod batch;
 mod claims;
@@ -83,51 +84,51 @@ const STORE_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often a held processor looks whether it was let go, should nobody tell it.
 const HOLD_LOOK: Duration = Duration::from_millis(20);
 
-/// What a processor works on and with.
+/// The work of a processor, and the means for it.
 pub(crate) struct Assignment {
     pub(crate) id: ViewId,
     pub(crate) options: Options,
     /// The events that it reads.
     pub(crate) filter: Filter,
-    /// What keeps it from passing events that the version reads and this code does not.
+    /// Prevents it from passing events that the version reads and this code does not.
     pub(crate) fence: Fence,
-    /// How much of the time it works while the head is far.
+    /// The share of time that it works while the head is far.
     pub(crate) share: watch::Receiver<WorkShare>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
-    /// How many segments the version has.
+    /// The number of segments of the version.
     pub(crate) segments: SegmentCount,
-    /// By what they are claimed.
+    /// The means to claim them.
     pub(crate) claims: Claims,
-    /// By which refused events are due.
+    /// The clock for the due times of refused events.
     pub(crate) clock: Arc<dyn Clock>,
-    /// Whether they are tried at once all the same, since the code is not that which refused them.
+    /// True if those events are retried at once, since this is not the code that refused them.
     pub(crate) is_corrected: bool,
-    /// What the catalog says of the version.
+    /// The orders of the catalog for the version.
     pub(crate) orders: watch::Receiver<Orders>,
-    /// Told whenever something is wished of the sink, such as what becomes of events that are set aside.
+    /// Wakes when an operator has recorded a wish about the sink, such as a decision about events that are set aside.
     pub(crate) wishes: watch::Receiver<()>,
-    /// Told whenever a hold is lifted.
+    /// Wakes when a hold is lifted.
     pub(crate) lifted: Arc<Notify>,
     pub(crate) progress: Arc<watch::Sender<Progress>>,
     pub(crate) probe: Arc<dyn Probe>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// What a processor must know of its version's state in the catalog.
+/// The facts of the catalog about a version that its processor needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Orders {
-    /// By which its policy is chosen.
+    /// The phase, which decides about the policy.
     phase: Phase,
-    /// Apply nothing.
+    /// True if nothing must be applied.
     paused: bool,
-    /// Where it was resumed last: what halts is tried at once.
+    /// The position of the last resumption. Segments that halt are then retried at once.
     resumed_at: Option<Position>,
-    /// The last replay in place that was asked for.
+    /// The last requested replay in place.
     replay: Option<PendingReplay>,
-    /// Events that are set aside once they are refused.
+    /// The events that are set aside once they are refused.
     set_aside: Arc<BTreeSet<Position>>,
-    /// Where the catalog last said something of what the code reads, which is looked up then.
+    /// The position at which the catalog last recorded a change of what the code reads, which is looked up then.
     reads_at: Option<Position>,
 }
 
@@ -144,12 +145,12 @@ impl Orders {
     }
 }
 
-/// Why a run ended.
+/// The reason why a run ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// It was asked to stop, and has finished its batch.
+    /// The stop was requested, and it has finished its batch.
     Stopped,
-    /// It was asked to stop, and its batch was given up after [`limits::STOP_TIME_MAX`]; nothing of it was committed.
+    /// The stop was requested, and its batch was given up after [`limits::STOP_TIME_MAX`]. Nothing of it was committed.
     GivenUp,
     /// Another claim took its segments (I-4).
     Fenced(TokenRefused),
@@ -157,17 +158,18 @@ pub(crate) enum Ended {
     Parted,
 }
 
-/// How a run goes on after a step: with the next one; or not, and then how it ended, or that it begins anew.
+/// The continuation of a run after a step: the next step; or the end, with its reason or `None` for a new run.
 type Next<T = ()> = ControlFlow<Option<Ended>, T>;
 
-/// Runs until it is stopped or fenced. Failures of the store are waited out.
+/// Runs until it is stopped or fenced. After a failure of the store it waits and retries.
 ///
-/// A handler that waits for something when the stop comes has [`limits::STOP_TIME_MAX`] for the rest of its batch;
-/// one that computes without end cannot be stopped, so whoever stops a run must not wait for its end for ever.
+/// A handler that waits for something when the stop arrives has [`limits::STOP_TIME_MAX`] for the rest of its batch. A
+/// handler that computes without end cannot be stopped, so the caller that stops a run must not wait for its end for
+/// ever.
 pub(crate) async fn run<S: Sink>(assignment: Assignment, place: S::Place) -> Ended {
     let mut stop = assignment.stop.clone();
     let out_of_time = async {
-        // An error means that whoever could stop this is gone, and with it maybe the runtime and its timers.
+        // An error means that the sender of the stop is gone, and possibly the runtime and its timers.
         if stop.wait_for(|stop| *stop).await.is_ok() {
             tokio::time::sleep(limits::STOP_TIME_MAX).await;
         }
@@ -188,7 +190,7 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
         let began = Instant::now();
         let error = match Run::<S>::begin(assignment, place, resumed_at, try_now).await {
             Ok(mut run) => match run.go_on().await {
-                // What is another's now is claimed by it; the rest is claimed again.
+                // Another member claims its segments now. The rest is claimed again.
                 Ok(Some(Ended::Fenced(refused))) => {
                     tracing::info!(view = %assignment.id, %refused, "segments are claimed by another");
                     attempts = 0;
@@ -204,11 +206,11 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
                 }
                 Err(StoreError::Parted(parted)) => return assignment.parted(parted),
                 Err(error) => {
-                    // It may have failed between a resumption and the try that this was for.
+                    // The failure may lie between a resumption and the try that should follow it.
                     try_now = try_now && !run.has_moved || run.resumed_at > resumed_at;
                     resumed_at = run.resumed_at;
-                    // Only a run that got somewhere begins the count anew: a disk may be full for every commit. It is
-                    // logged anew only after one that went well for a while.
+                    // Only a run that made progress resets the count, since a full disk fails every commit. A failure
+                    // is logged again only after a run that went well for a while.
                     attempts = if run.has_moved { 0 } else { attempts };
                     told = told.filter(|_| !run.has_moved || began.elapsed() < STORE_RETRY_MAX);
                     error
@@ -219,7 +221,7 @@ async fn run_on<S: Sink>(assignment: &Assignment, place: &S::Place) -> Ended {
         };
         let found = error.to_string();
         if told.as_ref() != Some(&found) {
-            tracing::warn!(view = %assignment.id, %error, "the processor cannot go on for the moment");
+            tracing::warn!(view = %assignment.id, %error, "the processor cannot continue now, and retries");
             told = Some(found);
         }
         assignment.report_store(S::damaged(place), &error);
@@ -240,23 +242,23 @@ impl Assignment {
         self.progress.send_modify(|progress| progress.waiting_on = vec![waiting]);
     }
 
-    /// Whether its code may not move a token through there. What is wrong with it is told with the status.
+    /// Returns true if its code may not move a token past that position. The status shows the reason.
     async fn is_barred(&self, through: Position) -> Result<bool, StoreError> {
         Ok(self.fence.unlike(through).await?.is_some())
     }
 
-    /// Nothing that comes from this journal may be applied to the view.
+    /// Ends the run, since nothing of this journal may be applied to the view.
     fn parted(&self, parted: Parted) -> Ended {
         tracing::error!(view = %self.id, %parted, "the view does not belong to the journal, and is closed");
         self.progress.send_modify(|progress| progress.waiting_on = vec![WaitingOn::Parted { parted }]);
         Ended::Parted
     }
 
-    /// Waits, and tells whether the stop came meanwhile.
+    /// Waits. Returns true if the stop arrived meanwhile.
     async fn stopped_within(&self, wait: Duration) -> bool {
         let mut stop = self.stop.clone();
         let stopped = stop.wait_for(|stop| *stop);
-        // An error means that whoever could stop this is gone, which is a stop.
+        // An error means that the sender of the stop is gone, which counts as a stop.
         tokio::time::timeout(wait, stopped).await.is_ok()
     }
 
@@ -264,21 +266,22 @@ impl Assignment {
         *self.stop.borrow() || self.stop.has_changed().is_err()
     }
 
-    /// Does work that may take very long, unless the stop or a pause comes meanwhile: then it is given up, and with it
+    /// Does work that may take very long. If the stop or a pause arrives meanwhile, the work is given up, and with it
     /// the writer that it used.
     async fn unless_called_off<T>(&self, work: impl Future<Output = T>) -> Next<T> {
         let (mut stop, mut orders) = (self.stop.clone(), self.orders.clone());
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => Break(Some(Ended::Stopped)),
-            // An error means that whoever could stop this is gone, which is a stop.
+            // An error means that the sender of the stop is gone, which counts as a stop.
             paused = orders.wait_for(|orders| orders.paused) => Break(paused.is_err().then_some(Ended::Stopped)),
             done = work => Continue(done),
         }
     }
 }
 
-/// A failure of what is written to that is not the handler's: the claim is in doubt, so the run begins again.
+/// Returns the error for a failure of the sink that is not the handler's. The claim is in doubt, so the run begins
+/// again.
 fn unavailable(error: impl Mistake) -> StoreError {
     StoreError::unavailable("write the view", error)
 }

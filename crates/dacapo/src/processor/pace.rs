@@ -1,4 +1,4 @@
-//! How large batches are.
+//! The size of batches.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ const EVENTS_FIRST: usize = 1_000;
 /// The least that a batch is asked to have.
 const EVENTS_MIN: usize = 64;
 
-/// How many times larger than the one before a batch is at most. How long a commit takes is not known before, so the
-/// first ones are no measure for the largest.
+/// The largest growth from one batch to the next. The time of a commit is not known before, so the first batches are no
+/// measure for the largest ones.
 const GROWTH_MAX: f64 = 16.0;
 
-/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`], while the head is far
-/// [`limits::BATCH_TIME_TARGET_FAR`], and [`limits::BATCH_TIME_TARGET_BUILD`] in a version that answers nobody: long
-/// enough to spread the cost of a commit, short enough that readers near the head, a hold or a shutdown do not wait for
-/// it.
+/// The size of batches, adapted so that each takes about [`limits::BATCH_TIME_TARGET`];
+/// [`limits::BATCH_TIME_TARGET_FAR`] while the head is far; and [`limits::BATCH_TIME_TARGET_BUILD`] in a version that
+/// answers nobody. That is long enough to spread the cost of a commit, and short enough that readers near the head, a
+/// hold or a shutdown do not wait for it.
 pub(super) struct Pace {
     events: usize,
     events_max: usize,
@@ -29,7 +29,8 @@ impl Pace {
         Self { events: EVENTS_FIRST.min(events_max), events_max, target: limits::BATCH_TIME_TARGET }
     }
 
-    /// The next batch begins so many positions behind the head, in a version that answers somebody or nobody.
+    /// Sets the target for the next batch, which begins `lag` positions before the head. `answers` is true if the
+    /// version has readers.
     pub(super) fn aim(&mut self, lag: u64, answers: bool) {
         self.target = match (lag > limits::READY_LAG_MAX, answers) {
             (false, _) => limits::BATCH_TIME_TARGET,
@@ -38,22 +39,22 @@ impl Pace {
         };
     }
 
-    /// Whether the head is far from where the next batch begins.
+    /// Returns true if the head is far from the beginning of the next batch.
     pub(super) fn is_far(&self) -> bool {
         self.target > limits::BATCH_TIME_TARGET
     }
 
-    /// How long the next batch should take.
+    /// Returns the time that the next batch should take.
     pub(super) fn target(&self) -> Duration {
         self.target
     }
 
-    /// How many events the next batch may have.
+    /// Returns the most events of the next batch.
     pub(super) fn events(&self) -> usize {
         self.events
     }
 
-    /// A batch of `events` took `elapsed`. Batches that were not full say nothing about larger ones.
+    /// Records that a batch of `events` took `elapsed`. Batches that were not full show nothing about larger ones.
     pub(super) fn took(&mut self, events: usize, elapsed: Duration) {
         let slow = elapsed > self.target;
         if events < self.events && !slow {

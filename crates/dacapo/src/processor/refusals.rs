@@ -1,7 +1,8 @@
-//! The events that segments stop before, and when those are tried again.
+//! The events that segments stop before, and the times of their retries.
 //!
-//! What is here is what the view keeps: a refusal counts once it is committed, and whoever claims the segments next
-//! goes on with it. Due times are of the clock of the [`World`](crate::world::World), since they outlive the process.
+//! These are the records of the view: a refusal counts once it is committed, and the next member that claims the
+//! segments continues with it. Due times are of the clock of the [`World`](crate::world::World), since they outlive the
+//! process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,19 +11,19 @@ use dacapo_model::{Position, Refusal, Retry, Segment, Timestamp, Token, WaitingO
 
 pub(super) struct Refusals {
     kept: BTreeMap<Segment, Refusal>,
-    /// Segments that halt only because no more events may be set aside.
+    /// The segments that halt only because no more events may be set aside.
     no_room: BTreeSet<Segment>,
     retry: Retry,
 }
 
 impl Refusals {
-    /// Those that the view keeps.
+    /// Returns the refusals that the view keeps.
     pub(super) fn new(kept: impl IntoIterator<Item = Refusal>, retry: Retry) -> Self {
         let kept = kept.into_iter().map(|refusal| (refusal.segment, refusal)).collect();
         Self { kept, no_room: BTreeSet::new(), retry }
     }
 
-    /// Forgets those of other segments.
+    /// Forgets the refusals of other segments.
     pub(super) fn only(&mut self, ours: impl Fn(Segment) -> bool) {
         self.kept.retain(|segment, _| ours(*segment));
     }
@@ -31,8 +32,8 @@ impl Refusals {
         self.kept.get(&segment)
     }
 
-    /// Keeps a refusal, in place of an earlier one of its segment. With `no_room` the event would be set aside, if
-    /// it could be.
+    /// Records a refusal, replacing an earlier one of its segment. With `no_room`, the event would be set aside if that
+    /// were possible.
     pub(super) fn put(&mut self, refusal: Refusal, no_room: bool) {
         if no_room {
             self.no_room.insert(refusal.segment);
@@ -42,29 +43,29 @@ impl Refusals {
         self.kept.insert(refusal.segment, refusal);
     }
 
-    /// Whether the segment halts for the time being.
+    /// Returns true if the segment halts now.
     pub(super) fn halts(&self, segment: Segment, now: Timestamp) -> bool {
         self.get(segment).is_some_and(|refusal| !refusal.is_due(now, self.retry.longest))
     }
 
-    /// In how long the next halting segment is due for another try. One that is due waits for something else.
+    /// Returns the time until the next try of a halting segment. A try that is due already waits for something else.
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Duration> {
         let halting = self.kept.values().filter(|refusal| !refusal.is_due(now, self.retry.longest));
         halting.map(|refusal| refusal.due.since(now)).min()
     }
 
-    /// Whatever halts is tried at once.
+    /// Makes the tries of all halting segments due.
     pub(super) fn try_now(&mut self, now: Timestamp) {
         self.kept.values_mut().for_each(|refusal| refusal.due = refusal.due.min(now));
     }
 
-    /// What halts before one of these events is tried at once.
+    /// Makes the tries of segments that halt before one of these events due.
     pub(super) fn try_these(&mut self, events: &BTreeSet<Position>, now: Timestamp) {
         let these = self.kept.values_mut().filter(|refusal| events.contains(&refusal.position));
         these.for_each(|refusal| refusal.due = refusal.due.min(now));
     }
 
-    /// There is room for more letters: what halts for want of it is tried at once.
+    /// Makes the tries of segments that halt for lack of room due, since there is room for more letters.
     pub(super) fn made_room(&mut self, now: Timestamp) {
         for segment in std::mem::take(&mut self.no_room) {
             if let Some(refusal) = self.kept.get_mut(&segment) {
@@ -73,7 +74,7 @@ impl Refusals {
         }
     }
 
-    /// A token has moved: an event that it covers is in the way no more.
+    /// Removes the refusal of an event that the moved token covers.
     pub(super) fn moved(&mut self, token: &Token) {
         if self.get(token.segment).is_some_and(|refusal| token.covers(refusal.position)) {
             self.kept.remove(&token.segment);
@@ -81,7 +82,7 @@ impl Refusals {
         }
     }
 
-    /// What the version waits on for their sake.
+    /// Returns the wait reasons of the version that follow from the refusals.
     pub(super) fn reasons(&self) -> Vec<WaitingOn> {
         let waiting = |refusal: &Refusal| {
             let Refusal { segment, position, .. } = *refusal;

@@ -31,15 +31,15 @@ pub(crate) struct Stored {
     pub(crate) carried: VersionCode,
     pub(crate) beginning: Beginning,
     pub(crate) busy: Arc<Busy>,
-    /// Whose effects are whose.
+    /// The assignment of effects to versions.
     pub(crate) voices: watch::Receiver<Voices>,
 }
 
-/// Where a version begins, and where what it begins with ends.
+/// The beginning of a version, and the end of the past.
 pub(crate) struct Beginning {
-    /// Events through here are the past, which is replayed.
+    /// The end of the past: events through here are replayed.
     pub(crate) began_at: Position,
-    /// What it begins as a copy of.
+    /// The view from which it begins as a copy.
     pub(crate) seed: Option<SeedFrom>,
 }
 
@@ -48,23 +48,23 @@ pub(crate) struct Rows {
     pub(super) stored: Arc<Stored>,
     pub(super) view: View,
     pub(super) aside: Aside,
-    /// Whether other nodes may have been told what is wished for.
+    /// True if wishes may have been recorded on other nodes.
     pub(super) wished_elsewhere: bool,
-    /// The next letter that something is wished for.
+    /// The next letter with a decision.
     pub(super) wished: Option<Letter>,
     pub(super) failed_reset: Option<Tried>,
-    /// What the view begins as a copy of, until it does.
+    /// The view from which this one begins as a copy, until it has begun.
     pub(super) seed: Option<SeedFrom>,
     pub(super) failed_seed: Option<Tried>,
-    /// Events that were set aside when a replay began or are so again, and were never applied.
+    /// Events that were set aside when a replay began, or are set aside again, and were never applied.
     pub(super) unspoken: Arc<BTreeSet<Position>>,
-    /// Once this is covered, the view gets the indexes that it lacks; `None` once it has them.
+    /// The position at which the view gets its missing indexes; `None` once it has them.
     pub(super) index_at: Option<Position>,
-    /// Whether what was tried last was taken back because it needs them.
+    /// True if the last try was rolled back because it needs them.
     pub(super) wants_indexes: bool,
-    /// For each segment the last position that is a replay, as of this try.
+    /// For each segment the last position that is a replay, in this try.
     past: Vec<Position>,
-    /// For which events effects are kept in this try.
+    /// The events for which effects are kept in this try.
     speaks: Option<Speaks>,
 }
 
@@ -75,7 +75,7 @@ impl Stored {
 }
 
 impl Rows {
-    /// For which events effects are kept, if the projection reacts.
+    /// Returns the events for which effects are kept, if the projection makes effects.
     pub(super) fn speaks(&self, replays_through: Vec<Position>) -> Option<Speaks> {
         let Stored { carried, voices, id, .. } = &*self.stored;
         (!carried.effect_names().is_empty()).then(|| Speaks {
@@ -87,13 +87,13 @@ impl Rows {
         })
     }
 
-    /// Reads what is set aside, and what is wished for it.
+    /// Reads the letters of events that are set aside, and the decisions about them.
     pub(super) async fn load_aside(&mut self, ours: impl Fn(Segment) -> bool) -> Result<(), StoreError> {
         self.aside = Aside::load(&*self.stored.view, self.stored.carried.options.order_matters, ours).await?;
         Ok(())
     }
 
-    /// Returns the mistake of an earlier event that the refusal of the one at `position` may follow from.
+    /// Returns the fault of an earlier event that may have caused the refusal of the event at `position`.
     async fn blamed(&mut self, position: Position) -> Result<Option<ViewError>, StoreError> {
         match self.view.blamed().await {
             Ok(blamed) => Ok(blamed.filter(|error| error.at().is_some_and(|at| at < position))),
@@ -167,7 +167,7 @@ impl Sink for Rows {
             until,
         };
         let done = self.stored.carried.handlers.apply(work, &mut self.view).await;
-        // Whatever it made of being refused them.
+        // This holds even if the handler ignored the refusal.
         if self.view.wants_indexes() {
             self.wants_indexes = true;
             return Ok(Taken::Unprepared);
@@ -182,7 +182,7 @@ impl Sink for Rows {
             FailureCause::NoRoom(error) => (error, true),
             FailureCause::Store(error) => return Err(unavailable(error)),
         };
-        // What refused it may follow from the mistake of an earlier event.
+        // The refusal may be caused by the fault of an earlier event.
         let position = batch.get(failure.index).position;
         if let Some(error) = self.blamed(position).await? {
             return Ok(Taken::Mistaken(position, error));
@@ -204,7 +204,7 @@ impl Sink for Rows {
     }
 
     async fn look(&mut self) -> Result<bool, StoreError> {
-        // What other nodes are asked for is only seen by looking as well.
+        // Wishes that were recorded on other nodes are also seen only by looking.
         self.wished_elsewhere = self.aside.count() > 0;
         // Another member has built them.
         Ok(self.index_at.is_some() && !self.stored.lacks_indexes().await?)
@@ -226,7 +226,7 @@ impl Sink for Rows {
             run.sink.failed_reset.iter_mut().chain(&mut run.sink.failed_seed).for_each(|tried| tried.try_now(now));
         }
         if run.asked_replay().is_none() {
-            // Nobody asks for it any more: there is nothing to try again, and nothing to tell.
+            // The replay is not requested any more: there is nothing to retry or to report.
             run.sink.failed_reset = None;
         }
     }
@@ -250,8 +250,8 @@ impl Sink for Rows {
         self.speaks = self.speaks(segments.each(Token::replays_through));
     }
 
-    /// One that began a transaction with a statement of its own is not kept open for longer than any other may take,
-    /// since it blocks others, and a store may end what is idle.
+    /// A batch that began a transaction with a statement of its own is not kept open longer than any other may take,
+    /// since it blocks others, and a store may end an idle transaction.
     fn is_full(&self, time: Duration) -> bool {
         self.view.is_full() || self.view.has_sent() && time >= limits::BATCH_TIME_TARGET_FAR
     }

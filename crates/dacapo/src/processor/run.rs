@@ -27,29 +27,30 @@ pub(crate) struct Run<'a, S> {
     pub(super) segments: Segments,
     pub(super) claims: ClaimLook,
     pub(super) orders: watch::Receiver<Orders>,
-    /// The last resumption that was heeded.
+    /// The last resumption that was taken into account.
     pub(super) resumed_at: Option<Position>,
-    /// How many wishes to set an event aside were heeded.
+    /// The number of requests to set an event aside that were taken into account.
     pub(super) set_aside: usize,
-    /// The phase that was heeded last.
+    /// The last phase that was taken into account.
     pub(super) phase: Phase,
     pub(super) wishes: watch::Receiver<()>,
     pub(super) pace: Pace,
     pub(super) throttle: Throttle,
     pub(super) head: watch::Receiver<Position>,
-    /// How far the store lets its segments move, as far as it was noticed.
+    /// The position up to which the store lets its segments move, as far as it was noticed.
     pub(super) cap: Option<Position>,
     pub(super) has_moved: bool,
-    /// Through here a batch failed as a whole, by the mistake of one of its events: the next ones close in on that.
+    /// The end of a batch that failed as a whole, because of one of its events. The next batches narrow it down.
     pub(super) suspect: Option<Position>,
-    /// The last mark that this run gave to its sink: when, and how far its tokens were then.
+    /// The last mark that this run gave to its sink: the time, and the furthest token then.
     pub(super) marked: Option<(Instant, Position)>,
-    /// When this step looked at what is due. Whoever waits afterwards counts from here.
+    /// The time at which this step checked what is due. A later wait counts from here.
     pub(super) looked: Timestamp,
 }
 
 impl<'a, S: Sink> Run<'a, S> {
-    /// Claims, and takes up what the sink keeps. `resumed_at` is the last resumption that an earlier run has heeded.
+    /// Claims segments, and loads the state of the sink. `resumed_at` is the last resumption that an earlier run has
+    /// taken into account.
     pub(super) async fn begin(
         assignment: &'a Assignment,
         place: &S::Place,
@@ -57,7 +58,7 @@ impl<'a, S: Sink> Run<'a, S> {
         try_now: bool,
     ) -> Result<Self, StoreError> {
         let mut wishes = assignment.wishes.clone();
-        // What is wished for from here on is either read below or told.
+        // Wishes from here on are either read below or announced.
         wishes.mark_unchanged();
         let mut sink = S::open(place).await?;
         let seen = sink.tokens().await?;
@@ -94,8 +95,8 @@ impl<'a, S: Sink> Run<'a, S> {
         Ok(run)
     }
 
-    /// Step after step, until the run ends; `None` when it is to begin anew. An error means that the claim is in
-    /// doubt: begin again.
+    /// Takes step after step, until the run ends. Returns `None` if a new run must begin. An error means that the claim
+    /// is in doubt: begin again.
     pub(super) async fn go_on(&mut self) -> Result<Option<Ended>, StoreError> {
         loop {
             if let Break(end) = self.step().await? {
@@ -104,7 +105,7 @@ impl<'a, S: Sink> Run<'a, S> {
         }
     }
 
-    /// The questions of one step, in their order, which is drawn in the documentation of the [processor](super).
+    /// Asks the questions of one step, in the order that the documentation of the [processor](super) shows.
     async fn step(&mut self) -> Result<Next, StoreError> {
         if self.assignment.is_stopped() {
             return Ok(Break(Some(Ended::Stopped)));
@@ -112,7 +113,7 @@ impl<'a, S: Sink> Run<'a, S> {
         if self.has_other_claims().await? {
             return Ok(Break(None));
         }
-        // First, so that what is wished for after a pause is not done before the pause is seen.
+        // This comes first, so that a wish after a pause is not carried out before the pause is noticed.
         S::listen(self).await?;
         if self.heed().paused {
             return Ok(self.stay_paused().await);
@@ -125,13 +126,13 @@ impl<'a, S: Sink> Run<'a, S> {
         };
         self.look_at_cap().await?;
         let head = *self.head.borrow_and_update();
-        // Where others have segments too, one of all does what is done there, once every segment is there.
+        // If other members have segments too, one member does the work at that position, once every segment is there.
         let stops_at = self.sink.stops_at().filter(|_| !self.segments.is_whole());
         let head = self.cap.into_iter().chain(stops_at).fold(head, Position::min);
         let Some(share) = self.segments.next_share(head, self.looked) else {
             return if prepared == Prepared::Done { Ok(Continue(())) } else { self.rest_at_head().await };
         };
-        // A batch ends where something is to be done, so that whoever sees more covered may rely on it.
+        // A batch ends where work is due, so that an observer of a higher position may rely on that work.
         let share = match self.sink.stops_at().filter(|at| *at > share.after) {
             Some(at) => share.through(at),
             None => share,
@@ -143,7 +144,7 @@ impl<'a, S: Sink> Run<'a, S> {
         self.take(share).await
     }
 
-    /// There is nothing to apply. Once a while has passed, the sink is told what history it is of.
+    /// Waits, since there is nothing to apply. After a while, gives the sink a mark of its history.
     async fn rest_at_head(&mut self) -> Result<Next, StoreError> {
         if self.mark_due_in().is_none_or(|due| !due.is_zero()) {
             return Ok(self.wait().await);
@@ -156,24 +157,25 @@ impl<'a, S: Sink> Run<'a, S> {
         Ok(Continue(()))
     }
 
-    /// How far the sink has come in the segments of this run, with these moves.
+    /// Returns the furthest position of the sink in the segments of this run, with these moves.
     fn furthest(&self, moves: &[TokenMove]) -> Position {
         let moved = moves.iter().map(|asked| asked.to);
         moved.chain(self.segments.tokens().iter().map(|token| token.position)).max().unwrap_or_default()
     }
 
-    /// In how long a mark is due, if tokens have moved since the last one.
+    /// Returns the time until a mark is due, if tokens have moved since the last one.
     fn mark_due_in(&self) -> Option<Duration> {
         let furthest = self.furthest(&[]);
         match self.marked {
             Some((_, through)) if through >= furthest => None,
             Some((at, _)) => Some(limits::MARK_TIME_MAX.saturating_sub(at.elapsed())),
-            // One that begins where it was left has a mark; the first commit tells.
+            // A run that begins where the last one ended has a mark. The first commit shows it.
             None => None,
         }
     }
 
-    /// The commit, with a mark of the history if one is due: with the first one of a run, and then now and then.
+    /// Returns the commit, with a mark of the history if one is due: with the first commit of a run, and then from time
+    /// to time.
     pub(super) async fn with_mark(&mut self, commit: Commit) -> Result<Commit, StoreError> {
         let through = self.furthest(&commit.moves);
         if self.marked.is_some_and(|(at, _)| at.elapsed() < limits::MARK_TIME_MAX) || through == Position::START {
@@ -184,10 +186,10 @@ impl<'a, S: Sink> Run<'a, S> {
         Ok(Commit { history, ..commit })
     }
 
-    /// Looks what the catalog says of the version.
+    /// Reads the orders of the catalog for the version.
     fn heed(&mut self) -> Orders {
         let orders = self.orders.borrow_and_update().clone();
-        // In another phase another policy says what becomes of what halts.
+        // In another phase, another policy decides about segments that halt.
         let phase = std::mem::replace(&mut self.phase, orders.phase);
         let try_now = orders.resumed_at > self.resumed_at || orders.phase != phase;
         if try_now {
@@ -202,7 +204,7 @@ impl<'a, S: Sink> Run<'a, S> {
         orders
     }
 
-    /// Waits while the version is paused, for other orders or for the stop.
+    /// Waits for other orders or for the stop while the version is paused.
     async fn stay_paused(&mut self) -> Next {
         self.throttle.begin(false);
         self.report();
@@ -218,18 +220,19 @@ impl<'a, S: Sink> Run<'a, S> {
         unless(stopped)
     }
 
-    /// Waits for the head, for whatever is due for another try, for orders or wishes, or for the stop.
+    /// Waits for the head, for the next try, for orders or wishes, or for the stop.
     pub(super) async fn wait(&mut self) -> Next {
         self.throttle.begin(false);
         self.report();
         let mut stop = self.assignment.stop.clone();
-        // Seen is what was looked at, not what ended the waiting.
+        // A change counts as seen if the step has looked at it, not if it ended the wait.
         let mut wishes = self.wishes.clone();
         let claims_due = self.claims.due_in(self.assignment.claims.0.me());
         let cap_due = self.cap.map(|_| HOLD_LOOK);
-        // As of the look: what has come due since then was not seen to be, and nothing else would wake for it.
+        // The times count from the look: what has become due since then was not noticed, and nothing else would wake
+        // for it.
         let due = self.sink.next_due(self.looked).into_iter().chain(self.segments.next_due(self.looked));
-        // A mark that is due already is given at the head; whoever waits for something else waits for that.
+        // A mark that is due already is given at the head. Any other wait includes waiting for that.
         let mark_due = self.mark_due_in().filter(|due| !due.is_zero());
         let due = due.chain(claims_due).chain(cap_due).chain(mark_due).min();
         let stopped = tokio::select! {
@@ -237,7 +240,7 @@ impl<'a, S: Sink> Run<'a, S> {
             _ = stop.wait_for(|stop| *stop) => true,
             changed = self.orders.changed() => changed.is_err(),
             changed = wishes.changed() => changed.is_err(),
-            // A journal that closes takes its sender with it.
+            // A journal that closes drops its sender.
             changed = self.head.changed() => changed.is_err(),
             () = self.claims.changed() => false,
             () = after(due) => false,
@@ -245,7 +248,7 @@ impl<'a, S: Sink> Run<'a, S> {
         unless(stopped)
     }
 
-    /// Looks whether the store still lets its segments move only so far.
+    /// Checks whether the store still limits how far its segments move.
     async fn look_at_cap(&mut self) -> Result<(), StoreError> {
         if self.cap.is_some() {
             let tokens = self.sink.tokens().await?;
@@ -267,7 +270,7 @@ fn unless(stopped: bool) -> Next {
     if stopped { Break(Some(Ended::Stopped)) } else { Continue(()) }
 }
 
-/// Ends after this time, if there is one.
+/// Ends after this time; never if there is none.
 async fn after(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,

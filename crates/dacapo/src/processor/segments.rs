@@ -1,4 +1,4 @@
-//! Which segments go next, and how far.
+//! The choice of the segments that go next, and how far they go.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,23 +10,22 @@ use tokio::time::Instant;
 
 use crate::processor::refusals::Refusals;
 
-/// How far a processor is, for whoever watches.
+/// The progress of a processor, for its watchers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress {
-    /// The tokens of the version, as they were seen last: those of segments that are claimed here as of the last commit,
-    /// the others as they were read. Empty before the first look.
+    /// The tokens of the version, as they were last seen. Those of segments that are claimed here are as of the last
+    /// commit, the others as they were read. Empty before the first look.
     pub(crate) tokens: Vec<Token>,
-    /// How many events are set aside; `None` before the processor has its claim.
+    /// The number of events that are set aside; `None` before the processor has its claim.
     pub(crate) letters: Option<u64>,
-    /// Behind what the batch begins that it is in, and since when it is.
+    /// The position after which the present batch begins, and the time of its beginning.
     pub(crate) batch: Option<(Position, Instant)>,
-    /// What it waits on, if it is not just following.
+    /// Its wait reasons, if it is not just following.
     pub(crate) waiting_on: Vec<WaitingOn>,
 }
 
 impl Progress {
-    /// Takes note of tokens as they were read or committed, in whatever order that is told; and tells whether any of it
-    /// is news.
+    /// Records tokens that were read or committed, in any order. Returns true if any of them is news.
     pub(crate) fn see(&mut self, tokens: &[Token]) -> bool {
         let mut news = false;
         for token in tokens {
@@ -40,67 +39,67 @@ impl Progress {
         news
     }
 
-    /// The processor is between two batches, with these tokens and so many events set aside.
+    /// Records that the processor is between two batches, with these tokens and this many events set aside.
     pub(super) fn rests(&mut self, tokens: &[Token], aside: u64, waiting_on: Vec<WaitingOn>) {
         self.see(tokens);
         (self.letters, self.batch, self.waiting_on) = (Some(aside), None, waiting_on);
     }
 
-    /// The position that all of its segments cover; the start before the first look.
+    /// Returns the position that all of its segments cover; the start before the first look.
     pub(crate) fn covers(&self) -> Position {
         covered(&self.tokens)
     }
 
-    /// The position that readers may be shown as covered, where `last` is the last replay in place that was asked for.
+    /// Returns the position that readers may be told as covered. `last` is the last requested replay in place.
     pub(crate) fn shown(&self, last: Option<&PendingReplay>) -> Option<Position> {
         replay::shown(&self.tokens, last)
     }
 }
 
-/// The tokens of the segments that a run has claimed, and which of them halt.
+/// The tokens of the segments that a run has claimed, and their refusals.
 pub(crate) struct Segments {
-    /// How many the version has.
+    /// The number of segments of the version.
     count: SegmentCount,
-    /// In the order of segments.
+    /// The tokens, in the order of segments.
     tokens: Vec<Token>,
     pub(super) refusals: Refusals,
-    /// Whether those that follow the head go before those that are far behind.
+    /// True if the segments near the head go before those with a large lag.
     others_turn: bool,
 }
 
 /// The segments of one batch, all at the same token, and how far each goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Share {
-    /// The token they start from.
+    /// The token from which they start.
     pub(super) after: Position,
     members: Vec<Segment>,
-    /// For each segment of the version how far it goes: no further than the next token above, where more
-    /// segments join, or the head. One that takes no part stays below the batch.
+    /// For each segment of the version how far it goes: to the next higher token, where more segments join, or to the
+    /// head. A segment that takes no part has a limit below the batch.
     limits: Vec<Position>,
 }
 
 impl Segments {
-    /// The segments that were claimed with these tokens. Whether they are held is the store's to say at each
-    /// commit: a mark that was there at the claim may be lifted by now.
+    /// Returns the segments that were claimed with these tokens. The store checks at each commit whether they are held:
+    /// a mark that was there at the claim may be lifted by now.
     ///
-    /// What is kept of events that other segments stop before is theirs.
+    /// Refusals of other segments are removed.
     pub(super) fn new(count: SegmentCount, tokens: Vec<Token>, mut refusals: Refusals) -> Self {
         let tokens: Vec<Token> = tokens.into_iter().map(|token| Token { held_for: None, cap: None, ..token }).collect();
         refusals.only(|segment| tokens.iter().any(|token| token.segment == segment));
         Self { count, tokens, refusals, others_turn: false }
     }
 
-    /// The position that all of them cover.
+    /// Returns the position that all of them cover.
     pub(super) fn covers(&self) -> Position {
         covered(&self.tokens)
     }
 
-    /// Whether they are all that the version has.
+    /// Returns true if they are all segments of the version.
     pub(super) fn is_whole(&self) -> bool {
         self.tokens.len() == usize::from(self.count.get())
     }
 
-    /// Whether this run has claimed the segment.
+    /// Returns true if this run has claimed the segment.
     pub(super) fn has(&self, segment: Segment) -> bool {
         self.tokens.binary_search_by_key(&segment, |token| token.segment).is_ok()
     }
@@ -111,30 +110,30 @@ impl Segments {
         &self.tokens[at.expect("the segment is this run's")]
     }
 
-    /// The last position that a segment of this run has come past before.
+    /// Returns the last position that a segment of this run had applied before a replay.
     pub(super) fn replays_through(&self, segment: Segment) -> Position {
         self.token(segment).replays_through()
     }
 
-    /// For each segment of the version a position, that of its token where it is this run's.
+    /// Returns a position for each segment of the version, that of its token if the segment is this run's.
     pub(super) fn each(&self, position: impl Fn(&Token) -> Position) -> Vec<Position> {
         let mut each = vec![Position::START; usize::from(self.count.get())];
         self.tokens.iter().for_each(|token| each[usize::from(token.segment.get())] = position(token));
         each
     }
 
-    /// Moves that leave every token where it is: the fence of a commit that only records something.
+    /// Returns moves that leave every token at its place. They are the fence of a commit that only records something.
     pub(super) fn still(&self) -> Vec<TokenMove> {
         self.tokens.iter().map(|token| token.step(token.position, 0)).collect()
     }
 
-    /// How many the version has.
+    /// Returns the number of segments of the version.
     pub(super) fn count(&self) -> SegmentCount {
         self.count
     }
 
-    /// The segments that go next: of those that are below `head` and do not halt at `now`, the lowest. Where those are
-    /// far behind, such as after a long halt, they take turns with those that follow the head.
+    /// Returns the segments that go next: the lowest of those that are below `head` and do not halt at `now`. If those
+    /// have a large lag, such as after a long halt, they take turns with those near the head.
     pub(super) fn next_share(&self, head: Position, now: Timestamp) -> Option<Share> {
         let may_run = |token: &&Token| !self.refusals.halts(token.segment, now);
         let running: Vec<&Token> = self.tokens.iter().filter(may_run).collect();
@@ -148,7 +147,7 @@ impl Segments {
             running.iter().filter(|token| token.position == after).map(|token| token.segment).collect();
         let mut limits = vec![Position::START; usize::from(self.count.get())];
         for member in &members {
-            // A batch ends where a replay does, so that the end is a state of its own.
+            // A batch ends with a replay, so that the end is a state of its own.
             let token = self.token(*member);
             limits[usize::from(member.get())] =
                 if token.replays() { upper.min(token.replays_through()) } else { upper };
@@ -156,18 +155,18 @@ impl Segments {
         Some(Share { after, members, limits })
     }
 
-    /// In how long the next halting segment is due for another try.
+    /// Returns the time until the next try of a halting segment.
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Duration> {
         self.refusals.next_due(now)
     }
 
-    /// How often the event at `position` was refused before.
+    /// Returns how often the event at `position` was refused before.
     pub(super) fn attempts(&self, segment: Segment, position: Position) -> u32 {
         let before = self.refusals.get(segment).filter(|before| before.position == position);
         before.map_or(0, |before| before.attempts)
     }
 
-    /// The moves that commit `share`, in which each segment has taken up so many events.
+    /// Returns the moves that commit `share`, in which each segment has taken this many events.
     pub(super) fn moves(&self, share: &Share, applied: &[u64]) -> Vec<TokenMove> {
         let moved = |segment: &Segment| {
             let at = usize::from(segment.get());
@@ -176,7 +175,7 @@ impl Segments {
         share.members.iter().map(moved).collect()
     }
 
-    /// The move that keeps a segment where it is: the fence of what is only recorded.
+    /// Returns the move that leaves a segment at its place. It is the fence of a record.
     pub(super) fn stay(&self, segment: Segment) -> TokenMove {
         let token = self.token(segment);
         token.step(token.position, 0)
@@ -197,7 +196,7 @@ impl Segments {
         }
     }
 
-    /// These moves are committed. The one place where a processor's idea of its tokens moves.
+    /// Records that these moves are committed. Only here the processor's copy of its tokens moves.
     #[expect(clippy::expect_used, reason = "the segment is this run's; the store has carried out this move")]
     pub(super) fn committed(&mut self, moves: &[TokenMove]) {
         for asked in moves.iter().copied() {
@@ -215,13 +214,13 @@ impl Segments {
 }
 
 impl Share {
-    /// The same share, no further than `through`: where a read ended.
+    /// Returns the same share, but no further than `through`, where a read ended.
     pub(super) fn through(&self, through: Position) -> Self {
         let limits = self.limits.iter().map(|limit| (*limit).min(through)).collect();
         Self { limits, ..self.clone() }
     }
 
-    /// How far the batch goes.
+    /// Returns how far the batch goes.
     pub(super) fn moves_through(&self) -> Position {
         self.limits.iter().copied().max().unwrap_or_default()
     }
@@ -230,7 +229,7 @@ impl Share {
         &self.limits
     }
 
-    /// Lets `segment` go only as far as the event before `position`.
+    /// Lets `segment` go only through the event before `position`.
     pub(super) fn stop_before(&mut self, segment: Segment, position: Position) {
         let before = Position::new(position.get() - 1);
         if before > self.after {

@@ -1,4 +1,4 @@
-//! The contract of what a processor writes to.
+//! The contract between a processor and the target to which it writes.
 //!
 //! A sink keeps one token for each segment, and what it makes of the events. Both change in one atomic step,
 //! [`Sink::commit`]. The step fails if a token is not where its move begins, or has another epoch than the one that was
@@ -21,17 +21,18 @@ use super::segments::Segments;
 use super::{Next, Orders};
 use crate::landing::{Mistake, NotCommitted};
 
-/// Events of one read, and how far each segment goes in them.
+/// The events of one read, and how far each segment goes in them.
 pub(crate) struct Portion<'a> {
     pub(crate) batch: &'a EventBatch,
     /// The first of the events to take, counted from 0.
     pub(crate) from: usize,
     pub(crate) segments: SegmentCount,
-    /// For each segment the last position to take; one that takes no part has its own token here or less.
+    /// For each segment the last position to take. A segment that takes no part has its own token here, or a lower
+    /// position.
     pub(crate) through: &'a [Position],
-    /// For each segment how many events it has taken up; added to.
+    /// For each segment the number of events that it has taken. This portion is added to it.
     pub(crate) applied: &'a mut [u64],
-    /// When to leave the rest for later.
+    /// The time at which the rest is left for later.
     pub(crate) until: Instant,
 }
 
@@ -39,13 +40,13 @@ pub(crate) struct Portion<'a> {
 pub(crate) enum Taken<E> {
     /// All of it is taken.
     All,
-    /// All through the event at this place in the batch; the rest is left for later.
+    /// All of it through the event at this place in the batch. The rest is left for later.
     Through(usize),
-    /// An event is refused. Those before it are taken.
+    /// An event is refused. The events before it are taken.
     Refused(RefusedEvent),
-    /// An event before this position is mistaken, as the sink has found out now: the run takes the batch back.
+    /// An event before this position is at fault, as the sink has found out only now. The run rolls the batch back.
     Mistaken(Position, E),
-    /// The sink needs to be prepared first: the run takes the batch back.
+    /// The sink must be prepared first. The run rolls the batch back.
     Unprepared,
 }
 
@@ -54,57 +55,58 @@ pub(crate) struct RefusedEvent {
     pub(crate) segment: Segment,
     /// Its place in the batch, counted from 0.
     pub(crate) index: usize,
-    /// Whether the event changed something before it was refused: then the run takes the batch back.
+    /// True if the event changed something before it was refused. Then the run rolls the batch back.
     pub(crate) changed: bool,
     pub(crate) error: String,
-    /// Whether it is refused only because no more events may be set aside.
+    /// True if it is refused only because no more events may be set aside.
     pub(crate) no_room: bool,
 }
 
-/// A sink, as one run under one claim has it.
+/// A sink, as one run under one claim uses it.
 pub(crate) trait Sink: Send + Sized {
-    /// Where a run finds its sink. It outlives runs.
+    /// The place in which a run finds its sink. It outlives runs.
     type Place: Send + Sync;
-    /// Why a commit fails.
+    /// The error of a commit.
     type Error: Mistake;
 
-    /// Opens the sink of one run, before it claims segments. It has nothing that an earlier run did not commit.
+    /// Opens the sink of one run, before it claims segments. It contains only what earlier runs have committed.
     fn open(place: &Self::Place) -> impl Future<Output = Result<Self, StoreError>> + Send;
 
     /// Returns every token, in the order of segments.
     fn tokens(&mut self) -> impl Future<Output = Result<Vec<Token>, StoreError>> + Send;
 
-    /// Claims segments for the member `by`, or for nobody: each whose token still has the epoch that was `seen` gets the
-    /// next one, so that no commit of an earlier claim lands any more (I-4). Returns the tokens that were claimed.
+    /// Claims segments for the member `by`, or releases them with `None`. Each segment whose token still has the epoch
+    /// that was `seen` gets the next epoch, so that no commit of an earlier claim lands any more (I-4). Returns the
+    /// tokens that were claimed.
     fn claim(
         &mut self,
         by: Option<MemberId>,
         seen: &[Token],
     ) -> impl Future<Output = Result<Vec<Token>, StoreError>> + Send;
 
-    /// Loads what is stored for the segments that this run has claimed. Returns the events that segments stop before; the
-    /// run ignores those of other segments.
+    /// Loads what is stored for the segments that this run has claimed. Returns the events that segments stop before;
+    /// the run ignores those of other segments.
     fn begin(&mut self, claimed: &[Token]) -> impl Future<Output = Result<Vec<Refusal>, StoreError>> + Send;
 
     /// Takes events, in their order, as far as it can. An error means that the claim is in doubt.
     fn take(&mut self, portion: Portion<'_>) -> impl Future<Output = Result<Taken<Self::Error>, StoreError>> + Send;
 
     /// Commits what was taken since the last commit, together with the moves of tokens and the rest of `commit`, if
-    /// [`Token::moved`] allows every move: all of it or nothing (I-3, I-4). The run sets only the moves, the refusals and
-    /// the mark of `commit`.
+    /// [`Token::moved`] allows every move: all of it or nothing (I-3, I-4). The run sets only the moves, the refusals
+    /// and the mark of `commit`.
     fn commit(&mut self, commit: &Commit) -> impl Future<Output = Result<(), NotCommitted<Self::Error>>> + Send;
 
     /// Forgets what was taken since the last commit.
     fn rollback(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    // What a sink may do besides.
+    // The optional parts of a sink.
 
     /// Returns the damage that was found.
     fn damaged(_place: &Self::Place) -> Option<String> {
         None
     }
 
-    /// Checks what other members did to the sink. `true`: a new run must begin.
+    /// Checks the changes of other members to the sink. Returns true if a new run must begin.
     fn look(&mut self) -> impl Future<Output = Result<bool, StoreError>> + Send {
         ready(Ok(false))
     }
@@ -114,12 +116,13 @@ pub(crate) trait Sink: Send + Sized {
         Spread::Even
     }
 
-    /// Reads wishes. The run calls it before it reads the orders, so that it carries out no wish that came after a pause.
+    /// Reads wishes. The run calls it before it reads the orders, so that it carries out no wish that came after a
+    /// pause.
     fn listen(_run: &mut Run<'_, Self>) -> impl Future<Output = Result<(), StoreError>> + Send {
         ready(Ok(()))
     }
 
-    /// The run has read its orders. With `try_now`, what failed before is retried at once.
+    /// Notes that the run has read its orders. With `try_now`, failed work is retried at once.
     fn heed(_run: &mut Run<'_, Self>, _try_now: bool) {}
 
     /// Does the work on the sink as a whole that is due before the next batch.
@@ -127,24 +130,25 @@ pub(crate) trait Sink: Send + Sized {
         ready(Ok(Continue(Prepared::Ready)))
     }
 
-    /// Returns where work on the sink as a whole is due. A batch ends there, and only a run that has all segments goes
-    /// further.
+    /// Returns the position at which work on the sink as a whole is due. A batch ends there, and only a run with all
+    /// segments goes further.
     fn stops_at(&self) -> Option<Position> {
         None
     }
 
-    /// A batch begins, at this time.
+    /// Notes that a batch begins at this time.
     fn begin_batch(&mut self, _now: Timestamp) {}
 
-    /// The run takes the batch from its first event, for the first time or again.
+    /// Notes that the run takes the batch from its first event, for the first time or again.
     fn begin_try(&mut self, _segments: &Segments) {}
 
-    /// Returns true if a batch that has taken this long is to end, though there is more to read.
+    /// Returns true if a batch that has taken this long must end although there is more to read.
     fn is_full(&self, _time: Duration) -> bool {
         false
     }
 
-    /// Sets an event aside, so that it counts as taken. `false`: there is no room, and the segment stops before the event.
+    /// Sets an event aside, so that it counts as taken. Returns false if there is no room; then the segment stops
+    /// before the event.
     fn set_aside(&mut self, _event: &AsideEvent<'_, '_>) -> Result<bool, StoreError> {
         Ok(false)
     }
@@ -152,10 +156,11 @@ pub(crate) trait Sink: Send + Sized {
     /// Completes the commit of a batch.
     fn complete(&self, _commit: &mut Commit) {}
 
-    /// The batch is committed.
+    /// Notes that the batch is committed.
     fn batch_landed(&mut self) {}
 
-    /// Returns the mark of the journal's history that belongs to a commit through this position, if the sink keeps marks.
+    /// Returns the mark of the journal's history that belongs to a commit through this position, if the sink keeps
+    /// marks.
     fn mark(
         &mut self,
         _journal: &dyn Journal,
@@ -174,13 +179,13 @@ pub(crate) trait Sink: Send + Sized {
         vec![]
     }
 
-    /// Returns in how long work on the sink as a whole is retried.
+    /// Returns the time until work on the sink as a whole is retried.
     fn next_due(&self, _now: Timestamp) -> Option<Duration> {
         None
     }
 }
 
-/// An event that is to be set aside, and why.
+/// An event that will be set aside, and the reason.
 pub(crate) struct AsideEvent<'a, 'e> {
     pub(crate) segment: Segment,
     pub(crate) event: &'a EventRef<'e>,

@@ -1,7 +1,7 @@
-//! Rests, so that a version that is built far from the head leaves the machine to those that serve.
+//! Pauses, so that a version that is built far from the head leaves the machine to the serving versions.
 //!
-//! It rests after every few milliseconds of work rather than after a batch, which may take seconds: whoever serves
-//! would wait for those, however long the rest behind it.
+//! It pauses after every few milliseconds of work, and not after a batch, which may take seconds: the serving versions
+//! would wait for the whole batch, however long the pause after it.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ const REST_MIN: Duration = Duration::from_millis(2);
 
 pub(super) struct Throttle {
     asked: watch::Receiver<WorkShare>,
-    /// That of the batch under way.
+    /// The share of the batch under way.
     share: WorkShare,
-    /// When it last rested, or began.
+    /// The time of the end of the last pause, or of the beginning.
     since: Instant,
-    /// For how long it has rested in this batch.
+    /// The total of the pauses in this batch.
     rested: Duration,
 }
 
@@ -27,34 +27,34 @@ impl Throttle {
         Self { asked, share: WorkShare::ALL, since: Instant::now(), rested: Duration::ZERO }
     }
 
-    /// A batch begins. Near the head nothing rests: what is to serve soon has to keep up.
+    /// Begins a batch. Near the head it never pauses: a version that will serve soon must keep up.
     pub(super) fn begin(&mut self, far: bool) {
         let asked = *self.asked.borrow_and_update();
         self.share = if far { asked } else { WorkShare::ALL };
         (self.since, self.rested) = (Instant::now(), Duration::ZERO);
     }
 
-    /// The share that it keeps to, if that is not all.
+    /// Returns the share that it keeps to, if that is not all.
     pub(super) fn share(&self) -> Option<WorkShare> {
         (self.share < WorkShare::ALL).then_some(self.share)
     }
 
-    /// Whether another share is asked for since the batch began.
+    /// Returns true if another share was requested since the batch began.
     pub(super) fn is_told(&self) -> bool {
         self.asked.has_changed().unwrap_or(false)
     }
 
-    /// How much of the time since `started`, when the batch began, it has worked.
+    /// Returns how much of the time since `started`, the beginning of the batch, it has worked.
     pub(super) fn worked(&self, started: Instant) -> Duration {
         started.elapsed().saturating_sub(self.rested)
     }
 
-    /// The rest that is due, if it is long enough to be taken.
+    /// Returns the pause that is due, if it is long enough to be taken.
     pub(super) fn due(&self) -> Option<Duration> {
         Some(self.share.rest(self.since.elapsed())).filter(|rest| *rest >= REST_MIN)
     }
 
-    /// It has rested for this long.
+    /// Records that it has paused for this long.
     pub(super) fn rested(&mut self, rest: Duration) {
         self.rested += rest;
         self.since = Instant::now();

@@ -1,38 +1,39 @@
-//! Work beside events that failed and is tried again: the reset before a replay in place, the copy to begin with.
+//! Failed work that is retried and is not the application of an event: the reset before a replay in place, and the copy
+//! at the beginning.
 
 use std::time::Duration;
 
 use dacapo_model::{Retry, Timestamp};
 
-/// What was tried, in vain so far.
+/// The failed tries so far.
 pub(super) struct Tried {
     pub(super) attempts: u32,
-    /// What was said last.
+    /// The last error.
     pub(super) error: String,
     due: Timestamp,
     wait: Duration,
 }
 
 impl Tried {
-    /// It failed once more than `before`, and rests as long as a refused event would.
+    /// Returns the tries after one more failure. The next one waits as long as that of a refused event.
     pub(super) fn again(before: Option<&Self>, error: String, retry: Retry, now: Timestamp) -> Self {
         let attempts = before.map_or(1, |before| before.attempts.saturating_add(1));
         let wait = retry.wait(attempts);
         Self { attempts, error, due: now.plus(wait), wait }
     }
 
-    /// Whether the next try is not due yet. One that would rest longer than it was to was written by a clock that has
-    /// been put back since.
+    /// Returns true if the next try is not due yet. A longer wait than the intended one was written by a clock that has
+    /// been set back since.
     pub(super) fn rests(&self, now: Timestamp) -> bool {
         self.due > now && self.due <= now.plus(self.wait)
     }
 
-    /// In how long it is tried again. One that is due waits for something else.
+    /// Returns the time until the next try. A try that is due already waits for something else.
     pub(super) fn next_due(&self, now: Timestamp) -> Option<Duration> {
         self.rests(now).then(|| self.due.since(now))
     }
 
-    /// The next try is due.
+    /// Makes the next try due.
     pub(super) fn try_now(&mut self, now: Timestamp) {
         self.due = self.due.min(now);
     }

@@ -1,4 +1,4 @@
-//! Carries out what an operator wants done with dead letters, under the claim of their segments.
+//! Carries out the decisions of operators about dead letters, under the claim of their segments.
 //!
 //! ```text
 //!   wish in the view ──▶ the next letter that may go ──┬─ Drop ──▶ settled
@@ -6,7 +6,7 @@
 //!                                                                                       refused again ◀─┘ stays
 //! ```
 //!
-//! Rows and letter change in one transaction, which moves no token: the event was taken up when it was set aside.
+//! Rows and letter change in one transaction, which moves no token: the event was passed when it was set aside.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow::{Break, Continue};
@@ -26,11 +26,11 @@ use crate::processor::sink::Sink;
 use crate::processor::{Next, unavailable};
 use crate::view::ViewError;
 
-/// A letter goes, or is refused again.
+/// A letter is removed, or refused again.
 struct CarryOut {
     letter: Letter,
     stays: TokenMove,
-    /// What is recorded once the store has not taken what the handler made of the event.
+    /// The commit to make if the store refuses what the handler made of the event.
     refused: Option<Commit>,
 }
 
@@ -53,9 +53,9 @@ impl Deed<Rows> for CarryOut {
 }
 
 impl Run<'_, Rows> {
-    /// The next letter that something can be done with.
+    /// Reads the next letter with a decision that can be carried out.
     pub(super) async fn next_wish(&mut self) -> Result<Option<Letter>, StoreError> {
-        // An error means that nobody can wish any more here.
+        // An error means that no more wishes can arrive here.
         let wished = self.wishes.has_changed().unwrap_or(false);
         if std::mem::take(&mut self.sink.wished_elsewhere) || wished {
             self.wishes.mark_unchanged();
@@ -65,13 +65,13 @@ impl Run<'_, Rows> {
         Ok(aside.kept().next_wished(aside.order_matters()).cloned())
     }
 
-    /// Does what is wished for one letter, if anything is.
+    /// Carries out the decision about one letter, if there is one.
     pub(super) async fn carry_out_wish(&mut self) -> Result<Next<Prepared>, StoreError> {
         let Some(letter) = self.sink.wished.take() else { return Ok(Continue(Prepared::Ready)) };
         let mut deed = CarryOut { stays: self.segments.stay(letter.segment), letter, refused: None };
         match self.land(&mut deed).await? {
             Break(end) => Ok(Break(end)),
-            // It wants indexes.
+            // It needs indexes.
             Continue(None) => Ok(Continue(Prepared::Anew)),
             Continue(Some(commit)) => {
                 self.settled(&deed.letter, commit);
@@ -80,7 +80,7 @@ impl Run<'_, Rows> {
         }
     }
 
-    /// Gives up all that is not wanted any more, at once: nobody has to be asked for that.
+    /// Returns the commit that drops all letters to be dropped. They need no handler.
     fn give_up(&self) -> Commit {
         let dropped = self.sink.aside.kept().iter().filter(|letter| letter.wish == Some(Wish::Drop));
         let segments: BTreeSet<Segment> = dropped.clone().map(|letter| letter.segment).collect();
@@ -88,20 +88,22 @@ impl Run<'_, Rows> {
         Commit { moves, settled: dropped.map(|letter| letter.position).collect(), ..Commit::default() }
     }
 
-    /// Hands the event of a letter to the handler, and returns what must be committed then; `None` when that wants indexes.
+    /// Passes the event of a letter to the handler. Returns the commit for the result; `None` if the handler needs
+    /// indexes.
     async fn retry(&mut self, letter: &Letter, stays: TokenMove) -> Result<Option<Commit>, StoreError> {
         let stored = Arc::clone(&self.sink.stored);
         let Stored { carried, busy, .. } = &*stored;
         let event = match feed::event_at(&*self.assignment.journal, letter.position).await {
             Ok(event) => event,
             Err(error @ StoreError::Unavailable { .. }) => return Err(error),
-            // What cannot be read now never can; everything else must not wait for it.
+            // An event that cannot be read now can never be read. Everything else must not wait for it.
             Err(error) => return Ok(Some(self.refused_again(letter, stays, error.to_string()))),
         };
         let segments = self.segments.count();
         let mut through = vec![Position::START; usize::from(segments.get())];
         through[usize::from(letter.segment.get())] = letter.position;
-        // As when it came past: it may have been applied before a replay in which it was set aside, and have spoken then.
+        // As when it was passed: it may have been applied before the replay in which it was set aside, and may have
+        // emitted its effects then.
         let came_past = self.segments.each(Token::replays_through);
         let began_at = stored.beginning.began_at;
         let past: Vec<Position> = came_past.iter().map(|through| (*through).max(began_at)).collect();
@@ -114,7 +116,7 @@ impl Run<'_, Rows> {
             past: &past,
             speaks: speaks.as_ref(),
             applied: &mut vec![0; through.len()],
-            // Nothing is in the way of an event that is tried on purpose.
+            // Nothing blocks an event that an operator retries.
             aside: &mut Aside::default(),
             busy,
             time_max: carried.options.handler_time_max,
@@ -136,10 +138,10 @@ impl Run<'_, Rows> {
         }
     }
 
-    /// The letter stays, with what the handler said this time.
+    /// Returns the commit that keeps the letter, with the new error of the handler.
     fn refused_again(&self, letter: &Letter, stays: TokenMove, error: String) -> Commit {
         let kind = match letter.kind {
-            // It was handed to the handler now.
+            // The handler has tried it now.
             LetterKind::Blocked { .. } => LetterKind::Refused,
             kind => kind,
         };

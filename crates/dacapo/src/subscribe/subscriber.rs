@@ -22,12 +22,12 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between two tries to read.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A handler that a node calls with events as they are appended on it, such as to keep a cache in memory or to push
-/// to connected clients.
+/// A handler that a node calls with events as they are appended, such as to keep a cache in memory or to push to
+/// connected clients.
 ///
-/// It has no token: nobody remembers how far it came, so after a restart it begins where it says. What must be kept
-/// exactly once belongs into a [`Projection`](crate::Projection); what must happen at least once, into an effect of
-/// one.
+/// It has no token: its progress is not stored, so after a restart it begins at the position that it names. Code that
+/// must take effect exactly once belongs in a [`Projection`](crate::Projection); an action that must happen at least
+/// once, in an effect of a projection.
 ///
 /// ```
 /// # use dacapo::{Event, HandlerError, Recorded};
@@ -51,55 +51,55 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// }
 /// ```
 pub trait Subscriber: Send + Sync + 'static {
-    /// What it is called in logs and in the status.
+    /// Its name in logs and in the status.
     const NAME: &'static str;
-    /// The events it wants.
+    /// The events that it wants.
     type Event: Event;
 
-    /// Where it begins: behind this position. `head` is the end of the journal when the node starts, where it begins
-    /// unless it says otherwise. One that begins beyond the end is given nothing: it is logged as an error, and its
-    /// status names both positions ([`WaitingOn::BeyondHead`]).
+    /// Returns the position after which it begins. `head` is the end of the journal when the node starts. Default:
+    /// `head`. A subscriber that begins beyond the end gets no events: this is logged as an error, and its status names
+    /// both positions ([`WaitingOn::BeyondHead`]).
     fn after(&self, head: Position) -> Position {
         head
     }
 
-    /// Only streams of these categories; all unless set.
+    /// Returns the categories of the streams that it wants. Default: all.
     fn categories(&self) -> Option<Vec<String>> {
         None
     }
 
-    /// Takes one event. It is called with each once, in the order of the journal, one after the other. A slow one
-    /// holds up nobody but itself: it is given what it missed from the journal.
+    /// Handles one event. It is called with each event once, in the order of the journal, one after the other. A slow
+    /// subscriber blocks nobody else: it gets the events that it missed from the journal.
     ///
     /// # Errors
-    /// Whatever went wrong. It is logged and counted in the status, and the next event follows: an error here does not
-    /// make the event come again, and a panic is an error.
+    /// The reason why it could not handle the event. The error is logged and counted in the status, and the next event
+    /// follows. The event does not come again. A panic counts as an error.
     fn receive(&self, event: &Recorded<'_, Self::Event>) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
-/// How a subscriber is.
+/// The state of a subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriberStatus {
     /// Its name.
     pub name: &'static str,
-    /// It was given everything through here that it wants.
+    /// The position through which it got all events that it wants.
     pub position: Position,
-    /// How many positions that is behind the head.
+    /// The number of positions between that and the head.
     pub lag: u64,
-    /// How many events it failed to take since the start.
+    /// The number of events that it failed to handle since the start.
     pub failed: u64,
-    /// The last of those.
+    /// The last of these failures.
     pub last_failure: Option<SubscriberFailure>,
-    /// What it waits on, other than events.
+    /// Its wait reasons, apart from new events.
     pub waiting_on: Vec<WaitingOn>,
 }
 
-/// An event that a subscriber failed to take.
+/// An event that a subscriber failed to handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriberFailure {
     /// Its position.
     pub position: Position,
-    /// What went wrong.
+    /// The error.
     pub error: String,
 }
 
@@ -111,7 +111,7 @@ pub(crate) trait AnySubscriber: Send + Sync {
 
     fn filter(&self) -> Filter;
 
-    /// Hands one event to it.
+    /// Passes one event to it.
     fn receive<'a>(&'a self, place: EventRef<'a>) -> BoxFuture<'a, Result<(), String>>;
 }
 
@@ -143,14 +143,14 @@ impl<S: Subscriber> AnySubscriber for S {
     }
 }
 
-/// A subscriber at work on a node.
+/// A subscriber that runs on a node.
 pub(crate) struct Subscribed {
     name: &'static str,
     told: watch::Receiver<Told>,
     run: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// How far it is, for the status.
+/// Its progress, for the status.
 #[derive(Clone, Debug, Default)]
 struct Told {
     position: Position,
@@ -160,7 +160,7 @@ struct Told {
 }
 
 impl Subscribed {
-    /// Lets it begin. It ends with the journal, or with whoever has the other side of `stop`.
+    /// Starts it. It ends with the journal, or when `stop` is sent or its sender is dropped.
     pub(crate) fn begin(subscriber: Arc<dyn AnySubscriber>, tail: Arc<Tail>, mut stop: watch::Receiver<bool>) -> Self {
         let head = *tail.journal().head().borrow();
         let position = subscriber.after(head);
@@ -181,7 +181,7 @@ impl Subscribed {
         SubscriberStatus { name, position, lag, failed, last_failure, waiting_on: waiting_on.into_iter().collect() }
     }
 
-    /// Waits until it was given the rest of a journal that is closed, for up to [`limits::STOP_TIME_MAX`].
+    /// Waits until it got the rest of a closed journal, up to [`limits::STOP_TIME_MAX`].
     pub(crate) async fn end(&self) {
         let Some(mut run) = self.run.lock().await.take() else { return };
         match tokio::time::timeout(limits::STOP_TIME_MAX, &mut run).await {
@@ -196,7 +196,7 @@ impl Subscribed {
     }
 }
 
-/// Hands over events until the journal ends. Whatever it fails to take is told, and the next one follows.
+/// Passes events to it until the journal ends. A failure is reported, and the next event follows.
 async fn run(subscriber: &dyn AnySubscriber, tail: Arc<Tail>, after: Position, tell: watch::Sender<Told>) {
     let (mut wait, mut begun) = (RETRY_FIRST, None);
     loop {
@@ -210,7 +210,7 @@ async fn run(subscriber: &dyn AnySubscriber, tail: Arc<Tail>, after: Position, t
         let batch = match looked {
             Ok(Some(batch)) => batch,
             Ok(None) => return,
-            // Tried again, it would go on as soon as the journal has grown past there, and lack what came before.
+            // A retry would succeed once the journal has grown past that position, and would lack the events before it.
             Err(error @ StoreError::BeyondHead { after: position, head }) => {
                 tracing::error!(subscriber = subscriber.name(), %error, "it is given nothing");
                 tell.send_modify(|told| told.waiting_on = Some(WaitingOn::BeyondHead { position, head }));

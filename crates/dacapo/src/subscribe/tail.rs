@@ -1,7 +1,7 @@
-//! The tail: the last events of the journal in memory, read once for all who are live on this node.
+//! The tail: the last events of the journal in memory, read once for all live subscriptions of this node.
 //!
-//! Nobody fills it ahead of time: whoever first needs what comes behind it reads that, and the others who need the
-//! same meanwhile wait for this one read. So it costs nothing while nobody subscribes, and there is nothing to stop.
+//! Nobody fills it ahead of time. The first subscription that needs the next events reads them, and others that need
+//! the same events wait for this one read. So it costs nothing while nobody subscribes, and nothing must be stopped.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::world::Offload;
 
-/// How much a tail keeps.
+/// The limits of a tail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) events_max: usize,
@@ -30,18 +30,18 @@ pub(crate) struct Tail {
     bounds: Bounds,
     offload: Offload,
     kept: Mutex<Kept>,
-    /// Had by whoever reads on for all.
+    /// Held by the subscription that reads for all.
     reading: tokio::sync::Mutex<()>,
-    /// Had by those who read for themselves, far from the head.
+    /// Held by subscriptions that read for themselves, far from the head.
     scans: Arc<Semaphore>,
 }
 
 /// Batches that follow each other without a gap.
 #[derive(Default)]
 struct Kept {
-    /// Each with the position it is behind.
+    /// The batches, each with the position after which it begins.
     batches: VecDeque<(Position, Arc<EventBatch>)>,
-    /// Where the last of them ends, or where the next one shall begin.
+    /// The end of the last batch, or the position after which the next one will begin.
     through: Position,
     events: usize,
     bytes: usize,
@@ -66,25 +66,26 @@ impl Tail {
         &self.journal
     }
 
-    /// The right to one read of what is not kept, in the order in which it is asked for: however many read the past, they
-    /// take no more from others than a few would.
+    /// Returns the right to one read of events that are not kept, in the order of the requests. So readers of the past,
+    /// however many, slow down others no more than a few would.
     pub(crate) async fn scan(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let scan = Arc::clone(&self.scans).acquire_owned().await;
         scan.map_err(|closed| StoreError::unavailable("read", closed))
     }
 
-    /// The same, if nobody has to wait for it.
+    /// Returns the same right, if nobody has to wait for it.
     pub(crate) fn scan_at_once(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.scans).try_acquire_owned().ok()
     }
 
-    /// Whether whoever is at `position` reads for itself: more than the tail would keep is before it.
+    /// Returns true if a subscription at `position` reads for itself, since more events than the tail keeps follow it.
     pub(crate) fn is_far(&self, position: Position, head: Position) -> bool {
         head.since(position) > self.bounds.events_max as u64
     }
 
-    /// Events behind `after`, which is before `head`, and maybe some before it: what is kept or, near the head, what
-    /// is read on for all. `None` when it is not kept any more, or not yet of interest to others.
+    /// Returns events after `after`, which is before `head`, and possibly some before it. They are the kept ones or,
+    /// near the head, the next ones, read for all. Returns `None` if they are not kept any more, or not needed by
+    /// others yet.
     pub(crate) async fn behind(&self, after: Position, head: Position) -> Result<Option<Arc<EventBatch>>, StoreError> {
         if let Some(batch) = self.kept().behind(after) {
             return Ok(Some(batch));
@@ -121,18 +122,18 @@ impl Tail {
 }
 
 impl Kept {
-    /// The batch that has the event behind `after`.
+    /// Returns the batch that has the event after `after`.
     fn behind(&self, after: Position) -> Option<Arc<EventBatch>> {
         let at = self.batches.partition_point(|(_, batch)| batch.through <= after);
         self.batches.get(at).filter(|(begins, _)| *begins <= after).map(|(_, batch)| Arc::clone(batch))
     }
 
-    /// Puts a batch behind the others, and lets go of the first ones beyond the bounds.
+    /// Adds a batch after the others, and removes the first ones above the limits.
     fn push(&mut self, after: Position, batch: EventBatch, bounds: Bounds) {
         (self.events, self.bytes) = (self.events + batch.len(), self.bytes + batch.bytes());
         self.through = batch.through;
         self.batches.push_back((after, Arc::new(batch)));
-        // The last one stays, so that whoever reads on gets somewhere.
+        // The last one stays, so that a reader makes progress.
         while self.batches.len() > 1 && (self.events > bounds.events_max || self.bytes > bounds.bytes_max) {
             if let Some((_, first)) = self.batches.pop_front() {
                 (self.events, self.bytes) = (self.events - first.len(), self.bytes - first.bytes());

@@ -1,7 +1,7 @@
-//! Answers of two versions to the same queries: those that are declared, and a share of the live ones.
+//! Answers of two versions to the same queries: to the declared ones, and to a share of the live ones.
 //!
-//! Live queries are only taken note of. In the background, some at a time, they are put to both versions at one
-//! identical position, so nobody waits for that and no answer fails by it; when there are too many, some are dropped.
+//! Live queries are only recorded. In the background, a few at a time, they are put to both versions at one identical
+//! position. So nobody waits for that and no answer fails because of it. If there are too many, some are dropped.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -28,22 +28,22 @@ const REST: Duration = Duration::from_millis(100);
 /// How long the versions may make no progress towards one position before the queries of that time are given up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether live queries shall be put to a version of this code.
+/// Returns true if live queries should be put to a version with this code.
 pub(crate) fn are_wanted(carried: &VersionCode) -> bool {
     carried.options.verify.shadow_share > 0.0 && !carried.shadows.is_empty()
 }
 
-/// Puts live queries to a version until it is not being built any more. When it is to be verified again, has other code or
-/// is compared with another version, it begins anew: what was found before is of something else.
+/// Puts live queries to a version until it is not being built any more. If it must be verified again, has other code,
+/// or is compared with another version, this begins again, since the earlier findings are about another subject.
 pub(crate) async fn drive(versions: Arc<Versions>, id: ViewId) {
     let mut asked = None;
-    // A request counts on after it is answered.
+    // A request stays part of the subject after it is answered.
     let now = |asked: Option<Position>| {
         let subject = Subject::of(&versions, &id, |state| state.phase == Phase::Initializing)?;
         Some(Subject { asked: subject.asked.or(asked), ..subject })
     };
     while let Some(subject) = now(asked).filter(|subject| are_wanted(&subject.code)) {
-        // Queries that other members answer are not put to it: one is enough to cap it now and then.
+        // Queries that other members answer are not put to it. One member that caps it from time to time is enough.
         if !versions.cluster.drives(&id) {
             break;
         }
@@ -68,7 +68,7 @@ async fn put_all(versions: &Versions, shadowing: &Shadowing, queries: &mut mpsc:
         match put(versions, shadowing, &some).await {
             Ok(tally) => shadowing.add(tally),
             Err(why) => {
-                tracing::debug!(view = %shadowing.id, why, "live queries are not put to it for the moment");
+                tracing::debug!(view = %shadowing.id, why, "live queries are not put to it now");
                 shadowing.missed(some.len() as u64, why);
             }
         }
@@ -76,7 +76,7 @@ async fn put_all(versions: &Versions, shadowing: &Shadowing, queries: &mut mpsc:
     }
 }
 
-/// Puts queries to both versions, or tells why that cannot be done now.
+/// Puts queries to both versions, or returns the reason why that is impossible now.
 async fn put(versions: &Versions, shadowing: &Shadowing, queries: &[Noted]) -> Result<Tally, String> {
     let Shadowing { id, subject: Subject { code: carried, against, old_code, .. }, .. } = shadowing;
     let catalog = versions.catalog.current();
@@ -89,8 +89,8 @@ async fn put(versions: &Versions, shadowing: &Shadowing, queries: &[Noted]) -> R
     }
     let old = ViewId { version: serving, ..id.clone() };
     let old_code = old_code.as_ref().ok_or("the code of the serving version is not here")?;
-    // With a flip under way it has better things to do than to wait for the old version, which may be slow. One that
-    // has no verdict yet may need the answers for it.
+    // During a flip, the version must not wait for the old version, which may be slow. A version without a verdict is
+    // excepted, since it may need the answers for it.
     let flips = |catalog: &Arc<Catalog>| {
         let flip = catalog.projections.get(&id.projection).and_then(|projection| projection.flip);
         flip.is_some() && catalog.version(id).is_none_or(VersionState::may_serve)
@@ -135,7 +135,7 @@ async fn ask_both(
 ) -> Result<(), StoreError> {
     let was = ask(old, query, &mut met.old).await?;
     let is = ask(new, query, &mut met.new).await?;
-    // What the old version does not answer, nobody asks of the new one in its place.
+    // A query that the old version does not answer is not put to the new one by readers.
     if matches!(was, RequestedBy::NoAnswer) {
         return Ok(());
     }
@@ -143,7 +143,7 @@ async fn ask_both(
     let compared = std::panic::catch_unwind(AssertUnwindSafe(|| compared(shadow, query, was, is)));
     let words = match compared {
         Ok(words) => words,
-        // Its words may be what panics.
+        // The formatting of the values may be what panics.
         Err(panic) => Some(Words {
             place: "a comparison of answers".to_owned(),
             new: Some(format!("it panicked: {}", panic_text(&*panic))),
@@ -156,18 +156,18 @@ async fn ask_both(
     Ok(())
 }
 
-/// How what two versions said differs, if it does.
+/// Returns the difference between the answers of two versions, if there is one.
 fn compared(shadow: &dyn Shadow, query: &AnyQuery, was: RequestedBy, is: RequestedBy) -> Option<Words> {
     let (old, new) = match (was, is) {
         (RequestedBy::Answered(was), RequestedBy::Answered(is)) => shadow.differ(&*was, &*is)?,
-        // Neither can tell: so it is for whoever asks.
+        // Neither version has an answer, so callers see no difference.
         (RequestedBy::Failed(_), RequestedBy::Failed(_)) => return None,
         (was, is) => (was.shown(shadow), is.shown(shadow)),
     };
     Some(Words { place: shadow.show(&**query), key: None, old: Some(old), new: Some(new) })
 }
 
-/// What a version said.
+/// The answer of a version.
 enum RequestedBy {
     Answered(Box<dyn Any + Send>),
     Failed(String),

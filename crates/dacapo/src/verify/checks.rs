@@ -1,4 +1,4 @@
-//! What a version checks of itself: SQL that must give no rows, and code.
+//! The checks that a version makes of itself: SQL that must return no rows, and code.
 
 use std::panic::AssertUnwindSafe;
 
@@ -11,7 +11,7 @@ use crate::code::{Assertion, Checks, Handlers, Tally, Words, show};
 use crate::panics::{chain, panic_text};
 use crate::view::{ReadView, ViewError};
 
-/// Makes every check of a version on one state of its view.
+/// Runs every check of a version on one state of its view.
 pub(super) async fn check(
     handlers: &dyn Handlers,
     view: &mut ReadView,
@@ -39,7 +39,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// One query that must give no rows. However many it gives, only a few of them are taken into memory.
+/// Runs one query that must return no rows. If it returns many, only a few of them are read into memory.
 async fn assert_none(assertion: &Assertion, view: &mut ReadView, tally: &mut Tally) -> Result<(), StoreError> {
     tally.looked_at += 1;
     let Assertion { name, sql } = assertion;

@@ -1,7 +1,7 @@
-//! The events that each segment has taken up, against the journal's own count.
+//! The events that each segment has passed, compared with the journal's own count.
 //!
-//! The journal is read without its own filters and every event is looked at here, so that what falls out of an
-//! index falls out of one of the two counts only.
+//! The journal is read without its own filters, and every event is checked here. So an event that is missing in an
+//! index is missing in only one of the two counts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,7 @@ use crate::code::{Tally, Words};
 use crate::feed::Ahead;
 use crate::world::Offload;
 
-/// Counts again what the tokens say, as they are in one state of the view. Tells `progress` how many events were
-/// looked at.
+/// Counts again what the tokens say, from one state of the view. Reports to `progress` how many events were checked.
 pub(super) async fn count(
     offload: Offload,
     journal: &Arc<dyn Journal>,
@@ -77,7 +76,7 @@ pub(super) async fn count(
 #[derive(Default)]
 struct Unread {
     events: u64,
-    /// The first types that were met.
+    /// The first types that were found.
     types: BTreeSet<String>,
 }
 
@@ -95,7 +94,8 @@ impl Unread {
         }
     }
 
-    /// A version that reads nothing of a journal with events is right as far as can be counted, and hardly what was meant.
+    /// Adds a note if a version reads nothing of a journal with events. It is correct as far as can be counted, but
+    /// probably not intended.
     fn note(&self, filter: &Filter, tally: &mut Tally) {
         if self.events == 0 {
             return;
@@ -121,7 +121,7 @@ fn events(count: u64) -> String {
     format!("{count} event{}", if count == 1 { "" } else { "s" })
 }
 
-/// Whether anything was set aside that the policy was not to skip.
+/// Returns true if an event was set aside that the policy did not skip.
 pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError> {
     let mut after = Position::START;
     loop {
@@ -137,7 +137,8 @@ pub(super) async fn any_aside(view: &dyn StoredView) -> Result<bool, StoreError>
 /// How many letters are read at once.
 pub(super) const LETTERS: usize = 1_000;
 
-/// What was set aside in one state of a view: wrong, unless that is allowed or the policy was to skip it. Either way it is told.
+/// Reports the events that are set aside in one state of a view. They are faults, except if they are allowed or if the
+/// policy skipped them; then they are notes.
 pub(super) async fn letters(view: &mut dyn ViewReader, allowed: bool, tally: &mut Tally) -> Result<(), StoreError> {
     let (mut after, mut aside, mut skipped) = (Position::START, 0_u64, 0_u64);
     loop {
@@ -151,7 +152,7 @@ pub(super) async fn letters(view: &mut dyn ViewReader, allowed: bool, tally: &mu
                     continue;
                 }
                 LetterKind::Refused => format!("set aside after {} tries: {}", letter.attempts, letter.error),
-                LetterKind::Blocked { first } => format!("set aside behind event {first}: {}", letter.error),
+                LetterKind::Blocked { first } => format!("set aside because event {first} is: {}", letter.error),
             };
             aside += 1;
             if !allowed {

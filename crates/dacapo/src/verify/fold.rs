@@ -1,7 +1,8 @@
-//! Past events folded from the start by the code of a version, into rows in memory: what its view should have of them.
+//! Past events folded from the start by the code of a version, into rows in memory: the rows that its view should have
+//! of them.
 //!
-//! It reads the journal and nothing else, and it is bounded. Whoever asks gets the rows and compares them with what they
-//! want. Once nobody waits for it any more, it ends where it waits for something, or with the batch that is under way.
+//! It reads only the journal, and it is bounded. The caller gets the rows and compares them. Once nobody waits for it
+//! any more, it ends at its next wait, or with the batch under way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,35 +23,35 @@ use crate::versions::Versions;
 use crate::view::{NotCommitted, ReadView, View, ViewError};
 use crate::world::Offload;
 
-/// What is to be folded.
+/// The parameters of a fold.
 pub(crate) struct Fold {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
-    /// Whose view it is.
+    /// The version whose view it is.
     pub(crate) id: ViewId,
-    /// By whose code.
+    /// The code that folds.
     pub(crate) carried: VersionCode,
-    /// How far, for each segment of the version.
+    /// The position through which each segment of the version is folded.
     pub(crate) through: Vec<Position>,
-    /// Events that were set aside, and are left out.
+    /// The events that were set aside. They are left out.
     pub(crate) aside: Vec<Letter>,
     pub(crate) pace: Pace,
 }
 
-/// How long something may take, and how much of that it works.
+/// The longest time of a fold, and the share of that time in which it works.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub(crate) time_max: Duration,
-    /// What bounds it, for whoever wants to change that.
+    /// The name of the option that limits it, for operators.
     pub(crate) bound: &'static str,
     pub(crate) share: WorkShare,
 }
 
-/// The time that something has taken.
+/// The progress of the time of a fold.
 pub(super) struct Pacing {
     pace: Pace,
     until: Instant,
-    /// When it last rested, or began.
+    /// The time of the end of the last pause, or of the beginning.
     since: Instant,
 }
 
@@ -64,12 +65,12 @@ impl Pacing {
         Instant::now() >= self.until
     }
 
-    /// Until when to work before the next rest.
+    /// Returns the time until which it works before the next pause.
     fn work_until(&self) -> Instant {
         if self.pace.share == WorkShare::ALL { self.until } else { self.since + limits::SCRUB_ROWS_WORK_MAX }
     }
 
-    /// Rests, if that is due; or only looks up, so that it can be cut off.
+    /// Pauses, if that is due. Otherwise only yields, so that it can be cancelled.
     pub(super) async fn rest(&mut self) {
         let worked = self.since.elapsed();
         if worked < limits::SCRUB_ROWS_WORK_MAX {
@@ -83,25 +84,25 @@ impl Pacing {
     }
 }
 
-/// Which events.
+/// The events that are folded.
 #[derive(Clone, Debug)]
 pub(crate) enum Take {
     Everything,
-    /// Those of some streams.
+    /// The events of some streams.
     Gathered(Arc<Gathered>),
 }
 
-/// What came of it.
+/// The result of a fold.
 pub(crate) struct Folded {
     /// The rows.
     pub(crate) reader: Box<dyn ViewReader>,
-    /// How many events they are of.
+    /// The number of events from which they are made.
     pub(crate) events: u64,
 }
 
-/// Why there are no rows.
+/// The reason why there are no rows.
 enum Stopped {
-    /// In words.
+    /// The reason in words.
     Why(String),
     Store(StoreError),
 }
@@ -119,10 +120,10 @@ impl From<ViewError> for Stopped {
 }
 
 impl Fold {
-    /// All that a state of a view covers, and nothing that is set aside in it.
+    /// Returns the fold of everything that a state of a view covers, except the events that are set aside in it.
     ///
     /// # Errors
-    /// [`StoreError`] when the view cannot be read.
+    /// [`StoreError`] if the view cannot be read.
     pub(super) async fn of(
         versions: &Versions,
         id: &ViewId,
@@ -141,12 +142,12 @@ impl Fold {
         })
     }
 
-    /// The furthest of its events.
+    /// Returns the position of its last event.
     pub(super) fn last(&self) -> Position {
         self.through.iter().copied().max().unwrap_or_default()
     }
 
-    /// What to gather of some streams for it.
+    /// Returns the parameters for gathering some streams for it.
     pub(super) fn wanted(&self, events_max: usize) -> Wanted {
         Wanted {
             journal: Arc::clone(&self.journal),
@@ -159,7 +160,7 @@ impl Fold {
     }
 }
 
-/// What was set aside in one state of a view.
+/// Returns the letters of events that are set aside in one state of a view.
 async fn letters(view: &mut dyn ViewReader) -> Result<Vec<Letter>, StoreError> {
     let (mut letters, mut after) = (Vec::new(), Position::START);
     loop {
@@ -170,10 +171,10 @@ async fn letters(view: &mut dyn ViewReader) -> Result<Vec<Letter>, StoreError> {
     }
 }
 
-/// Folds, on a thread that holds up nobody. The inner error says in words why there are no rows.
+/// Folds, on a thread that blocks nobody. The inner error says in words why there are no rows.
 ///
 /// # Errors
-/// [`StoreError`] when the journal cannot be read.
+/// [`StoreError`] if the journal cannot be read.
 pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String>, StoreError> {
     let folded = asked(what.offload, async move {
         let mut scratch = Scratch::new(what).await?;
@@ -190,19 +191,19 @@ pub(crate) async fn fold(what: Fold, take: Take) -> Result<Result<Folded, String
     }
 }
 
-/// Where the rows are folded.
+/// Returns the views in which the rows are folded.
 #[cfg(feature = "embedded")]
 fn scratch_views() -> Result<impl Views, Stopped> {
     Ok(MemoryViews::new())
 }
 
-/// Where the rows would be folded.
+/// Returns the reason why no rows can be folded.
 #[cfg(not(feature = "embedded"))]
 fn scratch_views() -> Result<Box<dyn Views>, Stopped> {
     Err(Stopped::Why("rows are folded in SQLite: build with the feature `embedded` of dacapo".to_owned()))
 }
 
-/// Rows in memory, and how far they are.
+/// Rows in memory, and their progress.
 struct Scratch {
     what: Fold,
     segments: SegmentCount,
@@ -227,7 +228,7 @@ impl Scratch {
         let mut view = View::new(stored.writer().await?, tables)
             .with_bytes_max(options.row_cache_bytes)
             .of_one_segment(options.rows == RowScope::OfOneSegment && segments != SegmentCount::ONE)
-            // Nothing that is emitted goes anywhere, since nothing of this is the view's.
+            // Emitted effects are discarded, since nothing here belongs to the view.
             .with_effects(what.carried.effect_names(), first);
         view.index_all().await?;
         Ok(Self {
@@ -243,7 +244,7 @@ impl Scratch {
         })
     }
 
-    /// All events, as the journal has them.
+    /// Folds all events, as the journal has them.
     async fn read(&mut self) -> Result<(), Stopped> {
         let (last, Fold { journal, offload, carried, through, .. }) = (self.what.last(), &self.what);
         let through = through.clone();
@@ -265,13 +266,13 @@ impl Scratch {
         Ok(())
     }
 
-    /// The events of some streams, one by one in the order of the journal.
+    /// Folds the events of some streams, one by one in the order of the journal.
     async fn take(&mut self, gathered: &Gathered) -> Result<(), Stopped> {
         let through = self.what.through.clone();
         for (_, batch, at) in &gathered.places {
             let batch = &gathered.batches[*batch];
             if self.what.carried.filter.wants(&batch.get(*at)) {
-                // One at a time: the next one may be of another stream.
+                // They are applied one at a time, since the next one may be of another stream.
                 self.apply(batch, *at, &through, Instant::now()).await?;
                 self.look().await?;
             }
@@ -288,7 +289,8 @@ impl Scratch {
         Ok(())
     }
 
-    /// Applies events of the batch from a place in it until then, at least one, and returns the place of the next.
+    /// Applies events of the batch from a place in it until that time, at least one, and returns the place of the next
+    /// one.
     async fn apply(
         &mut self,
         batch: &EventBatch,
@@ -329,7 +331,7 @@ impl Scratch {
         Ok(last.map_or(batch.len(), |last| last + 1))
     }
 
-    /// Commits; at the end with tokens that say how far it is.
+    /// Commits; at the end with the final tokens.
     async fn commit(&mut self, end: Option<&[Position]>) -> Result<(), Stopped> {
         let moves = self.tokens.iter().enumerate();
         let moves = moves.map(|(at, token)| match end {
@@ -352,7 +354,8 @@ impl Scratch {
     }
 }
 
-/// What comes of work on a thread that holds up nobody. It is cut off wherever it waits once nobody asks any more.
+/// Returns the result of work on a thread that blocks nobody. Once nobody waits for it any more, the work is cancelled
+/// at its next wait.
 pub(super) async fn asked<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     offload: Offload,
     work: impl Future<Output = Result<T, E>> + Send + 'static,

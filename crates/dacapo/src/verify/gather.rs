@@ -1,4 +1,4 @@
-//! The events of some streams, gathered from the journal so that they can be folded.
+//! The events of some streams, gathered from the journal to be folded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,34 +9,34 @@ use dacapo_store::{EventBatch, EventRef, Filter, Journal, Limit, StoreError};
 use super::fold::{Pace, Pacing, asked};
 use crate::world::Offload;
 
-/// Events of some streams, each stream from its first one.
+/// The events of some streams, each stream from its first event on.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     pub(super) batches: Vec<EventBatch>,
-    /// The events in the order of the journal: their positions, and where they are.
+    /// The events in the order of the journal: their positions, their batches, and their places in them.
     pub(super) places: Vec<(Position, usize, usize)>,
     bytes: usize,
-    /// Of how many streams they are.
+    /// The number of these streams.
     pub(crate) streams: u64,
 }
 
-/// From where streams are gathered, and how much of them.
+/// The source of the streams, and how much of them is gathered.
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) offload: Offload,
     pub(crate) filter: Filter,
-    /// No event behind this position.
+    /// The last position of the events.
     pub(crate) through: Position,
     pub(crate) events_max: usize,
     pub(crate) pace: Pace,
 }
 
-/// Gathers all events of streams that have events at positions spread evenly over the journal: of as many streams as
-/// there are, as there is room for, and as [`limits::FOLD_STREAMS_MAX`] says.
+/// Gathers all events of streams that have events at positions spread evenly over the journal. The number of streams is
+/// limited by the existing ones, by the space for events, and by [`limits::FOLD_STREAMS_MAX`].
 ///
 /// # Errors
-/// [`StoreError`] when the journal cannot be read.
+/// [`StoreError`] if the journal cannot be read.
 #[expect(clippy::expect_used, reason = "it is before the last position")]
 pub(crate) async fn gather(wanted: Wanted) -> Result<Gathered, StoreError> {
     asked(wanted.offload, async move {
@@ -63,15 +63,15 @@ pub(crate) async fn gather(wanted: Wanted) -> Result<Gathered, StoreError> {
     .await
 }
 
-/// Gathers all events of the streams that begin behind `after`, one after the other, of as many as there is room for.
-/// Returns with them behind which position the next ones begin; at the end of the journal that is its start.
+/// Gathers all events of the streams that begin after `after`, one stream after the other, as many as there is space
+/// for. Also returns the position after which the next ones begin; at the end of the journal that is its start.
 ///
 /// # Errors
-/// [`StoreError`] when the journal cannot be read.
+/// [`StoreError`] if the journal cannot be read.
 pub(crate) async fn gather_from(wanted: Wanted, after: Position) -> Result<(Gathered, Position), StoreError> {
     asked(wanted.offload, async move {
         let Wanted { journal, filter, through, events_max, pace, .. } = wanted;
-        // A stream may begin with an event that nobody reads.
+        // A stream may begin with an event that the version does not read.
         let filter = Filter { types: None, ..filter };
         let (mut gathered, mut at, mut read) = (Gathered::default(), after, 0);
         let (room, mut pacing) = (Room { events: events_max, bytes: limits::FOLD_BYTES_MAX }, Pacing::new(pace));
@@ -84,7 +84,7 @@ pub(crate) async fn gather_from(wanted: Wanted, after: Position) -> Result<(Gath
                 pacing.rest().await;
                 let begins = event.revision == Revision::START.next();
                 let fits = !begins || gathered.add(&*journal, &stream_of(&event)?, through, room).await?;
-                // One for which there would never be room is passed over.
+                // A stream for which there would never be space is skipped.
                 if !fits && gathered.streams > 0 {
                     break 'read;
                 }
@@ -109,7 +109,7 @@ fn stream_of(event: &EventRef<'_>) -> Result<StreamName, StoreError> {
     StreamName::new(event.stream).map_err(|error: InvalidName| StoreError::corrupt("a stream", error.to_string()))
 }
 
-/// What one may take.
+/// The space for a stream.
 #[derive(Clone, Copy)]
 struct Room {
     events: usize,
@@ -117,7 +117,7 @@ struct Room {
 }
 
 impl Gathered {
-    /// Adds the events of a stream, unless there is no room for all of them. Returns whether there is.
+    /// Adds the events of a stream if there is space for all of them. Returns true if there is.
     async fn add(
         &mut self,
         journal: &dyn Journal,

@@ -1,4 +1,4 @@
-//! Two versions at one identical position, without holding the one that serves.
+//! Brings two versions to one identical position, without holding the serving one.
 //!
 //! ```text
 //!   cap the new one at the head H ──▶ a state of the serving one in which all tokens are at one P ≥ H
@@ -6,16 +6,18 @@
 //!          compare ◀── lift the cap ◀── a state of the new one at P ◀── cap the new one at P
 //! ```
 //!
-//! A cap is kept with the tokens, whoever moves them: no commit goes past it. So whatever P ≥ H the serving version
-//! shows, the new one comes to exactly P. Writers and the serving version go on all the while; only the new one rests for
-//! a moment. Where several members have segments of the serving version, they are hardly ever all at one position by
-//! themselves while events are appended: then that version is capped as well, for no longer than a flip may hold it,
-//! and left alone for longer after each time that this was in vain.
+//! A cap is stored with the tokens, for every member that moves them: no commit goes past it. So for any position P ≥ H
+//! that the serving version shows, the new one reaches exactly P. Writers and the serving version continue during that
+//! time. Only the new version pauses for a moment.
 //!
-//! A cap only helps the two to meet. What is compared are two states whose tokens say themselves where they are, so a cap
-//! that is lifted too early, or left behind by a process that died and lifted by the conductor, harms nobody. When
-//! members come or go two of them may verify a version for a moment, and each lifts what the other has capped: whoever
-//! finds a version past the position at which it waits for it begins again.
+//! If several members have segments of the serving version, its segments are rarely all at one position while events
+//! are appended. Then that version is capped as well, for no longer than a flip may hold it, and then left alone for
+//! longer after each attempt without success.
+//!
+//! A cap only helps the two to meet. The two compared states have tokens that show their positions. So a cap harms
+//! nobody if it is lifted too early, or if it is left by a process that died and lifted by the conductor. When members
+//! join or leave, two of them may verify a version for a moment, and each lifts the caps of the other. A driver that
+//! finds a version past the position that it waits for begins again.
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, RangeBounds};
@@ -34,20 +36,20 @@ use crate::world::Step;
 /// How often to look where other members have taken a version.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long the serving version is left alone at most after it was capped in vain; each time twice as long as before.
+/// How long the serving version is left alone at most after a cap without success; each time twice as long as before.
 const REST_MAX: Duration = Duration::from_secs(10);
 
-/// Both versions, each in one state, at the same position.
+/// Both versions, in one state each, at the same position.
 pub(super) struct Met {
     pub(super) old: ReadView,
     pub(super) new: ReadView,
 }
 
-/// Why two versions are not at one position, in words.
+/// The reason why two versions are not at one position, in words.
 pub(super) enum NotMet {
-    /// Waiting any longer is no use: one that serves does not get on, or cannot be opened.
+    /// A longer wait is of no use: the serving version makes no progress, or cannot be opened.
     Never(String),
-    /// It is no use for the moment: one is being opened again, or the new one waits on something itself.
+    /// A wait is of no use now: a version is being opened again, or the new one itself waits on something.
     Later(String),
 }
 
@@ -59,7 +61,7 @@ impl NotMet {
     }
 }
 
-/// One state of each version at the same position; or why there is none.
+/// Returns one state of each version at the same position, or the reason why there is none.
 pub(super) async fn meet(
     versions: &Versions,
     old: &ViewId,
@@ -70,7 +72,7 @@ pub(super) async fn meet(
         (Ok(old), Ok(new)) => (old, new),
         (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
-    // Whoever gives this up in between leaves a cap behind, of which the conductor is told afterwards.
+    // If this future is dropped in between, a cap remains, and the conductor is woken afterwards.
     let _told = Told(versions);
     let _meeting = new.meeting().await;
     let met = capped(versions, &old, &new, patience).await;
@@ -105,23 +107,23 @@ async fn capped(
     new.view.cap(Some(at)).await?;
     let built = match settled(versions, new, at..=at, &mut Patience::new(patience)).await? {
         Ok(built) => built,
-        // It is verified once it gets on again, and not with less.
+        // The version is verified completely once it makes progress again.
         Err(why) if !versions.kept(&new.id).is_empty() => return Ok(Err(NotMet::Later(why.into_why()))),
         Err(why) => return Ok(Err(why)),
     };
     Ok(Ok(Met { old: ReadView::new(shown), new: ReadView::new(built) }))
 }
 
-/// The version, if it is open with its code.
+/// Returns the version, if it is open with its code.
 fn open(versions: &Versions, id: &ViewId) -> Result<Arc<OpenVersion>, NotMet> {
     let open = versions.open_version(id).filter(|open| open.carried.is_some());
     open.ok_or_else(|| match versions.notes.trouble(id) {
-        Some(trouble) => NotMet::Never(cut(format!("{} is not open on this node, it waits on {trouble}", id.version))),
-        None => NotMet::Later(format!("{} is not open on this node for the moment", id.version)),
+        Some(trouble) => NotMet::Never(cut(format!("{} is not open on this node: it waits on {trouble}", id.version))),
+        None => NotMet::Later(format!("{} is not open on this node now", id.version)),
     })
 }
 
-/// Lets the version move no further than the head, or than its furthest segment is already, and returns where that is.
+/// Caps the version at the head, or at its furthest segment if that is later, and returns the position of the cap.
 async fn cap_near(versions: &Versions, version: &OpenVersion) -> Result<Position, StoreError> {
     let mut bound = versions.head();
     loop {
@@ -133,7 +135,7 @@ async fn cap_near(versions: &Versions, version: &OpenVersion) -> Result<Position
     }
 }
 
-/// A state of the serving version at one position, `bound` or behind.
+/// Returns a state of the serving version at one position, which is `bound` or later.
 async fn shown(
     versions: &Versions,
     old: &Arc<OpenVersion>,
@@ -143,7 +145,7 @@ async fn shown(
     let (mut patience, mut rest) = (Patience::new(patience), limits::HOLD_TIME_MAX);
     loop {
         old.tokens().await?;
-        // By what is watched below as well, so that the two never disagree.
+        // The decision uses the same tokens as the wait below, so that the two never disagree.
         let is_apart = is_apart(&old.progress.borrow().tokens);
         if is_apart {
             let at = cap_near(versions, old).await?;
@@ -166,7 +168,7 @@ async fn shown(
     }
 }
 
-/// Whether several members move the version.
+/// Returns true if several members move the version.
 fn is_apart(tokens: &[Token]) -> bool {
     tokens.iter().map(|token| token.claimed_by).collect::<BTreeSet<_>>().len() > 1
 }
@@ -175,12 +177,12 @@ fn is_apart(tokens: &[Token]) -> bool {
 async fn taken_apart(version: &OpenVersion) {
     let mut progress = version.progress.clone();
     if progress.wait_for(|seen| is_apart(&seen.tokens)).await.is_err() {
-        // It ends, which whoever waits for it to settle is told.
+        // The version ends, which the caller that waits for it to settle notices.
         std::future::pending::<()>().await;
     }
 }
 
-/// How long to wait for a version that does not get on.
+/// The time to wait for a version that makes no progress.
 struct Patience {
     longest: Duration,
     lowest: Position,
@@ -192,7 +194,7 @@ impl Patience {
         Self { longest, lowest: Position::START, since: Instant::now() }
     }
 
-    /// What is left of it, with the version at `lowest`.
+    /// Returns the remaining time, with the version at `lowest`.
     fn left(&mut self, lowest: Position) -> Duration {
         if lowest > self.lowest {
             (self.lowest, self.since) = (lowest, Instant::now());
@@ -201,14 +203,15 @@ impl Patience {
     }
 }
 
-/// The position of a state in which all tokens are at one, and none goes through past events again.
+/// Returns the position of a state in which all tokens are at one position and none replays past events.
 fn one_position(tokens: &[Token]) -> Option<Position> {
     let replays = |token: &Token| token.replay.is_some_and(|mark| !token.covers(mark.through));
     let first = tokens.first()?.position;
     tokens.iter().all(|token| token.position == first && !replays(token)).then_some(first)
 }
 
-/// A state in which all tokens are at one wanted position, as soon as there is one; or why there is none.
+/// Returns a state in which all tokens are at one wanted position, as soon as there is one; or the reason why there is
+/// none.
 async fn settled(
     versions: &Versions,
     version: &Arc<OpenVersion>,
@@ -226,18 +229,18 @@ async fn settled(
                 return Ok(Ok(reader));
             }
         }
-        // However well it gets on, it never comes back.
+        // A version that is past the position never returns to it.
         if seen.tokens.iter().any(is_past) {
-            return Ok(Err(NotMet::Later(format!("{} went on, another node lifted its cap", version.id.version))));
+            return Ok(Err(NotMet::Later(format!("{} continued: another node lifted its cap", version.id.version))));
         }
         let left = patience.left(seen.covers());
         let is_open = versions.open_version(&version.id).is_some_and(|open| Arc::ptr_eq(&open, version));
         if !is_open || version.has_ended() {
-            // Other code takes its place, or it is opened again.
+            // Other code replaces it, or it is opened again.
             return Ok(Err(NotMet::Later(format!("the processor of {} has ended", version.id.version))));
         }
         if !left.is_zero() {
-            // What another member does is only seen by looking.
+            // The progress of other members is seen only by looking.
             tokio::select! {
                 Ok(()) = progress.changed() => {}
                 () = tokio::time::sleep(left.min(LOOK)) => version.look().await?,
@@ -246,9 +249,9 @@ async fn settled(
         }
         let reasons: Vec<String> = versions.kept(&version.id).iter().map(ToString::to_string).collect();
         let reasons = if reasons.is_empty() { "it does not say why".to_owned() } else { reasons.join("; ") };
-        // Every segment that halts has a reason, and a report must fit an event.
+        // Every segment that halts has a reason, and a report must fit into an event.
         return Ok(Err(NotMet::Never(cut(format!(
-            "{} did not come to one position within {} ms: {reasons}",
+            "{} did not reach one position within {} ms: {reasons}",
             version.id.version,
             patience.longest.as_millis()
         )))));

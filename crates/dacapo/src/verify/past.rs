@@ -1,13 +1,13 @@
-//! What a version that began as a copy has, against what its code makes of the past.
+//! The rows of a version that began as a copy, compared with what its code makes of the past.
 //!
 //! ```text
 //!   few events ──▶ fold all of them                  ──▶ every row is compared
 //!   more       ──▶ fold those of a sample of streams ──▶ the rows that came of them alone are compared
 //! ```
 //!
-//! A row of a sample may be changed by events of other streams as well; that is known by the version that serves: where
-//! its code makes of the same streams the very row that it serves, no other stream had a part in that. Nothing is found wrong of
-//! the others, and how many they are is told.
+//! A row of a sample may be changed by events of other streams, too. The serving version shows that: if its code makes
+//! exactly the served row of the same streams, no other stream had a part in it. The other rows are not checked, and
+//! their number is reported.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ use crate::code::{Pair, Pairs, Tally, VersionCode, Words, pairs, same, show_key}
 use crate::panics::panic_text;
 use crate::view::ReadView;
 
-/// The version that serves, at the same position.
+/// The serving version, at the same position.
 pub(super) struct Serving<'a> {
     pub(super) code: &'a VersionCode,
     pub(super) view: &'a mut ReadView,
 }
 
 impl Examination<'_> {
-    /// The rows of a version that began as a copy, or some of them, against a fold of the past by its own code; `None`
-    /// when it did not begin so.
+    /// Compares the rows of a version that began as a copy, or some of them, with a fold of the past by its own code.
+    /// Returns `None` if it did not begin as a copy.
     pub(super) async fn fold(
         &self,
         new: &mut ReadView,
@@ -79,7 +79,7 @@ impl Examination<'_> {
         Fold::of(self.versions, id, carried, view, pace).await
     }
 
-    /// The rows that are of a sample of streams alone.
+    /// Compares the rows that are made of a sample of streams alone.
     async fn sample(
         &self,
         what: Fold,
@@ -94,7 +94,7 @@ impl Examination<'_> {
         let old = self.what(&old, code, view).await?;
         let Folded { reader: mut was, .. } = match fold(old, Take::Gathered(Arc::clone(&gathered))).await? {
             Ok(folded) => folded,
-            Err(why) => return Ok(Err(format!("in a sample of streams, of the version that serves: {why}"))),
+            Err(why) => return Ok(Err(format!("in a sample of streams, of the serving version: {why}"))),
         };
         let Folded { reader: mut is, events } = match fold(what, Take::Gathered(Arc::clone(&gathered))).await? {
             Ok(folded) => folded,
@@ -123,7 +123,7 @@ impl Examination<'_> {
     }
 }
 
-/// All rows of all events. The inner error says why there are none.
+/// Compares all rows with a fold of all events. The inner error is the reason if there is no fold.
 pub(super) async fn whole(
     what: Fold,
     pairs: &[Pair],
@@ -146,8 +146,8 @@ pub(super) async fn whole(
     Ok(Ok(()))
 }
 
-/// Compares the rows of a fold of some streams that are of these streams alone, as far as the witness knows: all of
-/// them where there is none. Returns how many are not.
+/// Compares the rows of a fold of some streams that are made of these streams alone, as far as the witness knows; all
+/// rows if there is no witness. Returns the number of the other rows.
 pub(super) async fn some(
     pair: &Pair,
     fold: &mut dyn ViewReader,
@@ -194,16 +194,16 @@ pub(super) async fn some(
     }
 }
 
-/// The version that serves, and what its code makes of the same streams.
+/// The serving version, and what its code makes of the same streams.
 pub(super) struct Witness<'a> {
-    /// The table in it, if it has it with the same key.
+    /// Its table, if it has the table with the same key.
     table: Option<Table>,
     fold: &'a mut dyn ViewReader,
     view: &'a mut dyn ViewReader,
 }
 
 impl Witness<'_> {
-    /// Whether the row with this key is of these streams alone.
+    /// Returns true if the row with this key is made of these streams alone.
     async fn knows(&mut self, key: &[Value]) -> Result<bool, StoreError> {
         let Some(table) = self.table else { return Ok(false) };
         let (Some(made), Some(served)) = (self.fold.get(&table, key).await?, self.view.get(&table, key).await?) else {
@@ -213,7 +213,7 @@ impl Witness<'_> {
     }
 }
 
-/// The table of the same name and key, if there is one.
+/// Returns the table with the same name and key, if there is one.
 fn like(table: &Table, others: &[Table]) -> Option<Table> {
     let key = |table: &Table| table.key.iter().map(|at| table.columns[*at]).collect::<Vec<_>>();
     others.iter().find(|other| other.name == table.name && key(other) == key(table)).copied()

@@ -1,4 +1,4 @@
-//! Rows against rows: two tables in the order of their keys, side by side, a page of each at a time.
+//! The comparison of rows: two tables in the order of their keys, one page of each at a time.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use dacapo_store::{StoreError, Table, Value, ViewReader, key_order};
 
 use crate::code::{Pair, Tally, Words, show_key};
 
-/// The rows of one table of one state, in the order of keys, no more than a page of them in memory.
+/// The rows of one table in one state, in the order of keys, with at most one page of them in memory.
 struct Side<'a> {
     reader: &'a mut dyn ViewReader,
     table: Table,
@@ -22,7 +22,7 @@ impl<'a> Side<'a> {
         Self { reader, table, page: VecDeque::new(), after: None, ended: false }
     }
 
-    /// Sees that there is a next row, unless there is none.
+    /// Makes sure that the next row is in memory, if there is one.
     async fn fill(&mut self) -> Result<(), StoreError> {
         if self.page.is_empty() && !self.ended {
             let page = self.reader.page(&self.table, self.after.as_deref(), limits::PAGE_ROWS_MAX).await?;
@@ -43,7 +43,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Compares two tables, whose readers see the same position. Tells `progress` how many rows were looked at.
+/// Compares two tables, whose readers see the same position. Reports to `progress` how many rows were compared.
 pub(super) async fn compare(
     pair: &Pair,
     old: &mut dyn ViewReader,
@@ -89,7 +89,7 @@ pub(super) async fn compare(
         }
         if tally.looked_at.is_multiple_of(limits::PAGE_ROWS_MAX as u64) {
             progress(tally.looked_at);
-            // A table may have more rows than anybody wants to wait for without a turn.
+            // A table may have so many rows that other tasks must get a turn.
             tokio::task::yield_now().await;
         }
     }

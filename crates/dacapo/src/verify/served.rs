@@ -1,4 +1,4 @@
-//! The rows of versions that serve, against what their code makes of past events, though nobody asks for it.
+//! The background check of serving versions: their rows are compared with what their code makes of past events.
 //!
 //! ```text
 //!   rest ──▶ wait while a version here is far behind or verified ──▶ one state of the view ──▶ fold a part ──▶ compare
@@ -6,10 +6,10 @@
 //!    └── the next part, or the same one as long as its rows are wrong ◀── the status and the log tell it ◀──────┘
 //! ```
 //!
-//! It is the part `fold` of a verification, of the version that serves, slower and again and again. The member that
-//! drives a version does it for the cluster. It reads one state of the view and the journal, writes nothing, and keeps
-//! nobody from anything: the rows may be wrong or the code, which somebody has to decide. Nothing is kept of it but what
-//! the last look found.
+//! It is the part `fold` of a verification, applied to the serving version, more slowly and again and again. The member
+//! that drives a version does it for the cluster. It reads one state of the view and the journal, writes nothing, and
+//! blocks nobody: either the rows or the code may be wrong, which an operator must decide. Only the result of the last
+//! check is kept.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -40,14 +40,14 @@ const SHARE: WorkShare = match WorkShare::percent(limits::SCRUB_ROWS_SHARE_PERCE
     Err(_) => panic!("the limit is a share"),
 };
 
-/// When a version is looked at next.
+/// The next check of a version.
 struct Turn {
     due: Instant,
-    /// Where the rows are looked at part by part: the streams that begin after this position come next.
+    /// If the rows are checked in parts: the position after which the next streams begin.
     after: Position,
 }
 
-/// Looks until it is cut off, which may be at any time.
+/// Runs until it is cancelled, which may happen at any time.
 pub(crate) async fn scrub(versions: Arc<Versions>) {
     let mut turns = BTreeMap::<ViewId, Turn>::new();
     loop {
@@ -66,14 +66,14 @@ pub(crate) async fn scrub(versions: Arc<Versions>) {
         let began = Instant::now();
         tokio::select! {
             biased;
-            () = until_busy(&versions) => tracing::debug!(view = %id, "a look at its rows is given up, others need the time"),
+            () = until_busy(&versions) => tracing::debug!(view = %id, "a check of its rows is given up for other work"),
             () = turn.take(&versions, id) => {}
         }
         turn.due = Instant::now() + rests[id].max(began.elapsed());
     }
 }
 
-/// The versions that serve and that this node is to look at, with the rest between two looks.
+/// Returns the serving versions that this node must check, with the pause between two checks.
 fn rests(versions: &Versions) -> BTreeMap<ViewId, Duration> {
     let catalog = versions.catalog.current();
     let serving = catalog.versions().filter(|(id, state)| state.phase == Phase::Serving && versions.cluster.drives(id));
@@ -84,7 +84,7 @@ fn rests(versions: &Versions) -> BTreeMap<ViewId, Duration> {
     serving.filter_map(|(id, _)| rest(id)).collect()
 }
 
-/// Whether a version that is open here has much to do, or is verified: that comes first.
+/// Returns true if a version that is open here has much to do, or is being verified: that comes first.
 fn is_busy(versions: &Versions) -> bool {
     versions
         .open_versions()
@@ -92,7 +92,7 @@ fn is_busy(versions: &Versions) -> bool {
         .any(|open| is_far_behind(versions, open) || versions.notes.looking(&open.id).is_some())
 }
 
-/// Whether a version has much to do and gets on with it.
+/// Returns true if a version has much to do and makes progress.
 fn is_far_behind(versions: &Versions, open: &OpenVersion) -> bool {
     let progress = open.progress.borrow();
     let works = |reason: &WaitingOn| {
@@ -109,8 +109,8 @@ async fn until_busy(versions: &Versions) {
 }
 
 impl Turn {
-    /// Of a version that was not looked at here before: at another place after each start, so that a node which is often
-    /// started again comes everywhere as well.
+    /// Returns the turn of a version that was not checked here before. It begins at another place after each start, so
+    /// that a node that restarts often checks all places as well.
     fn first(versions: &Versions, rest: Duration) -> Self {
         let (head, now) = (versions.head(), versions.world.clock.now());
         let after = Position::new(now.micros().unsigned_abs() % head.get().max(1));
@@ -123,16 +123,16 @@ impl Turn {
             Ok(Some(found)) => found,
             Ok(None) => return,
             Err(error) => {
-                // Whoever needs the view or the journal tells it.
-                tracing::debug!(view = %id, %error, "the rows of a version cannot be looked at for the moment");
+                // Other users of the view or the journal report the error.
+                tracing::debug!(view = %id, %error, "the rows of a version cannot be checked now");
                 return;
             }
         };
         let was_wrong = versions.notes.scrubbed(id).is_some_and(|before| before.waiting_on().is_some());
         match now.report.outcome {
-            // What was not looked at is no better than before.
+            // Rows that were not checked stay as wrong as before.
             Outcome::NotDone { .. } if was_wrong => return,
-            // Here it looks again, so that it sees when they are right.
+            // The next check is at the same place, so that it notices when the rows are right.
             Outcome::Failed => {}
             Outcome::Passed | Outcome::NotDone { .. } => self.after = next,
         }
@@ -140,8 +140,8 @@ impl Turn {
     }
 }
 
-/// Compares some rows of a version with what its code makes of their events, and says where to go on. Nothing comes of it
-/// if it does not serve here any more, or by other code.
+/// Compares some rows of a version with what its code makes of their events, and returns the place where the next check
+/// begins. Nothing is reported if it does not serve here any more, or serves with other code.
 async fn look(
     versions: &Versions,
     id: &ViewId,
@@ -150,7 +150,7 @@ async fn look(
     let now = || Subject::of(versions, id, |state| state.phase == Phase::Serving);
     let (Some(subject), Some(open)) = (now(), versions.open_version(id)) else { return Ok(None) };
     let mut view = ReadView::new(open.view.reader().await?);
-    // After the view was read: what is done to it is in the catalog before.
+    // The catalog is read after the view, so it has every change that was made to the view.
     versions.catalog.refresh().await?;
     let (report, next) = compare(versions, id, &subject.code, &mut view, after).await?;
     let scrubbed = ScrubResult { at: versions.world.clock.now(), position: view.covers(), report };
@@ -193,7 +193,7 @@ async fn compare(
     Ok((report, next))
 }
 
-/// Folds a part of the events and compares the rows that are of it. The inner error says why it does not.
+/// Folds a part of the events and compares the rows that are made of it. The inner error is the reason if it does not.
 async fn part(
     what: Fold,
     carried: &VersionCode,
@@ -215,7 +215,7 @@ async fn part(
     Ok((done, after))
 }
 
-/// The rows of the streams that begin behind `after`, and where the next ones begin.
+/// Compares the rows of the streams that begin after `after`, and returns the position after which the next ones begin.
 async fn streams(
     what: Fold,
     events_max: usize,
@@ -238,6 +238,6 @@ async fn streams(
         }
     }
     let streams = counted(streams, "stream");
-    tally.note(format!("compared with {} of {streams} that begin behind position {after}", counted(events, "event")));
+    tally.note(format!("compared with {} of {streams} that begin after position {after}", counted(events, "event")));
     Ok((Ok(()), next))
 }

@@ -1,8 +1,8 @@
-//! Whether what a verification is of still is.
+//! The wait for a change of the subject of a verification.
 
 use crate::versions::{Subject, Versions};
 
-/// Returns as soon as `now` gives another subject than `known`, or none.
+/// Returns as soon as `now` returns another subject than `known`, or none.
 pub(super) async fn changed(versions: &Versions, known: &Subject, now: impl Fn() -> Option<Subject>) {
     let (mut catalog, mut opened) = (versions.catalog.watch(), versions.opened.subscribe());
     loop {
@@ -11,7 +11,7 @@ pub(super) async fn changed(versions: &Versions, known: &Subject, now: impl Fn()
         if now().is_none_or(|now| !now.is(known)) {
             return;
         }
-        // They end with the node, and so does whoever asks.
+        // They end with the node, and so does the caller.
         tokio::select! {
             Ok(()) = catalog.changed() => {}
             Ok(()) = opened.changed() => {}

@@ -1,4 +1,4 @@
-//! The code that this node carries, and what the log and the other nodes were told of it.
+//! The code that this node carries, and what it has reported about it to the log and to the other nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -11,16 +11,16 @@ use crate::code::VersionCode;
 /// The code that this node carries.
 pub(crate) struct CarriedHere {
     all: RwLock<Vec<VersionCode>>,
-    /// What the log was told of it.
+    /// The last reports to the log.
     told: Mutex<Told>,
 }
 
-/// What the log was told of the code that is carried.
+/// The last reports to the log about the carried code.
 #[derive(Default)]
 struct Told {
-    /// Code that is not what was recorded for its number.
+    /// The code that is not what was recorded for its number.
     unlike: BTreeMap<(ProjectionName, u32), CodeMismatch>,
-    /// The versions that serve and whose code is not here.
+    /// The serving versions whose code is not here.
     lacking: BTreeSet<ViewId>,
 }
 
@@ -33,27 +33,27 @@ impl CarriedHere {
         self.all.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The code of this version, if it is here.
+    /// Returns the code of this version, if it is here.
     pub(crate) fn of(&self, id: &ViewId) -> Option<VersionCode> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().find(|carried| carried.is_of(&id.projection, id.version)).cloned()
     }
 
-    /// Adds this code, in place of what was carried of its number.
+    /// Adds this code, replacing earlier code of the same number.
     pub(super) fn add(&self, carried: VersionCode) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|known| (&known.code.projection, known.code.code) != (&carried.code.projection, carried.code.code));
         all.push(carried);
     }
 
-    /// Tells the other nodes which code may be given work, and the log which may not and why, as well as which versions
-    /// serve whose code is not here.
+    /// Reports to the other nodes which code may get work. Reports to the log which code may not, with the reason, and
+    /// the serving versions whose code is not here.
     pub(super) fn tell(&self, catalog: &Catalog, cluster: &Cluster) {
         let carried = self.all();
         let mut unlike = BTreeMap::new();
         for VersionCode { code, .. } in &carried {
             match catalog.unlike(code) {
-                // What is not decided is soon.
+                // An open decision is made soon.
                 None | Some(CodeMismatch::Undecided { .. }) => {}
                 Some(found) => drop(unlike.insert((code.projection.clone(), code.code), found)),
             }
@@ -75,10 +75,10 @@ impl CarriedHere {
             tracing::info!(%projection, code, "this node may be given segments of the version again");
         }
         for view in (&lacking as &BTreeSet<ViewId>).difference(&told.lacking) {
-            tracing::warn!(%view, "this node does not carry the code of the version that serves and cannot answer for it");
+            tracing::warn!(%view, "this node does not carry the code of the serving version and cannot answer for it");
         }
         for view in told.lacking.difference(&lacking) {
-            tracing::info!(%view, "this node is not without the code of what serves any more");
+            tracing::info!(%view, "this node carries the code of the serving version now");
         }
         *told = Told { unlike, lacking };
     }

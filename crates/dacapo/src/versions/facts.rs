@@ -1,8 +1,8 @@
-//! What the store tells of each version, asked for beside whoever wants to know.
+//! The facts about each version from the store, collected apart from those who ask for them.
 //!
-//! A status is told from what is known. For each version one look at the store is under way at most; whoever asks waits
-//! for it for a moment, all versions at the same time, and then takes what an earlier look found, with its age. So a store
-//! that is away or slow costs whoever asks that moment once, and nothing while the look still hangs.
+//! A status is made from known facts. For each version at most one look at the store is under way. A caller waits a
+//! moment for it, for all versions at the same time, and then takes the result of an earlier look, with its age. So a
+//! store that is away or slow costs a caller that moment once, and nothing while the look still hangs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,24 +16,24 @@ use tokio::time::Instant;
 use super::{OpenVersion, Versions};
 use crate::history;
 
-/// What the store told of a version.
+/// The facts about a version from the store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
-    /// Its tokens; empty when this node has no view of it.
+    /// Its tokens; empty if this node has no view of it.
     pub tokens: Vec<Token>,
-    /// Why its view could not be read.
+    /// The reason why its view could not be read.
     pub unreadable: Option<WaitingOn>,
-    /// How many dead letters it has.
+    /// The number of its dead letters.
     pub letters: u64,
     /// The events that segments of other members stop before.
     pub halts: Vec<WaitingOn>,
-    /// Whether its view misses an index.
+    /// True if its view lacks an index.
     pub bare: bool,
-    /// When the first event was recorded that it does not cover.
+    /// The time at which the first event that it does not cover was recorded.
     pub oldest: Option<Timestamp>,
 }
 
-/// Facts, and how old they are where they are not what the store tells now.
+/// Facts, and their age if they are not from a look that has just ended.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub facts: Facts,
@@ -43,18 +43,18 @@ pub(crate) struct Known {
 #[derive(Clone)]
 struct Found {
     facts: Facts,
-    /// When the look began that found them.
+    /// The time at which the look that found them began.
     began: Instant,
 }
 
-/// What is known of one version.
+/// The known facts about one version.
 struct Seen {
     found: watch::Sender<Option<Found>>,
-    /// When the look began that is under way.
+    /// The time at which the look under way began.
     looking: Mutex<Option<Instant>>,
 }
 
-/// What is known of every version.
+/// The known facts about every version.
 #[derive(Default)]
 pub(crate) struct Lookout(Mutex<HashMap<ViewId, Arc<Seen>>>);
 
@@ -64,7 +64,7 @@ impl Lookout {
         self.all().retain(|id, _| ids.contains(id));
     }
 
-    /// What is known of a version, after a moment for the store to tell.
+    /// Returns the known facts about a version, after a moment for the store to answer.
     pub(crate) async fn look(&self, versions: &Arc<Versions>, id: &ViewId) -> Known {
         let seen = Arc::clone(
             self.all()
@@ -77,7 +77,7 @@ impl Lookout {
             found.mark_unchanged();
             let began = seen.begin(versions, id, Instant::now());
             let told = tokio::time::timeout_at(began + limits::STATUS_TIME_MAX, found.changed()).await;
-            // A look that began before is not yet what is asked for, but the next one is.
+            // A look that began before this call does not count, but the next one does.
             if told.is_err() || began >= asked {
                 break;
             }
@@ -98,7 +98,7 @@ impl Lookout {
 }
 
 impl Seen {
-    /// Begins a look at the store unless one is under way, and tells when that began.
+    /// Begins a look at the store if none is under way. Returns the time at which the present one began.
     fn begin(self: &Arc<Self>, versions: &Arc<Versions>, id: &ViewId, now: Instant) -> Instant {
         let mut looking = self.looking();
         if let Some(began) = *looking {
@@ -110,10 +110,10 @@ impl Seen {
         tokio::spawn(async move {
             let under_way = UnderWay(Arc::clone(&seen));
             let facts = gather(&versions, &id).await;
-            // Before it is told: whoever hears of it may begin the next one.
+            // This comes before the report: a receiver may begin the next look.
             drop(under_way);
             seen.found.send_modify(|found| match (&mut *found, &facts.unreadable) {
-                // What was read earlier is still what is known.
+                // The earlier facts stay the known ones.
                 (Some(known), Some(error)) => known.facts.unreadable = Some(error.clone()),
                 (found, _) => *found = Some(Found { facts, began: now }),
             });
@@ -126,7 +126,7 @@ impl Seen {
     }
 }
 
-/// A look, until it has ended, one way or the other.
+/// A look that has not ended yet, whatever its end will be.
 struct UnderWay(Arc<Seen>);
 
 impl Drop for UnderWay {
@@ -149,7 +149,7 @@ async fn gather(versions: &Versions, id: &ViewId) -> Facts {
         };
         Ok((letters, halts_elsewhere(versions, open.as_deref(), &tokens).await?))
     };
-    // Nothing is told as if it were not there that could not be read (I-11).
+    // Facts that could not be read are not reported as missing (I-11).
     let (letters, halts) = match kept.await {
         Ok(kept) => kept,
         Err(error) => return Facts { tokens, unreadable: Some(store(error)), ..Facts::default() },
@@ -163,7 +163,7 @@ async fn gather(versions: &Versions, id: &ViewId) -> Facts {
     Facts { tokens, unreadable, letters, halts, bare, oldest }
 }
 
-/// The events that segments of other members stop before, as the view keeps them.
+/// Returns the events that segments of other members stop before, as the view keeps them.
 async fn halts_elsewhere(
     versions: &Versions,
     open: Option<&OpenVersion>,
@@ -184,7 +184,7 @@ pub(crate) fn is_ours(versions: &Versions, token: &Token) -> bool {
     token.claimed_by == Some(versions.cluster.me())
 }
 
-/// How many dead letters a version has: its processor knows, once it has claimed; before, its view is asked.
+/// Returns the number of dead letters of a version. Its processor knows it after its claim; before, the view is asked.
 async fn letters(open: &OpenVersion) -> Result<u64, StoreError> {
     let counted = open.progress.borrow().letters;
     if let Some(letters) = counted {
@@ -193,12 +193,13 @@ async fn letters(open: &OpenVersion) -> Result<u64, StoreError> {
     Ok(open.view.letters(Position::START, limits::LETTERS_MAX).await?.len() as u64)
 }
 
-/// When the first event behind `covers` was recorded; nothing when there is none, or none that can be read just now.
+/// Returns the time at which the first event after `covers` was recorded; `None` if there is none, or none that can be
+/// read now.
 async fn first_behind(versions: &Versions, covers: Position) -> Option<Timestamp> {
     match versions.journal.read(covers, &Filter::everything(), Limit { events: 1, bytes: 1 }).await {
         Ok(batch) => batch.iter().next().map(|event| event.recorded),
         Err(error) => {
-            tracing::warn!(%covers, %error, "the event behind what a version covers cannot be read");
+            tracing::warn!(%covers, %error, "the event after what a version covers cannot be read");
             None
         }
     }

@@ -1,7 +1,8 @@
 //! The versions that this node has open, and what it knows of each.
 //!
-//! This module owns the registry of open versions, the code that the node carries and the notes that the drivers leave
-//! for each other and for the status. It drives nothing: the conductor opens and closes, processors apply.
+//! This module owns the registry of open versions, the code that the node carries, and the notes that the drivers leave
+//! for each other and for the status. It drives nothing: the conductor opens and closes versions, and processors apply
+//! events.
 
 mod carried;
 mod copy;
@@ -34,31 +35,31 @@ use crate::cluster::Cluster;
 use crate::code::{Query, VersionCode};
 use crate::world::World;
 
-/// The versions of a node, and what they rest on.
+/// The versions of a node, and the parts that they need.
 pub(crate) struct Versions {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) views: Arc<dyn Views>,
     pub(crate) catalog: Arc<CatalogLog>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) world: World,
-    /// The head when this node started. Whatever was shown before the start is at most this, so an
-    /// answer that covers it sends nobody back, even if a view has lost its last commits to a power cut (I-7).
+    /// The head when this node started. Everything that was shown before the start is at most at this position. So an
+    /// answer that covers it sends no reader back, even if a view has lost its last commits in a power cut (I-7).
     pub(crate) floor: Position,
     /// The code that this node carries.
     pub(crate) code: CarriedHere,
     open: RwLock<BTreeMap<ViewId, Arc<OpenVersion>>>,
     /// The views that this process has opened, or tried to, until their versions are gone. Locked while a version is
-    /// opened, and by whoever relies on one being closed.
+    /// opened, and by callers that rely on a version being closed.
     pub(crate) opening: Mutex<BTreeSet<ViewId>>,
-    /// Told whenever the code that is carried or what is open changes.
+    /// Wakes when the carried code or the set of open versions changes.
     pub(crate) opened: watch::Sender<()>,
-    /// What the drivers have found.
+    /// The findings of the drivers.
     pub(crate) notes: Notes,
-    /// How every version got on lately.
+    /// The recent progress of every version.
     pub(crate) trails: Trails,
-    /// What the store told of versions.
+    /// The facts about versions from the store.
     pub(crate) lookout: Lookout,
-    /// The versions that some live queries are put to as well.
+    /// The versions that also get some live queries.
     shadowing: RwLock<HashMap<ProjectionName, Arc<Shadowing>>>,
 }
 
@@ -94,8 +95,8 @@ impl Versions {
         *self.journal.head().borrow()
     }
 
-    /// Checks that `after` is in the journal, which somebody has seen. Another node may have appended what this one has
-    /// not heard of, so the journal is asked before anybody is refused.
+    /// Checks that `after`, which a caller claims to have seen, is in the journal. Another node may have appended
+    /// events that this node does not know of yet, so the journal is asked before the caller is refused.
     ///
     /// # Errors
     /// [`StoreError::BeyondHead`] if it is not.
@@ -106,7 +107,7 @@ impl Versions {
         Ok(())
     }
 
-    /// Where the journal ends, if it has nothing behind `after`.
+    /// Returns the end of the journal, if it has no event after `after`.
     pub(crate) async fn ends_at(&self, after: Position) -> Result<Option<Position>, StoreError> {
         if after < self.head() {
             return Ok(None);
@@ -122,7 +123,7 @@ impl Versions {
         self.code.all()
     }
 
-    /// The code of this number, if it is here.
+    /// Returns the code of this number, if it is here.
     pub(crate) fn code_here(&self, projection: &ProjectionName, code: u32) -> Option<VersionCode> {
         self.code.of(&ViewId { projection: projection.clone(), version: VersionId { code, build: 1 } })
     }
@@ -131,14 +132,14 @@ impl Versions {
         self.code.of(id)
     }
 
-    /// Carries this version from here on, in place of other code of its number.
+    /// Carries this version from here on, replacing other code of its number.
     pub(crate) fn carry(&self, carried: VersionCode) {
         self.code.add(carried);
         self.tell_carried();
         self.opened.send_replace(());
     }
 
-    /// Tells the other nodes which code of this one may be given work, and the log what is new of that.
+    /// Reports to the other nodes which code of this one may get work, and the news about it to the log.
     pub(crate) fn tell_carried(&self) {
         self.code.tell(&self.catalog.current(), &self.cluster);
     }
@@ -162,12 +163,13 @@ impl Versions {
         Some(removed)
     }
 
-    /// Notes that the view of a version was closed while it was damaged. Whatever it showed was in the journal by then.
+    /// Records that the view of a version was closed while it was damaged. Everything that it had shown was in the
+    /// journal by then.
     pub(crate) fn closed(&self, id: &ViewId) {
         self.notes.closed(id, self.head());
     }
 
-    /// What a version that is not open on this node may have shown here at most.
+    /// Returns the highest position that a version which is not open on this node may have shown here.
     pub(crate) fn shown(&self, id: &ViewId) -> Position {
         self.notes.closed_at(id).unwrap_or_default().max(self.floor)
     }
@@ -177,7 +179,7 @@ impl Versions {
         self.floor.max(projection.evidence)
     }
 
-    /// What live queries are put to, beside the version of `projection` that serves.
+    /// Returns the version of `projection` that also gets live queries, beside the serving one.
     pub(crate) fn shadowing(&self, projection: &ProjectionName) -> Option<Arc<Shadowing>> {
         self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection).cloned()
     }
@@ -191,14 +193,14 @@ impl Versions {
         self.shadowing.write().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !known.is_of(id));
     }
 
-    /// Takes note of a live query, should it be put to a version that does not serve as well.
+    /// Records a live query, if it should also go to a version that does not serve.
     pub(crate) fn offer<Q: Query>(&self, projection: &ProjectionName, query: &Q) {
         if let Some(shadowing) = self.shadowing.read().unwrap_or_else(PoisonError::into_inner).get(projection) {
             shadowing.offer(query);
         }
     }
 
-    /// The tokens of a version as stored; `None` when this node has no view of it.
+    /// Returns the stored tokens of a version; `None` if this node has no view of it.
     pub(crate) async fn tokens(&self, id: &ViewId) -> Result<Option<Vec<Token>>, StoreError> {
         match self.open_version(id) {
             Some(version) => version.tokens().await.map(Some),
@@ -206,7 +208,7 @@ impl Versions {
         }
     }
 
-    /// Whether the view of a version lacks indexes that its code asks for.
+    /// Returns true if the view of a version lacks indexes that its code declares.
     pub(crate) async fn is_bare(&self, id: &ViewId) -> Result<bool, StoreError> {
         let Some(version) = self.open_version(id) else { return Ok(false) };
         match &version.carried {

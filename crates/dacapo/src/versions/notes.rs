@@ -1,4 +1,4 @@
-//! What the drivers of a node have found of its versions, for each other and for whoever asks how they are.
+//! The findings of a node's drivers about its versions, for each other and for the status.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -22,91 +22,91 @@ const PAUSE_WAIT: Duration = Duration::from_secs(1);
 /// How long to wait for it where another member may have held the version, which nobody else is told.
 const PAUSE_WAIT_SHARED: Duration = Duration::from_millis(100);
 
-/// What was found.
+/// The findings.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// Why views cannot be opened, read or dropped as their phases want.
+    /// The reasons why views cannot be opened, read or dropped as their phases require.
     troubles: RwLock<BTreeMap<ViewId, WaitingOn>>,
-    /// Versions that were closed since their views are damaged as a whole.
+    /// The versions that were closed because their views are damaged as a whole.
     resting: Mutex<BTreeMap<ViewId, Resting>>,
-    /// What keeps the conductor from everything that it would do here.
+    /// The reason why the conductor cannot work at all on this node.
     stuck: RwLock<Option<WaitingOn>>,
-    /// Where the journal ended when views were closed.
+    /// The end of the journal when views were closed.
     closed: RwLock<BTreeMap<ViewId, Position>>,
     published: RwLock<BTreeMap<ProjectionName, Published>>,
     flips: watch::Sender<HashMap<ProjectionName, FlipState>>,
-    /// Segments that nobody live has.
+    /// The segments that no live member has.
     unowned: Mutex<BTreeMap<ViewId, Unowned>>,
-    /// What the verifications under way are at.
+    /// The progress of the verifications under way.
     looking: RwLock<BTreeMap<ViewId, Looking>>,
-    /// What the last look at the rows of versions that serve came to.
+    /// The results of the last background checks of serving versions' rows.
     scrubbed: RwLock<BTreeMap<ViewId, ScrubResult>>,
 }
 
-/// What is known about the flips of a projection beside the catalog.
+/// The facts about the flips of a projection that are not in the catalog.
 #[derive(Clone, Debug, Default)]
 struct FlipState {
-    /// What the flip that was requested at this position waits on, as this node saw it last.
+    /// The wait reasons of the flip that was requested at this position, as this node saw them last.
     waiting_on: (Position, Vec<WaitingOn>),
-    /// The last one that this node carried out: its position, and for how long it held the old version.
+    /// The last flip that this node carried out: its position, and the time for which it held the old version.
     last: Option<(Position, Duration)>,
 }
 
-/// What this node knows of how SQL from outside follows a projection, since it drives what serves of it.
+/// The state of the names under which SQL from outside finds a projection, on the node that drives its serving version.
 struct Published {
-    /// The flip that it was tried to let it see.
+    /// The flip that the names should show.
     flip: Position,
-    /// Why it does not see it yet.
+    /// The reason why they do not show it yet.
     trouble: Option<String>,
 }
 
-/// Segments of a version that nobody live has, since a node noticed.
+/// Segments of a version that no live member has, and the time since a node noticed.
 struct Unowned {
     /// The first of them.
     segment: Segment,
     segments: usize,
     since: Instant,
-    /// Whether the alarm was raised.
+    /// True if the alarm was raised.
     told: bool,
 }
 
-/// A version that was closed since nobody can be answered from its view.
+/// A version that was closed because nobody can be answered from its view.
 struct Resting {
-    /// What was found.
+    /// The error.
     error: StoreError,
-    /// Before this it is not opened again.
+    /// It is not opened again before this time.
     until: Instant,
-    /// For how long it rested this time.
+    /// The length of the present pause.
     rest: Duration,
 }
 
 impl Notes {
-    /// Notes that a version was closed since its view is damaged as a whole. It is opened again after a pause, which is
-    /// longer each time: somebody may put the file back.
+    /// Records that a version was closed because its view is damaged as a whole. It is opened again after a pause,
+    /// which grows each time, since an operator may restore the file.
     pub(crate) fn set_resting(&self, id: &ViewId, error: StoreError) {
         let mut all = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         let rest = all.get(id).map_or(REST_FIRST, |before| (before.rest * 2).min(REST_MAX));
         all.insert(id.clone(), Resting { error, until: Instant::now() + rest, rest });
     }
 
-    /// Why a version is not opened again yet, if it is not.
+    /// Returns the reason why a version is not opened again yet, if there is one.
     pub(crate) fn resting(&self, id: &ViewId) -> Option<StoreError> {
         let all = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(id).filter(|resting| Instant::now() < resting.until).map(|resting| resting.error.clone())
     }
 
-    /// Notes that a version is well, or gone.
+    /// Records that a version is healthy, or gone.
     pub(crate) fn end_rest(&self, id: &ViewId) {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Why the view cannot be opened, read or dropped as the phase of its version wants.
+    /// Returns the reason why the view cannot be opened, read or dropped as the phase of its version requires.
     pub(crate) fn trouble(&self, id: &ViewId) -> Option<WaitingOn> {
         let troubles = self.troubles.read().unwrap_or_else(PoisonError::into_inner);
         troubles.get(id).cloned()
     }
 
-    /// Remembers what is wrong with a view, if anything; what is new of it is logged.
+    /// Records the problem of a view, if there is one. News is logged.
     pub(crate) fn set_trouble(&self, id: &ViewId, trouble: Option<WaitingOn>) {
         let mut troubles = self.troubles.write().unwrap_or_else(PoisonError::into_inner);
         if troubles.get(id) == trouble.as_ref() {
@@ -114,39 +114,38 @@ impl Notes {
         }
         match trouble {
             Some(waiting_on) => {
-                tracing::warn!(view = %id, %waiting_on, "the conductor cannot go on with a view for the moment");
+                tracing::warn!(view = %id, %waiting_on, "the conductor cannot work on a view now, and retries");
                 troubles.insert(id.clone(), waiting_on);
             }
             None => {
-                tracing::info!(view = %id, "the conductor goes on with a view");
+                tracing::info!(view = %id, "the conductor works on a view again");
                 troubles.remove(id);
             }
         }
     }
 
-    /// Remembers whether SQL from outside sees by now that `serving` serves, by the flip at `flip`; what is new of that is
-    /// logged.
+    /// Records whether SQL from outside sees that `serving` serves, since the flip at `flip`. News is logged.
     pub(crate) fn set_published(&self, serving: &ViewId, flip: Position, trouble: Option<String>) {
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
         let before = published.insert(serving.projection.clone(), Published { flip, trouble: trouble.clone() });
         let before = before.filter(|before| before.flip == flip).and_then(|before| before.trouble);
         match trouble {
             Some(error) if before.as_ref() != Some(&error) => {
-                tracing::warn!(view = %serving, error, "SQL from outside does not see yet what serves");
+                tracing::warn!(view = %serving, error, "SQL from outside does not see the serving version yet");
             }
-            None if before.is_some() => tracing::info!(view = %serving, "SQL from outside sees what serves"),
+            None if before.is_some() => tracing::info!(view = %serving, "SQL from outside sees the serving version"),
             _ => {}
         }
     }
 
-    /// Whether SQL from outside has seen the flip at `flip`, as far as this node knows.
+    /// Returns true if SQL from outside has seen the flip at `flip`, as far as this node knows.
     pub(crate) fn is_published(&self, projection: &ProjectionName, flip: Position) -> bool {
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
         published.get(projection).is_some_and(|found| found.flip >= flip && found.trouble.is_none())
     }
 
-    /// Why SQL from outside does not see yet that this version serves, if this node has tried to let it. It keeps nobody
-    /// from anything else.
+    /// Returns the reason why SQL from outside does not see yet that this version serves, if this node has tried to
+    /// publish it. It blocks nothing else.
     pub(crate) fn unpublished(&self, id: &ViewId, projection: &ProjectionState) -> Option<WaitingOn> {
         let (flip, _) = projection.served.last().filter(|(_, version)| *version == id.version)?;
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner);
@@ -154,8 +153,8 @@ impl Notes {
         found.trouble.clone().map(|error| WaitingOn::Store { error })
     }
 
-    /// Notes which segments of the version nobody live has, and raises the alarm when that lasts (I-10). Where no member
-    /// could take them, that is what the version waits on.
+    /// Records which segments of the version no live member has, and raises the alarm if that lasts (I-10). If no
+    /// member could take them, the version waits on that.
     pub(crate) fn watch_claims(&self, id: &ViewId, tokens: &[Token], cluster: &Cluster) {
         let unowned = assign::unowned(tokens, &cluster.live().borrow());
         let capable = cluster.has_capable(id);
@@ -172,7 +171,7 @@ impl Notes {
         (found.segment, found.segments) = (segment, unowned.len());
         if !found.told && found.since.elapsed() >= limits::UNOWNED_TIME_MAX {
             found.told = true;
-            tracing::error!(view = %id, %segment, segments = unowned.len(), "segments have been nobody's for too long");
+            tracing::error!(view = %id, %segment, segments = unowned.len(), "segments had no live member for too long");
         }
     }
 
@@ -182,8 +181,8 @@ impl Notes {
         Some(WaitingOn::Unowned { segment, segments, since: since.elapsed() })
     }
 
-    /// What a flip waits on, as far as this node has seen. What another one waited on, which was cancelled, replaced or
-    /// carried out elsewhere since, says nothing of it.
+    /// Returns the wait reasons of a flip, as far as this node has seen. Those of another flip, which was cancelled,
+    /// replaced or carried out elsewhere since, do not count.
     pub(crate) fn flip_waiting_on(&self, projection: &ProjectionName, requested: Position) -> Vec<WaitingOn> {
         let flips = self.flips.borrow();
         let told = flips.get(projection).map(|state| &state.waiting_on);
@@ -194,24 +193,25 @@ impl Notes {
         self.flips.send_modify(|flips| flips.entry(projection.clone()).or_default().waiting_on = (requested, on));
     }
 
-    /// This node has carried out the flip at `flipped`, and held the old version for so long.
+    /// Records that this node has carried out the flip at `flipped`, and how long it held the old version.
     pub(crate) fn set_flipped(&self, projection: &ProjectionName, flipped: Position, pause: Duration) {
         let state = FlipState { waiting_on: Default::default(), last: Some((flipped, pause)) };
         self.flips.send_modify(|flips| drop(flips.insert(projection.clone(), state)));
     }
 
-    /// Notes what keeps the conductor from everything that it would do, if anything does.
+    /// Records the reason why the conductor cannot work at all, if there is one.
     pub(crate) fn set_stuck(&self, reason: Option<WaitingOn>) {
         *self.stuck.write().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// What keeps the conductor from everything that it would do here. It is told wherever nothing else is known.
+    /// Returns the reason why the conductor cannot work at all on this node. It is reported if no other reason is
+    /// known.
     pub(crate) fn stuck(&self) -> Option<WaitingOn> {
         self.stuck.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// For how long the flip at `flipped` held the old version; `None` when another node or run did it. A node that is
-    /// `alone` has done it itself.
+    /// Returns for how long the flip at `flipped` held the old version; `None` if another node or run carried it out. A
+    /// node that is `alone` has carried it out itself.
     pub(crate) async fn flip_pause(
         &self,
         projection: &ProjectionName,
@@ -227,7 +227,7 @@ impl Notes {
         last(&known).filter(|(position, _)| *position == flipped).map(|(_, pause)| pause)
     }
 
-    /// What the verification of a version is at, if one is under way here.
+    /// Returns the progress of a version's verification, if one is under way here.
     pub(crate) fn looking(&self, id: &ViewId) -> Option<Looking> {
         self.looking.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
@@ -240,39 +240,39 @@ impl Notes {
         };
     }
 
-    /// What the last look at the rows of a version that serves came to.
+    /// Returns the result of the last background check of a serving version's rows.
     pub(crate) fn scrubbed(&self, id: &ViewId) -> Option<ScrubResult> {
         self.scrubbed.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// Notes what a look at the rows of a version came to; what is new of what is wrong is logged.
+    /// Records the result of a background check of a version's rows. New faults are logged.
     pub(crate) fn set_scrubbed(&self, id: &ViewId, now: ScrubResult) {
         let wrong = |scrubbed: &ScrubResult| scrubbed.report.findings.clone();
         let (reason, found, position) = (now.waiting_on(), wrong(&now), now.position);
         let before = self.scrubbed.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), now);
         let before = before.map(|before| wrong(&before)).unwrap_or_default();
         match reason {
-            // A text from a row is a field as it is, which the log escapes.
+            // A text from a row is passed as a field, which the log escapes.
             Some(reason) if found != before => {
                 let waiting_on = reason.to_string();
-                tracing::error!(view = %id, waiting_on, "rows of a version that serves are not what its code makes");
+                tracing::error!(view = %id, waiting_on, "rows of a serving version are not what its code makes");
             }
             None if !before.is_empty() => tracing::info!(view = %id, %position, "the rows that were wrong are right"),
             _ => {}
         }
     }
 
-    /// Forgets what was found of versions that are not among these.
+    /// Forgets the findings about versions that are not among these.
     pub(crate) fn keep_scrubbed(&self, keep: impl Fn(&ViewId) -> bool) {
         self.scrubbed.write().unwrap_or_else(PoisonError::into_inner).retain(|id, _| keep(id));
     }
 
-    /// Notes where the journal ended when the view of a version was closed.
+    /// Records the end of the journal when the view of a version was closed.
     pub(super) fn closed(&self, id: &ViewId, head: Position) {
         self.closed.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), head);
     }
 
-    /// Where the journal ended when the view of a version was closed last.
+    /// Returns the end of the journal when the view of a version was last closed.
     pub(super) fn closed_at(&self, id: &ViewId) -> Option<Position> {
         self.closed.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
     }

@@ -19,41 +19,41 @@ use crate::world::Left;
 /// How long revoking a claim may wait for a transaction that has written. One of a handler that computes without end
 /// would be waited for for ever, and everybody else with it.
 const REVOKE_WAIT: Duration = Duration::from_millis(500);
-/// How old may be what is known of where other members have taken a version, for whoever waits for that.
+/// How old may be what is known of where other members have taken a version, for a caller that waits for that.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// A version whose view is open on this node.
 pub(crate) struct OpenVersion {
     pub(crate) id: ViewId,
     pub(crate) view: Arc<dyn StoredView>,
-    /// Its code, if this node carries it; then its processor runs here.
+    /// Its code, if this node carries it. Then its processor runs here.
     pub(crate) carried: Option<VersionCode>,
-    /// How far it is, whoever takes it there.
+    /// Its progress, by any member.
     pub(crate) progress: watch::Receiver<Progress>,
     seen: Arc<watch::Sender<Progress>>,
-    /// When its tokens were read last, for whoever waits for what another member does.
+    /// The time at which its tokens were last read, for callers that wait for another member.
     looked: Mutex<Option<Instant>>,
-    /// When it was compared with the journal last.
+    /// The time at which it was last compared with the journal.
     compared: Mutex<Instant>,
-    /// Held by whoever lets it meet another version, by a cap on its tokens.
+    /// Held by the driver that lets it meet another version, by a cap on its tokens.
     meeting: Arc<Mutex<()>>,
     pub(crate) lifted: Arc<Notify>,
-    /// Whose effects are whose, for its processor.
+    /// The assignment of effects to versions, for its processor.
     voices: watch::Sender<Voices>,
-    /// What it still owes to the world outside, as its delivery saw it last.
+    /// The effects that are still to be made, as their delivery saw them last.
     pub(crate) outbox: watch::Sender<Outbox>,
     /// The version whose effects come before its own in their streams.
     pub(crate) before: watch::Sender<Option<VersionId>>,
-    /// The delivery of its effects, if it reacts.
+    /// The delivery of its effects, if it makes any.
     delivery: Mutex<Option<(watch::Sender<bool>, JoinHandle<()>)>>,
-    /// How much of the time its processor works.
+    /// The share of time that its processor works.
     share: watch::Sender<WorkShare>,
     orders: watch::Sender<Orders>,
     wishes: watch::Sender<()>,
     busy: Arc<Busy>,
-    /// The furthest that a batch was seen at, and since when that batch is under way.
+    /// The furthest position that a batch was seen at, and the beginning of that batch.
     reached: StdMutex<Option<(Instant, Position)>>,
-    /// The run of its processor; whoever stops it has this until it has ended.
+    /// The run of its processor. A caller that stops it holds the lock until the run has ended.
     run: Mutex<Option<RunHandle>>,
 }
 
@@ -63,11 +63,11 @@ struct RunHandle {
 }
 
 impl OpenVersion {
-    /// Opens a version whose code is carried and starts its processor. With `is_corrected` another code of the same
-    /// version ran before on this node.
+    /// Opens a version whose code is carried, and starts its processor. `is_corrected` is true if other code of the
+    /// same version ran before on this node.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the system has no thread for it.
+    /// [`StoreError::Unavailable`] if the system has no thread for it.
     pub(crate) fn run(
         versions: &Versions,
         id: ViewId,
@@ -108,15 +108,15 @@ impl OpenVersion {
             busy: Arc::clone(&open.busy),
             voices: open.voices.subscribe(),
         });
-        // Handlers compute and SQLite waits for the disk: on a thread of their own they hold up nobody.
+        // Handlers compute, and SQLite waits for the disk. On a thread of their own they block nobody.
         let run = versions.world.offload.leave(&open.id.to_string(), processor::run::<Rows>(assignment, stored));
         let run = run.map_err(|error| StoreError::unavailable(format!("start a thread for {}", open.id), error))?;
         *open.run.get_mut() = Some(RunHandle { stop, run });
         Ok(open)
     }
 
-    /// Opens a version to which no events are applied here, because its code is not carried or it is cleaned up: its
-    /// tokens can be seen and held, and its effects made.
+    /// Opens a version to which no events are applied here, because its code is not carried or because it is being
+    /// cleaned up. Its tokens can be seen and held, and its effects made.
     pub(crate) fn still(id: ViewId, view: Arc<dyn StoredView>, carried: Option<VersionCode>, orders: Orders) -> Self {
         let (seen, progress) = watch::channel(Progress::default());
         let (orders, wishes) = (watch::Sender::new(orders), watch::Sender::new(()));
@@ -150,10 +150,10 @@ impl OpenVersion {
         *self.delivery.lock().await = Some((stop, run));
     }
 
-    /// Compares its view with the journal, unless that was done a moment ago.
+    /// Compares its view with the journal, if that was not done a moment ago.
     ///
     /// # Errors
-    /// [`StoreError::Parted`] when it does not belong to the journal any more; another [`StoreError`] when either cannot be
+    /// [`StoreError::Parted`] if it does not belong to the journal any more; another [`StoreError`] if either cannot be
     /// read.
     pub(crate) async fn compare(&self, journal: &dyn Journal) -> Result<(), StoreError> {
         let mut compared = self.compared.lock().await;
@@ -164,24 +164,24 @@ impl OpenVersion {
         Ok(())
     }
 
-    /// Tells the processor whose effects are whose.
+    /// Passes the assignment of effects to the processor.
     pub(crate) fn hear(&self, voices: Voices) {
         self.voices.send_replace(voices);
     }
 
-    /// From the next batch on its processor works so much of the time.
+    /// Sets the share of time that its processor works, from the next batch on.
     pub(crate) fn work(&self, share: WorkShare) {
         self.share.send_if_modified(|before| std::mem::replace(before, share) != share);
     }
 
-    /// Its tokens as stored, of which whoever watches it is told.
+    /// Returns its stored tokens, and passes them to its watchers.
     pub(crate) async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
         let tokens = self.view.tokens().await?;
         self.seen.send_if_modified(|progress| progress.see(&tokens));
         Ok(tokens)
     }
 
-    /// Looks where other members have taken it, unless somebody has looked just now.
+    /// Reads the progress of other members, if nobody has just done so.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         let mut looked = self.looked.lock().await;
         if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
@@ -191,14 +191,14 @@ impl OpenVersion {
         Ok(())
     }
 
-    /// Whether its processor should run but does not.
+    /// Returns true if its processor should run but does not.
     pub(crate) fn has_ended(&self) -> bool {
-        // One that is being stopped is not to be put in its place yet.
+        // A processor that is being stopped is not replaced yet.
         let Ok(run) = self.run.try_lock() else { return false };
         self.carried.is_some() && run.as_ref().is_none_or(|run| run.run.has_ended())
     }
 
-    /// Tells the processor what the catalog says of its version.
+    /// Passes the catalog's orders for its version to the processor.
     pub(crate) fn order(&self, orders: Orders) {
         self.orders.send_if_modified(|known| {
             let is_news = *known != orders;
@@ -207,17 +207,17 @@ impl OpenVersion {
         });
     }
 
-    /// Tells the processor that something is wished for dead letters.
+    /// Notifies the processor of a new decision about dead letters.
     pub(crate) fn wished(&self) {
         self.wishes.send_replace(());
     }
 
-    /// How far it is counting what the batch under way here has applied and not committed yet, where all segments cover
-    /// `covers`.
+    /// Returns its position, including the events that the batch under way here has applied and not committed yet. All
+    /// segments cover `covers`.
     pub(crate) fn reached(&self, covers: Position) -> Option<Position> {
         let (after, since) = self.progress.borrow().batch.filter(|(after, _)| *after == covers)?;
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
-        // Between two reads, and while it commits, it is as far as it was.
+        // Between two reads, and during the commit, the position stays the same.
         let known = reached.filter(|(batch, _)| *batch == since).map_or(after, |(_, known)| known);
         let at = self.busy.at().map_or(after, |at| Position::new(at.get() - 1));
         let furthest = known.max(at);
@@ -225,7 +225,7 @@ impl OpenVersion {
         Some(furthest).filter(|furthest| *furthest > covers)
     }
 
-    /// What the processor waits on, as it tells or as it is seen.
+    /// Returns the wait reasons of the processor, as it reports them or as it is observed.
     pub(crate) fn told(&self) -> Vec<WaitingOn> {
         let busy = self.busy.look(Instant::now()).map(|busied| {
             if busied.is_news {
@@ -237,8 +237,8 @@ impl OpenVersion {
         busy.into_iter().chain(self.progress.borrow().waiting_on.clone()).collect()
     }
 
-    /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice is
-    /// stopping once.
+    /// Lets the processor finish its batch and the effects under way end, and waits for that. Stopping twice has the
+    /// same effect as stopping once.
     pub(crate) async fn stop(&self) {
         self.stop_applying().await;
         if let Some((stop, ended)) = self.delivery.lock().await.take() {
@@ -249,7 +249,7 @@ impl OpenVersion {
         }
     }
 
-    /// Whether it could make effects, and does not.
+    /// Returns true if it could make effects but does not.
     pub(crate) async fn is_silent(&self) -> bool {
         self.reacts() && self.delivery.lock().await.is_none()
     }
@@ -264,7 +264,7 @@ impl OpenVersion {
         let Some(run) = &mut *running else { return };
         run.stop.send_replace(true);
         match tokio::time::timeout(limits::STOP_TIME_MAX + limits::STOP_MARGIN_MAX, run.run.ended()).await {
-            // What it parted from is told by whoever opens it again.
+            // The next opening of the version reports where it parted.
             Ok(Some(Ended::Stopped | Ended::Parted)) => {}
             Ok(Some(Ended::GivenUp)) => {
                 tracing::warn!(view = %self.id, "the handler did not return in time, its batch was given up");
@@ -278,35 +278,35 @@ impl OpenVersion {
         *running = None;
     }
 
-    /// A handler that computes without end cannot be stopped. Its thread is left to itself; without its claim, nothing
-    /// of what it does lands any more (I-4).
+    /// Abandons a processor whose handler computes without end and cannot be stopped. Its thread keeps running. Without
+    /// its claim, nothing that it does lands any more (I-4).
     async fn leave_behind(&self) {
         let waiting = self.told();
         let busy = waiting.iter().find(|reason| matches!(reason, WaitingOn::Busy { .. })).map(ToString::to_string);
         let revoked = revoke_view(&*self.view).await;
         let revoked = revoked.as_ref().map_or_else(ToString::to_string, |()| "its claim is revoked".to_owned());
         let found = busy.unwrap_or_else(|| "its handler does not return".to_owned());
-        tracing::error!(view = %self.id, found, revoked, "a processor cannot be stopped, its thread is left behind");
+        tracing::error!(view = %self.id, found, revoked, "a processor cannot be stopped, and its thread is abandoned");
     }
 
-    /// The right to cap its tokens on this node, once nobody else has it.
+    /// Returns the right to cap its tokens on this node, once nobody else has it.
     pub(crate) async fn meeting(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.meeting).lock_owned().await
     }
 
-    /// Whether somebody on this node has the right to cap its tokens.
+    /// Returns true if a driver on this node has the right to cap its tokens.
     pub(crate) fn is_meeting(&self) -> bool {
         self.meeting.try_lock().is_err()
     }
 
-    /// Lets its tokens move as far as they can, and tells the processor.
+    /// Removes the cap of its tokens, and wakes the processor.
     pub(crate) async fn uncap(&self) -> Result<(), StoreError> {
         self.view.cap(None).await?;
         self.lifted.notify_waiters();
         Ok(())
     }
 
-    /// Lifts the hold under `mark`, and tells the processor.
+    /// Lifts the hold under `mark`, and wakes the processor.
     pub(crate) async fn lift(&self, mark: Position) -> Result<(), StoreError> {
         self.view.lift(mark).await?;
         self.lifted.notify_waiters();
@@ -314,7 +314,7 @@ impl OpenVersion {
     }
 }
 
-/// Takes the right to write to the view of `id`, if there is one, from whoever has it (I-4).
+/// Revokes every claim on the view of `id`, if it exists (I-4).
 pub(crate) async fn revoke(views: &dyn Views, id: &ViewId) -> Result<(), StoreError> {
     match views.find(id).await? {
         Some(view) => revoke_view(&*view).await,

@@ -1,4 +1,4 @@
-//! What this node knows of a version that tells what that waits on. What follows from it, [`VersionFacts`] says.
+//! The facts of this node about a version, from which its wait reasons follow. [`VersionFacts`] has the rules.
 
 use dacapo_model::reasons::VersionFacts;
 use dacapo_model::{Catalog, Phase, Token, VersionState, ViewId, WaitingOn};
@@ -6,8 +6,8 @@ use dacapo_model::{Catalog, Phase, Token, VersionState, ViewId, WaitingOn};
 use super::Versions;
 
 impl Versions {
-    /// What is known of a version without asking its store; `tokens` is how far it is, as far as somebody has seen.
-    /// Nothing if there is no such version.
+    /// Returns the facts about a version that are known without asking its store; `None` if the version does not exist.
+    /// `tokens` are its tokens as far as they were seen.
     pub(crate) fn facts<'a>(&self, catalog: &'a Catalog, id: &ViewId, tokens: &'a [Token]) -> Option<VersionFacts<'a>> {
         let projection = catalog.projections.get(&id.projection)?;
         let state = projection.versions.get(&id.version)?;
@@ -20,7 +20,7 @@ impl Versions {
             attempts: effect.attempts,
             error: effect.error.clone().unwrap_or_default(),
         });
-        // The member that drives it is the one to know.
+        // The member that drives it has the facts.
         let drives = self.cluster.drives(id);
         let stands_for = self.world.clock.now().since(state.since);
         Some(VersionFacts {
@@ -55,28 +55,29 @@ impl Versions {
         })
     }
 
-    /// How far a version is, as far as this node has seen.
+    /// Returns the tokens of a version, as far as this node has seen them.
     pub(crate) fn seen(&self, id: &ViewId) -> Vec<Token> {
         self.open_version(id).map(|open| open.progress.borrow().tokens.clone()).unwrap_or_default()
     }
 
-    /// What keeps events from being applied to a version, or readers from its view.
+    /// Returns the reasons why events are not applied to a version, or readers cannot use its view.
     pub(crate) fn kept(&self, id: &ViewId) -> Vec<WaitingOn> {
         let (catalog, tokens) = (self.catalog.current(), self.seen(id));
         self.facts(&catalog, id, &tokens).map(|facts| facts.reasons().kept).unwrap_or_default()
     }
 
-    /// What of the view of a version is not what was written, if anything is known to be.
+    /// Returns the known damage of a version's view, if there is any.
     pub(crate) fn damage(&self, id: &ViewId) -> Option<WaitingOn> {
         self.kept(id).into_iter().find(|reason| matches!(reason, WaitingOn::Damaged { .. }))
     }
 
-    /// What a version that has caught up waits on before its verification lets it serve; nothing if it does.
+    /// Returns what a version that has caught up waits on before its verification lets it serve; `None` if it may
+    /// serve.
     pub(crate) fn unverified(&self, id: &ViewId, state: &VersionState) -> Option<WaitingOn> {
         VersionFacts::verdict(id.version, state, self.notes.looking(id).as_ref())
     }
 
-    /// Whether events are kept from the version's view.
+    /// Returns true if a pause keeps events from the version's view.
     pub(crate) fn is_paused(&self, id: &ViewId) -> bool {
         let applies = |phase: Phase| phase.applies();
         self.catalog.current().version(id).is_some_and(|state| state.paused && applies(state.phase))

@@ -1,4 +1,4 @@
-//! The live queries that are put to a version that does not serve yet.
+//! The live queries that also go to a version that does not serve yet.
 
 use std::any::{Any, TypeId};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,16 +10,16 @@ use tokio::sync::mpsc;
 use super::Subject;
 use crate::code::{AnyQuery, Tally};
 
-/// A live query that was taken note of.
+/// A live query that was recorded.
 pub(crate) struct Noted {
     pub(crate) query: AnyQuery,
     pub(crate) of: TypeId,
 }
 
-/// The live queries that are put to a version that does not serve yet, and what came of that.
+/// The live queries that also go to a version that does not serve yet, and their results.
 pub(crate) struct Shadowing {
     pub(crate) id: ViewId,
-    /// What counts is what was found of this.
+    /// The subject. Only findings about it count.
     pub(crate) subject: Subject,
     asked: AtomicU64,
     noted: mpsc::Sender<Noted>,
@@ -29,38 +29,38 @@ pub(crate) struct Shadowing {
 #[derive(Clone, Default)]
 struct Found {
     tally: Tally,
-    /// How many were left out since there were too many at once.
+    /// The number of queries that were left out since there were too many at once.
     dropped: u64,
-    /// How many were left out since the versions could not be asked.
+    /// The number of queries that were left out since the versions could not be asked.
     missed: u64,
-    /// Why that was so the last time.
+    /// The last reason for that.
     why: String,
 }
 
 impl Shadowing {
-    /// One of this, and the queries that it takes note of.
+    /// Returns a new one for this subject, and the queries that it records.
     pub(crate) fn new(id: ViewId, subject: Subject) -> (Self, mpsc::Receiver<Noted>) {
         let (noted, queries) = mpsc::channel(limits::SHADOWS_MAX);
         (Self { id, subject, asked: AtomicU64::new(0), noted, found: Mutex::default() }, queries)
     }
 
-    /// Adds what was found.
+    /// Adds findings.
     pub(crate) fn add(&self, tally: Tally) {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).tally.add(tally);
     }
 
-    /// So many queries were left out, since the versions could not be asked.
+    /// Adds to the number of queries that were left out since the versions could not be asked.
     pub(crate) fn missed(&self, count: u64, why: String) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         (found.missed, found.why) = (found.missed + count, why);
     }
 
-    /// Takes note of a live query, if it is one of the share.
+    /// Records a live query, if it is part of the share.
     pub(crate) fn offer(&self, query: &(dyn Any + Send + Sync)) {
         let of = (*query).type_id();
         let Some(shadow) = self.subject.code.shadows.get(&of) else { return };
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
-        // Evenly, and without chance: each time another whole one is due.
+        // The share is spread evenly, without chance: a query is recorded each time that another whole one is due.
         let share = self.subject.code.options.verify.shadow_share.clamp(0.0, 1.0);
         let due = |asked: u64| (asked as f64 * share) as u64;
         if due(asked + 1) == due(asked) {
@@ -72,12 +72,12 @@ impl Shadowing {
         }
     }
 
-    /// Whether it is for this version.
+    /// Returns true if it is for this version.
     pub(crate) fn is_of(&self, id: &ViewId) -> bool {
         self.id == *id
     }
 
-    /// What was found so far.
+    /// Returns the findings so far.
     pub(crate) fn tally(&self) -> Tally {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Found { mut tally, dropped, missed, why } = found;

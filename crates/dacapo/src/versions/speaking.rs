@@ -1,4 +1,4 @@
-//! Whether a version that stands by is on its way to events that it speaks for (I-9).
+//! The check whether a version that stands by still has to reach events that it speaks for (I-9).
 
 use dacapo_model::flip::still_reaches;
 use dacapo_model::{Phase, Token, ViewId, covered};
@@ -8,9 +8,9 @@ use super::Versions;
 use crate::code::VersionCode;
 
 impl Versions {
-    /// Whether a version is on its way to events that it speaks for (I-9): whatever was appended while the flip away from
-    /// it was under way, and what it lags. Nobody else makes their effects. One that halts or is paused is on no way, and
-    /// neither is one whose code is nowhere.
+    /// Returns true if a version still has to reach events that it speaks for (I-9): those that were appended during
+    /// the flip away from it, and its lag. No other version makes their effects. Returns false if it halts or is
+    /// paused, or if no node has its code.
     pub(crate) async fn is_speaking(
         &self,
         id: &ViewId,
@@ -20,7 +20,7 @@ impl Versions {
         let reacts = |code: &VersionCode| code.code.projection == id.projection && !code.effect_names().is_empty();
         let catalog = self.catalog.current();
         let until = catalog.projections.get(&id.projection).and_then(|state| state.spoke_until(id.version));
-        // A node that has just started knows of no member yet, not even of itself.
+        // A node that has just started knows no members yet, not even itself.
         let has_code = self.code_of(id).is_some() || self.cluster.has_code_of(id);
         let comes = has_code && self.carried().iter().any(reacts) && !self.is_paused(id);
         let Some(until) = until.filter(|_| comes) else { return Ok(false) };
@@ -30,7 +30,7 @@ impl Versions {
         Ok(still_reaches(until, tokens, &view.refusals().await?))
     }
 
-    /// The same of a version that stands by, also while that cannot be told.
+    /// Returns the same for a version that stands by. Returns true also if that is unknown.
     pub(crate) async fn stands_by_speaking(&self, id: &ViewId) -> bool {
         let looked = async {
             self.catalog.refresh().await?;

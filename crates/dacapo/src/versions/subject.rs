@@ -1,4 +1,4 @@
-//! What a verification is of, and whether it still is.
+//! The subject of a verification, and the check whether it is still the same.
 
 use std::sync::Arc;
 
@@ -7,21 +7,21 @@ use dacapo_model::{Position, VersionId, VersionState, ViewId};
 use super::Versions;
 use crate::code::VersionCode;
 
-/// What a verification is of. Once any of it is another, what was found before counts no more.
+/// The subject of a verification. If any part of it changes, earlier findings do not count any more.
 #[derive(Clone)]
 pub(crate) struct Subject {
     /// The last request to verify again.
     pub(crate) asked: Option<Position>,
-    /// The version that serves.
+    /// The serving version.
     pub(crate) against: Option<VersionId>,
     /// The code of the version.
     pub(crate) code: VersionCode,
-    /// The code of the version that serves, if this node carries it.
+    /// The code of the serving version, if this node carries it.
     pub(crate) old_code: Option<VersionCode>,
 }
 
 impl Subject {
-    /// As things are, for a version that is in such a state and whose code is here.
+    /// Returns the present subject, for a version whose state is wanted and whose code is here.
     pub(crate) fn of(versions: &Versions, id: &ViewId, wanted: impl Fn(&VersionState) -> bool) -> Option<Self> {
         let catalog = versions.catalog.current();
         let state = catalog.version(id).filter(|state| wanted(state))?;
@@ -31,7 +31,7 @@ impl Subject {
         Some(Self { asked: state.verify_again, against, code, old_code })
     }
 
-    /// Whether it is the same.
+    /// Returns true if it is the same.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let same = |a: &VersionCode, b: &VersionCode| Arc::ptr_eq(&a.handlers, &b.handlers);
         let same_old = match (&self.old_code, &other.old_code) {

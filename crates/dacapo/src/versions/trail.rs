@@ -1,6 +1,6 @@
-//! The looks at every version that is kept up to date, from which its pace is told.
+//! The observations of every version that is kept up to date, from which its pace is computed.
 //!
-//! The conductor looks at each version as often as it goes around, and so does whoever asks for the status.
+//! The conductor observes each version in each of its rounds, and so does a caller that asks for the status.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,12 +20,12 @@ impl Trails {
         Self { begun: Instant::now(), trails: Mutex::default() }
     }
 
-    /// The time since the node began, which is that of every look.
+    /// Returns the time since the node began, which all observations use.
     pub(crate) fn now(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// Notes how far a version is, with what it has `reached` of a batch under way, and returns what is known of it.
+    /// Records the progress of a version, with what it has `reached` of a batch under way, and returns its trail.
     pub(crate) fn look(&self, id: &ViewId, tokens: &[Token], reached: Option<Position>, head: Position) -> Trail {
         let mut trails = self.trails.lock().unwrap_or_else(PoisonError::into_inner);
         let trail = trails.entry(id.clone()).or_default();
@@ -35,7 +35,7 @@ impl Trails {
         trail.clone()
     }
 
-    /// A version is no longer kept up to date.
+    /// Forgets a version that is no longer kept up to date.
     pub(crate) fn forget(&self, id: &ViewId) {
         self.trails.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }

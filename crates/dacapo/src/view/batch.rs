@@ -1,4 +1,4 @@
-//! What a processor does with a view: it tells of which event the changes are, and commits them.
+//! A processor's use of a view: it names the event of the changes, and commits them.
 
 use dacapo_model::{Position, Segment, TokenRefused, limits};
 use dacapo_store::{Commit, CommitError, EventRef, Table, ViewWriter};
@@ -8,7 +8,7 @@ use super::shelf::By;
 use super::{Indexes, NotCommitted, View, ViewError};
 
 impl View {
-    /// A view to change through `writer`, with these tables.
+    /// Returns a view to change through `writer`, with these tables.
     pub(crate) fn new(writer: Box<dyn ViewWriter>, tables: &'static [Table]) -> Self {
         Self {
             writer,
@@ -28,7 +28,7 @@ impl View {
         }
     }
 
-    /// Bounds the memory of rows that stay from batch to batch; within a batch they are as many as it needs.
+    /// Limits the memory of rows that stay from batch to batch. Within a batch they take as much as it needs.
     pub(crate) fn with_bytes_max(self, bytes_max: usize) -> Self {
         Self { bytes_max, ..self }
     }
@@ -39,25 +39,25 @@ impl View {
         Self { emitter, ..self }
     }
 
-    /// Whether it refuses that events of two segments write one row.
+    /// Sets whether it refuses events of two segments that write one row.
     pub(crate) fn of_one_segment(self, of_one_segment: bool) -> Self {
         Self { of_one_segment, by: By { asks: of_one_segment, ..By::default() }, ..self }
     }
 
-    /// What is written from here on follows from this event of this segment.
+    /// States that the next writes follow from this event of this segment.
     pub(crate) fn write_for(&mut self, segment: Segment, at: Position) {
         let asks = self.of_one_segment;
         self.by = By { asks, segment: asks.then_some(segment), at: Some(at) };
     }
 
-    /// What is emitted from here on follows from this event.
+    /// States that the next effects follow from this event.
     pub(crate) fn begin_event(&mut self, place: &EventRef<'_>, segment: Segment, silent: bool) {
         if let Some(emitter) = &mut self.emitter {
             emitter.begin(place.position, segment, place.stream, silent);
         }
     }
 
-    /// The event that was applied ends: what it has made of its rows must hold.
+    /// Ends the event that was applied, and checks the rows that it wrote.
     pub(crate) fn end_event(&mut self) -> Result<(), ViewError> {
         if let Some(mistake) = &self.mistake {
             return Err(mistake.clone());
@@ -73,24 +73,24 @@ impl View {
         Ok(())
     }
 
-    /// What is emitted from here on follows from no event, and goes nowhere.
+    /// States that the next effects follow from no event, so that they are discarded.
     pub(crate) fn end_events(&mut self) {
         self.by = By { asks: self.of_one_segment, ..By::default() };
         self.emitter.iter_mut().for_each(Emitter::silence);
     }
 
-    /// A number that grows with every change that is begun.
+    /// Returns a number that grows with every change that is begun.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Whether the store may have a transaction open for this batch.
+    /// Returns true if the store may have an open transaction for this batch.
     pub(crate) fn has_sent(&self) -> bool {
         self.sent
     }
 
-    /// Whether the rows in memory take so much more than they may that the batch should end, since changed rows
-    /// stay until they are committed.
+    /// Returns true if the rows in memory exceed their limit so far that the batch should end. Changed rows stay in
+    /// memory until they are committed.
     pub(crate) fn is_full(&self) -> bool {
         let emitted = self.emitter.as_ref().map_or(0, Emitter::bytes);
         self.bytes() + emitted > self.bytes_max.saturating_mul(2)
@@ -100,14 +100,14 @@ impl View {
         self.shelves.iter().map(|(.., shelf)| shelf.bytes()).sum()
     }
 
-    /// Between batches, lets go of rows beyond the bound, of each table in proportion.
+    /// Removes rows above the limit, of each table in proportion. It is called between batches.
     #[expect(clippy::expect_used, reason = "a share is less than the whole")]
     pub(super) fn evict(&mut self) {
         let bytes = self.bytes();
         if bytes <= self.bytes_max {
             return;
         }
-        // Somewhat more than needed, so that not every batch has to.
+        // It removes somewhat more than needed, so that not every batch has to do this.
         let keep = self.bytes_max / 8 * 7;
         for (.., shelf) in &mut self.shelves {
             let share = shelf.bytes() as u128 * keep as u128 / bytes as u128;
@@ -115,20 +115,21 @@ impl View {
         }
     }
 
-    /// Whether so many values were taken, or rows written, without a look that the batch should end with that.
+    /// Returns true if so many values were taken, or rows written, without a check that the batch should end to check
+    /// them.
     pub(crate) fn should_ask(&self) -> bool {
         self.unasked >= self.unasked_max
     }
 
-    /// An earlier event of the batch whose mistake has only shown now, as far as that can be known. It is asked when an event
-    /// is refused, since what it met may follow from that.
+    /// Returns an earlier event of the batch whose fault shows only now, as far as that can be known. It is called if
+    /// an event is refused, since the refusal may be a consequence of that fault.
     pub(crate) async fn blamed(&mut self) -> Result<Option<ViewError>, ViewError> {
         let asked = self.ask().await?;
         let known = self.mistake.clone().filter(|mistake| mistake.at().is_some());
         Ok(asked.into_iter().chain(known).min_by_key(ViewError::at))
     }
 
-    /// Asks the store about everything that was taken or written without a look.
+    /// Asks the store about all values and rows that were taken or written without a check.
     pub(super) async fn ask(&mut self) -> Result<Option<ViewError>, ViewError> {
         let mut first: Option<ViewError> = None;
         for (.., shelf) in &mut self.shelves {
@@ -193,10 +194,10 @@ impl View {
         Ok(self.writer.rollback().await?)
     }
 
-    /// Hands every change to the store's transaction.
+    /// Sends every change to the store's transaction.
     pub(super) async fn flush(&mut self) -> Result<(), ViewError> {
         self.sent = true;
-        // In the middle of an event, what SQL is to see must hold already.
+        // In the middle of an event, the changes that SQL will see must be valid already.
         self.end_event()?;
         if let Some(error) = self.ask().await? {
             return self.noted(Err(error));
@@ -210,7 +211,7 @@ impl View {
     pub(super) fn forget_changes(&mut self) {
         (self.mistake, self.unasked) = (None, 0);
         for (.., shelf) in &mut self.shelves {
-            // What was read after SQL wrote may be what it wrote.
+            // Rows that were read after SQL wrote may have been written by it.
             if self.wrote_sql { shelf.forget() } else { shelf.rolled_back() }
         }
         (self.wrote_sql, self.sent) = (false, false);

@@ -6,9 +6,9 @@ use dacapo_model::{NewEffect, Position, Segment, StreamName, limits};
 
 use crate::effect::Effect;
 
-/// What a handler emits in one batch.
+/// Collects the effects that a handler emits in one batch.
 pub(crate) struct Emitter {
-    /// The names of effects that the projection acts on.
+    /// The names of the effects that the projection makes.
     names: Vec<&'static str>,
     position: Position,
     segment: Segment,
@@ -24,25 +24,25 @@ impl Emitter {
         Self { names, position, segment, stream, ordinal, silent: true, emitted }
     }
 
-    /// What is emitted from here on follows from this event.
+    /// States that the next effects follow from this event.
     pub(crate) fn begin(&mut self, position: Position, segment: Segment, stream: &str, silent: bool) {
         (self.position, self.segment, self.ordinal, self.silent) = (position, segment, 0, silent);
         self.stream.clear();
         self.stream.push_str(stream);
     }
 
-    /// What is emitted from here on follows from no event.
+    /// States that the next effects follow from no event.
     pub(crate) fn silence(&mut self) {
         self.silent = true;
     }
 
-    /// Keeps one effect; why not, if it cannot be.
+    /// Stores one effect. Returns the reason if it cannot be stored.
     pub(crate) fn emit<E: Effect>(&mut self, effect: &E) -> Result<(), String> {
         if !self.names.contains(&E::NAME) {
-            return Err(format!("nothing acts on it: carry the projection with `acts::<{}>()`", type_name::<E>()));
+            return Err(format!("the projection does not make it: add it with `acting::<{}>()`", type_name::<E>()));
         }
         let ordinal = self.ordinal;
-        // Counted also where it is not kept, so that a key means the same effect for good.
+        // The effect is counted even if it is not stored, so that a key permanently means the same effect.
         self.ordinal += 1;
         if self.silent {
             return Ok(());

@@ -1,27 +1,28 @@
-//! A view that goes without its indexes, and gets them; and one that is filled from another.
+//! Views whose indexes are built later, and views that are filled from another one.
 
 use dacapo_store::{Attached, Index, Table, ViewCopy};
 
 use super::{Indexes, View, ViewError};
 
 impl View {
-    /// Whether its tables lack indexes: then there is no SQL before they are built.
+    /// Sets whether its tables lack indexes. Then no SQL runs before they are built.
     pub(crate) fn lacking_indexes(self, bare: bool) -> Self {
         Self { indexes: if bare { Indexes::Missing } else { Indexes::There }, ..self }
     }
 
-    /// Whether SQL was refused in this transaction for want of indexes. It must be taken back then, and they be built,
-    /// for which a handler has neither the time nor the means: it can be neither paused nor done in parts.
+    /// Returns true if SQL was refused in this transaction because indexes are missing. The transaction must then be
+    /// rolled back, and the indexes be built. A handler has neither the time nor the means for that, since it can be
+    /// neither paused nor divided.
     pub(crate) fn wants_indexes(&self) -> bool {
         self.indexes == Indexes::Wanted
     }
 
-    /// Every index is there, and committed.
+    /// Records that every index exists and is committed.
     pub(crate) fn indexed(&mut self) {
         self.indexes = Indexes::There;
     }
 
-    /// Builds an index, which is there once it is committed.
+    /// Builds an index, which exists once it is committed.
     pub(crate) async fn index(&mut self, table: &Table, index: &Index) -> Result<(), ViewError> {
         self.wrote_sql = true;
         Ok(self.writer.index(table, index).await?)
@@ -33,14 +34,14 @@ impl View {
         Ok(self.writer.attach(copy).await?)
     }
 
-    /// Carries out a statement that writes many rows, without the indexes.
+    /// Executes a statement that writes many rows, without the indexes.
     pub(crate) async fn fill(&mut self, sql: &str) -> Result<u64, ViewError> {
         self.wrote_sql = true;
         Ok(self.writer.execute(sql, &[]).await?)
     }
 
-    /// Lets rows that were copied as they are be of the segments that they are of in the view that is attached, where a row
-    /// is to be written by events of one only.
+    /// Gives copied rows the segments that they have in the attached view, if only events of one segment may write a
+    /// row.
     pub(crate) async fn take_over_segments(&mut self, from: &Attached) -> Result<(), ViewError> {
         for table in self.tables.iter().filter(|_| self.of_one_segment) {
             self.writer.take_over_segments(table, from).await?;
@@ -48,7 +49,8 @@ impl View {
         Ok(())
     }
 
-    /// Lets every table have all its columns before SQL of a handler sees it: which it sees must not depend on batches.
+    /// Adds the segment columns to all tables before a handler's SQL sees them, so that the visible columns do not
+    /// depend on batches.
     pub(super) async fn keep_segments(&mut self) -> Result<(), ViewError> {
         for table in self.tables.iter().filter(|_| self.of_one_segment) {
             self.writer.keep_segments(table).await?;
@@ -56,7 +58,7 @@ impl View {
         Ok(())
     }
 
-    /// Builds every index that is lacking, as a part of the transaction.
+    /// Builds every missing index, as a part of the transaction.
     pub(crate) async fn index_all(&mut self) -> Result<(), ViewError> {
         self.flush().await?;
         for table in self.tables {
@@ -67,7 +69,7 @@ impl View {
         Ok(())
     }
 
-    /// SQL may look for rows in any way.
+    /// Requires the indexes, since SQL may look for rows in any way.
     pub(super) fn need_indexes(&mut self) -> Result<(), ViewError> {
         match self.indexes {
             Indexes::There => Ok(()),

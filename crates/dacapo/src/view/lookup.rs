@@ -1,19 +1,19 @@
-//! What rows are looked up by.
+//! The keys by which rows are looked up.
 
 use std::hash::{Hash, Hasher};
 
 use crate::row::Field;
 
-/// A key, or something borrowed that stands for it: a `&str` finds a row whose key is a `String`, and
-/// `("a-1", 7)` one whose key is `(String, i64)`. A row that is found in memory is found without a new key.
+/// A key, or a borrowed form of it: a `&str` finds a row whose key is a `String`, and `("a-1", 7)` a row whose key is
+/// `(String, i64)`. Finding a row in memory needs no new key.
 pub trait Lookup<K> {
-    /// Whether `key` is what is looked for.
+    /// Returns true if `key` is this key.
     fn is(&self, key: &K) -> bool;
 
-    /// Hashes as the key does.
+    /// Hashes in the same way as the key.
     fn hash<H: Hasher>(&self, state: &mut H);
 
-    /// The key itself.
+    /// Returns the key itself.
     fn into_key(self) -> K;
 }
 
@@ -59,7 +59,7 @@ impl Lookup<String> for &str {
     }
 }
 
-/// A key that is a store's own form of it.
+/// A key in the form that a store returns.
 pub(super) struct Kept<K>(pub(super) K);
 
 impl<K: Hash + Eq> Lookup<K> for Kept<K> {
@@ -76,7 +76,7 @@ impl<K: Hash + Eq> Lookup<K> for Kept<K> {
     }
 }
 
-/// Hashing one part after the other is how tuples hash.
+/// Tuples hash their parts one after the other.
 macro_rules! tuple {
     ($($key:ident $part:ident $at:tt),*) => {
         impl<$($key, $part: Lookup<$key>),*> Lookup<($($key,)*)> for ($($part,)*) {
@@ -99,7 +99,7 @@ tuple!(A P 0, B Q 1);
 tuple!(A P 0, B Q 1, C R 2);
 tuple!(A P 0, B Q 1, C R 2, D T 3);
 
-/// A whole key of several parts, borrowed.
+/// A borrowed key of several parts.
 macro_rules! borrowed_tuple {
     ($($key:ident $at:tt),*) => {
         impl<$($key: Field + Hash + Eq + Clone),*> Lookup<($($key,)*)> for &($($key,)*) {

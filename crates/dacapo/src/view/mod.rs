@@ -1,14 +1,14 @@
-//! Views as handlers and queries meet them.
+//! Views, as handlers and queries see them.
 //!
-//! [`View`] is what a handler changes: rows by key, kept in memory and handed to the store as one bulk
-//! statement a table when the batch is committed. [`ReadView`] is what a query reads: one state of the rows.
+//! A handler changes a [`View`]: rows by key, which stay in memory and go to the store as one bulk statement for each
+//! table when the batch is committed. A query reads a [`ReadView`]: one state of the rows.
 //!
-//! The rows in memory are the handler's own copy of what is committed, plus the changes of the batch. They stay
-//! from batch to batch, because nobody else writes to the view: a claim by another is noticed by the commit,
-//! which is refused (I-4), and then all that was not committed is forgotten.
+//! The rows in memory are the handler's own copy of the committed rows, plus the changes of the batch. They stay from
+//! batch to batch, because nobody else writes to the view. If another member has claimed it, the commit is refused
+//! (I-4), and then all changes that were not committed are forgotten.
 //!
-//! At the end of each event the rows that it wrote are made what a store gives back of them, so that it makes no difference
-//! whether the next event finds them in memory or in the store. A key is in that form from the beginning.
+//! At the end of each event the rows that it wrote are converted to the form that a store returns. So the next event
+//! finds the same rows in memory and in the store. A key is in that form from the beginning.
 
 mod batch;
 mod emitter;
@@ -64,69 +64,70 @@ pub struct View {
     tables: &'static [Table],
     shelves: Vec<(TypeId, &'static str, Box<dyn AnyShelf>)>,
     bytes_max: usize,
-    /// Whether SQL of this batch wrote rows, which nobody but the store's transaction knows.
+    /// True if SQL of this batch wrote rows, which only the store's transaction knows.
     wrote_sql: bool,
-    /// Whether anything of this batch was sent to the store before its end.
+    /// True if any change of this batch was sent to the store before the batch's end.
     sent: bool,
-    /// Whether a row is to be written by events of one segment only.
+    /// True if only events of one segment may write a row.
     of_one_segment: bool,
-    /// The event that is being applied, and its segment where that is so.
+    /// The event that is being applied, and its segment if `of_one_segment` is set.
     by: By,
-    /// How many values were taken that only one row may have, without a look whether another row has them, and how many rows
-    /// were written without a look whose they are.
+    /// The number of unique values that were taken, and of rows that were written, without a check in the store whether
+    /// another row or another segment has them.
     unasked: usize,
-    /// From how many on the batch ends: fewer after an event was found only so that takes what another row has, which
-    /// costs what came after it in its batch.
+    /// The number at which the batch ends. It is lower after such a check found an event that takes another row's
+    /// value, since the events after it in its batch are then applied again.
     unasked_max: usize,
-    /// What is emitted in this batch, if the projection reacts.
+    /// The effects of this batch, if the projection makes effects.
     emitter: Option<Emitter>,
-    /// How many changes were begun: whether a handler that failed had changed anything.
+    /// The number of changes that were begun. It shows whether a failed handler has changed anything.
     changes: u64,
     indexes: Indexes,
-    /// A mistake after which the rows in memory are not what they should be; the batch cannot be committed.
+    /// A fault after which the rows in memory are wrong, so that the batch cannot be committed.
     mistake: Option<ViewError>,
 }
 
 const OF_ITS_ROWS: &str = "a shelf is found by the type of its rows";
 
-/// Whether the tables have the indexes that they ask for.
+/// The state of the indexes that the tables declare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Indexes {
     There,
     Missing,
-    /// They are missing, and SQL of this transaction cannot do without.
+    /// They are missing, and SQL of this transaction needs them.
     Wanted,
 }
 
 impl View {
-    /// Lets an effect follow from the event that is being applied. It is kept with the rows of this batch, in one
-    /// transaction, and made after that at least once; see [`Acts`](crate::effects::Acts). Where another version speaks for the
-    /// event, or this one has come past it before, it goes nowhere: emit whatever the event means, without asking.
+    /// Emits an effect of the event that is being applied. The effect is stored with the rows of this batch, in one
+    /// transaction, and made after that at least once; see [`Acts`](crate::effects::Acts). If another version is
+    /// responsible for this event, or this version has already processed it, the effect is discarded. So emit
+    /// unconditionally.
     ///
     /// # Errors
-    /// [`ViewError::Effect`] when nothing acts on such effects, or it cannot be kept.
+    /// [`ViewError::Effect`] if the projection does not make such effects, or if the effect cannot be stored.
     pub fn emit<E: Effect>(&mut self, effect: &E) -> Result<(), ViewError> {
         self.changes += 1;
         let emitted = match &mut self.emitter {
             Some(emitter) => emitter.emit(effect),
-            None => Err("nothing acts on effects of this projection: carry it with `acts`".to_owned()),
+            None => Err("this projection makes no effects: add them with `acting`".to_owned()),
         };
         emitted.map_err(|why| ViewError::Effect { name: E::NAME, why })
     }
 
-    /// The row with this key.
+    /// Returns the row with this key.
     ///
     /// # Errors
-    /// [`ViewError`] when the store cannot read it.
+    /// [`ViewError`] if the store cannot read it.
     pub async fn get<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<&R>, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(None) };
         Ok(self.shelf::<R>()?.entry(place).row.as_ref())
     }
 
-    /// Writes a row whole, in place of one with the same key.
+    /// Writes a whole row. It replaces a row with the same key.
     ///
     /// # Errors
-    /// [`ViewError::NoTable`], [`ViewError::OtherTable`], [`ViewError::TwoTypes`]; [`ViewError::Row`] when a store cannot
+    /// [`ViewError::NoTable`], [`ViewError::OtherTable`], [`ViewError::TwoTypes`]; [`ViewError::Row`] if a store cannot
     /// keep its key.
     pub fn put<R: Row>(&mut self, row: R) -> Result<(), ViewError> {
         self.changes += 1;
@@ -135,10 +136,10 @@ impl View {
         self.noted(put)
     }
 
-    /// Changes the row with this key; `false` when there is none.
+    /// Changes the row with this key. Returns false if there is none.
     ///
     /// # Errors
-    /// [`ViewError`] when the store cannot read it, or when the change touches the key.
+    /// [`ViewError`] if the store cannot read it, or if the change affects the key.
     pub async fn update<R: Row>(
         &mut self,
         key: impl Lookup<R::Key>,
@@ -151,10 +152,10 @@ impl View {
         self.noted(changed)
     }
 
-    /// Changes the row with this key, which begins as `default` when there is none.
+    /// Changes the row with this key, which begins as `default` if there is none.
     ///
     /// # Errors
-    /// [`ViewError`] when the store cannot read it, or when `default` or the change give it another key.
+    /// [`ViewError`] if the store cannot read it, or if `default` or the change give it another key.
     pub async fn upsert<R: Row>(
         &mut self,
         key: impl Lookup<R::Key>,
@@ -170,10 +171,10 @@ impl View {
         self.noted(changed).map(drop)
     }
 
-    /// Deletes the row with this key; `false` when there is none.
+    /// Deletes the row with this key. Returns false if there is none.
     ///
     /// # Errors
-    /// [`ViewError`] when the store cannot look for it.
+    /// [`ViewError`] if the store cannot look for it.
     pub async fn delete<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<bool, ViewError> {
         let Some(place) = self.locate::<R>(key).await? else { return Ok(false) };
         self.changes += 1;
@@ -184,12 +185,12 @@ impl View {
         self.noted(deleted).map(|()| there)
     }
 
-    /// Carries out one SQL statement that writes, for what rows cannot say, and returns how many rows it
-    /// changed. Its parameters are `$1`, `$2` and so on. It sees every change of the batch so far. The rows in memory are forgotten, since it may have
-    /// changed any of them, so this costs more than it seems: not for every event.
+    /// Executes one SQL statement that writes, for changes that rows cannot express, and returns the number of rows
+    /// that it changed. Its parameters are `$1`, `$2` and so on. It sees every change of the batch so far. It may
+    /// change any row, so the rows in memory are forgotten. This is expensive: do not call it for every event.
     ///
     /// # Errors
-    /// [`ViewError`] when the statement is wrong; [`ViewError::Unindexed`] while the view goes without its indexes.
+    /// [`ViewError`] if the statement is wrong; [`ViewError::Unindexed`] while the view has no indexes yet.
     pub async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, ViewError> {
         self.need_indexes()?;
         self.write(sql, parameters).await
@@ -207,7 +208,7 @@ impl View {
     /// Deletes every row of every table of the projection.
     ///
     /// # Errors
-    /// [`ViewError`] when the store cannot do it.
+    /// [`ViewError`] if the store cannot do it.
     pub async fn clear(&mut self) -> Result<(), ViewError> {
         for table in self.tables {
             self.write(&format!("DELETE FROM \"{}\"", table.name.replace('"', "\"\"")), &[]).await?;
@@ -215,22 +216,22 @@ impl View {
         Ok(())
     }
 
-    /// The rows that a SQL query gives. It sees every change of the batch so far, which are handed to the
-    /// store for that.
+    /// Returns the rows of an SQL query. It sees every change of the batch so far, which are sent to the store first.
     ///
     /// # Errors
-    /// [`ViewError`] when the statement is wrong or would write; [`ViewError::Unindexed`] while the view goes without its
-    /// indexes.
+    /// [`ViewError`] if the statement is wrong or would write; [`ViewError::Unindexed`] while the view has no indexes
+    /// yet.
     pub async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, ViewError> {
         self.need_indexes()?;
-        // It changes nothing, but should it be cut off, nobody knows what the transaction was handed.
+        // The query changes nothing. But if it is interrupted, it is unknown which changes the transaction has
+        // received.
         self.changes += 1;
         self.keep_segments().await?;
         self.flush().await?;
         Ok(self.writer.query(sql, parameters).await?)
     }
 
-    /// The place of the row with this key, if there may be one: its entry is known.
+    /// Returns the place of the row with this key, if it may exist. Its entry is known.
     async fn locate<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<u32>, ViewError> {
         match R::KEY_EXACT {
             true => self.locate_kept::<R>(key).await,
@@ -248,7 +249,7 @@ impl View {
         }
     }
 
-    /// The place of the row with this key, made if it has none: its entry is known.
+    /// Returns the place of the row with this key, and adds one if it has none. Its entry is known.
     async fn locate_or_add<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<u32, ViewError> {
         match R::KEY_EXACT {
             true => self.locate_kept_or_add::<R>(key).await,
@@ -272,7 +273,7 @@ impl View {
         self.shelf::<R>()?.keep(key, None, None, 0)
     }
 
-    /// Asks the store for a row that is not known here.
+    /// Asks the store for a row that is not known in memory.
     #[expect(clippy::expect_used, reason = "a shelf is of the type of row that it was made for")]
     async fn fetch<R: Row>(&mut self, key: R::Key) -> Result<Option<u32>, ViewError> {
         let table = R::TABLE;
@@ -294,7 +295,7 @@ impl View {
         self.noted(kept).map(Some)
     }
 
-    /// The shelf of a type of row, made when it is first asked for.
+    /// Returns the shelf of a type of row. The first use makes it.
     #[expect(clippy::expect_used, reason = "a shelf is of the type of row that it was made for")]
     fn shelf<R: Row>(&mut self) -> Result<&mut Shelf<R>, ViewError> {
         let at = self.shelf_at::<R>()?;
@@ -311,7 +312,8 @@ impl View {
 
     fn add_shelf<R: Row>(&mut self) -> Result<usize, ViewError> {
         let (table, row) = (R::TABLE.name, type_name::<R>());
-        // Always, not only when it is the second type of the table: which one was the first is forgotten by a restart.
+        // This is checked always, not only for the second type of the table: a restart forgets which type was the
+        // first.
         match self.tables.iter().find(|known| known.name == table) {
             None => return Err(ViewError::NoTable { table, row }),
             Some(known) if *known != R::TABLE => return Err(ViewError::OtherTable { table, row }),
@@ -324,7 +326,7 @@ impl View {
         Ok(self.shelves.len() - 1)
     }
 
-    /// Keeps in mind that a change went wrong, so that a handler that goes on all the same commits nothing.
+    /// Remembers that a change failed, so that a handler that continues despite that commits nothing.
     fn noted<T>(&mut self, result: Result<T, ViewError>) -> Result<T, ViewError> {
         if let Err(error) = &result {
             self.mistake.get_or_insert_with(|| error.clone());

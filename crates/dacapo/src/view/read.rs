@@ -1,4 +1,4 @@
-//! Reading one state of a view.
+//! The reading of one state of a view.
 
 use std::marker::PhantomData;
 
@@ -8,7 +8,8 @@ use dacapo_store::{StoreError, Value, ViewReader};
 use crate::row::Row;
 use crate::view::{Lookup, ViewError};
 
-/// One state of a view, however long it is kept; keep it short, since the store keeps that state meanwhile.
+/// One state of a view. It stays the same as long as it is held. Hold it only briefly, since the store keeps the state
+/// during that time.
 ///
 /// ```
 /// # use dacapo::{ReadView, Row};
@@ -32,48 +33,48 @@ pub struct ReadView {
 }
 
 impl ReadView {
-    /// The state that `reader` sees.
+    /// Returns the state that `reader` sees.
     pub(crate) fn new(reader: Box<dyn ViewReader>) -> Self {
         let covers = reader.covers();
         Self { reader, covers }
     }
 
-    /// The state that `reader` sees, as readers may be shown it; `None` while a replay in place, of which `last` is the
-    /// last that was asked for, has yet to make rows again that were shown before (I-7).
+    /// Returns the state that `reader` sees, in the form for readers. Returns `None` while a replay in place has not
+    /// yet restored rows that were shown before (I-7). `last` is the last requested replay.
     pub(crate) fn shown(reader: Box<dyn ViewReader>, last: Option<&PendingReplay>) -> Option<Self> {
         let covers = replay::shown(reader.tokens(), last)?;
         Some(Self { reader, covers })
     }
 
-    /// What it is read through.
+    /// Returns the reader of the state.
     pub(crate) fn reader(&mut self) -> &mut dyn ViewReader {
         &mut *self.reader
     }
 
-    /// The position that this state covers: every event through it is in the rows.
+    /// Returns the position that this state covers: every event through it is in the rows.
     pub fn covers(&self) -> Position {
         self.covers
     }
 
-    /// The row with this key.
+    /// Returns the row with this key.
     ///
     /// # Errors
-    /// [`ViewError`] when the store cannot read it.
+    /// [`ViewError`] if the store cannot read it.
     pub async fn get<R: Row>(&mut self, key: impl Lookup<R::Key>) -> Result<Option<R>, ViewError> {
         let key = R::key_values(&key.into_key())?;
         let values = self.reader.get(&R::TABLE, &key).await?;
         Ok(values.map(R::from_values).transpose()?)
     }
 
-    /// Rows of one type, all of them until it is said which.
+    /// Returns a query for rows of one type; for all of them if no condition is added.
     pub fn rows<R: Row>(&mut self) -> Rows<'_, R> {
         Rows { reader: &mut *self.reader, wanted: Vec::new(), most: usize::MAX, row: PhantomData }
     }
 
-    /// The rows that a SQL query gives, with the names of its columns.
+    /// Returns the rows of an SQL query, with the names of its columns.
     ///
     /// # Errors
-    /// [`ViewError`] when the statement is wrong or would write.
+    /// [`ViewError`] if the statement is wrong or would write.
     pub async fn query(
         &mut self,
         sql: &str,
@@ -83,7 +84,7 @@ impl ReadView {
     }
 }
 
-/// Which rows are wanted. See [`ReadView::rows`].
+/// A query for rows. See [`ReadView::rows`].
 #[must_use = "nothing is read before `load`"]
 pub struct Rows<'a, R> {
     reader: &'a mut dyn ViewReader,
@@ -93,21 +94,22 @@ pub struct Rows<'a, R> {
 }
 
 impl<R: Row> Rows<'_, R> {
-    /// Only those with this value in the column; `None` means without one. Fast where an index begins with it.
+    /// Selects only rows with this value in the column; `None` selects rows without a value. It is fast if an index
+    /// begins with the column.
     pub fn by(mut self, column: &'static str, value: impl Into<Value>) -> Self {
         self.wanted.push((column, value.into()));
         self
     }
 
-    /// At most so many, the first ones in the order of keys.
+    /// Selects at most this many rows, the first ones in the order of keys.
     pub fn most(self, most: usize) -> Self {
         Self { most, ..self }
     }
 
-    /// The rows, in the order of their keys.
+    /// Returns the rows, in the order of their keys.
     ///
     /// # Errors
-    /// [`ViewError`] when the table has no such column, or the store cannot read them.
+    /// [`ViewError`] if the table has no such column, or if the store cannot read them.
     pub async fn load(self) -> Result<Vec<R>, ViewError> {
         let table = R::TABLE;
         let place = |name: &str| {

@@ -1,9 +1,9 @@
-//! Values that only one row of a table may have, as they are after each event.
+//! Values that only one row of a table may have, checked after each event.
 //!
-//! The store asks its unique indexes row by row while a batch is written. What counts is the state after each event,
-//! wherever batches end. So it is kept here which row has which value, and looked at when an event ends: within an event
-//! values may move from row to row as they like. What the store has of rows that are not in memory is asked for many
-//! values together, before rows are written; then it is the first event that took the value which is refused.
+//! The store checks its unique indexes row by row while a batch is written. But only the state after each event counts,
+//! wherever batches end. So this module records which row has which value, and checks it at the end of an event. Within
+//! an event, values may move from row to row. The store is asked about rows that are not in memory, for many values at
+//! once, before rows are written. Then the first event that took another row's value is refused.
 //!
 //! ```text
 //!             event ends                   before rows are written                 written
@@ -18,23 +18,23 @@ use std::sync::Arc;
 use dacapo_model::Position;
 use dacapo_store::Value;
 
-/// A value of one unique index, as bytes: two are equal where the stores' indexes find them to be.
+/// A value of one unique index, as bytes. Two are equal if the indexes of the stores consider them equal.
 type Key = Arc<[u8]>;
 
-/// Which event, or none: what is done beside events counts as one that comes before all.
+/// The event, or `None` for changes outside of events, which count as earlier than all events.
 pub(super) type At = Option<Position>;
 
-/// Who has which value. Rows are named by their places on the shelf.
+/// The rows that have the values. Rows are identified by their places on the shelf.
 #[derive(Default)]
 pub(super) struct Uniques {
     taken: HashMap<Key, Taken, foldhash::fast::RandomState>,
-    /// By place, what its row has in each of the unique indexes.
+    /// By place, the values of its row in each of the unique indexes.
     has: Vec<Box<[Option<Key>]>>,
-    /// What the store was not asked about yet.
+    /// The values about which the store was not asked yet.
     unasked: Vec<Unasked>,
-    /// What went to another row, or to none, since rows were last written.
+    /// The values that moved to another row, or to none, since rows were last written.
     moved: Vec<Key>,
-    /// Rows that were written without a look at what the store has of them, and by which event first.
+    /// The rows that were written without reading them from the store, each with the first event that wrote it.
     unseen: HashMap<u32, At>,
 }
 
@@ -43,9 +43,9 @@ struct Taken {
     stored: Stored,
 }
 
-/// Which row has a value in the store.
+/// The row that has a value in the store.
 enum Stored {
-    /// Whoever has it, it is not in memory. It was taken first by this event, for this row.
+    /// A row that is not in memory may have it. This event took it first, for this row.
     Unasked {
         since: At,
         first: u32,
@@ -54,7 +54,7 @@ enum Stored {
     By(u32),
 }
 
-/// A value that the store is to be asked about.
+/// A value about which the store will be asked.
 pub(super) struct Unasked {
     key: Key,
     /// The number of its index among the unique ones.
@@ -65,14 +65,14 @@ pub(super) struct Unasked {
 /// A value that two rows would have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Clash {
-    /// The event after which they would.
+    /// The event after which they would have it.
     pub(super) at: At,
     /// The two rows.
     pub(super) rows: [u32; 2],
 }
 
-/// What a row is to have in an index: its number, and the value, in bytes and as it is. Nothing where a part of it is NULL,
-/// which equals nothing.
+/// The value that a row will have in an index: the number of the index, and the value in bytes and as it is; nothing if
+/// a part of it is NULL, which equals nothing.
 pub(super) struct Wanted {
     pub(super) place: u32,
     pub(super) index: usize,
@@ -81,7 +81,8 @@ pub(super) struct Wanted {
 }
 
 impl Uniques {
-    /// What the store has of a row that was read: it has been there since before the first event that is not written.
+    /// Records the value of a row that was read from the store. It has been there since before the first event that is
+    /// not written.
     pub(super) fn read(&mut self, place: u32, index: usize, values: Option<&[Value]>) -> Result<(), Clash> {
         let Some(values) = values else { return Ok(()) };
         let key: Key = encoded(index, values).into();
@@ -89,7 +90,7 @@ impl Uniques {
             return match (&taken.stored, taken.by) {
                 (_, Some(by)) if by == place => Ok(()),
                 (Stored::Unasked { since, first }, _) => Err(Clash { at: *since, rows: [*first, place] }),
-                // The rows in memory are not those of the store any more, which the commit will say.
+                // The rows in memory are no longer those of the store, which the commit will report.
                 (_, by) => Err(Clash { at: None, rows: [by.unwrap_or(place), place] }),
             };
         }
@@ -98,17 +99,18 @@ impl Uniques {
         Ok(())
     }
 
-    /// A row is written of which nobody knows what the store has.
+    /// Records that a row is written whose stored values are unknown.
     pub(super) fn unseen(&mut self, place: u32, at: At) {
         self.unseen.entry(place).or_insert(at);
     }
 
-    /// Whether there are such rows that are not written yet.
+    /// Returns true if there are such rows that are not written yet.
     pub(super) fn has_unseen(&self) -> bool {
         !self.unseen.is_empty()
     }
 
-    /// What a row has in an index after an event, unless it had that before: it has given up what it had then.
+    /// Releases the value that a row had in an index before an event, and returns the value that it will have. Returns
+    /// `None` if it is the same.
     #[expect(clippy::expect_used, reason = "what a row has is taken")]
     pub(super) fn give_up(&mut self, place: u32, index: usize, values: Option<Vec<Value>>) -> Option<Wanted> {
         let key = values.as_ref().map(|values| encoded(index, values));
@@ -125,8 +127,8 @@ impl Uniques {
         Some(Wanted { place, index, key: key?.into(), values: values? })
     }
 
-    /// Gives a row what it is to have, once every row of the event has given up what it had. With `all` it is known of
-    /// every row what it has.
+    /// Gives a row its new value, after every row of the event has released its old one. `all` is true if the values of
+    /// every row are known.
     pub(super) fn take(&mut self, wanted: Wanted, at: At, all: bool) -> Result<(), Clash> {
         let Wanted { place, index, key, values } = wanted;
         match self.taken.get_mut(&key) {
@@ -145,17 +147,17 @@ impl Uniques {
         Ok(())
     }
 
-    /// How many values the store is to be asked about.
+    /// Returns the number of values about which the store will be asked.
     pub(super) fn unasked(&self) -> usize {
         self.unasked.len()
     }
 
-    /// What the store is to be asked about, which [`answer`](Self::answer) is told the answers to.
+    /// Returns the values to ask the store about. The answers go to [`answer`](Self::answer).
     pub(super) fn ask(&mut self) -> Vec<Unasked> {
         std::mem::take(&mut self.unasked)
     }
 
-    /// The store has nothing else than what it has said: the row, at its place if it has one, that has what was asked.
+    /// Records the answer of the store: the row that has the value there, with its place if it has one.
     #[expect(clippy::expect_used, reason = "what is asked about was taken")]
     pub(super) fn answer(&mut self, asked: &Unasked, found: Option<Found>) -> Result<(), Clash> {
         let taken = self.taken.get_mut(&asked.key).expect("what is asked about was taken");
@@ -163,7 +165,8 @@ impl Uniques {
         taken.stored = Stored::Nobody;
         let Some(found) = found else { return Ok(()) };
         let Found { place, known } = found;
-        // It has given it up, if it was written before another took it; what it had was not looked at then.
+        // The row has released the value if it was written before another row took it. Its stored value was not known
+        // then.
         let gave_up = self.unseen.get(&place).is_some_and(|written| *written <= since);
         if place != first && !(known && gave_up) {
             return Err(Clash { at: since, rows: [first, place] });
@@ -172,7 +175,7 @@ impl Uniques {
         Ok(())
     }
 
-    /// The rows of which the store must let go before others have what they had.
+    /// Returns the rows that must be deleted in the store before other rows get their old values.
     pub(super) fn in_the_way(&self) -> Vec<u32> {
         let mut rows: Vec<u32> = self.moved.iter().filter_map(|key| self.taken.get(key)?.in_the_way()).collect();
         rows.sort_unstable();
@@ -180,7 +183,7 @@ impl Uniques {
         rows
     }
 
-    /// The rows are written: the store has what they have.
+    /// Records that the rows are written, so the store has their values.
     pub(super) fn written(&mut self) {
         for key in self.moved.drain(..) {
             match self.taken.get_mut(&key) {
@@ -192,7 +195,7 @@ impl Uniques {
         self.unseen.clear();
     }
 
-    /// These rows are what they were, which nobody knows now.
+    /// Records that these rows are rolled back. Their values are unknown now.
     pub(super) fn rolled_back(&mut self, rows: impl Iterator<Item = u32>) {
         for key in self.moved.drain(..) {
             self.taken.remove(&key);
@@ -201,7 +204,7 @@ impl Uniques {
         rows.for_each(|place| self.forget(place));
     }
 
-    /// A row leaves the shelf.
+    /// Records that a row leaves the shelf.
     pub(super) fn forget(&mut self, place: u32) {
         let Some(has) = self.has.get_mut(place as usize) else { return };
         for key in std::mem::take(has).into_iter().flatten() {
@@ -225,7 +228,7 @@ impl Uniques {
 }
 
 impl Taken {
-    /// The row that has it in the store, where another one has it now.
+    /// Returns the row that has the value in the store, if another row has it now.
     fn in_the_way(&self) -> Option<u32> {
         match (&self.stored, self.by) {
             (Stored::By(stored), Some(by)) if *stored != by => Some(*stored),
@@ -238,11 +241,12 @@ impl Taken {
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) place: u32,
-    /// Whether it is known what it is now.
+    /// True if its present values are known.
     pub(super) known: bool,
 }
 
-/// Values of one index, all of the kinds of its columns, as bytes that are equal where the stores find the values to be.
+/// Returns the values of one index, each of the kind of its column, as bytes that are equal if the stores consider the
+/// values equal.
 #[expect(clippy::expect_used, reason = "a table has few indexes")]
 fn encoded(index: usize, values: &[Value]) -> Vec<u8> {
     let index = u16::try_from(index).expect("a table has few indexes");

@@ -44,7 +44,7 @@ async fn a_dead_letter_holds_back_the_rest_of_its_stream_and_nothing_else() {
     let error =
         node.version(view("v1.1")).retry_letters(WhichLetters::One(behind)).requested_by(by_test()).await.unwrap_err();
     assert!(matches!(error, Error::Behind { .. }), "{error}");
-    assert!(error.to_string().contains(&format!("behind event {doubted}")), "{error}");
+    assert!(error.to_string().contains(&format!("for event {doubted}")), "{error}");
     let ledger_3 = WhichLetters::Stream("ledger-3".try_into().unwrap());
     assert_eq!(node.version(view("v1.1")).retry_letters(ledger_3.clone()).requested_by(by_test()).await.unwrap(), 3);
     until_attempts(&node, 3).await;
@@ -238,7 +238,7 @@ async fn a_letter_behind_one_that_nobody_wants_to_go_is_not_retried_for_ever() {
     node.version(view("v1.1")).retry_letters(WhichLetters::One(first)).requested_by(by_test()).await.unwrap();
     let error =
         node.version(view("v1.1")).retry_letters(WhichLetters::One(third)).requested_by(by_test()).await.unwrap_err();
-    assert!(error.to_string().contains(&format!("behind event {second}")), "{error}");
+    assert!(error.to_string().contains(&format!("for event {second}")), "{error}");
     node.shutdown().await;
 }
 

@@ -130,7 +130,7 @@ async fn an_effect_that_nobody_makes_is_the_handlers_mistake() {
     add(&node, "ledger-1", 1).await;
     until(&node, "it is told", |status| {
         let versions = status.projections.iter().flat_map(|projection| &projection.versions);
-        versions.into_iter().any(|found| found.waiting_on.iter().any(|it| it.to_string().contains("carry it with")))
+        versions.into_iter().any(|found| found.waiting_on.iter().any(|it| it.to_string().contains("add them with")))
     })
     .await;
     node.shutdown().await;

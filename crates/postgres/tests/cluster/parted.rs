@@ -202,7 +202,7 @@ async fn every_running_node_notices_that_a_standby_without_the_tail_took_over_an
             until(node, "readiness says so", |_| says(parted(node.not_ready().into_iter().map(|found| found.reason))))
                 .await;
             let told = node.not_ready().first().expect("it is not ready").to_string();
-            assert!(told.contains("a start of every node anew"), "{told}");
+            assert!(told.contains("a restart of every node"), "{told}");
             until(node, "the status says so", |status| {
                 says(parted(status.projections[0].versions[0].waiting_on.clone()))
             })

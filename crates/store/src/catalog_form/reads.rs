@@ -1,10 +1,10 @@
-//! The stored form of what the code of a version reads.
+//! The stored form of the event types that the code of a version reads.
 
 use dacapo_model::Reads;
 use dacapo_model::assign::RowScope;
 use serde::{Deserialize, Serialize};
 
-/// A list that is not there stands for everything.
+/// A missing list stands for everything.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Form {
     #[serde(default, skip_serializing_if = "Option::is_none")]

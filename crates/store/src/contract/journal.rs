@@ -1,5 +1,4 @@
-//! What every [`Journal`] must do, as checks that [`journal_contract!`](crate::journal_contract) turns
-//! into tests.
+//! The checks of a [`Journal`], which [`journal_contract!`](crate::journal_contract) turns into tests.
 
 mod append;
 mod history;
@@ -24,25 +23,25 @@ use crate::error::{AppendError, AppendRefused, StoreError};
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent};
 use crate::record::EventRef;
 
-/// Where the journal of one check lives.
+/// The place of the journal of one check.
 #[async_trait]
 pub trait JournalHome: Send {
-    /// Whether what was appended is there when the journal is opened again.
+    /// Returns true if the appended events are there when the journal is opened again.
     fn lasts(&self) -> bool;
 
-    /// Opens the journal; it is empty the first time. Called again only after the one before was closed
-    /// and dropped.
+    /// Opens the journal, which is empty the first time. It is called again only after the journal was closed and
+    /// dropped.
     async fn open(&mut self, clock: Arc<dyn Clock>) -> Arc<dyn Journal>;
 }
 
-/// Makes one test of each check. The argument is an expression that gives a new
+/// Makes one test of each check. The argument is an expression that returns a new
 /// [`JournalHome`](crate::contract::journal::JournalHome).
 #[macro_export]
 macro_rules! journal_contract {
     ($home:expr) => {
         $crate::journal_contract!(@checks @each $home);
     };
-    // One test of all of them, at once: for a home that costs much to make.
+    // One test that runs all of them at once, for a home that is expensive to make.
     (@together $name:ident $home:expr) => {
         $crate::journal_contract!(@checks @one $name $home);
     };
@@ -116,7 +115,7 @@ macro_rules! journal_history_contract {
     };
 }
 
-/// A clock that shows what it is set to.
+/// A clock that shows the time to which it is set.
 #[derive(Debug, Default)]
 pub struct SetClock(AtomicI64);
 
@@ -133,7 +132,7 @@ impl Clock for SetClock {
     }
 }
 
-/// How often an append is tried that takes longer than it may.
+/// The most tries of an append that takes longer than it may.
 const APPEND_TRIES: usize = 8;
 
 async fn open(home: &mut dyn JournalHome) -> Arc<dyn Journal> {
@@ -144,7 +143,7 @@ fn name(stream: &str) -> StreamName {
     StreamName::new(stream).expect("checks use valid names")
 }
 
-/// An event whose id and content follow from `number`.
+/// Returns an event whose id and content follow from `number`.
 pub fn event(number: u64) -> NewEvent {
     NewEvent {
         id: EventId::from_bytes(u128::from(number).to_be_bytes()),
@@ -167,11 +166,11 @@ fn in_stream(stream: &str, number: u64) -> StreamEvent {
     StreamEvent { stream: name(stream), event: event(number) }
 }
 
-/// Appends, as whoever is told that it is not known what came of it: again, with the same ids. A machine that is busy with
-/// something else may take longer than an append waits.
+/// Appends, and retries with the same ids if the result is unknown. On a busy machine an append may take longer than it
+/// waits.
 ///
 /// # Panics
-/// When it does not come about.
+/// If no try succeeds.
 pub async fn appended(journal: &dyn Journal, append: Append) -> Appended {
     let mut answer = journal.append(append.clone()).await;
     for _ in 1..APPEND_TRIES {
@@ -201,7 +200,7 @@ fn at(position: u64, revision: u64, written: usize) -> Appended {
     Appended { position: Position::new(position), revision: Revision::new(revision), written }
 }
 
-/// An event that was read, as a value.
+/// An event as it was read, in parts that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// Its position.
@@ -212,9 +211,9 @@ pub struct Recorded {
     pub stream: String,
     /// The event.
     pub event: NewEvent,
-    /// When it was appended, in microseconds.
+    /// The time at which it was appended, in microseconds since 1970.
     pub recorded: i64,
-    /// Whether it is the last of its append.
+    /// True if it is the last of its append.
     pub last_of_append: bool,
 }
 
@@ -238,7 +237,7 @@ impl From<EventRef<'_>> for Recorded {
     }
 }
 
-/// Everything through the head, whatever the stream. Asserts that positions are dense (I-1).
+/// Returns all events through the head, of all streams. Asserts that positions are dense (I-1).
 pub async fn everything(journal: &dyn Journal) -> Vec<Recorded> {
     let head = *journal.head().borrow();
     let mut all: Vec<Recorded> = Vec::new();

@@ -1,4 +1,4 @@
-//! What every store's members must do.
+//! The checks of a store's members.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn member(number: u8) -> Member {
     Member { id: MemberId::from_bytes([number; 16]), name: format!("node {number}"), address, carries, ready: true }
 }
 
-/// Whoever renews is told of all, and what it says of itself is what the others see.
+/// A member that renews its lease gets the list of all members. The others see what it reports about itself.
 pub async fn those_with_a_lease_are_known_to_all(members: &dyn Members) {
     assert_eq!(members.live().await.expect("read"), []);
     let (one, two) = (member(1), Member { carries: vec![], address: None, ..member(2) });
@@ -28,13 +28,13 @@ pub async fn those_with_a_lease_are_known_to_all(members: &dyn Members) {
     assert_eq!(members.live().await.expect("read"), [busy, two]);
 }
 
-/// A lease ends by itself, or at once when its member leaves.
+/// A lease ends by itself, or at once if its member leaves.
 pub async fn a_lease_ends(members: &dyn Members) {
     let (one, two, three) = (member(1), member(2), member(3));
     members.renew(&one, Duration::from_millis(1)).await.expect("renewed");
     members.renew(&two, LONG).await.expect("renewed");
     members.renew(&three, LONG).await.expect("renewed");
-    // Whatever clock the store has, it goes.
+    // Every store's clock advances.
     while members.live().await.expect("read").len() > 2 {
         tokio::task::yield_now().await;
     }
@@ -44,8 +44,8 @@ pub async fn a_lease_ends(members: &dyn Members) {
     assert_eq!(members.renew(&one, LONG).await.expect("renewed"), [one, two], "one that was late is back");
 }
 
-/// Runs the suite: `$make` is an expression that makes members nobody else knows, and whatever must last as long as they
-/// do, as often as it is evaluated.
+/// Makes the tests of the suite. `$make` is an expression that makes members that nobody else knows, and anything that
+/// must last as long as they do. It is evaluated several times.
 #[macro_export]
 macro_rules! members_contract {
     ($make:expr) => {

@@ -1,5 +1,5 @@
-//! The suite that every store must pass, as functions that panic where a store is wrong. A store's tests
-//! hand in how to make a store.
+//! The suite that every store must pass, as functions that panic if a store is wrong. The tests of a store pass in how
+//! to make one.
 
 pub mod journal;
 pub mod members;
@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use futures::StreamExt;
 
-/// How many checks run beside each other where all of them are one test: more would wait for each other's connections.
+/// The most checks that run at once if all are one test. More would wait for each other's connections.
 const AT_ONCE: usize = 4;
 
 /// Runs checks, a few at a time.
@@ -18,17 +18,17 @@ pub async fn a_few_at_a_time(checks: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>
     futures::stream::iter(checks).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
-/// A source of chance that tells its seed, so that a failure can be run again.
+/// A source of chance that reports its seed, so that a failure can be repeated.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
 impl Chance {
-    /// The source with this seed.
+    /// Returns the source with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,4 @@
-//! What every [`Views`] must do.
+//! The checks of [`Views`].
 //!
 //! [`views_contract!`](crate::views_contract) makes a test of each function.
 
@@ -28,15 +28,15 @@ pub use segments::{
     a_row_may_be_nobodys_and_another_segments_once_it_was_deleted,
 };
 
-/// Makes a test of each function of [`contract::views`](self), for the views that the expression gives.
+/// Makes a test of each function of [`contract::views`](self), for the views that the expression returns.
 ///
-/// The expression is evaluated once a test; it is a pair of the views and whatever must outlive them.
+/// The expression is evaluated once for each test. It is a pair of the views and a value that must outlive them.
 #[macro_export]
 macro_rules! views_contract {
     ($make:expr) => {
         $crate::views_contract!(@checks @each $make);
     };
-    // One test of all of them, at once.
+    // One test that runs all of them at once.
     (@together $name:ident $make:expr) => {
         $crate::views_contract!(@checks @one $name $make);
     };
@@ -127,7 +127,7 @@ const ACCOUNTS: Table = Table {
     indexes: &[Index { name: "owner", columns: &[1], unique: false }],
 };
 
-/// Names that are only safe when they are quoted, a key of two columns in another order than the columns.
+/// Names that must be quoted, and a key of two columns in another order than the columns.
 const ENTRIES: Table = Table {
     name: "order \"group\"",
     columns: &[
@@ -156,7 +156,7 @@ const KINDS: Table = Table {
     indexes: &[],
 };
 
-/// Nothing but a key.
+/// Only a key.
 const MARKS: Table = Table { name: "marks", columns: &[column("id", ColumnKind::Uuid)], key: &[0], indexes: &[] };
 
 const TABLES: &[Table] = &[ACCOUNTS, ENTRIES, KINDS, MARKS];
@@ -176,7 +176,7 @@ async fn made(views: &dyn Views) -> Arc<dyn View> {
 
 const MEMBER: MemberId = MemberId::from_bytes([7; 16]);
 
-/// Claims every segment of a view that nobody else claims meanwhile.
+/// Claims every segment of a view. Nobody else may claim them meanwhile.
 pub async fn claim_all(view: &dyn View) -> Vec<Token> {
     let seen = view.tokens().await.expect("tokens");
     let claimed = view.claim(Some(MEMBER), &seen).await.expect("claimed");
@@ -184,7 +184,7 @@ pub async fn claim_all(view: &dyn View) -> Vec<Token> {
     claimed
 }
 
-/// A view that is claimed, with its first segment's next move.
+/// Returns a claimed view, with the next move of its first segment.
 async fn claimed(views: &dyn Views) -> (Arc<dyn View>, TokenMove) {
     let view = made(views).await;
     let tokens = claim_all(&*view).await;
@@ -225,7 +225,7 @@ fn invalid<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     }
 }
 
-/// I-3: nothing is seen before the commit, and rows and token together after it.
+/// I-3: readers see nothing before the commit, and rows and token together after it.
 pub async fn rows_and_tokens_commit_together(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -239,7 +239,7 @@ pub async fn rows_and_tokens_commit_together(views: &dyn Views) {
     assert_eq!((tokens[0].position, tokens[1].position), (Position::new(5), Position::START));
     assert_eq!(view.reader().await.expect("a reader").covers(), Position::START);
 
-    // The writer goes on with another transaction, and a rolled back one leaves nothing.
+    // The writer continues with another transaction, and a rollback leaves nothing.
     put(&mut *writer, &ACCOUNTS, vec![account("a-2", "bob", 1)]).await;
     writer.rollback().await.expect("rolled back");
     writer.commit(&Commit::of([step(&tokens[0], 1)])).await.expect("committed");
@@ -285,7 +285,7 @@ pub async fn a_claim_between_begin_and_commit_fences(views: &dyn Views) {
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 7)));
 }
 
-/// I-4: a claim is of the epoch that was seen, so that of two that saw the same one gets the segment.
+/// I-4: a claim names the epoch that was seen, so of two members that saw the same one, one gets the segment.
 pub async fn segments_are_claimed_one_by_one_and_by_one_of_two(views: &dyn Views) {
     let view = made(views).await;
     let (one, two) = (MemberId::from_bytes([1; 16]), MemberId::from_bytes([2; 16]));
@@ -302,7 +302,7 @@ pub async fn segments_are_claimed_one_by_one_and_by_one_of_two(views: &dyn Views
     writer.commit(&Commit::of([step(&first[0], 5)])).await.expect("committed");
     writer.commit(&Commit::of([step(&second[0], 4)])).await.expect("committed");
 
-    // What is handed over is nobody's, and fenced.
+    // A released segment has no member, and is fenced.
     let moved = view.tokens().await.expect("tokens");
     let free = view.claim(None, &moved[..1]).await.expect("released");
     assert_eq!((free.len(), free[0].claimed_by), (1, None));
@@ -322,7 +322,7 @@ pub async fn a_revoked_claim_lands_nothing(views: &dyn Views) {
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
 }
 
-/// No token moves past its cap; up to it, and where it is, it does.
+/// A token moves up to its cap, and stays there, but never past it.
 pub async fn a_token_stops_at_its_cap(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let cap = Position::new(4);
@@ -341,7 +341,7 @@ pub async fn a_token_stops_at_its_cap(views: &dyn Views) {
     writer.commit(&Commit::of([step(&token, 1)])).await.expect("it goes on");
 }
 
-/// I-4, I-7: what was shown stays marked, and the same request sends a segment back once.
+/// I-4, I-7: the position that was shown stays marked, and one request moves a segment back only once.
 pub async fn a_token_goes_back_only_for_a_new_replay(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -400,7 +400,7 @@ fn letter(token: &Token, position: u64, kind: LetterKind) -> Letter {
     }
 }
 
-/// The tries of an event are kept with its segment, by whoever claims it, until the token covers the event.
+/// The tries of an event are kept with its segment, for every member that claims it, until the token covers the event.
 pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
     let view = made(views).await;
     let tokens = claim_all(&*view).await;
@@ -414,7 +414,7 @@ pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
         writer.commit(&stops(attempts)).await.expect("kept");
         assert_eq!(view.refusals().await.expect("read"), [refusal(&tokens[0], 4, attempts)]);
     }
-    // Another segment moves, and this one up to the event.
+    // Another segment moves, and this one moves up to the event.
     let both = [tokens[0].step(Position::new(3), 3), tokens[1].step(Position::new(9), 6)];
     writer.commit(&Commit::of(both)).await.expect("committed");
     assert_eq!(view.refusals().await.expect("read").len(), 1);
@@ -424,8 +424,8 @@ pub async fn a_refusal_stays_until_its_event_is_covered(views: &dyn Views) {
     assert_eq!(view.refusals().await.expect("read"), []);
 }
 
-/// Letters come in order; a wish is recorded on those it is for; a letter that is written again takes its place, and
-/// goes all the same if it was given up meanwhile. A reader has those of its state.
+/// Letters are returned in order. A wish is recorded on the requested letters. A letter that is written again replaces
+/// the earlier one, and is dropped even so if that was given up meanwhile. A reader has the letters of its state.
 pub async fn letters_are_kept_wished_for_and_settled(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -486,7 +486,7 @@ fn effect(token: &Token, position: u64, ordinal: u32, stream: &str) -> NewEffect
 /// The longest wait between two tries of an effect.
 const LONGEST: Duration = Duration::from_micros(400);
 
-/// The positions and ordinals of what is due.
+/// Returns the positions and ordinals of the due effects.
 async fn due(view: &dyn View, now: i64) -> Vec<(u64, u32)> {
     let due = view.effects_due(Timestamp::from_micros(now), LONGEST, 10).await.expect("read");
     due.iter().map(|it| (it.effect.position.get(), it.effect.ordinal)).collect()
@@ -500,7 +500,7 @@ async fn emit(view: &dyn View, effects: Vec<NewEffect>) {
     writer.commit(&commit).await.expect("committed");
 }
 
-/// The claim under which effects are settled, taken at once if nobody has it.
+/// Returns the claim under which effects are settled, and takes it if nobody has it.
 async fn acting(view: &dyn View) -> EffectsClaim {
     let seen = view.effects_claim().await.expect("read");
     if seen.owner.is_some() {
@@ -511,7 +511,7 @@ async fn acting(view: &dyn View) -> EffectsClaim {
     next
 }
 
-/// Records what became of the effect of an event that is due.
+/// Records the result of the due effect of an event.
 async fn settle(view: &dyn View, position: u64, settled: EffectOutcome) {
     let due = view.effects_due(Timestamp::from_micros(i64::MAX), LONGEST, 10).await.expect("read");
     let found = due.iter().find(|it| it.effect.position.get() == position).expect("it is due");
@@ -522,7 +522,7 @@ async fn settle(view: &dyn View, position: u64, settled: EffectOutcome) {
     }
 }
 
-/// And those of others at the same time, across later commits.
+/// Effects of a stream are due one after the other, and those of other streams at the same time, across later commits.
 pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -553,7 +553,7 @@ pub async fn effects_of_a_stream_are_due_one_after_the_other(views: &dyn Views) 
     assert_eq!(due(&*view, 0).await, [(5, 0)], "what comes after everything was made is due");
 }
 
-/// The back-off and what was said are kept with the effect.
+/// The back-off and the error are stored with the effect.
 pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -575,7 +575,7 @@ pub async fn an_effect_that_fails_is_due_later_and_holds_back_only_its_stream(vi
     assert_eq!(due(&*view, 0).await, [(2, 0)]);
 }
 
-/// Whoever decides about effects leaves each stream with one that is due.
+/// After each decision about effects, every stream has one that is due.
 pub async fn an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dropped(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -612,7 +612,7 @@ pub async fn an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dr
     settle(&*view, 1, aside()).await;
     assert_eq!(due(&*view, 0).await, [(2, 0), (4, 0)]);
     assert_eq!(decide(WhichLetters::One(Position::new(2)), 9, true, Wish::Drop).await, 1);
-    assert_eq!(due(&*view, 0).await, [(3, 0), (4, 0)], "what waited behind it is due");
+    assert_eq!(due(&*view, 0).await, [(3, 0), (4, 0)], "what waited for it is due");
     assert_eq!(decide(WhichLetters::All, 9, false, Wish::Drop).await, 1, "what was never tried stays");
     assert_eq!((listed(true).await.len(), due(&*view, 0).await), (2, vec![(3, 0), (4, 0)]));
     assert_eq!(decide(WhichLetters::All, 9, true, Wish::Drop).await, 2);
@@ -622,7 +622,7 @@ pub async fn an_effect_that_is_set_aside_holds_nothing_back_and_is_retried_or_dr
 }
 
 // I-3, I-4
-/// And an event that is applied again emits nothing that is there.
+/// An event that is applied again emits no effect that exists already.
 pub async fn effects_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -637,7 +637,7 @@ pub async fn effects_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
     assert_eq!((view.outbox(10).await.expect("read").pending, due(&*view, 0).await), (1, vec![(1, 0)]));
 }
 
-/// Until its own segment has come past it, and for as long as it is set aside.
+/// An event that was never applied may speak until its own segment has passed it, and as long as it is set aside.
 pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let tokens = view.tokens().await.expect("tokens");
@@ -660,7 +660,7 @@ pub async fn what_was_never_applied_may_speak_when_it_comes_again(views: &dyn Vi
 }
 
 // I-4
-/// One of a position that has one already changes nothing: what a later history has there hides no earlier one.
+/// A mark at a position that has one already changes nothing, so that a later history hides no earlier one.
 pub async fn marks_of_the_history_are_kept_with_the_rows_or_not_at_all(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let journal = JournalId::from_bytes([7; 16]);
@@ -688,7 +688,7 @@ pub async fn marks_of_the_history_are_kept_with_the_rows_or_not_at_all(views: &d
     assert_eq!(view.history().await.expect("read"), Some(kept));
 }
 
-/// I-4: a commit that does not land keeps nothing.
+/// I-4: a commit that does not land stores nothing.
 pub async fn what_is_kept_of_refused_events_is_fenced_as_rows_are(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -705,7 +705,7 @@ pub async fn what_is_kept_of_refused_events_is_fenced_as_rows_are(views: &dyn Vi
     assert_eq!(view.letters(Position::START, 10).await.expect("read"), []);
 }
 
-/// A hold gives the tokens at which everything stops, and the same commit is good once it is lifted.
+/// A hold returns the tokens at which everything stops, and the same commit is valid once the hold is lifted.
 pub async fn a_hold_blocks_commits_until_it_is_lifted(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -748,7 +748,7 @@ pub async fn a_hold_does_not_wait_for_a_reading_writer(views: &dyn Views) {
     writer.query("SELECT count(*) FROM accounts", &[]).await.expect("read");
     view.hold(Position::new(9)).await.expect("held");
     view.lift(Position::new(9)).await.expect("lifted");
-    // The lock that the writer takes next is released by a rollback as by a commit.
+    // A rollback releases the lock that the writer takes next, as a commit does.
     put(&mut *writer, &ACCOUNTS, vec![account("a-1", "ann", 5)]).await;
     writer.rollback().await.expect("rolled back");
     view.hold(Position::new(9)).await.expect("held");
@@ -756,7 +756,7 @@ pub async fn a_hold_does_not_wait_for_a_reading_writer(views: &dyn Views) {
     writer.commit(&Commit::of([first])).await.expect("committed");
 }
 
-/// I-4: the moves of a commit land all or none.
+/// I-4: either all moves of a commit land, or none.
 pub async fn a_refused_move_of_one_segment_refuses_all(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let tokens = view.tokens().await.expect("tokens");
@@ -768,7 +768,7 @@ pub async fn a_refused_move_of_one_segment_refuses_all(views: &dyn Views) {
     assert_eq!(view.reader().await.expect("a reader").covers(), Position::new(5));
 }
 
-/// Dropping a writer is rolling back, and frees the next one.
+/// Dropping a writer rolls back, and lets the next one begin.
 pub async fn a_dropped_writer_leaves_nothing(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut dropped = view.writer().await.expect("a writer");
@@ -780,7 +780,7 @@ pub async fn a_dropped_writer_leaves_nothing(views: &dyn Views) {
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, None);
 }
 
-/// However long it lives and whatever is written meanwhile, also by the task that holds it.
+/// A reader sees one state as long as it lives, whatever is written meanwhile, even by the task that holds it.
 pub async fn a_reader_sees_one_state(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -799,7 +799,7 @@ pub async fn a_reader_sees_one_state(views: &dyn Views) {
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a-1")]).await, Some(account("a-1", "ann", 6)));
 }
 
-/// Loads and queries of a writer see what it wrote before the commit, and not what it rolled back.
+/// Loads and queries of a writer see its rows before the commit, and not the rows that it rolled back.
 pub async fn a_writer_sees_its_own_transaction(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -821,7 +821,7 @@ pub async fn a_writer_sees_its_own_transaction(views: &dyn Views) {
     writer.commit(&Commit::of([first])).await.expect("committed");
 }
 
-/// Values come back as they were, the extreme ones and NULL among them.
+/// Values are read back as they were written, including extreme ones and NULL.
 pub async fn every_kind_of_value_comes_back(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let time = |micros| Value::Time(Timestamp::from_micros(micros));
@@ -853,7 +853,7 @@ pub async fn every_kind_of_value_comes_back(views: &dyn Views) {
     }
 }
 
-/// What does not fit a column is refused by the column's name, and what no store keeps is, too.
+/// A value that does not fit its column is refused with the column's name, and so is a value that no store keeps.
 pub async fn a_value_of_another_kind_is_refused(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -873,7 +873,7 @@ pub async fn a_value_of_another_kind_is_refused(views: &dyn Views) {
     refuse(&KINDS, row, "9999").await;
 }
 
-/// Upserts replace every column, whatever the number of rows; deletes take what is there.
+/// Upserts replace every column, for any number of rows. Deletes remove the rows that exist.
 pub async fn rows_are_written_whole_and_in_bulk(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -884,7 +884,7 @@ pub async fn rows_are_written_whole_and_in_bulk(views: &dyn Views) {
         let bobs = writer.query("SELECT id, owner, balance FROM accounts ORDER BY id", &[]).await.expect("read");
         assert_eq!(bobs, rows("bob"));
     }
-    // Twice in one call: the later one stands.
+    // Twice in one call: the later row is kept.
     put(&mut *writer, &ACCOUNTS, vec![account("0000", "x", 1), account("0000", "y", 2)]).await;
     let keys = (1..2_000).map(|at| vec![text(&format!("{at:04}"))]).collect::<Vec<_>>();
     writer.delete(&ACCOUNTS, &mut of_none(keys)).await.expect("deleted");
@@ -893,7 +893,7 @@ pub async fn rows_are_written_whole_and_in_bulk(views: &dyn Views) {
     assert_eq!(reader.select(&ACCOUNTS, &[], 10).await.expect("read"), [account("0000", "y", 2)]);
 }
 
-/// Keys of several columns, in the order of the key; a unique index refuses what it should.
+/// Keys may have several columns, in the order of the key. A unique index refuses a second row with its value.
 pub async fn rows_have_composite_keys(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let entry = |number: i64, book: &str, note: Value| vec![Value::Integer(number), text(book), note];
@@ -917,7 +917,7 @@ pub async fn rows_have_composite_keys(views: &dyn Views) {
     assert!(why.contains("where"), "{why}");
 }
 
-/// What a writer sees of who has which value; what moves from row to row is deleted first.
+/// A writer finds the row that has a unique value. A value that moves from row to row is deleted first.
 pub async fn rows_are_found_by_what_only_one_may_have(views: &dyn Views) {
     const INDEXES: &[Index] = &[
         Index { name: "text", columns: &[1], unique: true },
@@ -968,7 +968,7 @@ pub async fn rows_are_found_by_what_only_one_may_have(views: &dyn Views) {
     assert_eq!(get(&*view, &UNIQUE, &[Value::Integer(0)]).await.expect("there")[1], text("a"));
 }
 
-/// By one column or several, NULL included, never more than asked for.
+/// Selects by one column or several, including NULL, and returns at most the requested number.
 pub async fn select_finds_by_column_in_the_order_of_keys(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -987,14 +987,14 @@ pub async fn select_finds_by_column_in_the_order_of_keys(views: &dyn Views) {
     assert_eq!(ids(&[(1, text("ann")), (2, Value::Integer(1))], 10).await, ["c", "d"].map(text));
     assert_eq!(ids(&[], usize::MAX).await, ["a", "b", "c", "d"].map(text));
     assert!(ids(&[(1, text("eve"))], 10).await.is_empty());
-    // What comes from outside may be what no store has a text for; then no row has it.
+    // A value from outside may be text that no store can keep. Then no row has it.
     assert!(ids(&[(1, text("an\0n"))], 10).await.is_empty());
     assert_eq!(writer.load(&ACCOUNTS, &[text("a\0")]).await.expect("read"), None);
     writer.delete(&ACCOUNTS, &mut of_none([vec![text("a\0")]])).await.expect("nothing to delete");
     assert_eq!(reader.select(&ENTRIES, &[(2, Value::Null)], 10).await.expect("read").len(), 1);
 }
 
-/// Each row once, behind the key before it, whatever the key is made of, in the order of [`key_order`].
+/// Each row is read once, after the key before it, for every kind of key, in the order of [`key_order`].
 pub async fn pages_go_through_a_table_in_the_order_of_keys(views: &dyn Views) {
     const IN_ALL: &[Column] = &[
         column("flag", ColumnKind::Boolean),
@@ -1063,7 +1063,7 @@ pub async fn pages_go_through_a_table_in_the_order_of_keys(views: &dyn Views) {
     }
 }
 
-/// A table of fewer columns reads from the stored one, and SQL gives names.
+/// A table with fewer columns reads from the stored one, and SQL returns the names.
 pub async fn queries_name_their_columns(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -1080,7 +1080,7 @@ pub async fn queries_name_their_columns(views: &dyn Views) {
     assert_eq!(row, Some(vec![text("a"), Value::Integer(1)]));
 }
 
-/// The statement stands as it is, however it ends.
+/// The statement is used as it is, with any ending.
 pub async fn the_first_rows_of_a_query_are_taken_and_all_are_counted(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
@@ -1098,7 +1098,7 @@ pub async fn the_first_rows_of_a_query_are_taken_and_all_are_counted(views: &dyn
     }
 }
 
-/// Readers do not write; handlers neither end the transaction nor touch what is dacapo's.
+/// Readers do not write. Handlers neither end the transaction nor use the tables of dacapo.
 pub async fn readers_and_handlers_stay_in_their_bounds(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let mut reader = view.reader().await.expect("a reader");
@@ -1123,7 +1123,7 @@ pub async fn readers_and_handlers_stay_in_their_bounds(views: &dyn Views) {
     assert_eq!(get(&*view, &ACCOUNTS, &[text("a")]).await, Some(account("a", "ann", 1)));
 }
 
-/// Opening says exactly what differs; opening the same again is fine.
+/// Opening reports exactly what differs. Opening with the same tables succeeds.
 pub async fn another_schema_is_refused_by_name(views: &dyn Views) {
     made(views).await;
     made(views).await;
@@ -1145,8 +1145,8 @@ pub async fn another_schema_is_refused_by_name(views: &dyn Views) {
     assert!(views.find(&other).await.expect("looked for").is_none(), "a refused view was not made");
 }
 
-/// Only unique indexes are there from the beginning; the others come with the commit of whoever builds them, and rows
-/// are the same before and after.
+/// Only unique indexes exist from the beginning. The others exist after the commit of the writer that builds them, and
+/// rows are the same before and after.
 pub async fn indexes_are_built_when_they_are_asked_for(views: &dyn Views) {
     let (view, first) = claimed(views).await;
     let missing = async || view.missing_indexes(TABLES).await.expect("looked for");
@@ -1178,7 +1178,7 @@ pub async fn indexes_are_built_when_they_are_asked_for(views: &dyn Views) {
     assert_eq!(of_ann, [account("a", "ann", 1), account("b", "ann", 3)]);
 }
 
-/// A new view is filled in SQL from one state of another, which goes on meanwhile; rows and tokens land together.
+/// SQL fills a new view from one state of another one, which continues meanwhile. Rows and tokens land together.
 pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn Views) {
     let (source, first) = claimed(views).await;
     let mut old = source.writer().await.expect("a writer");
@@ -1196,7 +1196,7 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
         let in_source = |sql: &str| sql.replace("{source}", &found.schema);
         let (at, epoch) = (found.tokens[0].position, found.tokens[0].epoch);
         assert_eq!(found.letters, 0);
-        // The source goes on, unseen.
+        // The source continues, unseen.
         let goes_on = TokenMove { epoch, from: at, to: at.next(), ..first };
         put(&mut *old, &ACCOUNTS, vec![account("c", "cid", 3)]).await;
         put(&mut *old, &ACCOUNTS, vec![account("a", "eve", 9)]).await;
@@ -1210,7 +1210,7 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
             continue;
         }
         assert_eq!(writer.execute(&in_source(fill), &[]).await.expect("filled"), 2);
-        // Refused, or done to a copy that nobody sees.
+        // It is refused, or changes a copy that nobody sees.
         drop(writer.execute(&in_source("DELETE FROM {source}.accounts"), &[]).await);
         writer.index(&ACCOUNTS, &ACCOUNTS.indexes[0]).await.expect("built");
         let counted = Applied { after: at, events: 0 };
@@ -1225,7 +1225,7 @@ pub async fn a_view_is_filled_from_another_as_it_was_at_one_moment(views: &dyn V
     assert_eq!(get(&*source, &ACCOUNTS, &[text("a")]).await, Some(account("a", "eve", 9)));
 }
 
-/// I-12: a dropped view is gone, and one of the same name begins at the start.
+/// I-12: a dropped view is gone, and a new view of the same name begins at the start.
 pub async fn views_are_found_listed_dropped_and_made_anew(views: &dyn Views) {
     assert!(views.find(&id()).await.expect("looked for").is_none());
     assert!(views.list().await.expect("listed").is_empty());
@@ -1244,7 +1244,7 @@ pub async fn views_are_found_listed_dropped_and_made_anew(views: &dyn Views) {
     assert_eq!(views.list().await.expect("listed"), [other]);
     assert!(views.find(&id()).await.expect("looked for").is_none());
     let anew = made(views).await;
-    // Whatever the writer of the dropped view can still do, nothing of it is seen in the new one.
+    // The writer of the dropped view may still work, but the new view shows nothing of it.
     drop(writer.commit(&Commit::of([first])).await);
     assert_eq!(get(&*anew, &ACCOUNTS, &[text("a")]).await, None);
     let unclaimed = |token: &Token| token.epoch == Epoch::UNCLAIMED && token.position == Position::START;

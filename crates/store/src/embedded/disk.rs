@@ -1,4 +1,4 @@
-//! The disk, handed in as an argument, so that tests can let it fail, fill up or lose power.
+//! The disk as an argument, so that tests can let it fail, fill up or lose power.
 //!
 //! This module owns the few operations that the journal needs. It never interprets a byte.
 
@@ -14,7 +14,7 @@ use crate::error::StoreError;
 
 /// A disk with directories and files.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a directory and those above it, as far as they are missing.
+    /// Makes a directory and its parents, as far as they do not exist.
     ///
     /// # Errors
     /// The error of the operating system.
@@ -26,13 +26,13 @@ pub trait Disk: Send + Sync + 'static {
     /// The error of the operating system.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Opens a file that is there, to read and to write.
+    /// Opens an existing file, to read and to write.
     ///
     /// # Errors
     /// The error of the operating system.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Opens an empty file, emptying the one that is there.
+    /// Creates an empty file, or opens an existing one and empties it.
     ///
     /// # Errors
     /// The error of the operating system.
@@ -44,13 +44,13 @@ pub trait Disk: Send + Sync + 'static {
     /// The error of the operating system.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Gives a file another name in the same directory, in place of the one that has that name.
+    /// Renames a file within its directory, replacing a file that has the new name.
     ///
     /// # Errors
     /// The error of the operating system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Returns true if `path` is the name of the open file, so that anyone who opens it finds that one.
+    /// Returns true if `path` is the name of the open file, so that a process that opens `path` gets that file.
     ///
     /// # Errors
     /// The error of the operating system.
@@ -59,7 +59,7 @@ pub trait Disk: Send + Sync + 'static {
         Ok(true)
     }
 
-    /// Makes durable which files are in a directory.
+    /// Makes the names of the files in a directory durable.
     ///
     /// # Errors
     /// The error of the operating system.
@@ -68,13 +68,13 @@ pub trait Disk: Send + Sync + 'static {
 
 /// An open file.
 pub trait DiskFile: Send + Sync {
-    /// Returns the number of bytes that it has.
+    /// Returns its size in bytes.
     ///
     /// # Errors
     /// The error of the operating system.
     fn size(&self) -> io::Result<u64>;
 
-    /// Returns the identity of the file, whatever names it has; `None` if it has none.
+    /// Returns the identity of the file, which does not depend on its names; `None` if it has none.
     ///
     /// # Errors
     /// The error of the operating system.
@@ -82,20 +82,20 @@ pub trait DiskFile: Send + Sync {
         Ok(None)
     }
 
-    /// Puts `len` bytes from `offset` after what is in `out`, fewer only where the file ends.
+    /// Appends `len` bytes from `offset` to `out`; fewer only if the file ends before.
     ///
     /// # Errors
     /// The error of the operating system.
     fn read_at(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()>;
 
-    /// As [`read_at`](Self::read_at), if no waiting for the disk is needed to get all the bytes. False when
-    /// it is, or when that cannot be told; then `out` is as before.
+    /// Does the same as [`read_at`](Self::read_at) if all bytes are available without waiting for the disk. Returns
+    /// false if they are not, or if that is unknown; then `out` is unchanged.
     ///
     /// # Errors
     /// The error of the operating system.
     fn read_now(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<bool>;
 
-    /// Tells that these bytes will be read soon, so that many reads are in flight at once. A hint.
+    /// Announces that these bytes will be read soon, so that many reads run at once. It is a hint.
     fn will_need(&self, offset: u64, len: usize);
 
     /// Writes all of `bytes` at `offset`.
@@ -110,11 +110,11 @@ pub trait DiskFile: Send + Sync {
     /// The error of the operating system.
     fn set_len(&self, size: u64) -> io::Result<()>;
 
-    /// Makes everything written so far durable, and the file's size.
+    /// Makes everything that was written so far durable, and the file's size.
     ///
     /// # Errors
-    /// The error of the operating system. What is durable is then unknown, and a retry does not show it:
-    /// the system may have dropped what it could not write.
+    /// The error of the operating system. What is durable is then unknown, and a retry does not show it, since the
+    /// system may have dropped what it could not write.
     fn sync_data(&self) -> io::Result<()>;
 }
 
@@ -162,7 +162,7 @@ impl Disk for FileDisk {
     }
 }
 
-/// The disk of the operating system, of which nothing is changed.
+/// The disk of the operating system, opened so that nothing on it can change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LookDisk;
 
@@ -204,7 +204,7 @@ impl Disk for LookDisk {
 pub(crate) const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
-/// Makes a directory for the user that runs the process, and those above it, as far as they are missing.
+/// Makes a directory for the user that runs the process, and its parents, as far as they do not exist.
 pub(super) fn private_dir(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -212,7 +212,7 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
 }
 
-/// Opens a file, and nothing else: a pipe would be waited for without end, and what comes from a device is not what was
+/// Opens a regular file and nothing else: a pipe would block without end, and the bytes of a device are not what was
 /// written.
 pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> {
     let other = |found: FileType| io::Error::new(io::ErrorKind::InvalidData, NotAFile(kind_of(found)));
@@ -221,7 +221,7 @@ pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> 
             let found = file.metadata()?.file_type();
             if found.is_file() { Ok(file) } else { Err(other(found)) }
         }
-        // Some are not opened at all in this way.
+        // Some kinds cannot be opened in this way at all.
         Err(error) => match std::fs::metadata(path).map(|found| found.file_type()) {
             Ok(found) if !found.is_file() => Err(other(found)),
             _ => Err(error),
@@ -229,24 +229,24 @@ pub(crate) fn open_file(options: &OpenOptions, path: &Path) -> io::Result<File> 
     }
 }
 
-/// Something else is where a file should be.
+/// Something else is in the place of a file.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is there in place of the file")]
 struct NotAFile(&'static str);
 
-/// Returns true if an error says that something else is where a file should be.
+/// Returns true if an error says that something else is in the place of a file.
 pub(crate) fn is_not_a_file(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<NotAFile>())
 }
 
-/// That something else is where the file `path` should be, if that is what `error` says.
+/// Returns the error that something else is in the place of the file `path`, if `error` says so.
 pub(super) fn not_a_file(path: &Path, error: &io::Error) -> Option<StoreError> {
     let found = error.get_ref().filter(|inner| inner.is::<NotAFile>())?;
-    Some(StoreError::corrupt(path.display(), format!("{found}: put the file back, from a backup if need be")))
+    Some(StoreError::corrupt(path.display(), format!("{found}: put the file back, from a backup if necessary")))
 }
 
-/// What is at `path` if it is no file, which is not opened to see that: closing it would give up the locks that SQLite has on
-/// it.
+/// Returns the kind of `path` if it is not a regular file. The file is not opened for this: closing it would release
+/// SQLite's locks on it.
 pub(crate) fn other_than_a_file(path: &Path) -> io::Result<Option<&'static str>> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -263,8 +263,8 @@ fn kind_of(found: FileType) -> &'static str {
     }
 }
 
-/// A few files that are kept open for nothing, to be let go of when the process has no more files to open: the next
-/// chunk of a journal must not fail because a thousand callers are connected.
+/// Spare open files, of which one is closed when the process may open no more files. So the next chunk of a journal
+/// does not fail because a thousand callers are connected.
 mod reserve {
     use std::fs::File;
     use std::io;
@@ -276,7 +276,7 @@ mod reserve {
     const FILES: usize = 8;
     static KEPT: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-    /// Opens a file, in the place of a kept one if there is no other way.
+    /// Opens a file. If no more files can be opened, it closes a spare one and retries.
     pub fn or_use(path: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -284,7 +284,7 @@ mod reserve {
                 Err((Some(advice), error)) => {
                     tracing::warn!(file = %path.display(), left = kept.len(), %error, advice, "no more files can be \
                         opened; one that was kept for the journal is used");
-                    // Another thread may be faster; then the next one is given up.
+                    // Another thread may take the freed file first. Then the next spare file is closed.
                     if kept.pop().is_none() {
                         return Err(error);
                     }
@@ -318,8 +318,9 @@ impl DiskFile for File {
         let end = start + len;
         out.reserve_exact(len);
         let mut filled = start;
-        // Into the spare capacity, because zeroing a block first costs a third of reading it. That fills
-        // all the capacity there is, so a buffer much larger than the read is zeroed nevertheless.
+        // The bytes are read into the spare capacity, because zeroing a block first takes a third of the time of
+        // reading it. The read fills the whole capacity, so a buffer that is much larger than the read is zeroed
+        // nevertheless.
         let fits = out.capacity() - end <= len / 4;
         if !fits {
             out.resize(end, 0);
@@ -350,7 +351,7 @@ impl DiskFile for File {
         let into = &mut [io::IoSliceMut::new(&mut out[start..])];
         match rustix::io::preadv2(self, into, offset, ReadWriteFlags::NOWAIT) {
             Ok(read) if read == len => Ok(true),
-            // Part of it is in memory, or none, or the file system cannot tell.
+            // Some or all of it is not in memory, or the file system cannot tell.
             Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR | Errno::NOSYS) => {
                 out.truncate(start);
                 Ok(false)
@@ -369,7 +370,7 @@ impl DiskFile for File {
 
     #[cfg(target_os = "linux")]
     fn will_need(&self, offset: u64, len: usize) {
-        // A refused hint changes nothing but speed, and the read that follows reports what is wrong.
+        // A refused hint affects only speed, and the read that follows reports the error.
         let hint =
             rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len as u64), rustix::fs::Advice::WillNeed);
         if let Err(error) = hint {

@@ -1,8 +1,8 @@
-//! A data directory and the right to it: one process owns it, and the lock file says which one.
+//! A data directory and the right to use it: one process owns it, and the lock file names that process.
 //!
-//! The lock is advisory and of the operating system, so it ends with the process, however that ends. It is on the
-//! directory itself, which nobody can replace under the owner without replacing everything in it. The text in the
-//! file `lock` is for messages only.
+//! The lock is an advisory lock of the operating system, so it ends with the process, even after a crash. It is on the
+//! directory itself, which nobody can replace without replacing everything in it. The text in the file `lock` is for
+//! messages only.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,11 +17,11 @@ use super::disk::{FILE_MODE, not_a_file, open_file, private_dir};
 use crate::error::StoreError;
 use crate::files::with_advice;
 
-/// The format that this release writes into `DIR/format`, which is the newest it reads.
+/// The format that this release writes into `DIR/format`. It is the newest that it reads.
 const FORMAT: u32 = 2;
 
-/// A data directory that this process owns. Clones share it; the directory is free for another process
-/// when the last one is dropped.
+/// A data directory that this process owns. Clones share it. The directory is free for another process when the last
+/// clone is dropped.
 #[derive(Clone, Debug)]
 pub struct DataDir {
     inner: Arc<Inner>,
@@ -32,17 +32,17 @@ struct Inner {
     path: PathBuf,
     // Held, never read: the lock is on the open directory.
     _lock: File,
-    /// The journal that was begun here, as the format file says; `None` before there is one.
+    /// The journal that was begun here, according to the format file; `None` if none was begun yet.
     journal: Mutex<Option<JournalId>>,
 }
 
 impl DataDir {
-    /// Takes the directory at `path`, making it if it is not there.
+    /// Takes ownership of the directory at `path`, and makes it if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Owned`] when another process owns it (the message says which), [`StoreError::Unavailable`] when
-    /// it cannot be made; [`StoreError::Invalid`] when a later release wrote it; [`StoreError::Corrupt`] when its
-    /// format file is damaged.
+    /// [`StoreError::Owned`] if another process owns it (the message says which), [`StoreError::Unavailable`] if it
+    /// cannot be made; [`StoreError::Invalid`] if a later release wrote it; [`StoreError::Corrupt`] if its format file
+    /// is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         private_dir(&path).map_err(|error| StoreError::unavailable(tried(&path), with_advice(&error)))?;
@@ -58,11 +58,11 @@ impl DataDir {
         Ok(Self { inner: Arc::new(Inner { path, _lock: lock, journal: Mutex::new(journal) }) })
     }
 
-    /// Takes the directory at `path` only to look at it: nothing in it is changed. Several processes may do that at the
-    /// same time, but not beside one that owns it.
+    /// Opens the directory at `path` only to look at it: nothing in it changes. Several processes may do that at the
+    /// same time, but not while another process owns it.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`StoreError::Invalid`] when it holds no data.
+    /// As [`open`](Self::open); [`StoreError::Invalid`] if it holds no data.
     pub fn look(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let lock = locked(&path, File::try_lock_shared)?;
@@ -71,15 +71,15 @@ impl DataDir {
         Ok(Self { inner: Arc::new(Inner { path, _lock: lock, journal }) })
     }
 
-    /// Returns the journal that was begun here: it must be there from then on. `None` before there is one.
+    /// Returns the journal that was begun here, and that must exist from then on. Returns `None` if none was begun yet.
     pub fn journal(&self) -> Option<JournalId> {
         *self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes durably that the journal `id` was begun here, if none was before.
+    /// Records durably that the journal `id` was begun here, if none was begun before.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it cannot be written.
+    /// [`StoreError::Unavailable`] if it cannot be written.
     pub fn begin_journal(&self, id: JournalId) -> Result<(), StoreError> {
         let mut journal = self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if journal.is_none() {
@@ -89,7 +89,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// Its place.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
@@ -99,7 +99,7 @@ fn tried(path: &Path) -> String {
     format!("open the data directory {}", path.display())
 }
 
-/// The open directory at `path`, locked by `lock`.
+/// Returns the open directory at `path`, locked by `lock`.
 fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, StoreError> {
     let failed = |error: io::Error| StoreError::unavailable(tried(path), with_advice(&error));
     let directory = OFlags::DIRECTORY.bits().cast_signed();
@@ -116,14 +116,14 @@ fn locked(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Resu
     Ok(open)
 }
 
-/// Returns a file beside the journal cannot be used.
+/// Returns the error that a file beside the journal cannot be used.
 fn file_error(file: &Path, error: &io::Error) -> StoreError {
     not_a_file(file, error)
         .unwrap_or_else(|| StoreError::unavailable(format!("use {}", file.display()), with_advice(error)))
 }
 
-/// Writes who owns the directory into the lock file; the time of writing is the file's own. Nothing of the command line,
-/// which may hold secrets.
+/// Writes the owner into the lock file. The time is that of the file itself. Nothing of the command line is written,
+/// since it may hold secrets.
 fn sign(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE);
@@ -132,11 +132,11 @@ fn sign(path: &Path) -> io::Result<()> {
     lock.write_all(format!("{}\n", std::process::id()).as_bytes())
 }
 
-/// Another process has the directory: which one, and what to do about it.
+/// Returns the error that another process owns the directory, with its id and what to do.
 fn not_ours(path: &Path, directory: &File) -> StoreError {
-    // Who only looks does not say so in the file.
+    // A process that only looks does not write to the file.
     if directory.try_lock_shared().is_ok() {
-        let found = "another process looks at it just now: try again when that has ended";
+        let found = "another process looks at it now: retry when that has ended";
         return StoreError::unavailable(tried(path), found);
     }
     let lock = open_file(OpenOptions::new().read(true), &path.join("lock"));
@@ -157,7 +157,8 @@ fn not_ours(path: &Path, directory: &File) -> StoreError {
 /// The text of the format file after its first line, before the identity of the journal.
 const JOURNAL: &str = "journal ";
 
-/// Checks the format of the directory, and tells which journal was begun in it, if one was; `None` for a new directory.
+/// Checks the format of the directory, and returns the journal that was begun in it, if there is one; `None` for a new
+/// directory.
 fn read_format(path: &Path) -> Result<Option<Option<JournalId>>, StoreError> {
     let file = path.join("format");
     let mut bytes = Vec::new();
@@ -165,7 +166,7 @@ fn read_format(path: &Path) -> Result<Option<Option<JournalId>>, StoreError> {
     match read {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // It is written before anything else, so what is here is of a form that nobody can tell any more.
+            // The format file is written before anything else, so the form of the existing data is unknown.
             if path.join("journal").exists() {
                 let found = format!(
                     "it is missing, and a journal is there: restore it from a backup, or write \"dacapo {FORMAT}\" into it \
@@ -215,7 +216,7 @@ fn write_format(path: &Path, journal: Option<JournalId>) -> Result<(), StoreErro
     let file = path.join("format");
     let failed = |error: io::Error| file_error(&file, &error);
     let journal = journal.map_or_else(String::new, |id| format!("{JOURNAL}{id}\n"));
-    // First beside it, then in place, so that a crash never leaves half a file.
+    // It is written beside the file and then renamed, so that a crash never leaves half a file.
     let new = path.join("format.new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE);

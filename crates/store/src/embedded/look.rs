@@ -1,9 +1,9 @@
-//! A view in a file, opened only to look at it: not a byte of it changes, nor of what SQLite keeps beside it.
+//! A view in a file, opened only to look at it: no byte of it changes, nor of the files that SQLite keeps beside it.
 //!
 //! A plain connection, even a read-only one, makes the files `-wal` and `-shm`, or writes to them. So a file without a
-//! log is opened as one that nobody changes, and a file with one is read through an index of the log in memory, without
-//! locks. Either is right because anyone who opens it has the directory, so that no other process of dacapo writes to it. Pages
-//! are looked at as ever when they are read.
+//! WAL is opened as immutable. A file with a WAL is read through an index of the WAL in memory, without locks. Both are
+//! correct because the caller has the directory, so that no other process of dacapo writes to it. Pages are checked
+//! when they are read, as always.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result
     db.tried("open the view", |connection| {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         if has_log {
-            // Before the first access: the index of the log is kept in memory then.
+            // This comes before the first access, so that the index of the WAL is kept in memory.
             connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         }
         connection.pragma_update(None, "cache_size", cache_kib)

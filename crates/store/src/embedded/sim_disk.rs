@@ -5,9 +5,9 @@
 //!   create, rename, remove ─▶ names now ── sync_dir ─▶ names that are durable
 //! ```
 //!
-//! When the power goes, of the sectors written since the last flush any subset is on the disk, the size is
-//! any between the durable one and the last, and of the changes of names the first few have happened. A
-//! failed flush forgets which sectors were to be written, as operating systems do, and may show what was there before.
+//! When the power fails, any subset of the sectors written since the last flush is on the disk, the size is any between
+//! the durable one and the last, and the first few changes of names have happened. A failed flush forgets which sectors
+//! were to be written, as operating systems do, and may show the earlier contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,25 +32,25 @@ struct World {
     durable_names: BTreeMap<PathBuf, usize>,
     /// Since the last flush of names, in order.
     renamed: Vec<NameChange>,
-    /// Grows when the power goes; files opened before it are dead.
+    /// Grows when the power fails. Files that were opened before it cannot be used any more.
     lives: u32,
     room_bytes: Option<u64>,
     power_for: Option<u64>,
     fail_write_after: Option<usize>,
     fail_sync: bool,
-    /// How often names are still those of the open files; `None` is for ever.
+    /// The number of checks after which names are no longer those of the open files; `None` means never.
     named_for: Option<u64>,
     fail_reads: bool,
-    /// What one file refuses, and which of the next acts of that kind.
+    /// The file that refuses, the kind of acts it refuses, and which of the next ones.
     refuses: Option<(usize, Refuses, i64)>,
-    /// Chooses what the operating system writes without being asked.
+    /// Chooses the sectors that the operating system writes before a flush.
     write_back: Option<Chance>,
 }
 
 /// The acts that a file refuses for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refuses {
-    /// Every write, once so many of its bytes are written.
+    /// Every write, after this many of its bytes are written.
     WritesAfter(usize),
     /// Every flush.
     Flushes,
@@ -78,28 +78,29 @@ struct SimFile {
 }
 
 impl SimDisk {
-    /// From here on only so many more bytes can be added to files; `None` is as many as wanted.
+    /// Lets only this many more bytes be added to files from now on; `None` is no limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.world().room_bytes = bytes;
     }
 
-    /// The next write fails after so many of its bytes.
+    /// Lets the next write fail after this many of its bytes.
     pub fn fail_next_write_after(&self, bytes: usize) {
         self.world().fail_write_after = Some(bytes);
     }
 
-    /// From here on reads fail, or do not any more.
+    /// Lets reads fail from now on, or succeed again.
     pub fn fail_reads(&self, fail: bool) {
         self.world().fail_reads = fail;
     }
 
-    /// The next flush of a file fails.
+    /// Lets the next flush of a file fail.
     pub fn fail_next_sync(&self) {
         self.world().fail_sync = true;
     }
 
-    /// From here on the file at `path` refuses something. The lowest bit of `which` tells whether it refuses the next act of
-    /// that kind, and so on; the highest one tells that of all that follow. So 1 is once, and -1 for ever.
+    /// Lets the file at `path` refuse something from now on. The lowest bit of `which` says whether it refuses the next
+    /// act of that kind, the second bit the one after, and so on. The highest bit holds for every later act. So 1 is
+    /// once, and -1 is for ever.
     ///
     /// # Panics
     /// If there is no such file.
@@ -108,28 +109,28 @@ impl SimDisk {
         world.refuses = Some((world.names[path], refuses, which));
     }
 
-    /// From here on no file refuses anything.
+    /// Lets no file refuse anything from now on.
     pub fn refuse_nothing(&self) {
         self.world().refuses = None;
     }
 
-    /// So many more times a name is that of an open file, then none is, as after somebody moved the directory; `None` is
-    /// for ever.
+    /// Lets this many more checks find that a name is that of an open file. After them none does, as after somebody
+    /// moved the directory; `None` is for ever.
     pub fn named_for(&self, times: Option<u64>) {
         self.world().named_for = times;
     }
 
-    /// From here on any part of what is written may be on the disk before it is flushed, as `chance` has it.
+    /// Lets any part of the written bytes reach the disk before it is flushed, as `chance` decides.
     pub fn write_back(&self, chance: Chance) {
         self.world().write_back = Some(chance);
     }
 
-    /// The power goes at the change that comes after so many more; `None` is never.
+    /// Lets the power fail at the change that follows this many more; `None` is never.
     pub fn power_for(&self, changes: Option<u64>) {
         self.world().power_for = changes;
     }
 
-    /// The power goes, now or some time ago, and comes back: what is left is the chance of `chance`.
+    /// Lets the power fail, if it has not yet, and return. `chance` decides what is left.
     pub fn power_cycle(&self, chance: &mut Chance) {
         let mut world = self.world();
         let world = &mut *world;
@@ -144,7 +145,7 @@ impl SimDisk {
         (world.power_for, world.fail_write_after, world.fail_sync) = (None, None, false);
     }
 
-    /// Changes the bytes of a file without telling anybody.
+    /// Changes the bytes of a file without any notice.
     ///
     /// # Panics
     /// If there is no such file.
@@ -157,7 +158,7 @@ impl SimDisk {
         content.dirty.clear();
     }
 
-    /// The names of all files there are.
+    /// Returns the names of all files.
     pub fn files(&self) -> Vec<PathBuf> {
         self.world().names.keys().cloned().collect()
     }
@@ -194,7 +195,7 @@ impl NameChange {
 }
 
 impl World {
-    /// Counts a change. False when the power goes at it.
+    /// Counts a change. Returns false if the power fails at it.
     fn change(&mut self) -> io::Result<bool> {
         match &mut self.power_for {
             None => Ok(true),
@@ -206,7 +207,7 @@ impl World {
         }
     }
 
-    /// What a file refuses now of what is asked.
+    /// Returns what a file refuses of the requested act.
     fn refuses<T>(&mut self, file: usize, asked: impl Fn(Refuses) -> Option<T>) -> Option<T> {
         let (refusing, refuses, which) = self.refuses.as_mut()?;
         let found = asked(*refuses).filter(|_| *refusing == file)?;
@@ -242,14 +243,14 @@ impl Content {
         self.dirty.extend((offset..end).step_by(SECTOR_BYTES).chain(end.checked_sub(1)).map(|at| at / SECTOR_BYTES));
     }
 
-    /// Puts one sector as it is now onto the disk, as far as the durable size goes.
+    /// Writes one sector in its present state to the disk, as far as the durable size reaches.
     fn settle(&mut self, sector: usize) {
         let from = (sector * SECTOR_BYTES).min(self.now.len()).min(self.durable.len());
         let through = ((sector + 1) * SECTOR_BYTES).min(self.now.len()).min(self.durable.len());
         self.durable[from..through].copy_from_slice(&self.now[from..through]);
     }
 
-    /// Some sectors get onto the disk unasked. They may be written again, so they stay dirty.
+    /// Writes some sectors to the disk before a flush. They may be written again, so they stay dirty.
     fn write_back(&mut self, chance: &mut Chance) {
         for sector in self.dirty.clone() {
             if chance.below(2) == 0 {
@@ -260,7 +261,7 @@ impl Content {
         }
     }
 
-    /// What was to be flushed never will be. Where a sector is read from the disk again, it is as before, or empty.
+    /// Forgets what was to be flushed. A sector that is read from the disk again is as before, or empty.
     fn lose(&mut self, chance: Option<&mut Chance>) {
         let lost = std::mem::take(&mut self.dirty);
         let Some(chance) = chance else { return };

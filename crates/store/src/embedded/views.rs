@@ -1,17 +1,17 @@
-//! Views as SQLite files: `<dir>/<projection>/v2.1.db`, one a version.
+//! Views as SQLite files: `<dir>/<projection>/v2.1.db`, one for each version.
 //!
-//! Files are in WAL mode with `synchronous=NORMAL`: a commit does not wait for the disk. That is enough,
-//! because the journal is the truth. Rows and tokens commit together (I-3), and WAL frames are checked and
-//! ordered, so a power loss takes the last commits and leaves an earlier state that is whole; the processor
-//! continues from the token that it finds there. A killed process loses nothing.
+//! Files are in WAL mode with `synchronous=NORMAL`: a commit does not wait for the disk. That is sufficient, because
+//! the journal is the truth. Rows and tokens commit together (I-3), and WAL frames are checked and ordered. So a power
+//! loss takes the last commits and leaves an earlier state that is whole, and the processor continues from its token. A
+//! killed process loses nothing.
 //!
-//! Each page has a checksum, which is looked at whenever the page is read, and so have those in the WAL. Nothing of a page
-//! that is damaged is used. What was moved from the WAL into the file is noted beside it, so that a WAL that was damaged after
-//! a kill is told as well.
+//! Each page has a checksum, in the file and in the WAL, which is checked whenever the page is read. Nothing of a
+//! damaged page is used. A note beside the file records the pages that were moved from the WAL into the file, so that a
+//! WAL that was damaged after a kill is recognised, too.
 //!
-//! Pages are not mapped into memory: a read error of the disk is then an error and not a signal.
+//! Pages are not mapped into memory, so that a read error of the disk is an error and not a signal.
 //!
-//! A reader that lives long keeps the WAL from being reused, so the file beside it grows meanwhile.
+//! A reader that lives long prevents the reuse of the WAL, so the file grows during that time.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -35,7 +35,7 @@ use crate::views::{View, ViewCopy, ViewHealth, Views};
 use async_trait::async_trait;
 use dacapo_model::{ProjectionName, SegmentCount, VersionId, ViewId};
 
-/// A suffix of the name of a view's file: itself first, since what is beside it is nothing without it.
+/// The suffixes of the names of a view's files. The file itself comes first, since the others mean nothing without it.
 const SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", moved::NOTE, moved::NEW_NOTE];
 /// The files of a view that SQLite opens.
 const OPENED: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -50,57 +50,59 @@ const READER_CACHE_KIB: i64 = -8_192;
 /// Bytes of WAL that stay allocated between checkpoints.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
-/// Views in one folder, a file each. One process has one of these a folder: they share no locks but SQLite's.
+/// Views in one folder, one file each. A process has one of these for each folder, since two share no locks except
+/// SQLite's.
 pub struct SqliteViews(Arc<Folder>);
 
 struct Folder {
     dir: PathBuf,
-    /// The views that were opened, so that all of the process share one gate a view; until they are dropped.
+    /// The open views, so that all users in the process share one gate for each view, until they are dropped.
     open: Mutex<HashMap<ViewId, Arc<FileView>>>,
     full: Arc<AtomicBool>,
-    /// True if they are only looked at.
+    /// True if they are opened only to look at them.
     looks: bool,
 }
 
 type FileView = SqliteView<FileHome>;
 
-/// The reaction to a file that does not exist.
+/// The action if the file does not exist.
 enum Absent {
     Make,
     Leave,
 }
 
 impl SqliteViews {
-    /// Returns the views in `dir`, which is made if it is not there.
+    /// Returns the views in `dir`, which is made if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it cannot be made.
+    /// [`StoreError::Unavailable`] if it cannot be made.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let dir = dir.into();
         make_dir(&dir)?;
         Ok(Self(Arc::new(Folder { dir, open: Mutex::default(), full: Arc::default(), looks: false })))
     }
 
-    /// Returns the views in `dir` only to look at them: none is made, and no byte changes, not even of what SQLite
-    /// keeps beside them.
+    /// Returns the views in `dir` only to look at them: none is made, and no byte changes, not even of the files that
+    /// SQLite keeps beside them.
     pub fn look(dir: impl Into<PathBuf>) -> Self {
         Self(Arc::new(Folder { dir: dir.into(), open: Mutex::default(), full: Arc::default(), looks: true }))
     }
 
-    /// From the next transaction of each view on, lets no view grow, as if the disk were full, or lets them grow again.
+    /// Prevents views from growing, as if the disk were full, or allows it again, from the next transaction of each
+    /// view on.
     #[cfg(feature = "contract")]
     pub fn set_full(&self, full: bool) {
         self.0.full.store(full, Ordering::Release);
     }
 
-    /// From here on no file of a view can be read, as if the disk failed, or all can again.
+    /// Makes all files of views unreadable from now on, as if the disk failed, or readable again.
     #[cfg(feature = "contract")]
     pub fn fail_reads(&self, fail: bool) {
         crate::sqlite::vfs::fails::set(&self.0.dir, fail);
     }
 
-    /// Does something to the folder beside the runtime's workers: files are opened and made, and another process may have
-    /// their locks.
+    /// Does work in the folder beside the runtime's workers, since files are opened and made, and another process may
+    /// have their locks.
     async fn apart<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Folder) -> Result<T, StoreError> + Send + 'static,
@@ -115,8 +117,8 @@ impl Folder {
         self.dir.join(id.projection.as_str()).join(format!("{}.db", id.version))
     }
 
-    /// Returns the open view, or that of the file once `make` has said that there is a view in it. Under one lock
-    /// from the first look to the last, since two that make the same file would remove each other's.
+    /// Returns the open view, or opens the file after `make` has confirmed that it contains a view. One lock is held
+    /// from the first look to the last, since two callers that make the same file would remove each other's.
     fn shared(
         &self,
         id: &ViewId,
@@ -125,7 +127,7 @@ impl Folder {
     ) -> Result<Option<Arc<dyn View>>, StoreError> {
         let mut open = locked(&self.open);
         if let Some(view) = open.get(id).map(Arc::clone) {
-            // What is done to one view, which may wait for another process, is nothing to the others.
+            // Work on one view may wait for another process and must not block the others.
             drop(open);
             let made = match absent {
                 Absent::Make => view.home().control(make)?,
@@ -146,7 +148,7 @@ impl Folder {
         }
         let name = path.display().to_string();
         let place = if self.looks { Place::to_look_at(name) } else { Place::on_disk(name, Arc::clone(&self.full)) };
-        // Before SQLite opens anything, and takes up what is left of the WAL.
+        // This comes before SQLite opens anything and uses what is left of the WAL.
         is_whole(&path).inspect_err(|error| {
             if matches!(error, StoreError::Corrupt { .. }) {
                 place.damaged(error);
@@ -209,7 +211,7 @@ impl Folder {
                 let version = file.strip_suffix(".db").and_then(|version| version.parse::<VersionId>().ok());
                 let Some(version) = version else { continue };
                 let id = ViewId { projection: projection.clone(), version };
-                // One that cannot be read is there all the same, and opening it says what is wrong.
+                // A view that cannot be read exists even so, and opening it reports the error.
                 if self.shared(&id, Absent::Leave, |db| db.is_made(&id)).map_or(true, |found| found.is_some()) {
                     views.push(id);
                 }
@@ -226,7 +228,7 @@ struct FileHome {
     place: Arc<Place>,
     /// For tokens, claims and holds.
     control: Mutex<Db>,
-    /// Connections of readers that are done.
+    /// Connections that readers have returned.
     idle: Mutex<Vec<Db>>,
 }
 
@@ -285,7 +287,7 @@ impl Home for FileHome {
         let looked = self.place.file(&self.path).and_then(|file| scrub::look(&file, &self.path, after, most));
         let Looked { next, damaged } = looked.map_err(|error| io_fault("look at the pages of", &self.path, &error))?;
         match damaged {
-            // Of a view that was dropped meanwhile nothing is said.
+            // Damage of a view that was dropped meanwhile is not reported.
             Some(damage) if !self.place.gone.load(Ordering::Acquire) => {
                 let found = StoreError::corrupt(
                     &damage.file,
@@ -309,7 +311,7 @@ impl Home for FileHome {
     }
 }
 
-/// A writer of a file has a connection of its own, so what it reads outside a transaction is committed.
+/// A writer of a file has its own connection, so what it reads outside a transaction is committed.
 impl Desk for Db {
     fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
         act(self)
@@ -326,7 +328,7 @@ impl Desk for Db {
     fn ended(&mut self) {}
 }
 
-/// Opens a file that is there: anyone who makes one does so knowingly.
+/// Opens an existing file. It never creates one.
 fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreError> {
     if place.looks {
         return look::connect(path, place, cache_kib);
@@ -342,7 +344,7 @@ fn connect(path: &Path, place: &Arc<Place>, cache_kib: i64) -> Result<Db, StoreE
     Ok(db)
 }
 
-/// Checks whether SQLite may open a view: whether there is nothing but files, and the WAL as far as it is needed.
+/// Checks that SQLite may open a view: that all of it are files, and that the WAL is whole as far as it is needed.
 fn is_whole(path: &Path) -> Result<(), StoreError> {
     for suffix in OPENED {
         let path = beside(path, suffix);
@@ -357,9 +359,9 @@ fn is_whole(path: &Path) -> Result<(), StoreError> {
 #[expect(clippy::expect_used, reason = "a view's file is in its projection's folder")]
 fn make_file(path: &Path) -> Result<(), StoreError> {
     make_dir(path.parent().expect("a view's file is in its projection's folder"))?;
-    // What a drop that was cut short left beside the file would be taken for the new file's.
+    // Files that an interrupted drop left beside it would be taken for those of the new file.
     remove_files(path)?;
-    // What SQLite makes beside it gets the same mode.
+    // SQLite gives the files that it makes beside it the same mode.
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE);
     options.open(path).map(drop).map_err(|error| io_fault("make", path, &error))
@@ -381,7 +383,7 @@ fn make_dir(path: &Path) -> Result<(), StoreError> {
     private_dir(path).map_err(|error| io_fault("make", path, &error))
 }
 
-/// Returns the names in a folder, as far as they are UTF-8; none if it is a file or not there.
+/// Returns the names in a folder, as far as they are UTF-8; none if it is a file or does not exist.
 fn names_in(path: &Path) -> Result<Vec<String>, StoreError> {
     let fault = |error: std::io::Error| io_fault("list", path, &error);
     let entries = match std::fs::read_dir(path) {

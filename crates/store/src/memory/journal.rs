@@ -15,7 +15,7 @@ use crate::head::Head;
 use crate::journal::{Append, Appended, Filter, Journal, Limit, StreamEvent, StreamInfo};
 use crate::record::{self, EventBatch, EventRef, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
-/// The number of journals that this process has made. Their numbers are their identities, since none outlives the
+/// The number of the next journal of this process. Its number is its identity, since no such journal outlives the
 /// process.
 static MADE: AtomicU64 = AtomicU64::new(1);
 
@@ -40,7 +40,7 @@ struct State {
 }
 
 impl MemoryJournal {
-    /// Returns an empty journal whose events are appended at the times that `clock` tells.
+    /// Returns an empty journal. `clock` gives the times at which events are appended.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let id = JournalId::from_bytes(u128::from(number).to_be_bytes());
@@ -112,7 +112,7 @@ impl Past for State {
     }
 }
 
-/// Puts records together into a batch within a limit.
+/// Combines records into a batch within a limit.
 struct Batch {
     bytes: Vec<u8>,
     offsets: Vec<u32>,

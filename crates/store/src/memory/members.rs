@@ -1,4 +1,4 @@
-//! The members of a store that one process has, or several nodes of one process.
+//! The members of a store that only one process uses, with one node or several.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,20 +11,20 @@ use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::members::Members;
 
-/// Members that are known as long as this value.
+/// Members that last as long as this value.
 pub struct MemoryMembers {
     clock: Arc<dyn Clock>,
-    /// Each with the end of its lease.
+    /// The members, each with the end of its lease.
     known: Mutex<BTreeMap<MemberId, (Member, Timestamp)>>,
 }
 
 impl MemoryMembers {
-    /// No members yet; leases are by `clock`.
+    /// Returns an empty list of members. Leases are by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, known: Mutex::default() }
     }
 
-    /// Returns those whose lease has not ended; the others are forgotten.
+    /// Returns the members whose lease has not ended, and forgets the others.
     fn known(&self) -> MutexGuard<'_, BTreeMap<MemberId, (Member, Timestamp)>> {
         let now = self.clock.now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

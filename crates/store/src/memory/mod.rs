@@ -1,5 +1,4 @@
-//! The memory store, for tests and simulation: it obeys the same contract as the others and lasts as
-//! long as its value.
+//! The memory store, for tests and simulation. It obeys the same contract as the others and lasts as long as its value.
 
 mod journal;
 mod members;

@@ -1,10 +1,10 @@
 //! Views in memory, with the same SQL as the embedded store's.
 //!
-//! SQLite in memory knows no second connection that could see the committed state while the first one writes.
-//! So a reader gets a copy of the whole view, and a transaction keeps one of the state before it: readers wait
-//! for nobody, and nobody waits for them. That costs a copy a transaction, which is little at the sizes of tests.
+//! SQLite in memory has no second connection that could see the committed state while the first one writes. So a reader
+//! gets a copy of the whole view, and a transaction keeps a copy of the state before it. Readers and writers never wait
+//! for each other. Each transaction costs a copy, which is cheap at the sizes of tests.
 //!
-//! Everything is done on the caller's thread, in the same order every time.
+//! All work happens on the caller's thread, always in the same order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub struct MemoryViews {
 }
 
 impl MemoryViews {
-    /// No views yet.
+    /// Returns views of which none exists yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -138,7 +138,7 @@ impl Home for MemoryHome {
     }
 }
 
-/// All writers of a view in memory share its connection; the gate keeps their transactions apart.
+/// All writers of a view in memory share its connection. The gate separates their transactions.
 pub(crate) struct MemoryDesk(Arc<MemoryHome>);
 
 impl Desk for MemoryDesk {
@@ -163,7 +163,7 @@ impl Desk for MemoryDesk {
     }
 }
 
-/// Returns a view made from a copy of another.
+/// Returns a view made from a copy of another one.
 fn restored(copy: Vec<u8>, place: &Arc<Place>) -> Result<Db, StoreError> {
     let mut db = Db::in_memory(place)?;
     let size = copy.len();

@@ -1,7 +1,7 @@
-//! Who may make the effects of a view, and which of them are begun: the fence of effects (I-9).
+//! The claim on the effects of a view, and the effects that were begun: the fence of effects (I-9).
 //!
-//! A view of an earlier build has none of these tables. The first claim makes them, and a build that does not know them
-//! continues beside them.
+//! A view of an earlier build has none of these tables. The first claim creates them. A build that does not know them
+//! can still use the view.
 
 use dacapo_model::{BegunEffect, EffectsClaim, Epoch};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -10,14 +10,14 @@ use crate::error::StoreError;
 use crate::sqlite::Db;
 use crate::view_form::{self, epoch_number};
 
-/// The tables, unless they are there. Numbers of effects are never given again.
+/// Creates the tables if they do not exist. The number of an effect is never used again.
 pub(super) const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS _dacapo_acting (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL,
                                                owner BLOB) STRICT;
     CREATE TABLE IF NOT EXISTS _dacapo_begun (number INTEGER PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;";
 
 impl Db {
-    /// Who has the right to make the effects.
+    /// Returns the claim on the effects of the view.
     pub(crate) fn effects_claim(&mut self) -> Result<EffectsClaim, StoreError> {
         let stored = self.tried("read who makes the effects", |connection| acting(connection))?;
         view_form::effects_claim(stored).map_err(|found| self.damaged(&found))
@@ -63,12 +63,12 @@ impl Db {
     }
 }
 
-/// The number of an effect as it is stored.
+/// Returns the number of an effect in its stored form.
 pub(super) fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns true if the tables are there.
+/// Returns true if the tables exist.
 pub(super) fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
     let there = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_dacapo_acting'";
     connection.prepare_cached(there)?.exists([])
@@ -79,13 +79,14 @@ pub(super) fn has_right(connection: &Connection, claim: EffectsClaim) -> rusqlit
     Ok(claim.owner.is_some() && acting(connection)? == Some(stored_claim(claim)))
 }
 
-/// Ends the try of an effect, if it was begun under this epoch, or under whatever epoch if `all`. Returns true if it was.
+/// Ends the try of an effect if it was begun under this epoch, or under any epoch if `all` is set. Returns true if it
+/// was.
 pub(super) fn ends(connection: &Connection, epoch: Epoch, all: bool, number: i64) -> rusqlite::Result<bool> {
     let ended = "DELETE FROM _dacapo_begun WHERE number = ?1 AND (epoch = ?2 OR ?3)";
     Ok(connection.prepare_cached(ended)?.execute((number, epoch_number(epoch), all))? > 0)
 }
 
-/// Returns the effect with the epoch under which it was begun before; `None` when it is not to be made any more.
+/// Returns the effect with the epoch under which it was begun before; `None` if it must not be made any more.
 fn begin(connection: &Connection, epoch: Epoch, number: u64) -> rusqlite::Result<Option<(u64, Option<i64>)>> {
     let due = "SELECT 1 FROM _dacapo_outbox WHERE number = ?1 AND due IS NOT NULL";
     let due: Option<i64> = connection.prepare_cached(due)?.query_row([stored(number)], |row| row.get(0)).optional()?;
@@ -103,7 +104,7 @@ fn begun_before(connection: &Connection, number: i64) -> rusqlite::Result<Option
     connection.prepare_cached(sql)?.query_row([number], |row| row.get(0)).optional()
 }
 
-/// Returns what is stored of the claim; `None` where nobody has claimed yet.
+/// Returns the stored claim; `None` if no member has claimed yet.
 fn acting(connection: &Connection) -> rusqlite::Result<Option<(i64, Option<Vec<u8>>)>> {
     if !is_there(connection)? {
         return Ok(None);
@@ -112,7 +113,7 @@ fn acting(connection: &Connection) -> rusqlite::Result<Option<(i64, Option<Vec<u
     connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-/// Returns a claim as it is stored.
+/// Returns the stored form of a claim.
 fn stored_claim(claim: EffectsClaim) -> (i64, Option<Vec<u8>>) {
     (epoch_number(claim.epoch), claim.owner.map(|owner| owner.bytes().to_vec()))
 }

@@ -19,15 +19,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of statements that are kept prepared.
 const STATEMENTS_MAX: usize = 128;
 
-/// A connection that knows its place in error messages and the SQL of the tables it has met.
+/// A connection that knows its place for error messages, and the SQL of the tables that it has used.
 pub(crate) struct Db {
     connection: Connection,
-    /// Let go of after the connection.
+    /// Dropped after the connection.
     place: Arc<Place>,
     rows: Vec<(Table, Arc<RowSql>)>,
     /// True if the last transaction that wrote has changed the columns of a table.
     altered: bool,
-    /// True if this connection lets nothing grow.
+    /// True if this connection lets no file grow.
     full: bool,
 }
 
@@ -49,7 +49,7 @@ impl Db {
         Self::new(connection, Arc::clone(place))
     }
 
-    /// Returns a view in a file, which is there and may be empty. Its pages have checksums.
+    /// Returns a view in a file that exists and may be empty. Its pages have checksums.
     pub(crate) fn in_file(path: &Path, place: &Arc<Place>) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
         let failed = |error: rusqlite::Error| place.fault("open the view", &error);
@@ -59,27 +59,27 @@ impl Db {
         Self::new(connection, Arc::clone(place))
     }
 
-    /// Where the view is, for messages.
+    /// Returns the place of the view, for messages.
     pub(crate) fn place(&self) -> &str {
         &self.place.name
     }
 
-    /// What an error means that was met while doing what `tried` says; the place remembers it.
+    /// Returns the meaning of an error that occurred during `tried`. The place remembers it.
     pub(super) fn fault(&self, tried: &str, error: &rusqlite::Error) -> StoreError {
         self.place.fault(tried, error)
     }
 
-    /// The view is not what was written.
+    /// Records that the view is not what was written.
     pub(super) fn found_damaged(&self, damage: &StoreError) {
         self.place.damaged(damage);
     }
 
-    /// A transaction was committed.
+    /// Records that a transaction was committed.
     pub(super) fn committed(&self) {
         self.place.written();
     }
 
-    /// What `tried` says went well.
+    /// Records that `tried` has succeeded.
     pub(super) fn well(&self, tried: impl FnOnce() -> String) {
         self.place.well(tried);
     }
@@ -89,7 +89,7 @@ impl Db {
         !self.connection.is_autocommit()
     }
 
-    /// Does something; if it fails, tells what and where.
+    /// Does something. An error names the action and the place.
     pub(crate) fn tried<T>(
         &mut self,
         what: &str,
@@ -100,24 +100,24 @@ impl Db {
         Ok(done)
     }
 
-    /// The connection as it is, for what [`tried`](Self::tried) cannot say.
+    /// Returns the plain connection, for uses that [`tried`](Self::tried) does not cover.
     pub(super) fn raw(&self) -> &Connection {
         &self.connection
     }
 
-    /// Begins a transaction that writes, and has the write lock once this returns.
+    /// Begins a transaction that writes. Once this returns, it has the write lock.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
         self.settle();
         let full = self.place.full.load(Ordering::Acquire);
         if std::mem::replace(&mut self.full, full) != full {
-            // The least is what there is.
+            // SQLite raises a limit of 1 to the present size.
             let pages = if full { 1 } else { i64::from(u32::MAX - 1) };
             self.tried("limit the view", |connection| connection.pragma_update(None, "max_page_count", pages))?;
         }
         self.tried("begin a transaction", |connection| connection.execute_batch("BEGIN IMMEDIATE"))
     }
 
-    /// Does something that fails where it would wait for another process.
+    /// Does something that fails instead of waiting for another process.
     pub(crate) fn at_once<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let patience =
             |db: &mut Self, time| db.tried("set how long to wait", |connection| connection.busy_timeout(time));
@@ -127,7 +127,7 @@ impl Db {
         done
     }
 
-    /// Ends the open transaction, if there is one, as if it had never been.
+    /// Undoes the open transaction, if there is one.
     pub(crate) fn rollback(&mut self) -> Result<(), StoreError> {
         // SQLite itself rolls back on some errors, such as a full disk.
         if !self.in_transaction() {
@@ -136,7 +136,7 @@ impl Db {
         self.tried("roll back", |connection| connection.execute_batch("ROLLBACK"))
     }
 
-    /// Returns the SQL for a table's rows, made once a connection.
+    /// Returns the SQL for a table's rows. It is made once for each connection.
     pub(super) fn sql(&mut self, table: &Table) -> Arc<RowSql> {
         self.settle();
         match self.rows.iter().find(|(known, _)| is(known, table)) {
@@ -145,9 +145,10 @@ impl Db {
         }
     }
 
-    /// Makes the SQL for a table's rows, which are known to say whose they are, or not.
+    /// Makes the SQL for a table's rows. `owned` is true if they are known to name their segments.
     pub(super) fn make_sql(&mut self, table: &Table, owned: bool) -> Arc<RowSql> {
-        // Asked only where it matters. Where it cannot be told, or changes later, rows are written all the same.
+        // The missing indexes are read only if they matter. If they cannot be read, or change later, rows are written
+        // correctly even so.
         let maybe_bare = !table.indexes.is_empty() && table.indexes.iter().all(|index| !index.unique);
         let mut missing = || self.missing_indexes(std::slice::from_ref(table)).map_or(0, |missing| missing.len());
         let bare = maybe_bare && missing() == table.indexes.len();
@@ -157,7 +158,8 @@ impl Db {
         sql
     }
 
-    /// Checks whether a change of columns has landed is known once its transaction has ended.
+    /// Makes the SQL again after a transaction that changed columns has ended: only then it is known whether the change
+    /// landed.
     fn settle(&mut self) {
         if self.altered && !self.in_transaction() {
             self.altered = false;
@@ -165,29 +167,29 @@ impl Db {
         }
     }
 
-    /// The open transaction has changed the columns of a table.
+    /// Notes that the open transaction has changed the columns of a table.
     pub(super) fn altered(&mut self) {
         self.altered = true;
     }
 
-    /// Makes the SQL for rows again when it is next asked for.
+    /// Forgets the SQL for rows, so that the next use makes it again.
     pub(super) fn forget_sql(&mut self) {
         self.rows.clear();
     }
 
-    /// Lets sorts use files, as large ones need it, or memory, which is quicker for the small ones of writing rows.
-    /// Not within a transaction.
+    /// Lets sorts use files, which large sorts need, or memory, which is faster for the small sorts of writing rows. It
+    /// must not be called within a transaction.
     pub(crate) fn sort_in_files(&mut self, files: bool) -> Result<(), StoreError> {
         let place = if files { "FILE" } else { "MEMORY" };
         self.tried("choose where to sort", |connection| connection.pragma_update(None, "temp_store", place))
     }
 
-    /// What ends the statement under way from another thread.
+    /// Returns a handle with which another thread can end the statement under way.
     pub(super) fn interrupt_handle(&self) -> InterruptHandle {
         self.connection.get_interrupt_handle()
     }
 
-    /// Makes another view readable as `source`. Not within a transaction.
+    /// Makes another view readable as `source`. It must not be called within a transaction.
     pub(crate) fn attach(&mut self, copy: &ViewCopy) -> Result<(), StoreError> {
         match copy {
             ViewCopy::Schema(schema) => Err(StoreError::Invalid(format!(
@@ -203,7 +205,7 @@ impl Db {
             }
             ViewCopy::Bytes(bytes) => self.tried("open the view to copy", |connection| {
                 connection.execute("ATTACH ':memory:' AS source", [])?;
-                // A copy of its own, which SQLite would not begin a transaction beside if it were read-only.
+                // The copy is writable: SQLite would not begin a writing transaction beside a read-only one.
                 let read = connection.deserialize_read_exact("source", bytes.as_slice(), bytes.len(), false);
                 if read.is_err() {
                     connection.execute_batch("DETACH source")?;
@@ -213,20 +215,20 @@ impl Db {
         }
     }
 
-    /// Lets go of what [`attach`](Self::attach) made readable. Not within a transaction.
+    /// Closes the view that [`attach`](Self::attach) made readable. It must not be called within a transaction.
     pub(crate) fn detach(&mut self) -> Result<(), StoreError> {
         self.connection.flush_prepared_statement_cache();
         self.tried("close the view that was copied", |connection| connection.execute_batch("DETACH source"))
     }
 }
 
-/// Returns true if it is the same table. Tables are constants: the address tells them apart, and equal ones at two
-/// addresses do no harm.
+/// Returns true if it is the same table. Tables are constants, so their addresses identify them. Two equal tables at
+/// different addresses do no harm.
 fn is(known: &Table, table: &Table) -> bool {
     std::ptr::eq(known.columns, table.columns) && known.name == table.name && known.key == table.key
 }
 
-/// Returns a path as it stands in a URI.
+/// Returns a path in the form that a URI needs.
 pub(crate) fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -240,8 +242,8 @@ pub(crate) fn escaped(path: &Path) -> String {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        // The last connection to close removes the files beside its own, by name. Once a view was dropped,
-        // those names may be the ones of a view that was made again.
+        // The last connection that is closed removes the files beside its own by name. After a drop, files with those
+        // names may belong to a new view of the same name.
         if self.place.gone.load(Ordering::Acquire)
             && let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         {

@@ -1,11 +1,11 @@
-//! SQLite's errors, told apart by what the caller can do about them.
+//! SQLite's errors, classified by what the caller can do about them.
 
 use rusqlite::{Error, ErrorCode};
 
 use crate::error::StoreError;
 use crate::sqlite::pages::Damage;
 
-/// What `error`, met at `place` while doing what `tried` says, means to the caller. `damage` is the page that it is about.
+/// Returns the meaning of `error`, which occurred at `place` during `tried`. `damage` is the page that it is about.
 pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Damage>) -> StoreError {
     let found = error.to_string();
     let unavailable = |advice: &str| StoreError::unavailable(format!("{tried} in {place}"), format!("{found}{advice}"));
@@ -23,7 +23,7 @@ pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Dam
             Error::SqlInputError { error: failure, .. } if failure.code == ErrorCode::DatabaseCorrupt => {
                 corrupt(place, &found)
             }
-            // Whatever else rusqlite itself refuses is about the statement or the types of its values.
+            // Any other refusal of rusqlite itself is about the statement or the types of its values.
             _ => StoreError::Invalid(format!("cannot {tried} in {place}: {found}")),
         };
     };
@@ -47,7 +47,7 @@ pub(super) fn fault(place: &str, tried: &str, error: &Error, damage: Option<&Dam
     }
 }
 
-/// Damage of a view, with what heals it.
+/// Returns the error for damage of a view, with the remedy.
 pub(crate) fn corrupt(place: &str, found: &str) -> StoreError {
     StoreError::corrupt(
         place,

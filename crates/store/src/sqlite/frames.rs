@@ -1,15 +1,15 @@
-//! Frames of the WAL: what a frame becomes when its page is sealed.
+//! Frames of the WAL: the change of a frame when its page is sealed.
 //!
-//! SQLite makes the checksum of a frame from that of the frame before it and from every byte of its own, and knows nothing
-//! of digests. In the file both differ from what SQLite took: the checksum before, and the end of the page. All that is
-//! done to make it is adding (<https://sqlite.org/fileformat2.html#checksum_algorithm>), so what it must be follows from
-//! the one that SQLite made and from these two differences. Nothing goes over the page once more.
+//! SQLite makes the checksum of a frame from the checksum of the frame before it and from every byte of the frame
+//! itself. It knows nothing of digests. So in the file two things differ from what SQLite used: the checksum before,
+//! and the end of the page. The checksum only adds (<https://sqlite.org/fileformat2.html#checksum_algorithm>), so the
+//! right one follows from SQLite's own and from these two differences. The page is not read a second time.
 
 use crate::sqlite::pages::{self, FRAME_BYTES, FRAME_HEADER_BYTES, Order, PAGE_BYTES};
 
 /// Bytes of the checksum at the end of a header.
 pub(super) const SUM_BYTES: usize = 8;
-/// Bytes of a frame that it is made from: how the header begins, and the page.
+/// The bytes of a frame from which the checksum is made: the beginning of the header, and the page.
 const SUMMED_BYTES: usize = 8 + PAGE_BYTES;
 
 pub(super) type Header = [u8; FRAME_HEADER_BYTES];
@@ -25,37 +25,37 @@ pub(super) struct Sums {
     pub(super) written: Sum,
 }
 
-/// What the checksum of a frame continues from.
+/// The state from which the checksum of a frame continues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Before {
     pub(super) order: Order,
     /// As it stands in the file.
     pub(super) written: Sum,
-    /// What SQLite went on from, if that is known.
+    /// The checksum from which SQLite continued, if it is known.
     pub(super) made: Option<Sum>,
 }
 
-/// Which page is in a frame.
+/// Returns the page in a frame.
 pub(super) fn page_of(header: &Header) -> u64 {
     let [a, b, c, d, ..] = *header;
     u32::from_be_bytes([a, b, c, d]).into()
 }
 
-/// Returns the checksum in a header. There is none while a page of the transaction was written again: SQLite makes it
-/// when it commits.
+/// Returns the checksum in a header. There is none while a page of the transaction was written again, since SQLite
+/// makes it at the commit.
 pub(super) fn sum_of(header: &Header) -> Option<Sum> {
     let has_sum = header[8..].iter().any(|byte| *byte != 0);
     has_sum.then(|| header.last_chunk().copied()).flatten()
 }
 
-/// Seals the page of a frame, and makes the checksum that SQLite made the right one. Nothing if it made none.
+/// Seals the page of a frame, and replaces SQLite's checksum by the right one. Returns `None` if SQLite made none.
 pub(super) fn seal(frame: &mut Frame, before: Option<Before>) -> Option<Sums> {
     let (header, page) = frame.split_first_chunk_mut::<FRAME_HEADER_BYTES>()?;
     let page: &mut [u8; PAGE_BYTES] = page.try_into().ok()?;
     let end = *page.last_chunk()?;
     pages::seal(page_of(header), page);
     let (before, made) = (before?, sum_of(header)?);
-    // Over the whole page, which costs as much as SQLite's own.
+    // Reads the whole page, which costs as much as SQLite's own checksum.
     let over_all = |mut header: Header| {
         pages::sum_up(before.written, before.order, &mut header, page);
         header.last_chunk().copied()
@@ -76,7 +76,7 @@ pub(super) fn seal(frame: &mut Frame, before: Option<Before>) -> Option<Sums> {
     Some(Sums { made, written })
 }
 
-/// By how much what a frame has in the file differs from what SQLite made its checksum from.
+/// The differences between a frame in the file and the frame from which SQLite made its checksum.
 struct Differences {
     /// The checksum before it.
     before: (u32, u32),
@@ -90,13 +90,13 @@ impl Differences {
             self.before.0.wrapping_mul(of_one).wrapping_add(self.before.1.wrapping_mul(of_two))
         };
         let one = one.wrapping_add(before(OF_ONE.0, OF_TWO.0)).wrapping_add(self.end.0);
-        // The last word but one is in the first sum when that is added to the second.
+        // The last word but one enters the first sum when that is added to the second.
         let two = two.wrapping_add(before(OF_ONE.1, OF_TWO.1)).wrapping_add(self.end.0).wrapping_add(self.end.1);
         (one, two)
     }
 }
 
-/// What 1 in either sum of the checksum before becomes after a frame.
+/// The effect of 1 in either sum of the checksum before, after one frame.
 const OF_ONE: (u32, u32) = over_zeros((1, 0));
 const OF_TWO: (u32, u32) = over_zeros((0, 1));
 
@@ -110,7 +110,7 @@ const fn over_zeros((mut one, mut two): (u32, u32)) -> (u32, u32) {
     (one, two)
 }
 
-/// Returns a checksum as it stands in a header.
+/// Returns a checksum in the form that a header has.
 pub(super) fn sum_bytes((one, two): (u32, u32)) -> Sum {
     (u64::from(one) << 32 | u64::from(two)).to_be_bytes()
 }

@@ -1,4 +1,5 @@
-//! The history of the journal that a view is made of: marks, so that another journal, or another history, is noticed.
+//! The history of the journal from which a view is made. Its marks show if another journal, or another history, takes
+//! its place.
 
 use dacapo_model::{JournalId, Mark};
 
@@ -8,7 +9,7 @@ use crate::view_form::{digest, digest_number, number, position};
 use crate::views::{NewMark, ViewHistory};
 
 impl Db {
-    /// What is kept of it.
+    /// Returns the stored history.
     pub(crate) fn history(&mut self) -> Result<Option<ViewHistory>, StoreError> {
         let rows: Vec<(i64, i64, Vec<u8>)> = self.tried("read the history of the view", |connection| {
             let sql = "SELECT position, digest, journal FROM _dacapo_history ORDER BY position";
@@ -23,7 +24,7 @@ impl Db {
         Ok(Some(ViewHistory { journal: JournalId::from_bytes(journal), marks }))
     }
 
-    /// Keeps a mark in the open transaction.
+    /// Stores a mark in the open transaction.
     pub(super) fn keep_mark(&mut self, new: &NewMark) -> Result<(), StoreError> {
         self.tried("keep a mark of the history", |connection| {
             let mut forget = connection.prepare_cached("DELETE FROM _dacapo_history WHERE position = ?1")?;

@@ -1,4 +1,4 @@
-//! What a view keeps of events that its handler refuses: tries, dead letters and what shall be done with those.
+//! A view's records of events that its handler refuses: tries, dead letters and the decisions about them.
 
 use dacapo_model::{Letter, Position, Refusal, Wish};
 use rusqlite::Row;
@@ -13,7 +13,7 @@ const LETTERS: &str = "SELECT position, segment, stream, event_type, kind, first
                        FROM _dacapo_letters WHERE position > ?1 ORDER BY position LIMIT ?2";
 
 impl Db {
-    /// Writes what a commit keeps beside rows and tokens, which have moved already.
+    /// Writes the records of a commit other than rows and tokens, which were written before.
     pub(super) fn keep(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.emit(&commit.effects)?;
         commit.history.iter().try_for_each(|new| self.keep_mark(new))?;
@@ -23,7 +23,7 @@ impl Db {
 
     fn keep_refused(&mut self, commit: &Commit) -> Result<(), StoreError> {
         self.tried("record the refused events", |connection| {
-            // Nearly always there is none; then nothing is compared or written.
+            // Nearly always there is none. Then nothing is compared or written.
             let any = "SELECT EXISTS (SELECT 1 FROM _dacapo_refusals)";
             if connection.prepare_cached(any)?.query_row([], |row| row.get(0))? {
                 let covered = "DELETE FROM _dacapo_refusals WHERE position <=
@@ -39,7 +39,7 @@ impl Db {
                 let (kind, first) = kind_form(letter.kind);
                 connection
                     .prepare_cached(
-                        // Anyone who tried the event again need not know that it was given up meanwhile.
+                        // A processor that retried the event need not know that it was given up meanwhile.
                         "INSERT OR REPLACE INTO _dacapo_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,
                          CASE (SELECT wish FROM _dacapo_letters WHERE position = ?1) WHEN 'drop' THEN 'drop'
                          ELSE ?10 END)",
@@ -84,7 +84,7 @@ impl Db {
         stored.into_iter().map(|stored| stored.letter().map_err(wrong)).collect()
     }
 
-    /// Records a wish for letters, and returns how many there are.
+    /// Records a decision about letters, and returns the number of letters.
     pub(crate) fn wish(&mut self, which: &WhichLetters, wish: Option<Wish>) -> Result<u64, StoreError> {
         let wish = wish.map(wish_name);
         let changed = self.tried("record the decision about dead letters", |connection| match which {

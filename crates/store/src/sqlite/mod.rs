@@ -1,11 +1,11 @@
 //! Views in SQLite, as the embedded store keeps them in files and the memory store in memory.
 //!
-//! Owns the schema of a view, the SQL of rows and tokens, and the one statement that moves a token. It never
-//! decides where a view is kept: [`Home`](view::Home) is that, with one form a store. Where that is a file, its pages have
-//! checksums ([`pages`]), which SQLite reads and writes through a VFS of ours.
+//! This module owns the schema of a view, the SQL of rows and tokens, and the one statement that moves a token. It
+//! never decides where a view is kept: that is a [`Home`](view::Home), one kind for each store. In a file, pages have
+//! checksums ([`pages`]), which SQLite reads and writes through a VFS of this crate.
 //!
-//! Rows are columns of STRICT tables that anyone can read with SQL: times are RFC 3339 text in UTC with six
-//! digits of a second, so that they sort; UUIDs are hyphenated text; booleans are 0 and 1; JSON is text.
+//! Rows are columns of STRICT tables that anyone can read with SQL. Times are RFC 3339 text in UTC with six digits of a
+//! second, so that they sort. UUIDs are hyphenated text; booleans are 0 and 1; JSON is text.
 
 mod begun;
 mod db;

@@ -1,10 +1,10 @@
-//! What was moved from the WAL of a view into its file, noted beside the file (`….db-moved`).
+//! Notes beside the file of a view (`….db-moved`) about the pages that were moved from its WAL into the file.
 //!
-//! SQLite moves pages from the WAL into the file now and then. Until the last one is there, the file has pages of two
-//! states, and only the WAL beside it, which has all the new ones, makes one state of them. If a process is killed
-//! meanwhile and the WAL is damaged or removed before the next start, SQLite takes up as much of the WAL as is sound, and
-//! every page that it reads is sound. So what the WAL must have is noted durably first, and looked at before SQLite opens
-//! the file.
+//! From time to time SQLite moves pages from the WAL into the file. Until the last page is moved, the file has pages of
+//! two states. Only together with the WAL, which has all new pages, do they make one state. Suppose that a process is
+//! killed during that time, and the WAL is damaged or removed before the next start. Then SQLite uses the sound part of
+//! the WAL, and every page that it reads is sound, but the state is wrong. So a durable note says first what the WAL
+//! must have. The note is checked before SQLite opens the file.
 //!
 //! ```text
 //!  WAL flushed ─▶ noted: not whole ─▶ pages moved ─▶ file flushed ─▶ noted: whole ─▶ the WAL may be begun again or removed
@@ -16,7 +16,7 @@
 //! | the noted one, not sound as far | damaged | damaged: its older pages would hide those of the file |
 //! | another one, none, or no sound header | damaged | right: the file is of one state, and nothing hides it |
 //!
-//! Where nothing is noted, nothing was moved yet, or an earlier build did it.
+//! If nothing is noted, nothing was moved yet, or an earlier build moved it.
 //!
 //! ```text
 //!   0  8 bytes "dacapomv"    8  u32 version    12  u32 1 where the file has all of it, else 0
@@ -50,14 +50,14 @@ const WHOLE: u32 = 1;
 const CHECKSUM_AT: usize = 32;
 const BYTES: usize = 40;
 
-/// The moved data.
+/// The pages that were moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moved {
-    /// Of which WAL.
+    /// Identifies the WAL.
     pub(super) salts: [u8; SALT_BYTES],
-    /// Through which of its frames, counted from 1, pages were moved or may have been.
+    /// The frame, counted from 1, through which pages were moved or may have been.
     pub(super) frames: u32,
-    /// True if all of them are in the file permanently.
+    /// True if all of them are in the file durably.
     pub(super) whole: bool,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Moved {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Noted {
     Nothing,
-    /// It is not what was written.
+    /// The note is not what was written.
     Unsound,
     Moved(Moved),
 }
@@ -97,7 +97,7 @@ impl Moved {
     }
 }
 
-/// The name of what is beside the file of a view.
+/// Returns the name of a file beside that of a view.
 pub(crate) fn beside(view: &Path, suffix: &str) -> PathBuf {
     let mut name = view.as_os_str().to_owned();
     name.push(suffix);
@@ -111,13 +111,13 @@ pub(super) fn read(view: &Path) -> io::Result<Noted> {
         Err(error) if is_not_a_file(&error) => return Ok(Noted::Unsound),
         file => file?,
     };
-    // A byte more shows whether it is longer.
+    // One more byte shows whether the file is longer.
     let mut bytes = Vec::with_capacity(BYTES + 1);
     file.take(BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Moved::decode(&bytes).map_or(Noted::Unsound, Noted::Moved))
 }
 
-/// Notes it in the place of what was noted before. Once this returns well, it is found also after a loss of power.
+/// Replaces the note. Once this returns without an error, the note survives a loss of power.
 pub(super) fn note(view: &Path, moved: &Moved) -> io::Result<()> {
     let new = beside(view, NEW_NOTE);
     let mut options = OpenOptions::new();
@@ -130,10 +130,10 @@ pub(super) fn note(view: &Path, moved: &Moved) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Checks whether the WAL beside a view has what it must have, before SQLite opens the view. Nothing is changed.
+/// Checks that the WAL beside a view has what it must have, before SQLite opens the view. It changes nothing.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] where it has not, [`StoreError::Unavailable`] where that cannot be told.
+/// [`StoreError::Corrupt`] if it has not, [`StoreError::Unavailable`] if that cannot be found out.
 pub(crate) fn look(view: &Path) -> Result<(), StoreError> {
     let failed = |error: io::Error| {
         StoreError::unavailable(format!("look at the WAL beside {}", view.display()), with_advice(&error))
@@ -153,7 +153,7 @@ fn lost(view: &Path) -> io::Result<Option<String>> {
         }
         let wal = Wal::open(view)?;
         let Some(lost) = lost_of(view, noted, wal.as_ref())? else { return Ok(None) };
-        // Anyone who has the view open already in this process may have moved more meanwhile, or begun the WAL again.
+        // Another user of the view in this process may have moved more pages meanwhile, or begun the WAL again.
         let salts = |wal: Option<&Wal>| wal.and_then(|wal| wal.round.as_ref()).map(|round| round.salts);
         if read(view)? == noted && salts(Wal::open(view)?.as_ref()) == salts(wal.as_ref()) {
             return Ok(Some(lost));
@@ -167,7 +167,7 @@ fn lost_of(view: &Path, noted: Noted, wal: Option<&Wal>) -> io::Result<Option<St
         Noted::Unsound => {
             let note = beside(view, NOTE);
             return Ok(Some(format!(
-                "{} is not what was written there, so nothing tells how far pages were moved from the WAL into the file",
+                "{} is not what was written there, so how far pages were moved from the WAL into the file is unknown",
                 note.display()
             )));
         }
@@ -193,7 +193,7 @@ fn lost_of(view: &Path, noted: Noted, wal: Option<&Wal>) -> io::Result<Option<St
     Ok((!moved.whole).then(|| format!("only a part of the pages in {name} had been moved into the file, and {found}")))
 }
 
-/// A WAL that somebody left.
+/// The WAL that was found beside a view.
 struct Wal {
     file: File,
     /// The contents of its header, if that is sound.
@@ -211,7 +211,7 @@ impl Wal {
         Ok(Some(Self { file, round }))
     }
 
-    /// How many of the first `most` frames are what was written.
+    /// Returns how many of the first `most` frames are what was written.
     fn sound_frames(&self, most: u32) -> io::Result<u32> {
         let Some(round) = &self.round else { return Ok(0) };
         let mut sum = round.sum;
@@ -230,7 +230,7 @@ impl Wal {
     }
 }
 
-/// Returns true if as much was there as was asked for.
+/// Returns true if all the requested bytes were there.
 fn is_read(read: io::Result<()>) -> io::Result<bool> {
     match read {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),

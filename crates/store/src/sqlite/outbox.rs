@@ -1,8 +1,9 @@
 //! The outbox of a view: effects that its handler emitted and that are still to be made.
 //!
-//! `number` gives the order in which they were emitted, which within a stream is the order of its events. Only the
-//! first of each stream has a time at which it is due; the next one gets it when that one goes. So what is due is found
-//! by an index, however many wait for one that fails. One that is set aside has no such time, and nothing waits for it.
+//! `number` gives the order in which effects were emitted, which within a stream is the order of its events. Only the
+//! first effect of each stream has a time at which it is due. The next one gets its time when the first one is gone. So
+//! an index finds the effects that are due, even if many wait for one that fails. An effect that is set aside has no
+//! such time, and no other effect waits for it.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::sqlite::{Db, begun};
 use crate::view_form::{EffectForm, at, number};
 use crate::views::{Outbox, WhichEffects, WhichLetters};
 
-/// The table and what finds things in it.
+/// Creates the table and its indexes.
 pub(super) const CREATE: &str = "
     CREATE TABLE _dacapo_outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, position INTEGER NOT NULL,
                                  ordinal INTEGER NOT NULL, segment INTEGER NOT NULL, stream TEXT NOT NULL,
@@ -48,7 +49,8 @@ impl Db {
         })
     }
 
-    /// Keeps in mind which events have yet to speak, in the open transaction, which has tokens and letters already.
+    /// Records the events whose effects were never kept, in the open transaction, which has moved tokens and written
+    /// letters already.
     pub(super) fn note_unspoken(&mut self, unspoken: &[(Segment, Position)]) -> Result<(), StoreError> {
         self.tried("record the events that were not applied", |connection| {
             for (segment, position) in unspoken {
@@ -67,7 +69,7 @@ impl Db {
         })
     }
 
-    /// Returns the events that have yet to speak.
+    /// Returns the events whose effects were never kept.
     pub(crate) fn unspoken(&mut self) -> Result<Vec<Position>, StoreError> {
         let sql = "SELECT position FROM _dacapo_unspoken ORDER BY position";
         let stored: Vec<i64> = self.tried("read what was not applied", |connection| {
@@ -123,7 +125,7 @@ impl Db {
         Ok(Outbox { pending, aside, next_due: next_due.map(Timestamp::from_micros), failing })
     }
 
-    /// Returns the effects with a number above `after`, in order: those tried without success, or all.
+    /// Returns the effects with a number above `after`, in order: the failed ones, or all.
     pub(crate) fn effect_letters(
         &mut self,
         after: u64,
@@ -134,13 +136,13 @@ impl Db {
         let sql = format!(
             "SELECT {COLUMNS} FROM _dacapo_outbox WHERE number > ?1 AND (attempts > 0 OR ?2) ORDER BY number LIMIT ?3"
         );
-        let stored: Vec<EffectForm> = self.tried("read the effects that do not come about", |connection| {
+        let stored: Vec<EffectForm> = self.tried("read the failed effects", |connection| {
             connection.prepare_cached(&sql)?.query_map(bounds, form)?.collect()
         })?;
         stored.into_iter().map(|stored| stored.letter().map_err(|found| self.damaged(&found))).collect()
     }
 
-    /// Lets effects be tried at once, or takes them away, and puts the turns of their streams right.
+    /// Retries effects at once, or removes them, and sets the first effect of each of their streams.
     pub(crate) fn decide_effects(&mut self, which: &WhichEffects, wish: Wish) -> Result<u64, StoreError> {
         let WhichEffects { which, through, untried } = which;
         let (of, named) = match which {
@@ -243,7 +245,7 @@ fn settle(connection: &Connection, place: i64, settled: &EffectOutcome) -> rusql
     Ok(())
 }
 
-/// The next effect of a stream is due. Told twice, the one before it is gone already.
+/// Makes the next effect of a stream due. If this is called twice for one effect, that effect is gone the second time.
 fn next(connection: &Connection, stream: Option<String>) -> rusqlite::Result<()> {
     if let Some(stream) = stream {
         connection

@@ -1,8 +1,9 @@
-//! Rows that say of which segment they are, in a column of their own ([`SEGMENT`]).
+//! Rows that name their segments, in a column of their own ([`SEGMENT`]).
 //!
-//! A table gets that column with the first row that is put for a segment, in the same transaction. So a view of which
-//! nobody asks this has none, nor has one that an earlier build made: its rows are nobody's until they are written again.
-//! An earlier build that continues with such a view names the columns that it writes, so what it writes may be nobody's again.
+//! A table gets that column with the first row that is put for a segment, in the same transaction. So the column is
+//! missing in a view for which no writer names segments, and in a view that an earlier build made. Rows of such a view
+//! have no segment until they are written again. An earlier build that continues with a view names the columns that it
+//! writes, so rows that it writes may lose their segment.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::table::{Table, Value};
 use crate::views::OfSegment;
 
 impl Db {
-    /// Returns the SQL for rows of a table that say whose they are, as they do from the open transaction on.
+    /// Returns the SQL for rows of a table that name their segments, as they do from the open transaction on.
     pub(super) fn own(&mut self, table: &Table) -> Result<Arc<RowSql>, StoreError> {
         if let Some(sql) = self.owned(table)? {
             return Ok(sql);
@@ -30,7 +31,7 @@ impl Db {
         Ok(self.make_sql(table, true))
     }
 
-    /// Returns the SQL for rows of a table that say whose they are, if they do.
+    /// Returns the SQL for rows of a table that name their segments; `None` if they do not.
     fn owned(&mut self, table: &Table) -> Result<Option<Arc<RowSql>>, StoreError> {
         let sql = self.sql(table);
         if sql.owned.is_some() {
@@ -40,7 +41,7 @@ impl Db {
         Ok(has.then(|| self.make_sql(table, true)))
     }
 
-    /// Returns the row with this key, and the segment that it is of.
+    /// Returns the row with this key, and its segment.
     pub(crate) fn load_of(&mut self, table: &Table, key: &[Value]) -> Result<Option<OfSegment>, StoreError> {
         let Some(sql) = self.owned(table)? else {
             return Ok(self.load(table, key)?.map(|row| (None, row)));
@@ -62,7 +63,7 @@ impl Db {
         Ok(Some((of, row)))
     }
 
-    /// Returns the segments that the rows with these keys are of, each with the place of its key.
+    /// Returns the segments of the rows with these keys, each with the place of its key.
     pub(crate) fn segments_of(
         &mut self,
         table: &Table,
@@ -86,7 +87,7 @@ impl Db {
         Ok(found)
     }
 
-    /// Takes over the segments of the rows of the view that is attached, in the open transaction.
+    /// Copies the segments of the rows from the attached view, in the open transaction.
     pub(crate) fn take_over_segments(&mut self, table: &Table) -> Result<(), StoreError> {
         let there = |connection: &mut Connection| has_segments(connection, "source", table);
         if !self.tried("look at a table of the view to copy", there)? {

@@ -1,17 +1,18 @@
-//! Checksums of pages: what a page is, as it stands in the file of a view.
+//! Checksums of pages: the form of a page in the file of a view.
 //!
 //! ```text
 //!  byte 0                                                    4088      4096
 //!   │ what SQLite keeps in the page                           │ digest │
 //! ```
 //!
-//! The digest is of the number of the page and of everything before it (of the first page without what the header says of
-//! the file itself), so a page that stands in another one's place is found as well. A page of zeros has no valid digest: every page that SQLite reads was written before.
+//! The digest covers the number of the page and everything before the digest, so a page in the place of another one is
+//! found as well. Of the first page it does not cover the header's fields about the file itself. A page of zeros has no
+//! valid digest: every page that SQLite reads was written before.
 //!
-//! In the WAL beside the file, pages stand in frames and are sealed in the same way. A frame has a checksum of SQLite's own
-//! as well, which continues from that of the frame before it and is looked at only when a WAL is opened that a process left.
-//! SQLite makes it before the page is sealed, so it is made again here. Then whatever reads or moves pages by the
-//! means of SQLite, another program too, reads and moves sealed pages.
+//! In the WAL beside the file, pages are in frames and are sealed in the same way. A frame also has a checksum of
+//! SQLite, which continues from that of the frame before it, and which SQLite checks only when it opens a WAL that a
+//! process left. SQLite makes it before the page is sealed, so it is made again here. So every program that reads or
+//! moves pages through SQLite reads and moves sealed pages.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,17 +21,17 @@ use std::path::PathBuf;
 
 use twox_hash::XxHash3_64;
 
-/// Bytes of a page. A view is made with pages of this size.
+/// The size of a page in bytes. Every view is made with pages of this size.
 pub(crate) const PAGE_BYTES: usize = 4_096;
-/// Bytes at its end that SQLite leaves to us.
+/// The bytes at the end of a page that SQLite leaves to this module.
 pub(super) const RESERVED_BYTES: usize = 8;
-/// Where the header of a file has that number.
+/// The place of that number in the header of a file.
 const RESERVED_AT: usize = 20;
-/// The part of the header about the file and not about its contents: how it is written, how often it was, its size, how often
-/// its tables changed, and by which SQLite. The digest is not of these, since a copy that SQLite makes of a file has others.
-/// Wrong ones lead to errors or to more work, never to another answer.
+/// The parts of the header about the file and not about its contents: its format, its number of changes, its size, the
+/// number of changes of its tables, and the version of SQLite. The digest does not cover them, since a copy that SQLite
+/// makes of a file has other values. Wrong values lead to errors or to more work, never to another answer.
 const OF_FILE: &[Range<usize>] = &[18..20, 24..32, 40..44, 92..100];
-/// How the header of a file begins.
+/// The beginning of the header of a file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of the header of a file.
 pub(super) const HEADER_BYTES: usize = 100;
@@ -45,7 +46,7 @@ pub(super) const FRAME_BYTES: u64 = (FRAME_HEADER_BYTES + PAGE_BYTES) as u64;
 /// The page at `PENDING_BYTE` of a file holds locks and is never written.
 const LOCKS_PAGE: u64 = 0x4000_0000 / PAGE_BYTES as u64 + 1;
 
-/// Returns true if the page, which is counted from 1, holds nothing.
+/// Returns true if the page, counted from 1, holds nothing.
 pub(super) fn holds_nothing(page: u64) -> bool {
     page == LOCKS_PAGE
 }
@@ -56,7 +57,7 @@ pub(super) fn seal(page: u64, bytes: &mut [u8; PAGE_BYTES]) {
     end.copy_from_slice(&digest(page, content));
 }
 
-/// Returns true if a page is what was written there.
+/// Returns true if a page is what was written at its place.
 pub(super) fn is_sound(page: u64, bytes: &[u8]) -> bool {
     let (content, end) = bytes.split_at(PAGE_BYTES - RESERVED_BYTES);
     bytes.len() == PAGE_BYTES && end == digest(page, content)
@@ -72,12 +73,12 @@ fn digest(page: u64, content: &[u8]) -> [u8; RESERVED_BYTES] {
     XxHash3_64::oneshot_with_seed(page, &first).to_le_bytes()
 }
 
-/// Returns true if a file, by its header, is one without digests, as earlier builds made them and other programs do.
+/// Returns true if a file has no digests, according to its header. Earlier builds and other programs make such files.
 pub(super) fn is_bare(header: &[u8]) -> bool {
     header.starts_with(MAGIC) && header.get(RESERVED_AT) == Some(&0)
 }
 
-/// In which order a WAL takes the bytes of a word for its checksums, as the first four bytes of its header say.
+/// The byte order of the words in the checksums of a WAL, according to the first four bytes of its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Order {
     Little,
@@ -85,29 +86,29 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// What the magic number of a WAL says.
+    /// Returns the order in the magic number of a WAL.
     pub(super) fn of(magic: [u8; 4]) -> Self {
         if magic[3] & 1 == 1 { Self::Big } else { Self::Little }
     }
 }
 
-/// Bytes of the salts of a WAL: it gets others each time it is begun again.
+/// The size of the salts of a WAL in bytes. A WAL gets new ones each time it is begun again.
 pub(super) const SALT_BYTES: usize = 8;
 /// The beginning of a WAL, except for the last bit, which is the order.
 const WAL_MAGIC: u32 = 0x377f_0682;
-/// The one version of its form that there is.
+/// The only version of its form.
 const WAL_VERSION: u32 = 3_007_000;
 
-/// What the header of a WAL says, which is true of all frames up to the next time it is begun again.
+/// The contents of the header of a WAL, which hold for all frames until it is begun again.
 pub(super) struct Round {
     pub(super) salts: [u8; SALT_BYTES],
-    /// The checksum of the header, which that of the first frame continues from.
+    /// The checksum of the header, from which that of the first frame continues.
     pub(super) sum: [u8; 8],
     order: Order,
 }
 
 impl Round {
-    /// What a header says, if it is sound, as SQLite judges it.
+    /// Returns the contents of a header, if SQLite would accept it as sound.
     pub(super) fn of(header: &[u8; WAL_HEADER_BYTES as usize]) -> Option<Self> {
         let (words, _) = header.as_chunks::<4>();
         let [magic, version, page_bytes, _, _, _, _, _] = *words else { return None };
@@ -121,7 +122,7 @@ impl Round {
         (is_known && is_sound).then_some(round)
     }
 
-    /// Returns the checksum of a frame, if it is sound after one whose checksum is `before`.
+    /// Returns the checksum of a frame, if it is sound after a frame with the checksum `before`.
     pub(super) fn sum_of(&self, before: [u8; 8], frame: &[u8; FRAME_BYTES as usize]) -> Option<[u8; 8]> {
         let header = frame.first_chunk::<FRAME_HEADER_BYTES>()?;
         let mut right = *header;
@@ -135,8 +136,8 @@ fn bytes_of((one, two): (u32, u32)) -> [u8; 8] {
     (u64::from(one) << 32 | u64::from(two)).to_be_bytes()
 }
 
-/// Writes the checksum of a frame into its header. `before` is the one that the frame before it ends with, or that of the
-/// WAL's header: each continues from there.
+/// Writes the checksum of a frame into its header. `before` is the checksum of the frame before it, or of the WAL's
+/// header: it continues from there.
 pub(super) fn sum_up(before: [u8; 8], order: Order, header: &mut [u8; FRAME_HEADER_BYTES], page: &[u8; PAGE_BYTES]) {
     let [a, b, c, d, e, f, g, h] = before;
     let begin = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
@@ -152,7 +153,7 @@ fn frame_sum(begin: (u32, u32), bytes: &[u8], order: Order) -> (u32, u32) {
     }
 }
 
-/// Made once for each order, since it runs over every byte that is written.
+/// Compiled once for each order, since it runs over every byte that is written.
 fn frame_sum_of((mut one, mut two): (u32, u32), bytes: &[u8], order: impl Fn([u8; 4]) -> u32) -> (u32, u32) {
     for &[a, b, c, d, e, f, g, h] in bytes.as_chunks::<8>().0 {
         one = one.wrapping_add(order([a, b, c, d])).wrapping_add(two);
@@ -166,21 +167,21 @@ fn frame_sum_of((mut one, mut two): (u32, u32), bytes: &[u8], order: impl Fn([u8
 pub(crate) struct Damage {
     /// The file.
     pub(crate) file: String,
-    /// Where in it the page begins.
+    /// The place in it at which the page begins.
     pub(crate) at: u64,
-    /// True if the file says of itself that its pages have no digests.
+    /// True if the file says in its header that its pages have no digests.
     pub(crate) is_bare: bool,
 }
 
 impl Damage {
-    /// Returns true if it is of the view whose file is at `path`, or of the WAL beside that.
+    /// Returns true if it is damage of the view whose file is at `path`, or of the WAL beside it.
     pub(crate) fn is_of(&self, path: &str) -> bool {
         is_of(&self.file, path)
     }
 }
 
 /// Returns true if `file` is that of the view at `path`, or the WAL beside it. SQLite may know the folder by another
-/// name, so the folder's own name and that of the file tell.
+/// path, so only the name of the folder and that of the file are compared.
 pub(super) fn is_of(file: &str, path: &str) -> bool {
     let tail = |path: &str| path.rsplit('/').take(2).map(str::to_owned).collect::<Vec<_>>();
     tail(file.strip_suffix("-wal").unwrap_or(file)) == tail(path)
@@ -197,16 +198,17 @@ impl fmt::Display for Damage {
 pub(crate) struct Unread {
     /// The file.
     pub(crate) file: PathBuf,
-    /// Where in it they begin.
+    /// The place in it at which they begin.
     pub(crate) at: u64,
-    /// How many they are.
+    /// Their number.
     pub(crate) length: usize,
 }
 
 thread_local! {
-    /// What the disk could not read in the call into SQLite under way on this thread.
+    /// The bytes that the disk could not read, in the call into SQLite that is under way on this thread.
     static UNREAD: RefCell<Option<Unread>> = const { RefCell::new(None) };
-    /// What was found damaged by the call into SQLite under way on this thread, whose own error cannot tell it.
+    /// The damage that the call into SQLite under way on this thread has found, and that SQLite's own error cannot
+    /// express.
     static FOUND: RefCell<Option<Damage>> = const { RefCell::new(None) };
 }
 
@@ -214,7 +216,7 @@ pub(super) fn found(damage: Damage) {
     FOUND.set(Some(damage));
 }
 
-/// What the last call into SQLite on this thread found damaged, if it ended for that.
+/// Returns the damage that ended the last call into SQLite on this thread, if there was any.
 pub(super) fn take_found() -> Option<Damage> {
     FOUND.take()
 }
@@ -223,7 +225,7 @@ pub(super) fn unread(unread: Unread) {
     UNREAD.set(Some(unread));
 }
 
-/// What the disk could not read in the last call into SQLite on this thread, if it ended for that.
+/// Returns the bytes that the disk could not read, if that ended the last call into SQLite on this thread.
 pub(super) fn take_unread() -> Option<Unread> {
     UNREAD.take()
 }

@@ -1,4 +1,4 @@
-//! Where a view is kept, and what is known of how that is.
+//! The place of a view, and what is known of its health.
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
@@ -28,7 +28,7 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// True if the view was dropped.
     pub(crate) gone: AtomicBool,
-    /// Whether nothing may grow, as on a disk that is full.
+    /// True if no file may grow, as on a full disk.
     pub(crate) full: Arc<AtomicBool>,
     /// True if it is only looked at.
     pub(crate) looks: bool,
@@ -36,16 +36,16 @@ pub(crate) struct Place {
     damaged: Mutex<Option<String>>,
     /// The failures of the last tries.
     failing: Mutex<BTreeMap<String, Failing>>,
-    /// True if there is anything in there.
+    /// True if `failing` has an entry.
     is_failing: AtomicBool,
-    /// True if somebody reads again what could not be read.
+    /// True if a thread is reading again what could not be read.
     reading: AtomicBool,
-    /// The file, for anyone who looks at its pages. It is closed with the last connection and not before: anyone who closes a
-    /// file gives up all locks that his process has on it, and with them those of SQLite.
+    /// The file, for checks of its pages. It is closed with the last connection and not before: a process that closes a
+    /// file releases all its locks on the file, including those of SQLite.
     file: Mutex<Option<Arc<File>>>,
 }
 
-/// The failure.
+/// A failed use.
 #[derive(Debug)]
 struct Failing {
     error: String,
@@ -58,12 +58,12 @@ impl Place {
         Self::on_disk(name, Arc::default())
     }
 
-    /// Returns a place on a disk that tells when it is full.
+    /// Returns a place on a disk that reports when it is full.
     pub(crate) fn on_disk(name: String, full: Arc<AtomicBool>) -> Arc<Self> {
         Arc::new(Self::of(name, full, false))
     }
 
-    /// Returns a place on a disk that is only looked at.
+    /// Returns a place on a disk that is only read.
     pub(crate) fn to_look_at(name: String) -> Arc<Self> {
         Arc::new(Self::of(name, Arc::default(), true))
     }
@@ -73,7 +73,7 @@ impl Place {
         Self { name, gone, full, looks, damaged, failing, is_failing, reading, file }
     }
 
-    /// Returns the file at `path`, which is that of the view.
+    /// Returns the file of the view, which is at `path`.
     pub(crate) fn file(&self, path: &Path) -> io::Result<Arc<File>> {
         let mut file = locked(&self.file);
         match &*file {
@@ -82,12 +82,12 @@ impl Place {
         }
     }
 
-    /// What an error means that was met while doing what `tried` says. Damage is remembered for as long as the view is
-    /// there; what fails, until it succeeds again.
+    /// Returns the meaning of an error that occurred during `tried`. Damage is remembered as long as the view exists, a
+    /// failure until the same use succeeds again.
     pub(crate) fn fault(&self, tried: &str, error: &Error) -> StoreError {
         let damage = is_of_page(error).then(pages::take_found).flatten();
         let fault = fault(&self.name, tried, error, damage.as_ref());
-        // What another view is copied from is not this one.
+        // Damage of the view from which another one is copied is not damage of this one.
         if matches!(fault, StoreError::Corrupt { .. }) && damage.is_none_or(|damage| damage.is_of(&self.name)) {
             self.damaged(&fault);
         }
@@ -107,7 +107,7 @@ impl Place {
         fault
     }
 
-    /// Remembers damage, of which the first that was found is told.
+    /// Records damage. Only the first damage is reported.
     pub(crate) fn damaged(&self, found: &StoreError) {
         let mut damaged = locked(&self.damaged);
         if damaged.is_none() {
@@ -116,14 +116,14 @@ impl Place {
         }
     }
 
-    /// What `tried` says went well.
+    /// Records that `tried` has succeeded.
     pub(crate) fn well(&self, tried: impl FnOnce() -> String) {
         if self.is_failing.load(Ordering::Acquire) {
             self.forget(&tried());
         }
     }
 
-    /// A transaction was committed, so the view can be written.
+    /// Records that a transaction was committed, so the view can be written to.
     pub(crate) fn written(&self) {
         if self.is_failing.load(Ordering::Acquire) {
             self.retain(|tried| tried.starts_with("read ") || tried.starts_with("carry out "));
@@ -134,8 +134,8 @@ impl Place {
         self.retain(|tried| tried != well);
     }
 
-    /// Reads once more what could not be read, unless somebody does already: nobody else may come there again. `path` is
-    /// that of the view's file.
+    /// Reads again what could not be read, unless a thread does so already. Nobody else may ever read that place again.
+    /// `path` is that of the view's file.
     pub(crate) fn read_again(self: &Arc<Self>, path: &Path) {
         let is_unread = || locked(&self.failing).values().any(|failing| failing.unread.is_some());
         if !self.is_failing.load(Ordering::Acquire) || !is_unread() {
@@ -155,13 +155,13 @@ impl Place {
         let unread = |(tried, failing): (&String, &Failing)| Some((tried.clone(), failing.unread.clone()?));
         let all: Vec<_> = locked(&self.failing).iter().filter_map(unread).collect();
         for (tried, unread) in all {
-            // SQLite has no locks on a WAL that closing it could give up.
+            // SQLite has no locks on a WAL, so closing the file releases none.
             let is_wal = unread.file.as_os_str().as_encoded_bytes().ends_with(b"-wal");
             let file = if is_wal { File::open(&unread.file).map(Arc::new) } else { self.file(path) };
             let mut bytes = vec![0; unread.length];
             let is_read = match file.and_then(|file| file.read_exact_at(&mut bytes, unread.at)) {
                 Ok(()) => !fails::to_read(&unread.file),
-                // What is not there any more is read by nobody.
+                // A place that no longer exists is read by nobody.
                 Err(error) => matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NotFound),
             };
             let is_same = |failing: &Failing| failing.unread.as_ref() == Some(&unread);
@@ -188,12 +188,12 @@ impl Place {
     }
 }
 
-/// Returns true if the error is one of a page that is not what was written, which this thread has just met.
+/// Returns true if the error, which has just occurred on this thread, is about a page that is not what was written.
 fn is_of_page(error: &Error) -> bool {
     extended_code(error) == Some(ffi::SQLITE_IOERR_DATA)
 }
 
-/// Returns true if the error is that something could not be read, which this thread has just met.
+/// Returns true if the error, which has just occurred on this thread, is that something could not be read.
 fn is_of_read(error: &Error) -> bool {
     extended_code(error) == Some(ffi::SQLITE_IOERR_READ)
 }

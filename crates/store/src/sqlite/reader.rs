@@ -15,7 +15,7 @@ use crate::views::{FirstRows, ViewReader};
 
 pub(super) struct Reader<H: Home> {
     home: Arc<H>,
-    /// Away while another thread works with it.
+    /// `None` while another thread works with it.
     db: Option<Db>,
     tokens: Vec<Token>,
 }
@@ -42,7 +42,7 @@ impl<H: Home> Reader<H> {
         self.db.as_mut().ok_or_else(lost)
     }
 
-    /// Does work that may take long on a thread made for it.
+    /// Does work that may take long on a thread of its own.
     async fn apart<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Rows: bulk writes, reads by key and by column, and SQL as it comes.
+//! Rows: bulk writes, reads by key and by column, and plain SQL.
 
 use dacapo_model::{Segment, limits};
 use rusqlite::{Row, Statement};
@@ -11,10 +11,10 @@ use crate::sqlite::value::{Parameter, from_column, from_query};
 use crate::table::{Index, Table, Value};
 use crate::views::{FirstRows, OfSegment};
 
-/// Parameters in one statement of a bulk write: a row costs no less in larger ones.
+/// The parameters in one statement of a bulk write. Larger statements do not make a row cheaper.
 const BLOCK_PARAMETERS: usize = 256;
 
-/// Rows of a query with the names of its columns.
+/// The rows of a query with the names of its columns.
 pub(crate) type Answer = (Vec<String>, Vec<Vec<Value>>);
 
 /// The SQL that writes rows.
@@ -24,18 +24,18 @@ struct Put {
     block_rows: usize,
 }
 
-/// The SQL for rows that say whose they are.
+/// The SQL for rows that name their segments.
 pub(super) struct Owned {
     pub(super) load: String,
     put: Put,
     pub(super) segment: String,
 }
 
-/// The SQL for one table, text that is made once.
+/// The SQL for one table, as text that is made once.
 pub(super) struct RowSql {
     load: String,
     put: Put,
-    /// Where rows say whose they are.
+    /// `Some` if rows name their segments.
     pub(super) owned: Option<Owned>,
     delete: String,
     select: String,
@@ -44,8 +44,8 @@ pub(super) struct RowSql {
 }
 
 impl RowSql {
-    /// Returns the SQL for rows of `table`, which is `bare` when it has no index beside the key now, and `owned` when
-    /// its rows say whose they are.
+    /// Returns the SQL for rows of `table`. `bare` is true if it has no index beside the key now, `owned` if its rows
+    /// name their segments.
     pub(super) fn of(table: &Table, bare: bool, owned: bool) -> Self {
         let name = quoted(table.name);
         let list = |names: Vec<String>| names.join(", ");
@@ -86,8 +86,9 @@ impl Put {
         let columns = list(all);
         let put = |rows: usize| {
             let values = list(vec![values.clone(); rows]);
-            // Without an index beside the key both come to the same, and replacing costs two thirds. With
-            // one it would write the index even where its columns stay, and could take rows under other keys.
+            // Without an index beside the key both statements have the same effect, and replacing takes two thirds of
+            // the time. With an index, replacing would write the index even if its columns stay the same, and could
+            // replace rows with other keys.
             match table.indexes.is_empty() || bare {
                 true => format!("INSERT OR REPLACE INTO {name} ({columns}) VALUES {values}"),
                 false => format!("INSERT INTO {name} ({columns}) VALUES {values} ON CONFLICT ({key}) DO {conflict}"),
@@ -141,8 +142,8 @@ impl Db {
         self.rows(table, &format!("{} {later} {}", sql.select, sql.order), &parameters, limits::PAGE_BYTES_MAX)
     }
 
-    /// Returns the rows that have one of these values in the columns of a unique index, each with the place of what
-    /// it has.
+    /// Returns the rows that have one of these values in the columns of a unique index, each with the place of its
+    /// value.
     pub(crate) fn rows_with(
         &mut self,
         table: &Table,
@@ -195,8 +196,8 @@ impl Db {
         Ok(values)
     }
 
-    /// Writes rows whole, in blocks of one statement each, in the order of their keys: neighbours are on the
-    /// same pages, which saves a third of the time where the table is much larger than the batch.
+    /// Writes rows whole, in blocks of one statement each, in the order of their keys. Neighbours are on the same
+    /// pages, which saves a third of the time if the table is much larger than the batch.
     pub(crate) fn put(
         &mut self,
         table: &Table,
@@ -213,7 +214,7 @@ impl Db {
             bind(statement, at * width + 1, row)?;
             if owned { statement.raw_bind_parameter((at + 1) * width, segment.map(Segment::get)) } else { Ok(()) }
         };
-        // Stable, so that the later of two rows with one key stands.
+        // The sort is stable, so that the later of two rows with one key is kept.
         rows.sort_by(|(_, a), (_, b)| table.row_order(a, b));
         let blocks = rows.chunks_exact(put.block_rows);
         let rest = blocks.remainder();
@@ -247,14 +248,14 @@ impl Db {
         Ok(())
     }
 
-    /// Carries out one statement that writes.
+    /// Executes one statement that writes.
     pub(crate) fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, StoreError> {
         let failed = |error: rusqlite::Error| self.wrong(sql, &error);
         if sql.to_ascii_lowercase().contains(RESERVED) {
             return Err(StoreError::Invalid(format!("handlers may not use tables that begin with {RESERVED}: {sql}")));
         }
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
-        // BEGIN, COMMIT and their like count as reading, and are not for handlers: the commit is the writer's.
+        // BEGIN, COMMIT and similar statements count as reading, and are not for handlers: only the writer commits.
         if statement.readonly() {
             return Err(StoreError::Invalid(format!(
                 "this statement writes no rows, so it is a query or not allowed: {sql}"
@@ -263,22 +264,22 @@ impl Db {
         bind_numbered(&mut statement, sql, parameters)?.map_err(failed)?;
         let before = self.raw().total_changes();
         let mut rows = statement.raw_query();
-        // A statement with RETURNING is done only when all of its rows were taken.
+        // A statement with RETURNING is done only after all of its rows were read.
         while rows.next().map_err(failed)?.is_some() {}
         Ok(self.raw().total_changes() - before)
     }
 
-    /// Returns the rows that a query gives; refused if it would write.
+    /// Returns the rows of a query. Refuses a query that would write.
     pub(crate) fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Answer, StoreError> {
         let FirstRows { columns, rows, .. } = self.first_rows(sql, parameters, usize::MAX)?;
         Ok((columns, rows))
     }
 
-    /// The same, with no more than the first `most` rows; the others are counted.
+    /// Does the same, but returns only the first `most` rows and counts the others.
     pub(crate) fn first_rows(&mut self, sql: &str, parameters: &[Value], most: usize) -> Result<FirstRows, StoreError> {
         let failed = |error: rusqlite::Error| self.wrong(sql, &error);
         let mut statement = self.raw().prepare_cached(sql).map_err(failed)?;
-        // COMMIT and its like give no rows and count as reading.
+        // COMMIT and similar statements return no rows and count as reading.
         if !statement.readonly() || statement.column_count() == 0 {
             return Err(StoreError::Invalid(format!(
                 "this statement is not a query: a query returns rows and writes none: {sql}"
@@ -291,7 +292,7 @@ impl Db {
         let (mut rows, mut all) = (Vec::new(), 0);
         while let Some(row) = stored.next().map_err(failed)? {
             if all == 0 {
-                // Only now it is made for the columns that there are.
+                // The statement is compiled for the existing columns only now.
                 columns = names(row.as_ref());
             }
             all += 1;
@@ -310,15 +311,15 @@ impl Db {
     fn wrong(&self, sql: &str, error: &rusqlite::Error) -> StoreError {
         match self.fault(&format!("carry out {sql:?}"), error) {
             StoreError::Invalid(why) if why.contains("values were supplied") => StoreError::Invalid(format!(
-                "{why}: name the columns, since a table whose rows say of which segment they are has one more, {SEGMENT}"
+                "{why}: name the columns, since a table whose rows name their segments has one more, {SEGMENT}"
             )),
             wrong => wrong,
         }
     }
 }
 
-/// Gives `$2` the second parameter, as PostgreSQL does; SQLite itself takes that for a name, and counts names in the
-/// order in which they come. Parameters without a number go by their order.
+/// Binds the second parameter to `$2`, as PostgreSQL does. SQLite takes `$2` for a name, and numbers names in the order
+/// of their first use. Parameters without a number are bound in their order.
 fn bind_numbered(
     statement: &mut Statement<'_>,
     sql: &str,

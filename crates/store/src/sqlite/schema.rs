@@ -1,10 +1,10 @@
-//! The schema of a view: its tables, its tokens, and what it says about itself.
+//! The schema of a view: its tables, its tokens, and its description.
 //!
-//! It is made without those of its secondary indexes that are not unique, since rows are written faster without them.
-//! Which ones are missing is not stored but looked up.
+//! A view is made without those of its secondary indexes that are not unique, since rows are written faster without
+//! them. The missing ones are not stored but looked up.
 //!
-//! A view is made in one transaction. `_dacapo_view` is part of it, so a file without that table is one that
-//! a crash left before anything was in it, and is made again.
+//! A view is made in one transaction, which includes `_dacapo_view`. A file without that table was left by a crash
+//! before anything was in it, and is made again.
 
 use dacapo_model::{SegmentCount, ViewId};
 use rusqlite::{Connection, OptionalExtension};
@@ -15,7 +15,7 @@ use crate::sqlite::db::Db;
 use crate::sqlite::{begun, outbox};
 use crate::table::{ColumnKind, Index, Table};
 
-/// The form of what dacapo keeps in a view beside its rows. Raised when an older build could not read it.
+/// The format of dacapo's own tables in a view. It is raised if an older build could not read them.
 const FORMAT: i64 = 5;
 
 /// The description of a view in its own table.
@@ -32,7 +32,7 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 impl Db {
-    /// Makes the view if it is not there, or checks that it is the one that is asked for.
+    /// Makes the view if it does not exist, or checks that it is the requested one.
     pub(crate) fn make(&mut self, id: &ViewId, tables: &[Table], segments: SegmentCount) -> Result<(), StoreError> {
         shape::check(tables)?;
         let asked = About {
@@ -45,7 +45,7 @@ impl Db {
             if let Some(stored) = about(connection)? {
                 return Ok(Some(stored));
             }
-            // Anyone who has the lock now may find that another made it meanwhile.
+            // Another caller may have made it before this one got the lock.
             let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let stored = about(&transaction)?;
             if stored.is_none() {
@@ -60,7 +60,7 @@ impl Db {
         }
     }
 
-    /// Returns true if there is a view here: a file that a crash left empty has none.
+    /// Returns true if a view exists here. A file that a crash left empty has none.
     pub(crate) fn is_made(&mut self, id: &ViewId) -> Result<bool, StoreError> {
         let Some(stored) = self.tried("read what the view is", |connection| about(connection))? else {
             return Ok(false);
@@ -69,8 +69,7 @@ impl Db {
         Ok(true)
     }
 
-    /// Returns the secondary indexes of these tables that are not there, as places in the tables and in their
-    /// indexes.
+    /// Returns the secondary indexes of these tables that do not exist, as places in the tables and in their indexes.
     pub(crate) fn missing_indexes(&mut self, tables: &[Table]) -> Result<Vec<(usize, usize)>, StoreError> {
         let there = self.tried("look for the indexes", |connection| {
             let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'index'";
@@ -82,11 +81,11 @@ impl Db {
         Ok(all.filter(|(at, index)| !there.contains(&index_name(&tables[*at], &tables[*at].indexes[*index]))).collect())
     }
 
-    /// Builds an index in the open transaction, if it is not there.
+    /// Builds an index in the open transaction, if it does not exist.
     pub(crate) fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
         let what = format!("build the index {} of table {}", index.name, table.name);
         self.tried(&what, |connection| connection.execute_batch(&create_index(table, index)))?;
-        // How rows are best written depends on the indexes.
+        // The best way to write rows depends on the indexes.
         self.forget_sql();
         Ok(())
     }
@@ -192,7 +191,7 @@ fn create_table(table: &Table) -> String {
         columns.join(", "),
         names(table.key)
     );
-    // By these it is asked which row has a value, from the first event on.
+    // Unique indexes are needed from the first event on, to find the row that has a value.
     table.indexes.iter().filter(|index| index.unique).for_each(|index| sql.push_str(&create_index(table, index)));
     sql
 }

@@ -1,9 +1,9 @@
-//! Looks at the pages of a view's file though nobody asks for them.
+//! Checks the pages of a view's file even if nobody reads them.
 //!
-//! The file is read beside SQLite, with no lock and no transaction, so this holds up nobody. SQLite moves pages from the WAL
-//! into the file meanwhile. A page that is being moved may be seen half written, and one of which a newer state is in the
-//! WAL is not read by anybody. So what is not sound counts only if the WAL does not have the page, and only if it is still
-//! not sound after that was known.
+//! The file is read beside SQLite, without a lock or a transaction, so the check blocks nobody. Meanwhile SQLite moves
+//! pages from the WAL into the file. The check may see a page half written while it is being moved, and nobody reads a
+//! page of the file that has a newer state in the WAL. So an unsound page counts only if the WAL does not have it, and
+//! if it is still unsound after that was found out.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -18,15 +18,15 @@ use crate::sqlite::pages::{
 /// Number of times that a page is read before it counts as damaged.
 const LOOKS: usize = 4;
 
-/// The findings.
+/// The result of a check.
 pub(crate) struct Looked {
-    /// The last page that was looked at, if there are more.
+    /// The last page that was checked, if there are more.
     pub(crate) next: Option<u64>,
     /// The first page that is damaged.
     pub(crate) damaged: Option<Damage>,
 }
 
-/// Looks at the pages after `after`, at most `most` of them.
+/// Checks the pages after `after`, at most `most` of them.
 pub(crate) fn look(file: &File, path: &Path, after: u64, most: u64) -> io::Result<Looked> {
     let pages = file.metadata()?.len().div_ceil(PAGE_BYTES as u64);
     let last = after.saturating_add(most).min(pages);
@@ -44,7 +44,7 @@ pub(crate) fn look(file: &File, path: &Path, after: u64, most: u64) -> io::Resul
 fn is_right(file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES]) -> io::Result<bool> {
     match file.read_exact_at(bytes, (page - 1) * PAGE_BYTES as u64) {
         Ok(()) => Ok(is_sound(page, bytes) || holds_nothing(page)),
-        // The file ends in the page.
+        // The file ends within the page.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
     }
@@ -52,13 +52,13 @@ fn is_right(file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES]) -> io::Result<
 
 fn is_damaged(path: &Path, file: &File, page: u64, bytes: &mut [u8; PAGE_BYTES]) -> io::Result<bool> {
     for _ in 0..LOOKS {
-        // A page that was being moved is either still in the WAL, or has been written as a whole before the WAL was begun
+        // A page that was being moved is either still in the WAL, or was written as a whole before the WAL was begun
         // again.
         if in_wal(path, page)? || is_right(file, page, bytes)? {
             return Ok(false);
         }
     }
-    // A file that was cut meanwhile has no such page.
+    // The file was cut meanwhile and has no such page any more.
     Ok(file.metadata()?.len() > (page - 1) * PAGE_BYTES as u64)
 }
 
@@ -80,7 +80,7 @@ fn in_wal(path: &Path, page: u64) -> io::Result<bool> {
         }
         let [a, b, c, d, ..] = frame;
         let number = u32::from_be_bytes([a, b, c, d]);
-        // Those of an earlier round have another salt, and what is not committed yet may have none.
+        // Frames of an earlier round have another salt. Frames that are not committed yet may have none.
         let is_of_round = frame[8..16] == header[16..24] || frame[8..].iter().all(|byte| *byte == 0);
         if u64::from(number) == page && is_of_round {
             return Ok(true);

@@ -16,7 +16,7 @@ impl Db {
         self.checked(stored)
     }
 
-    /// What is known of the view that is attached.
+    /// Returns the facts about the attached view.
     pub(crate) fn attached(&mut self) -> Result<Attached, StoreError> {
         let letters = self.tried("count the dead letters of the view to copy", |connection| {
             connection.query_row("SELECT count(*) FROM source._dacapo_letters", [], |row| row.get::<_, i64>(0))
@@ -27,12 +27,12 @@ impl Db {
     fn source_tokens(&mut self) -> Result<Vec<Token>, StoreError> {
         let (stored, segments) =
             self.tried("read the tokens of the view to copy", |connection| read_all(connection, "source."))?;
-        // It is the other view that is damaged then.
+        // Then the other view is damaged, not this one.
         tokens(stored, &segments)
             .map_err(|Wrong { table, found }| corrupt(&format!("{table} of the view to copy"), &found))
     }
 
-    /// Gives the tokens that are still of the epochs that were seen the next one (I-4).
+    /// Gives the next epoch to each token that still has the epoch that was seen (I-4).
     pub(crate) fn claim(&mut self, by: Option<MemberId>, seen: &[Token]) -> Result<Vec<Token>, StoreError> {
         let owner = by.map(MemberId::bytes);
         let claim = "UPDATE _dacapo_tokens SET epoch = epoch + 1, owner = ?3 WHERE segment = ?1 AND epoch = ?2";
@@ -100,7 +100,8 @@ impl Db {
         })
     }
 
-    /// Moves the tokens and commits the open transaction (I-3); refused, it is rolled back as a whole.
+    /// Moves the tokens and commits the open transaction (I-3). If a move is refused, the whole transaction is rolled
+    /// back.
     pub(crate) fn commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
         let moves = &commit.moves;
         assert!(!moves.is_empty(), "a commit moves a token: without a move nothing would fence its rows");
@@ -143,7 +144,7 @@ impl Db {
             connection.query_row(&format!("{READ} WHERE segment = ?1"), [segment], form).optional()
         })?;
         let Some(stored) = stored else {
-            // One that is gone, unless there never was one.
+            // Reports damage if the segment is lost, and an invalid call if it never existed.
             self.tokens()?;
             return Err(StoreError::Invalid(format!("{} has no segment {segment}", self.place())).into());
         };

@@ -34,7 +34,7 @@ fn time_text(time: Timestamp) -> String {
     TIME.timestamp_to_string(&time)
 }
 
-/// Returns the value of a column of this kind, or what is wrong with what is stored.
+/// Returns the value of a column of this kind, or the fault of the stored value.
 pub(super) fn from_column(kind: ColumnKind, stored: ValueRef<'_>) -> Result<Value, String> {
     let unexpected = || format!("a value of kind {kind:?} is stored as {stored:?}");
     match (kind, stored) {
@@ -56,7 +56,7 @@ pub(super) fn from_column(kind: ColumnKind, stored: ValueRef<'_>) -> Result<Valu
     }
 }
 
-/// Returns the value of a column of a query, of which nothing but SQLite's own type is known.
+/// Returns the value of a column of a query, for which only SQLite's own type is known.
 pub(super) fn from_query(stored: ValueRef<'_>) -> Result<Value, String> {
     Ok(match stored {
         ValueRef::Null => Value::Null,

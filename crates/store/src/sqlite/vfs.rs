@@ -1,20 +1,20 @@
-//! How SQLite reads and writes the files of views: through here, so that each page is sealed when it is written and
-//! looked at when it is read. What a sound page is, [`pages`](super::pages) says.
+//! The VFS through which SQLite reads and writes the files of views. Each page is sealed when it is written and checked
+//! when it is read. [`pages`](super::pages) defines a sound page.
 //!
 //! ```text
 //!   SQLite ── xRead ─▶ here ── xRead ─▶ the operating system
 //!                        └─ page or frame not sound: SQLITE_IOERR_DATA, and which one it is
 //! ```
 //!
-//! `file` has what is known of an open file, `io` reads and writes, `view` is about the file of a view and what is
-//! moved into it, `wal` about the frames beside it, and `locks` about who may write.
+//! `file` holds what is known of an open file. `io` reads and writes. `view` is about the file of a view and the pages
+//! that are moved into it, `wal` about the frames beside it, and `locks` about the right to write.
 //!
-//! SQLite has an interface for this, a VFS, and an example of one that keeps checksums (`ext/misc/cksumvfs.c`), which is
-//! not part of the library. That one looks at no page of the WAL, and one damaged byte of a file's header turns it off.
-//! See `docs/decisions/0019-checksums-of-pages.md`.
+//! SQLite has an interface for this, a VFS, and an example of one that keeps checksums (`ext/misc/cksumvfs.c`), which
+//! is not part of the library. The example checks no page of the WAL, and one damaged byte of a file's header turns it
+//! off. See `docs/decisions/0019-checksums-of-pages.md`.
 //!
-//! This is the one place of the workspace with `unsafe`: SQLite's interface is C. Each file that is opened has one
-//! value of `State`, which belongs to its connection, and a connection is used by one thread at a time.
+//! Only this module of the workspace has `unsafe` code, since SQLite's interface is C. Each open file has one value of
+//! `State`, which belongs to its connection. One thread at a time uses a connection.
 
 #![allow(unsafe_code)]
 
@@ -40,20 +40,20 @@ use io::{read, write};
 use locks::{shm_lock, shm_unmap};
 use view::{file_control, shm_map, sync, truncate};
 
-/// Its name to SQLite.
+/// Its name in SQLite.
 const NAME: &CStr = c"dacapo";
-/// The name of the one that takes no locks and changes nothing.
+/// The name of the VFS that takes no locks and changes nothing.
 const LOOK_NAME: &CStr = c"dacapo-look";
-/// SQLite's own without locks.
+/// SQLite's own VFS without locks.
 const REAL_LOOK_NAME: &CStr = c"unix-none";
 
 /// Returns the name of the file system through which SQLite opens the file of a view.
 ///
 /// # Errors
-/// SQLite's code, should it have no VFS of its own.
+/// SQLite's code, if it has no VFS of its own.
 pub(super) fn name() -> Result<&'static CStr, c_int> {
     static REGISTERED: OnceLock<Result<(), c_int>> = OnceLock::new();
-    // Its own is the default: this one never is.
+    // SQLite's own VFS stays the default. This one never becomes it.
     REGISTERED.get_or_init(|| register(NAME, std::ptr::null())).map(|()| NAME)
 }
 
@@ -81,11 +81,11 @@ pub(super) fn reserve(connection: &mut Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Registers a VFS that works through the one of SQLite's own that is named `of`.
+/// Registers a VFS that works through SQLite's own VFS with the name `of`.
 fn register(name: &'static CStr, of: *const c_char) -> Result<(), c_int> {
-    // SAFETY: a VFS may be looked for at any time, which initialises SQLite where that was not done. SQLite's own are there
-    // for as long as the process is, and are not changed once they are registered. Their other methods do without a state of
-    // the VFS, so they work for a copy.
+    // SAFETY: a VFS may be looked up at any time; that initialises SQLite if necessary. SQLite's own VFSs exist as long
+    // as the process does, and do not change after they are registered. Their other methods use no state of the VFS, so
+    // they work for a copy.
     let code = unsafe {
         let real = ffi::sqlite3_vfs_find(of);
         if real.is_null() {
@@ -105,11 +105,11 @@ fn register(name: &'static CStr, of: *const c_char) -> Result<(), c_int> {
 unsafe extern "C" fn device_characteristics(file: *mut ffi::sqlite3_file) -> c_int {
     // SAFETY: SQLite gives an open file.
     let found = unsafe { methods(file).xDeviceCharacteristics.map_or(0, |ask| ask(real(file))) };
-    // A part of a page cannot be looked at.
+    // A part of a page cannot be checked.
     found & !ffi::SQLITE_IOCAP_SUBPAGE_READ
 }
 
-/// No page is mapped into memory, where it could not be looked at.
+/// Refuses to map pages into memory, where they could not be checked.
 unsafe extern "C" fn fetch(_: *mut ffi::sqlite3_file, _: i64, _: c_int, into: *mut *mut c_void) -> c_int {
     // SAFETY: SQLite gives a place for the answer.
     unsafe { *into = std::ptr::null_mut() };
@@ -124,7 +124,7 @@ unsafe extern "C" fn unfetch(_: *mut ffi::sqlite3_file, _: i64, _: *mut c_void) 
 macro_rules! forwarded {
     ($($name:ident $method:ident ($($argument:ident: $kind:ty),*) -> $missing:expr;)*) => {
         $(unsafe extern "C" fn $name(file: *mut ffi::sqlite3_file $(, $argument: $kind)*) -> c_int {
-            // SAFETY: SQLite gives an open file; the arguments are handed on as they are.
+            // SAFETY: SQLite gives an open file; the arguments are passed on as they are.
             unsafe { methods(file).$method.map_or($missing, |method| method(real(file) $(, $argument)*)) }
         })*
     };

@@ -1,4 +1,4 @@
-//! A view, wherever it is kept.
+//! A view, in a file or in memory.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,35 +21,35 @@ use crate::views::{
     WhichEffects, WhichLetters,
 };
 
-/// The place of a view, and the way in which its committed state is seen while somebody writes.
+/// The place of a view, and its rules for reading the committed state while another caller writes.
 pub(crate) trait Home: Send + Sync + Sized + 'static {
     /// The work of its writer.
     type Desk: Desk;
-    /// True if everything is done at once on the caller's thread, as a simulation needs it.
+    /// True if every call does its work at once on the caller's thread, as a simulation needs it.
     const INLINE: bool;
 
     /// Returns a desk for one writer.
     fn desk(self: &Arc<Self>) -> Result<Self::Desk, StoreError>;
 
-    /// Reads the committed state, and waits for nobody who writes, in this process or in another one.
+    /// Reads the committed state. It waits for no writer, neither of this process nor of another one.
     fn look<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
 
     /// Does something short to the committed state. If it writes, the caller has the gate.
     fn control<T>(&self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
 
-    /// What [`snapshot`](Self::snapshot) gives, if that is to be had without waiting for anybody.
+    /// Returns what [`snapshot`](Self::snapshot) returns, if that needs no waiting.
     fn snapshot_now(&self) -> Option<Db>;
 
-    /// Returns a connection that sees the committed state in an open transaction, or that no one else writes to.
+    /// Returns a connection that sees the committed state in an open transaction, or that nobody else writes to.
     fn snapshot(&self) -> Result<Db, StoreError>;
 
     /// Returns the facts that another view needs to read this one.
     fn copy(&self) -> Result<ViewCopy, StoreError>;
 
-    /// Takes back what [`snapshot`](Self::snapshot) gave.
+    /// Takes back a connection that [`snapshot`](Self::snapshot) returned.
     fn give_back(&self, db: Db);
 
-    /// Its health, as far as it is known.
+    /// Returns its health, as far as it is known.
     fn health(&self) -> ViewHealth;
 
     /// As [`ViewRows::look_at_pages`].
@@ -58,7 +58,7 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
 
 /// The work of one writer.
 pub(crate) trait Desk: Send + 'static {
-    /// Reads what is committed, outside of any transaction.
+    /// Reads the committed state, outside of any transaction.
     fn read<T>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, StoreError>) -> Result<T, StoreError>;
 
     /// Begins a transaction; the caller has the gate.
@@ -67,15 +67,15 @@ pub(crate) trait Desk: Send + 'static {
     /// Does something in the open transaction.
     fn inside<T, E>(&mut self, act: impl FnOnce(&mut Db) -> Result<T, E>) -> Result<T, E>;
 
-    /// The transaction has ended, one way or the other.
+    /// Notes that the transaction has ended, by a commit or a rollback.
     fn ended(&mut self);
 }
 
-/// A view in SQLite. All of a process share one of these a view, and with it the gate.
+/// A view in SQLite. All users of a view in a process share one of these, and with it the gate.
 pub(crate) struct SqliteView<H> {
     home: Arc<H>,
-    /// Anyone who writes has it from the first write to the end of the transaction. Waiting for it is waiting
-    /// as a task; waiting for SQLite's own lock would block a thread, and maybe the one that must release it.
+    /// A writer holds it from its first write to the end of the transaction. A caller that waits for it waits as a
+    /// task. Waiting for SQLite's own lock would block a thread, possibly the one that must release the lock.
     gate: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -94,7 +94,7 @@ impl<H: Home> SqliteView<H> {
     ) -> Result<T, StoreError> {
         let gate = Arc::clone(&self.gate).lock_owned().await;
         let home = Arc::clone(&self.home);
-        // Anyone who asked may be gone before it is done, so the gate goes along.
+        // The caller may be gone before the work is done, so the work takes the gate with it.
         apart::<H, _>(move || {
             let marked = home.control(act);
             drop(gate);
@@ -248,23 +248,23 @@ impl<H: Home> ViewRows for SqliteView<H> {
     }
 }
 
-/// Does work that may wait for the disk, or for a lock of another process, on a thread made for it, whatever runtime
-/// asks. It continues when nobody waits for it any more.
+/// Does work that may wait for the disk, or for a lock of another process, on a thread of its own, under any runtime.
+/// The work continues even if nobody waits for it any more.
 pub(super) async fn apart<H: Home, T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     if H::INLINE { work() } else { blocking(work).await }
 }
 
-/// Does work that may take a while without holding up the other tasks of this thread, where there is a
-/// runtime with other threads to move them to. Only processors come here, and they run on such a runtime
-/// or alone; readers, which run anywhere, hand their work to another thread instead.
+/// Does work that may take long without blocking the other tasks of this thread, if the runtime has other threads to
+/// which they can move. Only processors call it: they run on such a runtime or alone. Readers run anywhere, so they
+/// give their work to another thread instead.
 pub(super) fn aside<H: Home, T>(work: impl FnOnce() -> T) -> T {
     let many_threads = || Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
     if !H::INLINE && many_threads() { tokio::task::block_in_place(work) } else { work() }
 }
 
-/// Locks what a panic cannot leave half changed: transactions roll back when they are dropped.
+/// Locks a value that a panic cannot leave half changed: transactions roll back when they are dropped.
 pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,10 +4,11 @@
 //!  reads: committed state ──first write──▶ gate ▶ BEGIN IMMEDIATE ──▶ reads and writes inside ──▶ COMMIT
 //! ```
 //!
-//! An index is built on a thread of its own, to which the desk and the gate go for as long as that takes.
+//! An index is built on a thread of its own, which has the desk and the gate during that time.
 //!
-//! Until the first write it holds no lock, so that a hold or a claim does not wait for a handler. What it
-//! read before cannot have changed unless another writer committed, and then its own commit is refused (I-4).
+//! Until the first write the writer holds no lock, so that a hold or a claim does not wait for a handler. The rows that
+//! it has read until then can have changed only if another writer committed. In that case its own commit is refused
+//! (I-4).
 
 use std::sync::Arc;
 
@@ -24,18 +25,18 @@ use crate::table::{Index, Table, Value};
 use crate::views::{Attached, Commit, OfSegment, ViewCopy, ViewWriter};
 
 pub(super) struct Writer<H: Home> {
-    /// Away while another thread builds an index with it; it never comes back from one that was cancelled.
+    /// `None` while another thread builds an index with it. It does not return if the build was cancelled.
     desk: Option<H::Desk>,
     gate: Arc<tokio::sync::Mutex<()>>,
     /// Held from the first write to the end of the transaction.
     inside: Option<OwnedMutexGuard<()>>,
-    /// True if another view can be read until the transaction ends.
+    /// True if another view can be read, until the transaction ends.
     attached: bool,
     /// True if sorts use files until the transaction ends.
     sorts_in_files: bool,
 }
 
-/// Ends the statement of another thread when nobody waits for it any more.
+/// Ends the statement of another thread once nobody waits for it any more.
 struct InterruptOnDrop(Option<InterruptHandle>);
 
 impl Drop for InterruptOnDrop {
@@ -58,7 +59,7 @@ impl<H: Home> Writer<H> {
     /// Begins the transaction with the first write.
     async fn enter(&mut self) -> Result<&mut H::Desk, StoreError> {
         if self.inside.is_some() {
-            // SQLite rolls back by itself on some errors; a statement after one would commit on its own.
+            // SQLite rolls back by itself after some errors. A statement after such an error would commit by itself.
             self.desk()?.inside(|db| match db.in_transaction() {
                 true => Ok(()),
                 false => Err(StoreError::unavailable(
@@ -92,9 +93,9 @@ impl<H: Home> Writer<H> {
         self.inside = None;
     }
 
-    /// Lets large sorts of the transaction to come use files.
+    /// Lets large sorts of the next transaction use files.
     fn sort_in_files(&mut self) -> Result<(), StoreError> {
-        // In memory nothing is large, and one connection serves all.
+        // In memory nothing is large, and all share one connection.
         if !H::INLINE {
             self.desk()?.read(|db| db.sort_in_files(true))?;
             self.sorts_in_files = true;
@@ -102,7 +103,7 @@ impl<H: Home> Writer<H> {
         Ok(())
     }
 
-    /// Does work in the transaction that may take very long, and can be given up meanwhile.
+    /// Does work in the transaction that may take very long and can be cancelled.
     async fn apart<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Db) -> Result<T, StoreError> + Send + 'static,
@@ -113,7 +114,7 @@ impl<H: Home> Writer<H> {
         }
         let mut interrupt = InterruptOnDrop(Some(desk.inside(|db| Ok::<_, StoreError>(db.interrupt_handle()))?));
         let (mut desk, gate) = (self.desk.take().ok_or_else(lost)?, self.inside.take());
-        // Once this is cancelled, the desk goes before the gate, and its transaction with it.
+        // If this is cancelled, the desk and its transaction are dropped before the gate.
         let task = tokio::task::spawn_blocking(move || {
             let result = desk.inside(work);
             (desk, gate, result)
@@ -199,7 +200,7 @@ impl<H: Home> ViewWriter for Writer<H> {
 
     async fn index(&mut self, table: &Table, index: &Index) -> Result<(), StoreError> {
         let (table, index) = (*table, *index);
-        // An index of a large table is sorted in files; where a transaction is open already, in memory.
+        // An index of a large table is sorted in files; if a transaction is open already, in memory.
         if self.inside.is_none() {
             self.sort_in_files()?;
         }

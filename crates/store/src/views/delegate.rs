@@ -16,8 +16,8 @@ pub mod delegated {
     };
 }
 
-/// Implements a trait of views for a type that has another one in its field `inner`. Each line names a method and says how
-/// its calls pass:
+/// Implements a trait of views for a type that has another one in its field `inner`. Each line names a method and says
+/// how its calls pass:
 ///
 /// | line | what a call does |
 /// |---|---|

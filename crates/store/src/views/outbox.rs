@@ -90,18 +90,19 @@ pub trait ViewOutbox: Send + Sync + 'static {
     /// [`StoreError`] if it cannot be written.
     async fn claim_effects(&self, seen: EffectsClaim, next: EffectsClaim) -> Result<bool, StoreError>;
 
-    /// Records, before they are tried, that effects are begun under a claim, in the order in which they are named. Returns
-    /// those that are still to be made; `None` if this is not the claim of the view, and then none is begun (I-9).
+    /// Records, before they are tried, that effects are begun under a claim, in the order in which they are named.
+    /// Returns those that are still to be made; `None` if this is not the claim of the view, and then none is begun
+    /// (I-9).
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be written.
     async fn begin_effects(&self, claim: EffectsClaim, numbers: &[u64])
     -> Result<Option<Vec<BegunEffect>>, StoreError>;
 
-    /// Records the results of tries under a claim, by the numbers of the effects. An effect that is done is removed, and
-    /// the next one of its stream is due. If this is not the claim of the view any more, only what was begun under it, and
-    /// not begun again since, has these results. Every other effect stays as it is: another try may be under way, or its
-    /// number may mean another effect in a view that was restored or built again.
+    /// Records the results of tries under a claim, by the numbers of the effects. An effect that is done is removed,
+    /// and the next one of its stream is due. If this is not the claim of the view any more, only what was begun under
+    /// it, and not begun again since, has these results. Every other effect stays as it is: another try may be under
+    /// way, or its number may mean another effect in a view that was restored or built again.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be written. Nothing of it is written then.

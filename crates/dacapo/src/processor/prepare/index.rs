@@ -1,10 +1,11 @@
-//! Builds the indexes that a view goes without while it replays: the stage Indexing, or before, for SQL of the handler.
+//! Builds the indexes that a view lacks while it replays the past: in the stage Indexing, or earlier for SQL of the
+//! handler.
 //!
-//! Which ones are missing is asked of the view each time, and each is committed by itself under the claim (I-4). So
-//! whoever is killed, stopped, paused or out of room here goes on with the first that is missing.
+//! The view is asked each time which indexes are missing. Each is committed separately under the claim (I-4). So after
+//! a kill, a stop, a pause or a full disk the work continues with the first missing one.
 //!
-//! What a handler did that wants indexes is taken back first. They are not built as a part of its event, which may only
-//! take so long and is not done in parts.
+//! The changes of a handler that needs indexes are rolled back first. The indexes are not built as a part of its event,
+//! which has a time limit and cannot be divided.
 
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -35,7 +36,7 @@ impl Deed<Rows> for Build {
 }
 
 impl Run<'_, Rows> {
-    /// Builds every index that is missing, unless the run ends meanwhile.
+    /// Builds every missing index, if the run does not end meanwhile.
     pub(super) async fn build_indexes(&mut self) -> Result<Next<Prepared>, StoreError> {
         let assignment = self.assignment;
         let tables = self.sink.stored.carried.tables;

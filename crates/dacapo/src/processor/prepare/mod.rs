@@ -40,12 +40,13 @@ use super::Next;
 use super::rows::Rows;
 use super::run::Run;
 
-/// What a run does next, after its sink is prepared.
+/// The next action of a run, after its sink is prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prepared {
     /// It takes the next batch, or waits for one.
     Ready,
-    /// It takes the next batch. If there is none, it starts the next step without waiting: there may be more to prepare.
+    /// It takes the next batch. If there is none, it starts the next step without waiting: there may be more to
+    /// prepare.
     Done,
     /// It starts the next step.
     Anew,

@@ -1,7 +1,8 @@
-//! Taking up a replay in place: the rows that will be made again go, and the tokens move back, in one transaction.
+//! The beginning of a replay in place: rows that will be made again are removed, and the tokens move back, in one
+//! transaction.
 //!
-//! Afterwards the run begins anew, under a new claim and with what is stored. A reset that fails is tried again later;
-//! the version goes on as it was meanwhile.
+//! Afterwards a new run begins, under a new claim and with the stored state. A failed reset is retried later. Until
+//! then the version continues as it was.
 
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -27,7 +28,7 @@ pub(in crate::processor) fn reason(reset: &Tried) -> WaitingOn {
     WaitingOn::Reset { attempts: reset.attempts, error: reset.error.clone() }
 }
 
-/// The rows that will be made again go, and the tokens move back.
+/// Rows that will be made again are removed, and the tokens move back.
 struct TakeUp {
     replay: PendingReplay,
     commit: Commit,
@@ -64,13 +65,13 @@ impl Deed<Rows> for TakeUp {
 }
 
 impl Run<'_, Rows> {
-    /// The replay that is asked for and that not every segment has taken up.
+    /// Returns the requested replay, if a segment has not begun it yet.
     pub(in crate::processor) fn asked_replay(&self) -> Option<PendingReplay> {
         let asked = self.assignment.orders.borrow().replay?;
         self.segments.tokens().iter().any(|token| token.take_up(&asked).is_some()).then_some(asked)
     }
 
-    /// Takes up the replay that is asked for, if it is due.
+    /// Begins the requested replay, if it is due.
     pub(super) async fn take_up_if_due(&mut self) -> Result<Next<Prepared>, StoreError> {
         if self.sink.failed_reset.as_ref().is_some_and(|tried| tried.rests(self.looked)) {
             return Ok(Continue(Prepared::Ready));
@@ -81,11 +82,12 @@ impl Run<'_, Rows> {
         }
     }
 
-    /// Moves the tokens back: the run begins anew then. Should the rows not be reset, the version goes on as it was.
+    /// Moves the tokens back, after which a new run begins. If the rows cannot be reset, the version continues as it
+    /// was.
     async fn take_up(&mut self, replay: PendingReplay) -> Result<Next<Prepared>, StoreError> {
         let moves: Vec<TokenMove> = self.segments.tokens().iter().filter_map(|token| token.take_up(&replay)).collect();
-        // What was set aside is about to be tried again, from where the replay begins. All of it counts as come past
-        // from here on, so what has not spoken is kept in mind.
+        // Events that were set aside will be tried again, from the beginning of the replay. All of them count as
+        // applied before from here on, so the events whose effects were never kept are recorded.
         let letters = letters_of(&*self.sink.stored.view, &moves).await?;
         let comes_again =
             |(segment, position): &(_, _)| moves.iter().any(|back| back.segment == *segment && *position > back.to);
@@ -96,7 +98,7 @@ impl Run<'_, Rows> {
         match self.land(&mut TakeUp { replay, commit }).await? {
             Break(end) => return Ok(Break(end)),
             Continue(None) if self.sink.wants_indexes => return Ok(Continue(Prepared::Anew)),
-            // The version goes on as it was.
+            // The version continues as it was.
             Continue(None) => return Ok(Continue(Prepared::Ready)),
             Continue(Some(_)) => {}
         }
@@ -106,8 +108,8 @@ impl Run<'_, Rows> {
         Ok(Break(None))
     }
 
-    /// Leaves a replay that was cancelled: the tokens go to where they were before. Events that were set aside when it
-    /// began, and that it has not come to, are set aside again, in the same transaction. The run begins anew then.
+    /// Leaves a cancelled replay: the tokens return to their places before it. Events that were set aside when it
+    /// began, and that it has not reached, are set aside again in the same transaction. Then a new run begins.
     pub(super) async fn leave_replay(&mut self) -> Result<Next<Prepared>, StoreError> {
         let asked = self.orders.borrow().replay;
         let moves: Vec<TokenMove> = match asked {
@@ -129,7 +131,7 @@ impl Run<'_, Rows> {
         Ok(Break(None))
     }
 
-    /// The letters of events that were never applied, of those that segments pass over by these moves.
+    /// Returns letters for the events between the two places of these moves that were never applied.
     async fn set_aside_again(&mut self, moves: &[TokenMove]) -> Result<Vec<Letter>, StoreError> {
         let options = &self.assignment.options;
         let policy = options.on_failure.in_phase(self.orders.borrow().phase);
@@ -155,7 +157,7 @@ impl Run<'_, Rows> {
         Ok(again.iter().cloned().collect())
     }
 
-    /// Whether an event that is set aside was applied before the replay in which it was.
+    /// Returns true if an event that is set aside was applied before the replay in which it was set aside.
     fn has_spoken(&self, segment: Segment, position: Position) -> bool {
         position <= self.segments.replays_through(segment) && !self.sink.unspoken.contains(&position)
     }
@@ -170,7 +172,7 @@ impl Run<'_, Rows> {
     }
 }
 
-/// The dead letters of the segments that take up a replay.
+/// Returns the dead letters of the segments that begin a replay.
 async fn letters_of(view: &dyn StoredView, moves: &[TokenMove]) -> Result<Vec<(Segment, Position)>, StoreError> {
     let (mut after, mut found) = (Position::START, Vec::new());
     loop {

@@ -1,6 +1,6 @@
-//! Fills a new view from another one's, as one transaction under the claim: rows, indexes, and every token from the
-//! start to where the copied one was (I-3, I-4). Whoever is killed in the middle begins again; whoever is done finds
-//! tokens that are not at the start.
+//! Fills a new view from another one, as one transaction under the claim: rows, indexes, and every token from the start
+//! to the copied one's place (I-3, I-4). A process that is killed in the middle begins again. After the commit the
+//! tokens are not at the start any more.
 
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::AssertUnwindSafe;
@@ -25,7 +25,7 @@ pub(in crate::processor) fn reason(tried: &Tried, from: &SeedFrom) -> WaitingOn 
     WaitingOn::Seed { source: from.id.version, attempts: tried.attempts, error: tried.error.clone() }
 }
 
-/// The view is filled, and every token goes from the start to where the copied one was.
+/// The view is filled, and every token moves from the start to the copied one's place.
 struct Copy {
     from: SeedFrom,
 }
@@ -63,8 +63,8 @@ impl Deed<Rows> for Copy {
 }
 
 impl Run<'_, Rows> {
-    /// Fills the view, which is to begin as a copy, unless it has begun. What fails is tried again later, and nothing else
-    /// is done before.
+    /// Fills the view, if it should begin as a copy and has not begun. A failure is retried later, and nothing else is
+    /// done before.
     pub(super) async fn begin_as_copy(&mut self) -> Result<Next<Prepared>, StoreError> {
         let Some(from) = self.sink.seed.clone() else { return Ok(Continue(Prepared::Ready)) };
         let head = *self.head.borrow_and_update();
@@ -75,7 +75,7 @@ impl Run<'_, Rows> {
             self.sink.seed = None;
             return Ok(Continue(Prepared::Anew));
         }
-        // Without every segment, another member makes it, or this one once the others have let go.
+        // Without all segments, another member makes the copy, or this one once the others have released theirs.
         let rests = |tried: &Tried| tried.rests(self.looked);
         if !self.segments.is_whole() || self.sink.failed_seed.as_ref().is_some_and(rests) {
             return self.wait_anew().await;
@@ -94,7 +94,7 @@ impl Run<'_, Rows> {
         Ok(Continue(Prepared::Anew))
     }
 
-    /// Writes the rows in a transaction, and returns the tokens that they are of.
+    /// Writes the rows in a transaction, and returns the tokens that belong to them.
     async fn fill(&mut self, from: &SeedFrom) -> Result<Vec<Token>, HandlerError> {
         let stored = Arc::clone(&self.sink.stored);
         let carried = &stored.carried;
@@ -127,14 +127,14 @@ impl Run<'_, Rows> {
             self.sink.view.fill(&statement.replace("{source}", &attached.schema)).await?;
         }
         if self.sink.stored.carried.options.seed == Seed::Columns {
-            // Only of these it is known that they are what the same rows were.
+            // Only these rows are known to be the same as in the other view.
             self.sink.view.take_over_segments(&attached).await?;
         }
         Ok(attached.tokens)
     }
 }
 
-/// Whether the rows are of every event through the tokens.
+/// Checks that the rows are complete through the tokens.
 fn complete(tokens: &[Token], letters: u64) -> Result<(), HandlerError> {
     if letters > 0 {
         return Err(lacks(letters).into());
@@ -146,7 +146,7 @@ fn complete(tokens: &[Token], letters: u64) -> Result<(), HandlerError> {
 }
 
 impl crate::processor::segments::Segments {
-    /// The moves from the start to where these tokens are. What they cover was counted by nobody here.
+    /// Returns the moves from the start to the places of these tokens. Nobody has counted the covered events here.
     fn jump(&self, to: &[Token]) -> Vec<TokenMove> {
         let moves = self.still().into_iter().zip(to);
         moves

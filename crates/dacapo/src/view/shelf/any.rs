@@ -1,4 +1,4 @@
-//! A shelf whose type of rows nobody else knows.
+//! A shelf with the type of its rows erased.
 
 use std::any::Any;
 
@@ -10,45 +10,45 @@ use crate::row::Row;
 use crate::view::ViewError;
 use crate::view::unique::{At, Uniques};
 
-/// A shelf of whatever rows.
+/// A shelf of rows of any type.
 #[async_trait]
 pub(in crate::view) trait AnyShelf: Send {
-    /// The table's name.
+    /// Returns the table's name.
     fn table(&self) -> &'static str;
 
-    /// Looks at what an event has made of its rows, which ends; `at` is its position, if it is one.
+    /// Checks the rows that an event wrote, at its end. `at` is its position; `None` outside of events.
     fn end_event(&mut self, at: At) -> Result<(), ViewError>;
 
-    /// How many values were taken of which it is not known whether another row has them in the store, and how many rows were
-    /// written of which it is not known whose they are.
+    /// Returns the number of values that were taken, and of rows that were written, without knowing whether another row
+    /// has the value, or another segment the row, in the store.
     fn unasked(&self) -> usize;
 
-    /// Asks the store about those, and returns what is wrong with the first event that took what another row or another
-    /// segment has.
+    /// Asks the store about those. Returns the fault of the first event that took a value of another row, or wrote a
+    /// row of another segment.
     async fn ask(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError>;
 
-    /// Hands every pending row to the store. Everything was asked about.
+    /// Sends every pending row to the store. Every question to the store was asked before.
     async fn flush(&mut self, writer: &mut dyn ViewWriter) -> Result<(), ViewError>;
 
-    /// What was handed to the store is committed.
+    /// Records that the sent rows are committed.
     fn committed(&mut self);
 
-    /// Whether what was handed to the store cannot be handed to it again.
+    /// Returns true if the sent rows cannot be sent again.
     fn must_reapply(&self) -> bool;
 
-    /// What was handed to the store was taken back, and will be handed to it again.
+    /// Records that the sent rows were rolled back and will be sent again.
     fn taken_back(&mut self);
 
-    /// What differed from the committed state is forgotten.
+    /// Forgets everything that differs from the committed state.
     fn rolled_back(&mut self);
 
-    /// Everything is forgotten; the store knows better.
+    /// Forgets everything. The store knows the rows.
     fn forget(&mut self);
 
-    /// About how much memory the rows take.
+    /// Returns about how many bytes of memory the rows take.
     fn bytes(&self) -> usize;
 
-    /// Lets go of clean rows that were not used lately, until `bytes` are left.
+    /// Removes unchanged rows that were not used lately, until `bytes` are left.
     fn evict(&mut self, bytes: usize);
 
     fn as_any(&mut self) -> &mut (dyn Any + Send);
@@ -95,7 +95,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
             let entry = self.entry(place);
             entry.changed = false;
             entry.owner.committed(entry.row.is_some());
-            // Where every row is kept, what is not there needs no entry.
+            // If all rows are in memory, a missing row needs no entry.
             if entry.row.is_none() && self.complete == Some(true) {
                 self.remove(place);
             }
@@ -141,7 +141,7 @@ impl<R: Row> AnyShelf for Shelf<R> {
 
     #[expect(clippy::expect_used, reason = "a place is a u32")]
     fn evict(&mut self, bytes: usize) {
-        // Twice around, since the first time may only find that everything was used.
+        // It goes around twice, since the first round may only find that everything was used.
         for _ in 0..2 * self.entries.len() {
             if self.bytes <= bytes {
                 return;

@@ -24,25 +24,25 @@ use crate::view::{Lookup, ViewError};
 pub(in crate::view) use any::AnyShelf;
 use owners::{Owner, Owners};
 
-/// What an entry takes in memory besides its row, key and their own memory: hash, place, flags.
+/// The memory of an entry besides its row, its key and their own memory: hash, place, flags.
 const ENTRY_BYTES: usize = 32;
 
-/// What a value that only one row may have takes besides its own memory.
+/// The memory of a unique value besides its own.
 const UNIQUE_BYTES: usize = 112;
 
-/// A row that is kept, or the knowledge that there is none.
+/// A row in memory, or the knowledge that it does not exist.
 pub(in crate::view) struct Entry<R: Row> {
     key: R::Key,
     pub(in crate::view) row: Option<R>,
-    /// Whether `row` is what the transaction sees; otherwise the store is asked.
+    /// True if `row` is the one that the transaction sees. Otherwise the store must be asked.
     pub(in crate::view) known: bool,
-    /// Whether it differs from what is committed.
+    /// True if it differs from the committed row.
     changed: bool,
-    /// Whether it differs from what was handed to the store.
+    /// True if it differs from the row that was sent to the store.
     pending: bool,
-    /// Whether it was used since the eviction last passed.
+    /// True if it was used since the eviction last passed.
     used: bool,
-    /// Whether the event that is being applied has written it.
+    /// True if the event that is being applied has written it.
     touched: bool,
     owner: Owner,
     bytes: u32,
@@ -54,23 +54,24 @@ pub(in crate::view) struct Shelf<R: Row> {
     places: HashTable<u32>,
     entries: Vec<Option<Entry<R>>>,
     free: Vec<u32>,
-    /// The places that differ from what is committed, and those that the store was not told of; in the
-    /// order of the changes, so that a run writes in the same order every time.
+    /// The places that differ from the committed rows, and those that were not sent to the store, in the order of the
+    /// changes, so that each run writes in the same order.
     changed: Vec<u32>,
     pending: Vec<u32>,
-    /// The places that the event has written that is being applied.
+    /// The places that the event that is being applied has written.
     touched: Vec<u32>,
-    /// Whether every row of the table has an entry, so that what is not here is nowhere. `None`: not looked.
+    /// True if every row of the table has an entry, so that a row without an entry does not exist. `None` if it was not
+    /// checked.
     pub(in crate::view) complete: Option<bool>,
-    /// How many entries are not known.
+    /// The number of entries that are not known.
     unknown: usize,
-    /// Who has what only one row may have, where the table has unique indexes.
+    /// The rows that have the unique values, if the table has unique indexes.
     uniques: Option<Uniques>,
     owners: Owners,
-    /// Whether the store has let go of what it was handed, so that nobody knows which of its rows are in whose way.
+    /// True if the store has rolled back the sent rows, so that it is unknown which of its rows must be deleted first.
     taken_back: bool,
     bytes: usize,
-    /// Where the next eviction begins.
+    /// The place at which the next eviction begins.
     hand: usize,
 }
 
@@ -94,7 +95,7 @@ impl<R: Row> Shelf<R> {
         }
     }
 
-    /// The place of a key.
+    /// Returns the place of a key.
     pub(in crate::view) fn find(&self, key: &impl Lookup<R::Key>) -> Option<u32> {
         let mut state = self.hasher.build_hasher();
         key.hash(&mut state);
@@ -108,8 +109,8 @@ impl<R: Row> Shelf<R> {
         entry
     }
 
-    /// Puts what the store has under `key` here, and of which segment it is. It fails when that shows that an event before
-    /// took what only this row may have.
+    /// Stores a row that was read under `key`, with its segment. Fails if it shows that an earlier event took a unique
+    /// value of this row.
     pub(in crate::view) fn keep(
         &mut self,
         key: R::Key,
@@ -136,13 +137,13 @@ impl<R: Row> Shelf<R> {
         Ok(place)
     }
 
-    /// What is on a place from here on is what the transaction sees.
+    /// Marks the entry of a place as the one that the transaction sees.
     fn know(&mut self, place: u32) {
         let known = std::mem::replace(&mut self.entry(place).known, true);
         self.unknown -= usize::from(!known);
     }
 
-    /// A place for a key that has none.
+    /// Adds a place for a key that has none.
     #[expect(clippy::expect_used, reason = "four billion rows do not fit in memory")]
     pub(in crate::view) fn add(&mut self, key: R::Key) -> u32 {
         let hash = self.hasher.hash_one(&key);
@@ -165,7 +166,7 @@ impl<R: Row> Shelf<R> {
         place
     }
 
-    /// Writes a row whole, whether there was one or not.
+    /// Writes a whole row, whether one existed or not.
     pub(in crate::view) fn put(&mut self, mut row: R, by: By) -> Result<(), ViewError> {
         keep_key(&mut row)?;
         let key = row.key();
@@ -198,7 +199,7 @@ impl<R: Row> Shelf<R> {
         Ok(())
     }
 
-    /// Changes the row of a place, if it has one; fails if that changes its key.
+    /// Changes the row of a place, if it has one. Fails if its key changes.
     pub(in crate::view) fn change(
         &mut self,
         place: u32,
@@ -211,7 +212,7 @@ impl<R: Row> Shelf<R> {
         self.own(place, by);
         self.touch(place);
         let entry = self.entry(place);
-        // First, so that a row that is left half changed by a panic is taken back.
+        // This comes first, so that a row that a panic leaves half changed is rolled back.
         if !(entry.changed && entry.pending) {
             self.mark(place);
         }
@@ -265,7 +266,7 @@ impl<R: Row> Shelf<R> {
         self.free.push(place);
     }
 
-    /// What an event has made of its rows.
+    /// Checks the rows that an event wrote.
     #[expect(clippy::expect_used, reason = "an index is known by its number")]
     fn check(&mut self, at: At) -> Result<(), ViewError> {
         let touched = std::mem::take(&mut self.touched);
@@ -305,7 +306,7 @@ impl<R: Row> Shelf<R> {
         Ok(())
     }
 
-    /// That two rows would have one value.
+    /// Returns the error that two rows would have one value.
     fn taken(&self, clash: Clash, index: &'static Index, values: &[Value]) -> ViewError {
         let mut rows = clash.rows.map(|place| format!("{:?}", entry(&self.entries, place).key));
         rows.sort();
@@ -313,8 +314,8 @@ impl<R: Row> Shelf<R> {
         ViewError::Taken { table: R::TABLE.name, index: index.name, value, rows, at: clash.at }
     }
 
-    /// Asks the store whether rows that are not in memory have what was taken, and returns the first event that took
-    /// what another row has.
+    /// Asks the store whether rows that are not in memory have the values that were taken. Returns the first event that
+    /// took a value of another row.
     #[expect(clippy::expect_used, reason = "it was there before")]
     async fn ask_store(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError> {
         let Some(uniques) = &mut self.uniques else { return Ok(None) };
@@ -349,7 +350,7 @@ impl<R: Row> Shelf<R> {
         Ok(first.map(|(_, error)| error))
     }
 
-    /// The place of a row that the store has, made if it has none.
+    /// Returns the place of a row of the store, and adds one if it has none.
     fn found(&mut self, key: R::Key) -> Found {
         let place = match self.find(&Exactly(&key)) {
             Some(place) => place,
@@ -358,7 +359,8 @@ impl<R: Row> Shelf<R> {
         Found { place, known: self.entry(place).known }
     }
 
-    /// Whether the store has no row, so that what is not here is nowhere. To be asked before any is written.
+    /// Checks whether the store has no row, so that a row that is not in memory does not exist. It must be called
+    /// before any row is written.
     pub(in crate::view) async fn look_if_empty(&mut self, writer: &mut dyn ViewWriter) -> Result<bool, ViewError> {
         let is_empty = writer.is_empty(&R::TABLE).await?;
         self.complete = Some(is_empty);
@@ -369,8 +371,8 @@ impl<R: Row> Shelf<R> {
         let (table, mut failed) = (R::TABLE, None);
         let mut noted = |values: Result<Vec<Value>, RowError>| values.map_err(|error| failed = Some(error)).ok();
         let (entries, pending) = (&mut self.entries, &self.pending);
-        // First the deletes: a new row may have what a unique index would not allow beside the old one. A row that gives
-        // something to another is written anew, and so is one that was another segment's.
+        // Deletes come first: a new row may have a value that a unique index would refuse beside the old row. A row
+        // whose value moves to another row is written again, and so is a row that another segment had.
         let in_the_way = match &self.uniques {
             Some(_) if self.taken_back => pending.clone(),
             Some(uniques) => uniques.in_the_way(),
@@ -401,34 +403,34 @@ impl<R: Row> Shelf<R> {
     }
 }
 
-/// A key is known as it is kept, also within an event.
+/// Converts the key to its stored form, in which it is known even within an event.
 fn keep_key<R: Row>(row: &mut R) -> Result<(), ViewError> {
     if R::KEY_EXACT { Ok(()) } else { Ok(row.keep()?) }
 }
 
-/// On whose behalf a row is written.
+/// The event and the segment for which a row is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::view) struct By {
-    /// Whether a row is to be written by events of one segment only.
+    /// True if only events of one segment may write a row.
     pub(in crate::view) asks: bool,
-    /// The segment of the event, where that is so.
+    /// The segment of the event, if `asks` is set.
     pub(in crate::view) segment: Option<Segment>,
     /// The event.
     pub(in crate::view) at: At,
 }
 
-/// The unique indexes of a table, by which they are numbered.
+/// Returns the unique indexes of a table. Their order gives their numbers.
 fn unique<R: Row>() -> impl Iterator<Item = &'static Index> {
     R::TABLE.indexes.iter().filter(|index| index.unique)
 }
 
-/// What a row has in a unique index; nothing if a part of it is NULL, which equals nothing.
+/// Returns the value of a row in a unique index; `None` if a part of it is NULL, which equals nothing.
 fn values_in<R: Row>(row: &R, index: &Index) -> Result<Option<Vec<Value>>, RowError> {
     let values = index.columns.iter().map(|place| row.column_value(*place)).collect::<Result<Vec<_>, _>>()?;
     Ok(values.iter().all(|value| *value != Value::Null).then_some(values))
 }
 
-/// Refuses what not every store can index.
+/// Refuses values that some store cannot index.
 fn check_sizes<R: Row>(row: &R) -> Result<(), ViewError> {
     let table = R::TABLE;
     let bytes_in = |columns: &[usize]| columns.iter().map(|place| row.column_bytes(*place)).sum::<usize>();
@@ -444,7 +446,7 @@ fn check_sizes<R: Row>(row: &R) -> Result<(), ViewError> {
     Ok(())
 }
 
-/// Whether values in these columns may be of any size.
+/// Returns true if values in these columns can have any size.
 fn is_sized(table: &Table, columns: &[usize]) -> bool {
     let any =
         |place: &usize| matches!(table.columns[*place].kind, ColumnKind::Text | ColumnKind::Bytes | ColumnKind::Json);
@@ -478,7 +480,7 @@ fn entry_mut<R: Row>(entries: &mut [Option<Entry<R>>], place: u32) -> &mut Entry
     entries[place as usize].as_mut().expect("a place in use has an entry")
 }
 
-/// About what an entry with these values takes in memory: the texts of a key are there twice.
+/// Returns about how many bytes an entry with these values takes in memory. The texts of a key are there twice.
 pub(in crate::view) fn row_bytes<R: Row>(values: &[Value]) -> usize {
     let heap = |value: &Value| match value {
         Value::Text(text) | Value::Json(text) => text.len(),

@@ -1,4 +1,4 @@
-//! Whose rows are, where a row is to be written by events of one segment only (I-3).
+//! The segments that own rows, if only events of one segment may write a row (I-3).
 //!
 //! ```text
 //!             an event makes or writes it                events of that segment write it
@@ -7,12 +7,12 @@
 //!     └──────── an event of it deletes it ─────┘   └────────────────┘
 //! ```
 //!
-//! An event of another segment is refused. What is nobody's is a row that is not there, and one that was written by SQL, by
-//! a migration or by an earlier build.
+//! An event of another segment is refused. Rows that do not exist have no segment, nor have rows that were written by
+//! SQL, by a migration or by an earlier build.
 //!
-//! The store keeps whose a row is, and a row that is read brings that along. A row may be written unread: then it is taken
-//! for the segment's, and the store is asked before the batch is committed. Also what is known to be another's is only told
-//! then, so that the same event is refused with the same words whatever was in memory.
+//! The store keeps the segment of a row, and reading a row returns it. A row may be written without being read. Then it
+//! is taken for the segment's own, and the store is asked before the batch is committed. A known fault is also reported
+//! only then, so that the same event is refused with the same message whatever was in memory.
 
 use dacapo_model::{Segment, limits};
 use dacapo_store::ViewWriter;
@@ -21,88 +21,89 @@ use super::{By, Entry, Shelf, entry, entry_mut};
 use crate::row::Row;
 use crate::view::ViewError;
 
-/// Whose a row is in this transaction, as far as that is known.
+/// The segment of a row in this transaction, as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Owner {
-    /// The segment that wrote it last, also if that has deleted it.
+    /// The segment that wrote it last, even if that segment has deleted it.
     now: Option<Segment>,
-    /// Whose it was that was deleted here before another segment made it anew. The store has not been told.
+    /// The segment of a row that was deleted here before another segment made it again, until the store gets both
+    /// changes.
     before: Option<Segment>,
 }
 
-/// A write that may not be right.
+/// A write that may be wrong.
 struct Claim {
     place: u32,
     by: By,
-    /// Whose it is; the store is asked if it is not known.
+    /// The segment of the row; `None` if the store must be asked.
     known: Option<Segment>,
 }
 
-/// What of a batch is still to be looked at.
+/// The writes of a batch that must be checked.
 #[derive(Default)]
 pub(super) struct Owners {
-    /// In the order of the writes.
+    /// The writes, in their order.
     claims: Vec<Claim>,
-    /// Whether one of them is known to be wrong.
+    /// True if one of them is known to be wrong.
     wrong: bool,
-    /// Whether the store was told of a row that is another segment's now. It cannot be told so again from memory.
+    /// True if the store was sent a row that moved to another segment. It cannot be sent again from memory.
     passed_on: bool,
 }
 
 impl Owner {
-    /// Of a row as the store has it.
+    /// Returns the owner of a row as the store has it.
     pub(super) fn stored(segment: Option<Segment>) -> Self {
         Self { now: segment, before: None }
     }
 
-    /// The segment that a row is put for.
+    /// Returns the segment for which a row is put.
     pub(super) fn put_for(&self) -> Option<Segment> {
         self.now
     }
 
-    /// The segment that a row is deleted for.
+    /// Returns the segment for which a row is deleted.
     pub(super) fn deleted_for(&self) -> Option<Segment> {
         self.before.or(self.now)
     }
 
-    /// Whether the store is to delete the row before it is put.
+    /// Returns true if the store must delete the row before it is put.
     pub(super) fn is_passed_on(&self) -> bool {
         self.before.is_some()
     }
 
-    /// The store was told.
+    /// Records that the row was sent to the store. Returns true if it had moved to another segment.
     pub(super) fn told(&mut self) -> bool {
         self.before.take().is_some()
     }
 
-    /// It was committed; a row that is not there is nobody's.
+    /// Records that the row was committed. A row that does not exist has no segment.
     pub(super) fn committed(&mut self, is_there: bool) {
         *self = Self::stored(self.now.filter(|_| is_there));
     }
 }
 
 impl Owners {
-    /// How many writes are to be looked at; as many as there may be where one is known to be wrong.
+    /// Returns the number of writes to check; the maximum if one is known to be wrong.
     pub(super) fn unasked(&self) -> usize {
         if self.wrong { limits::UNIQUE_UNASKED_MAX } else { self.claims.len() }
     }
 
-    /// Whether what was handed to the store cannot be handed to it again.
+    /// Returns true if the sent rows cannot be sent again.
     pub(super) fn has_passed_on(&self) -> bool {
         self.passed_on
     }
 
-    /// The store was told of a row.
+    /// Records that a row was sent to the store.
     pub(super) fn told(&mut self, owner: &mut Owner) {
         self.passed_on |= owner.told();
     }
 
-    /// The batch has ended, one way or the other.
+    /// Records that the batch has ended, by a commit or a rollback.
     pub(super) fn ended(&mut self) {
         *self = Self::default();
     }
 
-    /// The row of a place is about to be written. Nothing is known of it where nobody has read it.
+    /// Records that the row of a place is about to be written. Nothing is known of a row that was not read.
     fn written<R: Row>(&mut self, place: u32, entry: &mut Entry<R>, by: By) {
         let owner = &mut entry.owner;
         match (entry.known, entry.row.is_some(), owner.now, by.segment) {
@@ -114,7 +115,7 @@ impl Owners {
                 self.claims.push(Claim { place, by, known: Some(first) });
                 self.wrong = true;
             }
-            // What follows from no event leaves a row whose it is.
+            // A write outside of events does not change the segment of a row.
             (true, true, now, by) => owner.now = by.or(now),
             (true, false, now, by) => {
                 if now != by {
@@ -127,14 +128,15 @@ impl Owners {
 }
 
 impl<R: Row> Shelf<R> {
-    /// The row of a place is about to be written.
+    /// Records that the row of a place is about to be written.
     pub(super) fn own(&mut self, place: u32, by: By) {
         if by.asks {
             self.owners.written(place, entry_mut(&mut self.entries, place), by);
         }
     }
 
-    /// Asks the store whose rows are that were written unread, and returns the first event that wrote another's.
+    /// Asks the store for the segments of rows that were written without being read. Returns the fault of the first
+    /// event that wrote a row of another segment.
     pub(super) async fn ask_owners(&mut self, writer: &mut dyn ViewWriter) -> Result<Option<ViewError>, ViewError> {
         if self.owners.claims.is_empty() {
             return Ok(None);
@@ -158,7 +160,7 @@ impl<R: Row> Shelf<R> {
         Ok(first)
     }
 
-    /// What is wrong with a write of a row that is of this segment.
+    /// Returns the fault of a write of a row that belongs to this segment.
     fn wrong(&mut self, claim: &Claim, first: Segment) -> Option<ViewError> {
         let entry = entry_mut(&mut self.entries, claim.place);
         match claim.by.segment {

@@ -5,7 +5,7 @@ use crate::journal::OnKnown;
 use dacapo_model::limits;
 use futures::future::join_all;
 
-/// Before the first event.
+/// A journal without events is at the start.
 pub async fn an_empty_journal_is_at_the_start(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     assert_eq!(*journal.head().borrow(), Position::START);
@@ -16,7 +16,7 @@ pub async fn an_empty_journal_is_at_the_start(home: &mut dyn JournalHome) {
     assert!(journal.streams(None, None, 10).await.unwrap().is_empty());
 }
 
-/// Every part of an event, in its place.
+/// Every part of an event is read back as it was appended.
 pub async fn what_is_appended_is_read_back(home: &mut dyn JournalHome) {
     let clock = Arc::new(SetClock::default());
     clock.set(77);
@@ -42,7 +42,7 @@ pub async fn what_is_appended_is_read_back(home: &mut dyn JournalHome) {
     assert_eq!(everything(&*journal).await, expected);
 }
 
-/// Also when the clock goes back, also over a restart.
+/// Recorded times never decrease, even if the clock goes back or the journal is opened again.
 pub async fn recorded_times_never_decrease(home: &mut dyn JournalHome) {
     let clock = Arc::new(SetClock::default());
     let mut journal = home.open(clock.clone()).await;
@@ -61,7 +61,7 @@ pub async fn recorded_times_never_decrease(home: &mut dyn JournalHome) {
     assert_eq!(times, [100, 100, 200, 200]);
 }
 
-/// Each kind, met and not met.
+/// An expected revision of each kind is accepted if the stream has it, and refused otherwise.
 pub async fn each_expected_revision_is_held(home: &mut dyn JournalHome) {
     use ExpectedRevision::{Any, Exact, Exists, NoStream};
     let journal = open(home).await;
@@ -81,7 +81,7 @@ pub async fn each_expected_revision_is_held(home: &mut dyn JournalHome) {
     assert_eq!(appended(&*journal, to("a-2", Exact(Revision::START), [6])).await, at(6, 1, 1));
 }
 
-/// Streams that are only named count too.
+/// An append of many streams is written whole or not at all. Streams that are only expected count too.
 pub async fn an_append_of_many_streams_is_all_or_nothing(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     appended(&*journal, any("a-1", [1])).await;
@@ -100,7 +100,7 @@ pub async fn an_append_of_many_streams_is_all_or_nothing(home: &mut dyn JournalH
 }
 
 // I-2
-/// It is answered as the first time, whatever it expects, also over a restart.
+/// A retry gets the first answer, with any expectation, even after a restart.
 pub async fn a_retry_is_recognised(home: &mut dyn JournalHome) {
     let mut journal = open(home).await;
     let append = to("a-1", ExpectedRevision::NoStream, [1, 2]);
@@ -117,7 +117,7 @@ pub async fn a_retry_is_recognised(home: &mut dyn JournalHome) {
 }
 
 // I-2
-/// Tries that overlap, as after a time-out.
+/// Overlapping tries of one append, as after a time-out, write it once.
 pub async fn concurrent_tries_of_one_append_write_it_once(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     for round in 0..20 {
@@ -129,7 +129,7 @@ pub async fn concurrent_tries_of_one_append_write_it_once(home: &mut dyn Journal
     assert_eq!(everything(&*journal).await.len(), 40);
 }
 
-/// In the same stream or another one, for another content.
+/// An id that another event has is refused, in the same stream or another one.
 pub async fn a_taken_id_is_refused(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     appended(&*journal, any("a-1", [1, 2])).await;
@@ -147,7 +147,7 @@ pub async fn a_taken_id_is_refused(home: &mut dyn JournalHome) {
     assert_eq!(appended(&*journal, any("b-1", [3])).await, at(3, 1, 1));
 }
 
-/// As the append says.
+/// An append of which some events are known is refused or written in part, as the append demands.
 pub async fn a_partly_known_append_is_refused_or_skipped(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     appended(&*journal, any("a-1", [1, 2])).await;
@@ -166,12 +166,12 @@ pub async fn a_partly_known_append_is_refused_or_skipped(home: &mut dyn JournalH
     assert_eq!(all, (1..=5).map(event).collect::<Vec<_>>());
 }
 
-/// As the append says.
+/// An append that has an id twice is refused or written once, as the append demands.
 pub async fn an_id_named_twice_is_refused_or_skipped(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let why = refused(&*journal, any("a-1", [1, 2, 1])).await;
     assert_eq!(why, AppendRefused::IdTwice { id: event(1).id, first: 0, second: 2 });
-    // Also where the id is known already.
+    // The same if the id is known already.
     appended(&*journal, any("k-1", [9])).await;
     let why = refused(&*journal, any("k-1", [9, 9])).await;
     assert_eq!(why, AppendRefused::IdTwice { id: event(9).id, first: 0, second: 1 });
@@ -184,7 +184,7 @@ pub async fn an_id_named_twice_is_refused_or_skipped(home: &mut dyn JournalHome)
     assert_eq!(everything(&*journal).await.len(), 3);
 }
 
-/// One more than is possible.
+/// Each limit refuses one more than it allows.
 pub async fn limits_are_held(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     assert_eq!(refused(&*journal, any("a-1", [])).await, AppendRefused::Empty);
@@ -204,7 +204,7 @@ pub async fn limits_are_held(home: &mut dyn JournalHome) {
 }
 
 // I-1, I-2
-/// Many at once, to streams of their own and to a common one.
+/// Many concurrent appends, to separate streams and to a common one, are dense and whole.
 pub async fn concurrent_appends_are_dense_and_whole(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let tasks = (0..16_u64).map(|task| {
@@ -235,7 +235,8 @@ pub async fn concurrent_appends_are_dense_and_whole(home: &mut dyn JournalHome) 
     }
 }
 
-/// Reads go on, and whoever waits for more is told that there is none.
+/// A closed journal refuses appends and can still be read. A follower of the head learns that there will be no more
+/// events.
 pub async fn a_closed_journal_refuses_appends(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let mut follower = journal.head();

@@ -6,7 +6,7 @@ use super::*;
 use crate::error::StoreError;
 use dacapo_model::{JournalId, Mark};
 
-/// The mark at the last position through each position.
+/// Returns the mark at the last position through each position.
 async fn marks(journal: &dyn Journal, through: u64) -> Vec<Mark> {
     let mut marks = Vec::new();
     for position in (0..=through).map(Position::new) {
@@ -18,7 +18,7 @@ async fn marks(journal: &dyn Journal, through: u64) -> Vec<Mark> {
     marks
 }
 
-/// Over later appends and over restarts, and no two are the same. The identity stays, too.
+/// Marks stay the same over later appends and restarts, and no two are equal. The identity stays, too.
 pub async fn marks_are_stable(home: &mut dyn JournalHome) {
     let mut journal = open(home).await;
     let id = journal.id();
@@ -52,7 +52,7 @@ pub async fn marks_are_stable(home: &mut dyn JournalHome) {
     }
 }
 
-/// There is no history yet.
+/// A mark beyond the head is an error, since there is no history yet.
 pub async fn a_mark_beyond_the_head_is_an_error(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let beyond = async |through| match journal.mark(Position::new(through)).await {
@@ -65,7 +65,7 @@ pub async fn a_mark_beyond_the_head_is_an_error(home: &mut dyn JournalHome) {
     assert_eq!(journal.mark(Position::new(2)).await.unwrap().position, Position::new(2));
 }
 
-/// By identity always, by digest where their events differ.
+/// Two journals differ in their identity always, and in their digests if their events differ.
 pub async fn journals_that_are_made_apart_differ(one: &mut dyn JournalHome, other: &mut dyn JournalHome) {
     let (one, other) = (open(one).await, open(other).await);
     assert_ne!(one.id(), other.id());

@@ -1,4 +1,4 @@
-//! Checks of random histories against the memory journal, which is simple enough to be believed.
+//! Checks of random histories against the memory journal, which is simple enough to be trusted.
 
 use super::*;
 use crate::contract::Chance;
@@ -7,12 +7,12 @@ use crate::memory::MemoryJournal;
 
 /// Streams whose categories are `a`, `b`, `$c`, nothing, and some that look like others.
 const STREAMS: [&str; 7] = ["a-0", "b-1", "$c-2", "a-b-3", "b", "-5", "é--6"];
-/// What may be asked for as a category, or is none.
+/// Names for queries by category, existing and not.
 const CATEGORIES: [&str; 11] = ["a", "b", "$c", "", "é", "none", "a-b", "b-1", "b-", "a\0", "\0"];
-/// What may be asked for as a type, or is none.
+/// Names for queries by type, existing and not.
 const TYPES: [&str; 6] = ["deposited", "withdrawn", "none", "", "depo\0sited", "isn't \\ $1"];
 
-/// A random filter, mostly of something that is there.
+/// Returns a random filter, mostly of something that exists.
 fn random_filter(chance: &mut Chance) -> Filter {
     let mut some = |of: &[&str]| {
         let count = chance.below(4);
@@ -27,7 +27,7 @@ fn random_filter(chance: &mut Chance) -> Filter {
     Filter { streams, types: (chance.below(3) > 0).then_some(types) }
 }
 
-/// A random append: new events, known ones and mixtures, right and wrong expectations.
+/// Returns a random append: new events, known ones and mixtures, with right and wrong expectations.
 fn random_append(chance: &mut Chance, next: &mut u64) -> Append {
     let events = (0..=chance.below(4)).map(|_| {
         let known = chance.below(6) == 0 && *next > 0;
@@ -37,7 +37,7 @@ fn random_append(chance: &mut Chance, next: &mut u64) -> Append {
             *next += 1;
             *next - 1
         };
-        // The stream follows from the number, mostly, so that a known event is the same one.
+        // The stream mostly follows from the number, so that a known event is the same one.
         let stream = if chance.below(30) == 0 { chance.below(7) } else { number % 7 };
         in_stream(STREAMS[stream as usize], number)
     });
@@ -53,7 +53,7 @@ fn random_append(chance: &mut Chance, next: &mut u64) -> Append {
     Append { events, expected, on_known }
 }
 
-/// The same answers and the same events, with restarts if the store lasts.
+/// The store gives the same answers and the same events as the model, with restarts if it lasts.
 pub async fn it_does_what_the_model_does(home: &mut dyn JournalHome) {
     let seed = 0x0da_ca90;
     let mut chance = Chance::new(seed);
@@ -81,7 +81,7 @@ pub async fn it_does_what_the_model_does(home: &mut dyn JournalHome) {
     }
 }
 
-/// The same events for each filter and the same streams of each category.
+/// Each filter has the same events, and each category the same streams.
 async fn same_choices(journal: &dyn Journal, model: &dyn Journal, chance: &mut Chance) {
     let head = *model.head().borrow();
     for _ in 0..60 {
@@ -126,7 +126,7 @@ async fn same_content(journal: &dyn Journal, model: &dyn Journal) {
 }
 
 // I-2
-/// And appends go on where they were.
+/// Acknowledged events exist after a restart, and appends continue after them.
 pub async fn what_was_acknowledged_is_there_again(home: &mut dyn JournalHome) {
     if !home.lasts() {
         return;

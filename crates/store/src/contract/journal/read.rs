@@ -4,7 +4,7 @@ use super::*;
 use crate::error::StoreError;
 use crate::journal::Streams;
 
-/// By events and by bytes, with at least one event.
+/// Reads are limited by events and by bytes, return at least one event, and continue after it.
 pub async fn reads_are_limited_and_go_on(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     // Numbers of two digits, so that all records are of one length.
@@ -26,7 +26,7 @@ pub async fn reads_are_limited_and_go_on(home: &mut dyn JournalHome) {
     assert!(batch.is_empty() && batch.through.get() == 50);
 }
 
-/// What is left out is covered nevertheless.
+/// A filter leaves events out, and the batch covers them nevertheless.
 pub async fn filters_choose_and_cover(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     for number in 0..40 {
@@ -58,7 +58,7 @@ pub async fn filters_choose_and_cover(home: &mut dyn JournalHome) {
     }
 }
 
-/// The last position before a time, also where several events have the same one.
+/// The last position before a time is found, even if several events have the same time.
 pub async fn times_are_found(home: &mut dyn JournalHome) {
     let clock = Arc::new(SetClock::default());
     let journal = home.open(Arc::clone(&clock) as Arc<dyn crate::clock::Clock>).await;
@@ -74,7 +74,7 @@ pub async fn times_are_found(home: &mut dyn JournalHome) {
     }
 }
 
-/// Whatever is there, and nothing else.
+/// Every id that exists is found, and no other.
 pub async fn ids_are_found(home: &mut dyn JournalHome) {
     let mut journal = open(home).await;
     for number in 0..50 {
@@ -94,7 +94,7 @@ pub async fn ids_are_found(home: &mut dyn JournalHome) {
     }
 }
 
-/// Forward, from any revision.
+/// A stream is read forward from any revision.
 pub async fn a_stream_is_read_by_pages(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     for number in 0..60 {
@@ -117,7 +117,7 @@ pub async fn a_stream_is_read_by_pages(home: &mut dyn JournalHome) {
     assert_eq!(journal.stream_revision(&stream).await.unwrap(), Revision::new(20));
 }
 
-/// A reader that has seen what is not there is told, for what gets that place later is not what it has seen.
+/// A reader that has seen an event beyond the end is refused: a later event with that place is another one.
 pub async fn beyond_the_end_is_refused(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let beyond = async |after: u64| {
@@ -156,13 +156,13 @@ pub async fn beyond_the_end_is_refused(home: &mut dyn JournalHome) {
     assert_eq!(of_stream("a-1", 15).await, Ok(0));
     assert_eq!(of_stream("a-1", 16).await, Err(("a-1".to_owned(), 16, 15)));
     assert_eq!(of_stream("a-3", 1).await, Err(("a-3".to_owned(), 1, 0)));
-    // Nothing was lost or skipped by having asked.
+    // The refused reads have lost and skipped nothing.
     appended(&*journal, any("a-1", [29])).await;
     assert_eq!(beyond(30).await, [None; 3]);
     assert_eq!(everything(&*journal).await.len(), 30);
 }
 
-/// In the order of bytes, all or one category.
+/// Streams are listed in the order of bytes, all or those of one category.
 pub async fn streams_are_listed_by_pages(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let names = ["b-2", "a", "a-10", "a-2", "ab-1", "a!-1", "$own", "b", "é-1", "a-1"];
@@ -197,7 +197,7 @@ pub async fn streams_are_listed_by_pages(home: &mut dyn JournalHome) {
     assert!(journal.streams(None, None, 0).await.unwrap().is_empty());
 }
 
-/// At once, and never before the events can be read.
+/// The head wakes its followers at once, and never before the events can be read.
 pub async fn the_head_wakes_who_follows(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let follower = tokio::spawn({
@@ -221,7 +221,7 @@ pub async fn the_head_wakes_who_follows(home: &mut dyn JournalHome) {
     follower.await.unwrap();
 }
 
-/// Larger than what one read takes at once.
+/// Events that are larger than one read are read back.
 pub async fn large_events_are_read_back(home: &mut dyn JournalHome) {
     let journal = open(home).await;
     let mut sizes = vec![];

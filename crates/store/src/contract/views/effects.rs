@@ -1,4 +1,4 @@
-//! Who may make effects, and what is said of those that were begun.
+//! Checks of the claim on effects, and of the results of effects that were begun.
 
 use dacapo_model::BegunEffect;
 
@@ -23,7 +23,7 @@ async fn number_of(view: &dyn View, position: u64) -> u64 {
 }
 
 // I-9
-/// Of several that saw the same, one gets the right, and whoever had it before begins nothing any more.
+/// Of several callers that saw the same claim, one gets the right. The previous holder begins nothing any more.
 pub async fn effects_are_begun_under_the_last_claim_only(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -62,7 +62,7 @@ pub async fn effects_are_begun_under_the_last_claim_only(views: &dyn Views) {
 }
 
 // I-9
-/// Whoever has begun an effect last says what that came to; one that is not to be made any more is not begun.
+/// Only the member that began an effect last records its result. An effect that must not be made any more is not begun.
 pub async fn a_try_says_nothing_of_what_was_begun_after_it(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];
@@ -88,8 +88,8 @@ pub async fn a_try_says_nothing_of_what_was_begun_after_it(views: &dyn Views) {
 }
 
 // I-9
-/// A member that was paused may settle under a claim that a restored view, or one that was built again, never had. There
-/// its numbers mean other effects.
+/// A paused member may settle under a claim that a restored view, or a view that was built again, never had. In that
+/// view its numbers mean other effects.
 pub async fn a_claim_that_the_store_lost_settles_nothing(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let token = view.tokens().await.expect("tokens")[0];

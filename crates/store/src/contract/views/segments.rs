@@ -1,4 +1,4 @@
-//! Rows that keep of which segment they are.
+//! Checks of rows that keep their segments.
 
 use dacapo_model::Segment;
 
@@ -17,20 +17,20 @@ async fn of_row(writer: &mut dyn ViewWriter, key: &str) -> Option<OfSegment> {
     writer.load_of(&ACCOUNTS, &[text(key)]).await.expect("read")
 }
 
-/// Commits what a writer has written.
+/// Commits the rows of a writer.
 async fn land(view: &dyn View, writer: &mut dyn ViewWriter) {
     let tokens = view.tokens().await.expect("tokens");
     let moves: Vec<TokenMove> = tokens.iter().map(|token| step(token, 1)).collect();
     writer.commit(&Commit::of(moves)).await.expect("committed");
 }
 
-/// A row is of the segment that it was put for, whoever asks and however late.
+/// A row keeps the segment for which it was put, for every reader and permanently.
 pub async fn a_row_keeps_the_segment_that_it_is_put_for(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
     assert_eq!(of_row(&mut *writer, "a").await, None);
     assert_eq!(writer.segments_of(&ACCOUNTS, &[vec![text("a")]]).await.expect("read"), []);
-    // With an index beside the key and without: both ways to write a row.
+    // Both ways to write a row: with an index beside the key and without.
     for again in [false, true] {
         let rows = (0..200).map(|number| (of(number % 2), account(&format!("n-{number}"), "ann", again.into())));
         put_for(&mut *writer, &ACCOUNTS, rows.collect()).await;
@@ -43,7 +43,7 @@ pub async fn a_row_keeps_the_segment_that_it_is_put_for(views: &dyn Views) {
         land(&*view, &mut *writer).await;
     }
     drop(writer);
-    // As nobody remembers it.
+    // Without any memory of the writes.
     let view = made(views).await;
     let mut writer = view.writer().await.expect("a writer");
     assert_eq!(of_row(&mut *writer, "n-198").await, Some((of(0), account("n-198", "ann", 1))));
@@ -55,7 +55,7 @@ pub async fn a_row_keeps_the_segment_that_it_is_put_for(views: &dyn Views) {
     let asked = ["y", "x"].map(|from| vec![text(from), Value::Integer(7)]);
     assert_eq!(writer.segments_of(&ENTRIES, &asked).await.expect("read"), [(0, segment(0)), (1, segment(1))]);
 
-    // Nobody sees it who asks for the columns of the table.
+    // A reader that selects the columns of the table does not see it.
     let mut reader = view.reader().await.expect("a reader");
     let row = account("n-1", "ann", 1);
     assert_eq!(reader.get(&ACCOUNTS, &[text("n-1")]).await.expect("read"), Some(row.clone()));
@@ -64,11 +64,11 @@ pub async fn a_row_keeps_the_segment_that_it_is_put_for(views: &dyn Views) {
     assert_eq!(writer.load(&ACCOUNTS, &[text("nobody")]).await.expect("read"), Some(account("nobody", "ann", 1)));
 }
 
-/// What is written by SQL is nobody's; a row that is deleted may be made again by another segment.
+/// A row that SQL writes has no segment. A row that is deleted may be made again by another segment.
 pub async fn a_row_may_be_nobodys_and_another_segments_once_it_was_deleted(views: &dyn Views) {
     let (view, _) = claimed(views).await;
     let mut writer = view.writer().await.expect("a writer");
-    // The first ones that were put for a segment are taken back.
+    // The first rows that were put for a segment are rolled back.
     put_for(&mut *writer, &ACCOUNTS, vec![(of(0), account("a", "ann", 1))]).await;
     writer.rollback().await.expect("rolled back");
     assert_eq!(of_row(&mut *writer, "a").await, None);
@@ -78,7 +78,7 @@ pub async fn a_row_may_be_nobodys_and_another_segments_once_it_was_deleted(views
     assert_eq!(of_row(&mut *writer, "s").await, Some((None, account("s", "sue", 1))));
     land(&*view, &mut *writer).await;
 
-    // Within one transaction, and beyond it.
+    // Within one transaction, and across transactions.
     writer.delete(&ACCOUNTS, &mut [(of(0), vec![text("a")])].into_iter()).await.expect("deleted");
     put_for(&mut *writer, &ACCOUNTS, vec![(of(1), account("a", "ann", 2)), (of(1), account("s", "sue", 2))]).await;
     land(&*view, &mut *writer).await;
@@ -92,7 +92,7 @@ pub async fn a_row_may_be_nobodys_and_another_segments_once_it_was_deleted(views
     assert_eq!(of_row(&mut *writer, "a").await, Some((of(0), account("a", "ann", 3))));
 }
 
-/// A copy has the segments of the rows if it asks for them.
+/// A copy gets the segments of the rows if it asks for them.
 pub async fn a_copy_takes_over_of_which_segments_its_rows_are(views: &dyn Views) {
     let (source, _) = claimed(views).await;
     let mut old = source.writer().await.expect("a writer");

@@ -8,8 +8,8 @@
 //!  64  records, see crate::record; the first of each group carries the digest of the history before it
 //! ```
 //!
-//! All numbers are little-endian. The header is durable before the first record is written, so a chunk
-//! with a torn header has no record that anybody was told of.
+//! All numbers are little-endian. The header is durable before the first record is written, so a chunk with a torn
+//! header has no acknowledged record.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,7 @@ const SCAN_BLOCK_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub first: Position,
-    /// The journal is durable through this byte of the file, and whole appends end there.
+    /// The byte of the file through which the journal is durable. Whole appends end there.
     durable: AtomicU64,
     index: RwLock<Index>,
 }
@@ -41,7 +41,7 @@ pub(super) struct Chunk {
 /// The index of a chunk.
 #[derive(Debug)]
 pub(super) enum Index {
-    /// Of the chunk that is written to, and of one whose index file is not there yet.
+    /// In memory: for the chunk that is written to, and for a sealed chunk whose index file does not exist yet.
     Memory(MemoryIndex),
     /// In a file.
     File(Arc<Summary>),
@@ -79,7 +79,7 @@ pub(super) fn index_name(first: Position) -> String {
     format!("chunk-{:020}.idx", first.get())
 }
 
-/// Returns the first position of the chunk that the file `name` with this extension belongs to.
+/// Returns the first position of the chunk to which the file `name` with this extension belongs.
 pub(super) fn parse_name(name: &str, extension: &str) -> Option<Position> {
     let digits = name.strip_prefix("chunk-")?.strip_suffix(extension)?;
     (digits.len() == 20).then(|| digits.parse().ok().map(Position::new))?
@@ -141,30 +141,30 @@ impl Header {
     }
 }
 
-/// The part of a chunk whose records are good.
+/// The sound part of a chunk.
 #[derive(Debug)]
 pub(super) struct Scan {
-    /// The first byte that is in no good record.
+    /// The first byte that is in no sound record.
     pub end: u64,
-    /// The position that follows the last good record.
+    /// The position that follows the last sound record.
     pub next: Position,
     /// The first byte after the last whole append.
     pub whole_end: u64,
     /// The position that follows the last whole append.
     pub whole_next: Position,
-    /// The first byte of the last group, or of the header where there is none: everything before it was durable
-    /// when it was written.
+    /// The first byte of the last group; of the header if there is no group. Everything before it was durable when it
+    /// was written.
     pub last_group: u64,
-    /// The digest of the history through the last good record.
+    /// The digest of the history through the last sound record.
     pub digest: u64,
-    /// The time at which the last good record was appended.
+    /// The time at which the last sound record was appended.
     pub recorded: Option<Timestamp>,
-    /// The fault at `end`; `None` if the scan was to end there.
+    /// The fault at `end`; `None` if the scan reached the requested end.
     pub problem: Option<&'static str>,
 }
 
-/// Goes through the records from the header, which is `header`, through the byte before `end`, and shows each with where
-/// it begins and the digest through it to `visit`, which says whether it goes with those before.
+/// Scans the records after the header `header`, up to the byte before `end`. Passes each record with its start and the
+/// digest through it to `visit`, which returns true if the record follows from those before it.
 pub(super) fn scan(
     file: &dyn DiskFile,
     header: &Header,
@@ -246,8 +246,8 @@ fn out_of_place(
     (!visit(at)).then_some("the record does not follow from those before it in its stream, or repeats an id")
 }
 
-/// Returns true if a record that begins a group with position `from` or later is in `bytes`, which begin at a
-/// multiple of the alignment: then everything before it was durable once.
+/// Returns true if `bytes`, which begin at a multiple of the alignment, contain a record that begins a group and has
+/// position `from` or a later one. Then everything before that record was durable once.
 pub(super) fn has_later_group(bytes: &[u8], from: Position) -> bool {
     (0..bytes.len()).step_by(record::ALIGNMENT).any(|at| {
         let rest = &bytes[at..];

@@ -1,4 +1,5 @@
-//! What was acknowledged, kept apart from the records, so that a torn tail is told from damage.
+//! The acknowledged end of the journal, kept apart from the records, so that a torn tail can be distinguished from
+//! damage.
 //!
 //! ```text
 //! journal/commit: two slots, at 0 and 4096, that say the same; the higher number counts
@@ -10,22 +11,23 @@
 //!  72  u32 CRC-32C of all before                76  u32 zero
 //! ```
 //!
-//! A note is one write over both slots, done once a group is durable and before anybody is told, so it never reports more
-//! than there is, and nothing is acknowledged that is not noted. It is not flushed each time, which would double the
-//! flushes: a process that is killed leaves it even so, and a moment later it is flushed. When the power goes
-//! within that moment, the digest that each group carries of the one before still proves all groups except the last.
+//! A note is one write over both slots, made once a group is durable and before it is acknowledged. So it never claims
+//! more than is durable, and nothing is acknowledged without a note. A note is not flushed each time, which would
+//! double the flushes. A killed process leaves it even so, and a moment later it is flushed. If the power fails within
+//! that moment, the digests of the groups still prove all groups except the last: each group carries that of the
+//! history before it.
 //!
-//! A write that fails has written its beginning, so it leaves one slot torn at most. After a flush that fails, the system
-//! may show slots that the disk never got, or may have lost them. After either nothing is noted until both slots are
-//! written again:
+//! A failed write has written only its beginning, so it leaves at most one slot torn. After a failed flush, the system
+//! may show slots that never reached the disk, or may have lost them. After either failure nothing is noted until both
+//! slots are written again:
 //!
 //! ```text
 //!   both as they read, flushed ─▶ the slot that is not sound, or is older, flushed ─▶ the other one, flushed
 //! ```
 //!
-//! The first step changes no byte of what reads, so it tears nothing; after it the disk has what reads. Each of the others
-//! changes one slot while the other one is sound and durable. So wherever this ends, one slot at least is sound, and it
-//! has everything that was acknowledged: the other one is not waited for.
+//! The first step writes the bytes that are read, so it tears nothing; after it the disk has them. Each of the other
+//! steps changes one slot while the other one is sound and durable. So at every point at least one slot is sound and
+//! has everything that was acknowledged. The other slot is not needed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,7 +49,7 @@ const CLOSED: u32 = 1;
 const OPEN: u32 = 2;
 const SLOT_BYTES: usize = 80;
 const CHECKSUM_AT: usize = 72;
-/// Far enough apart that no sector holds both.
+/// The slots are far enough apart that no sector holds both.
 const SLOT_AT: [u64; 2] = [0, 4096];
 const FILE_BYTES: usize = SLOT_AT[1] as usize + SLOT_BYTES;
 
@@ -57,12 +59,12 @@ pub(super) struct Commit {
     pub id: JournalId,
     /// The first position of the chunk that was written to.
     pub chunk: Position,
-    /// Through which byte of it everything was durable.
+    /// The byte of it through which everything is durable.
     pub end: u64,
     pub head: Position,
     /// The digest of the history through the head.
     pub digest: u64,
-    /// True if the journal was closed in order, so that nothing is after the end.
+    /// True if the journal was closed in order, so that nothing follows the end.
     pub closed: bool,
 }
 
@@ -88,7 +90,7 @@ impl Commit {
 struct Slot {
     number: u64,
     commit: Commit,
-    /// True if the other slot was not written with it, so that it may have told of more.
+    /// True if the other slot was not written with it, so that the other one may have had a later commit.
     in_turns: bool,
 }
 
@@ -110,7 +112,7 @@ impl Slot {
         checked.then_some(Self { number: u64_at(slot, 16)?, commit, in_turns: state == OPEN_IN_TURNS })
     }
 
-    /// Returns the two slots in the bytes of a file, as far as they are sound.
+    /// Returns the two slots in the bytes of a file, if they are sound.
     fn both(file: &[u8]) -> [Option<Self>; 2] {
         SLOT_AT.map(|at| file.get(at as usize..).and_then(|slot| Self::decode(slot.get(..SLOT_BYTES)?)))
     }
@@ -124,11 +126,12 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 pub(super) struct CommitFile {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    /// Of the note that was written last. No two have the same, also where one failed.
+    /// The number of the note that was written last. No two notes have the same number, even if one failed.
     number: AtomicU64,
-    /// Shared by a note and a flush; taken alone to write both slots again.
+    /// Shared by notes and flushes; exclusive for writing both slots again.
     slots: RwLock<()>,
-    /// Never held while the disk is waited for: who asks for the health must not wait for it either.
+    /// Never held during a wait for the disk, since a caller that asks for the health must not wait for the disk
+    /// either.
     noted: Mutex<Noted>,
 }
 
@@ -136,32 +139,32 @@ pub(super) struct CommitFile {
 #[derive(Default)]
 struct Noted {
     last: Option<Commit>,
-    /// True if something was noted that is not flushed.
+    /// True if a note is not flushed yet.
     dirty: bool,
-    /// The reason why nothing can be noted, and what was noted may not last, until both slots are written again.
+    /// The reason why nothing can be noted and earlier notes may not last, until both slots are written again.
     broken: Option<StoreError>,
-    /// Nothing is written any more: the file may have another owner.
+    /// True if nothing may be written any more, since the file may have another owner.
     ended: bool,
 }
 
 /// The contents of a commit file.
 pub(super) struct Kept {
     pub file: CommitFile,
-    /// `None` when neither slot is sound.
+    /// `None` if neither slot is sound.
     pub commit: Option<Commit>,
-    /// True if a slot is not sound in which there may have been a later commit than in the other one.
+    /// True if a slot is not sound that may have had a later commit than the other one.
     is_partial: bool,
 }
 
 impl Kept {
-    /// Returns true if it tells how far the journal was acknowledged.
+    /// Returns true if it shows how far the journal was acknowledged.
     pub fn proves(&self) -> bool {
         self.commit.is_some_and(|commit| commit.closed || !self.is_partial)
     }
 }
 
 impl CommitFile {
-    /// Returns the file in `dir`, if there is one, and what it holds.
+    /// Returns the file in `dir`, if it exists, and its contents.
     pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Kept>, StoreError> {
         let path = path(dir);
         let file = match disk.open(&path) {
@@ -186,15 +189,16 @@ impl CommitFile {
         Self { file, path, number: AtomicU64::new(0), slots: RwLock::default(), noted: Mutex::default() }
     }
 
-    /// Returns the open file, and where it is.
+    /// Returns the open file, and its path.
     pub fn named(&self) -> (&Path, &dyn DiskFile) {
         (&self.path, &*self.file)
     }
 
-    /// Notes how far the journal is durable, before anybody is told. That is made durable a moment later.
+    /// Notes how far the journal is durable, before anything is acknowledged. The note itself becomes durable a moment
+    /// later.
     ///
     /// # Errors
-    /// When it is not noted: both slots had to be written again, and that failed.
+    /// The error of writing both slots again, if that was necessary. Nothing is noted then.
     pub fn note(&self, commit: &Commit) -> Result<(), StoreError> {
         if self.write_both(commit) { Ok(()) } else { self.keep(commit) }
     }
@@ -202,14 +206,14 @@ impl CommitFile {
     /// Writes both slots again, durably.
     ///
     /// # Errors
-    /// When that failed; one of the slots is sound even so.
+    /// The error of the write. One of the slots is sound even so.
     pub fn keep(&self, commit: &Commit) -> Result<(), StoreError> {
         let _alone = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         self.keep_alone(commit)
     }
 
-    /// Makes durable what was noted since the last time. After a failure it writes the slots again. No note waits for a
-    /// flush, unless one has failed.
+    /// Makes the notes since the last flush durable. After a failure it writes the slots again. A note waits for a
+    /// flush only after a failed one.
     pub fn flush(&self) {
         if self.broken().is_some() {
             return self.mend();
@@ -222,13 +226,13 @@ impl CommitFile {
         }
     }
 
-    /// Writes nothing from now on: the file may have another owner.
+    /// Writes nothing from now on, since the file may have another owner.
     pub fn end(&self) {
         let _alone = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         self.noted().ended = true;
     }
 
-    /// Returns the reason why nothing can be noted, and what was noted may not last, if there is such a reason.
+    /// Returns the reason why nothing can be noted and earlier notes may not last, if there is such a reason.
     pub fn broken(&self) -> Option<StoreError> {
         self.noted().broken.clone()
     }
@@ -240,7 +244,7 @@ impl CommitFile {
             noted.last.filter(|_| noted.broken.is_some() && !noted.ended)
         };
         if let Some(last) = last {
-            // What failed is kept, and tried again.
+            // A failure is kept, and the write is retried.
             self.keep_alone(&last).ok();
         }
     }
@@ -255,7 +259,7 @@ impl CommitFile {
         Ok(())
     }
 
-    /// One write over both slots. False where they must be written again.
+    /// Writes both slots at once. Returns false if they must be written again.
     fn write_both(&self, commit: &Commit) -> bool {
         let _shared = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         if self.broken().is_some() {
@@ -269,7 +273,7 @@ impl CommitFile {
             self.failed(&error);
             return false;
         }
-        // Still shared: anyone who writes the slots again writes this one.
+        // The lock is still shared, so a writer that rewrites the slots includes this note.
         let mut noted = self.noted();
         (noted.last, noted.dirty) = (Some(*commit), true);
         true
@@ -301,7 +305,7 @@ impl CommitFile {
         self.number.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Has nothing noted before both slots are written again.
+    /// Prevents notes until both slots are written again.
     fn failed(&self, error: &io::Error) -> StoreError {
         let error = disk_error("note the durable end of the journal in", &self.path, error);
         if self.noted().broken.replace(error.clone()).is_none() {
@@ -310,7 +314,7 @@ impl CommitFile {
         error
     }
 
-    /// Nobody panics while it is held.
+    /// Returns the guard. Nobody panics while holding it.
     fn noted(&self) -> MutexGuard<'_, Noted> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
-//! Filters that tell which chunks cannot have a stream or an id, so that most lookups touch no index.
+//! Filters that show which chunks cannot have a stream or an id, so that most lookups read no index.
 //!
-//! A split block Bloom filter: a key belongs to one block of eight words (one cache line) and sets one
-//! bit in each word. With 16 bits a key, about one key in 1,000 that is absent seems present.
+//! This is a split block Bloom filter: a key belongs to one block of eight words (one cache line) and sets one bit in
+//! each word. With 16 bits for each key, about one of 1,000 absent keys seems present.
 
 const BLOCK_WORDS: usize = 8;
 const BITS_A_KEY: usize = 16;
@@ -10,7 +10,7 @@ const BITS_A_KEY: usize = 16;
 const SALTS: [u32; BLOCK_WORDS] =
     [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
 
-/// A set of hashes that may claim to have what it has not, never the other way round.
+/// A set of hashes. It may report a hash that it does not have, but never misses one that it has.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Filter {
     blocks: Vec<[u64; BLOCK_WORDS]>,
@@ -37,13 +37,13 @@ impl Filter {
         (((hash >> 32) * self.blocks.len() as u64) >> 32) as usize
     }
 
-    /// The stored form: the number of blocks, then the words.
+    /// Writes the stored form: the number of blocks, then the words.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend((self.blocks.len() as u64).to_le_bytes());
         out.extend(self.blocks.iter().flatten().flat_map(|word| word.to_le_bytes()));
     }
 
-    /// Reads the stored form off the beginning of `bytes`.
+    /// Reads the stored form from the beginning of `bytes`.
     pub fn decode(bytes: &mut &[u8]) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
         let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;

@@ -1,9 +1,8 @@
-//! The index of a chunk while it is in memory: of the one that is written to, and of one whose index file
-//! is not there yet.
+//! The index of a chunk in memory: of the chunk that is written to, and of a sealed chunk whose index file does not
+//! exist yet.
 //!
-//! The sequencer enters events before they are durable and takes them out again when they cannot be
-//! written. So anyone who reads it says through which byte of the chunk the journal is durable and is shown
-//! nothing beyond.
+//! The sequencer enters events before they are durable, and removes them if they cannot be written. So a reader names
+//! the byte of the chunk through which the journal is durable, and gets nothing beyond it.
 
 use dacapo_model::{EventId, Position, Revision, StreamName};
 use hashbrown::HashMap;
@@ -35,12 +34,12 @@ pub(super) struct StreamEntry {
 }
 
 impl StreamEntry {
-    /// Its last revision, events that are not durable yet included.
+    /// Returns its last revision, including events that are not durable yet.
     pub fn last(&self) -> Revision {
         self.before.plus(self.postings.len() as u64)
     }
 
-    /// How many of its events are before the byte `end`.
+    /// Returns how many of its events are before the byte `end`.
     pub fn durable(&self, end: u64) -> usize {
         match self.postings.last() {
             Some(last) if u64::from(*last) >= end => self.postings.partition_point(|at| u64::from(*at) < end),
@@ -54,7 +53,7 @@ impl StreamEntry {
 pub(super) struct Slot(u32);
 
 impl MemoryIndex {
-    /// Returns an empty index with room for as many events and streams as the chunk before had.
+    /// Returns an empty index with room for as many events and streams as the previous chunk had.
     pub fn like(previous: &Self) -> Self {
         Self {
             before: previous.digest(),
@@ -66,7 +65,7 @@ impl MemoryIndex {
         }
     }
 
-    /// Returns an empty index of a chunk, where `before` is the digest of the history before it.
+    /// Returns an empty index of a chunk. `before` is the digest of the history before it.
     pub fn behind(before: u64) -> Self {
         Self { before, ..Self::default() }
     }
@@ -90,7 +89,8 @@ impl MemoryIndex {
         &self.offsets
     }
 
-    /// Where the last record begins that begins at byte `at` or before; 0, where the header is, if none does.
+    /// Returns the start of the last record that begins at byte `at` or before; 0, the place of the header, if there is
+    /// none.
     pub fn record_at_or_before(&self, at: u64) -> u64 {
         let before = self.offsets.partition_point(|offset| u64::from(*offset) <= at);
         before.checked_sub(1).map_or(0, |last| self.offsets[last].into())
@@ -116,7 +116,7 @@ impl MemoryIndex {
         self.ids.get(&id).copied()
     }
 
-    /// Enters a stream that is not there yet and whose last revision is `before`.
+    /// Enters a new stream whose last revision is `before`.
     #[expect(clippy::expect_used, reason = "a chunk has fewer streams than bytes")]
     pub fn add_stream(&mut self, name: StreamName, before: Revision) -> Slot {
         let slot = u32::try_from(self.streams.len()).expect("a chunk has fewer streams than bytes");
@@ -125,8 +125,8 @@ impl MemoryIndex {
         Slot(slot)
     }
 
-    /// Enters the next event, whose record begins at `at`, and tells its revision. If its id is there
-    /// already nothing is entered. Its digest is entered once its record is made.
+    /// Enters the next event, whose record begins at `at`, and returns its revision. Returns `None` and enters nothing
+    /// if its id is there already. Its digest is entered once its record is made.
     pub fn add_event(&mut self, slot: Slot, id: EventId, at: u32) -> Option<Revision> {
         match self.ids.entry(id) {
             hashbrown::hash_map::Entry::Occupied(_) => return None,
@@ -144,7 +144,7 @@ impl MemoryIndex {
         assert_eq!(self.digests.len(), self.offsets.len(), "each event has a digest");
     }
 
-    /// Takes out the event that was entered last.
+    /// Removes the event that was entered last.
     pub fn remove_last(&mut self, slot: Slot, id: EventId) {
         self.digests.truncate(self.offsets.len() - 1);
         let at = self.offsets.pop();
@@ -153,8 +153,8 @@ impl MemoryIndex {
         assert!(at.is_some() && at == posting && at == of_id, "events are taken out in reverse order");
     }
 
-    /// Enters an event that was read from the chunk, with the digest through it. False when it contradicts what is
-    /// there: its revision does not follow, or its id is there.
+    /// Enters an event that was read from the chunk, with the digest through it. Returns false if it contradicts the
+    /// index: its revision does not follow, or its id is there already.
     pub fn add_read(&mut self, event: &EventRef<'_>, at: u32, digest: u64) -> bool {
         let slot = self.slot(event.stream).or_else(|| {
             let before = Revision::new(event.revision.get().checked_sub(1)?);

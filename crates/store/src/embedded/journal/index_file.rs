@@ -1,4 +1,4 @@
-//! The index file of a sealed chunk. Derived: whatever is wrong with it, it is made again from its chunk.
+//! The index file of a sealed chunk. It is derived data: if anything is wrong with it, it is made again from its chunk.
 //!
 //! ```text
 //!   header    0  8 bytes  "dacapoix"
@@ -16,8 +16,8 @@
 //!   offsets   for each event in order: u32 where its record begins
 //! ```
 //!
-//! All numbers are little-endian. Only header and filters stay in memory; the other sections are read
-//! when they are needed, each checked by its own checksum.
+//! All numbers are little-endian. Only the header and the filters stay in memory. The other sections are read when they
+//! are needed, and each has its own checksum.
 
 use dacapo_model::{EventId, Position, Revision};
 
@@ -143,7 +143,7 @@ fn u32_of(len: usize) -> [u8; 4] {
 }
 
 impl Summary {
-    /// How many bytes from the beginning of a file make its summary, if its header is sound.
+    /// Returns the number of bytes at the beginning of a file that form its summary, if its header is sound.
     pub fn bytes(header: &[u8]) -> Result<usize, &'static str> {
         let header = header.get(..HEADER_BYTES).ok_or("its header is cut off")?;
         if &header[..8] != MAGIC {
@@ -158,7 +158,7 @@ impl Summary {
         Ok(HEADER_BYTES + u32_at(header, SECTIONS_AT).ok_or("its header is cut off")? as usize)
     }
 
-    /// Reads the summary from the first bytes of a file.
+    /// Decodes the summary from the first bytes of a file.
     #[expect(clippy::expect_used, reason = "in the header")]
     pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let cut_off = "it is cut off";
@@ -208,7 +208,8 @@ impl Summary {
         self.streams.may_have(hash)
     }
 
-    /// Returns the bounds come first: ids that grow with time, as those of UUID version 7, end there.
+    /// Returns false if the id is not in the chunk. The bounds are checked first: they exclude most ids that grow with
+    /// time, such as UUIDs of version 7.
     pub fn may_have_id(&self, id: EventId, hash: u64) -> bool {
         (self.lowest_id..=self.highest_id).contains(&id) && self.ids.may_have(hash)
     }
@@ -243,7 +244,7 @@ pub(super) struct StoredStreams<'a> {
 }
 
 impl<'a> StoredStreams<'a> {
-    /// `None` when the section contradicts itself.
+    /// Returns the section; `None` if it contradicts itself.
     pub fn new(section: &'a [u8]) -> Option<Self> {
         let count = usize::try_from(u64_at(section, 0)?).ok()?;
         let (entries, rest) = section[8..].split_at_checked(count.checked_mul(ENTRY_BYTES)?)?;
@@ -292,14 +293,14 @@ impl<'a> StoredStreams<'a> {
     }
 }
 
-/// Where the record of the event with this id begins, by a verified section of ids.
+/// Returns the start of the record of the event with this id, from a verified section of ids.
 pub(super) fn find_id(section: &[u8], id: EventId) -> Option<u32> {
     let entries = section.as_chunks::<ID_BYTES>().0;
     let at = entries.partition_point(|entry| entry[..16] < id.bytes()[..]);
     entries.get(at).filter(|entry| entry[..16] == id.bytes()).and_then(|entry| u32_at(entry, 16))
 }
 
-/// Where the record of the event number `ordinal` of the chunk begins, by a verified section of offsets.
+/// Returns the start of the record of the event number `ordinal` of the chunk, from a verified section of offsets.
 pub(super) fn find_offset(section: &[u8], ordinal: usize) -> Option<u32> {
     u32_at(section, ordinal * 4)
 }

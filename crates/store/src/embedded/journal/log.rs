@@ -1,7 +1,7 @@
-//! What readers and the sequencer share: the chunks, their indexes, open files and caches.
+//! The state that readers and the sequencer share: the chunks, their indexes, open files and caches.
 //!
-//! Lookups go through the chunks' filters first, then through index sections that are read when they are
-//! needed and kept in a cache bounded in bytes. A damaged index is made again from its chunk.
+//! Lookups use the chunks' filters first, then index sections, which are read when they are needed and kept in a cache
+//! with a limit in bytes. A damaged index is made again from its chunk.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -28,7 +28,7 @@ use crate::record;
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const REVISIONS_MAX: NonZeroUsize = NonZeroUsize::new(131_072).unwrap();
 const PLACES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// Most records are shorter, so one read gets one.
+/// Most records are shorter than this, so one read is enough for one.
 const RECORD_GUESS_BYTES: usize = 4096;
 
 pub(super) struct Log {
@@ -37,23 +37,23 @@ pub(super) struct Log {
     /// The identity of the journal.
     pub id: JournalId,
     pub head: Head,
-    /// Where commits are noted; there once the journal has been written to since it was opened. Before that nothing on the
-    /// disk is changed.
+    /// The file that notes commits, set by the first write since the journal was opened. Before that, nothing on the
+    /// disk changes.
     settled: OnceLock<Arc<CommitFile>>,
-    /// How appends went last, and whether somebody has been asked to try again.
+    /// The result of the last appends, and whether a probe was requested.
     health: Mutex<Health>,
     probing: AtomicBool,
-    /// The read that failed last, until something is read there.
+    /// The last failed read, until that place can be read.
     unread: Mutex<Option<Unread>>,
     reading: AtomicBool,
-    /// What was found not to be what was written, by the chunk that has it: the first find in each.
+    /// The damage that was found, by chunk: the first damage in each.
     damage: Mutex<BTreeMap<Position, StoreError>>,
     chunks: RwLock<Arc<Vec<Arc<Chunk>>>>,
     files: Mutex<LruCache<Position, Arc<dyn DiskFile>>>,
     sections: Mutex<Sections>,
-    /// The last revision of streams, as far as the chunk that begins at the position knows.
+    /// The last revision of streams, as of the chunk that begins at the position.
     revisions: Mutex<LruCache<StreamName, (Revision, Position)>>,
-    /// Where records begin at which reads ended, so that a reader who continues needs no index.
+    /// The starts of the records at which reads ended, so that a reader that continues needs no index.
     places: Mutex<LruCache<Position, u64>>,
 }
 
@@ -66,15 +66,15 @@ struct Unread {
     error: String,
 }
 
-/// What was found when the journal was opened.
+/// The findings of opening the journal.
 pub(super) struct Found {
     pub id: JournalId,
-    /// The newest one last.
+    /// The chunks, the newest one last.
     pub chunks: Vec<Arc<Chunk>>,
     pub head: Position,
 }
 
-/// Index sections in memory, the least recently used given up first.
+/// Index sections in memory. The least recently used one is removed first.
 struct Sections {
     cache: LruCache<(Position, Section), Arc<Vec<u8>>>,
     bytes: usize,
@@ -117,7 +117,7 @@ impl Log {
         lock(&self.unread).as_ref().map_or(Health::Well, |unread| Health::Failing(unread.error.clone()))
     }
 
-    /// Reads bytes of a chunk, as many of them as there are, and takes note of whether that goes.
+    /// Reads bytes of a chunk, as many of them as exist, and records whether that succeeded.
     pub fn read_bytes(&self, first: Position, at: u64, len: usize, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let read = self.file(first).and_then(|file| {
             file.read_at(at, len, out).map_err(|error| disk_error("read", &self.log_path(first), &error))
@@ -134,24 +134,24 @@ impl Log {
         read
     }
 
-    /// Reads once more what could not be read, unless somebody does already: nobody else may come there again.
+    /// Reads again what could not be read, if no thread does so already. Nobody else may ever read that place again.
     pub fn read_again(&self) {
         let unread = lock(&self.unread).clone();
         let Some(Unread { first, at, len, .. }) = unread else { return };
         if !self.reading.swap(true, Ordering::AcqRel) {
-            // How it went is noted.
+            // The read records its result.
             drop(self.read_bytes(first, at, len, &mut Vec::new()));
             self.reading.store(false, Ordering::Release);
         }
     }
 
-    /// Tells how appends went, which ends a probe.
+    /// Records the result of appends, which ends a probe.
     pub fn set_health(&self, health: Health) {
         *lock(&self.health) = health;
         self.probing.store(false, Ordering::Release);
     }
 
-    /// Returns true if nobody is probing yet; then the caller is to.
+    /// Returns true if no probe is under way. Then the caller must begin one.
     pub fn begin_probe(&self) -> bool {
         !self.probing.swap(true, Ordering::AcqRel)
     }
@@ -161,14 +161,14 @@ impl Log {
         self.settled.set(commits).ok();
     }
 
-    /// Makes durable what was noted of commits.
+    /// Makes the notes of commits durable.
     pub fn flush_commits(&self) {
         if let Some(commits) = self.settled.get() {
             commits.flush();
         }
     }
 
-    /// Returns the chunks in order, the one that is written to last.
+    /// Returns the chunks in order, with the one that is written to at the end.
     pub fn chunks(&self) -> Arc<Vec<Arc<Chunk>>> {
         Arc::clone(&self.chunks.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -193,13 +193,13 @@ impl Log {
         Ok(file)
     }
 
-    /// Returns the error for a record at `at` that is not what it must be. It is kept: the write side asks for it.
+    /// Returns the error for a wrong record at `at`. The error is kept, since the write side asks for it.
     pub fn corrupt(&self, first: Position, at: u64, found: &str) -> StoreError {
         let path = self.log_path(first);
         let is_written_to = self.chunks().last().is_some_and(|chunk| chunk.first == first);
         let error = match is_written_to {
-            // What is appended after it is acknowledged, and lost with it: opening refuses what is after damage in the
-            // newest chunk, and no backup has both what was there and what came after.
+            // Events that are appended after it would be acknowledged, and lost with it: opening refuses events after
+            // damage in the newest chunk, and no backup has both the damaged part and the later events.
             true => StoreError::corrupt(
                 format!("{} at byte {at}", path.display()),
                 format!(
@@ -207,7 +207,7 @@ impl Log {
                     mend(&self.dir)
                 ),
             ),
-            // It never changes again, so any copy of it heals it and costs nothing that came after.
+            // The chunk never changes again, so any copy of it repairs it without a loss of later events.
             false => corrupt_at(&path, at, found),
         };
         let mut damage = lock(&self.damage);
@@ -218,13 +218,13 @@ impl Log {
         error
     }
 
-    /// What was found damaged in the chunk that is written to, if anything was.
+    /// Returns the damage that was found in the chunk that is written to, if there is any.
     pub fn damage_written_to(&self) -> Option<StoreError> {
         let newest = self.chunks().last().map(|chunk| chunk.first)?;
         lock(&self.damage).get(&newest).cloned()
     }
 
-    /// What was found damaged where nothing is written any more.
+    /// Returns the damage that was found in sealed chunks.
     pub fn sealed_damage(&self) -> Vec<StoreError> {
         let chunks = self.chunks();
         let newest = chunks.last().map(|chunk| chunk.first);
@@ -235,7 +235,7 @@ impl Log {
         lock(&self.places).put(position, at);
     }
 
-    /// Where the record of `position` begins in `chunk`.
+    /// Returns the start of the record of `position` in `chunk`.
     #[expect(clippy::expect_used, reason = "a durable position of the chunk has a record")]
     pub fn locate(&self, chunk: &Chunk, position: Position) -> Result<u64, StoreError> {
         if position == chunk.first {
@@ -258,7 +258,7 @@ impl Log {
         Ok(at.ok_or_else(fewer)?.into())
     }
 
-    /// Returns the revision of `stream` in the newest chunk that has it, of those that begin before `before`.
+    /// Returns the revision of `stream` in the newest chunk that has it, among the chunks that begin before `before`.
     pub fn older_revision(&self, stream: &StreamName, before: Position) -> Result<Revision, StoreError> {
         let chunks = self.chunks();
         let older = &chunks[..chunks.partition_point(|chunk| chunk.first < before)];
@@ -306,8 +306,8 @@ impl Log {
         Ok(streams_of(&section).find(stream.as_str()).map(|stream| stream.revision()))
     }
 
-    /// Returns the events of `stream` in `chunk` after the revision `after`: the revision before the first of them,
-    /// and where their records begin. `None` when the chunk does not have the stream.
+    /// Returns the events of `stream` in `chunk` after the revision `after`: the revision before the first of them, and
+    /// the starts of their records. Returns `None` if the chunk does not have the stream.
     pub fn postings(
         &self,
         chunk: &Chunk,
@@ -334,7 +334,7 @@ impl Log {
         }))
     }
 
-    /// Where the record with this id, whose hash is `hash`, begins in `chunk`.
+    /// Returns the start of the record with this id in `chunk`. `hash` is the hash of the id.
     pub fn find_id(&self, chunk: &Chunk, id: EventId, hash: u64) -> Result<Option<u32>, StoreError> {
         let summary = match &*chunk.index() {
             Index::Memory(index) => return Ok(index.id(id)),
@@ -351,7 +351,7 @@ impl Log {
         let (head, hash) = (self.head(), index_file::id_hash(id));
         for chunk in self.chunks().iter().rev() {
             let Some(at) = self.find_id(chunk, id, hash)? else { continue };
-            // What is being written is in the index before it is durable.
+            // An event that is being written is in the index before it is durable.
             if u64::from(at) >= chunk.durable() {
                 return Ok(None);
             }
@@ -468,7 +468,7 @@ pub(super) fn rebuild(
     Ok((summary, bytes))
 }
 
-/// Writes an index file in one step: there is the whole of it or nothing.
+/// Writes an index file in one step: the whole file exists, or nothing of it.
 pub(super) fn write_index(disk: &dyn Disk, dir: &Path, first: Position, bytes: &[u8]) -> Result<(), StoreError> {
     let path = dir.join(chunk::index_name(first));
     let new = path.with_extension("tmp");
@@ -482,7 +482,7 @@ pub(super) fn write_index(disk: &dyn Disk, dir: &Path, first: Position, bytes: &
     write().map_err(|error| disk_error("write", &path, &error))
 }
 
-/// The disk refused: what was tried, what it said, what to do about it.
+/// Returns the error for a failure of the disk: the attempt, the error, and what to do.
 pub(super) fn disk_error(tried: &str, path: &Path, error: &io::Error) -> StoreError {
     if let Some(other) = not_a_file(path, error) {
         return other;
@@ -499,7 +499,7 @@ pub(super) fn disk_error(tried: &str, path: &Path, error: &io::Error) -> StoreEr
     StoreError::unavailable(format!("{tried} {}", path.display()), format!("{error}; {advice}"))
 }
 
-/// Bytes at `at` in a chunk are not what was written.
+/// Returns the error that bytes at `at` in a chunk are not what was written.
 pub(super) fn corrupt_at(path: &Path, at: u64, found: &str) -> StoreError {
     StoreError::corrupt(
         format!("{} at byte {at}", path.display()),
@@ -507,13 +507,13 @@ pub(super) fn corrupt_at(path: &Path, at: u64, found: &str) -> StoreError {
     )
 }
 
-/// What to do about what was acknowledged and is not there any more.
+/// Returns the advice for acknowledged events that are missing.
 pub(super) fn mend(dir: &Path) -> String {
     let data = dir.parent().unwrap_or(dir).display();
     format!("restore it from a backup, or check what `dacapo repair --data {data}` would do")
 }
 
-/// Caches hold derived things only, so one that a panic left is as good as any.
+/// Caches hold only derived data, so a cache that a panic left can be used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,4 @@
-//! Marks of the history: the digest through any position, from what is in memory or from the nearest record that
-//! carries one.
+//! Marks of the history: the digest through any position, from memory or from the nearest record that carries one.
 
 use std::sync::Arc;
 
@@ -11,11 +10,11 @@ use super::log::Log;
 use crate::error::StoreError;
 use crate::record;
 
-/// The number of records that are looked at first on the way back to one that carries a digest; then ever more.
+/// The number of records that the first step back to a record with a digest reads. Each further step reads more.
 const STEP_BACK_RECORDS: usize = 64;
 
 impl Log {
-    /// Returns the mark at `through`, if it takes no disk.
+    /// Returns the mark at `through`, if that needs no disk.
     pub fn recent_mark(&self, through: Position) -> Result<Option<Mark>, StoreError> {
         let head = self.head();
         if through == Position::START {
@@ -31,7 +30,7 @@ impl Log {
         Ok(Some(Mark { position: through, digest }))
     }
 
-    /// Returns the mark at `through`, which is in the journal, wherever that is.
+    /// Returns the mark at `through`, which must be in the journal.
     pub fn sealed_mark(&self, through: Position) -> Result<Mark, StoreError> {
         let chunk = self.chunk_of(through);
         let summary = match &*chunk.index() {
@@ -49,7 +48,7 @@ impl Log {
         Arc::clone(&chunks[chunks.partition_point(|chunk| chunk.first <= position) - 1])
     }
 
-    /// Goes back to the first record of the group and from there through the record of `through`.
+    /// Goes back to the first record of the group, and from there forward through the record of `through`.
     fn digest_in(&self, chunk: &Chunk, summary: &Summary, through: Position) -> Result<u64, StoreError> {
         let offsets = self.section(chunk, summary, Section::Offsets)?;
         let last = through.since(chunk.first) as usize;

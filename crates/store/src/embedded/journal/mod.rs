@@ -13,8 +13,8 @@
 //!   open   ─▶ open.rs: torn tails, damage, missing files; changes nothing ─▶ settle.rs: before the first write
 //! ```
 //!
-//! This module owns every byte in that directory. What an append may do is decided in `admit`; the form of
-//! a record is that of [`record`](crate::record).
+//! This module owns every byte in that directory. `admit` decides what an append may do. [`record`](crate::record)
+//! defines the form of a record.
 
 mod chunk;
 mod commit;
@@ -69,17 +69,17 @@ const NEAR_EVENTS_MAX: u64 = 64;
 /// The options of an [`EmbeddedJournal`].
 #[derive(Clone)]
 pub struct JournalOptions {
-    /// Tells when events are appended.
+    /// The clock that gives the times at which events are appended.
     pub clock: Arc<dyn Clock>,
-    /// Keeps the files.
+    /// The disk that keeps the files.
     pub disk: Arc<dyn Disk>,
-    /// The identity of the journal if it is begun now. A journal that is there keeps its own.
+    /// The identity of the journal if it is begun now. An existing journal keeps its own.
     pub id: JournalId,
-    /// A chunk with at least so many bytes is sealed before the next write; at most 1 GiB.
+    /// The size in bytes at which a chunk is sealed before the next write; at most 1 GiB.
     pub chunk_bytes: u64,
     /// The time between two flushes of the notes about acknowledged events. The events themselves are flushed at once.
     pub commits_flushed_every: Duration,
-    /// Most bytes of indexes that stay in memory after use.
+    /// The most bytes of indexes that stay in memory after use.
     pub index_cache_bytes: usize,
 }
 
@@ -106,7 +106,7 @@ fn fresh_id() -> JournalId {
 pub struct EmbeddedJournal {
     log: Arc<Log>,
     reader: Reader,
-    /// Dropped to let the sequencer end; none where the journal is only looked at.
+    /// Dropped to end the sequencer; `None` if the journal is opened only to look at it.
     requests: Option<mpsc::Sender<Request>>,
     /// Closes when the threads have finished.
     ended: watch::Receiver<()>,
@@ -116,12 +116,12 @@ pub struct EmbeddedJournal {
 }
 
 impl EmbeddedJournal {
-    /// Opens the journal in `dir`, or begins one. Reads the newest chunk, so it takes well below a second
-    /// whatever the length of the journal.
+    /// Opens the journal in `dir`, or begins one. It reads only the newest chunk, so it takes well below a second for
+    /// any length of the journal.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when events that were durable are damaged or missing, with the place;
-    /// [`StoreError::Unavailable`] when the disk refuses.
+    /// [`StoreError::Corrupt`] if durable events are damaged or missing, with the place; [`StoreError::Unavailable`] if
+    /// the disk fails.
     pub fn open(dir: &DataDir, options: JournalOptions) -> Result<Self, StoreError> {
         let path = dir.path().join("journal");
         check_there(dir, &*options.disk, &path)?;
@@ -151,7 +151,7 @@ impl EmbeddedJournal {
     /// Opens the journal in `dir` only to look at it: no byte changes, and nothing can be appended.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`StoreError::Invalid`] when no journal was begun there.
+    /// As [`open`](Self::open); [`StoreError::Invalid`] if no journal was begun there.
     pub fn look(dir: &DataDir) -> Result<Self, StoreError> {
         let (disk, path) = (Arc::new(LookDisk), dir.path().join("journal"));
         check_there(dir, &*disk, &path)?;
@@ -174,8 +174,8 @@ impl EmbeddedJournal {
     }
 }
 
-/// A journal that was begun in the directory is there: one that is missing is not begun again, or its positions would be
-/// given twice.
+/// Checks that the journal that was begun in the directory exists. A missing journal is not begun again, since its
+/// positions would be given twice.
 fn check_there(dir: &DataDir, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     let Some(id) = dir.journal() else { return Ok(()) };
     let is_there = match disk.list(path) {
@@ -192,7 +192,7 @@ fn check_there(dir: &DataDir, disk: &dyn Disk, path: &Path) -> Result<(), StoreE
     if is_there { Ok(()) } else { Err(StoreError::corrupt(path.display(), found())) }
 }
 
-/// The journal in the directory is the one that was begun there.
+/// Checks that the journal in the directory is the one that was begun there.
 fn check_same(dir: &DataDir, path: &Path, found: JournalId) -> Result<(), StoreError> {
     let Some(id) = dir.journal().filter(|id| *id != found) else { return Ok(()) };
     let found = format!(
@@ -238,8 +238,8 @@ impl Journal for EmbeddedJournal {
             && health != Health::Well
             && self.log.begin_probe()
         {
-            // Nobody appends to a node that says that it is not ready, so anyone who asks has it tried. If the queue is
-            // full, what waits in it tells.
+            // Nobody appends to a node that reports that it is not ready, so each question about the health starts a
+            // probe. If the queue is full, the requests in it show the health.
             requests.try_send(Request::Probe).ok();
         }
         if health != Health::Well {
@@ -265,8 +265,8 @@ impl Journal for EmbeddedJournal {
     }
 
     async fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
-        // Anyone who follows reads what was written just now, which is in the system's memory: to change threads would take
-        // longer than to read it.
+        // A reader that follows reads what was just written, which is in the system's memory. A change of threads would
+        // take longer than the read.
         if self.log.head().since(after) <= NEAR_EVENTS_MAX {
             return self.reader.read(after, filter, limit);
         }
@@ -305,13 +305,13 @@ impl Journal for EmbeddedJournal {
 
     async fn close(&self) {
         if let Ok(requests) = self.requests() {
-            // It fails when the journal is closed already; then there is only its end to wait for.
+            // Sending fails if the journal is closed already. Then only its end remains to be waited for.
             drop(requests.send(Request::Close).await);
         }
-        // Nothing is ever sent: it returns when the sequencer drops its side.
+        // Nothing is ever sent: this returns when the sequencer drops its side.
         drop(self.ended.clone().changed().await);
         self.log.head.close();
-        // Nothing writes any more: the directory is free for the next owner, though readers may remain.
+        // Nothing writes any more, so the directory is free for the next owner, though readers may remain.
         drop(self.dir.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -1,5 +1,5 @@
-//! Opening: finds out what is durable, tells what is torn from what is damaged, and changes no byte of a journal that is
-//! there. What is to be done about a torn tail is done before the first write (settle.rs), or by `dacapo repair`.
+//! Opening: finds out what is durable, and distinguishes a torn tail from damage. It changes no byte of an existing
+//! journal. A torn tail is removed before the first write (settle.rs), or by `dacapo repair`.
 //!
 //! ```text
 //!   chunk-…1.log + .idx   sealed: length, position and digest against the index, records on first read
@@ -13,11 +13,11 @@
 //!                                                                                   whole append, and kept beside
 //! ```
 //!
-//! Chunks are chained: each tells in its header which journal it belongs to and what the digest of the history before it
-//! is. So a chunk of another journal, or of another copy that went its own way, is found out.
+//! Chunks are chained: the header of each names its journal and has the digest of the history before it. So a chunk of
+//! another journal, or of a copy with another history, is recognised.
 //!
-//! An index file is written only after the chunk after it is durable, so an index of the newest chunk,
-//! or one without its chunk, shows that a chunk is missing.
+//! An index file is written only after the next chunk is durable. So an index of the newest chunk, or an index without
+//! its chunk, shows that a chunk is missing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,15 +38,16 @@ use crate::error::StoreError;
 /// The evidence of how far the journal was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Believe {
-    /// All evidence there is.
+    /// All evidence.
     Evidence,
-    /// The same, and nothing is written: not even once more what is there.
+    /// All evidence, and nothing is written, not even a repetition of existing bytes.
     Looking,
-    /// Only the records, as far as they are good: for a repair that somebody asked for.
+    /// Only the records, as far as they are sound: for a requested repair.
     Records,
 }
 
-/// Returns the journal in `dir`, and where writing continues. Begins one with the identity `fresh` if there is none.
+/// Returns the journal in `dir`, and the place where writing continues. Begins a journal with the identity `fresh` if
+/// there is none.
 pub(super) fn open(
     disk: &dyn Disk,
     dir: &Path,
@@ -103,7 +104,7 @@ pub(super) fn open(
     Ok((Found { id, chunks, head }, Start { chunk, file, head, recorded, highest_sealed_id, highest_id, unsettled }))
 }
 
-/// Begins a journal. A crash on the way leaves a chunk without records, which is begun again.
+/// Begins a journal. A crash during this leaves a chunk without records, which is begun again.
 fn begin(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Found, Start), StoreError> {
     let first = Position::new(1);
     let path = dir.join(chunk::log_name(first));
@@ -129,16 +130,16 @@ fn begin(disk: &dyn Disk, dir: &Path, fresh: JournalId) -> Result<(Found, Start)
     Ok((found, Start { chunk, file, head, recorded, highest_sealed_id: None, highest_id: None, unsettled }))
 }
 
-/// How the history is chained through the chunks that were looked at.
+/// The chain of the history through the chunks that were checked so far.
 struct Chain {
-    /// The identity that all of them have; `None` before the first.
+    /// The identity of all these chunks; `None` before the first one.
     id: Option<JournalId>,
     /// The digest of the history through the last of them.
     digest: u64,
 }
 
 impl Chain {
-    /// Holds the header of the next chunk against those before it.
+    /// Checks the header of the next chunk against the chunks before it.
     fn check(&self, path: &Path, header: &Header) -> Result<(), StoreError> {
         if let Some(id) = self.id.filter(|id| *id != header.id) {
             let found = format!("it belongs to the journal {}, those before it to {id}", header.id);
@@ -162,20 +163,20 @@ struct Evidence {
 }
 
 impl Evidence {
-    /// Returns the commit that the newest chunk is held against; `None` where there need not be one.
+    /// Returns the commit against which the newest chunk is checked; `None` if there need not be one.
     fn commit(&self, dir: &Path, has_records: bool) -> Result<Option<Commit>, StoreError> {
         if self.believe == Believe::Records {
             return Ok(None);
         }
         match &self.kept {
             Some(kept) if kept.proves() => Ok(kept.commit),
-            // A journal that was just being begun.
+            // The journal was just being begun.
             None | Some(Kept { commit: None, .. }) if !has_records => Ok(None),
             kept => Err(unproved(dir, kept.as_ref())),
         }
     }
 
-    /// Holds what was found against what was acknowledged. `size` is that of the newest chunk.
+    /// Checks what was found against what was acknowledged. `size` is that of the newest chunk.
     fn judge(&self, dir: &Path, newest: &Judged<'_>, sealed: &[Arc<Chunk>]) -> Result<(), StoreError> {
         let (path, scan) = (dir.join(chunk::log_name(newest.header.first)), newest.scan);
         let whole = scan.problem.is_none() && scan.whole_end == newest.size;
@@ -194,7 +195,7 @@ impl Evidence {
     }
 }
 
-/// That how far the journal was acknowledged cannot be told.
+/// Returns the error that the acknowledged end of the journal is unknown.
 fn unproved(dir: &Path, kept: Option<&Kept>) -> StoreError {
     let what = match kept {
         None => "it is missing".to_owned(),
@@ -217,7 +218,7 @@ struct Judged<'a> {
     index: &'a MemoryIndex,
 }
 
-/// Refuses a journal that lacks what was acknowledged, or that is another one.
+/// Refuses a journal that lacks acknowledged events, or that is another journal.
 fn check_commit(dir: &Path, commit: &Commit, newest: &Judged<'_>, sealed: &[Arc<Chunk>]) -> Result<(), StoreError> {
     let (first, id, scan) = (newest.header.first, newest.header.id, newest.scan);
     let path = dir.join(chunk::log_name(commit.chunk));
@@ -233,7 +234,7 @@ fn check_commit(dir: &Path, commit: &Commit, newest: &Judged<'_>, sealed: &[Arc<
         let of_commit = sealed.iter().find(|chunk| chunk.first == commit.chunk);
         let ends = of_commit.map(|chunk| chunk.durable());
         return match ends {
-            // One that was begun for an append that failed holds nothing.
+            // A chunk that was begun for a failed append holds nothing.
             Some(end) if end >= commit.end && (!commit.closed || newest.size <= HEADER_BYTES) => Ok(()),
             Some(end) if end < commit.end => {
                 let found = format!("the file ends here, it was durable through byte {}", commit.end);
@@ -314,7 +315,7 @@ fn missing_newest(dir: &Path, commit: &Commit) -> StoreError {
     )
 }
 
-/// Acknowledged events at the end of the journal are missing.
+/// Returns the error that acknowledged events at the end of the journal are missing.
 fn damaged_tail(dir: &Path, path: &Path, at: u64, found: &str) -> StoreError {
     StoreError::corrupt(format!("{} at byte {at}", path.display()), format!("{found}; {}", advice(dir)))
 }
@@ -323,7 +324,7 @@ fn advice(dir: &Path) -> String {
     format!("nothing was changed: {}", mend(dir))
 }
 
-/// Returns the summary of a sealed chunk's index, which is made again if it is not right.
+/// Returns the summary of a sealed chunk's index. A wrong index is made again.
 fn sealed(disk: &dyn Disk, dir: &Path, first: Position, chain: &mut Chain) -> Result<Summary, StoreError> {
     let path = dir.join(chunk::log_name(first));
     let failed = |error: std::io::Error| disk_error("open", &path, &error);
@@ -386,8 +387,8 @@ struct Newest {
     unsettled: Unsettled,
 }
 
-/// Reads the newest chunk and makes what is whole durable: after a kill -9 it may be in the memory of the operating
-/// system only, and anyone who reads it now must find it again later.
+/// Reads the newest chunk and makes its whole part durable. After a kill -9 the records may be only in the memory of
+/// the operating system, and a process that reads them now must find them again later.
 fn newest_chunk(
     disk: &dyn Disk,
     dir: &Path,
@@ -403,7 +404,7 @@ fn newest_chunk(
     let (header, begun) = match Header::decode(&bytes, first) {
         Ok(header) => (header, true),
         Err(found) if size > HEADER_BYTES => return Err(corrupt_at(&path, 0, &found)),
-        // Records are written only after a durable header, so none was: the chunk was just begun.
+        // Records are written only after the header is durable, so there are none: the chunk was just begun.
         Err(_) => {
             let acknowledged = evidence.kept.as_ref().and_then(|kept| kept.commit).map(|commit| commit.id);
             let id = chain.id.or(acknowledged).unwrap_or(fresh);
@@ -424,7 +425,7 @@ fn newest_chunk(
         tail = Some(size);
         (index, scan) = read_newest(&*file, &header, scan.whole_end).map_err(failed)?;
     }
-    // What was closed in order was durable then, its name included.
+    // A chunk that was closed in order is durable, and so is its name.
     let commit = evidence.kept.as_ref().and_then(|kept| kept.commit);
     let closed = commit.is_some_and(|commit| commit.closed && commit.chunk == first);
     if begun && !closed && evidence.believe == Believe::Evidence {
@@ -437,9 +438,9 @@ fn newest_chunk(
     Ok(Newest { chunk, file, scan, id: header.id, unsettled })
 }
 
-/// Writes what was read once more, so that the flush that follows really takes it to the disk: after a flush that
-/// failed, the operating system may show bytes that it holds for written and never writes again. Only the last group
-/// can be such, for the next one is not begun before a flush has succeeded; without a group it is the header.
+/// Writes again what was read, so that the following flush really takes it to the disk. After a failed flush, the
+/// operating system may show bytes that it considers written and never writes again. Only the last group can be
+/// affected, since the next one is begun only after a successful flush. Without a group, the header is written again.
 fn write_again(file: &dyn DiskFile, from: u64, end: u64) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     file.read_at(from, (end - from) as usize, &mut bytes)?;
@@ -452,7 +453,7 @@ fn read_newest(file: &dyn DiskFile, header: &Header, end: u64) -> std::io::Resul
     Ok((index, scan))
 }
 
-/// Tells a torn tail, which nobody was told of, from damage to what was durable.
+/// Distinguishes a torn tail, which was never acknowledged, from damage to durable events.
 fn check_torn(file: &dyn DiskFile, dir: &Path, path: &Path, scan: &Scan, size: u64) -> Result<(), StoreError> {
     let mut rest = Vec::new();
     let len = size.saturating_sub(scan.end) as usize;

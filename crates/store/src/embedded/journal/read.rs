@@ -1,6 +1,6 @@
-//! Reading: the journal in order by blocks, one stream by many small reads in flight.
+//! Reading: the journal in order by blocks, one stream by many small reads at once.
 //!
-//! Every record is verified before it is shown: its checksum, and that it is the one that belongs there.
+//! Every record is verified before it is returned: its checksum, and that it belongs to its place.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,22 +14,22 @@ use crate::error::StoreError;
 use crate::journal::{Filter, Limit};
 use crate::record::{self, EventBatch};
 
-/// One read of records in order.
+/// The bytes of one read of records in order.
 const BLOCK_BYTES: usize = 1 << 20;
-/// Most records with what surrounds them are shorter.
+/// Most records, with their surroundings, are shorter than this.
 const RECORD_GUESS_BYTES: usize = 512;
-/// Reads below this take no block from the pool.
+/// Reads of fewer bytes take no block from the pool.
 const POOLED_BYTES_MIN: usize = BLOCK_BYTES / 2;
 const POOLED_BLOCKS_MAX: usize = 8;
-/// Scattered records this near to each other are read at once.
+/// Scattered records with at most this distance are read at once.
 const GAP_BYTES_MAX: u64 = 4096;
 const PAGE_BYTES: u64 = 4096;
 
-/// Blocks that were read into and are no longer used, so that their memory need not be found again.
+/// Unused blocks whose memory is reused for later reads.
 #[derive(Clone, Default)]
 struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-/// A block that goes back to its pool.
+/// A block that returns to its pool when it is dropped.
 struct Pooled {
     bytes: Vec<u8>,
     pool: Pool,
@@ -87,10 +87,10 @@ type Places = Vec<(Arc<Chunk>, Vec<u32>)>;
 /// The result of one block.
 struct Block {
     bytes: Vec<u8>,
-    /// Where in `bytes` the records begin that are wanted, and how many bytes these take.
+    /// The starts in `bytes` of the wanted records, and the number of bytes of these records.
     wanted: Vec<u32>,
     wanted_bytes: usize,
-    /// The number of bytes that were looked at, and the position that follows them.
+    /// The number of bytes that were searched, and the position that follows them.
     looked: usize,
     next: Position,
 }
@@ -100,7 +100,7 @@ impl Reader {
         Self { log, pool: Pool::default() }
     }
 
-    /// Returns the events after `after`, from at most one block that has any.
+    /// Returns the events after `after`, from at most one block that has wanted events.
     pub fn read(&self, after: Position, filter: &Filter, limit: Limit) -> Result<EventBatch, StoreError> {
         let head = self.log.head();
         StoreError::check_head(after, head)?;
@@ -120,8 +120,8 @@ impl Reader {
         Ok(EventBatch::empty(next))
     }
 
-    /// Reads one block of `chunk` from the record of `from`. `None` when the first record does not fit
-    /// the limit and is not `forced`.
+    /// Reads one block of `chunk` from the record of `from`. Returns `None` if the first record does not fit the limit
+    /// and is not `forced`.
     fn block(
         &self,
         chunk: &Chunk,
@@ -152,7 +152,7 @@ impl Reader {
             let rest = &block.bytes[block.looked..];
             let at = start + block.looked as u64;
             match record::record_len(rest) {
-                // The record continues after this block, if it is one.
+                // If this is a record, it continues after this block.
                 Some(len) if len > rest.len() && cut_off && block.looked > 0 => break,
                 None if rest.len() < record::HEADER_BYTES && cut_off && block.looked > 0 => break,
                 Some(len) if block.looked + len > limit.bytes && !(forced && block.looked == 0) => break,
@@ -190,7 +190,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the wanted events as a batch. When they are few the block is not kept for them.
+    /// Returns the wanted events as a batch. If they are few, their bytes are copied so that the block can be reused.
     #[expect(clippy::expect_used, reason = "it was verified")]
     fn batch(&self, mut block: Block, through: Position) -> EventBatch {
         block.bytes.truncate(block.looked);
@@ -243,8 +243,8 @@ impl Reader {
         Ok(out.finish())
     }
 
-    /// Tells the disk of all reads that come, so that they are in flight together and not one after the
-    /// other. No more than the limit lets through.
+    /// Announces all reads to the disk, so that they run at once and not one after the other. It announces no more than
+    /// the limit allows.
     fn announce(&self, ranges: &[Range<'_>], bytes_max: usize) -> Result<(), StoreError> {
         let mut bytes = 0;
         for range in ranges {
@@ -257,7 +257,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Where the records of the stream after `after` begin, chunk by chunk, as many as the limit allows.
+    /// Returns the starts of the records of the stream after `after`, chunk by chunk, as many as the limit allows.
     fn places(&self, stream: &StreamName, after: Revision, limit: Limit) -> Result<Places, StoreError> {
         let hash = stream_hash(stream.as_str());
         let mut found = Vec::new();
@@ -281,8 +281,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// Verifies the record at `place`, takes it over and tells its length. `None` when the batch is full or
-    /// the head reached.
+    /// Verifies the record at `place`, adds it to the batch and returns its length. Returns `None` if the batch is full
+    /// or the head is reached.
     #[expect(clippy::expect_used, reason = "a batch is below 4 GiB")]
     fn take(
         &self,
@@ -320,10 +320,10 @@ impl Reader {
     }
 }
 
-/// A batch of scattered events that is being put together.
+/// A batch of scattered events that is being built.
 struct Scattered<'a> {
     stream: &'a StreamName,
-    /// Of the last event in it.
+    /// The revision of the last event in it.
     revision: Revision,
     head: Position,
     limit: Limit,
@@ -342,21 +342,21 @@ impl Scattered<'_> {
 struct Range<'a> {
     chunk: &'a Chunk,
     at: u64,
-    /// Through the end of the last record's page, which is what a disk reads.
+    /// The length through the end of the last record's page, since a disk reads whole pages.
     len: usize,
     places: &'a [u32],
 }
 
 impl Range<'_> {
-    /// Returns the number of bytes that it likely takes to have the last record whole, if none is longer than this.
+    /// Returns the number of bytes that probably contains the last record whole, if no record is longer than this.
     fn likely(&self, record_bytes: usize) -> usize {
         let last = self.places.last().map_or(0, |last| (u64::from(*last) - self.at) as usize);
         self.len.min(last + record_bytes)
     }
 }
 
-/// Puts neighbours together. How long a record is shows only once it is read, so each is taken to go
-/// through the end of its page and at least for a usual record's length.
+/// Combines neighbours into ranges. The length of a record is known only once it is read. So each record is assumed to
+/// end with its page, and to have at least the usual length.
 fn ranges<'a>(chunk: &'a Chunk, places: &'a [u32]) -> impl Iterator<Item = Range<'a>> {
     let near = |a: &u32, b: &u32| u64::from(b - a) <= GAP_BYTES_MAX;
     places.chunk_by(near).map(|places| {

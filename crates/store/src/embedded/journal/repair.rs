@@ -1,6 +1,6 @@
-//! Repairing: what opening refuses, laid open, and done only where somebody asked for it.
+//! Repair of a journal that opening refuses. It shows its steps, and carries them out only on request.
 //!
-//! A repair believes the records as far as they are good and gives up the rest. It keeps every byte that it takes away.
+//! A repair trusts the records as far as they are sound, and gives up the rest. It keeps every byte that it removes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::error::StoreError;
 /// The damage of a journal, and the repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
-    /// The reason why opening refuses; `None` when it does not.
+    /// The reason why opening refuses; `None` if it does not.
     pub problem: Option<String>,
     /// The steps of the repair, in order; empty if there is nothing to do.
     pub steps: Vec<RepairStep>,
@@ -32,24 +32,24 @@ pub struct Repair {
 pub struct RepairStep {
     /// The action.
     pub act: RepairAct,
-    /// The same in words.
+    /// Its description, for people.
     pub text: String,
 }
 
 /// The action of a step of a repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepairAct {
-    /// Keeps the end of the newest chunk beside it and cuts it off.
+    /// Copies the end of the newest chunk to a file beside it and cuts it off.
     CutOff,
     /// Writes the header of a chunk that has no events.
     WriteHeader,
-    /// Notes how far the journal reaches.
+    /// Records the end of the journal.
     WriteCommit,
-    /// Gives up events that were acknowledged, or may have been: other events get their positions.
+    /// Gives up events that were acknowledged, or may have been. Later events get their positions.
     GiveUp {
-        /// Those after this position.
+        /// The last position before those events.
         after: Position,
-        /// Through this one, if that is known.
+        /// The last of those positions, if it is known.
         through: Option<Position>,
     },
 }
@@ -60,11 +60,12 @@ impl RepairStep {
     }
 }
 
-/// Tells what a repair of the journal in `dir` would do, and does it if `apply` is set. Where it is not, no byte changes.
+/// Returns the steps that a repair of the journal in `dir` needs, and carries them out if `apply` is set. Otherwise no
+/// byte changes.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] when what is wrong cannot be repaired from what is there;
-/// [`StoreError::Unavailable`] when the disk refuses; [`StoreError::Invalid`] when there is no journal.
+/// [`StoreError::Corrupt`] if the existing files are not sufficient for a repair; [`StoreError::Unavailable`] if the
+/// disk fails; [`StoreError::Invalid`] if there is no journal.
 pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Repair, StoreError> {
     let path = dir.path().join("journal");
     super::check_there(dir, &*options.disk, &path)?;
@@ -130,7 +131,7 @@ pub fn repair(dir: &DataDir, options: JournalOptions, apply: bool) -> Result<Rep
     Ok(Repair { problem: Some(problem), steps })
 }
 
-/// Reads every record of the sealed chunks, which opening leaves to the first read.
+/// Reads every record of the sealed chunks. Opening leaves that to the first read.
 fn read_sealed(disk: &dyn Disk, dir: &Path, found: &Found) -> Result<(), StoreError> {
     for chunk in found.chunks.iter().rev().skip(1) {
         let path = dir.join(chunk::log_name(chunk.first));

@@ -6,7 +6,7 @@
 //!                                                      indexer: index file, then the index leaves memory
 //! ```
 //!
-//! While one group is being flushed the next one gathers, so the more wait the fewer flushes an append costs.
+//! While one group is flushed, the next one gathers. So the more appends wait, the fewer flushes each one costs.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -39,11 +39,11 @@ pub(super) enum Request {
     },
     /// Check whether appends work again.
     Probe,
-    /// Finish what waits, then end.
+    /// Finish the waiting requests, then end.
     Close,
 }
 
-/// Writes until it is closed. `ended` is dropped when everything is finished.
+/// Writes until the journal is closed. `ended` is dropped when everything is finished.
 pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, ended: watch::Sender<()>) {
     let mut appends = Vec::new();
     let mut answers = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
         }
         let committed = writer.commit(&appends);
         for (answer, result) in answers.drain(..).zip(committed) {
-            // Anyone who stopped waiting gets no answer; the append stands, a retry is recognised.
+            // A caller that stopped waiting gets no answer. Its append stands, and a retry is recognised.
             drop(answer.send(result));
         }
         appends.clear();
@@ -80,8 +80,8 @@ pub(super) fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>, end
     drop(ended);
 }
 
-/// Starts the thread that writes the indexes of sealed chunks, and now and then makes notes of commits durable. It ends
-/// when the sender is dropped.
+/// Starts the thread that writes the indexes of sealed chunks, and from time to time makes notes of commits durable. It
+/// ends when the sender is dropped.
 pub(super) fn start_indexer(
     log: Arc<Log>,
     flush_every: Duration,
@@ -94,7 +94,7 @@ pub(super) fn start_indexer(
 }
 
 fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>, flush_every: Duration) {
-    // Those whose index could not be written are tried again with the next one.
+    // An index that could not be written is retried with the next one.
     let mut waiting = Vec::new();
     loop {
         match sealed.recv_timeout(flush_every) {
@@ -109,8 +109,8 @@ fn index_sealed(log: &Log, sealed: &Receiver<Arc<Chunk>>, flush_every: Duration)
     }
 }
 
-/// Writes the index of a chunk and lets it go from memory. False when it could not be written: then the
-/// index stays in memory and is as good.
+/// Writes the index of a chunk and releases its memory. Returns false if it could not be written. Then the index stays
+/// in memory and works as well.
 #[expect(clippy::expect_used, reason = "it was just encoded")]
 pub(super) fn seal(log: &Log, chunk: &Chunk) -> bool {
     let bytes = match &*chunk.index() {
@@ -123,7 +123,7 @@ pub(super) fn seal(log: &Log, chunk: &Chunk) -> bool {
     }
     let summary = Summary::decode(&bytes).expect("it was just encoded");
     let old = std::mem::replace(&mut *chunk.index_mut(), Index::File(Arc::new(summary)));
-    // Outside the lock, because freeing a large index takes a while.
+    // This happens outside the lock, because freeing a large index takes a while.
     drop(old);
     true
 }

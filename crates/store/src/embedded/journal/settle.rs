@@ -1,4 +1,4 @@
-//! What is done before the first write to a journal that was opened: opening itself changes no byte.
+//! The work before the first write to a journal that was opened. Opening itself changes no byte.
 //!
 //! ```text
 //!   torn tail ─▶ kept beside: chunk-….cut-TIME, flushed ─▶ cut off, flushed
@@ -6,7 +6,7 @@
 //!   commit ─▶ says that the journal is open, flushed
 //! ```
 //!
-//! Each step may be done again after a crash at any point.
+//! Each step can be repeated after a crash at any point.
 
 use std::io;
 use std::path::Path;
@@ -19,18 +19,19 @@ use super::log::{Log, disk_error};
 use crate::embedded::disk::DiskFile;
 use crate::error::StoreError;
 
-/// The action.
+/// The work that is left.
 pub(super) struct Unsettled {
-    /// The header that the newest chunk is to get.
+    /// The header that the newest chunk needs.
     pub header: Option<Header>,
-    /// The size of the newest chunk, if more is there than belongs to it.
+    /// The size of the newest chunk, if it has more bytes than belong to it.
     pub tail: Option<u64>,
     /// The file of commits, if there is one.
     pub commit: Option<CommitFile>,
 }
 
 impl Unsettled {
-    /// Does it, at the time `now`. `end` of `commit` is the end of what belongs to the newest chunk, whose file is `file`.
+    /// Does the work, at the time `now`. `end` of `commit` is the end of the bytes that belong to the newest chunk,
+    /// whose file is `file`.
     pub fn settle(
         &mut self,
         log: &Log,
@@ -55,7 +56,8 @@ impl Unsettled {
             None => CommitFile::create(&*log.disk, &log.dir)
                 .map_err(|error| disk_error("make", &super::commit::path(&log.dir), &error))?,
         };
-        // Names first: a commit tells of nothing that may not be there. Then that of the commit itself.
+        // Names are flushed first, so that a commit names only chunks that exist durably. The name of the commit file
+        // itself follows.
         let names = || log.disk.sync_dir(&log.dir).map_err(|error| disk_error("flush", &log.dir, &error));
         let done = names().and_then(|()| kept.keep(commit)).and_then(|()| names());
         match done {
@@ -68,7 +70,7 @@ impl Unsettled {
     }
 }
 
-/// Copies the bytes of a chunk from the end of what belongs to it to a file of their own.
+/// Copies the bytes of a chunk that do not belong to it to a separate file.
 fn keep_beside(log: &Log, file: &dyn DiskFile, commit: &Commit, size: u64, now: Timestamp) -> Result<(), StoreError> {
     let path = log.log_path(commit.chunk);
     let (names, mut tail) = (log.disk.list(&log.dir), Vec::new());

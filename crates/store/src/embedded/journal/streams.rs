@@ -1,4 +1,4 @@
-//! The list of streams: the sorted tables of all chunks, merged a page at a time.
+//! The list of streams: the sorted tables of all chunks, merged one page at a time.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::log::{Log, streams_of};
 use crate::error::StoreError;
 use crate::journal::StreamInfo;
 
-/// A page of streams that is being put together, with the newest of what is known about each.
+/// A page of streams that is being built, with the newest facts about each.
 type Page = BTreeMap<StreamName, (Revision, Position)>;
 
 impl Log {
-    /// Streams in the order of their names' bytes, after `after`, at most `most` of them. The first
-    /// `most` of all are among the first `most` of each chunk, so no chunk is asked for more.
+    /// Returns streams in the order of their names' bytes, after `after`, at most `most` of them. The first `most` of
+    /// all are among the first `most` of each chunk, so no chunk has to return more.
     pub fn streams(
         &self,
         category: Option<&str>,
@@ -26,7 +26,7 @@ impl Log {
         let after = after.map_or("", StreamName::as_str);
         let wanted = |name: &str| name > after && category.is_none_or(|category| category_of(name) == category);
         let mut page = Page::new();
-        // Newest last, so that what it says replaces what older ones said.
+        // The newest chunk is last, so that its facts replace older ones.
         for chunk in self.chunks().iter() {
             let summary = match &*chunk.index() {
                 Index::Memory(index) => {

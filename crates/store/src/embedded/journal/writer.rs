@@ -6,20 +6,21 @@
 //!                                                    take out, cut ┘            └ take out, write the end again
 //! ```
 //!
-//! After a write that failed, what it left is cut off before the next one. After a flush that failed, nothing that was
-//! written since the last good one is believed to be on the disk, whatever the operating system shows: the events are
-//! taken out and cut off, and the end of what was durable, which shares a block with them, is written and flushed again.
+//! After a failed write, its remains are cut off before the next one. After a failed flush, nothing that was written
+//! since the last successful one counts as written, even if the operating system shows it. Its events are removed and
+//! cut off. The end of the durable part shares a block with them, so it is written and flushed again.
 //!
-//! Once a group is durable and before anybody is told, `commit` notes how far the journal is durable. A group that cannot be
-//! noted stays where it is, unseen and unacknowledged, until it can; nothing is written after it meanwhile.
+//! Once a group is durable and before it is acknowledged, `commit` notes how far the journal is durable. A group that
+//! cannot be noted stays where it is, unseen and unacknowledged, until it can. Nothing is written after it during that
+//! time.
 //!
-//! Before each group and after its flush the files are looked at from outside: that the directory still names the chunk
-//! and `commit` that are written to, and that the chunk is as long as it was left. What somebody else removed, replaced
-//! or cut takes no more events, and says so.
+//! Before each group and after its flush the files are checked from outside: the directory must still name the chunk
+//! and the `commit` that are written to, and the chunk must have its last known length. A file that somebody else
+//! removed, replaced or cut takes no more events, and the error says so.
 //!
-//! Readers do not see what is staged, because it lies beyond the durable end of the chunk. Whether an
-//! append may be written is decided in [`admit`](crate::admit); the common case, events with new ids, is
-//! found out by entering them and does not get there.
+//! Readers do not see staged events, because they are beyond the durable end of the chunk. [`admit`](crate::admit)
+//! decides whether an append may be written. The common case, events with new ids, is recognised by entering them and
+//! does not need it.
 
 mod look;
 mod mend;
@@ -44,26 +45,26 @@ use crate::record::{self, FIRST_OF_GROUP, LAST_OF_APPEND, Place};
 
 /// The bytes that a probe writes and cuts off again.
 const PROBE_BYTES: usize = 64 << 10;
-/// A buffer that grew beyond this for one large group is given back.
+/// A larger buffer is released after its group.
 const BUFFER_BYTES_KEPT: usize = 16 << 20;
 
 pub(super) struct Writer {
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
     chunk_bytes: u64,
-    /// The chunk that is written to, the end of what is durable in it, and what it takes to continue there.
+    /// The chunk that is written to, the end of its durable part, and the state that is needed to continue there.
     chunk: Arc<Chunk>,
     file: Arc<dyn DiskFile>,
     end: u64,
     state: State,
-    /// What is to be done before the first write, if anything, and then where commits are noted.
+    /// The work before the first write, if any is left; after that the file that notes commits.
     settled: Settled,
     head: Position,
     recorded: Timestamp,
-    /// No id in a sealed chunk is higher. Ids that grow with time are known to be new by this alone.
+    /// No id in a sealed chunk is higher. This alone shows that ids that grow with time are new.
     highest_sealed_id: Option<EventId>,
     highest_id: Option<EventId>,
-    /// The group that is being staged: its records, and its events in the order they were entered.
+    /// The group that is being staged: its records, and its events in the order in which they were entered.
     group: Vec<u8>,
     staged: Vec<(Slot, EventId)>,
     /// The queue of sealed chunks that need an index file.
@@ -73,15 +74,15 @@ pub(super) struct Writer {
 /// The ability of the write side to write.
 enum State {
     Good,
-    /// Bytes of a failed write may lie after the end; they must be gone before the next write.
+    /// Bytes of a failed write may be after the end. They must be removed before the next write.
     Uncut,
-    /// The directory named another file than one that is written to.
+    /// The directory names another file than the one that is written to.
     Replaced,
-    /// Somebody else changed the chunk: what is wrong with it.
+    /// Somebody else changed the chunk; the error says how.
     Changed(StoreError),
     /// A flush failed, so what is on the disk is unknown until the end is written and flushed again.
     Broken(String),
-    /// So many bytes of a group lie durable after the end, but that could not be noted: nobody was told of them yet.
+    /// This many bytes of a group after the end are durable, but could not be noted, so they are not acknowledged yet.
     Unnoted(u64),
 }
 
@@ -129,8 +130,8 @@ impl Writer {
         }
     }
 
-    /// Says that the journal is closed in order, if it is, and writes nothing from now on. One that was only looked at is
-    /// as it was.
+    /// Notes that the journal is closed in order, if it is, and writes nothing from now on. A journal that was opened
+    /// only to look at it is left unchanged.
     pub fn close(&mut self) {
         let commit = Commit { closed: true, ..self.at() };
         let Settled::Yes(kept) = &self.settled else { return };
@@ -142,7 +143,8 @@ impl Writer {
         kept.end();
     }
 
-    /// How far the journal is durable once so many bytes after the end are, in which is what is staged.
+    /// Returns the end of the journal once this many bytes after the present end are durable. They include the staged
+    /// events.
     fn at_behind(&self, bytes: u64) -> Commit {
         let at = self.at();
         Commit { end: at.end + bytes, head: at.head.plus(self.staged.len() as u64), ..at }
@@ -158,7 +160,7 @@ impl Writer {
         Commit { id, chunk, end, head, digest, closed: false }
     }
 
-    /// Does what is to be done before the first write since the journal was opened.
+    /// Does the work that is left before the first write since the journal was opened.
     pub fn settle(&mut self) -> Result<(), StoreError> {
         let (at, now) = (self.at(), self.clock.now());
         if let Settled::Not(unsettled) = &mut self.settled {
@@ -169,7 +171,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends each of `appends`, in order, as one group. What is answered with success is durable.
+    /// Appends each of `appends`, in order, as one group. A successful answer means that the events are durable.
     pub fn commit(&mut self, appends: &[Append]) -> Vec<Result<Appended, AppendError>> {
         let answers = self.try_commit(appends);
         let failed = answers.iter().find_map(|answer| match answer {
@@ -180,7 +182,7 @@ impl Writer {
         answers
     }
 
-    /// Checks whether appends work again, if they did not: with a write that is cut off again.
+    /// Checks whether appends work again, if they failed, with a write that is cut off again.
     pub fn probe(&mut self) {
         let works = self.prepare().and_then(|()| {
             let path = self.log.log_path(self.chunk.first);
@@ -204,12 +206,12 @@ impl Writer {
         self.group.shrink_to(BUFFER_BYTES_KEPT);
         match written {
             Ok(()) => answers,
-            // Also those that were refused: they may have been so because of events that are gone again.
+            // This includes appends that were refused: the reason may be events that are removed again.
             Err(failed) => appends.iter().map(|_| Err(failed().into())).collect(),
         }
     }
 
-    /// Makes sure that the chunk can be written to, or begins the next one.
+    /// Checks that the chunk can be written to, or begins the next one.
     fn prepare(&mut self) -> Result<(), Failed> {
         self.check_damage()?;
         match &self.state {
@@ -259,8 +261,8 @@ impl Writer {
         let sealed = std::mem::replace(&mut self.chunk, next);
         (self.file, self.end) = (file, chunk::HEADER_BYTES);
         self.highest_sealed_id = self.highest_id;
-        // Waits when the one before is not done, which bounds how many indexes are in memory. Without
-        // the indexer the index stays there, which is good for all but memory.
+        // This waits until the previous index is written, which bounds the number of indexes in memory. Without the
+        // indexer, the index stays in memory, which only costs memory.
         if self.sealed.send(sealed).is_err() {
             tracing::warn!("the thread that writes indexes has ended");
         }
@@ -283,8 +285,8 @@ impl Writer {
         }
     }
 
-    /// Enters and encodes the events that have no entry in `known`. If an id turns out to be there,
-    /// everything of this append is taken out again and `None` returned.
+    /// Enters and encodes the events that have no entry in `known`. Returns `None` and removes all events of this
+    /// append again if an id turns out to exist.
     fn enter(&mut self, append: &Append, known: &[Option<Known>]) -> Result<Option<Appended>, StoreError> {
         let (group, staged) = (self.group.len(), self.staged.len());
         let chunk = Arc::clone(&self.chunk);
@@ -355,21 +357,21 @@ impl Writer {
         Ok(Some(Appended { position, revision, written }))
     }
 
-    /// Takes out what was entered since `staged` events were.
+    /// Removes the events that were entered after the first `staged` ones.
     fn take_out(&mut self, index: &mut MemoryIndex, staged: usize) {
         for (slot, id) in self.staged.drain(staged..).rev() {
             index.remove_last(slot, id);
         }
     }
 
-    /// Writes the group and makes it durable, then shows it.
+    /// Writes the group, makes it durable, and then makes it visible.
     fn write(&mut self) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
         let tried = format!("append {} bytes at byte {} to", self.group.len(), self.end);
         if let Err(error) = self.file.write_at(self.end, &self.group) {
             self.take_out_all();
             self.state = State::Uncut;
-            // If it fails it is tried again before the next write; this error is the one to tell.
+            // If this fails, it is retried before the next write. The first error is the one to report.
             let cut = self.cut();
             tracing::warn!(file = %path.display(), %error, cut = cut.is_ok(), "events cannot be written");
             return Err(Box::new(move || disk_error(&tried, &path, &error)));
@@ -378,8 +380,8 @@ impl Writer {
             self.take_out_all();
             tracing::error!(file = %path.display(), %error, "a flush failed: what it was to make durable is taken back");
             self.state = State::Broken(error.to_string());
-            // So that opening again does not take from memory what the disk never got. If it fails it is tried again
-            // before the next write; this error is the one to tell.
+            // This prevents that opening the journal again reads from memory what the disk never got. If it fails, it
+            // is retried before the next write. The first error is the one to report.
             let again = self.write_end_again();
             tracing::warn!(file = %path.display(), again = again.is_ok(), "the end of the journal was written again");
             return Err(Box::new(move || {
@@ -419,20 +421,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Shows so many bytes after the end, which are durable and noted.
+    /// Makes this many bytes after the end visible, which are durable and noted.
     fn show(&mut self, bytes: u64) {
         self.end += bytes;
         self.head = self.head.plus(self.staged.len() as u64);
         self.staged.clear();
         if let Index::Memory(index) = &*self.chunk.index() {
-            let events = index.offsets().len() as u64;
-            assert_eq!(
-                self.head.next(),
-                self.chunk.first.plus(events),
-                "I-1: each position has its event in the index"
-            );
+            let end = self.chunk.first.plus(index.offsets().len() as u64);
+            assert_eq!(self.head.next(), end, "I-1: each position has its event in the index");
         }
-        // In this order: anyone who sees the head finds everything through it.
+        // The order matters: a reader that sees the head finds everything through it.
         self.chunk.set_durable(self.end);
         self.log.head.advance(self.head);
     }
@@ -444,7 +442,7 @@ impl Writer {
         }
     }
 
-    /// Where in a sealed chunk an event with this id is.
+    /// Returns the place in a sealed chunk of the event with this id.
     fn sealed_place(&self, id: EventId) -> Result<Option<(Arc<Chunk>, u32)>, StoreError> {
         if self.highest_sealed_id.is_none_or(|highest| id > highest) {
             return Ok(None);
@@ -474,7 +472,7 @@ impl Past for Writer {
             Index::File(_) => unreachable!("the chunk that is written to has its index in memory"),
         };
         let bytes = match in_chunk {
-            // Staged in this group, not on the disk yet.
+            // It is staged in this group and not on the disk yet.
             Some(at) if u64::from(at) >= self.end => self.group[(u64::from(at) - self.end) as usize..].to_vec(),
             Some(at) => self.log.record(&self.chunk, at)?,
             None => match self.sealed_place(event.event.id)? {

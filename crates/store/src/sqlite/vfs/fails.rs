@@ -1,4 +1,4 @@
-//! Files that a test lets nobody read for a while.
+//! Files that a test makes unreadable for a while.
 
 use std::path::Path;
 

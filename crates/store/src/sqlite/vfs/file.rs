@@ -1,4 +1,4 @@
-//! An open file, as SQLite has it, and what is known of it.
+//! An open file, in SQLite's form, and what is known of it.
 
 use std::ffi::{CStr, OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
@@ -10,14 +10,14 @@ use super::view::{Moving, ViewFile};
 use super::wal::WalFile;
 use super::{LOOK_NAME, METHODS};
 
-/// An open file, as SQLite has it. The file of the real VFS follows it in memory.
+/// An open file, in SQLite's form. The file of the real VFS follows it in memory.
 #[repr(C)]
 pub(super) struct File {
     base: ffi::sqlite3_file,
     state: *mut State,
 }
 
-/// What is known of an open file.
+/// The facts about an open file.
 struct State {
     path: PathBuf,
     kind: Kind,
@@ -37,7 +37,7 @@ pub(super) unsafe fn real(file: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_fil
     unsafe { file.cast::<File>().add(1).cast() }
 }
 
-/// Its methods.
+/// Returns the methods of the real file.
 ///
 /// # Safety
 /// `file` was opened here, and is open.
@@ -46,7 +46,7 @@ pub(super) unsafe fn methods(file: *mut ffi::sqlite3_file) -> &'static ffi::sqli
     unsafe { &*(*real(file)).pMethods }
 }
 
-/// Its place.
+/// Returns the path of the file.
 ///
 /// # Safety
 /// `file` was opened here and is open.
@@ -55,10 +55,10 @@ pub(super) unsafe fn path<'a>(file: *mut ffi::sqlite3_file) -> &'a Path {
     unsafe { &(*(*file.cast::<File>()).state).path }
 }
 
-/// What it is.
+/// Returns the kind of the file.
 ///
 /// # Safety
-/// `file` was opened here, is open, and is not used by another thread meanwhile; nobody else has this of it.
+/// `file` was opened here, is open, and no other thread uses it meanwhile; nobody else has a reference to its kind.
 pub(super) unsafe fn kind<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Kind {
     // SAFETY: it is set when the file is opened and freed when it is closed.
     unsafe { &mut (*(*file.cast::<File>()).state).kind }
@@ -71,8 +71,9 @@ pub(super) unsafe extern "C" fn open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite gives the VFS that was registered here, memory for a file of `szOsFile` bytes, and a name where the file
-    // has one. What is neither a view nor a WAL is opened in that memory as it is, and never comes here again.
+    // SAFETY: SQLite gives the VFS that was registered here, memory for a file of `szOsFile` bytes, and a name if the
+    // file has one. A file that is neither a view nor a WAL is opened in that memory as it is, and never reaches this
+    // code again.
     unsafe {
         let is_look = CStr::from_ptr((*vfs).zName) == LOOK_NAME;
         let vfs = (*vfs).pAppData.cast::<ffi::sqlite3_vfs>();
@@ -85,15 +86,15 @@ pub(super) unsafe extern "C" fn open(
             ffi::SQLITE_OPEN_WAL => Kind::Wal(WalFile::of(view_of(name))),
             _ => return open(vfs, name, file, flags, out_flags),
         };
-        // SQLite would make a WAL that is not there, and give one that is there to its user again. What it takes for the file
-        // of a database it leaves alone.
+        // SQLite would create a missing WAL, and change the owner of an existing one. It does not do that to a file
+        // that it takes for the file of a database.
         let is_wal_to_look_at = is_look && matches!(kind, Kind::Wal(_));
         let flags = if is_wal_to_look_at { ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_MAIN_DB } else { flags };
         (*file).pMethods = std::ptr::null();
         (*real(file)).pMethods = std::ptr::null();
         let code = open(vfs, name, real(file), flags, out_flags);
         if code != ffi::SQLITE_OK {
-            // One that failed half way is closed by SQLite only if it has methods.
+            // SQLite closes a file whose opening failed half way only if it has methods.
             if !(*real(file)).pMethods.is_null()
                 && let Some(close) = methods(file).xClose
             {
@@ -117,22 +118,22 @@ pub(super) unsafe extern "C" fn open(
 /// Returns the file of the view whose WAL is being opened under `name`; null if it was not opened here.
 ///
 /// # Safety
-/// `name` is what SQLite opens a WAL under.
+/// `name` is the name under which SQLite opens a WAL.
 pub(super) unsafe fn view_of(name: ffi::sqlite3_filename) -> *mut ffi::sqlite3_file {
     if name.is_null() {
         return std::ptr::null_mut();
     }
-    // SAFETY: SQLite gives the file that it has opened before the WAL, and closes after it.
+    // SAFETY: SQLite gives the file that it opened before the WAL and closes after it.
     unsafe {
         let view = ffi::sqlite3_database_file_object(name);
         if !view.is_null() && std::ptr::eq((*view).pMethods, &raw const METHODS) { view } else { std::ptr::null_mut() }
     }
 }
 
-/// What is known of the file of a view.
+/// Returns the state of the file of a view.
 ///
 /// # Safety
-/// `view` is null or was opened here and is open, and is not used by another thread meanwhile.
+/// `view` is null or was opened here and is open, and no other thread uses it meanwhile.
 pub(super) unsafe fn view_file<'a>(view: *mut ffi::sqlite3_file) -> Option<&'a mut ViewFile> {
     if view.is_null() {
         return None;

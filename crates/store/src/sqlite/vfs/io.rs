@@ -1,4 +1,4 @@
-//! Reading and writing: what is not sound is told and never given to SQLite, and what is written is sealed.
+//! Reading and writing: unsound pages are reported and never given to SQLite, and written pages are sealed.
 
 use std::ffi::{c_int, c_void};
 
@@ -23,7 +23,7 @@ pub(super) unsafe fn read_real(file: *mut ffi::sqlite3_file, into: &mut [u8], at
             None => ffi::SQLITE_IOERR_READ,
         }
     };
-    // What the disk could not read this time it may read the next time. SQLite would call the view malformed.
+    // The disk may succeed at the next read. SQLite would call the view malformed.
     if code == ffi::SQLITE_IOERR_CORRUPTFS { ffi::SQLITE_IOERR_READ } else { code }
 }
 
@@ -35,7 +35,7 @@ pub(super) unsafe fn write_real(file: *mut ffi::sqlite3_file, bytes: &[u8], at: 
     let (Ok(length), Ok(at)) = (c_int::try_from(bytes.len()), i64::try_from(at)) else {
         return ffi::SQLITE_IOERR_WRITE;
     };
-    // SAFETY: `bytes` is there until this returns.
+    // SAFETY: `bytes` exists until this returns.
     unsafe {
         methods(file)
             .xWrite
@@ -48,7 +48,8 @@ pub(super) unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_
     unsafe {
         let (Ok(length), Ok(at)) = (usize::try_from(length), u64::try_from(at)) else { return ffi::SQLITE_IOERR_READ };
         let bytes = std::slice::from_raw_parts_mut(into.cast::<u8>(), length);
-        // What is not sound is read once more before anybody is told: damage is what is there, not what came once.
+        // An unsound page is read once more before it is reported, so that a single faulty read does not count as
+        // damage.
         match read_sound(file, bytes, at).or_else(|| read_sound(file, bytes, at)) {
             None => {
                 let is_bare = matches!(kind(file), Kind::View(_)) && at == 0 && pages::is_bare(bytes);
@@ -64,16 +65,16 @@ pub(super) unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, into: *mut c_
     }
 }
 
-/// Reads as SQLite asks for it; nothing if what was read is not sound.
+/// Reads for SQLite. Returns `None` if what was read is not sound.
 ///
 /// # Safety
-/// `file` was opened here, is open, and is not used by another thread meanwhile.
+/// `file` was opened here, is open, and no other thread uses it meanwhile.
 unsafe fn read_sound(file: *mut ffi::sqlite3_file, bytes: &mut [u8], at: u64) -> Option<c_int> {
     let length = bytes.len();
     // SAFETY: as the caller's.
     unsafe {
         match kind(file) {
-            // SQLite looks into the header before it knows the size of pages; it reads the first page as such later.
+            // SQLite reads the header before it knows the size of pages. It reads the first page as a page later.
             Kind::View(_) if length <= HEADER_BYTES => Some(read_real(file, bytes, at)),
             Kind::View(_) => {
                 let code = read_real(file, bytes, at);

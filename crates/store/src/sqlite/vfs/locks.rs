@@ -9,13 +9,13 @@ use super::file::{Kind, kind, methods, path, real};
 use super::steps;
 use super::wal;
 
-/// How often it is tried at once to give up a lock again.
+/// Tries to release a lock before the next use has to retry it.
 const UNLOCK_TRIES: usize = 3;
 
-/// The lock of who writes (<https://sqlite.org/walformat.html>, `WAL_WRITE_LOCK`).
+/// The write lock (<https://sqlite.org/walformat.html>, `WAL_WRITE_LOCK`).
 const WRITE_LOCK: c_int = 0;
 
-/// Some locks of the index of a WAL, and how they are held.
+/// Some locks of the index of a WAL, and their mode.
 #[derive(Clone, Copy)]
 pub(super) struct Locks {
     pub(super) offset: c_int,
@@ -23,10 +23,10 @@ pub(super) struct Locks {
     pub(super) flags: c_int,
 }
 
-/// Takes locks of the index, or gives them up.
+/// Takes or releases locks of the index.
 ///
 /// # Safety
-/// `file` was opened here, is open, and is not used by another thread meanwhile.
+/// `file` was opened here, is open, and no other thread uses it meanwhile.
 unsafe fn lock_real(file: *mut ffi::sqlite3_file, Locks { offset, count, flags }: Locks) -> c_int {
     #[cfg(test)]
     if flags & ffi::SQLITE_SHM_UNLOCK != 0 && offset == WRITE_LOCK && steps::UNLOCKS_THAT_FAIL.get() > 0 {
@@ -40,7 +40,7 @@ unsafe fn lock_real(file: *mut ffi::sqlite3_file, Locks { offset, count, flags }
     }
 }
 
-/// Gives up what could not be given up before.
+/// Releases the locks that could not be released before.
 ///
 /// # Safety
 /// As [`lock_real`].
@@ -53,8 +53,8 @@ unsafe fn give_up_kept(file: *mut ffi::sqlite3_file) {
     }
 }
 
-/// Where the system cannot give up a lock, SQLite continues as if it had, and the lock would be this connection's permanently:
-/// nobody could write any more, also not through it.
+/// Takes or releases locks for SQLite. If the system cannot release a lock, SQLite continues as if it had. The
+/// connection would then keep the lock permanently, and nobody could write any more, not even through this connection.
 pub(super) unsafe extern "C" fn shm_lock(
     file: *mut ffi::sqlite3_file,
     offset: c_int,
@@ -70,7 +70,7 @@ pub(super) unsafe extern "C" fn shm_lock(
             if code == ffi::SQLITE_OK
                 && let Kind::View(view) = kind(file)
             {
-                // One that is still there is SQLite's again.
+                // A kept lock that SQLite takes again is SQLite's again.
                 view.kept.retain(|kept| kept.offset + kept.count <= offset || offset + count <= kept.offset);
                 if offset == WRITE_LOCK {
                     wal::begin(view);

@@ -1,11 +1,11 @@
-//! What a test does while pages are moved on its thread.
+//! The actions of a test while pages are moved on its thread.
 
 use std::path::Path;
 
 #[cfg(test)]
 pub(crate) use told::{TOLD, UNLOCKS_THAT_FAIL};
 
-/// Tells a test what is about to be done, or was done, to the file of a view.
+/// Tells a test what is about to be done to the file of a view, or was just done.
 pub(super) fn step(view: &Path, what: &'static str) {
     #[cfg(test)]
     TOLD.with_borrow_mut(|told| told.as_mut().map(|told| told(view, what)));

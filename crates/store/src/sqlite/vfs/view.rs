@@ -1,4 +1,4 @@
-//! The file of a view: pages are sealed when they are written, and only while what is moved is noted.
+//! The file of a view: pages are sealed when they are written, and are written only after the move is noted.
 
 use std::ffi::{c_int, c_void};
 use std::io::ErrorKind;
@@ -14,21 +14,21 @@ use super::steps::step;
 use crate::sqlite::moved::{self, Moved, Noted};
 use crate::sqlite::pages::{self, PAGE_BYTES, Round, WAL_HEADER_BYTES};
 
-/// Where the index of a WAL says through which frame pages are being moved (<https://sqlite.org/walformat.html>,
+/// The place in the index of a WAL of the last frame whose page is being moved (<https://sqlite.org/walformat.html>,
 /// `nBackfillAttempted`).
 const ATTEMPTED_AT: usize = 128;
 
-/// The file of a view, which in WAL mode is written to only while pages are moved from the WAL. What is moved is noted
-/// first (see [`moved`]), or else not a byte is written.
+/// The file of a view. In WAL mode it is written to only while pages are moved from the WAL. Each move is noted first
+/// (see [`moved`]). Without the note, not a byte is written.
 pub(super) struct ViewFile {
-    /// The WAL, while that is open.
+    /// The WAL, while it is open.
     pub(super) wal: *mut ffi::sqlite3_file,
-    /// The first region of the WAL's index in shared memory, while that is mapped.
+    /// The first region of the WAL's index in shared memory, while it is mapped.
     pub(super) index: *const u8,
     pub(super) moving: Moving,
-    /// Locks of the index that could not be given up, which SQLite takes for given up.
+    /// Locks of the index that could not be released, though SQLite assumes that they are.
     pub(super) kept: Vec<Locks>,
-    /// True if what is moved could not be noted when it was tried last.
+    /// True if the last attempt to note a move failed.
     pub(super) fails: bool,
 }
 
@@ -36,15 +36,15 @@ pub(super) struct ViewFile {
 #[derive(Clone, Copy)]
 pub(super) enum Moving {
     Nothing,
-    /// What is moved could not be noted.
+    /// The move could not be noted.
     Refused(c_int),
     Noted(Moved),
-    /// Nothing is left to be moved, and the file has its new size. It is flushed next.
+    /// Nothing is left to move, and the file has its new size. It is flushed next.
     All(Moved),
 }
 
 impl ViewFile {
-    /// Checks whether pages may be written to the file, or why not.
+    /// Checks that pages may be written to the file. Returns the reason if they may not.
     fn may_write(&self) -> Result<(), c_int> {
         match self.moving {
             _ if self.wal.is_null() => Ok(()),
@@ -54,7 +54,7 @@ impl ViewFile {
         }
     }
 
-    /// Notes what is moved in the file named `view`.
+    /// Notes a move into the file named `view`.
     fn note(&mut self, view: &Path, moved: &Moved) -> Result<(), c_int> {
         step(view, "note");
         let noted = moved::note(view, moved);
@@ -81,7 +81,7 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, view: &ViewFile, bytes:
     if let Err(code) = view.may_write() {
         return code;
     }
-    // What is no page would write a frame that is not sound, so it is not written at all.
+    // Bytes that are not a page would make an unsound page, so they are not written at all.
     let Ok(page) = <&[u8; PAGE_BYTES]>::try_from(bytes) else { return ffi::SQLITE_IOERR_WRITE };
     if !at.is_multiple_of(PAGE_BYTES as u64) {
         return ffi::SQLITE_IOERR_WRITE;
@@ -90,7 +90,7 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, view: &ViewFile, bytes:
     // SAFETY: as the caller's.
     unsafe {
         step(path(file), "page");
-        // One that comes out of the WAL was sealed there.
+        // A page from the WAL was sealed there.
         if pages::is_sound(number, page) {
             return write_real(file, page, at);
         }
@@ -124,7 +124,7 @@ pub(super) unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int)
         let Some(sync) = methods(file).xSync else { return ffi::SQLITE_IOERR_FSYNC };
         let code = sync(real(file), flags);
         let Kind::View(view) = kind(file) else { return code };
-        // Only after this does SQLite begin the WAL again, or remove it.
+        // Only after this may SQLite begin the WAL again, or remove it.
         match std::mem::replace(&mut view.moving, Moving::Nothing) {
             Moving::All(moved) if code == ffi::SQLITE_OK => {
                 view.note(path(file), &Moved { whole: true, ..moved }).err().unwrap_or(ffi::SQLITE_OK)
@@ -139,7 +139,7 @@ pub(super) unsafe extern "C" fn file_control(
     what: c_int,
     argument: *mut c_void,
 ) -> c_int {
-    // SAFETY: SQLite gives an open file; the arguments are handed on as they are.
+    // SAFETY: SQLite gives an open file; the arguments are passed on as they are.
     unsafe {
         // The WAL is flushed, and pages are about to be moved.
         if what == ffi::SQLITE_FCNTL_CKPT_START {
@@ -152,18 +152,19 @@ pub(super) unsafe extern "C" fn file_control(
     }
 }
 
-/// Notes that pages are moved from the WAL, and through which frame.
+/// Notes that pages are being moved from the WAL, and through which frame.
 ///
 /// # Safety
 /// `file` was opened here, is open, and is not used by another thread meanwhile.
 unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
-    // SAFETY: as the caller's; the WAL and its index are there until they are closed and unmapped, and then forgotten here.
+    // SAFETY: as the caller's; the WAL and its index exist until they are closed and unmapped, and are then forgotten
+    // here.
     unsafe {
         let Kind::View(view) = kind(file) else { return Err(ffi::SQLITE_MISUSE) };
         if view.wal.is_null() || view.index.is_null() {
             return Err(ffi::SQLITE_IOERR_SHMMAP);
         }
-        // Of a view that was dropped nothing is noted, since one that was made again may have its name.
+        // Nothing is noted for a view that was dropped, since a new view may have its name.
         let mut is_gone: c_int = 0;
         let control = methods(file).xFileControl;
         control.map(|ask| ask(real(file), ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut is_gone).cast()));
@@ -180,7 +181,7 @@ unsafe fn begin_to_move(file: *mut ffi::sqlite3_file) -> Result<Moved, c_int> {
         if frames == 0 {
             return Err(ffi::SQLITE_PROTOCOL);
         }
-        // What an earlier attempt has moved stays moved.
+        // Pages that an earlier attempt has moved stay moved.
         let before = match moved::read(path(file)) {
             Ok(Noted::Moved(before)) if before.salts == salts => before.frames,
             _ => 0,

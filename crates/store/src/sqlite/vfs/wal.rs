@@ -1,8 +1,8 @@
 //! The WAL beside the file of a view: its frames are read and written whole.
 //!
-//! SQLite writes the header of a frame and then its page. The header of a new frame is kept until the page comes, and both
-//! are written at once: as long as there is no page, nobody reads a frame. A header that SQLite writes for a frame that is
-//! there already goes to the file at once, since no page follows.
+//! SQLite writes the header of a frame and then its page. The header of a new frame is kept until the page arrives, and
+//! both are written at once: nobody reads a frame without its page. A header that SQLite writes for an existing frame
+//! goes to the file at once, since no page follows.
 //!
 //! ```text
 //!   SQLite                              here                                    the operating system
@@ -23,24 +23,24 @@ use super::view::ViewFile;
 use crate::sqlite::frames::{self, Before, Frame, Header, SUM_BYTES, Sums, page_of, sum_of};
 use crate::sqlite::pages::{self, FRAME_BYTES, FRAME_HEADER_BYTES, Order, PAGE_BYTES, WAL_HEADER_BYTES};
 
-/// Where the index of a WAL has the number of the last frame that was committed, and its checksum as SQLite made it
+/// The place in the index of a WAL of the number of the last committed frame, and of its checksum as SQLite made it
 /// (<https://sqlite.org/walformat.html>, `mxFrame` and `aFrameCksum`).
 const LAST_AT: usize = 16;
 const LAST_SUM_AT: usize = 24;
 
 /// A WAL.
 pub(super) struct WalFile {
-    /// The file of the view, which is open for longer than the WAL.
+    /// The file of the view, which is closed after the WAL.
     pub(super) view: *mut ffi::sqlite3_file,
     /// The header that was written last, if its page may follow.
     header: Option<Written>,
-    /// In which order it takes bytes, once that is known.
+    /// The byte order of its checksums, once that is known.
     order: Option<Order>,
-    /// Where the last frame ends that was written in this transaction.
+    /// The end of the last frame that was written in this transaction.
     end: u64,
-    /// The checksums of the frame that was written last, while nobody else can have written after it.
+    /// The checksums of the frame that was written last, as long as nobody else can have written after it.
     last: Option<Last>,
-    /// One frame, on its way.
+    /// A buffer for one frame.
     frame: Box<Frame>,
 }
 
@@ -48,17 +48,17 @@ pub(super) struct WalFile {
 #[derive(Clone, Copy)]
 struct Written {
     header: Header,
-    /// Where.
+    /// Its place in the file.
     at: u64,
     /// True if it is not in the file yet.
     is_kept: bool,
 }
 
-/// What the next frame continues from.
+/// The state from which the next frame continues.
 #[derive(Clone, Copy)]
 struct Last {
     sums: Sums,
-    /// Where the next frame begins.
+    /// The place at which the next frame begins.
     next: u64,
 }
 
@@ -69,45 +69,45 @@ impl WalFile {
     }
 }
 
-/// Returns true if so many bytes there are the page of a frame.
+/// Returns true if this many bytes at this place are the page of a frame.
 pub(super) fn is_page_of_frame(length: usize, at: u64) -> bool {
     let before = WAL_HEADER_BYTES + FRAME_HEADER_BYTES as u64;
     length == PAGE_BYTES && at >= before && (at - before).is_multiple_of(FRAME_BYTES)
 }
 
-/// A transaction that writes begins, so others may have written since the last one.
+/// Notes that a writing transaction begins, so others may have written since the last one.
 ///
 /// # Safety
-/// `view` is open, its connection has just got the lock of who writes, and is not used by another thread meanwhile.
+/// `view` is open, its connection has just taken the write lock, and no other thread uses it meanwhile.
 pub(super) unsafe fn begin(view: &ViewFile) {
     if view.wal.is_null() {
         return;
     }
-    // SAFETY: the WAL is there until it is closed, and then forgotten.
+    // SAFETY: the WAL exists until it is closed, and is then forgotten.
     let Kind::Wal(wal) = (unsafe { kind(view.wal) }) else { return };
     (wal.header, wal.end) = (None, 0);
     // SAFETY: as the caller's.
     wal.last = wal.last.filter(|last| unsafe { is_last(view, last) });
 }
 
-/// Returns true if the frame is the last one of the WAL still, as its index tells.
+/// Returns true if the frame is still the last one of the WAL, according to its index.
 ///
 /// # Safety
-/// `view` is open, and its connection has the lock of who writes.
+/// `view` is open, and its connection has the write lock.
 unsafe fn is_last(view: &ViewFile, last: &Last) -> bool {
     if view.index.is_null() {
         return false;
     }
-    // SAFETY: the index is there until it is unmapped, and then forgotten. SQLite maps more of it than this, aligned.
+    // SAFETY: the index exists until it is unmapped, and is then forgotten. SQLite maps more of it than this, aligned.
     let word = |at| unsafe { (*view.index.add(at).cast::<AtomicU32>()).load(Ordering::Acquire) };
     let next = WAL_HEADER_BYTES + u64::from(word(LAST_AT)) * FRAME_BYTES;
     last.next == next && last.sums.made == frames::sum_bytes((word(LAST_SUM_AT), word(LAST_SUM_AT + 4)))
 }
 
-/// Reads the page of a frame; nothing if it is not sound.
+/// Reads the page of a frame. Returns `None` if it is not sound.
 ///
 /// # Safety
-/// `file` is that of `wal`, was opened here, and is open. `at` is where the page begins.
+/// `file` is that of `wal`, was opened here, and is open. `at` is the beginning of the page.
 pub(super) unsafe fn read_page(
     file: *mut ffi::sqlite3_file,
     wal: &mut WalFile,
@@ -126,13 +126,13 @@ pub(super) unsafe fn read_page(
     }
 }
 
-/// Writes as SQLite asks for it, with pages sealed.
+/// Writes bytes for SQLite, with pages sealed.
 ///
 /// # Safety
 /// `file` is that of `wal`, was opened here, and is open.
 pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, bytes: &[u8], at: u64) -> c_int {
     let before = wal.header.take();
-    // SQLite writes the page next, always. If it ever does not, a header must not be lost without a word.
+    // SQLite always writes the page next. If it ever does not, the loss of the header must be reported.
     if before.is_some_and(|written| written.is_kept && at != written.at + FRAME_HEADER_BYTES as u64) {
         return ffi::SQLITE_IOERR_WRITE;
     }
@@ -142,7 +142,7 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, byte
             return write_header(file, wal, header, at);
         }
         if !is_page_of_frame(bytes.len(), at) {
-            // The header of the WAL, with which it begins again.
+            // This is the header of the WAL, with which it begins again.
             wal.last = None;
             return write_real(file, bytes, at);
         }
@@ -154,8 +154,9 @@ pub(super) unsafe fn write(file: *mut ffi::sqlite3_file, wal: &mut WalFile, byte
     }
 }
 
-/// Keeps the header of a new frame, or writes that of one that is there: its page was written again within the
-/// transaction, and when it commits, SQLite makes the checksum again from what it reads back, which is right as it is.
+/// Keeps the header of a new frame, or writes that of an existing one. For an existing frame SQLite has written the
+/// page again within the transaction. At the commit it makes the checksum again from what it reads back, so that
+/// checksum is right.
 ///
 /// # Safety
 /// As [`write()`].
@@ -197,8 +198,8 @@ unsafe fn write_frame(file: *mut ffi::sqlite3_file, wal: &mut WalFile, header: &
     code
 }
 
-/// What the checksum of the frame at `at` continues from. Where that was not written last by this connection, it is read: it
-/// ends the header of the frame before, or that of the WAL.
+/// Returns the state from which the checksum of the frame at `at` continues. If this connection did not write the last
+/// frame, the state is read: it is the end of the header of the frame before, or of the WAL's header.
 ///
 /// # Safety
 /// As [`write()`].
@@ -230,10 +231,10 @@ unsafe fn before_frame(
     Ok(Before { order, written, made: None })
 }
 
-/// Writes a page in the place of what was written of it earlier in the transaction.
+/// Replaces a page that was written earlier in the transaction.
 ///
 /// # Safety
-/// As [`write()`]; `at` is where its frame begins.
+/// As [`write()`]; `at` is the beginning of its frame.
 unsafe fn write_page(file: *mut ffi::sqlite3_file, page: &[u8], at: u64) -> c_int {
     let Ok(mut page) = <[u8; PAGE_BYTES]>::try_from(page) else { return ffi::SQLITE_IOERR_WRITE };
     let mut header = [0; FRAME_HEADER_BYTES];

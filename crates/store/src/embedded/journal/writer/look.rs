@@ -1,4 +1,4 @@
-//! What the write side looks at before it writes: what it knows to be damaged, and what somebody else did to its files.
+//! The checks of the write side before it writes: known damage, and changes of its files by others.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::embedded::journal::log::disk_error;
 use crate::error::StoreError;
 
 impl Writer {
-    /// Makes sure that nobody else has moved, replaced or changed what is written to.
+    /// Checks that nobody else has moved, replaced or changed the files that are written to.
     pub(super) fn check_files(&mut self) -> Result<(), Failed> {
         if let Err(replaced) = self.check_named() {
             self.replaced(&replaced);
@@ -17,7 +17,7 @@ impl Writer {
         self.check_size(self.end)
     }
 
-    /// Makes sure that the chunk ends at byte `end`, through which this process wrote it.
+    /// Checks that the chunk ends at byte `end`, the end of what this process wrote.
     pub(super) fn check_size(&mut self, end: u64) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
         let size = match self.file.size() {
@@ -35,7 +35,7 @@ impl Writer {
         Err(refused(changed))
     }
 
-    /// Makes sure that nothing in the chunk that is written to was found damaged: what is appended after it would be
+    /// Checks that no damage is known in the chunk that is written to. Events that are appended after damage would be
     /// lost with it.
     pub(super) fn check_damage(&self) -> Result<(), Failed> {
         match self.log.damage_written_to() {
@@ -44,13 +44,13 @@ impl Writer {
         }
     }
 
-    /// What is written to is not there any more, or not what the directory names.
+    /// Records that the files that are written to are gone, or are not those that the directory names.
     pub(super) fn replaced(&mut self, found: &Failed) {
         tracing::error!(error = %found(), "the journal accepts no more events while its files are gone");
         self.state = State::Replaced;
     }
 
-    /// Makes sure that the files that are written to are those that anyone who opens the directory finds.
+    /// Checks that the files that are written to are those that a process finds when it opens the directory.
     pub(super) fn check_named(&self) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
         self.check_name(&path, &*self.file)?;

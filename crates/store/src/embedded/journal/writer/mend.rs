@@ -1,4 +1,4 @@
-//! How the write side gets well again after the disk failed.
+//! Recovery of the write side after a failure of the disk.
 
 use super::{Failed, Settled, State, Writer, refused};
 use crate::embedded::journal::chunk::{self, Header, Index};
@@ -6,12 +6,12 @@ use crate::embedded::journal::log::disk_error;
 use crate::error::StoreError;
 use crate::record;
 
-/// Most bytes that may share a block with bytes of a failed flush; more than any block of a file system.
+/// The most bytes that may share a block with bytes of a failed flush. No file system has larger blocks.
 const REWRITTEN_BYTES: u64 = 64 << 10;
 
 impl Writer {
-    /// After a flush that failed: cuts off what it was to make durable, writes the end of what was durable before once
-    /// more, since it shares blocks with that, and flushes again. Until that succeeds nothing is appended.
+    /// Recovers from a failed flush: cuts off what it should have made durable, writes the end of the durable part
+    /// again, since it shares blocks with that, and flushes again. Until this succeeds, nothing is appended.
     pub(super) fn write_end_again(&mut self) -> Result<(), Failed> {
         let State::Broken(found) = &self.state else { return Ok(()) };
         let (path, found) = (self.log.log_path(self.chunk.first), found.clone());
@@ -44,8 +44,8 @@ impl Writer {
         }
     }
 
-    /// Makes sure that what was durable, of which `bytes` begin at byte `from`, is what was written. Bytes that were
-    /// durable before a flush failed are so after it: whatever is wrong with them is damage.
+    /// Checks that the durable part, of which `bytes` begin at byte `from`, is what was written. Bytes that were
+    /// durable before the failed flush are durable after it, so any difference is damage.
     fn check_end(&self, from: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let damaged = |at: usize, found: &str| self.log.corrupt(self.chunk.first, from + at as u64, found);
         if (bytes.len() as u64) < self.end - from {
@@ -62,8 +62,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Cuts off what a failed write left permanently: mixed with the next write it could pass for
-    /// an append after a crash.
+    /// Permanently cuts off the remains of a failed write. Mixed with the next write they could look like an append
+    /// after a crash.
     pub(super) fn cut(&mut self) -> Result<(), Failed> {
         let path = self.log.log_path(self.chunk.first);
         if let Err(error) = self.file.set_len(self.end) {
@@ -77,9 +77,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Notes that so many bytes after the end are durable, which could not be noted before, and shows them. They were
-    /// flushed, so anyone who opens the journal finds them, and a retry recognises them. To cut them off instead could leave a
-    /// note of more than there is.
+    /// Notes that this many bytes after the end are durable, which could not be noted before, and makes them visible.
+    /// They were flushed, so a process that opens the journal finds them, and a retry recognises them. Cutting them off
+    /// instead could leave a note that claims more than there is.
     pub(super) fn note_again(&mut self, bytes: u64) -> Result<(), Failed> {
         self.check_named()?;
         self.check_size(self.end + bytes)?;
@@ -91,7 +91,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes sure that commits can be noted, and that what was noted lasts.
+    /// Checks that commits can be noted, and that earlier notes last.
     pub(super) fn check_noted(&self) -> Result<(), Failed> {
         match &self.settled {
             Settled::Yes(kept) if kept.broken().is_some() => kept.keep(&self.at()).map_err(refused),
