@@ -1,24 +1,25 @@
 //! A small ledger in two versions, and what tests do with it.
 
 // Each test binary uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod money;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dacapo::catalog::{Phase, Stage};
-use dacapo::journal::{Filter, Limit, Timestamp};
+use dacapo::journal::{Filter, Limit};
 use dacapo::operate::FlipReport;
 use dacapo::options::{FlipPolicy, SegmentCount};
-use dacapo::world::Clock;
 use dacapo::{
     Answers, Error, Event, ExpectedRevision, HandlerError, Node, Options, Position, Projection, ProjectionName, Query,
     ReadView, Recorded, Row, Table, VersionCode, VersionId, View, ViewId,
 };
+use dacapo_testkit::Faults;
+pub use dacapo_testkit::ManualClock;
 use tokio::sync::watch;
 
 /// The longest that a test waits for something that must happen.
@@ -328,18 +329,7 @@ pub async fn check_serving(node: &Node) {
     assert_eq!(rows, fold(node, covers).await, "I-3: {version} at {covers}");
 }
 
-/// A clock that goes when it is told to.
-#[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
-
-impl ManualClock {
-    pub fn advance(&self, time: Duration) {
-        self.0.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
-    }
+/// Waits until the last plan has made a call go wrong.
+pub async fn met(faults: &Faults) {
+    tokio::time::timeout(WAIT_MAX, faults.met()).await.expect("a call goes wrong");
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::common::*;
-use super::faulty::{Call, Fault, Faults};
 use dacapo::catalog::{Phase, RequestedBy};
 use dacapo::journal::{Append, Filter, Limit};
 use dacapo::status::{NotReady, WaitingOn};
@@ -15,6 +14,7 @@ use dacapo::world::SystemClock;
 use dacapo::{Error, ExpectedRevision, Metadata, Node, Position};
 use dacapo_store::embedded::SqliteViews;
 use dacapo_store::{OnKnown, StreamEvent};
+use dacapo_testkit::{Call, Fault, Faults};
 
 /// Ledgers, so many that their rows have many pages.
 const LEDGERS: i64 = 2_000;
@@ -235,7 +235,7 @@ async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only(
     }
     let times = opened.load(Ordering::SeqCst);
     assert!(times < 8, "it was opened {times} times");
-    faults.stop();
+    faults.heal();
     until(&node, "it is well", |_| node.not_ready().is_empty()).await;
     assert_eq!(ask(&node, "ledger-1", node.head()).await, (5, 1));
     node.shutdown().await;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::common::*;
-use super::faulty::{Call, Fault, Faults};
 use super::setup::store;
 use dacapo::catalog::Phase;
 use dacapo::journal::{Filter, Limit};
 use dacapo::{Node, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 
 /// Every file in the directory, byte for byte.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -33,7 +33,7 @@ async fn in_the_middle(directory: &Path) -> (Node, Position) {
     version_2.behaviour.gate.send_replace(false);
     node.add_projection(carry_v2(version_2)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
-    faults.plan(|call| matches!(call, Call::Drop(_)).then_some(Fault::Fails));
+    faults.always(Fault::Fails, |call| matches!(call, Call::Drop(_)));
     node.projection(totals()).unwrap().rebuild().code(2).by("test").await.unwrap();
     phase(&node, "v2.1", Phase::CleaningUp).await;
     phase(&node, "v2.2", Phase::Initializing).await;

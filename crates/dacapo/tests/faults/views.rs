@@ -7,10 +7,10 @@ use dacapo::catalog::Phase;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{Error, Node, Position};
+use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
 use crate::common::*;
-use crate::faulty::{Call, Fault, Faults};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_view_stops_nothing_else_and_is_replaced_by_a_rebuild() {
@@ -104,12 +104,12 @@ async fn a_view_that_is_not_what_its_processor_says_ends_in_an_error() {
         Node::builder().store(faults.over(&Store::memory(clock))).projection(carry_v1(v1())).start().await.unwrap();
     let last = add(&node, "ledger-1", 5).await;
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
-    faults.plan(|call| matches!(call, Call::Reader(_)).then_some(Fault::Stale));
+    faults.always(Fault::Stale, |call| matches!(call, Call::Reader(_)));
     let asked = node.ask(TotalOf("ledger-1".into())).after(last).within(Duration::from_millis(100));
     let asked = tokio::spawn(async move { asked.await });
     let error = tokio::time::timeout(WAIT_MAX, asked).await.expect("it ends").unwrap().unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    faults.stop();
+    faults.heal();
     assert_eq!(ask(&node, "ledger-1", last).await, (5, 1));
     node.shutdown().await;
 }
