@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod money;
+pub mod scenario;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use dacapo::{
 };
 use dacapo_testkit::Faults;
 pub use dacapo_testkit::ManualClock;
+pub use scenario::Scenario;
 use tokio::sync::watch;
 
 /// The longest that a test waits for something that must happen.
@@ -104,6 +106,20 @@ pub struct TotalsV1 {
     pub behaviour: Arc<Behaviour>,
 }
 
+impl TotalsV1 {
+    /// With a handler that refuses what is doubted.
+    pub fn refusing(self) -> Self {
+        self.behaviour.refuse.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// With a handler that waits before each event until its gate is opened.
+    pub fn held(self) -> Self {
+        self.behaviour.gate.send_replace(false);
+        self
+    }
+}
+
 impl Projection for TotalsV1 {
     const NAME: &'static str = "totals";
     const VERSION: u32 = 1;
@@ -136,6 +152,20 @@ impl Answers<TotalOf> for TotalsV1 {
 pub struct TotalsV2 {
     pub options: Options,
     pub behaviour: Arc<Behaviour>,
+}
+
+impl TotalsV2 {
+    /// With a handler that refuses what is doubted.
+    pub fn refusing(self) -> Self {
+        self.behaviour.refuse.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// With a handler that waits before each event until its gate is opened.
+    pub fn held(self) -> Self {
+        self.behaviour.gate.send_replace(false);
+        self
+    }
 }
 
 impl Projection for TotalsV2 {
@@ -201,6 +231,11 @@ pub fn view(text: &str) -> ViewId {
 
 pub async fn add(node: &Node, ledger: &str, amount: i64) -> Position {
     node.append(ledger, ExpectedRevision::Any, [added(amount)]).await.unwrap().position
+}
+
+/// Appends an event that handlers refuse for as long as they are told to.
+pub async fn doubt(node: &Node, ledger: &str, amount: i64) -> Position {
+    node.append(ledger, ExpectedRevision::Any, [LedgerEvent::Doubted { amount }]).await.unwrap().position
 }
 
 pub async fn ask(node: &Node, ledger: &str, after: Position) -> (i64, i64) {

@@ -210,8 +210,7 @@ async fn a_node_whose_serving_view_cannot_be_written_is_not_ready_and_says_why()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_closed_for_damage_is_opened_again_now_and_then_only() {
     let faults = Faults::default();
-    let store = faults.over(&Store::memory(Arc::new(SystemClock)));
-    let node = Node::builder().store(store).projection(carry_v1(v1())).start().await.unwrap();
+    let node = Scenario::faulty(&faults).serving(v1()).start().await;
     ask(&node, "ledger-1", add(&node, "ledger-1", 5).await).await;
     let opened = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&opened);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use dacapo::catalog::{CatalogEvent, FlipKind, Phase};
 use dacapo::status::WaitingOn;
-use dacapo::{Error, ExpectedRevision, Node, ProjectionName};
+use dacapo::{Error, Node, ProjectionName};
 use dacapo_testkit::{Call, Fault, Faults};
 
 use super::setup::*;
@@ -13,13 +13,9 @@ use crate::common::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_can_go_back_from_a_version_whose_handler_refuses_an_event() {
     let version_2 = v2();
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(version_2.clone())).unwrap();
-    ready(&node, "v2.1").await;
-    flip(&node).await;
+    let node = Scenario::new().serving(v1()).ready(version_2.clone()).flipped().start().await;
     version_2.behaviour.refuse.store(true, Ordering::SeqCst);
-    node.append("ledger-1", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 5 }]).await.unwrap();
+    doubt(&node, "ledger-1", 5).await;
     until(&node, "version 2 halts", |status| {
         let versions = &status.projections[0].versions;
         versions[1].waiting_on.iter().any(|reason| matches!(reason, WaitingOn::Handler { .. }))
@@ -145,8 +141,7 @@ async fn a_hold_that_is_left_does_not_last_until_a_lost_view_is_built_again() {
     node.shutdown().await;
     std::fs::remove_file(directory.path().join("views/totals/v2.1.db")).unwrap();
 
-    let version_2 = v2();
-    version_2.behaviour.gate.send_replace(false);
+    let version_2 = v2().held();
     let builder =
         Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry_v2(version_2.clone()));
     let node = builder.start().await.unwrap();
@@ -184,10 +179,7 @@ async fn a_rebuild_that_supersedes_a_flip_lets_the_old_version_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_projections_flip_at_once() {
-    let node = Node::builder().projection(carry_v1(v1())).projection(Visits).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(v2())).unwrap();
-    ready(&node, "v2.1").await;
+    let node = Scenario::new().version(Visits).serving(v1()).ready(v2()).start().await;
     let visits = ProjectionName::new("visits").unwrap();
     let other = node.projection(&visits).unwrap().rebuild().by("test").await.unwrap();
     let scheduled = || node.catalog().borrow().version(other.view()).unwrap().phase == Phase::Scheduled;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dacapo::catalog::Phase;
 use dacapo::store::Store;
 use dacapo::world::SystemClock;
 use dacapo::{HandlerError, Node, Projection, Recorded, Row, Table, View};
@@ -46,11 +45,8 @@ pub(super) async fn waiting(node: &Node, text: &str) -> String {
 
 /// A node on a store in `directory` that fails as `faults` says, whose version 1 serves and 2 is ready.
 pub(super) async fn two_versions(directory: &Path, faults: &Faults) -> Node {
-    let node = Node::builder().store(faults.over(&store(directory))).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.add_projection(carry_v2(v2())).unwrap();
-    ready(&node, "v2.1").await;
-    node
+    let builder = Node::builder().store(faults.over(&store(directory)));
+    Scenario::on(builder).serving(v1()).ready(v2()).start().await
 }
 
 /// Builds this code once more, in the place of whatever is ready.

@@ -10,7 +10,7 @@ use dacapo::options::{OnFailure, Policy, Retry, SegmentCount};
 use dacapo::store::{Journal, Store, StoreError};
 use dacapo::verify::{Comparison, FindingKind, Part, TableComparison, Verdict, Verify};
 use dacapo::world::SystemClock;
-use dacapo::{ExpectedRevision, Node, Options, Position};
+use dacapo::{Node, Options, Position};
 use dacapo_model::{JournalId, Letter, LetterKind, Mark, Timestamp};
 use dacapo_store::{AppendError, Commit, StreamInfo, WhichLetters};
 use tokio::sync::watch;
@@ -175,7 +175,7 @@ async fn events_that_were_set_aside_fail_unless_the_policy_allows_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_are_those_of_the_state_whose_rows_are_compared() {
     let node = serving(40).await;
-    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    doubt(&node, "ledger-7", 1).await;
     let on_failure = OnFailure { initializing: Policy::DeadLetter, ..OnFailure::default() };
     let retry = Retry { attempts: 1, ..Retry::default() };
     let second = Second::default();

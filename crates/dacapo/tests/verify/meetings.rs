@@ -8,7 +8,7 @@ use dacapo::catalog::Phase;
 use dacapo::options::{Retry, SegmentCount};
 use dacapo::status::WaitingOn;
 use dacapo::verify::{Outcome, Part, Verdict, Verify};
-use dacapo::{Error, ExpectedRevision, Node, Options, Position};
+use dacapo::{Error, Node, Options, Position};
 
 use crate::common::*;
 use crate::setup::*;
@@ -30,9 +30,7 @@ async fn client(node: Node, number: usize, stop: Arc<AtomicBool>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn versions_are_compared_at_one_position_while_writers_and_readers_go_on() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    fill(&node, 2_000).await;
+    let node = Scenario::data(directory.path()).serving(v1()).filled(2_000).start().await;
     ask(&node, "ledger-0", node.head()).await;
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4).map(|number| tokio::spawn(client(node.clone(), number, Arc::clone(&stop)))).collect();
@@ -60,12 +58,8 @@ async fn versions_are_compared_at_one_position_while_writers_and_readers_go_on()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serving_version_that_halts_is_not_compared_with_and_that_is_told() {
-    let version_1 = v1();
-    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    fill(&node, 40).await;
-    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    let node = Scenario::new().serving(v1().refusing()).filled(40).start().await;
+    doubt(&node, "ledger-7", 1).await;
     until(&node, "it halts", |status| {
         let reasons = &status.projections[0].versions[0].waiting_on;
         reasons.iter().any(|reason| matches!(reason, WaitingOn::Handler { .. }))
@@ -87,11 +81,7 @@ async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_le
     let directory = tempfile::tempdir().unwrap();
     let second = Second::default().verify(Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() });
     let start = || Node::builder().data(directory.path()).projection(carry_v1(v1())).projection(carry(&second)).start();
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    fill(&node, 40).await;
-    node.add_projection(carry(&second)).unwrap();
-    ready(&node, "v2.1").await;
+    let node = Scenario::data(directory.path()).serving(v1()).filled(40).ready(second.clone()).start().await;
     node.version(view("v2.1")).pause().requested_by(asked("let us see")).await.unwrap();
     node.shutdown().await;
 
@@ -120,9 +110,7 @@ async fn a_version_that_is_paused_is_verified_once_it_is_resumed_and_not_with_le
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_that_is_required_is_not_gone_without() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    fill(&node, 40).await;
+    let node = Scenario::data(directory.path()).serving(v1()).filled(40).start().await;
     node.shutdown().await;
     // The next release does not carry version 1 any more.
     let strict = Second::default().verify(Verify::default().require([Part::Rows]));
@@ -142,11 +130,10 @@ async fn a_comparison_that_is_required_is_not_gone_without() {
 async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
     let version_1 = TotalsV1 { options: Options { segments: SegmentCount::new(64).unwrap(), ..options() }, ..v1() };
     version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(version_1).start().await;
     for ledger in 0..40 {
         let ledger = format!("ledger-{ledger}");
-        node.append(&ledger, ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+        doubt(&node, &ledger, 1).await;
     }
     until(&node, "many segments halt", |status| status.projections[0].versions[0].waiting_on.len() >= 20).await;
     let patience = Verify { meet_time_max: Duration::from_millis(200), ..Verify::default() };
@@ -159,11 +146,8 @@ async fn why_versions_did_not_meet_is_cut_however_many_segments_halt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_rests_to_meet_another_is_not_said_to_have_no_processor() {
-    let version_1 = v1();
-    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    let node = Scenario::new().serving(v1().refusing()).start().await;
+    doubt(&node, "ledger-7", 1).await;
     let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
     node.add_projection(carry(&Second::default().verify(patience))).unwrap();
     until(&node, "it is to meet version 1", |status| {
@@ -198,11 +182,8 @@ async fn meeting(node: &Node) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serving_version_whose_code_is_replaced_meanwhile_is_compared_with_all_the_same() {
-    let version_1 = v1();
-    version_1.behaviour.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().projection(carry_v1(version_1)).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    let node = Scenario::new().serving(v1().refusing()).start().await;
+    doubt(&node, "ledger-7", 1).await;
     // While version 1 halts they do not meet; then its processor gives way to that of corrected code.
     let patience = Verify { meet_time_max: WAIT_MAX, ..Verify::default() };
     node.add_projection(carry(&Second::default().verify(patience))).unwrap();
@@ -220,9 +201,8 @@ async fn a_version_that_cannot_be_verified_by_itself_says_what_it_waits_on() {
     let retry = Retry { attempts: 2, first: Duration::from_millis(1), ..Retry::default() };
     let second = Second { options: Options { retry, ..second.options }, ..second };
     second.refuse.store(true, Ordering::SeqCst);
-    let node = Node::builder().data(directory.path()).projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    let node = Scenario::data(directory.path()).serving(v1()).start().await;
+    doubt(&node, "ledger-7", 1).await;
     node.add_projection(carry(&second)).unwrap();
     phase(&node, "v2.1", Phase::Initializing).await;
     let halts = async |node: &Node, reason: fn(&WaitingOn) -> bool| {

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dacapo::catalog::{Phase, RequestedBy};
-use dacapo::journal::{Append, StreamEvent, StreamName};
 use dacapo::options::SegmentCount;
 use dacapo::verify::{Assertion, Checks, Comparison, Part, PartReport, Report, Verdict, Verification, Verify};
-use dacapo::{
-    Answers, HandlerError, Metadata, Node, Options, Projection, ReadView, Recorded, Table, VersionCode, View,
-};
+use dacapo::{Answers, HandlerError, Node, Options, Projection, ReadView, Recorded, Table, VersionCode, View};
 use tokio::sync::watch;
 
+pub(super) use crate::common::scenario::fill;
 use crate::common::*;
 
 /// What a second version makes of an event: the amount that it adds, or nothing.
@@ -134,22 +132,7 @@ pub(super) fn carry(second: &Second) -> VersionCode {
 
 /// A node on which version 1 serves, with so many events in 40 ledgers.
 pub(super) async fn serving(events: i64) -> Node {
-    let node = Node::builder().projection(carry_v1(v1())).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
-    fill(&node, events).await;
-    node
-}
-
-pub(super) async fn fill(node: &Node, events: i64) {
-    let event = |number: i64| {
-        let stream = StreamName::new(format!("ledger-{}", number % 40)).unwrap();
-        StreamEvent { stream, event: node.new_event(&added(number), Metadata::default()).unwrap() }
-    };
-    for first in (0..events).step_by(1_000) {
-        let events = (first..events.min(first + 1_000)).map(event).collect();
-        let append = Append { events, expected: vec![], on_known: dacapo::journal::OnKnown::Recognise };
-        node.append_batch(append).await.unwrap();
-    }
+    Scenario::new().serving(v1()).filled(events).start().await
 }
 
 pub(super) async fn verified(node: &Node, text: &str) -> Verification {

@@ -6,7 +6,7 @@ use dacapo::catalog::{CatalogEvent, Phase, Stage};
 use dacapo::options::{OnFailure, Policy, Retry};
 use dacapo::status::WaitingOn;
 use dacapo::verify::{FindingKind, Outcome, Part, Verdict, Verify};
-use dacapo::{Error, ExpectedRevision, Node, Options};
+use dacapo::{Error, Options};
 
 use crate::common::*;
 use crate::setup::*;
@@ -31,8 +31,7 @@ async fn a_version_that_is_right_passes_and_every_part_says_what_it_looked_at() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_version_is_verified_by_itself_and_says_what_it_could_not_be_compared_with() {
     let strict = Options { verify: Verify::default().require([Part::Rows, Part::Answers]), ..options() };
-    let node = Node::builder().projection(carry_v1(TotalsV1 { options: strict, ..v1() })).start().await.unwrap();
-    phase(&node, "v1.1", Phase::Serving).await;
+    let node = Scenario::new().serving(TotalsV1 { options: strict, ..v1() }).start().await;
     let verification = node.projection(totals()).unwrap().verification().unwrap();
     assert_eq!((&verification.view, verification.phase), (&view("v1.1"), Phase::Serving));
     let verified = verification.verified.unwrap();
@@ -97,7 +96,7 @@ async fn what_is_set_aside_after_the_verdict_counts_as_well() {
     refusing.behaviour.refuse.store(true, Ordering::SeqCst);
     node.add_projection(carry_v2(refusing)).unwrap();
     ready(&node, "v2.1").await;
-    node.append("ledger-7", ExpectedRevision::Any, [LedgerEvent::Doubted { amount: 1 }]).await.unwrap();
+    doubt(&node, "ledger-7", 1).await;
     until(&node, "it sets the event aside", |status| status.projections[0].versions[1].letters == 1).await;
     let requested = node.projection(totals()).unwrap().flip().by("test").await.unwrap();
     let status = until(&node, "the flip is done, or waits for a verdict", |status| {
